@@ -1,0 +1,232 @@
+//! The only room that reads the time.
+//!
+//! Time is an anchor plus a clock that never steps (`CLOCK_BOOTTIME`, which goes on while the
+//! machine sleeps). When the wall clock steps against it, the step is *held*: [`Clock::now`] goes on
+//! as before until the date of an authenticated answer confirms the step ([`Clock::confirm`]). So a
+//! wrong wall clock never makes a fleet look dead. Small corrections, as time daemons make, are
+//! followed at once.
+//!
+//! A simulated clock follows the runtime's paused time, so that a month can pass in seconds.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Differences up to this are corrections, not steps.
+const FOLLOWED: SignedDuration = SignedDuration::from_secs(2);
+/// How near an authenticated date must be to the stepped wall clock to confirm it.
+const CONFIRMED: SignedDuration = SignedDuration::from_secs(60);
+/// No wait is longer than this without reading the clock again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Tells the time; cheap to clone, all clones are the same clock.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: Source,
+    anchor: Mutex<Anchor>,
+}
+
+#[derive(Debug)]
+enum Source {
+    System,
+    Simulated {
+        start: tokio::time::Instant,
+        base: Timestamp,
+        step: Mutex<SignedDuration>,
+    },
+}
+
+/// At `steady` the time was `wall`.
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    steady: Duration,
+    wall: Timestamp,
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self::anchored(Source::System)
+    }
+
+    /// A clock that starts at `base` and follows the runtime's time, paused or not. It must be made
+    /// inside a runtime.
+    #[expect(clippy::disallowed_methods, reason = "the clock room reads the time")]
+    pub fn simulated(base: Timestamp) -> Self {
+        let start = tokio::time::Instant::now();
+        Self::anchored(Source::Simulated {
+            start,
+            base,
+            step: Mutex::new(SignedDuration::ZERO),
+        })
+    }
+
+    fn anchored(source: Source) -> Self {
+        let anchor = Anchor {
+            steady: source.steady(),
+            wall: source.wall(),
+        };
+        Self(Arc::new(Inner {
+            source,
+            anchor: Mutex::new(anchor),
+        }))
+    }
+
+    /// The time, never moved by an unconfirmed step of the wall clock.
+    pub fn now(&self) -> Timestamp {
+        let mut anchor = self.lock();
+        let steady = self.0.source.steady();
+        let ours = add(anchor.wall, steady.saturating_sub(anchor.steady));
+        let wall = self.0.source.wall();
+        if wall.duration_since(ours).abs() <= FOLLOWED {
+            *anchor = Anchor { steady, wall };
+            return wall;
+        }
+        ours
+    }
+
+    /// How far the wall clock has stepped against [`Clock::now`], while that is unconfirmed.
+    pub fn held_step(&self) -> Option<SignedDuration> {
+        let step = self.0.source.wall().duration_since(self.now());
+        (step.abs() > FOLLOWED).then_some(step)
+    }
+
+    /// Follows a held step when `date`, taken from an authenticated answer, agrees with the wall
+    /// clock and not with [`Clock::now`]. Returns the step that was taken.
+    pub fn confirm(&self, date: Timestamp) -> Option<SignedDuration> {
+        let step = self.held_step()?;
+        let wall = self.0.source.wall();
+        let agrees = date.duration_since(wall).abs() <= CONFIRMED
+            && date.duration_since(wall).abs() < date.duration_since(self.now()).abs();
+        if !agrees {
+            return None;
+        }
+        *self.lock() = Anchor {
+            steady: self.0.source.steady(),
+            wall,
+        };
+        Some(step)
+    }
+
+    /// Time since some fixed moment that no step moves; for measuring, not for telling the time.
+    pub fn steady(&self) -> Duration {
+        self.0.source.steady()
+    }
+
+    /// Whether this clock follows paused time: then nothing may wait on a thread or a socket.
+    pub fn is_simulated(&self) -> bool {
+        matches!(self.0.source, Source::Simulated { .. })
+    }
+
+    /// Waits until `at`, but at most 60 s: whoever waits reads the clock again and decides anew, so
+    /// that neither a step nor a suspended machine can make it oversleep.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        let wait = Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+        tokio::time::sleep(wait.min(LONGEST_WAIT)).await;
+    }
+
+    /// Steps a simulated wall clock, as an operator or a bad time server would.
+    ///
+    /// # Panics
+    /// On the machine's own clock.
+    pub fn step_wall(&self, by: SignedDuration) {
+        match &self.0.source {
+            Source::System => panic!("only a simulated wall clock can be stepped"),
+            Source::Simulated { step, .. } => {
+                *step.lock().unwrap_or_else(PoisonError::into_inner) += by;
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Anchor> {
+        self.0.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    #[expect(clippy::disallowed_methods, reason = "the clock room reads the time")]
+    fn steady(&self) -> Duration {
+        match self {
+            Self::System => {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                Duration::new(
+                    time.tv_sec.unsigned_abs(),
+                    u32::try_from(time.tv_nsec).unwrap_or(0),
+                )
+            }
+            Self::Simulated { start, .. } => tokio::time::Instant::now().duration_since(*start),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the clock room reads the time")]
+    fn wall(&self) -> Timestamp {
+        match self {
+            Self::System => Timestamp::now(),
+            Self::Simulated { base, step, .. } => {
+                let step = *step.lock().unwrap_or_else(PoisonError::into_inner);
+                let at = add(*base, self.steady());
+                at.checked_add(step).unwrap_or(at)
+            }
+        }
+    }
+}
+
+/// `at` plus `by`, kept within what a timestamp can hold.
+fn add(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_month_passes_in_no_time() {
+        let clock = Clock::simulated(start());
+        tokio::time::advance(Duration::from_hours(720)).await;
+        assert_eq!(clock.now(), "2026-12-22T12:00:00Z".parse().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_held_until_an_authenticated_date_confirms_it() {
+        let clock = Clock::simulated(start());
+        let day = SignedDuration::from_hours(24);
+        clock.step_wall(day);
+        assert_eq!(clock.now(), start());
+        assert_eq!(clock.held_step(), Some(day));
+        assert_eq!(
+            clock.confirm(start()),
+            None,
+            "a date that agrees with us confirms nothing"
+        );
+        assert_eq!(clock.confirm(start() + day), Some(day));
+        assert_eq!(clock.now(), start() + day);
+        assert_eq!(clock.held_step(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_corrections_are_followed() {
+        let clock = Clock::simulated(start());
+        clock.step_wall(SignedDuration::from_millis(-1500));
+        assert_eq!(clock.now(), start() - SignedDuration::from_millis(1500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_is_longer_than_a_minute() {
+        let clock = Clock::simulated(start());
+        clock
+            .sleep_until(start() + SignedDuration::from_hours(5))
+            .await;
+        assert!(clock.now() <= start() + SignedDuration::from_secs(61));
+    }
+}

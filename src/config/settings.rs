@@ -1,0 +1,240 @@
+//! The configuration as plain, checked data: what every room takes its section of.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::model::{ResourceName, Secret, SinkName, Spec};
+
+/// Everything that the configuration says.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[daemon]`.
+    pub daemon: DaemonSettings,
+    /// `[store]`.
+    pub store: StoreSettings,
+    /// `[[resource]]`, in the order of the files.
+    pub resources: Vec<ResourceSettings>,
+    /// `[[identity]]`, with the defaults of `[renewal]` filled in.
+    pub identities: Vec<Spec>,
+    /// `[[sink.*]]`, in the order of the files.
+    pub sinks: Vec<SinkSettings>,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Where the daemon keeps what must survive.
+    pub state_dir: PathBuf,
+    /// Health, metrics and page; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+    /// The local socket.
+    pub socket: PathBuf,
+    /// This daemon's name in events.
+    pub instance: String,
+    /// Users and `group:` groups with control besides root and the daemon's own user.
+    pub admins: Vec<crate::model::Reader>,
+    /// Whether the page may show names.
+    pub page_names: bool,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// The database file.
+    pub path: PathBuf,
+    /// The key that seals secrets; `None`: a key file made beside the database, mode 0600.
+    pub seal_key: Option<LoadedSecret>,
+    /// How long routine renewals stay in the audit trail.
+    pub keep_renewals: Duration,
+    /// How long everything else stays.
+    pub keep_other: Duration,
+}
+
+/// `[[resource]]`.
+#[derive(Debug, Clone)]
+pub struct ResourceSettings {
+    /// Its name.
+    pub name: ResourceName,
+    /// The primary connection string.
+    pub connection_string: LoadedSecret,
+    /// The secondary one.
+    pub secondary_connection_string: Option<LoadedSecret>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Such as `2023-10-01`.
+    pub api_version: String,
+    /// Whether missing identities are created.
+    pub create: CreatePolicy,
+    /// What ACS allows, by operation.
+    pub limits: Limits,
+    /// Calls in flight at once.
+    pub max_in_flight: usize,
+}
+
+/// `create =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatePolicy {
+    /// Create what has no id yet, unless the id map says that it should have one.
+    Auto,
+    /// Never create.
+    Never,
+}
+
+/// So many calls in any window of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Calls.
+    pub calls: u32,
+    /// Window.
+    pub window: Duration,
+}
+
+/// `limits =`; what is left out keeps the documented limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Issue a token.
+    pub issue: Limit,
+    /// Create an identity.
+    pub create: Limit,
+    /// Create an identity with a token.
+    pub create_with_token: Limit,
+    /// Revoke an identity's tokens.
+    pub revoke: Limit,
+    /// Delete an identity.
+    pub delete: Limit,
+    /// Exchange a Teams token.
+    pub exchange: Limit,
+}
+
+impl Default for Limits {
+    /// The documented limits per 30 s (azure-docs, service limits).
+    fn default() -> Self {
+        let per_30s = |calls| Limit {
+            calls,
+            window: Duration::from_secs(30),
+        };
+        Self {
+            issue: per_30s(1000),
+            create: per_30s(1000),
+            create_with_token: per_30s(1000),
+            revoke: per_30s(500),
+            delete: per_30s(500),
+            exchange: per_30s(500),
+        }
+    }
+}
+
+/// Where a secret lies. Secrets in the configuration are references, never bare strings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `{ file = "/path" }`.
+    File(PathBuf),
+    /// `{ credential = "name" }`, from `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// `{ env = "NAME" }`.
+    Env(String),
+}
+
+/// A secret and where it came from.
+#[derive(Debug, Clone)]
+pub struct LoadedSecret {
+    /// Where it lies.
+    pub from: SecretRef,
+    /// What was read there, without a trailing line end.
+    pub secret: Secret,
+}
+
+/// One `[[sink.*]]`.
+#[derive(Debug, Clone)]
+pub enum SinkSettings {
+    /// `[[sink.file]]`.
+    File(FileSinkSettings),
+    /// `[[sink.webhook]]`.
+    Webhook(WebhookSinkSettings),
+}
+
+impl SinkSettings {
+    /// Its name.
+    pub fn name(&self) -> &SinkName {
+        match self {
+            Self::File(sink) => &sink.name,
+            Self::Webhook(sink) => &sink.name,
+        }
+    }
+}
+
+/// `[[sink.file]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The path, with `{name}` (and `{resource}`) for the identity's.
+    pub path: String,
+    /// What the file holds.
+    pub format: FileFormat,
+    /// The permission bits; readers are granted by ACL on top.
+    pub mode: u32,
+}
+
+/// `format =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The token document.
+    Json,
+    /// The bare token, no line end.
+    Token,
+    /// `KEY='value'` lines for a shell or systemd's `EnvironmentFile=`.
+    Env,
+}
+
+/// `[[sink.webhook]]`.
+#[derive(Debug, Clone)]
+pub struct WebhookSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// Where to post; plain http only to loopback, unless `allow_http`.
+    pub url: String,
+    /// Whether plain http may leave the machine.
+    pub allow_http: bool,
+    /// `whsec_…` secrets; the first signs first, two while rotating.
+    pub secrets: Vec<LoadedSecret>,
+    /// Whether the event carries the token.
+    pub include: Include,
+    /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
+    pub events: Vec<String>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Total deadline of one attempt, answer included.
+    pub timeout: Duration,
+}
+
+/// `include =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// The event carries the token.
+    Token,
+    /// The event names the version; the app fetches the token itself.
+    Reference,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It can work, but is odd.
+    Warning,
+    /// It cannot work.
+    Error,
+}
+
+/// Something that a room's `check` found in its section, naming a configuration path such as
+/// `resource[0].connection_string`; [`crate::config`] turns paths into lines and carets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The configuration path.
+    pub path: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What to do, if that is not plain.
+    pub hint: Option<String>,
+}

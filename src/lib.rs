@@ -1,0 +1,50 @@
+//! `renewd` keeps short-lived access tokens fresh, so that no app ever holds an expired one.
+//!
+//! Data goes one way round: file → settings → rows → decision → ACS → one commit (token, version,
+//! next due, wanted) → sinks → delivered → snapshot → eyes. Only two things travel back up, both
+//! as data: a command on a channel and a due time in a row.
+//!
+//! # The rooms
+//!
+//! Each room has one verb that no other room may perform. Imports only go down, without cycles.
+//! `tests/it/rooms.rs` reads this very table and every `crate::` path, and fails on a wrong import
+//! or a room without a row.
+//!
+//! | room | only this room … | may import |
+//! |---|---|---|
+//! | `model` | names the words: newtypes, secrets, events, snapshots; no IO | – |
+//! | `clock` | reads the time | – |
+//! | `accounts` | asks the system who a user or group is | – |
+//! | `transport` | sends an HTTP request out, bounded in time and size | – |
+//! | `telemetry` | sets up logs, names metrics | model |
+//! | `config` | reads TOML, speaks of line numbers, reads the secrets it refers to | model |
+//! | `systemd` | speaks to the service manager | model |
+//! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, why | model config |
+//! | `acs` | speaks to Azure | model clock transport telemetry config |
+//! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
+//! | `sinks` | touches the consumers | model clock transport telemetry config accounts |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sinks |
+//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store |
+//! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sinks engine campaign api |
+//! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
+//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sinks::file config emulator systemd telemetry transport model clock |
+
+pub mod accounts;
+pub mod acs;
+pub mod api;
+pub mod app;
+pub mod campaign;
+pub mod cli;
+pub mod clock;
+pub mod config;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod engine;
+pub mod model;
+pub mod schedule;
+pub mod sinks;
+pub mod store;
+pub mod systemd;
+pub mod telemetry;
+pub mod transport;

@@ -1,0 +1,90 @@
+//! Operations at ACS and how they fail, in terms that decisions are made on.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// An operation of the ACS Identity API; limits and health are kept per (resource, operation).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Issue a token for an identity.
+    Issue,
+    /// Create an identity.
+    Create,
+    /// Create an identity together with its first token.
+    CreateWithToken,
+    /// Revoke all tokens of an identity.
+    Revoke,
+    /// Delete an identity.
+    Delete,
+    /// Exchange a Teams user's Entra token.
+    Exchange,
+}
+
+impl Operation {
+    /// The word in metrics, limits and snapshots.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issue => "issue",
+            Self::Create => "create",
+            Self::CreateWithToken => "create_with_token",
+            Self::Revoke => "revoke",
+            Self::Delete => "delete",
+            Self::Exchange => "exchange",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a failure asks of whoever called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureClass {
+    /// Try again: no answer, an unreadable one, or a fault of the service (5xx, 408).
+    Retry,
+    /// Wait first: throttled (429).
+    Wait,
+    /// The same request will be refused again: a mistake in it (other 4xx).
+    Refuse,
+    /// The access keys are refused (401 `Denied`, 403).
+    Credentials,
+    /// The identity does not exist or is not ours.
+    Gone,
+}
+
+impl FailureClass {
+    /// The word in attempts and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Wait => "wait",
+            Self::Refuse => "refuse",
+            Self::Credentials => "credentials",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// How a call to ACS failed, without the error's type: what decisions, rows and people need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What it asks of us.
+    pub class: FailureClass,
+    /// The HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// One sentence for a person: what was being done, to what, how it failed.
+    pub message: String,
+    /// The service's request id.
+    pub request_id: Option<String>,
+    /// What the service asked us to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether the request may have taken effect although no answer could be read; then a creation
+    /// may have left an orphan.
+    pub maybe_done: bool,
+}

@@ -1,0 +1,178 @@
+//! An identity as it is wanted ([`Spec`]) and as it is known ([`Record`]).
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Attempts, Due, IdentityId, Name, ResourceName, Scope, SinkName, TokenMeta, Version};
+
+/// Who may read an identity's file and fetch its token over the socket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", from = "String")]
+pub enum Reader {
+    /// A user by name or decimal uid.
+    User(String),
+    /// A group by name or decimal gid, written `group:NAME`.
+    Group(String),
+}
+
+impl From<String> for Reader {
+    fn from(text: String) -> Self {
+        match text.strip_prefix("group:") {
+            Some(group) => Self::Group(group.to_owned()),
+            None => Self::User(text),
+        }
+    }
+}
+
+impl From<Reader> for String {
+    fn from(reader: Reader) -> Self {
+        reader.to_string()
+    }
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => f.write_str(name),
+            Self::Group(name) => write!(f, "group:{name}"),
+        }
+    }
+}
+
+/// What happens to an identity that its owner (a file, a source) no longer names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRemoval {
+    /// Keep it, withhold its token.
+    #[default]
+    Hold,
+    /// Drop the row and its files; ACS keeps the identity and its tokens live on until they expire.
+    Forget,
+    /// Revoke its tokens, then hold it.
+    Revoke,
+}
+
+/// Who declares an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A configuration file.
+    File,
+    /// The command line; kept in the store alone.
+    Cli,
+}
+
+/// An identity as it is wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Our name of it.
+    pub name: Name,
+    /// The resource it belongs to.
+    pub resource: ResourceName,
+    /// What ACS calls it, where that is declared. Left out: created on first run and remembered.
+    pub id: Option<IdentityId>,
+    /// What its tokens may be used for; sorted, without duplicates, never empty.
+    pub scopes: Vec<Scope>,
+    /// The life asked of ACS, in whole minutes from 1 h to 24 h.
+    pub lifetime: Duration,
+    /// The share of a token's own life after which it is renewed.
+    pub renew_at: f64,
+    /// The share of a token's own life by which renewals are spread, early only.
+    pub spread: f64,
+    /// Free words to select by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
+    /// Where its tokens go.
+    #[serde(default)]
+    pub sinks: Vec<SinkName>,
+    /// What happens when its owner no longer names it.
+    #[serde(default)]
+    pub on_removal: OnRemoval,
+    /// Who declares it.
+    pub origin: Origin,
+}
+
+/// Where an identity stands. `late` is never stored: see [`Record::state_at`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No token yet.
+    New,
+    /// Has a token.
+    Active,
+    /// Has a token that is urgent to renew, or dead.
+    Late,
+    /// Without a token on purpose.
+    Held,
+    /// ACS says that it does not exist or is not ours.
+    Gone,
+    /// Deleted at ACS by command.
+    Deleted,
+}
+
+impl State {
+    /// The word in documents, listings and the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Active => "active",
+            Self::Late => "late",
+            Self::Held => "held",
+            Self::Gone => "gone",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A row's number in the store; never reused.
+pub type Num = i64;
+
+/// An identity as it is known: its row, without the token's secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The row.
+    pub num: Num,
+    /// As it is wanted.
+    pub spec: Spec,
+    /// What ACS calls it, once known.
+    pub id: Option<IdentityId>,
+    /// As stored: never [`State::Late`].
+    pub state: State,
+    /// Counts every change in what a consumer should hold.
+    pub version: Version,
+    /// The current token's facts.
+    pub token: Option<TokenMeta>,
+    /// When the engine should look at it next, and why; `None` for held, gone and deleted ones.
+    pub due: Option<Due>,
+    /// From when on it is late: the instant at which the renewal becomes urgent.
+    pub late_at: Option<Timestamp>,
+    /// The last attempts, newest last.
+    pub attempts: Attempts,
+    /// Failures in a row since the last success.
+    pub failures: u32,
+    /// When its tokens were last revoked, as ACS acknowledged it.
+    pub revoked_at: Option<Timestamp>,
+    /// Whether a `renewal.late` notice was raised for this lapse.
+    pub late_notified: bool,
+}
+
+impl Record {
+    /// The state as people see it at an instant.
+    pub fn state_at(&self, now: Timestamp) -> State {
+        match (self.state, self.late_at) {
+            (State::Active, Some(late)) if now >= late => State::Late,
+            (state, _) => state,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The words of the house: newtypes, secrets, events, snapshots. No IO, no clock, no async.
+
+mod change;
+mod document;
+mod failure;
+mod identity;
+mod names;
+mod notice;
+mod scope;
+mod secret;
+mod snapshot;
+mod token;
+
+pub use change::*;
+pub use document::*;
+pub use failure::*;
+pub use identity::*;
+pub use names::*;
+pub use notice::*;
+pub use scope::*;
+pub use secret::*;
+pub use snapshot::*;
+pub use token::*;
+
+pub use jiff::Timestamp;

@@ -1,0 +1,99 @@
+//! What the parts of the daemon publish for people's eyes; never a secret.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{ResourceName, SinkName, State};
+
+/// What is known of one (resource, operation).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "lowercase")]
+pub enum HealthView {
+    /// Calls go out.
+    #[default]
+    Open,
+    /// Only probes go out, because of this, since then.
+    Probing {
+        /// Since when.
+        since: Timestamp,
+        /// Why, in a sentence.
+        because: String,
+    },
+    /// Nothing goes out until then, because of this.
+    Held {
+        /// Until when.
+        until: Timestamp,
+        /// Why, in a sentence.
+        because: String,
+    },
+}
+
+/// What one engine lane publishes: one per resource.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LaneView {
+    /// When the lane last made or reaffirmed its decision; feeds watchdog and readiness.
+    pub decided_at: Option<Timestamp>,
+    /// What is known of the operations it uses, by name (`issue`, `create_with_token`).
+    pub health: BTreeMap<String, HealthView>,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Calls sent within the current window and the limit that renewd keeps, by operation.
+    pub pace: BTreeMap<String, (u32, u32)>,
+    /// The earliest due time, where one is known.
+    pub next_due: Option<Timestamp>,
+    /// How far the resource's clock is ahead of ours, in milliseconds.
+    pub skew_ms: Option<i64>,
+    /// Why nothing can be obtained at the moment, if so (an unwritable store, refused creation).
+    pub blocked: Option<String>,
+    /// Calls by result since the start (`ok`, `throttled`, `transport` …).
+    pub calls: BTreeMap<String, u64>,
+}
+
+/// What one courier publishes: one per sink.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CourierView {
+    /// When the courier last made or reaffirmed its decision.
+    pub decided_at: Option<Timestamp>,
+    /// Deliveries in flight.
+    pub in_flight: usize,
+    /// Failures in a row; at ten the breaker opens.
+    pub failures_in_row: u32,
+    /// While the breaker is open: when the next probe goes out.
+    pub probe_at: Option<Timestamp>,
+    /// Whether it is disabled (by a 410 or a command), and why.
+    pub disabled: Option<String>,
+    /// The last error, in a sentence.
+    pub last_error: Option<String>,
+    /// Delivered since the start.
+    pub delivered: u64,
+    /// Failed attempts since the start.
+    pub failed: u64,
+}
+
+/// Counts that the store keeps in its commits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Identities by resource and stored state.
+    pub identities: BTreeMap<ResourceName, BTreeMap<State, u64>>,
+    /// Pending deliveries by sink.
+    pub pending: BTreeMap<SinkName, u64>,
+    /// Possible orphans: creations and tokens whose answer was lost.
+    pub orphans: u64,
+}
+
+/// How much a life is worth to a person: `1d 2h`, `3m 20s`, `0s`.
+pub fn short_duration(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    let (d, h, m, s) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
+    match (d, h, m, s) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, 0) => format!("{m}m"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, 0, _) => format!("{h}h"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, 0, _, _) => format!("{d}d"),
+        (d, h, _, _) => format!("{d}d {h}h"),
+    }
+}

@@ -1,0 +1,230 @@
+//! The only room that sends an HTTP request out, bounded in time and size.
+//!
+//! It ends in an enum: the network (reqwest over rustls), or a function in this process, so that the
+//! emulator and a receiver answer without a socket under paused time. Signing, retries and the
+//! meaning of an answer lie above it, in the rooms that call it.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+
+/// A whole answer.
+#[derive(Clone)]
+pub struct Reply {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body, complete.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. All of these are worth another try.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// Name resolution, connect or TLS failed.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The whole call took longer than its deadline.
+    #[error("no complete answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection broke before the answer was complete.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The body is larger than the caller can want.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Why a transport cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportSetupError {
+    /// The CA file cannot be read.
+    #[error("cannot read the CA file {path}: {source}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The CA file holds no usable certificate.
+    #[error("{path} holds no usable CA certificate: {reason}")]
+    CaContent {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The TLS library refused.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// A function in this process that answers like a server.
+pub type Handler = Arc<
+    dyn Fn(
+            http::Request<Bytes>,
+        ) -> BoxFuture<'static, Result<http::Response<Bytes>, TransportError>>
+        + Send
+        + Sync,
+>;
+
+/// Options for the network.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkOptions {
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Limit on name resolution, TCP and TLS together.
+    pub connect_timeout: Option<Duration>,
+}
+
+/// Sends requests.
+#[derive(Clone)]
+pub enum Transport {
+    /// Over the network.
+    Network(reqwest::Client),
+    /// To a function in this process.
+    InProcess(Handler),
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network(_) => "Transport::Network",
+            Self::InProcess(_) => "Transport::InProcess",
+        })
+    }
+}
+
+impl Transport {
+    /// A transport over the network: no redirects, no proxies from the environment, HTTP/2 where
+    /// offered.
+    ///
+    /// # Errors
+    /// When the CA file cannot be used or TLS cannot be set up.
+    pub fn network(options: &NetworkOptions) -> Result<Self, TransportSetupError> {
+        // A second call finds the provider installed already, which is just as well.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(options.connect_timeout.unwrap_or(Duration::from_secs(10)))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .tcp_nodelay(true);
+        if let Some(path) = &options.ca_file {
+            let pem = std::fs::read(path).map_err(|source| TransportSetupError::CaFile {
+                path: path.clone(),
+                source,
+            })?;
+            let content = |reason: String| TransportSetupError::CaContent {
+                path: path.clone(),
+                reason,
+            };
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| content(e.to_string()))?;
+            if certificates.is_empty() {
+                return Err(content("no certificate found".to_owned()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        builder
+            .build()
+            .map(Self::Network)
+            .map_err(|e| TransportSetupError::Tls(chain(&e)))
+    }
+
+    /// Sends `request` and reads the whole answer, at most `max_body` bytes of it, within
+    /// `deadline`, everything included.
+    ///
+    /// # Errors
+    /// When no complete answer came in time; see [`TransportError`].
+    pub async fn send(
+        &self,
+        request: http::Request<Bytes>,
+        max_body: usize,
+        deadline: Duration,
+    ) -> Result<Reply, TransportError> {
+        let exchange = async {
+            match self {
+                Self::Network(client) => over_network(client, request, max_body).await,
+                Self::InProcess(handler) => in_process(handler, request, max_body).await,
+            }
+        };
+        tokio::time::timeout(deadline, exchange)
+            .await
+            .map_err(|_| TransportError::Timeout(deadline))?
+    }
+}
+
+async fn over_network(
+    client: &reqwest::Client,
+    request: http::Request<Bytes>,
+    max_body: usize,
+) -> Result<Reply, TransportError> {
+    let request =
+        reqwest::Request::try_from(request).map_err(|e| TransportError::Connect(chain(&e)))?;
+    let mut response = client.execute(request).await.map_err(|e| classify(&e))?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    if response
+        .content_length()
+        .is_some_and(|n| n > max_body as u64)
+    {
+        return Err(TransportError::TooLarge(max_body));
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e))? {
+        if body.len() + chunk.len() > max_body {
+            return Err(TransportError::TooLarge(max_body));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Reply {
+        status,
+        headers,
+        body: body.freeze(),
+    })
+}
+
+async fn in_process(
+    handler: &Handler,
+    request: http::Request<Bytes>,
+    max_body: usize,
+) -> Result<Reply, TransportError> {
+    let (parts, body) = handler(request).await?.into_parts();
+    if body.len() > max_body {
+        return Err(TransportError::TooLarge(max_body));
+    }
+    Ok(Reply {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
+}
+
+fn classify(error: &reqwest::Error) -> TransportError {
+    let text = chain(error);
+    if error.is_connect() {
+        TransportError::Connect(text)
+    } else {
+        TransportError::Broken(text)
+    }
+}
+
+/// The causes of an error, outermost first, without the URL (it may hold what logs should not).
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        parts.push(error.to_string());
+        cause = error.source();
+    }
+    if parts.is_empty() {
+        "the request could not be sent".to_owned()
+    } else {
+        parts.join(": ")
+    }
+}

@@ -1,0 +1,11 @@
+//! Integration tests: one binary, one module per subject.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test may panic, print and use the machine's clock"
+)]
+
+mod rooms;

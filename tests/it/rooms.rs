@@ -1,0 +1,178 @@
+//! The import table in the header of `src/lib.rs`, enforced: every `crate::` path, in `use` lines or
+//! inline, must be allowed by its room's row, and every room must have one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Room → what it may import (`acs`, or a part of a room: `acs::wire`).
+fn table() -> BTreeMap<String, BTreeSet<String>> {
+    let text = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("//! | `"))
+        .map(|row| {
+            let (room, rest) = row.split_once('`').unwrap();
+            let imports = rest.trim_end_matches('|').rsplit('|').next().unwrap();
+            let words = imports.split_whitespace().filter(|word| *word != "–");
+            (room.to_owned(), words.map(str::to_owned).collect())
+        })
+        .collect()
+}
+
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The paths after each `crate::` in a text without comments; `use crate::{a::b, c}` gives both.
+fn crate_paths(text: &str) -> Vec<String> {
+    let code: String = text
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(""))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        if at > 0 && code[..at].ends_with('$') {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            paths.extend(split_group(group));
+        } else {
+            paths.push(path_prefix(rest));
+        }
+    }
+    paths
+}
+
+fn split_group(group: &str) -> Vec<String> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&group[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
+        .into_iter()
+        .map(|part| path_prefix(part.trim()))
+        .filter(|path| !path.is_empty())
+        .collect()
+}
+
+fn path_prefix(text: &str) -> String {
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || "_:".contains(*c))
+        .collect()
+}
+
+fn allowed(path: &str, room: &str, imports: &BTreeSet<String>) -> bool {
+    let target = path.split("::").next().unwrap_or_default();
+    target == room
+        || imports.iter().any(|import| {
+            path == import
+                || path
+                    .strip_prefix(import.as_str())
+                    .is_some_and(|rest| rest.starts_with("::"))
+        })
+}
+
+#[test]
+fn imports_go_down_only() {
+    let table = table();
+    let mut wrong = Vec::new();
+    for path in sources(&Path::new(ROOT).join("src")) {
+        let inside = path
+            .strip_prefix(Path::new(ROOT).join("src"))
+            .unwrap()
+            .to_owned();
+        let room = inside
+            .iter()
+            .next()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs")
+            .to_owned();
+        if matches!(room.as_str(), "lib" | "main") {
+            continue;
+        }
+        let Some(imports) = table.get(&room) else {
+            wrong.push(format!(
+                "src/{}: the room `{room}` has no row in src/lib.rs",
+                inside.display()
+            ));
+            continue;
+        };
+        for path in crate_paths(&fs::read_to_string(&path).unwrap()) {
+            if !allowed(&path, &room, imports) {
+                wrong.push(format!(
+                    "src/{}: `{room}` may not import `crate::{path}`",
+                    inside.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_has_no_cycle() {
+    let table = table();
+    let mut left: BTreeMap<&str, BTreeSet<&str>> = table
+        .iter()
+        .map(|(room, imports)| {
+            (
+                room.as_str(),
+                imports
+                    .iter()
+                    .map(|i| i.split("::").next().unwrap_or_default())
+                    .collect(),
+            )
+        })
+        .collect();
+    while let Some(ground) = left
+        .iter()
+        .find(|(_, imports)| imports.is_empty())
+        .map(|(room, _)| *room)
+    {
+        left.remove(ground);
+        left.values_mut().for_each(|imports| {
+            imports.remove(ground);
+        });
+    }
+    assert!(
+        left.is_empty(),
+        "these rooms import each other: {:?}",
+        left.keys()
+    );
+}
+
+#[test]
+fn the_reader_of_paths_sees_every_form() {
+    let text =
+        "use crate::{model::{Name, Secret}, acs}; fn f() -> crate::store::Store {} // crate::no";
+    assert_eq!(crate_paths(text), ["model::", "acs", "store::Store"]);
+}
