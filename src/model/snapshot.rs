@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{ResourceName, SinkName, State};
@@ -81,6 +81,17 @@ pub struct Counts {
     pub pending: BTreeMap<SinkName, u64>,
     /// Possible orphans: creations and tokens whose answer was lost.
     pub orphans: u64,
+}
+
+/// A loop that has not made or reaffirmed its decision for so long is stuck. No loop waits longer
+/// than 60 s at a time, so half of that is left for the work in between.
+pub const DECISION_BOUND: SignedDuration = SignedDuration::from_secs(90);
+
+/// Whether a loop that began at `since` and last decided at `decided_at` is alive at `now`; what
+/// watchdog and readiness mean by it.
+pub fn decided_lately(decided_at: Option<Timestamp>, since: Timestamp, now: Timestamp) -> bool {
+    let last = decided_at.map_or(since, |at| at.max(since));
+    now.duration_since(last) <= DECISION_BOUND
 }
 
 /// How much a life is worth to a person: `1d 2h`, `3m 20s`, `0s`.

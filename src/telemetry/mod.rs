@@ -1,1 +1,9 @@
-//! (to come)
+//! Sets up logs and names metrics; both are built once, by `app` or `cli`, and handed down.
+
+mod logging;
+mod metrics;
+mod panics;
+mod scrape;
+
+pub use logging::{Format, InitError, init};
+pub use metrics::{Metrics, Scrape};

@@ -9,3 +9,4 @@
 )]
 
 mod rooms;
+mod unit_file;

@@ -1,0 +1,189 @@
+//! Where log lines go and which of them.
+//!
+//! Only our own words are ever logged below `warn`: HTTP and TLS crates print headers, frames and
+//! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
+//! `renewd` is capped at `warn`, whatever the filter says.
+
+use std::io::{self, IsTerminal};
+
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterFn, ParseError, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
+};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The journal's own protocol where standard error is connected to it, else [`Format::Human`].
+    #[default]
+    Automatic,
+    /// Text for people on standard error, coloured on a terminal.
+    Human,
+    /// One JSON object a line on standard error.
+    Json,
+}
+
+/// Why logs could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter cannot be read.
+    #[error("the log filter {filter:?} is not valid (such as `info` or `renewd::engine=debug`)")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// Logs were set up before.
+    #[error("logs are already set up in this process")]
+    Twice(#[from] TryInitError),
+}
+
+/// The variable that holds the filter where none is given.
+const FILTER_VARIABLE: &str = "RENEWD_LOG";
+/// The filter where nobody says anything.
+const DEFAULT_FILTER: &str = "info";
+/// What every field is called in the journal: `RENEWD_IDENTITY=…`.
+const JOURNAL_PREFIX: &str = "RENEWD";
+
+/// Sends log lines out and reports panics as such lines, without their payload. The filter is, in
+/// this order, `filter`, the variable `RENEWD_LOG`, `info`; it is written as in
+/// [`EnvFilter`]. To be called once, before any thread starts.
+pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
+    let filter = match filter {
+        Some(filter) => filter.to_owned(),
+        None => std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned()),
+    };
+    let levels = EnvFilter::try_new(&filter).map_err(|source| InitError::Filter {
+        filter: filter.clone(),
+        source,
+    })?;
+    tracing_subscriber::registry()
+        .with(levels)
+        .with(own_words_only())
+        .with(output(format))
+        .try_init()?;
+    super::panics::report();
+    Ok(())
+}
+
+/// Where the lines go. A journal that should be there and does not answer is no reason not to
+/// start: standard error then carries the lines to it.
+fn output<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    if format == Format::Automatic
+        && stderr_is_journal()
+        && let Ok(journal) = tracing_journald::layer()
+    {
+        return journal
+            .with_field_prefix(Some(JOURNAL_PREFIX.to_owned()))
+            .with_syslog_identifier("renewd".to_owned())
+            .boxed();
+    }
+    match format {
+        Format::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
+        Format::Automatic | Format::Human => fmt::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .boxed(),
+    }
+}
+
+/// Lets through our own lines, and of everybody else's only warnings and errors.
+fn own_words_only() -> FilterFn<fn(&Metadata<'_>) -> bool> {
+    filter_fn(is_own_or_grave as fn(&Metadata<'_>) -> bool)
+}
+
+fn is_own_or_grave(line: &Metadata<'_>) -> bool {
+    let target = line.target();
+    *line.level() <= Level::WARN || target == "renewd" || target.starts_with("renewd::")
+}
+
+/// Whether standard error is the stream that the service manager connected to the journal:
+/// `JOURNAL_STREAM` holds its device and inode (systemd.exec(5)). The variable alone proves
+/// nothing, as it is inherited through redirections.
+fn stderr_is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| names_stream(&stream, stat.st_dev, stat.st_ino))
+}
+
+/// Whether `DEVICE:INODE` names this file.
+fn names_stream(stream: &str, device: u64, inode: u64) -> bool {
+    stream == format!("{device}:{inode}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, act: impl FnOnce()) -> String {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::registry()
+            .with(EnvFilter::try_new(filter).unwrap())
+            .with(own_words_only())
+            .with(fmt::layer().with_writer(move || writer.clone()));
+        tracing::subscriber::with_default(lines, act);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn other_crates_say_nothing_below_warn_even_at_trace() {
+        let text = logged("trace,hyper=trace,reqwest=trace", || {
+            tracing::trace!(target: "hyper::proto::h1::io", "flushed canary");
+            tracing::debug!(target: "reqwest::connect", "canary");
+            tracing::info!(target: "rustls::client", "canary");
+            tracing::debug!(target: "renewdish", "canary");
+            tracing::warn!(target: "h2::codec", "heard");
+            tracing::trace!(target: "renewd::engine", "ours");
+        });
+        assert!(!text.contains("canary"), "{text}");
+        assert!(text.contains("heard") && text.contains("ours"), "{text}");
+    }
+
+    #[test]
+    fn the_filter_still_decides_about_our_own_lines() {
+        let text = logged("renewd::store=debug,warn", || {
+            tracing::debug!(target: "renewd::store", "wanted");
+            tracing::debug!(target: "renewd::engine", "unwanted");
+        });
+        assert!(
+            text.contains("wanted") && !text.contains("unwanted"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn only_the_very_stream_is_the_journal() {
+        assert!(names_stream("9:123", 9, 123));
+        assert!(!names_stream("9:123", 9, 124));
+        assert!(!names_stream("", 0, 0));
+        assert!(!names_stream("9:1234", 9, 123));
+    }
+}

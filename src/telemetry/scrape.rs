@@ -1,0 +1,176 @@
+//! The metrics that are computed from the truth at each scrape, rather than counted along.
+
+use jiff::Timestamp;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use std::sync::atomic::AtomicU64;
+
+use super::metrics::{Labels, Scrape};
+use crate::model::{HealthView, LaneView};
+
+type Whole = Family<Labels, Gauge>;
+type Real = Family<Labels, Gauge<f64, AtomicU64>>;
+
+/// Registers gauges that hold `scrape`.
+pub(super) fn register(registry: &mut Registry, scrape: &Scrape) {
+    daemon(registry, scrape);
+    lanes(registry, scrape);
+    identities(registry, scrape);
+    deliveries(registry, scrape);
+}
+
+fn daemon(registry: &mut Registry, scrape: &Scrape) {
+    let build = Whole::default();
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    build.get_or_create(&version).set(1);
+    registry.register("build_info", "Always 1; the label tells the version", build);
+    let step: Gauge<f64, AtomicU64> = Gauge::default();
+    step.set(scrape.held_step.map_or(0.0, |step| step.as_secs_f64()));
+    registry.register(
+        "clock_held_step_seconds",
+        "How far the wall clock stepped, while no authenticated answer has confirmed it",
+        step,
+    );
+}
+
+fn lanes(registry: &mut Registry, scrape: &Scrape) {
+    let (in_flight, used, limit, open) = <(Whole, Whole, Whole, Whole)>::default();
+    let (skew, overdue) = <(Real, Real)>::default();
+    for (resource, lane) in &scrape.lanes {
+        let labels: Labels = vec![("resource", resource.to_string())];
+        in_flight.get_or_create(&labels).set(whole(lane.in_flight));
+        overdue
+            .get_or_create(&labels)
+            .set(overdue_seconds(lane, scrape.now));
+        if let Some(ms) = lane.skew_ms {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "a skew of 2^53 ms is not a skew"
+            )]
+            skew.get_or_create(&labels).set(ms as f64 / 1000.0);
+        }
+        for (operation, (sent, most)) in &lane.pace {
+            let labels = with(&labels, "operation", operation);
+            used.get_or_create(&labels).set(i64::from(*sent));
+            limit.get_or_create(&labels).set(i64::from(*most));
+        }
+        for (operation, health) in &lane.health {
+            let labels = with(&labels, "operation", operation);
+            open.get_or_create(&labels)
+                .set(i64::from(*health == HealthView::Open));
+        }
+    }
+    registry.register(
+        "acs_calls_in_flight",
+        "Calls to ACS that wait for an answer",
+        in_flight,
+    );
+    registry.register(
+        "pace_window_used",
+        "Calls sent within the current window",
+        used,
+    );
+    registry.register(
+        "pace_window_limit",
+        "Calls that renewd allows itself in a window",
+        limit,
+    );
+    registry.register(
+        "operation_open",
+        "1 while calls go out freely, 0 while probing or held",
+        open,
+    );
+    registry.register(
+        "clock_skew_seconds",
+        "How far the resource's clock is ahead of ours",
+        skew,
+    );
+    registry.register(
+        "overdue_seconds",
+        "How long the oldest due identity has been due",
+        overdue,
+    );
+}
+
+fn identities(registry: &mut Registry, scrape: &Scrape) {
+    let (identities, expiry) = <(Whole, Whole)>::default();
+    for (resource, states) in &scrape.counts.identities {
+        for (state, count) in states {
+            let labels: Labels = vec![
+                ("resource", resource.to_string()),
+                ("state", state.to_string()),
+            ];
+            identities.get_or_create(&labels).set(whole(*count));
+        }
+    }
+    for (resource, at) in &scrape.earliest_expiry {
+        let labels: Labels = vec![("resource", resource.to_string())];
+        expiry.get_or_create(&labels).set(at.as_second());
+    }
+    let orphans: Gauge = Gauge::default();
+    orphans.set(whole(scrape.counts.orphans));
+    registry.register(
+        "identities",
+        "Identities by resource and stored state",
+        identities,
+    );
+    registry.register(
+        "earliest_expiry_timestamp_seconds",
+        "When the first of the current tokens ends",
+        expiry,
+    );
+    registry.register(
+        "orphans",
+        "Creations and tokens whose answer was lost",
+        orphans,
+    );
+}
+
+fn deliveries(registry: &mut Registry, scrape: &Scrape) {
+    let (pending, in_flight, enabled) = <(Whole, Whole, Whole)>::default();
+    let ended = Family::<Labels, Counter>::default();
+    for (sink, count) in &scrape.counts.pending {
+        pending
+            .get_or_create(&vec![("sink", sink.to_string())])
+            .set(whole(*count));
+    }
+    for (sink, courier) in &scrape.couriers {
+        let labels: Labels = vec![("sink", sink.to_string())];
+        in_flight
+            .get_or_create(&labels)
+            .set(whole(courier.in_flight));
+        enabled
+            .get_or_create(&labels)
+            .set(i64::from(courier.disabled.is_none()));
+        for (result, count) in [("delivered", courier.delivered), ("failed", courier.failed)] {
+            ended
+                .get_or_create(&with(&labels, "result", result))
+                .inc_by(count);
+        }
+    }
+    registry.register(
+        "deliveries_pending",
+        "Deliveries that wait or are on their way",
+        pending,
+    );
+    registry.register("deliveries_in_flight", "Deliveries on their way", in_flight);
+    registry.register("sink_enabled", "0 while a sink is disabled", enabled);
+    registry.register("deliveries", "Attempts to deliver by how they ended", ended);
+}
+
+fn overdue_seconds(lane: &LaneView, now: Timestamp) -> f64 {
+    lane.next_due
+        .map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
+}
+
+fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {
+    let mut labels = labels.clone();
+    labels.push((name, value.to_owned()));
+    labels
+}
+
+fn whole(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
+}

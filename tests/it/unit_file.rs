@@ -1,0 +1,78 @@
+//! The unit file against systemd's own checks. `systemd-analyze verify` ends with 0 even for a key
+//! that it does not know, so nothing at all may be printed.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+const UNIT: &str = include_str!("../../systemd/renewd.service");
+const PROGRAM: &str = "/usr/bin/renewd";
+
+/// Runs `systemd-analyze` on the unit with the program put where this build has it; `None` on a
+/// machine without systemd.
+fn analyze(arguments: &[&str]) -> Option<Output> {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("renewd.service");
+    fs::write(&unit, UNIT.replace(PROGRAM, env!("CARGO_BIN_EXE_renewd"))).unwrap();
+    Command::new("systemd-analyze")
+        .args(arguments)
+        .arg(&unit)
+        .env("SYSTEMD_COLORS", "0")
+        .output()
+        .ok()
+}
+
+#[test]
+fn verify_prints_nothing() {
+    let Some(output) = analyze(&["--man=no", "verify"]) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn the_exposure_is_at_most_1_2() {
+    let Some(output) = analyze(&["security", "--offline=true", "--threshold=12"]) else {
+        return;
+    };
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}");
+}
+
+#[test]
+fn the_promises_of_the_unit_are_in_it() {
+    let lines: Vec<&str> = UNIT.lines().collect();
+    for promise in [
+        "Type=notify",
+        "ExecStart=/usr/bin/renewd run",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "WatchdogSec=30s",
+        "StartLimitIntervalSec=0",
+        "RestartPreventExitStatus=2",
+        "RuntimeDirectoryMode=0711",
+        "RuntimeDirectoryPreserve=yes",
+        "User=renewd",
+    ] {
+        assert!(lines.contains(&promise), "{promise}");
+    }
+    assert!(
+        !lines.iter().any(|line| line.starts_with("PrivateUsers=")),
+        "it hides socket peers"
+    );
+}
+
+#[test]
+fn users_and_folders_are_declared_beside_the_unit() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let users = fs::read_to_string(folder.join("renewd.sysusers")).unwrap();
+    assert!(users.lines().any(|line| line.starts_with("u renewd - ")));
+    let folders = fs::read_to_string(folder.join("renewd.tmpfiles")).unwrap();
+    assert!(
+        folders
+            .lines()
+            .any(|line| line.starts_with("d /run/renewd         0711 "))
+    );
+}
