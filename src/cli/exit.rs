@@ -1,0 +1,97 @@
+//! How a command ends: its exit code, and for a failure one sentence and what can be done.
+
+use std::{fmt, process::ExitCode};
+
+use super::output;
+
+/// The exit codes that scripts rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything asked for was done.
+    Done,
+    /// It failed.
+    Failed,
+    /// The arguments or the configuration are wrong.
+    Usage,
+    /// The daemon is not reachable.
+    Unreachable,
+    /// Some of it was done, some failed.
+    Partly,
+    /// There is no live token.
+    NoToken,
+    /// As the program that was run ended.
+    As(u8),
+}
+
+impl Exit {
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Partly => 4,
+            Self::NoToken => 5,
+            Self::As(code) => code,
+        }
+    }
+}
+
+/// What a verb answers: how it ended, or a failure that is still to be shown.
+pub(crate) type Outcome = Result<Exit, Failed>;
+
+/// A failure that is still to be shown.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failed {
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+
+    /// An ordinary failure: exit code 1.
+    pub(crate) fn plain(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// A mistake in arguments or configuration: exit code 2.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// Adds what can be done about it.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self::plain(format!("cannot write the output: {error}"))
+    }
+}
+
+/// Shows a failure and turns the outcome into the process's exit code.
+pub(super) fn finish(outcome: Outcome) -> ExitCode {
+    let exit = outcome.unwrap_or_else(|failed| {
+        output::error(&failed.message, failed.hint.as_deref());
+        failed.exit
+    });
+    ExitCode::from(exit.code())
+}
+
+/// Shows what clap says about wrong arguments (or the help that was asked for).
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be said where standard error itself is gone.
+    drop(error.print());
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
