@@ -1,0 +1,193 @@
+//! Whether the daemon is ready, decided from data alone.
+//!
+//! Ready means: what was on disk before the start is there again, and every loop decides. It says
+//! nothing about the provider: in an outage the daemon is ready, and its tokens are served.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{CourierView, LaneView, ResourceName, SinkName, decided_lately};
+
+/// How far the daemon's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When its loops were started.
+    pub since: Timestamp,
+    /// Whether every live token of the store is on disk again.
+    pub restored: bool,
+    /// Whether it is ending.
+    pub stopping: bool,
+}
+
+/// The answer, with a reason for each part that is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether all is ready.
+    pub ready: bool,
+    /// Each part: `daemon`, `store`, `lane NAME`, `sink NAME`.
+    pub parts: Vec<Part>,
+}
+
+/// One part of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which.
+    pub part: String,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Why it is not; or what a person may want to know although it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Decides for `now`. `store` is the reason why the store cannot be read, if so.
+pub fn readiness(
+    life: Life,
+    store: Option<String>,
+    lanes: &BTreeMap<ResourceName, LaneView>,
+    couriers: &BTreeMap<SinkName, CourierView>,
+    now: Timestamp,
+) -> Readiness {
+    let mut parts = vec![
+        daemon(life),
+        Part {
+            part: "store".into(),
+            ready: store.is_none(),
+            reason: store,
+        },
+    ];
+    let since = life.since;
+    parts.extend(lanes.iter().map(|(name, lane)| {
+        deciding(
+            format!("lane {name}"),
+            lane.decided_at,
+            since,
+            now,
+            lane.blocked.clone(),
+        )
+    }));
+    parts.extend(couriers.iter().map(|(name, courier)| {
+        deciding(
+            format!("sink {name}"),
+            courier.decided_at,
+            since,
+            now,
+            courier.disabled.clone(),
+        )
+    }));
+    Readiness {
+        ready: parts.iter().all(|part| part.ready),
+        parts,
+    }
+}
+
+fn daemon(life: Life) -> Part {
+    let reason = if life.stopping {
+        Some("it is stopping")
+    } else if !life.restored {
+        Some("it is starting: not every live token is in its file again")
+    } else {
+        None
+    };
+    Part {
+        part: "daemon".into(),
+        ready: reason.is_none(),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+fn deciding(
+    part: String,
+    decided_at: Option<Timestamp>,
+    since: Timestamp,
+    now: Timestamp,
+    remark: Option<String>,
+) -> Part {
+    let alive = decided_at.is_some() && decided_lately(decided_at, since, now);
+    let reason = match decided_at {
+        _ if alive => remark,
+        None => Some("it has not decided anything yet".into()),
+        Some(at) => Some(format!("it has not decided anything since {at:.0}")),
+    };
+    Part {
+        part,
+        ready: alive,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + seconds).unwrap()
+    }
+
+    fn lanes(decided_at: Option<Timestamp>) -> BTreeMap<ResourceName, LaneView> {
+        let lane = LaneView {
+            decided_at,
+            blocked: Some("the disk is full".into()),
+            ..LaneView::default()
+        };
+        BTreeMap::from([("contoso".parse().unwrap(), lane)])
+    }
+
+    const LIFE: fn(bool) -> Life = |restored| Life {
+        since: Timestamp::UNIX_EPOCH,
+        restored,
+        stopping: false,
+    };
+
+    #[test]
+    fn a_blocked_lane_that_decides_is_ready_and_says_why_it_is_blocked() {
+        let found = readiness(
+            LIFE(true),
+            None,
+            &lanes(Some(at(0))),
+            &BTreeMap::new(),
+            at(60),
+        );
+        assert!(found.ready);
+        assert_eq!(found.parts[2].reason.as_deref(), Some("the disk is full"));
+    }
+
+    #[test]
+    fn each_missing_condition_alone_is_a_reason() {
+        let none = BTreeMap::new();
+        let part = |found: Readiness| {
+            assert!(!found.ready);
+            let not: Vec<_> = found.parts.into_iter().filter(|part| !part.ready).collect();
+            assert_eq!(not.len(), 1, "{not:?}");
+            not[0].part.clone()
+        };
+        let fresh = lanes(Some(at(0)));
+        assert_eq!(
+            part(readiness(LIFE(false), None, &fresh, &none, at(1))),
+            "daemon"
+        );
+        let broken = Some("it cannot be read".to_owned());
+        assert_eq!(
+            part(readiness(LIFE(true), broken, &fresh, &none, at(1))),
+            "store"
+        );
+        assert_eq!(
+            part(readiness(LIFE(true), None, &fresh, &none, at(91))),
+            "lane contoso"
+        );
+        assert_eq!(
+            part(readiness(LIFE(true), None, &lanes(None), &none, at(1))),
+            "lane contoso"
+        );
+        let ending = Life {
+            stopping: true,
+            ..LIFE(true)
+        };
+        assert_eq!(
+            part(readiness(ending, None, &fresh, &none, at(1))),
+            "daemon"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! The JSON that the local socket speaks, for the server and the CLI's client alike. Fields are
+//! only ever added.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, OnRemoval, Origin, Reader,
+    Record, ResourceName, Scope, SinkName, State, Then, Version, whole_seconds,
+};
+
+/// The header that every request over the socket carries, with any value.
+pub const CLIENT_HEADER: &str = "x-renewd-client";
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this was true.
+    pub at: Timestamp,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's name in events.
+    pub instance: String,
+    /// When its loops were started.
+    pub since: Timestamp,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// What needs a person, the worst first.
+    pub needs: Vec<Need>,
+    /// The store's counts.
+    pub counts: Counts,
+    /// The earliest end of a current token, by resource.
+    pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
+    /// What each lane published.
+    pub lanes: BTreeMap<ResourceName, LaneView>,
+    /// What each courier published.
+    pub couriers: BTreeMap<SinkName, CourierView>,
+    /// How far the wall clock has stepped, in milliseconds, while that is unconfirmed.
+    pub held_step_ms: Option<i64>,
+}
+
+/// Something that needs a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// What kind of thing.
+    pub kind: NeedKind,
+    /// What it is about: a resource, a sink, or the daemon.
+    pub subject: String,
+    /// One sentence: what is wrong and what can be done.
+    pub message: String,
+    /// Some of the identities concerned.
+    #[serde(default)]
+    pub names: Vec<Name>,
+}
+
+/// Kinds of [`Need`], the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedKind {
+    /// Tokens are late or dead.
+    Late,
+    /// Nothing can be obtained: an unwritable store, refused creation.
+    Blocked,
+    /// An operation is held back because of a failure, such as refused keys.
+    Held,
+    /// A resource does not answer.
+    Outage,
+    /// ACS says that identities do not exist.
+    Gone,
+    /// A sink is disabled.
+    SinkDisabled,
+    /// A sink fails.
+    SinkFailing,
+    /// The wall clock stepped and nothing has confirmed it.
+    Clock,
+    /// A loop does not decide any more.
+    Stuck,
+}
+
+/// One identity as listings show it; never its token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Our name of it.
+    pub name: Name,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// What ACS calls it, once known.
+    pub id: Option<IdentityId>,
+    /// Where it stands now.
+    pub state: State,
+    /// The version that its consumers should hold.
+    pub version: Version,
+    /// What its tokens may be used for.
+    pub scopes: Vec<Scope>,
+    /// The life asked of ACS, in seconds.
+    pub lifetime_seconds: u64,
+    /// Free words to select by.
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    pub readers: Vec<Reader>,
+    /// Where its tokens go.
+    pub sinks: Vec<SinkName>,
+    /// What happens when its owner no longer names it.
+    pub on_removal: OnRemoval,
+    /// Who declares it.
+    pub origin: Origin,
+    /// When the current token was issued.
+    pub issued_at: Option<String>,
+    /// When it ends.
+    pub expires_at: Option<String>,
+    /// When the engine looks at it next, and why.
+    pub due: Option<Due>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last attempts, newest last.
+    pub attempts: Attempts,
+    /// When its tokens were last revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// What a person may see of a row at an instant.
+    pub fn of(record: &Record, now: Timestamp) -> Self {
+        let spec = record.spec.clone();
+        let time = |at: Option<Timestamp>| at.map(whole_seconds);
+        Self {
+            state: record.state_at(now),
+            id: record.id.clone(),
+            version: record.version,
+            lifetime_seconds: spec.lifetime.as_secs(),
+            issued_at: time(record.token.as_ref().map(|token| token.issued_at)),
+            expires_at: time(record.token.as_ref().map(|token| token.expires_at)),
+            due: record.due,
+            failures: record.failures,
+            attempts: record.attempts.clone(),
+            revoked_at: record.revoked_at,
+            name: spec.name,
+            resource: spec.resource,
+            scopes: spec.scopes,
+            labels: spec.labels,
+            readers: spec.readers,
+            sinks: spec.sinks,
+            on_removal: spec.on_removal,
+            origin: spec.origin,
+        }
+    }
+}
+
+/// Part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to ask for with `after=` to get the next ones; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// `POST /v1/identities`: what is left out takes the defaults of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewIdentity {
+    /// Our name of it.
+    pub name: Name,
+    /// Its resource; may be left out where there is one.
+    #[serde(default)]
+    pub resource: Option<ResourceName>,
+    /// What ACS calls it; left out, it is created.
+    #[serde(default)]
+    pub id: Option<IdentityId>,
+    /// What its tokens may be used for.
+    pub scopes: Vec<Scope>,
+    /// The life asked of ACS, in seconds: 3600 to 86400, whole minutes.
+    #[serde(default)]
+    pub lifetime_seconds: Option<u64>,
+    /// Free words to select by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
+    /// Where its tokens go.
+    #[serde(default)]
+    pub sinks: Vec<SinkName>,
+    /// What happens when it is removed.
+    #[serde(default)]
+    pub on_removal: OnRemoval,
+}
+
+/// `POST /v1/renew`: either names or all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// These.
+    #[serde(default)]
+    pub names: Vec<Name>,
+    /// Every identity that wants a token.
+    #[serde(default)]
+    pub all: bool,
+    /// Why, for the audit trail.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// How many were set due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewing {
+    /// So many will be renewed.
+    pub due: u64,
+}
+
+/// What a campaign does to each of its identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CampaignAction {
+    /// Revoke all tokens.
+    Revoke,
+    /// Withhold, then revoke.
+    Hold,
+    /// End a hold.
+    Release,
+    /// Delete at ACS.
+    Delete,
+}
+
+/// `POST /v1/campaigns`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCampaign {
+    /// What to do.
+    pub action: CampaignAction,
+    /// What follows a revocation.
+    #[serde(default)]
+    pub then: Option<Then>,
+    /// To which identities.
+    pub names: Vec<Name>,
+    /// Why, for the audit trail.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/reload`, when it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Such as `+2 create, ~1 re-issue, -1 hold`.
+    pub effect: String,
+    /// Odd things that were found on the way.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// `GET /api/status`: what a page may show without knowing who looks. No names of identities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicStatus {
+    /// When this was true.
+    pub at: Timestamp,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's name in events.
+    pub instance: String,
+    /// When its loops were started.
+    pub since: Timestamp,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// What needs a person, the worst first.
+    pub needs: Vec<Need>,
+    /// One line for each resource.
+    pub resources: Vec<PublicResource>,
+    /// One line for each sink.
+    pub sinks: Vec<PublicSink>,
+}
+
+/// A resource on the page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicResource {
+    /// Its name.
+    pub name: ResourceName,
+    /// `open`, or what is wrong in a sentence.
+    pub health: String,
+    /// Identities by stored state.
+    pub identities: BTreeMap<State, u64>,
+    /// The earliest end of a current token.
+    pub earliest_expiry: Option<Timestamp>,
+    /// The next renewal.
+    pub next_due: Option<Timestamp>,
+    /// Calls in flight.
+    pub in_flight: usize,
+}
+
+/// A sink on the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicSink {
+    /// Its name.
+    pub name: SinkName,
+    /// Deliveries that wait.
+    pub pending: u64,
+    /// Delivered since the start.
+    pub delivered: u64,
+    /// Failed attempts since the start.
+    pub failed: u64,
+    /// What is wrong, if anything is: whether it is disabled or failing, without the error's text.
+    pub trouble: Option<String>,
+}
