@@ -45,8 +45,10 @@ pub struct LaneView {
     pub next_due: Option<Timestamp>,
     /// How far the resource's clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// Why nothing can be obtained at the moment, if so (an unwritable store, refused creation).
+    /// Why nothing can be obtained at the moment, if so (an unwritable store).
     pub blocked: Option<String>,
+    /// Why identities without an id are not created, if so, and how to import them.
+    pub creation_refused: Option<String>,
     /// Calls by result since the start (`ok`, `throttled`, `transport` …).
     pub calls: BTreeMap<String, u64>,
 }

@@ -1,1 +1,34 @@
-//! (to come)
+//! Decides, purely: no async, no IO, now and chance as arguments.
+//!
+//! Two kinds of time are used. What people see and what rows hold is a [`Timestamp`]. What must not
+//! move when the wall clock is corrected (pace, health, breakers) is [`Steady`].
+//!
+//! [`Timestamp`]: crate::model::Timestamp
+
+mod breaker;
+mod decide;
+mod health;
+mod hold;
+mod lapse;
+mod life;
+mod outage;
+mod pace;
+mod retry;
+mod why;
+
+use std::time::Duration;
+
+pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
+pub use decide::{Action, decide, operation};
+pub use health::{Health, Ticket};
+pub use hold::KeyHold;
+pub use lapse::{LateFold, LateNotice};
+pub use life::{Life, Remaining, misplaced};
+pub use outage::Outage;
+pub use pace::{PERMITS_VALID, Pace};
+pub use retry::{call_deadline, floor, next_attempt, quarantine_gap};
+pub use why::{Explanation, why};
+
+/// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives
+/// it.
+pub type Steady = Duration;

@@ -1,0 +1,162 @@
+//! A sink's breaker, and when a failed delivery is tried again.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::{Rng, RngExt};
+
+use super::{Steady, life::ahead};
+
+/// So many failures in a row open it.
+const TRIPS_AT: u32 = 10;
+const SHORTEST_PROBE: Duration = Duration::from_secs(2);
+const LONGEST_PROBE: Duration = Duration::from_secs(30);
+/// The waits before the second, third … attempt; the last one repeats.
+const GAPS: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_mins(2),
+    Duration::from_mins(10),
+];
+
+/// Keeps a dead receiver from being asked more than now and then: after 10 failures in a row one
+/// probe goes out, every 2 s growing to 30 s; a success closes it.
+#[derive(Debug, Clone, Default)]
+pub struct Breaker {
+    failures: u32,
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    probe_at: Steady,
+    gap: Duration,
+}
+
+impl Breaker {
+    /// Whether another delivery may start while `in_flight` are on their way.
+    pub fn admits(&self, in_flight: usize, now: Steady) -> bool {
+        match self.open {
+            None => true,
+            Some(open) => in_flight == 0 && now >= open.probe_at,
+        }
+    }
+
+    /// Notes a success. True when it closed the breaker: then everything pending is due.
+    pub fn succeeded(&mut self) -> bool {
+        self.failures = 0;
+        self.open.take().is_some()
+    }
+
+    /// Notes a failure. True when it opened the breaker.
+    pub fn failed(&mut self, now: Steady) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        let opened = self.open.is_none() && self.failures >= TRIPS_AT;
+        if let Some(open) = &mut self.open {
+            // What was in flight when it opened is not a probe.
+            if now >= open.probe_at {
+                open.gap = (open.gap * 2).min(LONGEST_PROBE);
+                open.probe_at = now + open.gap;
+            }
+        } else if opened {
+            self.open = Some(Open {
+                probe_at: now + SHORTEST_PROBE,
+                gap: SHORTEST_PROBE,
+            });
+        }
+        opened
+    }
+
+    /// When the next probe may go out, while it is open.
+    pub fn probe_at(&self) -> Option<Steady> {
+        self.open.map(|open| open.probe_at)
+    }
+
+    /// Failures in a row.
+    pub fn failures_in_row(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// The wait after so many failed attempts at one version: 1 s, 5 s, 30 s, 2 m, 10 m, then every
+/// 10 m, ±20 %.
+pub fn delivery_gap(failed_attempts: u32, rng: &mut impl Rng) -> Duration {
+    let index = (failed_attempts.max(1) - 1).min(GAPS.len() as u32 - 1) as usize;
+    GAPS[index].mul_f64(0.8 + 0.4 * rng.random::<f64>())
+}
+
+/// When a delivery is tried again after so many failed attempts; `None` when that would be after
+/// what is delivered has expired (a newer version will take its place).
+pub fn delivery_retry_at(
+    failed_attempts: u32,
+    expires: Option<Timestamp>,
+    now: Timestamp,
+    rng: &mut impl Rng,
+) -> Option<Timestamp> {
+    let at = ahead(now, delivery_gap(failed_attempts, rng));
+    expires.is_none_or(|expires| at < expires).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::{super::life::tests::noon, *};
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn ten_failures_open_it_and_a_success_closes_it() {
+        let mut breaker = Breaker::default();
+        for n in 1..10 {
+            assert!(!breaker.failed(S * n));
+            assert!(breaker.admits(5, S * n));
+        }
+        assert!(breaker.failed(S * 10));
+        assert!(!breaker.admits(0, S * 11));
+        assert!(breaker.admits(0, S * 12));
+        assert!(!breaker.admits(1, S * 12), "one probe at a time");
+        assert!(breaker.succeeded());
+        assert!(!breaker.succeeded());
+        assert!(breaker.admits(5, S * 12));
+    }
+
+    #[test]
+    fn probes_grow_to_thirty_seconds() {
+        let mut breaker = Breaker::default();
+        (0..10).for_each(|_| {
+            breaker.failed(S);
+        });
+        let mut gaps = Vec::new();
+        let mut now = S;
+        for _ in 0..7 {
+            let next = breaker.probe_at().unwrap();
+            gaps.push((next - now).as_secs());
+            now = next;
+            breaker.failed(now);
+        }
+        assert_eq!(gaps, [2, 4, 8, 16, 30, 30, 30]);
+    }
+
+    #[test]
+    fn deliveries_are_retried_as_promised() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for (failed, secs) in [
+            (1, 1.0),
+            (2, 5.0),
+            (3, 30.0),
+            (4, 120.0),
+            (5, 600.0),
+            (50, 600.0),
+        ] {
+            let gap = delivery_gap(failed, &mut rng).as_secs_f64();
+            assert!((0.8 * secs..=1.2 * secs).contains(&gap), "{failed}: {gap}");
+        }
+        let soon = Some(ahead(noon(), S * 60));
+        assert!(delivery_retry_at(1, soon, noon(), &mut rng).is_some());
+        assert!(delivery_retry_at(5, soon, noon(), &mut rng).is_none());
+        assert!(delivery_retry_at(5, None, noon(), &mut rng).is_some());
+    }
+}

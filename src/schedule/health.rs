@@ -1,0 +1,278 @@
+//! What is known of one operation of a resource: open, or only probes go out.
+//!
+//! After three calls in a row without a usable answer only probes go out, one at a time, 1 s apart
+//! growing to 30 s but never further apart than a sixth of the life left to the most urgent
+//! identity. The first answer opens it again: 1, 2, 4 … calls at once, up to the pace.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Steady, retry::doubled};
+use crate::model::HealthView;
+
+/// So many failures in a row and only probes go out.
+const TRIPS_AT: u32 = 3;
+const SHORTEST_PROBE: Duration = Duration::from_secs(1);
+const LONGEST_PROBE: Duration = Duration::from_secs(30);
+/// After a probe that hung for longer than the gap, this much air is left.
+const AIR: Duration = Duration::from_millis(250);
+
+/// Tells calls of before an outage from its probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    outage: u32,
+    /// When the call began.
+    pub began: Steady,
+}
+
+/// The health of one (resource, operation).
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    phase: Phase,
+    failures: u32,
+    outages: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Phase {
+    #[default]
+    Open,
+    Probing(Probing),
+    /// So many at once, growing.
+    Opening(usize),
+}
+
+#[derive(Debug, Clone)]
+struct Probing {
+    since: Timestamp,
+    because: String,
+    probes: u32,
+    began: Steady,
+    ended: Steady,
+    in_flight: bool,
+}
+
+impl Health {
+    /// How many more calls may start while `in_flight` are on their way. `left` is the life left
+    /// to the most urgent identity that waits.
+    pub fn room(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> usize {
+        match &self.phase {
+            Phase::Open => usize::MAX,
+            Phase::Opening(width) => width.saturating_sub(in_flight),
+            Phase::Probing(probing) => usize::from(!probing.in_flight && now >= probing.next(left)),
+        }
+    }
+
+    /// When the next probe may go out, while only probes do and none is on its way.
+    pub fn probe_at(&self, left: Option<Duration>) -> Option<Steady> {
+        match &self.phase {
+            Phase::Probing(probing) if !probing.in_flight => Some(probing.next(left)),
+            _ => None,
+        }
+    }
+
+    /// Whether only probes go out.
+    pub fn is_probing(&self) -> bool {
+        matches!(self.phase, Phase::Probing(_))
+    }
+
+    /// A call starts.
+    pub fn start(&mut self, now: Steady) -> Ticket {
+        if let Phase::Probing(probing) = &mut self.phase {
+            probing.in_flight = true;
+            probing.began = now;
+        }
+        Ticket {
+            outage: self.outages,
+            began: now,
+        }
+    }
+
+    /// The service answered, whatever it said. `widest` is how many calls may ever be in flight.
+    /// True when this ended the probing.
+    pub fn answered(&mut self, widest: usize) -> bool {
+        self.failures = 0;
+        match &mut self.phase {
+            Phase::Open => false,
+            Phase::Probing(_) => {
+                self.phase = Phase::Opening(2);
+                true
+            }
+            Phase::Opening(width) => {
+                *width += 1;
+                if *width >= widest {
+                    self.phase = Phase::Open;
+                }
+                false
+            }
+        }
+    }
+
+    /// There was no usable answer. True when from now on only probes go out.
+    pub fn unanswered(
+        &mut self,
+        ticket: Ticket,
+        because: &str,
+        now: Timestamp,
+        ended: Steady,
+    ) -> bool {
+        if ticket.outage != self.outages {
+            return false;
+        }
+        self.failures = self.failures.saturating_add(1);
+        match &mut self.phase {
+            Phase::Probing(probing) => {
+                probing.probes = probing.probes.saturating_add(1);
+                probing.in_flight = false;
+                probing.ended = ended;
+                because.clone_into(&mut probing.because);
+                false
+            }
+            Phase::Opening(_) | Phase::Open if self.failures >= TRIPS_AT => {
+                self.outages = self.outages.wrapping_add(1);
+                self.phase = Phase::Probing(Probing {
+                    since: now,
+                    because: because.to_owned(),
+                    probes: 0,
+                    began: ticket.began,
+                    ended,
+                    in_flight: false,
+                });
+                true
+            }
+            Phase::Opening(width) => {
+                *width = (*width / 2).max(1);
+                false
+            }
+            Phase::Open => false,
+        }
+    }
+
+    /// A call ended without telling anything about the service (it was never sent, or our own code
+    /// failed).
+    pub fn abandoned(&mut self, ticket: Ticket, ended: Steady) {
+        if let Phase::Probing(probing) = &mut self.phase
+            && ticket.outage == self.outages
+        {
+            probing.in_flight = false;
+            probing.ended = ended;
+        }
+    }
+
+    /// For people's eyes.
+    pub fn view(&self) -> HealthView {
+        match &self.phase {
+            Phase::Open | Phase::Opening(_) => HealthView::Open,
+            Phase::Probing(probing) => HealthView::Probing {
+                since: probing.since,
+                because: probing.because.clone(),
+            },
+        }
+    }
+}
+
+impl Probing {
+    fn next(&self, left: Option<Duration>) -> Steady {
+        let mut gap = doubled(SHORTEST_PROBE, self.probes).min(LONGEST_PROBE);
+        if let Some(left) = left {
+            gap = gap.min((left / 6).max(SHORTEST_PROBE));
+        }
+        (self.began + gap).max(self.ended + AIR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::life::tests::noon, *};
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn down() -> Health {
+        let mut health = Health::default();
+        for n in 1..=3 {
+            let ticket = health.start(S);
+            assert_eq!(health.unanswered(ticket, "reset", noon(), S), n == 3);
+        }
+        health
+    }
+
+    #[test]
+    fn three_in_a_row_and_only_probes_go_out() {
+        let health = down();
+        assert_eq!(health.room(0, None, S), 0);
+        assert_eq!(health.room(0, None, S * 2), 1);
+        assert!(matches!(health.view(), HealthView::Probing { .. }));
+    }
+
+    #[test]
+    fn an_answer_in_between_counts_anew() {
+        let mut health = Health::default();
+        for _ in 0..10 {
+            for _ in 0..2 {
+                let ticket = health.start(S);
+                assert!(!health.unanswered(ticket, "reset", noon(), S));
+            }
+            health.answered(32);
+        }
+        assert!(!health.is_probing());
+    }
+
+    #[test]
+    fn what_was_in_flight_before_is_no_probe() {
+        let mut health = Health::default();
+        let tickets: Vec<_> = (0..32).map(|_| health.start(S)).collect();
+        for ticket in tickets {
+            health.unanswered(ticket, "reset", noon(), S);
+        }
+        assert_eq!(health.probe_at(None), Some(S * 2), "the gap has not grown");
+    }
+
+    #[test]
+    fn probes_grow_to_thirty_seconds_and_follow_the_most_urgent() {
+        let mut health = down();
+        let (mut now, mut gaps) = (S, Vec::new());
+        for _ in 0..7 {
+            let next = health.probe_at(None).unwrap();
+            gaps.push((next - now).as_secs());
+            now = next;
+            let ticket = health.start(now);
+            assert_eq!(health.room(1, None, now + S * 100), 0, "one at a time");
+            health.unanswered(ticket, "reset", noon(), now);
+        }
+        assert_eq!(gaps, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(health.probe_at(Some(S * 60)), Some(now + S * 10));
+        assert_eq!(health.probe_at(Some(S)), Some(now + S));
+    }
+
+    #[test]
+    fn a_probe_that_hung_leaves_air() {
+        let mut health = down();
+        let ticket = health.start(S * 2);
+        health.unanswered(ticket, "timeout", noon(), S * 32);
+        assert_eq!(health.probe_at(None), Some(S * 32 + AIR));
+    }
+
+    #[test]
+    fn it_opens_gently() {
+        let mut health = down();
+        assert!(health.answered(8));
+        let mut widths = Vec::new();
+        while health.room(0, None, S) != usize::MAX {
+            let width = health.room(0, None, S);
+            widths.push(width);
+            for _ in 0..width {
+                assert!(!health.answered(8));
+            }
+        }
+        assert_eq!(widths, [2, 4]);
+    }
+
+    #[test]
+    fn an_abandoned_probe_makes_room_for_the_next() {
+        let mut health = down();
+        let ticket = health.start(S * 2);
+        health.abandoned(ticket, S * 2);
+        assert_eq!(health.room(0, None, S * 3), 1);
+    }
+}

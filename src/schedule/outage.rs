@@ -1,0 +1,88 @@
+//! When an outage is announced: once when it begins, once when it ends.
+
+use std::time::Duration;
+
+use super::Steady;
+
+/// An outage that follows the last one closer than this …
+const RELAPSE: Duration = Duration::from_mins(5);
+/// … is announced only when it lasts so long, so that a half-broken service is not a flood.
+const LASTING: Duration = Duration::from_secs(30);
+
+/// Turns bad and good news into at most one announcement of each.
+#[derive(Debug, Clone, Default)]
+pub struct Outage {
+    since: Option<Steady>,
+    announced: bool,
+    ended: Option<Steady>,
+}
+
+impl Outage {
+    /// Bad at this instant. True when the beginning is to be announced now.
+    pub fn bad(&mut self, now: Steady) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let relapse = self.ended.is_some_and(|ended| since < ended + RELAPSE);
+        if self.announced || (relapse && now < since + LASTING) {
+            return false;
+        }
+        self.announced = true;
+        true
+    }
+
+    /// Good at this instant. True when the end is to be announced now.
+    pub fn good(&mut self, now: Steady) -> bool {
+        if self.since.take().is_none() {
+            return false;
+        }
+        self.ended = Some(now);
+        std::mem::take(&mut self.announced)
+    }
+
+    /// Whether one is going on that people know of.
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// Whether one is going on, announced or not.
+    pub fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// When the last one ended.
+    pub fn ended(&self) -> Option<Steady> {
+        self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn one_at_the_beginning_and_one_at_the_end() {
+        let mut outage = Outage::default();
+        assert!(!outage.good(S));
+        assert!(outage.bad(S));
+        assert!(!outage.bad(S * 2) && outage.is_announced());
+        assert!(outage.good(S * 3) && !outage.good(S * 4));
+    }
+
+    #[test]
+    fn a_flapping_service_is_not_a_flood() {
+        let mut outage = Outage::default();
+        let announced = (0..3600)
+            .filter(|n| {
+                if n % 2 == 0 {
+                    outage.bad(S * *n)
+                } else {
+                    outage.good(S * *n)
+                }
+            })
+            .count();
+        assert_eq!(announced, 2);
+        outage.bad(S * 3600);
+        assert!(outage.bad(S * 3630), "this one lasts");
+    }
+}

@@ -1,0 +1,359 @@
+//! The pace of one operation: a sliding window of our own, kept under the service's limit.
+//!
+//! A call counts from its start until one window after its end, so that however long requests
+//! travel, no window at the service ever holds more than was allowed. Permits are reserved in blocks
+//! that the store knows before they are used; after a crash a block counts as sent at the end of its
+//! validity, so that the window holds over a restart as well.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::Steady;
+use crate::config::Limit;
+
+/// How long a block of reserved permits may be used.
+pub const PERMITS_VALID: Duration = Duration::from_secs(5);
+
+/// How long a request may still travel after its permit ran out, before it reaches the service.
+const TRAVEL: Duration = Duration::from_secs(5);
+/// The share of the limit that is ever used.
+const USED: f64 = 0.97;
+/// What a 429 leaves of the pace.
+const LOWERED: f64 = 0.8;
+const LOWEST: f64 = 0.1;
+/// What comes back per [`GROWS_EVERY`] without a 429.
+const GROWS_BY: f64 = 0.05;
+const GROWS_EVERY: Duration = Duration::from_secs(10);
+/// The wait where a 429 names none.
+const USUAL_WAIT: Duration = Duration::from_secs(5);
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+
+/// How many calls of one operation may be sent now.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    limit: Limit,
+    share: f64,
+    grown: Steady,
+    held: Option<Steady>,
+    in_flight: u32,
+    /// Ended calls and when they leave the window, oldest first.
+    ended: VecDeque<(Steady, u32)>,
+    ended_calls: u32,
+    block: Option<Block>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    left: u32,
+    until: Steady,
+}
+
+impl Pace {
+    /// A pace that has sent nothing yet.
+    pub fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            share: 1.0,
+            grown: Steady::ZERO,
+            held: None,
+            in_flight: 0,
+            ended: VecDeque::new(),
+            ended_calls: 0,
+            block: None,
+        }
+    }
+
+    /// Counts permits that an earlier process reserved, as sent at the end of their validity.
+    pub fn restore(&mut self, permits: u32, until: Steady) {
+        let leaves = until + TRAVEL + self.limit.window;
+        let index = self.ended.partition_point(|(at, _)| *at <= leaves);
+        self.ended.insert(index, (leaves, permits));
+        self.ended_calls += permits;
+    }
+
+    /// How many permits to reserve for so many waiting calls: zero while there are some in hand,
+    /// or while too few are free to be worth a write.
+    pub fn reservable(&mut self, wanted: u32, now: Steady) -> u32 {
+        self.settle(now);
+        if wanted == 0 || self.held.is_some() || self.block.is_some() {
+            return 0;
+        }
+        let free = self.free();
+        if free < self.worthwhile(wanted) {
+            return 0;
+        }
+        free.min(self.block_size())
+    }
+
+    /// Notes that the store knows of this block.
+    pub fn reserved(&mut self, permits: u32, until: Steady) {
+        self.block = Some(Block {
+            left: permits,
+            until,
+        });
+    }
+
+    /// Permits in hand.
+    pub fn available(&mut self, now: Steady) -> u32 {
+        self.settle(now);
+        if self.held.is_some() {
+            return 0;
+        }
+        self.block.map_or(0, |block| block.left)
+    }
+
+    /// Uses one permit for a call that starts now; false where none is in hand.
+    pub fn start(&mut self, now: Steady) -> bool {
+        if self.available(now) == 0 {
+            return false;
+        }
+        if let Some(block) = &mut self.block {
+            block.left -= 1;
+            if block.left == 0 {
+                self.block = None;
+            }
+        }
+        self.in_flight += 1;
+        true
+    }
+
+    /// A call has ended, however it did.
+    pub fn end(&mut self, now: Steady) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.ended_calls += 1;
+        let leaves = now + self.limit.window;
+        match self.ended.back_mut() {
+            Some((at, calls)) if *at >= leaves => *calls += 1,
+            _ => self.ended.push_back((leaves, 1)),
+        }
+    }
+
+    /// The service said 429: the operation is held for what it asks, 1 s to 10 min, and goes on
+    /// slower. Within one hold the pace is lowered once.
+    pub fn throttled(&mut self, retry_after: Option<Duration>, now: Steady) {
+        self.settle(now);
+        let wait = retry_after
+            .unwrap_or(USUAL_WAIT)
+            .clamp(SHORTEST_WAIT, LONGEST_WAIT);
+        let until = now + wait;
+        match &mut self.held {
+            Some(held) => *held = until.max(*held),
+            None => {
+                self.held = Some(until);
+                self.share = (self.share * LOWERED).max(LOWEST);
+            }
+        }
+        self.grown = self.held.unwrap_or(until);
+    }
+
+    /// Until when a 429 holds the operation.
+    pub fn held_until(&mut self, now: Steady) -> Option<Steady> {
+        self.settle(now);
+        self.held
+    }
+
+    /// When so many waiting calls are worth another look; `None` while only calls in flight can
+    /// make room.
+    pub fn ready_at(&mut self, wanted: u32, now: Steady) -> Option<Steady> {
+        self.settle(now);
+        if let Some(held) = self.held {
+            return Some(held);
+        }
+        if self.block.is_some() {
+            return Some(now);
+        }
+        let needed = self.worthwhile(wanted.max(1));
+        let mut free = self.free();
+        if free >= needed {
+            return Some(now);
+        }
+        for (leaves, calls) in &self.ended {
+            free += calls;
+            if free >= needed {
+                return Some(*leaves);
+            }
+        }
+        None
+    }
+
+    /// Calls that count within the window, and the most that may.
+    pub fn view(&mut self, now: Steady) -> (u32, u32) {
+        self.settle(now);
+        (self.ended_calls + self.in_flight, self.allowed())
+    }
+
+    /// Lets go of what has left the window, ends holds and blocks, and lets the pace grow.
+    fn settle(&mut self, now: Steady) {
+        while let Some((leaves, calls)) = self.ended.front().copied()
+            && leaves <= now
+        {
+            self.ended.pop_front();
+            self.ended_calls -= calls;
+        }
+        self.held.take_if(|held| *held <= now);
+        self.block.take_if(|block| block.until <= now);
+        while self.share < 1.0 && now >= self.grown + GROWS_EVERY {
+            self.share = (self.share + GROWS_BY).min(1.0);
+            self.grown += GROWS_EVERY;
+        }
+    }
+
+    /// The most calls in any window; at least one, or nothing would ever go out.
+    fn allowed(&self) -> u32 {
+        ((f64::from(self.limit.calls) * USED * self.share) as u32).max(1)
+    }
+
+    fn free(&self) -> u32 {
+        let reserved = self.block.map_or(0, |block| block.left);
+        self.allowed()
+            .saturating_sub(self.ended_calls + self.in_flight + reserved)
+    }
+
+    /// A block is one write to the store: large enough to be cheap, small enough that a lost one
+    /// costs little of the window.
+    fn block_size(&self) -> u32 {
+        (self.limit.calls / 16).clamp(1, 1024)
+    }
+
+    /// Permits are not worth a write one by one while many calls wait.
+    fn worthwhile(&self, wanted: u32) -> u32 {
+        wanted.min(self.block_size() / 4).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn limit(calls: u32) -> Limit {
+        Limit {
+            calls,
+            window: S * 30,
+        }
+    }
+
+    /// Sends as fast as it may; each call arrives somewhere between its start and its end.
+    /// Returns the arrivals. At `crash` the process is killed: only the reservations survive.
+    fn run(pace: Pace, travel: &[u64], secs: u64, crash: Option<u64>) -> Vec<u64> {
+        let mut pace = pace;
+        let (mut arrivals, mut flying, mut n) = (Vec::new(), Vec::new(), 0);
+        let mut reservations: Vec<(u32, Steady)> = Vec::new();
+        for ms in (0..secs * 1000).step_by(50) {
+            let now = Duration::from_millis(ms);
+            flying.retain(|end| {
+                let over = *end <= ms;
+                if over {
+                    pace.end(now);
+                }
+                !over
+            });
+            if crash == Some(ms / 1000) && ms % 1000 == 0 {
+                let limit = pace.limit;
+                pace = Pace::new(limit);
+                flying.clear();
+                arrivals.retain(|at| *at <= ms);
+                for (permits, until) in &reservations {
+                    pace.restore(*permits, *until);
+                }
+            }
+            let permits = pace.reservable(u32::MAX, now);
+            if permits > 0 {
+                pace.reserved(permits, now + PERMITS_VALID);
+                reservations.push((permits, now + PERMITS_VALID));
+            }
+            while flying.len() < 32 && pace.start(now) {
+                let (to, back) = (travel[n % travel.len()], travel[(n + 1) % travel.len()]);
+                arrivals.push(ms + to);
+                flying.push(ms + to + back);
+                n += 1;
+            }
+        }
+        arrivals.sort_unstable();
+        arrivals
+    }
+
+    fn busiest(arrivals: &[u64]) -> usize {
+        let mut most = 0;
+        let mut first = 0;
+        for (last, at) in arrivals.iter().enumerate() {
+            while arrivals[first] + 30_000 <= *at {
+                first += 1;
+            }
+            most = most.max(last + 1 - first);
+        }
+        most
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn no_window_ever_holds_too_many(
+            calls in 2u32..400,
+            travel in proptest::collection::vec(0u64..2000, 2..6),
+            crash in proptest::option::of(1u64..90),
+        ) {
+            let arrivals = run(Pace::new(limit(calls)), &travel, 100, crash);
+            let most = busiest(&arrivals);
+            prop_assert!(most <= (f64::from(calls) * 0.97) as usize, "{most} of {calls}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_used_well() {
+        let arrivals = run(Pace::new(limit(1000)), &[5, 5], 120, None);
+        assert!(arrivals.len() >= 3 * 930, "{}", arrivals.len());
+    }
+
+    #[test]
+    fn a_throttle_holds_the_operation_and_lowers_it_once() {
+        let mut pace = Pace::new(limit(1000));
+        pace.reserved(62, S * 5);
+        assert!(pace.start(S));
+        pace.throttled(Some(S * 10), S);
+        pace.throttled(Some(S * 8), S * 2);
+        assert_eq!(pace.held_until(S * 2), Some(S * 11));
+        assert!(!pace.start(S * 3));
+        assert_eq!(pace.reservable(1, S * 3), 0);
+        assert_eq!(pace.ready_at(1, S * 3), Some(S * 11));
+        assert_eq!(pace.view(S * 11).1, 776);
+        assert_eq!(pace.reservable(1, S * 11), 62);
+        // Ten seconds after the hold ended, a twentieth of the limit is back.
+        assert_eq!(pace.view(S * 21).1, 824);
+        assert_eq!(pace.view(S * 61).1, 970);
+    }
+
+    #[test]
+    fn it_is_never_lowered_to_nothing() {
+        let mut pace = Pace::new(limit(1000));
+        for n in 0..100 {
+            pace.throttled(Some(S), S * (2 * n));
+        }
+        assert_eq!(pace.view(S * 200).1, 97);
+    }
+
+    #[test]
+    fn absurd_waits_are_bounded() {
+        let mut pace = Pace::new(limit(1000));
+        pace.throttled(Some(Duration::from_hours(10_000)), S);
+        assert_eq!(pace.held_until(S), Some(S + LONGEST_WAIT));
+        let mut pace = Pace::new(limit(1000));
+        pace.throttled(Some(Duration::ZERO), S);
+        assert_eq!(pace.held_until(S), Some(S * 2));
+    }
+
+    #[test]
+    fn unused_permits_come_back() {
+        let mut pace = Pace::new(limit(64));
+        pace.reserved(4, S * 5);
+        assert!(pace.start(S));
+        assert_eq!(pace.reservable(10, S * 2), 0, "some are in hand");
+        pace.end(S * 2);
+        assert_eq!(pace.view(S * 6), (1, 62));
+        assert_eq!(pace.available(S * 6), 0);
+        assert_eq!(pace.reservable(10, S * 6), 4);
+    }
+}

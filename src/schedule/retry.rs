@@ -1,0 +1,214 @@
+//! When to try again, and how long one try may take: functions of the life that is left.
+//!
+//! | failure | at least between two attempts | grows to |
+//! |---|---|---|
+//! | `retry`: no answer, an unreadable one, 5xx | 1 s | a sixth of the life left, at most 5 min; once dead 1 min |
+//! | `wait`: throttled | 1 s (and the operation is held for Retry-After) | as above |
+//! | `credentials` | 5 s (and the resource is held) | as above |
+//! | `refuse`: the same request will be refused again | 60 s, doubling | 1 h |
+//! | `gone` | never again by itself | – |
+//! | a panic in our own code | 60 s, doubling | 1 h |
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::{Rng, RngExt};
+
+use super::{Remaining, life::ahead};
+use crate::model::FailureClass;
+
+const SHORTEST_GAP: Duration = Duration::from_secs(1);
+const LONGEST_GAP: Duration = Duration::from_mins(5);
+/// Once a token is dead, or where there never was one.
+const LONGEST_GAP_WITHOUT_TOKEN: Duration = Duration::from_mins(1);
+const SHORTEST_REFUSED: Duration = Duration::from_mins(1);
+const LONGEST_REFUSED: Duration = Duration::from_hours(1);
+/// A call that hung has used up its gap; this much air is left all the same.
+const AIR: Duration = Duration::from_millis(250);
+
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(1);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(30);
+/// Where there is no life that a hanging answer could eat.
+const DEADLINE_WITHOUT_TOKEN: Duration = Duration::from_secs(10);
+
+/// The least time between the beginnings of two attempts that fail so; `None`: no second attempt.
+pub fn floor(class: FailureClass) -> Option<Duration> {
+    match class {
+        FailureClass::Retry | FailureClass::Wait => Some(SHORTEST_GAP),
+        FailureClass::Credentials => Some(Duration::from_secs(5)),
+        FailureClass::Refuse => Some(SHORTEST_REFUSED),
+        FailureClass::Gone => None,
+    }
+}
+
+/// How long one call may take: at most a sixth of the life left, 1 s to 30 s.
+pub fn call_deadline(remaining: Remaining) -> Duration {
+    match remaining {
+        Remaining::Alive(left) => (left / 6).clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE),
+        Remaining::Dead(_) | Remaining::Never => DEADLINE_WITHOUT_TOKEN,
+    }
+}
+
+/// When to try again after an attempt that began and ended then and failed so; `None`: not by
+/// itself. `failures` counts those in a row before this one.
+///
+/// The gap is counted from the beginning of the attempt, so that a call that hangs does not cost
+/// its own time and a gap on top.
+pub fn next_attempt(
+    class: FailureClass,
+    (began, ended): (Timestamp, Timestamp),
+    remaining: Remaining,
+    failures: u32,
+    rng: &mut impl Rng,
+) -> Option<Timestamp> {
+    let gap = match class {
+        FailureClass::Gone => return None,
+        FailureClass::Refuse => quarantine_gap(failures, rng),
+        FailureClass::Retry | FailureClass::Wait | FailureClass::Credentials => {
+            let floor = floor(class)?;
+            between(floor, longest_gap(remaining, failures).max(floor), rng)
+        }
+    };
+    Some(ahead(began, gap).max(ahead(ended, AIR)))
+}
+
+/// The gap after something that will fail again unless somebody changes it: 60 s, doubling to 1 h.
+pub fn quarantine_gap(failures: u32, rng: &mut impl Rng) -> Duration {
+    let base = doubled(SHORTEST_REFUSED, failures).min(LONGEST_REFUSED);
+    between(base, base.mul_f64(1.2), rng)
+}
+
+/// The longest gap that the life left allows.
+fn longest_gap(remaining: Remaining, failures: u32) -> Duration {
+    match remaining {
+        Remaining::Alive(left) => (left / 6).clamp(SHORTEST_GAP, LONGEST_GAP),
+        Remaining::Dead(since) => (since / 6).clamp(SHORTEST_GAP, LONGEST_GAP_WITHOUT_TOKEN),
+        Remaining::Never => doubled(SHORTEST_GAP, failures).min(LONGEST_GAP_WITHOUT_TOKEN),
+    }
+}
+
+/// `from`, doubled so many times, without overflow.
+pub(super) fn doubled(from: Duration, times: u32) -> Duration {
+    from.saturating_mul(1 << times.min(20))
+}
+
+fn between(least: Duration, most: Duration, rng: &mut impl Rng) -> Duration {
+    least + most.saturating_sub(least).mul_f64(rng.random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::{
+        super::{
+            Life,
+            life::tests::{noon, spec},
+        },
+        *,
+    };
+
+    /// Draws the same number for ever.
+    struct Constant(u64);
+
+    impl rand::TryRng for Constant {
+        type Error = std::convert::Infallible;
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(self.0 as u32)
+        }
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(self.0)
+        }
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            bytes.fill(self.0 as u8);
+            Ok(())
+        }
+    }
+
+    /// Begins of the attempts from the renewal's due time until expiry, all failing.
+    fn attempts(life: Duration, hangs: bool, rng: &mut impl Rng) -> Vec<Timestamp> {
+        let life = Life {
+            from: noon(),
+            to: ahead(noon(), life),
+        };
+        let mut begins = Vec::new();
+        let mut at = life.renewal(&spec(), rng).at;
+        while let Remaining::Alive(_) = life.remaining(at) {
+            begins.push(at);
+            let deadline = call_deadline(life.remaining(at));
+            let ended = if hangs { ahead(at, deadline) } else { at };
+            at =
+                next_attempt(FailureClass::Retry, (at, ended), life.remaining(at), 0, rng).unwrap();
+        }
+        begins
+    }
+
+    fn assert_enough(life: Duration, rng: &mut impl Rng) {
+        let at_once = attempts(life, false, rng);
+        assert!(at_once.len() >= 8, "{life:?}: {} at once", at_once.len());
+        let hanging = attempts(life, true, rng);
+        assert!(hanging.len() >= 6, "{life:?}: {} hanging", hanging.len());
+        for begins in [at_once, hanging] {
+            for pair in begins.windows(2) {
+                assert!(pair[1].duration_since(pair[0]).as_secs_f64() >= 1.0);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn enough_attempts_before_expiry(secs in 20u64..=86_400, seed: u64) {
+            assert_enough(Duration::from_secs(secs), &mut ChaCha8Rng::seed_from_u64(seed));
+        }
+
+        #[test]
+        fn enough_attempts_with_the_worst_luck(secs in 20u64..=600) {
+            assert_enough(Duration::from_secs(secs), &mut Constant(u64::MAX));
+            assert_enough(Duration::from_secs(secs), &mut Constant(0));
+        }
+
+        #[test]
+        fn no_gap_under_its_floor_nor_over_its_cap(
+            left in 0u64..=100_000, state in 0u8..3, failures in 0u32..100, seed: u64,
+        ) {
+            let left = Duration::from_secs(left);
+            let remaining = match state {
+                0 => Remaining::Alive(left),
+                1 => Remaining::Dead(left),
+                _ => Remaining::Never,
+            };
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            for class in [FailureClass::Retry, FailureClass::Wait, FailureClass::Credentials, FailureClass::Refuse] {
+                let next = next_attempt(class, (noon(), noon()), remaining, failures, &mut rng).unwrap();
+                let gap = Duration::try_from(next.duration_since(noon())).unwrap();
+                prop_assert!(gap >= floor(class).unwrap());
+                let cap = if class == FailureClass::Refuse { LONGEST_REFUSED.mul_f64(1.2) } else { LONGEST_GAP };
+                prop_assert!(gap <= cap, "{gap:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn attempts_go_on_after_expiry() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let dead = Remaining::Dead(Duration::from_hours(10));
+        let next =
+            next_attempt(FailureClass::Retry, (noon(), noon()), dead, 500, &mut rng).unwrap();
+        assert!(next <= ahead(noon(), LONGEST_GAP_WITHOUT_TOKEN));
+    }
+
+    #[test]
+    fn gone_is_never_tried_again() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let next = next_attempt(
+            FailureClass::Gone,
+            (noon(), noon()),
+            Remaining::Never,
+            0,
+            &mut rng,
+        );
+        assert_eq!(next, None);
+    }
+}

@@ -1,0 +1,179 @@
+//! The decision about one identity, explained: the same code that decides, in words.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Life,
+    decide::{Action, decide, operation},
+};
+use crate::model::{
+    Attempt, Due, DueReason, HealthView, LaneView, Name, Record, State, Tier, Version,
+    short_duration,
+};
+
+/// Everything that a person needs to understand what happens to one identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The identity.
+    pub name: Name,
+    /// Its state now.
+    pub state: State,
+    /// Its version.
+    pub version: Version,
+    /// What is decided now.
+    pub action: Action,
+    /// The same in a sentence.
+    pub sentence: String,
+    /// When the next attempt is due, and by which rule.
+    pub next: Option<Due>,
+    /// How pressing it is, where there is a token.
+    pub tier: Option<Tier>,
+    /// When the token ends.
+    pub expires_at: Option<Timestamp>,
+    /// The life left in seconds; negative once dead.
+    pub left_secs: Option<i64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last attempts, newest last.
+    pub attempts: Vec<Attempt>,
+    /// What slows its lane down at the moment, in sentences.
+    pub lane: Vec<String>,
+}
+
+/// Explains what is decided about `record` at an instant.
+pub fn why(record: &Record, lane: &LaneView, now: Timestamp) -> Explanation {
+    let action = decide(record, lane, now);
+    let skew = SignedDuration::from_millis(lane.skew_ms.unwrap_or(0));
+    let life = record.token.as_ref().map(|token| Life::of(token, skew));
+    Explanation {
+        name: record.spec.name.clone(),
+        state: record.state_at(now),
+        version: record.version,
+        sentence: sentence(record, &action, now),
+        action,
+        next: record.due,
+        tier: life.map(|life| life.tier(now)),
+        expires_at: record.token.as_ref().map(|token| token.expires_at),
+        left_secs: life.map(|life| life.to.duration_since(now).as_secs()),
+        failures: record.failures,
+        attempts: record.attempts.iter().cloned().collect(),
+        lane: troubles(record, lane),
+    }
+}
+
+fn sentence(record: &Record, action: &Action, now: Timestamp) -> String {
+    match action {
+        Action::Rest { because } => format!("Nothing happens: {because}."),
+        Action::Wait { until, reason } => {
+            let wait = until.duration_since(now).try_into().unwrap_or_default();
+            format!("In {}: {}.", short_duration(wait), rule(*reason, record))
+        }
+        Action::HeldBack { until, because } => match until {
+            Some(until) => {
+                let wait = until.duration_since(now).try_into().unwrap_or_default();
+                format!(
+                    "Due, but held back for {}: {because}.",
+                    short_duration(wait)
+                )
+            }
+            None => format!("Due, but held back: {because}."),
+        },
+        Action::Issue { reason } => format!(
+            "Due now: {}; it is tried as soon as its turn comes, earliest expiry first.",
+            rule(*reason, record)
+        ),
+        Action::Create { reason } => format!(
+            "Due now: {}; it is created at ACS together with its token as soon as its turn comes.",
+            rule(*reason, record)
+        ),
+    }
+}
+
+/// The rule that set the due time, in words.
+fn rule(reason: DueReason, record: &Record) -> String {
+    match reason {
+        DueReason::First => "it has no token yet".to_owned(),
+        DueReason::Renewal => format!(
+            "its token reaches {:.0} % of its life (less a spread drawn once)",
+            record.spec.renew_at * 100.0
+        ),
+        DueReason::Retry => format!("the last attempt failed ({} in a row)", record.failures),
+        DueReason::Changed => "its scopes or lifetime changed".to_owned(),
+        DueReason::Requested => "somebody asked".to_owned(),
+        DueReason::Revoked => "its tokens were revoked and one is to follow".to_owned(),
+        DueReason::Released => "it was released from a hold".to_owned(),
+        DueReason::FutureToken => "its token was issued in the future".to_owned(),
+    }
+}
+
+/// What slows the lane down for this record's operation.
+fn troubles(record: &Record, lane: &LaneView) -> Vec<String> {
+    let operation = operation(record).as_str();
+    let mut troubles: Vec<String> = lane.blocked.iter().cloned().collect();
+    match lane.health.get(operation) {
+        Some(HealthView::Probing { since, because }) => troubles.push(format!(
+            "{operation} is unanswered since {since:.0}, so only probes go out, the most urgent identity first: {because}"
+        )),
+        Some(HealthView::Held { until, because }) => {
+            troubles.push(format!("{operation} is held until {until:.0}: {because}"));
+        }
+        Some(HealthView::Open) | None => {}
+    }
+    if let Some((sent, allowed)) = lane.pace.get(operation)
+        && sent >= allowed
+    {
+        troubles.push(format!(
+            "{operation} is at its pace: {sent} of {allowed} calls are sent in this window"
+        ));
+    }
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::life::{
+            ahead,
+            tests::{noon, record, token},
+        },
+        *,
+    };
+
+    #[test]
+    fn it_says_what_is_decided() {
+        let due = Due {
+            at: ahead(noon(), Duration::from_mins(30)),
+            why: DueReason::Renewal,
+        };
+        let row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let told = why(&row, &LaneView::default(), noon());
+        assert_eq!(
+            told.sentence,
+            "In 30m: its token reaches 50 % of its life (less a spread drawn once)."
+        );
+        assert_eq!(told.left_secs, Some(3600));
+        assert_eq!(told.action, decide(&row, &LaneView::default(), noon()));
+    }
+
+    #[test]
+    fn it_names_what_holds_an_identity_back() {
+        let due = Due {
+            at: noon(),
+            why: DueReason::Retry,
+        };
+        let row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let mut lane = LaneView::default();
+        let probing = HealthView::Probing {
+            since: noon(),
+            because: "connection refused".to_owned(),
+        };
+        lane.health.insert("issue".to_owned(), probing);
+        lane.pace.insert("issue".to_owned(), (970, 970));
+        let told = why(&row, &lane, noon());
+        assert_eq!(told.lane.len(), 2, "{:?}", told.lane);
+        assert!(told.lane[0].contains("connection refused"));
+    }
+}
