@@ -1,1 +1,26 @@
-//! (to come)
+//! The only room that speaks to Azure: the identity operations of Azure Communication Services.
+//!
+//! [`Client`] signs a request, sends it, and turns whatever comes back into an [`Answer`] or an
+//! [`Error`] whose class says what to do next. It never retries on its own, but for two cases that
+//! only it can see: a signature that failed because a clock is wrong is made again with the answer's
+//! date, and a refused access key is followed by the other one. What an answer means
+//! (`answer`), when one more try is due (`again`), which key is in use (`keys`) and how far the
+//! clocks are apart (`skew`) are plain functions and values beside it.
+
+mod again;
+mod answer;
+mod check;
+mod client;
+mod connection_string;
+mod error;
+pub mod hmac;
+mod keys;
+mod request;
+mod skew;
+pub mod wire;
+
+pub use check::check;
+pub use client::{Answer, Client, Created, Issued, SetupError};
+pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, Endpoint};
+pub use error::{Cause, Error, Rejection};
+pub use keys::{KeyRole, KeyStanding, KeyStatus, KeyView};

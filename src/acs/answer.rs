@@ -1,0 +1,203 @@
+//! What an answer means. Pure: a reply goes in, a value or a [`Cause`] comes out.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, StatusCode,
+    header::{DATE, RETRY_AFTER},
+};
+use jiff::Timestamp;
+use zeroize::Zeroize;
+
+use super::{Cause, Created, Issued, Rejection, wire};
+use crate::{model::Operation, transport::Reply};
+
+/// Longest text of the service that is passed on, in characters.
+const LONGEST_TEXT: usize = 300;
+
+/// What one answer says.
+#[derive(Debug)]
+pub(super) struct Heard<T> {
+    pub(super) result: Result<T, Cause>,
+    /// The answer's own `Date`.
+    pub(super) date: Option<Timestamp>,
+    /// What to quote to support.
+    pub(super) request_id: Option<String>,
+}
+
+impl<T> Heard<T> {
+    /// Whether only the resource itself, having accepted our signature, can have answered so.
+    pub(super) fn is_authenticated(&self) -> bool {
+        match &self.result {
+            Ok(_) => true,
+            Err(Cause::Rejected(rejection)) => rejection.proves_key(),
+            Err(_) => false,
+        }
+    }
+}
+
+/// The status of success and how to read what comes with it.
+pub(super) struct Wanted<T> {
+    pub(super) status: StatusCode,
+    pub(super) read: fn(&[u8]) -> Result<T, String>,
+}
+
+/// Reads an answer to `operation` that came at `now`, and wipes its body.
+pub(super) fn read<T>(
+    reply: Reply,
+    operation: Operation,
+    wanted: &Wanted<T>,
+    now: Timestamp,
+) -> Heard<T> {
+    let date = header(&reply.headers, DATE.as_str()).and_then(parse_date);
+    let request_id = ["MS-CV", "x-ms-client-request-id"]
+        .into_iter()
+        .find_map(|name| header(&reply.headers, name))
+        .map(clean);
+    let result = if reply.status == wanted.status {
+        (wanted.read)(&reply.body).map_err(|reason| Cause::Unreadable {
+            status: reply.status.as_u16(),
+            reason,
+            retry_after: None,
+        })
+    } else {
+        Err(refusal(&reply, operation, date.unwrap_or(now)))
+    };
+    wipe(reply);
+    Heard {
+        result,
+        date,
+        request_id,
+    }
+}
+
+/// Success of creating an identity alone.
+pub(super) fn created(body: &[u8]) -> Result<Created, String> {
+    let read: wire::CreateResponse = json(body)?;
+    Ok(Created {
+        id: identity_id(&read.identity)?,
+        token: None,
+    })
+}
+
+/// Success of creating an identity with a token.
+pub(super) fn created_with_token(body: &[u8]) -> Result<Created, String> {
+    let read: wire::CreateResponse = json(body)?;
+    let id = identity_id(&read.identity)?;
+    let token = read
+        .access_token
+        .ok_or_else(|| format!("{id} was created, but without a token"))
+        .and_then(|token| {
+            issue(token).map_err(|reason| format!("{id} was created, but {reason}"))
+        })?;
+    Ok(Created {
+        id,
+        token: Some(token),
+    })
+}
+
+/// Success of issuing or exchanging.
+pub(super) fn issued(body: &[u8]) -> Result<Issued, String> {
+    issue(json(body)?)
+}
+
+/// Success without content.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "one shape for the readers of all operations"
+)]
+pub(super) fn nothing(_: &[u8]) -> Result<(), String> {
+    Ok(())
+}
+
+fn issue(token: wire::AccessToken) -> Result<Issued, String> {
+    if token.token.expose().is_empty() {
+        return Err("the token is empty".to_owned());
+    }
+    Ok(Issued {
+        expires_at: token
+            .expires_on
+            .parse()
+            .map_err(|_| "expiresOn is not a time".to_owned())?,
+        secret: token.token,
+    })
+}
+
+fn identity_id(identity: &wire::Identity) -> Result<crate::model::IdentityId, String> {
+    let valid = identity.id.parse();
+    valid.map_err(|_| "identity.id is not an identity's id".to_owned())
+}
+
+/// The parser's own words may repeat what it read, so only the place is told.
+fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(body).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Eof => "its JSON is cut short",
+            serde_json::error::Category::Data => "its JSON has another shape",
+            _ => "it is not JSON",
+        };
+        format!("{what}, at byte {} of {}", error.column(), body.len())
+    })
+}
+
+fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> Cause {
+    let status = reply.status.as_u16();
+    let retry_after =
+        header(&reply.headers, RETRY_AFTER.as_str()).and_then(|text| parse_retry_after(text, now));
+    let unreadable = |reason| Cause::Unreadable {
+        status,
+        reason,
+        retry_after,
+    };
+    if reply.status.is_success() {
+        return unreadable("another kind of success was expected".to_owned());
+    }
+    match json::<wire::ErrorResponse>(&reply.body) {
+        Ok(wire::ErrorResponse { error }) => Cause::Rejected(Box::new(Rejection {
+            status,
+            code: clean(&error.code),
+            message: clean(&error.message),
+            target: error.target.as_deref().map(clean),
+            retry_after,
+            about_identity: matches!(
+                operation,
+                Operation::Issue | Operation::Revoke | Operation::Delete
+            ),
+        })),
+        Err(reason) => unreadable(reason),
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn parse_date(text: &str) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
+}
+
+/// Seconds, or an HTTP date as seen from `now`; one that has passed asks for no wait.
+fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let wait = parse_date(text)?.duration_since(now);
+            Some(Duration::try_from(wait).unwrap_or_default())
+        }
+    }
+}
+
+/// The service's text, on one line and not too long.
+fn clean(text: &str) -> String {
+    text.chars()
+        .take(LONGEST_TEXT)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// Nobody else holds the body any more, so it can be wiped; it may hold a token.
+fn wipe(reply: Reply) {
+    if let Ok(mut body) = reply.body.try_into_mut() {
+        body.as_mut().zeroize();
+    }
+}

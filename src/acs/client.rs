@@ -1,0 +1,384 @@
+//! The client of one resource: signs, sends, and makes sense of what comes back.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use super::{
+    AccessKey, Cause, ConnectionString, ConnectionStringError, Endpoint, Error, KeyRole,
+    KeyStanding, KeyStatus,
+    again::{self, Diagnosis},
+    answer::{self, Heard, Wanted},
+    check::is_api_version,
+    keys::Keys,
+    request::{Call, Signing},
+    skew::Skew,
+};
+use crate::{
+    clock::Clock,
+    config::ResourceSettings,
+    model::{IdentityId, ResourceName, Scope, Secret},
+    transport::{Transport, TransportError},
+};
+
+/// Larger answers are refused; the service's are about 1 KiB.
+const LARGEST_ANSWER: usize = 64 * 1024;
+
+/// Speaks to one ACS resource. Share it in an `Arc`; calls may be made at the same time.
+#[derive(Debug)]
+pub struct Client {
+    resource: ResourceName,
+    endpoint: Endpoint,
+    api_version: String,
+    clock: Clock,
+    transport: Transport,
+    keys: Mutex<Keys>,
+    skew: Mutex<Skew>,
+    request_ids: Mutex<ChaCha8Rng>,
+}
+
+/// A call that succeeded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The service's request id, to quote to support.
+    pub request_id: Option<String>,
+    /// The fingerprint of the key that signed, and so minted a token that came.
+    pub key: String,
+    /// When the call began, by our clock.
+    pub began: Timestamp,
+    /// Whether this call found that one key is refused and the other works.
+    pub switched_key: bool,
+    /// How many requests were sent: more than one after a re-signed date or a second key.
+    pub requests: u32,
+}
+
+/// A token fresh from the service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Issued {
+    /// The text that apps present.
+    pub secret: Secret,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A new identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// What ACS calls it.
+    pub id: IdentityId,
+    /// Its first token; there whenever one was asked for.
+    pub token: Option<Issued>,
+}
+
+/// Why a client cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// The primary connection string cannot be used.
+    #[error("resource {0}: {1}")]
+    Primary(ResourceName, #[source] ConnectionStringError),
+    /// The secondary connection string cannot be used.
+    #[error("resource {0}, secondary: {1}")]
+    Secondary(ResourceName, #[source] ConnectionStringError),
+    /// The two connection strings name different endpoints.
+    #[error(
+        "resource {0}: the two connection strings name different endpoints; both keys belong to one resource"
+    )]
+    Endpoints(ResourceName),
+    /// Plain http that would leave this machine.
+    #[error("resource {0}: plain http is allowed to loopback only; use https")]
+    Insecure(ResourceName),
+    /// The API version has no valid form.
+    #[error("resource {0}: the API version must read YYYY-MM-DD or YYYY-MM-DD-preview")]
+    ApiVersion(ResourceName),
+}
+
+impl Client {
+    /// A client of one resource.
+    ///
+    /// # Errors
+    /// When the settings are such that no call could be made.
+    pub fn new(
+        settings: &ResourceSettings,
+        clock: Clock,
+        transport: Transport,
+    ) -> Result<Self, SetupError> {
+        let name = || settings.name.clone();
+        let primary = ConnectionString::parse(&settings.connection_string.secret)
+            .map_err(|error| SetupError::Primary(name(), error))?;
+        let secondary = settings
+            .secondary_connection_string
+            .as_ref()
+            .map(|loaded| ConnectionString::parse(&loaded.secret))
+            .transpose()
+            .map_err(|error| SetupError::Secondary(name(), error))?;
+        if secondary
+            .as_ref()
+            .is_some_and(|s| s.endpoint != primary.endpoint)
+        {
+            return Err(SetupError::Endpoints(name()));
+        }
+        if !primary.endpoint.is_safe() {
+            return Err(SetupError::Insecure(name()));
+        }
+        if !is_api_version(&settings.api_version) {
+            return Err(SetupError::ApiVersion(name()));
+        }
+        Ok(Self {
+            resource: name(),
+            endpoint: primary.endpoint,
+            api_version: settings.api_version.clone(),
+            keys: Mutex::new(Keys::new(primary.key, secondary.map(|s| s.key))),
+            skew: Mutex::default(),
+            request_ids: Mutex::new(source_of_ids(&settings.name, &clock)),
+            clock,
+            transport,
+        })
+    }
+
+    /// Creates an identity, with its first token where scopes and a lifetime are given. Not
+    /// idempotent: a failure with `maybe_done` may have left an identity behind.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn create(
+        &self,
+        token: Option<(&[Scope], Duration)>,
+        deadline: Duration,
+    ) -> Result<Answer<Created>, Error> {
+        let wanted = Wanted {
+            status: StatusCode::CREATED,
+            read: match token {
+                Some(_) => answer::created_with_token,
+                None => answer::created,
+            },
+        };
+        self.call(&Call::create(token), &wanted, deadline).await
+    }
+
+    /// Issues a token for an identity; `lifetime` counts in whole minutes, 60 to 1440.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn issue(
+        &self,
+        id: &IdentityId,
+        scopes: &[Scope],
+        lifetime: Duration,
+        deadline: Duration,
+    ) -> Result<Answer<Issued>, Error> {
+        self.call(&Call::issue(id, scopes, lifetime), &TOKEN, deadline)
+            .await
+    }
+
+    /// Revokes all tokens of an identity; ACS may take 15 minutes to propagate that.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn revoke(&self, id: &IdentityId, deadline: Duration) -> Result<Answer<()>, Error> {
+        self.call(&Call::revoke(id), &NO_CONTENT, deadline).await
+    }
+
+    /// Deletes an identity for ever.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn delete(&self, id: &IdentityId, deadline: Duration) -> Result<Answer<()>, Error> {
+        self.call(&Call::delete(id), &NO_CONTENT, deadline).await
+    }
+
+    /// Exchanges a Teams user's Entra token for an ACS token of that user.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn exchange(
+        &self,
+        token: &Secret,
+        app_id: &str,
+        user_id: &str,
+        deadline: Duration,
+    ) -> Result<Answer<Issued>, Error> {
+        self.call(&Call::exchange(token, app_id, user_id), &TOKEN, deadline)
+            .await
+    }
+
+    /// How far the resource's clock is ahead of ours; zero until an answer told.
+    pub fn skew(&self) -> SignedDuration {
+        self.measured_skew().unwrap_or(SignedDuration::ZERO)
+    }
+
+    /// As [`Client::skew`], but `None` until an answer told.
+    pub fn measured_skew(&self) -> Option<SignedDuration> {
+        lock(&self.skew).at(self.clock.now(), self.clock.steady())
+    }
+
+    /// Which key signs, and what the service last said of each.
+    pub fn key_status(&self) -> KeyStatus {
+        lock(&self.keys).status()
+    }
+
+    /// Makes the call; once more for a wrong clock, once more for a refused key.
+    async fn call<T>(
+        &self,
+        call: &Call<'_>,
+        wanted: &Wanted<T>,
+        deadline: Duration,
+    ) -> Result<Answer<T>, Error> {
+        let began = self.clock.now();
+        let mut course = self.course(deadline);
+        loop {
+            let heard = self.request(call, wanted, &course).await;
+            course.requests += 1;
+            let switched_key = self.learn(&heard, &course);
+            match heard.result {
+                Ok(value) => {
+                    return Ok(Answer {
+                        value,
+                        request_id: heard.request_id,
+                        key: course.key.fingerprint().to_owned(),
+                        began,
+                        switched_key,
+                        requests: course.requests,
+                    });
+                }
+                Err(cause) if self.correct(&mut course, &cause, heard.date) => {}
+                Err(cause) => {
+                    return Err(Error {
+                        operation: call.operation,
+                        resource: self.resource.clone(),
+                        identity: call.identity.cloned(),
+                        cause,
+                        request_id: heard.request_id,
+                        requests: course.requests,
+                    });
+                }
+            }
+        }
+    }
+
+    fn course(&self, deadline: Duration) -> Course {
+        let (role, key) = lock(&self.keys).in_use();
+        Course {
+            role,
+            key,
+            ahead: self.skew(),
+            date_tried: false,
+            other_key_tried: false,
+            ends: self.clock.steady().saturating_add(deadline),
+            requests: 0,
+        }
+    }
+
+    /// Sends one request and reads the answer.
+    async fn request<T>(&self, call: &Call<'_>, wanted: &Wanted<T>, course: &Course) -> Heard<T> {
+        let ours = uuid::Builder::from_random_bytes(lock(&self.request_ids).random())
+            .into_uuid()
+            .to_string();
+        let now = self.clock.now();
+        let signed = call.sign(&Signing {
+            endpoint: &self.endpoint,
+            api_version: &self.api_version,
+            key: &course.key,
+            at: now.checked_add(course.ahead).unwrap_or(now),
+            request_id: &ours,
+        });
+        let left = course.ends.saturating_sub(self.clock.steady());
+        let reply = match signed {
+            Ok(request) => self.transport.send(request, LARGEST_ANSWER, left).await,
+            Err(error) => Err(TransportError::Connect(error.to_string())),
+        };
+        let mut heard = match reply {
+            Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
+            Err(error) => Heard {
+                result: Err(Cause::NoAnswer(error)),
+                date: None,
+                request_id: None,
+            },
+        };
+        heard.request_id.get_or_insert(ours);
+        heard
+    }
+
+    /// Takes from an authenticated answer what it tells of clocks and keys; whether the client
+    /// changed over to the other key because of it.
+    fn learn<T>(&self, heard: &Heard<T>, course: &Course) -> bool {
+        if !heard.is_authenticated() {
+            return false;
+        }
+        if let Some(date) = heard.date {
+            lock(&self.skew).note(date, self.clock.steady());
+            self.clock.confirm(date);
+        }
+        let mut keys = lock(&self.keys);
+        keys.note(course.role, KeyStanding::Accepted);
+        course.other_key_tried && heard.result.is_ok() && keys.switch_to(course.role)
+    }
+
+    /// Corrects the course after a refusal; whether one more try is worth it.
+    fn correct(&self, course: &mut Course, cause: &Cause, date: Option<Timestamp>) -> bool {
+        let now = self.clock.now();
+        let in_time = self.clock.steady() < course.ends;
+        match again::diagnose(cause, date, now, course.ahead) {
+            Diagnosis::Neither => false,
+            Diagnosis::Clock(ahead) => {
+                course.ahead = ahead;
+                !std::mem::replace(&mut course.date_tried, true) && in_time
+            }
+            Diagnosis::Key => {
+                let mut keys = lock(&self.keys);
+                keys.note(course.role, KeyStanding::Denied);
+                let first = !std::mem::replace(&mut course.other_key_tried, true);
+                match keys.other(course.role).filter(|_| first && in_time) {
+                    Some(other) => {
+                        (course.role, course.key) = other;
+                        true
+                    }
+                    None => false,
+                }
+            }
+        }
+    }
+}
+
+/// How the requests of one call are signed, and how long they may take.
+struct Course {
+    role: KeyRole,
+    key: Arc<AccessKey>,
+    /// What is added to our time for signing.
+    ahead: SignedDuration,
+    date_tried: bool,
+    other_key_tried: bool,
+    /// The end of the deadline, on the steady clock.
+    ends: Duration,
+    requests: u32,
+}
+
+const TOKEN: Wanted<Issued> = Wanted {
+    status: StatusCode::OK,
+    read: answer::issued,
+};
+const NO_CONTENT: Wanted<()> = Wanted {
+    status: StatusCode::NO_CONTENT,
+    read: answer::nothing,
+};
+
+/// Where request ids are drawn from. Under a simulated clock the same run draws the same ids.
+fn source_of_ids(resource: &ResourceName, clock: &Clock) -> ChaCha8Rng {
+    if !clock.is_simulated() {
+        return rand::make_rng();
+    }
+    let seed = format!("{resource} {}", clock.now().as_nanosecond());
+    ChaCha8Rng::from_seed(Sha256::digest(seed).into())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,201 @@
+//! How a call to ACS fails, typed: what came back, what it asks of us, and what to quote to support.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    model::{Failure, FailureClass, IdentityId, Operation, ResourceName},
+    transport::TransportError,
+};
+
+/// A call that failed. Its text is one sentence: what was being done, to what, and how it failed. It
+/// never holds a token or a key.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot {} at resource {resource}: {cause}", Doing(*.operation, .identity.as_ref()))]
+pub struct Error {
+    /// What was being done.
+    pub operation: Operation,
+    /// At which resource.
+    pub resource: ResourceName,
+    /// To which identity, if to one.
+    pub identity: Option<IdentityId>,
+    /// How it failed.
+    pub cause: Cause,
+    /// The service's request id; ours, which the service keeps too, where no answer came.
+    pub request_id: Option<String>,
+    /// How many requests were sent: more than one after a re-signed date or a second key.
+    pub requests: u32,
+}
+
+/// How a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// No answer came.
+    #[error("{0}")]
+    NoAnswer(TransportError),
+    /// An answer came that is none of the service's, such as a page of something in between.
+    #[error("the answer ({status}) cannot be read: {reason}")]
+    Unreadable {
+        /// HTTP status.
+        status: u16,
+        /// What is wrong with it.
+        reason: String,
+        /// What the answer asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The service said no.
+    #[error("{0}")]
+    Rejected(Box<Rejection>),
+}
+
+/// An error that the service put in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// HTTP status.
+    pub status: u16,
+    /// Such as `ValidationError`.
+    pub code: String,
+    /// A sentence for a person.
+    pub message: String,
+    /// The member of the request that is wrong.
+    pub target: Option<String>,
+    /// What the service asked us to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether the request named an identity: without one nothing can be gone.
+    pub about_identity: bool,
+}
+
+impl Error {
+    /// The same without this type, as decisions and rows want it.
+    pub fn failure(&self) -> Failure {
+        Failure {
+            class: self.class(),
+            status: self.cause.status(),
+            message: self.to_string(),
+            request_id: self.request_id.clone(),
+            retry_after: self.cause.retry_after(),
+            maybe_done: self.cause.maybe_done(),
+        }
+    }
+
+    /// What the failure asks of whoever called.
+    pub fn class(&self) -> FailureClass {
+        self.cause.class()
+    }
+}
+
+impl Cause {
+    /// What the failure asks of whoever called.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::NoAnswer(_) => FailureClass::Retry,
+            Self::Unreadable { status, .. } => class_of_status(*status),
+            Self::Rejected(rejection) => rejection.class(),
+        }
+    }
+
+    /// The HTTP status, where there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::NoAnswer(_) => None,
+            Self::Unreadable { status, .. } => Some(*status),
+            Self::Rejected(rejection) => Some(rejection.status),
+        }
+    }
+
+    /// What the service asked us to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoAnswer(_) => None,
+            Self::Unreadable { retry_after, .. } => *retry_after,
+            Self::Rejected(rejection) => rejection.retry_after,
+        }
+    }
+
+    /// Whether the request may have taken effect all the same.
+    pub fn maybe_done(&self) -> bool {
+        match self {
+            Self::NoAnswer(TransportError::Connect(_)) => false,
+            Self::NoAnswer(_) => true,
+            Self::Unreadable { status, .. } => matches!(status, 200..300 | 500..),
+            Self::Rejected(rejection) => rejection.status >= 500,
+        }
+    }
+}
+
+impl Rejection {
+    /// What the rejection asks of whoever called. Of an identity that does not exist the service's
+    /// text is known, its status is not; so the text counts with any 4xx.
+    pub fn class(&self) -> FailureClass {
+        match (self.status, self.code.as_str()) {
+            (401, "IdentityNotOwned") => FailureClass::Gone,
+            (401, "InvalidAccessToken") => FailureClass::Refuse,
+            (400..500, _) if self.says_gone() => FailureClass::Gone,
+            (404, _) => FailureClass::Refuse,
+            (status, _) => class_of_status(status),
+        }
+    }
+
+    /// Whether the service can only have said this after it had accepted the signature.
+    pub(super) fn proves_key(&self) -> bool {
+        self.class() == FailureClass::Gone
+            || matches!(
+                (self.status, self.code.as_str()),
+                (401, "InvalidAccessToken") | (400, "ValidationError")
+            )
+    }
+
+    fn says_gone(&self) -> bool {
+        self.code == "IdentityNotFound"
+            || self.message.starts_with("Provided identity doesn't exist")
+            || (self.status == 404 && self.about_identity)
+    }
+}
+
+/// A 404 without the service's own words is somebody else's: an identity is not gone because of it.
+fn class_of_status(status: u16) -> FailureClass {
+    match status {
+        401 | 403 => FailureClass::Credentials,
+        429 => FailureClass::Wait,
+        404 | 408 => FailureClass::Retry,
+        400..500 => FailureClass::Refuse,
+        _ => FailureClass::Retry,
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.code, self.message)?;
+        if let Some(target) = &self.target {
+            write!(f, " (target {target})")?;
+        }
+        match self.class() {
+            FailureClass::Credentials if self.status == 403 => {
+                f.write_str(" (the access key lacks the permission)")
+            }
+            FailureClass::Credentials => f.write_str(
+                " (check the connection strings against the keys that the Azure portal shows)",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An operation and its object in words.
+struct Doing<'a>(Operation, Option<&'a IdentityId>);
+
+impl fmt::Display for Doing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Operation::Issue => "issue a token for",
+            Operation::Create => "create an identity",
+            Operation::CreateWithToken => "create an identity with a token",
+            Operation::Revoke => "revoke the tokens of",
+            Operation::Delete => "delete",
+            Operation::Exchange => "exchange a Teams token",
+        })?;
+        match self.1 {
+            Some(identity) => write!(f, " {identity}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! How far a resource's clock is ahead of ours: the median of the last authenticated answers.
+//!
+//! Samples are kept against the clock that never steps, so that a step of ours does not spoil them.
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Answers that count.
+const KEPT: usize = 9;
+/// An HTTP date is cut to whole seconds; its middle is nearer to the truth.
+const HALF_A_SECOND: SignedDuration = SignedDuration::from_millis(500);
+
+/// The last dates, each as what the resource's clock showed when our steady clock showed zero.
+#[derive(Debug, Default)]
+pub(super) struct Skew(VecDeque<SignedDuration>);
+
+impl Skew {
+    /// Notes the `Date` of an authenticated answer that came when the steady clock showed `steady`.
+    pub(super) fn note(&mut self, date: Timestamp, steady: Duration) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0
+            .push_back(date.as_duration() + HALF_A_SECOND - signed(steady));
+    }
+
+    /// What to add to our time to get the resource's; `None` before the first answer.
+    pub(super) fn at(&self, now: Timestamp, steady: Duration) -> Option<SignedDuration> {
+        let mut sorted: Vec<_> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let median = sorted.get(sorted.len() / 2)?;
+        Some(*median + signed(steady) - now.as_duration())
+    }
+}
+
+fn signed(steady: Duration) -> SignedDuration {
+    SignedDuration::try_from(steady).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn ahead(skew: &Skew, now: i64, steady: u64) -> i64 {
+        skew.at(at(now), Duration::from_secs(steady))
+            .unwrap()
+            .as_secs()
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first_answer() {
+        assert_eq!(Skew::default().at(at(0), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn one_odd_answer_does_not_count() {
+        let mut skew = Skew::default();
+        for second in 0..8 {
+            skew.note(
+                at(90 + i64::try_from(second).unwrap()),
+                Duration::from_secs(second),
+            );
+        }
+        skew.note(at(100_000), Duration::from_secs(8));
+        assert_eq!(ahead(&skew, 8, 8), 90);
+    }
+
+    #[test]
+    fn old_answers_are_forgotten() {
+        let mut skew = Skew::default();
+        for second in 0..9 {
+            skew.note(at(500), Duration::from_secs(second));
+        }
+        for _ in 0..9 {
+            skew.note(at(20), Duration::from_secs(20));
+        }
+        assert_eq!(ahead(&skew, 20, 20), 0);
+    }
+
+    #[test]
+    fn a_step_of_our_clock_moves_the_skew_against_it() {
+        let mut skew = Skew::default();
+        skew.note(at(3600), Duration::ZERO);
+        assert_eq!(ahead(&skew, 0, 0), 3600);
+        assert_eq!(ahead(&skew, 3600, 0), 0, "our clock was put right");
+    }
+}
