@@ -24,6 +24,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::Issued,
+        Self::Renewed,
+        Self::Reissued,
+        Self::Held,
+        Self::Deleted,
+    ];
+
     /// The word in the event type and the store.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -49,6 +49,22 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
+    /// Every kind.
+    pub const ALL: [Self; 12] = [
+        Self::IdentityCreated,
+        Self::IdentityRevoked,
+        Self::IdentityGone,
+        Self::IdentityOrphaned,
+        Self::RenewalLate,
+        Self::ResourceUnreachable,
+        Self::ResourceRecovered,
+        Self::KeyRejected,
+        Self::KeySwitched,
+        Self::SinkDisabled,
+        Self::CreateRefused,
+        Self::StoreUnwritable,
+    ];
+
     /// The dotted word, as in the event type after `renewd.`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,1 +1,174 @@
-//! (to come)
+//! The only room that touches the consumers: it puts what the store says into files and webhooks.
+//!
+//! A sink carries out one delivery and says how it ended. It decides nothing about when: retries,
+//! order and breakers belong to the courier in the engine. The same delivery may come any number of
+//! times, and a sink makes it look as if it had come once.
+
+mod check;
+pub mod file;
+pub mod webhook;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+pub use check::check;
+pub use file::FileSink;
+pub use webhook::WebhookSink;
+
+use crate::{
+    clock::Clock,
+    config::SinkSettings,
+    model::{Name, Notice, NoticeKind, Reader, ResourceName, TokenDocument},
+    transport::Transport,
+};
+
+/// One thing to hand over: what the consumers of an identity should hold, at one version.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// What they should hold.
+    pub document: Arc<TokenDocument>,
+    /// Who may read it, where the sink grants access.
+    pub readers: Vec<Reader>,
+}
+
+/// How a delivery succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A file was written.
+    Written,
+    /// Everything was as it should be already.
+    Unchanged,
+    /// A file was removed.
+    Removed,
+    /// A receiver took it with this status.
+    Accepted(u16),
+    /// The sink's settings leave this kind of event out.
+    LeftOut,
+}
+
+/// How a delivery failed. It never holds the token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SinkFailure {
+    /// One sentence for a person: what was being done, to what, how it failed, what can be done.
+    pub message: String,
+    /// What the receiver asked us to wait.
+    pub retry_after: Option<Duration>,
+    /// Whether the receiver wants nothing any more (410): the sink is to be disabled.
+    pub disable: bool,
+}
+
+impl SinkFailure {
+    /// A failure that is worth another try at the usual time.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retry_after: None,
+            disable: false,
+        }
+    }
+}
+
+/// Why a sink cannot be made from its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The path of a file sink.
+    #[error(transparent)]
+    Path(#[from] file::PathError),
+    /// The URL, a secret or a pattern of a webhook sink.
+    #[error(transparent)]
+    Webhook(#[from] webhook::WebhookError),
+}
+
+/// A place where results go.
+#[derive(Debug, Clone)]
+pub enum Sink {
+    /// Files, one per identity.
+    File(FileSink),
+    /// An HTTP receiver.
+    Webhook(WebhookSink),
+}
+
+impl Sink {
+    /// Makes a sink from its settings. `instance` is this daemon's name in events; `receiver` stands
+    /// in for the network, where there is none.
+    ///
+    /// # Errors
+    /// When the settings cannot work; [`check`] explains the same in terms of the configuration.
+    pub fn build(
+        settings: &SinkSettings,
+        clock: &Clock,
+        instance: &str,
+        receiver: Option<Transport>,
+    ) -> Result<Self, SinkError> {
+        Ok(match settings {
+            SinkSettings::File(settings) => {
+                Self::File(FileSink::new(settings, clock.is_simulated())?)
+            }
+            SinkSettings::Webhook(settings) => {
+                Self::Webhook(WebhookSink::new(settings, instance, receiver)?)
+            }
+        })
+    }
+
+    /// Hands one delivery over, once.
+    ///
+    /// # Errors
+    /// When the consumer does not hold it now, or may not.
+    pub async fn deliver(
+        &self,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        match self {
+            Self::File(sink) => sink
+                .deliver(delivery, now)
+                .await
+                .map_err(|error| SinkFailure::new(error.to_string())),
+            Self::Webhook(sink) => sink.deliver(&delivery, now).await,
+        }
+    }
+
+    /// Whether this sink is told of such notices.
+    pub fn wants_notice(&self, kind: NoticeKind) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Webhook(sink) => sink.wants(kind.as_str()),
+        }
+    }
+
+    /// Tells of the notice with this sequence number, if [`Sink::wants_notice`].
+    ///
+    /// # Errors
+    /// When the receiver did not take it.
+    pub async fn announce(
+        &self,
+        seq: u64,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        match self {
+            Self::File(_) => Ok(Outcome::LeftOut),
+            Self::Webhook(sink) => sink.announce(seq, notice, now).await,
+        }
+    }
+
+    /// Takes back what lies at rest for an identity that is no longer ours to serve.
+    ///
+    /// # Errors
+    /// When a file could not be removed.
+    pub async fn withdraw(
+        &self,
+        name: &Name,
+        resource: &ResourceName,
+    ) -> Result<Outcome, SinkFailure> {
+        match self {
+            Self::File(sink) => sink
+                .withdraw(name, resource)
+                .await
+                .map_err(|error| SinkFailure::new(error.to_string())),
+            Self::Webhook(_) => Ok(Outcome::LeftOut),
+        }
+    }
+}

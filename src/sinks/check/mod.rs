@@ -1,0 +1,43 @@
+//! Problems of the sinks that can be found before anything is delivered.
+
+use crate::{
+    config::{Finding, Settings, SinkSettings},
+    model::SinkName,
+};
+
+mod files;
+mod readers;
+mod webhooks;
+
+/// Everything about sinks, and about those who read from them, that cannot work or looks odd. Paths
+/// count the sinks of a kind in the order of the files, as in `sink.file[0].path`.
+pub fn check(settings: &Settings) -> Vec<Finding> {
+    let mut findings = readers::check(settings);
+    let (mut files, mut webhooks) = (0, 0);
+    for sink in &settings.sinks {
+        match sink {
+            SinkSettings::File(file) => {
+                let path = format!("sink.file[{files}]");
+                findings.extend(files::check(file, &path, settings));
+                files += 1;
+            }
+            SinkSettings::Webhook(webhook) => {
+                let path = format!("sink.webhook[{webhooks}]");
+                findings.extend(webhooks::check(webhook, &path));
+                webhooks += 1;
+            }
+        }
+    }
+    findings
+}
+
+/// The identities that a sink serves.
+fn served<'a>(
+    settings: &'a Settings,
+    sink: &'a SinkName,
+) -> impl Iterator<Item = &'a crate::model::Spec> {
+    settings
+        .identities
+        .iter()
+        .filter(move |spec| spec.sinks.contains(sink))
+}

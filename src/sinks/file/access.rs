@@ -1,0 +1,158 @@
+//! Who may read a file: its mode, and a POSIX ACL with an entry for each reader.
+//!
+//! The ACL is set as the extended attribute that the kernel keeps it in, version 2: a header and one
+//! entry of 8 bytes per subject, little-endian (`linux/posix_acl_xattr.h`). The owner of a file may
+//! set it without any privilege, whereas giving a file away needs one.
+
+use std::{collections::BTreeSet, os::fd::AsFd};
+
+use rustix::{
+    fs::{Mode, Stat, XattrFlags, fchmod, fgetxattr, fremovexattr, fsetxattr},
+    io::Errno,
+};
+
+/// The attribute that holds a file's ACL.
+const ATTRIBUTE: &str = "system.posix_acl_access";
+/// Bits of a mode that say who may do what.
+const PERMISSIONS: u32 = 0o7777;
+/// What a reader may do.
+const READ: u32 = 0o4;
+/// The id in entries that name nobody.
+const NO_ID: u32 = u32::MAX;
+
+/// The subjects of an ACL, in the order in which the kernel wants them.
+#[derive(Clone, Copy)]
+#[repr(u16)]
+enum Tag {
+    Owner = 0x01,
+    User = 0x02,
+    OwningGroup = 0x04,
+    Group = 0x08,
+    Mask = 0x10,
+    Other = 0x20,
+}
+
+/// Users and groups by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) users: BTreeSet<u32>,
+    pub(super) groups: BTreeSet<u32>,
+}
+
+/// The access that a file should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Access {
+    /// As `stat` shows it: with an ACL, the group's bits are its mask.
+    mode: u32,
+    /// The attribute; `None` where the mode says it all.
+    acl: Option<Vec<u8>>,
+}
+
+impl Access {
+    /// The bits of `mode`, and the right to read for everyone in `granted`.
+    pub(super) fn new(mode: u32, granted: &Granted) -> Self {
+        let mode = mode & PERMISSIONS;
+        if *granted == Granted::default() {
+            return Self { mode, acl: None };
+        }
+        let (owner, group, other) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        let mask = group | READ;
+        let mut acl = 2u32.to_le_bytes().to_vec();
+        let mut entry = |tag: Tag, permissions: u32, id: u32| {
+            acl.extend((tag as u16).to_le_bytes());
+            acl.extend(permissions.to_le_bytes().into_iter().take(2));
+            acl.extend(id.to_le_bytes());
+        };
+        entry(Tag::Owner, owner, NO_ID);
+        granted
+            .users
+            .iter()
+            .for_each(|uid| entry(Tag::User, READ, *uid));
+        entry(Tag::OwningGroup, group, NO_ID);
+        granted
+            .groups
+            .iter()
+            .for_each(|gid| entry(Tag::Group, READ, *gid));
+        entry(Tag::Mask, mask, NO_ID);
+        entry(Tag::Other, other, NO_ID);
+        Self {
+            mode: mode & !0o070 | mask << 3,
+            acl: Some(acl),
+        }
+    }
+
+    /// Gives a file this access. An ACL that it inherited from its folder goes.
+    pub(super) fn grant(&self, file: impl AsFd) -> Result<(), Errno> {
+        let file = file.as_fd();
+        if let Some(acl) = &self.acl {
+            fchmod(file, Mode::from_raw_mode(self.mode & !0o070))?;
+            return fsetxattr(file, ATTRIBUTE, acl, XattrFlags::empty());
+        }
+        match fremovexattr(file, ATTRIBUTE) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+        fchmod(file, Mode::from_raw_mode(self.mode))
+    }
+
+    /// Whether a file has exactly this access.
+    pub(super) fn is_on(&self, file: impl AsFd, stat: &Stat) -> bool {
+        if stat.st_mode & PERMISSIONS != self.mode {
+            return false;
+        }
+        // One byte more than wanted, so that a longer attribute does not look like ours.
+        let mut found = vec![0; self.acl.as_ref().map_or(0, Vec::len) + 1];
+        match (&self.acl, fgetxattr(file, ATTRIBUTE, &mut found[..])) {
+            (Some(wanted), Ok(length)) => found.get(..length) == Some(wanted.as_slice()),
+            (None, Err(Errno::NODATA | Errno::OPNOTSUPP)) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_readers_the_mode_says_it_all() {
+        let access = Access::new(0o600, &Granted::default());
+        assert_eq!((access.mode, access.acl), (0o600, None));
+    }
+
+    #[test]
+    fn entries_come_in_the_kernels_order() {
+        let access = Access::new(
+            0o600,
+            &Granted {
+                users: [1001, 7].into(),
+                groups: [20].into(),
+            },
+        );
+        assert_eq!(access.mode, 0o640, "the mask shows in the group's place");
+        let acl = access.acl.unwrap();
+        assert_eq!(acl[..4], [2, 0, 0, 0]);
+        let entries: Vec<(u16, u16, u32)> = acl[4..]
+            .chunks(8)
+            .map(|e| {
+                (
+                    u16::from_le_bytes([e[0], e[1]]),
+                    u16::from_le_bytes([e[2], e[3]]),
+                    u32::from_le_bytes([e[4], e[5], e[6], e[7]]),
+                )
+            })
+            .collect();
+        assert_eq!(
+            entries,
+            [
+                (0x01, 6, NO_ID),
+                (0x02, 4, 7),
+                (0x02, 4, 1001),
+                (0x04, 0, NO_ID),
+                (0x08, 4, 20),
+                (0x10, 4, NO_ID),
+                (0x20, 0, NO_ID),
+            ]
+        );
+    }
+}

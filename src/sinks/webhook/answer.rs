@@ -1,0 +1,104 @@
+//! What a receiver's answer means. Only 2xx is success; bodies are never looked at, nor quoted: a
+//! receiver may echo the token.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
+
+/// An answer that is not a success.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// For a person.
+    pub(super) message: String,
+    /// What the receiver asks us to wait.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether it wants nothing any more.
+    pub(super) disable: bool,
+}
+
+/// Whether the receiver took the event.
+pub(super) fn judge(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let meaning = match status.as_u16() {
+        300..=399 => ", a redirect, which is never followed; configure the final URL",
+        401 | 403 => "; compare the secret on both sides",
+        410 => ": it wants no more events, so the sink is disabled",
+        413 => "; it takes smaller bodies only, perhaps include = \"reference\" suits it",
+        429 => ": too many events at once",
+        _ => "",
+    };
+    Err(Refusal {
+        message: format!("the receiver answered {}{meaning}", status.as_u16()),
+        retry_after: retry_after(headers, now),
+        disable: status == StatusCode::GONE,
+    })
+}
+
+/// `Retry-After` in both forms, seconds or a date (RFC 9110, 10.2.3). A date in the past is no wait.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, retry_after: Option<&str>) -> Refusal {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+        }
+        let now = "2026-11-22T17:00:00Z".parse().unwrap();
+        judge(StatusCode::from_u16(status).unwrap(), &headers, now).unwrap_err()
+    }
+
+    #[test]
+    fn only_2xx_is_success_and_only_410_ends_it() {
+        let now = Timestamp::UNIX_EPOCH;
+        for status in [200, 201, 202, 204] {
+            assert!(
+                judge(
+                    StatusCode::from_u16(status).unwrap(),
+                    &HeaderMap::new(),
+                    now
+                )
+                .is_ok()
+            );
+        }
+        for status in [301, 302, 307, 400, 401, 404, 408, 413, 429, 500, 502, 503] {
+            assert!(!refusal(status, None).disable, "{status}");
+        }
+        assert!(refusal(410, None).disable);
+        assert!(refusal(302, None).message.contains("redirect"));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        for (value, wait) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Sun, 22 Nov 2026 17:01:30 GMT", Some(90)),
+            ("Sun, 22 Nov 2026 16:59:00 GMT", Some(0)),
+            ("soon", None),
+            ("-5", None),
+        ] {
+            assert_eq!(
+                refusal(429, Some(value)).retry_after,
+                wait.map(Duration::from_secs),
+                "{value}"
+            );
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! CloudEvents 1.0: what is put around a token document or a notice.
+
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::Include,
+    model::{Name, Notice, ResourceName, SinkName, TokenDocument, whole_seconds},
+};
+
+/// An event, ready to be signed and sent.
+pub(super) struct Event {
+    /// The same over retries and restarts, without a dot.
+    pub(super) id: String,
+    /// The whole event as JSON.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'a str,
+    r#type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    datacontenttype: &'static str,
+}
+
+/// The data of a notice.
+#[derive(Serialize)]
+struct NoticeData<'a> {
+    resource: Option<&'a ResourceName>,
+    name: Option<&'a Name>,
+    message: &'a str,
+}
+
+/// The type of the event that carries a document, without `renewd.`.
+pub(super) fn token_type(document: &TokenDocument) -> String {
+    format!("token.{}", document.kind)
+}
+
+impl Event {
+    /// The event that carries a document, or names its version.
+    pub(super) fn of_token(
+        instance: &str,
+        sink: &SinkName,
+        document: &TokenDocument,
+        include: Include,
+    ) -> Self {
+        let data = match include {
+            Include::Token => document.to_json(),
+            Include::Reference => document.to_json_reference(),
+        };
+        let version = document.version.to_string();
+        let id = event_id(&[
+            "token",
+            instance,
+            sink.as_str(),
+            document.name.as_str(),
+            &version,
+        ]);
+        let envelope = Envelope {
+            specversion: "1.0",
+            id: &id,
+            source: &source(instance, Some(&document.resource)),
+            r#type: &format!("renewd.{}", token_type(document)),
+            subject: Some(&document.name),
+            time: document
+                .issued_at
+                .or_else(|| committed_at(document))
+                .map(whole_seconds),
+            datacontenttype: "application/json",
+        };
+        let body = with_data(&envelope, &data);
+        Self { id, body }
+    }
+
+    /// The event that tells of a notice.
+    pub(super) fn of_notice(instance: &str, sink: &SinkName, seq: u64, notice: &Notice) -> Self {
+        let data = to_json(&NoticeData {
+            resource: notice.resource.as_ref(),
+            name: notice.name.as_ref(),
+            message: &notice.message,
+        });
+        let at = notice.at.to_string();
+        let id = event_id(&["notice", instance, sink.as_str(), &seq.to_string(), &at]);
+        let envelope = Envelope {
+            specversion: "1.0",
+            id: &id,
+            source: &source(instance, notice.resource.as_ref()),
+            r#type: &format!("renewd.{}", notice.kind),
+            subject: notice.name.as_ref(),
+            time: Some(whole_seconds(notice.at)),
+            datacontenttype: "application/json",
+        };
+        let body = with_data(&envelope, &data);
+        Self { id, body }
+    }
+}
+
+/// Versions follow the clock's seconds, so they tell when a change without a token was committed.
+fn committed_at(document: &TokenDocument) -> Option<Timestamp> {
+    let seconds = i64::try_from(document.version.0).ok()?;
+    Timestamp::from_second(seconds).ok()
+}
+
+/// 32 hex digits from the parts; each is preceded by its length, so that no two lists look alike.
+fn event_id(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize();
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A URI reference: what could not stand in one is percent-encoded.
+fn source(instance: &str, resource: Option<&ResourceName>) -> String {
+    let mut source = "renewd/".to_owned();
+    for byte in instance.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@+".contains(&byte) {
+            source.push(char::from(byte));
+        } else {
+            source.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    if let Some(resource) = resource {
+        source.push('/');
+        source.push_str(resource.as_str());
+    }
+    source
+}
+
+/// The envelope with `data` as its last member. The document is copied once, into memory that is
+/// wiped, and never parsed.
+fn with_data(envelope: &Envelope<'_>, data: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut head = to_json(envelope);
+    head.pop();
+    let mut body = Zeroizing::new(Vec::with_capacity(head.len() + data.len() + 16));
+    for part in [head.as_slice(), b",\"data\":", data, b"}"] {
+        body.extend_from_slice(part);
+    }
+    body
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    #[expect(
+        clippy::expect_used,
+        reason = "plain strings always serialise into memory"
+    )]
+    serde_json::to_vec(value).expect("an envelope serialises")
+}
+
+/// Why a text is no pattern of event types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no pattern of events: write a type such as token.renewed, a group such as token.*, or *"
+)]
+pub struct EventPatternError(String);
+
+/// Which types of events a receiver wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventPattern {
+    text: String,
+}
+
+impl EventPattern {
+    /// Whether it covers a type, written without `renewd.`.
+    pub fn matches(&self, event_type: &str) -> bool {
+        match self.text.strip_suffix('*') {
+            Some(prefix) => event_type.starts_with(prefix),
+            None => event_type == self.text,
+        }
+    }
+}
+
+impl FromStr for EventPattern {
+    type Err = EventPatternError;
+
+    fn from_str(text: &str) -> Result<Self, EventPatternError> {
+        let words = text.strip_suffix(".*").unwrap_or(text);
+        let is_word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        if text == "*" || words.split('.').all(is_word) {
+            Ok(Self {
+                text: text.to_owned(),
+            })
+        } else {
+            Err(EventPatternError(text.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, NoticeKind, Scope, Secret, State, Version};
+
+    fn document() -> TokenDocument {
+        TokenDocument {
+            name: "support-bot".parse().unwrap(),
+            resource: "contoso".parse().unwrap(),
+            id: None,
+            state: State::Active,
+            token: Some(Secret::new("ey.secret".to_owned())),
+            scopes: vec![Scope::Chat],
+            issued_at: Some("2026-11-22T17:00:00Z".parse().unwrap()),
+            expires_at: Some("2026-11-23T17:00:00Z".parse().unwrap()),
+            renews_at: None,
+            version: Version(1_795_366_800),
+            kind: Kind::Renewed,
+        }
+    }
+
+    fn of(document: &TokenDocument, include: Include) -> (String, serde_json::Value) {
+        let event = Event::of_token("web 1", &"crm".parse().unwrap(), document, include);
+        let value = serde_json::from_slice(&event.body).unwrap();
+        (event.id, value)
+    }
+
+    #[test]
+    fn a_token_event_says_what_when_and_about_whom() {
+        let (id, event) = of(&document(), Include::Token);
+        assert_eq!(event["specversion"], "1.0");
+        assert_eq!(event["id"], id.as_str());
+        assert_eq!(event["type"], "renewd.token.renewed");
+        assert_eq!(event["source"], "renewd/web%201/contoso");
+        assert_eq!(event["subject"], "support-bot");
+        assert_eq!(event["time"], "2026-11-22T17:00:00Z");
+        assert_eq!(event["datacontenttype"], "application/json");
+        let data: serde_json::Value = serde_json::from_slice(&document().to_json()).unwrap();
+        assert_eq!(event["data"], data);
+        assert_eq!(event["data"]["token"], "ey.secret");
+    }
+
+    #[test]
+    fn a_reference_names_the_version_and_leaves_the_token_out() {
+        let (_, event) = of(&document(), Include::Reference);
+        assert_eq!(event["data"]["version"], 1_795_366_800);
+        assert!(event["data"].get("token").is_none());
+    }
+
+    #[test]
+    fn the_id_follows_instance_sink_identity_and_version_alone() {
+        let (id, _) = of(&document(), Include::Token);
+        assert_eq!(id, of(&document(), Include::Reference).0);
+        assert!(id.len() == 32 && !id.contains('.'));
+        let mut next = document();
+        next.version = Version(1_795_366_801);
+        assert_ne!(id, of(&next, Include::Token).0);
+        assert_ne!(event_id(&["ab", "c"]), event_id(&["a", "bc"]));
+    }
+
+    #[test]
+    fn a_hold_is_dated_by_its_version() {
+        let held = TokenDocument {
+            state: State::Held,
+            token: None,
+            issued_at: None,
+            expires_at: None,
+            kind: Kind::Held,
+            ..document()
+        };
+        let (_, event) = of(&held, Include::Token);
+        assert_eq!(event["time"], "2026-11-22T17:00:00Z");
+        assert_eq!(event["data"]["token"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_notice_has_a_type_of_its_own() {
+        let notice = Notice {
+            at: "2026-11-22T17:00:00.5Z".parse().unwrap(),
+            kind: NoticeKind::ResourceUnreachable,
+            resource: Some("contoso".parse().unwrap()),
+            name: None,
+            message: "contoso does not answer".to_owned(),
+        };
+        let event = Event::of_notice("web-1", &"crm".parse().unwrap(), 7, &notice);
+        let value: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
+        assert_eq!(value["type"], "renewd.resource.unreachable");
+        assert_eq!(value["source"], "renewd/web-1/contoso");
+        assert_eq!(value["time"], "2026-11-22T17:00:00Z");
+        assert!(value.get("subject").is_none());
+        assert_eq!(value["data"]["message"], "contoso does not answer");
+    }
+
+    #[test]
+    fn patterns_cover_types_and_groups() {
+        let matches = |pattern: &str, event_type| {
+            pattern.parse::<EventPattern>().unwrap().matches(event_type)
+        };
+        assert!(matches("token.*", "token.renewed") && matches("*", "key.rejected"));
+        assert!(matches("token.held", "token.held") && !matches("token.held", "token.held_on"));
+        assert!(!matches("token.*", "tokens.x") && !matches("token.*", "resource.recovered"));
+        for bad in [
+            "",
+            "token.",
+            "*.held",
+            "tok*",
+            "Token.*",
+            "token..x",
+            "token.*.*",
+        ] {
+            assert!(bad.parse::<EventPattern>().is_err(), "{bad:?}");
+        }
+    }
+}

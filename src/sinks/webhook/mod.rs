@@ -1,0 +1,215 @@
+//! Signed events to an HTTP receiver: CloudEvents 1.0 in structured mode, signed by Standard
+//! Webhooks 1.0.0. Structured, because its signature covers the body alone, and headers could be
+//! changed on the way.
+
+mod answer;
+mod endpoint;
+mod event;
+mod signature;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, header};
+use jiff::Timestamp;
+
+pub use endpoint::{Endpoint, EndpointError};
+pub use event::{EventPattern, EventPatternError};
+pub use signature::{SecretError, SigningSecret};
+
+use event::Event;
+
+use super::{Delivery, Outcome, SinkFailure};
+use crate::{
+    config::{Include, WebhookSinkSettings},
+    model::{Notice, SinkName},
+    transport::{NetworkOptions, Transport, TransportSetupError},
+};
+
+/// The structured mode of CloudEvents in JSON.
+const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
+/// No answer is worth reading further.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Why a webhook sink cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// Its URL.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// One of its secrets.
+    #[error("secret number {} of {sink}: {source}", index + 1)]
+    Secret {
+        /// The sink.
+        sink: SinkName,
+        /// Which one, from zero.
+        index: usize,
+        /// Why not.
+        source: SecretError,
+    },
+    /// No secret at all.
+    #[error("the webhook {0} has no secret, so its events could not be signed")]
+    NoSecret(SinkName),
+    /// One of its event patterns.
+    #[error(transparent)]
+    Pattern(#[from] EventPatternError),
+    /// The way out.
+    #[error(transparent)]
+    Transport(#[from] TransportSetupError),
+}
+
+/// A sink that posts events to one receiver.
+#[derive(Clone)]
+pub struct WebhookSink(Arc<Inner>);
+
+struct Inner {
+    name: SinkName,
+    instance: String,
+    endpoint: Endpoint,
+    secrets: Vec<SigningSecret>,
+    include: Include,
+    events: Vec<EventPattern>,
+    timeout: Duration,
+    transport: Transport,
+}
+
+impl fmt::Debug for WebhookSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebhookSink({} to {})", self.0.name, self.0.endpoint)
+    }
+}
+
+impl WebhookSink {
+    /// Makes the sink. `receiver` stands in for the network.
+    ///
+    /// # Errors
+    /// When its URL, secrets, patterns or CA file cannot be used.
+    pub fn new(
+        settings: &WebhookSinkSettings,
+        instance: &str,
+        receiver: Option<Transport>,
+    ) -> Result<Self, WebhookError> {
+        let transport = match receiver {
+            Some(transport) => transport,
+            None => Transport::network(&NetworkOptions {
+                ca_file: settings.ca_file.clone(),
+                connect_timeout: Some(settings.timeout),
+            })?,
+        };
+        let patterns = settings.events.iter().map(|text| text.parse());
+        Ok(Self(Arc::new(Inner {
+            name: settings.name.clone(),
+            instance: instance.to_owned(),
+            endpoint: Endpoint::new(&settings.url, settings.allow_http)?,
+            secrets: secrets(settings)?,
+            include: settings.include,
+            events: patterns.collect::<Result<_, _>>()?,
+            timeout: settings.timeout,
+            transport,
+        })))
+    }
+
+    /// Whether the receiver wants events of this type, written without `renewd.`.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.0
+            .events
+            .iter()
+            .any(|pattern| pattern.matches(event_type))
+    }
+
+    /// Posts what the consumers of an identity should hold now.
+    ///
+    /// # Errors
+    /// When the receiver did not answer in time with a 2xx.
+    pub async fn deliver(
+        &self,
+        delivery: &Delivery,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        let inner = &self.0;
+        if !self.wants(&event::token_type(&delivery.document)) {
+            return Ok(Outcome::LeftOut);
+        }
+        let event = Event::of_token(
+            &inner.instance,
+            &inner.name,
+            &delivery.document,
+            inner.include,
+        );
+        self.post(event, now).await
+    }
+
+    /// Posts a notice.
+    ///
+    /// # Errors
+    /// When the receiver did not answer in time with a 2xx.
+    pub async fn announce(
+        &self,
+        seq: u64,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        if !self.wants(notice.kind.as_str()) {
+            return Ok(Outcome::LeftOut);
+        }
+        let event = Event::of_notice(&self.0.instance, &self.0.name, seq, notice);
+        self.post(event, now).await
+    }
+
+    async fn post(&self, event: Event, now: Timestamp) -> Result<Outcome, SinkFailure> {
+        let inner = &self.0;
+        let request = inner
+            .request(event, now)
+            .map_err(|error| inner.failure(&format!("the request cannot be made: {error}")))?;
+        let reply = inner
+            .transport
+            .send(request, LONGEST_ANSWER, inner.timeout)
+            .await
+            .map_err(|error| inner.failure(&error.to_string()))?;
+        match answer::judge(reply.status, &reply.headers, now) {
+            Ok(()) => Ok(Outcome::Accepted(reply.status.as_u16())),
+            Err(refusal) => Err(SinkFailure {
+                retry_after: refusal.retry_after,
+                disable: refusal.disable,
+                ..inner.failure(&refusal.message)
+            }),
+        }
+    }
+}
+
+impl Inner {
+    /// Signed anew for every attempt, under the same id.
+    fn request(&self, event: Event, now: Timestamp) -> Result<Request<Bytes>, http::Error> {
+        let signatures = signature::header(&self.secrets, &event.id, now.as_second(), &event.body);
+        Request::builder()
+            .method(Method::POST)
+            .uri(self.endpoint.uri())
+            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .header(
+                header::USER_AGENT,
+                concat!("renewd/", env!("CARGO_PKG_VERSION")),
+            )
+            .header("webhook-id", &event.id)
+            .header("webhook-timestamp", now.as_second())
+            .header("webhook-signature", signatures)
+            .body(Bytes::from_owner(event.body))
+    }
+
+    fn failure(&self, why: &str) -> SinkFailure {
+        SinkFailure::new(format!("cannot post to {}: {why}", self.endpoint))
+    }
+}
+
+fn secrets(settings: &WebhookSinkSettings) -> Result<Vec<SigningSecret>, WebhookError> {
+    if settings.secrets.is_empty() {
+        return Err(WebhookError::NoSecret(settings.name.clone()));
+    }
+    let parse = |(index, loaded): (usize, &crate::config::LoadedSecret)| {
+        SigningSecret::parse(&loaded.secret).map_err(|source| WebhookError::Secret {
+            sink: settings.name.clone(),
+            index,
+            source,
+        })
+    };
+    settings.secrets.iter().enumerate().map(parse).collect()
+}
