@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use crate::model::{ResourceName, Secret, SinkName, Spec};
 
 /// Everything that the configuration says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// `[daemon]`.
     pub daemon: DaemonSettings,
@@ -37,7 +37,7 @@ pub struct DaemonSettings {
 }
 
 /// `[store]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
     /// The database file.
     pub path: PathBuf,
@@ -50,7 +50,7 @@ pub struct StoreSettings {
 }
 
 /// `[[resource]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ResourceSettings {
     /// Its name.
     pub name: ResourceName,
@@ -135,7 +135,7 @@ pub enum SecretRef {
 }
 
 /// A secret and where it came from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoadedSecret {
     /// Where it lies.
     pub from: SecretRef,
@@ -144,7 +144,7 @@ pub struct LoadedSecret {
 }
 
 /// One `[[sink.*]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SinkSettings {
     /// `[[sink.file]]`.
     File(FileSinkSettings),
@@ -187,7 +187,7 @@ pub enum FileFormat {
 }
 
 /// `[[sink.webhook]]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WebhookSinkSettings {
     /// Its name.
     pub name: SinkName,

@@ -1,0 +1,53 @@
+# Every command of this project. `make demo` and `make test` need only Rust, Python 3 and Debian's packages.
+# CARGO_TARGET_DIR is honoured by everything below.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint unit sdk systemd soak bench audit build package-check prerequisites
+
+# The main job against the embedded emulator, in about a minute; ends by itself and cleans up.
+demo:
+	cargo run --quiet --locked -- demo
+
+# Everything that proves the daemon: lints, Rust tests, the official SDKs, a real systemd (needs root).
+test: root prerequisites lint unit sdk systemd
+	@echo "make test: everything passed"
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "make test needs root: its systemd part boots a throwaway container and makes users in it" >&2; exit 1; }
+
+prerequisites:
+	tests/prerequisites
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
+
+unit:
+	cargo test --locked
+
+sdk: build
+	tests/sdk/run
+
+systemd: build
+	tests/systemd/run
+
+build:
+	cargo build --locked
+
+# What takes longer than a change should wait for.
+soak: build
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- --nocapture soak_
+
+# The figures of the README, all in one run.
+bench:
+	cargo build --locked --release
+	benches/run
+
+# Bans, licences and sources; the advisory database only where it can be reached.
+audit:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+	@cargo deny check advisories || { echo "advisories: see above; where the database cannot be reached, run this where it can" >&2; }

@@ -1,0 +1,74 @@
+//! What a new configuration changes, decided without touching anything: which keys need a restart,
+//! which parts start, stop or are replaced.
+
+use std::collections::BTreeMap;
+
+use crate::config::{ResourceSettings, Settings, SinkSettings};
+
+/// The keys that differ and cannot be changed while the daemon runs, by name.
+pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let (was, is) = (&old.daemon, &new.daemon);
+    let seal = |settings: &Settings| settings.store.seal_key.clone();
+    [
+        ("daemon.state_dir", was.state_dir != is.state_dir),
+        ("daemon.listen", was.listen != is.listen),
+        ("daemon.socket", was.socket != is.socket),
+        ("daemon.instance", was.instance != is.instance),
+        ("store.path", old.store.path != new.store.path),
+        ("store.seal_key", seal(old) != seal(new)),
+        ("store.retention.renewals", old.store.keep_renewals != new.store.keep_renewals),
+        ("store.retention.other", old.store.keep_other != new.store.keep_other),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+/// How a kind of parts changes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delta<T> {
+    /// Names of parts to stop: gone, or to be replaced.
+    pub(super) stop: Vec<String>,
+    /// Parts to start: new, or changed.
+    pub(super) start: Vec<T>,
+}
+
+/// How the resources change.
+pub(super) fn resources(old: &Settings, new: &Settings) -> Delta<ResourceSettings> {
+    delta(&old.resources, &new.resources, |resource| resource.name.to_string())
+}
+
+/// How the sinks change.
+pub(super) fn sinks(old: &Settings, new: &Settings) -> Delta<SinkSettings> {
+    delta(&old.sinks, &new.sinks, |sink| sink.name().to_string())
+}
+
+fn delta<T: Clone + PartialEq>(old: &[T], new: &[T], name: impl Fn(&T) -> String) -> Delta<T> {
+    let known: BTreeMap<String, &T> = old.iter().map(|part| (name(part), part)).collect();
+    let wanted: BTreeMap<String, &T> = new.iter().map(|part| (name(part), part)).collect();
+    Delta {
+        stop: known
+            .iter()
+            .filter(|(name, part)| wanted.get(*name) != Some(part))
+            .map(|(name, _)| name.clone())
+            .collect(),
+        start: wanted
+            .iter()
+            .filter(|(name, part)| known.get(*name) != Some(part))
+            .map(|(_, part)| (*part).clone())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_change_goes_on_running() {
+        let name = |part: &(&str, u8)| part.0.to_owned();
+        let delta = delta(&[("a", 1), ("b", 1), ("c", 1)], &[("a", 1), ("b", 2), ("d", 1)], name);
+        assert_eq!(delta.stop, ["b", "c"]);
+        assert_eq!(delta.start, [("b", 2), ("d", 1)]);
+    }
+}
