@@ -8,5 +8,8 @@
     reason = "a test may panic, print and use the machine's clock"
 )]
 
+mod files;
 mod rooms;
+mod samples;
 mod unit_file;
+mod webhooks;
