@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{
-    problem::Problem,
-    wire::{
-        CLIENT_HEADER, Identity, NewCampaign, NewIdentity, Page, Reloaded, Renew, Renewing, Status,
-    },
+use super::wire::{
+    CLIENT_HEADER, Identity, NewCampaign, NewIdentity, Page, Reloaded, Renew, Renewing, Status,
+};
+pub use super::{
+    problem::{Problem, ProblemType},
+    wire,
 };
 use crate::model::{Name, Secret, Version};
 

@@ -5,17 +5,27 @@
 
 #![allow(dead_code, reason = "the verbs that use all of this arrive one by one")]
 
+mod acs;
 mod completions;
+mod daemon;
+mod duration;
 mod exit;
 mod man;
 mod output;
+mod renew;
+mod status;
 mod table;
+mod token;
+mod wait;
+mod why;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use exit::Outcome;
+use crate::clock::Clock;
+
+use exit::{Failed, Outcome};
 
 /// Keeps short-lived ACS access tokens fresh and hands every new one to the apps that need it.
 #[derive(Debug, Parser)]
@@ -41,6 +51,18 @@ const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 d
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show what needs a person, then how everything is
+    Status(status::Status),
+    /// Explain what is decided about an identity, and why
+    Why(why::Why),
+    /// Print the current token of an identity
+    Token(token::Token),
+    /// Wait until an identity has a live token
+    Wait(wait::Wait),
+    /// Renew tokens now; the old ones stay good until they expire
+    Renew(renew::Renew),
+    /// Make one call to ACS, without a daemon
+    Acs(acs::Acs),
     /// Print completions for a shell
     Completions(completions::Completions),
     /// Print a manual page, or write them all
@@ -60,11 +82,37 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     exit::finish(dispatch(cli))
 }
 
+/// What every verb that asks the daemon needs.
+struct Context {
+    clock: Clock,
+    socket: Option<PathBuf>,
+}
+
 fn dispatch(cli: Cli) -> Outcome {
+    let context = Context {
+        clock: Clock::system(),
+        socket: cli.socket,
+    };
     match cli.verb {
+        Verb::Status(verb) => asking(verb.run(context)),
+        Verb::Why(verb) => asking(verb.run(context)),
+        Verb::Token(verb) => asking(verb.run(context)),
+        Verb::Wait(verb) => asking(verb.run(context)),
+        Verb::Renew(verb) => asking(verb.run(context)),
+        Verb::Acs(verb) => asking(verb.run(context)),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }
+}
+
+/// Runs a verb that asks somebody and prints the answer: one thread is enough.
+fn asking(verb: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| Failed::plain(format!("cannot start: {error}")))?
+        .block_on(verb)
 }
 
 /// The whole definition, for completions, manual pages and tests.

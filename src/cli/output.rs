@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::short_duration;
+use crate::model::{Secret, State, short_duration};
 
 use super::exit::Failed;
 
@@ -35,6 +35,17 @@ pub(crate) fn print(text: &str) -> Result<(), Failed> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Prints a secret that was asked for, and a line end.
+pub(crate) fn print_secret(secret: &Secret) -> Result<(), Failed> {
+    print(secret.expose())?;
+    print("\n")
+}
+
+/// Prints lines of which one holds a secret that was asked for.
+pub(crate) fn print_secret_lines(lines: &Secret) -> Result<(), Failed> {
+    print(lines.expose())
 }
 
 /// Prints one JSON document.
@@ -81,6 +92,16 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failed> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// How a state looks.
+pub(crate) fn state_style(state: State) -> Style {
+    match state {
+        State::Active => GOOD,
+        State::New | State::Held => WARN,
+        State::Late | State::Gone => BAD,
+        State::Deleted => DIM,
+    }
 }
 
 /// An instant as people say it: `in 3h 12m`, `2m ago`, `now`.

@@ -1,0 +1,203 @@
+//! `renewd acs`: one call to ACS each, without a daemon; for scripts, tests and emergencies.
+
+mod answer;
+
+use std::{
+    io::{IsTerminal, Read},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Subcommand;
+
+use crate::{
+    acs::{Client, Error},
+    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef},
+    model::{FailureClass, IdentityId, Scope, Secret},
+    transport::{NetworkOptions, Transport},
+};
+
+use super::{
+    Context, duration,
+    exit::{Exit, Failed, Outcome},
+};
+use answer::Shown;
+
+/// Where all ACS tools look for the connection string.
+const CONNECTION_STRING: &str = "COMMUNICATION_SERVICES_CONNECTION_STRING";
+/// Where OpenSSL and Python look for more authorities to trust.
+const CA_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
+
+/// Make one call to ACS, without a daemon
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The connection string is read from COMMUNICATION_SERVICES_CONNECTION_STRING."
+)]
+pub(crate) struct Acs {
+    #[command(subcommand)]
+    call: Call,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// Trust the certificates in this file besides the system's [default: SSL_CERT_FILE or
+    /// REQUESTS_CA_BUNDLE]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// How long the call may take
+    #[arg(long, global = true, default_value = "30s", value_parser = duration::parse)]
+    deadline: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+enum Call {
+    /// Create an identity
+    CreateUser,
+    /// Issue a token for an identity
+    IssueToken {
+        /// The identity, 8:acs:…
+        id: IdentityId,
+        #[command(flatten)]
+        wish: Wish,
+    },
+    /// Create an identity together with its first token
+    CreateUserWithToken {
+        #[command(flatten)]
+        wish: Wish,
+    },
+    /// Revoke all tokens of an identity
+    RevokeTokens {
+        /// The identity, 8:acs:…
+        id: IdentityId,
+    },
+    /// Delete an identity for ever
+    DeleteUser {
+        /// The identity, 8:acs:…
+        id: IdentityId,
+    },
+    /// Exchange a Teams user's Entra token, read from standard input
+    ExchangeTeams {
+        /// The app's client id in Entra
+        #[arg(long)]
+        app_id: String,
+        /// The user's object id in Entra
+        #[arg(long)]
+        user_id: String,
+    },
+}
+
+/// What a token is wished to be.
+#[derive(Debug, clap::Args)]
+struct Wish {
+    /// What the token may be used for; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE", default_value = "chat")]
+    scopes: Vec<Scope>,
+    /// How long it shall live, 1h to 24h
+    #[arg(long, default_value = "24h", value_parser = duration::parse)]
+    lifetime: Duration,
+}
+
+impl Acs {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = self.client(&context)?;
+        let shown = Box::pin(self.call.make(&client, self.deadline)).await?;
+        shown.print(self.json)?;
+        Ok(Exit::Done)
+    }
+
+    fn client(&self, context: &Context) -> Result<Client, Failed> {
+        let options = NetworkOptions {
+            ca_file: self.ca_file.clone().or_else(ca_of_environment),
+            ..NetworkOptions::default()
+        };
+        let transport = Transport::network(&options).map_err(Failed::usage)?;
+        let settings = resource(connection_string()?)?;
+        Client::new(&settings, context.clock.clone(), transport).map_err(Failed::usage)
+    }
+}
+
+impl Call {
+    async fn make(self, client: &Client, deadline: Duration) -> Result<Shown, Failed> {
+        let shown = match self {
+            Self::CreateUser => Shown::created(client.create(None, deadline).await?),
+            Self::CreateUserWithToken { wish } => {
+                let wish = Some((wish.scopes.as_slice(), wish.lifetime));
+                Shown::created(client.create(wish, deadline).await?)
+            }
+            Self::IssueToken { id, wish } => {
+                let answer = client.issue(&id, &wish.scopes, wish.lifetime, deadline);
+                Shown::issued(Some(id.clone()), answer.await?)
+            }
+            Self::RevokeTokens { id } => {
+                Shown::done("revoked", id.clone(), client.revoke(&id, deadline).await?)
+            }
+            Self::DeleteUser { id } => {
+                Shown::done("deleted", id.clone(), client.delete(&id, deadline).await?)
+            }
+            Self::ExchangeTeams { app_id, user_id } => {
+                let token = secret_from_stdin()?;
+                let answer = client.exchange(&token, &app_id, &user_id, deadline);
+                Shown::issued(None, answer.await?)
+            }
+        };
+        Ok(shown)
+    }
+}
+
+fn connection_string() -> Result<Secret, Failed> {
+    match std::env::var(CONNECTION_STRING) {
+        Ok(text) if !text.is_empty() => Ok(Secret::new(text)),
+        _ => Err(Failed::usage(format!("{CONNECTION_STRING} is not set"))
+            .hint("it reads endpoint=https://<resource>.communication.azure.com/;accesskey=<key>")),
+    }
+}
+
+fn ca_of_environment() -> Option<PathBuf> {
+    let set = CA_VARIABLES.into_iter().filter_map(std::env::var_os);
+    set.filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .next()
+}
+
+/// The resource of a connection string, with every default.
+fn resource(connection_string: Secret) -> Result<ResourceSettings, Failed> {
+    Ok(ResourceSettings {
+        name: "acs".parse().map_err(Failed::plain)?,
+        connection_string: LoadedSecret {
+            from: SecretRef::Env(CONNECTION_STRING.to_owned()),
+            secret: connection_string,
+        },
+        secondary_connection_string: None,
+        ca_file: None,
+        api_version: "2023-10-01".to_owned(),
+        create: CreatePolicy::Auto,
+        limits: Limits::default(),
+        max_in_flight: 1,
+    })
+}
+
+fn secret_from_stdin() -> Result<Secret, Failed> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Failed::usage("the Entra token is read from standard input")
+            .hint("renewd acs exchange-teams … < token-file"));
+    }
+    let mut text = String::new();
+    stdin
+        .lock()
+        .read_to_string(&mut text)
+        .map_err(|error| Failed::plain(format!("cannot read standard input: {error}")))?;
+    Ok(Secret::new(text.trim().to_owned()))
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let failed = Self::plain(&error);
+        let id = error.request_id.as_deref().unwrap_or("none");
+        match error.class() {
+            FailureClass::Credentials => failed.hint(format!(
+                "is the access key the right one, and this machine's clock? (request id {id})"
+            )),
+            _ => failed.hint(format!("the request id is {id}")),
+        }
+    }
+}

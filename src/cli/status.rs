@@ -1,0 +1,68 @@
+//! `renewd status`: what needs a person first, then how everything is.
+
+mod screen;
+
+use std::time::Duration;
+
+use crate::api::client::Client;
+
+use super::{
+    Context,
+    daemon::daemon,
+    exit::{Exit, Failed, Outcome},
+    output::{self, WARN, paint},
+};
+
+/// How often the watched screen is drawn.
+const EVERY: Duration = Duration::from_secs(1);
+/// Clears a terminal from the top, without a flicker and without touching what was scrolled away.
+const REDRAW: &str = "\x1b[H\x1b[J";
+
+/// Show what needs a person, then how everything is
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Draw it again every second until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon(context.socket);
+        if self.watch {
+            return watch(&client).await;
+        }
+        let status = client.status().await?;
+        if self.json {
+            output::print_json(&status)?;
+        } else {
+            output::print(&screen::render(&status, output::width()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Draws until Ctrl-C; a daemon that restarts meanwhile is waited for.
+async fn watch(client: &Client) -> Outcome {
+    let stop = tokio::signal::ctrl_c();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let drawn = match client.status().await {
+            Ok(status) => screen::render(&status, output::width()),
+            Err(error) => format!("{}\n", paint(WARN, Failed::from(error))),
+        };
+        let clear = if output::on_terminal() { REDRAW } else { "" };
+        output::print(&format!("{clear}{drawn}"))?;
+        tokio::select! {
+            biased;
+            stopped = &mut stop => {
+                stopped?;
+                return Ok(Exit::Done);
+            }
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The status as text: every line that asks for a person stands above every line that does not.
+
+use jiff::Timestamp;
+
+use crate::{
+    api::client::wire::{Need, NeedKind, Status},
+    model::{CourierView, HealthView, LaneView, ResourceName, State},
+};
+
+use super::super::{
+    output::{BAD, DIM, GOOD, PLAIN, STRONG, WARN, paint, relative},
+    table::{Cell, Table},
+};
+
+/// At most so many names are shown of those concerned.
+const NAMES: usize = 5;
+
+pub(super) fn render(of: &Status, width: Option<usize>) -> String {
+    let mut text = headline(of);
+    for need in &of.needs {
+        text.push_str(&need_lines(need));
+    }
+    if of.needs.is_empty() {
+        text.push_str(&format!("  {}\n", paint(GOOD, "nothing needs you")));
+    }
+    for table in [resources(of), sinks(of)] {
+        if !table.is_empty() {
+            text.push('\n');
+            text.push_str(&table.render(2, width));
+        }
+    }
+    if of.counts.orphans > 0 {
+        text.push_str(&format!(
+            "\n  {} whose answer was lost and that may exist at ACS\n",
+            paint(WARN, plural(of.counts.orphans, "creation"))
+        ));
+    }
+    text
+}
+
+fn headline(of: &Status) -> String {
+    let ready = if of.ready {
+        paint(GOOD, "ready")
+    } else {
+        paint(BAD, "not ready")
+    };
+    let since = relative(of.since, of.at);
+    format!(
+        "{} {ready}  {}\n\n",
+        paint(STRONG, &of.instance),
+        paint(DIM, format!("renewd {}, started {since}", of.version))
+    )
+}
+
+fn need_lines(need: &Need) -> String {
+    let style = match need.kind {
+        NeedKind::Late
+        | NeedKind::Blocked
+        | NeedKind::Held
+        | NeedKind::Outage
+        | NeedKind::Stuck => BAD,
+        NeedKind::Gone | NeedKind::SinkDisabled | NeedKind::SinkFailing | NeedKind::Clock => WARN,
+    };
+    let mut text = format!(
+        "  {} {}\n",
+        paint(style, format!("! {}:", need.subject)),
+        need.message
+    );
+    if !need.names.is_empty() {
+        let shown: Vec<&str> = need.names.iter().take(NAMES).map(|n| n.as_str()).collect();
+        let more = if need.names.len() > NAMES { " …" } else { "" };
+        text.push_str(&format!(
+            "    {}\n",
+            paint(DIM, format!("{}{more}", shown.join(", ")))
+        ));
+    }
+    text
+}
+
+fn resources(of: &Status) -> Table {
+    let mut table = Table::new(&[
+        "RESOURCE",
+        ">ACTIVE",
+        ">NEW",
+        ">HELD",
+        ">GONE",
+        "FIRST END",
+        "NEXT DUE",
+        ">PACE",
+        ">SKEW",
+        "HEALTH",
+    ]);
+    for (name, lane) in &of.lanes {
+        let first_end = of.earliest_expiry.get(name).copied();
+        let dead = first_end.is_some_and(|at| at <= of.at);
+        table.row([
+            Cell::styled(name.as_str(), STRONG),
+            count(of, name, State::Active),
+            count(of, name, State::New),
+            count(of, name, State::Held),
+            count(of, name, State::Gone),
+            Cell::styled(when(first_end, of.at), if dead { BAD } else { PLAIN }),
+            when(lane.next_due, of.at).into(),
+            pace(lane).into(),
+            skew(lane),
+            health(lane, of.at),
+        ]);
+    }
+    table
+}
+
+fn count(of: &Status, resource: &ResourceName, state: State) -> Cell {
+    let states = of.counts.identities.get(resource);
+    match states.and_then(|states| states.get(&state)).copied() {
+        None | Some(0) => Cell::styled("–", DIM),
+        Some(count) if state == State::Gone => Cell::styled(count.to_string(), BAD),
+        Some(count) => count.to_string().into(),
+    }
+}
+
+fn when(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or_else(|| "–".to_owned(), |at| relative(at, now))
+}
+
+/// The busiest operation of the window, against what renewd allows itself.
+fn pace(lane: &LaneView) -> String {
+    let busiest = lane.pace.values().max_by_key(|(sent, _)| *sent);
+    busiest.map_or_else(|| "–".to_owned(), |(sent, most)| format!("{sent}/{most}"))
+}
+
+fn skew(lane: &LaneView) -> Cell {
+    match lane.skew_ms {
+        None => Cell::styled("–", DIM),
+        Some(ms) if ms.unsigned_abs() >= 60_000 => Cell::styled(format!("{:+}s", ms / 1000), WARN),
+        Some(ms) => format!(
+            "{:+.1}s",
+            std::time::Duration::from_millis(ms.unsigned_abs())
+                .as_secs_f64()
+                .copysign(if ms < 0 { -1.0 } else { 1.0 })
+        )
+        .into(),
+    }
+}
+
+fn health(lane: &LaneView, now: Timestamp) -> Cell {
+    if let Some(blocked) = &lane.blocked {
+        return Cell::styled(format!("blocked: {blocked}"), BAD);
+    }
+    for (operation, health) in &lane.health {
+        match health {
+            HealthView::Open => {}
+            HealthView::Probing { since, .. } => {
+                let since = relative(*since, now);
+                return Cell::styled(format!("{operation} unanswered, since {since}"), BAD);
+            }
+            HealthView::Held { until, .. } => {
+                let until = relative(*until, now);
+                return Cell::styled(format!("{operation} held, again {until}"), WARN);
+            }
+        }
+    }
+    Cell::styled("open", GOOD)
+}
+
+fn sinks(of: &Status) -> Table {
+    let mut table = Table::new(&["SINK", ">PENDING", ">DELIVERED", ">FAILED", "STATE"]);
+    for (name, courier) in &of.couriers {
+        let pending = of.counts.pending.get(name).copied().unwrap_or(0);
+        table.row([
+            Cell::styled(name.as_str(), STRONG),
+            Cell::styled(pending.to_string(), if pending > 0 { WARN } else { PLAIN }),
+            courier.delivered.to_string().into(),
+            courier.failed.to_string().into(),
+            courier_state(courier, of.at),
+        ]);
+    }
+    table
+}
+
+fn courier_state(courier: &CourierView, now: Timestamp) -> Cell {
+    if let Some(why) = &courier.disabled {
+        return Cell::styled(format!("disabled: {why}"), BAD);
+    }
+    let error = courier.last_error.as_deref().unwrap_or("no reason given");
+    if let Some(at) = courier.probe_at {
+        return Cell::styled(
+            format!("failing, probed {}: {error}", relative(at, now)),
+            BAD,
+        );
+    }
+    if courier.failures_in_row > 0 {
+        let failures = plural(u64::from(courier.failures_in_row), "failure");
+        return Cell::styled(format!("{failures} in a row: {error}"), WARN);
+    }
+    Cell::styled("open", GOOD)
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{s}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(needs: &serde_json::Value, lane: &serde_json::Value) -> Status {
+        serde_json::from_value(serde_json::json!({
+            "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1",
+            "since": "2026-11-19T10:00:00Z", "ready": true, "needs": needs,
+            "counts": {
+                "identities": {"contoso": {"active": 198, "held": 1, "new": 1}},
+                "pending": {"crm": 3}, "orphans": 1
+            },
+            "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
+            "lanes": {"contoso": lane},
+            "couriers": {
+                "bot-file": {"decided_at": null, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
+                    "disabled": null, "last_error": null, "delivered": 420, "failed": 0},
+                "crm": {"decided_at": null, "in_flight": 1, "failures_in_row": 12,
+                    "probe_at": "2026-11-22T12:00:20Z", "disabled": null,
+                    "last_error": "503 Service Unavailable", "delivered": 400, "failed": 31}
+            },
+            "held_step_ms": null
+        }))
+        .unwrap()
+    }
+
+    fn lane(health: &serde_json::Value) -> serde_json::Value {
+        serde_json::json!({
+            "decided_at": null, "health": {"issue": health}, "in_flight": 2,
+            "pace": {"issue": [12, 970]}, "next_due": "2026-11-22T12:01:05Z", "skew_ms": -1300,
+            "blocked": null, "calls": {}
+        })
+    }
+
+    fn plain(status: &Status) -> String {
+        anstream::adapter::strip_str(&render(status, Some(120))).to_string()
+    }
+
+    #[test]
+    fn a_good_day() {
+        let status = status(
+            &serde_json::json!([]),
+            &lane(&serde_json::json!({"health": "open"})),
+        );
+        insta::assert_snapshot!(plain(&status));
+    }
+
+    #[test]
+    fn what_needs_a_person_comes_first() {
+        let needs = serde_json::json!([
+            {"kind": "outage", "subject": "contoso", "message": "does not answer since 4m; the fleet survives until 15:12",
+             "names": []},
+            {"kind": "gone", "subject": "contoso", "message": "ACS says that these do not exist",
+             "names": ["a", "b", "c", "d", "e", "f"]},
+        ]);
+        let probing = serde_json::json!({"health": "probing", "since": "2026-11-22T11:56:00Z", "because": "timeout"});
+        insta::assert_snapshot!(plain(&status(&needs, &lane(&probing))));
+    }
+}

@@ -1,0 +1,145 @@
+//! `renewd why`: what is decided about one identity, by the code that decides, in words.
+
+use anstyle::Style;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::model::{Attempt, Name, State, Tier, Version};
+
+use super::{
+    Context,
+    daemon::daemon,
+    exit::{Exit, Failed, Outcome},
+    output::{self, BAD, DIM, GOOD, PLAIN, STRONG, WARN, paint, relative},
+    table::{Cell, Table},
+};
+
+/// Explain what is decided about an identity, and why
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    /// The identity
+    name: Name,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Why {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let document = daemon(context.socket).why(&self.name).await?;
+        if self.json {
+            output::print_json(&document)?;
+            return Ok(Exit::Done);
+        }
+        let explanation: Explanation = serde_json::from_value(document).map_err(|error| {
+            Failed::plain(format!("the daemon's explanation cannot be read: {error}"))
+                .hint("do daemon and command have the same version?")
+        })?;
+        output::print(&render(&explanation, context.clock.now()))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// The daemon's explanation, as far as it is shown.
+#[derive(Debug, Deserialize)]
+struct Explanation {
+    name: Name,
+    state: State,
+    version: Version,
+    sentence: String,
+    tier: Option<Tier>,
+    expires_at: Option<Timestamp>,
+    failures: u32,
+    attempts: Vec<Attempt>,
+    lane: Vec<String>,
+}
+
+fn render(of: &Explanation, now: Timestamp) -> String {
+    let mut text = format!(
+        "{} {}\n\n",
+        paint(STRONG, &of.name),
+        paint(output::state_style(of.state), of.state)
+    );
+    text.push_str(&format!("  {}\n", of.sentence));
+    for trouble in &of.lane {
+        text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
+    }
+    text.push('\n');
+    text.push_str(&facts(of, now).render(2, output::width()));
+    if !of.attempts.is_empty() {
+        text.push_str(&format!(
+            "\n  {}\n",
+            paint(DIM, "last attempts, newest first")
+        ));
+        text.push_str(&attempts(of, now).render(2, output::width()));
+    }
+    text
+}
+
+fn facts(of: &Explanation, now: Timestamp) -> Table {
+    let mut table = Table::new(&["", ""]);
+    let mut fact = |what: &str, value: Cell| table.row([Cell::styled(what, DIM), value]);
+    if let Some(at) = of.expires_at {
+        let (word, style) = if at > now {
+            ("ends", PLAIN)
+        } else {
+            ("ended", BAD)
+        };
+        fact(
+            "token",
+            Cell::styled(format!("{word} {} ({at:.0})", relative(at, now)), style),
+        );
+    }
+    if let Some(tier) = of.tier {
+        let (word, style) = tier_words(tier);
+        fact("pressing", Cell::styled(word, style));
+    }
+    if of.failures > 0 {
+        fact(
+            "failures",
+            Cell::styled(format!("{} in a row", of.failures), WARN),
+        );
+    }
+    fact("version", of.version.to_string().into());
+    table
+}
+
+fn tier_words(tier: Tier) -> (&'static str, Style) {
+    match tier {
+        Tier::Normal => ("normal: more than a quarter of its life is left", PLAIN),
+        Tier::Urgent => ("urgent: less than a quarter of its life is left", WARN),
+        Tier::Emergency => ("emergency: a tenth of its life is left, or none", BAD),
+    }
+}
+
+fn attempts(of: &Explanation, now: Timestamp) -> Table {
+    let mut table = Table::new(&["WHEN", "RESULT", "REQUEST ID"]);
+    for attempt in of.attempts.iter().rev() {
+        let style = if attempt.result == "ok" { GOOD } else { WARN };
+        table.row([
+            relative(attempt.at, now).into(),
+            Cell::styled(&attempt.result, style),
+            Cell::styled(attempt.request_id.clone().unwrap_or_default(), DIM),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_begins_with_the_decision() {
+        let document = serde_json::json!({
+            "name": "bot", "state": "late", "version": 7, "action": {"x": 1},
+            "sentence": "Due now: the last attempt failed (3 in a row).", "next": null,
+            "tier": "urgent", "expires_at": "2026-11-22T13:00:00Z", "left_secs": 3600, "failures": 3,
+            "attempts": [{"at": "2026-11-22T11:59:00Z", "result": "retry", "request_id": "r-1"}],
+            "lane": ["issue is held until 12:05: throttled"],
+        });
+        let explanation = serde_json::from_value(document).unwrap();
+        let text = render(&explanation, "2026-11-22T12:00:00Z".parse().unwrap());
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+}
