@@ -9,11 +9,32 @@ use http::{
 use jiff::Timestamp;
 use zeroize::Zeroize;
 
-use super::{Cause, Created, Issued, Rejection, wire};
-use crate::{model::Operation, transport::Reply};
+use super::{Cause, Rejection, wire};
+use crate::{
+    model::{IdentityId, Operation, Secret},
+    transport::Reply,
+};
 
 /// Longest text of the service that is passed on, in characters.
 const LONGEST_TEXT: usize = 300;
+
+/// A token fresh from the service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Issued {
+    /// The text that apps present.
+    pub secret: Secret,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A new identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Created {
+    /// What ACS calls it.
+    pub id: IdentityId,
+    /// Its first token; there whenever one was asked for.
+    pub token: Option<Issued>,
+}
 
 /// What one answer says.
 #[derive(Debug)]
@@ -26,6 +47,14 @@ pub(super) struct Heard<T> {
 }
 
 impl<T> Heard<T> {
+    /// `ok`, or the class of the failure.
+    pub(super) fn outcome(&self) -> &'static str {
+        match &self.result {
+            Ok(_) => "ok",
+            Err(cause) => cause.class().as_str(),
+        }
+    }
+
     /// Whether only the resource itself, having accepted our signature, can have answered so.
     pub(super) fn is_authenticated(&self) -> bool {
         match &self.result {
@@ -123,7 +152,7 @@ fn issue(token: wire::AccessToken) -> Result<Issued, String> {
     })
 }
 
-fn identity_id(identity: &wire::Identity) -> Result<crate::model::IdentityId, String> {
+fn identity_id(identity: &wire::Identity) -> Result<IdentityId, String> {
     let valid = identity.id.parse();
     valid.map_err(|_| "identity.id is not an identity's id".to_owned())
 }
@@ -187,12 +216,14 @@ fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// The service's text, on one line and not too long.
+/// The service's text, on one line and not too long. Should something on the way have echoed a token
+/// (every JWT begins with `eyJ`), it goes no further.
 fn clean(text: &str) -> String {
-    text.chars()
-        .take(LONGEST_TEXT)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    let words: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .map(|word| if word.contains("eyJ") { "***" } else { word })
+        .collect();
+    words.join(" ").chars().take(LONGEST_TEXT).collect()
 }
 
 /// Nobody else holds the body any more, so it can be wiped; it may hold a token.
@@ -201,3 +232,6 @@ fn wipe(reply: Reply) {
         body.as_mut().zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! What can be said of a `[[resource]]` section without calling it.
 
-use super::{ConnectionString, ConnectionStringError};
+use super::ConnectionString;
 use crate::{
     config::{Finding, LoadedSecret, ResourceSettings, Severity},
     transport::{NetworkOptions, Transport},
@@ -27,7 +27,7 @@ pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
                 )
             }),
             Ok(_) => {}
-            Err(reason) => findings.push(unreadable(at(key), reason)),
+            Err(reason) => findings.push(error(at(key), reason.to_string())),
         }
         read.ok()
     };
@@ -108,10 +108,6 @@ fn api_version(version: &str, at: String) -> Option<Finding> {
     })
 }
 
-fn unreadable(at: String, reason: &ConnectionStringError) -> Finding {
-    error(at, reason.to_string())
-}
-
 fn error(path: String, message: impl Into<String>) -> Finding {
     Finding {
         path,
@@ -127,3 +123,6 @@ fn warning(path: String, message: impl Into<String>) -> Finding {
         ..error(path, message)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,13 +12,13 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessKey, Cause, ConnectionString, ConnectionStringError, Endpoint, Error, KeyRole,
-    KeyStanding, KeyStatus,
+    AccessKey, Cause, Created, Endpoint, Error, Issued, KeyRole, KeyStanding, KeyStatus,
+    SetupError,
     again::{self, Diagnosis},
     answer::{self, Heard, Wanted},
-    check::is_api_version,
     keys::Keys,
     request::{Call, Signing},
+    setup,
     skew::Skew,
 };
 use crate::{
@@ -61,46 +61,6 @@ pub struct Answer<T> {
     pub requests: u32,
 }
 
-/// A token fresh from the service.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Issued {
-    /// The text that apps present.
-    pub secret: Secret,
-    /// When it ends.
-    pub expires_at: Timestamp,
-}
-
-/// A new identity.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Created {
-    /// What ACS calls it.
-    pub id: IdentityId,
-    /// Its first token; there whenever one was asked for.
-    pub token: Option<Issued>,
-}
-
-/// Why a client cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetupError {
-    /// The primary connection string cannot be used.
-    #[error("resource {0}: {1}")]
-    Primary(ResourceName, #[source] ConnectionStringError),
-    /// The secondary connection string cannot be used.
-    #[error("resource {0}, secondary: {1}")]
-    Secondary(ResourceName, #[source] ConnectionStringError),
-    /// The two connection strings name different endpoints.
-    #[error(
-        "resource {0}: the two connection strings name different endpoints; both keys belong to one resource"
-    )]
-    Endpoints(ResourceName),
-    /// Plain http that would leave this machine.
-    #[error("resource {0}: plain http is allowed to loopback only; use https")]
-    Insecure(ResourceName),
-    /// The API version has no valid form.
-    #[error("resource {0}: the API version must read YYYY-MM-DD or YYYY-MM-DD-preview")]
-    ApiVersion(ResourceName),
-}
-
 impl Client {
     /// A client of one resource.
     ///
@@ -111,32 +71,12 @@ impl Client {
         clock: Clock,
         transport: Transport,
     ) -> Result<Self, SetupError> {
-        let name = || settings.name.clone();
-        let primary = ConnectionString::parse(&settings.connection_string.secret)
-            .map_err(|error| SetupError::Primary(name(), error))?;
-        let secondary = settings
-            .secondary_connection_string
-            .as_ref()
-            .map(|loaded| ConnectionString::parse(&loaded.secret))
-            .transpose()
-            .map_err(|error| SetupError::Secondary(name(), error))?;
-        if secondary
-            .as_ref()
-            .is_some_and(|s| s.endpoint != primary.endpoint)
-        {
-            return Err(SetupError::Endpoints(name()));
-        }
-        if !primary.endpoint.is_safe() {
-            return Err(SetupError::Insecure(name()));
-        }
-        if !is_api_version(&settings.api_version) {
-            return Err(SetupError::ApiVersion(name()));
-        }
+        let (endpoint, keys) = setup::settle(settings)?;
         Ok(Self {
-            resource: name(),
-            endpoint: primary.endpoint,
+            resource: settings.name.clone(),
+            endpoint,
             api_version: settings.api_version.clone(),
-            keys: Mutex::new(Keys::new(primary.key, secondary.map(|s| s.key))),
+            keys: Mutex::new(keys),
             skew: Mutex::default(),
             request_ids: Mutex::new(source_of_ids(&settings.name, &clock)),
             clock,
@@ -304,6 +244,13 @@ impl Client {
             },
         };
         heard.request_id.get_or_insert(ours);
+        tracing::debug!(
+            resource = %self.resource,
+            operation = %call.operation,
+            request_id = heard.request_id,
+            outcome = heard.outcome(),
+            "asked ACS"
+        );
         heard
     }
 
@@ -382,3 +329,6 @@ fn source_of_ids(resource: &ResourceName, clock: &Clock) -> ChaCha8Rng {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,11 +16,14 @@ mod error;
 pub mod hmac;
 mod keys;
 mod request;
+mod setup;
 mod skew;
 pub mod wire;
 
+pub use answer::{Created, Issued};
 pub use check::check;
-pub use client::{Answer, Client, Created, Issued, SetupError};
+pub use client::{Answer, Client};
 pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, Endpoint};
 pub use error::{Cause, Error, Rejection};
 pub use keys::{KeyRole, KeyStanding, KeyStatus, KeyView};
+pub use setup::SetupError;
