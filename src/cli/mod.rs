@@ -6,13 +6,19 @@
 #![allow(dead_code, reason = "the verbs that use all of this arrive one by one")]
 
 mod acs;
+mod audit;
+mod bulk;
 mod completions;
 mod daemon;
 mod duration;
 mod exit;
+mod hold;
+mod identity;
 mod man;
 mod output;
+mod release;
 mod renew;
+mod revoke;
 mod status;
 mod table;
 mod token;
@@ -61,6 +67,16 @@ enum Verb {
     Wait(wait::Wait),
     /// Renew tokens now; the old ones stay good until they expire
     Renew(renew::Renew),
+    /// Revoke all tokens of identities; then a new one, or none
+    Revoke(revoke::Revoke),
+    /// Withhold and revoke the tokens of identities until they are released
+    Hold(hold::Hold),
+    /// End the hold of identities: they get tokens again
+    Release(release::Release),
+    /// List, show, add, remove and take over identities
+    Identity(identity::Identity),
+    /// Show who did what, when and why, newest first
+    Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
     Acs(acs::Acs),
     /// Print completions for a shell
@@ -99,6 +115,11 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Token(verb) => asking(verb.run(context)),
         Verb::Wait(verb) => asking(verb.run(context)),
         Verb::Renew(verb) => asking(verb.run(context)),
+        Verb::Revoke(verb) => asking(verb.run(context)),
+        Verb::Hold(verb) => asking(verb.run(context)),
+        Verb::Release(verb) => asking(verb.run(context)),
+        Verb::Identity(verb) => asking(verb.run(context)),
+        Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),

@@ -54,12 +54,8 @@ fn headline(of: &Status) -> String {
 
 fn need_lines(need: &Need) -> String {
     let style = match need.kind {
-        NeedKind::Late
-        | NeedKind::Blocked
-        | NeedKind::Held
-        | NeedKind::Outage
-        | NeedKind::Stuck => BAD,
         NeedKind::Gone | NeedKind::SinkDisabled | NeedKind::SinkFailing | NeedKind::Clock => WARN,
+        _ => BAD,
     };
     let mut text = format!(
         "  {} {}\n",

@@ -1,0 +1,107 @@
+//! `renewd identity list`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::{
+    api::client::{Client, wire::Identity},
+    model::State,
+};
+
+use super::super::{
+    Context,
+    daemon::daemon,
+    exit::{Exit, Failed, Outcome},
+    output::{self, BAD, DIM, PLAIN, STRONG, paint, relative, state_style},
+    table::{Cell, Table},
+};
+
+/// List all identities
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only those in this state: new, active, late, held, gone, deleted
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let mut identities = everything(&daemon(context.socket)).await?;
+        identities.retain(|identity| self.state.is_none_or(|state| identity.state == state));
+        if self.json {
+            output::print_json(&serde_json::json!({ "identities": identities }))?;
+        } else {
+            output::print(&render(&identities, context.clock.now(), output::width()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+async fn everything(client: &Client) -> Result<Vec<Identity>, Failed> {
+    let (mut identities, mut after) = (Vec::new(), None);
+    loop {
+        let page = client.identities(after.as_deref()).await?;
+        identities.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(identities),
+        }
+    }
+}
+
+/// The table, and below it the counts: what is read last stays on the screen.
+fn render(identities: &[Identity], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "TOKEN ENDS",
+        "NEXT",
+        "RESOURCE",
+        "SCOPES",
+        "SINKS",
+    ]);
+    let mut counts = BTreeMap::<State, u64>::new();
+    for identity in identities {
+        *counts.entry(identity.state).or_default() += 1;
+        let ends: Option<Timestamp> = identity.expires_at.as_ref().and_then(|at| at.parse().ok());
+        let dead = ends.is_some_and(|at| at <= now);
+        table.row([
+            Cell::styled(identity.name.as_str(), STRONG),
+            Cell::styled(identity.state.as_str(), state_style(identity.state)),
+            Cell::styled(
+                ends.map_or_else(|| "–".to_owned(), |at| relative(at, now)),
+                if dead { BAD } else { PLAIN },
+            ),
+            identity
+                .due
+                .map_or_else(|| "–".to_owned(), |due| relative(due.at, now))
+                .into(),
+            identity.resource.as_str().into(),
+            joined(&identity.scopes).into(),
+            Cell::styled(joined(&identity.sinks), DIM),
+        ]);
+    }
+    let counted: Vec<String> = counts
+        .iter()
+        .map(|(state, count)| paint(state_style(*state), format!("{count} {state}")))
+        .collect();
+    match counted.is_empty() {
+        true => "no identities\n".to_owned(),
+        false => format!("{}\n{}\n", table.render(0, width), counted.join(", ")),
+    }
+}
+
+pub(super) fn joined<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(" ")
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let quoted = serde_json::Value::String(text.to_owned());
+    serde_json::from_value(quoted)
+        .map_err(|_| "it is one of new, active, late, held, gone, deleted".to_owned())
+}
