@@ -1,1 +1,53 @@
-//! (to come)
+//! Speaks SQL to our database; seals secrets; keeps `identities.jsonl`.
+//!
+//! The store is the queue between the parts of the daemon and has one owner (a kernel lock). What is
+//! in flight is a set in the caller's memory; after a crash everything unfinished is simply due again.
+//! Verbs take batches, and time as an argument. Each is one transaction: it happened or it did not.
+//!
+//! How it is laid out: [`Store`] (`handle`, `verbs`) hands work to the one writer (`writer`), which
+//! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
+
+mod audit;
+mod campaigns;
+mod columns;
+mod commit;
+mod db;
+mod declare;
+mod deliveries;
+mod error;
+mod handle;
+mod housekeeping;
+mod identities;
+mod idmap;
+mod import;
+mod key;
+mod lock;
+mod notices;
+mod open;
+mod orphans;
+mod reconcile;
+mod reservations;
+mod schema;
+mod seal;
+mod signals;
+mod spec;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod verbs;
+mod writer;
+
+pub use audit::AuditQuery;
+pub use campaigns::{Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, NewCampaign};
+pub use db::Changed;
+pub use deliveries::{Delivery, Settled};
+pub use error::{OpenError, StoreError};
+pub use handle::Store;
+pub use housekeeping::Pruned;
+pub use identities::Consignment;
+pub use idmap::IdLine;
+pub use import::{ImportLine, Imported};
+pub use open::Opened;
+pub use orphans::Orphan;
+pub use reconcile::{Reconciled, Refusal};
+pub use steps::{Cause, StepOn};

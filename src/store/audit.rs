@@ -1,0 +1,79 @@
+//! The audit trail: every issue, revocation, hold, deletion and key change with request id and
+//! reason. Routine renewals are narrow rows of their own, so that they cost little and may go early.
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros},
+    db::{Db, Txn},
+    error::Outcome,
+    identities::count,
+};
+use crate::model::{AuditEntry, Name, Timestamp};
+
+/// Which entries to show, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditQuery {
+    /// Only on this identity.
+    pub name: Option<Name>,
+    /// Only at or after this instant.
+    pub since: Option<Timestamp>,
+    /// Only before this instant; for the next page.
+    pub before: Option<Timestamp>,
+    /// Whether to leave routine renewals out.
+    pub without_renewals: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Txn<'_> {
+    pub(super) fn audit(&mut self, entry: &AuditEntry) -> Outcome<()> {
+        self.run(
+            "INSERT INTO audit (at, actor, action, name, reason, request_id, result) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                micros(entry.at),
+                entry.actor,
+                entry.action,
+                entry.name.as_ref().map(Name::as_str),
+                entry.reason,
+                entry.request_id,
+                entry.result
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+impl Db {
+    pub(super) fn audit_trail(&self, query: &AuditQuery) -> Outcome<Vec<AuditEntry>> {
+        let sql = "SELECT at, actor, action, name, reason, request_id, result FROM ( \
+            SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
+            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
+            UNION ALL \
+            SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
+            FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
+            WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3) \
+            ORDER BY at DESC, seq DESC LIMIT ?5";
+        let params = params![
+            query.name.as_ref().map(Name::as_str),
+            query.since.map_or(i64::MIN, micros),
+            query.before.map_or(i64::MAX, micros),
+            !query.without_renewals,
+            count(query.limit)
+        ];
+        Ok(self.all(sql, params, read_entry)?)
+    }
+}
+
+fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+    Ok(AuditEntry {
+        at: columns::instant_in(row, "at")?,
+        actor: row.get("actor")?,
+        action: row.get("action")?,
+        name: columns::maybe_parsed(row, "name")?,
+        reason: row.get("reason")?,
+        request_id: row.get("request_id")?,
+        result: row.get("result")?,
+    })
+}

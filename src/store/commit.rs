@@ -1,0 +1,371 @@
+//! Commits what the engine decided. Token, version, next due time, `wanted` of every sink, attempts,
+//! counters and trail are one transaction.
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, signed, spelled},
+    db::Txn,
+    error::Outcome,
+    identities::token_place,
+    idmap::IdLine,
+    orphans::Orphaned,
+};
+use crate::model::{
+    Applied, Attempt, Attempts, AuditEntry, Change, Due, IdentityId, Kind, Name, Num, State,
+    Timestamp, Token, Version,
+};
+
+/// What a decision about a row depends on.
+pub(super) struct Standing {
+    pub(super) num: Num,
+    pub(super) name: Name,
+    pub(super) resource: Num,
+    pub(super) state: State,
+    pub(super) id: Option<IdentityId>,
+    pub(super) version: Version,
+    pub(super) next_kind: Kind,
+    pub(super) due_at: Option<i64>,
+    pub(super) due_why: Option<String>,
+    pub(super) minted_by: Option<String>,
+    pub(super) revoked_at: Option<i64>,
+    pub(super) asked_at: Option<i64>,
+    pub(super) created_at: i64,
+    pub(super) attempts: Attempts,
+}
+
+/// A token that was obtained; see [`Change::Issued`].
+struct Issue<'a> {
+    call_began: i64,
+    id: Option<&'a IdentityId>,
+    token: &'a Token,
+    due: Due,
+    late_at: Timestamp,
+    attempt: &'a Attempt,
+}
+
+impl Txn<'_> {
+    pub(super) fn commit(&mut self, changes: &[Change], now: Timestamp) -> Outcome<Vec<Applied>> {
+        changes
+            .iter()
+            .map(|change| self.apply(change, now))
+            .collect()
+    }
+
+    fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
+        match change {
+            Change::Issued {
+                num,
+                call_began,
+                id,
+                token,
+                due,
+                late_at,
+                attempt,
+            } => {
+                let issue = Issue {
+                    call_began: micros(*call_began),
+                    id: id.as_ref(),
+                    token,
+                    due: *due,
+                    late_at: *late_at,
+                    attempt,
+                };
+                self.issued(*num, &issue, now)
+            }
+            Change::Failed { num, attempt, due } => self.failed(*num, attempt, *due),
+            Change::Gone { num, attempt } => self.gone(*num, attempt, now),
+            Change::Due { num, due } => self.moved(*num, *due),
+            Change::LateNotified { num } => self.late_notified(*num),
+        }
+    }
+
+    fn issued(&mut self, num: Num, issue: &Issue<'_>, now: Timestamp) -> Outcome<Applied> {
+        let row = self.standing(num)?;
+        if issue.id.is_some() {
+            self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
+        }
+        let row = match row {
+            Some(row) if row.takes(issue, now) && self.id_is_free(num, issue.id)? => row,
+            row => {
+                self.orphan_token(row.as_ref(), issue, now)?;
+                return Ok(Applied::Stale);
+            }
+        };
+        let kind = row.kind_of(issue.token);
+        let version = row.version.next(now);
+        self.store_token(&row, issue, kind, version)?;
+        if let (Some(id), None) = (issue.id, &row.id) {
+            self.named(&row, id)?;
+        }
+        self.want(num, &row.name, version, micros(now))?;
+        self.trail(&row, issue, kind, version, now)?;
+        Ok(Applied::Done(version))
+    }
+
+    fn store_token(
+        &self,
+        row: &Standing,
+        issue: &Issue<'_>,
+        kind: Kind,
+        version: Version,
+    ) -> Outcome<()> {
+        let Token { secret, meta } = issue.token;
+        let place = token_place(&row.name, version.0);
+        let sealed = self
+            .seal
+            .seal(place, secret.expose().as_bytes())
+            .map_err(|e| super::error::Fault::Refused(e.to_string()))?;
+        let mut attempts = row.attempts.clone();
+        attempts.push(issue.attempt.clone());
+        let expires_at = micros(meta.expires_at);
+        self.run(
+            "UPDATE identity SET state = 'active', id = coalesce(id, ?2), version = ?3, kind = ?4, \
+             next_kind = 'renewed', due_at = ?5, due_why = ?6, renews_at = ?5, good_until = ?7, expires_at = ?7, \
+             issued_at = ?8, minted_by = ?9, late_at = ?10, late_notified = 0, failures = 0, attempts = ?11, \
+             token = ?12 WHERE num = ?1",
+            params![
+                row.num,
+                issue.id.map(IdentityId::as_str),
+                signed(version.0),
+                kind.as_str(),
+                micros(issue.due.at),
+                spelled(&issue.due.why),
+                expires_at,
+                micros(meta.issued_at),
+                meta.minted_by,
+                micros(issue.late_at),
+                columns::packed(&attempts),
+                sealed,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// A routine renewal leaves one narrow line, everything else a full entry.
+    fn trail(
+        &mut self,
+        row: &Standing,
+        issue: &Issue<'_>,
+        kind: Kind,
+        version: Version,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let request_id = issue.attempt.request_id.as_deref();
+        if kind == Kind::Renewed {
+            self.run(
+                "INSERT INTO renewal (at, identity, version, why, request_id) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![micros(now), row.num, signed(version.0), row.due_why, request_id],
+            )?;
+            return Ok(());
+        }
+        self.audit(&AuditEntry {
+            at: now,
+            actor: "renewd".to_owned(),
+            action: if kind == Kind::Reissued {
+                "reissue"
+            } else {
+                "issue"
+            }
+            .to_owned(),
+            name: Some(row.name.clone()),
+            reason: row.due_why.clone(),
+            request_id: request_id.map(str::to_owned),
+            result: format!("version {version}"),
+        })
+    }
+
+    /// A row got its id: the map follows after the commit.
+    fn named(&mut self, row: &Standing, id: &IdentityId) -> Outcome<()> {
+        self.run(
+            "DELETE FROM remembered WHERE name = ?1 OR id = ?2",
+            [row.name.as_str(), id.as_str()],
+        )?;
+        let resource = self.first(
+            "SELECT name FROM resource WHERE num = ?1",
+            [row.resource],
+            |r| columns::parsed(r, "name"),
+        )?;
+        if let Some(resource) = resource {
+            self.effects.ids.push(IdLine {
+                name: row.name.clone(),
+                resource,
+                id: id.clone(),
+                created_at: columns::instant(row.created_at),
+            });
+        }
+        Ok(())
+    }
+
+    fn orphan_token(
+        &mut self,
+        row: Option<&Standing>,
+        issue: &Issue<'_>,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let Some(row) = row else {
+            // Forgotten in between: no row names it any more, so neither can an orphan.
+            return Ok(());
+        };
+        self.orphan(&Orphaned {
+            at: micros(now),
+            kind: if issue.id.is_some() {
+                "identity"
+            } else {
+                "token"
+            },
+            num: row.num,
+            id: issue.id.or(row.id.as_ref()).map(IdentityId::as_str),
+            request_id: issue.attempt.request_id.as_deref(),
+            expires_at: Some(micros(issue.token.meta.expires_at)),
+        })
+    }
+
+    fn failed(&mut self, num: Num, attempt: &Attempt, due: Due) -> Outcome<Applied> {
+        let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+            return Ok(Applied::Stale);
+        };
+        let mut attempts = row.attempts;
+        attempts.push(attempt.clone());
+        let (at, why) = (micros(due.at), Some(spelled(&due.why)));
+        // Made due by somebody else while the call was under way: the earlier time stands.
+        let newly_asked = row
+            .due_at
+            .filter(|asked| *asked > micros(attempt.at) && *asked < at);
+        let (at, why) = match newly_asked {
+            Some(asked) => (asked, row.due_why),
+            None => (at, why),
+        };
+        self.run(
+            "UPDATE identity SET due_at = ?2, due_why = ?3, failures = failures + 1, attempts = ?4 WHERE num = ?1",
+            params![num, at, why, columns::packed(&attempts)],
+        )?;
+        self.effects.due = true;
+        Ok(Applied::Done(row.version))
+    }
+
+    fn gone(&mut self, num: Num, attempt: &Attempt, now: Timestamp) -> Outcome<Applied> {
+        let Some(mut row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+            return Ok(Applied::Stale);
+        };
+        row.attempts.push(attempt.clone());
+        self.run(
+            "UPDATE identity SET attempts = ?2 WHERE num = ?1",
+            params![num, columns::packed(&row.attempts)],
+        )?;
+        let version = self.withdraw(&row, State::Gone, Kind::Held, now)?;
+        self.audit(&AuditEntry {
+            at: now,
+            actor: "renewd".to_owned(),
+            action: "gone".to_owned(),
+            name: Some(row.name),
+            reason: Some(attempt.result.clone()),
+            request_id: attempt.request_id.clone(),
+            result: format!("version {version}"),
+        })?;
+        Ok(Applied::Done(version))
+    }
+
+    fn moved(&mut self, num: Num, due: Due) -> Outcome<Applied> {
+        let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+            return Ok(Applied::Stale);
+        };
+        self.set_due(num, micros(due.at), &spelled(&due.why))?;
+        Ok(Applied::Done(row.version))
+    }
+
+    fn late_notified(&mut self, num: Num) -> Outcome<Applied> {
+        let Some(row) = self.standing(num)? else {
+            return Ok(Applied::Stale);
+        };
+        self.run(
+            "UPDATE identity SET late_notified = 1 WHERE num = ?1",
+            [num],
+        )?;
+        Ok(Applied::Done(row.version))
+    }
+
+    /// Takes the token away: a new version without one, told to every sink.
+    pub(super) fn withdraw(
+        &mut self,
+        row: &Standing,
+        state: State,
+        kind: Kind,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        let version = row.version.next(now);
+        self.run(
+            "UPDATE identity SET state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
+             due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
+             minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, token = NULL WHERE num = ?1",
+            params![row.num, state.as_str(), signed(version.0), kind.as_str()],
+        )?;
+        self.want(row.num, &row.name, version, micros(now))?;
+        Ok(version)
+    }
+
+    pub(super) fn set_due(&mut self, num: Num, at: i64, why: &str) -> Outcome<()> {
+        let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1";
+        self.run(sql, params![num, at, why])?;
+        self.effects.due = true;
+        Ok(())
+    }
+
+    pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
+        let sql = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
+                   revoked_at, asked_at, created_at, attempts FROM identity WHERE num = ?1";
+        Ok(self.first(sql, [num], read_standing)?)
+    }
+
+    /// An id belongs to one name only.
+    fn id_is_free(&self, num: Num, id: Option<&IdentityId>) -> Outcome<bool> {
+        let Some(id) = id else { return Ok(true) };
+        let sql = "SELECT 1 FROM identity WHERE id = ?1 AND num <> ?2";
+        let owner = self.first(sql, params![id.as_str(), num], |_| Ok(()))?;
+        Ok(owner.is_none())
+    }
+}
+
+impl Standing {
+    /// Whether the row is still waiting for this very token.
+    fn takes(&self, issue: &Issue<'_>, now: Timestamp) -> bool {
+        let overtaken = |at: Option<i64>| {
+            // After the clock was set back, an instant ahead of now says nothing about order.
+            at.is_some_and(|at| issue.call_began <= at && at <= micros(now))
+        };
+        let same_id = match (issue.id, &self.id) {
+            (Some(new), Some(ours)) => new == ours,
+            _ => true,
+        };
+        self.state.wants_token()
+            && same_id
+            && !overtaken(self.revoked_at)
+            && !overtaken(self.asked_at)
+    }
+
+    fn kind_of(&self, token: &Token) -> Kind {
+        match (self.next_kind, &self.minted_by) {
+            (Kind::Renewed, Some(key)) if *key != token.meta.minted_by => Kind::Reissued,
+            (kind, _) => kind,
+        }
+    }
+}
+
+fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
+    Ok(Standing {
+        num: row.get("num")?,
+        name: columns::parsed(row, "name")?,
+        resource: row.get("resource")?,
+        state: columns::word(row, "state")?,
+        id: columns::maybe_parsed(row, "id")?,
+        version: Version(columns::unsigned(row, "version")?),
+        next_kind: columns::word(row, "next_kind")?,
+        due_at: row.get("due_at")?,
+        due_why: row.get("due_why")?,
+        minted_by: row.get("minted_by")?,
+        revoked_at: row.get("revoked_at")?,
+        asked_at: row.get("asked_at")?,
+        created_at: row.get("created_at")?,
+        attempts: columns::unpacked(row.get_ref("attempts")?.as_str()?),
+    })
+}

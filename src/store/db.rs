@@ -1,0 +1,223 @@
+//! One connection and one transaction on it: what the verbs of this room are written on.
+
+use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row};
+
+use super::{columns, error::Outcome, idmap::IdLine, seal::Seal};
+use crate::model::{Name, Num, Version};
+
+/// How long another program may hold the database before we say so.
+const BUSY: Duration = Duration::from_secs(5);
+/// Page cache in KiB: the writer's, and each reader's.
+const WRITER_CACHE: i64 = 16 * 1024;
+const READER_CACHE: i64 = 4 * 1024;
+
+/// A connection with what its verbs need.
+pub(super) struct Db {
+    pub(super) conn: Connection,
+    pub(super) seal: Arc<Seal>,
+}
+
+impl Db {
+    /// The connection that writes. `durable` is false only under simulated time, where no power can
+    /// fail.
+    pub(super) fn connect(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        conn.pragma_update(None, "journal_mode", "wal")?;
+        conn.pragma_update(None, "synchronous", if durable { "full" } else { "off" })?;
+        conn.pragma_update(None, "secure_delete", true)?;
+        conn.pragma_update(None, "temp_store", "memory")?;
+        conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        conn.pragma_update(None, "cache_size", -WRITER_CACHE)?;
+        conn.set_prepared_statement_cache_capacity(128);
+        Ok(conn)
+    }
+
+    /// A connection that only reads.
+    pub(super) fn reader(path: &Path, seal: Arc<Seal>) -> rusqlite::Result<Self> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        conn.busy_timeout(BUSY)?;
+        conn.pragma_update(None, "query_only", true)?;
+        conn.pragma_update(None, "temp_store", "memory")?;
+        conn.pragma_update(None, "cache_size", -READER_CACHE)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        Ok(Self { conn, seal })
+    }
+
+    /// Runs one statement; how many rows it changed.
+    pub(super) fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.conn.prepare_cached(sql)?.execute(params)
+    }
+
+    /// The first row, if there is one.
+    pub(super) fn first<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.conn
+            .prepare_cached(sql)?
+            .query_row(params, read)
+            .optional()
+    }
+
+    /// All rows.
+    pub(super) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.conn
+            .prepare_cached(sql)?
+            .query_map(params, read)?
+            .collect()
+    }
+
+    /// The number of a resource; 0, which no row has, when the store has never heard of it.
+    pub(super) fn resource_num(&self, name: &str) -> rusqlite::Result<Num> {
+        let num = self.first("SELECT num FROM resource WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })?;
+        Ok(num.unwrap_or(0))
+    }
+
+    /// The number of a sink; 0 when the store has never heard of it.
+    pub(super) fn sink_num(&self, name: &str) -> rusqlite::Result<Num> {
+        let num = self.first("SELECT num FROM sink WHERE name = ?1", [name], |row| {
+            row.get(0)
+        })?;
+        Ok(num.unwrap_or(0))
+    }
+}
+
+/// A change of what consumers should hold, for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Store-wide and rising; the `id` of the event stream.
+    pub seq: u64,
+    /// The row.
+    pub num: Num,
+    /// Its name.
+    pub name: Name,
+    /// Its new version.
+    pub version: Version,
+}
+
+/// What a committed operation means to others.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Rows became due.
+    pub(super) due: bool,
+    /// `wanted` or versions were raised.
+    pub(super) wanted: bool,
+    /// A campaign was made.
+    pub(super) campaigns: bool,
+    /// Versions that changed, in order.
+    pub(super) changed: Vec<Changed>,
+    /// Names that got an id.
+    pub(super) ids: Vec<IdLine>,
+    /// Names that lost theirs.
+    pub(super) ids_removed: bool,
+    /// It was a clean-up: time to catch up with what was put off.
+    pub(super) cleaned: bool,
+}
+
+impl Effects {
+    /// Adds those of the next operation.
+    pub(super) fn absorb(&mut self, next: Self) {
+        self.due |= next.due;
+        self.wanted |= next.wanted;
+        self.campaigns |= next.campaigns;
+        self.changed.extend(next.changed);
+        self.ids.extend(next.ids);
+        self.ids_removed |= next.ids_removed;
+        self.cleaned |= next.cleaned;
+    }
+}
+
+/// One operation inside the writer's transaction; reads what the connection reads.
+pub(super) struct Txn<'a> {
+    db: &'a Db,
+    pub(super) effects: Effects,
+}
+
+impl Deref for Txn<'_> {
+    type Target = Db;
+
+    fn deref(&self) -> &Db {
+        self.db
+    }
+}
+
+impl<'a> Txn<'a> {
+    pub(super) fn on(db: &'a Db) -> Self {
+        Self {
+            db,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Ends the operation: numbers its changes in the store-wide sequence.
+    pub(super) fn finish(mut self) -> Outcome<Effects> {
+        if !self.effects.changed.is_empty() {
+            let mut seq = self.seq()?;
+            for changed in &mut self.effects.changed {
+                seq += 1;
+                changed.seq = seq;
+            }
+            columns::set_meta(&self.db.conn, "seq", columns::signed(seq))?;
+        }
+        Ok(self.effects)
+    }
+
+    /// The number of a resource, which is noted if it is new.
+    pub(super) fn resource_num_or_new(&self, name: &str) -> rusqlite::Result<Num> {
+        match self.resource_num(name)? {
+            0 => {
+                self.run("INSERT INTO resource (name) VALUES (?1)", [name])?;
+                Ok(self.conn.last_insert_rowid())
+            }
+            num => Ok(num),
+        }
+    }
+
+    /// Tells every sink of an identity, and all who watch, that it has a new version.
+    pub(super) fn want(
+        &mut self,
+        num: Num,
+        name: &Name,
+        version: Version,
+        now: i64,
+    ) -> Outcome<()> {
+        self.run(
+            "UPDATE delivery SET wanted = ?2, attempts = 0, next_at = ?3, last_error = NULL WHERE identity = ?1",
+            (num, columns::signed(version.0), now),
+        )?;
+        self.effects.wanted = true;
+        self.effects.changed.push(Changed {
+            seq: 0,
+            num,
+            name: name.clone(),
+            version,
+        });
+        Ok(())
+    }
+}
+
+impl Db {
+    /// The last number of the watch stream.
+    pub(super) fn seq(&self) -> Outcome<u64> {
+        let seq = columns::meta::<i64>(&self.conn, "seq")?;
+        Ok(seq.unwrap_or(0).unsigned_abs())
+    }
+}

@@ -1,0 +1,294 @@
+//! Carries a plan of declarations out: rows made, changed, withheld, forgotten.
+
+use rusqlite::params;
+
+use super::{
+    campaigns::{CampaignAction, NewCampaign},
+    columns::{micros, spelled},
+    db::Txn,
+    error::Outcome,
+    idmap::IdLine,
+    reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
+    spec::Wish,
+    steps::just_after,
+};
+use crate::model::{
+    AuditEntry, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin, SinkName, Spec, State,
+    Then, Timestamp, Version,
+};
+
+impl Txn<'_> {
+    /// Makes the rows what the files declare.
+    pub(super) fn reconcile(
+        &mut self,
+        specs: &[Spec],
+        sinks: &[SinkName],
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let plan = self.plan_reconcile(specs, sinks)?;
+        for sink in &plan.sinks_gone {
+            self.retire_sink(sink)?;
+        }
+        for sink in &plan.sinks_new {
+            self.add_sink(sink, now)?;
+        }
+        self.carry_out(&plan, specs, now)?;
+        Ok(plan.told())
+    }
+
+    /// Takes declarations over without touching what they do not name.
+    pub(super) fn declare(&mut self, specs: &[Spec], now: Timestamp) -> Outcome<Reconciled> {
+        let mut plan = Plan::default();
+        self.plan_specs(specs, &mut plan)?;
+        self.carry_out(&plan, specs, now)?;
+        Ok(plan.told())
+    }
+
+    /// Removes names, in the way that is given or that each one's declaration says.
+    pub(super) fn remove(
+        &mut self,
+        names: &[Name],
+        how: Option<OnRemoval>,
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let mut plan = Plan::default();
+        for name in names {
+            match self.num_of(name.as_str())? {
+                Some(num) => {
+                    let how = how.map_or_else(|| self.on_removal(num), Ok)?;
+                    plan.remove.push((num, how));
+                }
+                None => plan.refused.push(Refusal {
+                    name: name.clone(),
+                    reason: "there is no identity of this name".to_owned(),
+                }),
+            }
+        }
+        self.carry_out(&plan, &[], now)?;
+        Ok(plan.told())
+    }
+
+    /// Removals go first, so that a forgotten row's id is free for another name.
+    fn carry_out(&mut self, plan: &Plan, specs: &[Spec], now: Timestamp) -> Outcome<()> {
+        let mut revoke = Vec::new();
+        for (num, how) in &plan.remove {
+            self.let_go(*num, *how, now)?;
+            if *how == OnRemoval::Revoke {
+                revoke.push(*num);
+            }
+        }
+        if !revoke.is_empty() {
+            let campaign = NewCampaign {
+                action: CampaignAction::Revoke,
+                then: Some(Then::Hold),
+                nums: revoke,
+                actor: "renewd".to_owned(),
+                reason: Some(NO_LONGER.to_owned()),
+            };
+            self.create_campaign(&campaign, now)?;
+        }
+        for at in &plan.create {
+            self.create(&specs[*at], now)?;
+        }
+        for (at, alteration) in &plan.change {
+            self.alter(&specs[*at], *alteration, now)?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, spec: &Spec, now: Timestamp) -> Outcome<()> {
+        let resource = self.resource_num_or_new(spec.resource.as_str())?;
+        let (id, created_at) = self.first_id(spec, now)?;
+        if let Some(id) = &id {
+            self.take_id(id, &spec.name)?;
+        }
+        self.run(
+            "INSERT INTO identity (name, resource, origin, declared, state, id, created_at, due_at, due_why, wish) \
+             VALUES (?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9)",
+            params![
+                spec.name.as_str(),
+                resource,
+                spelled(&spec.origin),
+                spec.origin == Origin::File,
+                id.as_ref().map(IdentityId::as_str),
+                created_at,
+                micros(now),
+                spelled(&DueReason::First),
+                Wish::of(spec).to_text(),
+            ],
+        )?;
+        let num = self.conn.last_insert_rowid();
+        self.effects.due = true;
+        self.noted(spec, id, created_at);
+        self.bind(num, &spec.sinks, Version(0), now)
+    }
+
+    /// The id that a new row begins with: the declared one, or the one that the name had before. A
+    /// store that lost its rows takes nothing from the map by itself; see [`super::Opened::fresh`].
+    fn first_id(&self, spec: &Spec, now: Timestamp) -> Outcome<(Option<IdentityId>, i64)> {
+        if spec.id.is_some() || self.awaits_import()? {
+            return Ok((spec.id.clone(), micros(now)));
+        }
+        let sql = "SELECT id, created_at FROM remembered WHERE name = ?1 AND resource = ?2";
+        let known = self.first(sql, [spec.name.as_str(), spec.resource.as_str()], |row| {
+            Ok((super::columns::parsed(row, "id")?, row.get(1)?))
+        })?;
+        Ok(known.map_or((None, micros(now)), |(id, at)| (Some(id), at)))
+    }
+
+    /// An id comes to a name: a forgotten row or a memory of it lets go.
+    fn take_id(&mut self, id: &IdentityId, name: &Name) -> Outcome<()> {
+        self.run(
+            "UPDATE identity SET id = NULL WHERE id = ?1 AND removed = 2",
+            [id.as_str()],
+        )?;
+        let sql = "DELETE FROM remembered WHERE id = ?1 OR name = ?2";
+        if self.run(sql, [id.as_str(), name.as_str()])? > 0 {
+            self.effects.ids_removed = true;
+        }
+        Ok(())
+    }
+
+    fn noted(&mut self, spec: &Spec, id: Option<IdentityId>, created_at: i64) {
+        self.effects.ids.extend(id.map(|id| IdLine {
+            name: spec.name.clone(),
+            resource: spec.resource.clone(),
+            id,
+            created_at: super::columns::instant(created_at),
+        }));
+    }
+
+    fn alter(&mut self, spec: &Spec, alteration: Alteration, now: Timestamp) -> Outcome<()> {
+        let Alteration { num, reissue, back } = alteration;
+        let Some(row) = self.standing(num)? else {
+            return Ok(());
+        };
+        if let Some(id) = spec.id.as_ref().filter(|id| row.id.as_ref() != Some(*id)) {
+            self.take_id(id, &spec.name)?;
+            let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
+            self.run(sql, params![num, id.as_str()])?;
+            self.effects.ids_removed |= row.id.is_some();
+            self.noted(spec, Some(id.clone()), row.created_at);
+        }
+        self.run(
+            "UPDATE identity SET wish = ?2, origin = ?3, declared = ?4 WHERE num = ?1",
+            params![
+                num,
+                Wish::of(spec).to_text(),
+                spelled(&spec.origin),
+                spec.origin == Origin::File
+            ],
+        )?;
+        if reissue {
+            let sql = "UPDATE identity SET asked_at = ?2 WHERE num = ?1";
+            self.run(sql, [num, micros(now)])?;
+        }
+        self.bind(num, &spec.sinks, row.version, now)?;
+        if back {
+            self.spare(num, now)?;
+            self.release(num, now)?;
+            return self.told_why(&row.name, "release", "declared again", row.version, now);
+        }
+        if reissue && row.state.wants_token() {
+            let why = match row.state {
+                State::New => DueReason::First,
+                _ => DueReason::Changed,
+            };
+            self.set_due(num, just_after(now), &spelled(&why))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing names a row any more.
+    fn let_go(&mut self, num: Num, how: OnRemoval, now: Timestamp) -> Outcome<()> {
+        let Some(row) = self.standing(num)? else {
+            return Ok(());
+        };
+        let mark = match how {
+            OnRemoval::Hold | OnRemoval::Revoke => REMOVED,
+            OnRemoval::Forget => FORGOTTEN,
+        };
+        let sql = "UPDATE identity SET declared = 0, removed = ?2 WHERE num = ?1";
+        self.run(sql, params![num, mark])?;
+        let (action, version) = match how {
+            OnRemoval::Forget => ("forget", self.forget(&row, now)?),
+            OnRemoval::Hold | OnRemoval::Revoke if row.state.wants_token() => {
+                ("hold", self.withdraw(&row, State::Held, Kind::Held, now)?)
+            }
+            // Held, gone or deleted before: that is not to be undone by naming it again.
+            OnRemoval::Hold | OnRemoval::Revoke => {
+                self.run("UPDATE identity SET removed = 0 WHERE num = ?1", [num])?;
+                return Ok(());
+            }
+        };
+        self.told_why(&row.name, action, NO_LONGER, version, now)
+    }
+
+    /// A forgotten row stays until its consumers have been told; one that never had anything to tell
+    /// goes at once.
+    fn forget(&mut self, row: &super::commit::Standing, now: Timestamp) -> Outcome<Version> {
+        if row.version == Version(0) {
+            self.drop_identity(row.num)?;
+            return Ok(row.version);
+        }
+        self.withdraw(row, State::Deleted, Kind::Deleted, now)
+    }
+
+    fn told_why(
+        &mut self,
+        name: &Name,
+        action: &str,
+        reason: &str,
+        version: Version,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.audit(&AuditEntry {
+            at: now,
+            actor: "renewd".to_owned(),
+            action: action.to_owned(),
+            name: Some(name.clone()),
+            reason: Some(reason.to_owned()),
+            request_id: None,
+            result: format!("version {version}"),
+        })
+    }
+
+    /// A sink that is no longer configured: nothing waits for it any more.
+    fn retire_sink(&mut self, sink: &SinkName) -> Outcome<()> {
+        let num = self.sink_num(sink.as_str())?;
+        self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
+        self.run(
+            "UPDATE sink SET configured = 0, disabled = NULL WHERE num = ?1",
+            [num],
+        )?;
+        Ok(())
+    }
+
+    /// A sink that is new or comes back: it hears of notices from now on, and of every identity that
+    /// already names it.
+    fn add_sink(&mut self, sink: &SinkName, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "INSERT INTO sink (name, notice_cursor) VALUES (?1, (SELECT coalesce(max(seq), 0) FROM notice)) \
+             ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
+            [sink.as_str()],
+        )?;
+        let bound = self.run(
+            "INSERT INTO delivery (identity, sink, wanted, next_at) SELECT i.num, ?1, i.version, ?3 \
+             FROM identity i, json_each(i.wish, '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
+            params![self.sink_num(sink.as_str())?, sink.as_str(), micros(now)],
+        )?;
+        self.effects.wanted |= bound > 0;
+        Ok(())
+    }
+
+    /// Makes a row that could not be read wait for a person instead of stopping its lane.
+    pub(super) fn quarantine(&mut self, nums: &[Num]) -> Outcome<()> {
+        for num in nums {
+            let sql = "UPDATE identity SET due_at = NULL, failures = failures + 1 WHERE num = ?1";
+            self.run(sql, [num])?;
+        }
+        Ok(())
+    }
+}
+
+const NO_LONGER: &str = "no longer declared";

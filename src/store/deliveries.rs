@@ -1,0 +1,253 @@
+//! The ledger of deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
+//! of `delivered`. A newer version replaces an undelivered older one by itself.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, signed},
+    db::{Db, Txn},
+    error::Outcome,
+    identities::count,
+};
+use crate::model::{Name, Num, SinkName, Timestamp, Version};
+
+/// A delivery that is pending, or a row of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The identity's row.
+    pub num: Num,
+    /// Its name.
+    pub name: Name,
+    /// The sink.
+    pub sink: SinkName,
+    /// The version that the consumer should hold.
+    pub wanted: Version,
+    /// The version that it confirmed; 0 before the first.
+    pub delivered: Version,
+    /// Failed attempts at `wanted`.
+    pub attempts: u32,
+    /// The next attempt, while pending.
+    pub next_at: Timestamp,
+    /// How the last attempt at `wanted` failed.
+    pub last_error: Option<String>,
+    /// When the identity's token ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Delivery {
+    /// Whether there is something to deliver.
+    pub fn is_pending(&self) -> bool {
+        self.wanted > self.delivered
+    }
+}
+
+/// How an attempt at a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// The consumer has this version.
+    Delivered {
+        /// The sink.
+        sink: SinkName,
+        /// The row.
+        num: Num,
+        /// The version that was delivered.
+        version: Version,
+    },
+    /// It failed; ignored when a newer version is wanted by now.
+    Failed {
+        /// The sink.
+        sink: SinkName,
+        /// The row.
+        num: Num,
+        /// The version that was attempted.
+        version: Version,
+        /// The next attempt.
+        next_at: Timestamp,
+        /// Why, in one sentence.
+        error: String,
+    },
+}
+
+pub(super) const PENDING: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+    d.attempts, d.next_at, d.last_error, i.expires_at \
+    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 ORDER BY d.next_at, d.identity LIMIT ?3";
+pub(super) const NEXT_PENDING: &str = "SELECT next_at, identity FROM delivery \
+    WHERE sink = ?1 AND wanted > delivered ORDER BY next_at LIMIT ?2";
+const OF_IDENTITY: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+    d.attempts, d.next_at, d.last_error, i.expires_at \
+    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
+    WHERE d.identity = ?1 ORDER BY s.name";
+const PAGE: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+    d.attempts, d.next_at, d.last_error, i.expires_at \
+    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
+    WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
+
+impl Db {
+    /// What is to be delivered now, the longest waiting first.
+    pub(super) fn pending(
+        &self,
+        sink: &str,
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<Vec<Delivery>> {
+        let limit_with_skipped = count(limit.saturating_add(skip.len()));
+        let params = params![self.sink_num(sink)?, micros(now), limit_with_skipped];
+        let mut found = self.all(PENDING, params, read_delivery)?;
+        found.retain(|delivery| !skip.contains(&delivery.num));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// When the next attempt of those that are not to be skipped is to be made.
+    pub(super) fn next_pending(
+        &self,
+        sink: &str,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<Option<Timestamp>> {
+        let params = [self.sink_num(sink)?, count(skip.len() + 1)];
+        let heads = self.all(NEXT_PENDING, params, |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Num>(1)?))
+        })?;
+        let next = heads.into_iter().find(|(_, num)| !skip.contains(num));
+        Ok(next.map(|(at, _)| columns::instant(at)))
+    }
+
+    pub(super) fn deliveries_of(&self, num: Num) -> Outcome<Vec<Delivery>> {
+        Ok(self.all(OF_IDENTITY, [num], read_delivery)?)
+    }
+
+    /// A sink's rows in the order of their numbers, whether pending or not.
+    pub(super) fn delivery_page(
+        &self,
+        sink: &str,
+        after: Num,
+        limit: usize,
+    ) -> Outcome<Vec<Delivery>> {
+        let params = [self.sink_num(sink)?, after, count(limit)];
+        Ok(self.all(PAGE, params, read_delivery)?)
+    }
+
+    /// Why a sink is disabled, if it is.
+    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<String>> {
+        let sql = "SELECT disabled FROM sink WHERE name = ?1";
+        Ok(self.first(sql, [sink], |row| row.get(0))?.flatten())
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn settle(&self, settled: &[Settled]) -> Outcome<()> {
+        for one in settled {
+            match one {
+                Settled::Delivered { sink, num, version } => self.run(
+                    "UPDATE delivery SET delivered = max(delivered, ?3), \
+                     attempts = iif(?3 >= wanted, 0, attempts), last_error = iif(?3 >= wanted, NULL, last_error) \
+                     WHERE identity = ?1 AND sink = ?2",
+                    [*num, self.sink_num(sink.as_str())?, signed(version.0)],
+                )?,
+                Settled::Failed {
+                    sink,
+                    num,
+                    version,
+                    next_at,
+                    error,
+                } => self.run(
+                    "UPDATE delivery SET attempts = attempts + 1, next_at = ?4, last_error = ?5 \
+                     WHERE identity = ?1 AND sink = ?2 AND wanted = ?3 AND delivered < ?3",
+                    params![
+                        num,
+                        self.sink_num(sink.as_str())?,
+                        signed(version.0),
+                        micros(*next_at),
+                        error
+                    ],
+                )?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Makes everything pending of a sink due now.
+    pub(super) fn hasten(&mut self, sink: &str, now: Timestamp) -> Outcome<()> {
+        let params = [self.sink_num(sink)?, micros(now)];
+        let sql = "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2";
+        self.effects.wanted |= self.run(sql, params)? > 0;
+        Ok(())
+    }
+
+    /// Wants the newest version delivered once more, by one sink or by all.
+    pub(super) fn redeliver(
+        &mut self,
+        num: Num,
+        sink: Option<&str>,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sink = sink.map(|sink| self.sink_num(sink)).transpose()?;
+        self.run(
+            "UPDATE delivery SET delivered = min(delivered, wanted - 1), attempts = 0, next_at = ?3, \
+             last_error = NULL WHERE identity = ?1 AND (?2 IS NULL OR sink = ?2) AND wanted > 0",
+            params![num, sink, micros(now)],
+        )?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    pub(super) fn set_sink_disabled(&mut self, sink: &str, why: Option<&str>) -> Outcome<()> {
+        self.run(
+            "UPDATE sink SET disabled = ?2 WHERE name = ?1",
+            params![sink, why],
+        )?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    /// Gives an identity the ledger rows of these sinks: those that are new want the version that
+    /// there is, those that are gone are dropped. Sinks that are not configured are left out.
+    pub(super) fn bind(
+        &mut self,
+        num: Num,
+        sinks: &[SinkName],
+        version: Version,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let mut nums = BTreeSet::new();
+        for sink in sinks {
+            let sql = "SELECT num FROM sink WHERE name = ?1 AND configured = 1";
+            nums.extend(self.first(sql, [sink.as_str()], |row| row.get::<_, Num>(0))?);
+        }
+        let bound = self.all(
+            "SELECT sink FROM delivery WHERE identity = ?1",
+            [num],
+            |row| row.get::<_, Num>(0),
+        )?;
+        for sink in bound.iter().filter(|sink| !nums.contains(sink)) {
+            let sql = "DELETE FROM delivery WHERE identity = ?1 AND sink = ?2";
+            self.run(sql, [num, *sink])?;
+        }
+        for sink in nums.iter().filter(|sink| !bound.contains(sink)) {
+            self.run(
+                "INSERT INTO delivery (identity, sink, wanted, next_at) VALUES (?1, ?2, ?3, ?4)",
+                params![num, sink, signed(version.0), micros(now)],
+            )?;
+            self.effects.wanted |= version > Version(0);
+        }
+        Ok(())
+    }
+}
+
+fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    Ok(Delivery {
+        num: row.get("num")?,
+        name: columns::parsed(row, "name")?,
+        sink: columns::parsed(row, "sink")?,
+        wanted: Version(columns::unsigned(row, "wanted")?),
+        delivered: Version(columns::unsigned(row, "delivered")?),
+        attempts: row.get("attempts")?,
+        next_at: columns::instant_in(row, "next_at")?,
+        last_error: row.get("last_error")?,
+        expires_at: columns::maybe_instant(row, "expires_at")?,
+    })
+}

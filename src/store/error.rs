@@ -1,0 +1,223 @@
+//! How the store fails: typed, so that the engine can hold results while the disk is full.
+
+use std::{io, path::PathBuf};
+
+use rusqlite::ErrorCode;
+
+use crate::model::Name;
+
+/// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full.
+    #[error("cannot {doing}: the disk of the store is full; free some space, nothing is lost")]
+    Full {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The disk or the permissions do not let us write or read.
+    #[error("cannot {doing}: the store cannot be written or read: {reason}")]
+    NotWritable {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another program held the database for more than five seconds.
+    #[error("cannot {doing}: another program holds the store's database; close it")]
+    Busy {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The database is damaged.
+    #[error(
+        "cannot {doing}: the store's database is damaged ({reason}); restore a backup, or move it away and \
+         run `renewd identity import` with identities.jsonl"
+    )]
+    Corrupt {
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// A sealed token does not open: its row was altered or moved, or it was sealed with another key.
+    #[error(
+        "the stored token of {name} does not open with this seal key; `renewd renew {name}` replaces it"
+    )]
+    Unseal {
+        /// Whose token.
+        name: Name,
+    },
+    /// What was asked for cannot be done, and why.
+    #[error("cannot {doing}: {reason}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The store has been closed.
+    #[error("cannot {doing}: the store is closed")]
+    Closed {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A mistake of ours.
+    #[error("cannot {doing}: a fault in renewd's store: {reason}")]
+    Fault {
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the reason may pass by itself or with an operator's help, so that results should be
+    /// held and committed later.
+    pub fn is_unwritable(&self) -> bool {
+        matches!(
+            self,
+            Self::Full { .. } | Self::NotWritable { .. } | Self::Busy { .. }
+        )
+    }
+
+    pub(super) fn new(doing: &'static str, fault: Fault) -> Self {
+        let error = match fault {
+            Fault::Unseal(name) => return Self::Unseal { name },
+            Fault::Refused(reason) => return Self::Refused { doing, reason },
+            Fault::Sql(error) => error,
+        };
+        let reason = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full { doing },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { doing },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { doing, reason }
+            }
+            Some(
+                ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::PermissionDenied,
+            ) => Self::NotWritable { doing, reason },
+            _ => Self::Fault { doing, reason },
+        }
+    }
+}
+
+/// What can go wrong inside a verb; the handle adds what was being done.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// SQLite refused.
+    Sql(rusqlite::Error),
+    /// A token does not open.
+    Unseal(Name),
+    /// What was asked for cannot be done.
+    Refused(String),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// What a verb answers.
+pub(super) type Outcome<T> = Result<T, Fault>;
+
+/// Why the store does not open. Each is one message for the operator; nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another daemon owns it.
+    #[error("the store {path} is in use by another renewd{}; there can be only one", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// The database.
+        path: PathBuf,
+        /// The owner, where known.
+        pid: Option<u32>,
+    },
+    /// A newer renewd wrote it.
+    #[error(
+        "the store {path} has schema {found}, this renewd knows up to {known}: it was written by a newer renewd; \
+         install that version again, or restore the backup made before the upgrade"
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that we know.
+        known: i64,
+    },
+    /// The file is damaged or no database at all.
+    #[error(
+        "the store {path} is damaged or not a database ({reason}); restore a backup, or move it away: identities \
+         are listed in identities.jsonl beside it and can be taken over with `renewd identity import`"
+    )]
+    Corrupt {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The disk is full.
+    #[error("cannot open the store {path}: the disk is full; free some space, nothing is lost")]
+    Full {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The seal key is not the one that the store was sealed with.
+    #[error(
+        "the seal key from {from} is {given}, but the store {path} is sealed with {stored}: give the key that it was \
+         made with"
+    )]
+    WrongKey {
+        /// The database.
+        path: PathBuf,
+        /// Where the key came from.
+        from: String,
+        /// The id of the key that was given.
+        given: String,
+        /// The id of the key that sealed the store.
+        stored: String,
+    },
+    /// The key file is gone although the store is sealed.
+    #[error(
+        "the key file {key_file} is missing, but the store {path} is sealed with {stored}: put the key file back"
+    )]
+    KeyMissing {
+        /// The database.
+        path: PathBuf,
+        /// Where the key file should be.
+        key_file: PathBuf,
+        /// The id of the key that sealed the store.
+        stored: String,
+    },
+    /// The seal key is not 32 bytes.
+    #[error(
+        "the seal key from {from} is not 32 bytes in base64 or hex; make one with `openssl rand -base64 32`"
+    )]
+    BadKey {
+        /// Where the key came from.
+        from: String,
+    },
+    /// Anything else that SQLite or the system says.
+    #[error("cannot open the store {path}: {reason}")]
+    Other {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}

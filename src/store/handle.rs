@@ -1,0 +1,297 @@
+//! [`Store`], the handle that everybody holds: hands verbs to the writer's thread and to the readers',
+//! or runs them in place under simulated time.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    db::{Changed, Db, Txn},
+    error::{OpenError, Outcome, StoreError},
+    lock::Lock,
+    open::{self, Opened},
+    signals::Signals,
+    writer::{Operation, Writer},
+};
+use crate::{config::StoreSettings, model::Timestamp};
+
+/// Operations that may wait for the writer before callers wait too.
+const QUEUE: usize = 1024;
+/// Connections that read, each on a thread of its own.
+const READERS: usize = 2;
+
+/// A read, answering by itself.
+type Read = Box<dyn FnOnce(&Db) + Send>;
+
+/// The store. All clones are the same; it closes when the last one is dropped. A verb whose future is
+/// dropped after it was queued is carried out all the same.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    mode: Option<Mode>,
+    signals: Signals,
+    pub(super) keep: Keep,
+    /// Released when everything else is closed.
+    _lock: Lock,
+}
+
+/// How long the trails are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) renewals: Duration,
+    pub(super) other: Duration,
+}
+
+enum Mode {
+    Threaded {
+        writer: mpsc::Sender<Operation>,
+        readers: mpsc::Sender<Read>,
+        threads: Vec<JoinHandle<()>>,
+    },
+    Inline(Box<Mutex<Writer>>),
+}
+
+impl Store {
+    /// Opens the store for the daemon: one thread that writes, others that read. Blocks while the
+    /// database and the id map are looked through.
+    ///
+    /// # Errors
+    /// One clear message each; see [`OpenError`].
+    pub fn open(
+        settings: &StoreSettings,
+        state_dir: &Path,
+        now: Timestamp,
+    ) -> Result<(Self, Opened), OpenError> {
+        let parts = open::open(settings, state_dir, now, true)?;
+        let other = |e: &dyn fmt::Display| OpenError::Other {
+            path: settings.path.clone(),
+            reason: e.to_string(),
+        };
+        let (writer, write_queue) = mpsc::channel(QUEUE);
+        let (readers, read_queue) = mpsc::channel(QUEUE);
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        let mut threads = Vec::new();
+        for n in 0..READERS {
+            let db =
+                Db::reader(&settings.path, parts.writer.db.seal.clone()).map_err(|e| other(&e))?;
+            let queue = read_queue.clone();
+            let named = thread::Builder::new().name(format!("store-read-{n}"));
+            threads.push(
+                named
+                    .spawn(move || serve_reads(&db, &queue))
+                    .map_err(|e| other(&e))?,
+            );
+        }
+        let signals = parts.writer.signals.clone();
+        let named = thread::Builder::new().name("store-write".to_owned());
+        let spawned = named.spawn(move || parts.writer.serve(write_queue));
+        threads.push(spawned.map_err(|e| other(&e))?);
+        let mode = Mode::Threaded {
+            writer,
+            readers,
+            threads,
+        };
+        let store = Self::made(settings, mode, signals, parts.lock);
+        Ok((store, parts.opened))
+    }
+
+    /// Opens the store for simulated time and short commands: every verb runs in place, without a
+    /// thread, and nothing waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_inline(
+        settings: &StoreSettings,
+        state_dir: &Path,
+        now: Timestamp,
+    ) -> Result<(Self, Opened), OpenError> {
+        let parts = open::open(settings, state_dir, now, false)?;
+        let signals = parts.writer.signals.clone();
+        let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
+        let store = Self::made(settings, mode, signals, parts.lock);
+        Ok((store, parts.opened))
+    }
+
+    fn made(settings: &StoreSettings, mode: Mode, signals: Signals, lock: Lock) -> Self {
+        Self(Arc::new(Inner {
+            path: settings.path.clone(),
+            mode: Some(mode),
+            signals,
+            keep: Keep {
+                renewals: settings.keep_renewals,
+                other: settings.keep_other,
+            },
+            _lock: lock,
+        }))
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Rises after each commit that made rows due, or due earlier.
+    pub fn due_signal(&self) -> watch::Receiver<u64> {
+        self.0.signals.due.subscribe()
+    }
+
+    /// Rises after each commit that raised `wanted` or a version.
+    pub fn wanted_signal(&self) -> watch::Receiver<u64> {
+        self.0.signals.wanted.subscribe()
+    }
+
+    /// Rises after each commit that made a campaign, or gave one more to do.
+    pub fn campaign_signal(&self) -> watch::Receiver<u64> {
+        self.0.signals.campaigns.subscribe()
+    }
+
+    /// The number of the newest change of a version, store-wide, over restarts.
+    pub fn seq(&self) -> u64 {
+        self.0.signals.seq()
+    }
+
+    /// The changes of versions after `seq`, oldest first; `None` when they are no longer all known
+    /// (too long ago, or before a restart): then the watcher starts from the full state.
+    pub fn changes_after(&self, seq: u64) -> Option<Vec<Changed>> {
+        self.0.signals.after(seq)
+    }
+
+    pub(super) fn keep(&self) -> Keep {
+        self.0.keep
+    }
+
+    /// Runs an operation in the writer's next transaction and answers after its commit.
+    pub(super) async fn write<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let operation = boxed(doing, work, reply);
+        match self.mode() {
+            Mode::Inline(writer) => writer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .apply(vec![operation]),
+            Mode::Threaded { writer, .. } => {
+                let sent = writer.send(operation).await;
+                sent.map_err(|_| StoreError::Closed { doing })?;
+            }
+        }
+        answer.await.unwrap_or_else(|_| Err(lost(doing)))
+    }
+
+    /// Runs a read on a connection of its own.
+    pub(super) async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
+    {
+        let failed = move |fault| StoreError::new(doing, fault);
+        match self.mode() {
+            Mode::Inline(writer) => {
+                let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&writer.db).map_err(failed)
+            }
+            Mode::Threaded { readers, .. } => {
+                let (reply, answer) = oneshot::channel();
+                let read: Read = Box::new(move |db| {
+                    // Whoever asked may have gone in the meantime.
+                    reply.send(work(db).map_err(failed)).ok();
+                });
+                let sent = readers.send(read).await;
+                sent.map_err(|_| StoreError::Closed { doing })?;
+                answer.await.unwrap_or_else(|_| Err(lost(doing)))
+            }
+        }
+    }
+
+    fn mode(&self) -> &Mode {
+        #[expect(clippy::expect_used, reason = "only Drop takes the mode")]
+        self.0.mode.as_ref().expect("the store is open")
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.0.path).finish()
+    }
+}
+
+impl Drop for Inner {
+    /// Waits until everything queued is committed; then the lock may go.
+    fn drop(&mut self) {
+        match self.mode.take() {
+            Some(Mode::Threaded {
+                writer,
+                readers,
+                threads,
+            }) => {
+                drop((writer, readers));
+                for thread in threads {
+                    if thread.join().is_err() {
+                        tracing::error!("a thread of the store panicked");
+                    }
+                }
+            }
+            Some(Mode::Inline(writer)) => writer
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .close(),
+            None => {}
+        }
+    }
+}
+
+fn boxed<T, F>(
+    doing: &'static str,
+    work: F,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+) -> Operation
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+{
+    Box::new(move |txn| {
+        let worked = txn.and_then(|txn| work(txn).map_err(|fault| StoreError::new(doing, fault)));
+        match worked {
+            Ok(value) => Ok(Box::new(move |ended: Result<(), StoreError>| {
+                // Whoever asked may have gone in the meantime.
+                reply.send(ended.map(|()| value)).ok();
+            })),
+            Err(error) => {
+                reply.send(Err(error.clone())).ok();
+                Err(error)
+            }
+        }
+    })
+}
+
+fn serve_reads(db: &Db, queue: &Mutex<mpsc::Receiver<Read>>) {
+    loop {
+        let next = queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .blocking_recv();
+        let Some(read) = next else { return };
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(db)));
+        if caught.is_err() {
+            tracing::error!("a read of the store panicked");
+        }
+    }
+}
+
+fn lost(doing: &'static str) -> StoreError {
+    StoreError::Fault {
+        doing,
+        reason: "the operation panicked".to_owned(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Counters that never scan, and what is dropped when its time is over, a small batch at a time.
+
+use super::{
+    columns::{self, micros},
+    db::{Db, Txn},
+    error::Outcome,
+    handle::Keep,
+    identities::count,
+};
+use crate::model::{Counts, Num, Timestamp};
+
+/// How many rows a clean-up dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Lines of routine renewals.
+    pub renewals: usize,
+    /// Other entries of the audit trail.
+    pub audit: usize,
+    /// Notices.
+    pub notices: usize,
+    /// Orphaned tokens that have expired.
+    pub orphans: usize,
+    /// Forgotten identities whose consumers have been told.
+    pub forgotten: usize,
+}
+
+impl Pruned {
+    /// Whether any kind filled its batch, so that another round is worth it.
+    pub fn is_full(&self, batch: usize) -> bool {
+        [
+            self.renewals,
+            self.audit,
+            self.notices,
+            self.orphans,
+            self.forgotten,
+        ]
+        .contains(&batch)
+    }
+}
+
+impl Db {
+    pub(super) fn counts(&self) -> Outcome<Counts> {
+        let mut counts = Counts::default();
+        let sql = "SELECT r.name, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
+                   WHERE c.n > 0";
+        for (resource, state, n) in self.all(sql, [], |row| {
+            let resource = columns::parsed(row, "name")?;
+            let state = columns::word(row, "state")?;
+            Ok((resource, state, columns::unsigned(row, "n")?))
+        })? {
+            counts
+                .identities
+                .entry(resource)
+                .or_default()
+                .insert(state, n);
+        }
+        let sql =
+            "SELECT s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
+        let pending = self.all(sql, [], |row| {
+            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+        })?;
+        counts.pending = pending.into_iter().collect();
+        let orphans = self.first("SELECT n FROM orphan_count", [], |row| {
+            columns::unsigned(row, "n")
+        })?;
+        counts.orphans = orphans.unwrap_or(0);
+        Ok(counts)
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn prune(&mut self, keep: Keep, batch: usize, now: Timestamp) -> Outcome<Pruned> {
+        let before = |age: std::time::Duration| {
+            let at = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+            (micros(at), count(batch))
+        };
+        let (renewals, other) = (before(keep.renewals), before(keep.other));
+        // Each trail is in the order of time, so its oldest rows are its first.
+        let trail = "WITH oldest AS (SELECT seq, at FROM {} ORDER BY seq LIMIT ?2) \
+                     DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
+        let orphans = "DELETE FROM orphan WHERE num IN \
+                       (SELECT num FROM orphan WHERE expires_at < ?1 LIMIT ?2)";
+        self.effects.cleaned = true;
+        Ok(Pruned {
+            renewals: self.run(&trail.replace("{}", "renewal"), renewals)?,
+            audit: self.run(&trail.replace("{}", "audit"), other)?,
+            notices: self.run(&trail.replace("{}", "notice"), other)?,
+            orphans: self.run(orphans, (micros(now), count(batch)))?,
+            forgotten: self.drop_forgotten(batch)?,
+        })
+    }
+
+    /// Drops forgotten identities whose consumers have been told; their ids stay in the id map.
+    fn drop_forgotten(&mut self, batch: usize) -> Outcome<usize> {
+        let sql = "SELECT num FROM identity i WHERE removed = 2 AND NOT EXISTS \
+                   (SELECT 1 FROM delivery WHERE identity = i.num AND wanted > delivered) LIMIT ?1";
+        let nums = self.all(sql, [count(batch)], |row| row.get::<_, Num>(0))?;
+        for num in &nums {
+            self.drop_identity(*num)?;
+        }
+        Ok(nums.len())
+    }
+
+    /// Drops a row; its id is remembered, so that the name never becomes a new person.
+    pub(super) fn drop_identity(&mut self, num: Num) -> Outcome<()> {
+        self.run(
+            "INSERT INTO remembered SELECT i.name, r.name, i.id, i.created_at FROM identity i \
+             JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
+             ON CONFLICT DO UPDATE SET resource = excluded.resource, id = excluded.id",
+            [num],
+        )?;
+        self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
+        self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
+        self.run("DELETE FROM identity WHERE num = ?1", [num])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! Reads identities: by name, in pages, and as the engine wants them, the most pressing first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns,
+    db::Db,
+    error::{Fault, Outcome},
+    idmap::{self, IdLine},
+    seal::Place,
+    spec::Wish,
+};
+use crate::model::{
+    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
+    TokenDocument, TokenMeta, Version,
+};
+
+/// What a [`Record`] is read from, and the order of the joins.
+macro_rules! select_record {
+    ($rest:literal) => {
+        concat!(
+            "SELECT i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, ",
+            "i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, ",
+            "i.attempts, i.wish FROM identity i JOIN resource r ON r.num = i.resource ",
+            $rest
+        )
+    };
+}
+
+/// A document and whom it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Consignment {
+    /// What the consumer should hold.
+    pub document: TokenDocument,
+    /// Who may read it.
+    pub readers: Vec<Reader>,
+}
+
+/// What is due, and rows that could not be read.
+#[derive(Debug, Default)]
+pub(super) struct DueRows {
+    pub(super) records: Vec<Record>,
+    pub(super) unreadable: Vec<Num>,
+}
+
+impl Db {
+    pub(super) fn record(&self, name: &str) -> Outcome<Option<Record>> {
+        let sql = select_record!("WHERE i.name = ?1");
+        Ok(self.first(sql, [name], read_record)?)
+    }
+
+    pub(super) fn record_of(&self, num: Num) -> rusqlite::Result<Option<Record>> {
+        self.first(select_record!("WHERE i.num = ?1"), [num], read_record)
+    }
+
+    pub(super) fn list(&self, after: &str, limit: usize) -> Outcome<Vec<Record>> {
+        let sql = select_record!("WHERE i.name > ?1 ORDER BY i.name LIMIT ?2");
+        Ok(self.all(sql, params![after, count(limit)], read_record)?)
+    }
+
+    /// The rows that are due, earliest end of life first; rows without a good token before all.
+    pub(super) fn due(
+        &self,
+        resource: &str,
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<DueRows> {
+        let nums = self.all(
+            DUE,
+            params![
+                self.resource_num(resource)?,
+                columns::micros(now),
+                count(limit.saturating_add(skip.len()))
+            ],
+            |row| row.get::<_, Num>(0),
+        )?;
+        let mut rows = DueRows::default();
+        for num in nums
+            .into_iter()
+            .filter(|num| !skip.contains(num))
+            .take(limit)
+        {
+            match self.record_of(num) {
+                Ok(record) => rows.records.extend(record),
+                Err(rusqlite::Error::FromSqlConversionFailure(..)) => rows.unreadable.push(num),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The earliest due time of those that are not to be skipped.
+    pub(super) fn next_due(
+        &self,
+        resource: &str,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<Option<Timestamp>> {
+        let params = params![self.resource_num(resource)?, count(skip.len() + 1)];
+        let heads = self.all(NEXT_DUE, params, |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Num>(1)?))
+        })?;
+        let next = heads.into_iter().find(|(_, num)| !skip.contains(num));
+        Ok(next.map(|(at, _)| columns::instant(at)))
+    }
+
+    /// The newest document of a row, and its readers.
+    pub(super) fn consignment(&self, num: Num) -> Outcome<Option<Consignment>> {
+        let sql = "SELECT i.*, r.name AS resource_name FROM identity i \
+                   JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let found = self.first(sql, [num], |row| Ok(self.read_consignment(row)))?;
+        found.transpose()
+    }
+
+    pub(super) fn num_of(&self, name: &str) -> Outcome<Option<Num>> {
+        let sql = "SELECT num FROM identity WHERE name = ?1";
+        Ok(self.first(sql, [name], |row| row.get(0))?)
+    }
+
+    fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
+        let name: Name = columns::parsed(row, "name")?;
+        let version = columns::unsigned(row, "version")?;
+        let wish = read_wish(row)?;
+        let token = match row.get_ref("token")?.as_blob_or_null() {
+            Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
+            _ => None,
+        };
+        Ok(Consignment {
+            document: TokenDocument {
+                resource: columns::parsed(row, "resource_name")?,
+                id: columns::maybe_parsed(row, "id")?,
+                state: columns::word(row, "state")?,
+                token,
+                scopes: wish.scopes,
+                issued_at: columns::maybe_instant(row, "issued_at")?,
+                expires_at: columns::maybe_instant(row, "expires_at")?,
+                renews_at: columns::maybe_instant(row, "renews_at")?,
+                version: Version(version),
+                kind: columns::word(row, "kind")?,
+                name,
+            },
+            readers: wish.readers,
+        })
+    }
+
+    fn unseal(&self, name: &Name, version: u64, sealed: &[u8]) -> Outcome<Secret> {
+        let plain = self
+            .seal
+            .open(token_place(name, version), sealed)
+            .map_err(|_| Fault::Unseal(name.clone()))?;
+        let text = std::str::from_utf8(&plain).map_err(|_| Fault::Unseal(name.clone()))?;
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    /// The id of a name, from its row or from the id map.
+    pub(super) fn known_id(&self, name: &str) -> Outcome<Option<IdentityId>> {
+        let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL AND state <> 'deleted' \
+                   UNION ALL SELECT id FROM remembered WHERE name = ?1";
+        Ok(self.first(sql, [name], |row| columns::parsed(row, "id"))?)
+    }
+
+    /// Names that only the id map knows.
+    pub(super) fn remembered(&self, after: &str, limit: usize) -> Outcome<Vec<IdLine>> {
+        let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name LIMIT ?2";
+        Ok(self.all(sql, params![after, count(limit)], idmap::read_line)?)
+    }
+
+    /// How many are late, by resource: of those overdue and those that fail, without a scan.
+    pub(super) fn late(&self, now: Timestamp) -> Outcome<BTreeMap<ResourceName, u64>> {
+        let rows = self.all(LATE, [columns::micros(now)], |row| {
+            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+        })?;
+        Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
+    }
+
+    /// Those that need a person: late ones, failing ones and those without a token for long.
+    pub(super) fn troubled(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Record>> {
+        let nums = self.all(
+            TROUBLED,
+            params![columns::micros(now), count(limit)],
+            |row| row.get::<_, Num>(0),
+        )?;
+        let records: Result<Vec<_>, _> = nums.into_iter().map(|n| self.record_of(n)).collect();
+        Ok(records?.into_iter().flatten().collect())
+    }
+}
+
+pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND due_at <= ?2 \
+    ORDER BY good_until, due_at, num LIMIT ?3";
+pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND due_at IS NOT NULL \
+    ORDER BY due_at LIMIT ?2";
+/// Whatever is late is overdue, or failed and waits for its next attempt.
+pub(super) const LATE: &str = "SELECT r.name, \
+    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1) \
+    + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
+       AND i.late_at <= ?1) AS n FROM resource r";
+pub(super) const TROUBLED: &str = "SELECT num FROM ( \
+    SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
+    ON i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1 \
+    UNION SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i INDEXED BY identity_failing \
+    ON i.resource = r.num WHERE i.failures > 0) \
+    ORDER BY good_until, num LIMIT ?2";
+
+/// Where the token of a row is sealed.
+pub(super) fn token_place(name: &Name, version: u64) -> Place<'_> {
+    Place {
+        table: "identity",
+        column: "token",
+        name: name.as_str(),
+        version,
+    }
+}
+
+/// A limit as SQLite takes it.
+pub(super) fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn read_wish(row: &Row<'_>) -> rusqlite::Result<Wish> {
+    let text = row.get_ref("wish")?.as_str()?;
+    Wish::parse(text).map_err(|e| columns::broken("wish", e))
+}
+
+fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let state: State = columns::word(row, "state")?;
+    let wish = read_wish(row)?;
+    let due = columns::maybe_instant(row, "due_at")?
+        .zip(columns::maybe_word(row, "due_why")?)
+        .map(|(at, why)| Due { at, why });
+    let token = columns::maybe_instant(row, "issued_at")?
+        .zip(columns::maybe_instant(row, "expires_at")?)
+        .map(|(issued_at, expires_at)| {
+            Ok::<_, rusqlite::Error>(TokenMeta {
+                issued_at,
+                expires_at,
+                minted_by: row
+                    .get::<_, Option<String>>("minted_by")?
+                    .unwrap_or_default(),
+            })
+        })
+        .transpose()?;
+    Ok(Record {
+        num: row.get("num")?,
+        spec: wish.into_spec(
+            columns::parsed(row, "name")?,
+            columns::parsed(row, "resource")?,
+            columns::word(row, "origin")?,
+        ),
+        id: columns::maybe_parsed(row, "id")?,
+        state,
+        version: Version(columns::unsigned(row, "version")?),
+        token,
+        due,
+        late_at: columns::maybe_instant(row, "late_at")?,
+        attempts: columns::unpacked(row.get_ref("attempts")?.as_str()?),
+        failures: row.get("failures")?,
+        revoked_at: columns::maybe_instant(row, "revoked_at")?,
+        late_notified: row.get("late_notified")?,
+    })
+}

@@ -1,0 +1,132 @@
+//! Takes names and their ids over, from `identities.jsonl` or from elsewhere, in batches.
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    columns::{self, micros},
+    db::{Db, Txn},
+    error::Outcome,
+    idmap::{IdLine, remember_unknown},
+    reconcile::Refusal,
+};
+use crate::model::{IdentityId, Name, ResourceName, Timestamp};
+
+/// A line of an import; lines of `identities.jsonl` are such lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportLine {
+    /// Our name.
+    pub name: Name,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// What ACS calls it.
+    pub id: IdentityId,
+    /// When it was made, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Rows that had no id and have one now.
+    pub adopted: usize,
+    /// Names without a row, whose id is kept for when they are declared.
+    pub remembered: usize,
+    /// Names that had this id before.
+    pub unchanged: usize,
+    /// Lines that were not taken.
+    pub refused: Vec<Refusal>,
+}
+
+enum Line {
+    Adopted,
+    Remembered,
+    Unchanged,
+    Refused(String),
+}
+
+impl Txn<'_> {
+    /// Takes a batch over. After the first one a store that had been lost may create again: by then
+    /// every name that `identities.jsonl` knows has its id back.
+    pub(super) fn import(&mut self, lines: &[ImportLine], now: Timestamp) -> Outcome<Imported> {
+        let mut imported = Imported::default();
+        if self.awaits_import()? {
+            self.run("DELETE FROM meta WHERE key = 'awaits_import'", [])?;
+            imported.adopted += self.adopt_remembered()?;
+        }
+        for line in lines {
+            match self.take_over(line, now)? {
+                Line::Adopted => imported.adopted += 1,
+                Line::Remembered => imported.remembered += 1,
+                Line::Unchanged => imported.unchanged += 1,
+                Line::Refused(reason) => imported.refused.push(Refusal {
+                    name: line.name.clone(),
+                    reason,
+                }),
+            }
+        }
+        self.effects.due = true;
+        Ok(imported)
+    }
+
+    fn take_over(&mut self, line: &ImportLine, now: Timestamp) -> Outcome<Line> {
+        if let Some(owner) = self.owner_of(&line.id)? {
+            return Ok(match owner == line.name {
+                true => Line::Unchanged,
+                false => Line::Refused(format!("the id {} belongs to {owner}", line.id)),
+            });
+        }
+        let id_line = IdLine {
+            name: line.name.clone(),
+            resource: line.resource.clone(),
+            id: line.id.clone(),
+            created_at: line.created_at.unwrap_or(now),
+        };
+        let Some(row) = self.num_of(line.name.as_str())? else {
+            remember_unknown(self, &id_line)?;
+            self.effects.ids.push(id_line);
+            return Ok(Line::Remembered);
+        };
+        let adopted = self.run(
+            "UPDATE identity SET id = ?2, created_at = ?3 WHERE num = ?1 AND id IS NULL AND state = 'new' \
+             AND resource = ?4",
+            params![
+                row,
+                line.id.as_str(),
+                micros(id_line.created_at),
+                self.resource_num(line.resource.as_str())?
+            ],
+        )?;
+        if adopted == 0 {
+            return Ok(Line::Refused(
+                "this name has another id already, or belongs to another resource".to_owned(),
+            ));
+        }
+        self.effects.ids.push(id_line);
+        Ok(Line::Adopted)
+    }
+
+    /// Gives every row without an id the one that its name had before.
+    fn adopt_remembered(&mut self) -> Outcome<usize> {
+        let adopted = self.run(
+            "UPDATE identity SET id = m.id, created_at = m.created_at FROM remembered m \
+             JOIN resource r ON r.name = m.resource \
+             WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
+             AND identity.state = 'new'",
+            [],
+        )?;
+        let sql = "DELETE FROM remembered WHERE name IN \
+                   (SELECT m.name FROM remembered m JOIN identity i ON i.name = m.name WHERE i.id = m.id)";
+        self.run(sql, [])?;
+        Ok(adopted)
+    }
+}
+
+impl Db {
+    /// Whose id this is, by row or by memory.
+    fn owner_of(&self, id: &IdentityId) -> Outcome<Option<Name>> {
+        let sql = "SELECT name FROM identity WHERE id = ?1 UNION ALL SELECT name FROM remembered WHERE id = ?1";
+        Ok(self.first(sql, [id.as_str()], |row| columns::parsed(row, "name"))?)
+    }
+}

@@ -1,0 +1,156 @@
+//! The key that seals: given by the configuration, or a key file made once in the state directory.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rustix::rand::{GetRandomFlags, getrandom};
+use zeroize::Zeroizing;
+
+use super::{error::OpenError, seal::Seal};
+use crate::config::{SecretRef, StoreSettings};
+
+/// The name of the key file in the state directory.
+const KEY_FILE: &str = "seal.key";
+
+/// Finds the key, makes one for a new store, and compares it with the id of the key that sealed the
+/// store before (`stored`).
+pub(super) fn seal(
+    settings: &StoreSettings,
+    state_dir: &Path,
+    stored: Option<&str>,
+) -> Result<Seal, OpenError> {
+    let key_file = state_dir.join(KEY_FILE);
+    let (text, from) = match &settings.seal_key {
+        Some(given) => (
+            Zeroizing::new(given.secret.expose().to_owned()),
+            described(&given.from),
+        ),
+        None => {
+            let text = match (read(&key_file)?, stored) {
+                (Some(text), _) => text,
+                (None, None) => make(&key_file)?,
+                (None, Some(stored)) => {
+                    return Err(OpenError::KeyMissing {
+                        path: settings.path.clone(),
+                        key_file,
+                        stored: stored.to_owned(),
+                    });
+                }
+            };
+            (text, key_file.display().to_string())
+        }
+    };
+    let key = decode(&text).ok_or_else(|| OpenError::BadKey { from: from.clone() })?;
+    let seal = Seal::new(&key);
+    match stored {
+        Some(stored) if stored != seal.key_id() => Err(OpenError::WrongKey {
+            path: settings.path.clone(),
+            from,
+            given: seal.key_id().to_owned(),
+            stored: stored.to_owned(),
+        }),
+        _ => Ok(seal),
+    }
+}
+
+fn described(from: &SecretRef) -> String {
+    match from {
+        SecretRef::File(path) => path.display().to_string(),
+        SecretRef::Credential(name) => format!("the credential {name}"),
+        SecretRef::Env(name) => format!("the variable {name}"),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Zeroizing<String>>, OpenError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Zeroizing::new(text))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io {
+            doing: "read the key file",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Makes a key file under another name and links it into place: it is never there half-written, and
+/// never takes the place of another.
+fn make(path: &Path) -> Result<Zeroizing<String>, OpenError> {
+    let write = || -> io::Result<Zeroizing<String>> {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        getrandom(&mut *key, GetRandomFlags::empty())?;
+        let text = Zeroizing::new(BASE64_STANDARD.encode(*key) + "\n");
+        let unnamed = path.with_extension("key.new");
+        fs::remove_file(&unnamed).or_else(|e| match e.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(e),
+        })?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unnamed)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::hard_link(&unnamed, path)?;
+        fs::remove_file(&unnamed)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        Ok(text)
+    };
+    write().map_err(|source| OpenError::Io {
+        doing: "make the key file",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// 32 bytes, in base64 or hex.
+fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let text = text.trim();
+    let bytes = Zeroizing::new(if text.len() == 64 {
+        (0..64)
+            .step_by(2)
+            .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
+            .collect::<Option<Vec<u8>>>()?
+    } else {
+        BASE64_STANDARD.decode(text).ok()?
+    });
+    <[u8; 32]>::try_from(bytes.as_slice())
+        .ok()
+        .map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_in_base64_and_hex() {
+        let hex = "01".repeat(32);
+        let base64 = BASE64_STANDARD.encode([1; 32]);
+        assert_eq!(*decode(&hex).unwrap(), [1; 32]);
+        assert_eq!(*decode(&format!("{base64}\n")).unwrap(), [1; 32]);
+        for bad in [
+            "",
+            "secret",
+            &"é".repeat(32),
+            &BASE64_STANDARD.encode([1; 31]),
+        ] {
+            assert!(decode(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_existing_key_file_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(KEY_FILE);
+        fs::write(&path, "mine").unwrap();
+        assert!(make(&path).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+}

@@ -1,0 +1,68 @@
+//! Notices in order, and how far each sink has read them.
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, signed, spelled},
+    db::{Db, Txn},
+    error::Outcome,
+    identities::count,
+};
+use crate::model::Notice;
+
+impl Txn<'_> {
+    pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
+        for notice in notices {
+            self.run(
+                "INSERT INTO notice (at, kind, resource, name, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    micros(notice.at),
+                    spelled(&notice.kind),
+                    notice.resource.as_ref().map(|r| r.as_str()),
+                    notice.name.as_ref().map(|n| n.as_str()),
+                    notice.message
+                ],
+            )?;
+        }
+        self.effects.wanted |= !notices.is_empty();
+        Ok(())
+    }
+
+    pub(super) fn advance_cursor(&self, sink: &str, seq: u64) -> Outcome<()> {
+        let sql = "UPDATE sink SET notice_cursor = max(notice_cursor, ?2) WHERE name = ?1";
+        self.run(sql, params![sink, signed(seq)])?;
+        Ok(())
+    }
+}
+
+impl Db {
+    pub(super) fn notices(&self, after: u64, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
+        let sql = "SELECT * FROM notice WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+        Ok(self.all(sql, [signed(after), count(limit)], |row| {
+            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
+        })?)
+    }
+
+    pub(super) fn latest_notices(&self, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
+        let sql = "SELECT * FROM notice ORDER BY seq DESC LIMIT ?1";
+        Ok(self.all(sql, [count(limit)], |row| {
+            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
+        })?)
+    }
+
+    pub(super) fn notice_cursor(&self, sink: &str) -> Outcome<u64> {
+        let sql = "SELECT notice_cursor FROM sink WHERE name = ?1";
+        let cursor = self.first(sql, [sink], |row| columns::unsigned(row, "notice_cursor"))?;
+        Ok(cursor.unwrap_or(0))
+    }
+}
+
+fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
+    Ok(Notice {
+        at: columns::instant_in(row, "at")?,
+        kind: columns::word(row, "kind")?,
+        resource: columns::maybe_parsed(row, "resource")?,
+        name: columns::maybe_parsed(row, "name")?,
+        message: row.get("message")?,
+    })
+}

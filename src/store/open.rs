@@ -1,0 +1,207 @@
+//! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use rusqlite::{Connection, ErrorCode};
+
+use super::{
+    columns,
+    db::{Db, Txn},
+    error::{Fault, OpenError, Outcome, StoreError},
+    idmap::{Found, IdMap},
+    key,
+    lock::Lock,
+    schema,
+    signals::Signals,
+    writer::Writer,
+};
+use crate::{config::StoreSettings, model::Timestamp};
+
+/// A database up to this size is read through for damage at each start.
+const CHECKED: u64 = 64 << 20;
+
+/// What was found when the store was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The store began empty and nothing has been imported since. Together with `id_map > 0` this
+    /// means that a database was lost: nothing may be created before an import. It stays so over
+    /// restarts, until [`crate::store::Store::import`].
+    pub fresh: bool,
+    /// Names whose id `identities.jsonl` knows.
+    pub id_map: usize,
+    /// Creations that were under way when the last process ended; they are possible orphans now.
+    pub orphans: usize,
+    /// Lines of `identities.jsonl` that could not be read; the file was kept as
+    /// `identities.jsonl.broken`.
+    pub broken_id_lines: usize,
+}
+
+/// What a handle is made of.
+pub(super) struct Parts {
+    pub(super) writer: Writer,
+    pub(super) lock: Lock,
+    pub(super) opened: Opened,
+}
+
+pub(super) fn open(
+    settings: &StoreSettings,
+    state_dir: &Path,
+    now: Timestamp,
+    durable: bool,
+) -> Result<Parts, OpenError> {
+    let path = &settings.path;
+    for dir in [path.parent(), Some(state_dir)].into_iter().flatten() {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
+        made.map_err(|e| io_error("make the directory", dir, e))?;
+    }
+    let lock = Lock::take(path)?;
+    touch(path)?;
+    let (conn, created) = database(path, durable).map_err(|e| explained(path, &e))??;
+    let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
+    let seal = Arc::new(key::seal(settings, state_dir, stored.as_deref())?);
+    let db = Db { conn, seal };
+    let mut id_map = IdMap::beside(state_dir, durable);
+    let opened = settle(&db, &mut id_map, created, now).map_err(|fault| match fault {
+        Fault::Sql(error) => explained(path, &error),
+        fault => other(
+            path,
+            StoreError::new("take over what was left", fault).to_string(),
+        ),
+    })?;
+    id_map.catch_up(&db);
+    let seq = db
+        .seq()
+        .map_err(|_| other(path, "no sequence".to_owned()))?;
+    let signals = Signals::since(seq);
+    let writer = Writer {
+        db,
+        id_map,
+        signals,
+    };
+    Ok(Parts {
+        writer,
+        lock,
+        opened,
+    })
+}
+
+/// Makes the file if need be, for our eyes only; SQLite gives the files beside it the same mode.
+fn touch(path: &Path) -> Result<(), OpenError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| io_error("open the store", path, e))?;
+    let mode = file.metadata().map_or(0o600, |m| m.permissions().mode());
+    if mode & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(|e| io_error("close the store to others", path, e))?;
+    }
+    Ok(())
+}
+
+/// The connection, with the newest schema; and whether the database was made just now.
+fn database(path: &Path, durable: bool) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
+    let conn = Db::connect(path, durable)?;
+    let found = schema::version(&conn)?;
+    if found > schema::NEWEST {
+        return Ok(Err(OpenError::Newer {
+            path: path.to_owned(),
+            found,
+            known: schema::NEWEST,
+        }));
+    }
+    if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
+        let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Ok(Err(OpenError::Corrupt {
+                path: path.to_owned(),
+                reason: verdict,
+            }));
+        }
+    }
+    schema::migrate(&conn, found)?;
+    Ok(Ok((conn, found == 0)))
+}
+
+/// Takes over what was left: the id map, creations that were under way, the id of the key.
+fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome<Opened> {
+    db.conn.execute_batch("BEGIN IMMEDIATE")?;
+    let settled = (|| {
+        columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+        let Found { known, broken } = id_map.compare(db)?;
+        if created && known > 0 {
+            columns::set_meta(&db.conn, "awaits_import", 1)?;
+        }
+        Ok(Opened {
+            fresh: created || db.awaits_import()?,
+            id_map: known,
+            orphans: Txn::on(db).orphan_intents(columns::micros(now))?,
+            broken_id_lines: broken,
+        })
+    })();
+    let end = if settled.is_ok() {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    };
+    db.conn.execute_batch(end)?;
+    settled
+}
+
+impl Db {
+    /// Whether a lost database waits for its names to be imported.
+    pub(super) fn awaits_import(&self) -> Outcome<bool> {
+        Ok(columns::meta::<i64>(&self.conn, "awaits_import")?.is_some())
+    }
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> OpenError {
+    if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) {
+        return OpenError::Full {
+            path: path.to_owned(),
+        };
+    }
+    OpenError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn other(path: &Path, reason: String) -> OpenError {
+    OpenError::Other {
+        path: path.to_owned(),
+        reason,
+    }
+}
+
+fn explained(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let reason = error.to_string();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Corrupt {
+            path: path.to_owned(),
+            reason,
+        },
+        Some(ErrorCode::DiskFull) => OpenError::Full {
+            path: path.to_owned(),
+        },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => other(
+            path,
+            "another program holds the database for writing; close it".to_owned(),
+        ),
+        _ => other(path, reason),
+    }
+}

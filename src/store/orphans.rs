@@ -1,0 +1,139 @@
+//! What may exist at ACS without a row of ours: creations whose answer was lost, and tokens that came
+//! too late. The intent to create is written before the call, so that a crash cannot hide one.
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns,
+    db::{Db, Txn},
+    error::Outcome,
+    identities::count,
+};
+use crate::model::{IdentityId, Name, Num, ResourceName, Timestamp};
+
+/// A token or an identity that may exist at ACS without a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its number in the list.
+    pub num: Num,
+    /// When it was noticed, or when the call began.
+    pub at: Timestamp,
+    /// `creation` (its id is not known), `identity` or `token`.
+    pub kind: String,
+    /// The resource.
+    pub resource: ResourceName,
+    /// For which of our names it was made.
+    pub name: Name,
+    /// Its id, where known.
+    pub id: Option<IdentityId>,
+    /// The service's request id, where known.
+    pub request_id: Option<String>,
+    /// When the token ends; it is dropped from the list then. A creation stays.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// An orphan that is being noted.
+pub(super) struct Orphaned<'a> {
+    pub(super) at: i64,
+    pub(super) kind: &'static str,
+    pub(super) num: Num,
+    pub(super) id: Option<&'a str>,
+    pub(super) request_id: Option<&'a str>,
+    pub(super) expires_at: Option<i64>,
+}
+
+impl Txn<'_> {
+    pub(super) fn intend_creations(&self, nums: &[Num], now: Timestamp) -> Outcome<()> {
+        for num in nums {
+            self.run(
+                "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                [*num, columns::micros(now)],
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn creation_failed(
+        &self,
+        num: Num,
+        maybe_created: bool,
+        request_id: Option<&str>,
+    ) -> Outcome<()> {
+        let sql = "DELETE FROM intent WHERE identity = ?1 RETURNING at";
+        let began = self.first(sql, [num], |row| row.get(0))?;
+        match began {
+            Some(at) if maybe_created => self.orphan(&Orphaned {
+                at,
+                kind: "creation",
+                num,
+                id: None,
+                request_id,
+                expires_at: None,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// At start: every creation that was under way is a possible orphan. Answers with their number.
+    pub(super) fn orphan_intents(&self, now: i64) -> Outcome<usize> {
+        let open = self.all("SELECT identity, at FROM intent", [], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?))
+        })?;
+        for (num, at) in &open {
+            self.orphan(&Orphaned {
+                at: (*at).min(now),
+                kind: "creation",
+                num: *num,
+                id: None,
+                request_id: None,
+                expires_at: None,
+            })?;
+        }
+        self.run("DELETE FROM intent", [])?;
+        Ok(open.len())
+    }
+
+    pub(super) fn orphan(&self, orphan: &Orphaned<'_>) -> Outcome<()> {
+        self.run(
+            "INSERT INTO orphan (at, kind, resource, name, id, request_id, expires_at) \
+             SELECT ?1, ?2, r.name, i.name, ?4, ?5, ?6 FROM identity i JOIN resource r ON r.num = i.resource \
+             WHERE i.num = ?3",
+            params![
+                orphan.at,
+                orphan.kind,
+                orphan.num,
+                orphan.id,
+                orphan.request_id,
+                orphan.expires_at
+            ],
+        )?;
+        Ok(())
+    }
+
+    pub(super) fn dismiss_orphans(&self, nums: &[Num]) -> Outcome<()> {
+        for num in nums {
+            self.run("DELETE FROM orphan WHERE num = ?1", [num])?;
+        }
+        Ok(())
+    }
+}
+
+impl Db {
+    pub(super) fn orphans(&self, after: Num, limit: usize) -> Outcome<Vec<Orphan>> {
+        let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num LIMIT ?2";
+        Ok(self.all(sql, [after, count(limit)], read_orphan)?)
+    }
+}
+
+fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
+    Ok(Orphan {
+        num: row.get("num")?,
+        at: columns::instant_in(row, "at")?,
+        kind: row.get("kind")?,
+        resource: columns::parsed(row, "resource")?,
+        name: columns::parsed(row, "name")?,
+        id: columns::maybe_parsed(row, "id")?,
+        request_id: row.get("request_id")?,
+        expires_at: columns::maybe_instant(row, "expires_at")?,
+    })
+}

@@ -1,0 +1,294 @@
+//! Makes the rows what the declarations say. First a plan, by reads alone, which a reload can print;
+//! then the plan is carried out in one transaction. What is unchanged is read and not written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::Row;
+
+use super::{columns, db::Db, error::Outcome, spec::Wish};
+use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
+
+/// A declaration that was not taken, and why; or a row that stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whose.
+    pub name: Name,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// What declaring did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// New rows.
+    pub create: usize,
+    /// Rows due now because scopes, lifetime or id changed.
+    pub reissue: usize,
+    /// Rows in which something else changed.
+    pub update: usize,
+    /// Rows declared again after a removal.
+    pub release: usize,
+    /// Rows withheld because they are no longer declared.
+    pub hold: usize,
+    /// Rows forgotten because they are no longer declared.
+    pub forget: usize,
+    /// Rows withheld and to be revoked because they are no longer declared.
+    pub revoke: usize,
+    /// Rows that stay as they are.
+    pub unchanged: usize,
+    /// Sinks that are new, come back, or are no longer configured.
+    pub sinks: usize,
+    /// Declarations that were not taken.
+    pub refused: Vec<Refusal>,
+}
+
+impl Reconciled {
+    /// Whether nothing was, or would be, written.
+    pub fn is_unchanged(&self) -> bool {
+        *self
+            == Self {
+                unchanged: self.unchanged,
+                refused: self.refused.clone(),
+                ..Self::default()
+            }
+    }
+}
+
+impl std::fmt::Display for Reconciled {
+    /// `+2 create, ~1 re-issue, -1 hold`, or `no change`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [
+            ("+", self.create, "create"),
+            ("+", self.release, "release"),
+            ("~", self.reissue, "re-issue"),
+            ("~", self.update, "update"),
+            ("-", self.hold, "hold"),
+            ("-", self.forget, "forget"),
+            ("-", self.revoke, "revoke"),
+            ("!", self.refused.len(), "refused"),
+        ];
+        let told: Vec<String> = parts
+            .iter()
+            .filter(|(_, n, _)| *n > 0)
+            .map(|(sign, n, what)| format!("{sign}{n} {what}"))
+            .collect();
+        f.write_str(if told.is_empty() { "no change" } else { "" })?;
+        f.write_str(&told.join(", "))
+    }
+}
+
+/// What is to be done; unchanged rows are only counted.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Places in the list of declarations.
+    pub(super) create: Vec<usize>,
+    pub(super) change: Vec<(usize, Alteration)>,
+    pub(super) remove: Vec<(Num, OnRemoval)>,
+    pub(super) sinks_gone: Vec<SinkName>,
+    pub(super) sinks_new: Vec<SinkName>,
+    pub(super) unchanged: usize,
+    pub(super) refused: Vec<Refusal>,
+}
+
+/// How a row differs from its declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Alteration {
+    pub(super) num: Num,
+    /// Scopes, lifetime or id differ: the token is not what is wished.
+    pub(super) reissue: bool,
+    /// It had been removed, or gets a new id after its old one was gone: it comes back.
+    pub(super) back: bool,
+}
+
+/// What a declaration is compared with.
+struct Known {
+    num: Num,
+    resource: String,
+    origin: Origin,
+    declared: bool,
+    removed: u8,
+    state: State,
+    id: Option<IdentityId>,
+    wish: String,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Create,
+    Change(Alteration),
+    Unchanged,
+    Refuse(String),
+}
+
+impl Plan {
+    /// The plan in numbers.
+    pub(super) fn told(&self) -> Reconciled {
+        let changed =
+            |pick: fn(&Alteration) -> bool| self.change.iter().filter(|(_, a)| pick(a)).count();
+        let removed = |how| self.remove.iter().filter(|(_, on)| *on == how).count();
+        Reconciled {
+            create: self.create.len(),
+            reissue: changed(|a| a.reissue && !a.back),
+            update: changed(|a| !a.reissue && !a.back),
+            release: changed(|a| a.back),
+            hold: removed(OnRemoval::Hold),
+            forget: removed(OnRemoval::Forget),
+            revoke: removed(OnRemoval::Revoke),
+            unchanged: self.unchanged,
+            sinks: self.sinks_gone.len() + self.sinks_new.len(),
+            refused: self.refused.clone(),
+        }
+    }
+}
+
+impl Db {
+    /// Compares all that the files declare with the store.
+    pub(super) fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkName]) -> Outcome<Plan> {
+        let mut plan = Plan::default();
+        let known: BTreeMap<String, bool> = self
+            .all("SELECT name, configured FROM sink", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?
+            .into_iter()
+            .collect();
+        let configured: BTreeSet<&str> = sinks.iter().map(SinkName::as_str).collect();
+        for (name, was) in &known {
+            if *was && !configured.contains(name.as_str()) {
+                plan.sinks_gone.extend(name.parse::<SinkName>().ok());
+            }
+        }
+        let is_new = |sink: &&SinkName| !known.get(sink.as_str()).copied().unwrap_or(false);
+        plan.sinks_new = sinks.iter().filter(is_new).cloned().collect();
+        plan.remove = self.no_longer_declared(specs)?;
+        self.plan_specs(specs, &mut plan)?;
+        Ok(plan)
+    }
+
+    /// Compares declarations with the store, without looking for what is no longer declared.
+    pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut Plan) -> Outcome<()> {
+        for (at, spec) in specs.iter().enumerate() {
+            let known = self.known(spec.name.as_str())?;
+            let fate = match fate(known.as_ref(), spec) {
+                Fate::Create | Fate::Change(_) if !self.may_have(spec, known.as_ref(), plan)? => {
+                    Fate::Refuse(format!(
+                        "the id {} belongs to another name; an id can have one name only",
+                        spec.id.as_ref().map_or("", IdentityId::as_str)
+                    ))
+                }
+                fate => fate,
+            };
+            match fate {
+                Fate::Create => plan.create.push(at),
+                Fate::Change(alteration) => plan.change.push((at, alteration)),
+                Fate::Unchanged => plan.unchanged += 1,
+                Fate::Refuse(reason) => plan.refused.push(Refusal {
+                    name: spec.name.clone(),
+                    reason,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, name: &str) -> Outcome<Option<Known>> {
+        Ok(self.first(KNOWN, [name], read_known)?)
+    }
+
+    /// Whether the id that is declared is free, or will be once forgotten rows have let go of theirs.
+    fn may_have(&self, spec: &Spec, known: Option<&Known>, plan: &Plan) -> Outcome<bool> {
+        let Some(id) = &spec.id else { return Ok(true) };
+        let owner = self.first(OWNER, [id.as_str()], |row| {
+            Ok((row.get::<_, Num>(0)?, row.get::<_, u8>(1)? == FORGOTTEN))
+        })?;
+        Ok(match owner {
+            None => true,
+            Some((num, forgotten)) => {
+                forgotten
+                    || known.is_some_and(|known| known.num == num)
+                    || plan.remove.contains(&(num, OnRemoval::Forget))
+            }
+        })
+    }
+
+    /// Rows that the files declared before and no longer do.
+    fn no_longer_declared(&self, specs: &[Spec]) -> Outcome<Vec<(Num, OnRemoval)>> {
+        let named: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        let mut statement = self.conn.prepare_cached(DECLARED)?;
+        let mut rows = statement.query([])?;
+        let mut missing = Vec::new();
+        while let Some(row) = rows.next()? {
+            if !named.contains(row.get_ref(1)?.as_str().unwrap_or_default()) {
+                missing.push(row.get::<_, Num>(0)?);
+            }
+        }
+        missing
+            .into_iter()
+            .map(|num| Ok((num, self.on_removal(num)?)))
+            .collect()
+    }
+
+    pub(super) fn on_removal(&self, num: Num) -> Outcome<OnRemoval> {
+        let sql = "SELECT wish FROM identity WHERE num = ?1";
+        let wish = self.first(sql, [num], |row| row.get::<_, String>(0))?;
+        Ok(wish
+            .and_then(|wish| Wish::parse(&wish).ok())
+            .map_or(OnRemoval::Hold, |wish| wish.on_removal))
+    }
+}
+
+/// The mark of a row that is held because nothing names it any more.
+pub(super) const REMOVED: u8 = 1;
+/// The mark of a row that drops out once its consumers have been told.
+pub(super) const FORGOTTEN: u8 = 2;
+
+pub(super) const DECLARED: &str = "SELECT num, name FROM identity WHERE declared = 1 ORDER BY name";
+pub(super) const KNOWN: &str = "SELECT i.num, r.name AS resource, i.origin, i.declared, i.removed, i.state, i.id, \
+    i.wish FROM identity i JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
+pub(super) const OWNER: &str = "SELECT num, removed FROM identity WHERE id = ?1";
+
+/// What a declaration means for the row that there is.
+fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
+    let Some(known) = known else {
+        return Fate::Create;
+    };
+    if known.resource != spec.resource.as_str() {
+        return Fate::Refuse(format!(
+            "it belongs to the resource {}; an identity cannot move to {}: give it another name, or forget it first",
+            known.resource, spec.resource
+        ));
+    }
+    let (wish, was) = (Wish::of(spec), Wish::parse(&known.wish).ok());
+    let new_id = spec.id.is_some() && spec.id != known.id;
+    let lost = matches!(known.state, State::Gone | State::Deleted) && known.removed == 0;
+    let alteration = Alteration {
+        num: known.num,
+        reissue: (new_id && known.id.is_some())
+            || was.as_ref().is_none_or(|was| {
+                was.scopes != wish.scopes || was.lifetime_secs != wish.lifetime_secs
+            }),
+        back: known.removed != 0 || (lost && new_id),
+    };
+    let same = known.declared == (spec.origin == Origin::File)
+        && known.origin == spec.origin
+        && !new_id
+        && known.removed == 0
+        && was.as_ref() == Some(&wish);
+    if same {
+        Fate::Unchanged
+    } else {
+        Fate::Change(alteration)
+    }
+}
+
+fn read_known(row: &Row<'_>) -> rusqlite::Result<Known> {
+    Ok(Known {
+        num: row.get("num")?,
+        resource: row.get("resource")?,
+        origin: columns::word(row, "origin")?,
+        declared: row.get("declared")?,
+        removed: row.get("removed")?,
+        state: columns::word(row, "state")?,
+        id: columns::maybe_parsed(row, "id")?,
+        wish: row.get("wish")?,
+    })
+}

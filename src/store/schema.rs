@@ -1,0 +1,29 @@
+//! The schema and its steps, counted by `PRAGMA user_version`.
+
+use rusqlite::Connection;
+
+/// Each step brings the schema from its place in this list to the next; steps are only ever added.
+const STEPS: [&str; 1] = [include_str!("sql/0001.sql")];
+
+/// The newest schema that we know.
+pub(super) const NEWEST: i64 = STEPS.len() as i64;
+
+/// The schema of a database; 0 where there is none yet.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes all steps that are missing, in one transaction each.
+pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
+    for (at, step) in (0_i64..).zip(STEPS).filter(|(at, _)| *at >= from) {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
+            at + 1
+        ))
+        .inspect_err(|_| {
+            // The step's error is the one to tell; a failed roll-back ends with the connection.
+            conn.execute_batch("ROLLBACK").ok();
+        })?;
+    }
+    Ok(())
+}

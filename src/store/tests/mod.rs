@@ -1,0 +1,172 @@
+//! Tests of the room: each verb on an inline store in a folder of its own.
+
+mod opening;
+mod renewing;
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use jiff::SignedDuration;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    config::StoreSettings,
+    model::{
+        Applied, Attempt, Change, Due, DueReason, Name, Num, OnRemoval, Origin, Record,
+        ResourceName, Scope, Secret, SinkName, Spec, Timestamp, Token, TokenMeta, Version,
+    },
+};
+
+/// A store in a folder of its own, which can be closed and opened again.
+struct Home {
+    dir: TempDir,
+    store: Option<Store>,
+    opened: Opened,
+}
+
+impl Home {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, opened) = open(dir.path()).unwrap();
+        Self {
+            dir,
+            store: Some(store),
+            opened,
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        let (store, opened) = open(self.dir.path()).unwrap();
+        self.store = Some(store);
+        self.opened = opened;
+    }
+}
+
+impl std::ops::Deref for Home {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+}
+
+fn settings(dir: &Path) -> StoreSettings {
+    StoreSettings {
+        path: dir.join("renewd.db"),
+        seal_key: None,
+        keep_renewals: Duration::from_hours(7 * 24),
+        keep_other: Duration::from_hours(400 * 24),
+    }
+}
+
+fn open(dir: &Path) -> Result<(Store, Opened), OpenError> {
+    Store::open_inline(&settings(dir), dir, at(0))
+}
+
+/// So many seconds after the start of all tests.
+fn at(secs: i64) -> Timestamp {
+    let start: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    start + SignedDuration::from_secs(secs)
+}
+
+fn resource() -> ResourceName {
+    "contoso".parse().unwrap()
+}
+
+fn sink(name: &str) -> SinkName {
+    name.parse().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn none() -> BTreeSet<Num> {
+    BTreeSet::new()
+}
+
+fn spec(text: &str) -> Spec {
+    Spec {
+        name: name(text),
+        resource: resource(),
+        id: None,
+        scopes: vec![Scope::Chat],
+        lifetime: Duration::from_hours(24),
+        renew_at: 0.5,
+        spread: 0.02,
+        labels: [("team".to_owned(), "support".to_owned())].into(),
+        readers: vec!["bot".to_owned().into()],
+        sinks: vec![sink("file")],
+        on_removal: OnRemoval::Hold,
+        origin: Origin::File,
+    }
+}
+
+fn with_id(text: &str, id: &str) -> Spec {
+    Spec {
+        id: Some(id.parse().unwrap()),
+        ..spec(text)
+    }
+}
+
+/// A token obtained by a call at `began`, good for a day.
+fn issued(num: Num, began: i64, id: Option<&str>) -> Change {
+    Change::Issued {
+        num,
+        call_began: at(began),
+        id: id.map(|id| id.parse().unwrap()),
+        token: Token {
+            secret: Secret::new(format!("canary-{num}-{began}")),
+            meta: TokenMeta {
+                issued_at: at(began),
+                expires_at: at(began + 86_400),
+                minted_by: "key1".to_owned(),
+            },
+        },
+        due: Due {
+            at: at(began + 43_200),
+            why: DueReason::Renewal,
+        },
+        late_at: at(began + 64_800),
+        attempt: attempt(began, "ok"),
+    }
+}
+
+fn attempt(began: i64, result: &str) -> Attempt {
+    Attempt {
+        at: at(began),
+        result: result.to_owned(),
+        request_id: Some(format!("req-{began}")),
+    }
+}
+
+async fn declare(store: &Store, specs: &[Spec], secs: i64) -> Reconciled {
+    let sinks = [sink("file"), sink("hook")];
+    store.reconcile(specs, &sinks, at(secs)).await.unwrap()
+}
+
+async fn get(store: &Store, text: &str) -> Record {
+    store.record(&name(text)).await.unwrap().unwrap()
+}
+
+async fn commit(store: &Store, change: Change, secs: i64) -> Applied {
+    store.commit(vec![change], at(secs)).await.unwrap()[0]
+}
+
+/// A store with one identity that has a token since second 10.
+async fn active() -> (Home, Num) {
+    let home = Home::new();
+    declare(&home, &[with_id("bot", "8:acs:bot")], 0).await;
+    let num = get(&home, "bot").await.num;
+    let applied = commit(&home, issued(num, 10, None), 11).await;
+    assert!(matches!(applied, Applied::Done(_)));
+    (home, num)
+}
+
+fn version(applied: Applied) -> Version {
+    match applied {
+        Applied::Done(version) => version,
+        Applied::Stale => panic!("stale"),
+    }
+}

@@ -1,0 +1,151 @@
+//! One transaction for everything that is queued. Each operation has its own savepoint, so that one
+//! that fails leaves no trace and hurts no other; whoever asked is answered after the commit.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio::sync::mpsc;
+
+use super::{
+    db::{Db, Effects, Txn},
+    error::{Fault, StoreError},
+    idmap::IdMap,
+    signals::Signals,
+};
+
+/// Answers whoever asked, once the transaction has ended.
+pub(super) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// One operation. It answers by itself when it fails, or gets no transaction.
+pub(super) type Operation =
+    Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Result<Finish, StoreError> + Send>;
+
+/// At most so many operations share a commit.
+const GROUP: usize = 512;
+/// From so many on the writer counts as under load and waits for more.
+const LOAD: usize = 16;
+/// The longest wait for more, in milliseconds.
+const LONGEST_GATHER_MS: u32 = 20;
+
+/// The writing end: the connection, the id map, and those who are told.
+pub(super) struct Writer {
+    pub(super) db: Db,
+    pub(super) id_map: IdMap,
+    pub(super) signals: Signals,
+}
+
+impl Writer {
+    /// Serves the queue until every handle is gone; the thread of the threaded store.
+    pub(super) fn serve(mut self, mut queue: mpsc::Receiver<Operation>) {
+        let mut last_group = 0;
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = vec![first];
+            gather(&mut queue, &mut group, last_group >= LOAD);
+            last_group = group.len();
+            self.apply(group);
+        }
+        self.close();
+    }
+
+    /// Applies operations in one transaction and answers them.
+    pub(super) fn apply(&mut self, group: Vec<Operation>) {
+        let (mut finishes, mut effects) = (Vec::with_capacity(group.len()), Effects::default());
+        let mut broken = self.sql("BEGIN IMMEDIATE").err();
+        for operation in group {
+            if let Some(error) = &broken {
+                // It answers its caller with the error; there is nothing more to do with it here.
+                drop(operation(Err(error.clone())));
+                continue;
+            }
+            match self.one(operation) {
+                Ok((finish, its_effects)) => {
+                    finishes.push(finish);
+                    effects.absorb(its_effects);
+                }
+                // A full disk makes SQLite roll the whole transaction back.
+                Err(error) if self.db.conn.is_autocommit() => broken = Some(error),
+                Err(_) => {}
+            }
+        }
+        let result = match broken {
+            Some(error) => Err(error),
+            None => self.sql("COMMIT"),
+        };
+        if result.is_err() && !self.db.conn.is_autocommit() {
+            self.sql("ROLLBACK").ok();
+        }
+        if result.is_ok() {
+            self.id_map.follow(&self.db, &effects);
+            self.signals.tell(effects);
+        }
+        for finish in finishes {
+            finish(result.clone());
+        }
+    }
+
+    fn one(&self, operation: Operation) -> Result<(Finish, Effects), StoreError> {
+        self.sql("SAVEPOINT operation")?;
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut txn = Txn::on(&self.db);
+            let finish = operation(Ok(&mut txn))?;
+            match txn.finish() {
+                Ok(effects) => Ok((finish, effects)),
+                Err(fault) => {
+                    let error = StoreError::new("number a change", fault);
+                    finish(Err(error.clone()));
+                    Err(error)
+                }
+            }
+        }))
+        .unwrap_or_else(|_| {
+            Err(StoreError::Fault {
+                doing: "run an operation",
+                reason: "it panicked".to_owned(),
+            })
+        });
+        if !self.db.conn.is_autocommit() {
+            let end = if ran.is_ok() {
+                "RELEASE operation"
+            } else {
+                "ROLLBACK TO operation; RELEASE operation"
+            };
+            self.sql(end)?;
+        }
+        ran
+    }
+
+    /// Leaves a tidy database behind: everything in one file, the id map written.
+    pub(super) fn close(&mut self) {
+        self.id_map.catch_up(&self.db);
+        let tidied = self
+            .db
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = tidied {
+            tracing::debug!(%error, "the store's log could not be folded in; the next start does it");
+        }
+    }
+
+    fn sql(&self, sql: &str) -> Result<(), StoreError> {
+        self.db
+            .conn
+            .execute_batch(sql)
+            .map_err(|e| StoreError::new("commit to the store", Fault::Sql(e)))
+    }
+}
+
+/// Takes everything that is queued; under load waits a little for more, so that a commit is shared.
+fn gather(queue: &mut mpsc::Receiver<Operation>, group: &mut Vec<Operation>, load: bool) {
+    let mut waited = 0;
+    loop {
+        while group.len() < GROUP {
+            match queue.try_recv() {
+                Ok(operation) => group.push(operation),
+                Err(_) => break,
+            }
+        }
+        if !load || group.len() >= LOAD || waited >= LONGEST_GATHER_MS {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        waited += 1;
+    }
+}
