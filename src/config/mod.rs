@@ -1,6 +1,35 @@
-//! Reads the configuration: TOML files become [`Settings`], mistakes become [`Finding`]s that are
+//! Reads the configuration: TOML files become [`Settings`], mistakes become [`Problem`]s that are
 //! shown with file, line, column and a caret. It builds nothing.
+//!
+//! One load goes: files → [`syntax`] → one tree that remembers where everything stands → one file
+//! per section in [`sections`], each taking its keys off the tree with the [`reader`] → [`links`]
+//! between the sections → [`Settings`]. Mistakes are collected on the way, never the first alone,
+//! and every excerpt passes the [`mask`]. [`Places`] keeps the tree, so that what other rooms find
+//! in their section ([`Finding`]) is shown in the same way.
 
+mod capacity;
+mod file;
+mod links;
+mod load;
+mod mask;
+mod places;
+mod problem;
+mod quantity;
+mod reader;
+mod render;
+mod report;
+mod secret;
+mod sections;
 mod settings;
+mod source;
+mod syntax;
+mod tree;
+mod vocabulary;
 
+pub use load::{Loaded, load};
+pub use places::Places;
+pub use problem::{Excerpt, Place, Problem, Problems};
+pub use render::render;
+pub use secret::{SecretError, reload_secret};
 pub use settings::*;
+pub use source::{Environment, Source};

@@ -8,6 +8,7 @@
     reason = "a test may panic, print and use the machine's clock"
 )]
 
+mod config;
 mod files;
 mod rooms;
 mod samples;

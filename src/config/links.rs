@@ -1,0 +1,205 @@
+//! Holds the sections against each other: names are unique, what is referred to is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use super::{
+    Settings, SinkSettings, capacity,
+    mask::shown,
+    reader::{Located, one_of},
+    report::{Note, Report},
+    sections::{Drafts, FileSinkDraft, IdentityDraft, WebhookSinkDraft},
+    tree::Span,
+};
+use crate::model::{ResourceName, SinkName};
+
+/// Checks every reference and joins the sections; `None` where something is wrong and was told of.
+pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
+    check_names(&drafts, report);
+    let names = Names::collect(&drafts);
+    let targets: Vec<Option<ResourceName>> = drafts
+        .identities
+        .iter()
+        .map(|identity| names.resource_of(identity, report))
+        .collect();
+    for identity in &drafts.identities {
+        names.check_sinks(identity, report);
+    }
+    check_paths(&drafts.file_sinks, &drafts.identities, report);
+    let users = drafts.identities.iter().zip(&targets);
+    capacity::warn(&drafts.resources, users, report);
+    join(drafts, targets)
+}
+
+fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> {
+    let resources = drafts.resources.into_iter().map(|draft| draft.settings);
+    let identities = drafts.identities.into_iter().zip(targets);
+    let identities = identities.map(|(identity, resource)| identity.spec(resource));
+    let files = drafts.file_sinks.into_iter().map(FileSinkDraft::settings);
+    let webhooks = drafts
+        .webhook_sinks
+        .into_iter()
+        .map(WebhookSinkDraft::settings);
+    let sinks = files
+        .map(|sink| sink.map(SinkSettings::File))
+        .chain(webhooks.map(|sink| sink.map(SinkSettings::Webhook)));
+    Some(Settings {
+        daemon: drafts.daemon,
+        store: drafts.store?,
+        resources: resources.collect::<Option<_>>()?,
+        identities: identities.collect::<Option<_>>()?,
+        sinks: sinks.collect::<Option<_>>()?,
+    })
+}
+
+/// Tells of names that are given twice, and of a configuration without any resource.
+fn check_names(drafts: &Drafts, report: &Report) {
+    let resources = drafts.resources.iter().filter_map(|r| r.name.as_ref());
+    unique("resources are called", resources, report);
+    let identities = || drafts.identities.iter();
+    unique(
+        "identities are called",
+        identities().filter_map(|i| i.name.as_ref()),
+        report,
+    );
+    unique(
+        "identities have the id",
+        identities().filter_map(|i| i.id.as_ref()),
+        report,
+    );
+    unique("sinks are called", sink_names(drafts), report);
+    let paths = drafts
+        .file_sinks
+        .iter()
+        .filter_map(|sink| sink.path.as_ref());
+    unique("file sinks write to", paths, report);
+    if drafts.resources.is_empty() {
+        let note = Note::error(Span::new(0, 0..0), "there is no [[resource]]");
+        let hint = "at least one is needed, with a `name` and a `connection_string`";
+        report.add(note.nowhere().absence().hint(hint));
+    }
+}
+
+fn sink_names(drafts: &Drafts) -> impl Iterator<Item = &Located<SinkName>> {
+    let files = drafts
+        .file_sinks
+        .iter()
+        .filter_map(|sink| sink.name.as_ref());
+    files.chain(
+        drafts
+            .webhook_sinks
+            .iter()
+            .filter_map(|sink| sink.name.as_ref()),
+    )
+}
+
+/// The names that others may refer to.
+struct Names<'a> {
+    resources: Vec<&'a ResourceName>,
+    sinks: BTreeSet<&'a str>,
+    /// Some resource or sink has no valid name, so an unknown reference may mean that one.
+    unsure: bool,
+}
+
+impl<'a> Names<'a> {
+    fn collect(drafts: &'a Drafts) -> Self {
+        let resources = || drafts.resources.iter().map(|resource| &resource.name);
+        let files = drafts.file_sinks.iter().map(|sink| &sink.name);
+        let mut sinks = files.chain(drafts.webhook_sinks.iter().map(|sink| &sink.name));
+        Self {
+            resources: resources().flatten().map(|name| &name.value).collect(),
+            sinks: sink_names(drafts).map(|name| name.value.as_str()).collect(),
+            unsure: resources().any(Option::is_none) || sinks.any(Option::is_none),
+        }
+    }
+
+    fn resource_of(&self, identity: &IdentityDraft, report: &Report) -> Option<ResourceName> {
+        let words = || self.resources.iter().map(|name| name.as_str());
+        let Some(wanted) = &identity.resource else {
+            if !identity.resource_left_out {
+                return None;
+            }
+            return match self.resources[..] {
+                [only] => Some(only.clone()),
+                [] => None,
+                _ => {
+                    let names = words().collect::<Vec<_>>().join(", ");
+                    let note = Note::error(
+                        identity.head,
+                        "[[identity]] needs `resource`: there are several",
+                    );
+                    report.add(note.hint(format!("one of {names}")).absence());
+                    None
+                }
+            };
+        };
+        if self.resources.contains(&&wanted.value) {
+            return Some(wanted.value.clone());
+        }
+        if !self.resources.is_empty() && !self.unsure {
+            let message = format!("there is no resource {}", shown(wanted.value.as_str()));
+            let hint = one_of(wanted.value.as_str(), words());
+            report.add(Note::error(wanted.span, message).hint(hint).absence());
+        }
+        None
+    }
+
+    fn check_sinks(&self, identity: &IdentityDraft, report: &Report) {
+        if self.unsure {
+            return;
+        }
+        for wanted in &identity.sinks {
+            let word = wanted.value.as_str();
+            if self.sinks.contains(word) {
+                continue;
+            }
+            let hint = if self.sinks.is_empty() {
+                "there is no sink at all; write one as [[sink.file]] or [[sink.webhook]]".to_owned()
+            } else {
+                one_of(word, self.sinks.iter().copied())
+            };
+            let note = Note::error(wanted.span, format!("there is no sink {}", shown(word)));
+            report.add(note.hint(hint).absence());
+        }
+    }
+}
+
+/// Tells of every name that is given twice, with both places.
+fn unique<'a, T: Ord + Display + 'a>(
+    what: &str,
+    names: impl Iterator<Item = &'a Located<T>>,
+    report: &Report,
+) {
+    let mut first: BTreeMap<&T, Span> = BTreeMap::new();
+    for name in names {
+        if let Some(known) = first.get(&name.value) {
+            let message = format!(
+                "there are two of the same: {what} {}",
+                shown(&name.value.to_string())
+            );
+            report.add(Note::error(name.span, message).see(*known, "the first is at"));
+        } else {
+            first.insert(&name.value, name.span);
+        }
+    }
+}
+
+/// Two tokens must never go to the same file.
+fn check_paths(sinks: &[FileSinkDraft], identities: &[IdentityDraft], report: &Report) {
+    let mut users: BTreeMap<&str, usize> = BTreeMap::new();
+    for sink in identities.iter().flat_map(|identity| &identity.sinks) {
+        *users.entry(sink.value.as_str()).or_default() += 1;
+    }
+    for sink in sinks {
+        let (Some(name), Some(path)) = (&sink.name, &sink.path) else {
+            continue;
+        };
+        let users = users.get(name.value.as_str()).copied().unwrap_or_default();
+        if users > 1 && !path.value.contains("{name}") {
+            let message = format!("{users} identities would write to this one file");
+            report.add(Note::error(path.span, message).hint("put {name} into the path"));
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Decides which parts of a configuration text may be shown to people.
+//!
+//! An excerpt is printed exactly when something is wrong with the text, so nothing here relies on
+//! the text being correct TOML. A tolerant scan follows keys, strings and brackets, and *shows* only
+//! what stands under a key that is known to hold no secret; values under secret keys, under unknown
+//! keys, without a key, in multi-line strings (no key needs one) and in comments are masked. What is
+//! shown passes [`suspicious`], which finds what looks like a secret wherever it stands.
+
+use std::ops::Range;
+
+use super::vocabulary;
+
+/// What is printed instead of a masked part.
+pub(super) const MASK: &str = "***";
+
+/// Whether what the scan is in may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// Under a key that holds no secret.
+    Open,
+    /// Under `labels`, whose keys are free.
+    Free,
+    /// Under anything else.
+    Hidden,
+}
+
+/// The byte ranges of `text` that must not be shown, in order.
+pub(super) fn masked(text: &str) -> Vec<Range<usize>> {
+    let mut scan = Scan {
+        text,
+        at: 0,
+        section: Owner::Open,
+        owners: vec![Owner::Hidden],
+        braces: Vec::new(),
+        out: Vec::new(),
+    };
+    while scan.at < text.len() {
+        scan.line();
+    }
+    scan.out
+}
+
+/// A value for a message: quoted, escaped, cut to a bearable length, and masked where it looks like
+/// a secret.
+pub(super) fn shown(value: &str) -> String {
+    let mut plain = String::new();
+    let mut at = 0;
+    for range in suspicious(value) {
+        plain.push_str(&value[at..range.start]);
+        plain.push_str(MASK);
+        at = range.end;
+    }
+    plain.push_str(&value[at..]);
+    let cut: String = plain.chars().take(80).collect();
+    let dots = if cut.len() < plain.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", cut.escape_debug())
+}
+
+/// Whether any part of a value looks like a secret.
+pub(super) fn looks_secret(value: &str) -> bool {
+    !suspicious(value).is_empty()
+}
+
+/// The parts of a text that look like a secret: what follows a word such as `accesskey`, the user
+/// and the query of a URL, and long runs of mixed letters and digits. In order, not overlapping.
+fn suspicious(text: &str) -> Vec<Range<usize>> {
+    let lower = text.to_ascii_lowercase();
+    let mut found = Vec::new();
+    for word in ["accesskey", "whsec_", "password", "sharedaccess", "bearer "] {
+        found.extend(lower.find(word).map(|at| at..text.len()));
+    }
+    if let Some(authority) = lower.find("://").map(|at| at + 3) {
+        let rest = &text[authority..];
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        found.extend(rest[..end].rfind('@').map(|at| authority..authority + at));
+        found.extend(rest.find('?').map(|at| authority + at + 1..text.len()));
+    }
+    found.extend(random_runs(text));
+    join(found)
+}
+
+/// Runs of base64 or hex that are too long and too mixed to be words.
+fn random_runs(text: &str) -> Vec<Range<usize>> {
+    let in_run = |c: char| c.is_ascii_alphanumeric() || "+/=_".contains(c);
+    let mut runs = Vec::new();
+    let mut rest = 0;
+    while let Some(start) = text[rest..].find(in_run).map(|at| rest + at) {
+        let end = text[start..]
+            .find(|c| !in_run(c))
+            .map_or(text.len(), |at| start + at);
+        if text[start..end].split(['/', '_']).any(is_random) {
+            runs.push(start..end);
+        }
+        rest = end;
+    }
+    runs
+}
+
+fn is_random(word: &str) -> bool {
+    let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
+    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    (word.len() >= 20 && mixed && has(u8::is_ascii_digit))
+        || (word.len() >= 40 && mixed)
+        || (word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Sorts ranges and joins those that touch.
+fn join(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| (range.start, range.end));
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    at: usize,
+    /// What the last header allows for the keys below it.
+    section: Owner,
+    /// The owner outside of all brackets, then one for each open bracket.
+    owners: Vec<Owner>,
+    /// For each open bracket: whether it is `{`, and the owner of the table around its keys.
+    braces: Vec<(bool, Owner)>,
+    out: Vec<Range<usize>>,
+}
+
+impl Scan<'_> {
+    /// Scans from the start of a line to its end, or beyond it to the end of a multi-line string.
+    fn line(&mut self) {
+        self.skip_blank();
+        if let Some(end) = self.header() {
+            self.hide_suspicious(self.at..end);
+            self.at = end;
+            self.leave_brackets(Owner::Hidden);
+        } else if let Some((key, end)) = self.key() {
+            if self.braces.last().is_none_or(|(brace, _)| !brace) {
+                self.leave_brackets(Owner::Hidden);
+            }
+            self.enter_key(&key, end);
+        } else if self.braces.is_empty() {
+            self.leave_brackets(Owner::Hidden);
+        }
+        while self.at < self.text.len() && !self.step() {}
+    }
+
+    /// Takes one token; true at the end of the line.
+    fn step(&mut self) -> bool {
+        let rest = &self.text[self.at..];
+        match rest.as_bytes()[0] {
+            b'\n' => {
+                self.at += 1;
+                return true;
+            }
+            b'#' => {
+                let end = self.at + rest.find('\n').unwrap_or(rest.len());
+                self.hide(self.at + 1..end);
+                self.at = end;
+            }
+            b'"' | b'\'' => self.string(),
+            open @ (b'[' | b'{') => {
+                let owner = self.owner();
+                self.owners.push(owner);
+                self.braces.push((open == b'{', owner));
+                self.at += 1;
+                self.inner_key();
+            }
+            b']' | b'}' => {
+                if self.braces.pop().is_some() {
+                    self.owners.pop();
+                }
+                self.at += 1;
+            }
+            b',' => {
+                self.at += 1;
+                self.inner_key();
+            }
+            b'=' | b' ' | b'\t' | b'\r' => self.at += 1,
+            _ => self.word(),
+        }
+        false
+    }
+
+    /// After `{` or `,` in an inline table: its next key, if there is one on this line.
+    fn inner_key(&mut self) {
+        let Some((true, around)) = self.braces.last().copied() else {
+            return;
+        };
+        self.set_owner(around);
+        self.skip_blank();
+        if let Some((key, end)) = self.key() {
+            self.enter_key(&key, end);
+        }
+    }
+
+    /// Goes on behind a key, whose value follows.
+    fn enter_key(&mut self, key: &[String], end: usize) {
+        self.hide_suspicious(self.at..end);
+        let around = self.braces.last().map_or(self.section, |(_, owner)| *owner);
+        let owner = key
+            .iter()
+            .fold(around, |owner, segment| within(owner, segment));
+        self.set_owner(owner);
+        self.at = end;
+    }
+
+    fn string(&mut self) {
+        let rest = &self.text[self.at..];
+        let quote = &rest[..1];
+        let triple = quote.repeat(3);
+        if rest.starts_with(&triple) {
+            let body = &rest[3..];
+            let end = body.find(&triple).unwrap_or(body.len());
+            self.hide(self.at + 3..self.at + 3 + end);
+            self.at += (3 + end + 3).min(rest.len());
+            return;
+        }
+        let end = 1 + closing(&rest[1..], quote);
+        let content = self.at + 1..self.at + end;
+        if self.owner() == Owner::Hidden {
+            self.hide(content);
+        } else {
+            self.hide_suspicious(content);
+        }
+        self.at += end;
+        if self.text[self.at..].starts_with(quote) {
+            self.at += 1;
+        }
+    }
+
+    /// A bare word: a number, a boolean, or a value whose quotes were forgotten.
+    fn word(&mut self) {
+        let rest = &self.text[self.at..];
+        let ends = |c: char| "[]{},=\"'#".contains(c) || c.is_whitespace();
+        let end = self.at + rest.find(ends).unwrap_or(rest.len()).max(1);
+        let end = (end..=self.text.len())
+            .find(|at| self.text.is_char_boundary(*at))
+            .unwrap_or(self.text.len());
+        if self.owner() == Owner::Hidden {
+            self.hide(self.at..end);
+        } else {
+            self.hide_suspicious(self.at..end);
+        }
+        self.at = end;
+    }
+
+    /// The end of a table header that starts here; sets what the section allows.
+    fn header(&mut self) -> Option<usize> {
+        let rest = &self.text[self.at..];
+        let name = rest.strip_prefix("[[").or(rest.strip_prefix('['))?;
+        let start = self.text.len() - name.len();
+        let (path, end) = key_at(self.text, start)?;
+        let rest = &self.text[end..];
+        // An array of bare words is no header; a header whose bracket was forgotten is one.
+        if !rest.trim_start_matches([' ', '\t']).starts_with(']')
+            && !path.iter().all(|word| vocabulary::is_known(word))
+        {
+            return None;
+        }
+        self.section = match path.last() {
+            Some(last) if last == "labels" => Owner::Free,
+            _ if path
+                .iter()
+                .any(|word| vocabulary::is_known(word) && !vocabulary::may_show(word)) =>
+            {
+                Owner::Hidden
+            }
+            _ => Owner::Open,
+        };
+        Some(end + (rest.len() - rest.trim_start_matches([']', ' ', '\t']).len()))
+    }
+
+    /// A key that starts here, and where its value may start: `key =`, or a known word whose `=`
+    /// was forgotten.
+    fn key(&self) -> Option<(Vec<String>, usize)> {
+        let (path, end) = key_at(self.text, self.at)?;
+        let rest = self.text[end..].trim_start_matches([' ', '\t']);
+        let known = path.last().is_some_and(|word| vocabulary::is_known(word));
+        (rest.starts_with('=') || (known && !rest.starts_with([',', ']', '}'])))
+            .then_some((path, end))
+    }
+
+    fn skip_blank(&mut self) {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start_matches([' ', '\t']).len();
+    }
+
+    fn owner(&self) -> Owner {
+        self.owners.last().copied().unwrap_or(Owner::Hidden)
+    }
+
+    fn set_owner(&mut self, owner: Owner) {
+        if let Some(last) = self.owners.last_mut() {
+            *last = owner;
+        }
+    }
+
+    fn leave_brackets(&mut self, owner: Owner) {
+        self.braces.clear();
+        self.owners.clear();
+        self.owners.push(owner);
+    }
+
+    fn hide(&mut self, range: Range<usize>) {
+        if !range.is_empty() {
+            self.out.push(range);
+        }
+    }
+
+    fn hide_suspicious(&mut self, range: Range<usize>) {
+        let found = suspicious(&self.text[range.clone()]);
+        self.out.extend(
+            found
+                .into_iter()
+                .map(|part| range.start + part.start..range.start + part.end),
+        );
+    }
+}
+
+/// What a key allows inside of something: once hidden, always hidden.
+fn within(around: Owner, key: &str) -> Owner {
+    match around {
+        Owner::Hidden => Owner::Hidden,
+        _ if key == "labels" => Owner::Free,
+        Owner::Free if !vocabulary::is_known(key) => Owner::Free,
+        _ if vocabulary::may_show(key) => Owner::Open,
+        _ => Owner::Hidden,
+    }
+}
+
+/// Where a single-line string ends: at its closing quote, or at the end of the line.
+fn closing(body: &str, quote: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in body.char_indices() {
+        match c {
+            '\n' => return at,
+            _ if escaped => escaped = false,
+            '\\' if quote == "\"" => escaped = true,
+            _ if quote.starts_with(c) => return at,
+            _ => {}
+        }
+    }
+    body.len()
+}
+
+/// A dotted key at a position: its segments and its end.
+fn key_at(text: &str, start: usize) -> Option<(Vec<String>, usize)> {
+    let mut segments = Vec::new();
+    let mut at = start;
+    loop {
+        let rest = &text[at..];
+        let segment = match rest.chars().next()? {
+            quote @ ('"' | '\'') => {
+                let body = &rest[1..];
+                let end = body.find([quote, '\n'])?;
+                body[end..].starts_with(quote).then_some(())?;
+                at += end + 2;
+                &body[..end]
+            }
+            _ => {
+                let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+                let end = rest.find(|c| !bare(c)).unwrap_or(rest.len());
+                at += end;
+                &rest[..end]
+            }
+        };
+        if segment.is_empty() {
+            return None;
+        }
+        segments.push(segment.to_owned());
+        let rest = text[at..].trim_start_matches([' ', '\t']);
+        let Some(next) = rest.strip_prefix('.') else {
+            return Some((segments, at));
+        };
+        at = text.len() - next.trim_start_matches([' ', '\t']).len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(text: &str) -> String {
+        let mut out = String::new();
+        let mut at = 0;
+        for range in masked(text) {
+            assert!(range.start >= at, "ranges are in order");
+            out.push_str(&text[at..range.start]);
+            out.push_str(MASK);
+            at = range.end;
+        }
+        out + &text[at..]
+    }
+
+    #[test]
+    fn nothing_under_a_secret_key_is_shown() {
+        for text in [
+            "connection_string = \"hunter2\"",
+            "connection_string = 'hunter2'",
+            "connection_string = hunter2",
+            "connection_string\t=\t\"hunter2",
+            "connection_string =\n\"hunter2\"",
+            "connection_string = \"\"\"\nhunter2\n\"\"\"",
+            "connection_string = '''\nhunter2",
+            "connection_string = \"a\" \"hunter2\"",
+            "\"connection_string\" = \"hunter2\"",
+            "resource.connection_string = \"hunter2\"",
+            "connection_string.file = \"hunter2\"",
+            "connection_string = { file = \"hunter2\" }",
+            "connection_string \"hunter2\"",
+            "connection_string: hunter2",
+            "conection_strnig = \"hunter2\"",
+            "secrets = [\"hunter2\"]",
+            "secrets = [\n  \"hunter2\",\n  'hunter2'\n]",
+            "secrets = [{ file = \"hunter2\" }, \"hunter2\"",
+            "name = { connection_string = \"hunter2\" }",
+            "name = [\nconnection_string = \"hunter2\"",
+            "limits = { issue = \"1000/30s\"\nconnection_string = \"hunter2\"",
+            "[resource.connection_string]\nfile = \"hunter2\"",
+            "name = \"a\" # connection_string = \"hunter2\"",
+            "# hunter2",
+            "= \"hunter2\"",
+            "\"hunter2\"",
+            "hunter2",
+            "name = \"\"\"\nhunter2\nname = \"hunter2\"\n\"\"\"",
+            "seal_key = 'hunter2'",
+            "labels = { seal_key = 'hunter2' }",
+        ] {
+            assert!(!apply(text).contains("hunter2"), "{}", apply(text));
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_is_shown_nowhere() {
+        for text in [
+            "name = \"endpoint=https://x;accesskey=abc\"",
+            "name = \"whsec_abc\"",
+            "url = \"https://abc:abc@host/\"",
+            "url = \"https://host/hook?sig=abc\"",
+            "name = \"bm90LWEtcmVhbC1rZXktMDEyMzQ1Njc4OWFiY2RlZiEh\"",
+            "whsec_abc = 1",
+        ] {
+            let shown = apply(text);
+            assert!(!shown.contains("abc") && !shown.contains("bm90"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_needs_to_see_is_shown() {
+        for text in [
+            "name = \"support-bot\"",
+            "listne = \"127.0.0.1:9847\"",
+            "[[sink.file]]",
+            "[[resouce]]",
+            "[[resource]",
+            "scopes = [\"chat\", \"voip\"]",
+            "scopes = [\n  \"chat\",\n]",
+            "labels = { team = \"support\", floor = '3' }",
+            "[identity.labels]\nteam = \"support\"",
+            "limits = { issue = \"1000/30s\" }",
+            "mode = 0640",
+            "name \"bot\"",
+            "id = \"8:acs:0b5c9bf5-2d5c-4a27-a0c6-3a4b4b9f0d11_0000001d-9f0d-4b4b\"",
+            "path = \"/run/renewd/tokens/{name}.json\"",
+        ] {
+            assert_eq!(apply(text), text);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Reads the secrets that the configuration refers to, at load and again when asked.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::{Environment, LoadedSecret, SecretRef};
+use crate::model::Secret;
+
+/// No secret is larger.
+const LARGEST: u64 = 64 << 10;
+
+/// Why a secret cannot be read. It names where the secret lies, never what it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read.
+    #[error("cannot read the secret file {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a directory, a pipe, a device.
+    #[error("{0} is not a regular file")]
+    NotAFile(PathBuf),
+    /// Nothing is in it.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// It is too large for a secret.
+    #[error("{0} is larger than 64 KiB, so it is hardly a secret")]
+    TooLarge(PathBuf),
+    /// It is no text.
+    #[error("{0} is not UTF-8 text")]
+    NotText(PathBuf),
+    /// There are no credentials.
+    #[error("there is no credential {0:?}: $CREDENTIALS_DIRECTORY is not set")]
+    NoCredentials(String),
+    /// This credential was not passed.
+    #[error("there is no credential {0:?} in $CREDENTIALS_DIRECTORY")]
+    NoCredential(String),
+    /// This variable was not passed.
+    #[error("the environment variable {0} is not set")]
+    NoVariable(String),
+}
+
+impl SecretError {
+    /// What an operator can do about it.
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("the daemon's own user must be able to read it".to_owned())
+            }
+            Self::NoCredentials(name) => Some(format!(
+                "systemd sets it for a unit with LoadCredential={name}:/path/of/the/secret; to check by hand: CREDENTIALS_DIRECTORY=/directory/of/secrets renewd check"
+            )),
+            Self::NoCredential(name) => Some(format!(
+                "add LoadCredential={name}:/path/of/the/secret to the unit, then restart it"
+            )),
+            Self::NoVariable(_) => Some("empty counts as not set".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a secret again from where it lies: after it was rotated there, for instance.
+///
+/// # Errors
+/// When it cannot be read; see [`SecretError`].
+pub fn reload_secret(
+    from: &SecretRef,
+    environment: &Environment,
+) -> Result<LoadedSecret, SecretError> {
+    let secret = match from {
+        SecretRef::File(path) => read(path)?,
+        SecretRef::Credential(name) => {
+            let directory = environment
+                .directory("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
+            read(&directory.join(name)).map_err(|error| match error {
+                SecretError::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                    SecretError::NoCredential(name.clone())
+                }
+                other => other,
+            })?
+        }
+        SecretRef::Env(name) => environment
+            .variable(name)
+            .map(|text| Zeroizing::new(text.into_bytes()))
+            .ok_or_else(|| SecretError::NoVariable(name.clone()))
+            .and_then(|bytes| text(&bytes, Path::new(name)))?,
+    };
+    Ok(LoadedSecret {
+        from: from.clone(),
+        secret,
+    })
+}
+
+fn read(path: &Path) -> Result<Secret, SecretError> {
+    let cannot = |source| SecretError::File {
+        path: path.to_owned(),
+        source,
+    };
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    let meta = fs::metadata(path).map_err(cannot)?;
+    if !meta.is_file() {
+        return Err(SecretError::NotAFile(path.to_owned()));
+    }
+    if meta.len() > LARGEST {
+        return Err(SecretError::TooLarge(path.to_owned()));
+    }
+    let bytes = Zeroizing::new(fs::read(path).map_err(cannot)?);
+    text(&bytes, path)
+}
+
+/// The text without one line end after it.
+fn text(bytes: &[u8], path: &Path) -> Result<Secret, SecretError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| SecretError::NotText(path.to_owned()))?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(SecretError::Empty(path.display().to_string()));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// Why the access to a secret's file is too open, if it is; credentials are systemd's to guard.
+pub(super) fn too_open(from: &SecretRef) -> Option<(String, String)> {
+    let SecretRef::File(path) = from else {
+        return None;
+    };
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let (what, path) = match mode {
+        _ if mode & 0o006 != 0 => ("every user of this machine", path.display()),
+        _ if mode & 0o020 != 0 => ("its group, which may write to it,", path.display()),
+        _ => return None,
+    };
+    Some((
+        format!("the secret file {path} has mode {mode:04o}: it is open to {what}"),
+        format!("chmod 0600 {path}, or 0640 with a group of the daemon's own"),
+    ))
+}
+
+/// Whether a secret is `whsec_` and 24 to 64 bytes in standard, padded base64; if not, why not,
+/// without showing it. Source: Standard Webhooks specification, "Signature scheme".
+pub(super) fn check_webhook_secret(secret: &Secret) -> Result<(), String> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let Some(encoded) = secret.expose().strip_prefix("whsec_") else {
+        return Err("a webhook secret starts with whsec_; this one does not".to_owned());
+    };
+    let bytes = STANDARD
+        .decode(encoded)
+        .map(Zeroizing::new)
+        .map_err(|_| "what follows whsec_ is not standard, padded base64".to_owned())?;
+    if (24..=64).contains(&bytes.len()) {
+        Ok(())
+    } else {
+        Err(format!(
+            "a webhook secret has 24 to 64 bytes; this one has {}",
+            bytes.len()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn webhook_secrets_are_judged_without_being_shown() {
+        let judge = |text: &str| check_webhook_secret(&Secret::new(text.to_owned()));
+        assert_eq!(judge("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), Ok(()));
+        assert_eq!(
+            judge("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+            Ok(())
+        );
+        for bad in [
+            "",
+            "whsec_",
+            "C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+            "whsec_C2FVsBQIhrscChlQIMV-b5sSYspob7oD",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRY=",
+        ] {
+            let why = judge(bad).unwrap_err();
+            assert!(bad.len() < 10 || !why.contains(&bad[8..]), "{why}");
+        }
+    }
+
+    #[test]
+    fn one_line_end_is_taken_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let environment = Environment::given([("KEY", "from env")], "h", true);
+        for (content, expected) in [
+            ("a b", "a b"),
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            (" a \n", " a "),
+        ] {
+            fs::write(&path, content).unwrap();
+            let loaded = reload_secret(&SecretRef::File(path.clone()), &environment).unwrap();
+            assert_eq!(loaded.secret.expose(), expected);
+        }
+        let env = reload_secret(&SecretRef::Env("KEY".into()), &environment).unwrap();
+        assert_eq!(env.secret.expose(), "from env");
+        for content in [&b""[..], b"\n", b"\xff"] {
+            fs::write(&path, content).unwrap();
+            assert!(reload_secret(&SecretRef::File(path.clone()), &environment).is_err());
+        }
+        let pipe = SecretRef::File("/dev/null".into());
+        assert!(matches!(
+            reload_secret(&pipe, &environment),
+            Err(SecretError::NotAFile(_))
+        ));
+    }
+}

@@ -1,0 +1,93 @@
+//! `[daemon]`: where the process lives and who may control it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use super::{
+    super::{
+        DaemonSettings, Environment,
+        mask::shown,
+        reader::{Item, Section},
+    },
+    references,
+};
+use crate::model::Name;
+
+/// The path of a Unix socket must fit `sun_path` with its closing zero byte: unix(7).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// Reads `[daemon]`.
+pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> DaemonSettings {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 9847));
+    let settings = DaemonSettings {
+        state_dir: section.or("state_dir", environment.state_dir(), |item| {
+            item.path("/var/lib/renewd")
+        }),
+        listen: section.or("listen", Some(listen), address),
+        socket: section.or("socket", environment.socket(), socket),
+        instance: section.or("instance", instance_of(environment.host()), instance),
+        admins: section.or("admins", Vec::new(), references::readers),
+        page_names: section.or("page_names", false, Item::boolean),
+    };
+    section.finish();
+    settings
+}
+
+fn address(item: Item<'_>) -> Option<Option<SocketAddr>> {
+    let text = item.text("127.0.0.1:9847")?;
+    if text.is_empty() {
+        return Some(None);
+    }
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        return item.wrong(
+            format!("{} is not an address and a port", shown(text)),
+            "write numbers, such as \"127.0.0.1:9847\" or \"[::1]:9847\"; \"\" turns it off",
+        );
+    };
+    if !address.ip().is_loopback() {
+        item.tell(
+            item.warning(format!("{address} can be reached from other machines"))
+                .hint("health and metrics hold no secret, but tell how many identities there are; 127.0.0.1 keeps them here"),
+        );
+    }
+    Some(Some(address))
+}
+
+fn socket(item: Item<'_>) -> Option<PathBuf> {
+    let path = item.path("/run/renewd/renewd.sock")?;
+    if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
+        return Some(path);
+    }
+    item.wrong(
+        "this path is too long for a Unix socket",
+        format!("at most {LONGEST_SOCKET_PATH} bytes"),
+    )
+}
+
+fn instance(item: Item<'_>) -> Option<String> {
+    let text = item.text("web-1")?;
+    if text.parse::<Name>().is_ok() {
+        return Some(text.to_owned());
+    }
+    item.wrong(
+        format!("{} is not a valid instance name", shown(text)),
+        "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    )
+}
+
+/// The host's name, made fit for the `source` of events.
+fn instance_of(host: &str) -> String {
+    let fit = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = host.chars().map(fit).take(128).collect();
+    let name = name.trim_start_matches(['.', '_', '-']);
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
+}

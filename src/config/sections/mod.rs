@@ -1,0 +1,127 @@
+//! One file per section of the configuration: each takes its keys off the tree and checks them.
+
+mod daemon;
+mod identity;
+mod references;
+mod renewal;
+mod resource;
+mod sink_file;
+mod sink_webhook;
+mod store;
+
+use super::{
+    DaemonSettings, ResourceSettings, StoreSettings,
+    reader::{Item, Located, Section},
+    report::Note,
+};
+use crate::model::ResourceName;
+pub(super) use {
+    identity::Draft as IdentityDraft, sink_file::Draft as FileSinkDraft,
+    sink_webhook::Draft as WebhookSinkDraft,
+};
+
+/// Everything that was read, before the sections are held against each other. A part that is wrong
+/// is missing, and was told of.
+#[derive(Debug)]
+pub(super) struct Drafts {
+    pub(super) daemon: DaemonSettings,
+    pub(super) store: Option<StoreSettings>,
+    pub(super) resources: Vec<ResourceDraft>,
+    pub(super) identities: Vec<IdentityDraft>,
+    pub(super) file_sinks: Vec<FileSinkDraft>,
+    pub(super) webhook_sinks: Vec<WebhookSinkDraft>,
+}
+
+/// A resource and the places that others point at.
+#[derive(Debug)]
+pub(super) struct ResourceDraft {
+    pub(super) name: Option<Located<ResourceName>>,
+    /// Where `limits` stands, or else the header.
+    pub(super) limits_at: super::tree::Span,
+    pub(super) limits: super::Limits,
+    pub(super) settings: Option<ResourceSettings>,
+}
+
+/// Reads every section.
+pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) -> Drafts {
+    let renewal = match root
+        .optional("renewal")
+        .and_then(|item| item.section("renewal", "{}"))
+    {
+        Some(section) => renewal::read_defaults(section),
+        None => renewal::Renewal::default(),
+    };
+    let daemon = daemon::read(
+        root.optional("daemon")
+            .and_then(|item| item.section("daemon", "{}"))
+            .unwrap_or_else(|| Section::left_out("daemon", reading)),
+        reading.environment,
+    );
+    let store = store::read(
+        root.optional("store")
+            .and_then(|item| item.section("store", "{}"))
+            .unwrap_or_else(|| Section::left_out("store", reading)),
+        &daemon,
+    );
+    let resources = entries(&mut root, "resource", resource::read);
+    let identities = entries(&mut root, "identity", |section| {
+        identity::read(section, &renewal)
+    });
+    let (mut file_sinks, mut webhook_sinks) = (Vec::new(), Vec::new());
+    if let Some(mut sinks) = root
+        .optional("sink")
+        .and_then(|item| item.section("sink", "{}"))
+    {
+        file_sinks = entries_of(sinks.optional("file"), "sink.file", sink_file::read);
+        webhook_sinks = entries_of(
+            sinks.optional("webhook"),
+            "sink.webhook",
+            sink_webhook::read,
+        );
+        not_yet(sinks.optional("exec"), "[[sink.exec]]");
+        sinks.finish();
+    }
+    not_yet(root.optional("source"), "[[source.…]]");
+    not_yet(root.optional("job"), "[[job]]");
+    root.finish();
+    Drafts {
+        daemon,
+        store,
+        resources,
+        identities,
+        file_sinks,
+        webhook_sinks,
+    }
+}
+
+fn entries<'a, T>(
+    root: &mut Section<'a>,
+    name: &'static str,
+    read: impl FnMut(Section<'a>) -> T,
+) -> Vec<T> {
+    entries_of(root.optional(name), name, read)
+}
+
+fn entries_of<'a, T>(
+    item: Option<Item<'a>>,
+    name: &'static str,
+    read: impl FnMut(Section<'a>) -> T,
+) -> Vec<T> {
+    item.map(|item| item.sections(name).into_iter().map(read).collect())
+        .unwrap_or_default()
+}
+
+/// Parts of the design that this version does not have.
+fn not_yet(item: Option<Item<'_>>, what: &str) {
+    if let Some(item) = item {
+        let hint = "take it out; [[sink.file]] and [[sink.webhook]] are there";
+        let hint = if what.contains("sink") {
+            hint
+        } else {
+            "take it out"
+        };
+        item.tell(
+            Note::error(item.span(), format!("{what} is not in this version yet")).hint(hint),
+        );
+    }
+}

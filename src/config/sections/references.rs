@@ -1,0 +1,154 @@
+//! Secrets and readers: what several sections refer to in the same way.
+
+use std::collections::BTreeSet;
+
+use super::super::{
+    LoadedSecret, SecretRef,
+    mask::{looks_secret, shown},
+    reader::Item,
+    secret::{reload_secret, too_open},
+    tree::Value,
+    vocabulary::SECRET_REFERENCE,
+};
+use crate::model::Reader;
+
+/// Reads the secret that `{ file }`, `{ credential }` or `{ env }` refers to.
+pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {
+    let from = secret_ref(item)?;
+    match reload_secret(&from, item.reading().environment) {
+        Ok(loaded) => {
+            if let Some((message, hint)) = too_open(&from) {
+                item.tell(item.warning(message).hint(hint));
+            }
+            Some(loaded)
+        }
+        Err(error) => {
+            item.tell(item.error(error.to_string()).maybe_hint(error.hint()));
+            None
+        }
+    }
+}
+
+fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
+    let Value::Table(fields) = item.value() else {
+        return refuse_bare(item);
+    };
+    let mut section = item.section(SECRET_REFERENCE, "")?;
+    let file = section.optional("file");
+    let credential = section.optional("credential");
+    let env = section.optional("env");
+    section.finish();
+    let found = [file, credential, env];
+    if found.iter().flatten().count() != 1 {
+        // An unknown key was told of, and is the likelier mistake.
+        if fields
+            .keys()
+            .all(|key| ["file", "credential", "env"].contains(&key.as_str()))
+        {
+            item.tell(
+                item.error(format!(
+                    "`{}` must refer to its secret in exactly one way",
+                    item.key()
+                ))
+                .hint("one of file, credential and env"),
+            );
+        }
+        return None;
+    }
+    let reference = found.into_iter().flatten().next()?;
+    let text = reference.text("name")?;
+    if looks_secret(text) {
+        return reference.wrong(
+            format!(
+                "`{}` must say where the secret lies; this looks like the secret itself",
+                reference.key()
+            ),
+            format!(
+                "{}; and replace this secret, it was written in the clear",
+                advice(item.key())
+            ),
+        );
+    }
+    match reference.key() {
+        "file" => reference.path("/etc/renewd/secret").map(SecretRef::File),
+        "credential" => credential_name(reference, text),
+        _ => variable_name(reference, text),
+    }
+}
+
+fn credential_name(item: Item<'_>, text: &str) -> Option<SecretRef> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-@+".contains(c);
+    let valid =
+        (1..=255).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.');
+    if valid {
+        return Some(SecretRef::Credential(text.to_owned()));
+    }
+    item.wrong(
+        "this is not the name of a credential",
+        "a name as in LoadCredential=NAME:PATH, without a slash",
+    )
+}
+
+fn variable_name(item: Item<'_>, text: &str) -> Option<SecretRef> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let valid = !text.is_empty()
+        && text.chars().all(allowed)
+        && !text.starts_with(|c: char| c.is_ascii_digit());
+    if valid {
+        return Some(SecretRef::Env(text.to_owned()));
+    }
+    item.wrong(
+        "this is not the name of an environment variable",
+        "letters, digits and underscores, without a dollar sign",
+    )
+}
+
+fn refuse_bare(item: Item<'_>) -> Option<SecretRef> {
+    let key = item.key();
+    let message = match item.value() {
+        Value::Text(_) => format!("`{key}` must refer to its secret, not hold it"),
+        other => format!(
+            "`{key}` must refer to its secret, as a table, not {}",
+            other.kind()
+        ),
+    };
+    item.wrong(message, advice(key))
+}
+
+fn advice(key: &str) -> String {
+    let reference = "{ file = \"/etc/renewd/NAME\" }";
+    let written = if key == "secrets" {
+        format!("[{reference}]")
+    } else {
+        reference.to_owned()
+    };
+    format!("put the secret into a file of mode 0600 and write {key} = {written}")
+}
+
+/// Users and `group:` groups, each once.
+pub(super) fn readers(item: Item<'_>) -> Option<Vec<Reader>> {
+    let mut seen = BTreeSet::new();
+    let mut readers = Vec::new();
+    for item in item.items("[\"www-data\", \"group:ops\"]")? {
+        let Some(reader) = reader(item) else { continue };
+        if seen.insert(reader.clone()) {
+            readers.push(reader);
+        } else {
+            item.tell(item.warning(format!("{} is named twice", shown(&reader.to_string()))));
+        }
+    }
+    Some(readers)
+}
+
+fn reader(item: Item<'_>) -> Option<Reader> {
+    let text = item.text("www-data")?;
+    let name = text.strip_prefix("group:").unwrap_or(text);
+    let odd = |c: char| c.is_whitespace() || c.is_control() || ":/,".contains(c);
+    if !name.is_empty() && name.len() <= 256 && !name.contains(odd) && !name.starts_with('-') {
+        return Some(Reader::from(text.to_owned()));
+    }
+    item.wrong(
+        format!("{} is neither a user nor a group", shown(text)),
+        "a user is written \"www-data\" or by its number, a group \"group:ops\"",
+    )
+}

@@ -1,0 +1,201 @@
+//! `[[sink.webhook]]`: signed events over HTTP.
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::{
+    super::{
+        Include, LoadedSecret, WebhookSinkSettings,
+        mask::shown,
+        reader::{Item, Located, Section, one_of},
+        secret::check_webhook_secret,
+        tree::Value,
+    },
+    references, resource,
+};
+use crate::model::{Kind, NoticeKind, SinkName};
+
+/// A webhook sink before its name is held against the others.
+#[derive(Debug)]
+pub(in super::super) struct Draft {
+    pub(in super::super) name: Option<Located<SinkName>>,
+    settings: Option<WebhookSinkSettings>,
+}
+
+impl Draft {
+    pub(in super::super) fn settings(self) -> Option<WebhookSinkSettings> {
+        self.settings
+    }
+}
+
+/// Reads one `[[sink.webhook]]`.
+pub(super) fn read(mut section: Section<'_>) -> Draft {
+    let name: Option<Located<SinkName>> =
+        section.required("name").and_then(|item| item.name("crm"));
+    let allow_http = section.or("allow_http", false, Item::boolean);
+    let url = section
+        .required("url")
+        .and_then(|item| url(item, allow_http));
+    let secrets = section.required("secrets").and_then(secrets);
+    let include = section.or("include", Include::Token, |item| {
+        item.choice(&[("token", Include::Token), ("reference", Include::Reference)])
+    });
+    let events = section.or("events", vec!["token.*".to_owned()], events);
+    let ca_file = section.optional("ca_file").and_then(resource::ca_file);
+    let timeout = section.or("timeout", Duration::from_secs(15), |item| {
+        item.duration(Duration::from_secs(1)..=Duration::from_mins(1))
+    });
+    section.finish();
+    let settings = name
+        .as_ref()
+        .zip(url)
+        .zip(secrets)
+        .map(|((name, url), secrets)| WebhookSinkSettings {
+            name: name.value.clone(),
+            url,
+            allow_http,
+            secrets,
+            include,
+            events,
+            ca_file,
+            timeout,
+        });
+    Draft { name, settings }
+}
+
+fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
+    let example = "https://crm.example/hooks/acs";
+    let text = item.text(example)?;
+    let url = match Url::parse(text) {
+        Ok(url) if url.host().is_some() => url,
+        Ok(_) => return item.wrong("this URL names no host", format!("such as {example:?}")),
+        Err(error) => {
+            return item.wrong(
+                format!("this is not a URL: {error}"),
+                format!("such as {example:?}"),
+            );
+        }
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return item.wrong(
+            "a user and a password must not stand in a URL",
+            "take them out; deliveries are signed with the sink's secret",
+        );
+    }
+    if url.fragment().is_some() {
+        return item.wrong(
+            "a URL to post to has no fragment",
+            "take out the part after #",
+        );
+    }
+    match url.scheme() {
+        "https" => Some(text.to_owned()),
+        "http" if allow_http || is_loopback(&url) => Some(text.to_owned()),
+        "http" => item.wrong(
+            "plain http carries the token in the clear over the network",
+            "use https; or, where the network itself is guarded, say allow_http = true",
+        ),
+        _ => item.wrong(
+            "the URL must start with https://",
+            format!("such as {example:?}"),
+        ),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || ip
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+fn secrets(item: Item<'_>) -> Option<Vec<LoadedSecret>> {
+    if let Value::Text(_) | Value::Table(_) = item.value() {
+        return item.wrong(
+            "`secrets` must be a list of references to secrets",
+            "write secrets = [{ file = \"/etc/renewd/NAME\" }], with the secret in that file",
+        );
+    }
+    let items: Vec<_> = item
+        .items("[{ file = \"/etc/renewd/crm.whsec\" }]")?
+        .collect();
+    if items.is_empty() {
+        return item.wrong(
+            "a webhook needs a secret to be signed with",
+            "such as secrets = [{ credential = \"crm-webhook\" }]",
+        );
+    }
+    if items.len() > 2 {
+        item.tell(
+            item.warning("each delivery is signed with all of these secrets")
+                .hint("two are enough while one replaces the other"),
+        );
+    }
+    let count = items.len();
+    let mut secrets: Vec<LoadedSecret> = Vec::new();
+    for (item, loaded) in items
+        .into_iter()
+        .filter_map(|item| Some((item, secret(item)?)))
+    {
+        if secrets.iter().any(|known| known.secret == loaded.secret) {
+            item.tell(item.warning("this is the same secret as one before it"));
+        }
+        secrets.push(loaded);
+    }
+    (secrets.len() == count).then_some(secrets)
+}
+
+fn secret(item: Item<'_>) -> Option<LoadedSecret> {
+    let loaded = references::secret(item)?;
+    match check_webhook_secret(&loaded.secret) {
+        Ok(()) => Some(loaded),
+        Err(why) => item.wrong(why, "make one with: echo whsec_$(openssl rand -base64 32)"),
+    }
+}
+
+fn events(item: Item<'_>) -> Option<Vec<String>> {
+    let mut events = Vec::new();
+    for item in item.items("[\"token.*\"]")? {
+        if let Some(text) = item.text("token.*").and_then(|text| event(item, text)) {
+            events.push(text);
+        }
+    }
+    if matches!(item.value(), Value::Array(items) if items.is_empty()) {
+        return item.wrong(
+            "a webhook without events would get nothing",
+            "such as events = [\"token.*\"]",
+        );
+    }
+    Some(events)
+}
+
+/// A pattern: an event's type without `renewd.`, or `GROUP.*`, or `*`.
+fn event(item: Item<'_>, text: &str) -> Option<String> {
+    let kinds = Kind::ALL.into_iter().map(|kind| format!("token.{kind}"));
+    let known: Vec<String> = kinds
+        .chain(NoticeKind::ALL.into_iter().map(|kind| kind.to_string()))
+        .collect();
+    let group = text.strip_suffix(".*");
+    let groups = || {
+        known
+            .iter()
+            .filter_map(|kind| kind.split_once('.'))
+            .map(|(group, _)| group)
+    };
+    if text == "*" || known.iter().any(|kind| kind == text) || groups().any(|g| group == Some(g)) {
+        return Some(text.to_owned());
+    }
+    let hint = if text.starts_with("renewd.") {
+        "leave out `renewd.`, such as \"token.*\"".to_owned()
+    } else if group.is_some() {
+        let mut names: Vec<String> = groups().map(|group| format!("{group}.*")).collect();
+        names.dedup();
+        one_of(text, names.iter().map(String::as_str))
+    } else {
+        one_of(text, known.iter().map(String::as_str))
+    };
+    item.wrong(format!("no event has the type {}", shown(text)), hint)
+}

@@ -1,0 +1,198 @@
+//! Where the configuration comes from: the main path, and the surroundings that it may refer to.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The main file; `conf.d/*.toml` beside it follow, in the order of their names.
+    pub path: PathBuf,
+    /// The surroundings.
+    pub environment: Environment,
+}
+
+impl Source {
+    /// The file at `path`, or at the default path where there is none, for this process.
+    pub fn of_process(path: Option<PathBuf>) -> Self {
+        let environment = Environment::of_process();
+        Self {
+            path: path.unwrap_or_else(|| environment.default_path()),
+            environment,
+        }
+    }
+}
+
+/// What a process finds around it: its variables, its host's name, whether it serves the system.
+#[derive(Clone)]
+pub struct Environment {
+    variables: Variables,
+    host: String,
+    system: bool,
+}
+
+#[derive(Clone)]
+enum Variables {
+    Process,
+    Given(BTreeMap<String, String>),
+}
+
+impl fmt::Debug for Environment {
+    /// Without the variables: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("host", &self.host)
+            .field("system", &self.system)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    /// The surroundings of this process.
+    pub fn of_process() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        let mut environment = Self {
+            variables: Variables::Process,
+            host: host_name(),
+            system: root,
+        };
+        // A system unit runs as its own user, with its state below /var/lib.
+        environment.system |= environment
+            .directory("STATE_DIRECTORY")
+            .is_some_and(|dir| dir.starts_with("/var/lib"));
+        environment
+    }
+
+    /// Surroundings made up for a test: `system` chooses the paths of a system service, not XDG's.
+    pub fn given<K: Into<String>, V: Into<String>>(
+        variables: impl IntoIterator<Item = (K, V)>,
+        host: &str,
+        system: bool,
+    ) -> Self {
+        let pairs = variables
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into()));
+        Self {
+            variables: Variables::Given(pairs.collect()),
+            host: host.to_owned(),
+            system,
+        }
+    }
+
+    /// Where the main file is when nobody says: `/etc/renewd/renewd.toml`, or
+    /// `$XDG_CONFIG_HOME/renewd/renewd.toml` for an ordinary user.
+    pub fn default_path(&self) -> PathBuf {
+        self.home("XDG_CONFIG_HOME", ".config", "/etc")
+            .join("renewd.toml")
+    }
+
+    /// `$STATE_DIRECTORY`, else `/var/lib/renewd`, or `$XDG_STATE_HOME/renewd` for a user.
+    pub(super) fn state_dir(&self) -> PathBuf {
+        self.directory("STATE_DIRECTORY")
+            .unwrap_or_else(|| self.home("XDG_STATE_HOME", ".local/state", "/var/lib"))
+    }
+
+    /// The socket in `$RUNTIME_DIRECTORY`, else in `/run/renewd`, or in `$XDG_RUNTIME_DIR/renewd`
+    /// (without one: in the state directory) for a user.
+    pub(super) fn socket(&self) -> PathBuf {
+        let user = || {
+            self.directory("XDG_RUNTIME_DIR")
+                .map_or_else(|| self.state_dir(), |dir| dir.join("renewd"))
+        };
+        let system = self.system.then(|| PathBuf::from("/run/renewd"));
+        self.directory("RUNTIME_DIRECTORY")
+            .or(system)
+            .unwrap_or_else(user)
+            .join("renewd.sock")
+    }
+
+    /// The host's name, for `instance`.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// A variable, unless it is unset, empty or not UTF-8.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let value = match &self.variables {
+            Variables::Process => std::env::var(name).ok(),
+            Variables::Given(variables) => variables.get(name).cloned(),
+        };
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// The first of the directories that a variable names, as systemd separates them.
+    pub(super) fn directory(&self, variable: &str) -> Option<PathBuf> {
+        let value = self.variable(variable)?;
+        let first = value.split(':').next().unwrap_or_default();
+        Path::new(first).is_absolute().then(|| first.into())
+    }
+
+    fn home(&self, variable: &str, below_home: &str, system: &str) -> PathBuf {
+        let user = || {
+            self.directory(variable).unwrap_or_else(|| {
+                let home = self.directory("HOME").unwrap_or_else(|| "/".into());
+                home.join(below_home)
+            })
+        };
+        let base = if self.system { system.into() } else { user() };
+        base.join("renewd")
+    }
+}
+
+/// The host's name as the kernel has it.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_follow_who_runs_it() {
+        let none: [(&str, &str); 0] = [];
+        let system = Environment::given(none, "web-1", true);
+        assert_eq!(system.default_path(), Path::new("/etc/renewd/renewd.toml"));
+        assert_eq!(system.state_dir(), Path::new("/var/lib/renewd"));
+        assert_eq!(system.socket(), Path::new("/run/renewd/renewd.sock"));
+
+        let user = Environment::given(
+            [("HOME", "/home/anna"), ("XDG_RUNTIME_DIR", "/run/user/1")],
+            "web-1",
+            false,
+        );
+        assert_eq!(
+            user.default_path(),
+            Path::new("/home/anna/.config/renewd/renewd.toml")
+        );
+        assert_eq!(
+            user.state_dir(),
+            Path::new("/home/anna/.local/state/renewd")
+        );
+        assert_eq!(user.socket(), Path::new("/run/user/1/renewd/renewd.sock"));
+
+        let unit = Environment::given(
+            [
+                ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"),
+                ("RUNTIME_DIRECTORY", "/run/a"),
+            ],
+            "web-1",
+            true,
+        );
+        assert_eq!(unit.state_dir(), Path::new("/var/lib/a"));
+        assert_eq!(unit.socket(), Path::new("/run/a/renewd.sock"));
+    }
+
+    #[test]
+    fn variables_are_not_debugged() {
+        let environment = Environment::given([("KEY", "hunter2")], "web-1", true);
+        assert!(!format!("{environment:?}").contains("hunter2"));
+    }
+}
