@@ -130,6 +130,13 @@ impl Sink {
         }
     }
 
+    /// Whether this sink is told of any notices.
+    pub fn hears_notices(&self) -> bool {
+        NoticeKind::ALL
+            .into_iter()
+            .any(|kind| self.wants_notice(kind))
+    }
+
     /// Whether this sink is told of such notices.
     pub fn wants_notice(&self, kind: NoticeKind) -> bool {
         match self {

@@ -1,0 +1,254 @@
+//! One sink's courier: the loop that hands over what the store says is wanted and not yet delivered.
+//!
+//! Each time round it starts what may start (`starting`, `announcing`), says what it knows (`view`)
+//! and sleeps until the next thing can happen. How an attempt ended is judged (`landing`) and settled
+//! in batches (`ledger`). The document is read when the attempt begins, so the newest goes out, and
+//! an identity has one attempt in flight at most, so an older one never follows a newer.
+
+mod announcing;
+mod landing;
+mod ledger;
+mod starting;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{announcing::Notices, landing::Cargo, ledger::Ledger};
+use crate::{
+    clock::Clock,
+    model::{CourierView, Num, SinkName},
+    schedule::{Breaker, Steady},
+    sinks::{Outcome, Sink, SinkFailure},
+    store::{self, Store},
+};
+
+/// Attempts at once, of one sink.
+const IN_FLIGHT: usize = 16;
+/// A courier reaffirms its decision at least this often, so that a watchdog can be fed from it.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// A round that found nothing to start is not repeated sooner than this.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// At stop, attempts in flight and unsettled results get so long.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What a courier works with.
+#[derive(Debug)]
+pub struct CourierDeps {
+    /// The sink's name, as in the store.
+    pub name: SinkName,
+    /// The sink.
+    pub sink: Sink,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
+
+/// Why a courier ended although nobody stopped it, or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// The store is gone.
+    #[error("the store was closed under the courier of {0}")]
+    StoreClosed(SinkName),
+    /// What was delivered could not be noted; it will be delivered once more.
+    #[error("{count} deliveries of {sink} could not be settled before the end")]
+    Unsettled {
+        /// The sink.
+        sink: SinkName,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// The loop of one sink.
+#[derive(Debug)]
+pub struct Courier {
+    name: SinkName,
+    sink: Sink,
+    store: Store,
+    clock: Clock,
+    rng: ChaCha8Rng,
+    breaker: Breaker,
+    /// Until when the receiver asked not to be asked.
+    quiet_until: Option<Steady>,
+    disabled: Option<String>,
+    /// Read from the store, to be started.
+    queue: VecDeque<store::Delivery>,
+    /// Whether the store may hold more than was read.
+    look: bool,
+    /// When the store's next delivery is to be attempted.
+    next_at: Option<Timestamp>,
+    notices: Notices,
+    attempts: JoinSet<Result<Outcome, SinkFailure>>,
+    cargo: BTreeMap<Id, Cargo>,
+    /// Rows in the queue, in flight or not settled yet.
+    busy: BTreeSet<Num>,
+    ledger: Ledger,
+    wanted: watch::Receiver<u64>,
+    counts: Counts,
+    view: watch::Sender<CourierView>,
+}
+
+/// What is told since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    delivered: u64,
+    failed: u64,
+    last_error: Option<String>,
+}
+
+impl Courier {
+    /// A courier that has not begun.
+    pub fn new(deps: CourierDeps) -> Self {
+        let CourierDeps {
+            name,
+            sink,
+            store,
+            clock,
+            seed,
+        } = deps;
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            breaker: Breaker::default(),
+            quiet_until: None,
+            disabled: None,
+            queue: VecDeque::new(),
+            look: true,
+            next_at: None,
+            notices: Notices::default(),
+            attempts: JoinSet::new(),
+            cargo: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            ledger: Ledger::new(store.clone()),
+            wanted: store.wanted_signal(),
+            counts: Counts::default(),
+            view: watch::Sender::default(),
+            name,
+            sink,
+            store,
+            clock,
+        }
+    }
+
+    /// What the courier publishes, each time round.
+    pub fn view(&self) -> watch::Receiver<CourierView> {
+        self.view.subscribe()
+    }
+
+    /// Runs until `stop`; then waits a little for attempts in flight and settles how they ended.
+    ///
+    /// # Errors
+    /// When the store is gone, or results could not be settled at the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
+        self.enable().await;
+        loop {
+            let wake = self.round().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                settled = self.ledger.settled() => self.on_settled(&settled),
+                Some(joined) = self.attempts.join_next_with_id() => {
+                    self.land(joined).await;
+                    while let Some(joined) = self.attempts.try_join_next_with_id() {
+                        self.land(joined).await;
+                    }
+                }
+                changed = self.wanted.changed() => {
+                    changed.map_err(|_| CourierError::StoreClosed(self.name.clone()))?;
+                    self.look = true;
+                }
+                () = self.clock.sleep_until(wake) => self.look = true,
+            }
+        }
+    }
+
+    /// One decision: what may start is started. Returns when to decide again at the latest.
+    async fn round(&mut self) -> Timestamp {
+        if let Err(error) = self.start_what_may().await {
+            self.ledger.trouble(&error, self.clock.steady());
+        }
+        self.ledger.begin(self.clock.steady());
+        self.publish();
+        self.wake()
+    }
+
+    /// A start, or new settings, are the operator's word to try a disabled sink again.
+    async fn enable(&mut self) {
+        let was = self.store.sink_disabled(&self.name).await;
+        if let Ok(Some(why)) = was {
+            tracing::info!(sink = %self.name, %why, "trying a sink again that was disabled");
+            if let Err(error) = self.store.set_sink_disabled(&self.name, None).await {
+                self.ledger.trouble(&error, self.clock.steady());
+            }
+        }
+    }
+
+    fn on_settled(&mut self, nums: &[Num]) {
+        for num in nums {
+            self.busy.remove(num);
+        }
+        self.look = true;
+    }
+
+    /// The latest instant at which something may have to be done.
+    fn wake(&self) -> Timestamp {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let ahead = |at: Steady| now + at.saturating_sub(steady);
+        let gates = [self.quiet_until, self.breaker.probe_at()];
+        let gate = gates.into_iter().flatten().max().filter(|at| *at > steady);
+        let mut times = vec![now + LONGEST_REST];
+        times.extend(self.ledger.retry_at().map(ahead));
+        match gate {
+            // Behind a gate everything waits for the gate.
+            Some(gate) => times.push(ahead(gate)),
+            None if self.may_start() => {
+                times.extend(self.next_at);
+                times.extend(self.notices.retry_at().map(ahead));
+            }
+            None => {}
+        }
+        let wake = times.into_iter().min().unwrap_or(now);
+        wake.max(now + SHORTEST_REST)
+    }
+
+    /// The end: nothing new starts, what is in flight may end, results are settled. What had not ended
+    /// is attempted again after the next start.
+    async fn drain(&mut self) -> Result<(), CourierError> {
+        let ends = tokio::time::sleep(GRACE);
+        tokio::pin!(ends);
+        loop {
+            self.ledger.begin(self.clock.steady());
+            if self.attempts.is_empty() && self.ledger.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                settled = self.ledger.settled() => self.on_settled(&settled),
+                Some(joined) = self.attempts.join_next_with_id() => self.land(joined).await,
+                () = &mut ends => break,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
+        match self.ledger.len() {
+            0 => Ok(()),
+            count => Err(CourierError::Unsettled {
+                sink: self.name.clone(),
+                count,
+            }),
+        }
+    }
+}

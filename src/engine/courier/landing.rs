@@ -1,0 +1,222 @@
+//! How an attempt ended, and what follows from it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::task::{Id, JoinError};
+
+use super::Courier;
+use crate::{
+    model::{Name, Notice, NoticeKind, Num, Version},
+    schedule::{delivery_retry_at, quarantine_gap},
+    sinks::{Outcome, SinkFailure},
+    store::{self, Settled},
+};
+
+/// A version that expired undelivered is looked at again so much later, in case a clock was wrong;
+/// the next version comes at once.
+const PARKED: Duration = Duration::from_hours(1);
+/// A receiver that asks for more quiet is asked again all the same: it may have been restarted.
+const LONGEST_QUIET: Duration = Duration::from_mins(10);
+
+/// What an attempt carries.
+#[derive(Debug, Clone)]
+pub(super) enum Cargo {
+    /// A version of an identity.
+    Parcel(Parcel),
+    /// The notice with this number.
+    Notice(u64),
+}
+
+/// A version of an identity on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Parcel {
+    num: Num,
+    name: Name,
+    version: Version,
+    /// Failed attempts at it before this one.
+    failures: u32,
+    /// When there is nothing left to deliver.
+    expires_at: Option<Timestamp>,
+}
+
+impl Parcel {
+    pub(super) fn new(
+        delivery: &store::Delivery,
+        version: Version,
+        expires_at: Option<Timestamp>,
+    ) -> Self {
+        // A version that came since the row was read is on its first attempt.
+        let is_same = version == delivery.wanted;
+        Self {
+            num: delivery.num,
+            name: delivery.name.clone(),
+            version,
+            failures: if is_same { delivery.attempts } else { 0 },
+            expires_at,
+        }
+    }
+}
+
+impl Courier {
+    pub(super) async fn land(
+        &mut self,
+        joined: Result<(Id, Result<Outcome, SinkFailure>), JoinError>,
+    ) {
+        let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(cargo) = self.cargo.remove(&id) else {
+            return;
+        };
+        match joined {
+            Ok((_, Ok(outcome))) => self.arrived(cargo, outcome).await,
+            Ok((_, Err(failure))) => self.failed(cargo, &failure).await,
+            // Where it panicked is in the log already; the payload could hold anything.
+            Err(_) => self.quarantine(cargo, "renewd itself failed at it; see the log".to_owned()),
+        }
+    }
+
+    async fn arrived(&mut self, cargo: Cargo, outcome: Outcome) {
+        if outcome != Outcome::LeftOut {
+            self.counts.delivered += 1;
+            self.counts.last_error = None;
+            self.close_breaker().await;
+        }
+        match cargo {
+            Cargo::Notice(seq) => self.notices.arrived(seq),
+            Cargo::Parcel(Parcel {
+                num, name, version, ..
+            }) => {
+                tracing::debug!(sink = %self.name, identity = %name, %version, ?outcome, "delivered");
+                let sink = self.name.clone();
+                self.ledger.add(Settled::Delivered { sink, num, version });
+            }
+        }
+    }
+
+    /// A success: everything that waited for the receiver is due.
+    async fn close_breaker(&mut self) {
+        if !self.breaker.succeeded() {
+            return;
+        }
+        tracing::info!(sink = %self.name, "the sink works again; everything pending goes out");
+        self.empty_queue();
+        if let Err(error) = self.store.hasten(&self.name, self.clock.now()).await {
+            self.ledger.trouble(&error, self.clock.steady());
+        }
+    }
+
+    async fn failed(&mut self, cargo: Cargo, failure: &SinkFailure) {
+        let steady = self.clock.steady();
+        let subject = cargo.subject();
+        tracing::warn!(sink = %self.name, %subject, error = %failure, "a delivery failed");
+        self.note_failure(&failure.message);
+        if self.breaker.failed(steady) {
+            tracing::warn!(sink = %self.name, "ten deliveries in a row failed; only probes go out");
+            self.empty_queue();
+        }
+        if let Some(wait) = failure.retry_after {
+            self.quiet_until = Some(steady + wait.min(LONGEST_QUIET));
+        }
+        if failure.disable {
+            self.disable(&failure.message).await;
+        }
+        match cargo {
+            Cargo::Notice(_) => self.set_back_notice(failure.retry_after),
+            Cargo::Parcel(parcel) => {
+                let next_at = self.next_attempt(&parcel, failure.retry_after);
+                self.set_back(&parcel, next_at, failure.message.clone());
+            }
+        }
+    }
+
+    /// The usual wait or the one that was asked for, whichever is longer; beyond the token's end
+    /// there is nothing to attempt.
+    fn next_attempt(&mut self, parcel: &Parcel, retry_after: Option<Duration>) -> Timestamp {
+        let (now, end) = (self.clock.now(), parcel.expires_at);
+        let usual = delivery_retry_at(parcel.failures + 1, end, now, &mut self.rng);
+        let asked = retry_after.and_then(|wait| now.checked_add(wait).ok());
+        let next_at = usual.map(|at| at.max(asked.unwrap_or(at)));
+        match (next_at, end) {
+            (Some(at), None) => at,
+            (Some(at), Some(end)) if at < end => at,
+            (_, end) => end.unwrap_or(now) + PARKED,
+        }
+    }
+
+    /// The token ended before it could be delivered. Nobody is served by it, so it is kept back; the
+    /// next version goes out at once.
+    pub(super) fn park(&mut self, parcel: &Parcel) {
+        let next_at = self.clock.now() + PARKED;
+        let error = "the token expired before it could be delivered".to_owned();
+        self.set_back(parcel, next_at, error);
+    }
+
+    /// A fault that lies with us and not with the receiver: this one waits, longer each time.
+    pub(super) fn quarantine(&mut self, cargo: Cargo, error: String) {
+        let subject = cargo.subject();
+        tracing::error!(sink = %self.name, %subject, %error, "a delivery is set aside for a while");
+        self.note_failure(&error);
+        match cargo {
+            Cargo::Notice(_) => self.set_back_notice(None),
+            Cargo::Parcel(parcel) => {
+                let gap = quarantine_gap(parcel.failures, &mut self.rng);
+                self.set_back(&parcel, self.clock.now() + gap, error);
+            }
+        }
+    }
+
+    fn note_failure(&mut self, error: &str) {
+        self.counts.failed += 1;
+        self.counts.last_error = Some(error.to_owned());
+    }
+
+    fn set_back(&mut self, parcel: &Parcel, next_at: Timestamp, error: String) {
+        self.ledger.add(Settled::Failed {
+            sink: self.name.clone(),
+            num: parcel.num,
+            version: parcel.version,
+            next_at,
+            error,
+        });
+    }
+
+    fn set_back_notice(&mut self, retry_after: Option<Duration>) {
+        let steady = self.clock.steady();
+        self.notices.failed(steady, retry_after, &mut self.rng);
+    }
+
+    /// The receiver wants nothing more. The notice goes to every other sink that asked for such.
+    async fn disable(&mut self, why: &str) {
+        self.disabled = Some(why.to_owned());
+        self.empty_queue();
+        let notice = Notice {
+            at: self.clock.now(),
+            kind: NoticeKind::SinkDisabled,
+            resource: None,
+            name: None,
+            message: format!("the sink {} is disabled: {why}", self.name),
+        };
+        tracing::error!(sink = %self.name, why, "the sink is disabled");
+        let noted = match self
+            .store
+            .set_sink_disabled(&self.name, Some(why.to_owned()))
+            .await
+        {
+            Ok(()) => self.store.raise(vec![notice]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            self.ledger.trouble(&error, self.clock.steady());
+        }
+    }
+}
+
+impl Cargo {
+    /// The identity, or the notice's number, for the log.
+    fn subject(&self) -> String {
+        match self {
+            Self::Parcel(parcel) => parcel.name.to_string(),
+            Self::Notice(seq) => format!("notice {seq}"),
+        }
+    }
+}

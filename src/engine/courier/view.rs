@@ -1,0 +1,22 @@
+//! What the courier publishes.
+
+use super::Courier;
+use crate::model::CourierView;
+
+impl Courier {
+    /// Publishes the state after a decision.
+    pub(super) fn publish(&self) {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let probe_at = self.breaker.probe_at();
+        self.view.send_replace(CourierView {
+            decided_at: Some(now),
+            in_flight: self.attempts.len(),
+            failures_in_row: self.breaker.failures_in_row(),
+            probe_at: probe_at.map(|at| now + at.saturating_sub(steady)),
+            disabled: self.disabled.clone(),
+            last_error: self.counts.last_error.clone(),
+            delivered: self.counts.delivered,
+            failed: self.counts.failed,
+        });
+    }
+}

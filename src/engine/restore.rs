@@ -1,0 +1,171 @@
+//! After a start, every file is as the store says, before anyone is told that the daemon is ready:
+//! a reboot empties folders in memory, and a crash may have come between commit and delivery.
+
+use std::{collections::BTreeMap, fmt::Display, sync::Arc};
+
+use futures_util::future::join_all;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::{
+    clock::Clock,
+    model::{Num, SinkName, Version},
+    sinks::{self, FileSink, Outcome, file::FileError},
+    store::{self, Settled, Store, StoreError},
+};
+
+/// Rows per page; between pages progress is told.
+const PAGE: usize = 256;
+/// Files written at once.
+const AT_ONCE: usize = 16;
+
+/// How far restoring is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Identities looked at.
+    pub seen: usize,
+    /// Files that were missing, wrong, or there against the store's word.
+    pub mended: usize,
+    /// Files that could not be mended; the courier goes on trying.
+    pub failed: usize,
+    /// Temporary files of an earlier process that were removed.
+    pub swept: usize,
+}
+
+/// Puts every file of a sink right and tells of it after each page. Tokens that have expired are left
+/// as they lie, for better or worse.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub async fn restore(
+    store: &Store,
+    name: &SinkName,
+    sink: &FileSink,
+    clock: &Clock,
+    mut progress: impl FnMut(&Restored),
+) -> Result<Restored, StoreError> {
+    let mut restored = Restored::default();
+    match sink.sweep().await {
+        Ok(swept) => restored.swept = swept,
+        Err(error) => {
+            tracing::warn!(sink = %name, %error, "temporary files of an earlier run may remain");
+        }
+    }
+    let mut after: Num = 0;
+    loop {
+        let page = store.delivered_page(name, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(restored);
+        };
+        after = last.num;
+        let mut page_done = Page::new(store, name, sink, clock);
+        for row in page {
+            page_done.mend(row).await;
+        }
+        page_done.finish(&mut restored).await?;
+        progress(&restored);
+    }
+}
+
+/// One page on its way to disk.
+struct Page<'a> {
+    store: &'a Store,
+    name: &'a SinkName,
+    sink: &'a FileSink,
+    clock: &'a Clock,
+    writing: JoinSet<Result<Outcome, FileError>>,
+    rows: BTreeMap<Id, (store::Delivery, Version)>,
+    settled: Vec<Settled>,
+    failed: Vec<Num>,
+    counts: Restored,
+}
+
+impl<'a> Page<'a> {
+    fn new(store: &'a Store, name: &'a SinkName, sink: &'a FileSink, clock: &'a Clock) -> Self {
+        Self {
+            store,
+            name,
+            sink,
+            clock,
+            writing: JoinSet::new(),
+            rows: BTreeMap::new(),
+            settled: Vec::new(),
+            failed: Vec::new(),
+            counts: Restored::default(),
+        }
+    }
+
+    /// Begins to put one file right, as soon as there is room.
+    async fn mend(&mut self, row: store::Delivery) {
+        self.counts.seen += 1;
+        if self.writing.len() >= AT_ONCE {
+            self.land().await;
+        }
+        let now = self.clock.now();
+        let consignment = match self.store.consignment(row.num).await {
+            Ok(Some(consignment)) => consignment,
+            Ok(None) => return,
+            Err(error) => return self.give_up(&row, &error),
+        };
+        let document = Arc::new(consignment.document);
+        let end = document.token.as_ref().and(document.expires_at);
+        if end.is_some_and(|end| end <= now) {
+            return;
+        }
+        let (sink, readers, version) = (self.sink.clone(), consignment.readers, document.version);
+        let delivery = sinks::Delivery { document, readers };
+        let writing = async move { sink.deliver(delivery, now).await };
+        let id = self.writing.spawn(writing).id();
+        self.rows.insert(id, (row, version));
+    }
+
+    /// Waits for one file.
+    async fn land(&mut self) {
+        let Some(joined) = self.writing.join_next_with_id().await else {
+            return;
+        };
+        let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some((row, version)) = self.rows.remove(&id) else {
+            return;
+        };
+        match joined {
+            Ok((_, Ok(outcome))) => {
+                self.counts.mended += usize::from(outcome != Outcome::Unchanged);
+                if row.is_pending() {
+                    self.settled.push(Settled::Delivered {
+                        sink: self.name.clone(),
+                        num: row.num,
+                        version,
+                    });
+                }
+            }
+            Ok((_, Err(error))) => self.give_up(&row, &error),
+            Err(_) => self.give_up(&row, &"renewd itself failed at it"),
+        }
+    }
+
+    /// Leaves a file to the courier.
+    fn give_up(&mut self, row: &store::Delivery, error: &dyn Display) {
+        tracing::warn!(sink = %self.name, identity = %row.name, %error, "a file could not be restored yet");
+        self.counts.failed += 1;
+        if !row.is_pending() {
+            self.failed.push(row.num);
+        }
+    }
+
+    async fn finish(mut self, restored: &mut Restored) -> Result<(), StoreError> {
+        while !self.writing.is_empty() {
+            self.land().await;
+        }
+        restored.seen += self.counts.seen;
+        restored.mended += self.counts.mended;
+        restored.failed += self.counts.failed;
+        if !self.settled.is_empty() {
+            self.store.settle(self.settled).await?;
+        }
+        let now = self.clock.now();
+        let redeliver = |num| self.store.redeliver(num, Some(self.name.clone()), now);
+        // All at once, so that they share one commit.
+        let again = join_all(self.failed.into_iter().map(redeliver)).await;
+        again.into_iter().collect()
+    }
+}
