@@ -1,1 +1,44 @@
-//! (to come)
+//! The other side: ACS Identity and a webhook receiver, with checks of their own.
+//!
+//! [`Emulator`] is state behind a lock and one asynchronous function from request to [`Reply`]; it
+//! needs no socket, so that it answers under paused time as well as behind [`serve`]. It shares the
+//! JSON shapes with `acs` and nothing else: signatures, limits and revocation are judged by code of
+//! its own. What it does and why is told in the log and in the header `x-renewd-emulator-reason`,
+//! never in a body, so that clients see exactly what the service would send.
+//!
+//! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature` →
+//! api-version → `limits` → `operations` on the `world` → `mint` → `answer`. `control` is the door
+//! for tests, `ledger` what it remembers of the calls.
+//!
+//! What is not established about the service is decided here and marked "not established" where it
+//! stands. Source of everything else: ACS REST 2023-10-01, recordings of the service, the SDKs.
+
+mod access_keys;
+mod answer;
+mod body;
+mod call;
+mod control;
+mod diagnosis;
+mod door;
+mod entra;
+mod faults;
+mod incoming;
+mod ledger;
+mod limits;
+mod mint;
+mod operations;
+mod options;
+mod percent;
+mod problem;
+mod service;
+mod signature;
+mod times;
+mod token_book;
+mod world;
+
+pub use answer::{Answering, REASON_HEADER, Reply};
+pub use door::CONTROL_HEADER;
+pub use limits::{Limit, Limits, UnlikeALimit};
+pub use mint::{KeyError, TokenAlg};
+pub use options::{DeletedStatus, EmulatorOptions, UnlikeAKey};
+pub use service::{Emulator, EmulatorError};
