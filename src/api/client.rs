@@ -14,13 +14,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::wire::{
-    CLIENT_HEADER, Identity, NewCampaign, NewIdentity, Page, Reloaded, Renew, Renewing, Status,
+    CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Identity, NewCampaign, NewIdentity,
+    NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
 };
 pub use super::{
     problem::{Problem, ProblemType},
     wire,
 };
-use crate::model::{Name, Secret, Version};
+use crate::model::{AuditEntry, Name, Secret, Version};
 
 /// How long an answer may take besides the wait that was asked for.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -155,16 +156,14 @@ impl Client {
     }
 
     /// Removes an identity from the store, as its `on_removal` says; ACS keeps it.
-    pub async fn remove(
-        &self,
-        name: &Name,
-        reason: Option<&str>,
-    ) -> Result<serde_json::Value, ClientError> {
-        let reason = reason.map(|reason| serde_json::json!({ "reason": reason }));
+    pub async fn remove(&self, name: &Name, reason: Option<&str>) -> Result<Removed, ClientError> {
+        let why = reason.map_or(String::new(), |reason| {
+            format!("?reason={}", encoded(reason))
+        });
         self.call(
             Method::DELETE,
-            &format!("/v1/identities/{name}"),
-            reason.as_ref(),
+            &format!("/v1/identities/{name}{why}"),
+            None::<&()>,
         )
         .await
     }
@@ -179,26 +178,40 @@ impl Client {
         self.call(Method::POST, "/v1/renew", Some(renew)).await
     }
 
-    /// Starts a campaign; the answer names its id.
-    pub async fn start_campaign(
-        &self,
-        new: &NewCampaign,
-    ) -> Result<serde_json::Value, ClientError> {
+    /// Starts a campaign.
+    pub async fn start_campaign(&self, new: &NewCampaign) -> Result<CampaignProgress, ClientError> {
         self.call(Method::POST, "/v1/campaigns", Some(new)).await
     }
 
     /// A campaign's progress.
-    pub async fn campaign(&self, id: i64) -> Result<serde_json::Value, ClientError> {
+    pub async fn campaign(&self, id: CampaignId) -> Result<CampaignProgress, ClientError> {
         self.get(&format!("/v1/campaigns/{id}")).await
     }
 
-    /// A listing: `deliveries`, `notices` or `audit`.
-    pub async fn listing(
+    /// The ledger: of one identity, or of all in pages.
+    pub async fn deliveries(
         &self,
-        what: &str,
+        name: Option<&Name>,
         after: Option<&str>,
-    ) -> Result<Page<serde_json::Value>, ClientError> {
-        self.page(&format!("/v1/{what}"), after).await
+    ) -> Result<Page<DeliveryRow>, ClientError> {
+        let of = name.map_or(String::new(), |name| {
+            format!("?name={}", encoded(name.as_str()))
+        });
+        self.page(&format!("/v1/deliveries{of}"), after).await
+    }
+
+    /// Notices after this one; without it the latest ones. Oldest first.
+    pub async fn notices(&self, after: Option<&str>) -> Result<Page<NoticeRow>, ClientError> {
+        self.page("/v1/notices", after).await
+    }
+
+    /// The audit trail, newest first; of one identity, or of all.
+    pub async fn audit(
+        &self,
+        name: Option<&Name>,
+        after: Option<&str>,
+    ) -> Result<Page<AuditEntry>, ClientError> {
+        self.page(&of("/v1/audit", name), after).await
     }
 
     /// Reads the configuration again, all or nothing.
@@ -212,9 +225,8 @@ impl Client {
         after: Option<&str>,
     ) -> Result<Page<T>, ClientError> {
         let separator = if path.contains('?') { '&' } else { '?' };
-        // In a query a bare plus means a space.
         let query = after.map_or(String::new(), |after| {
-            format!("{separator}after={}", after.replace('+', "%2B"))
+            format!("{separator}after={}", encoded(after))
         });
         self.get(&format!("{path}{query}")).await
     }
@@ -317,6 +329,28 @@ impl Client {
             }
         }
     }
+}
+
+/// A listing, of one identity or of all.
+fn of(path: &str, name: Option<&Name>) -> String {
+    match name {
+        Some(name) => format!("{path}?name={}", encoded(name.as_str())),
+        None => path.to_owned(),
+    }
+}
+
+/// A text as a query takes it.
+fn encoded(text: &str) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes()
+        .map(|b| {
+            if keep(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 fn unreadable(target: &str, why: &str) -> ClientError {

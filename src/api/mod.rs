@@ -26,9 +26,44 @@
 //! identities only with `[daemon] page_names = true`.
 
 pub mod client;
+mod control;
+mod guard;
+mod handle;
+mod listeners;
+mod local;
+mod needs;
+mod peer;
 mod problem;
+mod public;
 mod readiness;
+mod serve;
+mod snapshot;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod tokens;
 pub mod wire;
 
+pub use handle::{Api, Command, RenewalDefaults, Scene};
+pub use listeners::Listeners;
+pub use peer::Peer;
 pub use problem::{Problem, ProblemType};
 pub use readiness::{Life, Part, Readiness, readiness};
+pub use socket::ListenError;
+
+use crate::store::StoreError;
+
+impl From<StoreError> for Problem {
+    /// What a caller can mend is told as a conflict; everything else is logged here, once.
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Refused { .. }) {
+            return Self::new(ProblemType::Conflict, error.to_string());
+        }
+        tracing::warn!(%error, "a request could not be answered");
+        Self::new(ProblemType::Internal, error.to_string())
+    }
+}
+
+async fn no_such_endpoint() -> Problem {
+    Problem::new(ProblemType::Unknown, "there is no such endpoint")
+}

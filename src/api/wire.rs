@@ -6,9 +6,17 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{
-    Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, OnRemoval, Origin, Reader,
-    Record, ResourceName, Scope, SinkName, State, Then, Version, whole_seconds,
+mod public;
+
+pub use public::{PublicResource, PublicSink, PublicStatus};
+
+pub use crate::store::{CampaignAction, CampaignId};
+use crate::{
+    model::{
+        Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
+        Reader, Record, ResourceName, Scope, SinkName, State, Then, Version, whole_seconds,
+    },
+    store::{Campaign, Delivery},
 };
 
 /// The header that every request over the socket carries, with any value.
@@ -50,8 +58,11 @@ pub struct Need {
     pub subject: String,
     /// One sentence: what is wrong and what can be done.
     pub message: String,
+    /// The cause in the words of whoever noticed it, such as the last error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
     /// Some of the identities concerned.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,
 }
 
@@ -61,8 +72,10 @@ pub struct Need {
 pub enum NeedKind {
     /// Tokens are late or dead.
     Late,
-    /// Nothing can be obtained: an unwritable store, refused creation.
+    /// Nothing can be obtained: the store cannot be written.
     Blocked,
+    /// Identities without an id are not created.
+    CreationRefused,
     /// An operation is held back because of a failure, such as refused keys.
     Held,
     /// A resource does not answer.
@@ -210,20 +223,6 @@ pub struct Renewing {
     pub due: u64,
 }
 
-/// What a campaign does to each of its identities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CampaignAction {
-    /// Revoke all tokens.
-    Revoke,
-    /// Withhold, then revoke.
-    Hold,
-    /// End a hold.
-    Release,
-    /// Delete at ACS.
-    Delete,
-}
-
 /// `POST /v1/campaigns`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -240,6 +239,121 @@ pub struct NewCampaign {
     pub reason: Option<String>,
 }
 
+/// A campaign and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignProgress {
+    /// Its number.
+    pub id: CampaignId,
+    /// What it does.
+    pub action: CampaignAction,
+    /// What follows a revocation.
+    pub then: Option<Then>,
+    /// Who wanted it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its last item ended.
+    pub ended_at: Option<Timestamp>,
+    /// Items not yet settled.
+    pub pending: u64,
+    /// Items that are done.
+    pub done: u64,
+    /// Items that failed for good.
+    pub failed: u64,
+    /// Some of those, once the campaign has ended.
+    #[serde(default)]
+    pub failures: Vec<CampaignFailure>,
+}
+
+/// An item that failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignFailure {
+    /// The identity.
+    pub name: Name,
+    /// How its last attempt failed.
+    pub error: Option<String>,
+    /// The service's request id.
+    pub request_id: Option<String>,
+}
+
+impl From<Campaign> for CampaignProgress {
+    fn from(campaign: Campaign) -> Self {
+        Self {
+            id: campaign.id,
+            action: campaign.action,
+            then: campaign.then,
+            actor: campaign.actor,
+            reason: campaign.reason,
+            created_at: campaign.created_at,
+            ended_at: campaign.ended_at,
+            pending: campaign.pending,
+            done: campaign.done,
+            failed: campaign.failed,
+            failures: Vec::new(),
+        }
+    }
+}
+
+/// One row of `GET /v1/deliveries`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// The identity.
+    pub name: Name,
+    /// The sink.
+    pub sink: SinkName,
+    /// The version that the consumer should hold.
+    pub wanted: Version,
+    /// The version that it confirmed; 0 before the first.
+    pub delivered: Version,
+    /// Whether `wanted` is still to be delivered.
+    pub pending: bool,
+    /// Failed attempts at `wanted`.
+    pub attempts: u32,
+    /// The next attempt, while pending.
+    pub next_at: Option<Timestamp>,
+    /// How the last attempt at `wanted` failed.
+    pub last_error: Option<String>,
+    /// When the identity's token ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<Delivery> for DeliveryRow {
+    fn from(delivery: Delivery) -> Self {
+        let pending = delivery.is_pending();
+        Self {
+            name: delivery.name,
+            sink: delivery.sink,
+            wanted: delivery.wanted,
+            delivered: delivery.delivered,
+            pending,
+            attempts: delivery.attempts,
+            next_at: pending.then_some(delivery.next_at),
+            last_error: delivery.last_error,
+            expires_at: delivery.expires_at,
+        }
+    }
+}
+
+/// One row of `GET /v1/notices`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeRow {
+    /// Rises with each notice.
+    pub seq: u64,
+    /// The notice.
+    pub notice: Notice,
+}
+
+/// What became of a removed identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The identity.
+    pub name: Name,
+    /// What its `on_removal` made of it.
+    pub on_removal: OnRemoval,
+}
+
 /// `POST /v1/reload`, when it was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -248,57 +362,4 @@ pub struct Reloaded {
     /// Odd things that were found on the way.
     #[serde(default)]
     pub warnings: Vec<String>,
-}
-
-/// `GET /api/status`: what a page may show without knowing who looks. No names of identities.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PublicStatus {
-    /// When this was true.
-    pub at: Timestamp,
-    /// The daemon's version.
-    pub version: String,
-    /// The daemon's name in events.
-    pub instance: String,
-    /// When its loops were started.
-    pub since: Timestamp,
-    /// Whether it is ready.
-    pub ready: bool,
-    /// What needs a person, the worst first.
-    pub needs: Vec<Need>,
-    /// One line for each resource.
-    pub resources: Vec<PublicResource>,
-    /// One line for each sink.
-    pub sinks: Vec<PublicSink>,
-}
-
-/// A resource on the page.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PublicResource {
-    /// Its name.
-    pub name: ResourceName,
-    /// `open`, or what is wrong in a sentence.
-    pub health: String,
-    /// Identities by stored state.
-    pub identities: BTreeMap<State, u64>,
-    /// The earliest end of a current token.
-    pub earliest_expiry: Option<Timestamp>,
-    /// The next renewal.
-    pub next_due: Option<Timestamp>,
-    /// Calls in flight.
-    pub in_flight: usize,
-}
-
-/// A sink on the page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublicSink {
-    /// Its name.
-    pub name: SinkName,
-    /// Deliveries that wait.
-    pub pending: u64,
-    /// Delivered since the start.
-    pub delivered: u64,
-    /// Failed attempts since the start.
-    pub failed: u64,
-    /// What is wrong, if anything is: whether it is disabled or failing, without the error's text.
-    pub trouble: Option<String>,
 }

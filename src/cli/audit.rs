@@ -40,18 +40,10 @@ impl Audit {
     }
 
     async fn entries(&self, client: &Client) -> Result<Vec<AuditEntry>, Failed> {
-        let what = match &self.name {
-            Some(name) => format!("audit?name={name}"),
-            None => "audit".to_owned(),
-        };
         let (mut entries, mut after) = (Vec::new(), None);
         while entries.len() < self.limit {
-            let page = client.listing(&what, after.as_deref()).await?;
-            for item in page.items {
-                entries.push(serde_json::from_value(item).map_err(|error| {
-                    Failed::plain(format!("the daemon's audit trail cannot be read: {error}"))
-                })?);
-            }
+            let page = client.audit(self.name.as_ref(), after.as_deref()).await?;
+            entries.extend(page.items);
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,

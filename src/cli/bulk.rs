@@ -4,12 +4,10 @@ mod progress;
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::{
     api::client::{
         Client,
-        wire::{CampaignAction, NewCampaign},
+        wire::{CampaignAction, CampaignProgress as Campaign, NewCampaign},
     },
     model::{Name, Then},
 };
@@ -42,28 +40,6 @@ pub(crate) struct Selection {
     /// Do not ask before doing it to more than 100 or to all
     #[arg(long, short)]
     yes: bool,
-}
-
-/// A campaign as the daemon tells of it.
-#[derive(Debug, Deserialize)]
-struct Campaign {
-    id: i64,
-    #[serde(default)]
-    pending: u64,
-    #[serde(default)]
-    done: u64,
-    #[serde(default)]
-    failed: u64,
-    #[serde(default)]
-    failures: Vec<Failure>,
-}
-
-/// An item that failed for good.
-#[derive(Debug, Deserialize)]
-struct Failure {
-    name: Name,
-    error: Option<String>,
-    request_id: Option<String>,
 }
 
 /// Does `action` to the selection and follows it to its end. `verb` says it in the past tense.
@@ -102,7 +78,7 @@ pub(crate) async fn run(
         names,
         reason: selection.reason,
     };
-    let started = read(client.start_campaign(&new).await?)?;
+    let started = client.start_campaign(&new).await?;
     follow(&client, started, verb).await
 }
 
@@ -134,7 +110,7 @@ async fn follow(client: &Client, mut campaign: Campaign, verb: &'static str) -> 
             }
             () = tokio::time::sleep(EVERY) => {}
         }
-        campaign = read(client.campaign(campaign.id).await?)?;
+        campaign = client.campaign(campaign.id).await?;
     }
     progress.end(&campaign)?;
     Ok(match (campaign.done, campaign.failed) {
@@ -142,9 +118,4 @@ async fn follow(client: &Client, mut campaign: Campaign, verb: &'static str) -> 
         (0, _) => Exit::Failed,
         _ => Exit::Partly,
     })
-}
-
-fn read(document: serde_json::Value) -> Result<Campaign, Failed> {
-    serde_json::from_value(document)
-        .map_err(|error| Failed::plain(format!("the daemon's progress cannot be read: {error}")))
 }

@@ -175,6 +175,20 @@ impl Db {
         Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
     }
 
+    /// The earliest end of a current token, by resource; of those that renew.
+    pub(super) fn earliest_expiry(&self) -> Outcome<BTreeMap<ResourceName, Timestamp>> {
+        let rows = self.all(EARLIEST_EXPIRY, [], |row| {
+            Ok((
+                columns::parsed(row, "name")?,
+                columns::maybe_instant(row, "at")?,
+            ))
+        })?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(name, at)| Some((name, at?)))
+            .collect())
+    }
+
     /// Those that need a person: late ones, failing ones and those without a token for long.
     pub(super) fn troubled(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Record>> {
         let nums = self.all(
@@ -196,6 +210,8 @@ pub(super) const LATE: &str = "SELECT r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r";
+pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.name, (SELECT min(i.good_until) FROM identity i \
+    WHERE i.resource = r.num AND i.due_at IS NOT NULL AND i.good_until > 0) AS at FROM resource r";
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
     ON i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1 \

@@ -110,6 +110,12 @@ impl Store {
             .await
     }
 
+    /// The earliest end of a current token, by resource; reads an index through.
+    pub async fn earliest_expiry(&self) -> Answer<BTreeMap<ResourceName, Timestamp>> {
+        self.read("look for the earliest expiry", |db| db.earliest_expiry())
+            .await
+    }
+
     /// The counters.
     pub async fn counts(&self) -> Answer<Counts> {
         self.read("read the counters", |db| db.counts()).await

@@ -1,0 +1,210 @@
+//! `GET /v1/deliveries`, `/v1/notices`, `/v1/audit`: what happened and what waits, in pages.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use super::{
+    super::{
+        handle::Api,
+        problem::{Problem, ProblemType},
+        wire::{DeliveryRow, NoticeRow, Page},
+    },
+    Admin, After, PAGE, record,
+};
+use crate::{
+    model::{AuditEntry, Name, NameError, Num, SinkName},
+    store::AuditQuery,
+};
+
+/// The largest page of the audit trail, for the entries of one instant.
+const AUDIT_MOST: usize = 200_000;
+
+/// `?name=` for one identity alone.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    name: Option<String>,
+    after: Option<String>,
+}
+
+/// The ledger. A cursor is `SINK/NUM`: the sink and the row that came last.
+pub(super) async fn deliveries(
+    State(api): State<Api>,
+    _: Admin,
+    Query(which): Query<Which>,
+) -> Result<Json<Page<DeliveryRow>>, Problem> {
+    if let Some(name) = which.name {
+        let num = record(&api, &name).await?.num;
+        let rows = api.store.deliveries_of(num).await?;
+        return Ok(Json(Page {
+            items: rows.into_iter().map(DeliveryRow::from).collect(),
+            next: None,
+        }));
+    }
+    let (first, mut after) = match which.after.as_deref().map(place) {
+        None => (None, 0),
+        Some(place) => place
+            .map(|(sink, num)| (Some(sink), num))
+            .ok_or_else(bad_cursor)?,
+    };
+    let scene = api.scene();
+    let mut items: Vec<DeliveryRow> = Vec::new();
+    for sink in scene
+        .couriers
+        .keys()
+        .filter(|sink| Some(*sink) >= first.as_ref())
+    {
+        if Some(sink) != first.as_ref() {
+            after = 0;
+        }
+        let left = PAGE - items.len();
+        let rows = api.store.delivered_page(sink, after, left).await?;
+        let last = rows.last().map(|row| row.num);
+        items.extend(rows.into_iter().map(DeliveryRow::from));
+        if let (true, Some(num)) = (items.len() == PAGE, last) {
+            let next = Some(format!("{sink}/{num}"));
+            return Ok(Json(Page { items, next }));
+        }
+    }
+    Ok(Json(Page { items, next: None }))
+}
+
+/// Notices after a number, or the latest ones; oldest first.
+pub(super) async fn notices(
+    State(api): State<Api>,
+    _: Admin,
+    Query(After { after }): Query<After>,
+) -> Result<Json<Page<NoticeRow>>, Problem> {
+    let rows = match after {
+        Some(after) => {
+            let after = after.parse().map_err(|_| bad_cursor())?;
+            api.store.notices(after, PAGE).await?
+        }
+        None => {
+            let mut latest = api.store.latest_notices(PAGE).await?;
+            latest.reverse();
+            latest
+        }
+    };
+    // A caller that follows along comes again with the last number, whether or not there is more.
+    let next = rows.last().map(|(seq, _)| seq.to_string());
+    let items = rows
+        .into_iter()
+        .map(|(seq, notice)| NoticeRow { seq, notice })
+        .collect();
+    Ok(Json(Page { items, next }))
+}
+
+/// The audit trail, newest first. A cursor is the instant before which to go on.
+pub(super) async fn audit(
+    State(api): State<Api>,
+    _: Admin,
+    Query(which): Query<Which>,
+) -> Result<Json<Page<AuditEntry>>, Problem> {
+    let invalid = |error: NameError| Problem::new(ProblemType::Invalid, error.to_string());
+    let name = which
+        .name
+        .map(|name| name.parse::<Name>())
+        .transpose()
+        .map_err(invalid)?;
+    let before = which
+        .after
+        .map(|at| at.parse::<Timestamp>())
+        .transpose()
+        .map_err(|_| bad_cursor())?;
+    let mut limit = PAGE;
+    loop {
+        let query = AuditQuery {
+            name: name.clone(),
+            before,
+            limit,
+            ..AuditQuery::default()
+        };
+        let entries = api.store.audit_trail(query).await?;
+        let full = entries.len() == limit;
+        match cut(entries, full) {
+            Some(page) => return Ok(Json(page)),
+            None if limit < AUDIT_MOST => limit *= 4,
+            None => {
+                return Err(Problem::new(
+                    ProblemType::Internal,
+                    "too many entries of one instant",
+                ));
+            }
+        }
+    }
+}
+
+/// Cuts a full page where one instant ends, so that the next page begins with a whole instant;
+/// `None` when all of it is one instant.
+fn cut(mut entries: Vec<AuditEntry>, full: bool) -> Option<Page<AuditEntry>> {
+    let Some(last) = entries.last().map(|entry| entry.at).filter(|_| full) else {
+        return Some(Page {
+            items: entries,
+            next: None,
+        });
+    };
+    entries.retain(|entry| entry.at > last);
+    if entries.is_empty() {
+        return None;
+    }
+    let next = last
+        .checked_add(SignedDuration::from_micros(1))
+        .unwrap_or(last);
+    Some(Page {
+        items: entries,
+        next: Some(next.to_string()),
+    })
+}
+
+fn place(cursor: &str) -> Option<(SinkName, Num)> {
+    let (sink, num) = cursor.rsplit_once('/')?;
+    Some((sink.parse().ok()?, num.parse().ok()?))
+}
+
+fn bad_cursor() -> Problem {
+    Problem::new(
+        ProblemType::Invalid,
+        "after is not what a page gave as next",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(seconds: &[i64]) -> Vec<AuditEntry> {
+        let at = |second: &i64| AuditEntry {
+            at: Timestamp::from_second(*second).unwrap(),
+            actor: "renewd".into(),
+            action: "renew".into(),
+            name: None,
+            reason: None,
+            request_id: None,
+            result: "ok".into(),
+        };
+        seconds.iter().map(at).collect()
+    }
+
+    #[test]
+    fn a_page_never_splits_an_instant() {
+        let page = cut(entries(&[9, 8, 7, 7]), true).unwrap();
+        assert_eq!(page.items.len(), 2);
+        let before: Timestamp = page.next.unwrap().parse().unwrap();
+        assert!(
+            before > Timestamp::from_second(7).unwrap(),
+            "the next page holds both of 7"
+        );
+        assert!(cut(entries(&[7, 7]), true).is_none());
+        assert_eq!(cut(entries(&[7, 7]), false).unwrap().next, None);
+    }
+
+    #[test]
+    fn a_cursor_names_sink_and_row() {
+        assert_eq!(place("crm/12"), Some(("crm".parse().unwrap(), 12)));
+        assert_eq!(place("crm"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! The control endpoints: for admins alone, and whatever changes something is audited.
+
+mod admin;
+mod campaigns;
+mod identities;
+mod listings;
+mod reload;
+
+use axum::{
+    Json, Router,
+    extract::{FromRequest, Path, Request, State},
+    routing::{get, post},
+};
+use serde::de::DeserializeOwned;
+
+use self::admin::Admin;
+use super::{
+    handle::Api,
+    problem::{Problem, ProblemType},
+    snapshot::Snapshot,
+    wire::Status,
+};
+use crate::{
+    model::{Name, Record},
+    schedule::{Explanation, why},
+};
+
+/// The largest body: names for a campaign.
+const LARGEST_BODY: usize = 4 * 1024 * 1024;
+/// Items of one page.
+const PAGE: usize = 500;
+
+/// The endpoints.
+pub(super) fn router() -> Router<Api> {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route(
+            "/v1/identities",
+            get(identities::list).post(identities::add),
+        )
+        .route(
+            "/v1/identities/{name}",
+            get(identities::show).delete(identities::remove),
+        )
+        .route("/v1/why/{name}", get(explain))
+        .route("/v1/renew", post(identities::renew))
+        .route("/v1/campaigns", post(campaigns::start))
+        .route("/v1/campaigns/{id}", get(campaigns::progress))
+        .route("/v1/deliveries", get(listings::deliveries))
+        .route("/v1/notices", get(listings::notices))
+        .route("/v1/audit", get(listings::audit))
+        .route("/v1/reload", post(reload::reload))
+        .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
+}
+
+async fn status(State(api): State<Api>, _: Admin) -> Result<Json<Status>, Problem> {
+    Ok(Json(Snapshot::take(&api).await.status()?))
+}
+
+async fn explain(
+    State(api): State<Api>,
+    _: Admin,
+    Path(name): Path<String>,
+) -> Result<Json<Explanation>, Problem> {
+    let record = record(&api, &name).await?;
+    let lane = api.scene().lane(&record.spec.resource);
+    Ok(Json(why(&record, &lane, api.clock.now())))
+}
+
+/// The row of this name.
+async fn record(api: &Api, name: &str) -> Result<Record, Problem> {
+    let unknown = || {
+        Problem::new(
+            ProblemType::Unknown,
+            format!("there is no identity {name:?}"),
+        )
+    };
+    let name: Name = name.parse().map_err(|_| unknown())?;
+    api.store.record(&name).await?.ok_or_else(unknown)
+}
+
+/// The rows of these names, in their order; every unknown one is named.
+async fn records(api: &Api, names: &[Name]) -> Result<Vec<Record>, Problem> {
+    let found = api.store.records(names).await?;
+    let known: std::collections::BTreeSet<&Name> = found.iter().map(|one| &one.spec.name).collect();
+    let unknown: Vec<&str> = names
+        .iter()
+        .filter(|name| !known.contains(name))
+        .map(Name::as_str)
+        .collect();
+    if unknown.is_empty() {
+        return Ok(found);
+    }
+    let some = unknown
+        .iter()
+        .take(10)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let why = format!(
+        "unknown: {some} ({} of {} names); nothing was done",
+        unknown.len(),
+        names.len()
+    );
+    Err(Problem::new(ProblemType::Unknown, why))
+}
+
+/// `?after=…`.
+#[derive(Debug, Default, serde::Deserialize)]
+struct After {
+    after: Option<String>,
+}
+
+/// A JSON body whose mistakes are problem documents too.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        match Json::<T>::from_request(request, api).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(Problem::new(ProblemType::Invalid, rejection.body_text())),
+        }
+    }
+}

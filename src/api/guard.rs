@@ -1,0 +1,158 @@
+//! Refuses requests that did not mean to come here: from a browser, through a proxy, or by a name
+//! that somebody else's DNS points at this machine.
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, Uri, header};
+
+use super::{
+    problem::{Problem, ProblemType},
+    wire::CLIENT_HEADER,
+};
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The local socket.
+    Socket,
+    /// TCP on a loopback address: only by a loopback name, so that no web page can reach it.
+    Loopback,
+    /// TCP on any other address, where a proxy and any name may be in front.
+    Network,
+}
+
+/// Middleware: answers in place of the router where [`refusal`] says so.
+pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+    match refusal(door, request.headers(), request.uri()) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Why this request is refused, if it is.
+pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Problem> {
+    if door == Door::Network {
+        return None;
+    }
+    let refuse = |kind, why: &str| Some(Problem::new(kind, why));
+    if door == Door::Socket {
+        if !headers.contains_key(CLIENT_HEADER) {
+            return refuse(
+                ProblemType::Invalid,
+                "the header X-Renewd-Client is missing; any value will do",
+            );
+        }
+        if let Some(name) = headers
+            .keys()
+            .find(|name| tells_of_a_stranger(name.as_str()))
+        {
+            let why = format!(
+                "requests with {name} are refused: the socket is for programs on this machine"
+            );
+            return refuse(ProblemType::Forbidden, &why);
+        }
+    }
+    let hosts = headers
+        .get_all(header::HOST)
+        .iter()
+        .map(|host| host.to_str().unwrap_or("?"));
+    let foreign = hosts
+        .chain(uri.authority().map(|authority| authority.as_str()))
+        .any(|host| !is_local(host));
+    if foreign {
+        return refuse(
+            ProblemType::Forbidden,
+            "the request names another host; use localhost",
+        );
+    }
+    None
+}
+
+/// Headers that browsers and proxies add, and local programs do not.
+fn tells_of_a_stranger(header: &str) -> bool {
+    matches!(header, "origin" | "forwarded") || header.starts_with("x-forwarded-")
+}
+
+/// Whether a `Host` (with or without a port) can only mean this machine.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let literal = name.trim_start_matches('[').trim_end_matches(']');
+    name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case("renewd")
+        || literal
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn status(door: Door, headers: &[(&str, &str)]) -> Option<u16> {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect();
+        refusal(door, &headers, &Uri::from_static("/v1/status")).map(|problem| problem.status)
+    }
+
+    #[test]
+    fn the_socket_wants_its_header_and_no_stranger() {
+        assert_eq!(status(Door::Socket, &[]), Some(400));
+        assert_eq!(status(Door::Socket, &[("x-renewd-client", "")]), None);
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("forwarded", "for=192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-anything", "1"),
+            ("host", "evil.example"),
+        ] {
+            assert_eq!(
+                status(Door::Socket, &[("x-renewd-client", "t"), (name, value)]),
+                Some(403),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn loopback_answers_to_loopback_names_only() {
+        for host in [
+            "localhost",
+            "LOCALHOST:9847",
+            "127.0.0.1:9847",
+            "[::1]:9847",
+            "[::1]",
+            "127.9.9.9",
+        ] {
+            assert_eq!(status(Door::Loopback, &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example:9847",
+            "192.0.2.1",
+            "[2001:db8::1]:80",
+        ] {
+            assert_eq!(
+                status(Door::Loopback, &[("host", host)]),
+                Some(403),
+                "{host}"
+            );
+            assert_eq!(status(Door::Network, &[("host", host)]), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_counts_as_a_host() {
+        let uri = Uri::from_static("http://evil.example/v1/status");
+        assert!(refusal(Door::Loopback, &HeaderMap::new(), &uri).is_some());
+    }
+}

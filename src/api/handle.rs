@@ -1,0 +1,115 @@
+//! What the endpoints look at and whom they send commands to.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{readiness::Life, wire::Reloaded};
+use crate::{
+    clock::Clock,
+    config::DaemonSettings,
+    model::{CourierView, LaneView, ResourceName, SinkName},
+    store::Store,
+    telemetry::Metrics,
+};
+
+/// Everything that the endpoints need.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) scene: watch::Receiver<Arc<Scene>>,
+    pub(super) commands: mpsc::Sender<Command>,
+    /// Once the servers end, long polls are answered at once.
+    pub(super) stop: CancellationToken,
+}
+
+/// The parts of the daemon.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// `[daemon]`, of which admins and `page_names` are read again for each request.
+    pub daemon: DaemonSettings,
+    /// How far its life has come.
+    pub life: Life,
+    /// What the lanes publish; its names are the resources that there are.
+    pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    /// What the couriers publish; its names are the sinks that there are.
+    pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
+    /// `[renewal]`, for identities that are added over the socket.
+    pub renewal: RenewalDefaults,
+}
+
+/// What an added identity takes where it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RenewalDefaults {
+    /// The life asked of ACS.
+    pub lifetime: Duration,
+    /// The share of a token's life after which it is renewed.
+    pub renew_at: f64,
+    /// The share by which renewals are spread.
+    pub spread: f64,
+}
+
+/// What only `app` can do.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the configuration again, all or nothing.
+    Reload {
+        /// The effect, or every problem as text for a person.
+        answer: oneshot::Sender<Result<Reloaded, String>>,
+    },
+}
+
+impl Api {
+    /// Endpoints over these parts: `scene` is what there is now (a reload sends a new one), and
+    /// `commands` is where `app` listens.
+    pub fn new(
+        clock: Clock,
+        store: Store,
+        metrics: Metrics,
+        scene: watch::Receiver<Arc<Scene>>,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            clock,
+            store,
+            metrics,
+            scene,
+            commands,
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// The parts as they are now.
+    pub(super) fn scene(&self) -> Arc<Scene> {
+        Arc::clone(&self.scene.borrow())
+    }
+}
+
+impl Scene {
+    /// What each lane published last.
+    pub(super) fn lane_views(&self) -> BTreeMap<ResourceName, LaneView> {
+        self.lanes
+            .iter()
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
+            .collect()
+    }
+
+    /// What each courier published last.
+    pub(super) fn courier_views(&self) -> BTreeMap<SinkName, CourierView> {
+        self.couriers
+            .iter()
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
+            .collect()
+    }
+
+    /// What the lane of this resource published last; nothing where there is no such lane.
+    pub(super) fn lane(&self, resource: &ResourceName) -> LaneView {
+        self.lanes
+            .get(resource)
+            .map(|view| view.borrow().clone())
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,67 @@
+//! Binds what the configuration says and serves it until told to stop.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    guard::Door,
+    handle::Api,
+    local, public,
+    serve::{Bounds, serve_tcp, serve_unix},
+    socket::{self, BoundSocket, ListenError},
+};
+use crate::config::DaemonSettings;
+
+/// Bound, and not yet served: callers wait in the queue meanwhile.
+#[derive(Debug)]
+pub struct Listeners {
+    socket: BoundSocket,
+    tcp: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds the local socket and, where one is set, the TCP address.
+    pub async fn bind(daemon: &DaemonSettings) -> Result<Self, ListenError> {
+        let tcp = match daemon.listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| ListenError::Tcp { address, source })?,
+            ),
+            None => None,
+        };
+        let socket = socket::bind(&daemon.socket).await?;
+        Ok(Self { socket, tcp })
+    }
+
+    /// Where TCP is listened on, with the port that was found for port 0.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// Serves until `stop`; long polls are then answered at once.
+    pub async fn serve(self, api: Api, stop: CancellationToken) -> Result<(), Infallible> {
+        let api = Api {
+            stop: stop.clone(),
+            ..api
+        };
+        let local = local::router(api.clone());
+        let on_socket = serve_unix(&self.socket.listener, local, Bounds::SOCKET, stop.clone());
+        let on_tcp = async {
+            let Some(tcp) = &self.tcp else { return };
+            let loopback = tcp
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback());
+            let door = if loopback {
+                Door::Loopback
+            } else {
+                Door::Network
+            };
+            serve_tcp(tcp, public::router(api, door), Bounds::TCP, stop).await;
+        };
+        tokio::join!(on_socket, on_tcp);
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! The router of the local socket.
+
+use axum::{Router, middleware, routing::get};
+
+use super::{
+    control,
+    guard::{Door, guard},
+    handle::Api,
+    tokens,
+};
+
+/// The endpoints; each request must carry the [`Peer`](super::Peer) that connected.
+pub(super) fn router(api: Api) -> Router {
+    Router::new()
+        .route("/v1/tokens/{name}", get(tokens::token))
+        .merge(control::router())
+        .fallback(super::no_such_endpoint)
+        .layer(middleware::from_fn_with_state(Door::Socket, guard))
+        .with_state(api)
+}

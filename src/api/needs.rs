@@ -1,0 +1,274 @@
+//! What needs a person, found in what the parts of the daemon published; the worst first.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::wire::{Need, NeedKind};
+use crate::model::{
+    Counts, CourierView, HealthView, LaneView, Name, ResourceName, SinkName, State, decided_lately,
+};
+
+/// Failures in a row from which on a sink counts as failing: one may be an accident.
+const FAILING: u32 = 3;
+
+/// What is known at one instant.
+#[derive(Debug, Clone)]
+pub(super) struct Known<'a> {
+    pub now: Timestamp,
+    pub since: Timestamp,
+    pub lanes: &'a BTreeMap<ResourceName, LaneView>,
+    pub couriers: &'a BTreeMap<SinkName, CourierView>,
+    pub counts: &'a Counts,
+    /// Some of the late identities of each resource that has any.
+    pub late: &'a BTreeMap<ResourceName, Late>,
+    /// How far the wall clock has stepped, in seconds, unconfirmed.
+    pub held_step_secs: Option<i64>,
+}
+
+/// The late identities of one resource.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Late {
+    /// How many.
+    pub count: u64,
+    /// The most pressing of them.
+    pub names: Vec<Name>,
+}
+
+/// Everything that needs a person.
+pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
+    let mut needs = Vec::new();
+    for (resource, late) in known.late {
+        needs.push(late_need(resource, late));
+    }
+    for (resource, lane) in known.lanes {
+        lane_needs(resource, lane, known, &mut needs);
+    }
+    for (resource, states) in &known.counts.identities {
+        let gone = states.get(&State::Gone).copied().unwrap_or(0);
+        if gone > 0 {
+            let message = format!(
+                "ACS says that {} not exist or not ours; they are kept and never re-created: \
+                 see `renewd identity list`, then remove them or import the right ids",
+                counted(gone, "identity does", "identities do")
+            );
+            needs.push(need(NeedKind::Gone, resource.as_str(), message));
+        }
+    }
+    for (sink, courier) in known.couriers {
+        courier_needs(sink, courier, known, &mut needs);
+    }
+    if let Some(seconds) = known.held_step_secs {
+        let message = format!(
+            "the wall clock stepped by {seconds} s and no answer of ACS has confirmed it; \
+             renewd goes on with the time from before: check the time service"
+        );
+        needs.push(need(NeedKind::Clock, "clock", message));
+    }
+    needs.sort_by_key(|need| need.kind);
+    needs
+}
+
+fn late_need(resource: &ResourceName, late: &Late) -> Need {
+    let count = counted(late.count, "identity is", "identities are");
+    let message = format!("{count} late: see `renewd why NAME`");
+    Need {
+        names: late.names.clone(),
+        ..need(NeedKind::Late, resource.as_str(), message)
+    }
+}
+
+fn lane_needs(resource: &ResourceName, lane: &LaneView, known: &Known<'_>, needs: &mut Vec<Need>) {
+    let mut add = |kind, message: &str, because: Option<&String>| {
+        needs.push(Need {
+            because: because.cloned(),
+            ..need(kind, resource.as_str(), message.to_owned())
+        });
+    };
+    if !decided_lately(lane.decided_at, known.since, known.now) {
+        add(
+            NeedKind::Stuck,
+            "its lane does not decide any more: the watchdog restarts renewd",
+            None,
+        );
+    }
+    if lane.blocked.is_some() {
+        add(
+            NeedKind::Blocked,
+            "nothing can be obtained at the moment",
+            lane.blocked.as_ref(),
+        );
+    }
+    if lane.creation_refused.is_some() {
+        let message = "identities without an id are not created: import their ids";
+        add(
+            NeedKind::CreationRefused,
+            message,
+            lane.creation_refused.as_ref(),
+        );
+    }
+    for (operation, health) in &lane.health {
+        match health {
+            HealthView::Probing { since, because } => {
+                let message = format!("{operation} is unanswered since {since:.0}");
+                add(NeedKind::Outage, &message, Some(because));
+            }
+            HealthView::Held { until, because } if known.now < *until => {
+                let message = format!("{operation} is held until {until:.0}");
+                add(NeedKind::Held, &message, Some(because));
+            }
+            HealthView::Held { .. } | HealthView::Open => {}
+        }
+    }
+}
+
+fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, needs: &mut Vec<Need>) {
+    let mut add = |kind, message: String, because: Option<&String>| {
+        needs.push(Need {
+            because: because.cloned(),
+            ..need(kind, sink.as_str(), message)
+        });
+    };
+    if !decided_lately(courier.decided_at, known.since, known.now) {
+        let message = "its courier does not decide any more: the watchdog restarts renewd";
+        add(NeedKind::Stuck, message.to_owned(), None);
+    }
+    let waiting = known.counts.pending.get(sink).copied().unwrap_or(0);
+    let waiting = counted(waiting, "delivery waits", "deliveries wait");
+    if courier.disabled.is_some() {
+        let message = format!("it is disabled; {waiting}");
+        add(NeedKind::SinkDisabled, message, courier.disabled.as_ref());
+    } else if courier.failures_in_row >= FAILING {
+        let message = format!("{} failures in a row; {waiting}", courier.failures_in_row);
+        add(NeedKind::SinkFailing, message, courier.last_error.as_ref());
+    }
+}
+
+fn need(kind: NeedKind, subject: &str, message: String) -> Need {
+    Need {
+        kind,
+        subject: subject.to_owned(),
+        message,
+        because: None,
+        names: Vec::new(),
+    }
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noon() -> Timestamp {
+        "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    fn found(lane: LaneView, courier: CourierView, counts: &Counts, late: Late) -> Vec<Need> {
+        let fresh = Some(noon());
+        let mut late = BTreeMap::from([("contoso".parse().unwrap(), late)]);
+        late.retain(|_, late| late.count > 0);
+        needs(&Known {
+            now: noon(),
+            since: noon(),
+            lanes: &BTreeMap::from([(
+                "contoso".parse().unwrap(),
+                LaneView {
+                    decided_at: fresh,
+                    ..lane
+                },
+            )]),
+            couriers: &BTreeMap::from([(
+                "crm".parse().unwrap(),
+                CourierView {
+                    decided_at: fresh,
+                    ..courier
+                },
+            )]),
+            counts,
+            late: &late,
+            held_step_secs: None,
+        })
+    }
+
+    #[test]
+    fn when_all_is_well_nobody_is_needed() {
+        let all = found(
+            LaneView::default(),
+            CourierView::default(),
+            &Counts::default(),
+            Late::default(),
+        );
+        assert_eq!(all, []);
+    }
+
+    #[test]
+    fn the_worst_comes_first() {
+        let mut lane = LaneView::default();
+        lane.health.insert(
+            "issue".into(),
+            HealthView::Probing {
+                since: noon(),
+                because: "connection refused".into(),
+            },
+        );
+        let courier = CourierView {
+            failures_in_row: 12,
+            last_error: Some("500".into()),
+            ..CourierView::default()
+        };
+        let gone = BTreeMap::from([(State::Gone, 1)]);
+        let counts = Counts {
+            identities: BTreeMap::from([("contoso".parse().unwrap(), gone)]),
+            ..Counts::default()
+        };
+        let late = Late {
+            count: 1,
+            names: vec!["anna".parse().unwrap()],
+        };
+        let all = found(lane, courier, &counts, late);
+        let kinds: Vec<_> = all.iter().map(|need| need.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                NeedKind::Late,
+                NeedKind::Outage,
+                NeedKind::Gone,
+                NeedKind::SinkFailing
+            ]
+        );
+        assert_eq!(all[0].message, "1 identity is late: see `renewd why NAME`");
+        assert_eq!(all[3].message, "12 failures in a row; 0 deliveries wait");
+        assert_eq!(all[3].because.as_deref(), Some("500"));
+    }
+
+    #[test]
+    fn a_hold_that_is_over_needs_nobody() {
+        let mut lane = LaneView::default();
+        let held = |until| HealthView::Held {
+            until,
+            because: "429".into(),
+        };
+        lane.health.insert("issue".into(), held(noon()));
+        let quiet = found(
+            lane.clone(),
+            CourierView::default(),
+            &Counts::default(),
+            Late::default(),
+        );
+        assert_eq!(quiet, []);
+        lane.health.insert(
+            "issue".into(),
+            held("2026-11-22T12:00:01Z".parse().unwrap()),
+        );
+        let all = found(
+            lane,
+            CourierView::default(),
+            &Counts::default(),
+            Late::default(),
+        );
+        assert_eq!(all[0].kind, NeedKind::Held);
+    }
+}

@@ -1,0 +1,166 @@
+//! Binds the local socket: takes the place of a dead daemon's file, never of a living one's.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+/// Anyone may connect: who the peer is decides, not the file.
+const MODE: u32 = 0o666;
+/// A living daemon accepts within this.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Why a listener could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody answers on the socket.
+    #[error("a daemon already answers on {}; stop it, or set another [daemon] socket", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else lies there.
+    #[error("{} is in the way: it is not a socket; move it away, or set another [daemon] socket", path.display())]
+    InTheWay {
+        /// What lies there.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error("the socket {} cannot be made; its folder must exist and be ours to write", path.display())]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TCP address cannot be listened on.
+    #[error("[daemon] listen: {address} cannot be listened on; is the port in use?")]
+    Tcp {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The bound socket; its file goes when this does.
+#[derive(Debug)]
+pub(super) struct BoundSocket {
+    pub listener: UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
+/// Binds the socket at `path` with mode 0666.
+pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
+    clear_the_way(path).await?;
+    let made = || {
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+        let inode = fs::symlink_metadata(path)?.ino();
+        Ok((listener, inode))
+    };
+    match made() {
+        Ok((listener, inode)) => Ok(BoundSocket {
+            listener,
+            path: path.to_owned(),
+            inode,
+        }),
+        Err(source) => Err(ListenError::Socket {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Removes a socket file on which nobody answers.
+async fn clear_the_way(path: &Path) -> Result<(), ListenError> {
+    let path = path.to_owned();
+    let kind = match fs::symlink_metadata(&path) {
+        Ok(found) => found.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(ListenError::Socket { path, source }),
+    };
+    if !kind.is_socket() {
+        return Err(ListenError::InTheWay { path });
+    }
+    match timeout(ANSWER, UnixStream::connect(&path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A full queue of a daemon that does not accept is a daemon all the same.
+        Ok(Ok(_)) | Err(_) => return Err(ListenError::Taken { path }),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(ListenError::Taken { path });
+        }
+        Ok(Err(source)) => return Err(ListenError::Socket { path, source }),
+    }
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(ListenError::Socket { path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "the socket file stays behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let dead = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(dead);
+        let bound = bind(&path).await.unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666);
+        assert!(matches!(bind(&path).await, Err(ListenError::Taken { .. })));
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_is_never_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        fs::write(&path, "mine").unwrap();
+        assert!(matches!(
+            bind(&path).await,
+            Err(ListenError::InTheWay { .. })
+        ));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let nowhere = folder.path().join("no/s");
+        assert!(matches!(
+            bind(&nowhere).await,
+            Err(ListenError::Socket { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_successor_keeps_its_own_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let first = bind(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let _second = bind(&path).await.unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+}

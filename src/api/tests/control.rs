@@ -1,0 +1,282 @@
+use super::*;
+use crate::store::AuditQuery;
+
+const CONTROL: [(&str, &str); 11] = [
+    ("GET", "/v1/status"),
+    ("GET", "/v1/identities"),
+    ("GET", "/v1/identities/anna"),
+    ("POST", "/v1/identities"),
+    ("DELETE", "/v1/identities/anna"),
+    ("GET", "/v1/why/anna"),
+    ("POST", "/v1/renew"),
+    ("POST", "/v1/campaigns"),
+    ("GET", "/v1/deliveries"),
+    ("GET", "/v1/audit"),
+    ("POST", "/v1/reload"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn control_is_for_admins_alone() {
+    let house = house().await;
+    for (method, target) in CONTROL {
+        for peer in [reader(), stranger()] {
+            let answer = ask(house.socket(), peer, method, target, &[], "{}").await;
+            assert_eq!(answer.status, 403, "{method} {target}");
+            assert_eq!(answer.json()["type"], "forbidden");
+        }
+    }
+    house.scene.send_modify(|scene| {
+        let mut scene_now = Scene::clone(scene);
+        scene_now.daemon.admins = vec![Reader::User(READER.into())];
+        *scene = Arc::new(scene_now);
+    });
+    let answer = house.get(reader(), "/v1/status", &[]).await;
+    assert_eq!(answer.status, 200, "admins are read again for each request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_tells_what_needs_a_person() {
+    let house = house().await;
+    let calm: wire::Status =
+        serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
+    assert!(calm.ready && calm.needs.is_empty(), "{calm:?}");
+    assert_eq!(calm.earliest_expiry[&contoso()], at(&house, 3600));
+    tokio::time::advance(Duration::from_secs(50 * 60)).await;
+    let fresh = Some(house.clock.now());
+    house.lane.send_modify(|lane| lane.decided_at = fresh);
+    house
+        .courier
+        .send_modify(|courier| courier.decided_at = fresh);
+    let status: wire::Status =
+        serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
+    assert_eq!(status.needs.len(), 1, "{:?}", status.needs);
+    assert_eq!(status.needs[0].kind, wire::NeedKind::Late);
+    assert_eq!(status.needs[0].names, [name(ANNA)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_listing_holds_a_token() {
+    let house = house().await;
+    for target in [
+        "/v1/status",
+        "/v1/identities",
+        "/v1/identities/anna",
+        "/v1/why/anna",
+        "/v1/deliveries",
+        "/v1/deliveries?name=anna",
+        "/v1/notices",
+        "/v1/audit",
+    ] {
+        let answer = house.get(admin(), target, &[]).await;
+        assert_eq!(answer.status, 200, "{target}: {}", answer.text);
+        assert!(!answer.text.contains("canary"), "{target}");
+    }
+    let page = house.get(admin(), "/v1/identities", &[]).await.json();
+    assert_eq!(page["items"][0]["name"], "anna");
+    assert_eq!(page["items"][1]["state"], "new");
+    assert_eq!(page["next"], serde_json::Value::Null);
+    let ledger = house.get(admin(), "/v1/deliveries", &[]).await.json();
+    assert_eq!(ledger["items"][0]["pending"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_added_identity_takes_the_defaults_and_is_audited() {
+    let house = house().await;
+    let body = r#"{"name":"carl","scopes":["voip","chat","chat"],"sinks":["files"]}"#;
+    let added = house.send("POST", "/v1/identities", body).await;
+    assert_eq!(added.status, 201, "{}", added.text);
+    let carl: wire::Identity = serde_json::from_value(added.json()).unwrap();
+    assert_eq!((carl.lifetime_seconds, carl.resource), (86_400, contoso()));
+    assert_eq!(carl.scopes, [Scope::Chat, Scope::Voip]);
+    assert_eq!(
+        house.send("POST", "/v1/identities", body).await.status,
+        409,
+        "it exists already"
+    );
+
+    let removed = house
+        .send("DELETE", "/v1/identities/carl?reason=left%20us", "")
+        .await;
+    assert_eq!(
+        (removed.status, removed.json()["on_removal"].as_str()),
+        (200, Some("hold"))
+    );
+    let declared = house.send("DELETE", "/v1/identities/anna", "").await;
+    assert_eq!(declared.status, 409, "a file declares it");
+
+    let query = AuditQuery {
+        name: Some(name("carl")),
+        limit: 10,
+        ..AuditQuery::default()
+    };
+    let trail = house.store.audit_trail(query).await.unwrap();
+    let who = format!("uid {} (", accounts::own_uid());
+    assert!(
+        trail
+            .iter()
+            .any(|e| e.action == "add" && e.actor.starts_with(&who)),
+        "{trail:?}"
+    );
+    let removal = trail.iter().find(|e| e.action == "remove").unwrap();
+    assert_eq!(removal.reason.as_deref(), Some("left us"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn mistakes_in_a_body_are_told() {
+    let house = house().await;
+    for (body, part) in [
+        (r#"{"name":"../x","scopes":["chat"]}"#, "name"),
+        (r#"{"name":"x","scopes":["video"]}"#, "video"),
+        (r#"{"name":"x","scopes":[]}"#, "scopes"),
+        (
+            r#"{"name":"x","scopes":["chat"],"sinks":["nowhere"]}"#,
+            "nowhere",
+        ),
+        (
+            r#"{"name":"x","scopes":["chat"],"resource":"other"}"#,
+            "contoso",
+        ),
+        (
+            r#"{"name":"x","scopes":["chat"],"lifetime_seconds":60}"#,
+            "3600",
+        ),
+        (r#"{"name":"x","scopes":["chat"],"colour":"red"}"#, "colour"),
+        ("not json", "JSON"),
+    ] {
+        let answer = house.send("POST", "/v1/identities", body).await;
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (400, Some("invalid")),
+            "{body}"
+        );
+        assert!(answer.text.contains(part), "{body}: {}", answer.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewing_sets_due_and_is_all_or_nothing() {
+    let house = house().await;
+    let unknown = house
+        .send("POST", "/v1/renew", r#"{"names":["anna","zoe"]}"#)
+        .await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.text.contains("zoe"));
+    let later = house
+        .store
+        .record(&name(ANNA))
+        .await
+        .unwrap()
+        .unwrap()
+        .due
+        .unwrap();
+    assert!(later.at > house.clock.now(), "nothing was done");
+    let done = house
+        .send(
+            "POST",
+            "/v1/renew",
+            r#"{"names":["anna"],"reason":"a test"}"#,
+        )
+        .await;
+    assert_eq!((done.status, done.json()["due"].as_u64()), (200, Some(1)));
+    let due = house
+        .store
+        .record(&name(ANNA))
+        .await
+        .unwrap()
+        .unwrap()
+        .due
+        .unwrap();
+    assert_eq!(
+        (due.why, due.at <= house.clock.now()),
+        (DueReason::Requested, true)
+    );
+    assert_eq!(
+        house
+            .send("POST", "/v1/renew", r#"{"all":true}"#)
+            .await
+            .json()["due"],
+        2
+    );
+    assert_eq!(house.send("POST", "/v1/renew", "{}").await.status, 400);
+    assert_eq!(
+        house
+            .send("POST", "/v1/renew", r#"{"all":true,"names":["anna"]}"#)
+            .await
+            .status,
+        400
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_campaign_is_accepted_and_can_be_followed() {
+    let house = house().await;
+    let body = r#"{"action":"revoke","then":"reissue","names":["anna"],"reason":"stolen"}"#;
+    let started = house.send("POST", "/v1/campaigns", body).await;
+    assert_eq!(started.status, 202, "{}", started.text);
+    let campaign: wire::CampaignProgress = serde_json::from_value(started.json()).unwrap();
+    assert_eq!(
+        (campaign.pending, campaign.reason.as_deref()),
+        (1, Some("stolen"))
+    );
+    let found = house
+        .get(admin(), &format!("/v1/campaigns/{}", campaign.id), &[])
+        .await;
+    assert_eq!(found.json()["pending"], 1);
+    assert_eq!(
+        house.get(admin(), "/v1/campaigns/999", &[]).await.status,
+        404
+    );
+    for wrong in [
+        r#"{"action":"revoke","names":["anna"]}"#,
+        r#"{"action":"hold","then":"hold","names":["anna"]}"#,
+        r#"{"action":"release","names":[]}"#,
+    ] {
+        assert_eq!(
+            house.send("POST", "/v1/campaigns", wrong).await.status,
+            400,
+            "{wrong}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_tells_its_effect_or_its_problems() {
+    let mut house = house().await;
+    let socket = house.socket();
+    for (told, status, part) in [
+        (
+            Ok(wire::Reloaded {
+                effect: "+2 create".into(),
+                warnings: vec![],
+            }),
+            200,
+            "+2 create",
+        ),
+        (
+            Err("renewd.toml:3:1: unknown key".to_owned()),
+            422,
+            "renewd.toml:3:1",
+        ),
+    ] {
+        let app = async {
+            let Some(Command::Reload { answer }) = house.commands.recv().await else {
+                panic!()
+            };
+            answer.send(told).unwrap();
+        };
+        let asked = ask(socket.clone(), admin(), "POST", "/v1/reload", &[], "");
+        let (answer, ()) = tokio::join!(asked, app);
+        assert_eq!(answer.status, status);
+        assert!(answer.text.contains(part), "{}", answer.text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_endpoint_is_a_problem_document() {
+    let house = house().await;
+    let answer = house.get(admin(), "/v2/tokens/anna", &[]).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (404, "application/problem+json")
+    );
+}

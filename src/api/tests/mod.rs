@@ -1,0 +1,302 @@
+//! The endpoints through their routers, in this process, over a real store and under paused time.
+
+mod control;
+mod long_poll;
+mod public;
+mod tokens;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tower::ServiceExt;
+
+use super::*;
+use crate::{
+    accounts,
+    clock::Clock,
+    config::{DaemonSettings, StoreSettings},
+    model::{
+        Attempt, Change, CourierView, Due, DueReason, LaneView, Name, Origin, Reader, ResourceName,
+        Scope, Secret, Spec, Step, Token, TokenMeta, Version,
+    },
+    store::{Cause, StepOn, Store},
+    telemetry::Metrics,
+};
+
+/// The identity that has a token from the start.
+const ANNA: &str = "anna";
+/// The one that has none.
+const BERT: &str = "bert";
+/// Whoever reads both.
+const READER: &str = "nobody";
+
+struct House {
+    api: Api,
+    clock: Clock,
+    store: Store,
+    lane: watch::Sender<LaneView>,
+    courier: watch::Sender<CourierView>,
+    scene: watch::Sender<Arc<Scene>>,
+    commands: mpsc::Receiver<Command>,
+    _folder: tempfile::TempDir,
+}
+
+/// Anna with a token of an hour, Bert without one.
+async fn house() -> House {
+    let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StoreSettings {
+        path: folder.path().join("renewd.db"),
+        seal_key: None,
+        keep_renewals: Duration::from_hours(168),
+        keep_other: Duration::from_hours(9600),
+    };
+    let (store, _) = Store::open_inline(&settings, folder.path(), clock.now()).unwrap();
+    store
+        .reconcile(
+            &[spec(ANNA), spec(BERT)],
+            &["files".parse().unwrap()],
+            clock.now(),
+        )
+        .await
+        .unwrap();
+    let (scene, lane, courier) = stage(&clock, folder.path());
+    let scene_seen = scene.subscribe();
+    let (sender, commands) = mpsc::channel(1);
+    let api = Api::new(
+        clock.clone(),
+        store.clone(),
+        Metrics::new(),
+        scene_seen,
+        sender,
+    );
+    let house = House {
+        api,
+        clock,
+        store,
+        lane,
+        courier,
+        scene,
+        commands,
+        _folder: folder,
+    };
+    house.issue(ANNA, "canary-1").await;
+    house
+}
+
+/// A ready daemon with one lane and one courier.
+fn stage(
+    clock: &Clock,
+    folder: &std::path::Path,
+) -> (
+    watch::Sender<Arc<Scene>>,
+    watch::Sender<LaneView>,
+    watch::Sender<CourierView>,
+) {
+    let fresh = Some(clock.now());
+    let lane = watch::Sender::new(LaneView {
+        decided_at: fresh,
+        ..LaneView::default()
+    });
+    let courier = watch::Sender::new(CourierView {
+        decided_at: fresh,
+        ..CourierView::default()
+    });
+    let scene = Scene {
+        daemon: DaemonSettings {
+            state_dir: folder.to_owned(),
+            listen: None,
+            socket: folder.join("renewd.sock"),
+            instance: "test".into(),
+            admins: Vec::new(),
+            page_names: false,
+        },
+        life: Life {
+            since: clock.now(),
+            restored: true,
+            stopping: false,
+        },
+        lanes: BTreeMap::from([(contoso(), lane.subscribe())]),
+        couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
+        renewal: RenewalDefaults {
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.02,
+        },
+    };
+    (watch::Sender::new(Arc::new(scene)), lane, courier)
+}
+
+fn contoso() -> ResourceName {
+    "contoso".parse().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn spec(text: &str) -> Spec {
+    Spec {
+        name: name(text),
+        resource: contoso(),
+        id: Some(format!("8:acs:{text}").parse().unwrap()),
+        scopes: vec![Scope::Chat],
+        lifetime: Duration::from_hours(1),
+        renew_at: 0.5,
+        spread: 0.0,
+        labels: BTreeMap::new(),
+        readers: vec![Reader::User(READER.into())],
+        sinks: vec!["files".parse().unwrap()],
+        on_removal: crate::model::OnRemoval::Hold,
+        origin: Origin::File,
+    }
+}
+
+impl House {
+    /// Commits a token of an hour, as the engine would.
+    async fn issue(&self, who: &str, secret: &str) -> Version {
+        let now = self.clock.now();
+        let num = self.num(who).await;
+        let hour = SignedDuration::from_hours(1);
+        let change = Change::Issued {
+            num,
+            call_began: now,
+            id: None,
+            token: Token {
+                secret: Secret::new(secret.into()),
+                meta: TokenMeta {
+                    issued_at: now,
+                    expires_at: now + hour,
+                    minted_by: "key".into(),
+                },
+            },
+            due: Due {
+                at: now + hour / 2,
+                why: DueReason::Renewal,
+            },
+            late_at: now + hour * 3 / 4,
+            attempt: Attempt {
+                at: now,
+                result: "ok".into(),
+                request_id: None,
+            },
+        };
+        self.store.commit(vec![change], now).await.unwrap();
+        self.store
+            .record(&name(who))
+            .await
+            .unwrap()
+            .unwrap()
+            .version
+    }
+
+    async fn step(&self, who: &str, step: Step) {
+        let on = StepOn {
+            num: self.num(who).await,
+            step,
+            request_id: None,
+        };
+        self.store
+            .step(vec![on], &Cause::ours("a test"), self.clock.now())
+            .await
+            .unwrap();
+    }
+
+    async fn num(&self, who: &str) -> i64 {
+        self.store.record(&name(who)).await.unwrap().unwrap().num
+    }
+
+    fn socket(&self) -> Router {
+        local::router(self.api.clone())
+    }
+
+    async fn get(&self, peer: Peer, target: &str, headers: &[(&str, &str)]) -> Answer {
+        ask(self.socket(), peer, "GET", target, headers, "").await
+    }
+
+    async fn send(&self, method: &str, target: &str, body: &str) -> Answer {
+        let json = [("content-type", "application/json")];
+        ask(self.socket(), admin(), method, target, &json, body).await
+    }
+}
+
+/// The daemon's own user.
+fn admin() -> Peer {
+    Peer {
+        uid: accounts::own_uid(),
+        gid: 0,
+    }
+}
+
+fn reader() -> Peer {
+    let nobody = accounts::user(READER).unwrap();
+    Peer {
+        uid: nobody.uid,
+        gid: nobody.gid.unwrap(),
+    }
+}
+
+/// A user that nobody knows.
+fn stranger() -> Peer {
+    Peer {
+        uid: 3_999_999_999,
+        gid: 3_999_999_999,
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: http::HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    async fn of(response: Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Self {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            text: String::from_utf8(bytes.to_vec()).unwrap(),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+async fn ask(
+    router: Router,
+    peer: Peer,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("x-renewd-client", "test")
+        .extension(peer);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    Answer::of(router.oneshot(request).await.unwrap()).await
+}
+
+fn at(house: &House, seconds: i64) -> Timestamp {
+    house.clock.now() + SignedDuration::from_secs(seconds)
+}

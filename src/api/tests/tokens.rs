@@ -1,0 +1,188 @@
+use super::*;
+use crate::model::{HealthView, Then};
+
+const TOKEN: &str = "/v1/tokens/anna";
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_gets_the_document_or_the_bare_token() {
+    let house = house().await;
+    let version = house
+        .store
+        .record(&name(ANNA))
+        .await
+        .unwrap()
+        .unwrap()
+        .version;
+    let answer = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(answer.header("etag"), format!("\"{version}\""));
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("content-type"), "application/json");
+    let document = answer.json();
+    assert_eq!(document["token"], "canary-1");
+    assert_eq!(document["version"], version.0);
+    assert_eq!(document["expires_at"], "2026-11-22T13:00:00Z");
+
+    let bare = house
+        .get(reader(), TOKEN, &[("accept", "text/plain")])
+        .await;
+    assert_eq!((bare.status, bare.text.as_str()), (200, "canary-1"));
+
+    let etag = format!("\"{version}\"");
+    let same = house
+        .get(reader(), TOKEN, &[("if-none-match", etag.as_str())])
+        .await;
+    assert_eq!((same.status, same.text.as_str()), (304, ""));
+    let other = house
+        .get(reader(), TOKEN, &[("if-none-match", "\"1\"")])
+        .await;
+    assert_eq!(other.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_cannot_be_guessed() {
+    let house = house().await;
+    let theirs = house.get(stranger(), TOKEN, &[]).await;
+    let nobodys = house.get(stranger(), "/v1/tokens/nothere", &[]).await;
+    let no_name = house.get(stranger(), "/v1/tokens/..", &[]).await;
+    assert_eq!(theirs.status, 403);
+    assert_eq!(theirs.json()["type"], "forbidden");
+    for same in [&nobodys, &no_name] {
+        assert_eq!(
+            (same.status, &same.text, &same.headers),
+            (403, &theirs.text, &theirs.headers)
+        );
+    }
+    let unknown = house.get(admin(), "/v1/tokens/nothere", &[]).await;
+    assert_eq!(
+        (unknown.status, unknown.json()["type"].as_str()),
+        (404, Some("unknown"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_known_peer_nothing_is_handed_over() {
+    let house = house().await;
+    let request = Request::get(TOKEN)
+        .header("x-renewd-client", "t")
+        .body(Body::empty())
+        .unwrap();
+    let response = house.socket().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_consumer_sees_without_a_token() {
+    let house = house().await;
+    let new = house.get(reader(), "/v1/tokens/bert", &[]).await;
+    assert_eq!(
+        (new.status, new.json()["type"].as_str()),
+        (503, Some("pending"))
+    );
+    assert!(!new.header("retry-after").is_empty());
+
+    house.step(ANNA, Step::Withhold).await;
+    let held = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(
+        (held.status, held.json()["type"].as_str()),
+        (409, Some("held"))
+    );
+    assert!(!held.header("etag").is_empty());
+
+    house
+        .step(
+            ANNA,
+            Step::Deleted {
+                at: house.clock.now(),
+            },
+        )
+        .await;
+    let deleted = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(
+        (deleted.status, deleted.json()["type"].as_str()),
+        (410, Some("deleted"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_token_is_never_handed_over() {
+    let house = house().await;
+    tokio::time::advance(Duration::from_secs(3599)).await;
+    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    house.lane.send_modify(|lane| {
+        let because = "connection refused".to_owned();
+        lane.health.insert(
+            "issue".into(),
+            HealthView::Probing {
+                since: at(&house, -60),
+                because,
+            },
+        );
+    });
+    let dead = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(
+        (dead.status, dead.json()["type"].as_str()),
+        (503, Some("unreachable"))
+    );
+    assert_eq!(dead.header("retry-after"), "5");
+    assert!(!dead.text.contains("canary"));
+
+    house.lane.send_modify(|lane| {
+        let held = HealthView::Held {
+            until: at(&house, 17),
+            because: "429".into(),
+        };
+        lane.health.insert("issue".into(), held);
+    });
+    let throttled = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(
+        (throttled.status, throttled.json()["type"].as_str()),
+        (503, Some("throttled"))
+    );
+    assert_eq!(throttled.header("retry-after"), "17");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_token_is_not_handed_over_while_its_successor_is_awaited() {
+    let house = house().await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    house
+        .step(
+            ANNA,
+            Step::Revoked {
+                at: house.clock.now(),
+                then: Then::Reissue,
+            },
+        )
+        .await;
+    let gap = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(gap.status, 503, "{}", gap.text);
+    tokio::time::advance(Duration::from_millis(10)).await;
+    house.issue(ANNA, "canary-2").await;
+    let next = house
+        .get(reader(), TOKEN, &[("accept", "text/plain")])
+        .await;
+    assert_eq!((next.status, next.text.as_str()), (200, "canary-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_did_not_mean_to_come_here_are_refused() {
+    let house = house().await;
+    for (header, value) in [
+        ("origin", "https://evil.example"),
+        ("forwarded", "for=1"),
+        ("x-forwarded-host", "x"),
+        ("host", "evil.example"),
+    ] {
+        let answer = house.get(admin(), TOKEN, &[(header, value)]).await;
+        assert_eq!(answer.status, 403, "{header}");
+        assert_eq!(answer.header("content-type"), "application/problem+json");
+    }
+    let request = Request::get(TOKEN)
+        .extension(admin())
+        .body(Body::empty())
+        .unwrap();
+    let bare = house.socket().oneshot(request).await.unwrap();
+    assert_eq!(bare.status(), 400, "without X-Renewd-Client");
+}
