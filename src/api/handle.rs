@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -90,7 +91,7 @@ impl Api {
 
 impl Scene {
     /// What each lane published last.
-    pub(super) fn lane_views(&self) -> BTreeMap<ResourceName, LaneView> {
+    pub fn lane_views(&self) -> BTreeMap<ResourceName, LaneView> {
         self.lanes
             .iter()
             .map(|(name, view)| (name.clone(), view.borrow().clone()))
@@ -98,11 +99,20 @@ impl Scene {
     }
 
     /// What each courier published last.
-    pub(super) fn courier_views(&self) -> BTreeMap<SinkName, CourierView> {
+    pub fn courier_views(&self) -> BTreeMap<SinkName, CourierView> {
         self.couriers
             .iter()
             .map(|(name, view)| (name.clone(), view.borrow().clone()))
             .collect()
+    }
+
+    /// Each loop with its last decision, for the watchdog; named as in `/readyz`.
+    pub fn decisions(&self) -> Vec<(String, Option<Timestamp>)> {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.map(|(name, view)| (format!("lane {name}"), view.borrow().decided_at));
+        let sinks = self.couriers.iter();
+        let sinks = sinks.map(|(name, view)| (format!("sink {name}"), view.borrow().decided_at));
+        lanes.chain(sinks).collect()
     }
 
     /// What the lane of this resource published last; nothing where there is no such lane.
