@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod couriers;
 mod files;
 mod rooms;
 mod samples;

@@ -1,0 +1,488 @@
+//! Couriers: at least once, newest only, in order per identity, never hot, never all for one.
+
+mod house;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use renewd::{
+    config::SinkSettings,
+    engine::restore,
+    model::{Notice, NoticeKind, Step, Timestamp},
+    sinks::FileSink,
+    store::{Cause, StepOn},
+};
+
+use house::{House, Manner};
+
+const S: Duration = Duration::from_secs(1);
+
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_only_the_newest_version_goes_out() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.receiver.behaves(|_| Manner::Answer(503));
+    let mut newest = 0;
+    for _ in 0..20 {
+        newest = house.issue("bot").await.0;
+        house.after(S * 60).await;
+    }
+    assert!(house.receiver.taken("bot").is_empty());
+    assert!(
+        house
+            .delivery("bot")
+            .await
+            .last_error
+            .unwrap()
+            .contains("503")
+    );
+    house.receiver.behaves(|_| Manner::Answer(200));
+    house.after(S * 31).await;
+    assert_eq!(house.receiver.taken("bot"), [newest]);
+    let row = house.delivery("bot").await;
+    assert!(!row.is_pending() && row.attempts == 0 && row.last_error.is_none());
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_token_goes_out_at_once_and_once() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.after(S * 100).await;
+    let committed = house.clock.now();
+    house.issue("bot").await;
+    house.after(S * 3600).await;
+    let seen = house.receiver.seen();
+    assert_eq!(seen.len(), 1);
+    assert!(seconds(committed, seen[0].at) < 0.1, "{seen:?}");
+    assert_eq!(seen[0].kind, "renewd.token.issued");
+    assert_eq!(courier.view.borrow().delivered, 1);
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_follow_the_schedule_until_the_token_expires() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.receiver.behaves(|_| Manner::Answer(500));
+    house.issue_for("bot", S * 1200).await;
+    house.after(S * 4000).await;
+    let seen = house.receiver.seen();
+    let gaps: Vec<f64> = seen
+        .windows(2)
+        .map(|pair| seconds(pair[0].at, pair[1].at))
+        .collect();
+    for (gap, wanted) in gaps.iter().zip([1.0, 5.0, 30.0, 120.0, 600.0]) {
+        assert!(
+            (wanted * 0.8..=wanted * 1.2 + 0.1).contains(gap),
+            "{gaps:?}"
+        );
+    }
+    assert!(
+        (5..=6).contains(&seen.len()),
+        "then it had expired: {gaps:?}"
+    );
+    assert!(house.delivery("bot").await.is_pending());
+    house.receiver.behaves(|_| Manner::Answer(200));
+    let newest = house.issue("bot").await.0;
+    house.after(S).await;
+    assert_eq!(
+        house.receiver.taken("bot"),
+        [newest],
+        "the next version comes at once"
+    );
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expired_undelivered_is_never_sent_but_a_hold_is() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    house.issue_for("bot", S * 10).await;
+    house.after(S * 20).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.after(S * 7200).await;
+    assert!(house.receiver.seen().is_empty());
+    let cause = Cause::ours("lost laptop");
+    let withhold = StepOn {
+        num: house.num("bot"),
+        step: Step::Withhold,
+        request_id: None,
+    };
+    house
+        .store
+        .step(vec![withhold], &cause, house.clock.now())
+        .await
+        .unwrap();
+    house.after(S).await;
+    assert_eq!(house.receiver.seen()[0].kind, "renewd.token.held");
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_receiver_gets_probes_and_on_its_return_everything() {
+    let names: Vec<String> = (0..200).map(|n| format!("bot{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let house = House::new(&names, &["crm"]).await;
+    for name in &names {
+        house.issue(name).await;
+    }
+    house.receiver.behaves(|_| Manner::Answer(500));
+    let courier = house.webhook("crm", &["token.*"]);
+    house.after(S * 5).await;
+    assert!(courier.view.borrow().failures_in_row >= 10);
+    house.after(S * 100).await;
+    house.receiver.forget();
+    house.after(S * 3600).await;
+    let probes = house.receiver.seen();
+    assert!(
+        (115..=125).contains(&probes.len()),
+        "one in 30 s: {}",
+        probes.len()
+    );
+    house.receiver.behaves(|_| Manner::Answer(200));
+    house.after(S * 35).await;
+    assert!(
+        names
+            .iter()
+            .all(|name| house.receiver.taken(name).len() == 1)
+    );
+    let view = courier.view.borrow().clone();
+    assert_eq!((view.failures_in_row, view.probe_at), (0, None));
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_identity_has_one_attempt_in_flight_and_versions_never_fall() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    house.receiver.behaves(|_| Manner::Slowly(S * 10));
+    let courier = house.webhook("crm", &["token.*"]);
+    let mut newest = 0;
+    for _ in 0..12 {
+        newest = house.issue("bot").await.0;
+        house.after(S * 4).await;
+    }
+    house.after(S * 40).await;
+    let seen = house.receiver.seen();
+    assert!(
+        seen.windows(2)
+            .all(|pair| seconds(pair[0].at, pair[1].at) >= 10.0),
+        "{seen:?}"
+    );
+    assert!(
+        seen.windows(2)
+            .all(|pair| pair[0].version < pair[1].version),
+        "{seen:?}"
+    );
+    assert_eq!(seen.last().unwrap().version, newest);
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_identity_delays_no_other_and_a_hanging_sink_no_other_sink() {
+    let house = House::new(&["bot", "stuck"], &["crm", "slow"]).await;
+    house
+        .receiver
+        .behaves(|arrival| match arrival.name.as_str() {
+            "stuck" => Manner::Slowly(S * 60),
+            _ => Manner::Answer(200),
+        });
+    let couriers = [
+        house.webhook("crm", &["token.*"]),
+        house.webhook("slow", &["token.*"]),
+    ];
+    let began = house.clock.now();
+    house.issue("stuck").await;
+    house.issue("bot").await;
+    house.after(S * 2).await;
+    let seen = house.receiver.seen();
+    let healthy: Vec<_> = seen.iter().filter(|a| a.name == "bot").collect();
+    assert_eq!(healthy.len(), 2, "one by each sink");
+    assert!(healthy.iter().all(|a| seconds(began, a.at) < 0.1));
+    for courier in couriers {
+        courier.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_sets_one_delivery_aside_and_no_other() {
+    let house = House::new(&["bad", "bot"], &["crm"]).await;
+    house
+        .receiver
+        .behaves(|arrival| match arrival.name.as_str() {
+            "bad" => Manner::Panic,
+            _ => Manner::Answer(200),
+        });
+    let courier = house.webhook("crm", &["token.*"]);
+    house.issue("bad").await;
+    house.issue("bot").await;
+    house.after(S * 600).await;
+    assert_eq!(house.receiver.taken("bot").len(), 1);
+    let seen = house.receiver.seen();
+    let attempts: Vec<_> = seen.iter().filter(|a| a.name == "bad").collect();
+    assert!((2..=5).contains(&attempts.len()), "{attempts:?}");
+    assert!(
+        attempts
+            .windows(2)
+            .all(|pair| seconds(pair[0].at, pair[1].at) >= 59.0)
+    );
+    assert!(
+        house
+            .delivery("bad")
+            .await
+            .last_error
+            .unwrap()
+            .contains("renewd itself")
+    );
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_disables_the_sink_and_other_sinks_are_told() {
+    let house = House::new(&["bot", "bot2"], &["crm", "pager"]).await;
+    let pager = house.webhook("pager", &["sink.*"]);
+    let courier = house.webhook("crm", &["token.*"]);
+    house
+        .receiver
+        .behaves(|arrival| match arrival.kind.as_str() {
+            "renewd.sink.disabled" => Manner::Answer(200),
+            _ => Manner::Answer(410),
+        });
+    house.issue("bot").await;
+    house.after(S * 60).await;
+    house.issue("bot2").await;
+    house.after(S * 3600).await;
+    let seen = house.receiver.seen();
+    let kinds: Vec<&str> = seen.iter().map(|a| a.kind.as_str()).collect();
+    assert_eq!(kinds, ["renewd.token.issued", "renewd.sink.disabled"]);
+    assert!(
+        courier
+            .view
+            .borrow()
+            .disabled
+            .as_ref()
+            .unwrap()
+            .contains("410")
+    );
+    house.receiver.behaves(|_| Manner::Answer(200));
+    house
+        .store
+        .set_sink_disabled(&"crm".parse().unwrap(), None)
+        .await
+        .unwrap();
+    house.after(S).await;
+    assert_eq!(
+        (
+            house.receiver.taken("bot").len(),
+            house.receiver.taken("bot2").len()
+        ),
+        (1, 1)
+    );
+    courier.stop().await;
+    pager.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_heeded_by_the_whole_sink() {
+    let house = House::new(&["bot", "bot2"], &["crm"]).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.receiver.behaves(|_| Manner::Wait(429, 120));
+    let began = house.clock.now();
+    house.issue("bot").await;
+    house.after(S).await;
+    house.receiver.behaves(|_| Manner::Answer(200));
+    house.issue("bot2").await;
+    house.after(S * 300).await;
+    let seen = house.receiver.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(
+        seen[1..].iter().all(|a| seconds(began, a.at) >= 120.0),
+        "{seen:?}"
+    );
+    assert!(
+        seen[1..].iter().all(|a| seconds(began, a.at) < 125.0),
+        "{seen:?}"
+    );
+    courier.stop().await;
+}
+
+fn notice(house: &House, kind: NoticeKind, message: &str) -> Notice {
+    Notice {
+        at: house.clock.now(),
+        kind,
+        resource: Some("contoso".parse().unwrap()),
+        name: None,
+        message: message.to_owned(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn notices_come_in_order_all_of_them_and_once() {
+    let house = House::new(&["bot"], &["pager"]).await;
+    let courier = house.webhook("pager", &["resource.*"]);
+    let mut refusals = 2;
+    house.receiver.behaves(move |_| {
+        refusals -= 1;
+        Manner::Answer(if refusals >= 0 { 500 } else { 200 })
+    });
+    let raised = [
+        notice(
+            &house,
+            NoticeKind::ResourceUnreachable,
+            "it does not answer",
+        ),
+        notice(&house, NoticeKind::KeyRejected, "not subscribed"),
+        notice(&house, NoticeKind::ResourceRecovered, "it answers"),
+    ];
+    house.store.raise(raised.to_vec()).await.unwrap();
+    house.after(S * 60).await;
+    courier.stop().await;
+    let again = house.webhook("pager", &["resource.*"]);
+    house.after(S * 60).await;
+    again.stop().await;
+    let seen = house.receiver.seen();
+    let kinds: Vec<&str> = seen.iter().map(|a| a.kind.as_str()).collect();
+    let (down, up) = ("renewd.resource.unreachable", "renewd.resource.recovered");
+    assert_eq!(kinds, [down, down, down, up]);
+    assert!(
+        house.receiver.taken("bot").is_empty(),
+        "tokens are left out"
+    );
+    assert!(!house.delivery("bot").await.is_pending());
+}
+
+/// Crashes, rotations, lost answers and slow receivers in random order: every history ends with the
+/// newest version, and no receiver ever sees an older one after a newer.
+#[tokio::test(start_paused = true)]
+async fn random_histories_end_with_the_newest_version() {
+    for seed in 0..300 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let names = ["a", "b", "c"];
+        let house = House::new(&names, &["crm"]).await;
+        let mut chance = ChaCha8Rng::seed_from_u64(seed + 1000);
+        house
+            .receiver
+            .behaves(move |_| match chance.random_range(0..10) {
+                0..4 => Manner::Answer(200),
+                4..6 => Manner::Answer(503),
+                6..8 => Manner::Silently,
+                _ => Manner::Slowly(S * chance.random_range(0..20)),
+            });
+        let mut courier = house.webhook("crm", &["token.*"]);
+        for _ in 0..rng.random_range(5..25) {
+            match rng.random_range(0..10) {
+                0..6 => {
+                    house.issue(names[rng.random_range(0..3)]).await;
+                }
+                6 => {
+                    courier.kill().await;
+                    courier = house.webhook("crm", &["token.*"]);
+                }
+                _ => house.after(S * rng.random_range(0..40)).await,
+            }
+        }
+        house.receiver.behaves(|_| Manner::Answer(200));
+        house.after(S * 1500).await;
+        courier.stop().await;
+        for name in names {
+            let row = house.delivery(name).await;
+            assert!(!row.is_pending(), "seed {seed}: {row:?}");
+            let taken = house.receiver.taken(name);
+            assert!(taken.is_sorted(), "seed {seed}: {taken:?}");
+            assert_eq!(
+                taken.last().copied().unwrap_or(0),
+                row.wanted.0,
+                "seed {seed}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_deliveries() {
+    let mut histories = BTreeSet::new();
+    for _ in 0..2 {
+        let house = House::new(&["a", "b", "c"], &["crm"]).await;
+        let mut count = 0;
+        house.receiver.behaves(move |_| {
+            count += 1;
+            Manner::Answer(if count % 3 == 0 { 200 } else { 500 })
+        });
+        let courier = house.webhook("crm", &["token.*"]);
+        for name in ["a", "b", "c", "a"] {
+            house.issue(name).await;
+            house.after(S * 2).await;
+        }
+        house.after(S * 3600).await;
+        courier.stop().await;
+        histories.insert(format!("{:?}", house.receiver.seen()));
+    }
+    assert_eq!(histories.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_restored_before_anything_else() {
+    let names = ["a", "b", "c", "expired", "new"];
+    let house = House::new(&names, &["files"]).await;
+    let settings = house.file_settings("files");
+    let (name, folder) = (settings.name.clone(), house.dir.path().join("tokens"));
+    house.issue_for("expired", S).await;
+    house.issue("a").await;
+    house.issue("b").await;
+    let courier = house.start(&SinkSettings::File(settings.clone()));
+    house.after(S * 5).await;
+    courier.stop().await;
+    let before = std::fs::read(folder.join("a")).unwrap();
+    // While nobody runs, files vanish, a token is committed, and a crash leaves half a file.
+    std::fs::remove_file(folder.join("a")).unwrap();
+    std::fs::remove_file(folder.join("expired")).unwrap();
+    std::fs::write(folder.join(".b.renewd-1-1"), "half").unwrap();
+    house.issue("c").await;
+    let sink = FileSink::new(&settings, true).unwrap();
+    let mut told = Vec::new();
+    let done = restore(&house.store, &name, &sink, &house.clock, |so_far| {
+        told.push(*so_far)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (done.seen, done.mended, done.failed, done.swept),
+        (4, 2, 0, 1)
+    );
+    assert_eq!(told.last(), Some(&done));
+    assert_eq!(std::fs::read(folder.join("a")).unwrap(), before);
+    assert!(folder.join("c").exists() && !folder.join("expired").exists());
+    assert!(
+        !house.delivery("c").await.is_pending(),
+        "restoring delivers"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_restored_is_left_to_the_courier() {
+    let house = House::new(&["a"], &["files"]).await;
+    let settings = house.file_settings("files");
+    let path = house.dir.path().join("tokens/a");
+    let files = SinkSettings::File(settings.clone());
+    house.issue("a").await;
+    let courier = house.start(&files);
+    house.after(S).await;
+    courier.stop().await;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir_all(path.join("in/the/way")).unwrap();
+    let sink = FileSink::new(&settings, true).unwrap();
+    let done = restore(&house.store, &settings.name, &sink, &house.clock, |_| ())
+        .await
+        .unwrap();
+    assert_eq!((done.mended, done.failed), (0, 1));
+    let courier = house.start(&files);
+    house.after(S * 2).await;
+    std::fs::remove_dir_all(&path).unwrap();
+    house.after(S * 10).await;
+    assert!(path.is_file());
+    courier.stop().await;
+}
