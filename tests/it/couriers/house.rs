@@ -170,15 +170,29 @@ pub(crate) struct House {
 impl House {
     /// With these identities, each going to each of these sinks. No token yet.
     pub(crate) async fn new(names: &[&str], sinks: &[&str]) -> Self {
-        let dir = TempDir::new().unwrap();
         let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+        Self::open(clock, names, sinks).await
+    }
+
+    /// The same on the machine's clock, with threads.
+    pub(crate) async fn in_production(names: &[&str], sinks: &[&str]) -> Self {
+        Self::open(Clock::system(), names, sinks).await
+    }
+
+    async fn open(clock: Clock, names: &[&str], sinks: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
         let settings = StoreSettings {
             path: dir.path().join("renewd.db"),
             seal_key: None,
             keep_renewals: Duration::from_hours(168),
             keep_other: Duration::from_hours(9600),
         };
-        let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
+        let open = if clock.is_simulated() {
+            Store::open_inline
+        } else {
+            Store::open
+        };
+        let (store, _) = open(&settings, dir.path(), clock.now()).unwrap();
         let sinks: Vec<SinkName> = sinks.iter().map(|name| name.parse().unwrap()).collect();
         let specs: Vec<Spec> = names.iter().map(|name| spec(name, &sinks)).collect();
         store.reconcile(&specs, &sinks, clock.now()).await.unwrap();

@@ -4,6 +4,7 @@ mod house;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
@@ -153,6 +154,24 @@ async fn a_dead_receiver_gets_probes_and_on_its_return_everything() {
     );
     let view = courier.view.borrow().clone();
     assert_eq!((view.failures_in_row, view.probe_at), (0, None));
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_returns_need_not_wait_for_the_schedule() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    house.receiver.behaves(|_| Manner::Answer(500));
+    let courier = house.webhook("crm", &["token.*"]);
+    house.issue("bot").await;
+    house.after(S * 2 * 3600).await;
+    let due = house.delivery("bot").await.next_at;
+    assert!(
+        seconds(house.clock.now(), due) > 60.0,
+        "the schedule alone would wait"
+    );
+    house.receiver.behaves(|_| Manner::Answer(200));
+    house.after(S * 31).await;
+    assert_eq!(house.receiver.taken("bot").len(), 1, "a probe carried it");
     courier.stop().await;
 }
 
@@ -485,4 +504,24 @@ async fn what_cannot_be_restored_is_left_to_the_courier() {
     house.after(S * 10).await;
     assert!(path.is_file());
     courier.stop().await;
+}
+
+#[tokio::test]
+async fn in_production_files_are_written_beside_the_loop() {
+    let names: Vec<String> = (0..300).map(|n| format!("bot{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let house = House::in_production(&names, &["files"]).await;
+    let settings = house.file_settings("files");
+    let mut courier = house.start(&SinkSettings::File(settings));
+    join_all(names.iter().map(|name| house.issue(name))).await;
+    courier
+        .view
+        .wait_for(|view| view.delivered == 300)
+        .await
+        .unwrap();
+    courier.stop().await;
+    for name in names {
+        assert!(house.dir.path().join("tokens").join(name).is_file());
+        assert!(!house.delivery(name).await.is_pending());
+    }
 }
