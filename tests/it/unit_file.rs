@@ -50,6 +50,7 @@ fn the_promises_of_the_unit_are_in_it() {
         "ExecStart=/usr/bin/renewd run",
         "ExecReload=/bin/kill -HUP $MAINPID",
         "WatchdogSec=30s",
+        "Restart=always",
         "StartLimitIntervalSec=0",
         "RestartPreventExitStatus=2",
         "RuntimeDirectoryMode=0711",

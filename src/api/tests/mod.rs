@@ -2,6 +2,7 @@
 
 mod control;
 mod long_poll;
+mod over_sockets;
 mod public;
 mod tokens;
 
