@@ -42,7 +42,7 @@ async fn healthz() -> &'static str {
 }
 
 async fn readyz(State(api): State<Api>) -> Response {
-    let readiness = Snapshot::take(&api).await.readiness();
+    let readiness = Snapshot::glance(&api).await.readiness();
     let status = match readiness.ready {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
