@@ -47,13 +47,15 @@ impl Txn<'_> {
 
 impl Db {
     pub(super) fn audit_trail(&self, query: &AuditQuery) -> Outcome<Vec<AuditEntry>> {
+        // Both trails are in the order of time: each is read backwards, and only as far as needed.
         let sql = "SELECT at, actor, action, name, reason, request_id, result FROM ( \
-            SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
-            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
-            UNION ALL \
+            SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
+            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 ORDER BY seq DESC LIMIT ?5) \
+            UNION ALL SELECT * FROM ( \
             SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
             FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
-            WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3) \
+            WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
+            ORDER BY l.seq DESC LIMIT ?5)) \
             ORDER BY at DESC, seq DESC LIMIT ?5";
         let params = params![
             query.name.as_ref().map(Name::as_str),

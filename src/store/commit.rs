@@ -85,19 +85,18 @@ impl Txn<'_> {
         if issue.id.is_some() {
             self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
         }
-        let row = match row {
-            Some(row) if row.takes(issue, now) && self.id_is_free(num, issue.id)? => row,
-            row => {
-                self.orphan_token(row.as_ref(), issue, now)?;
-                return Ok(Applied::Stale);
-            }
+        let Some(row) = row else {
+            // Forgotten in between: no row names it any more, so neither can an orphan.
+            return Ok(Applied::Stale);
         };
+        let named = self.adopt_id(&row, issue.id)?;
+        if !named || !row.takes(issue, now) {
+            self.orphan_token(&row, named, issue, now)?;
+            return Ok(Applied::Stale);
+        }
         let kind = row.kind_of(issue.token);
         let version = row.version.next(now);
         self.store_token(&row, issue, kind, version)?;
-        if let (Some(id), None) = (issue.id, &row.id) {
-            self.named(&row, id)?;
-        }
         self.want(num, &row.name, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
         Ok(Applied::Done(version))
@@ -120,13 +119,12 @@ impl Txn<'_> {
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
         self.run(
-            "UPDATE identity SET state = 'active', id = coalesce(id, ?2), version = ?3, kind = ?4, \
-             next_kind = 'renewed', due_at = ?5, due_why = ?6, renews_at = ?5, good_until = ?7, expires_at = ?7, \
-             issued_at = ?8, minted_by = ?9, late_at = ?10, late_notified = 0, failures = 0, attempts = ?11, \
-             token = ?12 WHERE num = ?1",
+            "UPDATE identity SET state = 'active', version = ?2, kind = ?3, \
+             next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, good_until = ?6, expires_at = ?6, \
+             issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, attempts = ?10, \
+             token = ?11 WHERE num = ?1",
             params![
                 row.num,
-                issue.id.map(IdentityId::as_str),
                 signed(version.0),
                 kind.as_str(),
                 micros(issue.due.at),
@@ -175,8 +173,21 @@ impl Txn<'_> {
         })
     }
 
-    /// A row got its id: the map follows after the commit.
-    fn named(&mut self, row: &Standing, id: &IdentityId) -> Outcome<()> {
+    /// Gives a row the id that was made for it, even when the token that came with it is too late: so
+    /// no second person is made. The map follows after the commit. False: the id cannot be the row's.
+    fn adopt_id(&mut self, row: &Standing, id: Option<&IdentityId>) -> Outcome<bool> {
+        let id = match (id, &row.id) {
+            (None, _) => return Ok(true),
+            (Some(id), Some(ours)) => return Ok(id == ours),
+            (Some(id), None) => id,
+        };
+        let sql = "SELECT 1 FROM identity WHERE id = ?1";
+        let owned = self.first(sql, [id.as_str()], |_| Ok(()))?.is_some();
+        if owned || row.state == State::Deleted {
+            return Ok(false);
+        }
+        let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
+        self.run(sql, params![row.num, id.as_str()])?;
         self.run(
             "DELETE FROM remembered WHERE name = ?1 OR id = ?2",
             [row.name.as_str(), id.as_str()],
@@ -194,26 +205,19 @@ impl Txn<'_> {
                 created_at: columns::instant(row.created_at),
             });
         }
-        Ok(())
+        Ok(true)
     }
 
     fn orphan_token(
         &mut self,
-        row: Option<&Standing>,
+        row: &Standing,
+        named: bool,
         issue: &Issue<'_>,
         now: Timestamp,
     ) -> Outcome<()> {
-        let Some(row) = row else {
-            // Forgotten in between: no row names it any more, so neither can an orphan.
-            return Ok(());
-        };
         self.orphan(&Orphaned {
             at: micros(now),
-            kind: if issue.id.is_some() {
-                "identity"
-            } else {
-                "token"
-            },
+            kind: if named { "token" } else { "identity" },
             num: row.num,
             id: issue.id.or(row.id.as_ref()).map(IdentityId::as_str),
             request_id: issue.attempt.request_id.as_deref(),
@@ -316,14 +320,6 @@ impl Txn<'_> {
                    revoked_at, asked_at, created_at, attempts FROM identity WHERE num = ?1";
         Ok(self.first(sql, [num], read_standing)?)
     }
-
-    /// An id belongs to one name only.
-    fn id_is_free(&self, num: Num, id: Option<&IdentityId>) -> Outcome<bool> {
-        let Some(id) = id else { return Ok(true) };
-        let sql = "SELECT 1 FROM identity WHERE id = ?1 AND num <> ?2";
-        let owner = self.first(sql, params![id.as_str(), num], |_| Ok(()))?;
-        Ok(owner.is_none())
-    }
 }
 
 impl Standing {
@@ -333,14 +329,7 @@ impl Standing {
             // After the clock was set back, an instant ahead of now says nothing about order.
             at.is_some_and(|at| issue.call_began <= at && at <= micros(now))
         };
-        let same_id = match (issue.id, &self.id) {
-            (Some(new), Some(ours)) => new == ours,
-            _ => true,
-        };
-        self.state.wants_token()
-            && same_id
-            && !overtaken(self.revoked_at)
-            && !overtaken(self.asked_at)
+        self.state.wants_token() && !overtaken(self.revoked_at) && !overtaken(self.asked_at)
     }
 
     fn kind_of(&self, token: &Token) -> Kind {

@@ -227,6 +227,11 @@ impl Txn<'_> {
     /// A forgotten row stays until its consumers have been told; one that never had anything to tell
     /// goes at once.
     fn forget(&mut self, row: &super::commit::Standing, now: Timestamp) -> Outcome<Version> {
+        if row.state == State::Deleted {
+            // Its id is no more, and its consumers have been told.
+            self.run("UPDATE identity SET id = NULL WHERE num = ?1", [row.num])?;
+            return Ok(row.version);
+        }
         if row.version == Version(0) {
             self.drop_identity(row.num)?;
             return Ok(row.version);

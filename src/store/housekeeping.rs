@@ -22,6 +22,8 @@ pub struct Pruned {
     pub orphans: usize,
     /// Forgotten identities whose consumers have been told.
     pub forgotten: usize,
+    /// Items of campaigns that ended long ago.
+    pub items: usize,
 }
 
 impl Pruned {
@@ -33,6 +35,7 @@ impl Pruned {
             self.notices,
             self.orphans,
             self.forgotten,
+            self.items,
         ]
         .contains(&batch)
     }
@@ -87,7 +90,25 @@ impl Txn<'_> {
             notices: self.run(&trail.replace("{}", "notice"), other)?,
             orphans: self.run(orphans, (micros(now), count(batch)))?,
             forgotten: self.drop_forgotten(batch)?,
+            items: self.drop_campaigns(other)?,
         })
+    }
+
+    /// Drops the items of campaigns that ended long ago, then the campaigns.
+    fn drop_campaigns(&self, (before, batch): (i64, i64)) -> Outcome<usize> {
+        let items = self.run(
+            "DELETE FROM campaign_item WHERE (campaign, identity) IN (SELECT t.campaign, t.identity FROM campaign c \
+             JOIN campaign_item t ON t.campaign = c.num WHERE c.ended_at < ?1 LIMIT ?2)",
+            (before, batch),
+        )?;
+        if items == 0 {
+            self.run(
+                "DELETE FROM item_count WHERE campaign IN (SELECT num FROM campaign WHERE ended_at < ?1)",
+                [before],
+            )?;
+            self.run("DELETE FROM campaign WHERE ended_at < ?1", [before])?;
+        }
+        Ok(items)
     }
 
     /// Drops forgotten identities whose consumers have been told; their ids stay in the id map.

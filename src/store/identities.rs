@@ -156,7 +156,8 @@ impl Db {
 
     /// The id of a name, from its row or from the id map.
     pub(super) fn known_id(&self, name: &str) -> Outcome<Option<IdentityId>> {
-        let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL AND state <> 'deleted' \
+        let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
+                   AND (state <> 'deleted' OR removed = 2) \
                    UNION ALL SELECT id FROM remembered WHERE name = ?1";
         Ok(self.first(sql, [name], |row| columns::parsed(row, "id"))?)
     }

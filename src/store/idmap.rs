@@ -206,7 +206,7 @@ fn write_line(out: &mut impl io::Write, line: &IdLine) -> io::Result<()> {
 fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<()> {
     let mut statement = db.conn.prepare_cached(
         "SELECT i.name, r.name AS resource, i.id, i.created_at FROM identity i \
-         JOIN resource r ON r.num = i.resource WHERE i.id IS NOT NULL AND i.state <> 'deleted' \
+         JOIN resource r ON r.num = i.resource WHERE i.id IS NOT NULL AND (i.state <> 'deleted' OR i.removed = 2) \
          UNION ALL SELECT name, resource, id, created_at FROM remembered",
     )?;
     let mut rows = statement.query([])?;

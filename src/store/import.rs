@@ -108,7 +108,7 @@ impl Txn<'_> {
     }
 
     /// Gives every row without an id the one that its name had before.
-    fn adopt_remembered(&mut self) -> Outcome<usize> {
+    pub(super) fn adopt_remembered(&self) -> Outcome<usize> {
         let adopted = self.run(
             "UPDATE identity SET id = m.id, created_at = m.created_at FROM remembered m \
              JOIN resource r ON r.name = m.resource \

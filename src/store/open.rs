@@ -140,15 +140,22 @@ fn database(path: &Path, durable: bool) -> rusqlite::Result<Result<(Connection, 
 fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome<Opened> {
     db.conn.execute_batch("BEGIN IMMEDIATE")?;
     let settled = (|| {
-        columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+        if columns::meta::<String>(&db.conn, "seal_key")?.is_none() {
+            columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+        }
         let Found { known, broken } = id_map.compare(db)?;
         if created && known > 0 {
             columns::set_meta(&db.conn, "awaits_import", 1)?;
         }
+        let (fresh, txn) = (created || db.awaits_import()?, Txn::on(db));
+        if !fresh {
+            // An older database was restored: its rows get back the ids that were given since.
+            txn.adopt_remembered()?;
+        }
         Ok(Opened {
-            fresh: created || db.awaits_import()?,
+            fresh,
             id_map: known,
-            orphans: Txn::on(db).orphan_intents(columns::micros(now))?,
+            orphans: txn.orphan_intents(columns::micros(now))?,
             broken_id_lines: broken,
         })
     })();

@@ -166,9 +166,13 @@ impl Db {
 
     /// Compares declarations with the store, without looking for what is no longer declared.
     pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut Plan) -> Outcome<()> {
+        let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for (at, spec) in specs.iter().enumerate() {
             let known = self.known(spec.name.as_str())?;
+            let twice =
+                !names.insert(&spec.name) || spec.id.as_ref().is_some_and(|id| !ids.insert(id));
             let fate = match fate(known.as_ref(), spec) {
+                _ if twice => Fate::Refuse("its name or its id is declared twice".to_owned()),
                 Fate::Create | Fate::Change(_) if !self.may_have(spec, known.as_ref(), plan)? => {
                     Fate::Refuse(format!(
                         "the id {} belongs to another name; an id can have one name only",

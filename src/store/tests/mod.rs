@@ -1,7 +1,14 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
+mod bulk;
+mod declaring;
+mod delivering;
+mod histories;
+mod id_map;
 mod opening;
+mod plans;
 mod renewing;
+mod writing;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -13,7 +20,8 @@ use crate::{
     config::StoreSettings,
     model::{
         Applied, Attempt, Change, Due, DueReason, Name, Num, OnRemoval, Origin, Record,
-        ResourceName, Scope, Secret, SinkName, Spec, Timestamp, Token, TokenMeta, Version,
+        ResourceName, Scope, Secret, SinkName, Spec, State, Step, Then, Timestamp, Token,
+        TokenMeta, Version,
     },
 };
 
@@ -169,4 +177,46 @@ fn version(applied: Applied) -> Version {
         Applied::Done(version) => version,
         Applied::Stale => panic!("stale"),
     }
+}
+
+/// Runs SQL on the store's own connection, as no verb does.
+async fn sql(store: &Store, text: &'static str) {
+    let ran = store.write("test", move |txn| Ok(txn.conn.execute_batch(text)?));
+    ran.await.unwrap();
+}
+
+/// A number that SQL finds.
+async fn number(store: &Store, text: &'static str) -> i64 {
+    let found = store.read("test", move |db| {
+        Ok(db.conn.query_row(text, [], |row| row.get(0))?)
+    });
+    found.await.unwrap()
+}
+
+async fn step(store: &Store, num: Num, step: Step, secs: i64) -> Version {
+    let steps = vec![StepOn {
+        num,
+        step,
+        request_id: Some("req-step".to_owned()),
+    }];
+    let cause = Cause::ours("because");
+    store.step(steps, &cause, at(secs)).await.unwrap()[0]
+}
+
+async fn pending(store: &Store, to: &str, secs: i64) -> Vec<Delivery> {
+    let (to, skip) = (sink(to), none());
+    store.pending(&to, at(secs), 100, &skip).await.unwrap()
+}
+
+async fn deliver(store: &Store, to: &str, num: Num, version: Version) {
+    let settled = Settled::Delivered {
+        sink: sink(to),
+        num,
+        version,
+    };
+    store.settle(vec![settled]).await.unwrap();
+}
+
+fn revoked(secs: i64, then: Then) -> Step {
+    Step::Revoked { at: at(secs), then }
 }

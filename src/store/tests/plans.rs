@@ -1,0 +1,80 @@
+//! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
+
+use super::*;
+use crate::store::{campaigns, deliveries, identities, reconcile};
+
+async fn plan(store: &Store, query: &'static str) -> String {
+    let plan = store.read("test", move |db| {
+        let mut statement = db.conn.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;
+        let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+        let params = rusqlite::params_from_iter(nulls);
+        let lines = statement.query_map(params, |row| row.get::<_, String>(3))?;
+        let lines: Result<Vec<_>, _> = lines.collect();
+        Ok(lines?.join("; "))
+    });
+    plan.await.unwrap()
+}
+
+#[tokio::test]
+async fn every_query_of_the_day_uses_its_index() {
+    let home = Home::new();
+    let by_name = "SELECT num FROM identity WHERE name = ?1";
+    let raise = "UPDATE delivery SET wanted = ?2 WHERE identity = ?1";
+    let list = "SELECT num FROM identity WHERE name > ?1 ORDER BY name LIMIT ?2";
+    for (query, index) in [
+        (
+            identities::DUE,
+            "COVERING INDEX identity_due (resource=? AND due_at<?)",
+        ),
+        (
+            identities::NEXT_DUE,
+            "COVERING INDEX identity_due (resource=?",
+        ),
+        (
+            identities::LATE,
+            "INDEX identity_failing (resource=? AND due_at>?)",
+        ),
+        (identities::LATE, "COVERING INDEX identity_due (resource=?"),
+        (identities::TROUBLED, "INDEX identity_failing (resource=?"),
+        (
+            deliveries::PENDING,
+            "INDEX delivery_pending (sink=? AND next_at<?)",
+        ),
+        (deliveries::NEXT_PENDING, "INDEX delivery_pending (sink=?)"),
+        (campaigns::ITEMS, "INDEX campaign_pending (campaign=?)"),
+        (reconcile::DECLARED, "COVERING INDEX identity_declared"),
+        (reconcile::KNOWN, "INDEX identity_name (name=?)"),
+        (reconcile::OWNER, "INDEX identity_id (id=?)"),
+        (by_name, "INDEX identity_name (name=?)"),
+        (list, "INDEX identity_name (name>?)"),
+        (raise, "PRIMARY KEY (identity=?)"),
+    ] {
+        let plan = plan(&home, query).await;
+        assert!(plan.contains(index), "{query}\n{plan}");
+        for table in ["i", "identity", "d", "delivery", "t", "campaign_item"] {
+            let scans = plan.split("; ").any(|line| line == format!("SCAN {table}"));
+            assert!(!scans, "{query}\n{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn deliveries_are_taken_in_the_order_of_their_index() {
+    let home = Home::new();
+    for query in [deliveries::NEXT_PENDING, identities::NEXT_DUE] {
+        let plan = plan(&home, query).await;
+        assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_touches_no_index_but_the_one_for_due() {
+    let home = Home::new();
+    let indexes = number(
+        &home,
+        "SELECT count(*) FROM pragma_index_list('identity') l, pragma_index_info(l.name) c \
+         WHERE c.name IN ('version', 'due_at', 'good_until', 'late_at', 'expires_at', 'token', 'attempts', 'kind') \
+         AND l.name NOT IN ('identity_due', 'identity_failing')",
+    );
+    assert_eq!(indexes.await, 0);
+}

@@ -1,0 +1,133 @@
+//! Verbs of the couriers: what is pending, what arrived, notices.
+
+use std::collections::BTreeSet;
+
+use super::Answer;
+use crate::{
+    model::{Notice, Num, SinkName, Timestamp},
+    store::{Delivery, Settled, Store},
+};
+
+impl Store {
+    /// What a sink has to deliver now, but for rows in flight (`skip`), the longest waiting first.
+    pub async fn pending(
+        &self,
+        sink: &SinkName,
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<Delivery>> {
+        let (sink, skip) = (sink.clone(), skip.clone());
+        self.read("look for pending deliveries", move |db| {
+            db.pending(sink.as_str(), now, limit, &skip)
+        })
+        .await
+    }
+
+    /// The earliest next attempt of a sink, but for rows in `skip`; it may have passed.
+    pub async fn next_pending(
+        &self,
+        sink: &SinkName,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Option<Timestamp>> {
+        let (sink, skip) = (sink.clone(), skip.clone());
+        self.read("look for the next delivery", move |db| {
+            db.next_pending(sink.as_str(), &skip)
+        })
+        .await
+    }
+
+    /// Notes how attempts at deliveries ended.
+    pub async fn settle(&self, settled: Vec<Settled>) -> Answer<()> {
+        self.write("note deliveries", move |txn| txn.settle(&settled))
+            .await
+    }
+
+    /// Makes everything that is pending for a sink due now: its breaker has closed.
+    pub async fn hasten(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("hasten deliveries", move |txn| {
+            txn.hasten(sink.as_str(), now)
+        })
+        .await
+    }
+
+    /// Wants the newest version of a row delivered once more, to one sink or to all.
+    pub async fn redeliver(&self, num: Num, sink: Option<SinkName>, now: Timestamp) -> Answer<()> {
+        self.write("deliver again", move |txn| {
+            txn.redeliver(num, sink.as_ref().map(SinkName::as_str), now)
+        })
+        .await
+    }
+
+    /// The deliveries of one row.
+    pub async fn deliveries_of(&self, num: Num) -> Answer<Vec<Delivery>> {
+        self.read("list deliveries", move |db| db.deliveries_of(num))
+            .await
+    }
+
+    /// A page of a sink's deliveries that have something to hold, pending or not, in the order of
+    /// their rows; for restoring files at start.
+    pub async fn delivered_page(
+        &self,
+        sink: &SinkName,
+        after: Num,
+        limit: usize,
+    ) -> Answer<Vec<Delivery>> {
+        let sink = sink.clone();
+        self.read("list deliveries", move |db| {
+            db.delivery_page(sink.as_str(), after, limit)
+        })
+        .await
+    }
+
+    /// Why a sink is disabled, if it is.
+    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<String>> {
+        let sink = sink.clone();
+        self.read("look a sink up", move |db| db.sink_disabled(sink.as_str()))
+            .await
+    }
+
+    /// Disables a sink for this reason, or enables it (`None`); holds over restarts.
+    pub async fn set_sink_disabled(&self, sink: &SinkName, why: Option<String>) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("disable or enable a sink", move |txn| {
+            txn.set_sink_disabled(sink.as_str(), why.as_deref())
+        })
+        .await
+    }
+
+    /// Raises notices.
+    pub async fn raise(&self, notices: Vec<Notice>) -> Answer<()> {
+        self.write("raise a notice", move |txn| txn.raise(&notices))
+            .await
+    }
+
+    /// Notices after a number, in order.
+    pub async fn notices(&self, after: u64, limit: usize) -> Answer<Vec<(u64, Notice)>> {
+        self.read("list notices", move |db| db.notices(after, limit))
+            .await
+    }
+
+    /// The newest notices, newest first.
+    pub async fn latest_notices(&self, limit: usize) -> Answer<Vec<(u64, Notice)>> {
+        self.read("list notices", move |db| db.latest_notices(limit))
+            .await
+    }
+
+    /// The number of the last notice that a sink has passed on.
+    pub async fn notice_cursor(&self, sink: &SinkName) -> Answer<u64> {
+        let sink = sink.clone();
+        self.read("read a cursor", move |db| db.notice_cursor(sink.as_str()))
+            .await
+    }
+
+    /// Moves it; never backwards.
+    pub async fn advance_cursor(&self, sink: &SinkName, seq: u64) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("move a cursor", move |txn| {
+            txn.advance_cursor(sink.as_str(), seq)
+        })
+        .await
+    }
+}

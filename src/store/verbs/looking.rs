@@ -1,0 +1,109 @@
+//! Verbs that look: records, tokens, counters.
+
+use std::collections::BTreeMap;
+
+use super::Answer;
+use crate::{
+    model::{Counts, IdentityId, Name, Num, Record, ResourceName, Timestamp, TokenDocument},
+    store::{Consignment, IdLine, Store},
+};
+
+impl Store {
+    /// An identity by name.
+    pub async fn record(&self, name: &Name) -> Answer<Option<Record>> {
+        let name = name.clone();
+        self.read("look an identity up", move |db| db.record(name.as_str()))
+            .await
+    }
+
+    /// Identities by name; those that do not exist are left out.
+    pub async fn records(&self, names: &[Name]) -> Answer<Vec<Record>> {
+        let names = names.to_vec();
+        self.read("look identities up", move |db| {
+            let found: Result<Vec<_>, _> = names.iter().map(|n| db.record(n.as_str())).collect();
+            Ok(found?.into_iter().flatten().collect())
+        })
+        .await
+    }
+
+    /// An identity by its row.
+    pub async fn record_of(&self, num: Num) -> Answer<Option<Record>> {
+        self.read("look an identity up", move |db| Ok(db.record_of(num)?))
+            .await
+    }
+
+    /// A page of identities in the order of their names.
+    pub async fn list(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Record>> {
+        let after = after.map_or(String::new(), ToString::to_string);
+        self.read("list identities", move |db| db.list(&after, limit))
+            .await
+    }
+
+    /// Those that need a person first: late or failing, the nearest to their end first.
+    pub async fn troubled(&self, now: Timestamp, limit: usize) -> Answer<Vec<Record>> {
+        self.read("list late identities", move |db| db.troubled(now, limit))
+            .await
+    }
+
+    /// How many are late, by resource; found by index, not by scanning.
+    pub async fn late(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, u64>> {
+        self.read("count late identities", move |db| db.late(now))
+            .await
+    }
+
+    /// The earliest end of a current token, by resource; reads an index through.
+    pub async fn earliest_expiry(&self) -> Answer<BTreeMap<ResourceName, Timestamp>> {
+        self.read("look for the earliest expiry", |db| db.earliest_expiry())
+            .await
+    }
+
+    /// The counters.
+    pub async fn counts(&self) -> Answer<Counts> {
+        self.read("read the counters", |db| db.counts()).await
+    }
+
+    /// What a consumer of this row should hold, with the token.
+    pub async fn document(&self, num: Num) -> Answer<Option<TokenDocument>> {
+        Ok(self.consignment(num).await?.map(|found| found.document))
+    }
+
+    /// What a consumer of this name should hold, with the token.
+    pub async fn document_by_name(&self, name: &Name) -> Answer<Option<TokenDocument>> {
+        let name = name.clone();
+        self.read("read a token", move |db| {
+            match db.num_of(name.as_str())? {
+                Some(num) => Ok(db.consignment(num)?.map(|found| found.document)),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// The document and the readers of a row, in one read.
+    pub async fn consignment(&self, num: Num) -> Answer<Option<Consignment>> {
+        self.read("read a token", move |db| db.consignment(num))
+            .await
+    }
+
+    /// The id that a name has or had, by its row or by the id map; not of deleted ones.
+    pub async fn known_id(&self, name: &Name) -> Answer<Option<IdentityId>> {
+        let name = name.clone();
+        self.read("look an id up", move |db| db.known_id(name.as_str()))
+            .await
+    }
+
+    /// A page of names whose id only the id map knows.
+    pub async fn remembered(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<IdLine>> {
+        let after = after.map_or(String::new(), ToString::to_string);
+        self.read("list remembered ids", move |db| {
+            db.remembered(&after, limit)
+        })
+        .await
+    }
+
+    /// Whether a lost database still waits for an import; see [`crate::store::Opened::fresh`].
+    pub async fn awaits_import(&self) -> Answer<bool> {
+        self.read("ask for an import", |db| db.awaits_import())
+            .await
+    }
+}

@@ -1,0 +1,135 @@
+//! Verbs of the engine: what is due, what became of it, what may be orphaned.
+
+use std::collections::BTreeSet;
+
+use super::Answer;
+use crate::{
+    model::{Applied, Change, Num, Operation, Record, ResourceName, Timestamp, Version},
+    store::{Cause, Orphan, StepOn, Store},
+};
+
+impl Store {
+    /// The rows of a resource that are due, but for those in flight (`skip`): rows without a good
+    /// token first, then the earliest expiry. A row that cannot be read is taken out of the queue.
+    pub async fn due(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<Record>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        let found = self
+            .read("look for due identities", move |db| {
+                db.due(resource.as_str(), now, limit, &skip)
+            })
+            .await?;
+        if !found.unreadable.is_empty() {
+            let nums = found.unreadable;
+            tracing::error!(rows = ?nums, "identities cannot be read from the store and are set aside");
+            self.write("set rows aside", move |txn| txn.quarantine(&nums))
+                .await?;
+        }
+        Ok(found.records)
+    }
+
+    /// The earliest due time of a resource, but for those in `skip`; it may have passed.
+    pub async fn next_due(
+        &self,
+        resource: &ResourceName,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Option<Timestamp>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.read("look for the next due time", move |db| {
+            db.next_due(resource.as_str(), &skip)
+        })
+        .await
+    }
+
+    /// Commits a batch of decisions; one answer each, in order. A token that comes too late
+    /// ([`Applied::Stale`]) is listed as an orphan until it expires.
+    pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
+        self.write("commit results", move |txn| txn.commit(&changes, now))
+            .await
+    }
+
+    /// Takes steps of bulk operations; answers with each row's version after it, and with
+    /// [`Version`] 0 for a row that is no more.
+    pub async fn step(
+        &self,
+        steps: Vec<StepOn>,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<Vec<Version>> {
+        let cause = cause.clone();
+        self.write("take a step", move |txn| txn.step(&steps, &cause, now))
+            .await
+    }
+
+    /// Notes that up to `permits` calls may be sent, which count until `until`; before they are sent.
+    pub async fn reserve(
+        &self,
+        resource: &ResourceName,
+        operation: Operation,
+        permits: u32,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("note calls", move |txn| {
+            txn.reserve(resource.as_str(), operation, permits, until, now)
+        })
+        .await
+    }
+
+    /// Calls that may have been sent, and until when they count; those of the past may be among them.
+    pub async fn reservations(
+        &self,
+        resource: &ResourceName,
+    ) -> Answer<Vec<(Operation, u32, Timestamp)>> {
+        let resource = resource.clone();
+        self.read("read noted calls", move |db| {
+            db.reservations(resource.as_str())
+        })
+        .await
+    }
+
+    /// Whether a batch of results could be written; asked after a failure, before ACS is called again.
+    pub async fn probe(&self) -> Answer<()> {
+        self.write("write", |txn| txn.probe()).await
+    }
+
+    /// Notes that these rows are about to be created at ACS; before the calls. Settled by
+    /// [`Change::Issued`] with an id, or by [`Store::creation_failed`]; by a crash they become orphans.
+    pub async fn intend_creations(&self, nums: Vec<Num>, now: Timestamp) -> Answer<()> {
+        self.write("note a creation", move |txn| {
+            txn.intend_creations(&nums, now)
+        })
+        .await
+    }
+
+    /// A creation gave no id; `maybe_created`: its answer was lost, so an identity may exist.
+    pub async fn creation_failed(
+        &self,
+        num: Num,
+        maybe_created: bool,
+        request_id: Option<String>,
+    ) -> Answer<()> {
+        self.write("note a failed creation", move |txn| {
+            txn.creation_failed(num, maybe_created, request_id.as_deref())
+        })
+        .await
+    }
+
+    /// A page of what may exist at ACS without a record.
+    pub async fn orphans(&self, after: Num, limit: usize) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| db.orphans(after, limit))
+            .await
+    }
+
+    /// Takes orphans off the list.
+    pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
+        self.write("dismiss orphans", move |txn| txn.dismiss_orphans(&nums))
+            .await
+    }
+}
