@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{announcing::Notices, landing::Cargo, ledger::Ledger};
+use super::restore::{self, restore};
 use crate::{
     clock::Clock,
     model::{CourierView, Num, SinkName},
@@ -42,6 +43,9 @@ const LONGEST_REST: Duration = Duration::from_secs(15);
 const SHORTEST_REST: Duration = Duration::from_millis(20);
 /// At stop, attempts in flight and unsettled results get so long.
 const GRACE: Duration = Duration::from_secs(8);
+
+/// Between two tries to restore the files while the store cannot be read.
+const RESTORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a courier works with.
 #[derive(Debug)]
@@ -86,6 +90,8 @@ pub struct Courier {
     /// Until when the receiver asked not to be asked.
     quiet_until: Option<Steady>,
     disabled: Option<String>,
+    /// Whether every file is as the store says; receivers have nothing to restore.
+    restored: bool,
     /// Read from the store, to be started.
     queue: VecDeque<store::Delivery>,
     /// Whether the store may hold more than was read.
@@ -126,6 +132,7 @@ impl Courier {
             breaker: Breaker::default(),
             quiet_until: None,
             disabled: None,
+            restored: false,
             queue: VecDeque::new(),
             look: true,
             next_at: None,
@@ -149,11 +156,17 @@ impl Courier {
         self.view.subscribe()
     }
 
-    /// Runs until `stop`; then waits a little for attempts in flight and settles how they ended.
+    /// Puts the files of a file sink right, then delivers until `stop`; then waits a little for
+    /// attempts in flight and settles how they ended.
     ///
     /// # Errors
     /// When the store is gone, or results could not be settled at the end.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), CourierError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.put_right() => {}
+        }
         self.enable().await;
         loop {
             let wake = self.round().await;
@@ -174,6 +187,36 @@ impl Courier {
                 () = self.clock.sleep_until(wake) => self.look = true,
             }
         }
+    }
+
+    /// Restores the files before the first delivery, so that nothing older is written after it.
+    async fn put_right(&mut self) {
+        let Sink::File(files) = &self.sink else {
+            self.restored = true;
+            return;
+        };
+        loop {
+            self.publish();
+            let (view, clock) = (&self.view, &self.clock);
+            let reaffirm = |_: &_| view.send_modify(|view| view.decided_at = Some(clock.now()));
+            match restore(&self.store, &self.name, files, clock, reaffirm).await {
+                Ok(done) => {
+                    let restore::Restored {
+                        seen,
+                        mended,
+                        failed,
+                        swept,
+                    } = done;
+                    tracing::info!(sink = %self.name, seen, mended, failed, swept, "files are as the store says");
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(sink = %self.name, %error, "cannot restore the files; trying again");
+                    tokio::time::sleep(RESTORE_AGAIN).await;
+                }
+            }
+        }
+        self.restored = true;
     }
 
     /// One decision: what may start is started. Returns when to decide again at the latest.

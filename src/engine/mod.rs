@@ -1,9 +1,14 @@
 //! Carries decisions out: obtain → commit → deliver. The only room that issues tokens.
 //!
-//! A [`Courier`] per sink hands over what the store says is wanted and not yet delivered.
+//! A [`Lane`] per resource takes due rows from the store, earliest expiry first, as far as pace and
+//! health allow, calls ACS, and commits what comes back. A [`Courier`] per sink hands over what the
+//! store says is wanted and not yet delivered. What is in flight is a set in memory; after a crash
+//! everything unfinished is simply due again.
 
 mod courier;
+mod lane;
 mod restore;
 
 pub use courier::{Courier, CourierDeps, CourierError};
+pub use lane::{Lane, LaneDeps, LaneError};
 pub use restore::{Restored, restore};

@@ -117,14 +117,18 @@ impl Pace {
         true
     }
 
-    /// A call has ended, however it did.
-    pub fn end(&mut self, now: Steady) {
+    /// A call has ended, however it did. `requests` were sent for it: none when it was given up
+    /// before, more than one when it was signed again.
+    pub fn end(&mut self, requests: u32, now: Steady) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.ended_calls += 1;
+        if requests == 0 {
+            return;
+        }
+        self.ended_calls += requests;
         let leaves = now + self.limit.window;
         match self.ended.back_mut() {
-            Some((at, calls)) if *at >= leaves => *calls += 1,
-            _ => self.ended.push_back((leaves, 1)),
+            Some((at, calls)) if *at >= leaves => *calls += requests,
+            _ => self.ended.push_back((leaves, requests)),
         }
     }
 
@@ -247,7 +251,7 @@ mod tests {
             flying.retain(|end| {
                 let over = *end <= ms;
                 if over {
-                    pace.end(now);
+                    pace.end(1, now);
                 }
                 !over
             });
@@ -351,7 +355,7 @@ mod tests {
         pace.reserved(4, S * 5);
         assert!(pace.start(S));
         assert_eq!(pace.reservable(10, S * 2), 0, "some are in hand");
-        pace.end(S * 2);
+        pace.end(1, S * 2);
         assert_eq!(pace.view(S * 6), (1, 62));
         assert_eq!(pace.available(S * 6), 0);
         assert_eq!(pace.reservable(10, S * 6), 4);

@@ -23,6 +23,9 @@ const LONGEST_GAP: Duration = Duration::from_mins(5);
 const LONGEST_GAP_WITHOUT_TOKEN: Duration = Duration::from_mins(1);
 const SHORTEST_REFUSED: Duration = Duration::from_mins(1);
 const LONGEST_REFUSED: Duration = Duration::from_hours(1);
+/// An item of a bulk operation that failed so often has failed for good.
+const ITEM_ATTEMPTS: u32 = 6;
+const LONGEST_ITEM_GAP: Duration = Duration::from_mins(1);
 /// A call that hung has used up its gap; this much air is left all the same.
 const AIR: Duration = Duration::from_millis(250);
 
@@ -76,6 +79,16 @@ pub fn next_attempt(
 pub fn quarantine_gap(failures: u32, rng: &mut impl Rng) -> Duration {
     let base = doubled(SHORTEST_REFUSED, failures).min(LONGEST_REFUSED);
     between(base, base.mul_f64(1.2), rng)
+}
+
+/// The gap before another attempt at one item of a bulk operation that has failed so often; `None`:
+/// it has failed for good.
+pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Option<Duration> {
+    if failed_attempts >= ITEM_ATTEMPTS {
+        return None;
+    }
+    let base = doubled(SHORTEST_GAP, failed_attempts.saturating_sub(1)).min(LONGEST_ITEM_GAP);
+    Some(between(base, base.mul_f64(1.2), rng))
 }
 
 /// The longest gap that the life left allows.
@@ -197,6 +210,21 @@ mod tests {
         let next =
             next_attempt(FailureClass::Retry, (noon(), noon()), dead, 500, &mut rng).unwrap();
         assert!(next <= ahead(noon(), LONGEST_GAP_WITHOUT_TOKEN));
+    }
+
+    #[test]
+    fn the_sixth_failure_of_an_item_is_its_last() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let gaps: Vec<_> = (1..=6)
+            .map(|n| item_gap(n, &mut rng).map(|gap| gap.as_secs()))
+            .collect();
+        assert_eq!(gaps[5], None);
+        assert!(
+            gaps[..5]
+                .iter()
+                .zip([1, 2, 4, 8, 16])
+                .all(|(gap, least)| gap.unwrap() >= least)
+        );
     }
 
     #[test]

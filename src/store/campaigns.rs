@@ -128,7 +128,7 @@ pub enum ItemOutcome {
 pub(super) const ITEMS: &str = "SELECT t.identity AS num, i.name, r.name AS resource, i.id, i.state, \
     t.state AS item_state, t.attempts, t.next_at, t.acked_at, t.request_id, t.error \
     FROM campaign_item t JOIN identity i ON i.num = t.identity JOIN resource r ON r.num = i.resource \
-    WHERE t.campaign = ?1 AND t.state = 'pending' ORDER BY t.next_at, t.identity LIMIT ?2";
+    WHERE t.campaign = ?1 AND t.state = 'pending' AND r.name = ?3 ORDER BY t.next_at, t.identity LIMIT ?2";
 
 impl Txn<'_> {
     pub(super) fn create_campaign(
@@ -233,10 +233,11 @@ impl Db {
     pub(super) fn campaign_items(
         &self,
         id: CampaignId,
+        resource: &str,
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Vec<CampaignItem>> {
-        let params = [id, count(limit.saturating_add(skip.len()))];
+        let params = params![id, count(limit.saturating_add(skip.len())), resource];
         let mut items = self.all(ITEMS, params, read_item)?;
         items.retain(|item| !skip.contains(&item.num));
         items.truncate(limit);

@@ -38,6 +38,15 @@ pub struct Consignment {
     pub readers: Vec<Reader>,
 }
 
+/// The two queues of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Rows with an id, which wait for a token.
+    Issue,
+    /// Rows without one, which wait to be created.
+    Create,
+}
+
 /// What is due, and rows that could not be read.
 #[derive(Debug, Default)]
 pub(super) struct DueRows {
@@ -64,6 +73,7 @@ impl Db {
     pub(super) fn due(
         &self,
         resource: &str,
+        work: Work,
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
@@ -73,7 +83,8 @@ impl Db {
             params![
                 self.resource_num(resource)?,
                 columns::micros(now),
-                count(limit.saturating_add(skip.len()))
+                count(limit.saturating_add(skip.len())),
+                work == Work::Create
             ],
             |row| row.get::<_, Num>(0),
         )?;
@@ -96,9 +107,14 @@ impl Db {
     pub(super) fn next_due(
         &self,
         resource: &str,
+        work: Work,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Option<Timestamp>> {
-        let params = params![self.resource_num(resource)?, count(skip.len() + 1)];
+        let params = params![
+            self.resource_num(resource)?,
+            count(skip.len() + 1),
+            work == Work::Create
+        ];
         let heads = self.all(NEXT_DUE, params, |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Num>(1)?))
         })?;
@@ -202,20 +218,20 @@ impl Db {
     }
 }
 
-pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND due_at <= ?2 \
+pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
     ORDER BY good_until, due_at, num LIMIT ?3";
-pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND due_at IS NOT NULL \
-    ORDER BY due_at LIMIT ?2";
+pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?3 \
+    AND due_at IS NOT NULL ORDER BY due_at LIMIT ?2";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
 pub(super) const LATE: &str = "SELECT r.name, \
-    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1) \
+    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r";
 pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.name, (SELECT min(i.good_until) FROM identity i \
     WHERE i.resource = r.num AND i.due_at IS NOT NULL AND i.good_until > 0) AS at FROM resource r";
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
-    ON i.resource = r.num AND i.due_at <= ?1 AND i.late_at <= ?1 \
+    ON i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \
     UNION SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i INDEXED BY identity_failing \
     ON i.resource = r.num WHERE i.failures > 0) \
     ORDER BY good_until, num LIMIT ?2";

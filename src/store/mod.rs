@@ -44,7 +44,7 @@ pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};
 pub use handle::Store;
 pub use housekeeping::Pruned;
-pub use identities::Consignment;
+pub use identities::{Consignment, Work};
 pub use idmap::IdLine;
 pub use import::{ImportLine, Imported};
 pub use open::Opened;

@@ -10,6 +10,7 @@ impl Courier {
         let probe_at = self.breaker.probe_at();
         self.view.send_replace(CourierView {
             decided_at: Some(now),
+            restored: self.restored,
             in_flight: self.attempts.len(),
             failures_in_row: self.breaker.failures_in_row(),
             probe_at: probe_at.map(|at| now + at.saturating_sub(steady)),

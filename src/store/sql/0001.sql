@@ -51,7 +51,7 @@ CREATE TABLE identity (
 );
 CREATE UNIQUE INDEX identity_name ON identity (name);
 CREATE UNIQUE INDEX identity_id ON identity (id) WHERE id IS NOT NULL;
-CREATE INDEX identity_due ON identity (resource, due_at, good_until, late_at) WHERE due_at IS NOT NULL;
+CREATE INDEX identity_due ON identity (resource, (id IS NULL), due_at, good_until, late_at) WHERE due_at IS NOT NULL;
 CREATE INDEX identity_declared ON identity (name) WHERE declared = 1;
 CREATE INDEX identity_failing ON identity (resource, due_at, late_at) WHERE failures > 0;
 CREATE INDEX identity_forgotten ON identity (num) WHERE removed = 2;

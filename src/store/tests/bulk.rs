@@ -7,7 +7,10 @@ async fn three() -> (Home, Vec<Num>) {
     let home = Home::new();
     let specs = ["a", "b", "c"].map(|n| with_id(n, &format!("8:acs:{n}")));
     declare(&home, &specs, 0).await;
-    let due = home.due(&resource(), at(0), 10, &none()).await.unwrap();
+    let due = home
+        .due(&resource(), Work::Issue, at(0), 10, &none())
+        .await
+        .unwrap();
     (home, due.into_iter().map(|record| record.num).collect())
 }
 
@@ -37,7 +40,10 @@ async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
     let open = home.open_campaigns().await.unwrap();
     assert_eq!((open[0].pending, open[0].done, open[0].failed), (2, 1, 0));
     let skip = [nums[2]].into();
-    let items = home.campaign_items(id, 10, &skip).await.unwrap();
+    let items = home
+        .campaign_items(id, &resource(), 10, &skip)
+        .await
+        .unwrap();
     assert_eq!(items.len(), 1);
     assert_eq!((items[0].attempts, items[0].next_at), (1, at(60)));
 

@@ -59,7 +59,10 @@ async fn removal_holds_and_naming_it_again_releases() {
 
     let told = declare(&home, &[with_id("bot", "8:acs:bot")], 60).await;
     assert_eq!(told.release, 1);
-    let due = home.due(&resource(), at(61), 10, &none()).await.unwrap();
+    let due = home
+        .due(&resource(), Work::Issue, at(61), 10, &none())
+        .await
+        .unwrap();
     assert_eq!(
         (due[0].num, due[0].due.unwrap().why),
         (num, DueReason::Released)

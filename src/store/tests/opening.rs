@@ -149,7 +149,10 @@ async fn the_threaded_store_answers_as_the_inline_one_and_shares_commits() {
     let (store, _) = Store::open(&settings(dir.path()), dir.path(), at(0)).unwrap();
     let specs: Vec<Spec> = (0..200).map(|n| spec(&format!("bot-{n}"))).collect();
     declare(&store, &specs, 0).await;
-    let due = store.due(&resource(), at(0), 500, &none()).await.unwrap();
+    let due = store
+        .due(&resource(), Work::Create, at(0), 500, &none())
+        .await
+        .unwrap();
     assert_eq!(due.len(), 200);
     let commits = due.iter().map(|record| {
         let id = format!("8:acs:{}", record.num);

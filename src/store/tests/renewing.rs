@@ -8,7 +8,10 @@ async fn a_declared_identity_becomes_due_and_its_token_is_handed_over() {
     let home = Home::new();
     let told = declare(&home, &[spec("bot")], 0).await;
     assert_eq!((told.create, told.sinks), (1, 2));
-    let due = home.due(&resource(), at(0), 10, &none()).await.unwrap();
+    let due = home
+        .due(&resource(), Work::Create, at(0), 10, &none())
+        .await
+        .unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].spec, spec("bot"));
     assert_eq!(due[0].state, State::New);
@@ -41,7 +44,9 @@ async fn a_declared_identity_becomes_due_and_its_token_is_handed_over() {
             .is_empty()
     );
     assert_eq!(
-        home.next_due(&resource(), &none()).await.unwrap(),
+        home.next_due(&resource(), Work::Issue, &none())
+            .await
+            .unwrap(),
         Some(at(43_201))
     );
 }
@@ -94,7 +99,10 @@ async fn a_token_for_scopes_that_changed_meanwhile_is_refused_and_due_again() {
         commit(&home, issued(num, 29, None), 31).await,
         Applied::Stale
     );
-    let due = home.due(&resource(), at(31), 10, &none()).await.unwrap();
+    let due = home
+        .due(&resource(), Work::Issue, at(31), 10, &none())
+        .await
+        .unwrap();
     assert_eq!(due[0].due.unwrap().why, DueReason::Changed);
     version(commit(&home, issued(num, 31, None), 32).await);
     let document = home.document(num).await.unwrap().unwrap();
@@ -204,7 +212,12 @@ async fn gone_is_kept_and_shown_and_never_due() {
         (State::Gone, None, None)
     );
     assert_eq!(commit(&home, gone, 22).await, Applied::Stale);
-    assert_eq!(home.next_due(&resource(), &none()).await.unwrap(), None);
+    assert_eq!(
+        home.next_due(&resource(), Work::Issue, &none())
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(pending(&home, "file", 21).await[0].wanted, record.version);
     step(&home, num, Step::Due(DueReason::Requested), 30).await;
     assert_eq!(
@@ -238,7 +251,10 @@ async fn the_most_pressing_is_first_and_those_in_flight_are_left_out() {
     }
     let order = async |skip: &[Num]| -> Vec<Num> {
         let skip = skip.iter().copied().collect();
-        let due = home.due(&resource(), at(50_000), 3, &skip).await.unwrap();
+        let due = home
+            .due(&resource(), Work::Issue, at(50_000), 3, &skip)
+            .await
+            .unwrap();
         due.into_iter().map(|record| record.num).collect()
     };
     assert_eq!(order(&[]).await, [nums[3], nums[1], nums[2]]);
@@ -251,11 +267,16 @@ async fn the_most_pressing_is_first_and_those_in_flight_are_left_out() {
     );
     let skip = [nums[3], nums[0]].into();
     assert_eq!(
-        home.next_due(&resource(), &skip).await.unwrap(),
+        home.next_due(&resource(), Work::Issue, &skip)
+            .await
+            .unwrap(),
         Some(at(43_210))
     );
     let other = "other".parse().unwrap();
-    assert_eq!(home.next_due(&other, &none()).await.unwrap(), None);
+    assert_eq!(
+        home.next_due(&other, Work::Issue, &none()).await.unwrap(),
+        None
+    );
 }
 
 #[tokio::test]
@@ -297,7 +318,10 @@ async fn a_row_that_cannot_be_read_does_not_stop_the_others() {
         "UPDATE identity SET wish = 'not json' WHERE name = 'bad'",
     )
     .await;
-    let due = home.due(&resource(), at(1), 10, &none()).await.unwrap();
+    let due = home
+        .due(&resource(), Work::Create, at(1), 10, &none())
+        .await
+        .unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!(
         number(

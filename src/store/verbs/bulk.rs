@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Answer;
 use crate::{
-    model::{AuditEntry, Num, Timestamp},
+    model::{AuditEntry, Num, ResourceName, Timestamp},
     store::{
         AuditQuery, Campaign, CampaignId, CampaignItem, ItemOutcome, NewCampaign, Pruned, Store,
     },
@@ -28,17 +28,18 @@ impl Store {
         self.read("list campaigns", |db| db.open_campaigns()).await
     }
 
-    /// Items that are pending, but for those in flight (`skip`), the earliest `next_at` first; it
-    /// may lie in the future.
+    /// Items of one resource that are pending, but for those in flight (`skip`), the earliest
+    /// `next_at` first; it may lie in the future.
     pub async fn campaign_items(
         &self,
         id: CampaignId,
+        resource: &ResourceName,
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Answer<Vec<CampaignItem>> {
-        let skip = skip.clone();
+        let (resource, skip) = (resource.clone(), skip.clone());
         self.read("list a campaign's items", move |db| {
-            db.campaign_items(id, limit, &skip)
+            db.campaign_items(id, resource.as_str(), limit, &skip)
         })
         .await
     }

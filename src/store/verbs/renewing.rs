@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use super::Answer;
 use crate::{
     model::{Applied, Change, Num, Operation, Record, ResourceName, Timestamp, Version},
-    store::{Cause, Orphan, StepOn, Store},
+    store::{Cause, Orphan, StepOn, Store, Work},
 };
 
 impl Store {
     /// The rows of a resource that are due, but for those in flight (`skip`): rows without a good
-    /// token first, then the earliest expiry. A row that cannot be read is taken out of the queue.
+    /// token first, then the earliest expiry. Rows that wait for their creation are a queue of their
+    /// own (`work`). A row that cannot be read is taken out of the queue.
     pub async fn due(
         &self,
         resource: &ResourceName,
+        work: Work,
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
@@ -21,7 +23,7 @@ impl Store {
         let (resource, skip) = (resource.clone(), skip.clone());
         let found = self
             .read("look for due identities", move |db| {
-                db.due(resource.as_str(), now, limit, &skip)
+                db.due(resource.as_str(), work, now, limit, &skip)
             })
             .await?;
         if !found.unreadable.is_empty() {
@@ -37,11 +39,12 @@ impl Store {
     pub async fn next_due(
         &self,
         resource: &ResourceName,
+        work: Work,
         skip: &BTreeSet<Num>,
     ) -> Answer<Option<Timestamp>> {
         let (resource, skip) = (resource.clone(), skip.clone());
         self.read("look for the next due time", move |db| {
-            db.next_due(resource.as_str(), &skip)
+            db.next_due(resource.as_str(), work, &skip)
         })
         .await
     }

@@ -1,0 +1,199 @@
+//! What an ended call means for its item: a plain function.
+
+use jiff::Timestamp;
+use rand::Rng;
+
+use super::act::{Called, Item};
+use crate::{
+    model::{Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then},
+    schedule::item_gap,
+    store::{CampaignAction, ItemOutcome, StepOn},
+};
+
+/// What becomes of an item.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) step: Option<StepOn>,
+    pub(super) outcome: ItemOutcome,
+    pub(super) notice: Option<Notice>,
+}
+
+/// What an item needs before anything else.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// No call at all: the step says it all.
+    Step(Option<Step>),
+    /// It cannot be done.
+    Refusal(&'static str),
+    /// To be withheld, then revoked.
+    Withhold,
+    /// A call.
+    Call(Operation),
+}
+
+/// What is to be done about an item first.
+pub(super) fn need(item: &Item) -> Need {
+    let deleted = item.item.state == State::Deleted;
+    match item.campaign.action {
+        CampaignAction::Delete if deleted => Need::Step(None),
+        _ if deleted => Need::Refusal("it was deleted"),
+        CampaignAction::Hold => Need::Step(Some(Step::Withhold)),
+        CampaignAction::Release => Need::Step(Some(Step::Release)),
+        CampaignAction::Delete if item.item.id.is_none() => Need::Refusal("it has no id yet"),
+        CampaignAction::Delete => Need::Call(Operation::Delete),
+        CampaignAction::Revoke if item.campaign.then == Some(Then::Hold) => Need::Withhold,
+        CampaignAction::Revoke if item.item.id.is_none() => Need::Step(None),
+        CampaignAction::Revoke => Need::Call(Operation::Revoke),
+    }
+}
+
+/// An item that is done without a call.
+pub(super) fn stepped(item: &Item, step: Option<Step>, now: Timestamp) -> Verdict {
+    Verdict {
+        step: step.map(|step| StepOn {
+            num: item.item.num,
+            step,
+            request_id: None,
+        }),
+        outcome: ItemOutcome::Done {
+            at: now,
+            request_id: None,
+        },
+        notice: None,
+    }
+}
+
+/// An item that cannot be done.
+pub(super) fn refused(why: &str) -> Verdict {
+    Verdict {
+        step: None,
+        outcome: ItemOutcome::Failed {
+            error: why.to_owned(),
+            request_id: None,
+        },
+        notice: None,
+    }
+}
+
+/// Judges an ended call. `None`: something holds the whole operation back (an outage, Retry-After,
+/// refused keys), which is not the item's failure; it stays pending as it is.
+pub(super) fn judge(
+    item: &Item,
+    operation: Operation,
+    called: &Called,
+    gated: bool,
+    rng: &mut impl Rng,
+) -> Option<Verdict> {
+    match &called.result {
+        Ok(request_id) => Some(acknowledged(
+            item,
+            operation,
+            called.ended,
+            request_id.clone(),
+        )),
+        Err(failure) if failure.class == FailureClass::Gone && operation == Operation::Delete => {
+            Some(acknowledged(
+                item,
+                operation,
+                called.ended,
+                failure.request_id.clone(),
+            ))
+        }
+        Err(_) if gated => None,
+        Err(failure) => Some(failed(item, failure, called.ended, rng)),
+    }
+}
+
+/// A call of ours panicked.
+pub(super) fn panicked(item: &Item, now: Timestamp, rng: &mut impl Rng) -> Verdict {
+    again(item, "our own code failed".to_owned(), None, now, rng)
+}
+
+fn acknowledged(
+    item: &Item,
+    operation: Operation,
+    at: Timestamp,
+    request_id: Option<String>,
+) -> Verdict {
+    let then = item.campaign.then.unwrap_or(Then::Reissue);
+    let step = match operation {
+        Operation::Delete => Step::Deleted { at },
+        _ => Step::Revoked { at, then },
+    };
+    let notice =
+        (operation == Operation::Revoke).then(|| revoked(item, then, at, request_id.as_deref()));
+    Verdict {
+        step: Some(StepOn {
+            num: item.item.num,
+            step,
+            request_id: request_id.clone(),
+        }),
+        outcome: ItemOutcome::Done { at, request_id },
+        notice,
+    }
+}
+
+fn failed(item: &Item, failure: &Failure, now: Timestamp, rng: &mut impl Rng) -> Verdict {
+    let request_id = failure.request_id.clone();
+    if failure.class == FailureClass::Gone {
+        return Verdict {
+            outcome: ItemOutcome::Failed {
+                error: failure.message.clone(),
+                request_id,
+            },
+            ..refused("")
+        };
+    }
+    again(item, failure.message.clone(), request_id, now, rng)
+}
+
+/// Another attempt later, unless there were six.
+fn again(
+    item: &Item,
+    error: String,
+    request_id: Option<String>,
+    now: Timestamp,
+    rng: &mut impl Rng,
+) -> Verdict {
+    let outcome = match item_gap(item.item.attempts + 1, rng) {
+        Some(gap) => ItemOutcome::Retry {
+            next_at: now.checked_add(gap).unwrap_or(now),
+            error,
+            request_id,
+        },
+        None => ItemOutcome::Failed { error, request_id },
+    };
+    Verdict {
+        step: None,
+        outcome,
+        notice: None,
+    }
+}
+
+fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> Notice {
+    let follows = match then {
+        Then::Reissue => "a new one follows",
+        Then::Hold => "it is held until it is released",
+    };
+    let mut message = format!(
+        "All tokens of {} were revoked by {}; {follows}. ACS may take 15 minutes to let go of the old ones.",
+        item.item.name, item.campaign.actor
+    );
+    if let Some(reason) = &item.campaign.reason {
+        message.push_str(&format!(" Reason: {reason}."));
+    }
+    if let Some(request_id) = request_id {
+        message.push_str(&format!(" Request {request_id}."));
+    }
+    if !item.unconfirmed.is_empty() {
+        let sinks = item.unconfirmed.join(", ");
+        message.push_str(&format!(" Not confirmed before the revocation: {sinks}."));
+    }
+    Notice {
+        at,
+        kind: NoticeKind::IdentityRevoked,
+        resource: Some(item.item.resource.clone()),
+        name: Some(item.item.name.clone()),
+        message,
+    }
+}

@@ -1,0 +1,248 @@
+//! One resource's runner: the loop that carries campaigns out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    act::{Done, Flight, Item},
+    gate::Gate,
+    settling::Settling,
+};
+use crate::{
+    acs::Client,
+    clock::Clock,
+    config::ResourceSettings,
+    model::{Num, Operation},
+    schedule::{KeyHold, PERMITS_VALID, Steady},
+    store::{Store, StoreError},
+};
+
+/// A runner reaffirms its decision at least this often.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// A round that found nothing to start is not repeated sooner than this.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// At stop, calls in flight and unsettled items get so long.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What a runner works with.
+#[derive(Debug)]
+pub struct RunnerDeps {
+    /// The resource.
+    pub settings: ResourceSettings,
+    /// Its client.
+    pub client: Arc<Client>,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
+
+/// Why a runner ended although nobody stopped it, or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The store is gone.
+    #[error("the store was closed under the campaigns of {0}")]
+    StoreClosed(String),
+    /// What was done could not be noted; it is done once more at the next start.
+    #[error("{count} results of campaigns at {resource} could not be noted before the end")]
+    Unsettled {
+        /// The resource.
+        resource: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// The loop of one resource.
+#[derive(Debug)]
+pub struct Runner {
+    pub(super) settings: ResourceSettings,
+    pub(super) client: Arc<Client>,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) revoke: Gate,
+    pub(super) delete: Gate,
+    pub(super) keys: KeyHold,
+    /// Items that wait for a call only.
+    pub(super) ready: VecDeque<(Item, Operation)>,
+    pub(super) tasks: JoinSet<Done>,
+    pub(super) flights: BTreeMap<Id, Flight>,
+    /// Rows under way or not settled yet.
+    pub(super) busy: BTreeSet<Num>,
+    pub(super) settling: Settling,
+    /// When items may be pending that are not under way.
+    pub(super) look_at: Option<Timestamp>,
+    campaigns: watch::Receiver<u64>,
+    decided: watch::Sender<Option<Timestamp>>,
+}
+
+impl Runner {
+    /// A runner that has not begun.
+    pub fn new(deps: RunnerDeps) -> Self {
+        let RunnerDeps {
+            settings,
+            client,
+            store,
+            clock,
+            seed,
+        } = deps;
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            revoke: Gate::new(settings.limits.revoke),
+            delete: Gate::new(settings.limits.delete),
+            keys: KeyHold::default(),
+            ready: VecDeque::new(),
+            tasks: JoinSet::new(),
+            flights: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            settling: Settling::default(),
+            look_at: Some(Timestamp::MIN),
+            campaigns: store.campaign_signal(),
+            decided: watch::Sender::default(),
+            settings,
+            client,
+            store,
+            clock,
+        }
+    }
+
+    /// When the runner last made or reaffirmed its decision.
+    pub fn decided(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.decided.subscribe()
+    }
+
+    /// Runs until `stop`; then waits a little for calls in flight and settles what they brought.
+    ///
+    /// # Errors
+    /// When the store is gone, or results could not be noted at the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RunnerError> {
+        self.restore().await;
+        loop {
+            let wake = self.round().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                Some(joined) = self.tasks.join_next_with_id() => {
+                    self.on_task(joined);
+                    while let Some(joined) = self.tasks.try_join_next_with_id() {
+                        self.on_task(joined);
+                    }
+                }
+                changed = self.campaigns.changed() => {
+                    let name = self.settings.name.to_string();
+                    changed.map_err(|_| RunnerError::StoreClosed(name))?;
+                    self.look_at = Some(Timestamp::MIN);
+                }
+                () = self.clock.sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// One decision: what is known is settled, what may start is started.
+    async fn round(&mut self) -> Timestamp {
+        if let Err(error) = self.settle_and_start().await {
+            self.settling.failed(&error, self.clock.steady());
+        }
+        self.decided.send_replace(Some(self.clock.now()));
+        self.wake()
+    }
+
+    async fn settle_and_start(&mut self) -> Result<(), StoreError> {
+        if self.settling.too_soon(self.clock.steady()) {
+            return Ok(());
+        }
+        self.settle().await?;
+        self.take_items().await?;
+        self.start_calls().await?;
+        // What needed no call is settled without waiting for another round.
+        self.settle().await
+    }
+
+    /// Counts the permits that an earlier process reserved.
+    async fn restore(&mut self) {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let reservations = match self.store.reservations(&self.settings.name).await {
+            Ok(reservations) => reservations,
+            Err(error) => return self.settling.failed(&error, steady),
+        };
+        for (operation, permits, until) in reservations {
+            let gate = match operation {
+                Operation::Revoke => &mut self.revoke,
+                Operation::Delete => &mut self.delete,
+                _ => continue,
+            };
+            let ahead = until.duration_since(now);
+            let until = match Duration::try_from(ahead) {
+                Ok(ahead) => steady + ahead.min(PERMITS_VALID),
+                Err(_) => steady.saturating_sub(ahead.unsigned_abs()),
+            };
+            gate.pace.restore(permits, until);
+        }
+    }
+
+    async fn drain(&mut self) -> Result<(), RunnerError> {
+        let ends = tokio::time::sleep(GRACE);
+        tokio::pin!(ends);
+        loop {
+            if !self.settling.too_soon(self.clock.steady())
+                && let Err(error) = self.settle().await
+            {
+                self.settling.failed(&error, self.clock.steady());
+            }
+            if self.flights.values().all(|flight| flight.call.is_none()) && self.settling.is_empty()
+            {
+                return Ok(());
+            }
+            let again = self.clock.now() + SHORTEST_REST * 10;
+            tokio::select! {
+                biased;
+                Some(joined) = self.tasks.join_next_with_id() => self.on_task(joined),
+                () = &mut ends => break,
+                () = self.clock.sleep_until(again) => {}
+            }
+        }
+        match self.settling.count() {
+            0 => Ok(()),
+            count => Err(RunnerError::Unsettled {
+                resource: self.settings.name.to_string(),
+                count,
+            }),
+        }
+    }
+
+    fn wake(&mut self) -> Timestamp {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let mut at = steady + LONGEST_REST;
+        let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
+        if let Some(retry) = self.settling.retry_at() {
+            sooner(Some(retry));
+        } else {
+            sooner(self.next_look(now, steady));
+            sooner(self.next_call(steady));
+        }
+        let wait = at.max(steady + SHORTEST_REST) - steady;
+        now.checked_add(wait).unwrap_or(now)
+    }
+
+    pub(super) fn gate(&mut self, operation: Operation) -> &mut Gate {
+        match operation {
+            Operation::Delete => &mut self.delete,
+            _ => &mut self.revoke,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Ended tasks, and noting in the store what became of their items.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::task::{Id, JoinError};
+
+use super::{
+    act::{Called, Done, Item, cause},
+    outcome::{self, Verdict, judge},
+    runner::Runner,
+};
+use crate::{
+    model::{FailureClass, Notice, Num, Operation},
+    schedule::{Steady, Ticket},
+    store::{Campaign, CampaignId, ItemOutcome, StepOn, StoreError},
+};
+
+const SHORTEST_TROUBLE: Duration = Duration::from_millis(500);
+const LONGEST_TROUBLE: Duration = Duration::from_secs(30);
+
+/// What is done and not noted yet. While it cannot be noted, nothing more is done.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    campaigns: BTreeMap<CampaignId, Chunk>,
+    trouble: Option<(Steady, Duration)>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    campaign: Arc<Campaign>,
+    steps: Vec<StepOn>,
+    outcomes: Vec<(Num, ItemOutcome)>,
+    notices: Vec<Notice>,
+}
+
+impl Settling {
+    pub(super) fn add(&mut self, item: &Item, verdict: Verdict) {
+        let chunk = self
+            .campaigns
+            .entry(item.campaign.id)
+            .or_insert_with(|| Chunk {
+                campaign: item.campaign.clone(),
+                steps: Vec::new(),
+                outcomes: Vec::new(),
+                notices: Vec::new(),
+            });
+        chunk.steps.extend(verdict.step);
+        chunk.outcomes.push((item.item.num, verdict.outcome));
+        chunk.notices.extend(verdict.notice);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.campaigns.is_empty()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.campaigns
+            .values()
+            .map(|chunk| chunk.outcomes.len())
+            .sum()
+    }
+
+    pub(super) fn failed(&mut self, error: &StoreError, now: Steady) {
+        let gap = match self.trouble {
+            Some((_, gap)) => (gap * 2).min(LONGEST_TROUBLE),
+            None => {
+                tracing::error!(%error, "campaigns wait until the store works");
+                SHORTEST_TROUBLE
+            }
+        };
+        self.trouble = Some((now + gap, gap));
+    }
+
+    pub(super) fn too_soon(&self, now: Steady) -> bool {
+        self.trouble.is_some_and(|(at, _)| now < at)
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Steady> {
+        self.trouble.map(|(at, _)| at)
+    }
+}
+
+impl Runner {
+    /// Notes what was done: the step of each row first, then its item, so that a crash in between
+    /// repeats an item rather than losing its step.
+    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        while let Some((id, chunk)) = self.settling.campaigns.first_key_value() {
+            let id = *id;
+            if !chunk.steps.is_empty() {
+                let (steps, cause) = (chunk.steps.clone(), cause(&chunk.campaign));
+                self.store.step(steps, &cause, now).await?;
+            }
+            let outcomes = chunk.outcomes.clone();
+            self.store.settle_items(id, outcomes, now).await?;
+            let Some(chunk) = self.settling.campaigns.remove(&id) else {
+                return Ok(());
+            };
+            for (num, outcome) in &chunk.outcomes {
+                self.busy.remove(num);
+                if let ItemOutcome::Retry { next_at, .. } = outcome {
+                    self.look_at = Some(self.look_at.map_or(*next_at, |at| at.min(*next_at)));
+                }
+            }
+            if !chunk.notices.is_empty() {
+                self.store.raise(chunk.notices).await?;
+            }
+        }
+        self.settling.trouble = None;
+        Ok(())
+    }
+
+    /// A task has ended, or panicked.
+    pub(super) fn on_task(&mut self, joined: Result<(Id, Done), JoinError>) {
+        let (id, done) = match joined {
+            Ok((id, done)) => (id, Some(done)),
+            Err(error) => (error.id(), None),
+        };
+        let Some(flight) = self.flights.remove(&id) else {
+            return;
+        };
+        match (done, flight.call) {
+            (Some(Done::Withheld(withheld)), _) => self.on_withheld(flight.item, withheld),
+            (Some(Done::Called(called)), Some((operation, ticket))) => {
+                self.on_called(&flight.item, operation, ticket, &called);
+            }
+            (_, call) => self.on_panic(&flight.item, call),
+        }
+    }
+
+    fn on_withheld(&mut self, mut item: Item, withheld: Result<Vec<String>, StoreError>) {
+        match withheld {
+            Ok(unconfirmed) => {
+                item.unconfirmed = unconfirmed;
+                if item.item.id.is_some() {
+                    self.ready.push_back((item, Operation::Revoke));
+                } else {
+                    let verdict = outcome::stepped(&item, None, self.clock.now());
+                    self.settling.add(&item, verdict);
+                }
+            }
+            Err(error) => {
+                self.busy.remove(&item.item.num);
+                self.look_at = Some(self.clock.now());
+                self.settling.failed(&error, self.clock.steady());
+            }
+        }
+    }
+
+    fn on_called(&mut self, item: &Item, operation: Operation, ticket: Ticket, called: &Called) {
+        let gated = self.learn(operation, ticket, called);
+        match judge(item, operation, called, gated, &mut self.rng) {
+            Some(verdict) => {
+                self.log(item, operation, &verdict);
+                self.settling.add(item, verdict);
+            }
+            None => {
+                // It is still pending; the gate says when it is tried again.
+                self.ready.push_front((item.clone(), operation));
+            }
+        }
+    }
+
+    fn on_panic(&mut self, item: &Item, call: Option<(Operation, Ticket)>) {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        tracing::error!(resource = %self.settings.name, identity = %item.item.name, "an item of a campaign panicked");
+        if let Some((operation, ticket)) = call {
+            let gate = self.gate(operation);
+            gate.in_flight = gate.in_flight.saturating_sub(1);
+            gate.pace.end(1, steady);
+            gate.health.abandoned(ticket, steady);
+        }
+        let verdict = outcome::panicked(item, now, &mut self.rng);
+        self.settling.add(item, verdict);
+    }
+
+    /// Takes from an ended call what it tells of the resource. Returns whether something now holds
+    /// the operation back.
+    fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> bool {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let widest = self.settings.max_in_flight;
+        let gate = self.gate(operation);
+        gate.in_flight = gate.in_flight.saturating_sub(1);
+        gate.pace.end(called.requests, steady);
+        let Err(failure) = &called.result else {
+            gate.health.answered(widest);
+            self.keys.accepted();
+            return false;
+        };
+        if failure.class == FailureClass::Retry {
+            let told = gate
+                .health
+                .unanswered(ticket, &failure.message, now, steady);
+            let probing = gate.health.is_probing();
+            if told {
+                tracing::error!(resource = %self.settings.name, %operation, "only probes go out: {}", failure.message);
+            }
+            return probing;
+        }
+        gate.health.answered(widest);
+        match failure.class {
+            FailureClass::Wait => {
+                gate.pace.throttled(failure.retry_after, steady);
+                true
+            }
+            FailureClass::Credentials => {
+                if self.keys.refused(&failure.message, steady) {
+                    tracing::error!(resource = %self.settings.name, %operation, "held: {}", failure.message);
+                }
+                true
+            }
+            _ => {
+                self.keys.accepted();
+                false
+            }
+        }
+    }
+
+    fn log(&self, item: &Item, operation: Operation, verdict: &Verdict) {
+        let (resource, identity, campaign) =
+            (&self.settings.name, &item.item.name, item.campaign.id);
+        match &verdict.outcome {
+            ItemOutcome::Done { request_id, .. } => {
+                tracing::info!(%resource, %identity, campaign, %operation, request_id, "acknowledged");
+            }
+            ItemOutcome::Retry {
+                error, request_id, ..
+            } => {
+                tracing::warn!(%resource, %identity, campaign, %operation, request_id, "failed, and is tried again: {error}");
+            }
+            ItemOutcome::Failed { error, request_id } => {
+                tracing::error!(%resource, %identity, campaign, %operation, request_id, "failed for good: {error}");
+            }
+        }
+    }
+}

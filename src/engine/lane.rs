@@ -1,0 +1,326 @@
+//! One resource's lane: the loop that turns due rows into committed tokens.
+//!
+//! Each time round it starts what may start (`starting`), says what it knows (`view`) and sleeps
+//! until the next thing can happen. What calls brought is judged (`verdict`) and committed in
+//! batches (`ledger`). While results cannot be committed, nothing more is obtained.
+
+mod call;
+mod finishing;
+mod late;
+mod ledger;
+mod messages;
+mod queue;
+mod scan;
+mod starting;
+mod telling;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    call::{Done, Flight},
+    late::LateWatch,
+    ledger::Ledger,
+    queue::Queue,
+    scan::Scan,
+};
+use crate::{
+    acs::Client,
+    clock::Clock,
+    config::{CreatePolicy, ResourceSettings},
+    model::{LaneView, Num, Operation},
+    schedule::{KeyHold, Outage, Steady},
+    store::{Opened, Store, StoreError},
+};
+
+/// A lane reaffirms its decision at least this often, so that a watchdog can be fed from it.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// A round that found nothing to start is not repeated sooner than this.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// A row whose result cannot be committed, for a reason that time does not mend, rests so long.
+const CHOKED: Duration = Duration::from_mins(5);
+/// At stop, calls in flight and uncommitted results get so long.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What a lane works with.
+#[derive(Debug)]
+pub struct LaneDeps {
+    /// The resource.
+    pub settings: ResourceSettings,
+    /// Its client.
+    pub client: Arc<Client>,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// What the store found when it was opened.
+    pub opened: Opened,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
+
+/// Why a lane ended although nobody stopped it, or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The store is gone.
+    #[error("the store was closed under the lane of {0}")]
+    StoreClosed(String),
+    /// Results could not be committed before the end.
+    #[error("{count} results of {resource} could not be committed before the end: {reason}")]
+    Uncommitted {
+        /// The resource.
+        resource: String,
+        /// How many.
+        count: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An instant, on both clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall: Timestamp,
+    steady: Steady,
+}
+
+/// The loop of one resource.
+#[derive(Debug)]
+pub struct Lane {
+    settings: ResourceSettings,
+    client: Arc<Client>,
+    store: Store,
+    clock: Clock,
+    rng: ChaCha8Rng,
+    issue: Queue,
+    create: Queue,
+    keys: KeyHold,
+    outage: Outage,
+    key_outage: Outage,
+    /// When the last announced outage ended.
+    recovered: Option<Moment>,
+    creation_refused: Option<String>,
+    creation_refusal_told: bool,
+    late: LateWatch,
+    scan: Scan,
+    ledger: Ledger,
+    calls: JoinSet<Done>,
+    flights: BTreeMap<Id, Flight>,
+    /// Rows in flight or not committed yet.
+    busy: BTreeSet<Num>,
+    /// Rows whose result the store choked on, and until when they are left alone.
+    choked: BTreeMap<Num, Steady>,
+    due: watch::Receiver<u64>,
+    results: BTreeMap<String, u64>,
+    view: watch::Sender<LaneView>,
+}
+
+impl Lane {
+    /// A lane that has not begun.
+    pub fn new(deps: LaneDeps) -> Self {
+        let LaneDeps {
+            settings,
+            client,
+            store,
+            clock,
+            opened,
+            seed,
+        } = deps;
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            issue: Queue::new(Operation::Issue, settings.limits.issue),
+            create: Queue::new(
+                Operation::CreateWithToken,
+                settings.limits.create_with_token,
+            ),
+            keys: KeyHold::default(),
+            outage: Outage::default(),
+            key_outage: Outage::default(),
+            recovered: None,
+            creation_refused: creation_refused(settings.create, &opened),
+            creation_refusal_told: false,
+            late: LateWatch::default(),
+            scan: Scan::new(&clock),
+            ledger: Ledger::new(store.clone(), settings.max_in_flight),
+            calls: JoinSet::new(),
+            flights: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            choked: BTreeMap::new(),
+            due: store.due_signal(),
+            results: BTreeMap::new(),
+            view: watch::Sender::default(),
+            settings,
+            client,
+            store,
+            clock,
+        }
+    }
+
+    /// What the lane publishes, each time round.
+    pub fn view(&self) -> watch::Receiver<LaneView> {
+        self.view.subscribe()
+    }
+
+    /// Runs until `stop`; then waits a little for calls in flight and commits what they brought.
+    ///
+    /// # Errors
+    /// When the store is gone, or results could not be committed at the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LaneError> {
+        self.restore().await;
+        loop {
+            let wake = self.round().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                outcome = self.ledger.committed() => self.on_commit(outcome),
+                Some(joined) = self.calls.join_next_with_id() => {
+                    self.on_call(joined);
+                    while let Some(joined) = self.calls.try_join_next_with_id() {
+                        self.on_call(joined);
+                    }
+                }
+                changed = self.due.changed() => {
+                    changed.map_err(|_| LaneError::StoreClosed(self.name()))?;
+                    self.issue.look_again();
+                    self.create.look_again();
+                }
+                () = self.clock.sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// One decision: what may start is started. Returns when to decide again at the latest.
+    async fn round(&mut self) -> Timestamp {
+        if let Err(error) = self.start_what_may().await {
+            self.ledger.failed(&error, self.moment().steady);
+        }
+        self.tell().await;
+        self.begin_write();
+        self.publish();
+        self.wake()
+    }
+
+    async fn start_what_may(&mut self) -> Result<(), StoreError> {
+        self.release_choked();
+        if !self.ledger.is_open() {
+            return Ok(());
+        }
+        self.mend_due_times().await?;
+        self.start_queue(Operation::Issue).await?;
+        self.review_refused_creation().await?;
+        self.start_queue(Operation::CreateWithToken).await?;
+        self.look_for_late().await
+    }
+
+    /// Counts the permits that an earlier process reserved.
+    async fn restore(&mut self) {
+        let now = self.moment();
+        match self.store.reservations(&self.settings.name).await {
+            Ok(reservations) => {
+                for (operation, permits, until) in reservations {
+                    let queue = match operation {
+                        Operation::Issue => &mut self.issue,
+                        Operation::CreateWithToken => &mut self.create,
+                        _ => continue,
+                    };
+                    queue.pace.restore(permits, now.steady_at(until));
+                }
+            }
+            Err(error) => self.ledger.failed(&error, now.steady),
+        }
+    }
+
+    /// The end: nothing new starts, what is in flight may end, results are committed.
+    async fn drain(&mut self) -> Result<(), LaneError> {
+        let ends = tokio::time::sleep(GRACE);
+        tokio::pin!(ends);
+        loop {
+            self.begin_write();
+            if self.calls.is_empty() && self.ledger.is_empty() {
+                return Ok(());
+            }
+            let again = self.clock.now() + SHORTEST_REST * 10;
+            tokio::select! {
+                biased;
+                outcome = self.ledger.committed() => self.on_commit(outcome),
+                Some(joined) = self.calls.join_next_with_id() => self.on_call(joined),
+                () = &mut ends => break,
+                () = self.clock.sleep_until(again) => {}
+            }
+        }
+        let count = self.ledger.uncommitted();
+        if count == 0 {
+            return Ok(());
+        }
+        Err(LaneError::Uncommitted {
+            resource: self.name(),
+            count,
+            reason: self.ledger.trouble().unwrap_or("no time left").to_owned(),
+        })
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
+        }
+    }
+
+    fn begin_write(&mut self) {
+        let now = self.moment();
+        self.ledger.begin(now.wall, now.steady);
+    }
+
+    fn name(&self) -> String {
+        self.settings.name.to_string()
+    }
+
+    fn queue(&mut self, operation: Operation) -> &mut Queue {
+        match operation {
+            Operation::CreateWithToken => &mut self.create,
+            _ => &mut self.issue,
+        }
+    }
+}
+
+impl Moment {
+    /// The steady instant of a wall-clock time near this moment. A reservation can never lie
+    /// further ahead than its validity, so a clock that stepped back costs nothing.
+    fn steady_at(self, at: Timestamp) -> Steady {
+        let ahead = at.duration_since(self.wall);
+        match Duration::try_from(ahead) {
+            Ok(ahead) => self.steady + ahead.min(crate::schedule::PERMITS_VALID),
+            Err(_) => self.steady.saturating_sub(ahead.unsigned_abs()),
+        }
+    }
+
+    /// The wall-clock time of a steady instant ahead of this moment.
+    fn wall_at(self, at: Steady) -> Timestamp {
+        let ahead = at.saturating_sub(self.steady);
+        self.wall.checked_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// Why identities are never created by this lane, if so.
+fn creation_refused(policy: CreatePolicy, opened: &Opened) -> Option<String> {
+    if policy == CreatePolicy::Never {
+        return Some(messages::CREATE_NEVER.to_owned());
+    }
+    (opened.fresh && opened.id_map > 0).then(|| messages::fresh_beside_map(opened.id_map))
+}

@@ -1,0 +1,254 @@
+//! What an ended call, and an ended commit, mean for the lane.
+
+use tokio::task::{Id, JoinError};
+
+use super::{
+    Lane, Moment,
+    call::{CallResult, Done, Flight},
+    ledger::{Entry, Written},
+    messages,
+    verdict::{self, Circumstances, judge},
+};
+use crate::{
+    model::{Applied, AuditEntry, Change, Failure, FailureClass, Operation},
+    store::StoreError,
+};
+
+impl Lane {
+    /// A call has ended, or panicked.
+    pub(super) fn on_call(&mut self, joined: Result<(Id, Done), JoinError>) {
+        let (id, done) = match joined {
+            Ok((id, done)) => (id, Some(done)),
+            Err(error) => (error.id(), None),
+        };
+        let Some(flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let now = self.moment();
+        let queue = self.queue(flight.operation);
+        queue.in_flight = queue.in_flight.saturating_sub(1);
+        let verdict = match done {
+            Some(done) => {
+                let gated = self.learn(&flight, &done, now);
+                let circumstances = Circumstances {
+                    skew: self.client.skew(),
+                    gated,
+                };
+                judge(&flight, done, circumstances, &mut self.rng)
+            }
+            None => self.learn_panic(&flight, now),
+        };
+        if matches!(verdict.change, Change::Failed { .. }) {
+            self.tell_if_late(&flight.record, now);
+        }
+        self.ledger.add(verdict.change, verdict.notices);
+    }
+
+    /// Takes from an ended call what it tells of the resource. Returns whether something now holds
+    /// the operation back, so that the row need not wait for a time of its own.
+    fn learn(&mut self, flight: &Flight, done: &Done, now: Moment) -> bool {
+        let skew = self.client.skew();
+        match &done.result {
+            CallResult::Token(obtained) => {
+                self.end_pace(flight.operation, obtained.requests, now);
+                if obtained.switched_key {
+                    self.tell_switched(&obtained.key, obtained.request_id.clone(), now);
+                }
+                if verdict::is_stillborn(obtained, done.ended, skew) {
+                    let failure = verdict::stillborn(obtained);
+                    return self.learn_failure(flight, &failure, now);
+                }
+                self.count("ok");
+                self.answered(flight.operation);
+                self.keys.accepted();
+                false
+            }
+            CallResult::Failed { failure, requests } => {
+                self.end_pace(flight.operation, *requests, now);
+                self.learn_failure(flight, failure, now)
+            }
+            CallResult::NotSent(error) => {
+                self.end_pace(flight.operation, 0, now);
+                self.learn_not_sent(flight, error, now);
+                false
+            }
+        }
+    }
+
+    fn learn_failure(&mut self, flight: &Flight, failure: &Failure, now: Moment) -> bool {
+        self.count(failure.class.as_str());
+        self.log_failure(flight, failure);
+        match failure.class {
+            FailureClass::Retry => {
+                let queue = self.queue(flight.operation);
+                queue
+                    .health
+                    .unanswered(flight.ticket, &failure.message, now.wall, now.steady);
+                return queue.health.is_probing();
+            }
+            FailureClass::Credentials => {
+                self.answered(flight.operation);
+                self.keys.refused(&failure.message, now.steady);
+                return true;
+            }
+            FailureClass::Wait => {
+                let queue = self.queue(flight.operation);
+                queue.pace.throttled(failure.retry_after, now.steady);
+                self.answered(flight.operation);
+                self.keys.accepted();
+                return true;
+            }
+            FailureClass::Refuse | FailureClass::Gone => {
+                self.answered(flight.operation);
+                self.keys.accepted();
+            }
+        }
+        false
+    }
+
+    fn learn_not_sent(&mut self, flight: &Flight, error: &StoreError, now: Moment) {
+        self.count("not_sent");
+        let queue = self.queue(flight.operation);
+        queue.health.abandoned(flight.ticket, now.steady);
+        if let StoreError::Refused { reason, .. } = error {
+            self.tell_creation_refused(reason, now);
+        } else {
+            self.ledger.failed(error, now.steady);
+        }
+    }
+
+    fn learn_panic(&mut self, flight: &Flight, now: Moment) -> verdict::Verdict {
+        tracing::error!(
+            resource = %self.settings.name, identity = %flight.record.spec.name, operation = %flight.operation,
+            "a call panicked; its identity is quarantined"
+        );
+        self.count("panic");
+        self.end_pace(flight.operation, 1, now);
+        let queue = self.queue(flight.operation);
+        queue.health.abandoned(flight.ticket, now.steady);
+        verdict::panicked(flight, now.wall, &mut self.rng)
+    }
+
+    fn end_pace(&mut self, operation: Operation, requests: u32, now: Moment) {
+        self.queue(operation).pace.end(requests, now.steady);
+    }
+
+    fn answered(&mut self, operation: Operation) {
+        let widest = self.settings.max_in_flight;
+        let queue = self.queue(operation);
+        if queue.health.answered(widest) {
+            queue.end_probing();
+        }
+    }
+
+    fn count(&mut self, result: &str) {
+        if let Some(count) = self.results.get_mut(result) {
+            *count += 1;
+        } else {
+            self.results.insert(result.to_owned(), 1);
+        }
+    }
+
+    /// Once per failure; inside an announced outage nobody needs a line for each probe.
+    fn log_failure(&self, flight: &Flight, failure: &Failure) {
+        let (resource, operation) = (&self.settings.name, flight.operation);
+        let (identity, request_id) = (&flight.record.spec.name, failure.request_id.as_deref());
+        if self.outage.is_on() || self.key_outage.is_on() {
+            tracing::debug!(%resource, %identity, %operation, request_id, "a probe failed: {}", failure.message);
+        } else {
+            tracing::warn!(%resource, %identity, %operation, request_id, "a token was not obtained: {}", failure.message);
+        }
+    }
+
+    fn tell_switched(&mut self, key: &str, request_id: Option<String>, now: Moment) {
+        let resource = &self.settings.name;
+        tracing::warn!(%resource, key, "one access key is refused, the other one works and is used from now on");
+        self.ledger
+            .tell(messages::key_switched(resource, key, now.wall));
+        self.ledger.audit(AuditEntry {
+            at: now.wall,
+            actor: "renewd".to_owned(),
+            action: "key.switch".to_owned(),
+            name: None,
+            reason: Some(format!("{resource} refuses the other key")),
+            request_id,
+            result: format!("now using {key}"),
+        });
+    }
+
+    /// A write has ended.
+    pub(super) fn on_commit(&mut self, written: Written) {
+        let now = self.moment();
+        match written {
+            Ok(applied) => {
+                for (entry, applied) in self.ledger.settled(now.steady).into_iter().zip(applied) {
+                    self.on_applied(entry, applied);
+                }
+            }
+            Err(error) if error.is_unwritable() || matches!(error, StoreError::Closed { .. }) => {
+                self.ledger.failed(&error, now.steady);
+            }
+            Err(error) => {
+                tracing::error!(resource = %self.settings.name, %error, "results could not be committed");
+                if let Some(entry) = self.ledger.choked() {
+                    // It stays out of the way for a while; its row is still due then.
+                    let until = now.steady + super::CHOKED;
+                    self.choked.insert(num_of(&entry.change), until);
+                }
+            }
+        }
+    }
+
+    /// Lets rows go that were left alone long enough.
+    pub(super) fn release_choked(&mut self) {
+        let now = self.clock.steady();
+        let busy = &mut self.busy;
+        self.choked.retain(|num, until| {
+            let over = *until <= now;
+            if over {
+                busy.remove(num);
+            }
+            !over
+        });
+    }
+
+    fn on_applied(&mut self, entry: Entry, applied: Applied) {
+        let num = num_of(&entry.change);
+        if !matches!(entry.change, Change::LateNotified { .. }) {
+            self.busy.remove(&num);
+        }
+        match applied {
+            Applied::Done(_) => {
+                entry.notices.into_iter().for_each(|n| self.ledger.tell(n));
+                if let Some(due) = due_of(&entry.change) {
+                    self.issue.due_at(due);
+                    self.create.due_at(due);
+                }
+            }
+            Applied::Stale => {
+                tracing::debug!(resource = %self.settings.name, num, "a result came too late; its row had moved on");
+                self.issue.look_again();
+                self.create.look_again();
+            }
+        }
+    }
+}
+
+fn num_of(change: &Change) -> crate::model::Num {
+    match change {
+        Change::Issued { num, .. }
+        | Change::Failed { num, .. }
+        | Change::Gone { num, .. }
+        | Change::Due { num, .. }
+        | Change::LateNotified { num } => *num,
+    }
+}
+
+fn due_of(change: &Change) -> Option<jiff::Timestamp> {
+    match change {
+        Change::Issued { due, .. } | Change::Failed { due, .. } | Change::Due { due, .. } => {
+            Some(due.at)
+        }
+        Change::Gone { .. } | Change::LateNotified { .. } => None,
+    }
+}

@@ -1,0 +1,85 @@
+//! `renewal.late`: told once per lapse, folded above ten a minute, never inside an announced outage.
+
+use std::time::Duration;
+
+use super::{Lane, Moment, messages};
+use crate::{
+    model::{Change, Record, State},
+    schedule::{LateFold, LateNotice, Steady},
+    store::{StoreError, Work},
+};
+
+/// How often those that wait without attempts are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+/// How many of them at once, the most urgent first.
+const AT_ONCE: usize = 128;
+/// What was late when an outage ended gets so long to be renewed before anybody is told.
+const AFTER_OUTAGE: Duration = Duration::from_mins(10);
+
+/// Watches for late renewals.
+#[derive(Debug, Default)]
+pub(super) struct LateWatch {
+    pub(super) fold: LateFold,
+    looked: Steady,
+}
+
+impl Lane {
+    /// Looks at those that wait: a backlog makes identities late without a single failure.
+    pub(super) async fn look_for_late(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        let waiting = !self.issue.ready.is_empty() || self.issue.wants_rows(now);
+        if !waiting || now.steady < self.late.looked + EVERY || self.in_announced_outage() {
+            return Ok(());
+        }
+        self.late.looked = now.steady;
+        let name = &self.settings.name;
+        let waiting = self
+            .store
+            .due(name, Work::Issue, now.wall, AT_ONCE, &self.busy)
+            .await?;
+        for record in &waiting {
+            self.tell_if_late(record, now);
+        }
+        Ok(())
+    }
+
+    /// Tells that this record is late, if it is and nobody was told.
+    pub(super) fn tell_if_late(&mut self, record: &Record, now: Moment) {
+        if record.late_notified
+            || record.state_at(now.wall) != State::Late
+            || self.in_announced_outage()
+            || self.lapsed_in_outage(record, now)
+        {
+            return;
+        }
+        let notices = match self.late.fold.late(&record.spec.name, now.steady) {
+            Some(_) => {
+                let notice = messages::late(record, now.wall);
+                tracing::warn!(resource = %self.settings.name, identity = %record.spec.name, "{}", notice.message);
+                vec![notice]
+            }
+            None => Vec::new(),
+        };
+        self.ledger
+            .add(Change::LateNotified { num: record.num }, notices);
+    }
+
+    /// At the end of a minute, tells how many more there were.
+    pub(super) fn tell_folded(&mut self, now: Moment) {
+        if let Some(LateNotice::Many(more)) = self.late.fold.fold(now.steady) {
+            let notice = messages::many_late(&self.settings.name, more, now.wall);
+            self.ledger.tell(notice);
+        }
+    }
+
+    fn in_announced_outage(&self) -> bool {
+        self.outage.is_on() || self.key_outage.is_on()
+    }
+
+    fn lapsed_in_outage(&self, record: &Record, now: Moment) -> bool {
+        self.recovered.is_some_and(|recovered| {
+            let before = record.late_at.is_some_and(|at| at <= recovered.wall);
+            before && now.steady < recovered.steady + AFTER_OUTAGE
+        })
+    }
+}

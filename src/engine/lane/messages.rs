@@ -1,0 +1,165 @@
+//! The notices of a lane, in sentences for people: what happened, to what, what can be done.
+
+use jiff::Timestamp;
+
+use crate::model::{Failure, IdentityId, Notice, NoticeKind, Record, ResourceName, short_duration};
+
+/// Why nothing is created with `create = "never"`.
+pub(super) const CREATE_NEVER: &str = "identities without an id are not created because the resource says create = \"never\"; give \
+     them an id in the configuration, or run `renewd identity import`";
+
+/// Why nothing is created by an empty store beside a filled id map.
+pub(super) fn fresh_beside_map(known: usize) -> String {
+    format!(
+        "the store is empty, but identities.jsonl beside it knows {known} ids: nothing is created, so that nobody \
+         silently becomes a new person; run `renewd identity import identities.jsonl`, or restore the store's backup"
+    )
+}
+
+pub(super) fn created(record: &Record, id: &IdentityId, at: Timestamp) -> Notice {
+    about(
+        record,
+        NoticeKind::IdentityCreated,
+        at,
+        format!("{} was created as {id}.", record.spec.name),
+    )
+}
+
+pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Notice {
+    let message = format!(
+        "The answer to creating {} was lost ({}): ACS may hold an identity that nobody knows. It is created anew.",
+        record.spec.name, failure.message
+    );
+    about(record, NoticeKind::IdentityOrphaned, at, message)
+}
+
+pub(super) fn gone(record: &Record, failure: &Failure, at: Timestamp) -> Notice {
+    let id = record.id.as_ref().map_or("its id", IdentityId::as_str);
+    let message = format!(
+        "ACS does not know {id} of {} any more ({}). It is kept and shown, and never re-created by itself; remove it, \
+         or give it another id.",
+        record.spec.name, failure.message
+    );
+    about(record, NoticeKind::IdentityGone, at, message)
+}
+
+pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
+    let fate = match record.token.as_ref() {
+        Some(token) if token.is_live(at) => {
+            format!("its token ends in {}", short_duration(token.left(at)))
+        }
+        Some(token) => format!("its token ended at {:.0}", token.expires_at),
+        None => "it has no token".to_owned(),
+    };
+    let last = record.attempts.last().map_or(String::new(), |attempt| {
+        format!("; the last attempt ended with {}", attempt.result)
+    });
+    let message = format!(
+        "The renewal of {} is late: {fate}{last}. See `renewd why {}`.",
+        record.spec.name, record.spec.name
+    );
+    about(record, NoticeKind::RenewalLate, at, message)
+}
+
+pub(super) fn many_late(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    let message = format!(
+        "The renewals of {more} more identities of {resource} are late. See `renewd status`."
+    );
+    of(resource, NoticeKind::RenewalLate, at, message)
+}
+
+pub(super) fn unreachable(
+    resource: &ResourceName,
+    because: &str,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!(
+        "{resource} does not answer ({because}). {} Only probes go out until it answers.",
+        survival(survives, at)
+    );
+    of(resource, NoticeKind::ResourceUnreachable, at, message)
+}
+
+pub(super) fn recovered(
+    resource: &ResourceName,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!("{resource} answers again. {}", survival(survives, at));
+    of(resource, NoticeKind::ResourceRecovered, at, message)
+}
+
+pub(super) fn key_rejected(
+    resource: &ResourceName,
+    because: &str,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!(
+        "{resource} refuses the access keys ({because}). Put a valid connection string in place and reload. {}",
+        survival(survives, at)
+    );
+    of(resource, NoticeKind::KeyRejected, at, message)
+}
+
+pub(super) fn key_accepted(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("{resource} accepts an access key again.");
+    of(resource, NoticeKind::ResourceRecovered, at, message)
+}
+
+pub(super) fn key_switched(resource: &ResourceName, key: &str, at: Timestamp) -> Notice {
+    let message = format!(
+        "{resource} refuses one access key and accepts the other ({key}), which is used from now on. Replace the \
+         refused one; tokens that it minted are dead if it was regenerated."
+    );
+    of(resource, NoticeKind::KeySwitched, at, message)
+}
+
+pub(super) fn create_refused(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
+    of(
+        resource,
+        NoticeKind::CreateRefused,
+        at,
+        format!("{resource}: {why}."),
+    )
+}
+
+pub(super) fn unwritable(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
+    let message = format!("No tokens of {resource} could be obtained for a while: {why}.");
+    of(resource, NoticeKind::StoreUnwritable, at, message)
+}
+
+fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {
+    match survives {
+        Some(until) if until > now => {
+            let left = until.duration_since(now).try_into().unwrap_or_default();
+            format!(
+                "Every token lives until {until:.0} at least ({} from now).",
+                short_duration(left)
+            )
+        }
+        Some(_) => "Some tokens have expired.".to_owned(),
+        None => "No token is at risk.".to_owned(),
+    }
+}
+
+fn about(record: &Record, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
+    Notice {
+        at,
+        kind,
+        resource: Some(record.spec.resource.clone()),
+        name: Some(record.spec.name.clone()),
+        message,
+    }
+}
+
+fn of(resource: &ResourceName, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
+    Notice {
+        at,
+        kind,
+        resource: Some(resource.clone()),
+        name: None,
+        message,
+    }
+}

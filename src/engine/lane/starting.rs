@@ -1,0 +1,168 @@
+//! Starting calls: as many as health, pace, keys and the ledger allow, earliest expiry first.
+
+use std::time::Duration;
+
+use super::{
+    Lane, Moment,
+    call::{Ask, Flight, obtain},
+    queue,
+};
+use crate::{
+    model::{Operation, Record},
+    schedule::{Action, PERMITS_VALID, Remaining, call_deadline, decide},
+    store::StoreError,
+};
+
+impl Lane {
+    /// Starts what may start of one operation.
+    pub(super) async fn start_queue(&mut self, operation: Operation) -> Result<(), StoreError> {
+        if operation == Operation::CreateWithToken && self.creation_refused.is_some() {
+            return Ok(());
+        }
+        loop {
+            let now = self.moment();
+            let Some(record) = self.next_row(operation, now).await? else {
+                return Ok(());
+            };
+            let left = self.life_left(&record, now);
+            let may = self.room(operation, left, now) > 0 && self.permit(operation, now).await?;
+            if !may {
+                self.queue(operation).ready.push_front(record);
+                return Ok(());
+            }
+            self.launch(operation, record);
+        }
+    }
+
+    /// How many more calls of an operation may start now, pace aside.
+    pub(super) fn room(&self, operation: Operation, left: Option<Duration>, now: Moment) -> usize {
+        let queue = self.queue_of(operation);
+        let in_flight = self.calls.len();
+        if !self.keys.admits(in_flight, left, now.steady) {
+            return 0;
+        }
+        self.settings
+            .max_in_flight
+            .saturating_sub(in_flight)
+            .min(self.ledger.room(in_flight))
+            .min(queue.health.room(queue.in_flight, left, now.steady))
+    }
+
+    pub(super) fn life_left(&self, record: &Record, now: Moment) -> Option<Duration> {
+        Remaining::of(record, self.client.skew(), now.wall).alive()
+    }
+
+    /// The most urgent row that waits.
+    async fn next_row(
+        &mut self,
+        operation: Operation,
+        now: Moment,
+    ) -> Result<Option<Record>, StoreError> {
+        if self.queue(operation).wants_rows(now) {
+            self.read_rows(operation, now).await?;
+        }
+        while let Some(record) = self.queue(operation).ready.pop_front() {
+            let action = decide(&record, &self.view.borrow(), now.wall);
+            if matches!(
+                action,
+                Action::Issue { .. } | Action::Create { .. } | Action::HeldBack { .. }
+            ) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_rows(&mut self, operation: Operation, now: Moment) -> Result<(), StoreError> {
+        let probing = self.is_probing(operation);
+        let mut skip = self.busy.clone();
+        let queue = self.queue(operation);
+        let limit = if probing { 1 } else { queue.handful() };
+        if probing && let Some(passed) = queue.passed_over() {
+            skip.extend(passed);
+        }
+        let name = self.settings.name.clone();
+        let mut rows = self
+            .store
+            .due(&name, queue::work(operation), now.wall, limit, &skip)
+            .await?;
+        if rows.is_empty() && skip.len() > self.busy.len() {
+            self.queue(operation).forget_probed();
+            let busy = &self.busy;
+            rows = self
+                .store
+                .due(&name, queue::work(operation), now.wall, limit, busy)
+                .await?;
+        }
+        if rows.is_empty() {
+            let next = self
+                .store
+                .next_due(&name, queue::work(operation), &self.busy)
+                .await?;
+            self.queue(operation).look_at = next;
+        }
+        self.queue(operation).hold(rows, now);
+        Ok(())
+    }
+
+    /// Takes a permit that the store knows of; getting one proves that the store can be written
+    /// before ACS is called.
+    async fn permit(&mut self, operation: Operation, now: Moment) -> Result<bool, StoreError> {
+        let queue = self.queue(operation);
+        if queue.pace.available(now.steady) == 0 {
+            let wanted = u32::try_from(queue.ready.len() + 1).unwrap_or(u32::MAX);
+            let permits = queue.pace.reservable(wanted, now.steady);
+            if permits == 0 {
+                return Ok(false);
+            }
+            let until = now.wall_at(now.steady + PERMITS_VALID);
+            let name = &self.settings.name;
+            let reserved = self
+                .store
+                .reserve(name, operation, permits, until, now.wall);
+            reserved.await?;
+            let queue = self.queue(operation);
+            queue.pace.reserved(permits, now.steady + PERMITS_VALID);
+        }
+        let steady = self.clock.steady();
+        Ok(self.queue(operation).pace.start(steady))
+    }
+
+    fn launch(&mut self, operation: Operation, record: Record) {
+        let now = self.moment();
+        let remaining = Remaining::of(&record, self.client.skew(), now.wall);
+        let ask = Ask {
+            num: record.num,
+            id: record.id.clone(),
+            scopes: record.spec.scopes.clone(),
+            lifetime: record.spec.lifetime,
+            deadline: call_deadline(remaining),
+        };
+        let probing = self.is_probing(operation);
+        let queue = self.queue(operation);
+        if probing {
+            queue.probe(record.num);
+        }
+        queue.in_flight += 1;
+        let ticket = queue.health.start(now.steady);
+        self.busy.insert(record.num);
+        let call = obtain(
+            self.client.clone(),
+            self.store.clone(),
+            self.clock.clone(),
+            ask,
+        );
+        let task = self.calls.spawn(call);
+        let flight = Flight {
+            record,
+            operation,
+            ticket,
+            began: now.wall,
+        };
+        self.flights.insert(task.id(), flight);
+    }
+
+    pub(super) fn is_probing(&self, operation: Operation) -> bool {
+        self.queue_of(operation).health.is_probing() || self.keys.until(None).is_some()
+    }
+}

@@ -1,0 +1,124 @@
+//! What a lane tells people about its resource: the beginning and the end of an outage, refused
+//! keys, refused creation; each once.
+
+use jiff::Timestamp;
+
+use super::{Lane, Moment, messages};
+use crate::{
+    config::CreatePolicy,
+    model::HealthView,
+    store::{StoreError, Work},
+};
+
+impl Lane {
+    /// Tells what has changed since the last round.
+    pub(super) async fn tell(&mut self) {
+        let now = self.moment();
+        self.tell_outage(now).await;
+        self.tell_keys(now).await;
+        self.tell_folded(now);
+        if let Some(trouble) = self.ledger.untold_trouble() {
+            let notice = messages::unwritable(&self.settings.name, &trouble, now.wall);
+            self.ledger.tell(notice);
+        }
+    }
+
+    async fn tell_outage(&mut self, now: Moment) {
+        let resource = self.settings.name.clone();
+        let probing =
+            [&self.issue, &self.create]
+                .into_iter()
+                .find_map(|queue| match queue.health.view() {
+                    HealthView::Probing { because, .. } => Some(because),
+                    _ => None,
+                });
+        if let Some(because) = probing {
+            if self.outage.bad(now.steady) {
+                let survives = self.survives_until().await;
+                let notice = messages::unreachable(&resource, &because, survives, now.wall);
+                tracing::error!(%resource, "{}", notice.message);
+                self.ledger.tell(notice);
+            }
+            return;
+        }
+        let was_on = self.outage.is_on();
+        if self.outage.good(now.steady) {
+            let survives = self.survives_until().await;
+            let notice = messages::recovered(&resource, survives, now.wall);
+            tracing::info!(%resource, "{}", notice.message);
+            self.ledger.tell(notice);
+        }
+        if was_on {
+            self.recovered = Some(now);
+        }
+    }
+
+    async fn tell_keys(&mut self, now: Moment) {
+        let resource = self.settings.name.clone();
+        let because = self.keys.until(None).map(|(_, because)| because.to_owned());
+        if let Some(because) = because {
+            if self.key_outage.bad(now.steady) {
+                let survives = self.survives_until().await;
+                let notice = messages::key_rejected(&resource, &because, survives, now.wall);
+                tracing::error!(%resource, "{}", notice.message);
+                self.ledger.tell(notice);
+            }
+            return;
+        }
+        let was_on = self.key_outage.is_on();
+        if self.key_outage.good(now.steady) {
+            let notice = messages::key_accepted(&resource, now.wall);
+            tracing::info!(%resource, "{}", notice.message);
+            self.ledger.tell(notice);
+        }
+        if was_on {
+            self.recovered = Some(now);
+        }
+    }
+
+    /// Creation is refused although identities without an id wait for it.
+    pub(super) fn tell_creation_refused(&mut self, why: &str, now: Moment) {
+        if std::mem::replace(&mut self.creation_refusal_told, true) {
+            return;
+        }
+        tracing::error!(resource = %self.settings.name, "identities are not created: {why}");
+        let notice = messages::create_refused(&self.settings.name, why, now.wall);
+        self.ledger.tell(notice);
+    }
+
+    /// While creation is refused for all: looks whether an import has ended that, and tells once
+    /// when somebody waits.
+    pub(super) async fn review_refused_creation(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        let Some(why) = self.creation_refused.clone() else {
+            return Ok(());
+        };
+        if !self.create.wants_rows(now) {
+            return Ok(());
+        }
+        if self.settings.create == CreatePolicy::Auto && !self.store.awaits_import().await? {
+            tracing::info!(resource = %self.settings.name, "the ids are known again; creation is no longer refused");
+            self.creation_refused = None;
+            return Ok(());
+        }
+        let name = &self.settings.name;
+        let waiting = self
+            .store
+            .due(name, Work::Create, now.wall, 1, &self.busy)
+            .await?;
+        if waiting.is_empty() {
+            self.create.look_at = self.store.next_due(name, Work::Create, &self.busy).await?;
+        } else {
+            self.create.look_at = None;
+            self.tell_creation_refused(&why, now);
+        }
+        Ok(())
+    }
+
+    /// Until when every token of the resource lives at least.
+    async fn survives_until(&mut self) -> Option<Timestamp> {
+        // Without an answer the notice simply says less.
+        let earliest = self.store.earliest_expiry().await.ok()?;
+        earliest.get(&self.settings.name).copied()
+    }
+}
