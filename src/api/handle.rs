@@ -1,6 +1,6 @@
 //! What the endpoints look at and whom they send commands to.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{readiness::Life, wire::Reloaded};
 use crate::{
     clock::Clock,
-    config::DaemonSettings,
+    config::{DaemonSettings, Renewal},
     model::{CourierView, LaneView, ResourceName, SinkName},
     store::Store,
     telemetry::Metrics,
@@ -39,18 +39,7 @@ pub struct Scene {
     /// What the couriers publish; its names are the sinks that there are.
     pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     /// `[renewal]`, for identities that are added over the socket.
-    pub renewal: RenewalDefaults,
-}
-
-/// What an added identity takes where it says nothing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RenewalDefaults {
-    /// The life asked of ACS.
-    pub lifetime: Duration,
-    /// The share of a token's life after which it is renewed.
-    pub renew_at: f64,
-    /// The share by which renewals are spread.
-    pub spread: f64,
+    pub renewal: Renewal,
 }
 
 /// What only `app` can do.

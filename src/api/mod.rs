@@ -44,7 +44,7 @@ mod tests;
 mod tokens;
 pub mod wire;
 
-pub use handle::{Api, Command, RenewalDefaults, Scene};
+pub use handle::{Api, Command, Scene};
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};

@@ -16,8 +16,14 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         ("daemon.instance", was.instance != is.instance),
         ("store.path", old.store.path != new.store.path),
         ("store.seal_key", seal(old) != seal(new)),
-        ("store.retention.renewals", old.store.keep_renewals != new.store.keep_renewals),
-        ("store.retention.other", old.store.keep_other != new.store.keep_other),
+        (
+            "store.retention.renewals",
+            old.store.keep_renewals != new.store.keep_renewals,
+        ),
+        (
+            "store.retention.other",
+            old.store.keep_other != new.store.keep_other,
+        ),
     ]
     .into_iter()
     .filter_map(|(key, differs)| differs.then_some(key))
@@ -35,7 +41,9 @@ pub(super) struct Delta<T> {
 
 /// How the resources change.
 pub(super) fn resources(old: &Settings, new: &Settings) -> Delta<ResourceSettings> {
-    delta(&old.resources, &new.resources, |resource| resource.name.to_string())
+    delta(&old.resources, &new.resources, |resource| {
+        resource.name.to_string()
+    })
 }
 
 /// How the sinks change.
@@ -67,7 +75,11 @@ mod tests {
     #[test]
     fn what_did_not_change_goes_on_running() {
         let name = |part: &(&str, u8)| part.0.to_owned();
-        let delta = delta(&[("a", 1), ("b", 1), ("c", 1)], &[("a", 1), ("b", 2), ("d", 1)], name);
+        let delta = delta(
+            &[("a", 1), ("b", 1), ("c", 1)],
+            &[("a", 1), ("b", 2), ("d", 1)],
+            name,
+        );
         assert_eq!(delta.stop, ["b", "c"]);
         assert_eq!(delta.start, [("b", 2), ("d", 1)]);
     }

@@ -1,5 +1,19 @@
 //! Builds, checks, spawns, reloads, shuts down: the only room that knows all others.
 
+mod check;
+mod delta;
+mod error;
+mod heart;
+mod house;
+mod janitor;
 mod loops;
+mod reload;
+mod run;
+mod signals;
 
+pub use check::check;
+pub use error::RunError;
 pub use loops::{LoopEnded, Loops};
+pub use run::run;
+
+use house::House;

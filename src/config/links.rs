@@ -48,6 +48,7 @@ fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> 
     Some(Settings {
         daemon: drafts.daemon,
         store: drafts.store?,
+        renewal: drafts.renewal,
         resources: resources.collect::<Option<_>>()?,
         identities: identities.collect::<Option<_>>()?,
         sinks: sinks.collect::<Option<_>>()?,

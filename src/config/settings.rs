@@ -11,6 +11,8 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// `[store]`.
     pub store: StoreSettings,
+    /// `[renewal]`.
+    pub renewal: Renewal,
     /// `[[resource]]`, in the order of the files.
     pub resources: Vec<ResourceSettings>,
     /// `[[identity]]`, with the defaults of `[renewal]` filled in.
@@ -47,6 +49,27 @@ pub struct StoreSettings {
     pub keep_renewals: Duration,
     /// How long everything else stays.
     pub keep_other: Duration,
+}
+
+/// `[renewal]`: how tokens are renewed, where an identity does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Renewal {
+    /// The life asked of ACS.
+    pub lifetime: Duration,
+    /// The share of a token's life after which it is renewed.
+    pub renew_at: f64,
+    /// The share of a token's life by which renewals are spread, early only.
+    pub spread: f64,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.02,
+        }
+    }
 }
 
 /// `[[resource]]`.

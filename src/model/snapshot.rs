@@ -58,6 +58,8 @@ pub struct LaneView {
 pub struct CourierView {
     /// When the courier last made or reaffirmed its decision.
     pub decided_at: Option<Timestamp>,
+    /// Whether every file is as the store says, after a start; true for receivers at once.
+    pub restored: bool,
     /// Deliveries in flight.
     pub in_flight: usize,
     /// Failures in a row; at ten the breaker opens.

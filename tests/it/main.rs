@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    unreachable_pub,
     reason = "a test may panic, print and use the machine's clock"
 )]
 

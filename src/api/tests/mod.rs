@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     accounts,
     clock::Clock,
-    config::{DaemonSettings, StoreSettings},
+    config::{DaemonSettings, Renewal, StoreSettings},
     model::{
         Attempt, Change, CourierView, Due, DueReason, LaneView, Name, Origin, Reader, ResourceName,
         Scope, Secret, Spec, Step, Token, TokenMeta, Version,
@@ -123,7 +123,7 @@ fn stage(
         },
         lanes: BTreeMap::from([(contoso(), lane.subscribe())]),
         couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
-        renewal: RenewalDefaults {
+        renewal: Renewal {
             lifetime: Duration::from_hours(24),
             renew_at: 0.5,
             spread: 0.02,

@@ -8,8 +8,7 @@ use super::{
         reader::{Item, Located, Section, one_of},
         tree::{Span, Value},
     },
-    references,
-    renewal::{self, Renewal},
+    Renewal, references, renewal,
 };
 use crate::model::{
     IdentityId, Name, OnRemoval, Origin, Reader, ResourceName, Scope, SinkName, Spec,

@@ -10,7 +10,7 @@ mod sink_webhook;
 mod store;
 
 use super::{
-    DaemonSettings, ResourceSettings, StoreSettings,
+    DaemonSettings, Renewal, ResourceSettings, StoreSettings,
     reader::{Item, Located, Section},
     report::Note,
 };
@@ -26,6 +26,7 @@ pub(super) use {
 pub(super) struct Drafts {
     pub(super) daemon: DaemonSettings,
     pub(super) store: Option<StoreSettings>,
+    pub(super) renewal: Renewal,
     pub(super) resources: Vec<ResourceDraft>,
     pub(super) identities: Vec<IdentityDraft>,
     pub(super) file_sinks: Vec<FileSinkDraft>,
@@ -49,7 +50,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         .and_then(|item| item.section("renewal", "{}"))
     {
         Some(section) => renewal::read_defaults(section),
-        None => renewal::Renewal::default(),
+        None => Renewal::default(),
     };
     let daemon = daemon::read(
         root.optional("daemon")
@@ -87,6 +88,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
     Drafts {
         daemon,
         store,
+        renewal,
         resources,
         identities,
         file_sinks,

@@ -3,27 +3,10 @@
 use std::time::Duration;
 
 use super::super::{
+    Renewal,
     reader::{Item, Section},
     report::Note,
 };
-
-/// How tokens are renewed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Renewal {
-    pub(super) lifetime: Duration,
-    pub(super) renew_at: f64,
-    pub(super) spread: f64,
-}
-
-impl Default for Renewal {
-    fn default() -> Self {
-        Self {
-            lifetime: Duration::from_hours(24),
-            renew_at: 0.5,
-            spread: 0.02,
-        }
-    }
-}
 
 /// ACS issues tokens for 60 to 1440 minutes. Source: ACS REST 2023-10-01, `expiresInMinutes`.
 const SHORTEST: Duration = Duration::from_hours(1);

@@ -1,0 +1,71 @@
+//! Why the daemon does not start, or ends.
+
+use crate::{
+    acs, api,
+    config::Problems,
+    model::{ResourceName, SinkName},
+    sinks,
+    store::{OpenError, StoreError},
+    systemd::{HardeningError, NotifyError},
+    transport::TransportSetupError,
+};
+
+use super::LoopEnded;
+
+/// Why the daemon does not start, or ends; one clear message each.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration cannot be used; every problem at once.
+    #[error("the configuration cannot be used")]
+    Config(Problems),
+    /// The process could not give up what it must not have.
+    #[error(transparent)]
+    Harden(#[from] HardeningError),
+    /// The service manager's socket.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+    /// The database.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database, at the first use.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A resource's client.
+    #[error(transparent)]
+    Client(#[from] acs::SetupError),
+    /// A resource's transport.
+    #[error("resource {name}: {source}")]
+    Transport {
+        /// Which resource.
+        name: ResourceName,
+        /// Why.
+        source: TransportSetupError,
+    },
+    /// A sink.
+    #[error("sink {name}: {source}")]
+    Sink {
+        /// Which sink.
+        name: SinkName,
+        /// Why.
+        source: sinks::SinkError,
+    },
+    /// The local socket or the TCP listener.
+    #[error(transparent)]
+    Listen(#[from] api::ListenError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(std::io::Error),
+    /// A loop ended that never should.
+    #[error(transparent)]
+    Loop(#[from] LoopEnded),
+}
+
+impl RunError {
+    /// Whether only a person can mend it: exit 2, which the unit does not restart.
+    pub fn is_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_) | Self::Client(_) | Self::Transport { .. } | Self::Sink { .. }
+        )
+    }
+}

@@ -1,0 +1,259 @@
+//! The daemon's parts while it runs: one lane per resource, one courier per sink, and what they
+//! publish. Parts are started here, at first and by a reload.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::{Loops, RunError};
+use crate::{
+    acs::Client,
+    api::{Life, Scene},
+    campaign::{Runner, RunnerDeps},
+    clock::Clock,
+    config::{ResourceSettings, Settings, SinkSettings},
+    engine::{Courier, CourierDeps, Lane, LaneDeps},
+    model::{CourierView, LaneView, ResourceName, SinkName},
+    sinks::Sink,
+    store::{Opened, Store},
+    telemetry::Metrics,
+    transport::{NetworkOptions, Transport},
+};
+
+/// A part that a reload stops gets so long.
+const PART_GRACE: Duration = Duration::from_secs(10);
+
+/// The parts, by name.
+pub(super) struct House {
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) loops: Loops,
+    opened: Opened,
+    settings: Settings,
+    life: Life,
+    lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
+    scene: watch::Sender<Arc<Scene>>,
+}
+
+/// Parts that are built and not yet started. Building can fail and touches nothing; starting cannot
+/// fail: so a reload is all or nothing.
+pub(super) struct Built {
+    resources: Vec<(ResourceSettings, Arc<Client>)>,
+    sinks: Vec<(SinkSettings, Sink)>,
+}
+
+impl Built {
+    /// Builds clients and sinks from their settings.
+    pub(super) fn new(
+        clock: &Clock,
+        instance: &str,
+        resources: &[ResourceSettings],
+        sinks: &[SinkSettings],
+    ) -> Result<Self, RunError> {
+        let resources = resources
+            .iter()
+            .map(|settings| Ok((settings.clone(), Arc::new(client(clock, settings)?))));
+        let sinks = sinks.iter().map(|settings| {
+            let sink = Sink::build(settings, clock, instance, None);
+            let named = |source| RunError::Sink {
+                name: settings.name().clone(),
+                source,
+            };
+            Ok((settings.clone(), sink.map_err(named)?))
+        });
+        Ok(Self {
+            resources: resources.collect::<Result<_, RunError>>()?,
+            sinks: sinks.collect::<Result<_, RunError>>()?,
+        })
+    }
+}
+
+impl House {
+    /// A house without parts. The declared identities are rows by now, so they are not kept.
+    pub(super) fn new(
+        clock: Clock,
+        (store, opened): (Store, Opened),
+        metrics: Metrics,
+        settings: &Settings,
+    ) -> Self {
+        let life = Life {
+            since: clock.now(),
+            restored: false,
+            stopping: false,
+        };
+        let settings = Settings {
+            identities: Vec::new(),
+            ..settings.clone()
+        };
+        let scene = Scene {
+            daemon: settings.daemon.clone(),
+            life,
+            lanes: BTreeMap::new(),
+            couriers: BTreeMap::new(),
+            renewal: settings.renewal,
+        };
+        Self {
+            clock,
+            store,
+            metrics,
+            loops: Loops::default(),
+            opened,
+            settings,
+            life,
+            lanes: BTreeMap::new(),
+            couriers: BTreeMap::new(),
+            scene: watch::Sender::new(Arc::new(scene)),
+        }
+    }
+
+    /// What the configuration said when it was last taken over, without the identities.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The parts as they are, for those who look.
+    pub(super) fn scene(&self) -> watch::Receiver<Arc<Scene>> {
+        self.scene.subscribe()
+    }
+
+    /// Starts what was built.
+    pub(super) fn start(&mut self, built: Built) {
+        for (settings, client) in built.resources {
+            self.start_resource(settings, client);
+        }
+        for (settings, sink) in built.sinks {
+            self.start_sink(&settings, sink);
+        }
+        self.publish();
+    }
+
+    /// Stops the parts of these names and waits until they have ended, so that their successors
+    /// never run beside them.
+    pub(super) async fn stop(&mut self, resources: &[String], sinks: &[String]) {
+        let chosen: BTreeSet<String> = resources
+            .iter()
+            .flat_map(|name| [lane_loop(name), campaign_loop(name)])
+            .chain(sinks.iter().map(|name| courier_loop(name)))
+            .collect();
+        self.loops
+            .stop_all(PART_GRACE, |name| chosen.contains(name))
+            .await;
+        self.lanes
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.couriers
+            .retain(|name, _| !sinks.contains(&name.to_string()));
+    }
+
+    /// Takes over what a reload read.
+    pub(super) fn adopt(&mut self, settings: &Settings) {
+        self.settings = Settings {
+            identities: Vec::new(),
+            ..settings.clone()
+        };
+        self.publish();
+    }
+
+    /// Waits until every file sink that was started has put its files right.
+    pub(super) fn restoring(&self) -> impl Future<Output = ()> + use<> {
+        let couriers: Vec<_> = self.couriers.values().cloned().collect();
+        async move {
+            for mut courier in couriers {
+                // A courier that is gone has been replaced, or its end is told elsewhere.
+                courier.wait_for(|view| view.restored).await.ok();
+            }
+        }
+    }
+
+    /// Every live token is on disk again.
+    pub(super) fn restored(&mut self) {
+        self.life.restored = true;
+        self.publish();
+    }
+
+    /// The end has begun.
+    pub(super) fn stopping(&mut self) {
+        self.life.stopping = true;
+        self.publish();
+    }
+
+    fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
+        let name = settings.name.clone();
+        let runner = Runner::new(RunnerDeps {
+            settings: settings.clone(),
+            client: client.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            seed: rand::random(),
+        });
+        let lane = Lane::new(LaneDeps {
+            settings,
+            client,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            opened: self.opened.clone(),
+            seed: rand::random(),
+        });
+        self.lanes.insert(name.clone(), lane.view());
+        self.loops
+            .spawn(lane_loop(name.as_str()), |stop| lane.run(stop));
+        self.loops
+            .spawn(campaign_loop(name.as_str()), |stop| runner.run(stop));
+    }
+
+    fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
+        let name = settings.name().clone();
+        let courier = Courier::new(CourierDeps {
+            name: name.clone(),
+            sink,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            seed: rand::random(),
+        });
+        self.couriers.insert(name.clone(), courier.view());
+        self.loops
+            .spawn(courier_loop(name.as_str()), |stop| courier.run(stop));
+    }
+
+    fn publish(&self) {
+        self.scene.send_replace(Arc::new(Scene {
+            daemon: self.settings.daemon.clone(),
+            life: self.life,
+            lanes: self.lanes.clone(),
+            couriers: self.couriers.clone(),
+            renewal: self.settings.renewal,
+        }));
+    }
+}
+
+/// The loop that issues for a resource.
+pub(super) fn lane_loop(resource: &str) -> String {
+    format!("lane {resource}")
+}
+
+/// The loop that revokes and deletes for a resource.
+pub(super) fn campaign_loop(resource: &str) -> String {
+    format!("campaigns {resource}")
+}
+
+/// The loop that serves a sink.
+pub(super) fn courier_loop(sink: &str) -> String {
+    format!("sink {sink}")
+}
+
+fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {
+    let options = NetworkOptions {
+        ca_file: settings.ca_file.clone(),
+        ..NetworkOptions::default()
+    };
+    let transport = Transport::network(&options).map_err(|source| RunError::Transport {
+        name: settings.name.clone(),
+        source,
+    })?;
+    Ok(Client::new(settings, clock.clone(), transport)?)
+}

@@ -1,0 +1,119 @@
+//! Reads the configuration again: all or nothing, and it says what changed.
+
+use tokio::sync::oneshot;
+
+use super::{House, RunError, check, delta, house::Built};
+use crate::{
+    api::wire::Reloaded,
+    config::{self, Problem, Problems, Settings, Source},
+    systemd::Notifier,
+};
+
+/// Whoever asked for it over the socket gets the effect, or every problem as text.
+pub(super) type Answer = oneshot::Sender<Result<Reloaded, String>>;
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// The configuration has mistakes.
+    #[error("{}", config::render(&.0.0, false))]
+    Config(Problems),
+    /// Keys changed that a running daemon cannot follow.
+    #[error("these keys need a restart, so nothing was changed: {0}")]
+    NeedsRestart(String),
+    /// Something could not be built or written.
+    #[error(transparent)]
+    Failed(#[from] RunError),
+}
+
+/// Reloads, tells the service manager, the log and whoever asked.
+pub(super) async fn reload(
+    house: &mut House,
+    source: &Source,
+    notifier: &Notifier,
+    answer: Option<Answer>,
+) {
+    if let Err(error) = notifier.reloading() {
+        tracing::warn!(%error, "cannot tell the service manager of the reload");
+    }
+    let result = take_over(house, source).await;
+    let status = match &result {
+        Ok(Reloaded { effect, .. }) => {
+            tracing::info!(effect, "configuration reloaded");
+            format!("reloaded: {effect}")
+        }
+        Err(refused) => {
+            tracing::error!("the configuration was not taken over, the old one stays:\n{refused}");
+            "the last reload was refused; the journal says why".to_owned()
+        }
+    };
+    if let Err(error) = notifier.ready(&status) {
+        tracing::warn!(%error, "cannot tell the service manager of the reload");
+    }
+    if let Some(answer) = answer {
+        // Whoever asked may have gone in the meantime.
+        answer
+            .send(result.map_err(|refused| refused.to_string()))
+            .ok();
+    }
+}
+
+async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refused> {
+    let (new, odd) = load(source).map_err(Refused::Config)?;
+    let keys = delta::needs_restart(house.settings(), &new);
+    if !keys.is_empty() {
+        return Err(Refused::NeedsRestart(keys.join(", ")));
+    }
+    let resources = delta::resources(house.settings(), &new);
+    let sinks = delta::sinks(house.settings(), &new);
+    let built = Built::new(
+        &house.clock,
+        &new.daemon.instance,
+        &resources.start,
+        &sinks.start,
+    )?;
+    let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
+    let reconciled = house
+        .store
+        .reconcile(&new.identities, &names, house.clock.now());
+    let mut effect = reconciled.await.map_err(RunError::from)?.to_string();
+    house.stop(&resources.stop, &sinks.stop).await;
+    for (kind, started) in [
+        ("resource", resources.start.len()),
+        ("sink", sinks.start.len()),
+    ] {
+        if started > 0 {
+            effect += &format!(
+                ", {started} {kind}{} restarted",
+                if started == 1 { "" } else { "s" }
+            );
+        }
+    }
+    house.adopt(&new);
+    house.start(built);
+    let warnings = odd
+        .iter()
+        .map(|problem| config::render(std::slice::from_ref(problem), false));
+    Ok(Reloaded {
+        effect,
+        warnings: warnings.collect(),
+    })
+}
+
+/// Loads the configuration and asks every room what it finds in it. What is odd is logged and comes
+/// back beside the settings.
+pub(super) fn load(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
+    let loaded = config::load(source)?;
+    let found = loaded.places.problems(check(&loaded.settings));
+    let problems: Vec<Problem> = loaded.warnings.into_iter().chain(found).collect();
+    if config::Places::any_error(&problems) {
+        return Err(Problems(problems));
+    }
+    if !problems.is_empty() {
+        tracing::warn!(
+            "the configuration is odd:\n{}",
+            config::render(&problems, false)
+        );
+    }
+    Ok((loaded.settings, problems))
+}

@@ -1,0 +1,165 @@
+//! The life of the daemon: load, build, start, serve, reload, drain, end.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{
+    House, RunError,
+    heart::Heart,
+    house::Built,
+    janitor, reload,
+    signals::{Asked, Signals},
+};
+use crate::{
+    api::{Api, Command, Listeners},
+    clock::Clock,
+    config::{Settings, Source},
+    store::{Opened, Store},
+    systemd::{self, Notifier},
+    telemetry::Metrics,
+};
+
+/// The loops that obtain and commit get so long to end; then the couriers get the rest of the 10 s.
+const DRAIN: Duration = Duration::from_secs(8);
+/// What the couriers and the listeners get.
+const LAST_DELIVERIES: Duration = Duration::from_millis(1500);
+/// How much more time to start is asked for at once, while files are restored.
+const MORE_TIME: Duration = Duration::from_secs(30);
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// When it cannot start, or a loop ended that never should.
+pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
+    systemd::harden()?;
+    let notifier = Arc::new(Notifier::from_env()?);
+    let mut signals = Signals::hear()?;
+    let source = Source::of_process(config);
+    let (settings, _) = reload::load(&source).map_err(RunError::Config)?;
+    let clock = Clock::system();
+    let built = Built::new(
+        &clock,
+        &settings.daemon.instance,
+        &settings.resources,
+        &settings.sinks,
+    )?;
+    let (store, opened) = open_store(&settings, &clock)?;
+    let listeners = Listeners::bind(&settings.daemon).await?;
+    reconcile(&store, &settings, &clock).await?;
+    let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
+    drop(settings);
+    let (commands, mut asked) = mpsc::channel(8);
+    house.start(built);
+    serve(&mut house, listeners, commands, &notifier);
+    let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
+    end(house, &notifier).await;
+    ended
+}
+
+fn open_store(settings: &Settings, clock: &Clock) -> Result<(Store, Opened), RunError> {
+    let opened = Store::open(&settings.store, &settings.daemon.state_dir, clock.now())?;
+    if opened.1.orphans > 0 {
+        tracing::warn!(
+            orphans = opened.1.orphans,
+            "creations were under way when the last process ended; identities may exist at ACS that nobody knows"
+        );
+    }
+    Ok(opened)
+}
+
+async fn reconcile(store: &Store, settings: &Settings, clock: &Clock) -> Result<(), RunError> {
+    let sinks: Vec<_> = settings
+        .sinks
+        .iter()
+        .map(|sink| sink.name().clone())
+        .collect();
+    let reconciled = store
+        .reconcile(&settings.identities, &sinks, clock.now())
+        .await?;
+    tracing::info!(effect = %reconciled, "declared identities taken over");
+    for refusal in &reconciled.refused {
+        tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
+    }
+    Ok(())
+}
+
+/// The loops that are there once.
+fn serve(
+    house: &mut House,
+    listeners: Listeners,
+    commands: mpsc::Sender<Command>,
+    notifier: &Arc<Notifier>,
+) {
+    let api = Api::new(
+        house.clock.clone(),
+        house.store.clone(),
+        house.metrics.clone(),
+        house.scene(),
+        commands,
+    );
+    let heart = Heart {
+        notifier: Arc::clone(notifier),
+        clock: house.clock.clone(),
+        store: house.store.clone(),
+        scene: house.scene(),
+    };
+    let (store, clock) = (house.store.clone(), house.clock.clone());
+    house
+        .loops
+        .spawn("listeners", |stop| listeners.serve(api, stop));
+    house.loops.spawn("heart", |stop| heart.beat(stop));
+    house
+        .loops
+        .spawn("janitor", |stop| janitor::prune(store, clock, stop));
+}
+
+/// Until a signal or a failure ends it. READY is sent once every live token is on disk again.
+async fn live(
+    house: &mut House,
+    source: &Source,
+    notifier: &Notifier,
+    signals: &mut Signals,
+    asked: &mut mpsc::Receiver<Command>,
+) -> Result<(), RunError> {
+    let restored = house.restoring();
+    tokio::pin!(restored);
+    let mut ready = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = house.loops.failed() => return Err(ended.into()),
+            signal = signals.next() => match signal {
+                Asked::End => return Ok(()),
+                Asked::Reload => reload::reload(house, source, notifier, None).await,
+            },
+            Some(Command::Reload { answer }) = asked.recv() => {
+                reload::reload(house, source, notifier, Some(answer)).await;
+            }
+            () = &mut restored, if !ready => {
+                ready = true;
+                house.restored();
+                notifier.ready("running")?;
+            }
+            () = tokio::time::sleep(MORE_TIME / 2), if !ready => notifier.extend_timeout(MORE_TIME)?,
+        }
+    }
+}
+
+/// What is uncommitted goes first, then what is committed is delivered, then the store closes.
+async fn end(mut house: House, notifier: &Notifier) {
+    house.stopping();
+    if let Err(error) = notifier.stopping("draining") {
+        tracing::warn!(%error, "cannot tell the service manager of the end");
+    }
+    let obtains = |name: &str| name.starts_with("lane ") || name.starts_with("campaigns ");
+    let mut late = house.loops.stop_all(DRAIN, obtains).await;
+    late.extend(house.loops.stop_all(LAST_DELIVERIES, |_| true).await);
+    if !late.is_empty() {
+        tracing::warn!(
+            loops = late.join(", "),
+            "did not end in time; what they had begun is due again at the next start"
+        );
+    }
+    tracing::info!("ended");
+}
