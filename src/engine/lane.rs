@@ -13,8 +13,6 @@ mod queue;
 mod scan;
 mod starting;
 mod telling;
-#[cfg(test)]
-mod tests;
 mod verdict;
 mod view;
 

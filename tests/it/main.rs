@@ -12,6 +12,7 @@
 mod config;
 mod couriers;
 mod files;
+mod life;
 mod rooms;
 mod samples;
 mod unit_file;

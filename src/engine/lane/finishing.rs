@@ -203,6 +203,7 @@ impl Lane {
     pub(super) fn release_choked(&mut self) {
         let now = self.clock.steady();
         let busy = &mut self.busy;
+        let before = self.choked.len();
         self.choked.retain(|num, until| {
             let over = *until <= now;
             if over {
@@ -210,6 +211,10 @@ impl Lane {
             }
             !over
         });
+        if self.choked.len() < before {
+            self.issue.look_again();
+            self.create.look_again();
+        }
     }
 
     fn on_applied(&mut self, entry: Entry, applied: Applied) {

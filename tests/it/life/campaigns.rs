@@ -1,0 +1,200 @@
+//! Revoking, holding, releasing and deleting, beside the lane that re-issues.
+
+use renewd::{
+    model::{Num, State, Then},
+    store::{CampaignAction, CampaignId, NewCampaign, Settled},
+};
+
+use super::{
+    MINUTE, SECOND, busiest,
+    service::Fault,
+    world::{Setting, World},
+};
+
+async fn nums(world: &World) -> Vec<Num> {
+    world
+        .records()
+        .await
+        .iter()
+        .map(|record| record.num)
+        .collect()
+}
+
+async fn campaign(world: &World, action: CampaignAction, then: Option<Then>) -> CampaignId {
+    let new = NewCampaign {
+        action,
+        then,
+        nums: nums(world).await,
+        actor: "uid 1000 (anna)".to_owned(),
+        reason: Some("laptop stolen".to_owned()),
+    };
+    let now = world.clock.now();
+    world.store().create_campaign(new, now).await.unwrap()
+}
+
+fn of(world: &World, operation: &str) -> usize {
+    let calls = world.service.calls();
+    calls
+        .iter()
+        .filter(|call| call.operation == operation)
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoked_tokens_are_issued_anew_after_their_revocation() {
+    let world = World::start(Setting::of(50)).await;
+    world.pass(MINUTE).await;
+    world.service.forget_calls();
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    world.pass(SECOND * 10).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.pending, told.done, told.failed), (0, 50, 0));
+    assert!(told.ended_at.is_some());
+    assert_eq!((of(&world, "revoke"), of(&world, "issue")), (50, 50));
+    assert_eq!(world.service.without_live_token(), 0);
+    let calls = world.service.calls();
+    for record in world.records().await {
+        let id = record.id.unwrap().to_string();
+        let when = |operation: &str| {
+            let found = calls
+                .iter()
+                .find(|call| call.id == id && call.operation == operation);
+            found.unwrap().at
+        };
+        assert!(
+            when("issue") > when("revoke"),
+            "never before its own revocation"
+        );
+        assert_eq!(record.state, State::Active);
+    }
+    let news = world.news().await;
+    assert_eq!(news, vec!["identity.revoked"; 50]);
+    let notices = world.notices().await;
+    let message = &notices.last().unwrap().message;
+    assert!(
+        message.contains("anna") && message.contains("laptop stolen"),
+        "{message}"
+    );
+    let items = world.store().campaign_report(id, 0, 100).await.unwrap();
+    assert!(items.iter().all(|item| item.acked_at.is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_withholds_before_it_revokes_and_waits_for_the_consumers() {
+    let mut setting = Setting::of(1);
+    setting.sinks = vec!["file".parse().unwrap(), "hook".parse().unwrap()];
+    setting.specs[0].sinks = setting.sinks.clone();
+    let world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    world.pass(SECOND).await;
+    assert_eq!(world.record("bot-0000").await.state, State::Held);
+    assert_eq!(of(&world, "revoke"), 0, "not before it is confirmed");
+    let record = world.record("bot-0000").await;
+    let delivered = Settled::Delivered {
+        sink: "file".parse().unwrap(),
+        num: record.num,
+        version: record.version,
+    };
+    world.store().settle(vec![delivered]).await.unwrap();
+    world.pass(SECOND).await;
+    assert_eq!(of(&world, "revoke"), 0, "the hook has not confirmed");
+    world.pass(SECOND * 4).await;
+    assert_eq!(of(&world, "revoke"), 1, "it is waited for 5 s at most");
+    let notices = world.notices().await;
+    let message = &notices.last().unwrap().message;
+    assert!(
+        message.contains("Not confirmed before the revocation: hook"),
+        "{message}"
+    );
+    assert_eq!(of(&world, "issue"), 0);
+
+    campaign(&world, CampaignAction::Release, None).await;
+    world.pass(SECOND * 2).await;
+    assert_eq!(world.record("bot-0000").await.state, State::Active);
+    assert_eq!(of(&world, "issue"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn six_failures_end_an_item_and_hurt_no_other() {
+    let world = World::start(Setting::of(10)).await;
+    world.pass(MINUTE).await;
+    let poisoned = world.record("bot-0003").await.id.unwrap().to_string();
+    let id = poisoned.clone();
+    world.service.fail(move |call| {
+        let hit = call.operation == "revoke" && call.id == id;
+        hit.then_some(Fault::Status(400, "ValidationError", "No."))
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    world.pass(MINUTE * 2).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (9, 1));
+    let calls = world.service.calls();
+    let attempts = calls
+        .iter()
+        .filter(|c| c.operation == "revoke" && c.id == poisoned)
+        .count();
+    assert_eq!(attempts, 6);
+    let items = world.store().campaign_report(id, 0, 100).await.unwrap();
+    let failed = items
+        .iter()
+        .find(|item| item.item_state == "failed")
+        .unwrap();
+    assert!(failed.error.as_ref().unwrap().contains("ValidationError"));
+    assert!(failed.request_id.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_fails_no_item_and_sends_only_probes() {
+    let world = World::start(Setting::of(40)).await;
+    world.pass(MINUTE).await;
+    world.service.forget_calls();
+    world
+        .service
+        .fail(|call| (call.operation == "revoke").then_some(Fault::Connect));
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    world.pass(MINUTE * 30).await;
+    let calls = of(&world, "revoke");
+    // What was in flight when it began, then probes 1 s to 30 s apart.
+    assert!((50..=32 + 70).contains(&calls), "{calls}");
+    world.service.mend();
+    world.pass(MINUTE * 2).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (40, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_campaign_survives_kills_within_its_limit() {
+    let mut setting = Setting::of(300);
+    setting.resource.limits.revoke.calls = 100;
+    let mut world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    world.service.forget_calls();
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    for _ in 0..4 {
+        world.pass(SECOND * 7).await;
+        world.kill().await;
+        world.up().await;
+    }
+    world.pass(MINUTE * 4).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (300, 0));
+    let most = busiest(&world.service.calls(), "revoke", SECOND * 30);
+    assert!(most <= 97, "{most}");
+    assert_eq!(world.service.without_live_token(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_ends_an_identity_for_ever() {
+    let world = World::start(Setting::of(3)).await;
+    world.pass(MINUTE).await;
+    let id = campaign(&world, CampaignAction::Delete, None).await;
+    world.pass(MINUTE).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (3, 0));
+    assert_eq!(of(&world, "delete"), 3);
+    world.pass(MINUTE * 60 * 30).await;
+    assert_eq!(of(&world, "issue"), 0);
+    let records = world.records().await;
+    assert!(records.iter().all(|record| record.state == State::Deleted));
+}

@@ -1,0 +1,288 @@
+//! Each failure alone, for an hour: recorded gaps stay over the floor, and calls under a bound.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::SignedDuration;
+use renewd::model::{State, Version};
+
+use super::{
+    HOUR, MINUTE, SECOND, gaps,
+    service::Fault,
+    world::{Setting, World},
+};
+
+/// A failure that lasts for an hour: the least gap between its attempts, and the most attempts.
+struct Trial {
+    fault: Fault,
+    floor: Duration,
+    most: usize,
+    /// When all is well again, a token comes within this time.
+    back_within: Duration,
+}
+
+fn trial(fault: Fault, floor: Duration, most: usize, back_within: Duration) -> Trial {
+    Trial {
+        fault,
+        floor,
+        most,
+        back_within,
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let denied = "Denied by the resource provider.";
+    let unanswered = |fault| trial(fault, SECOND, 200, MINUTE * 2);
+    let refused = |fault| trial(fault, MINUTE, 8, HOUR + MINUTE * 15);
+    let keys = |fault| trial(fault, SECOND * 5, 100, MINUTE * 6);
+    vec![
+        unanswered(Fault::Connect),
+        unanswered(Fault::Reset),
+        unanswered(Fault::Hang),
+        unanswered(Fault::Malformed),
+        unanswered(Fault::Expired),
+        unanswered(Fault::Status(500, "InternalError", "Sorry.")),
+        unanswered(Fault::Status(503, "Unavailable", "Later.")),
+        keys(Fault::Status(401, "Denied", denied)),
+        keys(Fault::Status(403, "Forbidden", "No.")),
+        refused(Fault::Status(400, "ValidationError", "No.")),
+        refused(Fault::Status(409, "Conflict", "No.")),
+        refused(Fault::Panic),
+        trial(Fault::Throttle(10), SECOND * 10, 340, MINUTE),
+        trial(Fault::Throttle(0), SECOND, 3400, MINUTE),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_failure_makes_a_hot_loop() {
+    for trial in trials() {
+        let told = format!("{:?}", trial.fault);
+        let world = World::start(Setting::of(1)).await;
+        world.service.tokens_live(HOUR);
+        world.pass(MINUTE * 25).await;
+        world.service.forget_calls();
+        let fault = trial.fault.clone();
+        world.service.fail(move |_| Some(fault.clone()));
+        world.pass(HOUR).await;
+        let calls = world.service.calls();
+        assert!(calls.len() >= 4, "{told}: {} calls", calls.len());
+        assert!(calls.len() <= trial.most, "{told}: {} calls", calls.len());
+        let shortest = gaps(&calls).into_iter().min().unwrap();
+        assert!(shortest >= trial.floor, "{told}: {shortest:?}");
+        assert!(
+            world.news().await.len() <= 3,
+            "{told}: {:?}",
+            world.news().await
+        );
+        world.service.mend();
+        world.pass(trial.back_within).await;
+        assert_eq!(world.service.without_live_token(), 0, "{told}");
+        assert_eq!(world.record("bot-0000").await.failures, 0, "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_asked_for_once() {
+    let world = World::start(Setting::of(2)).await;
+    world.pass(HOUR).await;
+    world.service.forget_calls();
+    let message = "Provided identity doesn't exist.";
+    let gone = world.record("bot-0000").await.id.unwrap().to_string();
+    let id = gone.clone();
+    world.service.fail(move |call| {
+        (call.id == id).then_some(Fault::Status(404, "IdentityNotFound", message))
+    });
+    world.pass(HOUR * 100).await;
+    let calls = world.service.calls();
+    assert_eq!(calls.iter().filter(|call| call.id == gone).count(), 1);
+    assert_eq!(world.record("bot-0000").await.state, State::Gone);
+    assert_eq!(world.news().await, ["identity.gone"]);
+    assert!(
+        calls.iter().all(|call| call.operation == "issue"),
+        "never re-created"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_always_fails_hurts_no_other() {
+    let faults = [
+        Fault::Status(500, "InternalError", "Sorry."),
+        Fault::Status(400, "ValidationError", "No."),
+        Fault::Panic,
+        Fault::Hang,
+    ];
+    for fault in faults {
+        let world = World::start(Setting::of(20)).await;
+        world.service.tokens_live(HOUR);
+        world.pass(MINUTE * 5).await;
+        let poisoned = world.record("bot-0007").await.id.unwrap().to_string();
+        let told = format!("{fault:?}");
+        world
+            .service
+            .fail(move |call| (call.id == poisoned).then(|| fault.clone()));
+        for _ in 0..5 * 60 {
+            world.pass(MINUTE).await;
+            assert!(world.service.without_live_token() <= 1, "{told}");
+        }
+        let failing = world.record("bot-0007").await;
+        assert!(failing.failures > 3, "{told}");
+        let kinds = world.news().await;
+        let late = kinds.iter().filter(|kind| *kind == "renewal.late").count();
+        assert!(late <= 1, "{told}: {kinds:?}");
+        assert!(kinds.len() <= 60, "{told}: {kinds:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lapse_is_told_once_and_many_are_folded() {
+    let mut setting = Setting::of(40);
+    setting.resource.max_in_flight = 40;
+    let world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    // Refused, which is no outage: every one of them lapses for a reason of its own.
+    world
+        .service
+        .fail(|_| Some(Fault::Status(400, "ValidationError", "No.")));
+    world.pass(HOUR * 30).await;
+    let kinds = world.news().await;
+    assert!(kinds.iter().all(|kind| kind == "renewal.late"), "{kinds:?}");
+    assert!((11..=40).contains(&kinds.len()), "{}", kinds.len());
+    assert!(
+        world
+            .records()
+            .await
+            .iter()
+            .all(|record| record.late_notified)
+    );
+    // The next lapse is told again.
+    world.service.mend();
+    world.pass(HOUR * 2).await;
+    assert!(
+        world
+            .records()
+            .await
+            .iter()
+            .all(|record| !record.late_notified)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_creation_is_counted_and_told() {
+    let world = World::start(Setting::of(1)).await;
+    let mut lost = 0;
+    world.service.fail(move |_| {
+        lost += 1;
+        (lost <= 2).then_some(Fault::Reset)
+    });
+    world.pass(MINUTE).await;
+    assert_eq!(
+        world.news().await,
+        ["identity.orphaned", "identity.orphaned"]
+    );
+    assert_eq!(world.store().counts().await.unwrap().orphans, 2);
+    assert_eq!(world.record("bot-0000").await.state, State::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_issued_but_not_committed_is_held_until_it_is() {
+    let mut setting = Setting::of(300);
+    setting.resource.max_in_flight = 8;
+    let world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    let before: Vec<Version> = world.records().await.iter().map(|r| r.version).collect();
+    world.service.forget_calls();
+    // Another program holds the database from the moment when the first renewal is under way.
+    let path = world.path("renewd.db");
+    let thief = Arc::new(std::sync::Mutex::new(None));
+    let holder = thief.clone();
+    world.service.fail(move |_| {
+        holder.lock().unwrap().get_or_insert_with(|| {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+            connection
+        });
+        None
+    });
+    while thief.lock().unwrap().is_none() {
+        world.pass(SECOND / 10).await;
+    }
+    world.pass(SECOND / 10).await;
+    let at_stake = world.service.calls().len();
+    assert!((1..=8).contains(&at_stake), "{at_stake}");
+    assert!(world.view().blocked.is_some());
+    let held = Arc::clone(&thief);
+    world.service.fail(|_| None);
+    held.lock().unwrap().take();
+    assert_eq!(
+        world.service.calls().len(),
+        at_stake,
+        "nothing more was obtained"
+    );
+    world.pass(HOUR).await;
+    let after = world.records().await;
+    assert!(
+        after
+            .iter()
+            .zip(&before)
+            .all(|(record, version)| record.version > *version)
+    );
+    assert_eq!(world.service.calls().len(), 300, "none was obtained twice");
+    assert_eq!(world.news().await, ["store.unwritable"]);
+    assert_eq!(world.store().counts().await.unwrap().orphans, 0);
+    assert_eq!(world.view().blocked, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_the_store_chokes_on_stops_nobody_else() {
+    let world = World::start(Setting::of(10)).await;
+    world.pass(MINUTE).await;
+    let connection = rusqlite::Connection::open(world.path("renewd.db")).unwrap();
+    let trigger = "CREATE TRIGGER choke BEFORE UPDATE ON identity WHEN new.name = 'bot-0004' \
+                   BEGIN SELECT RAISE(ABORT, 'on purpose'); END";
+    connection.execute_batch(trigger).unwrap();
+    world.service.forget_calls();
+    world.pass(HOUR * 13).await;
+    let calls = world.service.calls();
+    let id = world.record("bot-0004").await.id.unwrap().to_string();
+    let of_it = calls.iter().filter(|call| call.id == id).count();
+    assert!((2..=30).contains(&of_it), "{of_it}");
+    assert_eq!(calls.len() - of_it, 9, "the others were renewed once each");
+    connection.execute_batch("DROP TRIGGER choke").unwrap();
+    world.pass(MINUTE * 6).await;
+    assert_eq!(world.service.without_live_token(), 0);
+    let now = world.clock.now();
+    assert!(
+        world
+            .records()
+            .await
+            .iter()
+            .all(|record| record.due.unwrap().at > now)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_flight_at_stop_is_committed() {
+    let mut world = World::start(Setting::of(3)).await;
+    world.pass(MINUTE).await;
+    // The first renewal is answered only after the stop.
+    let (clock, service) = (world.clock.clone(), world.service.clone());
+    service.delay(SECOND * 2);
+    let before = world.service.calls().len();
+    while service.calls().len() == before {
+        world.pass(SECOND / 2).await;
+    }
+    let began = clock.now();
+    world.down().await.unwrap();
+    assert!(clock.now().duration_since(began) <= SignedDuration::from_secs(3));
+    let calls = service.calls().len();
+    world.up().await;
+    let now = world.clock.now();
+    let waiting = world.records().await;
+    let waiting = waiting
+        .iter()
+        .filter(|record| record.due.unwrap().at <= now)
+        .count();
+    assert_eq!(waiting, 3usize.saturating_sub(calls - before).min(waiting));
+    assert_eq!(world.store().counts().await.unwrap().orphans, 0);
+    world.pass(HOUR).await;
+    assert_eq!(service.calls().len() - before, 3, "none was renewed twice");
+}

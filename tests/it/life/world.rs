@@ -1,0 +1,260 @@
+//! A daemon's heart in simulated time: a store, a service and the loops between them, in a folder
+//! that outlives restarts.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use renewd::{
+    acs::Client,
+    campaign::{Runner, RunnerDeps},
+    clock::Clock,
+    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
+    engine::{Lane, LaneDeps},
+    model::{LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec},
+    store::{AuditQuery, Opened, Store},
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::service::Service;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// How a world begins.
+pub(super) struct Setting {
+    pub(super) seed: u64,
+    pub(super) specs: Vec<Spec>,
+    pub(super) resource: ResourceSettings,
+    pub(super) sinks: Vec<SinkName>,
+}
+
+impl Setting {
+    /// So many identities without an id, all alike.
+    pub(super) fn of(count: usize) -> Self {
+        Self {
+            seed: 7,
+            specs: (0..count).map(|n| spec(&format!("bot-{n:04}"))).collect(),
+            resource: resource(),
+            sinks: Vec::new(),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) clock: Clock,
+    pub(super) service: Service,
+    pub(super) setting: Setting,
+    dir: tempfile::TempDir,
+    starts: u64,
+    up: Option<Up>,
+}
+
+/// What runs between a start and a stop.
+struct Up {
+    store: Store,
+    opened: Opened,
+    stop: CancellationToken,
+    lane: JoinHandle<Result<(), renewd::engine::LaneError>>,
+    campaigns: JoinHandle<()>,
+    view: watch::Receiver<LaneView>,
+}
+
+impl World {
+    pub(super) async fn start(setting: Setting) -> Self {
+        let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+        let mut world = Self {
+            service: Service::new(&clock),
+            clock,
+            setting,
+            dir: tempfile::Builder::new()
+                .prefix("renewd-life-")
+                .tempdir()
+                .unwrap(),
+            starts: 0,
+            up: None,
+        };
+        world.up().await;
+        world
+    }
+
+    /// Starts the loops on what the folder holds.
+    pub(super) async fn up(&mut self) {
+        let now = self.clock.now();
+        let settings = StoreSettings {
+            path: self.path("renewd.db"),
+            seal_key: None,
+            keep_renewals: DAY * 400,
+            keep_other: DAY * 400,
+        };
+        let (store, opened) = Store::open_inline(&settings, self.dir.path(), now).unwrap();
+        let sinks = &self.setting.sinks;
+        let reconciled = store.reconcile(&self.setting.specs, sinks, now).await;
+        reconciled.unwrap();
+        let client = Client::new(
+            &self.setting.resource,
+            self.clock.clone(),
+            self.service.transport(),
+        );
+        let client = Arc::new(client.unwrap());
+        let lane = Lane::new(LaneDeps {
+            settings: self.setting.resource.clone(),
+            client: client.clone(),
+            store: store.clone(),
+            clock: self.clock.clone(),
+            opened: opened.clone(),
+            seed: self.setting.seed + self.starts,
+        });
+        let campaigns = Runner::new(RunnerDeps {
+            settings: self.setting.resource.clone(),
+            client,
+            store: store.clone(),
+            clock: self.clock.clone(),
+            seed: self.setting.seed + self.starts,
+        });
+        self.starts += 1;
+        let stop = CancellationToken::new();
+        self.up = Some(Up {
+            store,
+            opened,
+            view: lane.view(),
+            lane: tokio::spawn(lane.run(stop.clone())),
+            campaigns: tokio::spawn({
+                let stop = stop.clone();
+                async move { campaigns.run(stop).await.unwrap() }
+            }),
+            stop,
+        });
+    }
+
+    /// Ends the loops as SIGTERM does.
+    pub(super) async fn down(&mut self) -> Result<(), renewd::engine::LaneError> {
+        let up = self.up.take().unwrap();
+        up.stop.cancel();
+        up.campaigns.await.unwrap();
+        up.lane.await.unwrap()
+    }
+
+    /// Ends them as `kill -9` does.
+    pub(super) async fn kill(&mut self) {
+        let up = self.up.take().unwrap();
+        up.lane.abort();
+        up.campaigns.abort();
+        let ended = (up.lane.await, up.campaigns.await);
+        assert!(ended.0.is_err() && ended.1.is_err());
+    }
+
+    pub(super) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        if let Some(up) = &self.up {
+            assert!(!up.lane.is_finished(), "the lane ended");
+            assert!(!up.campaigns.is_finished(), "the campaigns ended");
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.up.as_ref().unwrap().store
+    }
+
+    pub(super) fn opened(&self) -> &Opened {
+        &self.up.as_ref().unwrap().opened
+    }
+
+    pub(super) fn view(&self) -> LaneView {
+        self.up.as_ref().unwrap().view.borrow().clone()
+    }
+
+    pub(super) fn path(&self, inside: &str) -> PathBuf {
+        self.dir.path().join(inside)
+    }
+
+    pub(super) async fn records(&self) -> Vec<Record> {
+        let mut all: Vec<Record> = Vec::new();
+        loop {
+            let after = all.last().map(|record| record.spec.name.clone());
+            let page = self.store().list(after.as_ref(), 500).await.unwrap();
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page);
+        }
+    }
+
+    pub(super) async fn record(&self, name: &str) -> Record {
+        let name: Name = name.parse().unwrap();
+        self.store().record(&name).await.unwrap().unwrap()
+    }
+
+    /// Every notice so far, in order.
+    pub(super) async fn notices(&self) -> Vec<Notice> {
+        let mut all = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.store().notices(after, 500).await.unwrap();
+            match page.last() {
+                Some((seq, _)) => after = *seq,
+                None => return all,
+            }
+            all.extend(page.into_iter().map(|(_, notice)| notice));
+        }
+    }
+
+    /// The kinds of all notices but those of creations.
+    pub(super) async fn news(&self) -> Vec<String> {
+        let notices = self.notices().await;
+        let kinds = notices.iter().map(|notice| notice.kind.to_string());
+        kinds.filter(|kind| kind != "identity.created").collect()
+    }
+
+    /// Everything that happened, as text.
+    pub(super) async fn log(&self) -> String {
+        use std::fmt::Write;
+        let mut log = String::new();
+        for notice in self.notices().await {
+            writeln!(log, "{notice:?}").unwrap();
+        }
+        let trail = self.store().audit_trail(AuditQuery::default()).await;
+        for entry in trail.unwrap() {
+            writeln!(log, "{entry:?}").unwrap();
+        }
+        for record in self.records().await {
+            writeln!(log, "{record:?}").unwrap();
+        }
+        for call in self.service.calls() {
+            writeln!(log, "{call:?}").unwrap();
+        }
+        log
+    }
+}
+
+pub(super) fn spec(name: &str) -> Spec {
+    Spec {
+        name: name.parse().unwrap(),
+        resource: "contoso".parse().unwrap(),
+        id: None,
+        scopes: vec![Scope::Chat],
+        lifetime: DAY,
+        renew_at: 0.5,
+        spread: 0.02,
+        labels: std::collections::BTreeMap::default(),
+        readers: Vec::new(),
+        sinks: Vec::new(),
+        on_removal: OnRemoval::Hold,
+        origin: Origin::File,
+    }
+}
+
+pub(super) fn resource() -> ResourceSettings {
+    let secret = "endpoint=https://contoso.example/;accesskey=c2VjcmV0LWtleQ==";
+    ResourceSettings {
+        name: "contoso".parse().unwrap(),
+        connection_string: LoadedSecret {
+            from: SecretRef::Env("CS".to_owned()),
+            secret: Secret::new(secret.to_owned()),
+        },
+        secondary_connection_string: None,
+        ca_file: None,
+        api_version: "2023-10-01".to_owned(),
+        create: CreatePolicy::Auto,
+        limits: Limits::default(),
+        max_in_flight: 32,
+    }
+}
