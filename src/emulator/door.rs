@@ -1,4 +1,5 @@
-//! The door for tests, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished.
+//! The door for tests, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished. PUT is as
+//! good as POST.
 //!
 //! | path | method | what |
 //! |---|---|---|
@@ -68,25 +69,28 @@ fn may_enter(emulator: &Emulator, request: &Request<Bytes>) -> bool {
 
 fn dispatch(emulator: &Emulator, request: &Request<Bytes>, path: &str) -> Result<Value, Refusal> {
     let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-    let method = request.method();
+    let method = match request.method() {
+        asked if *asked == Method::PUT => &post,
+        asked => asked,
+    };
     let segments: Vec<&str> = path.split('/').collect();
     match segments[..] {
-        ["faults"] if method == get => Ok(control::faults(emulator)),
-        ["faults"] if method == post => control::add_fault(emulator, read(request)?),
-        ["faults"] if method == delete => Ok(control::clear_faults(emulator)),
-        ["faults", number] if method == delete => control::clear_fault(emulator, number),
-        ["keys"] if method == get => Ok(control::keys(emulator)),
-        ["keys"] if method == post => Ok(control::regenerate(emulator, &read(request)?)),
-        ["limits"] if method == get => Ok(control::limits(emulator)),
-        ["limits"] if method == post => control::set_limits(emulator, read(request)?),
-        ["tokens"] if method == post => control::judge_tokens(emulator, read(request)?),
-        ["requests"] if method == get => control::requests(emulator, request.uri().query()),
-        ["requests"] if method == delete => Ok(control::forget_requests(emulator)),
-        ["stats"] if method == get => Ok(control::stats(emulator)),
-        ["stats"] if method == delete => Ok(control::forget_stats(emulator)),
-        ["identities"] if method == get => Ok(control::identities(emulator)),
-        ["clock"] if method == get => Ok(control::clock(emulator)),
-        ["clock"] if method == post => control::move_clock(emulator, &read(request)?),
+        ["faults"] if *method == get => Ok(control::faults(emulator)),
+        ["faults"] if *method == post => control::add_fault(emulator, read(request)?),
+        ["faults"] if *method == delete => Ok(control::clear_faults(emulator)),
+        ["faults", number] if *method == delete => control::clear_fault(emulator, number),
+        ["keys"] if *method == get => Ok(control::keys(emulator)),
+        ["keys"] if *method == post => Ok(control::regenerate(emulator, &read(request)?)),
+        ["limits"] if *method == get => Ok(control::limits(emulator)),
+        ["limits"] if *method == post => control::set_limits(emulator, read(request)?),
+        ["tokens"] if *method == post => control::judge_tokens(emulator, read(request)?),
+        ["requests"] if *method == get => control::requests(emulator, request.uri().query()),
+        ["requests"] if *method == delete => Ok(control::forget_requests(emulator)),
+        ["stats"] if *method == get => Ok(control::stats(emulator)),
+        ["stats"] if *method == delete => Ok(control::forget_stats(emulator)),
+        ["identities"] if *method == get => Ok(control::identities(emulator)),
+        ["clock"] if *method == get => Ok(control::clock(emulator)),
+        ["clock"] if *method == post => control::move_clock(emulator, &read(request)?),
         [
             "faults" | "keys" | "limits" | "tokens" | "requests" | "stats" | "identities" | "clock",
         ] => Err(Refusal(
