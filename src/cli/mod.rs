@@ -11,6 +11,8 @@ mod bulk;
 mod completions;
 mod daemon;
 mod duration;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod exit;
 mod hold;
 mod identity;
@@ -79,6 +81,9 @@ enum Verb {
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
     Acs(acs::Acs),
+    /// Run ACS Identity on this machine, for tests and for playing with
+    #[cfg(feature = "emulator")]
+    Emulator(emulator::Emulator),
     /// Print completions for a shell
     Completions(completions::Completions),
     /// Print a manual page, or write them all
@@ -121,6 +126,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
+        #[cfg(feature = "emulator")]
+        Verb::Emulator(verb) => verb.run(context),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }

@@ -1,7 +1,6 @@
 //! An answer's body on the wire: whole, or breaking off before its announced end.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -21,12 +20,6 @@ pub(super) struct Outgoing {
 #[derive(Debug, thiserror::Error)]
 #[error("the body breaks off, as was asked for")]
 pub(super) struct BreaksOff;
-
-impl From<Infallible> for BreaksOff {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
 
 impl Outgoing {
     pub(super) fn whole(bytes: Bytes) -> Self {

@@ -15,7 +15,7 @@ fn receiver() -> Arc<Receiver> {
     Arc::new(Receiver::new(&[Secret::new(SECRET.to_owned())], clock).unwrap())
 }
 
-fn delivery(receiver: &Receiver, id: &str, data: Value) -> Request<Bytes> {
+fn delivery(receiver: &Receiver, id: &str, data: &Value) -> Request<Bytes> {
     let event = json!({
         "specversion": "1.0", "id": id, "source": "renewd/i/r", "subject": "bot",
         "type": "renewd.token.renewed", "data": data,
@@ -39,7 +39,7 @@ fn delivery(receiver: &Receiver, id: &str, data: Value) -> Request<Bytes> {
 }
 
 async fn deliver(receiver: &Receiver, id: &str, version: i64) -> Option<u16> {
-    let request = delivery(receiver, id, json!({"version": version, "token": id}));
+    let request = delivery(receiver, id, &json!({"version": version, "token": id}));
     Some(receiver.handle(request).await.status()?.as_u16())
 }
 
@@ -58,7 +58,7 @@ async fn it_keeps_the_newest_and_sees_what_goes_backwards() {
 #[tokio::test(start_paused = true)]
 async fn what_has_no_version_is_a_notice() {
     let receiver = receiver();
-    let request = delivery(&receiver, "n", json!({"message": "x"}));
+    let request = delivery(&receiver, "n", &json!({"message": "x"}));
     receiver.handle(request).await;
     let received = receiver.received();
     assert_eq!(
@@ -80,7 +80,7 @@ async fn it_behaves_as_it_is_told_so_often() {
         seconds: 7,
         times: 1,
     });
-    let request = delivery(&receiver, "b", json!({"version": 2}));
+    let request = delivery(&receiver, "b", &json!({"version": 2}));
     match receiver.handle(request).await {
         Reply::Answer(answer) => assert_eq!(answer.headers()[RETRY_AFTER], "7"),
         other => panic!("{other:?}"),
@@ -98,7 +98,7 @@ async fn it_behaves_as_it_is_told_so_often() {
 #[tokio::test(start_paused = true)]
 async fn a_wrong_delivery_is_refused_with_a_reason() {
     let receiver = receiver();
-    let mut request = delivery(&receiver, "a", json!({"version": 1, "token": "canary"}));
+    let mut request = delivery(&receiver, "a", &json!({"version": 1, "token": "canary"}));
     request
         .headers_mut()
         .insert("content-type", "application/json".parse().unwrap());
@@ -112,7 +112,7 @@ async fn a_wrong_delivery_is_refused_with_a_reason() {
             .unwrap()
             .contains("content type")
     );
-    let mut request = delivery(&receiver, "a", json!({"version": 1}));
+    let mut request = delivery(&receiver, "a", &json!({"version": 1}));
     *request.body_mut() = Bytes::from_static(b"{}");
     receiver.handle(request).await;
     let received = receiver.received();
@@ -132,7 +132,7 @@ async fn it_answers_behind_a_socket() {
     let task = tokio::spawn(bound.run_until(async {
         stopped.await.ok();
     }));
-    let request = delivery(&receiver, "a", json!({"version": 1}));
+    let request = delivery(&receiver, "a", &json!({"version": 1}));
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();

@@ -1,0 +1,178 @@
+//! `renewd emulator`: ACS Identity on this machine, for tests and for playing with.
+
+mod child;
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    emulator::{
+        DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg, serve,
+    },
+    model::Secret,
+    telemetry,
+};
+
+use super::{
+    Context, duration,
+    exit::{Exit, Failed, Outcome},
+    output,
+};
+
+/// Run ACS Identity on this machine, for tests and for playing with
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Runs until SIGTERM and prints on standard output, once it accepts:
+  ca=/path/to/ca.pem                       (not with --http)
+  endpoint=https://127.0.0.1:PORT/;accesskey=KEY
+With a command after --, it sets the connection string and the CA variables of the common languages
+for it, leaves standard output to it, and ends as it ended:
+  renewd emulator --listen 127.0.0.1:0 -- pytest")]
+pub(crate) struct Emulator {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "HOST:PORT")]
+    listen: String,
+    /// Plain http instead of TLS
+    #[arg(long)]
+    http: bool,
+    /// One more name for the certificate, such as a container's
+    #[arg(long, value_name = "NAME", conflicts_with = "http")]
+    name: Vec<String>,
+    /// Write the CA certificate here [default: a temporary folder]
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    ca_file: Option<PathBuf>,
+    /// The access keys, base64: the primary on the first line, the secondary on the second
+    #[arg(long, value_name = "FILE")]
+    access_key_file: Option<PathBuf>,
+    /// The resource's id, a GUID [default: random]
+    #[arg(long, value_name = "GUID")]
+    resource_id: Option<uuid::Uuid>,
+    /// Every token lives this long, whatever is asked for
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    token_ttl: Option<Duration>,
+    /// How tokens are signed: rs256, es256, or filler (same size, no signature, for load)
+    #[arg(long, value_name = "ALG", default_value = "rs256")]
+    token_alg: TokenAlg,
+    /// At most so many calls: issue=1000/30s, issue=1000/30s/fixed, all=off [default: as ACS
+    /// documents]
+    #[arg(long, value_name = "OPERATION=LIMIT")]
+    limit: Vec<String>,
+    /// How far the date of a request may be off
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration::parse)]
+    date_margin: Duration,
+    /// What an identity that does not exist answers with
+    #[arg(long, value_name = "STATUS", default_value = "404")]
+    deleted_status: DeletedStatus,
+    /// Take unknown ids and tokens of this resource for real ones, as after a restart
+    #[arg(long, requires = "resource_id")]
+    adopt: bool,
+    /// Guard the control door: the header x-emulator-control must hold this file's text
+    #[arg(long, value_name = "FILE")]
+    control_secret_file: Option<PathBuf>,
+    /// Everything random follows from this [default: random]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// A program to run with the emulator in its environment
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl Emulator {
+    pub(crate) fn run(self, context: Context) -> Outcome {
+        telemetry::init(telemetry::Format::default(), None).map_err(Failed::usage)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failed::plain(format!("cannot start: {error}")))?;
+        runtime.block_on(self.serve(context))
+    }
+
+    async fn serve(self, context: Context) -> Outcome {
+        let options = ServeOptions {
+            listen: self.listen.clone(),
+            plain_http: self.http,
+            names: self.name.clone(),
+            ca_file: self.ca_file.clone(),
+            emulator: self.options()?,
+        };
+        let serving = serve(options, context.clock).await.map_err(|error| {
+            let hint = matches!(error, ServeError::Listen { .. })
+                .then_some("choose another address with --listen; port 0 takes a free one");
+            match hint {
+                Some(hint) => Failed::plain(error).hint(hint),
+                None => Failed::plain(error),
+            }
+        })?;
+        if self.command.is_empty() {
+            until_told(serving).await
+        } else {
+            child::run(&self.command, serving).await
+        }
+    }
+
+    fn options(&self) -> Result<EmulatorOptions, Failed> {
+        let mut limits = Limits::default();
+        for limit in &self.limit {
+            limits.set(limit).map_err(Failed::usage)?;
+        }
+        let control_secret = self.control_secret_file.as_deref().map(read).transpose()?;
+        let options = EmulatorOptions {
+            seed: self.seed.unwrap_or_else(rand::random),
+            resource_id: self.resource_id.map(|id| id.hyphenated().to_string()),
+            token_ttl: self.token_ttl,
+            token_alg: self.token_alg,
+            limits,
+            date_margin: self.date_margin,
+            deleted_status: self.deleted_status,
+            adopt: self.adopt,
+            control_secret,
+            ..EmulatorOptions::default()
+        };
+        let Some(path) = &self.access_key_file else {
+            return Ok(options);
+        };
+        options
+            .with_key_file(read(path)?.expose())
+            .map_err(|error| Failed::usage(format!("{}: {error}", path.display())))
+    }
+}
+
+/// Prints where the emulator is and serves until SIGTERM or SIGINT.
+async fn until_told(serving: Serving) -> Outcome {
+    let stop = stop_signal()?;
+    if let Some(ca) = serving.ca_path() {
+        output::print(&format!("ca={}\n", ca.display()))?;
+    }
+    output::print_secret(&serving.connection_string())?;
+    serving.run_until(stop).await;
+    Ok(Exit::Done)
+}
+
+/// Ends when the process is asked to stop. It listens from now on, not from the first wait.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Secret, Failed> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failed::usage(format!("cannot read {}: {error}", path.display())))?;
+    let secret = text.trim();
+    if secret.is_empty() {
+        return Err(Failed::usage(format!("{} is empty", path.display())));
+    }
+    Ok(Secret::new(secret.to_owned()))
+}
