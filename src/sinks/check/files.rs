@@ -8,38 +8,32 @@ use std::{
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::served;
 use crate::{
     config::{FileSinkSettings, Finding, Settings, Severity},
     sinks::file::PathPattern,
 };
 
-/// What is wrong with one file sink, and with the folder that it leads to.
-pub(super) fn check(sink: &FileSinkSettings, path: &str, settings: &Settings) -> Vec<Finding> {
-    let at = format!("{path}.path");
+/// What is wrong with one file sink and the folder that it leads to, if anything.
+pub(super) fn check(sink: &FileSinkSettings, path: &str, settings: &Settings) -> Option<Finding> {
     let finding = |severity, message, hint| Finding {
-        path: at.clone(),
+        path: format!("{path}.path"),
         severity,
         message,
         hint,
     };
     let pattern: PathPattern = match sink.path.parse() {
         Ok(pattern) => pattern,
-        Err(error) => return vec![finding(Severity::Error, format!("{error}"), None)],
+        Err(error) => return Some(finding(Severity::Error, format!("{error}"), None)),
     };
-    let mut findings = Vec::new();
-    if !pattern.is_per_identity() && served(settings, &sink.name).count() > 1 {
-        let message = "several identities would share this one file".to_owned();
-        let hint = "put {name} into the path".to_owned();
-        findings.push(finding(Severity::Error, message, Some(hint)));
-    }
     let root = pattern.root();
-    let problem = symlink(&root)
-        .or_else(|| not_ready(&root))
-        .or_else(|| sandboxed(&root, settings));
-    findings.extend(problem.map(|p| finding(p.severity, p.message, p.hint)));
-    findings.extend(access(sink, path));
-    findings
+    let problem =
+        symlink(&root)
+            .or_else(|| unsafe_folder(&root))
+            .or_else(|| match is_run_by_unit(settings) {
+                true => sandboxed(&root, settings),
+                false => not_writable(&root),
+            })?;
+    Some(finding(problem.severity, problem.message, problem.hint))
 }
 
 struct Problem {
@@ -64,58 +58,62 @@ fn symlink(root: &Path) -> Option<Problem> {
     })
 }
 
-/// The nearest folder that exists must take new entries, and from nobody but us.
-fn not_ready(root: &Path) -> Option<Problem> {
-    let error = |message, hint: &str| Problem {
+/// The nearest folder that exists must be one, and take entries from nobody but us.
+fn unsafe_folder(root: &Path) -> Option<Problem> {
+    let existing = nearest(root);
+    let metadata = fs::metadata(existing).ok()?;
+    let mode = metadata.permissions().mode();
+    let is_ours = metadata.uid() == crate::accounts::own_uid();
+    let is_guarded = mode & 0o1000 != 0 && (is_ours || existing != root);
+    let shown = existing.display();
+    let (message, hint) = if !metadata.is_dir() {
+        (format!("{shown} is not a folder"), "choose another path")
+    } else if mode & 0o002 != 0 && !is_guarded {
+        (
+            format!("every user may write to {shown}, so anyone could replace token files"),
+            "run chmod o-w on it, or choose another folder",
+        )
+    } else {
+        return None;
+    };
+    Some(Problem {
         severity: Severity::Error,
         message,
         hint: Some(hint.to_owned()),
-    };
-    let existing = root
-        .ancestors()
-        .find(|part| part.exists())
-        .unwrap_or(Path::new("/"));
-    let shown = existing.display();
-    let metadata = fs::metadata(existing).ok()?;
-    if !metadata.is_dir() {
-        return Some(error(
-            format!("{shown} is not a folder"),
-            "choose another path",
-        ));
-    }
-    let mode = metadata.permissions().mode();
-    let is_ours = metadata.uid() == crate::accounts::own_uid();
-    let is_shared = mode & 0o002 != 0 && !(mode & 0o1000 != 0 && (is_ours || existing != root));
-    if is_shared {
-        let message =
-            format!("every user may write to {shown}, so anyone could replace token files");
-        return Some(error(
-            message,
-            "run chmod o-w on it, or choose another folder",
-        ));
-    }
-    let wanted = Access::WRITE_OK | Access::EXEC_OK;
-    let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
-    let message = format!(
-        "{} cannot be {}: {refusal}",
-        shown,
-        if existing == root {
-            "written"
-        } else {
-            "given new folders"
-        }
-    );
-    let hint = "the daemon's user needs the right to write there; under systemd, ReadWritePaths= may be missing too";
-    Some(error(message, hint))
+    })
 }
 
-/// Folders that the shipped unit (`systemd/renewd.service`) closes or hides. A daemon whose state lies
-/// elsewhere than where the unit puts it is not run by the unit.
+/// Whoever checks may be another user than the daemon's, so this is no more than a warning.
+fn not_writable(root: &Path) -> Option<Problem> {
+    let existing = nearest(root);
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
+    Some(Problem {
+        severity: Severity::Warning,
+        message: format!(
+            "this user cannot write to {}: {refusal}",
+            existing.display()
+        ),
+        hint: Some("the daemon's user needs the right to".to_owned()),
+    })
+}
+
+fn nearest(root: &Path) -> &Path {
+    let mut parts = root.ancestors();
+    parts.find(|part| part.exists()).unwrap_or(Path::new("/"))
+}
+
+/// A daemon whose state lies elsewhere than where the shipped unit puts it is not run by the unit.
+fn is_run_by_unit(settings: &Settings) -> bool {
+    settings.daemon.state_dir.starts_with("/var/lib")
+}
+
+/// Folders that the shipped unit (`systemd/renewd.service`) closes or hides.
 fn sandboxed(root: &Path, settings: &Settings) -> Option<Problem> {
     let state_dir = &settings.daemon.state_dir;
     let runtime_dir = settings.daemon.socket.parent();
     let is_below = |folder: &Path| root.starts_with(folder);
-    if !state_dir.starts_with("/var/lib") || runtime_dir.is_some_and(is_below) {
+    if runtime_dir.is_some_and(is_below) {
         return None;
     }
     let below_any = |folders: &[&str]| folders.iter().any(|folder| is_below(Path::new(folder)));
@@ -143,33 +141,4 @@ fn sandboxed(root: &Path, settings: &Settings) -> Option<Problem> {
         format!("the sandbox of the shipped unit closes {shown}"),
         format!("make the folder, run `systemctl edit renewd` and add {lines} below [Service]"),
     ))
-}
-
-/// A mode that gives tokens to everyone, or takes them from the daemon.
-fn access(sink: &FileSinkSettings, path: &str) -> Option<Finding> {
-    let (severity, message) = if sink.mode & 0o007 != 0 {
-        (
-            Severity::Warning,
-            format!(
-                "mode {:04o} lets every user of this machine at the tokens",
-                sink.mode
-            ),
-        )
-    } else if sink.mode & 0o7111 != 0 {
-        (
-            Severity::Warning,
-            format!(
-                "mode {:04o} has bits that mean nothing on a token file",
-                sink.mode
-            ),
-        )
-    } else {
-        return None;
-    };
-    Some(Finding {
-        path: format!("{path}.mode"),
-        severity,
-        message,
-        hint: Some("leave it at 0600 and name the identity's `readers`".to_owned()),
-    })
 }

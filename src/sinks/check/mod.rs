@@ -1,12 +1,11 @@
 //! Problems of the sinks that can be found before anything is delivered.
 
-use crate::{
-    config::{Finding, Settings, SinkSettings},
-    model::SinkName,
-};
+use crate::config::{Finding, Settings, SinkSettings};
 
 mod files;
 mod readers;
+#[cfg(test)]
+mod tests;
 mod webhooks;
 
 /// Everything about sinks, and about those who read from them, that cannot work or looks odd. Paths
@@ -29,15 +28,4 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// The identities that a sink serves.
-fn served<'a>(
-    settings: &'a Settings,
-    sink: &'a SinkName,
-) -> impl Iterator<Item = &'a crate::model::Spec> {
-    settings
-        .identities
-        .iter()
-        .filter(move |spec| spec.sinks.contains(sink))
 }

@@ -72,12 +72,6 @@ impl PathPattern {
         let fixed = self.folders.iter().map_while(Component::fixed);
         std::iter::once("/").chain(fixed).collect()
     }
-
-    /// Whether every identity has a path of its own.
-    pub fn is_per_identity(&self) -> bool {
-        let mut components = self.folders.iter().chain([&self.file]);
-        components.any(|component| component.0.contains(&Piece::Name))
-    }
 }
 
 impl Component {

@@ -1,0 +1,164 @@
+//! Findings about folders, readers and receivers of this machine.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+    time::Duration,
+};
+
+use super::*;
+use crate::{
+    config::{
+        DaemonSettings, FileFormat, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef,
+        Severity, StoreSettings, WebhookSinkSettings,
+    },
+    model::Secret,
+};
+
+fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
+    Settings {
+        daemon: DaemonSettings {
+            state_dir: state_dir.into(),
+            listen: None,
+            socket: "/run/renewd/renewd.sock".into(),
+            instance: "web-1".to_owned(),
+            admins: vec![
+                "group:root".to_owned().into(),
+                "no-such-user-here".to_owned().into(),
+            ],
+            page_names: false,
+        },
+        store: StoreSettings {
+            path: "/nowhere".into(),
+            seal_key: None,
+            keep_renewals: Duration::ZERO,
+            keep_other: Duration::ZERO,
+        },
+        renewal: Renewal::default(),
+        resources: Vec::new(),
+        identities: Vec::new(),
+        sinks: vec![sink],
+    }
+}
+
+/// What is found about a file sink there, readers aside.
+fn of_path(state_dir: &str, path: &Path) -> Vec<Finding> {
+    let sink = SinkSettings::File(FileSinkSettings {
+        name: "files".parse().unwrap(),
+        path: path.display().to_string(),
+        format: FileFormat::Json,
+        mode: 0o600,
+    });
+    let mut findings = check(&settings(state_dir, sink));
+    findings.retain(|finding| finding.path == "sink.file[0].path");
+    findings
+}
+
+#[test]
+fn a_folder_that_will_do_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(
+        of_path("/srv/renewd", &folder.path().join("not/yet/{name}")),
+        []
+    );
+}
+
+#[test]
+fn a_link_is_named_with_the_path_to_write_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("real")).unwrap();
+    symlink(folder.path().join("real"), folder.path().join("link")).unwrap();
+    let findings = of_path("/srv/renewd", &folder.path().join("link/tokens/{name}"));
+    assert_eq!(findings[0].severity, Severity::Error);
+    assert!(
+        findings[0].message.contains("/link is a symbolic link"),
+        "{findings:?}"
+    );
+    let instead = folder.path().join("real/tokens");
+    assert_eq!(
+        findings[0].hint,
+        Some(format!("write {} instead", instead.display()))
+    );
+}
+
+#[test]
+fn a_shared_folder_and_a_file_in_the_way_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = folder.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    let findings = of_path("/srv/renewd", &shared.join("{name}"));
+    assert!(
+        findings[0].message.contains("every user may write"),
+        "{findings:?}"
+    );
+    fs::write(folder.path().join("file"), "").unwrap();
+    let findings = of_path("/srv/renewd", &folder.path().join("file/{name}"));
+    assert!(
+        findings[0].message.ends_with("/file is not a folder"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn what_the_sandbox_closes_is_named_with_its_drop_in() {
+    let of = |path| of_path("/var/lib/renewd", Path::new(path));
+    assert_eq!(of("/run/renewd/tokens/{name}.json"), []);
+    for (path, lines) in [
+        ("/opt/app/{name}", "add ReadWritePaths=/opt/app below"),
+        (
+            "/srv/app/{name}",
+            "add InaccessiblePaths= and ReadWritePaths=/srv/app below",
+        ),
+        (
+            "/home/app/{name}",
+            "add ProtectHome=no and ReadWritePaths=/home/app below",
+        ),
+        ("/tmp/tokens/{name}", "below /run/renewd"),
+        ("/var/lib/renewd/tokens/{name}", "below /run/renewd"),
+    ] {
+        let findings = of(path);
+        assert_eq!(findings[0].severity, Severity::Warning, "{path}");
+        assert!(
+            findings[0].hint.as_ref().unwrap().contains(lines),
+            "{findings:?}"
+        );
+    }
+    assert_eq!(
+        of_path(
+            "/home/anna/.local/state/renewd",
+            Path::new("/opt/app/{name}")
+        ),
+        []
+    );
+}
+
+#[test]
+fn whom_the_system_does_not_know_is_named() {
+    let sink = WebhookSinkSettings {
+        name: "crm".parse().unwrap(),
+        url: "https://crm.example/s3cret".to_owned(),
+        allow_http: false,
+        secrets: vec![LoadedSecret {
+            from: SecretRef::Env("X".to_owned()),
+            secret: Secret::new("whsec_c2hvcnQ=".to_owned()),
+        }],
+        include: Include::Token,
+        events: vec!["token.*".to_owned()],
+        ca_file: None,
+        timeout: Duration::from_secs(15),
+    };
+    let findings = check(&settings("/srv/renewd", SinkSettings::Webhook(sink)));
+    let found: Vec<&str> = findings
+        .iter()
+        .map(|finding| finding.path.as_str())
+        .collect();
+    assert_eq!(found, ["daemon.admins[1]", "sink.webhook[0].secrets[0]"]);
+    assert!(
+        findings[0]
+            .message
+            .contains("no user \"no-such-user-here\""),
+        "{findings:?}"
+    );
+}
