@@ -70,7 +70,7 @@ pub(super) fn limits(emulator: &Emulator) -> Value {
     let shown: BTreeMap<&str, Option<String>> = limits::ALL
         .into_iter()
         .map(|operation| {
-            let limit = world.limiter.limits.0.get(&operation);
+            let limit = world.limiter.limits().0.get(&operation);
             (operation.as_str(), limit.map(ToString::to_string))
         })
         .collect();
@@ -81,13 +81,13 @@ pub(super) fn set_limits(
     emulator: &Emulator,
     changes: BTreeMap<String, Option<String>>,
 ) -> Result<Value, Refusal> {
-    let mut new: Limits = emulator.world().limiter.limits.clone();
+    let mut new: Limits = emulator.world().limiter.limits().clone();
     for (operation, limit) in changes {
         let limit = limit.unwrap_or_else(|| "off".to_owned());
         new.set(&format!("{operation}={limit}"))
             .map_err(|e| Refusal::bad(e.to_string()))?;
     }
-    emulator.world().limiter.limits = new;
+    emulator.world().limiter.replace(new);
     Ok(limits(emulator))
 }
 

@@ -126,7 +126,7 @@ impl Limits {
 /// Counts calls against the limits.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
-    pub(super) limits: Limits,
+    limits: Limits,
     passed: BTreeMap<Operation, VecDeque<Timestamp>>,
 }
 
@@ -136,6 +136,17 @@ impl Limiter {
             limits,
             passed: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Takes other limits; an operation whose limit changed is counted anew.
+    pub(super) fn replace(&mut self, limits: Limits) {
+        self.passed
+            .retain(|operation, _| self.limits.0.get(operation) == limits.0.get(operation));
+        self.limits = limits;
     }
 
     /// Lets a call through, or says how long until one will be. A call that is refused does not
@@ -234,8 +245,20 @@ mod tests {
         assert!(limiter.admit(Operation::Issue, at(0)).is_ok());
         assert!(limiter.admit(Operation::Delete, at(0)).is_ok());
         assert!(limiter.admit(Operation::Issue, at(0)).is_err());
-        limiter.limits.set("issue=off").unwrap();
+        let mut limits = limiter.limits().clone();
+        limits.set("issue=off").unwrap();
+        limiter.replace(limits.clone());
         assert!(limiter.admit(Operation::Issue, at(0)).is_ok());
+        limits.set("issue=1/30s").unwrap();
+        limiter.replace(limits);
+        assert!(
+            limiter.admit(Operation::Issue, at(0)).is_ok(),
+            "counted anew"
+        );
+        assert!(
+            limiter.admit(Operation::Delete, at(0)).is_err(),
+            "counted on"
+        );
     }
 
     #[test]

@@ -13,7 +13,16 @@ use hyper::body::{Body, Frame, SizeHint};
 pub(super) struct Outgoing {
     bytes: Option<Bytes>,
     length: u64,
-    breaks_off: bool,
+    end: End,
+}
+
+/// What comes after the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    /// One more look first: what was handed over so far goes out only while the body is waited for.
+    Hesitates,
+    BreaksOff,
 }
 
 /// The body breaks off here, on purpose.
@@ -26,7 +35,7 @@ impl Outgoing {
         Self {
             length: bytes.len() as u64,
             bytes: Some(bytes).filter(|b| !b.is_empty()),
-            breaks_off: false,
+            end: End::Whole,
         }
     }
 
@@ -35,7 +44,7 @@ impl Outgoing {
         Self {
             length: bytes.len() as u64,
             bytes: Some(bytes.slice(..sent.min(bytes.len()))),
-            breaks_off: true,
+            end: End::Hesitates,
         }
     }
 }
@@ -46,17 +55,24 @@ impl Body for Outgoing {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BreaksOff>>> {
-        Poll::Ready(match self.bytes.take() {
-            Some(bytes) => Some(Ok(Frame::data(bytes))),
-            None if self.breaks_off => Some(Err(BreaksOff)),
-            None => None,
-        })
+        if let Some(bytes) = self.bytes.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match self.end {
+            End::Whole => Poll::Ready(None),
+            End::Hesitates => {
+                self.end = End::BreaksOff;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            End::BreaksOff => Poll::Ready(Some(Err(BreaksOff))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none() && !self.breaks_off
+        self.bytes.is_none() && self.end == End::Whole
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -185,7 +185,7 @@ impl Emulator {
         let outcome = {
             let mut world = self.world();
             if let Err(wait) = world.limiter.admit(operation, now) {
-                let limit = world.limiter.limits.0.get(&operation);
+                let limit = world.limiter.limits().0.get(&operation);
                 let limit = limit.map(ToString::to_string).unwrap_or_default();
                 let reason = format!("more than {limit} of {operation}");
                 return Err(problem::throttled(wait, reason));

@@ -73,7 +73,7 @@ impl Running {
             .into_body()
             .collect()
             .await
-            .map_err(|e| format!("{e:?}"))?;
+            .map_err(|e| format!("in the body: {e:?}"))?;
         drop(sender);
         driver.await.unwrap().unwrap();
         Ok((status, body.to_bytes().to_vec()))
@@ -93,10 +93,7 @@ async fn a_reset_is_a_reset_and_a_truncated_body_breaks_off() {
     assert!(error.contains("ConnectionReset"), "{error}");
     server.fault(r#"{"kind":"truncated","count":1}"#).await;
     let error = server.send("/identities", "").await.unwrap_err();
-    assert!(
-        error.contains("IncompleteMessage") || error.contains("Body"),
-        "{error}"
-    );
+    assert!(error.starts_with("in the body"), "{error}");
     assert_eq!(server.send("/identities", "").await.unwrap().0, 401);
     server.end().await;
 }
