@@ -1,6 +1,9 @@
 //! `renewd man`: manual pages, made from the same definition as `--help`.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     definition,
@@ -11,7 +14,7 @@ use super::{
 /// Print a manual page, or write them all
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "To read one: renewd man status | man -l -\nTo install all: renewd man --dir /usr/local/share/man/man1"
+    after_help = "To read one: renewd man status | man -l -\nTo install all: renewd man --dir /usr/local/share/man/man8"
 )]
 pub(crate) struct Man {
     /// Print the page of this verb instead of the program's
@@ -22,34 +25,48 @@ pub(crate) struct Man {
     dir: Option<PathBuf>,
 }
 
+/// Administration commands and daemons.
+const SECTION: &str = "8";
+
 impl Man {
     pub(crate) fn run(self) -> Outcome {
-        if let Some(dir) = &self.dir {
-            std::fs::create_dir_all(dir)
-                .and_then(|()| clap_mangen::generate_to(definition(), dir))
-                .map_err(|error| {
-                    Failed::plain(format!(
-                        "cannot write manual pages to {}: {error}",
-                        dir.display()
-                    ))
-                })?;
-            return Ok(Exit::Done);
-        }
-        let mut page = Vec::new();
-        clap_mangen::Man::new(self.command()?).render(&mut page)?;
-        output::print(&String::from_utf8_lossy(&page))?;
-        Ok(Exit::Done)
-    }
-
-    fn command(&self) -> Result<clap::Command, Failed> {
         let mut whole = definition();
         whole.build();
-        let Some(verb) = &self.verb else {
-            return Ok(whole);
+        if let Some(dir) = &self.dir {
+            let written = std::fs::create_dir_all(dir).and_then(|()| write_all(&whole, dir));
+            written.map_err(|error| {
+                let dir = dir.display();
+                Failed::plain(format!("cannot write manual pages to {dir}: {error}"))
+            })?;
+            return Ok(Exit::Done);
+        }
+        let command = match &self.verb {
+            None => whole,
+            Some(verb) => whole.find_subcommand(verb).cloned().ok_or_else(|| {
+                Failed::usage(format!("there is no verb {verb:?}")).hint("renewd --help lists them")
+            })?,
         };
-        let found = whole.find_subcommand(verb).cloned();
-        found.ok_or_else(|| {
-            Failed::usage(format!("there is no verb {verb:?}")).hint("renewd --help lists them")
-        })
+        output::print(&page(&command)?)?;
+        Ok(Exit::Done)
     }
+}
+
+/// A page for the command and each one below it: `renewd.8`, `renewd-identity-add.8`.
+fn write_all(command: &clap::Command, dir: &Path) -> io::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    std::fs::write(dir.join(format!("{name}.{SECTION}")), page(command)?)?;
+    let below = command
+        .get_subcommands()
+        .filter(|below| below.get_name() != "help");
+    below
+        .into_iter()
+        .try_for_each(|below| write_all(below, dir))
+}
+
+fn page(command: &clap::Command) -> io::Result<String> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone())
+        .section(SECTION)
+        .render(&mut page)?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
 }

@@ -40,14 +40,19 @@ use exit::{Failed, Outcome};
 #[command(
     name = "renewd",
     version,
-    propagate_version = true,
     after_long_help = AFTER,
     max_term_width = 100,
     arg_required_else_help = true
 )]
 struct Cli {
     /// The daemon's socket, where it is not at the usual place
-    #[arg(long, global = true, env = "RENEWD_SOCKET", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        env = "RENEWD_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH"
+    )]
     socket: Option<PathBuf>,
 
     #[command(subcommand)]

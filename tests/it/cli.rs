@@ -1,0 +1,197 @@
+//! The command line as scripts see it: exit codes, what stands on standard output, what does not.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::stage::{Emulator, RENEWD};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn renewd(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(RENEWD);
+    command.args(args).env_remove("RENEWD_SOCKET").env("HOME", "/nonexistent");
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The verbs that `renewd --help` lists.
+fn verbs() -> Vec<String> {
+    let help = stdout(&renewd(&["--help"]));
+    let listed = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let lines = listed.lines().filter_map(|line| line.strip_prefix("  "));
+    lines
+        .filter_map(|line| line.split_whitespace().next().filter(|_| !line.starts_with(' ')))
+        .filter(|verb| *verb != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_wrong_verb_is_a_usage_error_with_a_suggestion() {
+    let output = renewd(&["statsu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("'status'"), "{}", stderr(&output));
+    assert!(stdout(&output).is_empty());
+}
+
+#[test]
+fn no_daemon_is_told_apart_from_every_other_failure() {
+    for args in [&["status"][..], &["token", "bot"], &["why", "bot"], &["renew", "bot"], &["revoke", "bot"]] {
+        let output = command(args).args(["--socket", "/nonexistent/renewd.sock"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("/nonexistent/renewd.sock"), "{args:?}");
+    }
+}
+
+#[test]
+fn a_name_that_could_be_a_path_is_refused_before_anything_is_asked() {
+    let output = renewd(&["token", "../../etc/shadow"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_verb() {
+    let verbs = verbs();
+    assert!(verbs.len() > 10, "{verbs:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&renewd(&["completions", shell]));
+        for verb in &verbs {
+            assert!(script.contains(verb.as_str()), "{shell} does not know {verb}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let output = renewd(&["man", "--dir", dir.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for verb in &verbs {
+        let page = std::fs::read_to_string(dir.path().join(format!("renewd-{verb}.8"))).unwrap();
+        assert!(page.contains(&format!(".TH renewd-{verb} 8")), "{page}");
+        assert_eq!(stdout(&renewd(&["man", verb])), page);
+    }
+    assert!(dir.path().join("renewd-identity-add.8").exists());
+}
+
+#[test]
+fn the_readme_names_every_verb_and_no_other() {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let table = readme.split("## Commands").nth(1).expect("README has a section Commands");
+    let table = table.split("\n## ").next().unwrap();
+    let mut named: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `renewd ")?.split(['`', ' ']).next())
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut verbs = verbs();
+    verbs.sort_unstable();
+    assert_eq!(named, verbs);
+}
+
+/// The value of a `name=value` line.
+fn value(output: &Output, name: &str) -> String {
+    let text = stdout(output);
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} in:\n{text}{}", stderr(output))).to_owned()
+}
+
+#[test]
+fn the_calls_to_acs_make_the_round() {
+    let emulator = Emulator::start(&[]);
+    let acs = |args: &[&str]| {
+        command(&["acs"])
+            .args(args)
+            .env("COMMUNICATION_SERVICES_CONNECTION_STRING", &emulator.connection_string)
+            .output()
+            .unwrap()
+    };
+    let id = value(&acs(&["create-user"]), "id");
+    assert!(id.starts_with("8:acs:"), "{id}");
+    let issued = acs(&["issue-token", &id, "--scope", "chat", "--scope", "voip", "--lifetime", "2h"]);
+    assert_eq!(value(&issued, "token").split('.').count(), 3);
+    assert!(value(&issued, "expires_at").ends_with('Z'));
+
+    let created = acs(&["create-user-with-token", "--json"]);
+    let created: serde_json::Value = serde_json::from_slice(&created.stdout).unwrap();
+    assert!(created["id"].as_str().unwrap().starts_with("8:acs:"));
+    assert!(created["token"].as_str().unwrap().len() > 100);
+
+    assert_eq!(value(&acs(&["revoke-tokens", &id]), "result"), "revoked");
+    assert_eq!(value(&acs(&["delete-user", &id]), "result"), "deleted");
+    let gone = acs(&["issue-token", &id]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("request id"), "{}", stderr(&gone));
+}
+
+#[test]
+fn a_wrong_key_is_explained_and_never_shown() {
+    let emulator = Emulator::start(&[]);
+    let key = "bm90LXRoZS1yaWdodC1rZXktYXQtYWxs";
+    let output = command(&["acs", "create-user"])
+        .env(
+            "COMMUNICATION_SERVICES_CONNECTION_STRING",
+            format!("endpoint={}/;accesskey={key}", emulator.endpoint),
+        )
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("access key"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains(key));
+}
+
+#[test]
+fn the_emulator_ends_as_the_program_under_it_did() {
+    let script = "test -n \"$COMMUNICATION_SERVICES_CONNECTION_STRING\" && exit 7";
+    let output = renewd(&["emulator", "--listen", "127.0.0.1:0", "--", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+}
+
+#[test]
+fn a_program_under_the_emulator_reaches_it_over_tls() {
+    let script = "\"$0\" acs create-user-with-token --scope voip";
+    let output = renewd(&["emulator", "--listen", "127.0.0.1:0", "--", "sh", "-c", script, RENEWD]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(value(&output, "id").starts_with("8:acs:"));
+}
+
+#[test]
+fn check_names_every_mistake_and_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("renewd.toml");
+    std::fs::write(&config, "[[identity]]\nnam = \"bot\"\nscopes = [\"chta\"]\n").unwrap();
+    let output = renewd(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("renewd.toml:2:") && said.contains("renewd.toml:3:"), "{said}");
+    assert!(said.contains("\"chat\"") || said.contains("`chat`"), "{said}");
+}
+
+#[test]
+fn check_accepts_what_can_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, secret) = (dir.path().join("renewd.toml"), dir.path().join("contoso.cs"));
+    std::fs::write(&secret, "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0c2VjcmV0").unwrap();
+    let text = format!(
+        "[daemon]\nstate_dir = \"{dir}/state\"\nlisten = \"\"\nsocket = \"{dir}/s\"\n\
+         [[resource]]\nname = \"contoso\"\nconnection_string = {{ file = \"{}\" }}\n\
+         [[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n\
+         [[sink.file]]\nname = \"files\"\npath = \"{dir}/tokens/{{name}}.json\"\n",
+        secret.display(),
+        dir = dir.path().display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let output = renewd(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stdout(&output).contains("c2VjcmV0") && !stderr(&output).contains("c2VjcmV0"));
+}
