@@ -1,13 +1,31 @@
 //! `renewd identity`: which identities there are; adds, removes and takes over.
 
 mod add;
+mod import;
 mod list;
 mod remove;
 mod show;
 
-use clap::Subcommand;
+use std::path::PathBuf;
 
-use super::{Context, exit::Outcome};
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use crate::{
+    api::client::{Client, ClientError, wire},
+    config::Source,
+    model::Name,
+};
+
+use super::{
+    Context,
+    daemon::daemon,
+    exit::{Failed, Outcome},
+    offline::{Offline, settings},
+};
+
+/// Rows read from the store at once.
+const PAGE: usize = 1000;
 
 /// List, show, add, remove and take over identities
 #[derive(Debug, clap::Args)]
@@ -24,6 +42,8 @@ enum Verb {
     Show(show::Show),
     /// Add one that no configuration file declares
     Add(add::Add),
+    /// Take over names and ids from identities.jsonl, while no daemon runs
+    Import(import::Import),
     /// Remove one that was added with `add`; ACS keeps it
     Remove(remove::Remove),
 }
@@ -34,7 +54,83 @@ impl Identity {
             Verb::List(verb) => verb.run(context).await,
             Verb::Show(verb) => verb.run(context).await,
             Verb::Add(verb) => verb.run(context).await,
+            Verb::Import(verb) => verb.run(context).await,
             Verb::Remove(verb) => verb.run(context).await,
+        }
+    }
+}
+
+/// Where the store is when no daemon runs.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The configuration that names the store, for when no daemon runs
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
+/// Who knows of identities: the daemon, or while none runs the store itself.
+enum Known {
+    Daemon(Client),
+    Store(Box<Offline>),
+}
+
+impl Place {
+    /// The daemon; or the store, where nobody answers and a configuration says where the store is.
+    async fn known(self, context: &Context) -> Result<Known, Failed> {
+        let configured = match &self.config {
+            Some(_) => Some(settings(self.config.clone())?.daemon.socket),
+            None => None,
+        };
+        let client = daemon(context.socket.clone().or(configured));
+        let Err(ClientError::Unreachable { path, source }) = client.identities(None).await else {
+            return Ok(Known::Daemon(client));
+        };
+        let usual = context.socket.is_none() && Source::of_process(None).path.exists();
+        if self.config.is_none() && !usual {
+            return Err(ClientError::Unreachable { path, source }.into());
+        }
+        let offline = Offline::open(self.config, context.clock.now())?;
+        Ok(Known::Store(Box::new(offline)))
+    }
+}
+
+impl Known {
+    async fn everything(&self, now: Timestamp) -> Result<Vec<wire::Identity>, Failed> {
+        let store = match self {
+            Self::Daemon(client) => return Ok(everything(client).await?),
+            Self::Store(offline) => &offline.store,
+        };
+        let (mut identities, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.list(after.as_ref(), PAGE).await?;
+            identities.extend(page.iter().map(|record| wire::Identity::of(record, now)));
+            match page.last() {
+                Some(last) => after = Some(last.spec.name.clone()),
+                None => return Ok(identities),
+            }
+        }
+    }
+
+    async fn one(&self, name: &Name, now: Timestamp) -> Result<wire::Identity, Failed> {
+        match self {
+            Self::Daemon(client) => Ok(client.identity(name).await?),
+            Self::Store(offline) => match offline.store.record(name).await? {
+                Some(record) => Ok(wire::Identity::of(&record, now)),
+                None => Err(Failed::plain(format!("there is no identity {name}"))),
+            },
+        }
+    }
+}
+
+/// All identities, page by page, in the order of their names.
+pub(super) async fn everything(client: &Client) -> Result<Vec<wire::Identity>, ClientError> {
+    let (mut identities, mut after) = (Vec::new(), None);
+    loop {
+        let page = client.identities(after.as_deref()).await?;
+        identities.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(identities),
         }
     }
 }

@@ -8,6 +8,7 @@
 mod acs;
 mod audit;
 mod bulk;
+mod check;
 mod completions;
 mod daemon;
 mod duration;
@@ -17,10 +18,12 @@ mod exit;
 mod hold;
 mod identity;
 mod man;
+mod offline;
 mod output;
 mod release;
 mod renew;
 mod revoke;
+mod run;
 mod status;
 mod table;
 mod token;
@@ -64,6 +67,10 @@ const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 d
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run the daemon
+    Run(run::Run),
+    /// Check the configuration: every mistake at once, with its line
+    Check(check::Check),
     /// Show what needs a person, then how everything is
     Status(status::Status),
     /// Explain what is decided about an identity, and why
@@ -120,6 +127,8 @@ fn dispatch(cli: Cli) -> Outcome {
         socket: cli.socket,
     };
     match cli.verb {
+        Verb::Run(verb) => verb.run(),
+        Verb::Check(verb) => asking(verb.run(context)),
         Verb::Status(verb) => asking(verb.run(context)),
         Verb::Why(verb) => asking(verb.run(context)),
         Verb::Token(verb) => asking(verb.run(context)),

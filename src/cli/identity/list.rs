@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::{
-    api::client::{Client, wire::Identity},
-    model::State,
-};
+use crate::{api::client::wire::Identity, model::State};
 
 use super::super::{
     Context,
-    daemon::daemon,
-    exit::{Exit, Failed, Outcome},
+    exit::{Exit, Outcome},
     output::{self, BAD, DIM, PLAIN, STRONG, paint, relative, state_style},
     table::{Cell, Table},
 };
@@ -26,30 +22,22 @@ pub(crate) struct List {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: super::Place,
 }
 
 impl List {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let mut identities = everything(&daemon(context.socket)).await?;
+        let now = context.clock.now();
+        let known = self.place.known(&context).await?;
+        let mut identities = known.everything(now).await?;
         identities.retain(|identity| self.state.is_none_or(|state| identity.state == state));
         if self.json {
             output::print_json(&serde_json::json!({ "identities": identities }))?;
         } else {
-            output::print(&render(&identities, context.clock.now(), output::width()))?;
+            output::print(&render(&identities, now, output::width()))?;
         }
         Ok(Exit::Done)
-    }
-}
-
-async fn everything(client: &Client) -> Result<Vec<Identity>, Failed> {
-    let (mut identities, mut after) = (Vec::new(), None);
-    loop {
-        let page = client.identities(after.as_deref()).await?;
-        identities.extend(page.items);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(identities),
-        }
     }
 }
 

@@ -10,7 +10,6 @@ use crate::{
 use super::{
     super::{
         Context,
-        daemon::daemon,
         exit::{Exit, Outcome},
         output::{self, DIM, STRONG, paint, relative, state_style},
         table::{Cell, Table},
@@ -26,15 +25,19 @@ pub(crate) struct Show {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: super::Place,
 }
 
 impl Show {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let identity = daemon(context.socket).identity(&self.name).await?;
+        let now = context.clock.now();
+        let known = self.place.known(&context).await?;
+        let identity = known.one(&self.name, now).await?;
         if self.json {
             output::print_json(&identity)?;
         } else {
-            output::print(&render(&identity, context.clock.now(), output::width()))?;
+            output::print(&render(&identity, now, output::width()))?;
         }
         Ok(Exit::Done)
     }

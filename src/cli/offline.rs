@@ -1,0 +1,71 @@
+//! The store itself, for the verbs that also work while no daemon runs.
+
+use std::{os::unix::fs::MetadataExt, path::PathBuf};
+
+use jiff::Timestamp;
+
+use crate::{
+    config::{self, Settings, Source},
+    store::{OpenError, Store, StoreError},
+};
+
+use super::{
+    exit::{Exit, Failed},
+    output,
+};
+
+/// The store of a configuration, opened by this process.
+pub(crate) struct Offline {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+}
+
+impl Offline {
+    /// Opens the store that the configuration names; it is refused while a daemon runs, and to
+    /// anybody but its owner, whose files would end up in other hands.
+    pub(crate) fn open(config: Option<PathBuf>, now: Timestamp) -> Result<Self, Failed> {
+        let settings = settings(config)?;
+        let state_dir = &settings.daemon.state_dir;
+        let found = std::fs::metadata(state_dir).map_err(|error| {
+            Failed::plain(format!("cannot open {}: {error}", state_dir.display()))
+                .hint("the daemon makes it when it first runs")
+        })?;
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(Failed::plain(format!(
+                "{} belongs to another user (uid {})",
+                state_dir.display(),
+                found.uid()
+            ))
+            .hint("run this as that user: runuser -u renewd -- renewd …"));
+        }
+        let (store, _) = Store::open(&settings.store, state_dir, now)?;
+        Ok(Self { settings, store })
+    }
+}
+
+/// The configuration, or every mistake in it on the screen.
+pub(crate) fn settings(config: Option<PathBuf>) -> Result<Settings, Failed> {
+    let source = Source::of_process(config);
+    match config::load(&source) {
+        Ok(loaded) => Ok(loaded.settings),
+        Err(problems) => {
+            output::aside(config::render(&problems, true).trim_end());
+            Err(Failed::usage(format!(
+                "the configuration cannot be used: {}",
+                problems.summary()
+            )))
+        }
+    }
+}
+
+impl From<OpenError> for Failed {
+    fn from(error: OpenError) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::plain(error)
+    }
+}

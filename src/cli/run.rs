@@ -1,0 +1,65 @@
+//! `renewd run`: the daemon.
+
+use std::{error::Error, path::PathBuf};
+
+use crate::{
+    app::{self, RunError},
+    config, telemetry,
+};
+
+use super::{
+    exit::{Exit, Failed, Outcome},
+    output,
+};
+
+/// Run the daemon until SIGTERM or SIGINT; SIGHUP reads the configuration again
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// The configuration [default: /etc/renewd/renewd.toml; as a normal user
+    /// ~/.config/renewd/renewd.toml]
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
+impl Run {
+    pub(crate) fn run(self) -> Outcome {
+        telemetry::init(telemetry::Format::Automatic, None).map_err(Failed::usage)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        let runtime =
+            runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
+        match runtime.block_on(app::run(self.config)) {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn failed(error: &RunError) -> Failed {
+    if let RunError::Config(problems) = error {
+        output::aside(config::render(problems, true).trim_end());
+        return Failed::usage(format!("{error}: {}", problems.summary()));
+    }
+    let exit = if error.is_configuration() {
+        Exit::Usage
+    } else {
+        Exit::Failed
+    };
+    Failed::new(exit, chain(error))
+}
+
+/// The error and its causes in one line; a cause that the error quotes already is left out.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
