@@ -11,6 +11,8 @@ mod bulk;
 mod check;
 mod completions;
 mod daemon;
+#[cfg(feature = "emulator")]
+mod demo;
 mod duration;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -71,6 +73,9 @@ enum Verb {
     Run(run::Run),
     /// Check the configuration: every mistake at once, with its line
     Check(check::Check),
+    /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute
+    #[cfg(feature = "emulator")]
+    Demo(demo::Demo),
     /// Show what needs a person, then how everything is
     Status(status::Status),
     /// Explain what is decided about an identity, and why
@@ -129,6 +134,8 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.verb {
         Verb::Run(verb) => verb.run(),
         Verb::Check(verb) => asking(verb.run(context)),
+        #[cfg(feature = "emulator")]
+        Verb::Demo(verb) => asking(Box::pin(verb.run(context))),
         Verb::Status(verb) => asking(verb.run(context)),
         Verb::Why(verb) => asking(verb.run(context)),
         Verb::Token(verb) => asking(verb.run(context)),

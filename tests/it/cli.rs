@@ -15,7 +15,10 @@ fn renewd(args: &[&str]) -> Output {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(RENEWD);
-    command.args(args).env_remove("RENEWD_SOCKET").env("HOME", "/nonexistent");
+    command
+        .args(args)
+        .env_remove("RENEWD_SOCKET")
+        .env("HOME", "/nonexistent");
     command
 }
 
@@ -30,10 +33,20 @@ fn stderr(output: &Output) -> String {
 /// The verbs that `renewd --help` lists.
 fn verbs() -> Vec<String> {
     let help = stdout(&renewd(&["--help"]));
-    let listed = help.split("Commands:").nth(1).unwrap().split("Options:").next().unwrap();
+    let listed = help
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
     let lines = listed.lines().filter_map(|line| line.strip_prefix("  "));
     lines
-        .filter_map(|line| line.split_whitespace().next().filter(|_| !line.starts_with(' ')))
+        .filter_map(|line| {
+            line.split_whitespace()
+                .next()
+                .filter(|_| !line.starts_with(' '))
+        })
         .filter(|verb| *verb != "help")
         .map(str::to_owned)
         .collect()
@@ -49,10 +62,27 @@ fn a_wrong_verb_is_a_usage_error_with_a_suggestion() {
 
 #[test]
 fn no_daemon_is_told_apart_from_every_other_failure() {
-    for args in [&["status"][..], &["token", "bot"], &["why", "bot"], &["renew", "bot"], &["revoke", "bot"]] {
-        let output = command(args).args(["--socket", "/nonexistent/renewd.sock"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{args:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains("/nonexistent/renewd.sock"), "{args:?}");
+    for args in [
+        &["status"][..],
+        &["token", "bot"],
+        &["why", "bot"],
+        &["renew", "bot"],
+        &["revoke", "bot"],
+    ] {
+        let output = command(args)
+            .args(["--socket", "/nonexistent/renewd.sock"])
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(3),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains("/nonexistent/renewd.sock"),
+            "{args:?}"
+        );
     }
 }
 
@@ -69,7 +99,10 @@ fn completions_and_manual_pages_know_every_verb() {
     for shell in ["bash", "zsh", "fish"] {
         let script = stdout(&renewd(&["completions", shell]));
         for verb in &verbs {
-            assert!(script.contains(verb.as_str()), "{shell} does not know {verb}");
+            assert!(
+                script.contains(verb.as_str()),
+                "{shell} does not know {verb}"
+            );
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -86,7 +119,10 @@ fn completions_and_manual_pages_know_every_verb() {
 #[test]
 fn the_readme_names_every_verb_and_no_other() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let table = readme.split("## Commands").nth(1).expect("README has a section Commands");
+    let table = readme
+        .split("## Commands")
+        .nth(1)
+        .expect("README has a section Commands");
     let table = table.split("\n## ").next().unwrap();
     let mut named: Vec<&str> = table
         .lines()
@@ -102,8 +138,12 @@ fn the_readme_names_every_verb_and_no_other() {
 /// The value of a `name=value` line.
 fn value(output: &Output, name: &str) -> String {
     let text = stdout(output);
-    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {name} in:\n{text}{}", stderr(output))).to_owned()
+    let found = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    found
+        .unwrap_or_else(|| panic!("no {name} in:\n{text}{}", stderr(output)))
+        .to_owned()
 }
 
 #[test]
@@ -112,13 +152,25 @@ fn the_calls_to_acs_make_the_round() {
     let acs = |args: &[&str]| {
         command(&["acs"])
             .args(args)
-            .env("COMMUNICATION_SERVICES_CONNECTION_STRING", &emulator.connection_string)
+            .env(
+                "COMMUNICATION_SERVICES_CONNECTION_STRING",
+                &emulator.connection_string,
+            )
             .output()
             .unwrap()
     };
     let id = value(&acs(&["create-user"]), "id");
     assert!(id.starts_with("8:acs:"), "{id}");
-    let issued = acs(&["issue-token", &id, "--scope", "chat", "--scope", "voip", "--lifetime", "2h"]);
+    let issued = acs(&[
+        "issue-token",
+        &id,
+        "--scope",
+        "chat",
+        "--scope",
+        "voip",
+        "--lifetime",
+        "2h",
+    ]);
     assert_eq!(value(&issued, "token").split('.').count(), 3);
     assert!(value(&issued, "expires_at").ends_with('Z'));
 
@@ -146,21 +198,42 @@ fn a_wrong_key_is_explained_and_never_shown() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("access key"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("access key"),
+        "{}",
+        stderr(&output)
+    );
     assert!(!stderr(&output).contains(key));
 }
 
 #[test]
 fn the_emulator_ends_as_the_program_under_it_did() {
     let script = "test -n \"$COMMUNICATION_SERVICES_CONNECTION_STRING\" && exit 7";
-    let output = renewd(&["emulator", "--listen", "127.0.0.1:0", "--", "sh", "-c", script]);
+    let output = renewd(&[
+        "emulator",
+        "--listen",
+        "127.0.0.1:0",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
 }
 
 #[test]
 fn a_program_under_the_emulator_reaches_it_over_tls() {
     let script = "\"$0\" acs create-user-with-token --scope voip";
-    let output = renewd(&["emulator", "--listen", "127.0.0.1:0", "--", "sh", "-c", script, RENEWD]);
+    let output = renewd(&[
+        "emulator",
+        "--listen",
+        "127.0.0.1:0",
+        "--",
+        "sh",
+        "-c",
+        script,
+        RENEWD,
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(value(&output, "id").starts_with("8:acs:"));
 }
@@ -169,19 +242,36 @@ fn a_program_under_the_emulator_reaches_it_over_tls() {
 fn check_names_every_mistake_and_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("renewd.toml");
-    std::fs::write(&config, "[[identity]]\nnam = \"bot\"\nscopes = [\"chta\"]\n").unwrap();
+    std::fs::write(
+        &config,
+        "[[identity]]\nnam = \"bot\"\nscopes = [\"chta\"]\n",
+    )
+    .unwrap();
     let output = renewd(&["check", "--config", config.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
-    assert!(said.contains("renewd.toml:2:") && said.contains("renewd.toml:3:"), "{said}");
-    assert!(said.contains("\"chat\"") || said.contains("`chat`"), "{said}");
+    assert!(
+        said.contains("renewd.toml:2:") && said.contains("renewd.toml:3:"),
+        "{said}"
+    );
+    assert!(
+        said.contains("\"chat\"") || said.contains("`chat`"),
+        "{said}"
+    );
 }
 
 #[test]
 fn check_accepts_what_can_work() {
     let dir = tempfile::tempdir().unwrap();
-    let (config, secret) = (dir.path().join("renewd.toml"), dir.path().join("contoso.cs"));
-    std::fs::write(&secret, "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0c2VjcmV0").unwrap();
+    let (config, secret) = (
+        dir.path().join("renewd.toml"),
+        dir.path().join("contoso.cs"),
+    );
+    std::fs::write(
+        &secret,
+        "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0c2VjcmV0",
+    )
+    .unwrap();
     let text = format!(
         "[daemon]\nstate_dir = \"{dir}/state\"\nlisten = \"\"\nsocket = \"{dir}/s\"\n\
          [[resource]]\nname = \"contoso\"\nconnection_string = {{ file = \"{}\" }}\n\

@@ -9,11 +9,14 @@
     reason = "a test may panic, print and use the machine's clock"
 )]
 
+mod cli;
 mod config;
 mod couriers;
 mod files;
 mod life;
+mod readme;
 mod rooms;
 mod samples;
+mod stage;
 mod unit_file;
 mod webhooks;

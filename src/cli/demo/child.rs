@@ -42,7 +42,10 @@ impl Child {
         let cannot = |error| Failed::plain(format!("cannot start the {what}: {error}"));
         let log = std::fs::File::create(log).map_err(cannot)?;
         let mut command = command(args).map_err(cannot)?;
-        command.stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        command
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
         let mut process = command.spawn().map_err(cannot)?;
         let stdout = process.stdout.take();
         let stdout = stdout.ok_or_else(|| Failed::plain(format!("the {what} has no output")))?;
@@ -63,22 +66,35 @@ impl Child {
         let cannot = |error: &dyn std::fmt::Display| {
             Failed::plain(format!("the {} does not end: {error}", self.what))
         };
-        let pid = self.process.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pid = self
+            .process
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).map_err(|error| cannot(&error))?;
         }
         let ended = tokio::time::timeout(GRACE, self.process.wait()).await;
-        ended.map_err(|_| cannot(&"it was asked 12 s ago"))?.map_err(|error| cannot(&error))
+        ended
+            .map_err(|_| cannot(&"it was asked 12 s ago"))?
+            .map_err(|error| cannot(&error))
     }
 }
 
 /// Runs `renewd ARGS` to its end; what it said, and whether it did what was asked.
 pub(super) async fn say(args: &[&str]) -> Result<String, Failed> {
     let cannot = |error| Failed::plain(format!("cannot run renewd {}: {error}", args.join(" ")));
-    let output = command(args).map_err(cannot)?.output().await.map_err(cannot)?;
+    let output = command(args)
+        .map_err(cannot)?
+        .output()
+        .await
+        .map_err(cannot)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failed::plain(format!("renewd {}: {}", args.join(" "), said.trim())));
+        return Err(Failed::plain(format!(
+            "renewd {}: {}",
+            args.join(" "),
+            said.trim()
+        )));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -47,27 +47,37 @@ impl Door {
     /// Which of these tokens live, in their order.
     pub(super) async fn judge(&self, tokens: &[&Secret]) -> Result<Vec<Verdict>, Failed> {
         let tokens: Vec<&str> = tokens.iter().map(|token| token.expose()).collect();
-        let mut answer = self.ask(Method::POST, "tokens", &json!({ "tokens": tokens })).await?;
+        let mut answer = self
+            .ask(Method::POST, "tokens", &json!({ "tokens": tokens }))
+            .await?;
         read(answer["results"].take())
     }
 
     /// From now on every call to ACS has its connection reset; the number ends it.
     pub(super) async fn begin_outage(&self) -> Result<u64, Failed> {
-        let mut answer = self.ask(Method::POST, "faults", &json!({ "kind": "outage" })).await?;
+        let mut answer = self
+            .ask(Method::POST, "faults", &json!({ "kind": "outage" }))
+            .await?;
         read(answer["number"].take())
     }
 
     pub(super) async fn end_outage(&self, number: u64) -> Result<(), Failed> {
         let door = format!("faults/{number}");
-        self.ask(Method::DELETE, &door, &Value::Null).await.map(drop)
+        self.ask(Method::DELETE, &door, &Value::Null)
+            .await
+            .map(drop)
     }
 
     /// How many identities were created, and how many calls of all got no answer.
     pub(super) async fn counts(&self) -> Result<(u64, u64), Failed> {
         let answer = self.ask(Method::GET, "stats", &Value::Null).await?;
         let operations = answer["operations"].as_object();
-        let unanswered = operations.into_iter().flat_map(|operations| operations.values());
-        let unanswered = unanswered.filter_map(|counts| counts["unanswered"].as_u64()).sum();
+        let unanswered = operations
+            .into_iter()
+            .flat_map(|operations| operations.values());
+        let unanswered = unanswered
+            .filter_map(|counts| counts["unanswered"].as_u64())
+            .sum();
         Ok((read(answer["identities"]["created"].clone())?, unanswered))
     }
 
@@ -80,9 +90,15 @@ impl Door {
 
     async fn ask(&self, method: Method, door: &str, body: &Value) -> Result<Value, Failed> {
         let cannot = |why: &dyn std::fmt::Display| {
-            Failed::plain(format!("the emulator's control door does not answer: {why}"))
+            Failed::plain(format!(
+                "the emulator's control door does not answer: {why}"
+            ))
         };
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
         let request = Request::builder()
             .method(method)
             .uri(format!("{}/_emulator/v1/{door}", self.endpoint))
@@ -100,6 +116,8 @@ impl Door {
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Failed> {
     serde_json::from_value(value).map_err(|error| {
-        Failed::plain(format!("the emulator's control door says something unexpected: {error}"))
+        Failed::plain(format!(
+            "the emulator's control door says something unexpected: {error}"
+        ))
     })
 }

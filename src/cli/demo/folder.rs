@@ -9,7 +9,13 @@ use std::{
 use super::super::exit::Failed;
 
 /// Who gets tokens in the demo.
-pub(super) const NAMES: [&str; 5] = ["support-bot", "sales-bot", "front-desk", "night-shift", "on-call"];
+pub(super) const NAMES: [&str; 5] = [
+    "support-bot",
+    "sales-bot",
+    "front-desk",
+    "night-shift",
+    "on-call",
+];
 
 pub(super) struct Folder {
     path: PathBuf,
@@ -49,7 +55,12 @@ impl Folder {
     pub(super) fn write(&self, name: &str, content: &str) -> Result<(), Failed> {
         let path = self.path.join(name);
         let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
         file.and_then(|mut file| io::Write::write_all(&mut file, content.as_bytes()))
             .map_err(|error| cannot_write(&path, &error))
     }

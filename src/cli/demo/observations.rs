@@ -63,7 +63,10 @@ impl Observations {
         self.note_return(look, held);
         let before = before.filter(|before| before.version != held.version)?;
         self.backwards += u64::from(held.version < before.version);
-        if self.revoked.is_some_and(|r| r.name == look.name && r.version == before.version) {
+        if self
+            .revoked
+            .is_some_and(|r| r.name == look.name && r.version == before.version)
+        {
             return None;
         }
         let renewal = Renewal {
@@ -91,13 +94,19 @@ impl Observations {
 
     /// The newest version that each file held.
     pub(super) fn versions(&self) -> BTreeMap<&'static str, u64> {
-        self.newest.iter().map(|(name, held)| (*name, held.version)).collect()
+        self.newest
+            .iter()
+            .map(|(name, held)| (*name, held.version))
+            .collect()
     }
 
     /// How many of the files hold a live token, and the shortest life among them.
     pub(super) fn living(&self, now: Timestamp) -> (usize, SignedDuration) {
         let living = self.newest.values().filter(|held| held.live);
-        let left = living.clone().map(|held| held.expires_at.duration_since(now)).min();
+        let left = living
+            .clone()
+            .map(|held| held.expires_at.duration_since(now))
+            .min();
         (living.count(), left.unwrap_or_default())
     }
 
@@ -107,7 +116,8 @@ impl Observations {
     }
 
     fn is_revoked(&self, name: &str) -> bool {
-        self.revoked.is_some_and(|r| r.name == name && r.back_at.is_none())
+        self.revoked
+            .is_some_and(|r| r.name == name && r.back_at.is_none())
     }
 
     fn note_return(&mut self, look: &Look, held: Held) {
@@ -131,8 +141,16 @@ mod tests {
 
     fn look(second: i64, version: u64, live: bool) -> Look {
         let expires_at = at(i64::try_from(version).unwrap() * 10 + 20);
-        let held = Held { version, expires_at, live };
-        Look { name: "bot", at: at(second), held: Some(held) }
+        let held = Held {
+            version,
+            expires_at,
+            live,
+        };
+        Look {
+            name: "bot",
+            at: at(second),
+            held: Some(held),
+        }
     }
 
     #[test]
@@ -140,7 +158,10 @@ mod tests {
         let mut seen = Observations::default();
         seen.note(&look(0, 0, true));
         seen.note(&look(1, 0, false));
-        seen.note(&Look { held: None, ..look(2, 0, true) });
+        seen.note(&Look {
+            held: None,
+            ..look(2, 0, true)
+        });
         assert_eq!((seen.looks, seen.without), (3, 2));
     }
 

@@ -56,61 +56,101 @@ pub(super) fn render(of: &Facts, width: Option<usize>) -> (String, bool) {
     let broken = promises.iter().filter(|promise| !promise.kept).count();
     let verdict = match broken {
         0 => paint(GOOD, "every promise was kept"),
-        _ => paint(BAD, format!("{broken} of {} promises were broken", promises.len())),
+        _ => paint(
+            BAD,
+            format!("{broken} of {} promises were broken", promises.len()),
+        ),
     };
-    let text = format!("{}\n{} {verdict}\n", table.render(1, width), paint(DIM, " "));
+    let text = format!(
+        "{}\n{} {verdict}\n",
+        table.render(1, width),
+        paint(DIM, " ")
+    );
     (text, broken == 0)
 }
 
 fn promises(of: &Facts) -> Vec<Promise> {
+    let all = [created, ahead, living, outage, revocation, newest];
+    all.iter()
+        .map(|promise| promise(of))
+        .chain(of.ended.map(end))
+        .collect()
+}
+
+fn created(of: &Facts) -> Promise {
+    Promise {
+        kept: of.created == of.wanted,
+        what: "nobody is created twice",
+        seen: format!("{} wanted, {} created", of.wanted, of.created),
+    }
+}
+
+fn ahead(of: &Facts) -> Promise {
     let spare = of.tightest.unwrap_or_default();
-    let mut promises = vec![
-        Promise {
-            kept: of.created == of.wanted,
-            what: "nobody is created twice",
-            seen: format!("{} wanted, {} created", of.wanted, of.created),
-        },
-        Promise {
-            kept: of.renewals >= 2 * of.wanted && spare.is_positive(),
-            what: "renewed ahead of expiry",
-            seen: format!("{} renewals, the tightest with {} left", of.renewals, secs(spare)),
-        },
-        Promise {
-            kept: of.looks > 0 && of.without == 0,
-            what: "a live token at every instant",
-            seen: format!("{} looks at {} files, {} without one", of.looks, of.wanted, of.without),
-        },
-        Promise {
-            kept: of.broken_calls > 0 && of.outage_looks > 0 && of.outage_without == 0,
-            what: "an outage of ACS is not ours",
-            seen: format!(
-                "{} of it, {} calls broken, {} of {} looks without a live token",
-                secs(of.outage), of.broken_calls, of.outage_without, of.outage_looks
-            ),
-        },
-        Promise {
-            kept: of.gap.is_some(),
-            what: "revoked means revoked, and a new one at once",
-            seen: of.gap.map_or_else(
-                || "no live token came back".to_owned(),
-                |gap| format!("from the revocation to a live token in the file: {} ms", gap.as_millis()),
-            ),
-        },
-        Promise {
-            kept: of.events > 0 && of.bad_events == 0 && of.in_step == of.wanted && of.backwards == 0,
-            what: "every consumer has the newest",
-            seen: format!(
-                "{} webhooks, {} refused; {} of {} in step with their file",
-                of.events, of.bad_events, of.in_step, of.wanted
-            ),
-        },
-    ];
-    promises.extend(of.ended.map(|kept| Promise {
+    let left = secs(spare);
+    Promise {
+        kept: of.renewals >= 2 * of.wanted && spare.is_positive(),
+        what: "renewed ahead of expiry",
+        seen: format!("{} renewals, the tightest with {left} left", of.renewals),
+    }
+}
+
+fn living(of: &Facts) -> Promise {
+    Promise {
+        kept: of.looks > 0 && of.without == 0,
+        what: "a live token at every instant",
+        seen: format!(
+            "{} looks at {} files, {} without one",
+            of.looks, of.wanted, of.without
+        ),
+    }
+}
+
+fn outage(of: &Facts) -> Promise {
+    let (length, calls) = (secs(of.outage), of.broken_calls);
+    let (looks, without) = (of.outage_looks, of.outage_without);
+    Promise {
+        kept: of.broken_calls > 0 && of.outage_looks > 0 && of.outage_without == 0,
+        what: "an outage of ACS is not ours",
+        seen: format!("{length}, {calls} calls broken, {without} of {looks} looks without a token"),
+    }
+}
+
+fn revocation(of: &Facts) -> Promise {
+    let seen = match of.gap {
+        Some(gap) => format!("a new token in the file {} ms after it", gap.as_millis()),
+        None => "no live token came back".to_owned(),
+    };
+    Promise {
+        kept: of.gap.is_some(),
+        what: "a revocation leaves a short gap",
+        seen,
+    }
+}
+
+fn newest(of: &Facts) -> Promise {
+    let (events, bad, in_step) = (of.events, of.bad_events, of.in_step);
+    Promise {
+        kept: events > 0 && bad == 0 && in_step == of.wanted && of.backwards == 0,
+        what: "every consumer has the newest",
+        seen: format!(
+            "{events} webhooks verified, {bad} refused; {in_step} of {} as their file",
+            of.wanted
+        ),
+    }
+}
+
+fn end(kept: bool) -> Promise {
+    let how = if kept {
+        "ended with 0"
+    } else {
+        "did not end with 0"
+    };
+    Promise {
         kept,
         what: "SIGTERM is a clean end",
-        seen: if kept { "the daemon ended with 0" } else { "the daemon did not end with 0" }.to_owned(),
-    }));
-    promises
+        seen: format!("the daemon {how}"),
+    }
 }
 
 fn secs(duration: SignedDuration) -> String {

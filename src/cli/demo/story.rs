@@ -64,7 +64,11 @@ impl Story {
         }
         self.renewals.borrow_mut().1.clear();
         let names: Vec<&str> = told.iter().map(|renewal| renewal.name).collect();
-        let least = told.iter().map(|renewal| renewal.spare).min().unwrap_or_default();
+        let least = told
+            .iter()
+            .map(|renewal| renewal.spare)
+            .min()
+            .unwrap_or_default();
         let words = format!("{} {}", names.join(", "), paint(DIM, spare(least)));
         self.line(GOOD, "renewed", &words)
     }

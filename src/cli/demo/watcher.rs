@@ -73,7 +73,9 @@ impl Watcher<'_> {
             }
             if self.clock.steady() > ends {
                 let secs = longest.as_secs();
-                return Err(Failed::plain(format!("{what} did not happen within {secs} s")));
+                return Err(Failed::plain(format!(
+                    "{what} did not happen within {secs} s"
+                )));
             }
             tokio::time::sleep(every).await;
         }
@@ -81,8 +83,10 @@ impl Watcher<'_> {
 
     /// One look at every file.
     async fn look(&self) -> Result<(), Failed> {
-        let documents: BTreeMap<&'static str, Document> =
-            NAMES.iter().filter_map(|name| Some((*name, self.read(name)?))).collect();
+        let documents: BTreeMap<&'static str, Document> = NAMES
+            .iter()
+            .filter_map(|name| Some((*name, self.read(name)?)))
+            .collect();
         let tokens: Vec<(&'static str, Secret)> = documents
             .iter()
             .filter_map(|(name, document)| Some((*name, Secret::new(document.token.clone()?))))
@@ -91,7 +95,9 @@ impl Watcher<'_> {
         let secrets: Vec<&Secret> = tokens.iter().map(|(_, token)| token).collect();
         let verdicts = self.door.judge(&secrets).await?;
         let named = tokens.iter().map(|(name, _)| *name);
-        let live: BTreeMap<_, _> = named.zip(verdicts.iter().map(|verdict| verdict.live)).collect();
+        let live: BTreeMap<_, _> = named
+            .zip(verdicts.iter().map(|verdict| verdict.live))
+            .collect();
         for name in NAMES {
             let held = documents.get(name).map(|document| Held {
                 version: document.version,

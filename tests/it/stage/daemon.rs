@@ -41,7 +41,11 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .unwrap();
-        Self { child, log: log_path, notify }
+        Self {
+            child,
+            log: log_path,
+            notify,
+        }
     }
 
     /// Waits for READY=1; fails with the log when the daemon ends first.
@@ -53,14 +57,19 @@ impl Daemon {
     pub async fn told(&mut self, start: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
-            let received = tokio::time::timeout(Duration::from_millis(200), self.notify.recv(&mut buffer)).await;
+            let received =
+                tokio::time::timeout(Duration::from_millis(200), self.notify.recv(&mut buffer))
+                    .await;
             if let Ok(n) = received {
                 let text = String::from_utf8_lossy(&buffer[..n.unwrap()]).into_owned();
                 if let Some(line) = text.lines().find(|line| line.starts_with(start)) {
                     return line.to_owned();
                 }
             } else if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the daemon ended with {status} before {start}:\n{}", self.log());
+                panic!(
+                    "the daemon ended with {status} before {start}:\n{}",
+                    self.log()
+                );
             }
         }
     }
@@ -82,7 +91,12 @@ impl Daemon {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "it had ended before with {status}:\n{}", self.log());
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "it had ended before with {status}:\n{}",
+            self.log()
+        );
     }
 
     /// SIGTERM, then wait.

@@ -28,16 +28,25 @@ impl Emulator {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let connection_string = line.trim().to_owned();
         let endpoint = connection_string
             .strip_prefix("endpoint=")
             .and_then(|rest| rest.split("/;accesskey=").next())
             .unwrap_or_else(|| panic!("the emulator said {line:?}"))
             .to_owned();
-        rustls::crypto::ring::default_provider().install_default().ok();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { child, endpoint, connection_string, http }
+        Self {
+            child,
+            endpoint,
+            connection_string,
+            http,
+        }
     }
 
     /// `PUT`s, `POST`s or `GET`s at the control door.
@@ -45,12 +54,18 @@ impl Emulator {
         let url = format!("{}/_emulator/v1/{door}", self.endpoint);
         let mut request = self.http.request(method.parse().unwrap(), url);
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
         }
         let answer = request.send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
         assert!(status.is_success(), "{method} {door}: {status} {text}");
-        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
+        if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(&text).unwrap()
+        }
     }
 }
 

@@ -25,7 +25,10 @@ pub struct Stage {
 impl Stage {
     /// A new folder with the emulator's connection string and a webhook secret in files.
     pub fn new(emulator: &Emulator) -> Self {
-        let dir = tempfile::Builder::new().prefix("renewd-stage-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("renewd-stage-")
+            .tempdir()
+            .unwrap();
         let stage = Self { dir };
         stage.write_private("contoso.cs", &emulator.connection_string);
         stage.write_private("webhook.secret", WEBHOOK_SECRET);
@@ -91,7 +94,10 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => panic!("{}: {error}", path.display()),
         };
-        Some(serde_json::from_slice(&bytes).unwrap_or_else(|e| panic!("torn file {}: {e}", path.display())))
+        Some(
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|e| panic!("torn file {}: {e}", path.display())),
+        )
     }
 }
 
@@ -110,5 +116,12 @@ pub fn soak() -> bool {
 /// Keeps what a process prints, for a failure's message.
 fn log_file(dir: &Path, name: &str) -> (std::fs::File, PathBuf) {
     let path = dir.join(name);
-    (std::fs::File::options().create(true).append(true).open(&path).unwrap(), path)
+    (
+        std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap(),
+        path,
+    )
 }

@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::{Router, body::Bytes, http::{HeaderMap, StatusCode}, routing::post};
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use serde_json::Value;
 
 use super::WEBHOOK_SECRET;
@@ -33,14 +38,21 @@ impl Receiver {
     pub async fn start() -> Self {
         let received = Arc::new(Mutex::new(Received::default()));
         let state = received.clone();
-        let app = Router::new().route(
-            "/hook",
-            post(move |headers: HeaderMap, body: Bytes| async move { receive(&state, &headers, &body) }),
-        );
+        let app =
+            Router::new().route(
+                "/hook",
+                post(move |headers: HeaderMap, body: Bytes| async move {
+                    receive(&state, &headers, &body)
+                }),
+            );
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, received, server }
+        Self {
+            url,
+            received,
+            server,
+        }
     }
 }
 
@@ -59,14 +71,24 @@ fn receive(state: &Mutex<Received>, headers: &HeaderMap, body: &[u8]) -> StatusC
     }
     let event: Value = serde_json::from_slice(body).unwrap();
     if event["id"] != headers["webhook-id"].to_str().unwrap() {
-        received.wrong.push(format!("event id {} is not the webhook-id", event["id"]));
+        received
+            .wrong
+            .push(format!("event id {} is not the webhook-id", event["id"]));
     }
-    *received.types.entry(event["type"].as_str().unwrap().to_owned()).or_default() += 1;
+    *received
+        .types
+        .entry(event["type"].as_str().unwrap().to_owned())
+        .or_default() += 1;
     if let Some(version) = event["data"]["version"].as_u64() {
         let subject = event["subject"].as_str().unwrap().to_owned();
-        let before = received.newest.get(&subject).and_then(|e| e["data"]["version"].as_u64());
+        let before = received
+            .newest
+            .get(&subject)
+            .and_then(|e| e["data"]["version"].as_u64());
         if before.is_some_and(|before| version < before) {
-            received.wrong.push(format!("{subject}: version {version} after {before:?}"));
+            received
+                .wrong
+                .push(format!("{subject}: version {version} after {before:?}"));
         }
         received.newest.insert(subject, event);
     }
