@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::task::JoinSet;
 
-use crate::{clock::Clock, emulator::Receiver, model::Secret};
+use crate::{clock::Clock, emulator::receiver::Receiver, model::Secret};
 
 use super::super::exit::Failed;
 
@@ -57,7 +57,11 @@ impl Mailbox {
 
     /// How many identities' newest event carries the version of their file; waits a little for the
     /// last ones to arrive.
-    pub(super) async fn in_step(&self, files: &BTreeMap<&'static str, u64>, longest: Duration) -> u64 {
+    pub(super) async fn in_step(
+        &self,
+        files: &BTreeMap<&'static str, u64>,
+        longest: Duration,
+    ) -> u64 {
         let all = async {
             while self.agreeing(files) < files.len() {
                 tokio::time::sleep(AGAIN).await;
@@ -71,7 +75,8 @@ impl Mailbox {
     fn agreeing(&self, files: &BTreeMap<&'static str, u64>) -> usize {
         let told = self.receiver.received().tokens;
         let same = |(name, version): &(&&str, &u64)| {
-            told.get(**name).is_some_and(|told| told.version.cast_unsigned() == **version)
+            told.get(**name)
+                .is_some_and(|told| told.version.cast_unsigned() == **version)
         };
         files.iter().filter(same).count()
     }

@@ -37,7 +37,12 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Starts everything; returns when all identities have a token.
-    pub(super) async fn set(folder: &Folder, story: &Story, clock: &Clock, keep: bool) -> Result<Self, Failed> {
+    pub(super) async fn set(
+        folder: &Folder,
+        story: &Story,
+        clock: &Clock,
+        keep: bool,
+    ) -> Result<Self, Failed> {
         let (emulator, ca_file, connection) = emulator(folder).await?;
         let endpoint = endpoint(&connection)?;
         story.tell(
