@@ -108,3 +108,36 @@ fn every_sample_loads_without_a_warning() {
         assert_eq!(told, "", "{}", path.display());
     }
 }
+
+/// Each wrong file under `fixtures/bad`, as an operator is told about it.
+#[test]
+fn wrong_files_are_explained() {
+    let dir = Path::new(ROOT).join("tests/it/fixtures/bad");
+    let mut paths: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 20);
+    for path in paths {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let etc = Etc::new();
+        etc.secret("short", "whsec_c2hvcnQ=");
+        etc.secret(
+            "unpadded",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+        );
+        let open = etc.secret("open.cs", CONNECTION);
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+        etc.secret("contoso.cs", CONNECTION);
+        let text = fs::read_to_string(&path).unwrap();
+        let loaded = etc.load_text(&text);
+        assert_eq!(loaded.is_ok(), name == "warnings", "{name}");
+        let told = etc.told(&text);
+        assert!(
+            !told.contains("hunter2") && !told.contains("Q2Fu"),
+            "{name}:\n{told}"
+        );
+        insta::assert_snapshot!(name, told);
+    }
+}

@@ -78,6 +78,18 @@ impl Daemon {
         self.child.id()
     }
 
+    /// `renewd status --json`.
+    pub fn status(&self, socket: &Path) -> serde_json::Value {
+        let mut command = Command::new(RENEWD);
+        let output = command
+            .args(["status", "--json", "--socket"])
+            .arg(socket)
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
