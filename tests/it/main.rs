@@ -18,6 +18,8 @@ mod life;
 mod readme;
 mod rooms;
 mod samples;
+mod secrecy;
 mod stage;
+mod starts;
 mod unit_file;
 mod webhooks;

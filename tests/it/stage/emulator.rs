@@ -49,6 +49,11 @@ impl Emulator {
         }
     }
 
+    /// The primary access key.
+    pub fn key(&self) -> &str {
+        self.connection_string.split_once("accesskey=").unwrap().1
+    }
+
     /// `PUT`s, `POST`s or `GET`s at the control door.
     pub async fn control(&self, method: &str, door: &str, body: Option<Value>) -> Value {
         let url = format!("{}/_emulator/v1/{door}", self.endpoint);

@@ -86,6 +86,33 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
         path
     }
 
+    /// The token in an identity's file.
+    pub fn token(&self, name: &str) -> String {
+        let document = self
+            .document(name)
+            .unwrap_or_else(|| panic!("{name} has no file"));
+        document["token"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{document}"))
+            .to_owned()
+    }
+
+    /// Waits until an identity has a file.
+    pub async fn there(&self, name: &str) {
+        while self.document(name).is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until an identity's file holds a newer version.
+    pub async fn renewed(&self, name: &str) {
+        self.there(name).await;
+        let before = self.document(name).unwrap()["version"].as_u64();
+        while self.document(name).unwrap()["version"].as_u64() <= before {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
     /// The token document in an identity's file, if there is a file. A torn one panics.
     pub fn document(&self, name: &str) -> Option<serde_json::Value> {
         let path = self.path(&format!("tokens/{name}.json"));

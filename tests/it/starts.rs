@@ -1,0 +1,143 @@
+//! What can be wrong at a start: one clear message each, a non-zero exit, and nothing lost.
+
+use std::{fs, net::TcpListener, process::Command};
+
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
+
+/// Runs the daemon until it ends by itself; its exit code and what it said.
+fn refused(stage: &Stage) -> (i32, String) {
+    let output = Command::new(RENEWD)
+        .args(["run", "--config"])
+        .arg(stage.path("renewd.toml"))
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+fn stage(emulator: &Emulator) -> Stage {
+    let stage = Stage::new(emulator);
+    stage.configure(
+        &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 2, &["files"])),
+    );
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_file_and_an_unreadable_secret_are_shown_with_their_line() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let text = fs::read_to_string(stage.path("renewd.toml")).unwrap();
+    fs::write(stage.path("renewd.toml"), text.replace("scopes", "scpoes")).unwrap();
+    let (code, said) = refused(&stage);
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("renewd.toml:") && said.contains("did you mean `scopes`"),
+        "{said}"
+    );
+    fs::write(stage.path("renewd.toml"), text).unwrap();
+    fs::remove_file(stage.path("contoso.cs")).unwrap();
+    let (code, said) = refused(&stage);
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("contoso.cs") && said.contains("renewd.toml:"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = fs::read_to_string(stage.path("renewd.toml")).unwrap();
+    let text = text.replace("listen = \"\"", &format!("listen = \"{address}\""));
+    fs::write(stage.path("renewd.toml"), text).unwrap();
+    let (code, said) = refused(&stage);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(&address), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_a_newer_and_a_corrupt_database_are_refused_and_left_alone() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let daemon = Daemon::start(&stage.path("renewd.toml")).await;
+    stage.there("bot-0").await;
+    let (code, said) = refused(&stage);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("lock") || said.contains("another"), "{said}");
+    assert!(daemon.stop().success());
+
+    let database = stage.path("state/renewd.db");
+    let good = fs::read(&database).unwrap();
+    let mut newer = good.clone();
+    newer[60..64].copy_from_slice(&9999_u32.to_be_bytes());
+    let mut corrupt = good.clone();
+    corrupt[..4096].fill(0x5a);
+    for (bytes, word) in [(newer, "newer"), (corrupt, "database")] {
+        fs::write(&database, &bytes).unwrap();
+        let (code, said) = refused(&stage);
+        assert_ne!(code, 0, "{said}");
+        assert!(said.contains(word) && said.contains("renewd.db"), "{said}");
+        assert_eq!(
+            fs::read(&database).unwrap(),
+            bytes,
+            "a refused database was touched"
+        );
+    }
+    fs::write(&database, good).unwrap();
+    assert!(
+        Daemon::start(&stage.path("renewd.toml"))
+            .await
+            .stop()
+            .success()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_database_beside_the_id_map_creates_nobody_anew() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let config = stage.path("renewd.toml");
+    let daemon = Daemon::start(&config).await;
+    stage.there("bot-0").await;
+    stage.there("bot-1").await;
+    assert!(daemon.stop().success());
+    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
+        fs::remove_file(stage.path("state").join(name)).ok();
+    }
+    let created = async || {
+        emulator.control("GET", "stats", None).await["identities"]["created"]
+            .as_u64()
+            .unwrap()
+    };
+    assert_eq!(created().await, 2);
+    let mut daemon = Daemon::launch(&config, &[]);
+    daemon.ready().await;
+    daemon.told("STATUS=contoso blocked").await;
+    let status = daemon.status(&stage.path("renewd.sock")).to_string();
+    assert!(status.contains("identity import"), "{status}");
+    assert!(daemon.stop().success());
+    let import = Command::new(RENEWD)
+        .args(["identity", "import"])
+        .arg(stage.path("state/identities.jsonl"))
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(
+        import.status.success(),
+        "{}",
+        String::from_utf8_lossy(&import.stderr)
+    );
+    let before = stage.document("bot-0").unwrap()["id"].clone();
+    let daemon = Daemon::start(&config).await;
+    stage.renewed("bot-0").await;
+    assert_eq!(stage.document("bot-0").unwrap()["id"], before);
+    assert_eq!(created().await, 2);
+    assert!(daemon.stop().success());
+}
