@@ -18,6 +18,7 @@ use super::wire::{
     NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
 };
 pub use super::{
+    addition::Surroundings,
     problem::{Problem, ProblemType},
     wire,
 };

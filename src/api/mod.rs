@@ -25,6 +25,7 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/api/status`, and `/`, a page. Never a secret; names of
 //! identities only with `[daemon] page_names = true`.
 
+mod addition;
 pub mod client;
 mod control;
 mod guard;

@@ -31,6 +31,8 @@ use watcher::Watcher;
 const REVOKED: &str = "sales-bot";
 /// How long every call to ACS is refused.
 const OUTAGE: SignedDuration = SignedDuration::from_secs(6);
+/// How long is looked on after the last act.
+const CALM: Duration = Duration::from_secs(2);
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -44,17 +46,6 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        tokio::select! {
-            biased;
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                Err(Failed::plain("interrupted"))
-            }
-            outcome = self.play(&context) => outcome,
-        }
-    }
-
-    async fn play(self, context: &Context) -> Outcome {
         let mut folder = Folder::new()?;
         let story = Story::new(&context.clock);
         output::print(&format!(
@@ -62,53 +53,65 @@ impl Demo {
             paint(STRONG, "a real emulator, a real daemon, a real receiver"),
             folder.path().display()
         ))?;
-        let outcome = self.acts(&mut folder, &story, context).await;
-        if outcome.is_err() {
+        let played = tokio::select! {
+            biased;
+            told = scene::told_to_stop() => {
+                told?;
+                return Err(Failed::plain("interrupted; everything is cleaned up"));
+            }
+            played = play(&folder, &story, &context, self.keep) => played,
+        };
+        if played.is_err() {
             folder.keep();
             let path = folder.path().display();
             output::aside(&format!(
                 "the logs stay in {path}: emulator.log, daemon.log"
             ));
         }
-        outcome
-    }
-
-    async fn acts(&self, folder: &mut Folder, story: &Story, context: &Context) -> Outcome {
-        let mut scene = Scene::set(folder, story, &context.clock, self.keep).await?;
-        let watcher = Watcher {
-            folder,
-            door: &scene.door,
-            clock: &context.clock,
-            story,
-            seen: Observations::default().into(),
-        };
-        let mut facts = Facts::default();
-        renewals(&watcher).await?;
-        outage(&watcher, &mut facts).await?;
-        revocation(&watcher, &mut facts).await?;
-        let versions = watcher.seen.borrow().versions();
-        facts.in_step = scene.mailbox.in_step(&versions, PATIENCE).await;
-        (facts.created, _) = scene.door.counts().await?;
-        take_over(&mut facts, &watcher.seen.into_inner());
-        (facts.events, facts.bad_events) = scene.mailbox.counts();
-        scene.still_runs()?;
-        if self.keep {
-            output::print(&format!(
-                "\n{}",
-                promises::render(&facts, output::width()).0
-            ))?;
-            return scene.keep(folder).await;
+        let (exit, scene) = played?;
+        match scene {
+            Some(scene) => scene.keep(&folder).await,
+            None => Ok(exit),
         }
-        facts.ended = Some(scene.end().await?);
-        story.tell(
-            PLAIN,
-            "end",
-            "the daemon was asked to end by SIGTERM, and did",
-        )?;
-        let (table, kept) = promises::render(&facts, output::width());
-        output::print(&format!("\n{table}"))?;
-        Ok(if kept { Exit::Done } else { Exit::Failed })
     }
+}
+
+/// All acts and the closing table; the scene comes back where it is to be kept.
+async fn play(
+    folder: &Folder,
+    story: &Story,
+    context: &Context,
+    keep: bool,
+) -> Result<(Exit, Option<Scene>), Failed> {
+    let mut scene = Scene::set(folder, story, &context.clock, keep).await?;
+    let watcher = Watcher {
+        folder,
+        door: &scene.door,
+        clock: &context.clock,
+        story,
+        seen: Observations::default().into(),
+    };
+    let mut facts = Facts::default();
+    renewals(&watcher).await?;
+    outage(&watcher, &mut facts).await?;
+    revocation(&watcher, &mut facts).await?;
+    calm(&watcher).await?;
+    let versions = watcher.seen.borrow().versions();
+    facts.in_step = scene.mailbox.in_step(&versions, CALM).await;
+    (facts.created, _) = scene.door.counts().await?;
+    take_over(&mut facts, &watcher.seen.into_inner());
+    (facts.events, facts.bad_events) = scene.mailbox.counts();
+    scene.still_runs()?;
+    let kept_scene = if keep {
+        Some(scene)
+    } else {
+        story.tell(PLAIN, "end", "the daemon is asked to, by SIGTERM")?;
+        facts.ended = Some(scene.end().await?);
+        None
+    };
+    let (table, kept) = promises::render(&facts, output::width());
+    output::print(&format!("\n{table}"))?;
+    Ok((if kept { Exit::Done } else { Exit::Failed }, kept_scene))
 }
 
 /// Every token is renewed once in peace.
@@ -182,6 +185,13 @@ async fn revocation(watcher: &Watcher<'_>, facts: &mut Facts) -> Result<(), Fail
     let gap = facts.gap.unwrap_or_default().as_millis();
     let words = format!("{REVOKED} has a live token again, {gap} ms after ACS killed the old one");
     watcher.story.tell(GOOD, "reissued", &words)
+}
+
+/// A little longer, to see that it stays so.
+async fn calm(watcher: &Watcher<'_>) -> Result<(), Failed> {
+    let over = watcher.clock.steady() + CALM;
+    let passed = |_: &Observations, _: Timestamp| watcher.clock.steady() >= over;
+    watcher.until(PATIENCE, "a moment of calm", passed).await
 }
 
 fn counts(watcher: &Watcher<'_>) -> (u64, u64) {

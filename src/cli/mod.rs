@@ -3,8 +3,6 @@
 //! A verb is a clap struct with a `run` that answers how it ended ([`exit::Outcome`]); what it shows is
 //! rendered by plain functions, so that every screen is tested without a terminal.
 
-#![allow(dead_code, reason = "the verbs that use all of this arrive one by one")]
-
 mod acs;
 mod audit;
 mod bulk;

@@ -8,6 +8,7 @@ use http::StatusCode;
 
 use super::{
     super::{
+        addition::Surroundings,
         handle::{Api, Scene},
         problem::{Problem, ProblemType},
         wire::{Identity, NewIdentity, Page, Removed, Renew, Renewing},
@@ -15,7 +16,7 @@ use super::{
     Admin, After, Body, PAGE, record, records,
 };
 use crate::{
-    model::{DueReason, Name, Origin, Record, ResourceName, Spec, Step},
+    model::{DueReason, Name, Origin, Record, Step},
     store::{Cause, StepOn},
 };
 
@@ -57,7 +58,9 @@ pub(super) async fn add(
     admin: Admin,
     Body(new): Body<NewIdentity>,
 ) -> Result<(StatusCode, Json<Identity>), Problem> {
-    let spec = spec(new, &api.scene())?;
+    let spec = new
+        .spec(&surroundings(&api.scene()))
+        .map_err(|why| Problem::new(ProblemType::Invalid, why))?;
     let name = spec.name.clone();
     if api.store.record(&name).await?.is_some() {
         let why = format!("{name} exists already");
@@ -144,62 +147,11 @@ async fn set_due(api: &Api, rows: Vec<Record>, cause: &Cause) -> Result<u64, Pro
     Ok(due)
 }
 
-/// What is added, with the defaults of the configuration filled in and everything checked.
-fn spec(new: NewIdentity, scene: &Scene) -> Result<Spec, Problem> {
-    let invalid = |why: String| Problem::new(ProblemType::Invalid, why);
-    if let Some(unknown) = new
-        .sinks
-        .iter()
-        .find(|sink| !scene.couriers.contains_key(*sink))
-    {
-        return Err(invalid(format!("there is no sink {unknown}")));
+/// What an added identity may refer to.
+fn surroundings(scene: &Scene) -> Surroundings {
+    Surroundings {
+        resources: scene.lanes.keys().cloned().collect(),
+        sinks: scene.couriers.keys().cloned().collect(),
+        renewal: scene.renewal,
     }
-    let mut scopes = new.scopes;
-    scopes.sort_unstable();
-    scopes.dedup();
-    if scopes.is_empty() {
-        return Err(invalid("scopes is empty".to_owned()));
-    }
-    let lifetime = match new.lifetime_seconds {
-        None => scene.renewal.lifetime,
-        Some(seconds) if (3600..=86_400).contains(&seconds) && seconds % 60 == 0 => {
-            std::time::Duration::from_secs(seconds)
-        }
-        Some(_) => {
-            let why = "lifetime_seconds must be whole minutes from 3600 to 86400 (1 h to 24 h)";
-            return Err(invalid(why.to_owned()));
-        }
-    };
-    Ok(Spec {
-        resource: resource(new.resource, scene)?,
-        name: new.name,
-        id: new.id,
-        scopes,
-        lifetime,
-        renew_at: scene.renewal.renew_at,
-        spread: scene.renewal.spread,
-        labels: new.labels,
-        readers: new.readers,
-        sinks: new.sinks,
-        on_removal: new.on_removal,
-        origin: Origin::Cli,
-    })
-}
-
-/// The resource that is named, or the only one.
-fn resource(named: Option<ResourceName>, scene: &Scene) -> Result<ResourceName, Problem> {
-    let known: Vec<&str> = scene.lanes.keys().map(ResourceName::as_str).collect();
-    let chosen = match named {
-        Some(name) => scene.lanes.contains_key(&name).then_some(name),
-        None => scene
-            .lanes
-            .keys()
-            .next()
-            .filter(|_| known.len() == 1)
-            .cloned(),
-    };
-    chosen.ok_or_else(|| {
-        let why = format!("resource must be one of {}", known.join(", "));
-        Problem::new(ProblemType::Invalid, why)
-    })
 }

@@ -33,16 +33,19 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `renewd ARGS` with its log in a file, and what it says on standard output as lines.
+    /// Starts `renewd ARGS` with its log and temporary files in a folder; what it says on standard
+    /// output comes as lines.
     pub(super) fn start(
         what: &'static str,
         args: &[&str],
-        log: &Path,
+        folder: &Path,
     ) -> Result<(Self, Lines<BufReader<ChildStdout>>), Failed> {
         let cannot = |error| Failed::plain(format!("cannot start the {what}: {error}"));
+        let log = folder.join(format!("{what}.log"));
         let log = std::fs::File::create(log).map_err(cannot)?;
         let mut command = command(args).map_err(cannot)?;
         command
+            .env("TMPDIR", folder)
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true);

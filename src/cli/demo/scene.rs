@@ -2,6 +2,8 @@
 
 use std::{process::ExitStatus, time::Duration};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::{
     api::client::{Client, wire::Status},
     clock::Clock,
@@ -64,8 +66,7 @@ impl Scene {
         let text = folder.configuration(listen, &ca_file, mailbox.url());
         folder.write("renewd.toml", &text)?;
         let config = folder.inside("renewd.toml");
-        let log = folder.path().join("daemon.log");
-        let (daemon, _) = Child::start("daemon", &["run", "--config", &config], &log)?;
+        let (daemon, _) = Child::start("daemon", &["run", "--config", &config], folder.path())?;
         let mut scene = Self {
             emulator,
             daemon,
@@ -95,7 +96,7 @@ impl Scene {
     /// Says what to try, and goes on until Ctrl-C.
     pub(super) async fn keep(mut self, folder: &Folder) -> Outcome {
         output::print(&self.suggestions(folder))?;
-        tokio::signal::ctrl_c().await?;
+        told_to_stop().await?;
         self.still_runs()?;
         let well = self.end().await?;
         Ok(if well { Exit::Done } else { Exit::Failed })
@@ -150,6 +151,16 @@ impl Scene {
     }
 }
 
+/// Waits for Ctrl-C or SIGTERM.
+pub(super) async fn told_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
 fn has_all(status: &Status) -> bool {
     let states = status.counts.identities.values();
     let active: u64 = states.filter_map(|states| states.get(&State::Active)).sum();
@@ -158,9 +169,8 @@ fn has_all(status: &Status) -> bool {
 
 /// Starts the emulator; its CA file and connection string.
 async fn emulator(folder: &Folder) -> Result<(Child, String, String), Failed> {
-    let log = folder.path().join("emulator.log");
     let args = ["emulator", "--listen", "127.0.0.1:0", "--token-ttl", LIFE];
-    let (mut emulator, mut lines) = Child::start("emulator", &args, &log)?;
+    let (mut emulator, mut lines) = Child::start("emulator", &args, folder.path())?;
     let mut ca_file = None;
     while let Some(line) = lines.next_line().await? {
         if let Some(path) = line.strip_prefix("ca=") {

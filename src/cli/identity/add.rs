@@ -2,20 +2,24 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
+
 use crate::{
-    api::client::wire::NewIdentity,
+    api::client::{
+        Surroundings,
+        wire::{Identity, NewIdentity},
+    },
     model::{IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName},
 };
 
 use super::{
     super::{
-        Context,
-        daemon::daemon,
-        duration,
-        exit::{Exit, Outcome},
+        Context, duration,
+        exit::{Exit, Failed, Outcome},
+        offline::Offline,
         output,
     },
-    show,
+    Known, Place, show,
 };
 
 /// Add an identity that no configuration file declares
@@ -50,22 +54,29 @@ pub(crate) struct Add {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Add {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let json = self.json;
-        let added = daemon(context.socket).add(&self.wish()).await?;
+        let now = context.clock.now();
+        let (place, wish) = self.parts();
+        let added = match place.known(&context).await? {
+            Known::Daemon(client) => client.add(&wish).await?,
+            Known::Store(offline) => declare(&offline, wish, now).await?,
+        };
         if json {
             output::print_json(&added)?;
         } else {
-            output::print(&show::render(&added, context.clock.now(), output::width()))?;
+            output::print(&show::render(&added, now, output::width()))?;
         }
         Ok(Exit::Done)
     }
 
-    fn wish(self) -> NewIdentity {
-        NewIdentity {
+    fn parts(self) -> (Place, NewIdentity) {
+        let wish = NewIdentity {
             name: self.name,
             resource: self.resource,
             id: self.id,
@@ -75,8 +86,42 @@ impl Add {
             readers: self.readers.into_iter().map(Reader::from).collect(),
             sinks: self.sinks,
             on_removal: self.on_removal,
-        }
+        };
+        (self.place, wish)
     }
+}
+
+/// Writes it into the store; the daemon obtains its token when it next starts.
+async fn declare(offline: &Offline, wish: NewIdentity, now: Timestamp) -> Result<Identity, Failed> {
+    let settings = &offline.settings;
+    let within = Surroundings {
+        resources: settings
+            .resources
+            .iter()
+            .map(|resource| resource.name.clone())
+            .collect(),
+        sinks: settings
+            .sinks
+            .iter()
+            .map(|sink| sink.name().clone())
+            .collect(),
+        renewal: settings.renewal,
+    };
+    let spec = wish.spec(&within).map_err(Failed::usage)?;
+    let name = spec.name.clone();
+    if offline.store.record(&name).await?.is_some() {
+        return Err(Failed::plain(format!("{name} exists already")));
+    }
+    let taken = offline.store.declare(vec![spec], now).await?;
+    if let Some(refusal) = taken.refused.first() {
+        return Err(Failed::plain(format!(
+            "{name} was not taken: {}",
+            refusal.reason
+        )));
+    }
+    let record = offline.store.record(&name).await?;
+    let record = record.ok_or_else(|| Failed::plain(format!("{name} was not taken")))?;
+    Ok(Identity::of(&record, now))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,6 @@
 //! `renewd identity remove`.
 
-use crate::model::Name;
+use crate::model::{Name, OnRemoval};
 
 use super::super::{
     Context,
@@ -25,9 +25,14 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = daemon(context.socket);
-        client.remove(&self.name, self.reason.as_deref()).await?;
+        let removed = client.remove(&self.name, self.reason.as_deref()).await?;
+        let how = match removed.on_removal {
+            OnRemoval::Hold => "its token is withheld",
+            OnRemoval::Forget => "its row and files are dropped, its token lives on until it ends",
+            OnRemoval::Revoke => "its tokens are revoked",
+        };
         output::print(&format!(
-            "{} is removed; ACS keeps the identity\n",
+            "{} is removed: {how}; ACS keeps the identity\n",
             self.name
         ))?;
         Ok(Exit::Done)

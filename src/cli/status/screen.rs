@@ -62,6 +62,9 @@ fn need_lines(need: &Need) -> String {
         paint(style, format!("! {}:", need.subject)),
         need.message
     );
+    if let Some(cause) = &need.because {
+        text.push_str(&format!("    {}\n", paint(DIM, cause)));
+    }
     if !need.names.is_empty() {
         let shown: Vec<&str> = need.names.iter().take(NAMES).map(|n| n.as_str()).collect();
         let more = if need.names.len() > NAMES { " …" } else { "" };
@@ -142,6 +145,9 @@ fn health(lane: &LaneView, now: Timestamp) -> Cell {
     if let Some(blocked) = &lane.blocked {
         return Cell::styled(format!("blocked: {blocked}"), BAD);
     }
+    if lane.creation_refused.is_some() {
+        return Cell::styled("creates nobody", BAD);
+    }
     for (operation, health) in &lane.health {
         match health {
             HealthView::Open => {}
@@ -211,9 +217,9 @@ mod tests {
             "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
             "lanes": {"contoso": lane},
             "couriers": {
-                "bot-file": {"decided_at": null, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
+                "bot-file": {"decided_at": null, "restored": true, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
                     "disabled": null, "last_error": null, "delivered": 420, "failed": 0},
-                "crm": {"decided_at": null, "in_flight": 1, "failures_in_row": 12,
+                "crm": {"decided_at": null, "restored": true, "in_flight": 1, "failures_in_row": 12,
                     "probe_at": "2026-11-22T12:00:20Z", "disabled": null,
                     "last_error": "503 Service Unavailable", "delivered": 400, "failed": 31}
             },
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn what_needs_a_person_comes_first() {
         let needs = serde_json::json!([
-            {"kind": "outage", "subject": "contoso", "message": "does not answer since 4m; the fleet survives until 15:12",
+            {"kind": "outage", "subject": "contoso", "message": "does not answer since 4m; the fleet survives until 15:12", "because": "cannot connect: refused",
              "names": []},
             {"kind": "gone", "subject": "contoso", "message": "ACS says that these do not exist",
              "names": ["a", "b", "c", "d", "e", "f"]},
