@@ -36,6 +36,8 @@ pub struct Scene {
     pub life: Life,
     /// What the lanes publish; its names are the resources that there are.
     pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    /// When each resource's campaign runner last decided.
+    pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     /// What the couriers publish; its names are the sinks that there are.
     pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     /// `[renewal]`, for identities that are added over the socket.
@@ -87,6 +89,14 @@ impl Scene {
             .collect()
     }
 
+    /// When each campaign runner last decided.
+    pub(super) fn runner_decisions(&self) -> BTreeMap<ResourceName, Option<Timestamp>> {
+        self.runners
+            .iter()
+            .map(|(name, decided)| (name.clone(), *decided.borrow()))
+            .collect()
+    }
+
     /// What each courier published last.
     pub fn courier_views(&self) -> BTreeMap<SinkName, CourierView> {
         self.couriers
@@ -101,7 +111,10 @@ impl Scene {
         let lanes = lanes.map(|(name, view)| (format!("lane {name}"), view.borrow().decided_at));
         let sinks = self.couriers.iter();
         let sinks = sinks.map(|(name, view)| (format!("sink {name}"), view.borrow().decided_at));
-        lanes.chain(sinks).collect()
+        let runners = self.runners.iter();
+        let runners =
+            runners.map(|(name, decided)| (format!("campaigns {name}"), *decided.borrow()));
+        lanes.chain(runners).chain(sinks).collect()
     }
 
     /// What the lane of this resource published last; nothing where there is no such lane.

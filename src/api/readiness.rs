@@ -26,7 +26,7 @@ pub struct Life {
 pub struct Readiness {
     /// Whether all is ready.
     pub ready: bool,
-    /// Each part: `daemon`, `store`, `lane NAME`, `sink NAME`.
+    /// Each part: `daemon`, `store`, `lane NAME`, `campaigns NAME`, `sink NAME`.
     pub parts: Vec<Part>,
 }
 
@@ -47,6 +47,7 @@ pub fn readiness(
     life: Life,
     store: Option<String>,
     lanes: &BTreeMap<ResourceName, LaneView>,
+    runners: &BTreeMap<ResourceName, Option<Timestamp>>,
     couriers: &BTreeMap<SinkName, CourierView>,
     now: Timestamp,
 ) -> Readiness {
@@ -67,6 +68,9 @@ pub fn readiness(
             now,
             lane.blocked.clone(),
         )
+    }));
+    parts.extend(runners.iter().map(|(name, decided_at)| {
+        deciding(format!("campaigns {name}"), *decided_at, since, now, None)
     }));
     parts.extend(couriers.iter().map(|(name, courier)| {
         deciding(
@@ -148,6 +152,7 @@ mod tests {
             None,
             &lanes(Some(at(0))),
             &BTreeMap::new(),
+            &BTreeMap::new(),
             at(60),
         );
         assert!(found.ready);
@@ -156,7 +161,7 @@ mod tests {
 
     #[test]
     fn each_missing_condition_alone_is_a_reason() {
-        let none = BTreeMap::new();
+        let (idle, none) = (BTreeMap::new(), BTreeMap::new());
         let part = |found: Readiness| {
             assert!(!found.ready);
             let not: Vec<_> = found.parts.into_iter().filter(|part| !part.ready).collect();
@@ -165,20 +170,27 @@ mod tests {
         };
         let fresh = lanes(Some(at(0)));
         assert_eq!(
-            part(readiness(LIFE(false), None, &fresh, &none, at(1))),
+            part(readiness(LIFE(false), None, &fresh, &idle, &none, at(1))),
             "daemon"
         );
         let broken = Some("it cannot be read".to_owned());
         assert_eq!(
-            part(readiness(LIFE(true), broken, &fresh, &none, at(1))),
+            part(readiness(LIFE(true), broken, &fresh, &idle, &none, at(1))),
             "store"
         );
         assert_eq!(
-            part(readiness(LIFE(true), None, &fresh, &none, at(91))),
+            part(readiness(LIFE(true), None, &fresh, &idle, &none, at(91))),
             "lane contoso"
         );
         assert_eq!(
-            part(readiness(LIFE(true), None, &lanes(None), &none, at(1))),
+            part(readiness(
+                LIFE(true),
+                None,
+                &lanes(None),
+                &idle,
+                &none,
+                at(1)
+            )),
             "lane contoso"
         );
         let ending = Life {
@@ -186,7 +198,7 @@ mod tests {
             ..LIFE(true)
         };
         assert_eq!(
-            part(readiness(ending, None, &fresh, &none, at(1))),
+            part(readiness(ending, None, &fresh, &idle, &none, at(1))),
             "daemon"
         );
     }

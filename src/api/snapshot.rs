@@ -76,6 +76,7 @@ impl Snapshot {
             self.scene.life,
             store,
             &self.lanes,
+            &self.scene.runner_decisions(),
             &self.couriers,
             self.now,
         )

@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     config::{ResourceSettings, Settings, SinkSettings},
     engine::{Courier, CourierDeps, Lane, LaneDeps},
-    model::{CourierView, LaneView, ResourceName, SinkName},
+    model::{CourierView, LaneView, ResourceName, SinkName, Timestamp},
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -37,6 +37,7 @@ pub(super) struct House {
     settings: Settings,
     life: Life,
     lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     scene: watch::Sender<Arc<Scene>>,
 }
@@ -95,6 +96,7 @@ impl House {
             daemon: settings.daemon.clone(),
             life,
             lanes: BTreeMap::new(),
+            runners: BTreeMap::new(),
             couriers: BTreeMap::new(),
             renewal: settings.renewal,
         };
@@ -107,6 +109,7 @@ impl House {
             settings,
             life,
             lanes: BTreeMap::new(),
+            runners: BTreeMap::new(),
             couriers: BTreeMap::new(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
@@ -145,6 +148,8 @@ impl House {
             .stop_all(PART_GRACE, |name| chosen.contains(name))
             .await;
         self.lanes
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.runners
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.couriers
             .retain(|name, _| !sinks.contains(&name.to_string()));
@@ -189,6 +194,7 @@ impl House {
             client: client.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
             seed: rand::random(),
         });
         let lane = Lane::new(LaneDeps {
@@ -196,10 +202,12 @@ impl House {
             client,
             store: self.store.clone(),
             clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
             opened: self.opened.clone(),
             seed: rand::random(),
         });
         self.lanes.insert(name.clone(), lane.view());
+        self.runners.insert(name.clone(), runner.decided());
         self.loops
             .spawn(lane_loop(name.as_str()), |stop| lane.run(stop));
         self.loops
@@ -213,6 +221,7 @@ impl House {
             sink,
             store: self.store.clone(),
             clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
             seed: rand::random(),
         });
         self.couriers.insert(name.clone(), courier.view());
@@ -225,6 +234,7 @@ impl House {
             daemon: self.settings.daemon.clone(),
             life: self.life,
             lanes: self.lanes.clone(),
+            runners: self.runners.clone(),
             couriers: self.couriers.clone(),
             renewal: self.settings.renewal,
         }));

@@ -27,6 +27,7 @@ use crate::{
     model::{Num, Operation},
     schedule::{KeyHold, PERMITS_VALID, Steady},
     store::{Store, StoreError},
+    telemetry::Metrics,
 };
 
 /// A runner reaffirms its decision at least this often.
@@ -47,6 +48,8 @@ pub struct RunnerDeps {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
+    /// Where calls are counted.
+    pub metrics: Metrics,
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
@@ -74,6 +77,7 @@ pub struct Runner {
     pub(super) client: Arc<Client>,
     pub(super) store: Store,
     pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
     pub(super) rng: ChaCha8Rng,
     pub(super) revoke: Gate,
     pub(super) delete: Gate,
@@ -99,6 +103,7 @@ impl Runner {
             client,
             store,
             clock,
+            metrics,
             seed,
         } = deps;
         Self {
@@ -118,6 +123,7 @@ impl Runner {
             client,
             store,
             clock,
+            metrics,
         }
     }
 

@@ -182,6 +182,13 @@ impl Runner {
         let gate = self.gate(operation);
         gate.in_flight = gate.in_flight.saturating_sub(1);
         gate.pace.end(called.requests, steady);
+        let result = called
+            .result
+            .as_ref()
+            .map_or_else(|failure| failure.class.as_str(), |_| "ok");
+        self.metrics
+            .call_ended(&self.settings.name, operation, result);
+        let gate = self.gate(operation);
         let Err(failure) = &called.result else {
             gate.health.answered(widest);
             self.keys.accepted();

@@ -33,6 +33,7 @@ use crate::{
     schedule::{Breaker, Steady},
     sinks::{Outcome, Sink, SinkFailure},
     store::{self, Store},
+    telemetry::Metrics,
 };
 
 /// Attempts at once, of one sink.
@@ -58,6 +59,8 @@ pub struct CourierDeps {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
+    /// Where deliveries are measured.
+    pub metrics: Metrics,
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
@@ -85,6 +88,7 @@ pub struct Courier {
     sink: Sink,
     store: Store,
     clock: Clock,
+    metrics: Metrics,
     rng: ChaCha8Rng,
     breaker: Breaker,
     /// Until when the receiver asked not to be asked.
@@ -125,6 +129,7 @@ impl Courier {
             sink,
             store,
             clock,
+            metrics,
             seed,
         } = deps;
         Self {
@@ -148,6 +153,7 @@ impl Courier {
             sink,
             store,
             clock,
+            metrics,
         }
     }
 

@@ -45,6 +45,7 @@ use crate::{
     model::{LaneView, Num, Operation},
     schedule::{KeyHold, Outage, Steady},
     store::{Opened, Store, StoreError},
+    telemetry::Metrics,
 };
 
 /// A lane reaffirms its decision at least this often, so that a watchdog can be fed from it.
@@ -69,6 +70,8 @@ pub struct LaneDeps {
     pub clock: Clock,
     /// What the store found when it was opened.
     pub opened: Opened,
+    /// Where calls and commits are counted.
+    pub metrics: Metrics,
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
@@ -105,6 +108,7 @@ pub struct Lane {
     client: Arc<Client>,
     store: Store,
     clock: Clock,
+    metrics: Metrics,
     rng: ChaCha8Rng,
     issue: Queue,
     create: Queue,
@@ -138,6 +142,7 @@ impl Lane {
             store,
             clock,
             opened,
+            metrics,
             seed,
         } = deps;
         Self {
@@ -167,6 +172,7 @@ impl Lane {
             client,
             store,
             clock,
+            metrics,
         }
     }
 

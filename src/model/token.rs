@@ -21,6 +21,13 @@ impl Version {
     pub fn next(self, now: Timestamp) -> Self {
         Self((self.0 + 1).max(u64::try_from(now.as_second()).unwrap_or(0)))
     }
+
+    /// How long ago it was committed, to the second: a version is the second of its commit, unless
+    /// several share one.
+    pub fn age(self, now: Timestamp) -> Duration {
+        let now = u64::try_from(now.as_second()).unwrap_or(0);
+        Duration::from_secs(now.saturating_sub(self.0))
+    }
 }
 
 impl fmt::Display for Version {

@@ -40,6 +40,7 @@ struct House {
     clock: Clock,
     store: Store,
     lane: watch::Sender<LaneView>,
+    runner: watch::Sender<Option<Timestamp>>,
     courier: watch::Sender<CourierView>,
     scene: watch::Sender<Arc<Scene>>,
     commands: mpsc::Receiver<Command>,
@@ -65,7 +66,12 @@ async fn house() -> House {
         )
         .await
         .unwrap();
-    let (scene, lane, courier) = stage(&clock, folder.path());
+    let Stage {
+        scene,
+        lane,
+        runner,
+        courier,
+    } = stage(&clock, folder.path());
     let scene_seen = scene.subscribe();
     let (sender, commands) = mpsc::channel(1);
     let api = Api::new(
@@ -80,6 +86,7 @@ async fn house() -> House {
         clock,
         store,
         lane,
+        runner,
         courier,
         scene,
         commands,
@@ -89,16 +96,18 @@ async fn house() -> House {
     house
 }
 
-/// A ready daemon with one lane and one courier.
-fn stage(
-    clock: &Clock,
-    folder: &std::path::Path,
-) -> (
-    watch::Sender<Arc<Scene>>,
-    watch::Sender<LaneView>,
-    watch::Sender<CourierView>,
-) {
+/// What a daemon of one resource and one sink publishes.
+struct Stage {
+    scene: watch::Sender<Arc<Scene>>,
+    lane: watch::Sender<LaneView>,
+    runner: watch::Sender<Option<Timestamp>>,
+    courier: watch::Sender<CourierView>,
+}
+
+/// A ready daemon.
+fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
     let fresh = Some(clock.now());
+    let runner = watch::Sender::new(fresh);
     let lane = watch::Sender::new(LaneView {
         decided_at: fresh,
         ..LaneView::default()
@@ -122,6 +131,7 @@ fn stage(
             stopping: false,
         },
         lanes: BTreeMap::from([(contoso(), lane.subscribe())]),
+        runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
         renewal: Renewal {
             lifetime: Duration::from_hours(24),
@@ -129,7 +139,12 @@ fn stage(
             spread: 0.02,
         },
     };
-    (watch::Sender::new(Arc::new(scene)), lane, courier)
+    Stage {
+        scene: watch::Sender::new(Arc::new(scene)),
+        lane,
+        runner,
+        courier,
+    }
 }
 
 fn contoso() -> ResourceName {

@@ -25,6 +25,7 @@ async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
     house
         .lane
         .send_modify(|lane| lane.decided_at = Some(house.clock.now()));
+    house.runner.send_replace(Some(house.clock.now()));
     tokio::time::advance(Duration::from_secs(60)).await;
     let stuck = tcp(&house, "/readyz").await;
     assert_eq!(stuck.status, 503);

@@ -87,6 +87,10 @@ impl Courier {
                 num, name, version, ..
             }) => {
                 tracing::debug!(sink = %self.name, identity = %name, %version, ?outcome, "delivered");
+                if outcome != Outcome::LeftOut {
+                    let lag = version.age(self.clock.now());
+                    self.metrics.delivered(&self.name, lag);
+                }
                 let sink = self.name.clone();
                 self.ledger.add(Settled::Delivered { sink, num, version });
             }

@@ -58,7 +58,7 @@ impl Lane {
                     let failure = verdict::stillborn(obtained);
                     return self.learn_failure(flight, &failure, now);
                 }
-                self.count("ok");
+                self.count(flight.operation, "ok");
                 self.answered(flight.operation);
                 self.keys.accepted();
                 false
@@ -76,7 +76,7 @@ impl Lane {
     }
 
     fn learn_failure(&mut self, flight: &Flight, failure: &Failure, now: Moment) -> bool {
-        self.count(failure.class.as_str());
+        self.count(flight.operation, failure.class.as_str());
         self.log_failure(flight, failure);
         match failure.class {
             FailureClass::Retry => {
@@ -107,7 +107,7 @@ impl Lane {
     }
 
     fn learn_not_sent(&mut self, flight: &Flight, error: &StoreError, now: Moment) {
-        self.count("not_sent");
+        self.count(flight.operation, "not_sent");
         let queue = self.queue(flight.operation);
         queue.health.abandoned(flight.ticket, now.steady);
         if let StoreError::Refused { reason, .. } = error {
@@ -122,7 +122,7 @@ impl Lane {
             resource = %self.settings.name, identity = %flight.record.spec.name, operation = %flight.operation,
             "a call panicked; its identity is quarantined"
         );
-        self.count("panic");
+        self.count(flight.operation, "panic");
         self.end_pace(flight.operation, 1, now);
         let queue = self.queue(flight.operation);
         queue.health.abandoned(flight.ticket, now.steady);
@@ -141,7 +141,9 @@ impl Lane {
         }
     }
 
-    fn count(&mut self, result: &str) {
+    fn count(&mut self, operation: Operation, result: &str) {
+        self.metrics
+            .call_ended(&self.settings.name, operation, result);
         if let Some(count) = self.results.get_mut(result) {
             *count += 1;
         } else {
@@ -181,6 +183,8 @@ impl Lane {
         let now = self.moment();
         match written {
             Ok(applied) => {
+                let took = self.ledger.took(now.steady);
+                self.metrics.committed(applied.len(), took);
                 for (entry, applied) in self.ledger.settled(now.steady).into_iter().zip(applied) {
                     self.on_applied(entry, applied);
                 }

@@ -39,6 +39,8 @@ pub(super) struct Ledger {
     /// Being raised together with the batch.
     telling: (Vec<Notice>, Vec<AuditEntry>),
     writing: Option<BoxFuture<'static, Written>>,
+    /// When the last write began.
+    began: Steady,
     trouble: Option<Trouble>,
     /// When the last trouble ended, and the gap that it had grown to.
     relapse: Option<(Steady, Duration)>,
@@ -74,6 +76,7 @@ impl Ledger {
             audits: Vec::new(),
             telling: (Vec::new(), Vec::new()),
             writing: None,
+            began: Steady::ZERO,
             trouble: None,
             relapse: None,
             singly: 0,
@@ -196,6 +199,7 @@ impl Ledger {
             .iter()
             .map(|entry| entry.change.clone())
             .collect();
+        self.began = steady;
         self.writing = Some(Box::pin(write(
             self.store.clone(),
             self.telling.clone(),
@@ -212,6 +216,11 @@ impl Ledger {
         let written = writing.await;
         self.writing = None;
         written
+    }
+
+    /// How long the write took that ends now.
+    pub(super) fn took(&self, now: Steady) -> Duration {
+        now.saturating_sub(self.began)
     }
 
     /// A write succeeded: hands out what was committed.

@@ -22,6 +22,7 @@ use renewd::{
     },
     sinks::Sink,
     store::Store,
+    telemetry::Metrics,
     transport::{Transport, TransportError},
 };
 use tempfile::TempDir;
@@ -290,6 +291,7 @@ impl House {
             sink: Sink::build(settings, &self.clock, "house", transport).unwrap(),
             store: self.store.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::new(),
             seed: 7,
         });
         let (view, stop) = (courier.view(), CancellationToken::new());

@@ -11,6 +11,7 @@ use renewd::{
     engine::{Lane, LaneDeps},
     model::{LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec},
     store::{AuditQuery, Opened, Store},
+    telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,7 @@ impl World {
             client: client.clone(),
             store: store.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::new(),
             opened: opened.clone(),
             seed: self.setting.seed + self.starts,
         });
@@ -108,6 +110,7 @@ impl World {
             client,
             store: store.clone(),
             clock: self.clock.clone(),
+            metrics: Metrics::new(),
             seed: self.setting.seed + self.starts,
         });
         self.starts += 1;
