@@ -32,6 +32,7 @@ pub enum HealthView {
 
 /// What one engine lane publishes: one per resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LaneView {
     /// When the lane last made or reaffirmed its decision; feeds watchdog and readiness.
     pub decided_at: Option<Timestamp>,
@@ -55,6 +56,7 @@ pub struct LaneView {
 
 /// What one courier publishes: one per sink.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CourierView {
     /// When the courier last made or reaffirmed its decision.
     pub decided_at: Option<Timestamp>,

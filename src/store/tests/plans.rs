@@ -27,6 +27,10 @@ async fn every_query_of_the_day_uses_its_index() {
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND due_at<?)",
         ),
         (
+            identities::EARLIEST_EXPIRY,
+            "COVERING INDEX identity_due (resource=?",
+        ),
+        (
             identities::NEXT_DUE,
             "COVERING INDEX identity_due (resource=?",
         ),
