@@ -91,17 +91,15 @@ async fn play(
         story,
         seen: Observations::default().into(),
     };
-    let mut facts = Facts::default();
-    renewals(&watcher).await?;
-    outage(&watcher, &mut facts).await?;
-    revocation(&watcher, &mut facts).await?;
-    calm(&watcher).await?;
-    let versions = watcher.seen.borrow().versions();
-    facts.in_step = scene.mailbox.in_step(&versions, CALM).await;
-    (facts.created, _) = scene.door.counts().await?;
-    take_over(&mut facts, &watcher.seen.into_inner());
-    (facts.events, facts.bad_events) = scene.mailbox.counts();
+    let acted = acts(&watcher).await;
+    let seen = watcher.seen.into_inner();
+    // Where one of the programs has ended, that is the reason for whatever went wrong.
     scene.still_runs()?;
+    let mut facts = acted?;
+    facts.in_step = scene.mailbox.in_step(&seen.versions(), CALM).await;
+    (facts.created, _) = scene.door.counts().await?;
+    take_over(&mut facts, &seen);
+    (facts.events, facts.bad_events) = scene.mailbox.counts();
     let kept_scene = if keep {
         Some(scene)
     } else {
@@ -112,6 +110,15 @@ async fn play(
     let (table, kept) = promises::render(&facts, output::width());
     output::print(&format!("\n{table}"))?;
     Ok((if kept { Exit::Done } else { Exit::Failed }, kept_scene))
+}
+
+async fn acts(watcher: &Watcher<'_>) -> Result<Facts, Failed> {
+    let mut facts = Facts::default();
+    renewals(watcher).await?;
+    outage(watcher, &mut facts).await?;
+    revocation(watcher, &mut facts).await?;
+    calm(watcher).await?;
+    Ok(facts)
 }
 
 /// Every token is renewed once in peace.

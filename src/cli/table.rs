@@ -112,7 +112,7 @@ impl Table {
 }
 
 /// The text, cut with an ellipsis where there is no room for all of it.
-fn cut(text: &str, room: usize) -> String {
+pub(crate) fn cut(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();
     }

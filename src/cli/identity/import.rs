@@ -73,7 +73,7 @@ fn read(file: &Path) -> Result<Vec<ImportLine>, Failed> {
         .take(SHOWN)
         .for_each(|line| output::aside(line));
     Err(Failed::usage(format!(
-        "nothing was imported: {} lines cannot be read",
+        "nothing was imported; lines that cannot be read: {}",
         wrong.len()
     )))
 }
@@ -99,7 +99,7 @@ async fn take_over(
 
 fn render(of: &Imported) -> String {
     let mut text = format!(
-        "{} got their id back, {} are remembered for when they are declared, {} were known\n",
+        "ids given back: {}, remembered until they are declared: {}, known before: {}\n",
         of.adopted, of.remembered, of.unchanged
     );
     for refusal in of.refused.iter().take(SHOWN) {

@@ -9,7 +9,7 @@ use crate::{
 
 use super::super::{
     output::{BAD, DIM, GOOD, PLAIN, STRONG, WARN, paint, relative},
-    table::{Cell, Table},
+    table::{Cell, Table, cut},
 };
 
 /// At most so many names are shown of those concerned.
@@ -18,7 +18,7 @@ const NAMES: usize = 5;
 pub(super) fn render(of: &Status, width: Option<usize>) -> String {
     let mut text = headline(of);
     for need in &of.needs {
-        text.push_str(&need_lines(need));
+        text.push_str(&need_lines(need, width));
     }
     if of.needs.is_empty() {
         text.push_str(&format!("  {}\n", paint(GOOD, "nothing needs you")));
@@ -52,7 +52,8 @@ fn headline(of: &Status) -> String {
     )
 }
 
-fn need_lines(need: &Need) -> String {
+fn need_lines(need: &Need, width: Option<usize>) -> String {
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
     let style = match need.kind {
         NeedKind::Gone | NeedKind::SinkDisabled | NeedKind::SinkFailing | NeedKind::Clock => WARN,
         _ => BAD,
@@ -63,7 +64,7 @@ fn need_lines(need: &Need) -> String {
         need.message
     );
     if let Some(cause) = &need.because {
-        text.push_str(&format!("    {}\n", paint(DIM, cause)));
+        text.push_str(&format!("    {}\n", paint(DIM, cut(cause, room))));
     }
     if !need.names.is_empty() {
         let shown: Vec<&str> = need.names.iter().take(NAMES).map(|n| n.as_str()).collect();
