@@ -89,11 +89,8 @@ fn status_line(counts: &Counts, scene: &Scene, now: Timestamp) -> String {
             }
             break;
         }
-        parts.extend(
-            lane.blocked
-                .iter()
-                .map(|why| format!("{resource} blocked ({why})")),
-        );
+        let blocked = lane.blocked.iter().chain(&lane.creation_refused);
+        parts.extend(blocked.map(|why| format!("{resource} blocked ({why})")));
     }
     let in_state = |state: State| -> u64 {
         counts

@@ -64,6 +64,9 @@ async fn no_secret_is_ever_seen() {
     );
     let mut daemon = Daemon::launch(&config, &[("RENEWD_LOG", "trace")]);
     daemon.ready().await;
+    for name in ["bot-0", "bot-1", "bot-2"] {
+        stage.there(name).await;
+    }
     let mut secrets: BTreeSet<String> = ["bot-0", "bot-1", "bot-2"]
         .iter()
         .map(|name| stage.token(name))
