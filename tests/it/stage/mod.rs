@@ -97,6 +97,24 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
             .to_owned()
     }
 
+    /// What the daemon says of an identity, and the end of its log: for a failure's message.
+    pub fn explain(&self, name: &str) -> String {
+        let socket = self.path("renewd.sock");
+        let why = std::process::Command::new(RENEWD)
+            .args(["why", name, "--socket"])
+            .arg(socket)
+            .output()
+            .unwrap();
+        let log = std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(40).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!(
+            "{}\n{}",
+            String::from_utf8_lossy(&why.stdout),
+            tail.join("\n")
+        )
+    }
+
     /// Waits until an identity has a file.
     pub async fn there(&self, name: &str) {
         while self.document(name).is_none() {
