@@ -28,12 +28,12 @@ pub(super) fn warn<'a>(
         let allowed = USED * f64::from(limit.calls) / limit.window.as_secs_f64();
         if needed > allowed {
             let message = format!(
-                "the identities of {} need {} renewals, its limit allows {}: tokens will end before their turn",
+                "the identities of {} need {}, its limit of `issue` allows {}: tokens will end before their turn",
                 name.value,
                 rate(needed),
                 rate(allowed)
             );
-            let hint = "longer lifetimes, a later renew_at, fewer identities, or a higher limit of `issue` where Azure has granted one";
+            let hint = "longer lifetimes, a later renew_at, fewer identities, or a higher limit where Azure has granted one";
             report.add(Note::warning(resource.limits_at, message).hint(hint));
         }
     }

@@ -115,7 +115,8 @@ impl Text {
         self.starts.partition_point(|start| *start <= at) - 1
     }
 
-    fn line(&self, line: usize) -> Range<usize> {
+    /// The bytes of a line, without its end.
+    pub(super) fn line(&self, line: usize) -> Range<usize> {
         let start = self.starts[line];
         let end = self
             .starts

@@ -76,7 +76,7 @@ fn check_names(drafts: &Drafts, report: &Report) {
         .iter()
         .filter_map(|sink| sink.path.as_ref());
     unique("file sinks write to", paths, report);
-    if drafts.resources.is_empty() {
+    if drafts.no_resource {
         let note = Note::error(Span::new(0, 0..0), "there is no [[resource]]");
         let hint = "at least one is needed, with a `name` and a `connection_string`";
         report.add(note.nowhere().absence().hint(hint));
@@ -176,10 +176,7 @@ fn unique<'a, T: Ord + Display + 'a>(
     let mut first: BTreeMap<&T, Span> = BTreeMap::new();
     for name in names {
         if let Some(known) = first.get(&name.value) {
-            let message = format!(
-                "there are two of the same: {what} {}",
-                shown(&name.value.to_string())
-            );
+            let message = format!("two {what} {}", shown(&name.value.to_string()));
             report.add(Note::error(name.span, message).see(*known, "the first is at"));
         } else {
             first.insert(&name.value, name.span);

@@ -235,7 +235,9 @@ impl Scan<'_> {
     /// A bare word: a number, a boolean, or a value whose quotes were forgotten.
     fn word(&mut self) {
         let rest = &self.text[self.at..];
-        let ends = |c: char| "[]{},=\"'#".contains(c) || c.is_whitespace();
+        // Outside of brackets nothing tells where a forgotten quote was meant to be: all is hidden.
+        let whole = self.owner() == Owner::Hidden && self.braces.is_empty();
+        let ends = |c: char| c == '\n' || (!whole && ends_word(c));
         let end = self.at + rest.find(ends).unwrap_or(rest.len()).max(1);
         let end = (end..=self.text.len())
             .find(|at| self.text.is_char_boundary(*at))
@@ -330,6 +332,10 @@ fn within(around: Owner, key: &str) -> Owner {
         _ if vocabulary::may_show(key) => Owner::Open,
         _ => Owner::Hidden,
     }
+}
+
+fn ends_word(c: char) -> bool {
+    "[]{},=\"'#".contains(c) || c.is_whitespace()
 }
 
 /// Where a single-line string ends: at its closing quote, or at the end of the line.

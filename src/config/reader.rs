@@ -118,7 +118,10 @@ impl<'a> Section<'a> {
                 continue;
             }
             let header = vocabulary::header(self.name);
-            let message = format!("{header} knows no key {}", shown(key));
+            let message = match self.name {
+                "" | "sink" => format!("there is no section {}", shown(key)),
+                _ => format!("{header} knows no key {}", shown(key)),
+            };
             let homes: Vec<_> = vocabulary::homes_of(key)
                 .into_iter()
                 .map(vocabulary::header)
@@ -336,7 +339,7 @@ impl<'a> Item<'a> {
     /// The entries of a `[[…]]` list.
     pub(super) fn sections(self, name: &'static str) -> Vec<Section<'a>> {
         let wrong = |span| {
-            let message = format!("{0} is a list of sections: each starts with [[{0}]]", name);
+            let message = format!("`{name}` is a list of sections, each with its own header");
             let hint = format!("write [[{name}]], with two brackets");
             self.tell(Note::error(span, message).hint(hint));
         };
@@ -364,9 +367,8 @@ impl<'a> Item<'a> {
 
 /// A hint for a word that is none of those that are allowed.
 pub(super) fn one_of<'w>(word: &str, words: impl Iterator<Item = &'w str> + Clone) -> String {
-    let known = words.clone().collect::<Vec<_>>().join(", ");
-    match vocabulary::nearest(word, words) {
-        Some(meant) => format!("did you mean {meant:?}? Known are {known}"),
-        None => format!("known are {known}"),
+    match vocabulary::nearest(word, words.clone()) {
+        Some(meant) => format!("did you mean {meant:?}?"),
+        None => format!("known are {}", words.collect::<Vec<_>>().join(", ")),
     }
 }

@@ -55,6 +55,9 @@ impl SecretError {
             Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("the daemon's own user must be able to read it".to_owned())
             }
+            Self::File { .. } => {
+                Some("a relative path starts at the directory of the configuration file".to_owned())
+            }
             Self::NoCredentials(name) => Some(format!(
                 "systemd sets it for a unit with LoadCredential={name}:/path/of/the/secret; to check by hand: CREDENTIALS_DIRECTORY=/directory/of/secrets renewd check"
             )),

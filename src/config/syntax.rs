@@ -1,31 +1,29 @@
 //! Parses the text of each file; mistakes of TOML itself, in words for an operator.
 
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+
 use toml::de::DeTable;
 
 use super::{
-    file::File,
+    file::{File, Text},
     report::{Note, Report},
     tree::{self, Fields, Span},
 };
+
+/// After this mistake the parser gives up on the rest of the file: the line is taken out, and the
+/// text is parsed again, at most so many times.
+const STOPS: &str = "key with no value";
+const RETRIES: usize = 20;
 
 /// Parses every file and joins them; what cannot be parsed is told and skipped.
 pub(super) fn parse(files: &[File], report: &Report) -> Fields {
     let mut root = Fields::new();
     for (index, file) in files.iter().enumerate() {
-        let text = file.text.as_str();
-        let (table, errors) = DeTable::parse_recoverable(text);
-        // One mistake often leads to more on the same line: the first in the text is shown.
-        let mut errors: Vec<_> = errors
-            .into_iter()
-            .map(|error| (error.span().unwrap_or_default(), error))
-            .collect();
-        errors.sort_by_key(|(span, _)| span.start);
-        errors.dedup_by_key(|(span, _)| file.text.line_of(span.start.min(text.len())));
-        for (span, error) in errors {
-            let (message, hint) = explain(error.message());
+        let (fields, mistakes) = parse_file(index, &file.text);
+        for (span, message) in mistakes {
+            let (message, hint) = explain(&message, span.is_empty());
             report.add_syntax(Note::error(Span::new(index, span), message).maybe_hint(hint));
         }
-        let fields = tree::fields(index, table.into_inner());
         tree::merge(&mut root, fields, &mut |key, first, second| {
             let message = format!("`{key}` is set in two files");
             let note = Note::error(second, message).see(first, "the other is at");
@@ -35,32 +33,118 @@ pub(super) fn parse(files: &[File], report: &Report) -> Fields {
     root
 }
 
-/// The parser's message, which never quotes the text, with a hint where there is a usual reason.
-fn explain(message: &str) -> (String, Option<String>) {
-    let hint = match message {
-        m if m.starts_with("string values must be quoted") => "put the value in double quotes",
-        m if m.starts_with("key with no value") => "a key and its value are written: key = value",
-        m if m.starts_with("invalid basic string") => {
-            "is the closing quote missing? A backslash is written \\\\"
+/// What one file says, and its mistakes: the first of each line, since one often leads to more.
+fn parse_file(index: usize, text: &Text) -> (Fields, Vec<(Range<usize>, String)>) {
+    let mut mistakes: BTreeMap<usize, (Range<usize>, String)> = BTreeMap::new();
+    let mut remaining = Cow::Borrowed(text.as_str());
+    let mut retries = 0;
+    loop {
+        let (table, errors) = DeTable::parse_recoverable(&remaining);
+        let mut stopped = None;
+        for error in errors {
+            let span = error.span().unwrap_or_default();
+            let line = text.line_of(span.start);
+            if error.message().starts_with(STOPS) {
+                stopped = Some(line);
+            }
+            let known = mistakes.get(&line);
+            if known.is_none_or(|(known, _)| span.start < known.start) {
+                mistakes.insert(line, (span, error.message().to_owned()));
+            }
         }
-        m if m.starts_with("invalid literal string") => "is the closing quote missing?",
-        m if m.starts_with("unclosed array table") => "such a section starts with [[name]]",
-        m if m.starts_with("unclosed array") => "is a closing ] missing?",
-        m if m.starts_with("unclosed table") => "such a section starts with [name]",
-        m if m.starts_with("unclosed inline table") => "is a closing } missing?",
-        m if m.starts_with("duplicate key") => {
-            "it stands twice here; a further section of a list starts with two brackets, as in [[identity]]"
+        let fields = tree::fields(index, table.into_inner());
+        match stopped.filter(|_| retries < RETRIES) {
+            Some(line) => remaining = Cow::Owned(without(&remaining, text.line(line))),
+            None => return (fields, mistakes.into_values().collect()),
         }
-        m if m.starts_with("unexpected leading zero") => {
-            "write it in quotes, or an octal number as 0o640"
-        }
-        m if m.starts_with("unexpected key or value") => {
-            "one key to a line; is a quote or a comma missing before this?"
-        }
-        m if m.starts_with("missing comma") => "put a comma between the values",
-        _ => "",
-    };
-    let hint = (!hint.is_empty()).then(|| hint.to_owned());
-    let message = message.split(", expected").next().unwrap_or(message);
-    (format!("this is not TOML: {message}"), hint)
+        retries += 1;
+    }
 }
+
+/// The text with a line of spaces in place of a line, so that all else stays where it is.
+fn without(text: &str, line: Range<usize>) -> String {
+    let blank = " ".repeat(line.len());
+    [&text[..line.start], &blank, &text[line.end..]].concat()
+}
+
+/// The parser's message, which never quotes the text, with a hint where there is a usual reason.
+fn explain(message: &str, nothing_there: bool) -> (String, Option<String>) {
+    let message = message.split(", expected").next().unwrap_or(message);
+    if nothing_there && message.starts_with("string values must be quoted") {
+        let hint = "write it on the same line, behind the =";
+        return ("this key has no value".to_owned(), Some(hint.to_owned()));
+    }
+    let hint = HINTS.iter().find(|(start, _)| message.starts_with(start));
+    (
+        format!("this is not TOML: {message}"),
+        hint.map(|(_, hint)| (*hint).to_owned()),
+    )
+}
+
+/// How a message of the parser starts, and what usually led to it.
+const HINTS: &[(&str, &str)] = &[
+    (
+        "string values must be quoted",
+        "put the value in double quotes",
+    ),
+    (
+        "key with no value",
+        "a key and its value are written: key = value",
+    ),
+    (
+        "unquoted keys cannot be empty",
+        "a key and its value are written: key = value",
+    ),
+    (
+        "invalid unquoted key",
+        "a key and its value are written: key = value",
+    ),
+    (
+        "invalid basic string",
+        "is the closing quote missing? A backslash is written \\\\",
+    ),
+    (
+        "invalid multi-line",
+        "is the closing \"\"\" or ''' missing?",
+    ),
+    ("invalid literal string", "is the closing quote missing?"),
+    (
+        "missing escaped value",
+        "a backslash is written \\\\, or stands in single quotes",
+    ),
+    (
+        "too few unicode value digits",
+        "a backslash is written \\\\, or stands in single quotes",
+    ),
+    (
+        "unclosed array table",
+        "such a section starts with [[name]]",
+    ),
+    ("unclosed array", "is a closing ] missing?"),
+    ("unclosed table", "such a section starts with [name]"),
+    ("unclosed inline table", "is a closing } missing?"),
+    (
+        "missing key for inline table",
+        "is a closing } missing before this?",
+    ),
+    (
+        "missing comma",
+        "is a comma or a closing bracket missing before this?",
+    ),
+    (
+        "duplicate key",
+        "it stands twice; a further section of a list has two brackets, as in [[identity]]",
+    ),
+    (
+        "unexpected leading zero",
+        "write it in quotes, or an octal number as 0o640",
+    ),
+    (
+        "invalid mantissa",
+        "a number starts with a digit, as in 0.5",
+    ),
+    (
+        "unexpected key or value",
+        "one key to a line; is a quote or a comma missing before this?",
+    ),
+];

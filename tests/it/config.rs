@@ -5,9 +5,16 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use renewd::config::{self, Environment, Loaded, Problems, Source};
+use renewd::{
+    config::{
+        self, CreatePolicy, Environment, FileFormat, Finding, Include, Loaded, Problems, SecretRef,
+        Severity, SinkSettings, Source,
+    },
+    model::{OnRemoval, Reader, Scope},
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CONNECTION: &str =
@@ -15,12 +22,12 @@ const CONNECTION: &str =
 const WEBHOOK: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A temporary `/etc/renewd` with every secret that the samples refer to.
-struct Etc {
+pub(crate) struct Etc {
     dir: tempfile::TempDir,
 }
 
 impl Etc {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let etc = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -36,7 +43,7 @@ impl Etc {
         etc
     }
 
-    fn secret(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn secret(&self, name: &str, content: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -73,12 +80,12 @@ impl Etc {
         })
     }
 
-    fn load_text(&self, text: &str) -> Result<Loaded, Problems> {
+    pub(crate) fn load_text(&self, text: &str) -> Result<Loaded, Problems> {
         self.load(self.write("renewd.toml", text))
     }
 
     /// What is wrong with a text, with `/etc/renewd` in place of this directory again.
-    fn told(&self, text: &str) -> String {
+    pub(crate) fn told(&self, text: &str) -> String {
         let problems = match self.load_text(text) {
             Ok(loaded) => Problems(loaded.warnings),
             Err(problems) => problems,
@@ -140,4 +147,233 @@ fn wrong_files_are_explained() {
         );
         insta::assert_snapshot!(name, told);
     }
+}
+
+const ONE: &str = "[[resource]]\nname = \"contoso\"\nconnection_string = { env = \"CONTOSO\" }\n";
+
+#[test]
+fn the_reference_says_what_it_says() {
+    let etc = Etc::new();
+    let text = fs::read_to_string(Path::new(ROOT).join("config/renewd.toml")).unwrap();
+    let settings = etc.load_text(&text).unwrap().settings;
+
+    let daemon = &settings.daemon;
+    assert_eq!(daemon.state_dir, Path::new("/var/lib/renewd"));
+    assert_eq!(daemon.listen, Some("127.0.0.1:9847".parse().unwrap()));
+    assert_eq!(daemon.admins, [Reader::Group("ops".into())]);
+    assert_eq!(settings.store.keep_renewals, Duration::from_hours(7 * 24));
+    assert_eq!(
+        settings.store.seal_key.as_ref().unwrap().from,
+        SecretRef::Credential("seal-key".into())
+    );
+    let resource = &settings.resources[0];
+    assert_eq!(
+        resource.connection_string.secret.expose(),
+        format!("{CONNECTION}.cs")
+    );
+    assert_eq!(resource.create, CreatePolicy::Auto);
+    let identity = &settings.identities[0];
+    assert_eq!(identity.scopes, [Scope::Chat, Scope::Voip]);
+    assert_eq!(identity.lifetime, Duration::from_hours(12));
+    assert_eq!((identity.renew_at, identity.spread), (0.4, 0.05));
+    assert_eq!(identity.on_removal, OnRemoval::Hold);
+    let [SinkSettings::File(file), SinkSettings::Webhook(webhook)] = &settings.sinks[..] else {
+        panic!("{:?}", settings.sinks);
+    };
+    assert_eq!((file.format, file.mode), (FileFormat::Json, 0o600));
+    assert_eq!(webhook.secrets[0].secret.expose(), WEBHOOK);
+    assert_eq!(
+        (webhook.include, webhook.timeout),
+        (Include::Token, Duration::from_secs(15))
+    );
+}
+
+/// The defaults that the reference file names are those that hold where nothing is said.
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let etc = Etc::new();
+    let text = format!(
+        "{ONE}[[identity]]\nname = \"bot\"\nscopes = [\"voip\", \"chat\"]\n\
+         [[sink.file]]\nname = \"f\"\npath = \"/run/{{name}}\"\n\
+         [[sink.webhook]]\nname = \"w\"\nurl = \"https://h/\"\nsecrets = [{{ credential = \"crm-webhook\" }}]\n"
+    );
+    let settings = etc.load_text(&text).unwrap().settings;
+    assert_eq!(settings.daemon.socket, Path::new("/run/renewd/renewd.sock"));
+    assert_eq!(settings.daemon.instance, "web-1");
+    assert!(settings.daemon.admins.is_empty() && !settings.daemon.page_names);
+    assert_eq!(settings.store.path, Path::new("/var/lib/renewd/renewd.db"));
+    assert!(settings.store.seal_key.is_none());
+    assert_eq!(settings.store.keep_other, Duration::from_hours(400 * 24));
+    let resource = &settings.resources[0];
+    assert_eq!(
+        (resource.api_version.as_str(), resource.max_in_flight),
+        ("2023-10-01", 32)
+    );
+    assert_eq!(resource.limits, config::Limits::default());
+    let identity = &settings.identities[0];
+    assert_eq!(identity.scopes, [Scope::Chat, Scope::Voip], "sorted");
+    assert_eq!(identity.resource.as_str(), "contoso", "the only one");
+    assert_eq!(identity.lifetime, Duration::from_hours(24));
+    assert_eq!((identity.renew_at, identity.spread), (0.5, 0.02));
+    assert!(identity.sinks.is_empty() && identity.readers.is_empty());
+    let [SinkSettings::File(file), SinkSettings::Webhook(webhook)] = &settings.sinks[..] else {
+        panic!("{:?}", settings.sinks);
+    };
+    assert_eq!((file.format, file.mode), (FileFormat::Json, 0o600));
+    assert_eq!(webhook.events, ["token.*"]);
+    assert_eq!(webhook.timeout, Duration::from_secs(15));
+}
+
+#[test]
+fn modes_are_octal_in_both_spellings() {
+    for mode in ["\"0640\"", "\"640\"", "0o640"] {
+        let etc = Etc::new();
+        let text = format!("{ONE}[[sink.file]]\nname = \"f\"\npath = \"/run/f\"\nmode = {mode}\n");
+        let settings = etc.load_text(&text).unwrap().settings;
+        let SinkSettings::File(file) = &settings.sinks[0] else {
+            panic!()
+        };
+        assert_eq!(file.mode, 0o640, "{mode}");
+    }
+}
+
+#[test]
+fn plain_http_stays_on_this_machine() {
+    let told = |url: &str, more: &str| {
+        Etc::new().told(&format!(
+            "{ONE}[[sink.webhook]]\nname = \"w\"\nurl = \"{url}\"\nsecrets = [{{ credential = \"crm-webhook\" }}]\n{more}\n"
+        ))
+    };
+    for url in [
+        "http://127.0.0.1:80/",
+        "http://[::1]/",
+        "http://localhost/x",
+        "https://far.example/",
+    ] {
+        assert_eq!(told(url, ""), "", "{url}");
+    }
+    for url in [
+        "http://far.example/",
+        "http://127.0.0.1.far.example/",
+        "http://localhost.far.example/",
+    ] {
+        assert!(told(url, "").contains("plain http"), "{url}");
+        assert_eq!(told(url, "allow_http = true"), "", "{url}");
+    }
+}
+
+#[test]
+fn files_beside_the_main_file_add_to_it() {
+    let etc = Etc::new();
+    etc.write(
+        "conf.d/20-b.toml",
+        "[[identity]]\nname = \"b\"\nscopes = [\"chat\"]\n",
+    );
+    etc.write(
+        "conf.d/10-a.toml",
+        "[renewal]\nrenew_at = 0.4\n[[identity]]\nname = \"a\"\nscopes = [\"chat\"]\n",
+    );
+    etc.write("conf.d/.hidden.toml", "nonsense");
+    etc.write("conf.d/notes.txt", "nonsense");
+    let text = format!(
+        "{ONE}[renewal]\nlifetime = \"2h\"\n[[identity]]\nname = \"z\"\nscopes = [\"chat\"]\n"
+    );
+    let settings = etc.load_text(&text).unwrap().settings;
+    let names: Vec<_> = settings
+        .identities
+        .iter()
+        .map(|i| i.name.as_str())
+        .collect();
+    assert_eq!(names, ["z", "a", "b"]);
+    for identity in &settings.identities {
+        assert_eq!(identity.lifetime, Duration::from_hours(2));
+        assert_eq!(identity.renew_at, 0.4);
+    }
+}
+
+#[test]
+fn mistakes_across_files_show_both_places() {
+    let etc = Etc::new();
+    etc.write("conf.d/a.toml", "[daemon]\ninstance = \"b\"\n[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [\"x\"]\n");
+    etc.write("conf.d/b.toml", "[daemon\n");
+    fs::write(
+        etc.dir.path().join("conf.d/c.toml"),
+        b"[daemon]\n# caf\xe9\n",
+    )
+    .unwrap();
+    fs::create_dir(etc.dir.path().join("conf.d/d.toml")).unwrap();
+    let told = etc.told(&format!(
+        "[daemon]\ninstance = \"a\"\n{ONE}[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\n"
+    ));
+    insta::assert_snapshot!("several-files", told);
+}
+
+#[test]
+fn a_main_file_that_cannot_be_read_is_named() {
+    let etc = Etc::new();
+    let told = |path: &str| {
+        let problems = etc.load(etc.dir.path().join(path)).unwrap_err();
+        etc.normal(&config::render(&problems, false))
+    };
+    insta::assert_snapshot!("no-file", told("nowhere.toml"));
+    fs::create_dir(etc.dir.path().join("folder.toml")).unwrap();
+    insta::assert_snapshot!("not-a-file", told("folder.toml"));
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let etc = Etc::new();
+    let problems = etc.load_text("[deamon]\n").unwrap_err();
+    let plain = config::render(&problems, false);
+    let coloured = config::render(&problems, true);
+    assert!(!plain.contains('\u{1b}') && coloured.contains('\u{1b}'));
+    assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
+    assert_eq!(problems.summary(), "2 errors");
+}
+
+#[test]
+fn what_other_rooms_find_is_shown_at_its_place() {
+    let etc = Etc::new();
+    let text = format!(
+        "{ONE}[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nreaders = [\"a\", \"b\"]\n"
+    );
+    let places = etc.load_text(&text).unwrap().places;
+    let paths = [
+        "identity[0].readers[1]",
+        "identity[0].readers[7]",
+        "resource[0].connection_string",
+        "resource[0].ca_file",
+        "identity[9].name",
+        "store.path",
+        "",
+    ];
+    let findings = paths.map(|path| Finding {
+        path: path.to_owned(),
+        severity: Severity::Error,
+        message: format!("found at `{path}`"),
+        hint: None,
+    });
+    let told = etc.normal(&config::render(&places.problems(findings), false));
+    insta::assert_snapshot!("findings", told);
+}
+
+#[test]
+fn a_secret_is_read_again_when_asked() {
+    let etc = Etc::new();
+    let environment = etc.environment();
+    let from = SecretRef::Credential("contoso".into());
+    let read = || config::reload_secret(&from, &environment).map(|loaded| loaded.secret);
+    assert_eq!(read().unwrap().expose(), CONNECTION);
+    etc.secret("contoso", "another\n");
+    assert_eq!(read().unwrap().expose(), "another");
+    fs::remove_file(etc.dir.path().join("contoso")).unwrap();
+    assert!(read().unwrap_err().to_string().contains("contoso"));
+}
+
+#[test]
+fn a_hundred_problems_are_enough() {
+    let etc = Etc::new();
+    let identities = "[[identity]]\nname = \"/\"\nscopes = [\"chat\"]\n".repeat(150);
+    let told = etc.told(&format!("{ONE}{identities}"));
+    assert!(told.trim_end().ends_with("… and 50 more"), "{told}");
 }

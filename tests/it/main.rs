@@ -12,6 +12,7 @@
 mod chaos;
 mod cli;
 mod config;
+mod config_secrets;
 mod couriers;
 mod files;
 mod life;

@@ -28,6 +28,8 @@ pub(super) struct Drafts {
     pub(super) store: Option<StoreSettings>,
     pub(super) renewal: Renewal,
     pub(super) resources: Vec<ResourceDraft>,
+    /// Nobody wrote one, not even a wrong one.
+    pub(super) no_resource: bool,
     pub(super) identities: Vec<IdentityDraft>,
     pub(super) file_sinks: Vec<FileSinkDraft>,
     pub(super) webhook_sinks: Vec<WebhookSinkDraft>,
@@ -64,6 +66,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
             .unwrap_or_else(|| Section::left_out("store", reading)),
         &daemon,
     );
+    let no_resource = root.optional("resource").is_none();
     let resources = entries(&mut root, "resource", resource::read);
     let identities = entries(&mut root, "identity", |section| {
         identity::read(section, &renewal)
@@ -90,6 +93,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         store,
         renewal,
         resources,
+        no_resource,
         identities,
         file_sinks,
         webhook_sinks,
