@@ -8,8 +8,9 @@ use std::{
 };
 
 use super::{
-    mask::{self, MASK},
+    mask,
     problem::{Excerpt, Place},
+    suspicion::MASK,
     tree::Span,
 };
 

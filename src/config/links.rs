@@ -7,10 +7,10 @@ use std::{
 
 use super::{
     Settings, SinkSettings, capacity,
-    mask::shown,
     reader::{Located, one_of},
     report::{Note, Report},
     sections::{Drafts, FileSinkDraft, IdentityDraft, WebhookSinkDraft},
+    suspicion::shown,
     tree::Span,
 };
 use crate::model::{ResourceName, SinkName};

@@ -4,14 +4,11 @@
 //! the text being correct TOML. A tolerant scan follows keys, strings and brackets, and *shows* only
 //! what stands under a key that is known to hold no secret; values under secret keys, under unknown
 //! keys, without a key, in multi-line strings (no key needs one) and in comments are masked. What is
-//! shown passes [`suspicious`], which finds what looks like a secret wherever it stands.
+//! shown passes `suspicion`, which finds what looks like a secret wherever it stands.
 
 use std::ops::Range;
 
-use super::vocabulary;
-
-/// What is printed instead of a masked part.
-pub(super) const MASK: &str = "***";
+use super::{suspicion::suspicious, vocabulary};
 
 /// Whether what the scan is in may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,83 +35,6 @@ pub(super) fn masked(text: &str) -> Vec<Range<usize>> {
         scan.line();
     }
     scan.out
-}
-
-/// A value for a message: quoted, escaped, cut to a bearable length, and masked where it looks like
-/// a secret.
-pub(super) fn shown(value: &str) -> String {
-    let mut plain = String::new();
-    let mut at = 0;
-    for range in suspicious(value) {
-        plain.push_str(&value[at..range.start]);
-        plain.push_str(MASK);
-        at = range.end;
-    }
-    plain.push_str(&value[at..]);
-    let cut: String = plain.chars().take(80).collect();
-    let dots = if cut.len() < plain.len() { "…" } else { "" };
-    format!("\"{}{dots}\"", cut.escape_debug())
-}
-
-/// Whether any part of a value looks like a secret.
-pub(super) fn looks_secret(value: &str) -> bool {
-    !suspicious(value).is_empty()
-}
-
-/// The parts of a text that look like a secret: what follows a word such as `accesskey`, the user
-/// and the query of a URL, and long runs of mixed letters and digits. In order, not overlapping.
-fn suspicious(text: &str) -> Vec<Range<usize>> {
-    let lower = text.to_ascii_lowercase();
-    let mut found = Vec::new();
-    for word in ["accesskey", "whsec_", "password", "sharedaccess", "bearer "] {
-        found.extend(lower.find(word).map(|at| at..text.len()));
-    }
-    if let Some(authority) = lower.find("://").map(|at| at + 3) {
-        let rest = &text[authority..];
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        found.extend(rest[..end].rfind('@').map(|at| authority..authority + at));
-        found.extend(rest.find('?').map(|at| authority + at + 1..text.len()));
-    }
-    found.extend(random_runs(text));
-    join(found)
-}
-
-/// Runs of base64 or hex that are too long and too mixed to be words.
-fn random_runs(text: &str) -> Vec<Range<usize>> {
-    let in_run = |c: char| c.is_ascii_alphanumeric() || "+/=_".contains(c);
-    let mut runs = Vec::new();
-    let mut rest = 0;
-    while let Some(start) = text[rest..].find(in_run).map(|at| rest + at) {
-        let end = text[start..]
-            .find(|c| !in_run(c))
-            .map_or(text.len(), |at| start + at);
-        if text[start..end].split(['/', '_']).any(is_random) {
-            runs.push(start..end);
-        }
-        rest = end;
-    }
-    runs
-}
-
-fn is_random(word: &str) -> bool {
-    let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
-    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
-    (word.len() >= 20 && mixed && has(u8::is_ascii_digit))
-        || (word.len() >= 40 && mixed)
-        || (word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
-/// Sorts ranges and joins those that touch.
-fn join(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    ranges.sort_by_key(|range| (range.start, range.end));
-    let mut joined: Vec<Range<usize>> = Vec::new();
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
-        }
-    }
-    joined
 }
 
 struct Scan<'a> {
@@ -150,6 +70,9 @@ impl Scan<'_> {
 
     /// Takes one token; true at the end of the line.
     fn step(&mut self) -> bool {
+        if self.stray_key() {
+            return false;
+        }
         let rest = &self.text[self.at..];
         match rest.as_bytes()[0] {
             b'\n' => {
@@ -183,6 +106,28 @@ impl Scan<'_> {
             _ => self.word(),
         }
         false
+    }
+
+    /// A key where none can be, because a line end or a bracket was lost before it: it can only
+    /// hide what was open.
+    fn stray_key(&mut self) -> bool {
+        if self.owner() == Owner::Hidden {
+            return false;
+        }
+        let Some((path, end)) = key_at(self.text, self.at) else {
+            return false;
+        };
+        if !self.text[end..]
+            .trim_start_matches([' ', '\t'])
+            .starts_with('=')
+        {
+            return false;
+        }
+        self.hide_suspicious(self.at..end);
+        let open = self.owner();
+        self.set_owner(path.iter().fold(open, |owner, word| within(owner, word)));
+        self.at = end;
+        true
     }
 
     /// After `{` or `,` in an inline table: its next key, if there is one on this line.
@@ -388,7 +333,7 @@ fn key_at(text: &str, start: usize) -> Option<(Vec<String>, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::suspicion::MASK, *};
 
     fn apply(text: &str) -> String {
         let mut out = String::new();
@@ -435,6 +380,9 @@ mod tests {
             "name = \"\"\"\nhunter2\nname = \"hunter2\"\n\"\"\"",
             "seal_key = 'hunter2'",
             "labels = { seal_key = 'hunter2' }",
+            "name = \"a\"connection_string = \"hunter2\"",
+            "sinks = [\"a\", conection_string = \"hunter2\"",
+            "name = \"a\" secrets = [{ file = \"hunter2\nhunter2\" }]",
         ] {
             assert!(!apply(text).contains("hunter2"), "{}", apply(text));
         }

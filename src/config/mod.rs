@@ -22,6 +22,7 @@ mod secret;
 mod sections;
 mod settings;
 mod source;
+mod suspicion;
 mod syntax;
 mod tree;
 mod vocabulary;

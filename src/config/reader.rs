@@ -5,9 +5,9 @@ use std::{ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 use super::{
     Environment,
     file::File,
-    mask::shown,
     quantity::{duration, duration_text},
     report::{Note, Report},
+    suspicion::shown,
     tree::{Fields, Node, Span, Value},
     vocabulary,
 };

@@ -173,6 +173,25 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_file_shows_every_key() {
+        let reference = include_str!("../../config/renewd.toml");
+        let is_shown = |key: &str| {
+            let words = ["", "# "].map(|start| format!("\n{start}{key} "));
+            let inner = [" ", "{ "].map(|start| format!("{start}{key} = "));
+            let headers = ["[", "."].map(|start| format!("{start}{key}"));
+            words
+                .iter()
+                .chain(&inner)
+                .chain(&headers)
+                .any(|text| reference.contains(text))
+        };
+        let later = ["source", "job", "exec"];
+        for key in SECTIONS.iter().flat_map(|(_, keys)| *keys) {
+            assert!(later.contains(key) || is_shown(key), "{key}");
+        }
+    }
+
+    #[test]
     fn what_might_be_a_secret_is_not_shown() {
         for key in [
             "connection_string",

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use super::{
     super::{
         DaemonSettings, Environment,
-        mask::shown,
         reader::{Item, Section},
+        suspicion::shown,
     },
     references,
 };

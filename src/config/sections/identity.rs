@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, collections::BTreeSet};
 
 use super::{
     super::{
-        mask::shown,
         reader::{Item, Located, Section, one_of},
+        suspicion::shown,
         tree::{Span, Value},
     },
     Renewal, references, renewal,

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::super::{
     LoadedSecret, SecretRef,
-    mask::{looks_secret, shown},
     reader::Item,
     secret::{reload_secret, too_open},
+    suspicion::{looks_secret, shown},
     tree::Value,
     vocabulary::SECRET_REFERENCE,
 };

@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use super::{
     super::{
         CreatePolicy, Limit, Limits, LoadedSecret, ResourceSettings,
-        mask::shown,
         quantity::limit,
         reader::{Item, Located, Section},
+        suspicion::shown,
     },
     ResourceDraft, references,
 };

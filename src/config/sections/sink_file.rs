@@ -2,8 +2,8 @@
 
 use super::super::{
     FileFormat, FileSinkSettings,
-    mask::shown,
     reader::{Item, Located, Section, one_of},
+    suspicion::shown,
     tree::Value,
 };
 use crate::model::SinkName;

@@ -7,9 +7,9 @@ use reqwest::Url;
 use super::{
     super::{
         Include, LoadedSecret, WebhookSinkSettings,
-        mask::shown,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
+        suspicion::shown,
         tree::Value,
     },
     references, resource,
