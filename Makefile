@@ -39,7 +39,7 @@ build:
 
 # What takes longer than a change should wait for.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- --nocapture soak_
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos::
 
 # The figures of the README, all in one run.
 bench:
