@@ -3,7 +3,15 @@
 use rusqlite::Connection;
 
 /// Each step brings the schema from its place in this list to the next; steps are only ever added.
-const STEPS: [&str; 1] = [include_str!("sql/0001.sql")];
+const STEPS: [&str; 7] = [
+    include_str!("sql/0001.sql"),
+    include_str!("sql/0002-delivery.sql"),
+    include_str!("sql/0003-campaigns.sql"),
+    include_str!("sql/0004-jobs.sql"),
+    include_str!("sql/0005-sources.sql"),
+    include_str!("sql/0006-keys.sql"),
+    include_str!("sql/0007-access.sql"),
+];
 
 /// The newest schema that we know.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
