@@ -513,6 +513,8 @@ async fn in_production_files_are_written_beside_the_loop() {
     let house = House::in_production(&names, &["files"]).await;
     let settings = house.file_settings("files");
     let mut courier = house.start(&SinkSettings::File(settings));
+    // What is issued while files are restored is restored with them, and not counted as delivered.
+    courier.view.wait_for(|view| view.restored).await.unwrap();
     join_all(names.iter().map(|name| house.issue(name))).await;
     courier
         .view
