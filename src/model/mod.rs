@@ -8,6 +8,7 @@ mod names;
 mod notice;
 mod scope;
 mod secret;
+mod selection;
 mod snapshot;
 mod token;
 
@@ -19,6 +20,7 @@ pub use names::*;
 pub use notice::*;
 pub use scope::*;
 pub use secret::*;
+pub use selection::{Facts, Selection, SelectionError};
 pub use snapshot::*;
 pub use token::*;
 
