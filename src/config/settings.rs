@@ -218,6 +218,10 @@ pub struct WebhookSinkSettings {
     pub url: String,
     /// Whether plain http may leave the machine.
     pub allow_http: bool,
+    /// Whether the host's name may resolve to an address that is not public.
+    pub allow_private: bool,
+    /// The proxy that everything goes through, `http://host:port`.
+    pub proxy: Option<String>,
     /// `whsec_…` secrets; the first signs first, two while rotating.
     pub secrets: Vec<LoadedSecret>,
     /// Whether the event carries the token.

@@ -72,6 +72,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "name",
             "url",
             "allow_http",
+            "allow_private",
+            "proxy",
             "secrets",
             "include",
             "events",

@@ -4,11 +4,15 @@
 //! emulator and a receiver answer without a socket under paused time. Signing, retries and the
 //! meaning of an answer lie above it, in the rooms that call it.
 
+mod resolve;
+
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
+
+pub use resolve::{Lookup, Resolver};
 
 /// A whole answer.
 #[derive(Clone)]
@@ -57,6 +61,9 @@ pub enum TransportSetupError {
         /// Why.
         reason: String,
     },
+    /// The proxy's URL cannot be used.
+    #[error("cannot send by way of this proxy: {0}")]
+    Proxy(String),
     /// The TLS library refused.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -78,6 +85,10 @@ pub struct NetworkOptions {
     pub ca_file: Option<PathBuf>,
     /// Limit on name resolution, TCP and TLS together.
     pub connect_timeout: Option<Duration>,
+    /// Resolves names; else the system does.
+    pub resolver: Option<Resolver>,
+    /// The URL of a proxy that everything goes through, `http://host:port`.
+    pub proxy: Option<String>,
 }
 
 /// Sends requests.
@@ -130,6 +141,14 @@ impl Transport {
                 return Err(content("no certificate found".to_owned()));
             }
             builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some(resolver) = &options.resolver {
+            builder = builder.dns_resolver(Arc::new(resolver.clone()));
+        }
+        if let Some(url) = &options.proxy {
+            let proxy = reqwest::Proxy::all(url);
+            builder =
+                builder.proxy(proxy.map_err(|error| TransportSetupError::Proxy(chain(&error)))?);
         }
         builder
             .build()

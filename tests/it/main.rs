@@ -23,4 +23,5 @@ mod secrecy;
 mod stage;
 mod starts;
 mod unit_file;
+mod webhook_network;
 mod webhooks;

@@ -37,6 +37,8 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let url = section
         .required("url")
         .and_then(|item| url(item, allow_http));
+    let allow_private = section.or("allow_private", false, Item::boolean);
+    let proxy = section.optional("proxy").and_then(proxy);
     let secrets = section.required("secrets").and_then(secrets);
     let include = section.or("include", Include::Token, |item| {
         item.choice(&[("token", Include::Token), ("reference", Include::Reference)])
@@ -55,6 +57,8 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
             name: name.value.clone(),
             url,
             allow_http,
+            allow_private,
+            proxy,
             secrets,
             include,
             events,
@@ -97,6 +101,27 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
             "the URL must start with https://",
             format!("such as {example:?}"),
         ),
+    }
+}
+
+/// A proxy by its URL. Its password would be a bare secret, so there is none.
+fn proxy(item: Item<'_>) -> Option<String> {
+    let example = "http://proxy.example:3128";
+    let text = item.text(example)?;
+    let hint = format!("such as {example:?}");
+    match Url::parse(text) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
+            "a user and a password must not stand in a URL",
+            "use a proxy that knows this machine by its address",
+        ),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+            item.wrong("a proxy is reached over http or https", hint)
+        }
+        Ok(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
+            item.wrong("the URL of a proxy ends after its port", hint)
+        }
+        Ok(_) => Some(text.to_owned()),
+        Err(_) => item.wrong("this is not a URL", hint),
     }
 }
 

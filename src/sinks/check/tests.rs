@@ -140,6 +140,8 @@ fn whom_the_system_does_not_know_is_named() {
         name: "crm".parse().unwrap(),
         url: "https://crm.example/s3cret".to_owned(),
         allow_http: false,
+        allow_private: false,
+        proxy: None,
         secrets: vec![LoadedSecret {
             from: SecretRef::Env("X".to_owned()),
             secret: Secret::new("whsec_c2hvcnQ=".to_owned()),

@@ -3,6 +3,7 @@
 use crate::{
     config::{Finding, Severity, WebhookSinkSettings},
     sinks::webhook::{WebhookError, WebhookSink},
+    transport::TransportSetupError,
 };
 
 /// What is wrong with one webhook, if anything.
@@ -13,6 +14,7 @@ pub(super) fn check(sink: &WebhookSinkSettings, path: &str) -> Option<Finding> {
         WebhookError::NoSecret(_) => "secrets".to_owned(),
         WebhookError::Secret { index, .. } => format!("secrets[{index}]"),
         WebhookError::Pattern(_) => "events".to_owned(),
+        WebhookError::Transport(TransportSetupError::Proxy(_)) => "proxy".to_owned(),
         WebhookError::Transport(_) => "ca_file".to_owned(),
     };
     Some(Finding {

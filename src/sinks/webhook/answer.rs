@@ -6,6 +6,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 use jiff::Timestamp;
 
+/// A receiver that asks for more is asked again all the same.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// An answer that is not a success.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -41,14 +44,17 @@ pub(super) fn judge(
     })
 }
 
-/// `Retry-After` in both forms, seconds or a date (RFC 9110, 10.2.3). A date in the past is no wait.
+/// `Retry-After` in both forms, seconds or a date (RFC 9110, 10.2.3), and no longer than a token can
+/// live. A date in the past is no wait.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+    let wait = if let Ok(seconds) = text.parse() {
+        Duration::from_secs(seconds)
+    } else {
+        let at = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
+        Duration::try_from(at.duration_since(now)).unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 #[cfg(test)]
@@ -91,6 +97,8 @@ mod tests {
             (" 7 ", Some(7)),
             ("Sun, 22 Nov 2026 17:01:30 GMT", Some(90)),
             ("Sun, 22 Nov 2026 16:59:00 GMT", Some(0)),
+            ("99999999", Some(86_400)),
+            ("Thu, 31 Dec 2099 23:59:59 GMT", Some(86_400)),
             ("soon", None),
             ("-5", None),
         ] {

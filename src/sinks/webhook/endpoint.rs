@@ -1,7 +1,6 @@
 //! The address of a receiver, and whether events may go there.
 //!
-//! What is decided here is decided from the text alone. A guard over the addresses that a name
-//! resolves to belongs to the transport that the sink makes, where the vetted address can be pinned.
+//! What is decided here is decided from the text alone; `guard` judges what a name resolves to.
 
 use std::{
     fmt,
@@ -9,6 +8,9 @@ use std::{
 };
 
 use http::Uri;
+use reqwest::Url;
+
+use super::guard::{self, Inside};
 
 /// Why a URL cannot be posted to. It holds no more of the URL than its host: paths and queries of
 /// webhooks may be secrets.
@@ -30,6 +32,29 @@ pub enum EndpointError {
         "the URL of {0} holds a user name; it would never be sent, and receivers know us by the signature"
     )]
     UserInfo(String),
+    /// An address that does not look like one.
+    #[error("{written} is another way to write {address}; write the address itself if it is meant")]
+    Disguised {
+        /// As it stands in the URL.
+        written: String,
+        /// What it means.
+        address: IpAddr,
+    },
+    /// A service that hands out credentials.
+    #[error("{0} is a cloud's metadata service, where nothing is ever posted")]
+    Metadata(String),
+    /// `localhost`.
+    #[error("the name {0} leads to this machine; write 127.0.0.1, or say allow_private = true")]
+    Local(String),
+}
+
+/// What an operator has allowed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rules {
+    /// Plain http may leave the machine.
+    pub http: bool,
+    /// Names may lead to addresses that are not public.
+    pub private: bool,
 }
 
 /// Where a receiver listens.
@@ -40,11 +65,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a URL. Plain http is for loopback, unless `allow_http`.
+    /// Reads a URL. Plain http is for loopback, and names for public addresses, unless the rules
+    /// say otherwise. An address that is written as such is taken at its word.
     ///
     /// # Errors
     /// When tokens should not be posted there.
-    pub fn new(url: &str, allow_http: bool) -> Result<Self, EndpointError> {
+    pub fn new(url: &str, rules: Rules) -> Result<Self, EndpointError> {
         let uri: Uri = url.parse().map_err(|_| EndpointError::NotAUrl)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(EndpointError::NotAUrl);
@@ -60,10 +86,11 @@ impl Endpoint {
         }
         match scheme {
             "https" => {}
-            "http" if allow_http || is_loopback(&host) => {}
+            "http" if rules.http || is_loopback(&host) => {}
             "http" => return Err(EndpointError::PlainHttp(host)),
             other => return Err(EndpointError::Scheme(other.to_owned())),
         }
+        judge_host(url, &host, rules)?;
         Ok(Self { uri, host })
     }
 
@@ -95,9 +122,39 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// What the host is to whoever connects. URL parsing takes `0x7f.1`, `2130706433` and `0177.0.0.1`
+/// for 127.0.0.1; nobody who means an address writes it so.
+fn judge_host(url: &str, host: &str, rules: Rules) -> Result<(), EndpointError> {
+    let parsed = Url::parse(url).map_err(|_| EndpointError::NotAUrl)?;
+    let meant = parsed.host_str().unwrap_or_default();
+    let Ok(address) = bare(meant).parse::<IpAddr>() else {
+        return match meant {
+            name if guard::is_metadata_name(name) => Err(EndpointError::Metadata(name.to_owned())),
+            name if guard::is_local_name(name) && !rules.private => {
+                Err(EndpointError::Local(name.to_owned()))
+            }
+            _ => Ok(()),
+        };
+    };
+    if guard::inside(address) == Some(Inside::Metadata) {
+        return Err(EndpointError::Metadata(address.to_string()));
+    }
+    if bare(host).parse() == Ok(address) {
+        return Ok(());
+    }
+    Err(EndpointError::Disguised {
+        written: host.to_owned(),
+        address,
+    })
+}
+
+/// Without the brackets of an IPv6 address.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
+    match bare(host).parse() {
         Ok(IpAddr::V4(address)) => Ipv4Addr::is_loopback(&address),
         Ok(IpAddr::V6(address)) => Ipv6Addr::is_loopback(&address),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
@@ -108,15 +165,23 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
 
+    const STRICT: Rules = Rules {
+        http: false,
+        private: false,
+    };
+    const OPEN: Rules = Rules {
+        http: true,
+        private: true,
+    };
+
     #[test]
     fn plain_http_stays_on_the_machine() {
         for local in [
             "http://127.0.0.1:8080/x",
             "http://127.9.9.9/",
             "http://[::1]:80/",
-            "http://LOCALHOST/x",
         ] {
-            assert!(Endpoint::new(local, false).is_ok(), "{local}");
+            assert!(Endpoint::new(local, STRICT).is_ok(), "{local}");
         }
         for remote in [
             "http://crm.example/",
@@ -126,13 +191,67 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    Endpoint::new(remote, false),
+                    Endpoint::new(remote, STRICT),
                     Err(EndpointError::PlainHttp(_))
                 ),
                 "{remote}"
             );
-            assert!(Endpoint::new(remote, true).is_ok(), "{remote}");
+            assert!(Endpoint::new(remote, OPEN).is_ok(), "{remote}");
         }
+    }
+
+    #[test]
+    fn addresses_are_taken_at_their_word_unless_they_hand_out_credentials() {
+        for meant in [
+            "https://10.0.0.7/",
+            "https://[fd12::7]:8443/",
+            "https://[0:0:0:0:0:0:0:1]/",
+            "https://[::ffff:10.0.0.1]/",
+        ] {
+            assert!(Endpoint::new(meant, STRICT).is_ok(), "{meant}");
+        }
+        for never in [
+            "https://169.254.169.254/",
+            "https://168.63.129.16/",
+            "https://[fd00:ec2::254]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://[64:ff9b::a9fe:a9fe]/",
+            "https://2852039166/",
+            "https://metadata.google.internal/",
+        ] {
+            let error = Endpoint::new(never, OPEN).unwrap_err();
+            assert!(matches!(error, EndpointError::Metadata(_)), "{never}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_disguise_is_refused_with_its_plain_form() {
+        for disguised in [
+            "https://0x7f.1/",
+            "https://2130706433/",
+            "https://0177.0.0.1/",
+            "https://127.1/",
+            "https://0x7F000001/",
+            "https://127.0.0.1./",
+        ] {
+            let error = Endpoint::new(disguised, OPEN).unwrap_err();
+            let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            assert!(
+                matches!(error, EndpointError::Disguised { address, .. } if address == loopback),
+                "{disguised}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn localhost_is_a_name_like_any_other() {
+        let error = Endpoint::new("http://LOCALHOST/x", STRICT).unwrap_err();
+        assert!(error.to_string().contains("allow_private"), "{error}");
+        let allowed = Rules {
+            private: true,
+            ..STRICT
+        };
+        assert!(Endpoint::new("http://localhost:8080/x", allowed).is_ok());
     }
 
     #[test]
@@ -147,20 +266,20 @@ mod tests {
             "https://u:p@h/",
             "https://h:99999/",
         ] {
-            assert!(Endpoint::new(bad, false).is_err(), "{bad}");
+            assert!(Endpoint::new(bad, STRICT).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn only_the_host_is_ever_shown() {
         let endpoint =
-            Endpoint::new("https://crm.example:8443/hooks/s3cret?code=hush", false).unwrap();
+            Endpoint::new("https://crm.example:8443/hooks/s3cret?code=hush", STRICT).unwrap();
         assert_eq!(endpoint.to_string(), "https://crm.example:8443");
         assert_eq!(
             format!("{endpoint:?}"),
             "Endpoint(https://crm.example:8443)"
         );
-        let error = Endpoint::new("http://crm.example/s3cret", false)
+        let error = Endpoint::new("http://crm.example/s3cret", STRICT)
             .unwrap_err()
             .to_string();
         assert!(!error.contains("s3cret"), "{error}");

@@ -5,6 +5,8 @@
 mod answer;
 mod endpoint;
 mod event;
+mod forms;
+mod guard;
 mod signature;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -13,7 +15,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use jiff::Timestamp;
 
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::{Endpoint, EndpointError, Rules};
 pub use event::{EventPattern, EventPatternError};
 pub use signature::{SecretError, SigningSecret};
 
@@ -23,7 +25,7 @@ use super::{Delivery, Outcome, SinkFailure};
 use crate::{
     config::{Include, WebhookSinkSettings},
     model::{Notice, SinkName},
-    transport::{NetworkOptions, Transport, TransportSetupError},
+    transport::{NetworkOptions, Resolver, Transport, TransportSetupError},
 };
 
 /// The structured mode of CloudEvents in JSON.
@@ -91,16 +93,38 @@ impl WebhookSink {
     ) -> Result<Self, WebhookError> {
         let transport = match receiver {
             Some(transport) => transport,
-            None => Transport::network(&NetworkOptions {
-                ca_file: settings.ca_file.clone(),
-                connect_timeout: Some(settings.timeout),
-            })?,
+            None => network(settings, Resolver::system())?,
+        };
+        Self::over(settings, instance, transport)
+    }
+
+    /// Makes the sink over the network, with another way to look names up. What it finds is judged
+    /// all the same.
+    ///
+    /// # Errors
+    /// As for [`WebhookSink::new`].
+    pub fn resolving(
+        settings: &WebhookSinkSettings,
+        instance: &str,
+        lookup: Resolver,
+    ) -> Result<Self, WebhookError> {
+        Self::over(settings, instance, network(settings, lookup)?)
+    }
+
+    fn over(
+        settings: &WebhookSinkSettings,
+        instance: &str,
+        transport: Transport,
+    ) -> Result<Self, WebhookError> {
+        let rules = Rules {
+            http: settings.allow_http,
+            private: settings.allow_private,
         };
         let patterns = settings.events.iter().map(|text| text.parse());
         Ok(Self(Arc::new(Inner {
             name: settings.name.clone(),
             instance: instance.to_owned(),
-            endpoint: Endpoint::new(&settings.url, settings.allow_http)?,
+            endpoint: Endpoint::new(&settings.url, rules)?,
             secrets: secrets(settings)?,
             include: settings.include,
             events: patterns.collect::<Result<_, _>>()?,
@@ -198,6 +222,21 @@ impl Inner {
     fn failure(&self, why: &str) -> SinkFailure {
         SinkFailure::new(format!("cannot post to {}: {why}", self.endpoint))
     }
+}
+
+/// The way out. A proxy was named by the operator, and it alone is looked up here: the receiver's
+/// name is resolved on the other side of it.
+fn network(
+    settings: &WebhookSinkSettings,
+    lookup: Resolver,
+) -> Result<Transport, TransportSetupError> {
+    let allow_private = settings.allow_private || settings.proxy.is_some();
+    Transport::network(&NetworkOptions {
+        ca_file: settings.ca_file.clone(),
+        connect_timeout: Some(settings.timeout),
+        resolver: Some(guard::guarded(lookup, allow_private)),
+        proxy: settings.proxy.clone(),
+    })
 }
 
 fn secrets(settings: &WebhookSinkSettings) -> Result<Vec<SigningSecret>, WebhookError> {

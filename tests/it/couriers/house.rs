@@ -263,6 +263,8 @@ impl House {
             name: name.parse().unwrap(),
             url: "https://crm.example/hook".to_owned(),
             allow_http: false,
+            allow_private: false,
+            proxy: None,
             secrets: vec![LoadedSecret {
                 from: SecretRef::Env("SECRET".to_owned()),
                 secret: Secret::new(SECRET.to_owned()),
