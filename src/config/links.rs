@@ -9,7 +9,7 @@ use super::{
     Settings, SinkSettings, capacity,
     reader::{Located, one_of},
     report::{Note, Report},
-    sections::{Drafts, FileSinkDraft, IdentityDraft, WebhookSinkDraft},
+    sections::{Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, WebhookSinkDraft},
     suspicion::shown,
     tree::Span,
 };
@@ -25,7 +25,11 @@ pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
         .map(|identity| names.resource_of(identity, report))
         .collect();
     for identity in &drafts.identities {
-        names.check_sinks(identity, report);
+        names.check_sinks(&identity.sinks, report);
+    }
+    for sink in &drafts.exec_sinks {
+        names.check_sinks(&sink.after, report);
+        check_after(sink, &drafts, report);
     }
     check_paths(&drafts.file_sinks, &drafts.identities, report);
     let users = drafts.identities.iter().zip(&targets);
@@ -42,9 +46,11 @@ fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> 
         .webhook_sinks
         .into_iter()
         .map(WebhookSinkDraft::settings);
+    let programs = drafts.exec_sinks.into_iter().map(ExecSinkDraft::settings);
     let sinks = files
         .map(|sink| sink.map(SinkSettings::File))
-        .chain(webhooks.map(|sink| sink.map(SinkSettings::Webhook)));
+        .chain(webhooks.map(|sink| sink.map(SinkSettings::Webhook)))
+        .chain(programs.map(|sink| sink.map(SinkSettings::Exec)));
     Some(Settings {
         daemon: drafts.daemon,
         store: drafts.store?,
@@ -84,16 +90,15 @@ fn check_names(drafts: &Drafts, report: &Report) {
 }
 
 fn sink_names(drafts: &Drafts) -> impl Iterator<Item = &Located<SinkName>> {
-    let files = drafts
-        .file_sinks
-        .iter()
-        .filter_map(|sink| sink.name.as_ref());
-    files.chain(
-        drafts
-            .webhook_sinks
-            .iter()
-            .filter_map(|sink| sink.name.as_ref()),
-    )
+    sinks(drafts).flatten()
+}
+
+/// The names of all sinks; `None` where one is wrong and was told of.
+fn sinks(drafts: &Drafts) -> impl Iterator<Item = Option<&Located<SinkName>>> {
+    let files = drafts.file_sinks.iter().map(|sink| &sink.name);
+    let webhooks = drafts.webhook_sinks.iter().map(|sink| &sink.name);
+    let programs = drafts.exec_sinks.iter().map(|sink| &sink.name);
+    files.chain(webhooks).chain(programs).map(Option::as_ref)
 }
 
 /// The names that others may refer to.
@@ -107,12 +112,10 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn collect(drafts: &'a Drafts) -> Self {
         let resources = || drafts.resources.iter().map(|resource| &resource.name);
-        let files = drafts.file_sinks.iter().map(|sink| &sink.name);
-        let mut sinks = files.chain(drafts.webhook_sinks.iter().map(|sink| &sink.name));
         Self {
             resources: resources().flatten().map(|name| &name.value).collect(),
             sinks: sink_names(drafts).map(|name| name.value.as_str()).collect(),
-            unsure: resources().any(Option::is_none) || sinks.any(Option::is_none),
+            unsure: resources().any(Option::is_none) || sinks(drafts).any(|name| name.is_none()),
         }
     }
 
@@ -147,17 +150,17 @@ impl<'a> Names<'a> {
         None
     }
 
-    fn check_sinks(&self, identity: &IdentityDraft, report: &Report) {
+    fn check_sinks(&self, sinks: &[Located<SinkName>], report: &Report) {
         if self.unsure {
             return;
         }
-        for wanted in &identity.sinks {
+        for wanted in sinks {
             let word = wanted.value.as_str();
             if self.sinks.contains(word) {
                 continue;
             }
             let hint = if self.sinks.is_empty() {
-                "there is no sink at all; write one as [[sink.file]] or [[sink.webhook]]".to_owned()
+                "there is no sink at all; write one as [[sink.file]], [[sink.webhook]] or [[sink.exec]]".to_owned()
             } else {
                 one_of(word, self.sinks.iter().copied())
             };
@@ -180,6 +183,28 @@ fn unique<'a, T: Ord + Display + 'a>(
             report.add(Note::error(name.span, message).see(*known, "the first is at"));
         } else {
             first.insert(&name.value, name.span);
+        }
+    }
+}
+
+/// A program waits for files and receivers; two that waited for each other would never run.
+fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &Report) {
+    let programs = || {
+        drafts
+            .exec_sinks
+            .iter()
+            .filter_map(|sink| sink.name.as_ref())
+    };
+    for wanted in &sink.after {
+        if programs().any(|name| name.value == wanted.value) {
+            let name = shown(wanted.value.as_str());
+            let note = Note::error(
+                wanted.span,
+                format!("`after` cannot name {name}, which is a program itself"),
+            );
+            report.add(note.hint(
+                "name [[sink.file]] and [[sink.webhook]] sinks; a program can run another itself",
+            ));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration as plain, checked data: what every room takes its section of.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{ResourceName, Secret, SinkName, Spec};
 
@@ -173,6 +173,8 @@ pub enum SinkSettings {
     File(FileSinkSettings),
     /// `[[sink.webhook]]`.
     Webhook(WebhookSinkSettings),
+    /// `[[sink.exec]]`.
+    Exec(ExecSinkSettings),
 }
 
 impl SinkSettings {
@@ -181,6 +183,7 @@ impl SinkSettings {
         match self {
             Self::File(sink) => &sink.name,
             Self::Webhook(sink) => &sink.name,
+            Self::Exec(sink) => &sink.name,
         }
     }
 }
@@ -232,6 +235,23 @@ pub struct WebhookSinkSettings {
     pub ca_file: Option<PathBuf>,
     /// Total deadline of one attempt, answer included.
     pub timeout: Duration,
+}
+
+/// `[[sink.exec]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The program, by its absolute path, and its arguments. No shell has a part in it.
+    pub command: Vec<String>,
+    /// How long one run may take, before its whole process group is ended.
+    pub timeout: Duration,
+    /// Additions to the clean environment that the program gets.
+    pub environment: BTreeMap<String, String>,
+    /// Runs at once.
+    pub max_in_flight: usize,
+    /// The program is run for a version once these sinks have delivered it.
+    pub after: Vec<SinkName>,
 }
 
 /// `include =`.

@@ -81,6 +81,17 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "timeout",
         ],
     ),
+    (
+        "sink.exec",
+        &[
+            "name",
+            "command",
+            "timeout",
+            "environment",
+            "max_in_flight",
+            "after",
+        ],
+    ),
     (SECRET_REFERENCE, &["file", "credential", "env"]),
 ];
 
@@ -117,7 +128,9 @@ pub(super) fn header(section: &str) -> String {
     match section {
         "" => "the top level".to_owned(),
         SECRET_REFERENCE => SECRET_REFERENCE.to_owned(),
-        "resource" | "identity" | "sink.file" | "sink.webhook" => format!("[[{section}]]"),
+        "resource" | "identity" | "sink.file" | "sink.webhook" | "sink.exec" => {
+            format!("[[{section}]]")
+        }
         "resource.limits" => "`limits`".to_owned(),
         "store.retention" => "`retention`".to_owned(),
         _ => format!("[{section}]"),
@@ -187,7 +200,7 @@ mod tests {
                 .chain(&headers)
                 .any(|text| reference.contains(text))
         };
-        let later = ["source", "job", "exec"];
+        let later = ["source", "job"];
         for key in SECTIONS.iter().flat_map(|(_, keys)| *keys) {
             assert!(later.contains(key) || is_shown(key), "{key}");
         }

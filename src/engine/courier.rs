@@ -36,8 +36,6 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Attempts at once, of one sink.
-const IN_FLIGHT: usize = 16;
 /// A courier reaffirms its decision at least this often, so that a watchdog can be fed from it.
 const LONGEST_REST: Duration = Duration::from_secs(15);
 /// A round that found nothing to start is not repeated sooner than this.
@@ -45,8 +43,8 @@ const SHORTEST_REST: Duration = Duration::from_millis(20);
 /// At stop, attempts in flight and unsettled results get so long.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Between two tries to restore the files while the store cannot be read.
-const RESTORE_AGAIN: Duration = Duration::from_secs(2);
+/// Between two tries to begin while the store cannot be used.
+const BEGIN_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a courier works with.
 #[derive(Debug)]
@@ -173,6 +171,11 @@ impl Courier {
             () = stop.cancelled() => return Ok(()),
             () = self.put_right() => {}
         }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.line_up() => {}
+        }
         self.enable().await;
         loop {
             let wake = self.round().await;
@@ -218,11 +221,19 @@ impl Courier {
                 }
                 Err(error) => {
                     tracing::error!(sink = %self.name, %error, "cannot restore the files; trying again");
-                    tokio::time::sleep(RESTORE_AGAIN).await;
+                    tokio::time::sleep(BEGIN_AGAIN).await;
                 }
             }
         }
         self.restored = true;
+    }
+
+    /// Takes its place behind the sinks that it waits for, before it asks what is pending.
+    async fn line_up(&mut self) {
+        while let Err(error) = self.store.set_after(&self.name, self.sink.after()).await {
+            tracing::error!(sink = %self.name, %error, "cannot note what the sink waits for; trying again");
+            tokio::time::sleep(BEGIN_AGAIN).await;
+        }
     }
 
     /// One decision: what may start is started. Returns when to decide again at the latest.

@@ -1,10 +1,12 @@
-//! The only room that touches the consumers: it puts what the store says into files and webhooks.
+//! The only room that touches the consumers: it puts what the store says into files, sends it
+//! to webhooks, runs programs with it.
 //!
 //! A sink carries out one delivery and says how it ended. It decides nothing about when: retries,
 //! order and breakers belong to the courier in the engine. The same delivery may come any number of
 //! times, and a sink makes it look as if it had come once.
 
 mod check;
+pub mod exec;
 pub mod file;
 pub mod webhook;
 
@@ -13,15 +15,19 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 pub use check::check;
+pub use exec::ExecSink;
 pub use file::FileSink;
 pub use webhook::WebhookSink;
 
 use crate::{
     clock::Clock,
     config::SinkSettings,
-    model::{Name, Notice, NoticeKind, Reader, ResourceName, TokenDocument},
+    model::{Name, Notice, NoticeKind, Reader, ResourceName, SinkName, TokenDocument},
     transport::Transport,
 };
+
+/// Deliveries of a file sink or a webhook that may be under way at once.
+const IN_FLIGHT: usize = 16;
 
 /// One thing to hand over: what the consumers of an identity should hold, at one version.
 #[derive(Debug, Clone)]
@@ -43,6 +49,8 @@ pub enum Outcome {
     Removed,
     /// A receiver took it with this status.
     Accepted(u16),
+    /// A program took it and ended well.
+    Ran,
     /// The sink's settings leave this kind of event out.
     LeftOut,
 }
@@ -79,6 +87,9 @@ pub enum SinkError {
     /// The URL, a secret or a pattern of a webhook sink.
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
+    /// The program of an exec sink.
+    #[error(transparent)]
+    Exec(#[from] exec::ExecError),
 }
 
 /// A place where results go.
@@ -88,6 +99,8 @@ pub enum Sink {
     File(FileSink),
     /// An HTTP receiver.
     Webhook(WebhookSink),
+    /// A program.
+    Exec(ExecSink),
 }
 
 impl Sink {
@@ -109,6 +122,9 @@ impl Sink {
             SinkSettings::Webhook(settings) => {
                 Self::Webhook(WebhookSink::new(settings, instance, receiver)?)
             }
+            SinkSettings::Exec(settings) => {
+                Self::Exec(ExecSink::new(settings, clock.is_simulated())?)
+            }
         })
     }
 
@@ -127,6 +143,23 @@ impl Sink {
                 .await
                 .map_err(|error| SinkFailure::new(error.to_string())),
             Self::Webhook(sink) => sink.deliver(&delivery, now).await,
+            Self::Exec(sink) => sink.deliver(&delivery).await,
+        }
+    }
+
+    /// Deliveries that may be under way at once.
+    pub fn max_in_flight(&self) -> usize {
+        match self {
+            Self::File(_) | Self::Webhook(_) => IN_FLIGHT,
+            Self::Exec(sink) => sink.settings().max_in_flight,
+        }
+    }
+
+    /// The sinks that have to deliver a version before this one may.
+    pub fn after(&self) -> &[SinkName] {
+        match self {
+            Self::File(_) | Self::Webhook(_) => &[],
+            Self::Exec(sink) => &sink.settings().after,
         }
     }
 
@@ -140,7 +173,7 @@ impl Sink {
     /// Whether this sink is told of such notices.
     pub fn wants_notice(&self, kind: NoticeKind) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(_) | Self::Exec(_) => false,
             Self::Webhook(sink) => sink.wants(kind.as_str()),
         }
     }
@@ -156,7 +189,7 @@ impl Sink {
         now: Timestamp,
     ) -> Result<Outcome, SinkFailure> {
         match self {
-            Self::File(_) => Ok(Outcome::LeftOut),
+            Self::File(_) | Self::Exec(_) => Ok(Outcome::LeftOut),
             Self::Webhook(sink) => sink.announce(seq, notice, now).await,
         }
     }
@@ -175,7 +208,7 @@ impl Sink {
                 .withdraw(name, resource)
                 .await
                 .map_err(|error| SinkFailure::new(error.to_string())),
-            Self::Webhook(_) => Ok(Outcome::LeftOut),
+            Self::Webhook(_) | Self::Exec(_) => Ok(Outcome::LeftOut),
         }
     }
 }

@@ -73,9 +73,13 @@ pub enum Settled {
 pub(super) const PENDING: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
     d.attempts, d.next_at, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 ORDER BY d.next_at, d.identity LIMIT ?3";
-pub(super) const NEXT_PENDING: &str = "SELECT next_at, identity FROM delivery \
-    WHERE sink = ?1 AND wanted > delivered ORDER BY next_at LIMIT ?2";
+    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
+    AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
+    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity LIMIT ?3";
+pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity FROM delivery d \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered \
+    AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
+    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at LIMIT ?2";
 const OF_IDENTITY: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
     d.attempts, d.next_at, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
@@ -139,8 +143,11 @@ impl Db {
 }
 
 impl Txn<'_> {
-    pub(super) fn settle(&self, settled: &[Settled]) -> Outcome<()> {
+    pub(super) fn settle(&mut self, settled: &[Settled]) -> Outcome<()> {
         for one in settled {
+            if let Settled::Delivered { sink, .. } = one {
+                self.effects.wanted |= self.is_awaited(sink.as_str())?;
+            }
             match one {
                 Settled::Delivered { sink, num, version } => self.run(
                     "UPDATE delivery SET delivered = max(delivered, ?3), \
@@ -166,6 +173,25 @@ impl Txn<'_> {
                     ],
                 )?,
             };
+        }
+        Ok(())
+    }
+
+    /// Whether another sink delivers after this one.
+    fn is_awaited(&self, sink: &str) -> Outcome<bool> {
+        let sql = "SELECT 1 FROM sink_after WHERE earlier = ?1";
+        let found = self.first(sql, [self.sink_num(sink)?], |_| Ok(()))?;
+        Ok(found.is_some())
+    }
+
+    /// Lets a sink deliver a version only once these others have; those that an identity does not use
+    /// are not waited for.
+    pub(super) fn set_after(&mut self, sink: &str, earlier: &[SinkName]) -> Outcome<()> {
+        let num = self.sink_num(sink)?;
+        self.run("DELETE FROM sink_after WHERE sink = ?1", [num])?;
+        for name in earlier {
+            let sql = "INSERT OR IGNORE INTO sink_after (sink, earlier) VALUES (?1, ?2)";
+            self.run(sql, [num, self.sink_num(name.as_str())?])?;
         }
         Ok(())
     }

@@ -177,9 +177,16 @@ fn the_reference_says_what_it_says() {
     assert_eq!(identity.lifetime, Duration::from_hours(12));
     assert_eq!((identity.renew_at, identity.spread), (0.4, 0.05));
     assert_eq!(identity.on_removal, OnRemoval::Hold);
-    let [SinkSettings::File(file), SinkSettings::Webhook(webhook)] = &settings.sinks[..] else {
+    let [
+        SinkSettings::File(file),
+        SinkSettings::Webhook(webhook),
+        SinkSettings::Exec(exec),
+    ] = &settings.sinks[..]
+    else {
         panic!("{:?}", settings.sinks);
     };
+    assert_eq!(exec.command, ["/usr/local/bin/on-token"]);
+    assert_eq!(exec.after[0].as_str(), "bot-file");
     assert_eq!((file.format, file.mode), (FileFormat::Json, 0o600));
     assert_eq!(webhook.secrets[0].secret.expose(), WEBHOOK);
     assert_eq!(

@@ -16,6 +16,7 @@ mod config_secrets;
 mod couriers;
 mod files;
 mod life;
+mod programs;
 mod readme;
 mod rooms;
 mod samples;

@@ -5,6 +5,7 @@ mod identity;
 mod references;
 mod renewal;
 mod resource;
+mod sink_exec;
 mod sink_file;
 mod sink_webhook;
 mod store;
@@ -16,8 +17,8 @@ use super::{
 };
 use crate::model::ResourceName;
 pub(super) use {
-    identity::Draft as IdentityDraft, sink_file::Draft as FileSinkDraft,
-    sink_webhook::Draft as WebhookSinkDraft,
+    identity::Draft as IdentityDraft, sink_exec::Draft as ExecSinkDraft,
+    sink_file::Draft as FileSinkDraft, sink_webhook::Draft as WebhookSinkDraft,
 };
 
 /// Everything that was read, before the sections are held against each other. A part that is wrong
@@ -33,6 +34,7 @@ pub(super) struct Drafts {
     pub(super) identities: Vec<IdentityDraft>,
     pub(super) file_sinks: Vec<FileSinkDraft>,
     pub(super) webhook_sinks: Vec<WebhookSinkDraft>,
+    pub(super) exec_sinks: Vec<ExecSinkDraft>,
 }
 
 /// A resource and the places that others point at.
@@ -71,7 +73,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
     let identities = entries(&mut root, "identity", |section| {
         identity::read(section, &renewal)
     });
-    let (mut file_sinks, mut webhook_sinks) = (Vec::new(), Vec::new());
+    let (mut file_sinks, mut webhook_sinks, mut exec_sinks) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(mut sinks) = root
         .optional("sink")
         .and_then(|item| item.section("sink", "{}"))
@@ -82,7 +84,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
             "sink.webhook",
             sink_webhook::read,
         );
-        not_yet(sinks.optional("exec"), "[[sink.exec]]");
+        exec_sinks = entries_of(sinks.optional("exec"), "sink.exec", sink_exec::read);
         sinks.finish();
     }
     not_yet(root.optional("source"), "[[source.…]]");
@@ -97,6 +99,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         identities,
         file_sinks,
         webhook_sinks,
+        exec_sinks,
     }
 }
 
@@ -120,14 +123,7 @@ fn entries_of<'a, T>(
 /// Parts of the design that this version does not have.
 fn not_yet(item: Option<Item<'_>>, what: &str) {
     if let Some(item) = item {
-        let hint = "take it out; [[sink.file]] and [[sink.webhook]] are there";
-        let hint = if what.contains("sink") {
-            hint
-        } else {
-            "take it out"
-        };
-        item.tell(
-            Note::error(item.span(), format!("{what} is not in this version yet")).hint(hint),
-        );
+        let note = Note::error(item.span(), format!("{what} is not in this version yet"));
+        item.tell(note.hint("take it out"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Courier, IN_FLIGHT,
+    Courier,
     landing::{Cargo, Parcel},
 };
 use crate::{
@@ -40,7 +40,7 @@ impl Courier {
     pub(super) fn may_start(&self) -> bool {
         let steady = self.clock.steady();
         self.disabled.is_none()
-            && self.attempts.len() < IN_FLIGHT
+            && self.attempts.len() < self.sink.max_in_flight()
             && self.ledger.is_open(steady)
             && self.quiet_until.is_none_or(|until| steady >= until)
             && self.breaker.admits(self.attempts.len(), steady)

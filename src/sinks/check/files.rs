@@ -104,7 +104,7 @@ fn nearest(root: &Path) -> &Path {
 }
 
 /// A daemon whose state lies elsewhere than where the shipped unit puts it is not run by the unit.
-fn is_run_by_unit(settings: &Settings) -> bool {
+pub(super) fn is_run_by_unit(settings: &Settings) -> bool {
     settings.daemon.state_dir.starts_with("/var/lib")
 }
 

@@ -3,6 +3,7 @@
 use crate::config::{Finding, Settings, SinkSettings};
 
 mod files;
+mod programs;
 mod readers;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ mod webhooks;
 /// count the sinks of a kind in the order of the files, as in `sink.file[0].path`.
 pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut findings = readers::check(settings);
-    let (mut files, mut webhooks) = (0, 0);
+    let (mut files, mut webhooks, mut programs) = (0, 0, 0);
     for sink in &settings.sinks {
         match sink {
             SinkSettings::File(file) => {
@@ -24,6 +25,11 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
                 let path = format!("sink.webhook[{webhooks}]");
                 findings.extend(webhooks::check(webhook, &path));
                 webhooks += 1;
+            }
+            SinkSettings::Exec(exec) => {
+                let path = format!("sink.exec[{programs}]");
+                findings.extend(programs::check(exec, &path, settings));
+                programs += 1;
             }
         }
     }

@@ -126,3 +126,39 @@ async fn notices_keep_their_order_and_each_sink_its_place() {
     assert_eq!(home.notice_cursor(&sink("hook")).await.unwrap(), 3);
     assert_eq!(home.latest_notices(1).await.unwrap()[0].0, 3);
 }
+
+#[tokio::test]
+async fn a_sink_that_comes_after_others_waits_for_each_version() {
+    let home = Home::new();
+    let spec = Spec {
+        sinks: vec![sink("file"), sink("hook")],
+        ..with_id("a", "8:acs:a")
+    };
+    let alone = Spec {
+        sinks: vec![sink("hook")],
+        ..with_id("b", "8:acs:b")
+    };
+    declare(&home, &[spec, alone], 0).await;
+    home.set_after(&sink("hook"), &[sink("file")])
+        .await
+        .unwrap();
+    let (a, b) = (get(&home, "a").await.num, get(&home, "b").await.num);
+    let of_a = version(commit(&home, issued(a, 10, None), 11).await);
+    commit(&home, issued(b, 10, None), 11).await;
+    let nums = async |at| {
+        let found = pending(&home, "hook", at).await;
+        found.iter().map(|d| d.num).collect::<Vec<_>>()
+    };
+    assert_eq!(nums(99).await, [b], "b has no file to wait for");
+    let skip = [b].into();
+    assert_eq!(home.next_pending(&sink("hook"), &skip).await.unwrap(), None);
+
+    let mut told = home.wanted_signal();
+    told.mark_unchanged();
+    deliver(&home, "file", a, of_a).await;
+    assert!(told.has_changed().unwrap(), "those that wait are told");
+    assert_eq!(nums(99).await, [a, b]);
+
+    commit(&home, issued(a, 20, None), 21).await;
+    assert_eq!(nums(99).await, [b], "the next version waits again");
+}

@@ -43,6 +43,15 @@ impl Store {
             .await
     }
 
+    /// Lets a sink deliver a version only once these others have.
+    pub async fn set_after(&self, sink: &SinkName, earlier: &[SinkName]) -> Answer<()> {
+        let (sink, earlier) = (sink.clone(), earlier.to_vec());
+        self.write("note the order of sinks", move |txn| {
+            txn.set_after(sink.as_str(), &earlier)
+        })
+        .await
+    }
+
     /// Makes everything that is pending for a sink due now: its breaker has closed.
     pub async fn hasten(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
         let sink = sink.clone();

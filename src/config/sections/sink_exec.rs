@@ -1,0 +1,174 @@
+//! `[[sink.exec]]`: programs that are run with each new version.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{
+    super::{
+        ExecSinkSettings,
+        reader::{Item, Located, Section},
+        suspicion::{looks_secret, shown},
+        tree::{Span, Value},
+    },
+    Note,
+};
+use crate::model::SinkName;
+
+/// An exec sink before its name and those it waits for are held against the others.
+#[derive(Debug)]
+pub(in super::super) struct Draft {
+    pub(in super::super) name: Option<Located<SinkName>>,
+    pub(in super::super) after: Vec<Located<SinkName>>,
+    command: Option<Vec<String>>,
+    timeout: Duration,
+    environment: BTreeMap<String, String>,
+    max_in_flight: usize,
+}
+
+impl Draft {
+    pub(in super::super) fn settings(self) -> Option<ExecSinkSettings> {
+        Some(ExecSinkSettings {
+            name: self.name?.value,
+            command: self.command?,
+            timeout: self.timeout,
+            environment: self.environment,
+            max_in_flight: self.max_in_flight,
+            after: self.after.into_iter().map(|sink| sink.value).collect(),
+        })
+    }
+}
+
+/// Reads one `[[sink.exec]]`.
+pub(super) fn read(mut section: Section<'_>) -> Draft {
+    let draft = Draft {
+        name: section
+            .required("name")
+            .and_then(|item| item.name("reload")),
+        command: section.required("command").and_then(command),
+        timeout: section.or("timeout", Duration::from_secs(30), |item| {
+            item.duration(Duration::from_secs(1)..=Duration::from_mins(10))
+        }),
+        environment: section.or("environment", BTreeMap::new(), environment),
+        max_in_flight: section.or("max_in_flight", 4, |item| {
+            let count = item.integer(1..=16)?;
+            usize::try_from(count).ok()
+        }),
+        after: section.or("after", Vec::new(), after),
+    };
+    section.finish();
+    draft
+}
+
+const EXAMPLE: &str = "[\"/usr/local/bin/on-token\"]";
+
+fn command(item: Item<'_>) -> Option<Vec<String>> {
+    if let Value::Text(_) = item.value() {
+        return item.wrong(
+            "`command` must be a list: the program, then each of its arguments",
+            format!("there is no shell to split it; such as command = {EXAMPLE}"),
+        );
+    }
+    let items: Vec<Item<'_>> = item.items(EXAMPLE)?.collect();
+    let Some(program) = items.first() else {
+        return item.wrong(
+            "`command` names no program",
+            format!("such as command = {EXAMPLE}"),
+        );
+    };
+    let mut words = vec![absolute(*program)];
+    words.extend(items[1..].iter().map(|item| word(*item)));
+    words.into_iter().collect()
+}
+
+/// The program: its place is written out, so that no search path decides which one is run.
+fn absolute(item: Item<'_>) -> Option<String> {
+    let text = word(item)?;
+    let path = PathBuf::from(&text);
+    if path.is_absolute() && path.file_name().is_some() && !text.ends_with('/') {
+        return Some(text);
+    }
+    item.wrong(
+        format!("the program {} must be an absolute path", shown(&text)),
+        "write where it lies; `command -v NAME` tells",
+    )
+}
+
+fn word(item: Item<'_>) -> Option<String> {
+    let text = item.text("/usr/local/bin/on-token")?;
+    if text.contains('\0') {
+        return item.wrong("an argument cannot hold a NUL byte", "take it out");
+    }
+    if looks_secret(text) {
+        return item.wrong(
+            "this argument looks like a secret, and every user of the machine can read arguments",
+            "let the program read its secrets from a file",
+        );
+    }
+    Some(text.to_owned())
+}
+
+/// Additions to the environment. Ours are known and kept apart, secrets have no place there.
+fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
+    let Value::Table(fields) = item.value() else {
+        return item.mistyped("a table of strings", "{ APP_HOME = \"/opt/app\" }");
+    };
+    let tell = |span: Span, message: String, hint: &str| {
+        item.tell(Note::error(span, message).hint(hint));
+    };
+    let mut environment = BTreeMap::new();
+    for (key, field) in fields {
+        if !is_variable(key) {
+            let message = format!("{} is not a name for a variable", shown(key));
+            tell(
+                field.key,
+                message,
+                "a letter or _, then letters, digits or _",
+            );
+        } else if key.starts_with("RENEWD_") {
+            let message = format!("`{key}` is renewd's own to set");
+            tell(
+                field.key,
+                message,
+                "choose a name that does not begin with RENEWD_",
+            );
+        } else {
+            match &field.node.value {
+                Value::Text(text) if looks_secret(text) => tell(
+                    field.node.span,
+                    format!("the value of `{key}` looks like a secret"),
+                    "let the program read its secrets from a file",
+                ),
+                Value::Text(text) if !text.contains('\0') && text.len() <= 4096 => {
+                    environment.insert(key.clone(), text.clone());
+                }
+                Value::Text(_) => tell(
+                    field.node.span,
+                    format!("the value of `{key}` cannot be passed on"),
+                    "at most 4096 bytes, none of them NUL",
+                ),
+                other => tell(
+                    field.node.span,
+                    format!(
+                        "the value of `{key}` must be a string, not {}",
+                        other.kind()
+                    ),
+                    "put it in quotes",
+                ),
+            }
+        }
+    }
+    Some(environment)
+}
+
+fn is_variable(key: &str) -> bool {
+    let mut bytes = key.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && key.len() <= 128
+}
+
+fn after(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
+    let items = item.items("[\"bot-file\"]")?;
+    Some(items.filter_map(|item| item.name("bot-file")).collect())
+}
