@@ -1,5 +1,7 @@
 //! Asks a running daemon over its local socket; what the command line uses.
 
+mod watch;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -9,10 +11,12 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
+pub use self::watch::{Update, Watch};
 use super::wire::{
     CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Identity, NewCampaign, NewIdentity,
     NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
@@ -55,6 +59,12 @@ pub enum ClientError {
         path: PathBuf,
         /// How long it was given.
         waited: Duration,
+    },
+    /// The daemon ended a stream that has no end: it stops.
+    #[error("the daemon on {} ended the stream: it stops or restarts", path.display())]
+    Ended {
+        /// The socket.
+        path: PathBuf,
     },
     /// The daemon says no, and why.
     #[error("{0}")]
@@ -293,20 +303,8 @@ impl Client {
         target: &str,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, ClientError> {
-        let stream =
-            UnixStream::connect(&self.path)
-                .await
-                .map_err(|source| ClientError::Unreachable {
-                    path: self.path.clone(),
-                    source,
-                })?;
-        let broken = |source| ClientError::Broken {
-            path: self.path.clone(),
-            source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(broken)?;
+        let broken = |source| self.broken(source);
+        let (mut sender, connection) = self.connect().await?;
         let answered = async {
             let (parts, body) = sender
                 .send_request(request)
@@ -328,6 +326,34 @@ impl Client {
                 ended.map_err(broken)?;
                 answered.await
             }
+        }
+    }
+}
+
+/// What sends requests over a connection, and the connection, which has to be driven.
+type Connected = (
+    SendRequest<Full<Bytes>>,
+    Connection<TokioIo<UnixStream>, Full<Bytes>>,
+);
+
+impl Client {
+    async fn connect(&self) -> Result<Connected, ClientError> {
+        let stream =
+            UnixStream::connect(&self.path)
+                .await
+                .map_err(|source| ClientError::Unreachable {
+                    path: self.path.clone(),
+                    source,
+                })?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| self.broken(source))
+    }
+
+    fn broken(&self, source: hyper::Error) -> ClientError {
+        ClientError::Broken {
+            path: self.path.clone(),
+            source,
         }
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{readiness::Life, wire::Reloaded};
+use super::{readiness::Life, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Renewal},
@@ -23,6 +23,8 @@ pub struct Api {
     pub(super) metrics: Metrics,
     pub(super) scene: watch::Receiver<Arc<Scene>>,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Everybody who watches.
+    pub(super) hub: Hub,
     /// Once the servers end, long polls are answered at once.
     pub(super) stop: CancellationToken,
 }
@@ -70,6 +72,7 @@ impl Api {
             metrics,
             scene,
             commands,
+            hub: Hub::default(),
             stop: CancellationToken::new(),
         }
     }

@@ -11,6 +11,7 @@ use super::{
     local, public,
     serve::{Bounds, serve_tcp, serve_unix},
     socket::{self, BoundSocket, ListenError},
+    watch::Hub,
 };
 use crate::config::DaemonSettings;
 
@@ -48,6 +49,7 @@ impl Listeners {
             ..api
         };
         let local = local::router(api.clone());
+        let telling = Hub::run(api.clone(), stop.clone());
         let on_socket = serve_unix(&self.socket.listener, local, Bounds::SOCKET, stop.clone());
         let on_tcp = async {
             let Some(tcp) = &self.tcp else { return };
@@ -61,7 +63,7 @@ impl Listeners {
             };
             serve_tcp(tcp, public::router(api, door), Bounds::TCP, stop).await;
         };
-        tokio::join!(on_socket, on_tcp);
+        tokio::join!(on_socket, on_tcp, telling);
         Ok(())
     }
 }

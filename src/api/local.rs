@@ -6,13 +6,14 @@ use super::{
     control,
     guard::{Door, guard},
     handle::Api,
-    tokens,
+    tokens, watch,
 };
 
 /// The endpoints; each request must carry the [`Peer`](super::Peer) that connected.
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/tokens/{name}", get(tokens::token))
+        .route("/v1/watch", get(watch::watch))
         .merge(control::router())
         .fallback(super::no_such_endpoint)
         .layer(middleware::from_fn_with_state(Door::Socket, guard))

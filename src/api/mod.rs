@@ -7,6 +7,7 @@
 //! | endpoint | for | |
 //! |---|---|---|
 //! | `GET /v1/tokens/{name}` | readers | the token document, or the bare token as `text/plain`; `?wait=55s` is a long poll |
+//! | `GET /v1/watch?name=…` | readers | server-sent events: the state of these identities, then each new version |
 //! | `GET /v1/status` | admins | what needs a person, counts, lanes, couriers |
 //! | `GET /v1/identities`, `GET /v1/identities/{name}` | admins | identities, in pages |
 //! | `POST /v1/identities`, `DELETE /v1/identities/{name}` | admins | add to the store, remove from it |
@@ -43,6 +44,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod watch;
 pub mod wire;
 
 pub use handle::{Api, Command, Scene};

@@ -27,6 +27,7 @@ use crate::model::{
     DueReason, HealthView, LaneView, Name, Record, State as Standing, TokenDocument, TokenMeta,
     Version,
 };
+use crate::store::Holding;
 
 /// No wait is longer, whatever the caller asks.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -179,12 +180,31 @@ fn permitted(record: Option<Record>, right: Right) -> Result<Option<Record>, Pro
     match right {
         Right::Control => Ok(record),
         Right::Read if record.is_some() => Ok(record),
-        Right::Read | Right::None => Err(Problem::new(
-            ProblemType::Forbidden,
-            "there is no identity of this name that you may read: ask for your user or group to be \
-             put into its `readers`",
-        )),
+        Right::Read | Right::None => Err(not_for_you()),
     }
+}
+
+/// The same for somebody else's identity and for one that does not exist.
+pub(super) fn not_for_you() -> Problem {
+    Problem::new(
+        ProblemType::Forbidden,
+        "there is no identity of this name that you may read: ask for your user or group to be \
+         put into its `readers`",
+    )
+}
+
+/// The document as it may be shown now: a token that has ended or was revoked is left out.
+pub(super) fn shown(holding: Holding, now: Timestamp) -> TokenDocument {
+    let Holding {
+        record,
+        mut document,
+    } = holding;
+    let good = |token: &TokenMeta| token.is_live(now) && !is_revoked(&record, token);
+    if document.token.is_some() && !record.token.as_ref().is_some_and(good) {
+        document.token = None;
+        document.state = record.state_at(now);
+    }
+    document
 }
 
 /// What a row means to a consumer.

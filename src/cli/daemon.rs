@@ -59,9 +59,9 @@ impl From<ClientError> for Failed {
                 format!("no daemon answers on {}: {source}", path.display()),
             )
             .hint("is it running? systemctl status renewd; --socket or RENEWD_SOCKET name another place"),
-            ClientError::Silent { .. } | ClientError::Broken { .. } => {
-                Self::new(Exit::Unreachable, error)
-            }
+            ClientError::Silent { .. }
+            | ClientError::Broken { .. }
+            | ClientError::Ended { .. } => Self::new(Exit::Unreachable, error),
             ClientError::Problem(problem) if problem.kind == ProblemType::Invalid => {
                 Self::usage(problem)
             }

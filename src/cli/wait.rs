@@ -72,6 +72,7 @@ fn passes(error: &ClientError) -> bool {
     match error {
         ClientError::Unreachable { .. }
         | ClientError::Broken { .. }
+        | ClientError::Ended { .. }
         | ClientError::Silent { .. } => true,
         ClientError::Problem(problem) => matches!(
             problem.kind,

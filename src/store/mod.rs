@@ -51,3 +51,4 @@ pub use open::Opened;
 pub use orphans::Orphan;
 pub use reconcile::{Reconciled, Refusal};
 pub use steps::{Cause, StepOn};
+pub use verbs::Holding;

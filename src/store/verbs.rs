@@ -6,6 +6,9 @@ mod declaring;
 mod delivering;
 mod looking;
 mod renewing;
+mod watching;
+
+pub use watching::Holding;
 
 /// What a verb answers.
 type Answer<T> = Result<T, super::StoreError>;

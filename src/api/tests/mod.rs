@@ -5,6 +5,7 @@ mod long_poll;
 mod over_sockets;
 mod public;
 mod tokens;
+mod watching;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,10 +22,11 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Renewal, StoreSettings},
     model::{
-        Attempt, Change, CourierView, Due, DueReason, LaneView, Name, Origin, Reader, ResourceName,
-        Scope, Secret, Spec, Step, Token, TokenMeta, Version,
+        Attempt, Attempts, Change, CourierView, Due, DueReason, Kind, LaneView, Name, Origin,
+        Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, Token, TokenDocument,
+        TokenMeta, Version,
     },
-    store::{Cause, StepOn, Store},
+    store::{Cause, Holding, StepOn, Store},
     telemetry::Metrics,
 };
 
@@ -170,6 +172,38 @@ fn spec(text: &str) -> Spec {
         on_removal: crate::model::OnRemoval::Hold,
         origin: Origin::File,
     }
+}
+
+/// What the store would say of an identity that has no token yet.
+pub(super) fn holding(text: &str) -> Holding {
+    let record = Record {
+        num: 1,
+        spec: spec(text),
+        id: None,
+        state: State::New,
+        version: Version(0),
+        token: None,
+        due: None,
+        late_at: None,
+        attempts: Attempts::default(),
+        failures: 0,
+        revoked_at: None,
+        late_notified: false,
+    };
+    let document = TokenDocument {
+        name: name(text),
+        resource: contoso(),
+        id: None,
+        state: State::New,
+        token: None,
+        scopes: vec![Scope::Chat],
+        issued_at: None,
+        expires_at: None,
+        renews_at: None,
+        version: Version(0),
+        kind: Kind::Issued,
+    };
+    Holding { record, document }
 }
 
 impl House {
