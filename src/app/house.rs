@@ -222,6 +222,7 @@ impl House {
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            rate: settings.rate(),
             seed: rand::random(),
         });
         self.couriers.insert(name.clone(), courier.view());

@@ -35,12 +35,17 @@ pub(super) fn duration_text(duration: Duration) -> String {
         )
 }
 
-/// Reads `1000/30s`: so many calls in any window of this length.
+/// Reads `1000/30s`, so many calls in any window of this length, or `50/s`, which is `50/1s`.
 pub(super) fn limit(text: &str) -> Option<Limit> {
     let (calls, window) = text.split_once('/')?;
+    let window = window.trim();
+    let is_unit = window.starts_with(|c: char| c.is_ascii_alphabetic());
     Some(Limit {
         calls: calls.trim().parse().ok()?,
-        window: duration(window.trim())?,
+        window: match is_unit {
+            true => duration(&format!("1{window}"))?,
+            false => duration(window)?,
+        },
     })
 }
 
@@ -83,7 +88,8 @@ mod tests {
         };
         assert_eq!(limit("1000/30s"), Some(expected));
         assert_eq!(limit("1000 / 30s"), Some(expected));
-        for bad in ["1000", "1000/30", "/30s", "x/30s", "-1/30s"] {
+        assert_eq!(limit("50/s"), limit("50/1s"));
+        for bad in ["1000", "1000/", "1000/30", "/30s", "x/30s", "-1/30s"] {
             assert_eq!(limit(bad), None, "{bad}");
         }
     }

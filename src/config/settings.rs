@@ -111,6 +111,14 @@ pub struct Limit {
     pub window: Duration,
 }
 
+impl std::fmt::Display for Limit {
+    /// As it would be read: `50/1s`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let window = super::quantity::duration_text(self.window);
+        write!(f, "{}/{window}", self.calls)
+    }
+}
+
 /// `limits =`; what is left out keeps the documented limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -186,6 +194,15 @@ impl SinkSettings {
             Self::Exec(sink) => &sink.name,
         }
     }
+
+    /// The most attempts that it may see in any such time.
+    pub fn rate(&self) -> Option<Limit> {
+        match self {
+            Self::File(sink) => sink.rate,
+            Self::Webhook(sink) => sink.rate,
+            Self::Exec(sink) => sink.rate,
+        }
+    }
 }
 
 /// `[[sink.file]]`.
@@ -199,6 +216,8 @@ pub struct FileSinkSettings {
     pub format: FileFormat,
     /// The permission bits; readers are granted by ACL on top.
     pub mode: u32,
+    /// The most files that may be written in any such time.
+    pub rate: Option<Limit>,
 }
 
 /// `format =`.
@@ -235,6 +254,8 @@ pub struct WebhookSinkSettings {
     pub ca_file: Option<PathBuf>,
     /// Total deadline of one attempt, answer included.
     pub timeout: Duration,
+    /// The most attempts that the receiver may see in any such time.
+    pub rate: Option<Limit>,
 }
 
 /// `[[sink.exec]]`.
@@ -250,6 +271,8 @@ pub struct ExecSinkSettings {
     pub environment: BTreeMap<String, String>,
     /// Runs at once.
     pub max_in_flight: usize,
+    /// The most runs in any such time.
+    pub rate: Option<Limit>,
     /// The program is run for a version once these sinks have delivered it.
     pub after: Vec<SinkName>,
 }

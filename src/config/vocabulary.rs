@@ -65,7 +65,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sink", &["file", "webhook", "exec"]),
-    ("sink.file", &["name", "path", "format", "mode"]),
+    ("sink.file", &["name", "path", "format", "mode", "rate"]),
     (
         "sink.webhook",
         &[
@@ -79,6 +79,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "events",
             "ca_file",
             "timeout",
+            "rate",
         ],
     ),
     (
@@ -89,6 +90,7 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "timeout",
             "environment",
             "max_in_flight",
+            "rate",
             "after",
         ],
     ),

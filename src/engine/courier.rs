@@ -6,6 +6,7 @@
 //! an identity has one attempt in flight at most, so an older one never follows a newer.
 
 mod announcing;
+mod door;
 mod landing;
 mod ledger;
 mod starting;
@@ -20,19 +21,21 @@ use jiff::Timestamp;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{Id, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{announcing::Notices, landing::Cargo, ledger::Ledger};
+pub use self::door::{Ask, Tested};
+use self::{announcing::Notices, door::Test, landing::Cargo, ledger::Ledger};
 use super::restore::{self, restore};
 use crate::{
     clock::Clock,
+    config::Limit,
     model::{CourierView, Num, SinkName},
-    schedule::{Breaker, Steady},
+    schedule::{Breaker, Rate, Steady},
     sinks::{Outcome, Sink, SinkFailure},
-    store::{self, Store},
+    store::{self, Disabled, Store},
     telemetry::Metrics,
 };
 
@@ -59,6 +62,8 @@ pub struct CourierDeps {
     pub clock: Clock,
     /// Where deliveries are measured.
     pub metrics: Metrics,
+    /// The most attempts that the sink may see in any such time.
+    pub rate: Option<Limit>,
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
@@ -91,7 +96,9 @@ pub struct Courier {
     breaker: Breaker,
     /// Until when the receiver asked not to be asked.
     quiet_until: Option<Steady>,
-    disabled: Option<String>,
+    disabled: Option<Disabled>,
+    limit: Option<Limit>,
+    rate: Rate,
     /// Whether every file is as the store says; receivers have nothing to restore.
     restored: bool,
     /// Read from the store, to be started.
@@ -103,12 +110,15 @@ pub struct Courier {
     notices: Notices,
     attempts: JoinSet<Result<Outcome, SinkFailure>>,
     cargo: BTreeMap<Id, Cargo>,
+    tests: BTreeMap<Id, Test>,
     /// Rows in the queue, in flight or not settled yet.
     busy: BTreeSet<Num>,
     ledger: Ledger,
     wanted: watch::Receiver<u64>,
     counts: Counts,
     view: watch::Sender<CourierView>,
+    door: mpsc::Sender<Ask>,
+    asks: mpsc::Receiver<Ask>,
 }
 
 /// What is told since the start.
@@ -128,13 +138,17 @@ impl Courier {
             store,
             clock,
             metrics,
+            rate,
             seed,
         } = deps;
+        let (door, asks) = mpsc::channel(door::WAITING);
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             breaker: Breaker::default(),
             quiet_until: None,
             disabled: None,
+            limit: rate,
+            rate: Rate::new(rate),
             restored: false,
             queue: VecDeque::new(),
             look: true,
@@ -142,11 +156,14 @@ impl Courier {
             notices: Notices::default(),
             attempts: JoinSet::new(),
             cargo: BTreeMap::new(),
+            tests: BTreeMap::new(),
             busy: BTreeSet::new(),
             ledger: Ledger::new(store.clone()),
             wanted: store.wanted_signal(),
             counts: Counts::default(),
             view: watch::Sender::default(),
+            door,
+            asks,
             name,
             sink,
             store,
@@ -160,6 +177,11 @@ impl Courier {
         self.view.subscribe()
     }
 
+    /// Where it can be asked something while it runs.
+    pub fn door(&self) -> mpsc::Sender<Ask> {
+        self.door.clone()
+    }
+
     /// Puts the files of a file sink right, then delivers until `stop`; then waits a little for
     /// attempts in flight and settles how they ended.
     ///
@@ -169,15 +191,17 @@ impl Courier {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            () = self.put_right() => {}
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
             () = self.line_up() => {}
         }
         self.enable().await;
         loop {
+            if !self.restored && !self.is_paused() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.put_right() => {}
+                }
+            }
             let wake = self.round().await;
             tokio::select! {
                 biased;
@@ -189,6 +213,7 @@ impl Courier {
                         self.land(joined).await;
                     }
                 }
+                Some(ask) = self.asks.recv() => self.asked(ask),
                 changed = self.wanted.changed() => {
                     changed.map_err(|_| CourierError::StoreClosed(self.name.clone()))?;
                     self.look = true;
@@ -246,15 +271,28 @@ impl Courier {
         self.wake()
     }
 
-    /// A start, or new settings, are the operator's word to try a disabled sink again.
+    /// A start, or new settings, are the operator's word to try a sink again whose receiver wanted
+    /// nothing more; one that a command disabled waits for a command.
     async fn enable(&mut self) {
-        let was = self.store.sink_disabled(&self.name).await;
-        if let Ok(Some(why)) = was {
-            tracing::info!(sink = %self.name, %why, "trying a sink again that was disabled");
-            if let Err(error) = self.store.set_sink_disabled(&self.name, None).await {
-                self.ledger.trouble(&error, self.clock.steady());
+        match self.store.sink_disabled(&self.name).await {
+            Ok(Some(disabled)) if disabled.by_command => {
+                tracing::warn!(sink = %self.name, why = disabled.why, "the sink stays disabled until `renewd sink enable`");
+                self.disabled = Some(disabled);
             }
+            Ok(Some(Disabled { why, .. })) => {
+                tracing::info!(sink = %self.name, why, "trying a sink again that was disabled");
+                let enabled = self.store.enable_sink(&self.name, self.clock.now()).await;
+                if let Err(error) = enabled {
+                    self.ledger.trouble(&error, self.clock.steady());
+                }
+            }
+            // If the store is in trouble, the first look meets it again.
+            Ok(None) | Err(_) => {}
         }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.disabled.as_ref().is_some_and(|d| d.by_command)
     }
 
     fn on_settled(&mut self, nums: &[Num]) {
@@ -268,10 +306,18 @@ impl Courier {
     fn wake(&self) -> Timestamp {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let ahead = |at: Steady| now + at.saturating_sub(steady);
-        let gates = [self.quiet_until, self.breaker.probe_at()];
+        let gates = [
+            self.quiet_until,
+            self.breaker.probe_at(),
+            self.rate.opens_at(steady),
+        ];
         let gate = gates.into_iter().flatten().max().filter(|at| *at > steady);
         let mut times = vec![now + LONGEST_REST];
         times.extend(self.ledger.retry_at().map(ahead));
+        if !self.restored && !self.is_paused() {
+            // A pause has ended: its files are put right first.
+            times.push(now);
+        }
         match gate {
             // Behind a gate everything waits for the gate.
             Some(gate) => times.push(ahead(gate)),

@@ -70,6 +70,14 @@ pub struct CourierView {
     pub probe_at: Option<Timestamp>,
     /// Whether it is disabled (by a 410 or a command), and why.
     pub disabled: Option<String>,
+    /// Whether a command disabled it: then only a command enables it.
+    pub paused: bool,
+    /// What kind of sink it is: `file`, `webhook`, `exec`.
+    pub kind: String,
+    /// Where it leads, without secrets.
+    pub target: String,
+    /// The most attempts that it may see in any such time, such as `50/1s`.
+    pub rate: Option<String>,
     /// The last error, in a sentence.
     pub last_error: Option<String>,
     /// Delivered since the start.
@@ -85,6 +93,9 @@ pub struct Counts {
     pub identities: BTreeMap<ResourceName, BTreeMap<State, u64>>,
     /// Pending deliveries by sink.
     pub pending: BTreeMap<SinkName, u64>,
+    /// Since when the oldest pending delivery of each sink is pending: how far its consumers are behind.
+    #[serde(default)]
+    pub oldest_pending: BTreeMap<SinkName, Timestamp>,
     /// Possible orphans: creations and tokens whose answer was lost.
     pub orphans: u64,
 }

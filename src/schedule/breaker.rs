@@ -73,6 +73,13 @@ impl Breaker {
         self.open.map(|open| open.probe_at)
     }
 
+    /// Lets the next probe go out at once: somebody asked for it.
+    pub fn probe_now(&mut self, now: Steady) {
+        if let Some(open) = &mut self.open {
+            open.probe_at = open.probe_at.min(now);
+        }
+    }
+
     /// Failures in a row.
     pub fn failures_in_row(&self) -> u32 {
         self.failures
@@ -121,6 +128,19 @@ mod tests {
         assert!(breaker.succeeded());
         assert!(!breaker.succeeded());
         assert!(breaker.admits(5, S * 12));
+    }
+
+    #[test]
+    fn whoever_asks_gets_a_probe_at_once() {
+        let mut breaker = Breaker::default();
+        (0..10).for_each(|_| {
+            breaker.failed(S);
+        });
+        assert!(!breaker.admits(0, S * 2));
+        breaker.probe_now(S * 2);
+        assert!(breaker.admits(0, S * 2));
+        assert!(!breaker.failed(S * 2));
+        assert!(!breaker.admits(0, S * 3), "and then the usual ones");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod lapse;
 mod life;
 mod outage;
 mod pace;
+mod rate;
 mod retry;
 mod why;
 
@@ -26,6 +27,7 @@ pub use lapse::{LateFold, LateNotice};
 pub use life::{Life, Remaining, misplaced};
 pub use outage::Outage;
 pub use pace::{PERMITS_VALID, Pace};
+pub use rate::Rate;
 pub use retry::{call_deadline, floor, item_gap, next_attempt, quarantine_gap};
 pub use why::{Explanation, why};
 

@@ -8,6 +8,7 @@
 mod check;
 pub mod exec;
 pub mod file;
+mod trial;
 pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
@@ -160,6 +161,48 @@ impl Sink {
         match self {
             Self::File(_) | Self::Webhook(_) => &[],
             Self::Exec(sink) => &sink.settings().after,
+        }
+    }
+
+    /// Hands a synthetic document over, down the path that real ones take; what it leaves behind is
+    /// removed again. The document is marked as a test and holds no real token.
+    ///
+    /// # Errors
+    /// When a real one would not have arrived either.
+    pub async fn try_out(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        let document = Arc::new(trial::document(resource, now));
+        match self {
+            Self::File(sink) => sink
+                .try_out(document)
+                .await
+                .map_err(|error| SinkFailure::new(error.to_string())),
+            Self::Webhook(sink) => sink.try_out(&document, now).await,
+            Self::Exec(sink) => {
+                let readers = Vec::new();
+                sink.deliver(&Delivery { document, readers }).await
+            }
+        }
+    }
+
+    /// What kind of sink this is, as in `[[sink.KIND]]`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Webhook(_) => "webhook",
+            Self::Exec(_) => "exec",
+        }
+    }
+
+    /// Where it leads, without what could be secret.
+    pub fn target(&self) -> String {
+        match self {
+            Self::File(sink) => sink.target(),
+            Self::Webhook(sink) => sink.target(),
+            Self::Exec(sink) => sink.settings().command.first().cloned().unwrap_or_default(),
         }
     }
 

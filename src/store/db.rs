@@ -209,7 +209,8 @@ impl<'a> Txn<'a> {
         now: i64,
     ) -> Outcome<()> {
         self.run(
-            "UPDATE delivery SET wanted = ?2, attempts = 0, next_at = ?3, last_error = NULL WHERE identity = ?1",
+            "UPDATE delivery SET since = iif(wanted > delivered, since, ?3), wanted = ?2, attempts = 0, next_at = ?3, \
+             last_error = NULL WHERE identity = ?1",
             (num, columns::signed(version.0), now),
         )?;
         self.effects.wanted = true;

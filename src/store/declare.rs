@@ -263,7 +263,7 @@ impl Txn<'_> {
         let num = self.sink_num(sink.as_str())?;
         self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
         self.run(
-            "UPDATE sink SET configured = 0, disabled = NULL WHERE num = ?1",
+            "UPDATE sink SET configured = 0, disabled = NULL, paused = 0 WHERE num = ?1",
             [num],
         )?;
         Ok(())
@@ -278,7 +278,7 @@ impl Txn<'_> {
             [sink.as_str()],
         )?;
         let bound = self.run(
-            "INSERT INTO delivery (identity, sink, wanted, next_at) SELECT i.num, ?1, i.version, ?3 \
+            "INSERT INTO delivery (identity, sink, wanted, next_at, since) SELECT i.num, ?1, i.version, ?3, ?3 \
              FROM identity i, json_each(i.wish, '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
             params![self.sink_num(sink.as_str())?, sink.as_str(), micros(now)],
         )?;

@@ -30,6 +30,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// The next attempt, while pending.
     pub next_at: Timestamp,
+    /// Since when it is pending, over newer versions; of no meaning while it is not.
+    pub since: Timestamp,
     /// How the last attempt at `wanted` failed.
     pub last_error: Option<String>,
     /// When the identity's token ends.
@@ -71,7 +73,7 @@ pub enum Settled {
 }
 
 pub(super) const PENDING: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.last_error, i.expires_at \
+    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
@@ -81,11 +83,11 @@ pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity FROM deliver
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
     WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at LIMIT ?2";
 const OF_IDENTITY: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.last_error, i.expires_at \
+    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.identity = ?1 ORDER BY s.name";
 const PAGE: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.last_error, i.expires_at \
+    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
 
@@ -133,12 +135,6 @@ impl Db {
     ) -> Outcome<Vec<Delivery>> {
         let params = [self.sink_num(sink)?, after, count(limit)];
         Ok(self.all(PAGE, params, read_delivery)?)
-    }
-
-    /// Why a sink is disabled, if it is.
-    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<String>> {
-        let sql = "SELECT disabled FROM sink WHERE name = ?1";
-        Ok(self.first(sql, [sink], |row| row.get(0))?.flatten())
     }
 }
 
@@ -213,18 +209,9 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         let sink = sink.map(|sink| self.sink_num(sink)).transpose()?;
         self.run(
-            "UPDATE delivery SET delivered = min(delivered, wanted - 1), attempts = 0, next_at = ?3, \
-             last_error = NULL WHERE identity = ?1 AND (?2 IS NULL OR sink = ?2) AND wanted > 0",
+            "UPDATE delivery SET since = iif(wanted > delivered, since, ?3), delivered = min(delivered, wanted - 1), \
+             attempts = 0, next_at = ?3, last_error = NULL WHERE identity = ?1 AND (?2 IS NULL OR sink = ?2) AND wanted > 0",
             params![num, sink, micros(now)],
-        )?;
-        self.effects.wanted = true;
-        Ok(())
-    }
-
-    pub(super) fn set_sink_disabled(&mut self, sink: &str, why: Option<&str>) -> Outcome<()> {
-        self.run(
-            "UPDATE sink SET disabled = ?2 WHERE name = ?1",
-            params![sink, why],
         )?;
         self.effects.wanted = true;
         Ok(())
@@ -255,7 +242,7 @@ impl Txn<'_> {
         }
         for sink in nums.iter().filter(|sink| !bound.contains(sink)) {
             self.run(
-                "INSERT INTO delivery (identity, sink, wanted, next_at) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO delivery (identity, sink, wanted, next_at, since) VALUES (?1, ?2, ?3, ?4, ?4)",
                 params![num, sink, signed(version.0), micros(now)],
             )?;
             self.effects.wanted |= version > Version(0);
@@ -264,7 +251,7 @@ impl Txn<'_> {
     }
 }
 
-fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         num: row.get("num")?,
         name: columns::parsed(row, "name")?,
@@ -273,6 +260,7 @@ fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         delivered: Version(columns::unsigned(row, "delivered")?),
         attempts: row.get("attempts")?,
         next_at: columns::instant_in(row, "next_at")?,
+        since: columns::instant_in(row, "since")?,
         last_error: row.get("last_error")?,
         expires_at: columns::maybe_instant(row, "expires_at")?,
     })

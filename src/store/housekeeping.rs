@@ -63,6 +63,7 @@ impl Db {
             Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
         })?;
         counts.pending = pending.into_iter().collect();
+        counts.oldest_pending = self.oldest_pending()?;
         let orphans = self.first("SELECT n FROM orphan_count", [], |row| {
             columns::unsigned(row, "n")
         })?;

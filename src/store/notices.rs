@@ -43,6 +43,20 @@ impl Db {
         })?)
     }
 
+    /// Those that a sink is to be told of: not the notice of its own end.
+    pub(super) fn notices_for(
+        &self,
+        sink: &str,
+        after: u64,
+        limit: usize,
+    ) -> Outcome<Vec<(u64, Notice)>> {
+        let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq LIMIT ?3";
+        let params = [signed(after), self.sink_num(sink)?, count(limit)];
+        Ok(self.all(sql, params, |row| {
+            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
+        })?)
+    }
+
     pub(super) fn latest_notices(&self, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
         let sql = "SELECT * FROM notice ORDER BY seq DESC LIMIT ?1";
         Ok(self.all(sql, [count(limit)], |row| {

@@ -4,6 +4,7 @@
 mod bulk;
 mod declaring;
 mod delivering;
+mod ledger;
 mod looking;
 mod renewing;
 mod watching;

@@ -43,10 +43,11 @@ impl Default for Counted {
     }
 }
 
-/// Seconds: at once, the retry schedule of a sink, a lost day. Versions are whole seconds, so finer
-/// ones would tell nothing.
+/// Seconds: at once, the retry schedule of a sink, a lost day.
 fn lag_buckets() -> Histogram {
-    Histogram::new([1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86_400.0])
+    Histogram::new([
+        0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86_400.0,
+    ])
 }
 
 /// The truth at one instant, for the metrics that are computed from it.
@@ -85,7 +86,7 @@ impl Metrics {
         self.0.calls.get_or_create(&labels).inc();
     }
 
-    /// A delivery succeeded, so long after its version had been committed.
+    /// A delivery succeeded, so long after its consumers had fallen behind.
     pub fn delivered(&self, sink: &SinkName, lag: Duration) {
         let labels = vec![("sink", sink.to_string())];
         self.0.lag.get_or_create(&labels).observe(lag.as_secs_f64());
@@ -118,7 +119,7 @@ impl Metrics {
         );
         registry.register(
             "delivery_lag_seconds",
-            "Time from the commit of a version to its delivery",
+            "Time from the commit that left a consumer behind to the delivery that ended it",
             counted.lag.clone(),
         );
         registry.register(

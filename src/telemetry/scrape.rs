@@ -130,6 +130,7 @@ fn identities(registry: &mut Registry, scrape: &Scrape) {
 
 fn deliveries(registry: &mut Registry, scrape: &Scrape) {
     let (pending, in_flight, enabled) = <(Whole, Whole, Whole)>::default();
+    let oldest = Real::default();
     let ended = Family::<Labels, Counter>::default();
     for (sink, count) in &scrape.counts.pending {
         pending
@@ -138,6 +139,9 @@ fn deliveries(registry: &mut Registry, scrape: &Scrape) {
     }
     for (sink, courier) in &scrape.couriers {
         let labels: Labels = vec![("sink", sink.to_string())];
+        let since = scrape.counts.oldest_pending.get(sink);
+        let behind = since.map_or(0.0, |since| scrape.now.duration_since(*since).as_secs_f64());
+        oldest.get_or_create(&labels).set(behind.max(0.0));
         in_flight
             .get_or_create(&labels)
             .set(whole(courier.in_flight));
@@ -154,6 +158,11 @@ fn deliveries(registry: &mut Registry, scrape: &Scrape) {
         "deliveries_pending",
         "Deliveries that wait or are on their way",
         pending,
+    );
+    registry.register(
+        "delivery_oldest_seconds",
+        "How long the oldest pending delivery has been pending",
+        oldest,
     );
     registry.register("deliveries_in_flight", "Deliveries on their way", in_flight);
     registry.register("sink_enabled", "0 while a sink is disabled", enabled);

@@ -47,6 +47,7 @@ fn passable(folder: TempDir) -> TempDir {
 
 fn sink(folder: &TempDir, below: &str, format: FileFormat) -> FileSink {
     let settings = FileSinkSettings {
+        rate: None,
         name: "files".parse().unwrap(),
         path: format!("{}/{below}", folder.path().display()),
         format,
@@ -463,6 +464,7 @@ async fn leftovers_are_swept_and_nothing_else() {
 async fn production_writes_on_threads_of_its_own() {
     let folder = folder();
     let settings = FileSinkSettings {
+        rate: None,
         name: "files".parse().unwrap(),
         path: format!("{}/{{name}}", folder.path().display()),
         format: FileFormat::Token,

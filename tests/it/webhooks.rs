@@ -25,6 +25,7 @@ pub(crate) fn settings(url: &str, secrets: &[&str]) -> WebhookSinkSettings {
         secret: Secret::new((*text).to_owned()),
     };
     WebhookSinkSettings {
+        rate: None,
         name: "crm".parse().unwrap(),
         url: url.to_owned(),
         allow_http: false,

@@ -5,6 +5,7 @@ mod identity;
 mod references;
 mod renewal;
 mod resource;
+mod sink;
 mod sink_exec;
 mod sink_file;
 mod sink_webhook;

@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
     super::{
-        ExecSinkSettings,
+        ExecSinkSettings, Limit,
         reader::{Item, Located, Section},
         suspicion::{looks_secret, shown},
         tree::{Span, Value},
     },
-    Note,
+    Note, sink,
 };
 use crate::model::SinkName;
 
@@ -22,6 +22,7 @@ pub(in super::super) struct Draft {
     timeout: Duration,
     environment: BTreeMap<String, String>,
     max_in_flight: usize,
+    rate: Option<Limit>,
 }
 
 impl Draft {
@@ -32,6 +33,7 @@ impl Draft {
             timeout: self.timeout,
             environment: self.environment,
             max_in_flight: self.max_in_flight,
+            rate: self.rate,
             after: self.after.into_iter().map(|sink| sink.value).collect(),
         })
     }
@@ -53,6 +55,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
             usize::try_from(count).ok()
         }),
         after: section.or("after", Vec::new(), after),
+        rate: section.optional("rate").and_then(sink::rate),
     };
     section.finish();
     draft

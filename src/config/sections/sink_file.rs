@@ -1,10 +1,13 @@
 //! `[[sink.file]]`: token files.
 
-use super::super::{
-    FileFormat, FileSinkSettings,
-    reader::{Item, Located, Section, one_of},
-    suspicion::shown,
-    tree::Value,
+use super::{
+    super::{
+        FileFormat, FileSinkSettings, Limit,
+        reader::{Item, Located, Section, one_of},
+        suspicion::shown,
+        tree::Value,
+    },
+    sink,
 };
 use crate::model::SinkName;
 
@@ -15,6 +18,7 @@ pub(in super::super) struct Draft {
     pub(in super::super) path: Option<Located<String>>,
     format: FileFormat,
     mode: u32,
+    rate: Option<Limit>,
 }
 
 impl Draft {
@@ -24,6 +28,7 @@ impl Draft {
             path: self.path?.value,
             format: self.format,
             mode: self.mode,
+            rate: self.rate,
         })
     }
 }
@@ -37,6 +42,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         path: section.required("path").and_then(path),
         format: section.or("format", FileFormat::Json, format),
         mode: section.or("mode", 0o600, mode),
+        rate: section.optional("rate").and_then(sink::rate),
     };
     section.finish();
     draft

@@ -12,7 +12,7 @@ use super::{
         suspicion::shown,
         tree::Value,
     },
-    references, resource,
+    references, resource, sink,
 };
 use crate::model::{Kind, NoticeKind, SinkName};
 
@@ -48,6 +48,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let timeout = section.or("timeout", Duration::from_secs(15), |item| {
         item.duration(Duration::from_secs(1)..=Duration::from_mins(1))
     });
+    let rate = section.optional("rate").and_then(sink::rate);
     section.finish();
     let settings = name
         .as_ref()
@@ -64,6 +65,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
             events,
             ca_file,
             timeout,
+            rate,
         });
     Draft { name, settings }
 }

@@ -76,7 +76,7 @@ impl Courier {
         };
         self.notices.cursor = Some(after);
         let now = self.clock.now();
-        for (seq, notice) in self.store.notices(after, PAGE).await? {
+        for (seq, notice) in self.store.notices_for(&self.name, after, PAGE).await? {
             let is_stale = now.duration_since(notice.at) > TOLD_WITHIN;
             let is_wanted = self.sink.wants_notice(notice.kind);
             if is_wanted && is_stale {
@@ -86,6 +86,7 @@ impl Courier {
                 let sink = self.sink.clone();
                 let attempt = async move { sink.announce(seq, &notice, now).await };
                 let id = self.attempts.spawn(attempt).id();
+                self.rate.began(self.clock.steady());
                 self.cargo.insert(id, Cargo::Notice(seq));
                 self.notices.is_telling = true;
                 return Ok(());

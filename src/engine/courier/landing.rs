@@ -7,10 +7,10 @@ use tokio::task::{Id, JoinError};
 
 use super::Courier;
 use crate::{
-    model::{Name, Notice, NoticeKind, Num, Version},
+    model::{Name, Num, Version},
     schedule::{delivery_retry_at, quarantine_gap},
     sinks::{Outcome, SinkFailure},
-    store::{self, Settled},
+    store::{self, Disabled, Settled},
 };
 
 /// A version that expired undelivered is looked at again so much later, in case a clock was wrong;
@@ -34,6 +34,8 @@ pub(super) struct Parcel {
     num: Num,
     name: Name,
     version: Version,
+    /// Since when the consumer is behind.
+    since: Timestamp,
     /// Failed attempts at it before this one.
     failures: u32,
     /// When there is nothing left to deliver.
@@ -52,6 +54,7 @@ impl Parcel {
             num: delivery.num,
             name: delivery.name.clone(),
             version,
+            since: delivery.since,
             failures: if is_same { delivery.attempts } else { 0 },
             expires_at,
         }
@@ -64,6 +67,9 @@ impl Courier {
         joined: Result<(Id, Result<Outcome, SinkFailure>), JoinError>,
     ) {
         let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        if self.land_test(id, &joined) {
+            return;
+        }
         let Some(cargo) = self.cargo.remove(&id) else {
             return;
         };
@@ -84,12 +90,17 @@ impl Courier {
         match cargo {
             Cargo::Notice(seq) => self.notices.arrived(seq),
             Cargo::Parcel(Parcel {
-                num, name, version, ..
+                num,
+                name,
+                version,
+                since,
+                ..
             }) => {
                 tracing::debug!(sink = %self.name, identity = %name, %version, ?outcome, "delivered");
                 if outcome != Outcome::LeftOut {
-                    let lag = version.age(self.clock.now());
-                    self.metrics.delivered(&self.name, lag);
+                    let lag = self.clock.now().duration_since(since);
+                    self.metrics
+                        .delivered(&self.name, lag.try_into().unwrap_or_default());
                 }
                 let sink = self.name.clone();
                 self.ledger.add(Settled::Delivered { sink, num, version });
@@ -191,25 +202,15 @@ impl Courier {
 
     /// The receiver wants nothing more. The notice goes to every other sink that asked for such.
     async fn disable(&mut self, why: &str) {
-        self.disabled = Some(why.to_owned());
+        let disabled = Disabled {
+            why: why.to_owned(),
+            by_command: false,
+        };
+        self.disabled = Some(disabled.clone());
         self.empty_queue();
-        let notice = Notice {
-            at: self.clock.now(),
-            kind: NoticeKind::SinkDisabled,
-            resource: None,
-            name: None,
-            message: format!("the sink {} is disabled: {why}", self.name),
-        };
         tracing::error!(sink = %self.name, why, "the sink is disabled");
-        let noted = match self
-            .store
-            .set_sink_disabled(&self.name, Some(why.to_owned()))
-            .await
-        {
-            Ok(()) => self.store.raise(vec![notice]).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = noted {
+        let now = self.clock.now();
+        if let Err(error) = self.store.disable_sink(&self.name, disabled, now).await {
             self.ledger.trouble(&error, self.clock.steady());
         }
     }

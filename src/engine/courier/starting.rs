@@ -43,6 +43,7 @@ impl Courier {
             && self.attempts.len() < self.sink.max_in_flight()
             && self.ledger.is_open(steady)
             && self.quiet_until.is_none_or(|until| steady >= until)
+            && self.rate.opens_at(steady).is_none()
             && self.breaker.admits(self.attempts.len(), steady)
     }
 
@@ -98,6 +99,7 @@ impl Courier {
                 .await
         };
         let id = self.attempts.spawn(attempt).id();
+        self.rate.began(self.clock.steady());
         self.cargo.insert(id, Cargo::Parcel(parcel));
     }
 

@@ -10,11 +10,16 @@ impl Courier {
         let probe_at = self.breaker.probe_at();
         self.view.send_replace(CourierView {
             decided_at: Some(now),
-            restored: self.restored,
+            // A sink that is paused keeps its files as they lie, and nobody waits for them.
+            restored: self.restored || self.is_paused(),
             in_flight: self.attempts.len(),
             failures_in_row: self.breaker.failures_in_row(),
             probe_at: probe_at.map(|at| now + at.saturating_sub(steady)),
-            disabled: self.disabled.clone(),
+            disabled: self.disabled.as_ref().map(|d| d.why.clone()),
+            paused: self.disabled.as_ref().is_some_and(|d| d.by_command),
+            kind: self.sink.kind().to_owned(),
+            target: self.sink.target(),
+            rate: self.limit.map(|limit| limit.to_string()),
             last_error: self.counts.last_error.clone(),
             delivered: self.counts.delivered,
             failed: self.counts.failed,

@@ -45,6 +45,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
 /// What is found about a file sink there, readers aside.
 fn of_path(state_dir: &str, path: &Path) -> Vec<Finding> {
     let sink = SinkSettings::File(FileSinkSettings {
+        rate: None,
         name: "files".parse().unwrap(),
         path: path.display().to_string(),
         format: FileFormat::Json,
@@ -137,6 +138,7 @@ fn what_the_sandbox_closes_is_named_with_its_drop_in() {
 #[test]
 fn whom_the_system_does_not_know_is_named() {
     let sink = WebhookSinkSettings {
+        rate: None,
         name: "crm".parse().unwrap(),
         url: "https://crm.example/s3cret".to_owned(),
         allow_http: false,

@@ -47,6 +47,7 @@ mod tests {
     #[test]
     fn it_tells_the_facts_but_never_the_token() {
         let settings = ExecSinkSettings {
+            rate: None,
             name: "reload".parse().unwrap(),
             command: vec!["/bin/true".to_owned()],
             timeout: Duration::from_secs(30),

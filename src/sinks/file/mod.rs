@@ -19,7 +19,7 @@ use rustix::io::Errno;
 pub use content::FormatError;
 pub use path::{PathError, PathPattern};
 
-use access::Access;
+use access::{Access, Granted};
 use content::Content;
 use folder::{Folder, Missing};
 use readers::Readers;
@@ -27,7 +27,7 @@ use readers::Readers;
 use super::{Delivery, Outcome};
 use crate::{
     config::{FileFormat, FileSinkSettings},
-    model::{Name, Reader, ResourceName, State},
+    model::{Name, Reader, ResourceName, State, TokenDocument},
 };
 
 /// Why a file is not as it should be.
@@ -124,6 +124,20 @@ impl FileSink {
             .await
     }
 
+    /// Writes a file that is only a test, where the real ones lie and by the same recipe, and removes
+    /// it again. It has a name that no reader knows and that a sweep removes.
+    ///
+    /// # Errors
+    /// When a real file could not have been written either.
+    pub async fn try_out(&self, document: Arc<TokenDocument>) -> Result<Outcome, FileError> {
+        self.on_disk(move |sink| sink.try_out(&document)).await
+    }
+
+    /// The path with its placeholders.
+    pub fn target(&self) -> String {
+        self.0.path.to_string()
+    }
+
     /// Removes the temporary files that a killed process left behind, and tells how many.
     ///
     /// # Errors
@@ -169,6 +183,21 @@ impl Inner {
             return Ok(Outcome::Unchanged);
         }
         replace::replace(&folder, &file, &bytes, &access)?;
+        Ok(Outcome::Written)
+    }
+
+    fn try_out(&self, document: &TokenDocument) -> Result<Outcome, FileError> {
+        let Content::Bytes(bytes) = content::content(self.format, document)? else {
+            return Ok(Outcome::Unchanged);
+        };
+        let folders = self.path.folders_before_name(&document.resource);
+        let Some(folder) = Folder::open(&folders, Missing::Create)? else {
+            return Ok(Outcome::Unchanged);
+        };
+        let file = replace::temporary_name(document.name.as_str());
+        let access = Access::new(self.mode, &Granted::default());
+        replace::replace(&folder, &file, &bytes, &access)?;
+        replace::remove(&folder, &file)?;
         Ok(Outcome::Written)
     }
 

@@ -67,6 +67,19 @@ impl PathPattern {
         &self.folders
     }
 
+    /// The folders from `/` on, as far as they do not depend on the identity's name.
+    pub(super) fn folders_before_name(&self, resource: &ResourceName) -> Vec<String> {
+        let nameless = self.folders.iter().map_while(|component| {
+            let words = component.0.iter().map(|piece| match piece {
+                Piece::Text(text) => Some(text.as_str()),
+                Piece::Name => None,
+                Piece::Resource => Some(resource.as_str()),
+            });
+            words.collect::<Option<String>>()
+        });
+        nameless.collect()
+    }
+
     /// The folder that the operator chose: the part before the first placeholder.
     pub fn root(&self) -> PathBuf {
         let fixed = self.folders.iter().map_while(Component::fixed);

@@ -126,7 +126,7 @@ impl Drop for Temporary<'_> {
 }
 
 /// `.name.renewd-PID-COUNT`: no two threads of a process and no two processes share one.
-fn temporary_name(file: &str) -> String {
+pub(super) fn temporary_name(file: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let kept = &file[..file.floor_char_boundary(KEPT_NAME)];

@@ -54,13 +54,41 @@ impl Event {
         document: &TokenDocument,
         include: Include,
     ) -> Self {
+        Self::around(
+            document,
+            "token",
+            &token_type(document),
+            instance,
+            sink,
+            include,
+        )
+    }
+
+    /// The event of `renewd sink test`: a type of its own, so that no receiver takes it for a token.
+    pub(super) fn of_test(
+        instance: &str,
+        sink: &SinkName,
+        document: &TokenDocument,
+        include: Include,
+    ) -> Self {
+        Self::around(document, "test", "sink.test", instance, sink, include)
+    }
+
+    fn around(
+        document: &TokenDocument,
+        about: &str,
+        event_type: &str,
+        instance: &str,
+        sink: &SinkName,
+        include: Include,
+    ) -> Self {
         let data = match include {
             Include::Token => document.to_json(),
             Include::Reference => document.to_json_reference(),
         };
         let version = document.version.to_string();
         let id = event_id(&[
-            "token",
+            about,
             instance,
             sink.as_str(),
             document.name.as_str(),
@@ -70,7 +98,7 @@ impl Event {
             specversion: "1.0",
             id: &id,
             source: &source(instance, Some(&document.resource)),
-            r#type: &format!("renewd.{}", token_type(document)),
+            r#type: &format!("renewd.{event_type}"),
             subject: Some(&document.name),
             time: document
                 .issued_at

@@ -24,7 +24,7 @@ use event::Event;
 use super::{Delivery, Outcome, SinkFailure};
 use crate::{
     config::{Include, WebhookSinkSettings},
-    model::{Notice, SinkName},
+    model::{Notice, SinkName, TokenDocument},
     transport::{NetworkOptions, Resolver, Transport, TransportSetupError},
 };
 
@@ -178,6 +178,25 @@ impl WebhookSink {
         }
         let event = Event::of_notice(&self.0.instance, &self.0.name, seq, notice);
         self.post(event, now).await
+    }
+
+    /// Posts a document that is only a test, whatever events the receiver wants.
+    ///
+    /// # Errors
+    /// When the receiver did not answer in time with a 2xx.
+    pub async fn try_out(
+        &self,
+        document: &TokenDocument,
+        now: Timestamp,
+    ) -> Result<Outcome, SinkFailure> {
+        let inner = &self.0;
+        let event = Event::of_test(&inner.instance, &inner.name, document, inner.include);
+        self.post(event, now).await
+    }
+
+    /// Scheme, host and port of the receiver.
+    pub fn target(&self) -> String {
+        self.0.endpoint.to_string()
     }
 
     async fn post(&self, event: Event, now: Timestamp) -> Result<Outcome, SinkFailure> {

@@ -1,7 +1,10 @@
 //! The ledger and the notices.
 
 use super::*;
-use crate::model::{Notice, NoticeKind};
+use crate::{
+    model::{Notice, NoticeKind},
+    store::{Disabled, Rows},
+};
 
 fn failed(num: Num, version: Version, next: i64) -> Settled {
     Settled::Failed {
@@ -94,14 +97,120 @@ async fn delivered_rows_can_be_paged_and_wanted_once_more() {
 #[tokio::test]
 async fn a_disabled_sink_stays_disabled_over_restarts() {
     let (mut home, _) = active().await;
-    home.set_sink_disabled(&sink("file"), Some("it answered 410".to_owned()))
+    let (gone, paused) = (
+        disabled("it answered 410", false),
+        disabled("paused by ops", true),
+    );
+    home.disable_sink(&sink("file"), gone.clone(), at(1))
         .await
         .unwrap();
     home.reopen();
-    let why = home.sink_disabled(&sink("file")).await.unwrap();
-    assert_eq!(why.as_deref(), Some("it answered 410"));
-    home.set_sink_disabled(&sink("file"), None).await.unwrap();
+    let found = home.sink_disabled(&sink("file")).await.unwrap();
+    assert_eq!(found, Some(gone.clone()));
+    for one in [&paused, &gone] {
+        home.disable_sink(&sink("file"), one.clone(), at(2))
+            .await
+            .unwrap();
+    }
+    let found = home.sink_disabled(&sink("file")).await.unwrap().unwrap();
+    assert!(found.by_command, "a command outlasts an answer");
+    home.enable_sink(&sink("file"), at(3)).await.unwrap();
     assert_eq!(home.sink_disabled(&sink("file")).await.unwrap(), None);
+}
+
+fn disabled(why: &str, by_command: bool) -> Disabled {
+    Disabled {
+        why: why.to_owned(),
+        by_command,
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_sink_is_told_once_and_to_every_other() {
+    let (home, _) = active().await;
+    let before = home.latest_notices(1).await.unwrap();
+    let before = before.first().map_or(0, |(seq, _)| *seq);
+    for _ in 0..2 {
+        let gone = disabled("it answered 410", false);
+        home.disable_sink(&sink("file"), gone, at(5)).await.unwrap();
+    }
+    let told = home.notices_for(&sink("hook"), before, 10).await.unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(
+        (told[0].1.kind, told[0].1.message.as_str()),
+        (
+            NoticeKind::SinkDisabled,
+            "the sink file is disabled: it answered 410"
+        )
+    );
+    let itself = home.notices_for(&sink("file"), before, 10).await.unwrap();
+    assert_eq!(itself, []);
+}
+
+#[tokio::test]
+async fn a_consumer_is_behind_since_the_first_version_that_it_missed() {
+    let (home, num) = active().await;
+    let row = async || home.deliveries_of(num).await.unwrap().remove(0);
+    let behind = async || {
+        let counts = home.counts().await.unwrap();
+        counts.oldest_pending.get(&row().await.sink).copied()
+    };
+    let since = row().await.since;
+    commit(&home, issued(num, 20, None), 21).await;
+    let second = version(commit(&home, issued(num, 30, None), 31).await);
+    assert_eq!(row().await.since, since, "a newer version keeps it");
+    assert_eq!(behind().await, Some(since));
+    deliver(&home, row().await.sink.as_str(), num, second).await;
+    assert_eq!(behind().await, None);
+    commit(&home, issued(num, 40, None), 41).await;
+    assert_eq!((row().await.since, behind().await), (at(41), Some(at(41))));
+}
+
+#[tokio::test]
+async fn operators_find_what_is_dead_retry_it_and_replay_the_rest() {
+    let (home, num) = active().await;
+    let version = get(&home, "bot").await.version;
+    let file = |dead| Rows {
+        sink: Some(sink("file")),
+        dead,
+        ..Rows::default()
+    };
+    let listed = async |rows: Rows| home.ledger(rows, 0, 10).await.unwrap().len();
+    let waits = failed(num, version, 100);
+    home.settle(vec![waits]).await.unwrap();
+    assert_eq!(
+        (listed(file(false)).await, listed(file(true)).await),
+        (1, 0)
+    );
+
+    let given_up = failed(num, version, 9_999_999);
+    home.settle(vec![given_up]).await.unwrap();
+    assert_eq!(listed(file(true)).await, 1, "beyond the token's end");
+    let retried = home.retry_deliveries(file(true), at(50)).await.unwrap();
+    assert_eq!(retried, 1);
+    assert_eq!(pending(&home, "file", 50).await.len(), 1);
+    assert_eq!(listed(file(true)).await, 0);
+
+    let paused = disabled("paused by ops", true);
+    home.disable_sink(&sink("file"), paused, at(51))
+        .await
+        .unwrap();
+    assert_eq!(listed(file(true)).await, 1, "its sink is disabled");
+
+    deliver(&home, "file", num, version).await;
+    let of = |num| Rows {
+        nums: Some(vec![num]),
+        sink: Some(sink("file")),
+        ..Rows::default()
+    };
+    assert_eq!(home.retry_deliveries(of(num), at(60)).await.unwrap(), 0);
+    assert_eq!(
+        home.replay_deliveries(of(num + 1), at(60)).await.unwrap(),
+        0
+    );
+    assert_eq!(home.replay_deliveries(of(num), at(60)).await.unwrap(), 1);
+    let again = &pending(&home, "file", 60).await[0];
+    assert_eq!((again.wanted, again.since), (version, at(60)));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Answer;
 use crate::{
     model::{Notice, Num, SinkName, Timestamp},
-    store::{Delivery, Settled, Store},
+    store::{Delivery, Disabled, Settled, Store},
 };
 
 impl Store {
@@ -91,17 +91,31 @@ impl Store {
     }
 
     /// Why a sink is disabled, if it is.
-    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<String>> {
+    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<Disabled>> {
         let sink = sink.clone();
         self.read("look a sink up", move |db| db.sink_disabled(sink.as_str()))
             .await
     }
 
-    /// Disables a sink for this reason, or enables it (`None`); holds over restarts.
-    pub async fn set_sink_disabled(&self, sink: &SinkName, why: Option<String>) -> Answer<()> {
+    /// Disables a sink, over restarts, and raises the notice of it for every other sink.
+    pub async fn disable_sink(
+        &self,
+        sink: &SinkName,
+        disabled: Disabled,
+        now: Timestamp,
+    ) -> Answer<()> {
         let sink = sink.clone();
-        self.write("disable or enable a sink", move |txn| {
-            txn.set_sink_disabled(sink.as_str(), why.as_deref())
+        self.write("disable a sink", move |txn| {
+            txn.disable_sink(sink.as_str(), &disabled, now)
+        })
+        .await
+    }
+
+    /// Enables a sink; everything that is pending for it is due now.
+    pub async fn enable_sink(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("enable a sink", move |txn| {
+            txn.enable_sink(sink.as_str(), now)
         })
         .await
     }
@@ -116,6 +130,20 @@ impl Store {
     pub async fn notices(&self, after: u64, limit: usize) -> Answer<Vec<(u64, Notice)>> {
         self.read("list notices", move |db| db.notices(after, limit))
             .await
+    }
+
+    /// Notices after a number that a sink is to be told of: all but that of its own end.
+    pub async fn notices_for(
+        &self,
+        sink: &SinkName,
+        after: u64,
+        limit: usize,
+    ) -> Answer<Vec<(u64, Notice)>> {
+        let sink = sink.clone();
+        self.read("list notices", move |db| {
+            db.notices_for(sink.as_str(), after, limit)
+        })
+        .await
     }
 
     /// The newest notices, newest first.

@@ -15,7 +15,7 @@ use renewd::{
         FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef, SinkSettings,
         StoreSettings, WebhookSinkSettings,
     },
-    engine::{Courier, CourierDeps},
+    engine::{Ask, Courier, CourierDeps},
     model::{
         Applied, Attempt, Change, CourierView, Due, DueReason, Num, OnRemoval, Origin, Scope,
         Secret, SinkName, Spec, Timestamp, Token, TokenMeta, Version,
@@ -26,7 +26,10 @@ use renewd::{
     transport::{Transport, TransportError},
 };
 use tempfile::TempDir;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -49,6 +52,8 @@ pub(crate) enum Manner {
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     pub(crate) at: Timestamp,
+    /// The sink, by the host that it posts to.
+    pub(crate) sink: String,
     /// The CloudEvents type.
     pub(crate) kind: String,
     pub(crate) name: String,
@@ -107,8 +112,10 @@ impl Receiver {
         request: &Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<Bytes>, TransportError>> {
         let event: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+        let host = request.uri().host().unwrap();
         let mut arrival = Arrival {
             at: self.clock.now(),
+            sink: host.split('.').next().unwrap().to_owned(),
             kind: event["type"].as_str().unwrap().to_owned(),
             name: event["subject"].as_str().unwrap_or_default().to_owned(),
             version: event["data"]["version"].as_u64().unwrap_or_default(),
@@ -142,6 +149,7 @@ impl Receiver {
 /// A running courier.
 pub(crate) struct Running {
     pub(crate) view: watch::Receiver<CourierView>,
+    pub(crate) door: mpsc::Sender<Ask>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), renewd::engine::CourierError>>,
 }
@@ -259,9 +267,14 @@ impl House {
 
     /// Starts the courier of a webhook that hears these events.
     pub(crate) fn webhook(&self, name: &str, events: &[&str]) -> Running {
-        let settings = SinkSettings::Webhook(WebhookSinkSettings {
+        self.start(&SinkSettings::Webhook(self.webhook_settings(name, events)))
+    }
+
+    pub(crate) fn webhook_settings(&self, name: &str, events: &[&str]) -> WebhookSinkSettings {
+        WebhookSinkSettings {
+            rate: None,
             name: name.parse().unwrap(),
-            url: "https://crm.example/hook".to_owned(),
+            url: format!("https://{name}.example/hook"),
             allow_http: false,
             allow_private: false,
             proxy: None,
@@ -273,12 +286,12 @@ impl House {
             events: events.iter().map(|text| (*text).to_owned()).collect(),
             ca_file: None,
             timeout: Duration::from_secs(15),
-        });
-        self.start(&settings)
+        }
     }
 
     pub(crate) fn file_settings(&self, name: &str) -> FileSinkSettings {
         FileSinkSettings {
+            rate: None,
             name: name.parse().unwrap(),
             path: format!("{}/tokens/{{name}}", self.dir.path().display()),
             format: FileFormat::Token,
@@ -294,11 +307,18 @@ impl House {
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::new(),
+            rate: settings.rate(),
             seed: 7,
         });
-        let (view, stop) = (courier.view(), CancellationToken::new());
+        let (view, door) = (courier.view(), courier.door());
+        let stop = CancellationToken::new();
         let task = tokio::spawn(courier.run(stop.clone()));
-        Running { view, stop, task }
+        Running {
+            view,
+            door,
+            stop,
+            task,
+        }
     }
 
     /// The row of the ledger.

@@ -1,6 +1,7 @@
 //! Couriers: at least once, newest only, in order per identity, never hot, never all for one.
 
 mod house;
+mod operators;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -290,7 +291,7 @@ async fn gone_disables_the_sink_and_other_sinks_are_told() {
     house.receiver.behaves(|_| Manner::Answer(200));
     house
         .store
-        .set_sink_disabled(&"crm".parse().unwrap(), None)
+        .enable_sink(&"crm".parse().unwrap(), house.clock.now())
         .await
         .unwrap();
     house.after(S).await;

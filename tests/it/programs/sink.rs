@@ -17,6 +17,7 @@ use crate::{
 fn settings(script: &str, environment: &[(&str, &str)]) -> ExecSinkSettings {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     ExecSinkSettings {
+        rate: None,
         name: "reload".parse().unwrap(),
         command: ["/bin/sh", "-c", script, "hook", "a b", "$HOME;*"]
             .map(str::to_owned)

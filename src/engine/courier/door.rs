@@ -1,0 +1,90 @@
+//! What a courier can be asked while it runs: to go on at once, and to try its sink out.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::oneshot,
+    task::{Id, JoinError},
+};
+
+use super::Courier;
+use crate::{
+    model::ResourceName,
+    schedule::Steady,
+    sinks::{Outcome, SinkFailure},
+};
+
+/// Asks that wait to be heard.
+pub(super) const WAITING: usize = 16;
+
+/// What a courier can be asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// Attempt what is due now, whatever breaker and receiver said.
+    GoOn,
+    /// Hand a synthetic document over, even if the sink is disabled.
+    Test {
+        /// The resource that the document names.
+        resource: ResourceName,
+        /// Who wants to know. Dropped without an answer where renewd itself failed.
+        answer: oneshot::Sender<Tested>,
+    },
+}
+
+/// How a test ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tested {
+    /// From the attempt's beginning to its end.
+    pub took: Duration,
+    /// How it arrived, or why it did not.
+    pub result: Result<Outcome, SinkFailure>,
+}
+
+/// A test on its way.
+#[derive(Debug)]
+pub(super) struct Test {
+    began: Steady,
+    answer: oneshot::Sender<Tested>,
+}
+
+impl Courier {
+    pub(super) fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::GoOn => {
+                self.quiet_until = None;
+                self.breaker.probe_now(self.clock.steady());
+                self.look = true;
+            }
+            Ask::Test { resource, answer } => self.begin_test(resource, answer),
+        }
+    }
+
+    /// A test goes down the real path and leaves no trace in the ledger: neither breaker nor schedule
+    /// learn from it. The receiver's rate counts it, as the receiver does.
+    fn begin_test(&mut self, resource: ResourceName, answer: oneshot::Sender<Tested>) {
+        let (now, began) = (self.clock.now(), self.clock.steady());
+        let sink = self.sink.clone();
+        let attempt = async move { sink.try_out(&resource, now).await };
+        let id = self.attempts.spawn(attempt).id();
+        self.rate.began(began);
+        self.tests.insert(id, Test { began, answer });
+    }
+
+    /// Answers if what ended was a test.
+    pub(super) fn land_test(
+        &mut self,
+        id: Id,
+        joined: &Result<(Id, Result<Outcome, SinkFailure>), JoinError>,
+    ) -> bool {
+        let Some(test) = self.tests.remove(&id) else {
+            return false;
+        };
+        if let Ok((_, result)) = joined {
+            let took = self.clock.steady().saturating_sub(test.began);
+            let result = result.clone();
+            // Whoever asked may have gone in the meantime.
+            test.answer.send(Tested { took, result }).ok();
+        }
+        true
+    }
+}

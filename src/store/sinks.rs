@@ -1,0 +1,103 @@
+//! Sinks as the ledger knows them: disabled or not, and how far behind.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+
+use super::{
+    columns::{self, micros},
+    db::{Db, Txn},
+    error::Outcome,
+};
+use crate::model::{Notice, NoticeKind, SinkName, Timestamp};
+
+/// Why nothing goes out to a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disabled {
+    /// In one sentence.
+    pub why: String,
+    /// Whether a command said so: then only a command enables it. Otherwise its receiver did (410),
+    /// and the next start tries it again.
+    pub by_command: bool,
+}
+
+pub(super) const OLDEST: &str =
+    "SELECT since FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since LIMIT 1";
+
+impl Db {
+    /// Why a sink is disabled, if it is.
+    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
+        let sql = "SELECT disabled, paused FROM sink WHERE name = ?1";
+        let found = self.first(sql, [sink], |row| {
+            let why: Option<String> = row.get(0)?;
+            let by_command = row.get(1)?;
+            Ok(why.map(|why| Disabled { why, by_command }))
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Since when the oldest pending delivery of each sink is pending.
+    pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkName, Timestamp>> {
+        let sinks = self.all(
+            "SELECT num, name FROM sink WHERE configured = 1",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?, columns::parsed(row, "name")?)),
+        )?;
+        let mut oldest = BTreeMap::new();
+        for (num, name) in sinks {
+            let since = self.first(OLDEST, [num], |row| row.get(0))?;
+            if let Some(since) = since {
+                oldest.insert(name, columns::instant(since));
+            }
+        }
+        Ok(oldest)
+    }
+}
+
+impl Txn<'_> {
+    /// Disables a sink and tells every other one of it; a sink that is disabled already is not told
+    /// of again. A command outlasts an answer of the receiver's.
+    pub(super) fn disable_sink(
+        &mut self,
+        sink: &str,
+        disabled: &Disabled,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let was = self.sink_disabled(sink)?;
+        self.run(
+            "UPDATE sink SET disabled = ?2, paused = max(paused, ?3) WHERE name = ?1",
+            params![sink, disabled.why, disabled.by_command],
+        )?;
+        if was.is_none() {
+            self.tell_of_disabled(sink, &disabled.why, now)?;
+        }
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
+        self.raise(&[Notice {
+            at: now,
+            kind: NoticeKind::SinkDisabled,
+            resource: None,
+            name: None,
+            message: format!("the sink {sink} is disabled: {why}"),
+        }])?;
+        let sql =
+            "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
+        self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
+        Ok(())
+    }
+
+    /// Enables a sink: what is pending and had been put off is due at once.
+    pub(super) fn enable_sink(&mut self, sink: &str, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE sink SET disabled = NULL, paused = 0 WHERE name = ?1";
+        self.run(sql, [sink])?;
+        self.run(
+            "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2",
+            [self.sink_num(sink)?, micros(now)],
+        )?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+}
