@@ -19,7 +19,7 @@
 //! | `telemetry` | sets up logs, names metrics | model |
 //! | `config` | reads TOML, speaks of line numbers, reads the secrets it refers to | model |
 //! | `systemd` | speaks to the service manager | model |
-//! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, why | model config |
+//! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config |
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts |

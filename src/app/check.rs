@@ -3,7 +3,7 @@
 use crate::{
     acs,
     config::{Finding, Settings},
-    sinks,
+    schedule, sinks,
 };
 
 /// What the rooms find. The configuration turns the paths into lines and carets.
@@ -13,5 +13,6 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
         .flat_map(|(n, resource)| acs::check(resource, &format!("resource[{n}]")))
         .collect();
     findings.extend(sinks::check(settings));
+    findings.extend(schedule::check_jobs(&settings.jobs));
     findings
 }

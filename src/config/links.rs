@@ -58,6 +58,11 @@ fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> 
         resources: resources.collect::<Option<_>>()?,
         identities: identities.collect::<Option<_>>()?,
         sinks: sinks.collect::<Option<_>>()?,
+        jobs: drafts
+            .jobs
+            .into_iter()
+            .map(|draft| draft.settings)
+            .collect::<Option<_>>()?,
     })
 }
 
@@ -65,6 +70,8 @@ fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> 
 fn check_names(drafts: &Drafts, report: &Report) {
     let resources = drafts.resources.iter().filter_map(|r| r.name.as_ref());
     unique("resources are called", resources, report);
+    let jobs = drafts.jobs.iter().filter_map(|job| job.name.as_ref());
+    unique("jobs are called", jobs, report);
     let identities = || drafts.identities.iter();
     unique(
         "identities are called",

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::model::{ResourceName, Secret, SinkName, Spec};
+use crate::model::{
+    JobAction, JobName, Missed, ResourceName, Secret, Selection, SinkName, Spec, Then,
+};
 
 /// Everything that the configuration says.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +21,8 @@ pub struct Settings {
     pub identities: Vec<Spec>,
     /// `[[sink.*]]`, in the order of the files.
     pub sinks: Vec<SinkSettings>,
+    /// `[[job]]`, in the order of the files.
+    pub jobs: Vec<JobSettings>,
 }
 
 /// `[daemon]`.
@@ -284,6 +288,25 @@ pub enum Include {
     Token,
     /// The event names the version; the app fetches the token itself.
     Reference,
+}
+
+/// `[[job]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSettings {
+    /// Its name.
+    pub name: JobName,
+    /// Five fields, or six with seconds first.
+    pub cron: String,
+    /// The IANA name of the zone in which the pattern is meant.
+    pub timezone: String,
+    /// What it starts.
+    pub action: JobAction,
+    /// Over which identities.
+    pub select: Selection,
+    /// What follows a revocation.
+    pub then: Option<Then>,
+    /// What becomes of instants that passed while nothing could run.
+    pub missed: Missed,
 }
 
 /// How bad a finding is.

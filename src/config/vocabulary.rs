@@ -94,6 +94,12 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "after",
         ],
     ),
+    (
+        "job",
+        &[
+            "name", "cron", "timezone", "action", "select", "then", "missed",
+        ],
+    ),
     (SECRET_REFERENCE, &["file", "credential", "env"]),
 ];
 
@@ -130,7 +136,7 @@ pub(super) fn header(section: &str) -> String {
     match section {
         "" => "the top level".to_owned(),
         SECRET_REFERENCE => SECRET_REFERENCE.to_owned(),
-        "resource" | "identity" | "sink.file" | "sink.webhook" | "sink.exec" => {
+        "resource" | "identity" | "job" | "sink.file" | "sink.webhook" | "sink.exec" => {
             format!("[[{section}]]")
         }
         "resource.limits" => "`limits`".to_owned(),
@@ -202,7 +208,7 @@ mod tests {
                 .chain(&headers)
                 .any(|text| reference.contains(text))
         };
-        let later = ["source", "job"];
+        let later = ["source"];
         for key in SECTIONS.iter().flat_map(|(_, keys)| *keys) {
             assert!(later.contains(key) || is_shown(key), "{key}");
         }

@@ -6,9 +6,11 @@
 //! [`Timestamp`]: crate::model::Timestamp
 
 mod breaker;
+mod cron;
 mod decide;
 mod health;
 mod hold;
+mod job;
 mod lapse;
 mod life;
 mod outage;
@@ -20,9 +22,11 @@ mod why;
 use std::time::Duration;
 
 pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
+pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
 pub use health::{Health, Ticket};
 pub use hold::KeyHold;
+pub use job::{Call, call, check_jobs};
 pub use lapse::{LateFold, LateNotice};
 pub use life::{Life, Remaining, misplaced};
 pub use outage::Outage;

@@ -7,6 +7,7 @@ mod delivering;
 mod ledger;
 mod looking;
 mod renewing;
+mod scheduled;
 mod watching;
 
 pub use watching::Holding;

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod identity;
+mod job;
 mod references;
 mod renewal;
 mod resource;
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::model::ResourceName;
 pub(super) use {
-    identity::Draft as IdentityDraft, sink_exec::Draft as ExecSinkDraft,
+    identity::Draft as IdentityDraft, job::Draft as JobDraft, sink_exec::Draft as ExecSinkDraft,
     sink_file::Draft as FileSinkDraft, sink_webhook::Draft as WebhookSinkDraft,
 };
 
@@ -36,6 +37,7 @@ pub(super) struct Drafts {
     pub(super) file_sinks: Vec<FileSinkDraft>,
     pub(super) webhook_sinks: Vec<WebhookSinkDraft>,
     pub(super) exec_sinks: Vec<ExecSinkDraft>,
+    pub(super) jobs: Vec<JobDraft>,
 }
 
 /// A resource and the places that others point at.
@@ -89,7 +91,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         sinks.finish();
     }
     not_yet(root.optional("source"), "[[source.…]]");
-    not_yet(root.optional("job"), "[[job]]");
+    let jobs = entries(&mut root, "job", job::read);
     root.finish();
     Drafts {
         daemon,
@@ -101,6 +103,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         file_sinks,
         webhook_sinks,
         exec_sinks,
+        jobs,
     }
 }
 

@@ -39,6 +39,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
         resources: Vec::new(),
         identities: Vec::new(),
         sinks: vec![sink],
+        jobs: Vec::new(),
     }
 }
 

@@ -1,0 +1,185 @@
+//! Scheduled work: up to when each job is decided, and what became of its runs.
+
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CampaignId, NewCampaign,
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::{Fault, Outcome},
+    identities::count,
+};
+use crate::model::{JobName, Timestamp};
+
+/// Runs of a job that are kept.
+const KEPT: i64 = 1000;
+
+/// A job as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSchedule {
+    /// Its name.
+    pub name: JobName,
+    /// Pattern and zone, in any words that change when they change.
+    pub schedule: String,
+}
+
+/// A run that is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// Of which job.
+    pub job: JobName,
+    /// For which instant.
+    pub scheduled_at: Timestamp,
+    /// Every instant until then is decided with it; `None` for a run by hand.
+    pub decided_until: Option<Timestamp>,
+    /// The campaign to start, or why there is none.
+    pub what: Result<NewCampaign, String>,
+}
+
+/// What became of a run at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunOutcome {
+    /// Its campaign was made.
+    Started,
+    /// It was left out.
+    Skipped,
+    /// Its campaign could not be made.
+    Failed,
+}
+
+/// A run of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRun {
+    /// Of which job.
+    pub job: JobName,
+    /// The instant of the pattern, or of the command.
+    pub scheduled_at: Timestamp,
+    /// When it was decided.
+    pub started_at: Timestamp,
+    /// What became of it.
+    pub outcome: RunOutcome,
+    /// Why it was left out or failed.
+    pub reason: Option<String>,
+    /// Its campaign.
+    pub campaign: Option<CampaignId>,
+    /// When the campaign ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+const RUNS: &str = "SELECT r.job, r.scheduled_at, r.started_at, r.outcome, r.reason, r.campaign, c.ended_at, r.num \
+    FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign";
+
+impl Txn<'_> {
+    /// Up to when each is decided; one that is new, or has another schedule, starts now.
+    pub(super) fn job_states(
+        &mut self,
+        jobs: &[JobSchedule],
+        now: Timestamp,
+    ) -> Outcome<Vec<Timestamp>> {
+        let sql = "INSERT INTO job (name, schedule, decided_until) VALUES (?1, ?2, ?3) ON CONFLICT (name) \
+                   DO UPDATE SET decided_until = iif(schedule = excluded.schedule, decided_until, excluded.decided_until), \
+                   schedule = excluded.schedule RETURNING decided_until";
+        let state = |job: &JobSchedule| {
+            let params = params![job.name.as_str(), job.schedule, micros(now)];
+            let until = self.first(sql, params, |row| columns::instant_in(row, "decided_until"))?;
+            Ok(until.unwrap_or(now))
+        };
+        jobs.iter().map(state).collect()
+    }
+
+    /// Decides runs. One whose predecessor's campaign still runs is left out.
+    pub(super) fn run_jobs(&mut self, runs: &[NewRun], now: Timestamp) -> Outcome<Vec<JobRun>> {
+        runs.iter().map(|run| self.run_job(run, now)).collect()
+    }
+
+    fn run_job(&mut self, run: &NewRun, now: Timestamp) -> Outcome<JobRun> {
+        let (outcome, campaign, reason) = match (&run.what, self.campaign_of(&run.job)?) {
+            (Err(why), _) => (RunOutcome::Skipped, None, Some(why.clone())),
+            (Ok(_), Some(id)) => {
+                let why = format!("campaign {id} of an earlier run is not over");
+                (RunOutcome::Skipped, None, Some(why))
+            }
+            (Ok(new), None) => match self.create_campaign(new, now) {
+                Ok(id) => (RunOutcome::Started, Some(id), None),
+                Err(Fault::Refused(why)) => (RunOutcome::Failed, None, Some(why)),
+                Err(fault) => return Err(fault),
+            },
+        };
+        let done = JobRun {
+            job: run.job.clone(),
+            scheduled_at: run.scheduled_at,
+            started_at: now,
+            outcome,
+            reason,
+            campaign,
+            ended_at: None,
+        };
+        self.note_run(&done, run.decided_until)?;
+        Ok(done)
+    }
+
+    fn note_run(&self, run: &JobRun, decided_until: Option<Timestamp>) -> Outcome<()> {
+        let job = run.job.as_str();
+        self.run(
+            "INSERT INTO job_run (job, scheduled_at, started_at, campaign, outcome, reason) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            params![
+                job,
+                micros(run.scheduled_at),
+                micros(run.started_at),
+                run.campaign,
+                spelled(&run.outcome),
+                run.reason
+            ],
+        )?;
+        if let Some(until) = decided_until {
+            let sql = "UPDATE job SET decided_until = max(decided_until, ?2) WHERE name = ?1";
+            self.run(sql, params![job, micros(until)])?;
+        }
+        self.run(
+            "DELETE FROM job_run WHERE job = ?1 AND num <= \
+             (SELECT num FROM job_run WHERE job = ?1 ORDER BY num DESC LIMIT 1 OFFSET ?2)",
+            params![job, KEPT],
+        )?;
+        Ok(())
+    }
+}
+
+impl Db {
+    /// The campaign of a job that is not over.
+    fn campaign_of(&self, job: &JobName) -> Outcome<Option<CampaignId>> {
+        let sql = "SELECT c.num FROM job_run r JOIN campaign c ON c.num = r.campaign \
+                   WHERE r.job = ?1 AND c.ended_at IS NULL LIMIT 1";
+        Ok(self.first(sql, [job.as_str()], |row| row.get(0))?)
+    }
+
+    /// The runs of a job, or of all, newest first.
+    pub(super) fn job_runs(&self, job: Option<&str>, limit: usize) -> Outcome<Vec<JobRun>> {
+        let sql = format!(
+            "{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC LIMIT ?2"
+        );
+        Ok(self.all(&sql, params![job, count(limit)], read_run)?)
+    }
+
+    /// The last run of each job.
+    pub(super) fn last_runs(&self) -> Outcome<Vec<JobRun>> {
+        let sql = format!(
+            "{RUNS} WHERE r.num IN (SELECT max(num) FROM job_run GROUP BY job) ORDER BY r.job"
+        );
+        Ok(self.all(&sql, [], read_run)?)
+    }
+}
+
+fn read_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
+    Ok(JobRun {
+        job: columns::parsed(row, "job")?,
+        scheduled_at: columns::instant_in(row, "scheduled_at")?,
+        started_at: columns::instant_in(row, "started_at")?,
+        outcome: columns::word(row, "outcome")?,
+        reason: row.get("reason")?,
+        campaign: row.get("campaign")?,
+        ended_at: columns::maybe_instant(row, "ended_at")?,
+    })
+}
