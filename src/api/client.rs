@@ -18,8 +18,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 pub use self::watch::{Update, Watch};
 use super::wire::{
-    CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Identity, NewCampaign, NewIdentity,
-    NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
+    CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Examination, Identity, NewCampaign,
+    NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
 };
 pub use super::{
     addition::Surroundings,
@@ -223,6 +223,14 @@ impl Client {
         after: Option<&str>,
     ) -> Result<Page<AuditEntry>, ClientError> {
         self.page(&of("/v1/audit", name), after).await
+    }
+
+    /// What is wrong around the daemon, as it sees it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn doctor(&self) -> Result<Examination, ClientError> {
+        self.get("/v1/doctor").await
     }
 
     /// Reads the configuration again, all or nothing.

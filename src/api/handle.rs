@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{readiness::Life, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
-    config::{DaemonSettings, Renewal},
+    config::{DaemonSettings, Finding, Renewal},
     model::{CourierView, LaneView, ResourceName, SinkName},
     store::Store,
     telemetry::Metrics,
@@ -53,6 +53,11 @@ pub enum Command {
     Reload {
         /// The effect, or every problem as text for a person.
         answer: oneshot::Sender<Result<Reloaded, String>>,
+    },
+    /// Look at what is wrong around this process.
+    Examine {
+        /// All of it, the worst first.
+        answer: oneshot::Sender<Vec<Finding>>,
     },
 }
 

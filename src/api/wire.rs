@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod doctor;
 mod public;
 
+pub use doctor::{Ailment, Examination, Examiner, Gravity};
 pub use public::{PublicResource, PublicSink, PublicStatus};
 
 pub use crate::store::{CampaignAction, CampaignId};

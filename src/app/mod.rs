@@ -2,6 +2,7 @@
 
 mod check;
 mod delta;
+pub mod doctor;
 mod error;
 mod heart;
 mod house;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    House, RunError,
+    House, RunError, doctor,
     heart::Heart,
     house::Built,
     janitor, reload,
@@ -133,9 +133,12 @@ async fn live(
                 Asked::End => return Ok(()),
                 Asked::Reload => reload::reload(house, source, notifier, None).await,
             },
-            Some(Command::Reload { answer }) = asked.recv() => {
-                reload::reload(house, source, notifier, Some(answer)).await;
-            }
+            Some(command) = asked.recv() => match command {
+                Command::Reload { answer } => {
+                    reload::reload(house, source, notifier, Some(answer)).await;
+                }
+                Command::Examine { answer } => doctor::answer(house, answer),
+            },
             () = &mut restored, if !ready => {
                 ready = true;
                 house.restored();

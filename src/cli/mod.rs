@@ -11,6 +11,7 @@ mod completions;
 mod daemon;
 #[cfg(feature = "emulator")]
 mod demo;
+mod doctor;
 mod duration;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -90,6 +91,8 @@ enum Verb {
     Hold(hold::Hold),
     /// End the hold of identities: they get tokens again
     Release(release::Release),
+    /// Find what is wrong around the daemon, each with its remedy
+    Doctor(doctor::Doctor),
     /// List, show, add, remove and take over identities
     Identity(identity::Identity),
     /// Show who did what, when and why, newest first
@@ -142,6 +145,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Revoke(verb) => asking(verb.run(context)),
         Verb::Hold(verb) => asking(verb.run(context)),
         Verb::Release(verb) => asking(verb.run(context)),
+        Verb::Doctor(verb) => asking(Box::pin(verb.run(context))),
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),

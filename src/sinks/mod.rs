@@ -6,6 +6,7 @@
 //! times, and a sink makes it look as if it had come once.
 
 mod check;
+mod examine;
 pub mod exec;
 pub mod file;
 mod trial;
@@ -16,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 pub use check::check;
+pub use examine::examine;
 pub use exec::ExecSink;
 pub use file::FileSink;
 pub use webhook::WebhookSink;

@@ -14,6 +14,7 @@ mod cli;
 mod config;
 mod config_secrets;
 mod couriers;
+mod doctor;
 mod files;
 mod life;
 mod programs;

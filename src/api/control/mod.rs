@@ -2,6 +2,7 @@
 
 mod admin;
 mod campaigns;
+mod doctor;
 mod identities;
 mod listings;
 mod reload;
@@ -49,6 +50,7 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/deliveries", get(listings::deliveries))
         .route("/v1/notices", get(listings::notices))
         .route("/v1/audit", get(listings::audit))
+        .route("/v1/doctor", get(doctor::examine))
         .route("/v1/reload", post(reload::reload))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
 }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
-
 use crate::{
     acs::Client,
+    app,
     config::{ResourceSettings, Settings, SinkSettings, WebhookSinkSettings},
     model::{FailureClass, Scope},
     transport::{NetworkOptions, Transport},
@@ -44,7 +42,7 @@ pub(super) async fn show(settings: &Settings, context: &Context) -> Outcome {
     }
     for sink in &settings.sinks {
         if let SinkSettings::Webhook(sink) = sink {
-            tell(sink.name.as_str(), knock(sink).await);
+            tell(sink.name.as_str(), knock(sink, context).await);
         }
     }
     output::print(&table.render(2, None))?;
@@ -68,14 +66,14 @@ async fn reach(resource: &ResourceSettings, context: &Context) -> Result<String,
     }
 }
 
-async fn knock(sink: &WebhookSinkSettings) -> Result<String, Failed> {
-    let request = Request::options(&sink.url)
-        .body(Bytes::new())
+async fn knock(sink: &WebhookSinkSettings, context: &Context) -> Result<String, Failed> {
+    let knock = app::doctor::reach(sink, &context.clock)
+        .await
         .map_err(Failed::plain)?;
-    let transport = network(sink.ca_file.clone())?;
-    let answer = transport.send(request, 64 * 1024, DEADLINE).await;
-    let answer = answer.map_err(Failed::plain)?;
-    Ok(format!("answers (to OPTIONS with {})", answer.status))
+    let clock = knock.ahead.map_or(String::new(), |ahead| {
+        format!("; its clock is {:+} s from ours", ahead.as_secs())
+    });
+    Ok(format!("answers (to OPTIONS with {}){clock}", knock.status))
 }
 
 fn network(ca_file: Option<std::path::PathBuf>) -> Result<Transport, Failed> {

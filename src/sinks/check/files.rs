@@ -58,29 +58,37 @@ fn symlink(root: &Path) -> Option<Problem> {
     })
 }
 
-/// The nearest folder that exists must be one, and take entries from nobody but us.
+/// The nearest folder that exists must be one, and neither it nor any above it may take entries from
+/// everybody: whoever can replace a folder can replace what is in it.
 fn unsafe_folder(root: &Path) -> Option<Problem> {
     let existing = nearest(root);
-    let metadata = fs::metadata(existing).ok()?;
-    let mode = metadata.permissions().mode();
-    let is_ours = metadata.uid() == crate::accounts::own_uid();
-    let is_guarded = mode & 0o1000 != 0 && (is_ours || existing != root);
-    let shown = existing.display();
-    let (message, hint) = if !metadata.is_dir() {
-        (format!("{shown} is not a folder"), "choose another path")
-    } else if mode & 0o002 != 0 && !is_guarded {
-        (
-            format!("every user may write to {shown}, so anyone could replace token files"),
-            "run chmod o-w on it, or choose another folder",
-        )
-    } else {
-        return None;
-    };
-    Some(Problem {
+    let error = |message, hint| Problem {
         severity: Severity::Error,
         message,
-        hint: Some(hint.to_owned()),
-    })
+        hint: Some(hint),
+    };
+    if !existing.is_dir() {
+        let message = format!("{} is not a folder", existing.display());
+        return Some(error(message, "choose another path".to_owned()));
+    }
+    let open = existing.ancestors().find(|part| is_open(part, root))?;
+    let shown = open.display();
+    Some(error(
+        format!("every user may write to {shown}, so anyone could replace token files"),
+        format!("chmod o-w {shown}, or choose another folder"),
+    ))
+}
+
+/// Whether everybody may add and remove entries of a folder. Where it is sticky, only their owners
+/// remove them, so it will do above a folder that exists, or as a folder of our own.
+fn is_open(folder: &Path, root: &Path) -> bool {
+    let Ok(metadata) = fs::metadata(folder) else {
+        return false;
+    };
+    let mode = metadata.permissions().mode();
+    let is_ours = metadata.uid() == crate::accounts::own_uid();
+    let is_guarded = mode & 0o1000 != 0 && (is_ours || folder != root);
+    mode & 0o002 != 0 && !is_guarded
 }
 
 /// Whoever checks may be another user than the daemon's, so this is no more than a warning.

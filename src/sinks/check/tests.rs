@@ -95,6 +95,12 @@ fn a_shared_folder_and_a_file_in_the_way_are_errors() {
         findings[0].message.contains("every user may write"),
         "{findings:?}"
     );
+    fs::create_dir(shared.join("below")).unwrap();
+    let findings_below = of_path("/srv/renewd", &shared.join("below/{name}"));
+    assert_eq!(
+        findings_below, findings,
+        "whoever owns the way owns the end"
+    );
     fs::write(folder.path().join("file"), "").unwrap();
     let findings = of_path("/srv/renewd", &folder.path().join("file/{name}"));
     assert!(

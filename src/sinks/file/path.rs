@@ -54,7 +54,11 @@ enum Piece {
 impl PathPattern {
     /// The folders from `/` on and the file name for one identity. Names cannot hold a slash or
     /// begin with a dot, so they never choose a folder of their own.
-    pub(super) fn place(&self, name: &Name, resource: &ResourceName) -> (Vec<String>, String) {
+    pub(in super::super) fn place(
+        &self,
+        name: &Name,
+        resource: &ResourceName,
+    ) -> (Vec<String>, String) {
         let render = |component: &Component| component.render(name, resource);
         (
             self.folders.iter().map(render).collect(),

@@ -7,6 +7,7 @@ mod endpoint;
 mod event;
 mod forms;
 mod guard;
+mod knock;
 mod signature;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 
 pub use endpoint::{Endpoint, EndpointError, Rules};
 pub use event::{EventPattern, EventPatternError};
+pub use knock::Knock;
 pub use signature::{SecretError, SigningSecret};
 
 use event::Event;

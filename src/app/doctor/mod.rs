@@ -1,0 +1,90 @@
+//! Everything that is wrong around this process: what every room finds in its section, and what only
+//! a look at the machine and at the receivers tells.
+
+mod receivers;
+mod space;
+
+pub use receivers::reach;
+
+use tokio::sync::oneshot;
+
+use super::{House, check};
+use crate::{
+    accounts,
+    clock::Clock,
+    config::{Finding, Settings, Severity},
+    model::Name,
+    sinks,
+};
+
+/// Identities of the store that are looked at.
+const MOST: usize = 5000;
+
+/// Looks at everything; the worst comes first. `settings.identities` are those that there are.
+pub async fn examine(settings: Settings, clock: &Clock) -> Vec<Finding> {
+    let mut findings = receivers::examine(&settings, clock).await;
+    let names: Vec<Name> = settings.identities.iter().map(|s| s.name.clone()).collect();
+    let look = tokio::task::spawn_blocking(move || {
+        let mut findings = without_guesses(check(&settings));
+        findings.extend(sinks::examine(&settings));
+        findings.extend(space::examine(&settings));
+        findings
+    });
+    findings.extend(look.await.unwrap_or_else(|error| {
+        vec![Finding {
+            path: "doctor".to_owned(),
+            severity: Severity::Error,
+            message: format!("this machine could not be looked at: {error}"),
+            hint: Some("report it with the daemon's log".to_owned()),
+        }]
+    }));
+    for finding in &mut findings {
+        finding.path = with_name(&finding.path, &names);
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+/// As whom this process looks.
+pub fn own_user() -> String {
+    accounts::user_of(accounts::own_uid()).name
+}
+
+/// Looks for a running daemon, beside its loops: receivers may be slow to answer.
+pub(super) fn answer(house: &House, answer: oneshot::Sender<Vec<Finding>>) {
+    let (settings, store) = (house.settings().clone(), house.store.clone());
+    let clock = house.clock.clone();
+    tokio::spawn(async move {
+        let records = store.list(None, MOST).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the identities could not be looked at");
+            Vec::new()
+        });
+        let identities = records.into_iter().map(|record| record.spec).collect();
+        let settings = Settings {
+            identities,
+            ..settings
+        };
+        // Whoever asked may have gone in the meantime.
+        answer.send(examine(settings, &clock).await).ok();
+    });
+}
+
+/// `check` has to guess what the sandbox closes. Here the folders themselves were asked.
+fn without_guesses(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.retain(|finding| {
+        let of_a_folder =
+            finding.path.starts_with("sink.file[") && finding.path.ends_with("].path");
+        !(of_a_folder && finding.severity == Severity::Warning)
+    });
+    findings
+}
+
+/// Identities come from the store here, so their name tells more than their place in a file.
+fn with_name(path: &str, names: &[Name]) -> String {
+    let known: Option<String> = path.strip_prefix("identity[").and_then(|rest| {
+        let (number, key) = rest.split_once(']')?;
+        let name = names.get(number.parse::<usize>().ok()?)?;
+        Some(format!("identity {name}{key}"))
+    });
+    known.unwrap_or_else(|| path.to_owned())
+}

@@ -1,0 +1,150 @@
+//! `renewd doctor`: what is wrong around the daemon, each with its remedy.
+
+use std::path::PathBuf;
+
+use crate::{
+    api::client::{
+        ClientError,
+        wire::{Ailment, Examination, Examiner, Gravity},
+    },
+    app,
+    config::{self, Source},
+};
+
+use super::{
+    Context,
+    daemon::daemon,
+    exit::{Exit, Failed, Outcome},
+    output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
+};
+
+/// Find what is wrong around the daemon, each with its remedy
+///
+/// The daemon itself looks, as its own user and from inside its sandbox: at folders and their
+/// readers, mounts, disks, receivers and their clocks. Where no daemon answers, this command looks
+/// with what its own user may see.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Ends with 1 where something is wrong; what is only odd is shown and ends with 0."
+)]
+pub(crate) struct Doctor {
+    /// Look from here and do not ask the daemon: as root this also sees which containers hold on to
+    /// an old token file
+    #[arg(long)]
+    here: bool,
+    /// The configuration, for looking from here [default: as for `renewd check`]
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let found = if self.here {
+            look(self.config, &context).await?
+        } else {
+            match daemon(context.socket.clone()).doctor().await {
+                Err(error @ ClientError::Unreachable { .. }) => {
+                    let mut found = look(self.config, &context).await?;
+                    found.findings.insert(0, no_daemon(&error));
+                    found
+                }
+                answer => answer?,
+            }
+        };
+        if self.json {
+            output::print_json(&found)?;
+        } else {
+            output::print(&render(&found))?;
+        }
+        Ok(if found.any_error() {
+            Exit::Failed
+        } else {
+            Exit::Done
+        })
+    }
+}
+
+async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination, Failed> {
+    let source = Source::of_process(config);
+    let loaded = config::load(&source).map_err(|problems| {
+        output::aside(config::render(&problems, true).trim_end());
+        let summary = problems.summary();
+        Failed::usage(format!("the configuration cannot be used: {summary}"))
+    })?;
+    let findings = app::doctor::examine(loaded.settings, &context.clock).await;
+    Ok(Examination {
+        by: Examiner::Command,
+        user: app::doctor::own_user(),
+        findings: findings.into_iter().map(Into::into).collect(),
+    })
+}
+
+fn no_daemon(error: &ClientError) -> Ailment {
+    Ailment {
+        severity: Gravity::Error,
+        at: "daemon.socket".to_owned(),
+        message: error.to_string(),
+        fix: Some("systemctl start renewd; journalctl -u renewd -n 50".to_owned()),
+    }
+}
+
+fn render(found: &Examination) -> String {
+    let mut text = String::new();
+    for finding in &found.findings {
+        let mark = match finding.severity {
+            Gravity::Error => paint(BAD, "wrong:"),
+            Gravity::Warning => paint(WARN, "  odd:"),
+        };
+        let at = paint(DIM, format!("({})", finding.at));
+        text += &format!("{mark} {} {at}\n", finding.message);
+        if let Some(fix) = &finding.fix {
+            text += &format!("  {} {}\n", paint(DIM, "fix:"), paint(STRONG, fix));
+        }
+    }
+    let who = match found.by {
+        Examiner::Daemon => format!("the daemon looked, as {}", found.user),
+        Examiner::Command => format!(
+            "this command looked, as {}: the daemon's own user and sandbox may see other things",
+            found.user
+        ),
+    };
+    let sum = match found.findings.len() {
+        0 => paint(GOOD, "nothing is wrong"),
+        1 => "1 finding".to_owned(),
+        many => format!("{many} findings"),
+    };
+    text + &format!("{sum} {}\n", paint(DIM, format!("({who})")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finding_stands_with_its_remedy_and_who_looked() {
+        let mut found = Examination {
+            by: Examiner::Daemon,
+            user: "renewd".to_owned(),
+            findings: vec![Ailment {
+                severity: Gravity::Error,
+                at: "sink.file[0].path".to_owned(),
+                message: "the reader bot cannot pass through /home/x".to_owned(),
+                fix: Some("setfacl -m u:bot:x /home/x".to_owned()),
+            }],
+        };
+        let plain = |found: &Examination| anstream::adapter::strip_str(&render(found)).to_string();
+        assert_eq!(
+            plain(&found),
+            "wrong: the reader bot cannot pass through /home/x (sink.file[0].path)\n  \
+             fix: setfacl -m u:bot:x /home/x\n1 finding (the daemon looked, as renewd)\n"
+        );
+        found.findings.clear();
+        assert_eq!(
+            plain(&found),
+            "nothing is wrong (the daemon looked, as renewd)\n"
+        );
+    }
+}

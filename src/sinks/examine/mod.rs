@@ -1,0 +1,105 @@
+//! What stands between token files and their readers, as this process sees it now: mounts that pin
+//! an old file, folders that it cannot write, folders that a reader cannot pass through.
+//!
+//! [`super::check`] looks at a configuration and can be asked by anyone; this looks at the machine,
+//! and only what the daemon's own process sees tells what the daemon can do.
+
+mod mounts;
+mod passage;
+mod pins;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, accessat};
+
+use super::file::PathPattern;
+use crate::{
+    config::{FileSinkSettings, Finding, Settings, Severity, SinkSettings},
+    model::{Reader, Spec},
+};
+
+/// Identities of one sink that are looked at; more of them say nothing new.
+const MOST: usize = 1000;
+
+/// Everything that keeps this process from writing token files, or their readers from reading them.
+/// `settings.identities` are those that there are. Blocks on the file system.
+pub fn examine(settings: &Settings) -> Vec<Finding> {
+    let mounts = pins::Pins::look();
+    let sinks = settings.sinks.iter().filter_map(|sink| match sink {
+        SinkSettings::File(file) => Some(file),
+        _ => None,
+    });
+    let mut findings = Vec::new();
+    for (number, sink) in sinks.enumerate() {
+        let Ok(pattern) = sink.path.parse::<PathPattern>() else {
+            // `check` tells of it.
+            continue;
+        };
+        let path = format!("sink.file[{number}].path");
+        findings.extend(not_writable(&pattern.root(), &path));
+        let places = places(sink, &pattern, &settings.identities);
+        for target in places.iter().map(|place| &place.file) {
+            findings.extend(mounts.of(target, &path));
+        }
+        findings.extend(passage::closed(&ways(&places), &path));
+    }
+    findings
+}
+
+/// A file and who is to read it.
+struct Place<'a> {
+    file: PathBuf,
+    readers: &'a [Reader],
+}
+
+fn places<'a>(sink: &FileSinkSettings, pattern: &PathPattern, specs: &'a [Spec]) -> Vec<Place<'a>> {
+    let served = specs.iter().filter(|spec| spec.sinks.contains(&sink.name));
+    served
+        .take(MOST)
+        .map(|spec| {
+            let (folders, file) = pattern.place(&spec.name, &spec.resource);
+            Place {
+                file: Path::new("/").join(folders.join("/")).join(file),
+                readers: &spec.readers,
+            }
+        })
+        .collect()
+}
+
+/// Each folder that a reader has to get to, once.
+fn ways<'a>(places: &[Place<'a>]) -> BTreeSet<(PathBuf, &'a Reader)> {
+    let mut ways = BTreeSet::new();
+    for place in places {
+        let folder = place.file.parent().unwrap_or(Path::new("/"));
+        ways.extend(place.readers.iter().map(|one| (folder.to_owned(), one)));
+    }
+    ways
+}
+
+/// Whether this process can make files below a folder, or the nearest one that exists.
+fn not_writable(root: &Path, path: &str) -> Option<Finding> {
+    let existing = root.ancestors().find(|part| part.exists())?;
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
+    let shown = root.display();
+    let user = crate::accounts::user_of(crate::accounts::own_uid()).name;
+    let fix = if refusal == rustix::io::Errno::ROFS {
+        format!(
+            "mkdir -p {shown}; systemctl edit renewd, and below [Service] write: ReadWritePaths={shown}"
+        )
+    } else {
+        format!("install -d -o {user} -m 0711 {shown}")
+    };
+    Some(Finding {
+        path: path.to_owned(),
+        severity: Severity::Error,
+        message: format!(
+            "the user {user} cannot write to {}: {refusal}",
+            existing.display()
+        ),
+        hint: Some(fix),
+    })
+}
