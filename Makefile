@@ -3,14 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint unit sdk systemd soak bench audit build package-check prerequisites
+.PHONY: demo test lint unit sdk receivers systemd soak bench audit build package-check prerequisites
 
 # The main job against the embedded emulator, in about a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 
-# Everything that proves the daemon: lints, Rust tests, the official SDKs, a real systemd (needs root).
-test: root prerequisites lint unit sdk systemd
+# Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, a real systemd (needs root).
+test: root prerequisites lint unit sdk receivers systemd
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -30,6 +30,11 @@ unit:
 
 sdk: build
 	tests/sdk/run
+
+# The receiver kit of docs/receivers, against a real daemon.
+receivers: build
+	cargo build --locked --example receiver
+	tests/receivers/run
 
 systemd: build
 	tests/systemd/run
