@@ -227,9 +227,12 @@ fn check_paths(sinks: &[FileSinkDraft], identities: &[IdentityDraft], report: &R
             continue;
         };
         let users = users.get(name.value.as_str()).copied().unwrap_or_default();
-        if users > 1 && !path.value.contains("{name}") {
+        if users > 1 && !sink.bundle && !path.value.contains("{name}") {
             let message = format!("{users} identities would write to this one file");
-            report.add(Note::error(path.span, message).hint("put {name} into the path"));
+            report.add(
+                Note::error(path.span, message)
+                    .hint("put {name} into the path, or say bundle = true"),
+            );
         }
     }
 }

@@ -8,6 +8,7 @@
 //! in their section ([`Finding`]) is shown in the same way.
 
 mod capacity;
+mod elsewhere;
 mod file;
 mod links;
 mod load;

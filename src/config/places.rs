@@ -1,9 +1,11 @@
 //! Remembers where everything stands, so that what other rooms find is shown like our own.
 
+use std::ops::Range;
+
 use super::{
-    Finding, Problem, Severity,
+    Finding, Problem, Severity, elsewhere,
     file::File,
-    tree::{Fields, Span, Value},
+    tree::{Fields, Node, Value},
 };
 
 /// Where everything in the configuration stands.
@@ -19,15 +21,27 @@ impl Places {
     pub fn problems(&self, findings: impl IntoIterator<Item = Finding>) -> Vec<Problem> {
         let mut problems: Vec<_> = findings
             .into_iter()
-            .map(|finding| (self.find(&finding.path), finding))
+            .map(|finding| {
+                let (path, range) = split(&finding.path);
+                (self.find(path), range, finding)
+            })
             .collect();
-        problems.sort_by_key(|(span, finding)| (*span, std::cmp::Reverse(finding.severity)));
-        let problem = |(span, finding): (Option<Span>, Finding)| Problem {
-            severity: finding.severity,
-            place: span.map(|span| self.files[span.file].place(span)),
-            message: finding.message,
-            hint: finding.hint,
-            related: Vec::new(),
+        problems.sort_by_key(|(node, _, finding)| {
+            let span = node.map(|node| node.span);
+            (span, std::cmp::Reverse(finding.severity))
+        });
+        let problem = |(node, range, finding): (Option<&Node>, Option<Range<usize>>, Finding)| {
+            let place = |node: &Node| match &range {
+                Some(range) => elsewhere::place(&self.files, node, range),
+                None => self.files[node.span.file].place(node.span),
+            };
+            Problem {
+                severity: finding.severity,
+                place: node.map(place),
+                message: finding.message,
+                hint: finding.hint,
+                related: Vec::new(),
+            }
         };
         problems.into_iter().map(problem).collect()
     }
@@ -39,7 +53,7 @@ impl Places {
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    fn find(&self, path: &str) -> Option<Span> {
+    fn find(&self, path: &str) -> Option<&Node> {
         let mut found = None;
         let mut fields = Some(&self.root);
         for segment in path.split('.') {
@@ -58,12 +72,24 @@ impl Places {
                 };
                 node = item;
             }
-            found = Some(node.span);
+            found = Some(node);
             fields = match &node.value {
                 Value::Table(fields) => Some(fields),
                 _ => None,
             };
         }
         found
+    }
+}
+
+/// A path and the bytes of its text, as in `sink.file[0].template@12..20`.
+fn split(path: &str) -> (&str, Option<Range<usize>>) {
+    let range = |text: &str| {
+        let (start, end) = text.split_once("..")?;
+        Some(start.parse().ok()?..end.parse().ok()?)
+    };
+    match path.split_once('@') {
+        Some((path, text)) => (path, range(text)),
+        None => (path, None),
     }
 }

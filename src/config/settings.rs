@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::model::{
-    JobAction, JobName, Missed, ResourceName, Secret, Selection, SinkName, Spec, Then,
+    JobAction, JobName, Missed, Reader, ResourceName, Secret, Selection, SinkName, Spec, Then,
 };
 
 /// Everything that the configuration says.
@@ -218,10 +218,59 @@ pub struct FileSinkSettings {
     pub path: String,
     /// What the file holds.
     pub format: FileFormat,
+    /// The template, for [`FileFormat::Template`].
+    pub template: Option<Template>,
     /// The permission bits; readers are granted by ACL on top.
     pub mode: u32,
     /// The most files that may be written in any such time.
     pub rate: Option<Limit>,
+    /// Whose the file is to be; needs CAP_CHOWN where it is not the daemon's own user.
+    pub owner: Option<String>,
+    /// Which group it is to have; needs CAP_CHOWN where the daemon's user is not in it.
+    pub group: Option<String>,
+    /// Whether one file holds all identities of this sink.
+    pub bundle: bool,
+    /// Who may read a bundle; `None`: those who may read each of its identities.
+    pub readers: Option<Vec<Reader>>,
+    /// How a file is changed.
+    pub write: WriteMode,
+}
+
+impl FileSinkSettings {
+    /// A sink with the defaults of all that may be left out.
+    pub fn new(name: SinkName, path: impl Into<String>) -> Self {
+        Self {
+            name,
+            path: path.into(),
+            format: FileFormat::Json,
+            template: None,
+            mode: 0o600,
+            rate: None,
+            owner: None,
+            group: None,
+            bundle: false,
+            readers: None,
+            write: WriteMode::Replace,
+        }
+    }
+}
+
+/// `template =`: the text, and the file that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Its text.
+    pub text: String,
+    /// The file; `None` where the text stands in the configuration itself.
+    pub file: Option<PathBuf>,
+}
+
+/// `write =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// A complete file is renamed over the old one: readers see one or the other.
+    Replace,
+    /// The old file is overwritten and keeps its inode, for single files that are mounted elsewhere.
+    InPlace,
 }
 
 /// `format =`.
@@ -233,6 +282,8 @@ pub enum FileFormat {
     Token,
     /// `KEY='value'` lines for a shell or systemd's `EnvironmentFile=`.
     Env,
+    /// What a template of the operator's makes of it.
+    Template,
 }
 
 /// `[[sink.webhook]]`.
@@ -322,7 +373,8 @@ pub enum Severity {
 /// `resource[0].connection_string`; [`crate::config`] turns paths into lines and carets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The configuration path.
+    /// The configuration path; `PATH@12..20` means these bytes of the text there, or of the text in
+    /// the file that is referred to there.
     pub path: String,
     /// How bad it is.
     pub severity: Severity,

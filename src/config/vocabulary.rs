@@ -65,7 +65,14 @@ const SECTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     ("sink", &["file", "webhook", "exec"]),
-    ("sink.file", &["name", "path", "format", "mode", "rate"]),
+    (
+        "sink.file",
+        &[
+            "name", "path", "format", "template", "mode", "owner", "group", "bundle", "readers",
+            "write", "rate",
+        ],
+    ),
+    ("sink.file.template", &["file"]),
     (
         "sink.webhook",
         &[
@@ -140,6 +147,7 @@ pub(super) fn header(section: &str) -> String {
             format!("[[{section}]]")
         }
         "resource.limits" => "`limits`".to_owned(),
+        "sink.file.template" => "`template`".to_owned(),
         "store.retention" => "`retention`".to_owned(),
         _ => format!("[{section}]"),
     }

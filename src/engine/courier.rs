@@ -34,7 +34,7 @@ use crate::{
     config::Limit,
     model::{CourierView, Num, SinkName},
     schedule::{Breaker, Rate, Steady},
-    sinks::{Outcome, Sink, SinkFailure},
+    sinks::{Receipt, Sink, SinkFailure},
     store::{self, Disabled, Store},
     telemetry::Metrics,
 };
@@ -108,7 +108,7 @@ pub struct Courier {
     /// When the store's next delivery is to be attempted.
     next_at: Option<Timestamp>,
     notices: Notices,
-    attempts: JoinSet<Result<Outcome, SinkFailure>>,
+    attempts: JoinSet<Result<Receipt, SinkFailure>>,
     cargo: BTreeMap<Id, Cargo>,
     tests: BTreeMap<Id, Test>,
     /// Rows in the queue, in flight or not settled yet.

@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::{
     clock::Clock,
     model::{Num, SinkName, Version},
-    sinks::{self, FileSink, Outcome, file::FileError},
+    sinks::{self, FileSink, Outcome, Receipt, file::FileError},
     store::{self, Settled, Store, StoreError},
 };
 
@@ -72,7 +72,7 @@ struct Page<'a> {
     name: &'a SinkName,
     sink: &'a FileSink,
     clock: &'a Clock,
-    writing: JoinSet<Result<Outcome, FileError>>,
+    writing: JoinSet<Result<Receipt, FileError>>,
     rows: BTreeMap<Id, (store::Delivery, Version)>,
     settled: Vec<Settled>,
     failed: Vec<Num>,
@@ -128,8 +128,13 @@ impl<'a> Page<'a> {
             return;
         };
         match joined {
-            Ok((_, Ok(outcome))) => {
+            Ok((_, Ok(Receipt { outcome, placed }))) => {
                 self.counts.mended += usize::from(outcome != Outcome::Unchanged);
+                self.settled.push(Settled::Placed {
+                    sink: self.name.clone(),
+                    num: row.num,
+                    placed,
+                });
                 if row.is_pending() {
                     self.settled.push(Settled::Delivered {
                         sink: self.name.clone(),

@@ -25,7 +25,7 @@ pub use webhook::WebhookSink;
 use crate::{
     clock::Clock,
     config::SinkSettings,
-    model::{Name, Notice, NoticeKind, Reader, ResourceName, SinkName, TokenDocument},
+    model::{Name, Notice, NoticeKind, Placed, Reader, ResourceName, SinkName, TokenDocument},
     transport::Transport,
 };
 
@@ -58,6 +58,24 @@ pub enum Outcome {
     LeftOut,
 }
 
+/// How a delivery succeeded, and where the file lies that it left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// How.
+    pub outcome: Outcome,
+    /// The file, where there is one.
+    pub placed: Option<Placed>,
+}
+
+impl From<Outcome> for Receipt {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            placed: None,
+        }
+    }
+}
+
 /// How a delivery failed. It never holds the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -87,6 +105,9 @@ pub enum SinkError {
     /// The path of a file sink.
     #[error(transparent)]
     Path(#[from] file::PathError),
+    /// The template of a file sink.
+    #[error(transparent)]
+    Template(#[from] file::TemplateError),
     /// The URL, a secret or a pattern of a webhook sink.
     #[error(transparent)]
     Webhook(#[from] webhook::WebhookError),
@@ -98,7 +119,7 @@ pub enum SinkError {
 /// A place where results go.
 #[derive(Debug, Clone)]
 pub enum Sink {
-    /// Files, one per identity.
+    /// Files, one per identity or one for all.
     File(FileSink),
     /// An HTTP receiver.
     Webhook(WebhookSink),
@@ -139,14 +160,14 @@ impl Sink {
         &self,
         delivery: Delivery,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<Receipt, SinkFailure> {
         match self {
             Self::File(sink) => sink
                 .deliver(delivery, now)
                 .await
                 .map_err(|error| SinkFailure::new(error.to_string())),
-            Self::Webhook(sink) => sink.deliver(&delivery, now).await,
-            Self::Exec(sink) => sink.deliver(&delivery).await,
+            Self::Webhook(sink) => sink.deliver(&delivery, now).await.map(Receipt::from),
+            Self::Exec(sink) => sink.deliver(&delivery).await.map(Receipt::from),
         }
     }
 

@@ -263,9 +263,11 @@ impl Txn<'_> {
         let num = self.sink_num(sink.as_str())?;
         self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
         self.run(
-            "UPDATE sink SET configured = 0, disabled = NULL, paused = 0 WHERE num = ?1",
+            "UPDATE sink SET configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL \
+             WHERE num = ?1",
             [num],
         )?;
+        self.effects.wanted = true;
         Ok(())
     }
 

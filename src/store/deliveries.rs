@@ -11,7 +11,7 @@ use super::{
     error::Outcome,
     identities::count,
 };
-use crate::model::{Name, Num, SinkName, Timestamp, Version};
+use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
 
 /// A delivery that is pending, or a row of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub enum Settled {
         next_at: Timestamp,
         /// Why, in one sentence.
         error: String,
+    },
+    /// Where the row's file lies now, or that there is none any more.
+    Placed {
+        /// The sink.
+        sink: SinkName,
+        /// The row.
+        num: Num,
+        /// The file.
+        placed: Option<Placed>,
     },
 }
 
@@ -168,6 +177,10 @@ impl Txn<'_> {
                         error
                     ],
                 )?,
+                Settled::Placed { sink, num, placed } => {
+                    self.place(self.sink_num(sink.as_str())?, *num, placed.as_ref())?;
+                    0
+                }
             };
         }
         Ok(())
@@ -239,6 +252,7 @@ impl Txn<'_> {
         for sink in bound.iter().filter(|sink| !nums.contains(sink)) {
             let sql = "DELETE FROM delivery WHERE identity = ?1 AND sink = ?2";
             self.run(sql, [num, *sink])?;
+            self.effects.wanted = true;
         }
         for sink in nums.iter().filter(|sink| !bound.contains(sink)) {
             self.run(

@@ -7,13 +7,13 @@ use rusqlite::{Row, params};
 use super::{
     columns,
     db::Db,
-    error::{Fault, Outcome},
+    error::{Fault, Outcome, StoreError},
     idmap::{self, IdLine},
     seal::Place,
     spec::Wish,
 };
 use crate::model::{
-    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
+    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, SinkName, State, Timestamp,
     TokenDocument, TokenMeta, Version,
 };
 
@@ -128,6 +128,24 @@ impl Db {
                    JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let found = self.first(sql, [num], |row| Ok(self.read_consignment(row)))?;
         found.transpose()
+    }
+
+    /// A page of what a sink's consumers should hold; a row that cannot be read gives its error.
+    pub(super) fn consignments(
+        &self,
+        sink: &SinkName,
+        after: Num,
+        limit: usize,
+    ) -> Outcome<Vec<(Num, Result<Consignment, String>)>> {
+        let sql = "SELECT i.*, r.name AS resource_name FROM delivery d \
+                   JOIN identity i ON i.num = d.identity JOIN resource r ON r.num = i.resource \
+                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
+        let params = [self.sink_num(sink.as_str())?, after, count(limit)];
+        Ok(self.all(sql, params, |row| {
+            let read = self.read_consignment(row);
+            let read = read.map_err(|fault| StoreError::new("read a token", fault).to_string());
+            Ok((row.get("num")?, read))
+        })?)
     }
 
     pub(super) fn num_of(&self, name: &str) -> Outcome<Option<Num>> {

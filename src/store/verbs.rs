@@ -6,6 +6,7 @@ mod declaring;
 mod delivering;
 mod ledger;
 mod looking;
+mod placing;
 mod renewing;
 mod scheduled;
 mod watching;

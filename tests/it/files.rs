@@ -47,11 +47,11 @@ fn passable(folder: TempDir) -> TempDir {
 
 fn sink(folder: &TempDir, below: &str, format: FileFormat) -> FileSink {
     let settings = FileSinkSettings {
-        rate: None,
-        name: "files".parse().unwrap(),
-        path: format!("{}/{below}", folder.path().display()),
         format,
-        mode: 0o600,
+        ..FileSinkSettings::new(
+            "files".parse().unwrap(),
+            format!("{}/{below}", folder.path().display()),
+        )
     };
     FileSink::new(&settings, true).unwrap()
 }
@@ -61,8 +61,8 @@ async fn put(
     document: TokenDocument,
     readers: &[&str],
 ) -> Result<Outcome, FileError> {
-    sink.deliver(delivery(document, readers), Timestamp::UNIX_EPOCH)
-        .await
+    let delivered = sink.deliver(delivery(document, readers), Timestamp::UNIX_EPOCH);
+    delivered.await.map(|receipt| receipt.outcome)
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -464,11 +464,11 @@ async fn leftovers_are_swept_and_nothing_else() {
 async fn production_writes_on_threads_of_its_own() {
     let folder = folder();
     let settings = FileSinkSettings {
-        rate: None,
-        name: "files".parse().unwrap(),
-        path: format!("{}/{{name}}", folder.path().display()),
         format: FileFormat::Token,
-        mode: 0o600,
+        ..FileSinkSettings::new(
+            "files".parse().unwrap(),
+            format!("{}/{{name}}", folder.path().display()),
+        )
     };
     let sink = FileSink::new(&settings, false).unwrap();
     let written = put(&sink, document("bot", 1), &[]).await.unwrap();

@@ -2,50 +2,222 @@
 
 use super::{
     super::{
-        FileFormat, FileSinkSettings, Limit,
+        FileFormat, FileSinkSettings, Template, WriteMode, elsewhere,
         reader::{Item, Located, Section, one_of},
         suspicion::shown,
         tree::Value,
     },
-    sink,
+    references, sink,
 };
-use crate::model::SinkName;
+use crate::model::{Reader, SinkName};
 
 /// A file sink before the identities that use it are known.
 #[derive(Debug)]
 pub(in super::super) struct Draft {
     pub(in super::super) name: Option<Located<SinkName>>,
     pub(in super::super) path: Option<Located<String>>,
-    format: FileFormat,
-    mode: u32,
-    rate: Option<Limit>,
+    pub(in super::super) bundle: bool,
+    settings: Option<FileSinkSettings>,
 }
 
 impl Draft {
     pub(in super::super) fn settings(self) -> Option<FileSinkSettings> {
-        Some(FileSinkSettings {
-            name: self.name?.value,
-            path: self.path?.value,
-            format: self.format,
-            mode: self.mode,
-            rate: self.rate,
-        })
+        self.settings
     }
 }
 
 /// Reads one `[[sink.file]]`.
 pub(super) fn read(mut section: Section<'_>) -> Draft {
-    let draft = Draft {
-        name: section
-            .required("name")
-            .and_then(|item| item.name("bot-file")),
-        path: section.required("path").and_then(path),
-        format: section.or("format", FileFormat::Json, format),
-        mode: section.or("mode", 0o600, mode),
-        rate: section.optional("rate").and_then(sink::rate),
+    let name: Option<Located<SinkName>> = section
+        .required("name")
+        .and_then(|item| item.name("bot-file"));
+    let path = section.required("path").and_then(path);
+    let keys = Keys {
+        format: section.optional("format"),
+        template: section.optional("template"),
+        owner: section.optional("owner"),
+        bundle: section.optional("bundle"),
+        readers: section.optional("readers"),
+        write: section.optional("write"),
+        path: section.optional("path"),
     };
+    let (format, template) = content(&keys);
+    let bundle = keys.bundle.and_then(Item::boolean).unwrap_or(false);
+    if bundle {
+        check_bundle(&keys, format);
+    }
+    let readers = keys.readers.and_then(|item| readers(item, bundle));
+    let mode = section.or("mode", 0o600, mode);
+    let write = keys.write.and_then(write).unwrap_or(WriteMode::Replace);
+    if write == WriteMode::InPlace {
+        check_in_place(&keys, mode);
+    }
+    let owner = keys.owner.and_then(account);
+    let group = section.optional("group").and_then(account);
+    let rate = section.optional("rate").and_then(sink::rate);
     section.finish();
-    draft
+    let settings = name.as_ref().zip(path.as_ref()).map(|(name, path)| {
+        let plain = FileSinkSettings::new(name.value.clone(), path.value.clone());
+        FileSinkSettings {
+            format,
+            template,
+            mode,
+            owner,
+            group,
+            bundle,
+            readers,
+            write,
+            rate,
+            ..plain
+        }
+    });
+    Draft {
+        name,
+        path,
+        bundle,
+        settings,
+    }
+}
+
+/// The keys that are held against each other.
+struct Keys<'a> {
+    format: Option<Item<'a>>,
+    template: Option<Item<'a>>,
+    owner: Option<Item<'a>>,
+    bundle: Option<Item<'a>>,
+    readers: Option<Item<'a>>,
+    write: Option<Item<'a>>,
+    path: Option<Item<'a>>,
+}
+
+/// A template needs no `format` beside it, and no other format may stand there.
+fn content(keys: &Keys<'_>) -> (FileFormat, Option<Template>) {
+    let read = keys.format.and_then(format);
+    if let (Some(item), None) = (keys.template, keys.format) {
+        return (FileFormat::Template, template(item));
+    }
+    match (read, keys.template, keys.format) {
+        (Some(FileFormat::Template), Some(item), _) => (FileFormat::Template, template(item)),
+        (Some(FileFormat::Template), None, Some(format)) => {
+            let hint = "add template = { file = \"/etc/renewd/NAME.j2\" }";
+            format.wrong::<()>("this format needs a `template`", hint);
+            (FileFormat::Template, None)
+        }
+        (Some(other), Some(item), _) => {
+            item.wrong::<()>(
+                "a template is only for `format = \"template\"`",
+                "take one of the two out",
+            );
+            (other, None)
+        }
+        (read, _, _) => (read.unwrap_or(FileFormat::Json), None),
+    }
+}
+
+/// `{ file = "…" }`, or the text itself.
+fn template(item: Item<'_>) -> Option<Template> {
+    if let Value::Text(text) = item.value() {
+        return Some(Template {
+            text: text.clone(),
+            file: None,
+        });
+    }
+    let mut section = item.section(
+        "sink.file.template",
+        "{ file = \"/etc/renewd/bot.conf.j2\" }",
+    )?;
+    let named = section.required("file");
+    section.finish();
+    let named = named?;
+    let path = named.path("/etc/renewd/bot.conf.j2")?;
+    match elsewhere::read(&path) {
+        Ok(text) => Some(Template {
+            text,
+            file: Some(path),
+        }),
+        Err(why) => {
+            let shown = shown(&path.display().to_string());
+            named.wrong(
+                format!(
+                    "cannot read the template {}: {why}",
+                    shown.trim_matches('"')
+                ),
+                "it holds what is to be written, with {{ token }} and the like in it",
+            )
+        }
+    }
+}
+
+/// One file for all: its path has no place for one of them, and its format can hold many.
+fn check_bundle(keys: &Keys<'_>, format: FileFormat) {
+    if matches!(format, FileFormat::Token | FileFormat::Env)
+        && let Some(item) = keys.format
+    {
+        item.wrong::<()>(
+            "this format holds one identity, and a bundle holds many",
+            "write format = \"json\", or a template that goes through `identities`",
+        );
+    }
+    if let Some(path) = keys.path
+        && let Value::Text(text) = path.value()
+        && PLACEHOLDERS.iter().any(|word| text.contains(word))
+    {
+        path.wrong::<()>(
+            "a bundle is one file, so its path has no placeholders",
+            "such as path = \"/run/renewd/tokens/all.json\"",
+        );
+    }
+}
+
+fn readers(item: Item<'_>, bundle: bool) -> Option<Vec<Reader>> {
+    if bundle {
+        return references::readers(item);
+    }
+    item.wrong(
+        "`readers` of a sink are those of a bundle",
+        "give each [[identity]] its `readers`, or say bundle = true",
+    )
+}
+
+fn write(item: Item<'_>) -> Option<WriteMode> {
+    item.choice(&[
+        ("replace", WriteMode::Replace),
+        ("in-place", WriteMode::InPlace),
+    ])
+}
+
+/// What a file that keeps its inode cannot have; and what its readers may see.
+fn check_in_place(keys: &Keys<'_>, mode: u32) {
+    let Some(item) = keys.write else { return };
+    item.tell(
+        item.warning("a file that is written in place can be read half old, half new")
+            .hint("only for a single file that is mounted elsewhere; mount its folder instead, where that can be"),
+    );
+    if let Some(owner) = keys.owner {
+        owner.wrong::<()>(
+            "a file that is given away cannot be written in place",
+            "take out `owner`, or `write`",
+        );
+    }
+    if mode & 0o200 == 0 {
+        item.wrong::<()>(
+            format!("with mode {mode:04o} the file cannot be written in place"),
+            "the owner needs the right to write, such as mode = \"0600\"",
+        );
+    }
+}
+
+/// The name or the number of a user or a group.
+fn account(item: Item<'_>) -> Option<String> {
+    let text = item.text("www-data")?;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || ":/,".contains(c);
+    if !text.is_empty() && text.len() <= 256 && !text.contains(odd) && !text.starts_with('-') {
+        return Some(text.to_owned());
+    }
+    item.wrong(
+        format!("{} is no name of a user or a group", shown(text)),
+        format!("such as {} = \"www-data\"", item.key()),
+    )
 }
 
 const EXAMPLE: &str = "/run/renewd/tokens/{name}.json";
@@ -98,16 +270,11 @@ fn unknown_placeholder(path: &str) -> Option<&str> {
 }
 
 fn format(item: Item<'_>) -> Option<FileFormat> {
-    if matches!(item.value(), Value::Text(text) if text == "template") {
-        return item.wrong(
-            "`format = \"template\"` is not in this version yet",
-            "json, token and env are there",
-        );
-    }
     item.choice(&[
         ("json", FileFormat::Json),
         ("token", FileFormat::Token),
         ("env", FileFormat::Env),
+        ("template", FileFormat::Template),
     ])
 }
 

@@ -8,6 +8,7 @@ use rand::Rng;
 use super::{Courier, landing::Cargo};
 use crate::{
     schedule::{Steady, delivery_gap},
+    sinks::Receipt,
     store::StoreError,
 };
 
@@ -84,7 +85,10 @@ impl Courier {
             }
             if is_wanted && !is_stale {
                 let sink = self.sink.clone();
-                let attempt = async move { sink.announce(seq, &notice, now).await };
+                let attempt = async move {
+                    let told = sink.announce(seq, &notice, now).await;
+                    told.map(Receipt::from)
+                };
                 let id = self.attempts.spawn(attempt).id();
                 self.rate.began(self.clock.steady());
                 self.cargo.insert(id, Cargo::Notice(seq));

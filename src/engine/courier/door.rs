@@ -11,7 +11,7 @@ use super::Courier;
 use crate::{
     model::ResourceName,
     schedule::Steady,
-    sinks::{Outcome, SinkFailure},
+    sinks::{Outcome, Receipt, SinkFailure},
 };
 
 /// Asks that wait to be heard.
@@ -64,7 +64,10 @@ impl Courier {
     fn begin_test(&mut self, resource: ResourceName, answer: oneshot::Sender<Tested>) {
         let (now, began) = (self.clock.now(), self.clock.steady());
         let sink = self.sink.clone();
-        let attempt = async move { sink.try_out(&resource, now).await };
+        let attempt = async move {
+            let tried = sink.try_out(&resource, now).await;
+            tried.map(Receipt::from)
+        };
         let id = self.attempts.spawn(attempt).id();
         self.rate.began(began);
         self.tests.insert(id, Test { began, answer });
@@ -74,14 +77,14 @@ impl Courier {
     pub(super) fn land_test(
         &mut self,
         id: Id,
-        joined: &Result<(Id, Result<Outcome, SinkFailure>), JoinError>,
+        joined: &Result<(Id, Result<Receipt, SinkFailure>), JoinError>,
     ) -> bool {
         let Some(test) = self.tests.remove(&id) else {
             return false;
         };
         if let Ok((_, result)) = joined {
             let took = self.clock.steady().saturating_sub(test.began);
-            let result = result.clone();
+            let result = result.clone().map(|receipt| receipt.outcome);
             // Whoever asked may have gone in the meantime.
             test.answer.send(Tested { took, result }).ok();
         }

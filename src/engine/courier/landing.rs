@@ -9,7 +9,7 @@ use super::Courier;
 use crate::{
     model::{Name, Num, Version},
     schedule::{delivery_retry_at, quarantine_gap},
-    sinks::{Outcome, SinkFailure},
+    sinks::{Outcome, Receipt, Sink, SinkFailure},
     store::{self, Disabled, Settled},
 };
 
@@ -64,7 +64,7 @@ impl Parcel {
 impl Courier {
     pub(super) async fn land(
         &mut self,
-        joined: Result<(Id, Result<Outcome, SinkFailure>), JoinError>,
+        joined: Result<(Id, Result<Receipt, SinkFailure>), JoinError>,
     ) {
         let id = joined.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         if self.land_test(id, &joined) {
@@ -74,14 +74,15 @@ impl Courier {
             return;
         };
         match joined {
-            Ok((_, Ok(outcome))) => self.arrived(cargo, outcome).await,
+            Ok((_, Ok(receipt))) => self.arrived(cargo, receipt).await,
             Ok((_, Err(failure))) => self.failed(cargo, &failure).await,
             // Where it panicked is in the log already; the payload could hold anything.
             Err(_) => self.quarantine(cargo, "renewd itself failed at it; see the log".to_owned()),
         }
     }
 
-    async fn arrived(&mut self, cargo: Cargo, outcome: Outcome) {
+    async fn arrived(&mut self, cargo: Cargo, receipt: Receipt) {
+        let Receipt { outcome, placed } = receipt;
         if outcome != Outcome::LeftOut {
             self.counts.delivered += 1;
             self.counts.last_error = None;
@@ -104,6 +105,10 @@ impl Courier {
                 }
                 let sink = self.name.clone();
                 self.ledger.add(Settled::Delivered { sink, num, version });
+                if matches!(self.sink, Sink::File(_)) {
+                    let sink = self.name.clone();
+                    self.ledger.add(Settled::Placed { sink, num, placed });
+                }
             }
         }
     }

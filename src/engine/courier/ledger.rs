@@ -127,6 +127,8 @@ impl Ledger {
 
 fn num(settled: &Settled) -> Num {
     match settled {
-        Settled::Delivered { num, .. } | Settled::Failed { num, .. } => *num,
+        Settled::Delivered { num, .. }
+        | Settled::Failed { num, .. }
+        | Settled::Placed { num, .. } => *num,
     }
 }

@@ -3,8 +3,10 @@
 use crate::config::{Finding, Settings, SinkSettings};
 
 mod files;
+mod ownership;
 mod programs;
 mod readers;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod webhooks;
@@ -19,6 +21,9 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             SinkSettings::File(file) => {
                 let path = format!("sink.file[{files}]");
                 findings.extend(files::check(file, &path, settings));
+                findings.extend(templates::check(file, &path));
+                findings.extend(ownership::check(file, &path, settings));
+                findings.extend(readers::of_bundle(file, &path));
                 files += 1;
             }
             SinkSettings::Webhook(webhook) => {

@@ -2,7 +2,7 @@
 
 use crate::{
     accounts,
-    config::{Finding, Settings, Severity},
+    config::{FileSinkSettings, Finding, Settings, Severity},
     model::Reader,
 };
 
@@ -19,6 +19,14 @@ pub(super) fn check(settings: &Settings) -> Vec<Finding> {
         }));
     }
     findings
+}
+
+/// Those of a bundle.
+pub(super) fn of_bundle(sink: &FileSinkSettings, path: &str) -> Vec<Finding> {
+    let readers = sink.readers.iter().flatten().enumerate();
+    let unknown =
+        readers.filter_map(|(at, reader)| unknown(reader, format!("{path}.readers[{at}]")));
+    unknown.collect()
 }
 
 fn unknown(reader: &Reader, path: String) -> Option<Finding> {

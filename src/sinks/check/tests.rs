@@ -10,8 +10,8 @@ use std::{
 use super::*;
 use crate::{
     config::{
-        DaemonSettings, FileFormat, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef,
-        Severity, StoreSettings, WebhookSinkSettings,
+        DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef, Severity,
+        StoreSettings, WebhookSinkSettings,
     },
     model::Secret,
 };
@@ -45,13 +45,10 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
 
 /// What is found about a file sink there, readers aside.
 fn of_path(state_dir: &str, path: &Path) -> Vec<Finding> {
-    let sink = SinkSettings::File(FileSinkSettings {
-        rate: None,
-        name: "files".parse().unwrap(),
-        path: path.display().to_string(),
-        format: FileFormat::Json,
-        mode: 0o600,
-    });
+    let sink = SinkSettings::File(FileSinkSettings::new(
+        "files".parse().unwrap(),
+        path.display().to_string(),
+    ));
     let mut findings = check(&settings(state_dir, sink));
     findings.retain(|finding| finding.path == "sink.file[0].path");
     findings

@@ -4,10 +4,15 @@
 //! entry of 8 bytes per subject, little-endian (`linux/posix_acl_xattr.h`). The owner of a file may
 //! set it without any privilege, whereas giving a file away needs one.
 
-use std::{collections::BTreeSet, os::fd::AsFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, BorrowedFd},
+};
 
 use rustix::{
-    fs::{Mode, Stat, XattrFlags, fchmod, fgetxattr, fremovexattr, fsetxattr},
+    fs::{
+        Gid, Mode, Stat, Uid, XattrFlags, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat,
+    },
     io::Errno,
 };
 
@@ -46,14 +51,43 @@ pub(super) struct Access {
     mode: u32,
     /// The attribute; `None` where the mode says it all.
     acl: Option<Vec<u8>>,
+    /// Whose it is.
+    owner: u32,
+    /// Its group, where that matters.
+    group: Option<u32>,
+}
+
+/// Why a file does not have the access that it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The mode or the ACL.
+    Access(Errno),
+    /// To give it away.
+    Ownership(Errno),
 }
 
 impl Access {
-    /// The bits of `mode`, and the right to read for everyone in `granted`.
-    pub(super) fn new(mode: u32, granted: &Granted) -> Self {
+    /// The bits of `mode`, and the right to read for everyone in `granted`. Of a file that is given
+    /// away we stay a reader, so as to see whether it still is as it should be.
+    pub(super) fn new(
+        mode: u32,
+        mut granted: Granted,
+        owner: Option<u32>,
+        gid: Option<u32>,
+    ) -> Self {
         let mode = mode & PERMISSIONS;
-        if *granted == Granted::default() {
-            return Self { mode, acl: None };
+        let own = crate::accounts::own_uid();
+        let owner_id = owner.unwrap_or(own);
+        if owner_id != own && own != 0 {
+            granted.users.insert(own);
+        }
+        if granted == Granted::default() {
+            return Self {
+                mode,
+                acl: None,
+                owner: owner_id,
+                group: gid,
+            };
         }
         let (owner, group, other) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
         let mask = group | READ;
@@ -78,12 +112,26 @@ impl Access {
         Self {
             mode: mode & !0o070 | mask << 3,
             acl: Some(acl),
+            owner: owner_id,
+            group: gid,
         }
     }
 
-    /// Gives a file this access. An ACL that it inherited from its folder goes.
-    pub(super) fn grant(&self, file: impl AsFd) -> Result<(), Errno> {
+    /// Gives a file this access. An ACL that it inherited from its folder goes. It is given away
+    /// last: what is not ours we could not change any more.
+    pub(super) fn grant(&self, file: impl AsFd) -> Result<(), Refused> {
         let file = file.as_fd();
+        self.grant_reading(file).map_err(Refused::Access)?;
+        let stat = fstat(file).map_err(Refused::Ownership)?;
+        let owner = (stat.st_uid != self.owner).then(|| Uid::from_raw(self.owner));
+        let group = self.group.filter(|gid| stat.st_gid != *gid);
+        if owner.is_none() && group.is_none() {
+            return Ok(());
+        }
+        fchown(file, owner, group.map(Gid::from_raw)).map_err(Refused::Ownership)
+    }
+
+    fn grant_reading(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {
         if let Some(acl) = &self.acl {
             fchmod(file, Mode::from_raw_mode(self.mode & !0o070))?;
             return fsetxattr(file, ATTRIBUTE, acl, XattrFlags::empty());
@@ -97,7 +145,8 @@ impl Access {
 
     /// Whether a file has exactly this access.
     pub(super) fn is_on(&self, file: impl AsFd, stat: &Stat) -> bool {
-        if stat.st_mode & PERMISSIONS != self.mode {
+        let is_owned = stat.st_uid == self.owner && self.group.is_none_or(|gid| stat.st_gid == gid);
+        if !is_owned || stat.st_mode & PERMISSIONS != self.mode {
             return false;
         }
         // One byte more than wanted, so that a longer attribute does not look like ours.
@@ -116,7 +165,7 @@ mod tests {
 
     #[test]
     fn without_readers_the_mode_says_it_all() {
-        let access = Access::new(0o600, &Granted::default());
+        let access = Access::new(0o600, Granted::default(), None, None);
         assert_eq!((access.mode, access.acl), (0o600, None));
     }
 
@@ -124,10 +173,12 @@ mod tests {
     fn entries_come_in_the_kernels_order() {
         let access = Access::new(
             0o600,
-            &Granted {
+            Granted {
                 users: [1001, 7].into(),
                 groups: [20].into(),
             },
+            None,
+            None,
         );
         assert_eq!(access.mode, 0o640, "the mask shows in the group's place");
         let acl = access.acl.unwrap();

@@ -2,11 +2,11 @@
 
 use zeroize::Zeroizing;
 
-use super::keeps_file;
-use crate::{
-    config::FileFormat,
-    model::{Scope, Secret, TokenDocument, whole_seconds},
+use super::{
+    keeps_file,
+    template::{Renderer, TemplateError},
 };
+use crate::model::{Scope, Secret, TokenDocument, whole_seconds};
 
 /// Why a format cannot hold a document. It names the field, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum FormatError {
         /// The variable.
         key: &'static str,
     },
+    /// The template does not take it.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
 }
 
 /// What belongs into the file.
@@ -30,22 +33,73 @@ pub(super) enum Content {
     Nothing,
 }
 
-/// What the file of an identity holds at this document.
-pub(super) fn content(
-    format: FileFormat,
-    document: &TokenDocument,
-) -> Result<Content, FormatError> {
-    if !keeps_file(format, document.state) {
-        return Ok(Content::Nothing);
-    }
-    Ok(match (format, &document.token) {
-        (FileFormat::Json, _) => Content::Bytes(document.to_json()),
-        (_, None) => Content::Nothing,
-        (FileFormat::Token, Some(token)) => {
-            Content::Bytes(Zeroizing::new(token.expose().as_bytes().to_vec()))
+/// How documents become bytes.
+#[derive(Debug)]
+pub(super) enum Format {
+    /// The token document, or an object of them.
+    Json,
+    /// The bare token.
+    Token,
+    /// `KEY='value'` lines.
+    Env,
+    /// Whatever the operator wants.
+    Template(Renderer),
+}
+
+impl Format {
+    /// What the file of an identity holds at this document.
+    pub(super) fn one(&self, document: &TokenDocument) -> Result<Content, FormatError> {
+        if !keeps_file(matches!(self, Self::Json), document.state) {
+            return Ok(Content::Nothing);
         }
-        (FileFormat::Env, Some(token)) => Content::Bytes(env(document, token)?),
-    })
+        Ok(match (self, &document.token) {
+            (Self::Json, _) => Content::Bytes(document.to_json()),
+            (_, None) => Content::Nothing,
+            (Self::Token, Some(token)) => {
+                Content::Bytes(Zeroizing::new(token.expose().as_bytes().to_vec()))
+            }
+            (Self::Env, Some(token)) => Content::Bytes(env(document, token)?),
+            (Self::Template(template), Some(_)) => Content::Bytes(template.one(document)?),
+        })
+    }
+
+    /// What the one file of all these identities holds.
+    pub(super) fn many(&self, documents: &[&TokenDocument]) -> Result<Content, FormatError> {
+        let is_json = matches!(self, Self::Json);
+        let kept: Vec<_> = documents
+            .iter()
+            .copied()
+            .filter(|document| keeps_file(is_json, document.state))
+            .filter(|document| is_json || document.token.is_some())
+            .collect();
+        if kept.is_empty() {
+            return Ok(Content::Nothing);
+        }
+        Ok(Content::Bytes(match self {
+            Self::Template(template) => template.many(kept.into_iter())?,
+            Self::Json | Self::Token | Self::Env => object(&kept),
+        }))
+    }
+}
+
+/// `{"identities":{NAME:DOCUMENT,…}}`, one to a line. Names hold nothing that JSON escapes.
+fn object(documents: &[&TokenDocument]) -> Zeroizing<Vec<u8>> {
+    let parts: Vec<_> = documents
+        .iter()
+        .map(|document| document.to_json())
+        .collect();
+    let length = parts.iter().map(|part| part.len() + 140).sum::<usize>() + 32;
+    let mut out = Zeroizing::new(Vec::with_capacity(length));
+    out.extend_from_slice(b"{\"identities\":{");
+    for (at, (document, part)) in documents.iter().zip(&parts).enumerate() {
+        let comma = if at == 0 { "\n" } else { ",\n" };
+        for piece in [comma, "\"", document.name.as_str(), "\":"] {
+            out.extend_from_slice(piece.as_bytes());
+        }
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"\n}}\n");
+    out
 }
 
 /// One `KEY='value'` line each, for a shell's `.`, systemd's `EnvironmentFile=` and dotenv libraries.
@@ -115,8 +169,8 @@ mod tests {
         }
     }
 
-    fn text(format: FileFormat, document: &TokenDocument) -> Option<String> {
-        match content(format, document).unwrap() {
+    fn text(format: &Format, document: &TokenDocument) -> Option<String> {
+        match format.one(document).unwrap() {
             Content::Bytes(bytes) => Some(String::from_utf8(bytes.to_vec()).unwrap()),
             Content::Nothing => None,
         }
@@ -125,13 +179,13 @@ mod tests {
     #[test]
     fn each_format_says_what_it_should() {
         let document = document(Some("ey.J"), State::Active);
-        assert_eq!(text(FileFormat::Token, &document).unwrap(), "ey.J");
+        assert_eq!(text(&Format::Token, &document).unwrap(), "ey.J");
         assert_eq!(
-            text(FileFormat::Json, &document).unwrap().as_bytes(),
+            text(&Format::Json, &document).unwrap().as_bytes(),
             document.to_json().as_slice()
         );
         assert_eq!(
-            text(FileFormat::Env, &document).unwrap(),
+            text(&Format::Env, &document).unwrap(),
             "RENEWD_NAME='bot'\nRENEWD_RESOURCE='contoso'\nRENEWD_ID='8:acs:x_y'\nRENEWD_STATE='active'\n\
              RENEWD_TOKEN='ey.J'\nRENEWD_SCOPES='chat,voip'\nRENEWD_ISSUED_AT='2026-11-22T17:00:00Z'\n\
              RENEWD_EXPIRES_AT='2026-11-23T17:00:00Z'\nRENEWD_RENEWS_AT=''\nRENEWD_VERSION='7'\n"
@@ -142,14 +196,14 @@ mod tests {
     fn a_held_identity_keeps_only_its_document() {
         let held = document(None, State::Held);
         assert!(
-            text(FileFormat::Json, &held)
+            text(&Format::Json, &held)
                 .unwrap()
                 .contains("\"token\":null")
         );
-        assert_eq!(text(FileFormat::Token, &held), None);
-        assert_eq!(text(FileFormat::Env, &held), None);
+        assert_eq!(text(&Format::Token, &held), None);
+        assert_eq!(text(&Format::Env, &held), None);
         for state in [State::New, State::Gone, State::Deleted] {
-            assert_eq!(text(FileFormat::Json, &document(None, state)), None);
+            assert_eq!(text(&Format::Json, &document(None, state)), None);
         }
     }
 
@@ -166,8 +220,8 @@ mod tests {
         ] {
             assert_eq!(quote_for(value), quote, "{value:?}");
         }
-        let error =
-            content(FileFormat::Env, &document(Some("se\ncret"), State::Active)).unwrap_err();
+        let document = document(Some("se\ncret"), State::Active);
+        let error = Format::Env.one(&document).unwrap_err();
         assert!(error.to_string().contains("RENEWD_TOKEN") && !error.to_string().contains("cret"));
     }
 }

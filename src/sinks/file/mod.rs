@@ -1,77 +1,43 @@
-//! Token files: one per identity, complete at every instant, readable by exactly whom they are for.
+//! Token files: one per identity, or one for all of a sink's, complete at every instant, readable by
+//! exactly whom they are for.
 //!
-//! A file is never changed in place. Its successor is written beside it under a temporary name, with
-//! its final access, flushed, and renamed over it; so a reader sees the old file or the new one, and
-//! a full disk or a power cut leaves the old one. No symbolic link is followed on the way.
+//! A file is never changed in place, unless the operator says so. Its successor is written beside it
+//! under a temporary name, with its final access, flushed, and renamed over it; so a reader sees the
+//! old file or the new one, and a full disk or a power cut leaves the old one. No symbolic link is
+//! followed on the way.
 
 mod access;
 mod content;
+mod error;
 mod folder;
+mod in_place;
 mod path;
 mod readers;
 mod replace;
+mod take_back;
+pub(super) mod template;
 
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 pub use content::FormatError;
+pub use error::{CHOWN_DROP_IN, FileError};
 pub use path::{PathError, PathPattern};
+pub use take_back::TakenBack;
+pub use template::TemplateError;
 
-use access::{Access, Granted};
-use content::Content;
+use access::Access;
+use content::{Content, Format};
 use folder::{Folder, Missing};
 use readers::Readers;
 
-use super::{Delivery, Outcome};
+use super::{Delivery, Outcome, Receipt, SinkError};
 use crate::{
-    config::{FileFormat, FileSinkSettings},
-    model::{Name, Reader, ResourceName, State, TokenDocument},
+    config::{FileFormat, FileSinkSettings, WriteMode},
+    model::{Name, Placed, Reader, ResourceName, State, TokenDocument},
 };
-
-/// Why a file is not as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The system refused.
-    #[error("cannot {doing} {}: {source}{}", path.display(), advice(*source))]
-    Io {
-        /// What was being done, as in "cannot … PATH".
-        doing: &'static str,
-        /// To what.
-        path: PathBuf,
-        /// Why not.
-        source: Errno,
-    },
-    /// A symbolic link stands in the way.
-    #[error("{} is a symbolic link, and none is followed on the way to a token file; configure the path that it leads to", .0.display())]
-    Symlink(PathBuf),
-    /// Something else than a folder stands in the way.
-    #[error("{} is not a folder", .0.display())]
-    NotAFolder(PathBuf),
-    /// Anyone could swap the file for another.
-    #[error("every user may write to {}, so anyone could replace token files; run chmod o-w on it or choose another folder", .0.display())]
-    WritableByOthers(PathBuf),
-    /// A reader that the system does not know.
-    #[error("the reader {0} is not known on this system; add it or correct `readers`")]
-    UnknownReader(Reader),
-    /// Readers cannot be granted there.
-    #[error("the file system of {} keeps no POSIX ACLs, so no reader can be granted; choose one that does, such as tmpfs, ext4 or xfs", .0.display())]
-    NoAcl(PathBuf),
-    /// The format cannot hold the value.
-    #[error(transparent)]
-    Format(#[from] FormatError),
-}
-
-/// What an operator can do about the errors that have one cause.
-fn advice(errno: Errno) -> &'static str {
-    match errno {
-        Errno::ROFS => "; under the shipped unit a drop-in with ReadWritePaths= opens the folder",
-        Errno::NOSPC | Errno::DQUOT => "; the file is as it was, free some space",
-        Errno::ACCESS | Errno::PERM => "; the daemon's user needs write access to the folder",
-        _ => "",
-    }
-}
 
 /// A sink that keeps one file per identity.
 #[derive(Debug, Clone)]
@@ -80,8 +46,14 @@ pub struct FileSink(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathPattern,
-    format: FileFormat,
+    format: Format,
     mode: u32,
+    owner: Option<Reader>,
+    group: Option<Reader>,
+    is_bundle: bool,
+    /// Who may read a bundle, if the operator said so.
+    bundle_readers: Option<Vec<Reader>>,
+    write: WriteMode,
     readers: Readers,
     /// Whether to work on the calling thread, as simulated time demands.
     inline: bool,
@@ -91,12 +63,29 @@ impl FileSink {
     /// Makes the sink; `inline` keeps its work on the calling thread.
     ///
     /// # Errors
-    /// When the path cannot be used.
-    pub fn new(settings: &FileSinkSettings, inline: bool) -> Result<Self, PathError> {
+    /// When the path or the template cannot be used.
+    pub fn new(settings: &FileSinkSettings, inline: bool) -> Result<Self, SinkError> {
+        let format = match settings.format {
+            FileFormat::Json => Format::Json,
+            FileFormat::Token => Format::Token,
+            FileFormat::Env => Format::Env,
+            FileFormat::Template => {
+                let text = settings
+                    .template
+                    .as_ref()
+                    .map_or("", |template| &template.text);
+                Format::Template(template::Renderer::new(text)?)
+            }
+        };
         Ok(Self(Arc::new(Inner {
             path: settings.path.parse()?,
-            format: settings.format,
+            format,
             mode: settings.mode,
+            owner: settings.owner.clone().map(Reader::User),
+            group: settings.group.clone().map(Reader::Group),
+            is_bundle: settings.bundle,
+            bundle_readers: settings.readers.clone(),
+            write: settings.write,
             readers: Readers::default(),
             inline,
         })))
@@ -106,8 +95,48 @@ impl FileSink {
     ///
     /// # Errors
     /// When it does not hold that now; the old file is untouched.
-    pub async fn deliver(&self, delivery: Delivery, now: Timestamp) -> Result<Outcome, FileError> {
+    pub async fn deliver(&self, delivery: Delivery, now: Timestamp) -> Result<Receipt, FileError> {
         self.on_disk(move |sink| sink.put(&delivery, now)).await
+    }
+
+    /// Whether one file holds all identities of the sink; then [`FileSink::deliver_bundle`] is the
+    /// verb.
+    pub fn is_bundle(&self) -> bool {
+        self.0.is_bundle
+    }
+
+    /// Makes the one file hold what these documents say, in the order of their names, or removes it.
+    ///
+    /// # Errors
+    /// When it does not hold that now; the old file is untouched.
+    pub async fn deliver_bundle(
+        &self,
+        members: Vec<Delivery>,
+        now: Timestamp,
+    ) -> Result<Receipt, FileError> {
+        self.on_disk(move |sink| sink.put_bundle(members, now))
+            .await
+    }
+
+    /// Where the file of this identity lies, or the bundle.
+    pub fn path_for(&self, name: &Name, resource: &ResourceName) -> PathBuf {
+        let (folders, file) = self.0.path.place(name, resource);
+        let mut path = PathBuf::from("/");
+        path.extend(folders);
+        path.join(file)
+    }
+
+    /// Whether the path has no place for an identity's name.
+    pub fn is_fixed(&self) -> bool {
+        !self.0.path.names_identity()
+    }
+
+    /// Removes a file that a sink once wrote, if it still holds what was written.
+    ///
+    /// # Errors
+    /// When it is still there, or cannot be looked at.
+    pub async fn take_back(placed: Placed, inline: bool) -> Result<TakenBack, FileError> {
+        on_disk(inline, move || take_back::take_back(&placed)).await
     }
 
     /// Removes the file of an identity.
@@ -119,9 +148,9 @@ impl FileSink {
         name: &Name,
         resource: &ResourceName,
     ) -> Result<Outcome, FileError> {
-        let (name, resource) = (name.clone(), resource.clone());
-        self.on_disk(move |sink| sink.remove(&name, &resource))
-            .await
+        let (folders, file) = self.0.path.place(name, resource);
+        let removed = self.on_disk(move |sink| sink.remove(&folders, &file));
+        removed.await.map(|receipt| receipt.outcome)
     }
 
     /// Writes a file that is only a test, where the real ones lie and by the same recipe, and removes
@@ -151,43 +180,41 @@ impl FileSink {
         &self,
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> T {
-        if self.0.inline {
-            return work(&self.0);
-        }
         let inner = Arc::clone(&self.0);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
-            Ok(done) => done,
-            // A panic goes on where it would have without the thread. Nothing else ends such work
-            // early but the end of the runtime, and then nobody waits for this.
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => std::future::pending().await,
-            },
-        }
+        on_disk(self.0.inline, move || work(&inner)).await
+    }
+}
+
+async fn on_disk<T: Send + 'static>(inline: bool, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if inline {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A panic goes on where it would have without the thread. Nothing else ends such work early
+        // but the end of the runtime, and then nobody waits for this.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
 impl Inner {
-    fn put(&self, delivery: &Delivery, now: Timestamp) -> Result<Outcome, FileError> {
+    fn put(&self, delivery: &Delivery, now: Timestamp) -> Result<Receipt, FileError> {
         let document = &delivery.document;
-        let bytes = match content::content(self.format, document)? {
-            Content::Nothing => return self.remove(&document.name, &document.resource),
-            Content::Bytes(bytes) => bytes,
-        };
-        let access = Access::new(self.mode, &self.readers.resolve(&delivery.readers, now)?);
-        let (folders, file) = self.path.place(&document.name, &document.resource);
-        let Some(folder) = Folder::open(&folders, Missing::Create)? else {
-            return Ok(Outcome::Unchanged);
-        };
-        if replace::holds(&folder, &file, &bytes, &access) {
-            return Ok(Outcome::Unchanged);
-        }
-        replace::replace(&folder, &file, &bytes, &access)?;
-        Ok(Outcome::Written)
+        let content = self.format.one(document)?;
+        let place = self.path.place(&document.name, &document.resource);
+        self.keep(content, &place, &delivery.readers, now)
     }
 
+    /// Writes and removes a file by the same recipe as the real ones.
     fn try_out(&self, document: &TokenDocument) -> Result<Outcome, FileError> {
-        let Content::Bytes(bytes) = content::content(self.format, document)? else {
+        let content = match self.is_bundle {
+            true => self.format.many(&[document])?,
+            false => self.format.one(document)?,
+        };
+        let Content::Bytes(bytes) = content else {
             return Ok(Outcome::Unchanged);
         };
         let folders = self.path.folders_before_name(&document.resource);
@@ -195,31 +222,111 @@ impl Inner {
             return Ok(Outcome::Unchanged);
         };
         let file = replace::temporary_name(document.name.as_str());
-        let access = Access::new(self.mode, &Granted::default());
+        let access = self.access(&[], document.issued_at.unwrap_or_default())?;
         replace::replace(&folder, &file, &bytes, &access)?;
         replace::remove(&folder, &file)?;
         Ok(Outcome::Written)
     }
 
-    fn remove(&self, name: &Name, resource: &ResourceName) -> Result<Outcome, FileError> {
-        let (folders, file) = self.path.place(name, resource);
-        let removed = match Folder::open(&folders, Missing::Leave)? {
-            Some(folder) => replace::remove(&folder, &file)?,
-            None => false,
+    fn put_bundle(&self, mut members: Vec<Delivery>, now: Timestamp) -> Result<Receipt, FileError> {
+        members.sort_by(|a, b| a.document.name.cmp(&b.document.name));
+        let documents: Vec<&TokenDocument> =
+            members.iter().map(|member| &*member.document).collect();
+        let content = self.format.many(&documents)?;
+        let readers = match &self.bundle_readers {
+            Some(readers) => readers.clone(),
+            None => readers_of_all(&members),
         };
-        Ok(if removed {
+        self.keep(content, &self.path.fixed_place(), &readers, now)
+    }
+
+    /// Makes the file at this place hold the content.
+    fn keep(
+        &self,
+        content: Content,
+        (folders, file): &(Vec<String>, String),
+        readers: &[Reader],
+        now: Timestamp,
+    ) -> Result<Receipt, FileError> {
+        let Content::Bytes(bytes) = content else {
+            return self.remove(folders, file);
+        };
+        let access = self.access(readers, now)?;
+        let Some(folder) = Folder::open(folders, Missing::Create)? else {
+            return Ok(Receipt::from(Outcome::Unchanged));
+        };
+        let outcome = if replace::holds(&folder, file, &bytes, &access) {
+            Outcome::Unchanged
+        } else {
+            match self.write {
+                WriteMode::Replace => replace::replace(&folder, file, &bytes, &access)?,
+                WriteMode::InPlace => in_place::overwrite(&folder, file, &bytes, &access)?,
+            }
+            Outcome::Written
+        };
+        Ok(receipt(outcome, &folder, file, &bytes))
+    }
+
+    fn access(&self, readers: &[Reader], now: Timestamp) -> Result<Access, FileError> {
+        let number = |who: &Option<Reader>| {
+            let number = who.as_ref().map(|who| self.readers.number(who, now));
+            number.transpose()
+        };
+        Ok(Access::new(
+            self.mode,
+            self.readers.resolve(readers, now)?,
+            number(&self.owner)?,
+            number(&self.group)?,
+        ))
+    }
+
+    fn remove(&self, folders: &[String], file: &str) -> Result<Receipt, FileError> {
+        let Some(folder) = Folder::open(folders, Missing::Leave)? else {
+            return Ok(Receipt::from(Outcome::Unchanged));
+        };
+        let is_changed = match self.write {
+            WriteMode::Replace => replace::remove(&folder, file)?,
+            WriteMode::InPlace => in_place::empty(&folder, file)?,
+        };
+        let outcome = if is_changed {
             Outcome::Removed
         } else {
             Outcome::Unchanged
+        };
+        Ok(match self.write {
+            WriteMode::Replace => Receipt::from(outcome),
+            WriteMode::InPlace => receipt(outcome, &folder, file, b""),
         })
     }
 }
 
-/// Whether a file sink of this format keeps something on disk for an identity in this state.
-pub(crate) fn keeps_file(format: FileFormat, state: State) -> bool {
+fn receipt(outcome: Outcome, folder: &Folder, file: &str, bytes: &[u8]) -> Receipt {
+    let placed = Placed {
+        path: folder.path_of(file),
+        digest: Sha256::digest(bytes).into(),
+    };
+    Receipt {
+        outcome,
+        placed: Some(placed),
+    }
+}
+
+/// A bundle shows every token in it, so only those may read it who may read each of them.
+fn readers_of_all(members: &[Delivery]) -> Vec<Reader> {
+    let Some((first, others)) = members.split_first() else {
+        return Vec::new();
+    };
+    let may_read_all =
+        |reader: &&Reader| others.iter().all(|other| other.readers.contains(*reader));
+    first.readers.iter().filter(may_read_all).cloned().collect()
+}
+
+/// Whether a file sink keeps something on disk for an identity in this state: JSON can say that a token
+/// is withheld, other formats cannot.
+fn keeps_file(is_json: bool, state: State) -> bool {
     match state {
         State::Active | State::Late => true,
-        State::Held => format == FileFormat::Json,
+        State::Held => is_json,
         State::New | State::Gone | State::Deleted => false,
     }
 }

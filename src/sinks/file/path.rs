@@ -66,6 +66,18 @@ impl PathPattern {
         )
     }
 
+    /// The same where the path holds no placeholder.
+    pub(super) fn fixed_place(&self) -> (Vec<String>, String) {
+        let fixed = |component: &Component| component.fixed().unwrap_or_default().to_owned();
+        (self.folders.iter().map(fixed).collect(), fixed(&self.file))
+    }
+
+    /// Whether the path has a place for an identity's name.
+    pub(super) fn names_identity(&self) -> bool {
+        let mut components = self.folders.iter().chain([&self.file]);
+        components.any(|component| component.0.contains(&Piece::Name))
+    }
+
     /// The folders, placeholders included.
     pub(super) fn folders(&self) -> &[Component] {
         &self.folders

@@ -32,7 +32,8 @@ impl Readers {
         Ok(granted)
     }
 
-    fn number(&self, reader: &Reader, now: Timestamp) -> Result<u32, FileError> {
+    /// The number of one.
+    pub(super) fn number(&self, reader: &Reader, now: Timestamp) -> Result<u32, FileError> {
         if let Some((id, learnt)) = self.lock().get(reader)
             && now.duration_since(*learnt).abs() < BELIEVED
         {

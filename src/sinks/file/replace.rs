@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{
     FileError,
-    access::Access,
+    access::{Access, Refused},
     folder::{Folder, Missing, io},
     path::{Component, PathPattern},
 };
@@ -36,10 +37,9 @@ pub(super) fn holds(folder: &Folder, file: &str, bytes: &[u8], access: &Access) 
     let Ok(stat) = fstat(&found) else {
         return false;
     };
-    let is_ours = FileType::from_raw_mode(stat.st_mode).is_file()
-        && stat.st_uid == crate::accounts::own_uid()
+    let may_be = FileType::from_raw_mode(stat.st_mode).is_file()
         && u64::try_from(stat.st_size).is_ok_and(|size| size == bytes.len() as u64);
-    is_ours && access.is_on(&found, &stat) && reads(found, bytes)
+    may_be && access.is_on(&found, &stat) && reads(found, bytes)
 }
 
 fn reads(file: OwnedFd, bytes: &[u8]) -> bool {
@@ -58,10 +58,9 @@ pub(super) fn replace(
     let path = folder.path_of(file);
     let mut temporary =
         Temporary::create(folder, file).map_err(io("make a temporary file for", &path))?;
-    access.grant(&temporary.file).map_err(|error| match error {
-        Errno::OPNOTSUPP => FileError::NoAcl(folder.path.clone()),
-        error => io("set the access of", &path)(error),
-    })?;
+    access
+        .grant(&temporary.file)
+        .map_err(|refused| not_granted(refused, folder, &path))?;
     temporary.file.write_all(bytes).map_err(|error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
         io("write", &path)(errno)
@@ -70,6 +69,18 @@ pub(super) fn replace(
     renameat(&folder.fd, &temporary.name, &folder.fd, file).map_err(io("replace", &path))?;
     temporary.is_renamed = true;
     fsync(&folder.fd).map_err(io("flush the folder of", &path))
+}
+
+/// What it means that a file cannot have its access.
+pub(super) fn not_granted(refused: Refused, folder: &Folder, path: &Path) -> FileError {
+    match refused {
+        Refused::Access(Errno::OPNOTSUPP) => FileError::NoAcl(folder.path.clone()),
+        Refused::Access(error) => io("set the access of", path)(error),
+        Refused::Ownership(source) => FileError::Ownership {
+            path: path.to_owned(),
+            source,
+        },
+    }
 }
 
 /// Removes the file; whether there was one.

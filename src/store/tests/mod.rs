@@ -6,6 +6,7 @@ mod delivering;
 mod histories;
 mod id_map;
 mod opening;
+mod placing;
 mod plans;
 mod renewing;
 mod writing;

@@ -291,11 +291,11 @@ impl House {
 
     pub(crate) fn file_settings(&self, name: &str) -> FileSinkSettings {
         FileSinkSettings {
-            rate: None,
-            name: name.parse().unwrap(),
-            path: format!("{}/tokens/{{name}}", self.dir.path().display()),
             format: FileFormat::Token,
-            mode: 0o600,
+            ..FileSinkSettings::new(
+                name.parse().unwrap(),
+                format!("{}/tokens/{{name}}", self.dir.path().display()),
+            )
         }
     }
 

@@ -1,0 +1,82 @@
+//! The change of a file that must keep its inode, because something is mounted on it or from it.
+//!
+//! A reader may see the beginning of the new content and the end of the old. What can be done is done:
+//! the access is right first, room is set aside first, so that a full disk leaves the old content,
+//! and the file is never empty in between.
+
+use std::{fs::File, io::Seek, io::Write, os::fd::OwnedFd};
+
+use rustix::{
+    fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, fsync, ftruncate, openat},
+    io::Errno,
+};
+
+use super::{
+    FileError,
+    access::Access,
+    folder::{Folder, io},
+    replace::{self, not_granted},
+};
+
+/// Makes the file hold these bytes under this access; one that is missing is made as usual.
+pub(super) fn overwrite(
+    folder: &Folder,
+    file: &str,
+    bytes: &[u8],
+    access: &Access,
+) -> Result<(), FileError> {
+    let path = folder.path_of(file);
+    let Some(fd) = open(folder, file)? else {
+        return replace::replace(folder, file, bytes, access);
+    };
+    access
+        .grant(&fd)
+        .map_err(|refused| not_granted(refused, folder, &path))?;
+    let length = bytes.len() as u64;
+    match fallocate(&fd, FallocateFlags::KEEP_SIZE, 0, length) {
+        // Some file systems cannot; then the writing itself shows whether there is room.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+        Err(error) => return Err(io("write", &path)(error)),
+    }
+    let mut target = File::from(fd);
+    let written = target.rewind().and_then(|()| target.write_all(bytes));
+    written.map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        io("write", &path)(errno)
+    })?;
+    ftruncate(&target, length).map_err(io("shorten", &path))?;
+    fsync(&target).map_err(io("flush", &path))
+}
+
+/// Makes the file empty, and leaves it for the next token: whoever has it mounted would not see its
+/// successor. Tells whether it held anything.
+pub(super) fn empty(folder: &Folder, file: &str) -> Result<bool, FileError> {
+    let path = folder.path_of(file);
+    let Some(fd) = open(folder, file)? else {
+        return Ok(false);
+    };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    if stat.st_size == 0 {
+        return Ok(false);
+    }
+    ftruncate(&fd, 0).map_err(io("empty", &path))?;
+    fsync(&fd).map_err(io("flush", &path))?;
+    Ok(true)
+}
+
+fn open(folder: &Folder, file: &str) -> Result<Option<OwnedFd>, FileError> {
+    let path = folder.path_of(file);
+    // Without NONBLOCK a pipe in its place would hold us up.
+    let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match openat(&folder.fd, file, how, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(FileError::Symlink(path)),
+        Err(error) => return Err(io("open", &path)(error)),
+        Ok(fd) => fd,
+    };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    match FileType::from_raw_mode(stat.st_mode).is_file() {
+        true => Ok(Some(fd)),
+        false => Err(FileError::NotAFile(path)),
+    }
+}
