@@ -1,5 +1,6 @@
 //! Asks a running daemon over its local socket; what the command line uses.
 
+mod access;
 mod watch;
 
 use std::{
@@ -16,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
+pub use self::access::AuditFilter;
 pub use self::watch::{Update, Watch};
 use super::wire::{
     CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Examination, Identity, NewCampaign,
@@ -26,8 +28,10 @@ pub use super::{
     problem::{Problem, ProblemType},
     wire,
 };
-use crate::model::{AuditEntry, Name, Secret, Version};
+use crate::model::{Name, Secret, Version};
 
+/// What the command line calls itself.
+const OWN_LABEL: &str = concat!("renewd/", env!("CARGO_PKG_VERSION"));
 /// How long an answer may take besides the wait that was asked for.
 const ANSWER: Duration = Duration::from_secs(30);
 /// The largest answer: a page of a listing.
@@ -125,7 +129,9 @@ impl Client {
             TokenForm::Json => "application/json",
         };
         let target = format!("/v1/tokens/{name}{query}");
-        let mut request = Request::get(&target).header(header::ACCEPT, accept);
+        let mut request = Request::get(&target)
+            .header(CLIENT_HEADER, OWN_LABEL)
+            .header(header::ACCEPT, accept);
         if let Some(version) = seen {
             request = request.header(header::IF_NONE_MATCH, format!("\"{version}\""));
         }
@@ -216,15 +222,6 @@ impl Client {
         self.page("/v1/notices", after).await
     }
 
-    /// The audit trail, newest first; of one identity, or of all.
-    pub async fn audit(
-        &self,
-        name: Option<&Name>,
-        after: Option<&str>,
-    ) -> Result<Page<AuditEntry>, ClientError> {
-        self.page(&of("/v1/audit", name), after).await
-    }
-
     /// What is wrong around the daemon, as it sees it.
     ///
     /// # Errors
@@ -265,9 +262,21 @@ impl Client {
             Some(Ok(body)) => body.into(),
             Some(Err(error)) => return Err(unreadable(target, &error.to_string())),
         };
+        self.call_as(method, target, OWN_LABEL, body).await
+    }
+
+    /// Asks under another name than the command line's.
+    async fn call_as<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        label: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(target)
+            .header(CLIENT_HEADER, label)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json");
         let answer = self.send(target, request, body, ANSWER).await?;
@@ -285,7 +294,6 @@ impl Client {
     ) -> Result<Response<Bytes>, ClientError> {
         let request = request
             .header(header::HOST, "localhost")
-            .header(CLIENT_HEADER, concat!("renewd/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
             .map_err(|error| unreadable(target, &error.to_string()))?;
         let answer = match timeout(within, self.exchange(target, request)).await {
@@ -363,14 +371,6 @@ impl Client {
             path: self.path.clone(),
             source,
         }
-    }
-}
-
-/// A listing, of one identity or of all.
-fn of(path: &str, name: Option<&Name>) -> String {
-    match name {
-        Some(name) => format!("{path}?name={}", encoded(name.as_str())),
-        None => path.to_owned(),
     }
 }
 

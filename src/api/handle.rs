@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{readiness::Life, watch::Hub, wire::Reloaded};
+use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, Renewal},
@@ -25,6 +25,8 @@ pub struct Api {
     pub(super) commands: mpsc::Sender<Command>,
     /// Everybody who watches.
     pub(super) hub: Hub,
+    /// Tokens that were handed over.
+    pub(super) reads: Reads,
     /// Once the servers end, long polls are answered at once.
     pub(super) stop: CancellationToken,
 }
@@ -78,6 +80,7 @@ impl Api {
             scene,
             commands,
             hub: Hub::default(),
+            reads: Reads::default(),
             stop: CancellationToken::new(),
         }
     }

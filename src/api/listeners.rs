@@ -1,6 +1,6 @@
 //! Binds what the configuration says and serves it until told to stop.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, os::unix::net::UnixListener};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,17 +23,25 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds the local socket and, where one is set, the TCP address.
-    pub async fn bind(daemon: &DaemonSettings) -> Result<Self, ListenError> {
-        let tcp = match daemon.listen {
-            Some(address) => Some(
+    /// Binds the local socket and, where one is set, the TCP address; or takes what the service
+    /// manager holds open (`socket`, `listen`) in place of either.
+    pub async fn bind(
+        daemon: &DaemonSettings,
+        (socket, listen): (Option<UnixListener>, Option<std::net::TcpListener>),
+    ) -> Result<Self, ListenError> {
+        let tcp = match (listen, daemon.listen) {
+            (Some(listen), _) => Some(TcpListener::from_std(listen).map_err(ListenError::Passed)?),
+            (None, Some(address)) => Some(
                 TcpListener::bind(address)
                     .await
                     .map_err(|source| ListenError::Tcp { address, source })?,
             ),
-            None => None,
+            (None, None) => None,
         };
-        let socket = socket::bind(&daemon.socket).await?;
+        let socket = match socket {
+            Some(socket) => socket::take_over(socket)?,
+            None => socket::bind(&daemon.socket).await?,
+        };
         Ok(Self { socket, tcp })
     }
 
@@ -61,9 +69,17 @@ impl Listeners {
             } else {
                 Door::Network
             };
-            serve_tcp(tcp, public::router(api, door), Bounds::TCP, stop).await;
+            serve_tcp(
+                tcp,
+                public::router(api.clone(), door),
+                Bounds::TCP,
+                stop.clone(),
+            )
+            .await;
         };
-        tokio::join!(on_socket, on_tcp, telling);
+        let counting = api.reads.keep(&api, stop.clone());
+        tokio::join!(on_socket, on_tcp, telling, counting);
+        api.reads.write(&api.store).await;
         Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! The router of the local socket.
 
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router, middleware,
+    routing::{get, put},
+};
 
 use super::{
-    control,
+    acks, control,
     guard::{Door, guard},
     handle::Api,
     tokens, watch,
@@ -13,6 +16,7 @@ use super::{
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/tokens/{name}", get(tokens::token))
+        .route("/v1/tokens/{name}/ack", put(acks::acknowledge))
         .route("/v1/watch", get(watch::watch))
         .merge(control::router())
         .fallback(super::no_such_endpoint)

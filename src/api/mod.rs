@@ -7,6 +7,7 @@
 //! | endpoint | for | |
 //! |---|---|---|
 //! | `GET /v1/tokens/{name}` | readers | the token document, or the bare token as `text/plain`; `?wait=55s` is a long poll |
+//! | `PUT /v1/tokens/{name}/ack` | readers | which version the caller uses |
 //! | `GET /v1/watch?name=…` | readers | server-sent events: the state of these identities, then each new version |
 //! | `GET /v1/status` | admins | what needs a person, counts, lanes, couriers |
 //! | `GET /v1/identities`, `GET /v1/identities/{name}` | admins | identities, in pages |
@@ -15,6 +16,8 @@
 //! | `POST /v1/renew` | admins | set identities due now |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
 //! | `GET /v1/deliveries`, `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
+//! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |
+//! | `GET /v1/orphans`, `POST /v1/orphans/dismiss` | admins | what may exist at ACS without a record |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!
 //! Admins are root, the daemon's own user, and `[daemon] admins`. To everybody else an identity
@@ -26,6 +29,7 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/api/status`, and `/`, a page. Never a secret; names of
 //! identities only with `[daemon] page_names = true`.
 
+mod acks;
 mod addition;
 pub mod client;
 mod control;
@@ -34,10 +38,12 @@ mod handle;
 mod listeners;
 mod local;
 mod needs;
+mod patient;
 mod peer;
 mod problem;
 mod public;
 mod readiness;
+mod reads;
 mod serve;
 mod snapshot;
 mod socket;

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::peer::Peer;
+use super::{patient::Patient, peer::Peer};
 
 /// What a listener allows.
 #[derive(Debug, Clone, Copy)]
@@ -35,15 +35,18 @@ pub(super) struct Bounds {
     pub header_bytes: usize,
     /// How long a connection may take to send the next request's headers, idle time included.
     pub idle: Duration,
+    /// How long a connection may take nothing of what is sent to it.
+    pub patience: Duration,
 }
 
 impl Bounds {
     /// The local socket. The unit allows 8192 files.
     pub(super) const SOCKET: Self = Self {
         connections: 4096,
-        per_user: 2048,
+        per_user: 1024,
         header_bytes: 16 * 1024,
         idle: Duration::from_secs(30),
+        patience: Duration::from_secs(60),
     };
     /// TCP, where only probes, scrapers and a page come.
     pub(super) const TCP: Self = Self {
@@ -53,6 +56,10 @@ impl Bounds {
     };
 }
 
+/// Seats that root alone gets: an operator must get in when everybody else has filled the house.
+const FOR_ROOT: usize = 64;
+/// What may wait on a connection to be read or to be sent.
+const BUFFER: usize = 64 * 1024;
 /// How long requests that are being answered may take after the listener closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to leave a listener alone that cannot accept (no more files).
@@ -82,7 +89,7 @@ pub(super) async fn serve_unix(
             uid: cred.uid(),
             gid: cred.gid(),
         };
-        let Some(seat) = users.seat(peer.uid, bounds.per_user) else {
+        let Some(seat) = users.seat(peer.uid, bounds) else {
             turn_away(stream);
             continue;
         };
@@ -152,7 +159,11 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.idle)
         .max_header_size(bounds.header_bytes)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .max_buf_size(BUFFER)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, bounds.patience)),
+            TowerToHyperService::new(router),
+        );
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -195,14 +206,16 @@ struct Seat {
 }
 
 impl Users {
-    /// A seat, unless this user has too many. Root always gets one: an operator must get in.
-    fn seat(&self, uid: u32, most: usize) -> Option<Seat> {
+    /// A seat, unless this user has too many, or all but root's are taken.
+    fn seat(&self, uid: u32, bounds: Bounds) -> Option<Seat> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(uid).or_default();
-        if *count >= most && uid != 0 {
+        let taken: usize = counts.values().sum();
+        let count = counts.get(&uid).copied().unwrap_or(0);
+        let full = taken + FOR_ROOT >= bounds.connections;
+        if uid != 0 && (count >= bounds.per_user || full) {
             return None;
         }
-        *count += 1;
+        counts.insert(uid, count + 1);
         Some(Seat {
             users: self.clone(),
             uid,
@@ -229,10 +242,11 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     const QUICK: Bounds = Bounds {
-        connections: 8,
+        connections: 8 + FOR_ROOT,
         per_user: 2,
         header_bytes: 8192,
         idle: Duration::from_millis(50),
+        patience: Duration::from_secs(60),
     };
 
     async fn talk(request: &[u8]) -> String {
@@ -286,13 +300,13 @@ mod tests {
     #[test]
     fn each_user_has_its_own_seats_and_root_always_one() {
         let users = Users::default();
-        let first = users.seat(1000, 2).unwrap();
-        let _second = users.seat(1000, 2).unwrap();
-        assert!(users.seat(1000, 2).is_none());
-        assert!(users.seat(1001, 2).is_some());
+        let first = users.seat(1000, QUICK).unwrap();
+        let _second = users.seat(1000, QUICK).unwrap();
+        assert!(users.seat(1000, QUICK).is_none());
+        assert!(users.seat(1001, QUICK).is_some());
         drop(first);
-        assert!(users.seat(1000, 2).is_some());
-        assert!((0..3).all(|_| users.seat(0, 0).is_some()));
+        assert!(users.seat(1000, QUICK).is_some());
+        assert!((0..3).all(|_| users.seat(0, QUICK).is_some()));
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+    /// What the service manager passed cannot be listened on.
+    #[error("the socket that the service manager passed cannot be listened on: {0}")]
+    Passed(#[source] io::Error),
     /// The TCP address cannot be listened on.
     #[error("[daemon] listen: {address} cannot be listened on; is the port in use?")]
     Tcp {
@@ -50,12 +53,21 @@ pub enum ListenError {
     },
 }
 
-/// The bound socket; its file goes when this does.
+/// The bound socket; its file goes when this does, if we made it.
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     pub listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
+    ours: Option<(PathBuf, u64)>,
+}
+
+/// Takes a socket over that the service manager holds open, and whose file is its own.
+pub(super) fn take_over(
+    socket: std::os::unix::net::UnixListener,
+) -> Result<BoundSocket, ListenError> {
+    Ok(BoundSocket {
+        listener: UnixListener::from_std(socket).map_err(ListenError::Passed)?,
+        ours: None,
+    })
 }
 
 /// Binds the socket at `path` with mode 0666.
@@ -70,8 +82,7 @@ pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
     match made() {
         Ok((listener, inode)) => Ok(BoundSocket {
             listener,
-            path: path.to_owned(),
-            inode,
+            ours: Some((path.to_owned(), inode)),
         }),
         Err(source) => Err(ListenError::Socket {
             path: path.to_owned(),
@@ -111,9 +122,12 @@ async fn clear_the_way(path: &Path) -> Result<(), ListenError> {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "the socket file stays behind");
+        let Some((path, inode)) = &self.ours else {
+            return;
+        };
+        let ours = fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode);
+        if ours && let Err(error) = fs::remove_file(path) {
+            tracing::debug!(path = %path.display(), %error, "the socket file stays behind");
         }
     }
 }

@@ -86,7 +86,11 @@ pub(super) async fn token(
         let (record, outlook) = look(&api, peer.as_deref(), name.as_ref()).await?;
         let over = wait.is_zero() || until.is_elapsed() || api.stop.is_cancelled();
         if over || outlook.is_news(seen) {
-            return answer(&api, &record, outlook, seen, bare(&headers)).await;
+            let response = answer(&api, &record, outlook, seen, bare(&headers)).await?;
+            if let (StatusCode::OK, Some(Extension(peer))) = (response.status(), peer) {
+                api.reads.count(peer, &record.spec.name, api.clock.now());
+            }
+            return Ok(response);
         }
         // An expiry is no commit: nobody tells, so the wait ends with the token's life.
         let dead = async {

@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod access;
 mod doctor;
 mod public;
 
+pub use access::{
+    Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
+};
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
 pub use public::{PublicResource, PublicSink, PublicStatus};
 

@@ -6,7 +6,7 @@ use crate::{
     model::{ResourceName, SinkName},
     sinks,
     store::{OpenError, StoreError},
-    systemd::{HardeningError, NotifyError},
+    systemd::{ActivationError, HardeningError, NotifyError},
     transport::TransportSetupError,
 };
 
@@ -24,6 +24,9 @@ pub enum RunError {
     /// The service manager's socket.
     #[error(transparent)]
     Notify(#[from] NotifyError),
+    /// A socket that the service manager passed.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::{Settings, Source},
     store::{Opened, Store},
-    systemd::{self, Notifier},
+    systemd::{self, Notifier, Passed},
     telemetry::Metrics,
 };
 
@@ -45,7 +45,8 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
         &settings.sinks,
     )?;
     let (store, opened) = open_store(&settings, &clock)?;
-    let listeners = Listeners::bind(&settings.daemon).await?;
+    let passed = Passed::from_env()?;
+    let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
     reconcile(&store, &settings, &clock).await?;
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
     drop(settings);

@@ -1,25 +1,112 @@
-//! `renewd audit`: who did what, when and why, newest first.
+//! `renewd audit`: who did what, when and why; and who took tokens.
+
+mod export;
+mod reads;
 
 use jiff::Timestamp;
 
 use crate::{
-    api::client::Client,
+    api::client::{AuditFilter, Client},
     model::{AuditEntry, Name},
 };
 
 use super::{
     Context,
     daemon::daemon,
+    duration,
     exit::{Exit, Failed, Outcome},
     output::{self, DIM, STRONG, relative},
     table::{Cell, Table},
 };
 
-/// Show who did what, when and why, newest first
+/// Show or export who did what, when and why; count who took tokens
 #[derive(Debug, clap::Args)]
 pub(crate) struct Audit {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show who did what, when and why, newest first
+    List(List),
+    /// Write out every entry, newest first, as text, JSON lines or CSV
+    Export(export::Export),
+    /// Show who took tokens over the socket, counted by the hour
+    Reads(reads::Reads),
+}
+
+/// Which entries.
+#[derive(Debug, Clone, clap::Args)]
+struct Which {
     /// Only on this identity
     name: Option<Name>,
+    /// Only by those whose description holds this text, such as a user's name
+    #[arg(long, value_name = "TEXT")]
+    actor: Option<String>,
+    /// Only this action, such as revoke
+    #[arg(long)]
+    action: Option<String>,
+    /// Only from then on: an instant (2026-11-22T00:00:00Z) or how long ago (24h)
+    #[arg(long, value_name = "WHEN")]
+    since: Option<When>,
+    /// Only before then
+    #[arg(long, value_name = "WHEN")]
+    until: Option<When>,
+    /// Leave routine renewals out
+    #[arg(long)]
+    without_renewals: bool,
+}
+
+/// An instant, or so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    At(Timestamp),
+    Ago(std::time::Duration),
+}
+
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is neither an instant such as 2026-11-22T00:00:00Z nor so long ago, such as 24h"
+            )
+        };
+        text.parse()
+            .map(Self::At)
+            .or_else(|_| duration::parse(text).map(Self::Ago))
+            .map_err(|_| wrong())
+    }
+}
+
+impl When {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+impl Which {
+    fn filter(self, now: Timestamp) -> AuditFilter {
+        AuditFilter {
+            name: self.name,
+            actor: self.actor,
+            action: self.action,
+            since: self.since.map(|when| when.before(now)),
+            until: self.until.map(|when| when.before(now)),
+            without_renewals: self.without_renewals,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    which: Which,
     /// At most so many entries
     #[arg(long, default_value_t = 50)]
     limit: usize,
@@ -30,28 +117,44 @@ pub(crate) struct Audit {
 
 impl Audit {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let entries = self.entries(&daemon(context.socket)).await?;
+        match self.verb {
+            Verb::List(verb) => verb.run(context).await,
+            Verb::Export(verb) => verb.run(context).await,
+            Verb::Reads(verb) => verb.run(context).await,
+        }
+    }
+}
+
+impl List {
+    async fn run(self, context: Context) -> Outcome {
+        let now = context.clock.now();
+        let client = daemon(context.socket);
+        let entries = latest(&client, &self.which.filter(now), self.limit).await?;
         if self.json {
             output::print_json(&serde_json::json!({ "entries": entries }))?;
         } else {
-            output::print(&render(&entries, context.clock.now(), output::width()))?;
+            output::print(&render(&entries, now, output::width()))?;
         }
         Ok(Exit::Done)
     }
+}
 
-    async fn entries(&self, client: &Client) -> Result<Vec<AuditEntry>, Failed> {
-        let (mut entries, mut after) = (Vec::new(), None);
-        while entries.len() < self.limit {
-            let page = client.audit(self.name.as_ref(), after.as_deref()).await?;
-            entries.extend(page.items);
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+async fn latest(
+    client: &Client,
+    filter: &AuditFilter,
+    limit: usize,
+) -> Result<Vec<AuditEntry>, Failed> {
+    let (mut entries, mut after) = (Vec::new(), None);
+    while entries.len() < limit {
+        let page = client.audit(filter, after.as_deref()).await?;
+        entries.extend(page.items);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
         }
-        entries.truncate(self.limit);
-        Ok(entries)
     }
+    entries.truncate(limit);
+    Ok(entries)
 }
 
 fn render(entries: &[AuditEntry], now: Timestamp, width: Option<usize>) -> String {
@@ -76,7 +179,21 @@ fn render(entries: &[AuditEntry], now: Timestamp, width: Option<usize>) -> Strin
         ]);
     }
     match table.is_empty() {
-        true => "nothing has happened yet\n".to_owned(),
+        true => "nothing of this kind has happened\n".to_owned(),
         false => table.render(0, width),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_may_be_said_as_so_long_ago() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let when = |text: &str| text.parse::<When>().unwrap().before(now).to_string();
+        assert_eq!(when("24h"), "2026-11-21T12:00:00Z");
+        assert_eq!(when("2026-11-20T01:00:00+01:00"), "2026-11-20T00:00:00Z");
+        assert!("yesterday".parse::<When>().is_err());
     }
 }

@@ -20,6 +20,7 @@ mod hold;
 mod identity;
 mod man;
 mod offline;
+mod orphan;
 mod output;
 mod release;
 mod renew;
@@ -95,7 +96,9 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// List, show, add, remove and take over identities
     Identity(identity::Identity),
-    /// Show who did what, when and why, newest first
+    /// Show what may exist at ACS without a record, and clear it up
+    Orphan(orphan::Orphan),
+    /// Show or export who did what, when and why; count who took tokens
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
     Acs(acs::Acs),
@@ -147,6 +150,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Release(verb) => asking(verb.run(context)),
         Verb::Doctor(verb) => asking(Box::pin(verb.run(context))),
         Verb::Identity(verb) => asking(verb.run(context)),
+        Verb::Orphan(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]

@@ -20,6 +20,10 @@ pub struct AuditQuery {
     pub since: Option<Timestamp>,
     /// Only before this instant; for the next page.
     pub before: Option<Timestamp>,
+    /// Only by those whose description holds this text, such as a user's name.
+    pub actor: Option<String>,
+    /// Only this action.
+    pub action: Option<String>,
     /// Whether to leave routine renewals out.
     pub without_renewals: bool,
     /// At most so many.
@@ -50,11 +54,13 @@ impl Db {
         // Both trails are in the order of time: each is read backwards, and only as far as needed.
         let sql = "SELECT at, actor, action, name, reason, request_id, result FROM ( \
             SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
-            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 ORDER BY seq DESC LIMIT ?5) \
+            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
+            AND (?6 IS NULL OR instr(actor, ?6) > 0) AND (?7 IS NULL OR action = ?7) ORDER BY seq DESC LIMIT ?5) \
             UNION ALL SELECT * FROM ( \
             SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
             FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
             WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
+            AND (?6 IS NULL OR instr('renewd', ?6) > 0) AND (?7 IS NULL OR ?7 = 'renew') \
             ORDER BY l.seq DESC LIMIT ?5)) \
             ORDER BY at DESC, seq DESC LIMIT ?5";
         let params = params![
@@ -62,7 +68,9 @@ impl Db {
             query.since.map_or(i64::MIN, micros),
             query.before.map_or(i64::MAX, micros),
             !query.without_renewals,
-            count(query.limit)
+            count(query.limit),
+            query.actor,
+            query.action
         ];
         Ok(self.all(sql, params, read_entry)?)
     }

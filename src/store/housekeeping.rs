@@ -24,6 +24,10 @@ pub struct Pruned {
     pub forgotten: usize,
     /// Items of campaigns that ended long ago.
     pub items: usize,
+    /// Counts of token reads.
+    pub reads: usize,
+    /// Consumers that have not said for long which version they use.
+    pub holders: usize,
 }
 
 impl Pruned {
@@ -36,6 +40,8 @@ impl Pruned {
             self.orphans,
             self.forgotten,
             self.items,
+            self.reads,
+            self.holders,
         ]
         .contains(&batch)
     }
@@ -85,6 +91,7 @@ impl Txn<'_> {
         let orphans = "DELETE FROM orphan WHERE num IN \
                        (SELECT num FROM orphan WHERE expires_at < ?1 LIMIT ?2)";
         self.effects.cleaned = true;
+        let (reads, holders) = self.prune_access((other.0, renewals.0), count(batch))?;
         Ok(Pruned {
             renewals: self.run(&trail.replace("{}", "renewal"), renewals)?,
             audit: self.run(&trail.replace("{}", "audit"), other)?,
@@ -92,6 +99,8 @@ impl Txn<'_> {
             orphans: self.run(orphans, (micros(now), count(batch)))?,
             forgotten: self.drop_forgotten(batch)?,
             items: self.drop_campaigns(other)?,
+            reads,
+            holders,
         })
     }
 

@@ -7,6 +7,7 @@
 //! How it is laid out: [`Store`] (`handle`, `verbs`) hands work to the one writer (`writer`), which
 //! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
 
+mod access;
 mod audit;
 mod campaigns;
 mod columns;
@@ -41,6 +42,7 @@ mod tests;
 mod verbs;
 mod writer;
 
+pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
 pub use campaigns::{Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, NewCampaign};
 pub use db::Changed;

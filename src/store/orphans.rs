@@ -2,6 +2,7 @@
 //! too late. The intent to create is written before the call, so that a crash cannot hide one.
 
 use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::{
     columns,
@@ -12,7 +13,7 @@ use super::{
 use crate::model::{IdentityId, Name, Num, ResourceName, Timestamp};
 
 /// A token or an identity that may exist at ACS without a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orphan {
     /// Its number in the list.
     pub num: Num,
@@ -119,6 +120,15 @@ impl Txn<'_> {
 }
 
 impl Db {
+    pub(super) fn orphans_by_num(&self, nums: &[Num]) -> Outcome<Vec<Orphan>> {
+        let sql = "SELECT * FROM orphan WHERE num = ?1";
+        let found: Result<Vec<_>, _> = nums
+            .iter()
+            .map(|num| self.first(sql, [num], read_orphan))
+            .collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
     pub(super) fn orphans(&self, after: Num, limit: usize) -> Outcome<Vec<Orphan>> {
         let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num LIMIT ?2";
         Ok(self.all(sql, [after, count(limit)], read_orphan)?)

@@ -1,6 +1,7 @@
 //! The verbs of [`Store`](super::Store), as the rest of the house speaks them, by who speaks them. Each
 //! is one transaction or one read.
 
+mod access;
 mod bulk;
 mod declaring;
 mod delivering;

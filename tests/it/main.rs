@@ -9,6 +9,7 @@
     reason = "a test may panic, print and use the machine's clock"
 )]
 
+mod activation;
 mod chaos;
 mod cli;
 mod config;

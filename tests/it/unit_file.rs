@@ -25,6 +25,31 @@ fn analyze(arguments: &[&str]) -> Option<Output> {
 }
 
 #[test]
+fn the_socket_unit_is_clean_and_names_the_usual_place() {
+    let socket = include_str!("../../systemd/renewd.socket");
+    for promise in [
+        "ListenStream=/run/renewd/renewd.sock",
+        "SocketMode=0666",
+        "DirectoryMode=0711",
+    ] {
+        assert!(socket.lines().any(|line| line == promise), "{promise}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("renewd.service");
+    fs::write(&unit, UNIT.replace(PROGRAM, env!("CARGO_BIN_EXE_renewd"))).unwrap();
+    fs::write(folder.path().join("renewd.socket"), socket).unwrap();
+    let analyzed = Command::new("systemd-analyze")
+        .args(["--man=no", "verify"])
+        .arg(folder.path().join("renewd.socket"))
+        .env("SYSTEMD_COLORS", "0")
+        .output();
+    if let Ok(output) = analyzed {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[test]
 fn verify_prints_nothing() {
     let Some(output) = analyze(&["--man=no", "verify"]) else {
         return;

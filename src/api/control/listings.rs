@@ -98,11 +98,24 @@ pub(super) async fn notices(
     Ok(Json(Page { items, next }))
 }
 
+/// Which entries of the audit trail.
+#[derive(Debug, Deserialize)]
+pub(super) struct WhichEntries {
+    name: Option<String>,
+    actor: Option<String>,
+    action: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+    #[serde(default)]
+    without_renewals: bool,
+    after: Option<String>,
+}
+
 /// The audit trail, newest first. A cursor is the instant before which to go on.
 pub(super) async fn audit(
     State(api): State<Api>,
     _: Admin,
-    Query(which): Query<Which>,
+    Query(which): Query<WhichEntries>,
 ) -> Result<Json<Page<AuditEntry>>, Problem> {
     let invalid = |error: NameError| Problem::new(ProblemType::Invalid, error.to_string());
     let name = which
@@ -110,18 +123,25 @@ pub(super) async fn audit(
         .map(|name| name.parse::<Name>())
         .transpose()
         .map_err(invalid)?;
-    let before = which
+    let cursor = which
         .after
         .map(|at| at.parse::<Timestamp>())
         .transpose()
         .map_err(|_| bad_cursor())?;
+    let wanted = AuditQuery {
+        name,
+        actor: which.actor,
+        action: which.action,
+        since: instant("since", which.since)?,
+        before: cursor.or(instant("until", which.until)?),
+        without_renewals: which.without_renewals,
+        limit: 0,
+    };
     let mut limit = PAGE;
     loop {
         let query = AuditQuery {
-            name: name.clone(),
-            before,
             limit,
-            ..AuditQuery::default()
+            ..wanted.clone()
         };
         let entries = api.store.audit_trail(query).await?;
         let full = entries.len() == limit;
@@ -165,7 +185,16 @@ fn place(cursor: &str) -> Option<(SinkName, Num)> {
     Some((sink.parse().ok()?, num.parse().ok()?))
 }
 
-fn bad_cursor() -> Problem {
+/// An instant in a query.
+pub(super) fn instant(key: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
+    let wrong = |_| {
+        let why = format!("{key} is an instant such as 2026-11-22T00:00:00Z");
+        Problem::new(ProblemType::Invalid, why)
+    };
+    text.map(|text| text.parse().map_err(wrong)).transpose()
+}
+
+pub(super) fn bad_cursor() -> Problem {
     Problem::new(
         ProblemType::Invalid,
         "after is not what a page gave as next",

@@ -1,5 +1,6 @@
 //! The control endpoints: for admins alone, and whatever changes something is audited.
 
+mod access;
 mod admin;
 mod campaigns;
 mod doctor;
@@ -51,6 +52,10 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/notices", get(listings::notices))
         .route("/v1/audit", get(listings::audit))
         .route("/v1/doctor", get(doctor::examine))
+        .route("/v1/holders", get(access::holders))
+        .route("/v1/reads", get(access::reads))
+        .route("/v1/orphans", get(access::orphans))
+        .route("/v1/orphans/dismiss", post(access::dismiss))
         .route("/v1/reload", post(reload::reload))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
 }
@@ -114,7 +119,7 @@ struct After {
 }
 
 /// A JSON body whose mistakes are problem documents too.
-struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     type Rejection = Problem;

@@ -1,5 +1,6 @@
 //! The endpoints through their routers, in this process, over a real store and under paused time.
 
+mod access;
 mod control;
 mod long_poll;
 mod over_sockets;

@@ -10,7 +10,7 @@ async fn the_client_and_the_listeners_understand_each_other() {
     let house = house().await;
     let mut daemon = house.api.scene().daemon.clone();
     daemon.listen = Some("127.0.0.1:0".parse().unwrap());
-    let listeners = Listeners::bind(&daemon).await.unwrap();
+    let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
     let address = listeners.tcp_address().unwrap();
     let stop = CancellationToken::new();
     let served = listeners.serve(house.api.clone(), stop.clone());

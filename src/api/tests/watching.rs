@@ -273,7 +273,7 @@ async fn the_client_follows_over_a_restart() {
         ClientError::Unreachable { .. }
     ));
     for secret in ["canary-2", "canary-3"] {
-        let listeners = Listeners::bind(&daemon).await.unwrap();
+        let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
         let stop = CancellationToken::new();
         let served = listeners.serve(house.api.clone(), stop.clone());
         let followed = async {
@@ -293,7 +293,7 @@ async fn the_client_follows_over_a_restart() {
         };
         tokio::join!(served, followed).0.unwrap();
     }
-    let listeners = Listeners::bind(&daemon).await.unwrap();
+    let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
     let stop = CancellationToken::new();
     let refused = async {
         let mut nobody = client.watch(&[name("zoe")], "a-test");

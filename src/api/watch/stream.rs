@@ -232,6 +232,11 @@ impl Watcher {
                 }
             }
         }
+        if event.expires_at.is_some() {
+            self.api
+                .reads
+                .count(self.peer, &event.name, self.api.clock.now());
+        }
         self.ready.push_back(event.frame(id));
     }
 

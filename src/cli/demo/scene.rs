@@ -117,7 +117,7 @@ impl Scene {
                 "renewd hold on-call",
                 "withhold it; then renewd release on-call",
             ),
-            ("renewd audit", "who did what, when and why"),
+            ("renewd audit list", "who did what, when and why"),
         ] {
             text.push_str(&format!("  {command:<24} {}\n", paint(DIM, what)));
         }

@@ -130,6 +130,12 @@ impl Store {
             .await
     }
 
+    /// Orphans by their numbers; those that are not on the list are left out.
+    pub async fn orphans_by_num(&self, nums: Vec<Num>) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| db.orphans_by_num(&nums))
+            .await
+    }
+
     /// Takes orphans off the list.
     pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
         self.write("dismiss orphans", move |txn| txn.dismiss_orphans(&nums))

@@ -1,0 +1,41 @@
+//! Verbs of access: who took tokens, and who says that it uses which version.
+
+use super::Answer;
+use crate::{
+    model::{Num, Timestamp},
+    store::{Acknowledgement, Holder, ReadsQuery, Store, TokenReads},
+};
+
+impl Store {
+    /// Notes which version a consumer uses. Of each identity the latest 64 consumers are kept.
+    pub async fn acknowledge(&self, ack: Acknowledgement, now: Timestamp) -> Answer<()> {
+        self.write("note an acknowledgement", move |txn| {
+            txn.acknowledge(&ack, now)
+        })
+        .await
+    }
+
+    /// Consumers of an identity, or of all, in the order of names; those that use an old version
+    /// alone, if so wished.
+    pub async fn holders(
+        &self,
+        num: Option<Num>,
+        only_old: bool,
+        limit: usize,
+    ) -> Answer<Vec<Holder>> {
+        self.read("list consumers", move |db| db.holders(num, only_old, limit))
+            .await
+    }
+
+    /// Adds to the counts of tokens that were taken.
+    pub async fn note_reads(&self, reads: Vec<TokenReads>) -> Answer<()> {
+        self.write("count token reads", move |txn| txn.note_reads(&reads))
+            .await
+    }
+
+    /// The counts of tokens that were taken, the latest hour first.
+    pub async fn token_reads(&self, query: ReadsQuery) -> Answer<Vec<TokenReads>> {
+        self.read("list token reads", move |db| db.token_reads(&query))
+            .await
+    }
+}
