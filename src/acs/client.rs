@@ -12,8 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessKey, Cause, Created, Endpoint, Error, Issued, KeyRole, KeyStanding, KeyStatus,
-    SetupError,
+    AccessKey, Cause, Created, Endpoint, Error, Issued, SetupError,
     again::{self, Diagnosis},
     answer::{self, Heard, Wanted},
     keys::Keys,
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::ResourceSettings,
-    model::{IdentityId, ResourceName, Scope, Secret},
+    model::{IdentityId, KeyRole, KeyStanding, KeyStatus, ResourceName, Scope, Secret},
     transport::{Transport, TransportError},
 };
 
@@ -172,8 +171,18 @@ impl Client {
         wanted: &Wanted<T>,
         deadline: Duration,
     ) -> Result<Answer<T>, Error> {
+        let course = self.course(deadline);
+        self.follow(call, wanted, course).await
+    }
+
+    /// Makes the call on this course.
+    async fn follow<T>(
+        &self,
+        call: &Call<'_>,
+        wanted: &Wanted<T>,
+        mut course: Course,
+    ) -> Result<Answer<T>, Error> {
         let began = self.clock.now();
-        let mut course = self.course(deadline);
         loop {
             let heard = self.request(call, wanted, &course).await;
             course.requests += 1;
@@ -330,5 +339,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+mod proving;
 #[cfg(test)]
 mod tests;

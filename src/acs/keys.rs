@@ -2,51 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::AccessKey;
-
-/// The names that Azure gives to a resource's two keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyRole {
-    /// From `connection_string`.
-    Primary,
-    /// From `secondary_connection_string`.
-    Secondary,
-}
-
-/// What the service last said of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyStanding {
-    /// Not tried yet.
-    Untried,
-    /// It was accepted.
-    Accepted,
-    /// It was refused, and not because of a clock.
-    Denied,
-}
-
-/// One key as people see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeyView {
-    /// Which of the two.
-    pub role: KeyRole,
-    /// Its one-way name.
-    pub fingerprint: String,
-    /// What the service last said of it.
-    pub standing: KeyStanding,
-}
-
-/// A resource's keys as people see them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeyStatus {
-    /// Which one signs.
-    pub in_use: KeyRole,
-    /// All of them, the primary first.
-    pub keys: Vec<KeyView>,
-}
+use crate::model::{KeyRole, KeyStanding, KeyStatus, KeyView};
 
 /// The keys of a resource and which one signs.
 #[derive(Debug)]
@@ -54,6 +11,8 @@ pub(super) struct Keys {
     primary: Held,
     secondary: Option<Held>,
     in_use: KeyRole,
+    /// The fingerprint of a key that signs only where nothing else is left.
+    avoided: Option<String>,
 }
 
 #[derive(Debug)]
@@ -72,7 +31,49 @@ impl Keys {
             secondary: secondary.filter(|key| *key != primary).map(held),
             primary: held(primary),
             in_use: KeyRole::Primary,
+            avoided: None,
         }
+    }
+
+    /// One of the two.
+    pub(super) fn get(&self, role: KeyRole) -> Option<Arc<AccessKey>> {
+        let held = match role {
+            KeyRole::Primary => Some(&self.primary),
+            KeyRole::Secondary => self.secondary.as_ref(),
+        };
+        held.map(|held| Arc::clone(&held.key))
+    }
+
+    /// Signs with the other key from now on, wherever this one would; `None` ends it.
+    pub(super) fn avoid(&mut self, fingerprint: Option<&str>) {
+        self.avoided = fingerprint.map(str::to_owned);
+        let signs = self.in_use();
+        let avoided = self.avoided.as_deref() == Some(signs.1.fingerprint());
+        if avoided && let Some((role, _)) = self.other(signs.0) {
+            self.in_use = role;
+        }
+    }
+
+    /// Takes a key's successor up.
+    pub(super) fn take_up(&mut self, role: KeyRole, key: AccessKey) {
+        let held = Held {
+            key: Arc::new(key),
+            standing: KeyStanding::Accepted,
+        };
+        match role {
+            KeyRole::Primary => self.primary = held,
+            KeyRole::Secondary => self.secondary = Some(held),
+        }
+    }
+
+    /// How many calls are under way that this key signed.
+    pub(super) fn in_flight(&self, fingerprint: &str) -> usize {
+        [Some(&self.primary), self.secondary.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|held| held.key.fingerprint() == fingerprint)
+            .map(|held| Arc::strong_count(&held.key) - 1)
+            .sum()
     }
 
     /// The key that signs now.
@@ -150,6 +151,26 @@ mod tests {
         let keys = Keys::new(key("one"), Some(key("one")));
         assert!(keys.other(KeyRole::Primary).is_none());
         assert_eq!(keys.status().keys.len(), 1);
+    }
+
+    #[test]
+    fn an_avoided_key_signs_only_where_nothing_else_is_left() {
+        let mut keys = Keys::new(key("one"), Some(key("two")));
+        let one = key("one").fingerprint().to_owned();
+        let under_way = keys.in_use().1;
+        assert_eq!(keys.in_flight(&one), 1);
+        keys.avoid(Some(&one));
+        assert_eq!(keys.in_use().0, KeyRole::Secondary);
+        assert_eq!(keys.in_flight(&one), 1);
+        drop(under_way);
+        assert_eq!(keys.in_flight(&one), 0);
+        keys.take_up(KeyRole::Primary, key("three"));
+        keys.avoid(None);
+        assert_eq!(keys.in_use().0, KeyRole::Secondary);
+        assert_eq!(*keys.other(KeyRole::Secondary).unwrap().1, key("three"));
+        let mut alone = Keys::new(key("one"), None);
+        alone.avoid(Some(&one));
+        assert_eq!(*alone.in_use().1, key("one"));
     }
 
     #[test]

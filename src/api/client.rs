@@ -3,6 +3,8 @@
 mod access;
 mod watch;
 
+mod keys;
+
 use std::{
     io,
     path::{Path, PathBuf},

@@ -10,7 +10,7 @@ use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, Renewal},
-    model::{CourierView, LaneView, ResourceName, SinkName},
+    model::{CourierView, KeysView, LaneView, ResourceName, SinkName},
     store::Store,
     telemetry::Metrics,
 };
@@ -42,6 +42,8 @@ pub struct Scene {
     pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
     /// When each resource's campaign runner last decided.
     pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
+    /// What those publish that replace keys.
+    pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     /// What the couriers publish; its names are the sinks that there are.
     pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     /// `[renewal]`, for identities that are added over the socket.
@@ -125,7 +127,9 @@ impl Scene {
         let runners = self.runners.iter();
         let runners =
             runners.map(|(name, decided)| (format!("campaigns {name}"), *decided.borrow()));
-        lanes.chain(runners).chain(sinks).collect()
+        let keys = self.keys.iter();
+        let keys = keys.map(|(name, view)| (format!("keys {name}"), view.borrow().decided_at));
+        lanes.chain(runners).chain(keys).chain(sinks).collect()
     }
 
     /// What the lane of this resource published last; nothing where there is no such lane.

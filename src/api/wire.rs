@@ -8,12 +8,16 @@ use serde::{Deserialize, Serialize};
 
 mod access;
 mod doctor;
+mod keys;
 mod public;
 
 pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
 };
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
+pub use keys::{
+    KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
+};
 pub use public::{PublicResource, PublicSink, PublicStatus};
 
 pub use crate::store::{CampaignAction, CampaignId};

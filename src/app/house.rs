@@ -17,7 +17,8 @@ use crate::{
     clock::Clock,
     config::{ResourceSettings, Settings, SinkSettings},
     engine::{Courier, CourierDeps, Lane, LaneDeps},
-    model::{CourierView, LaneView, ResourceName, SinkName, Timestamp},
+    keys::{Keys, KeysDeps},
+    model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -38,6 +39,7 @@ pub(super) struct House {
     life: Life,
     lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
+    keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     scene: watch::Sender<Arc<Scene>>,
 }
@@ -75,6 +77,18 @@ impl Built {
     }
 }
 
+impl Built {
+    /// Keys that are being replaced sign nothing from the first call on.
+    pub(super) async fn heed(&self, store: &Store) -> Result<(), RunError> {
+        for (settings, client) in &self.resources {
+            let change = store.open_key_change(&settings.name).await?;
+            let begun = change.filter(|change| change.stage != KeyStage::Checking);
+            client.avoid_key(begun.map(|change| change.old_key).as_deref());
+        }
+        Ok(())
+    }
+}
+
 impl House {
     /// A house without parts. The declared identities are rows by now, so they are not kept.
     pub(super) fn new(
@@ -97,6 +111,7 @@ impl House {
             life,
             lanes: BTreeMap::new(),
             runners: BTreeMap::new(),
+            keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             renewal: settings.renewal,
         };
@@ -110,6 +125,7 @@ impl House {
             life,
             lanes: BTreeMap::new(),
             runners: BTreeMap::new(),
+            keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
@@ -141,7 +157,7 @@ impl House {
     pub(super) async fn stop(&mut self, resources: &[String], sinks: &[String]) {
         let chosen: BTreeSet<String> = resources
             .iter()
-            .flat_map(|name| [lane_loop(name), campaign_loop(name)])
+            .flat_map(|name| [lane_loop(name), campaign_loop(name), keys_loop(name)])
             .chain(sinks.iter().map(|name| courier_loop(name)))
             .collect();
         self.loops
@@ -150,6 +166,8 @@ impl House {
         self.lanes
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.runners
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.keys
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.couriers
             .retain(|name, _| !sinks.contains(&name.to_string()));
@@ -197,6 +215,12 @@ impl House {
             metrics: self.metrics.clone(),
             seed: rand::random(),
         });
+        let keys = Keys::new(KeysDeps {
+            settings: settings.clone(),
+            client: client.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        });
         let lane = Lane::new(LaneDeps {
             settings,
             client,
@@ -208,10 +232,13 @@ impl House {
         });
         self.lanes.insert(name.clone(), lane.view());
         self.runners.insert(name.clone(), runner.decided());
+        self.keys.insert(name.clone(), keys.view());
         self.loops
             .spawn(lane_loop(name.as_str()), |stop| lane.run(stop));
         self.loops
             .spawn(campaign_loop(name.as_str()), |stop| runner.run(stop));
+        self.loops
+            .spawn(keys_loop(name.as_str()), |stop| keys.run(stop));
     }
 
     fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
@@ -236,6 +263,7 @@ impl House {
             life: self.life,
             lanes: self.lanes.clone(),
             runners: self.runners.clone(),
+            keys: self.keys.clone(),
             couriers: self.couriers.clone(),
             renewal: self.settings.renewal,
         }));
@@ -250,6 +278,11 @@ pub(super) fn lane_loop(resource: &str) -> String {
 /// The loop that revokes and deletes for a resource.
 pub(super) fn campaign_loop(resource: &str) -> String {
     format!("campaigns {resource}")
+}
+
+/// The loop that replaces keys of a resource.
+pub(super) fn keys_loop(resource: &str) -> String {
+    format!("keys {resource}")
 }
 
 /// The loop that serves a sink.

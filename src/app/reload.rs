@@ -77,6 +77,7 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
         .store
         .reconcile(&new.identities, &names, house.clock.now());
     let mut effect = reconciled.await.map_err(RunError::from)?.to_string();
+    built.heed(&house.store).await.map_err(Refused::from)?;
     house.stop(&resources.stop, &sinks.stop).await;
     for (kind, started) in [
         ("resource", resources.start.len()),

@@ -18,6 +18,7 @@ mod emulator;
 mod exit;
 mod hold;
 mod identity;
+mod key;
 mod man;
 mod offline;
 mod orphan;
@@ -98,6 +99,8 @@ enum Verb {
     Identity(identity::Identity),
     /// Show what may exist at ACS without a record, and clear it up
     Orphan(orphan::Orphan),
+    /// Show access keys and replace one without a gap
+    Key(key::Key),
     /// Show or export who did what, when and why; count who took tokens
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
@@ -151,6 +154,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Doctor(verb) => asking(Box::pin(verb.run(context))),
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Orphan(verb) => asking(verb.run(context)),
+        Verb::Key(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]

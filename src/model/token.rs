@@ -97,6 +97,8 @@ pub enum DueReason {
     Revoked,
     /// It was released from a hold.
     Released,
+    /// The access key that minted its token is replaced.
+    KeyChange,
     /// Its token was issued in the future, after skew.
     FutureToken,
 }

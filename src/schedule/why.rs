@@ -103,6 +103,7 @@ fn rule(reason: DueReason, record: &Record) -> String {
         DueReason::Requested => "somebody asked".to_owned(),
         DueReason::Revoked => "its tokens were revoked and one is to follow".to_owned(),
         DueReason::Released => "it was released from a hold".to_owned(),
+        DueReason::KeyChange => "the access key that minted its token is replaced".to_owned(),
         DueReason::FutureToken => "its token was issued in the future".to_owned(),
     }
 }

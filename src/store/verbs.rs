@@ -5,6 +5,7 @@ mod access;
 mod bulk;
 mod declaring;
 mod delivering;
+mod keys;
 mod ledger;
 mod looking;
 mod placing;

@@ -17,6 +17,7 @@ mod config_secrets;
 mod couriers;
 mod doctor;
 mod files;
+mod keys;
 mod life;
 mod programs;
 mod readme;

@@ -5,6 +5,7 @@ mod admin;
 mod campaigns;
 mod doctor;
 mod identities;
+mod keys;
 mod listings;
 mod reload;
 
@@ -56,6 +57,12 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/reads", get(access::reads))
         .route("/v1/orphans", get(access::orphans))
         .route("/v1/orphans/dismiss", post(access::dismiss))
+        .route("/v1/keys", get(keys::list))
+        .route(
+            "/v1/keys/{resource}",
+            get(keys::show).post(keys::replace).delete(keys::cancel),
+        )
+        .route("/v1/keys/{resource}/identities", get(keys::identities))
         .route("/v1/reload", post(reload::reload))
         .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
 }

@@ -120,6 +120,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         ..CourierView::default()
     });
     let scene = Scene {
+        keys: BTreeMap::new(),
         daemon: DaemonSettings {
             state_dir: folder.to_owned(),
             listen: None,

@@ -1,0 +1,55 @@
+//! Keys one by one: proving one with a harmless call, preferring one, taking a successor up.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Client, Course, TOKEN, lock};
+use crate::{
+    acs::{AccessKey, Proof, proof, request::Call},
+    model::{KeyRole, Scope},
+};
+
+impl Client {
+    /// Proves one key with a signed call that makes nothing: asking for the token of nobody. The
+    /// other key is never tried in its place. `None` where there is no such key.
+    pub async fn prove(&self, role: KeyRole, deadline: Duration) -> Option<Proof> {
+        let key = lock(&self.keys).get(role)?;
+        Some(self.proved(role, key, deadline).await)
+    }
+
+    /// Proves a key that is not in place yet, such as a successor.
+    pub async fn prove_new(&self, role: KeyRole, key: &AccessKey, deadline: Duration) -> Proof {
+        self.proved(role, Arc::new(key.clone()), deadline).await
+    }
+
+    async fn proved(&self, role: KeyRole, key: Arc<AccessKey>, deadline: Duration) -> Proof {
+        let course = Course {
+            role,
+            key,
+            other_key_tried: true,
+            ..self.course(deadline)
+        };
+        let nobody = match proof::NOBODY.parse() {
+            Ok(nobody) => nobody,
+            Err(error) => return Proof::Unknown(format!("{error}")),
+        };
+        let hour = Duration::from_hours(1);
+        let call = Call::issue(&nobody, &[Scope::Chat], hour);
+        proof::read(self.follow(&call, &TOKEN, course).await.map(|_| ()))
+    }
+
+    /// Signs with the other key wherever the one of this fingerprint would; `None` ends it. The
+    /// avoided one is still tried where the other is refused.
+    pub fn avoid_key(&self, fingerprint: Option<&str>) {
+        lock(&self.keys).avoid(fingerprint);
+    }
+
+    /// Takes a key's successor up; calls under way end with the key that they began with.
+    pub fn take_up(&self, role: KeyRole, key: AccessKey) {
+        lock(&self.keys).take_up(role, key);
+    }
+
+    /// How many calls are under way that the key of this fingerprint signed.
+    pub fn in_flight_with(&self, fingerprint: &str) -> usize {
+        lock(&self.keys).in_flight(fingerprint)
+    }
+}

@@ -1,0 +1,180 @@
+//! Replaces an access key of a resource without a moment in which any consumer holds a dead token.
+//!
+//! A change is a row in the store, so it outlives restarts; each round looks at what is there and
+//! takes the next step, whichever came before. The engine stays the only one that issues: here rows
+//! are set due, and waited for.
+//!
+//! | stage | what happens | goes on when |
+//! |---|---|---|
+//! | checking | the other key is proved by a harmless signed call | it is accepted |
+//! | reminting | the other key signs; tokens of the old one are set due | none is left with any consumer |
+//! | regenerate | the operator regenerates the old key | the old key is refused |
+//! | replace | its successor is awaited where the configuration says | the successor is accepted |
+
+mod round;
+mod successor;
+mod sweep;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::sweep::Sweep;
+use crate::{
+    acs::{Client, ConnectionString},
+    clock::Clock,
+    config::ResourceSettings,
+    model::{KeyChange, KeysView},
+    schedule::Steady,
+    store::{Store, StoreError},
+};
+
+/// Without a change the loop reaffirms its decision at least this often.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// While the store cannot be written, it is tried again after so long.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct KeysDeps {
+    /// The resource.
+    pub settings: ResourceSettings,
+    /// Its client.
+    pub client: Arc<Client>,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// The loop of one resource.
+#[derive(Debug)]
+pub struct Keys {
+    settings: ResourceSettings,
+    client: Arc<Client>,
+    store: Store,
+    clock: Clock,
+    sweep: Sweep,
+    /// When the old key is proved next, and its successor looked for.
+    prove_at: Steady,
+    begun: watch::Receiver<u64>,
+    view: watch::Sender<KeysView>,
+}
+
+impl Keys {
+    /// A loop that has not begun.
+    pub fn new(deps: KeysDeps) -> Self {
+        let KeysDeps {
+            settings,
+            client,
+            store,
+            clock,
+        } = deps;
+        Self {
+            sweep: Sweep::default(),
+            prove_at: Steady::ZERO,
+            begun: store.campaign_signal(),
+            view: watch::Sender::default(),
+            settings,
+            client,
+            store,
+            clock,
+        }
+    }
+
+    /// What the loop publishes, each time round.
+    pub fn view(&self) -> watch::Receiver<KeysView> {
+        self.view.subscribe()
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            let worked = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                worked = self.round() => worked,
+            };
+            let rest = match worked {
+                Ok(rest) => rest,
+                Err(error @ StoreError::Closed { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(resource = %self.settings.name, %error, "the keys wait until the store works");
+                    TROUBLE
+                }
+            };
+            self.publish();
+            let wake = self.clock.now().checked_add(rest).unwrap_or(Timestamp::MAX);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                changed = self.begun.changed() => {
+                    changed.map_err(|_| StoreError::Closed { doing: "wait for a replacement of keys" })?;
+                }
+                () = self.clock.sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// One look and one step; how long to rest after it.
+    async fn round(&mut self) -> Result<Duration, StoreError> {
+        let Some(change) = self.store.open_key_change(&self.settings.name).await? else {
+            self.client.avoid_key(None);
+            self.sweep = Sweep::default();
+            return Ok(LONGEST_REST);
+        };
+        let mut next = change.clone();
+        let rest = self.step(&mut next).await?;
+        if next.stage.is_over() {
+            next.ended_at = Some(self.clock.now());
+        }
+        if next != change {
+            self.tell(&change, &next);
+            self.store.note_key_change(next, self.clock.now()).await?;
+        }
+        Ok(rest)
+    }
+
+    fn tell(&self, before: &KeyChange, now: &KeyChange) {
+        let (resource, key) = (&now.resource, now.role);
+        if before.stage != now.stage {
+            tracing::info!(%resource, %key, stage = ?now.stage, "a replacement of keys goes on");
+        }
+        if let Some(trouble) = now
+            .trouble
+            .as_ref()
+            .filter(|_| before.trouble != now.trouble)
+        {
+            tracing::warn!(%resource, %key, "a replacement of keys is held up: {trouble}");
+        }
+    }
+
+    /// Azure's hosts begin with the resource's name: `NAME.REGION.communication.azure.com`.
+    fn azure_name(&self) -> String {
+        let ours = self.settings.name.to_string();
+        let Ok(read) = ConnectionString::parse(&self.settings.connection_string.secret) else {
+            return ours;
+        };
+        match read.endpoint.authority().split_once('.') {
+            Some((name, rest)) if rest.ends_with("communication.azure.com") => name.to_owned(),
+            _ => ours,
+        }
+    }
+
+    fn publish(&self) {
+        let limit = self.settings.limits.issue;
+        // As `schedule::Pace` keeps it: 97 % of what ACS allows.
+        let issues = u64::from(limit.calls) * 97 * 60 / (100 * limit.window.as_secs().max(1));
+        self.view.send_replace(KeysView {
+            decided_at: Some(self.clock.now()),
+            status: self.client.key_status(),
+            azure_name: self.azure_name(),
+            issues_per_minute: issues.max(1),
+        });
+    }
+}

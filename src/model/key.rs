@@ -1,0 +1,207 @@
+//! The words of access keys: which one, what was said of it, and how far a change of keys is.
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ResourceName;
+
+/// The names that Azure gives to a resource's two keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyRole {
+    /// From `connection_string`.
+    #[default]
+    Primary,
+    /// From `secondary_connection_string`.
+    Secondary,
+}
+
+impl KeyRole {
+    /// The word that Azure uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
+
+    /// The other key of the pair.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Secondary,
+            Self::Secondary => Self::Primary,
+        }
+    }
+}
+
+impl fmt::Display for KeyRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for KeyRole {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            "secondary" => Ok(Self::Secondary),
+            other => Err(format!("{other:?} is neither primary nor secondary")),
+        }
+    }
+}
+
+/// What the service last said of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyStanding {
+    /// Not tried yet.
+    Untried,
+    /// It was accepted.
+    Accepted,
+    /// It was refused, and not because of a clock.
+    Denied,
+}
+
+/// One key as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    /// Which of the two.
+    pub role: KeyRole,
+    /// Its one-way name.
+    pub fingerprint: String,
+    /// What the service last said of it.
+    pub standing: KeyStanding,
+}
+
+/// A resource's keys as people see them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStatus {
+    /// Which one signs.
+    pub in_use: KeyRole,
+    /// All of them, the primary first.
+    pub keys: Vec<KeyView>,
+}
+
+/// What the part that changes keys publishes: one per resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysView {
+    /// When it last made or reaffirmed its decision.
+    pub decided_at: Option<Timestamp>,
+    /// The keys.
+    pub status: KeyStatus,
+    /// What Azure calls the resource.
+    pub azure_name: String,
+    /// Tokens that can be issued in a minute at renewd's own pace.
+    pub issues_per_minute: u64,
+}
+
+/// Why keys are changed, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyWork {
+    /// By habit: nobody else has the key. Re-mint, deliver, then regenerate.
+    Roll,
+    /// Somebody has the key: the same, and until it is regenerated they can use it.
+    Leak,
+    /// Somebody has the key and must be out now: regenerate at once, re-mint as fast as it goes.
+    LeakNow,
+}
+
+/// How far a change of keys is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStage {
+    /// The other key is proved with a harmless signed call.
+    Checking,
+    /// The other key signs; every token that the old one minted is replaced and delivered.
+    Reminting,
+    /// No consumer holds a token of the old key: it may be regenerated.
+    Regenerate,
+    /// The old key is refused; its successor is awaited.
+    Replace,
+    /// The successor works.
+    Done,
+    /// The other key is refused, so nothing was changed.
+    Refused,
+    /// Somebody called it off.
+    Cancelled,
+}
+
+impl KeyStage {
+    /// Whether nothing more happens.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Refused | Self::Cancelled)
+    }
+}
+
+/// A change of keys, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// Its number.
+    pub id: i64,
+    /// Of which resource.
+    pub resource: ResourceName,
+    /// Why, and in which order.
+    pub work: KeyWork,
+    /// Which key is replaced.
+    pub role: KeyRole,
+    /// The fingerprint of the key that is replaced.
+    pub old_key: String,
+    /// Who wanted it.
+    pub actor: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// How far it is.
+    pub stage: KeyStage,
+    /// What holds it up, in a sentence.
+    pub trouble: Option<String>,
+    /// When it was asked for.
+    pub started_at: Timestamp,
+    /// From when on no consumer held a token of the old key.
+    pub reminted_at: Option<Timestamp>,
+    /// When the old key was last seen to be accepted.
+    pub accepted_at: Option<Timestamp>,
+    /// When the old key was first seen to be refused: whoever else had it is out.
+    pub refused_at: Option<Timestamp>,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// Tokens of the old key that are still to be replaced.
+    pub pending: u64,
+    /// Replaced, and not yet with every consumer.
+    pub issued: u64,
+    /// Replaced, and with every consumer.
+    pub delivered: u64,
+    /// Those that needed no replacement after all: held, gone, deleted, expired.
+    pub over: u64,
+}
+
+impl KeyChange {
+    /// From when on tokens of the old key may have been dead.
+    pub fn dead_from(&self) -> Option<Timestamp> {
+        match self.work {
+            KeyWork::LeakNow => self
+                .refused_at
+                .and(self.accepted_at.or(Some(self.started_at))),
+            // Nothing was left of it when it might be regenerated.
+            KeyWork::Roll | KeyWork::Leak => self.refused_at,
+        }
+    }
+}
+
+/// One identity of a change of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyItem {
+    /// The identity.
+    pub name: super::Name,
+    /// `pending`, `issued`, `delivered` or `over`.
+    pub state: String,
+    /// When its new token was with every consumer.
+    pub delivered_at: Option<Timestamp>,
+    /// For how long it had no live, delivered token, at most; in milliseconds.
+    pub gap_ms: Option<u64>,
+}

@@ -1,0 +1,337 @@
+//! Changes of access keys: how far each is, and the identities whose tokens the old key minted.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::{Fault, Outcome},
+    identities::count,
+};
+use crate::model::{
+    AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Num, ResourceName,
+    Timestamp,
+};
+
+/// A change of keys that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKeyChange {
+    /// Of which resource.
+    pub resource: ResourceName,
+    /// Why, and in which order.
+    pub work: KeyWork,
+    /// Which key is replaced.
+    pub role: KeyRole,
+    /// Its fingerprint.
+    pub old_key: String,
+    /// Who wants it.
+    pub actor: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+}
+
+/// What a page of a change's identities brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyPage {
+    /// Identities that were found to hold a token of the old key.
+    pub marked: u64,
+    /// Where the next page starts; `None` after the last.
+    pub next: Option<Num>,
+}
+
+const CHANGE: &str = "SELECT * FROM key_change";
+/// Identities that hold a live token of the old key.
+const MINTED: &str = "num > ?2 AND num <= ?3 AND minted_by = ?4 AND state = 'active' AND expires_at > ?5 \
+    AND resource = (SELECT num FROM resource WHERE name = ?6)";
+
+impl Txn<'_> {
+    /// Begins a change of keys, one per resource at a time.
+    pub(super) fn begin_key_change(
+        &mut self,
+        new: &NewKeyChange,
+        now: Timestamp,
+    ) -> Outcome<KeyChange> {
+        if let Some(open) = self.open_key_change(new.resource.as_str())? {
+            return Err(Fault::Refused(format!(
+                "the {} key of {} is already being replaced since {:.0}; see `renewd key status {}`",
+                open.role, open.resource, open.started_at, open.resource
+            )));
+        }
+        self.run(
+            "INSERT INTO key_change (resource, work, role, old_key, actor, reason, stage, started_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                new.resource.as_str(),
+                spelled(&new.work),
+                new.role.as_str(),
+                new.old_key,
+                new.actor,
+                new.reason,
+                spelled(&KeyStage::Checking),
+                micros(now)
+            ],
+        )?;
+        let id = self.conn.last_insert_rowid();
+        self.effects.campaigns = true;
+        let sql = format!("{CHANGE} WHERE num = ?1");
+        let begun = self.first(&sql, [id], read_change)?;
+        let begun = begun.ok_or_else(|| Fault::Refused("it was not kept".to_owned()))?;
+        self.audit_stage(&begun, &new.actor, now)?;
+        Ok(begun)
+    }
+
+    /// Notes how far a change is, unless it was over already.
+    pub(super) fn note_key_change(&mut self, change: &KeyChange, now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT stage FROM key_change WHERE num = ?1 AND ended_at IS NULL";
+        let before: Option<KeyStage> =
+            self.first(sql, [change.id], |row| columns::word(row, "stage"))?;
+        let Some(before) = before else {
+            return Ok(());
+        };
+        self.run(
+            "UPDATE key_change SET stage = ?2, trouble = ?3, reminted_at = ?4, accepted_at = ?5, \
+             refused_at = ?6, ended_at = ?7 WHERE num = ?1",
+            params![
+                change.id,
+                spelled(&change.stage),
+                change.trouble,
+                change.reminted_at.map(micros),
+                change.accepted_at.map(micros),
+                change.refused_at.map(micros),
+                change.ended_at.map(micros)
+            ],
+        )?;
+        if before != change.stage {
+            self.audit_stage(change, "renewd", now)?;
+        }
+        Ok(())
+    }
+
+    /// Calls an open change off. What was re-minted stays.
+    pub(super) fn cancel_key_change(
+        &mut self,
+        resource: &str,
+        actor: &str,
+        now: Timestamp,
+    ) -> Outcome<KeyChange> {
+        let Some(mut change) = self.open_key_change(resource)? else {
+            return Err(Fault::Refused(format!(
+                "no key of {resource} is being replaced"
+            )));
+        };
+        change.stage = KeyStage::Cancelled;
+        change.ended_at = Some(now);
+        self.run(
+            "UPDATE key_change SET stage = ?2, ended_at = ?3 WHERE num = ?1",
+            params![change.id, spelled(&change.stage), micros(now)],
+        )?;
+        self.effects.campaigns = true;
+        self.audit_stage(&change, actor, now)?;
+        Ok(change)
+    }
+
+    /// Finds identities with a live token of the old key, a page of rows at a time, and sets them due.
+    pub(super) fn mark_minted(
+        &mut self,
+        change: &KeyChange,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Outcome<KeyPage> {
+        let sql =
+            "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
+        let upto: Option<Num> = self
+            .first(sql, [after, count(page)], |row| row.get(0))?
+            .flatten();
+        let Some(upto) = upto else {
+            return Ok(KeyPage::default());
+        };
+        let (id, old, now, resource) = (
+            change.id,
+            &change.old_key,
+            micros(now),
+            change.resource.as_str(),
+        );
+        let marked = self.run(
+            &format!(
+                "INSERT INTO key_item (change, identity, state) SELECT ?1, num, 'pending' FROM identity \
+                 WHERE {MINTED} ON CONFLICT DO UPDATE SET state = 'pending', version = NULL, delivered_at = NULL"
+            ),
+            params![id, after, upto, old, now, resource],
+        )?;
+        let why = spelled(&DueReason::KeyChange);
+        self.run(
+            &format!(
+                "UPDATE identity SET due_at = ?5, due_why = ?1 WHERE {MINTED} AND due_at > ?5"
+            ),
+            params![why, after, upto, old, now, resource],
+        )?;
+        self.effects.due |= marked > 0;
+        Ok(KeyPage {
+            marked: marked as u64,
+            next: Some(upto),
+        })
+    }
+
+    /// Follows identities on their way, a page at a time: replaced, then with every consumer. A sink
+    /// that is disabled is not waited for.
+    pub(super) fn settle_key_items(
+        &mut self,
+        change: &KeyChange,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Outcome<Option<Num>> {
+        let sql = "SELECT max(identity) FROM (SELECT identity FROM key_item WHERE change = ?1 \
+                   AND identity > ?2 ORDER BY identity LIMIT ?3)";
+        let params = [change.id, after, count(page)];
+        let upto: Option<Num> = self.first(sql, params, |row| row.get(0))?.flatten();
+        let Some(upto) = upto else {
+            return Ok(None);
+        };
+        self.run(
+            "UPDATE key_item SET state = 'issued', version = i.version FROM identity i \
+             WHERE change = ?1 AND identity > ?2 AND identity <= ?3 AND key_item.state = 'pending' \
+             AND i.num = key_item.identity AND i.minted_by <> ?4",
+            params![change.id, after, upto, change.old_key],
+        )?;
+        // The old key minted it once more, because the other one was refused for a while.
+        let again = self.run(
+            "UPDATE identity SET due_at = ?5, due_why = ?6 WHERE num IN (SELECT identity FROM key_item \
+             WHERE change = ?1 AND identity > ?2 AND identity <= ?3 AND state = 'pending') \
+             AND minted_by = ?4 AND due_why = 'renewal' AND due_at > ?5",
+            params![
+                change.id,
+                after,
+                upto,
+                change.old_key,
+                micros(now),
+                spelled(&DueReason::KeyChange)
+            ],
+        )?;
+        self.effects.due |= again > 0;
+        self.run(
+            "UPDATE key_item SET state = 'over' WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
+             AND state = 'pending' AND NOT EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
+             AND i.state = 'active' AND i.expires_at > ?4)",
+            params![change.id, after, upto, micros(now)],
+        )?;
+        self.run(
+            "UPDATE key_item SET state = 'delivered', delivered_at = ?4 WHERE change = ?1 AND identity > ?2 \
+             AND identity <= ?3 AND state = 'issued' AND NOT EXISTS (SELECT 1 FROM delivery d \
+             JOIN sink s ON s.num = d.sink WHERE d.identity = key_item.identity \
+             AND d.delivered < key_item.version AND s.configured AND s.disabled IS NULL)",
+            params![change.id, after, upto, micros(now)],
+        )?;
+        Ok(Some(upto))
+    }
+
+    fn audit_stage(&mut self, change: &KeyChange, actor: &str, now: Timestamp) -> Outcome<()> {
+        let entry = AuditEntry {
+            at: now,
+            actor: actor.to_owned(),
+            action: format!("key.{}", spelled(&change.work)),
+            name: None,
+            reason: change.reason.clone(),
+            request_id: None,
+            result: format!(
+                "{} key {} of {}: {}",
+                change.role,
+                change.old_key,
+                change.resource,
+                spelled(&change.stage)
+            ),
+        };
+        self.audit(&entry)
+    }
+}
+
+impl Db {
+    /// The change of a resource's keys that is not over.
+    pub(super) fn open_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
+        let sql = format!("{CHANGE} WHERE resource = ?1 AND ended_at IS NULL");
+        let found = self.first(&sql, [resource], read_change)?;
+        found.map(|change| self.counted_change(change)).transpose()
+    }
+
+    /// The newest change of a resource's keys.
+    pub(super) fn last_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
+        let sql = format!("{CHANGE} WHERE resource = ?1 ORDER BY num DESC LIMIT 1");
+        let found = self.first(&sql, [resource], read_change)?;
+        found.map(|change| self.counted_change(change)).transpose()
+    }
+
+    /// Live tokens by the key that minted them; reads the identities through.
+    pub(super) fn minted(&self, resource: &str, now: Timestamp) -> Outcome<BTreeMap<String, u64>> {
+        let sql = "SELECT minted_by, count(*) AS n FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
+                   AND expires_at > ?2 GROUP BY minted_by";
+        let rows = self.all(sql, [self.resource_num(resource)?, micros(now)], |row| {
+            Ok((row.get(0)?, columns::unsigned(row, "n")?))
+        })?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// A page of a change's identities, in the order of their names.
+    pub(super) fn key_items(
+        &self,
+        change: &KeyChange,
+        after: &str,
+        limit: usize,
+    ) -> Outcome<Vec<KeyItem>> {
+        let sql = "SELECT i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
+                   WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name LIMIT ?3";
+        let dead_from = change.dead_from();
+        let read = |row: &Row<'_>| {
+            let delivered_at = columns::maybe_instant(row, "delivered_at")?;
+            Ok(KeyItem {
+                name: columns::parsed(row, "name")?,
+                state: row.get("state")?,
+                delivered_at,
+                gap_ms: dead_from.zip(delivered_at).map(|(dead, delivered)| {
+                    u64::try_from(delivered.duration_since(dead).as_millis()).unwrap_or(0)
+                }),
+            })
+        };
+        Ok(self.all(sql, params![change.id, after, count(limit)], read)?)
+    }
+
+    fn counted_change(&self, mut change: KeyChange) -> Outcome<KeyChange> {
+        let sql = "SELECT state, count(*) AS n FROM key_item WHERE change = ?1 GROUP BY state";
+        for (state, n) in self.all(sql, [change.id], |row| {
+            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+        })? {
+            match state.as_str() {
+                "pending" => change.pending = n,
+                "issued" => change.issued = n,
+                "delivered" => change.delivered = n,
+                _ => change.over = n,
+            }
+        }
+        Ok(change)
+    }
+}
+
+fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
+    Ok(KeyChange {
+        id: row.get("num")?,
+        resource: columns::parsed(row, "resource")?,
+        work: columns::word(row, "work")?,
+        role: columns::word(row, "role")?,
+        old_key: row.get("old_key")?,
+        actor: row.get("actor")?,
+        reason: row.get("reason")?,
+        stage: columns::word(row, "stage")?,
+        trouble: row.get("trouble")?,
+        started_at: columns::instant_in(row, "started_at")?,
+        reminted_at: columns::maybe_instant(row, "reminted_at")?,
+        accepted_at: columns::maybe_instant(row, "accepted_at")?,
+        refused_at: columns::maybe_instant(row, "refused_at")?,
+        ended_at: columns::maybe_instant(row, "ended_at")?,
+        pending: 0,
+        issued: 0,
+        delivered: 0,
+        over: 0,
+    })
+}

@@ -1,0 +1,351 @@
+//! Replacing an access key: no consumer is without a live token while it is rolled, and whoever stole
+//! it is out. The word on every token is the emulator's, which kills what a regenerated key minted.
+
+use std::{
+    io::Write,
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::stage::{Daemon, Emulator, RENEWD, Receiver, Stage, identities};
+
+/// A resource with two keys, a fleet, a receiver.
+struct House {
+    stage: Stage,
+    emulator: Emulator,
+    receiver: Receiver,
+    config: std::path::PathBuf,
+    count: usize,
+}
+
+impl House {
+    async fn new(count: usize) -> Self {
+        let emulator = Emulator::start(&["--limit", "all=off", "--token-alg", "filler"]);
+        let stage = Stage::new(&emulator);
+        let receiver = Receiver::start().await;
+        let keys = emulator.control("GET", "keys", None).await;
+        let secondary = keys["secondary"]["key"].as_str().unwrap();
+        stage.write_private("secondary.cs", &connection_string(&emulator, secondary));
+        let dir = stage.path("");
+        let dir = dir.display();
+        let text = format!(
+            "{}secondary_connection_string = {{ file = \"{dir}secondary.cs\" }}\n\
+             limits = {{ issue = \"60000/30s\", create_with_token = \"60000/30s\" }}\nmax_in_flight = 64\n{}{}",
+            stage.base_config(),
+            stage.sinks_config(Some(&receiver)),
+            identities("bot", count, &["hook"])
+        );
+        let config = stage.configure(&text);
+        Self {
+            stage,
+            emulator,
+            receiver,
+            config,
+            count,
+        }
+    }
+
+    /// Waits until every consumer holds a token.
+    async fn all_delivered(&self) {
+        while self.tokens().len() < self.count {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The newest token that each consumer holds.
+    fn tokens(&self) -> Vec<String> {
+        tokens(&self.receiver)
+    }
+
+    fn renewd(&self, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(RENEWD)
+            .args(args)
+            .arg("--socket")
+            .arg(self.stage.path("renewd.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs a command that must end with 0; what it printed.
+    fn done(&self, args: &[&str], input: &str) -> String {
+        let output = self.renewd(args, input);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.stage.explain("bot-0")
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn status(&self) -> Value {
+        let shown = self.done(&["key", "status", "contoso", "--json"], "");
+        serde_json::from_str(&shown).unwrap()
+    }
+
+    /// Waits until the newest replacement is in a stage.
+    async fn reached(&self, stage: &str) -> Value {
+        loop {
+            let status = self.status();
+            let change = &status["resources"][0]["change"];
+            if change["stage"] == stage {
+                return status;
+            }
+            assert_ne!(change["stage"], "refused", "{change}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn regenerate(&self, role: &str) -> String {
+        let keys = self
+            .emulator
+            .control("PUT", "keys", Some(json!({"regenerate": role})))
+            .await;
+        let key = keys[role]["key"].as_str().unwrap();
+        connection_string(&self.emulator, key)
+    }
+
+    /// A token that somebody mints outside renewd with a key that they have.
+    fn stolen(&self, connection_string: &str) -> String {
+        let output = Command::new(RENEWD)
+            .args(["acs", "create-user-with-token", "--json"])
+            .env(
+                "COMMUNICATION_SERVICES_CONNECTION_STRING",
+                connection_string,
+            )
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+        answer["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn dead(&self, tokens: Vec<String>) -> Vec<Value> {
+        dead(&self.emulator, tokens).await
+    }
+
+    fn put_in_place(&self, role: &str, connection_string: &str) {
+        let config = self.config.display().to_string();
+        let set = ["key", "set", "contoso", "--key", role, "--config", &config];
+        self.done(&set, connection_string);
+    }
+}
+
+fn connection_string(emulator: &Emulator, key: &str) -> String {
+    format!("endpoint={}/;accesskey={key}", emulator.endpoint)
+}
+
+fn tokens(receiver: &Receiver) -> Vec<String> {
+    let received = receiver.received.lock().unwrap();
+    assert!(received.wrong.is_empty(), "{:?}", received.wrong);
+    let token = |event: &Value| event["data"]["token"].as_str().map(str::to_owned);
+    received.newest.values().filter_map(token).collect()
+}
+
+async fn dead(emulator: &Emulator, tokens: Vec<String>) -> Vec<Value> {
+    let judged = emulator
+        .control("POST", "tokens", Some(json!({ "tokens": tokens })))
+        .await;
+    let results = judged["results"].as_array().unwrap();
+    assert_eq!(results.len(), tokens.len());
+    results
+        .iter()
+        .filter(|verdict| verdict["live"] != true)
+        .cloned()
+        .collect()
+}
+
+/// Polls every delivered token while `drill` runs; how often.
+async fn while_checked<T>(house: &Arc<House>, drill: impl Future<Output = T>) -> (T, u32) {
+    let over = Arc::new(AtomicBool::new(false));
+    let checker = tokio::spawn({
+        let (house, over) = (house.clone(), over.clone());
+        async move {
+            let mut rounds = 0;
+            while !over.load(Ordering::Relaxed) {
+                let dead = house.dead(house.tokens()).await;
+                assert!(
+                    dead.is_empty(),
+                    "round {rounds}: {} dead, {:?}",
+                    dead.len(),
+                    dead[0]
+                );
+                rounds += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            rounds
+        }
+    });
+    let done = drill.await;
+    over.store(true, Ordering::Relaxed);
+    (done, checker.await.unwrap())
+}
+
+/// A blocking command beside the checker.
+async fn beside(house: &Arc<House>, args: &'static [&'static str]) -> String {
+    let house = house.clone();
+    tokio::task::spawn_blocking(move || house.done(args, ""))
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_survives_a_kill_and_nobody_is_ever_without_a_live_token() {
+    let house = Arc::new(House::new(300).await);
+    let daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+
+    // Slow enough that the kill comes in the middle.
+    let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1000});
+    house.emulator.control("POST", "faults", Some(slow)).await;
+    let (daemon, rounds) = while_checked(&house, async {
+        let asked = beside(&house, &["key", "status", "contoso"]).await;
+        assert!(asked.contains("300 tokens"), "{asked}");
+        let mut rolling = Command::new(RENEWD)
+            .args(["key", "roll", "contoso", "--yes", "--socket"])
+            .arg(house.stage.path("renewd.sock"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        house.reached("reminting").await;
+        daemon.kill();
+        rolling.kill().unwrap();
+        rolling.wait().unwrap();
+        house.emulator.control("DELETE", "faults", None).await;
+        let daemon = Daemon::start(&house.config).await;
+        let ready = house.reached("regenerate").await;
+        let change = &ready["resources"][0]["change"];
+        assert_eq!(change["delivered"], 300, "{change}");
+
+        let new = house.regenerate("primary").await;
+        house.reached("replace").await;
+        let refused = house.renewd(
+            &[
+                "key",
+                "set",
+                "contoso",
+                "--config",
+                house.config.to_str().unwrap(),
+            ],
+            &connection_string(&house.emulator, "bm90LWEta2V5"),
+        );
+        assert_eq!(refused.status.code(), Some(1));
+        house.put_in_place("primary", &new);
+        house.reached("done").await;
+        daemon
+    })
+    .await;
+    assert!(rounds > 5, "{rounds}");
+    let keys = &house.status()["resources"][0]["keys"];
+    assert_eq!(keys[1]["tokens"], 300, "{keys}");
+    let trail = house.done(&["audit", "list", "--json", "--limit", "1000"], "");
+    assert!(
+        trail.contains("key.roll") && trail.contains("regenerate"),
+        "{trail}"
+    );
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leak_of_five_thousand_is_closed_gracefully_and_at_once() {
+    let house = Arc::new(House::new(5000).await);
+    let primary = house.emulator.connection_string.clone();
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+
+    // Gracefully: nobody notices, and at the end the thief is out.
+    let stolen = house.stolen(&primary);
+    let (_, rounds) = while_checked(&house, async {
+        let told = beside(&house, &["key", "leak", "contoso", "--yes", "--reason", "laptop"]).await;
+        assert!(told.contains("5000 live tokens were minted by the primary key"), "{told}");
+        assert!(told.contains("5000 tokens replaced and delivered"), "{told}");
+        assert!(
+            told.contains("az communication regenerate-key --name contoso --resource-group GROUP --key-type primary"),
+            "{told}"
+        );
+        assert!(house.dead(vec![stolen.clone()]).await.is_empty(), "it is not regenerated yet");
+        let new = house.regenerate("primary").await;
+        house.put_in_place("primary", &new);
+        house.reached("done").await;
+    })
+    .await;
+    assert!(rounds > 2, "{rounds}");
+    assert_eq!(house.dead(vec![stolen]).await.len(), 1);
+
+    // At once: everything dies, and the report says for how long each was without.
+    let secondary = std::fs::read_to_string(house.stage.path("secondary.cs")).unwrap();
+    let stolen = house.stolen(&secondary);
+    let before = house.tokens();
+    house.regenerate("secondary").await;
+    assert_eq!(house.dead(vec![stolen]).await.len(), 1);
+    assert_eq!(house.dead(before).await.len(), 5000);
+    let told = beside(
+        &house,
+        &[
+            "key",
+            "leak",
+            "contoso",
+            "--now",
+            "--key",
+            "secondary",
+            "--yes",
+            "--json",
+        ],
+    )
+    .await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["gaps"]["identities"], 5000, "{told}");
+    assert_eq!(told["gaps"]["with_a_gap"], 5000, "{told}");
+    let longest = told["gaps"]["longest_ms"].as_u64().unwrap();
+    assert!(longest >= told["gaps"]["median_ms"].as_u64().unwrap() && longest > 0);
+    assert!(house.dead(house.tokens()).await.is_empty());
+    let listed = house.done(&["key", "status", "contoso", "--identities", "--json"], "");
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let items = listed["identities"].as_array().unwrap();
+    assert_eq!(items.len(), 5000);
+    assert!(
+        items
+            .iter()
+            .all(|item| item["gap_ms"].as_u64().is_some_and(|gap| gap <= longest))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_replaced_is_refused_and_changes_nothing() {
+    let house = House::new(3).await;
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    let unconfirmed = house.renewd(&["key", "roll", "contoso"], "");
+    assert_eq!(unconfirmed.status.code(), Some(2));
+    let unknown = house.renewd(&["key", "roll", "fabrikam", "--yes"], "");
+    assert_eq!(unknown.status.code(), Some(1));
+
+    // The other key does not work: nothing is begun with it.
+    house.regenerate("secondary").await;
+    let refused = house.renewd(&["key", "roll", "contoso", "--yes"], "");
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(
+        told.contains("the secondary key is refused, so nothing was changed"),
+        "{told}"
+    );
+    let status = house.status();
+    assert_eq!(status["resources"][0]["in_use"], "primary");
+    assert_eq!(status["resources"][0]["keys"][0]["tokens"], 3);
+    assert!(house.dead(house.tokens()).await.is_empty());
+}
