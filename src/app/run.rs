@@ -33,6 +33,7 @@ const MORE_TIME: Duration = Duration::from_secs(30);
 /// When it cannot start, or a loop ended that never should.
 pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     systemd::harden()?;
+    systemd::make_private();
     let notifier = Arc::new(Notifier::from_env()?);
     let mut signals = Signals::hear()?;
     let source = Source::of_process(config);

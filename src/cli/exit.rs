@@ -19,8 +19,7 @@ pub(crate) enum Exit {
     Partly,
     /// There is no live token.
     NoToken,
-    /// As the program that was run under the emulator ended.
-    #[cfg(feature = "emulator")]
+    /// As the program that was run ended.
     As(u8),
 }
 
@@ -33,7 +32,6 @@ impl Exit {
             Self::Unreachable => 3,
             Self::Partly => 4,
             Self::NoToken => 5,
-            #[cfg(feature = "emulator")]
             Self::As(code) => code,
         }
     }

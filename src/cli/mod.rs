@@ -7,6 +7,7 @@ mod acs;
 mod audit;
 mod bulk;
 mod check;
+mod child;
 mod completions;
 mod daemon;
 #[cfg(feature = "emulator")]
@@ -15,7 +16,10 @@ mod doctor;
 mod duration;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod exec;
 mod exit;
+mod feed;
+mod follow;
 mod hold;
 mod identity;
 mod key;
@@ -85,6 +89,10 @@ enum Verb {
     Token(token::Token),
     /// Wait until an identity has a live token
     Wait(wait::Wait),
+    /// Run a program with the current token; restart or signal it on each new one
+    Exec(exec::Exec),
+    /// Write each new token to a file and run a program after it
+    Follow(follow::Follow),
     /// Renew tokens now; the old ones stay good until they expire
     Renew(renew::Renew),
     /// Revoke all tokens of identities; then a new one, or none
@@ -147,6 +155,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Why(verb) => asking(verb.run(context)),
         Verb::Token(verb) => asking(verb.run(context)),
         Verb::Wait(verb) => asking(verb.run(context)),
+        Verb::Exec(verb) => asking(Box::pin(verb.run(context))),
+        Verb::Follow(verb) => asking(Box::pin(verb.run(context))),
         Verb::Renew(verb) => asking(verb.run(context)),
         Verb::Revoke(verb) => asking(verb.run(context)),
         Verb::Hold(verb) => asking(verb.run(context)),

@@ -2,8 +2,11 @@
 
 use std::io;
 
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+use rustix::{
+    fs::Mode,
+    process::{
+        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
+    },
 };
 
 /// A protection that could not be set up.
@@ -27,6 +30,11 @@ pub fn harden() -> Result<(), HardeningError> {
         what: "keep debuggers of its own user out",
         source: source.into(),
     })
+}
+
+/// Makes what the process and the programs that it starts create private, where nobody says otherwise.
+pub fn make_private() {
+    umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// The unit has `LimitCORE=0` and its sandbox refuses `setrlimit`, so a limit of 0 is left alone.

@@ -12,6 +12,7 @@ mod error;
 mod folder;
 mod in_place;
 mod path;
+mod private;
 mod readers;
 mod replace;
 mod take_back;
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 pub use content::FormatError;
 pub use error::{CHOWN_DROP_IN, FileError};
 pub use path::{PathError, PathPattern};
+pub use private::{remove_private, write_private};
 pub use take_back::TakenBack;
 pub use template::TemplateError;
 
