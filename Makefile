@@ -50,6 +50,7 @@ soak: build
 bench:
 	cargo build --locked --release
 	benches/run
+	benches/watchers
 
 # Bans, licences and sources; the advisory database only where it can be reached.
 audit:
