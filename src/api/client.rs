@@ -22,8 +22,9 @@ use tokio::{net::UnixStream, time::timeout};
 pub use self::access::AuditFilter;
 pub use self::watch::{Update, Watch};
 use super::wire::{
-    CLIENT_HEADER, CampaignId, CampaignProgress, DeliveryRow, Examination, Identity, NewCampaign,
-    NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew, Renewing, Status,
+    CLIENT_HEADER, CampaignId, CampaignOrder, CampaignPlan, CampaignProgress, DeliveryRow,
+    Examination, Identity, NewCampaign, NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew,
+    Renewing, ReportLine, Status, WithReason,
 };
 pub use super::{
     addition::Surroundings,
@@ -200,6 +201,43 @@ impl Client {
     /// Starts a campaign.
     pub async fn start_campaign(&self, new: &NewCampaign) -> Result<CampaignProgress, ClientError> {
         self.call(Method::POST, "/v1/campaigns", Some(new)).await
+    }
+
+    /// What a campaign would do.
+    pub async fn plan_campaign(&self, new: &NewCampaign) -> Result<CampaignPlan, ClientError> {
+        let target = "/v1/campaigns/plan";
+        self.call(Method::POST, target, Some(new)).await
+    }
+
+    /// Campaigns, the newest first.
+    pub async fn campaigns(
+        &self,
+        after: Option<&str>,
+    ) -> Result<Page<CampaignProgress>, ClientError> {
+        self.page("/v1/campaigns", after).await
+    }
+
+    /// A page of a campaign's report: of what failed for good, or of all.
+    pub async fn report(
+        &self,
+        id: CampaignId,
+        failed: bool,
+        after: Option<&str>,
+    ) -> Result<Page<ReportLine>, ClientError> {
+        let path = format!("/v1/campaigns/{id}/report?failed={failed}");
+        self.page(&path, after).await
+    }
+
+    /// Pauses, resumes, cancels a campaign, or tries again what failed for good.
+    pub async fn order(
+        &self,
+        id: CampaignId,
+        order: CampaignOrder,
+        reason: Option<String>,
+    ) -> Result<CampaignProgress, ClientError> {
+        let target = format!("/v1/campaigns/{id}/{}", order.as_str());
+        let body = WithReason { reason };
+        self.call(Method::POST, &target, Some(&body)).await
     }
 
     /// A campaign's progress.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
-    config::{DaemonSettings, Finding, Renewal},
+    config::{DaemonSettings, Finding, Limits, Renewal},
     model::{CourierView, KeysView, LaneView, ResourceName, SinkName},
     store::Store,
     telemetry::Metrics,
@@ -40,6 +40,8 @@ pub struct Scene {
     pub life: Life,
     /// What the lanes publish; its names are the resources that there are.
     pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    /// What each resource allows, for estimates.
+    pub limits: BTreeMap<ResourceName, Limits>,
     /// When each resource's campaign runner last decided.
     pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     /// What those publish that replace keys.

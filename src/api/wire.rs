@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod access;
+mod campaigns;
 mod doctor;
 mod keys;
 mod public;
@@ -14,19 +15,19 @@ mod public;
 pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
 };
+pub use campaigns::*;
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
 };
 pub use public::{PublicResource, PublicSink, PublicStatus};
 
-pub use crate::store::{CampaignAction, CampaignId};
 use crate::{
     model::{
         Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
-        Reader, Record, ResourceName, Scope, SinkName, State, Then, Version, whole_seconds,
+        Reader, Record, ResourceName, Scope, SinkName, State, Version, whole_seconds,
     },
-    store::{Campaign, Delivery},
+    store::Delivery,
 };
 
 /// The header that every request over the socket carries, with any value.
@@ -231,79 +232,6 @@ pub struct Renew {
 pub struct Renewing {
     /// So many will be renewed.
     pub due: u64,
-}
-
-/// `POST /v1/campaigns`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewCampaign {
-    /// What to do.
-    pub action: CampaignAction,
-    /// What follows a revocation.
-    #[serde(default)]
-    pub then: Option<Then>,
-    /// To which identities.
-    pub names: Vec<Name>,
-    /// Why, for the audit trail.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-/// A campaign and how far it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CampaignProgress {
-    /// Its number.
-    pub id: CampaignId,
-    /// What it does.
-    pub action: CampaignAction,
-    /// What follows a revocation.
-    pub then: Option<Then>,
-    /// Who wanted it.
-    pub actor: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// When it was asked for.
-    pub created_at: Timestamp,
-    /// When its last item ended.
-    pub ended_at: Option<Timestamp>,
-    /// Items not yet settled.
-    pub pending: u64,
-    /// Items that are done.
-    pub done: u64,
-    /// Items that failed for good.
-    pub failed: u64,
-    /// Some of those, once the campaign has ended.
-    #[serde(default)]
-    pub failures: Vec<CampaignFailure>,
-}
-
-/// An item that failed for good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CampaignFailure {
-    /// The identity.
-    pub name: Name,
-    /// How its last attempt failed.
-    pub error: Option<String>,
-    /// The service's request id.
-    pub request_id: Option<String>,
-}
-
-impl From<Campaign> for CampaignProgress {
-    fn from(campaign: Campaign) -> Self {
-        Self {
-            id: campaign.id,
-            action: campaign.action,
-            then: campaign.then,
-            actor: campaign.actor,
-            reason: campaign.reason,
-            created_at: campaign.created_at,
-            ended_at: campaign.ended_at,
-            pending: campaign.pending,
-            done: campaign.done,
-            failed: campaign.failed,
-            failures: Vec::new(),
-        }
-    }
 }
 
 /// One row of `GET /v1/deliveries`.

@@ -15,7 +15,7 @@ use crate::{
     api::{Life, Scene},
     campaign::{Runner, RunnerDeps},
     clock::Clock,
-    config::{ResourceSettings, Settings, SinkSettings},
+    config::{Limits, ResourceSettings, Settings, SinkSettings},
     engine::{Courier, CourierDeps, Lane, LaneDeps},
     keys::{Keys, KeysDeps},
     model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
@@ -110,6 +110,7 @@ impl House {
             daemon: settings.daemon.clone(),
             life,
             lanes: BTreeMap::new(),
+            limits: limits(&settings.resources),
             runners: BTreeMap::new(),
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
@@ -262,6 +263,7 @@ impl House {
             daemon: self.settings.daemon.clone(),
             life: self.life,
             lanes: self.lanes.clone(),
+            limits: limits(&self.settings.resources),
             runners: self.runners.clone(),
             keys: self.keys.clone(),
             couriers: self.couriers.clone(),
@@ -288,6 +290,13 @@ pub(super) fn keys_loop(resource: &str) -> String {
 /// The loop that serves a sink.
 pub(super) fn courier_loop(sink: &str) -> String {
     format!("sink {sink}")
+}
+
+fn limits(resources: &[ResourceSettings]) -> BTreeMap<ResourceName, Limits> {
+    resources
+        .iter()
+        .map(|one| (one.name.clone(), one.limits))
+        .collect()
 }
 
 fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {

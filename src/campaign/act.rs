@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     model::{Failure, IdentityId, Operation, Step},
     schedule::Ticket,
-    store::{Campaign, CampaignItem, Cause, StepOn, Store, StoreError},
+    store::{Campaign, CampaignId, CampaignItem, Cause, StepOn, Store, StoreError},
 };
 
 /// Consumers get so long to confirm that they withhold.
@@ -43,6 +43,8 @@ pub(super) enum Done {
     Withheld(Result<Vec<String>, StoreError>),
     /// ACS was called.
     Called(Called),
+    /// The report of an ended campaign was sealed.
+    Sealed(CampaignId, Result<(), StoreError>),
 }
 
 /// How a call to ACS ended.

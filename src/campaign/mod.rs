@@ -11,9 +11,11 @@
 //! | revoke, then hold | withheld, confirmed by its consumers (5 s at most), then ACS revokes |
 //! | hold | withheld |
 //! | release | waits for a token again |
+//! | renew | becomes due now, for the engine to renew |
 //! | delete | ACS deletes, then it is withheld for ever |
 
 mod act;
+mod following;
 mod gate;
 mod outcome;
 mod runner;

@@ -5,7 +5,7 @@ use rand::Rng;
 
 use super::act::{Called, Item};
 use crate::{
-    model::{Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then},
+    model::{DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then},
     schedule::item_gap,
     store::{CampaignAction, ItemOutcome, StepOn},
 };
@@ -33,15 +33,22 @@ pub(super) enum Need {
 
 /// What is to be done about an item first.
 pub(super) fn need(item: &Item) -> Need {
-    let deleted = item.item.state == State::Deleted;
+    let deleted = item.item.state == Some(State::Deleted);
+    let renew = || Need::Step(Some(Step::Due(DueReason::Requested)));
     match item.campaign.action {
         CampaignAction::Delete if deleted => Need::Step(None),
         _ if deleted => Need::Refusal("it was deleted"),
         CampaignAction::Hold => Need::Step(Some(Step::Withhold)),
         CampaignAction::Release => Need::Step(Some(Step::Release)),
+        CampaignAction::Renew if item.item.state.is_some_and(State::wants_token) => renew(),
+        CampaignAction::Renew => Need::Refusal("it is held or gone: it gets no token"),
         CampaignAction::Delete if item.item.id.is_none() => Need::Refusal("it has no id yet"),
         CampaignAction::Delete => Need::Call(Operation::Delete),
-        CampaignAction::Revoke if item.campaign.then == Some(Then::Hold) => Need::Withhold,
+        CampaignAction::Revoke
+            if item.campaign.then == Some(Then::Hold) && item.item.state.is_some() =>
+        {
+            Need::Withhold
+        }
         CampaignAction::Revoke if item.item.id.is_none() => Need::Step(None),
         CampaignAction::Revoke => Need::Call(Operation::Revoke),
     }
@@ -177,7 +184,8 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
     };
     let mut message = format!(
         "All tokens of {} were revoked by {}; {follows}. ACS may take 15 minutes to let go of the old ones.",
-        item.item.name, item.campaign.actor
+        item.item.label(),
+        item.campaign.actor
     );
     if let Some(reason) = &item.campaign.reason {
         message.push_str(&format!(" Reason: {reason}."));
@@ -193,7 +201,7 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
         at,
         kind: NoticeKind::IdentityRevoked,
         resource: Some(item.item.resource.clone()),
-        name: Some(item.item.name.clone()),
+        name: item.item.name.clone(),
         message,
     }
 }

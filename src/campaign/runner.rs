@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     act::{Done, Flight, Item},
+    following::Following,
     gate::Gate,
     settling::Settling,
 };
@@ -26,7 +27,7 @@ use crate::{
     config::ResourceSettings,
     model::{Num, Operation},
     schedule::{KeyHold, PERMITS_VALID, Steady},
-    store::{Store, StoreError},
+    store::{CampaignId, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -89,6 +90,9 @@ pub struct Runner {
     /// Rows under way or not settled yet.
     pub(super) busy: BTreeSet<Num>,
     pub(super) settling: Settling,
+    /// Items whose call began, to be noted.
+    pub(super) called: Vec<(CampaignId, Num)>,
+    pub(super) following: Following,
     /// When items may be pending that are not under way.
     pub(super) look_at: Option<Timestamp>,
     campaigns: watch::Receiver<u64>,
@@ -116,6 +120,8 @@ impl Runner {
             flights: BTreeMap::new(),
             busy: BTreeSet::new(),
             settling: Settling::default(),
+            called: Vec::new(),
+            following: Following::default(),
             look_at: Some(Timestamp::MIN),
             campaigns: store.campaign_signal(),
             decided: watch::Sender::default(),
@@ -153,6 +159,7 @@ impl Runner {
                     let name = self.settings.name.to_string();
                     changed.map_err(|_| RunnerError::StoreClosed(name))?;
                     self.look_at = Some(Timestamp::MIN);
+                    self.following.look_again();
                 }
                 () = self.clock.sleep_until(wake) => {}
             }
@@ -174,6 +181,7 @@ impl Runner {
         }
         self.settle().await?;
         self.take_items().await?;
+        self.follow().await?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
         self.settle().await
@@ -181,6 +189,9 @@ impl Runner {
 
     /// Counts the permits that an earlier process reserved.
     async fn restore(&mut self) {
+        if let Err(error) = self.store.end_unsealed(self.clock.now()).await {
+            self.settling.failed(&error, self.clock.steady());
+        }
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let reservations = match self.store.reservations(&self.settings.name).await {
             Ok(reservations) => reservations,
@@ -240,6 +251,7 @@ impl Runner {
         } else {
             sooner(self.next_look(now, steady));
             sooner(self.next_call(steady));
+            sooner(self.following.next());
         }
         let wait = at.max(steady + SHORTEST_REST) - steady;
         now.checked_add(wait).unwrap_or(now)

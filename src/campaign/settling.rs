@@ -81,27 +81,32 @@ impl Settling {
 }
 
 impl Runner {
-    /// Notes what was done: the step of each row first, then its item, so that a crash in between
-    /// repeats an item rather than losing its step.
+    /// Notes what was done: the step of each row and its item are one commit.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
+        if !self.called.is_empty() {
+            self.store.items_called(self.called.clone(), now).await?;
+            self.called.clear();
+        }
         while let Some((id, chunk)) = self.settling.campaigns.first_key_value() {
             let id = *id;
-            if !chunk.steps.is_empty() {
-                let (steps, cause) = (chunk.steps.clone(), cause(&chunk.campaign));
-                self.store.step(steps, &cause, now).await?;
-            }
+            let (steps, cause) = (chunk.steps.clone(), cause(&chunk.campaign));
             let outcomes = chunk.outcomes.clone();
-            self.store.settle_items(id, outcomes, now).await?;
+            self.store
+                .settle_items(id, steps, &cause, outcomes, now)
+                .await?;
             let Some(chunk) = self.settling.campaigns.remove(&id) else {
                 return Ok(());
             };
             for (num, outcome) in &chunk.outcomes {
                 self.busy.remove(num);
                 if let ItemOutcome::Retry { next_at, .. } = outcome {
-                    self.look_at = Some(self.look_at.map_or(*next_at, |at| at.min(*next_at)));
+                    self.look_by(*next_at);
                 }
             }
+            // Rows that were skipped because another campaign had them in hand.
+            self.look_by(now);
+            self.following.look_by(self.clock.steady());
             if !chunk.notices.is_empty() {
                 self.store.raise(chunk.notices).await?;
             }
@@ -116,6 +121,9 @@ impl Runner {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
         };
+        if let Some(Done::Sealed(id, result)) = &done {
+            return self.on_sealed(*id, result);
+        }
         let Some(flight) = self.flights.remove(&id) else {
             return;
         };
@@ -161,9 +169,16 @@ impl Runner {
         }
     }
 
+    fn on_sealed(&mut self, id: CampaignId, result: &Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::error!(campaign = id, %error, "the report could not be sealed; it is tried again with the next campaign");
+            self.following.unsealed(id);
+        }
+    }
+
     fn on_panic(&mut self, item: &Item, call: Option<(Operation, Ticket)>) {
         let (now, steady) = (self.clock.now(), self.clock.steady());
-        tracing::error!(resource = %self.settings.name, identity = %item.item.name, "an item of a campaign panicked");
+        tracing::error!(resource = %self.settings.name, identity = %item.item.label(), "an item of a campaign panicked");
         if let Some((operation, ticket)) = call {
             let gate = self.gate(operation);
             gate.in_flight = gate.in_flight.saturating_sub(1);
@@ -225,7 +240,7 @@ impl Runner {
 
     fn log(&self, item: &Item, operation: Operation, verdict: &Verdict) {
         let (resource, identity, campaign) =
-            (&self.settings.name, &item.item.name, item.campaign.id);
+            (&self.settings.name, item.item.label(), item.campaign.id);
         match &verdict.outcome {
             ItemOutcome::Done { request_id, .. } => {
                 tracing::info!(%resource, %identity, campaign, %operation, request_id, "acknowledged");

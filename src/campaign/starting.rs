@@ -11,9 +11,18 @@ use super::{
 };
 use crate::{
     model::Operation,
-    schedule::{PERMITS_VALID, Steady},
-    store::StoreError,
+    schedule::{PERMITS_VALID, Steady, awaiting, is_yielding, share_beside},
+    store::{Campaign, CampaignState, StoreError},
 };
+
+/// Rows looked at in one transaction while a selection is frozen.
+const CHUNK: usize = 1000;
+/// A campaign that yields to renewals looks again after this.
+const YIELD: Duration = Duration::from_millis(250);
+
+fn ahead(now: Timestamp, by: Duration) -> Timestamp {
+    now.checked_add(by).unwrap_or(now)
+}
 
 impl Runner {
     /// How many items are under way at once: some rounds' worth of calls.
@@ -21,44 +30,125 @@ impl Runner {
         (4 * self.settings.max_in_flight).max(128)
     }
 
-    /// Takes pending items of the oldest campaigns into hand, a chunk at a time.
+    /// Takes pending items of the oldest campaigns into hand, a chunk at a time; urgent ones first.
     pub(super) async fn take_items(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
         if self.look_at.is_none_or(|at| at > now) || self.busy.len() >= self.most() {
             return Ok(());
         }
-        let mut next: Option<Timestamp> = None;
-        for campaign in self.store.open_campaigns().await? {
-            let campaign = Arc::new(campaign);
-            let room = self.most().saturating_sub(self.busy.len());
-            if room == 0 {
-                next = Some(now);
-                break;
-            }
-            let (name, skip) = (&self.settings.name, &self.busy);
-            let items = self
-                .store
-                .campaign_items(campaign.id, name, room, skip)
-                .await?;
-            let full = items.len() == room;
-            for item in items {
-                if item.next_at > now {
-                    next = Some(next.map_or(item.next_at, |at| at.min(item.next_at)));
-                    break;
+        self.look_at = None;
+        let open = self.store.open_campaigns().await?;
+        self.let_go_of_stopped(&open);
+        let waiting = self.waiting_renewals(&open, now).await?;
+        for campaign in open {
+            match campaign.state {
+                CampaignState::Running => self.take_of(campaign, waiting, now).await?,
+                CampaignState::Freezing => {
+                    if self.store.freeze(campaign.id, CHUNK, now).await? {
+                        self.look_by(now);
+                    }
                 }
-                self.busy.insert(item.num);
-                self.take(Item {
-                    campaign: campaign.clone(),
-                    item,
-                    unconfirmed: Vec::new(),
-                });
-            }
-            if full {
-                next = Some(now);
+                _ => {}
             }
         }
-        self.look_at = next;
         Ok(())
+    }
+
+    async fn take_of(
+        &mut self,
+        campaign: Campaign,
+        waiting: usize,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let campaign = Arc::new(campaign);
+        let under_way = self.ready.len() + self.flights.len();
+        let room = self
+            .most()
+            .saturating_sub(self.busy.len())
+            .min(self.room_for(&campaign, waiting, under_way));
+        if room == 0 {
+            self.look_by(ahead(now, YIELD));
+            return Ok(());
+        }
+        let (name, skip) = (&self.settings.name, &self.busy);
+        let found = self.store.campaign_items(campaign.id, name, room, skip);
+        let items = found.await?;
+        if items.len() == room {
+            self.look_by(now);
+        }
+        for item in items {
+            if item.next_at > now {
+                self.look_by(item.next_at);
+                break;
+            }
+            self.busy.insert(item.num);
+            self.take(Item {
+                campaign: campaign.clone(),
+                item,
+                unconfirmed: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    /// How many more items of a campaign may be begun: as many as tokens can follow.
+    fn room_for(&self, campaign: &Campaign, waiting: usize, under_way: usize) -> usize {
+        if campaign.urgent || !campaign.reissues() {
+            return usize::MAX;
+        }
+        let awaited = usize::try_from(campaign.acknowledged).unwrap_or(usize::MAX);
+        let limit = self.settings.limits.issue;
+        let yields = is_yielding(waiting, self.settings.max_in_flight);
+        awaiting(limit, yields).saturating_sub(awaited.saturating_add(under_way))
+    }
+
+    /// How many renewals wait beside campaigns that are to yield to them; sets their pace by it.
+    async fn waiting_renewals(
+        &mut self,
+        open: &[Campaign],
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let yields = |one: &Campaign| one.reissues() && one.pending > 0;
+        let mut running = open
+            .iter()
+            .filter(|one| one.state == CampaignState::Running && one.pending > 0);
+        if !running.clone().any(yields) {
+            self.revoke.pace.cap(1.0);
+            return Ok(0);
+        }
+        let most = 4 * self.settings.max_in_flight;
+        let name = &self.settings.name;
+        let waiting = self.store.waiting_renewals(name, most, now).await?;
+        let limits = &self.settings.limits;
+        // One that need not yield takes what it can.
+        let free = running.any(|one| one.urgent || !one.reissues());
+        let share = match is_yielding(waiting, self.settings.max_in_flight) && !free {
+            true => share_beside(limits.issue, limits.revoke),
+            false => 1.0,
+        };
+        self.revoke.pace.cap(share);
+        Ok(waiting)
+    }
+
+    /// Forgets items in hand of campaigns that were paused or cancelled, before they are begun.
+    fn let_go_of_stopped(&mut self, open: &[Campaign]) {
+        let runs = |id| {
+            open.iter()
+                .any(|one| one.id == id && one.state == CampaignState::Running)
+        };
+        let busy = &mut self.busy;
+        self.ready.retain(|(item, _)| {
+            let keep = runs(item.campaign.id);
+            if !keep {
+                busy.remove(&item.item.num);
+            }
+            keep
+        });
+    }
+
+    /// Looks for items at this time at the latest.
+    pub(super) fn look_by(&mut self, at: Timestamp) {
+        self.look_at = Some(self.look_at.map_or(at, |look| look.min(at)));
     }
 
     fn take(&mut self, item: Item) {
@@ -135,6 +225,7 @@ impl Runner {
         };
         let work = act::call(self.client.clone(), self.clock.clone(), operation, id);
         let task = self.tasks.spawn(work);
+        self.called.push((item.campaign.id, item.item.num));
         let call = Some((operation, ticket));
         self.flights.insert(task.id(), Flight { item, call });
     }

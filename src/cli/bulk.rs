@@ -1,15 +1,19 @@
-//! What `revoke`, `hold` and `release` share: asks before much is done, starts the campaign, follows it.
+//! What the bulk verbs share: which identities, what it would do, asking before much is done, starting
+//! the campaign, following it.
 
+mod follow;
+mod ids;
+mod preview;
 mod progress;
 
-use std::time::Duration;
+use std::path::PathBuf;
 
 use crate::{
     api::client::{
         Client,
-        wire::{CampaignAction, CampaignProgress as Campaign, NewCampaign},
+        wire::{CampaignAction, CampaignPlan, NewCampaign},
     },
-    model::{Name, Then},
+    model::{Name, ResourceName, Then, Timestamp},
 };
 
 use super::{
@@ -18,104 +22,169 @@ use super::{
     exit::{Exit, Failed, Outcome},
     output,
 };
-use progress::Progress;
+pub(crate) use follow::follow;
+use follow::said;
+use ids::Listed;
+pub(crate) use progress::failed;
 
 /// More than so many are asked about.
-const MANY: usize = 100;
-/// How often progress is asked for.
-const EVERY: Duration = Duration::from_millis(250);
+const MANY: u64 = 100;
 
 /// Which identities, and what goes with it.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Selection {
+pub(crate) struct Chosen {
     /// The identities
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "select", "ids"])]
     names: Vec<Name>,
     /// Every identity
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["names", "select", "ids"])]
     all: bool,
+    /// Those that match, such as "label.team = 'guest' and state in (late, held)"
+    #[arg(long, value_name = "EXPR", conflicts_with_all = ["names", "ids"])]
+    select: Option<String>,
+    /// Names or ACS ids from a file, `-` for standard input: one per line, CSV or JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with = "names")]
+    ids: Option<PathBuf>,
+    /// Whose ACS ids these are, where there are several resources
+    #[arg(long, value_name = "NAME", requires = "ids")]
+    resource: Option<ResourceName>,
     /// Why, for the audit trail
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Do not ask before doing it to more than 100 or to all
+    /// Before everything but renewals that are urgent themselves
+    #[arg(long)]
+    urgent: bool,
+    /// Say what it would do, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave it running in the daemon and return at once
+    #[arg(long)]
+    detach: bool,
+    /// Do not ask before doing it to more than 100 or to all, or before deleting
     #[arg(long, short)]
     yes: bool,
+    /// Print one JSON document: what it would do, or the campaign
+    #[arg(long)]
+    json: bool,
 }
 
-/// Does `action` to the selection and follows it to its end. `verb` says it in the past tense.
-pub(crate) async fn run(
-    context: Context,
-    selection: Selection,
-    action: CampaignAction,
-    then: Option<Then>,
-    verb: &'static str,
-) -> Outcome {
+/// What is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task {
+    pub(crate) action: CampaignAction,
+    pub(crate) then: Option<Then>,
+    /// In the past tense: `revoked`.
+    pub(crate) verb: &'static str,
+    /// Not before.
+    pub(crate) starts_at: Option<Timestamp>,
+}
+
+impl Task {
+    pub(crate) fn new(action: CampaignAction, then: Option<Then>, verb: &'static str) -> Self {
+        Self {
+            action,
+            then,
+            verb,
+            starts_at: None,
+        }
+    }
+}
+
+/// Does it to what was chosen and follows it to its end.
+pub(crate) async fn run(context: Context, chosen: Chosen, task: Task) -> Outcome {
     let client = daemon(context.socket);
-    let names = match selection.all {
-        true => everyone(&client).await?,
-        false => selection.names,
-    };
-    if names.is_empty() {
-        output::print("there are no identities\n")?;
-        return Ok(Exit::Done);
+    let (json, detach, dry_run, yes) = (chosen.json, chosen.detach, chosen.dry_run, chosen.yes);
+    let (large, new) = (chosen.all, asked(chosen, task)?);
+    let sure = yes || !(large || task.action == CampaignAction::Delete || is_many(&new));
+    if dry_run || !sure {
+        let plan = client.plan_campaign(&new).await?;
+        if dry_run {
+            return shown(&plan, task, json);
+        }
+        confirmed(&plan, task)?;
     }
-    let ask = (selection.all || names.len() > MANY) && !selection.yes;
-    if ask
-        && !output::confirm(&format!(
-            "{} identities will be {verb}. Go on?",
-            names.len()
-        ))?
-    {
-        return Err(Failed::usage(format!(
-            "nothing was done: {} identities were not confirmed",
-            names.len()
-        ))
-        .hint("add --yes where nobody can answer"));
-    }
-    let new = NewCampaign {
-        action,
-        then,
-        names,
-        reason: selection.reason,
-    };
     let started = client.start_campaign(&new).await?;
-    follow(&client, started, verb).await
+    if detach || task.starts_at.is_some() {
+        return said(&started, json);
+    }
+    follow(&client, started, task.verb, json).await
 }
 
-async fn everyone(client: &Client) -> Result<Vec<Name>, Failed> {
-    let (mut names, mut after) = (Vec::new(), None);
-    loop {
-        let page = client.identities(after.as_deref()).await?;
-        names.extend(page.items.into_iter().map(|identity| identity.name));
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return Ok(names),
-        }
+/// A selection may mean many: only the plan knows.
+fn is_many(new: &NewCampaign) -> bool {
+    new.select.is_some() || (new.names.len() + new.ids.len()) as u64 > MANY
+}
+
+fn shown(plan: &CampaignPlan, task: Task, json: bool) -> Outcome {
+    if json {
+        output::print_json(plan)?;
+    } else {
+        output::print(&preview::render(plan, task))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows what would be done and asks, where it is much.
+fn confirmed(plan: &CampaignPlan, task: Task) -> Result<(), Failed> {
+    let delete = task.action == CampaignAction::Delete;
+    if plan.total <= MANY && !delete && plan.total > 0 && plan.seconds < 60.0 {
+        return Ok(());
+    }
+    output::aside(preview::render(plan, task).trim_end());
+    if plan.total == 0 {
+        return Ok(());
+    }
+    let question = format!("{} will be {}. Go on?", counted(plan.total), task.verb);
+    if output::confirm(&question)? {
+        return Ok(());
+    }
+    let why = format!(
+        "nothing was done: {} were not confirmed",
+        counted(plan.total)
+    );
+    Err(Failed::usage(why).hint("add --yes where nobody can answer"))
+}
+
+pub(crate) fn counted(n: u64) -> String {
+    match n {
+        1 => "1 identity".to_owned(),
+        n => format!("{n} identities"),
     }
 }
 
-/// Shows progress until nothing is pending. Ctrl-C leaves the campaign running: it is the daemon's.
-async fn follow(client: &Client, mut campaign: Campaign, verb: &'static str) -> Outcome {
-    let progress = Progress::new(verb);
-    loop {
-        progress.show(&campaign);
-        if campaign.pending == 0 && campaign.done + campaign.failed > 0 {
-            break;
-        }
-        tokio::select! {
-            biased;
-            _ = tokio::signal::ctrl_c() => {
-                progress.leave(&campaign);
-                return Ok(Exit::Done);
-            }
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        campaign = client.campaign(campaign.id).await?;
-    }
-    progress.end(&campaign)?;
-    Ok(match (campaign.done, campaign.failed) {
-        (_, 0) => Exit::Done,
-        (0, _) => Exit::Failed,
-        _ => Exit::Partly,
+fn asked(chosen: Chosen, task: Task) -> Result<NewCampaign, Failed> {
+    let Listed { names, ids } = match &chosen.ids {
+        Some(path) => ids::read(path)?,
+        None => Listed {
+            names: chosen.names,
+            ids: Vec::new(),
+        },
+    };
+    Ok(NewCampaign {
+        names,
+        ids,
+        resource: chosen.resource,
+        select: chosen.select,
+        all: chosen.all,
+        urgent: chosen.urgent,
+        starts_at: task.starts_at,
+        reason: chosen.reason,
+        ..NewCampaign::new(task.action, task.then)
     })
+}
+
+/// What a person told to do to exactly these, now; for commands made of several.
+pub(crate) async fn start(
+    client: &Client,
+    task: Task,
+    names: &[Name],
+    reason: Option<&str>,
+) -> Result<crate::api::client::wire::CampaignProgress, Failed> {
+    let new = NewCampaign {
+        names: names.to_vec(),
+        starts_at: task.starts_at,
+        reason: reason.map(str::to_owned),
+        ..NewCampaign::new(task.action, task.then)
+    };
+    Ok(client.start_campaign(&new).await?)
 }

@@ -1,22 +1,23 @@
-//! `renewd hold`: tokens are withheld from every consumer first, then revoked; none follows.
+//! `renewd hold`: tokens are withheld from every consumer; ACS is not called.
 
 use crate::api::client::wire::CampaignAction;
 
 use super::{
     Context,
-    bulk::{self, Selection},
+    bulk::{self, Chosen, Task},
     exit::Outcome,
 };
 
-/// Withhold and revoke the tokens of identities until they are released
+/// Withhold the tokens of identities from every consumer until they are released
 #[derive(Debug, clap::Args)]
 pub(crate) struct Hold {
     #[command(flatten)]
-    selection: Selection,
+    chosen: Chosen,
 }
 
 impl Hold {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        bulk::run(context, self.selection, CampaignAction::Hold, None, "held").await
+        let task = Task::new(CampaignAction::Hold, None, "held");
+        bulk::run(context, self.chosen, task).await
     }
 }

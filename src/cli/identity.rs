@@ -1,6 +1,7 @@
 //! `renewd identity`: which identities there are; adds, removes and takes over.
 
 mod add;
+mod delete;
 mod import;
 mod list;
 mod remove;
@@ -44,6 +45,8 @@ enum Verb {
     Add(add::Add),
     /// Take over names and ids from identities.jsonl, while no daemon runs
     Import(import::Import),
+    /// Delete identities at ACS, with everything that hangs on them; asks first
+    Delete(delete::Delete),
     /// Remove one that was added with `add`; ACS keeps it
     Remove(remove::Remove),
 }
@@ -55,6 +58,7 @@ impl Identity {
             Verb::Show(verb) => verb.run(context).await,
             Verb::Add(verb) => verb.run(context).await,
             Verb::Import(verb) => verb.run(context).await,
+            Verb::Delete(verb) => verb.run(context).await,
             Verb::Remove(verb) => verb.run(context).await,
         }
     }

@@ -6,6 +6,7 @@
 mod acs;
 mod audit;
 mod bulk;
+mod campaign;
 mod check;
 mod child;
 mod completions;
@@ -24,6 +25,7 @@ mod hold;
 mod identity;
 mod key;
 mod man;
+mod offboard;
 mod offline;
 mod orphan;
 mod output;
@@ -97,12 +99,16 @@ enum Verb {
     Renew(renew::Renew),
     /// Revoke all tokens of identities; then a new one, or none
     Revoke(revoke::Revoke),
-    /// Withhold and revoke the tokens of identities until they are released
+    /// Withhold the tokens of identities from every consumer until they are released
     Hold(hold::Hold),
     /// End the hold of identities: they get tokens again
     Release(release::Release),
     /// Find what is wrong around the daemon, each with its remedy
     Doctor(doctor::Doctor),
+    /// Somebody leaves: withhold and revoke now, delete at ACS later
+    Offboard(offboard::Offboard),
+    /// List, follow, pause, resume, cancel, repeat and report bulk operations
+    Campaign(campaign::Campaign),
     /// List, show, add, remove and take over identities
     Identity(identity::Identity),
     /// Show what may exist at ACS without a record, and clear it up
@@ -162,6 +168,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Hold(verb) => asking(verb.run(context)),
         Verb::Release(verb) => asking(verb.run(context)),
         Verb::Doctor(verb) => asking(Box::pin(verb.run(context))),
+        Verb::Offboard(verb) => asking(verb.run(context)),
+        Verb::Campaign(verb) => asking(verb.run(context)),
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Orphan(verb) => asking(verb.run(context)),
         Verb::Key(verb) => asking(verb.run(context)),

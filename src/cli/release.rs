@@ -1,10 +1,10 @@
-//! `renewd release`: the hold ends and the engine issues a token.
+//! `renewd release`: the hold ends and the engine issues a token; a planned deletion is undone.
 
 use crate::api::client::wire::CampaignAction;
 
 use super::{
     Context,
-    bulk::{self, Selection},
+    bulk::{self, Chosen, Task},
     exit::Outcome,
 };
 
@@ -12,18 +12,12 @@ use super::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Release {
     #[command(flatten)]
-    selection: Selection,
+    chosen: Chosen,
 }
 
 impl Release {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        bulk::run(
-            context,
-            self.selection,
-            CampaignAction::Release,
-            None,
-            "released",
-        )
-        .await
+        let task = Task::new(CampaignAction::Release, None, "released");
+        bulk::run(context, self.chosen, task).await
     }
 }

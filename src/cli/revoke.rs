@@ -4,7 +4,7 @@ use crate::{api::client::wire::CampaignAction, model::Then};
 
 use super::{
     Context,
-    bulk::{self, Selection},
+    bulk::{self, Chosen, Task},
     exit::Outcome,
 };
 
@@ -15,7 +15,7 @@ use super::{
 )]
 pub(crate) struct Revoke {
     #[command(flatten)]
-    selection: Selection,
+    chosen: Chosen,
     /// What follows: a new token (reissue), or none until release (hold)
     #[arg(long, default_value = "reissue", value_name = "reissue|hold")]
     then: Then,
@@ -23,14 +23,7 @@ pub(crate) struct Revoke {
 
 impl Revoke {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let then = Some(self.then);
-        bulk::run(
-            context,
-            self.selection,
-            CampaignAction::Revoke,
-            then,
-            "revoked",
-        )
-        .await
+        let task = Task::new(CampaignAction::Revoke, Some(self.then), "revoked");
+        bulk::run(context, self.chosen, task).await
     }
 }

@@ -8,6 +8,7 @@
 mod breaker;
 mod cron;
 mod decide;
+mod fairness;
 mod health;
 mod hold;
 mod job;
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
+pub use fairness::{awaiting, is_yielding, share_beside};
 pub use health::{Health, Ticket};
 pub use hold::KeyHold;
 pub use job::{Call, call, check_jobs};

@@ -33,6 +33,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 pub struct Pace {
     limit: Limit,
     share: f64,
+    /// What somebody else leaves us of it.
+    cap: f64,
     grown: Steady,
     held: Option<Steady>,
     in_flight: u32,
@@ -54,6 +56,7 @@ impl Pace {
         Self {
             limit,
             share: 1.0,
+            cap: 1.0,
             grown: Steady::ZERO,
             held: None,
             in_flight: 0,
@@ -61,6 +64,11 @@ impl Pace {
             ended_calls: 0,
             block: None,
         }
+    }
+
+    /// Leaves all but this share of the limit to others.
+    pub fn cap(&mut self, share: f64) {
+        self.cap = share.clamp(0.0, 1.0);
     }
 
     /// Counts permits that an earlier process reserved, as sent at the end of their validity.
@@ -204,7 +212,7 @@ impl Pace {
 
     /// The most calls in any window; at least one, or nothing would ever go out.
     fn allowed(&self) -> u32 {
-        ((f64::from(self.limit.calls) * USED * self.share) as u32).max(1)
+        ((f64::from(self.limit.calls) * USED * self.share.min(self.cap)) as u32).max(1)
     }
 
     fn free(&self) -> u32 {

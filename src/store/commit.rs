@@ -99,6 +99,7 @@ impl Txn<'_> {
         self.store_token(&row, issue, kind, version)?;
         self.want(num, &row.name, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
+        self.items_reissued(num, now)?;
         Ok(Applied::Done(version))
     }
 

@@ -3,7 +3,8 @@
 use rusqlite::params;
 
 use super::{
-    campaigns::{CampaignAction, NewCampaign},
+    Cause,
+    campaigns::{CampaignAction, NewCampaign, Target, Wanted},
     columns::{micros, spelled},
     db::Txn,
     error::Outcome,
@@ -78,13 +79,10 @@ impl Txn<'_> {
             }
         }
         if !revoke.is_empty() {
-            let campaign = NewCampaign {
-                action: CampaignAction::Revoke,
-                then: Some(Then::Hold),
-                nums: revoke,
-                actor: "renewd".to_owned(),
-                reason: Some(NO_LONGER.to_owned()),
-            };
+            let rows = revoke.into_iter().map(Wanted::Row).collect();
+            let (hold, cause) = (Some(Then::Hold), Cause::ours(NO_LONGER));
+            let target = Target::Items(rows);
+            let campaign = NewCampaign::new(CampaignAction::Revoke, hold, target, cause);
             self.create_campaign(&campaign, now)?;
         }
         for at in &plan.create {

@@ -107,7 +107,7 @@ impl Txn<'_> {
     /// Drops the items of campaigns that ended long ago, then the campaigns.
     fn drop_campaigns(&self, (before, batch): (i64, i64)) -> Outcome<usize> {
         let items = self.run(
-            "DELETE FROM campaign_item WHERE (campaign, identity) IN (SELECT t.campaign, t.identity FROM campaign c \
+            "DELETE FROM campaign_item WHERE (campaign, num) IN (SELECT t.campaign, t.num FROM campaign c \
              JOIN campaign_item t ON t.campaign = c.num WHERE c.ended_at < ?1 LIMIT ?2)",
             (before, batch),
         )?;

@@ -29,6 +29,8 @@ macro_rules! select_record {
     };
 }
 
+pub(super) use select_record;
+
 /// A document and whom it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Consignment {
@@ -236,8 +238,9 @@ impl Db {
     }
 }
 
+/// Renewals that are late go before all; then rows without a good token, then the earliest end.
 pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
-    ORDER BY good_until, due_at, num LIMIT ?3";
+    ORDER BY (good_until > 0 AND late_at <= ?2) DESC, good_until, due_at, num LIMIT ?3";
 pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?3 \
     AND due_at IS NOT NULL ORDER BY due_at LIMIT ?2";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
@@ -274,7 +277,7 @@ fn read_wish(row: &Row<'_>) -> rusqlite::Result<Wish> {
     Wish::parse(text).map_err(|e| columns::broken("wish", e))
 }
 
-fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let state: State = columns::word(row, "state")?;
     let wish = read_wish(row)?;
     let due = columns::maybe_instant(row, "due_at")?

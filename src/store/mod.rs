@@ -45,7 +45,10 @@ mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
-pub use campaigns::{Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, NewCampaign};
+pub use campaigns::{
+    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, ItemOutcome,
+    ItemState, NewCampaign, ReportLine, Target, Wanted,
+};
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};

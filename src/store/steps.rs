@@ -73,6 +73,7 @@ impl Txn<'_> {
             }
             Step::Release if row.state == State::Held => {
                 self.release(row.num, now)?;
+                self.spare_planned(row.num, now)?;
                 row.version
             }
             Step::Due(why) if row.state.wants_token() => {

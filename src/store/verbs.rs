@@ -2,9 +2,10 @@
 //! is one transaction or one read.
 
 mod access;
-mod bulk;
+mod campaigns;
 mod declaring;
 mod delivering;
+mod keeping;
 mod keys;
 mod ledger;
 mod looking;

@@ -1,9 +1,11 @@
-//! `POST /v1/campaigns` and their progress: the store keeps them, the campaign runner carries them
-//! out.
+//! `/v1/campaigns`: the store keeps them, the campaign runners carry them out.
+
+mod plan;
+mod target;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, Query, State},
 };
 use http::StatusCode;
 
@@ -11,35 +13,85 @@ use super::{
     super::{
         handle::Api,
         problem::{Problem, ProblemType},
-        wire::{self, CampaignFailure, CampaignId, CampaignProgress},
+        wire::{
+            self, CampaignId, CampaignOrder, CampaignPlan, CampaignProgress, Page, ReportLine,
+            WithReason,
+        },
     },
-    Admin, Body, PAGE, records,
+    Admin, After, Body, PAGE,
 };
-use crate::store::{CampaignAction, NewCampaign};
+use crate::{
+    model::Then,
+    store::{CampaignAction, NewCampaign, Target},
+};
+use target::Chosen;
 
 /// How many failed items are named.
 const FAILURES: usize = 20;
+/// Up to so many items are listed together with their campaign.
+const FEW: usize = 1000;
 
-/// Starts a campaign over these names: all of them, or none where one is unknown.
+/// Starts a campaign: over all that was named, or none where one is unknown.
 pub(super) async fn start(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<wire::NewCampaign>,
 ) -> Result<(StatusCode, Json<CampaignProgress>), Problem> {
     checked(&asked)?;
-    let rows = records(&api, &asked.names).await?;
-    let cause = admin.cause(asked.reason).await;
-    let new = NewCampaign {
-        action: asked.action,
-        then: asked.then,
-        nums: rows.iter().map(|row| row.num).collect(),
-        actor: cause.actor,
-        reason: cause.reason,
+    let chosen = target::chosen(&api, &asked).await?;
+    let cause = admin.cause(asked.reason.clone()).await;
+    let new = |target| NewCampaign {
+        urgent: asked.urgent,
+        starts_at: asked.starts_at,
+        ..NewCampaign::new(asked.action, asked.then, target, cause)
     };
-    let now = api.clock.now();
-    let id = api.store.create_campaign(new, now).await?;
-    let Json(campaign) = found(&api, id).await?;
-    Ok((StatusCode::ACCEPTED, Json(campaign)))
+    let (store, now) = (&api.store, api.clock.now());
+    let id = match chosen {
+        Chosen::All => store.create_campaign(new(Target::All), now).await?,
+        Chosen::Select(selection) => {
+            let target = Target::Select(selection);
+            store.create_campaign(new(target), now).await?
+        }
+        Chosen::Listed(items) if items.len() <= FEW => {
+            let target = Target::Items(items);
+            store.create_campaign(new(target), now).await?
+        }
+        Chosen::Listed(items) => {
+            let id = store.create_campaign(new(Target::Later), now).await?;
+            for some in items.chunks(FEW) {
+                store.add_items(id, some.to_vec(), now).await?;
+            }
+            let target = format!("{} named", items.len());
+            store.seal_campaign(id, target, now).await?;
+            id
+        }
+    };
+    Ok((StatusCode::ACCEPTED, found(&api, id).await?))
+}
+
+/// What a campaign would do; nothing is changed.
+pub(super) async fn plan(
+    State(api): State<Api>,
+    _: Admin,
+    Body(asked): Body<wire::NewCampaign>,
+) -> Result<Json<CampaignPlan>, Problem> {
+    checked(&asked)?;
+    let chosen = target::chosen(&api, &asked).await?;
+    Ok(Json(plan::of(&api, asked.action, &chosen).await?))
+}
+
+/// Campaigns, the newest first.
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Admin,
+    Query(After { after }): Query<After>,
+) -> Result<Json<Page<CampaignProgress>>, Problem> {
+    let before = after.map(|after| number(&after)).transpose()?;
+    let found = api.store.campaigns(before, PAGE).await?;
+    let full = found.len() == PAGE;
+    let next = found.last().filter(|_| full).map(|one| one.id.to_string());
+    let items = found.into_iter().map(CampaignProgress::from).collect();
+    Ok(Json(Page { items, next }))
 }
 
 /// How far a campaign is.
@@ -48,13 +100,62 @@ pub(super) async fn progress(
     _: Admin,
     Path(id): Path<String>,
 ) -> Result<Json<CampaignProgress>, Problem> {
-    match id.parse() {
-        Ok(id) => found(&api, id).await,
-        Err(_) => Err(Problem::new(
-            ProblemType::Invalid,
-            "a campaign is named by its number",
-        )),
+    found(&api, number(&id)?).await
+}
+
+/// `?after=…&failed=true`.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct Lines {
+    after: Option<String>,
+    #[serde(default)]
+    failed: bool,
+}
+
+/// A page of a campaign's report: of the quarantine, or of all.
+pub(super) async fn report(
+    State(api): State<Api>,
+    _: Admin,
+    Path(id): Path<String>,
+    Query(Lines { after, failed }): Query<Lines>,
+) -> Result<Json<Page<ReportLine>>, Problem> {
+    let id = number(&id)?;
+    let after = after.map(|after| number(&after)).transpose()?;
+    let Json(_) = found(&api, id).await?;
+    let items = api.store.campaign_report(id, after, failed, PAGE).await?;
+    let full = items.len() == PAGE;
+    let next = items.last().filter(|_| full).map(|one| one.num.to_string());
+    Ok(Json(Page { items, next }))
+}
+
+/// Pauses, resumes, cancels a campaign, or tries again what failed.
+pub(super) async fn order(
+    State(api): State<Api>,
+    admin: Admin,
+    Path((id, order)): Path<(String, CampaignOrder)>,
+    Body(WithReason { reason }): Body<WithReason>,
+) -> Result<Json<CampaignProgress>, Problem> {
+    let id = number(&id)?;
+    let Json(before) = found(&api, id).await?;
+    let cause = admin.cause(reason).await;
+    let (store, now) = (&api.store, api.clock.now());
+    let done = match order {
+        CampaignOrder::Pause => store.pause_campaign(id, true, &cause, now).await?,
+        CampaignOrder::Resume => store.pause_campaign(id, false, &cause, now).await?,
+        CampaignOrder::Cancel => store.cancel_campaign(id, &cause, now).await?,
+        CampaignOrder::Retry => store.retry_campaign(id, &cause, now).await? > 0,
+    };
+    if done {
+        return found(&api, id).await;
     }
+    let state = before.campaign.state.as_str();
+    let why = match order {
+        CampaignOrder::Retry => format!("nothing of campaign {id} failed for good"),
+        order => format!(
+            "campaign {id} is {state}: there is nothing to {}",
+            order.as_str()
+        ),
+    };
+    Err(Problem::new(ProblemType::Conflict, why))
 }
 
 async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Problem> {
@@ -63,38 +164,35 @@ async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Prob
         return Err(Problem::new(ProblemType::Unknown, why));
     };
     let mut progress = CampaignProgress::from(campaign);
-    if progress.ended_at.is_some() && progress.failed > 0 {
-        progress.failures = failures(api, id).await?;
+    if progress.campaign.ended_at.is_some() && progress.campaign.failed > 0 {
+        let failed = api.store.campaign_report(id, None, true, FAILURES);
+        progress.failures = failed.await?;
     }
     Ok(Json(progress))
 }
 
-/// The first of those that failed for good.
-async fn failures(api: &Api, id: CampaignId) -> Result<Vec<CampaignFailure>, Problem> {
-    let (mut failures, mut after) = (Vec::new(), 0);
-    while failures.len() < FAILURES {
-        let items = api.store.campaign_report(id, after, PAGE).await?;
-        let Some(last) = items.last() else { break };
-        after = last.num;
-        let failed = items.into_iter().filter(|item| item.item_state == "failed");
-        failures.extend(failed.map(|item| CampaignFailure {
-            name: item.name,
-            error: item.error,
-            request_id: item.request_id,
-        }));
-    }
-    failures.truncate(FAILURES);
-    Ok(failures)
+fn number(id: &str) -> Result<CampaignId, Problem> {
+    let why = "a campaign is named by its number";
+    id.parse()
+        .map_err(|_| Problem::new(ProblemType::Invalid, why))
 }
 
 fn checked(asked: &wire::NewCampaign) -> Result<(), Problem> {
     let invalid = |why| Err(Problem::new(ProblemType::Invalid, why));
-    if asked.names.is_empty() {
-        return invalid("names is empty");
+    let named = !asked.names.is_empty() || !asked.ids.is_empty();
+    if usize::from(named) + usize::from(asked.all) + usize::from(asked.select.is_some()) != 1 {
+        return invalid("either names and ids, or select, or all");
+    }
+    let acts_on_ids = matches!(
+        asked.action,
+        CampaignAction::Revoke | CampaignAction::Delete
+    );
+    if !asked.ids.is_empty() && !acts_on_ids {
+        return invalid("ids at ACS can be revoked or deleted; for anything else use names");
     }
     match (asked.action, asked.then) {
         (CampaignAction::Revoke, None) => invalid("a revocation needs then: reissue or hold"),
-        (CampaignAction::Revoke, Some(_)) | (_, None) => Ok(()),
+        (CampaignAction::Revoke, Some(Then::Reissue | Then::Hold)) | (_, None) => Ok(()),
         (_, Some(_)) => invalid("then goes with revoke alone"),
     }
 }

@@ -11,7 +11,7 @@ mod reload;
 
 use axum::{
     Json, Router,
-    extract::{FromRequest, Path, Request, State},
+    extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
     routing::{get, post},
 };
 use serde::de::DeserializeOwned;
@@ -28,8 +28,10 @@ use crate::{
     schedule::{Explanation, why},
 };
 
-/// The largest body: names for a campaign.
+/// The largest body.
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
+/// The largest list of names and ids for a campaign: some 500,000.
+const LARGEST_LIST: usize = 64 * 1024 * 1024;
 /// Items of one page.
 const PAGE: usize = 500;
 
@@ -47,8 +49,19 @@ pub(super) fn router() -> Router<Api> {
         )
         .route("/v1/why/{name}", get(explain))
         .route("/v1/renew", post(identities::renew))
-        .route("/v1/campaigns", post(campaigns::start))
+        .route(
+            "/v1/campaigns",
+            get(campaigns::list)
+                .post(campaigns::start)
+                .layer(DefaultBodyLimit::max(LARGEST_LIST)),
+        )
+        .route(
+            "/v1/campaigns/plan",
+            post(campaigns::plan).layer(DefaultBodyLimit::max(LARGEST_LIST)),
+        )
         .route("/v1/campaigns/{id}", get(campaigns::progress))
+        .route("/v1/campaigns/{id}/report", get(campaigns::report))
+        .route("/v1/campaigns/{id}/{order}", post(campaigns::order))
         .route("/v1/deliveries", get(listings::deliveries))
         .route("/v1/notices", get(listings::notices))
         .route("/v1/audit", get(listings::audit))
@@ -64,7 +77,7 @@ pub(super) fn router() -> Router<Api> {
         )
         .route("/v1/keys/{resource}/identities", get(keys::identities))
         .route("/v1/reload", post(reload::reload))
-        .layer(axum::extract::DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }
 
 async fn status(State(api): State<Api>, _: Admin) -> Result<Json<Status>, Problem> {

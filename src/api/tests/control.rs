@@ -215,11 +215,18 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
     assert_eq!(started.status, 202, "{}", started.text);
     let campaign: wire::CampaignProgress = serde_json::from_value(started.json()).unwrap();
     assert_eq!(
-        (campaign.pending, campaign.reason.as_deref()),
+        (
+            campaign.campaign.pending,
+            campaign.campaign.reason.as_deref()
+        ),
         (1, Some("stolen"))
     );
     let found = house
-        .get(admin(), &format!("/v1/campaigns/{}", campaign.id), &[])
+        .get(
+            admin(),
+            &format!("/v1/campaigns/{}", campaign.campaign.id),
+            &[],
+        )
         .await;
     assert_eq!(found.json()["pending"], 1);
     assert_eq!(

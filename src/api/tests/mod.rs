@@ -135,6 +135,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
             stopping: false,
         },
         lanes: BTreeMap::from([(contoso(), lane.subscribe())]),
+        limits: BTreeMap::new(),
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
         renewal: Renewal {

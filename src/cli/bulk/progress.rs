@@ -1,31 +1,35 @@
 //! How far a bulk operation is: a bar on a terminal, plain lines elsewhere.
 
-use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{
-    super::{
-        exit::Failed,
-        output::{self, BAD, DIM, GOOD, paint},
-    },
-    Campaign,
+use crate::api::client::wire::{CampaignId, CampaignProgress, CampaignState, ReportLine};
+
+use super::super::{
+    exit::Failed,
+    output::{self, BAD, DIM, GOOD, WARN, paint},
 };
 
 /// At most so many failures are printed; the daemon keeps them all.
 const SHOWN: usize = 20;
-/// A plain line for every so many percent.
+/// A plain line for every so many percent, and at least so often while something moves.
 const STEP: u64 = 10;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) struct Progress {
     verb: &'static str,
     bar: Option<ProgressBar>,
-    last_step: Cell<u64>,
+    last_step: u64,
+    last_line: Instant,
+    began: Option<(Instant, u64)>,
+    announced: bool,
+    id: CampaignId,
 }
 
 impl Progress {
-    pub(super) fn new(verb: &'static str) -> Self {
-        let style = "{bar:32.green} {pos}/{len} {msg}  {per_sec:.dim}  {eta:.dim}";
+    pub(super) fn new(verb: &'static str, id: CampaignId) -> Self {
+        let style = "{bar:32.green} {pos}/{len} {msg}";
         let bar = output::on_terminal().then(|| {
             let bar = ProgressBar::no_length();
             if let Ok(style) = ProgressStyle::with_template(style) {
@@ -36,70 +40,147 @@ impl Progress {
         Self {
             verb,
             bar,
-            last_step: Cell::new(0),
+            last_step: 0,
+            last_line: Instant::now(),
+            began: None,
+            announced: false,
+            id,
         }
     }
 
-    pub(super) fn show(&self, of: &Campaign) {
-        let (ended, all) = (of.done + of.failed, of.pending + of.done + of.failed);
+    pub(super) fn show(&mut self, of: &CampaignProgress) {
+        // What is small is over before anybody needs its number.
+        if !self.announced && of.total > 1 && of.left > 0 {
+            self.announced = true;
+            output::aside(&format!("campaign {}", self.id));
+        }
+        let ended = of.total - of.left;
+        let words = self.words(of);
         if let Some(bar) = &self.bar {
-            bar.set_length(all);
+            bar.set_length(of.total);
             bar.set_position(ended);
-            bar.set_message(self.words(of));
+            bar.set_message(words);
             return;
         }
-        let step = (ended * 100 / all.max(1)) / STEP;
-        if step > self.last_step.replace(step) && of.pending > 0 {
-            output::aside(&format!("{ended}/{all} {}", self.words(of)));
+        let step = (ended * 100 / of.total.max(1)) / STEP;
+        let late = self.last_line.elapsed() >= PATIENCE;
+        if (step > self.last_step || late) && of.left > 0 {
+            output::aside(&format!("{ended}/{} {words}", of.total));
+            self.last_line = Instant::now();
         }
+        self.last_step = step;
     }
 
-    fn words(&self, of: &Campaign) -> String {
-        match of.failed {
-            0 => self.verb.to_owned(),
-            failed => format!("{}, {failed} failed", self.verb),
+    fn words(&mut self, of: &CampaignProgress) -> String {
+        let one = &of.campaign;
+        if one.state == CampaignState::Freezing {
+            return format!("found, looking for more to be {}", self.verb);
         }
+        let mut words = vec![self.verb.to_owned()];
+        if one.failed > 0 {
+            words.push(format!("{} failed", one.failed));
+        }
+        if one.acknowledged > 0 {
+            words.push(format!("{} wait for their tokens", one.acknowledged));
+        }
+        if one.delivering > 0 {
+            words.push(format!("{} being delivered", one.delivering));
+        }
+        words.extend(self.pace(of));
+        words.join(", ")
+    }
+
+    /// The rate and the time left, once there is something to reckon with.
+    fn pace(&mut self, of: &CampaignProgress) -> Option<String> {
+        let begun = of.total - of.campaign.pending;
+        let (since, from) = *self.began.get_or_insert((Instant::now(), begun));
+        let secs = since.elapsed().as_secs_f64();
+        let rate = begun.saturating_sub(from) as f64 / secs;
+        if secs < 1.0 || rate <= 0.0 {
+            return None;
+        }
+        let left = of.campaign.pending as f64 / rate;
+        Some(format!("{rate:.0}/s, {left:.0} s left"))
     }
 
     /// Says where it goes on.
-    pub(super) fn leave(&self, of: &Campaign) {
+    pub(super) fn leave(&self, of: &CampaignProgress) {
         self.clear();
+        let (id, ended) = (of.campaign.id, of.total - of.left);
         output::aside(&format!(
-            "left it running in the daemon as campaign {}: {} of {} {}",
-            of.id,
-            of.done,
-            of.pending + of.done + of.failed,
-            self.verb
+            "left it running in the daemon as campaign {id}: {ended} of {} {}; renewd campaign watch {id} comes back to it",
+            of.total, self.verb
         ));
     }
 
     /// The result: what was done, and each failure with its reason.
-    pub(super) fn end(&self, of: &Campaign) -> Result<(), Failed> {
-        self.clear();
-        let mut text = format!("{} {}\n", paint(GOOD, of.done), self.verb);
-        if of.failed > 0 {
-            text = format!(
-                "{} {}, {}\n",
-                of.done,
-                self.verb,
-                paint(BAD, format!("{} failed", of.failed))
-            );
-        }
-        for failure in of.failures.iter().take(SHOWN) {
-            let id = failure.request_id.as_deref().unwrap_or("none");
-            text.push_str(&format!(
-                "  {} {} {}\n",
-                failure.name,
-                failure.error.as_deref().unwrap_or("no reason given"),
-                paint(DIM, format!("(request id {id})"))
-            ));
-        }
-        output::print(&text)
+    pub(super) fn end(&self, of: &CampaignProgress) -> Result<(), Failed> {
+        output::print(&result(of, self.verb))
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What became of a campaign.
+fn result(of: &CampaignProgress, verb: &str) -> String {
+    let one = &of.campaign;
+    let done = one.done + one.undelivered;
+    let mut parts = vec![match one.failed {
+        0 => format!("{} {verb}", paint(GOOD, done)),
+        _ => format!("{done} {verb}"),
+    }];
+    if one.failed > 0 {
+        parts.push(paint(BAD, format!("{} failed", one.failed)));
+    }
+    if one.undelivered > 0 {
+        parts.push(paint(
+            WARN,
+            format!("{} not delivered everywhere", one.undelivered),
+        ));
+    }
+    if one.cancelled > 0 {
+        parts.push(format!("{} cancelled", one.cancelled));
+    }
+    let id = one.id;
+    let mut text = match one.state {
+        CampaignState::Paused => {
+            format!(
+                "{}, {} left: campaign {id} is paused; renewd campaign resume {id}\n",
+                parts.join(", "),
+                of.left
+            )
+        }
+        _ => format!("{}\n", parts.join(", ")),
+    };
+    for failure in of.failures.iter().take(SHOWN) {
+        text.push_str(&failed(failure));
+    }
+    if one.failed > 0 {
+        text.push_str(&format!(
+            "renewd campaign retry {id} tries them again, renewd campaign report {id} lists all\n"
+        ));
+    }
+    text
+}
+
+/// One failure on a line.
+pub(crate) fn failed(line: &ReportLine) -> String {
+    let name = line.name.as_ref().map(ToString::to_string);
+    let id = line.id.as_ref().map(ToString::to_string);
+    format!(
+        "  {} {} {}\n",
+        name.or(id).unwrap_or_default(),
+        line.error.as_deref().unwrap_or("no reason given"),
+        paint(
+            DIM,
+            format!(
+                "(request id {})",
+                line.request_id.as_deref().unwrap_or("none")
+            )
+        )
+    )
 }

@@ -1,7 +1,7 @@
 //! Campaigns, reservations and cleaning up.
 
 use super::*;
-use crate::model::{AuditEntry, Operation};
+use crate::model::{AuditEntry, Operation, Selection};
 
 async fn three() -> (Home, Vec<Num>) {
     let home = Home::new();
@@ -14,16 +14,29 @@ async fn three() -> (Home, Vec<Num>) {
     (home, due.into_iter().map(|record| record.num).collect())
 }
 
-#[tokio::test]
-async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
-    let (mut home, nums) = three().await;
-    let new = NewCampaign {
-        action: CampaignAction::Revoke,
-        then: Some(Then::Reissue),
-        nums: nums.clone(),
+fn rows(nums: &[Num]) -> Vec<Wanted> {
+    nums.iter().copied().map(Wanted::Row).collect()
+}
+
+fn revocation(target: Target) -> NewCampaign {
+    let cause = Cause {
         actor: "uid 0 (root)".to_owned(),
         reason: Some("key leaked".to_owned()),
     };
+    NewCampaign::new(CampaignAction::Revoke, Some(Then::Hold), target, cause)
+}
+
+async fn settle(home: &Home, id: CampaignId, outcomes: Vec<(Num, ItemOutcome)>, now: i64) {
+    let cause = Cause::ours("test");
+    home.settle_items(id, Vec::new(), &cause, outcomes, at(now))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
+    let (mut home, nums) = three().await;
+    let new = revocation(Target::Items(rows(&nums)));
     let id = home.create_campaign(new, at(10)).await.unwrap();
     let done = ItemOutcome::Done {
         at: at(11),
@@ -35,10 +48,11 @@ async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
         request_id: None,
     };
     let outcomes = vec![(nums[0], done.clone()), (nums[1], retry)];
-    home.settle_items(id, outcomes, at(11)).await.unwrap();
+    settle(&home, id, outcomes, 11).await;
     home.reopen();
     let open = home.open_campaigns().await.unwrap();
-    assert_eq!((open[0].pending, open[0].done, open[0].failed), (2, 1, 0));
+    let counted = (open[0].pending, open[0].delivering, open[0].failed);
+    assert_eq!(counted, (2, 1, 0));
     let skip = [nums[2]].into();
     let items = home
         .campaign_items(id, &resource(), 10, &skip)
@@ -52,17 +66,145 @@ async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
         request_id: None,
     };
     let outcomes = vec![(nums[1], failed), (nums[2], done.clone()), (nums[0], done)];
-    home.settle_items(id, outcomes, at(70)).await.unwrap();
+    settle(&home, id, outcomes, 70).await;
+    let followed = home.follow_items(id, None, 100, at(70)).await.unwrap();
+    assert_eq!(followed.next, None);
     let ended = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((ended.pending, ended.done, ended.failed), (0, 2, 1));
     assert_eq!(ended.ended_at, Some(at(70)));
     assert!(home.open_campaigns().await.unwrap().is_empty());
-    assert_eq!(home.campaign_report(id, 0, 10).await.unwrap().len(), 3);
+    assert_eq!(
+        home.campaign_report(id, None, false, 10)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
 
     let day = 86_400;
     assert_eq!(home.prune(2, at(401 * day)).await.unwrap().items, 2);
     while home.prune(2, at(401 * day)).await.unwrap().items > 0 {}
     assert_eq!(home.campaign(id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_selection_is_frozen_in_chunks_that_a_restart_resumes() {
+    let mut home = Home::new();
+    let specs: Vec<Spec> = (0..25)
+        .map(|n| with_id(&format!("g{n:02}"), &format!("8:acs:{n}")))
+        .collect();
+    declare(&home, &specs, 0).await;
+    let some = Selection::parse("name ~ 'g1*' or name = 'g24'").unwrap();
+    let new = revocation(Target::Select(some));
+    let id = home.create_campaign(new, at(1)).await.unwrap();
+    // What is declared afterwards is not meant.
+    declare(&home, &[with_id("g19b", "8:acs:late")], 2).await;
+    let mut chunks = 0;
+    while home.freeze(id, 4, at(2)).await.unwrap() {
+        let state = home.campaign(id).await.unwrap().unwrap().state;
+        assert_eq!(state, CampaignState::Freezing);
+        home.reopen();
+        chunks += 1;
+    }
+    assert_eq!(chunks, 6);
+    let frozen = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!((frozen.state, frozen.pending), (CampaignState::Running, 11));
+    assert!(!home.freeze(id, 4, at(3)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_list_that_never_came_whole_is_never_begun() {
+    let (mut home, nums) = three().await;
+    let id = home
+        .create_campaign(revocation(Target::Later), at(1))
+        .await
+        .unwrap();
+    home.add_items(id, rows(&nums[..2]), at(1)).await.unwrap();
+    home.reopen();
+    home.end_unsealed(at(2)).await.unwrap();
+    let ended = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!(ended.state, CampaignState::Cancelled);
+    assert!(ended.ended_at.is_some());
+
+    let id = home
+        .create_campaign(revocation(Target::Later), at(3))
+        .await
+        .unwrap();
+    home.add_items(id, rows(&nums), at(3)).await.unwrap();
+    let stranger = Wanted::Id(resource(), "8:acs:stranger".parse().unwrap());
+    let ours = Wanted::Id(resource(), "8:acs:a".parse().unwrap());
+    home.add_items(id, vec![stranger.clone(), ours], at(3))
+        .await
+        .unwrap();
+    home.seal_campaign(id, "5 named".to_owned(), at(4))
+        .await
+        .unwrap();
+    let items = home
+        .campaign_items(id, &resource(), 10, &none())
+        .await
+        .unwrap();
+    assert_eq!(items.len(), 4, "an id of ours is its row");
+    let strange = items.iter().find(|item| item.num < 0).unwrap();
+    assert_eq!((strange.label(), strange.state), ("8:acs:stranger", None));
+}
+
+#[tokio::test]
+async fn a_release_undoes_a_planned_deletion() {
+    let (home, nums) = three().await;
+    let cause = Cause::ours("leaves");
+    let new = NewCampaign {
+        starts_at: Some(at(1000)),
+        ..NewCampaign::new(
+            CampaignAction::Delete,
+            None,
+            Target::Items(rows(&nums[..2])),
+            cause,
+        )
+    };
+    let id = home.create_campaign(new, at(10)).await.unwrap();
+    step(&home, nums[0], Step::Withhold, 11).await;
+    step(&home, nums[0], Step::Release, 12).await;
+    let items = home
+        .campaign_items(id, &resource(), 10, &none())
+        .await
+        .unwrap();
+    assert_eq!(items.len(), 1);
+    assert_eq!((items[0].num, items[0].next_at), (nums[1], at(1000)));
+    step(&home, nums[1], Step::Withhold, 13).await;
+    step(&home, nums[1], Step::Release, 14).await;
+    let undone = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!((undone.cancelled, undone.ended_at), (2, Some(at(14))));
+}
+
+#[tokio::test]
+async fn what_failed_can_be_tried_again_and_what_is_cancelled_never_begins() {
+    let (home, nums) = three().await;
+    let id = home
+        .create_campaign(revocation(Target::Items(rows(&nums))), at(1))
+        .await
+        .unwrap();
+    let failed = ItemOutcome::Failed {
+        error: "400".to_owned(),
+        request_id: Some("req".to_owned()),
+    };
+    settle(&home, id, vec![(nums[0], failed)], 2).await;
+    let cause = Cause::ours("test");
+    assert_eq!(home.retry_campaign(id, &cause, at(3)).await.unwrap(), 1);
+    assert!(home.pause_campaign(id, true, &cause, at(3)).await.unwrap());
+    assert!(!home.pause_campaign(id, true, &cause, at(3)).await.unwrap());
+    assert!(home.pause_campaign(id, false, &cause, at(3)).await.unwrap());
+    assert!(home.cancel_campaign(id, &cause, at(4)).await.unwrap());
+    while home
+        .follow_items(id, None, 2, at(5))
+        .await
+        .unwrap()
+        .next
+        .is_some()
+    {}
+    let over = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!((over.state, over.cancelled), (CampaignState::Cancelled, 3));
+    assert!(over.ended_at.is_some());
+    assert!(!home.cancel_campaign(id, &cause, at(6)).await.unwrap());
 }
 
 #[tokio::test]

@@ -46,7 +46,10 @@ async fn every_query_of_the_day_uses_its_index() {
         ),
         (deliveries::NEXT_PENDING, "INDEX delivery_pending (sink=?)"),
         (sinks::OLDEST, "INDEX delivery_oldest (sink=?)"),
-        (campaigns::ITEMS, "INDEX campaign_pending (campaign=?)"),
+        (
+            campaigns::ITEMS,
+            "INDEX campaign_pending (campaign=? AND resource=?)",
+        ),
         (reconcile::DECLARED, "COVERING INDEX identity_declared"),
         (reconcile::KNOWN, "INDEX identity_name (name=?)"),
         (reconcile::OWNER, "INDEX identity_id (id=?)"),

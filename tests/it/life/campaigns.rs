@@ -2,7 +2,7 @@
 
 use renewd::{
     model::{Num, State, Then},
-    store::{CampaignAction, CampaignId, NewCampaign, Settled},
+    store::{CampaignAction, CampaignId, Cause, ItemState, NewCampaign, Settled, Target, Wanted},
 };
 
 use super::{
@@ -21,13 +21,12 @@ async fn nums(world: &World) -> Vec<Num> {
 }
 
 async fn campaign(world: &World, action: CampaignAction, then: Option<Then>) -> CampaignId {
-    let new = NewCampaign {
-        action,
-        then,
-        nums: nums(world).await,
+    let cause = Cause {
         actor: "uid 1000 (anna)".to_owned(),
         reason: Some("laptop stolen".to_owned()),
     };
+    let rows = nums(world).await.into_iter().map(Wanted::Row).collect();
+    let new = NewCampaign::new(action, then, Target::Items(rows), cause);
     let now = world.clock.now();
     world.store().create_campaign(new, now).await.unwrap()
 }
@@ -75,8 +74,16 @@ async fn revoked_tokens_are_issued_anew_after_their_revocation() {
         message.contains("anna") && message.contains("laptop stolen"),
         "{message}"
     );
-    let items = world.store().campaign_report(id, 0, 100).await.unwrap();
-    assert!(items.iter().all(|item| item.acked_at.is_some()));
+    let items = world
+        .store()
+        .campaign_report(id, None, false, 100)
+        .await
+        .unwrap();
+    assert!(
+        items
+            .iter()
+            .all(|item| item.acknowledged_at.is_some() && item.gap_ms.is_some())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,10 +142,14 @@ async fn six_failures_end_an_item_and_hurt_no_other() {
         .filter(|c| c.operation == "revoke" && c.id == poisoned)
         .count();
     assert_eq!(attempts, 6);
-    let items = world.store().campaign_report(id, 0, 100).await.unwrap();
+    let items = world
+        .store()
+        .campaign_report(id, None, false, 100)
+        .await
+        .unwrap();
     let failed = items
         .iter()
-        .find(|item| item.item_state == "failed")
+        .find(|item| item.state == ItemState::Failed)
         .unwrap();
     assert!(failed.error.as_ref().unwrap().contains("ValidationError"));
     assert!(failed.request_id.is_some());

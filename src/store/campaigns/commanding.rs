@@ -1,0 +1,121 @@
+//! What people tell a campaign: pause, resume, cancel, try again; and the seal on its report.
+
+use rusqlite::params;
+
+use super::{
+    super::{Cause, columns::micros, db::Txn, error::Outcome},
+    CampaignId,
+};
+use crate::model::{AuditEntry, Timestamp};
+
+impl Txn<'_> {
+    /// Stops it for now, or lets it go on. False where it has ended.
+    pub(in crate::store) fn pause_campaign(
+        &mut self,
+        id: CampaignId,
+        pause: bool,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let (phase, from) = if pause {
+            ("paused", "running")
+        } else {
+            ("running", "paused")
+        };
+        let sql =
+            "UPDATE campaign SET phase = ?2 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
+        let told = self.run(sql, params![id, phase, from])? > 0;
+        if told {
+            let what = if pause { "pause" } else { "resume" };
+            self.told_campaign(id, what, cause, now)?;
+        }
+        Ok(told)
+    }
+
+    /// Stops it for good; what was begun is noted, what was not is not begun any more.
+    pub(in crate::store) fn cancel_campaign(
+        &mut self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL WHERE num = ?1 AND ended_at IS NULL \
+                   AND phase <> 'cancelled'";
+        let told = self.run(sql, [id])? > 0;
+        if told {
+            self.told_campaign(id, "cancel", cause, now)?;
+        }
+        Ok(told)
+    }
+
+    /// Takes what failed out of quarantine and tries it again; how many.
+    pub(in crate::store) fn retry_campaign(
+        &mut self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
+                   WHERE campaign = ?1 AND state = 'failed'";
+        let again = self.run(sql, [id, micros(now)])?;
+        if again > 0 {
+            self.run(
+                "UPDATE campaign SET phase = 'running', ended_at = NULL, report_sha256 = NULL WHERE num = ?1",
+                [id],
+            )?;
+            self.told_campaign(id, "retry", cause, now)?;
+        }
+        Ok(again)
+    }
+
+    /// Notes what the report of an ended campaign hashes to.
+    pub(in crate::store) fn seal_report(
+        &mut self,
+        id: CampaignId,
+        sha256: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = "UPDATE campaign SET report_sha256 = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                   AND report_sha256 IS NULL";
+        if self.run(sql, params![id, sha256])? > 0 {
+            let said = format!("campaign {id} ended; its report has SHA-256 {sha256}");
+            self.write_trail(
+                "campaign.report",
+                said,
+                &Cause::ours("the campaign ended"),
+                now,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn told_campaign(
+        &mut self,
+        id: CampaignId,
+        what: &str,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.effects.campaigns = true;
+        let action = format!("campaign.{what}");
+        self.write_trail(&action, format!("campaign {id}"), cause, now)
+    }
+
+    fn write_trail(
+        &mut self,
+        action: &str,
+        result: String,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.audit(&AuditEntry {
+            at: now,
+            actor: cause.actor.clone(),
+            action: action.to_owned(),
+            name: None,
+            reason: cause.reason.clone(),
+            request_id: None,
+            result,
+        })
+    }
+}

@@ -1,0 +1,346 @@
+//! Bulk operations: frozen into rows, so that they outlive restarts.
+//!
+//! A campaign is created with its [`Target`], frozen into items in chunks that a crash resumes
+//! (`freezing`), worked off by the runners (`settling`), followed until the tokens that are to come
+//! are delivered (`following`), and reported on for as long as the audit trail is kept (`reading`).
+
+mod commanding;
+mod creating;
+mod following;
+mod freezing;
+mod reading;
+mod settling;
+
+use serde::{Deserialize, Serialize};
+
+pub use following::Followed;
+#[cfg(test)]
+pub(super) use reading::ITEMS;
+
+use crate::model::{
+    IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,
+};
+
+use super::Cause;
+
+/// What a campaign does to each of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CampaignAction {
+    /// Revokes all tokens.
+    Revoke,
+    /// Withholds the token.
+    Hold,
+    /// Ends a hold.
+    Release,
+    /// Renews the token.
+    Renew,
+    /// Deletes at ACS.
+    Delete,
+}
+
+impl CampaignAction {
+    /// The word in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoke => "revoke",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Renew => "renew",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether it would do anything to an identity: what a selection freezes, and what `--dry-run`
+    /// counts. The reason where it would not.
+    pub fn applies(self, record: &Record) -> Result<(), &'static str> {
+        match (self, record.state) {
+            (_, State::Deleted) => Err("deleted"),
+            (Self::Release, State::Held) => Ok(()),
+            (Self::Release, _) => Err("not held"),
+            (Self::Delete, _) if record.id.is_none() => Err("not created yet"),
+            (Self::Delete, _) => Ok(()),
+            (_, State::Gone) => Err("gone at ACS"),
+            (Self::Revoke, _) if record.id.is_none() => Err("not created yet"),
+            (Self::Revoke, _) => Ok(()),
+            (Self::Hold | Self::Renew, State::Held) => Err("held"),
+            (Self::Hold | Self::Renew, _) => Ok(()),
+        }
+    }
+}
+
+/// On what a campaign works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Every identity that the action applies to.
+    All,
+    /// Those of a selection that the action applies to; evaluated once, while it is frozen.
+    Select(Selection),
+    /// These, at most some thousands: they are one transaction.
+    Items(Vec<Wanted>),
+    /// Those that [`Store::add_items`] brings before [`Store::seal_campaign`]; it starts with that, and
+    /// never when the daemon ended in between.
+    ///
+    /// [`Store::add_items`]: super::Store::add_items
+    /// [`Store::seal_campaign`]: super::Store::seal_campaign
+    Later,
+}
+
+/// One item that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A row.
+    Row(Num),
+    /// An id at ACS, whether a row has it or not; for revoking and deleting.
+    Id(ResourceName, IdentityId),
+}
+
+/// A campaign that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCampaign {
+    /// What to do.
+    pub action: CampaignAction,
+    /// What follows a revocation.
+    pub then: Option<Then>,
+    /// On what.
+    pub target: Target,
+    /// Whether it goes before everything but renewals that are urgent themselves.
+    pub urgent: bool,
+    /// Not before, where it is not to start at once.
+    pub starts_at: Option<Timestamp>,
+    /// Who wants it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl NewCampaign {
+    /// A campaign that starts at once and is not urgent.
+    pub fn new(action: CampaignAction, then: Option<Then>, target: Target, cause: Cause) -> Self {
+        Self {
+            action,
+            then,
+            target,
+            urgent: false,
+            starts_at: None,
+            actor: cause.actor,
+            reason: cause.reason,
+        }
+    }
+}
+
+/// The number of a campaign.
+pub type CampaignId = i64;
+
+/// Where a campaign stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CampaignState {
+    /// Its items are being listed.
+    #[serde(rename = "freezing")]
+    Freezing,
+    /// It is being worked off, or waits for its time.
+    #[serde(rename = "running")]
+    Running,
+    /// Stopped by a person, to be resumed.
+    #[serde(rename = "paused")]
+    Paused,
+    /// Stopped by a person for good.
+    #[serde(rename = "cancelled")]
+    Cancelled,
+    /// All is done.
+    #[serde(rename = "done")]
+    Done,
+    /// It has ended, and some items failed.
+    #[serde(rename = "done with failures")]
+    DoneWithFailures,
+}
+
+impl CampaignState {
+    /// The words in listings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Freezing => "freezing",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+            Self::Done => "done",
+            Self::DoneWithFailures => "done with failures",
+        }
+    }
+}
+
+/// A campaign and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// Its number.
+    pub id: CampaignId,
+    /// What it does.
+    pub action: CampaignAction,
+    /// What follows a revocation.
+    pub then: Option<Then>,
+    /// What was selected, in words.
+    pub target: String,
+    /// Whether it goes before everything but urgent renewals.
+    pub urgent: bool,
+    /// Who wanted it.
+    pub actor: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it starts, where that is not at once.
+    pub starts_at: Option<Timestamp>,
+    /// When its last item ended.
+    pub ended_at: Option<Timestamp>,
+    /// Where it stands.
+    pub state: CampaignState,
+    /// Items not acknowledged yet.
+    pub pending: u64,
+    /// Items that ACS acknowledged, or that needed no call, and that wait for their next token.
+    pub acknowledged: u64,
+    /// Items whose token, or whose withholding, is not delivered everywhere yet.
+    pub delivering: u64,
+    /// Items that are done and delivered.
+    pub done: u64,
+    /// Items that failed for good: the quarantine.
+    pub failed: u64,
+    /// Items that were done, but not delivered everywhere within a quarter of an hour.
+    pub undelivered: u64,
+    /// Items that were cancelled before they were begun.
+    pub cancelled: u64,
+    /// SHA-256 of the report's lines, once it has ended.
+    pub report_sha256: Option<String>,
+}
+
+impl Campaign {
+    /// All items.
+    pub fn total(&self) -> u64 {
+        self.left() + self.done + self.failed + self.undelivered + self.cancelled
+    }
+
+    /// Items that have not ended.
+    pub fn left(&self) -> u64 {
+        self.pending + self.acknowledged + self.delivering
+    }
+
+    /// Whether a token follows each of its items, so that it competes with renewals.
+    pub fn reissues(&self) -> bool {
+        match self.action {
+            CampaignAction::Revoke => self.then != Some(Then::Hold),
+            CampaignAction::Renew | CampaignAction::Release => true,
+            CampaignAction::Hold | CampaignAction::Delete => false,
+        }
+    }
+}
+
+/// One item of a campaign that is to be begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignItem {
+    /// The row; below zero for an id that is not ours to renew.
+    pub num: Num,
+    /// Its name, if a row has or had one.
+    pub name: Option<Name>,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// Its id at ACS, where it has one.
+    pub id: Option<IdentityId>,
+    /// The state of the row, if there is one.
+    pub state: Option<State>,
+    /// Failed attempts so far.
+    pub attempts: u32,
+    /// The next attempt.
+    pub next_at: Timestamp,
+}
+
+impl CampaignItem {
+    /// What people call it.
+    pub fn label(&self) -> &str {
+        match (&self.name, &self.id) {
+            (Some(name), _) => name.as_str(),
+            (None, Some(id)) => id.as_str(),
+            (None, None) => "?",
+        }
+    }
+}
+
+/// Where an item stands: one word of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemState {
+    /// Not begun.
+    Pending,
+    /// ACS was called at least once; no acknowledgement yet.
+    Called,
+    /// ACS acknowledged, or no call was needed; its next token is awaited.
+    Acknowledged,
+    /// Its consumers are being told.
+    Delivering,
+    /// Done, and every consumer has it.
+    Done,
+    /// Failed for good.
+    Failed,
+    /// Done, but a consumer could not be told within a quarter of an hour.
+    Undelivered,
+    /// Cancelled before it was begun.
+    Cancelled,
+}
+
+/// One line of a campaign's report; its fields and their order are stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportLine {
+    /// For paging: the row, or a number below zero for an id that is not ours to renew.
+    #[serde(skip)]
+    pub num: Num,
+    /// Its name, if a row has or had one.
+    pub name: Option<Name>,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// Its id at ACS, where it had one.
+    pub id: Option<IdentityId>,
+    /// Where it stands.
+    pub state: ItemState,
+    /// Failed attempts.
+    pub attempts: u32,
+    /// When ACS was last called.
+    pub called_at: Option<Timestamp>,
+    /// When ACS acknowledged, or the step was taken.
+    pub acknowledged_at: Option<Timestamp>,
+    /// When the token that follows was committed.
+    pub reissued_at: Option<Timestamp>,
+    /// When every consumer had confirmed.
+    pub delivered_at: Option<Timestamp>,
+    /// Milliseconds without a live token: from the acknowledged revocation to the next token.
+    pub gap_ms: Option<i64>,
+    /// The service's request id.
+    pub request_id: Option<String>,
+    /// How the last attempt failed, or why nothing was done.
+    pub error: Option<String>,
+}
+
+/// How an attempt at an item ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ItemOutcome {
+    /// Done, acknowledged at this instant.
+    Done {
+        /// When.
+        at: Timestamp,
+        /// The service's request id, where ACS was called.
+        request_id: Option<String>,
+    },
+    /// To be tried again.
+    Retry {
+        /// When.
+        next_at: Timestamp,
+        /// Why it failed.
+        error: String,
+        /// The service's request id.
+        request_id: Option<String>,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        error: String,
+        /// The service's request id.
+        request_id: Option<String>,
+    },
+}

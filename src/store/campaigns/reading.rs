@@ -1,0 +1,197 @@
+//! Reading campaigns: how far they are, what is to be begun, and their reports.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Row, params};
+
+use super::{
+    super::{
+        columns::{self, micros},
+        db::Db,
+        error::Outcome,
+        identities::{count, select_record},
+    },
+    Campaign, CampaignId, CampaignItem, CampaignState, ReportLine,
+};
+use crate::model::{Num, Timestamp};
+
+pub(super) const ROWS_AFTER: &str =
+    select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num LIMIT ?3");
+pub(in crate::store) const ITEMS: &str = "SELECT t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
+    i.state AS row_state, t.attempts, t.next_at \
+    FROM campaign_item t JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
+    WHERE t.campaign = ?1 AND t.resource = ?3 AND t.state IN ('pending', 'called') \
+    ORDER BY t.next_at, t.num LIMIT ?2";
+
+impl Db {
+    pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE num = ?1";
+        let found = self.first(sql, [id], read_campaign)?;
+        found.map(|campaign| self.counted(campaign)).transpose()
+    }
+
+    /// Campaigns that have something left to do: urgent ones first, then the oldest.
+    pub(in crate::store) fn open_campaigns(&self) -> Outcome<Vec<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE ended_at IS NULL ORDER BY urgent DESC, num";
+        let found = self.all(sql, [], read_campaign)?;
+        found.into_iter().map(|one| self.counted(one)).collect()
+    }
+
+    /// A page of all campaigns, the newest first.
+    pub(in crate::store) fn campaigns(
+        &self,
+        before: Option<CampaignId>,
+        limit: usize,
+    ) -> Outcome<Vec<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC LIMIT ?2";
+        let params = params![before.unwrap_or(i64::MAX), count(limit)];
+        let found = self.all(sql, params, read_campaign)?;
+        found.into_iter().map(|one| self.counted(one)).collect()
+    }
+
+    pub(in crate::store) fn campaign_items(
+        &self,
+        id: CampaignId,
+        resource: &str,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<Vec<CampaignItem>> {
+        let limited = count(limit.saturating_add(skip.len()));
+        let params = params![id, limited, self.resource_num(resource)?];
+        let mut items = self.all(ITEMS, params, read_item)?;
+        items.retain(|item| !skip.contains(&item.num));
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    /// A page of a campaign's items in the order of their rows; of those that failed, or of all.
+    pub(in crate::store) fn campaign_report(
+        &self,
+        id: CampaignId,
+        after: Option<Num>,
+        failed: bool,
+        limit: usize,
+    ) -> Outcome<Vec<ReportLine>> {
+        let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t JOIN resource r ON r.num = t.resource \
+                   WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num LIMIT ?3";
+        let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t JOIN resource r \
+                   ON r.num = t.resource WHERE t.campaign = ?1 AND t.num > ?2 AND t.state = 'failed' \
+                   ORDER BY t.num LIMIT ?3";
+        let params = params![id, after.unwrap_or(i64::MIN), count(limit)];
+        Ok(self.all(if failed { quarantine } else { all }, params, read_line)?)
+    }
+
+    /// How many of a resource's renewals wait now, counted up to `most`, and how many of these are
+    /// late: what a campaign yields to.
+    pub(in crate::store) fn waiting_renewals(
+        &self,
+        resource: &str,
+        most: usize,
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND id IS NOT NULL \
+                   AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3)";
+        let params = params![self.resource_num(resource)?, micros(now), count(most)];
+        let found = self.first(sql, params, |row| row.get::<_, i64>(0))?;
+        Ok(usize::try_from(found.unwrap_or(0)).unwrap_or(0))
+    }
+
+    /// Campaigns that have ended and whose report is not sealed yet.
+    pub(in crate::store) fn unsealed_reports(&self) -> Outcome<Vec<CampaignId>> {
+        let sql = "SELECT num FROM campaign WHERE ended_at IS NOT NULL AND report_sha256 IS NULL ORDER BY num";
+        Ok(self.all(sql, [], |row| row.get(0))?)
+    }
+
+    fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
+        let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
+        for (state, n) in self.all(sql, [campaign.id], |row| {
+            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+        })? {
+            *match state.as_str() {
+                "acknowledged" => &mut campaign.acknowledged,
+                "delivering" => &mut campaign.delivering,
+                "done" => &mut campaign.done,
+                "failed" => &mut campaign.failed,
+                "undelivered" => &mut campaign.undelivered,
+                "cancelled" => &mut campaign.cancelled,
+                _ => &mut campaign.pending,
+            } += n;
+        }
+        if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
+            campaign.state = CampaignState::DoneWithFailures;
+        }
+        Ok(campaign)
+    }
+}
+
+fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
+    let ended_at = columns::maybe_instant(row, "ended_at")?;
+    let phase: String = row.get("phase")?;
+    let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
+    let state = match phase.as_str() {
+        "cancelled" => CampaignState::Cancelled,
+        _ if ended_at.is_some() => CampaignState::Done,
+        "paused" => CampaignState::Paused,
+        _ if frozen => CampaignState::Running,
+        _ => CampaignState::Freezing,
+    };
+    Ok(Campaign {
+        id: row.get("num")?,
+        action: columns::word(row, "action")?,
+        then: columns::maybe_word(row, "after")?,
+        target: row.get("target")?,
+        urgent: row.get("urgent")?,
+        actor: row.get("actor")?,
+        reason: row.get("reason")?,
+        created_at: columns::instant_in(row, "created_at")?,
+        starts_at: columns::maybe_instant(row, "starts_at")?,
+        ended_at,
+        state,
+        pending: 0,
+        acknowledged: 0,
+        delivering: 0,
+        done: 0,
+        failed: 0,
+        undelivered: 0,
+        cancelled: 0,
+        report_sha256: row.get("report_sha256")?,
+    })
+}
+
+fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignItem> {
+    Ok(CampaignItem {
+        num: row.get("num")?,
+        name: columns::maybe_parsed(row, "name")?,
+        resource: columns::parsed(row, "resource")?,
+        id: columns::maybe_parsed(row, "id")?,
+        state: columns::maybe_word(row, "row_state")?,
+        attempts: row.get("attempts")?,
+        next_at: columns::instant_in(row, "next_at")?,
+    })
+}
+
+fn read_line(row: &Row<'_>) -> rusqlite::Result<ReportLine> {
+    let acknowledged_at = columns::maybe_instant(row, "acked_at")?;
+    let reissued_at = columns::maybe_instant(row, "reissued_at")?;
+    let request_id: Option<String> = row.get("request_id")?;
+    // Only a call ends the old token; what needed none leaves no gap.
+    let gap = acknowledged_at
+        .zip(reissued_at)
+        .filter(|_| request_id.is_some())
+        .map(|(from, to)| to.duration_since(from).as_millis().max(0));
+    Ok(ReportLine {
+        num: row.get("num")?,
+        name: columns::maybe_parsed(row, "name")?,
+        resource: columns::parsed(row, "resource_name")?,
+        id: columns::maybe_parsed(row, "id")?,
+        state: columns::word(row, "state")?,
+        attempts: row.get("attempts")?,
+        called_at: columns::maybe_instant(row, "called_at")?,
+        acknowledged_at,
+        reissued_at,
+        delivered_at: columns::maybe_instant(row, "delivered_at")?,
+        gap_ms: gap.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+        request_id,
+        error: row.get("error")?,
+    })
+}

@@ -1,0 +1,145 @@
+//! Noting what became of items, together with the steps of their rows: one commit.
+
+use rusqlite::params;
+
+use super::{
+    super::{
+        columns::{micros, spelled},
+        db::Txn,
+        error::Outcome,
+    },
+    Campaign, CampaignId, ItemOutcome, ItemState,
+};
+use crate::model::{Num, State, Timestamp};
+
+const ENDED: &str = "'done', 'failed', 'undelivered', 'cancelled'";
+
+impl Txn<'_> {
+    pub(in crate::store) fn settle_items(
+        &mut self,
+        id: CampaignId,
+        outcomes: &[(Num, ItemOutcome)],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let Some(campaign) = self.campaign(id)? else {
+            return Ok(());
+        };
+        for (num, outcome) in outcomes {
+            self.settle_item(&campaign, *num, outcome)?;
+        }
+        self.end_if_settled(id, now)
+    }
+
+    fn settle_item(&self, campaign: &Campaign, num: Num, outcome: &ItemOutcome) -> Outcome<()> {
+        let (state, at, next_at, error, request_id) = match outcome {
+            ItemOutcome::Done { at, request_id } => {
+                let state = self.after_step(campaign, num)?;
+                (state, Some(*at), None, None, request_id)
+            }
+            ItemOutcome::Retry {
+                next_at,
+                error,
+                request_id,
+            } => (
+                ItemState::Called,
+                None,
+                Some(*next_at),
+                Some(error),
+                request_id,
+            ),
+            ItemOutcome::Failed { error, request_id } => {
+                (ItemState::Failed, None, None, Some(error), request_id)
+            }
+        };
+        self.run(
+            "UPDATE campaign_item SET state = ?3, acked_at = coalesce(?4, acked_at), \
+             next_at = coalesce(?5, next_at), error = ?6, request_id = coalesce(?7, request_id), \
+             attempts = attempts + (?6 IS NOT NULL) \
+             WHERE campaign = ?1 AND num = ?2 AND state IN ('pending', 'called')",
+            params![
+                campaign.id,
+                num,
+                spelled(&state),
+                at.map(micros),
+                next_at.map(micros),
+                error,
+                request_id
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// What an item that was done waits for: its next token, or its consumers.
+    fn after_step(&self, campaign: &Campaign, num: Num) -> Outcome<ItemState> {
+        let Some(row) = self.standing(num)? else {
+            return Ok(ItemState::Done);
+        };
+        if campaign.reissues() && row.state.wants_token() && row.due_at.is_some() {
+            return Ok(ItemState::Acknowledged);
+        }
+        Ok(match row.state {
+            State::Gone => ItemState::Done,
+            _ => ItemState::Delivering,
+        })
+    }
+
+    /// ACS is being called for these.
+    pub(in crate::store) fn items_called(
+        &self,
+        called: &[(CampaignId, Num)],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        for (id, num) in called {
+            self.run(
+                "UPDATE campaign_item SET state = 'called', called_at = ?3 WHERE campaign = ?1 AND num = ?2 \
+                 AND state IN ('pending', 'called')",
+                [*id, *num, micros(now)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A token was committed: the items that waited for it go on to its delivery.
+    pub(in crate::store) fn items_reissued(&self, num: Num, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "UPDATE campaign_item SET state = 'delivering', reissued_at = ?2 \
+             WHERE num = ?1 AND state = 'acknowledged'",
+            [num, micros(now)],
+        )?;
+        Ok(())
+    }
+
+    /// Takes a row out of what is still to be done, when what it was to be revoked for is over.
+    pub(in crate::store) fn spare(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'declared again' WHERE num = ?1 \
+                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
+                   AND actor = 'renewd') RETURNING campaign";
+        self.let_off(sql, num, now)
+    }
+
+    /// A release undoes a deletion that was only planned.
+    pub(in crate::store) fn spare_planned(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'released' WHERE num = ?1 \
+                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
+                   AND action = 'delete' AND starts_at IS NOT NULL) RETURNING campaign";
+        self.let_off(sql, num, now)
+    }
+
+    fn let_off(&mut self, sql: &str, num: Num, now: Timestamp) -> Outcome<()> {
+        for campaign in self.all(sql, [num], |row| row.get(0))? {
+            self.end_if_settled(campaign, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_if_settled(&mut self, id: CampaignId, now: Timestamp) -> Outcome<()> {
+        let sql = format!(
+            "UPDATE campaign SET ended_at = ?2 WHERE num = ?1 AND ended_at IS NULL AND cursor IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 AND n > 0 AND state NOT IN ({ENDED}))"
+        );
+        if self.run(&sql, [id, micros(now)])? > 0 {
+            self.effects.campaigns = true;
+        }
+        Ok(())
+    }
+}

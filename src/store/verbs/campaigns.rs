@@ -1,0 +1,222 @@
+//! Verbs of campaigns.
+
+use std::collections::BTreeSet;
+
+use super::Answer;
+use crate::{
+    model::{Num, ResourceName, Timestamp},
+    store::{
+        Campaign, CampaignId, CampaignItem, Cause, Followed, ItemOutcome, NewCampaign, ReportLine,
+        StepOn, Store, Wanted,
+    },
+};
+
+impl Store {
+    /// Makes a campaign; the answer is its number. The runners freeze what was selected and begin.
+    pub async fn create_campaign(&self, new: NewCampaign, now: Timestamp) -> Answer<CampaignId> {
+        self.write("make a campaign", move |txn| txn.create_campaign(&new, now))
+            .await
+    }
+
+    /// Lists more items of a campaign that was made with [`Target::Later`](crate::store::Target::Later).
+    pub async fn add_items(
+        &self,
+        id: CampaignId,
+        items: Vec<Wanted>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        self.write("list a campaign's items", move |txn| {
+            txn.add_items(id, &items, now)
+        })
+        .await
+    }
+
+    /// All items are listed, `target` says in words what they are; the campaign starts.
+    pub async fn seal_campaign(
+        &self,
+        id: CampaignId,
+        target: String,
+        now: Timestamp,
+    ) -> Answer<()> {
+        self.write("start a campaign", move |txn| {
+            txn.seal_campaign(id, &target, now)
+        })
+        .await
+    }
+
+    /// Ends campaigns whose items were still being listed when the daemon ended; at start.
+    pub async fn end_unsealed(&self, now: Timestamp) -> Answer<()> {
+        self.write("end campaigns that never began", move |txn| {
+            txn.end_unsealed(now)
+        })
+        .await
+    }
+
+    /// Freezes up to `chunk` more rows of a selection; true while there are more.
+    pub async fn freeze(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<bool> {
+        self.write("freeze a campaign", move |txn| txn.freeze(id, chunk, now))
+            .await
+    }
+
+    /// A campaign and how far it is.
+    pub async fn campaign(&self, id: CampaignId) -> Answer<Option<Campaign>> {
+        self.read("look a campaign up", move |db| db.campaign(id))
+            .await
+    }
+
+    /// Campaigns that have something left to do: urgent ones first, then the oldest.
+    pub async fn open_campaigns(&self) -> Answer<Vec<Campaign>> {
+        self.read("list campaigns", |db| db.open_campaigns()).await
+    }
+
+    /// A page of all campaigns, the newest first.
+    pub async fn campaigns(
+        &self,
+        before: Option<CampaignId>,
+        limit: usize,
+    ) -> Answer<Vec<Campaign>> {
+        self.read("list campaigns", move |db| db.campaigns(before, limit))
+            .await
+    }
+
+    /// Items of one resource that are to be begun, but for those in flight (`skip`), the earliest
+    /// `next_at` first; it may lie in the future.
+    pub async fn campaign_items(
+        &self,
+        id: CampaignId,
+        resource: &ResourceName,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<CampaignItem>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.read("list a campaign's items", move |db| {
+            db.campaign_items(id, resource.as_str(), limit, &skip)
+        })
+        .await
+    }
+
+    /// A page of a campaign's report in the order of the rows: of the quarantine (`failed`), or of all.
+    pub async fn campaign_report(
+        &self,
+        id: CampaignId,
+        after: Option<Num>,
+        failed: bool,
+        limit: usize,
+    ) -> Answer<Vec<ReportLine>> {
+        self.read("report on a campaign", move |db| {
+            db.campaign_report(id, after, failed, limit)
+        })
+        .await
+    }
+
+    /// How many renewals of a resource wait now, counted up to `most`: what a campaign yields to.
+    pub async fn waiting_renewals(
+        &self,
+        resource: &ResourceName,
+        most: usize,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        let resource = resource.clone();
+        self.read("count what waits", move |db| {
+            db.waiting_renewals(resource.as_str(), most, now)
+        })
+        .await
+    }
+
+    /// Notes that ACS is being called for these.
+    pub async fn items_called(&self, called: Vec<(CampaignId, Num)>, now: Timestamp) -> Answer<()> {
+        self.write("note a campaign's calls", move |txn| {
+            txn.items_called(&called, now)
+        })
+        .await
+    }
+
+    /// Takes the steps of rows and notes how attempts at their items ended, in one commit; the
+    /// campaign ends with its last item.
+    pub async fn settle_items(
+        &self,
+        id: CampaignId,
+        steps: Vec<StepOn>,
+        cause: &Cause,
+        outcomes: Vec<(Num, ItemOutcome)>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let cause = cause.clone();
+        self.write("note a campaign's results", move |txn| {
+            txn.step(&steps, &cause, now)?;
+            txn.settle_items(id, &outcomes, now)
+        })
+        .await
+    }
+
+    /// Looks at up to `limit` items that wait for a token or for a consumer.
+    pub async fn follow_items(
+        &self,
+        id: CampaignId,
+        after: Option<Num>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Answer<Followed> {
+        self.write("follow a campaign", move |txn| {
+            txn.follow_items(id, after, limit, now)
+        })
+        .await
+    }
+
+    /// Stops a campaign for now, or lets it go on. False where there is nothing to stop or resume.
+    pub async fn pause_campaign(
+        &self,
+        id: CampaignId,
+        pause: bool,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let cause = cause.clone();
+        self.write("pause a campaign", move |txn| {
+            txn.pause_campaign(id, pause, &cause, now)
+        })
+        .await
+    }
+
+    /// Stops a campaign for good. False where it has ended.
+    pub async fn cancel_campaign(
+        &self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let cause = cause.clone();
+        self.write("cancel a campaign", move |txn| {
+            txn.cancel_campaign(id, &cause, now)
+        })
+        .await
+    }
+
+    /// Tries again what failed for good; how many.
+    pub async fn retry_campaign(
+        &self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        let cause = cause.clone();
+        self.write("try a campaign again", move |txn| {
+            txn.retry_campaign(id, &cause, now)
+        })
+        .await
+    }
+
+    /// Campaigns that have ended and whose report is not sealed yet.
+    pub async fn unsealed_reports(&self) -> Answer<Vec<CampaignId>> {
+        self.read("look for ended campaigns", |db| db.unsealed_reports())
+            .await
+    }
+
+    /// Notes what the report of an ended campaign hashes to, in the audit trail as well.
+    pub async fn seal_report(&self, id: CampaignId, sha256: String, now: Timestamp) -> Answer<()> {
+        self.write("seal a report", move |txn| {
+            txn.seal_report(id, &sha256, now)
+        })
+        .await
+    }
+}
