@@ -44,9 +44,8 @@ impl Runner {
             match campaign.state {
                 CampaignState::Running => self.take_of(campaign, waiting, now).await?,
                 CampaignState::Freezing => {
-                    if self.store.freeze(campaign.id, CHUNK, now).await? {
-                        self.look_by(now);
-                    }
+                    self.store.freeze(campaign.id, CHUNK, now).await?;
+                    self.look_by(now);
                 }
                 _ => {}
             }

@@ -107,7 +107,7 @@ pub(crate) async fn run(context: Context, chosen: Chosen, task: Task) -> Outcome
     if detach || task.starts_at.is_some() {
         return said(&started, json);
     }
-    follow(&client, started, task.verb, json).await
+    follow(&client, context.clock, started, task.verb, json).await
 }
 
 /// A selection may mean many: only the plan knows.

@@ -68,7 +68,7 @@ impl Watch {
         let client = daemon(context.socket);
         let found = client.campaign(self.id).await?;
         let verb = done(found.campaign.action);
-        bulk::follow(&client, found, verb, self.json).await
+        bulk::follow(&client, context.clock, found, verb, self.json).await
     }
 }
 

@@ -58,7 +58,7 @@ impl Offboard {
             ..Task::new(CampaignAction::Delete, None, "deleted")
         };
         let planned = bulk::start(&client, delete, &self.names, reason).await?;
-        let ended = bulk::follow(&client, started, revoke.verb, false).await?;
+        let ended = bulk::follow(&client, context.clock, started, revoke.verb, false).await?;
         output::print(&format!(
             "to be deleted at {starts_at:.0} by campaign {}; renewd release undoes it until then\n",
             planned.campaign.id

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::api::client::{
-    Client,
-    wire::{CampaignProgress, CampaignState},
+use crate::{
+    api::client::{
+        Client,
+        wire::{CampaignProgress, CampaignState},
+    },
+    clock::Clock,
 };
 
 use super::{
@@ -21,11 +24,12 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Shows progress until the campaign has ended, or stands still until a person acts.
 pub(crate) async fn follow(
     client: &Client,
+    clock: Clock,
     mut of: CampaignProgress,
     verb: &'static str,
     json: bool,
 ) -> Outcome {
-    let mut progress = Progress::new(verb, of.campaign.id);
+    let mut progress = Progress::new(clock, verb, of.campaign.id);
     loop {
         progress.show(&of);
         if of.campaign.ended_at.is_some() || of.campaign.state == CampaignState::Paused {

@@ -1,10 +1,13 @@
 //! How far a bulk operation is: a bar on a terminal, plain lines elsewhere.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::api::client::wire::{CampaignId, CampaignProgress, CampaignState, ReportLine};
+use crate::{
+    api::client::wire::{CampaignId, CampaignProgress, CampaignState, ReportLine},
+    clock::Clock,
+};
 
 use super::super::{
     exit::Failed,
@@ -21,14 +24,15 @@ pub(super) struct Progress {
     verb: &'static str,
     bar: Option<ProgressBar>,
     last_step: u64,
-    last_line: Instant,
-    began: Option<(Instant, u64)>,
+    clock: Clock,
+    last_line: Duration,
+    began: Option<(Duration, u64)>,
     announced: bool,
     id: CampaignId,
 }
 
 impl Progress {
-    pub(super) fn new(verb: &'static str, id: CampaignId) -> Self {
+    pub(super) fn new(clock: Clock, verb: &'static str, id: CampaignId) -> Self {
         let style = "{bar:32.green} {pos}/{len} {msg}";
         let bar = output::on_terminal().then(|| {
             let bar = ProgressBar::no_length();
@@ -41,7 +45,8 @@ impl Progress {
             verb,
             bar,
             last_step: 0,
-            last_line: Instant::now(),
+            last_line: clock.steady(),
+            clock,
             began: None,
             announced: false,
             id,
@@ -63,10 +68,10 @@ impl Progress {
             return;
         }
         let step = (ended * 100 / of.total.max(1)) / STEP;
-        let late = self.last_line.elapsed() >= PATIENCE;
+        let late = self.since(self.last_line) >= PATIENCE;
         if (step > self.last_step || late) && of.left > 0 {
             output::aside(&format!("{ended}/{} {words}", of.total));
-            self.last_line = Instant::now();
+            self.last_line = self.clock.steady();
         }
         self.last_step = step;
     }
@@ -93,14 +98,18 @@ impl Progress {
     /// The rate and the time left, once there is something to reckon with.
     fn pace(&mut self, of: &CampaignProgress) -> Option<String> {
         let begun = of.total - of.campaign.pending;
-        let (since, from) = *self.began.get_or_insert((Instant::now(), begun));
-        let secs = since.elapsed().as_secs_f64();
+        let (since, from) = *self.began.get_or_insert((self.clock.steady(), begun));
+        let secs = self.since(since).as_secs_f64();
         let rate = begun.saturating_sub(from) as f64 / secs;
         if secs < 1.0 || rate <= 0.0 {
             return None;
         }
         let left = of.campaign.pending as f64 / rate;
         Some(format!("{rate:.0}/s, {left:.0} s left"))
+    }
+
+    fn since(&self, then: Duration) -> Duration {
+        self.clock.steady().saturating_sub(then)
     }
 
     /// Says where it goes on.
