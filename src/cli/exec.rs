@@ -105,7 +105,7 @@ impl Exec {
         }
         let group = Group::fitting();
         let mut signals = Signals::listen(group)?;
-        let mut feed = Feed::new(daemon(context.socket), self.name.clone());
+        let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-exec");
         let mut hand = Hand::new(self.token_fd)?;
         let mut holding = tokio::select! {
             biased;
@@ -115,6 +115,7 @@ impl Exec {
         loop {
             hand.put(holding.content(self.json))?;
             let mut program = Program::start(&self.command, hand.environment(&self.name), group)?;
+            feed.acknowledge(holding.version).await;
             match self
                 .live(&mut program, &mut feed, &mut signals, &mut hand)
                 .await?
@@ -149,6 +150,7 @@ impl Exec {
                     (News::Token(newer), on_change) => match hand.put(newer.content(self.json)) {
                         Ok(()) => if let OnChange::Signal(signal) = on_change {
                             program.signal(signal);
+                            feed.acknowledge(newer.version).await;
                         },
                         Err(error) => {
                             output::error(&error.to_string(), Some("the program keeps the old token; trying again"));

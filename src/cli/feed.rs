@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use crate::{
     api::client::{Client, ClientError, ProblemType, TokenForm},
@@ -18,6 +19,9 @@ const BREATH: Duration = Duration::from_millis(200);
 /// Between questions that were refused: the first wait, doubled up to the longest.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(5);
+
+/// An acknowledgement may take so long.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Something that a consumer should know.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ impl Holding {
 pub(crate) struct Feed {
     client: Client,
     name: Name,
+    /// What this consumer calls itself to the daemon.
+    label: &'static str,
     /// The version that was handed over last.
     seen: Option<Version>,
     is_withheld: bool,
@@ -74,10 +80,11 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(client: Client, name: Name) -> Self {
+    pub(crate) fn new(client: Client, name: Name, label: &'static str) -> Self {
         Self {
             client,
             name,
+            label,
             seen: None,
             is_withheld: false,
             failures: 0,
@@ -133,6 +140,13 @@ impl Feed {
                 Err(error) => self.wait(&error).await,
             }
         }
+    }
+
+    /// Tells the daemon that this version is in use, so that `renewd status` shows who still holds an
+    /// old one. Nothing depends on it: where it cannot be told now, the next version's is.
+    pub(crate) async fn acknowledge(&self, version: Version) {
+        let told = self.client.acknowledge(&self.name, version, self.label);
+        timeout(ACKNOWLEDGED_WITHIN, told).await.ok();
     }
 
     /// What was handed over last could not be used: it comes again.

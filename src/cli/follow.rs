@@ -59,7 +59,7 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let mut signals = Signals::listen(Group::Own)?;
-        let mut feed = Feed::new(daemon(context.socket), self.name.clone());
+        let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-follow");
         let file = self.write.as_deref().map(std::path::absolute).transpose()?;
         let mut open: Option<News> = None;
         let mut failures = 0;
@@ -88,7 +88,12 @@ impl Follow {
                 done = self.act(news, file.as_deref()) => done,
             };
             match done {
-                Ok(()) => open = None,
+                Ok(()) => {
+                    if let News::Token(holding) = news {
+                        feed.acknowledge(holding.version).await;
+                    }
+                    open = None;
+                }
                 Err(error) => output::error(&error.to_string(), Some("trying again")),
             }
         }
