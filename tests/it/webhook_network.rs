@@ -184,6 +184,39 @@ async fn a_configured_proxy_gets_everything_and_resolves_the_name_itself() {
     assert_eq!(count.load(Ordering::SeqCst), 0, "nothing to look up here");
 }
 
+/// By `check --online`, which takes the way that events take.
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_of_the_environment_are_not_used() {
+    let (proxy, receiver) = (
+        Server::well("127.0.0.1").await,
+        Server::well("127.0.0.1").await,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), NEW).unwrap();
+    let nobody = "endpoint=http://127.0.0.1:1/;accesskey=c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
+    std::fs::write(folder.path().join("contoso"), nobody).unwrap();
+    let config = format!(
+        "[[resource]]\nname = \"contoso\"\nconnection_string = {{ file = \"contoso\" }}\n\
+         [[sink.webhook]]\nname = \"crm\"\nurl = \"http://{}/hook\"\nsecrets = [{{ file = \"secret\" }}]\n",
+        receiver.address
+    );
+    std::fs::write(folder.path().join("renewd.toml"), config).unwrap();
+    let mut check = tokio::process::Command::new(crate::stage::RENEWD);
+    check.args(["check", "--online", "--config"]);
+    check.arg(folder.path().join("renewd.toml"));
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        check.env(name, format!("http://{}", proxy.address));
+    }
+    let said = check
+        .env_remove("no_proxy")
+        .env_remove("NO_PROXY")
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(receiver.requests().len(), 1, "{said:?}");
+    assert_eq!(proxy.requests(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let elsewhere = Server::well("127.0.0.1").await;

@@ -88,3 +88,36 @@ fn with_name(path: &str, names: &[Name]) -> String {
     });
     known.unwrap_or_else(|| path.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_named() {
+        let names = ["ada".parse().unwrap(), "bob".parse().unwrap()];
+        for (path, shown) in [
+            ("identity[1].readers[0]", "identity bob.readers[0]"),
+            ("identity[7].readers[0]", "identity[7].readers[0]"),
+            ("sink.file[1].path", "sink.file[1].path"),
+        ] {
+            assert_eq!(with_name(path, &names), shown);
+        }
+    }
+
+    #[test]
+    fn guesses_about_folders_give_way_to_what_was_seen() {
+        let finding = |path: &str, severity| Finding {
+            path: path.to_owned(),
+            severity,
+            message: String::new(),
+            hint: None,
+        };
+        let kept = without_guesses(vec![
+            finding("sink.file[0].path", Severity::Warning),
+            finding("sink.file[0].path", Severity::Error),
+            finding("sink.file[0].mode", Severity::Warning),
+        ]);
+        assert_eq!(kept.len(), 2);
+    }
+}

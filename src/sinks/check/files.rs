@@ -138,15 +138,22 @@ fn sandboxed(root: &Path, settings: &Settings) -> Option<Problem> {
             "keep token files below /run/renewd".to_owned(),
         ));
     }
-    let mut lines = format!("ReadWritePaths={shown}");
+    let lines = drop_in(root);
+    Some(warning(
+        format!("the sandbox of the shipped unit closes {shown}"),
+        format!("make the folder, run `systemctl edit renewd` and add {lines} below [Service]"),
+    ))
+}
+
+/// What opens a folder in the sandbox of the shipped unit.
+pub(in crate::sinks) fn drop_in(root: &Path) -> String {
+    let below_any = |folders: &[&str]| folders.iter().any(|folder| root.starts_with(folder));
+    let mut lines = format!("ReadWritePaths={}", root.display());
     if below_any(&["/home", "/root", "/run/user"]) {
         lines.insert_str(0, "ProtectHome=no and ");
     }
     if below_any(&["/boot", "/lost+found", "/media", "/mnt", "/srv", "/root"]) {
         lines.insert_str(0, "InaccessiblePaths= and ");
     }
-    Some(warning(
-        format!("the sandbox of the shipped unit closes {shown}"),
-        format!("make the folder, run `systemctl edit renewd` and add {lines} below [Service]"),
-    ))
+    lines
 }

@@ -13,11 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, accessat};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
-use super::file::PathPattern;
+use super::{check::drop_in, file::PathPattern};
 use crate::{
-    config::{FileSinkSettings, Finding, Settings, Severity, SinkSettings},
+    config::{FileSinkSettings, Finding, Settings, Severity, SinkSettings, WriteMode},
     model::{Reader, Spec},
 };
 
@@ -41,8 +41,9 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         let path = format!("sink.file[{number}].path");
         findings.extend(not_writable(&pattern.root(), &path));
         let places = places(sink, &pattern, &settings.identities);
-        for target in places.iter().map(|place| &place.file) {
-            findings.extend(mounts.of(target, &path));
+        if sink.write == WriteMode::Replace {
+            let targets: BTreeSet<&PathBuf> = places.iter().map(|place| &place.file).collect();
+            findings.extend(targets.iter().flat_map(|target| mounts.of(target, &path)));
         }
         findings.extend(passage::closed(&ways(&places), &path));
     }
@@ -55,7 +56,11 @@ struct Place<'a> {
     readers: &'a [Reader],
 }
 
-fn places<'a>(sink: &FileSinkSettings, pattern: &PathPattern, specs: &'a [Spec]) -> Vec<Place<'a>> {
+fn places<'a>(
+    sink: &'a FileSinkSettings,
+    pattern: &PathPattern,
+    specs: &'a [Spec],
+) -> Vec<Place<'a>> {
     let served = specs.iter().filter(|spec| spec.sinks.contains(&sink.name));
     served
         .take(MOST)
@@ -63,7 +68,7 @@ fn places<'a>(sink: &FileSinkSettings, pattern: &PathPattern, specs: &'a [Spec])
             let (folders, file) = pattern.place(&spec.name, &spec.resource);
             Place {
                 file: Path::new("/").join(folders.join("/")).join(file),
-                readers: &spec.readers,
+                readers: sink.readers.as_deref().unwrap_or(&spec.readers),
             }
         })
         .collect()
@@ -86,13 +91,15 @@ fn not_writable(root: &Path, path: &str) -> Option<Finding> {
     let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
     let shown = root.display();
     let user = crate::accounts::user_of(crate::accounts::own_uid()).name;
-    let fix = if refusal == rustix::io::Errno::ROFS {
-        format!(
-            "mkdir -p {shown}; systemctl edit renewd, and below [Service] write: ReadWritePaths={shown}"
-        )
-    } else {
-        format!("install -d -o {user} -m 0711 {shown}")
-    };
+    let mut fix = format!("install -d -o {user} -m 0711 {shown}");
+    // Where both the mode and the mount refuse, the kernel tells of the mode alone.
+    let is_read_only =
+        statvfs(existing).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+    if is_read_only {
+        let lines = drop_in(root);
+        fix +=
+            &format!("; then systemctl edit renewd, add {lines} below [Service], and restart it");
+    }
     Some(Finding {
         path: path.to_owned(),
         severity: Severity::Error,

@@ -83,7 +83,7 @@ fn pinned_here(target: &Path, path: &str) -> Finding {
         severity: Severity::Error,
         message: format!("{shown} is a mount of a single file, so no new file can take its place"),
         hint: Some(format!(
-            "mount the folder {} instead of the file",
+            "mount the folder {} instead of the file, or say write = \"in-place\" for this sink",
             parent(target)
         )),
     }
@@ -102,7 +102,7 @@ fn pinned_there(target: &Path, neighbour: &Neighbour, gone: bool, path: &str) ->
         severity: Severity::Error,
         message: format!("process {pid} ({program}) has the single file {shown} mounted, {what}"),
         hint: Some(format!(
-            "give it the folder and start it again: --volume {folder}:{folder}:ro"
+            "give it the folder and start it again: --volume {folder}:{folder}:ro; or say write = \"in-place\" for this sink"
         )),
     }
 }
