@@ -1,6 +1,7 @@
 //! Asks a running daemon over its local socket; what the command line uses.
 
 mod access;
+mod deliveries;
 mod watch;
 
 mod keys;
@@ -20,11 +21,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 pub use self::access::AuditFilter;
+pub use self::deliveries::Ledger;
 pub use self::watch::{Update, Watch};
 use super::wire::{
-    CLIENT_HEADER, CampaignId, CampaignOrder, CampaignPlan, CampaignProgress, DeliveryRow,
-    Examination, Identity, NewCampaign, NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew,
-    Renewing, ReportLine, Status, WithReason,
+    CLIENT_HEADER, CampaignId, CampaignOrder, CampaignPlan, CampaignProgress, Examination,
+    Identity, NewCampaign, NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew, Renewing,
+    ReportLine, Status, WithReason,
 };
 pub use super::{
     addition::Surroundings,
@@ -245,18 +247,6 @@ impl Client {
         self.get(&format!("/v1/campaigns/{id}")).await
     }
 
-    /// The ledger: of one identity, or of all in pages.
-    pub async fn deliveries(
-        &self,
-        name: Option<&Name>,
-        after: Option<&str>,
-    ) -> Result<Page<DeliveryRow>, ClientError> {
-        let of = name.map_or(String::new(), |name| {
-            format!("?name={}", encoded(name.as_str()))
-        });
-        self.page(&format!("/v1/deliveries{of}"), after).await
-    }
-
     /// Notices after this one; without it the latest ones. Oldest first.
     pub async fn notices(&self, after: Option<&str>) -> Result<Page<NoticeRow>, ClientError> {
         self.page("/v1/notices", after).await
@@ -297,12 +287,23 @@ impl Client {
         target: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
+        self.call_within(method, target, body, ANSWER).await
+    }
+
+    async fn call_within<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&impl Serialize>,
+        within: Duration,
+    ) -> Result<T, ClientError> {
         let body = match body.map(serde_json::to_vec) {
             None => Bytes::new(),
             Some(Ok(body)) => body.into(),
             Some(Err(error)) => return Err(unreadable(target, &error.to_string())),
         };
-        self.call_as(method, target, OWN_LABEL, body).await
+        self.exchange_json(method, target, OWN_LABEL, body, within)
+            .await
     }
 
     /// Asks under another name than the command line's.
@@ -313,13 +314,25 @@ impl Client {
         label: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
+        self.exchange_json(method, target, label, body, ANSWER)
+            .await
+    }
+
+    async fn exchange_json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: &str,
+        label: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<T, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(target)
             .header(CLIENT_HEADER, label)
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json");
-        let answer = self.send(target, request, body, ANSWER).await?;
+        let answer = self.send(target, request, body, within).await?;
         serde_json::from_slice(answer.body())
             .map_err(|error| unreadable(target, &error.to_string()))
     }

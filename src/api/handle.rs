@@ -10,7 +10,7 @@ use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, Limits, Renewal},
-    model::{CourierView, KeysView, LaneView, ResourceName, SinkName},
+    model::{CourierView, KeysView, LaneView, ResourceName, SinkName, Tested},
     store::Store,
     telemetry::Metrics,
 };
@@ -64,6 +64,25 @@ pub enum Command {
     Examine {
         /// All of it, the worst first.
         answer: oneshot::Sender<Vec<Finding>>,
+    },
+    /// Ask a sink's courier something; nothing happens where there is none.
+    Sink {
+        /// Which.
+        name: SinkName,
+        /// What.
+        ask: SinkAsk,
+    },
+}
+
+/// What a courier can be asked.
+#[derive(Debug)]
+pub enum SinkAsk {
+    /// Attempt what is due now, whatever breaker and receiver said.
+    GoOn,
+    /// Hand a synthetic document over.
+    Test {
+        /// How that went.
+        answer: oneshot::Sender<Tested>,
     },
 }
 

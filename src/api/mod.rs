@@ -15,7 +15,9 @@
 //! | `GET /v1/why/{name}` | admins | what is decided about an identity, in words |
 //! | `POST /v1/renew` | admins | set identities due now |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
-//! | `GET /v1/deliveries`, `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
+//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the ledger: listed, tried now, delivered once more |
+//! | `GET /v1/sinks`, `POST /v1/sinks/{name}/pause`, `…/enable`, `…/test` | admins | sinks |
+//! | `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
 //! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |
 //! | `GET /v1/orphans`, `POST /v1/orphans/dismiss` | admins | what may exist at ACS without a record |
 //! | `GET /v1/keys`, `GET`, `POST`, `DELETE /v1/keys/{resource}` | admins | access keys, replace one, call that off |
@@ -54,7 +56,7 @@ mod tokens;
 mod watch;
 pub mod wire;
 
-pub use handle::{Api, Command, Scene};
+pub use handle::{Api, Command, Scene, SinkAsk};
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};

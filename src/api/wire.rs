@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 mod access;
 mod campaigns;
+mod deliveries;
 mod doctor;
 mod keys;
 mod public;
@@ -16,18 +17,18 @@ pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
 };
 pub use campaigns::*;
+pub use deliveries::{
+    AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
+};
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
 };
 pub use public::{PublicResource, PublicSink, PublicStatus};
 
-use crate::{
-    model::{
-        Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
-        Reader, Record, ResourceName, Scope, SinkName, State, Version, whole_seconds,
-    },
-    store::Delivery,
+use crate::model::{
+    Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
+    Reader, Record, ResourceName, Scope, SinkName, State, Version, whole_seconds,
 };
 
 /// The header that every request over the socket carries, with any value.
@@ -232,46 +233,6 @@ pub struct Renew {
 pub struct Renewing {
     /// So many will be renewed.
     pub due: u64,
-}
-
-/// One row of `GET /v1/deliveries`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeliveryRow {
-    /// The identity.
-    pub name: Name,
-    /// The sink.
-    pub sink: SinkName,
-    /// The version that the consumer should hold.
-    pub wanted: Version,
-    /// The version that it confirmed; 0 before the first.
-    pub delivered: Version,
-    /// Whether `wanted` is still to be delivered.
-    pub pending: bool,
-    /// Failed attempts at `wanted`.
-    pub attempts: u32,
-    /// The next attempt, while pending.
-    pub next_at: Option<Timestamp>,
-    /// How the last attempt at `wanted` failed.
-    pub last_error: Option<String>,
-    /// When the identity's token ends.
-    pub expires_at: Option<Timestamp>,
-}
-
-impl From<Delivery> for DeliveryRow {
-    fn from(delivery: Delivery) -> Self {
-        let pending = delivery.is_pending();
-        Self {
-            name: delivery.name,
-            sink: delivery.sink,
-            wanted: delivery.wanted,
-            delivered: delivery.delivered,
-            pending,
-            attempts: delivery.attempts,
-            next_at: pending.then_some(delivery.next_at),
-            last_error: delivery.last_error,
-            expires_at: delivery.expires_at,
-        }
-    }
 }
 
 /// One row of `GET /v1/notices`.

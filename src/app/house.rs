@@ -7,16 +7,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Loops, RunError};
 use crate::{
     acs::Client,
-    api::{Life, Scene},
+    api::{Life, Scene, SinkAsk},
     campaign::{Runner, RunnerDeps},
     clock::Clock,
     config::{Limits, ResourceSettings, Settings, SinkSettings},
-    engine::{Courier, CourierDeps, Lane, LaneDeps},
+    engine::{Ask, Courier, CourierDeps, Lane, LaneDeps},
     keys::{Keys, KeysDeps},
     model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
     sinks::Sink,
@@ -41,6 +41,7 @@ pub(super) struct House {
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
+    doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
     scene: watch::Sender<Arc<Scene>>,
 }
 
@@ -128,6 +129,7 @@ impl House {
             runners: BTreeMap::new(),
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
+            doors: BTreeMap::new(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
     }
@@ -172,6 +174,8 @@ impl House {
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.couriers
             .retain(|name, _| !sinks.contains(&name.to_string()));
+        self.doors
+            .retain(|name, _| !sinks.contains(&name.to_string()));
     }
 
     /// Takes over what a reload read.
@@ -191,6 +195,25 @@ impl House {
                 // A courier that is gone has been replaced, or its end is told elsewhere.
                 courier.wait_for(|view| view.restored).await.ok();
             }
+        }
+    }
+
+    /// Asks a sink's courier something. Where there is none, or it has too much to do to listen, the
+    /// question is dropped, which whoever waits for an answer notices.
+    pub(super) fn ask(&self, name: &SinkName, ask: SinkAsk) {
+        let resource = self.lanes.keys().next();
+        let ask = match (ask, resource) {
+            (SinkAsk::GoOn, _) => Ask::GoOn,
+            (SinkAsk::Test { answer }, Some(resource)) => Ask::Test {
+                resource: resource.clone(),
+                answer,
+            },
+            (SinkAsk::Test { .. }, None) => return,
+        };
+        if let Some(door) = self.doors.get(name)
+            && let Err(error) = door.try_send(ask)
+        {
+            tracing::warn!(sink = %name, %error, "a command did not reach the sink");
         }
     }
 
@@ -254,6 +277,7 @@ impl House {
             seed: rand::random(),
         });
         self.couriers.insert(name.clone(), courier.view());
+        self.doors.insert(name.clone(), courier.door());
         self.loops
             .spawn(courier_loop(name.as_str()), |stop| courier.run(stop));
     }

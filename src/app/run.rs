@@ -141,6 +141,7 @@ async fn live(
                     reload::reload(house, source, notifier, Some(answer)).await;
                 }
                 Command::Examine { answer } => doctor::answer(house, answer),
+                Command::Sink { name, ask } => house.ask(&name, ask),
             },
             () = &mut restored, if !ready => {
                 ready = true;

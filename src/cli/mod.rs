@@ -11,6 +11,7 @@ mod check;
 mod child;
 mod completions;
 mod daemon;
+mod delivery;
 #[cfg(feature = "emulator")]
 mod demo;
 mod doctor;
@@ -33,6 +34,7 @@ mod release;
 mod renew;
 mod revoke;
 mod run;
+mod sink;
 mod status;
 mod table;
 mod token;
@@ -115,6 +117,10 @@ enum Verb {
     Orphan(orphan::Orphan),
     /// Show access keys and replace one without a gap
     Key(key::Key),
+    /// List, show, retry and replay deliveries
+    Delivery(delivery::Delivery),
+    /// List, test, pause and enable sinks
+    Sink(sink::Sink),
     /// Show or export who did what, when and why; count who took tokens
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
@@ -173,6 +179,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Orphan(verb) => asking(verb.run(context)),
         Verb::Key(verb) => asking(verb.run(context)),
+        Verb::Delivery(verb) => asking(verb.run(context)),
+        Verb::Sink(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]

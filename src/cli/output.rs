@@ -115,6 +115,17 @@ pub(crate) fn relative(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// How long ago, as people say it: `2m 5s`, `0s`.
+pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
+    short_duration(now.duration_since(since).try_into().unwrap_or_default())
+}
+
+/// A count and its noun.
+pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
+    let noun = if count == 1 { one } else { many };
+    format!("{count} {noun}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::door::{Ask, Tested};
+pub use self::door::Ask;
 use self::{announcing::Notices, door::Test, landing::Cargo, ledger::Ledger};
 use super::restore::{self, restore};
 use crate::{

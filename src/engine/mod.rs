@@ -9,6 +9,6 @@ mod courier;
 mod lane;
 mod restore;
 
-pub use courier::{Ask, Courier, CourierDeps, CourierError, Tested};
+pub use courier::{Ask, Courier, CourierDeps, CourierError};
 pub use lane::{Lane, LaneDeps, LaneError};
 pub use restore::{Restored, restore};

@@ -86,6 +86,15 @@ pub struct CourierView {
     pub failed: u64,
 }
 
+/// How a sink was tried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tested {
+    /// From the attempt's beginning to its end.
+    pub took: Duration,
+    /// How it arrived, or why it did not, in one sentence.
+    pub result: Result<String, String>,
+}
+
 /// Counts that the store keeps in its commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {

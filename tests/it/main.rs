@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod config_secrets;
 mod couriers;
+mod deliveries;
 mod doctor;
 mod files;
 mod keys;

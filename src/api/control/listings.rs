@@ -1,4 +1,4 @@
-//! `GET /v1/deliveries`, `/v1/notices`, `/v1/audit`: what happened and what waits, in pages.
+//! `GET /v1/notices`, `/v1/audit`: what happened, in pages.
 
 use axum::{
     Json,
@@ -11,66 +11,17 @@ use super::{
     super::{
         handle::Api,
         problem::{Problem, ProblemType},
-        wire::{DeliveryRow, NoticeRow, Page},
+        wire::{NoticeRow, Page},
     },
-    Admin, After, PAGE, record,
+    Admin, After, PAGE,
 };
 use crate::{
-    model::{AuditEntry, Name, NameError, Num, SinkName},
+    model::{AuditEntry, Name, NameError},
     store::AuditQuery,
 };
 
 /// The largest page of the audit trail, for the entries of one instant.
 const AUDIT_MOST: usize = 200_000;
-
-/// `?name=` for one identity alone.
-#[derive(Debug, Deserialize)]
-pub(super) struct Which {
-    name: Option<String>,
-    after: Option<String>,
-}
-
-/// The ledger. A cursor is `SINK/NUM`: the sink and the row that came last.
-pub(super) async fn deliveries(
-    State(api): State<Api>,
-    _: Admin,
-    Query(which): Query<Which>,
-) -> Result<Json<Page<DeliveryRow>>, Problem> {
-    if let Some(name) = which.name {
-        let num = record(&api, &name).await?.num;
-        let rows = api.store.deliveries_of(num).await?;
-        return Ok(Json(Page {
-            items: rows.into_iter().map(DeliveryRow::from).collect(),
-            next: None,
-        }));
-    }
-    let (first, mut after) = match which.after.as_deref().map(place) {
-        None => (None, 0),
-        Some(place) => place
-            .map(|(sink, num)| (Some(sink), num))
-            .ok_or_else(bad_cursor)?,
-    };
-    let scene = api.scene();
-    let mut items: Vec<DeliveryRow> = Vec::new();
-    for sink in scene
-        .couriers
-        .keys()
-        .filter(|sink| Some(*sink) >= first.as_ref())
-    {
-        if Some(sink) != first.as_ref() {
-            after = 0;
-        }
-        let left = PAGE - items.len();
-        let rows = api.store.delivered_page(sink, after, left).await?;
-        let last = rows.last().map(|row| row.num);
-        items.extend(rows.into_iter().map(DeliveryRow::from));
-        if let (true, Some(num)) = (items.len() == PAGE, last) {
-            let next = Some(format!("{sink}/{num}"));
-            return Ok(Json(Page { items, next }));
-        }
-    }
-    Ok(Json(Page { items, next: None }))
-}
 
 /// Notices after a number, or the latest ones; oldest first.
 pub(super) async fn notices(
@@ -180,11 +131,6 @@ fn cut(mut entries: Vec<AuditEntry>, full: bool) -> Option<Page<AuditEntry>> {
     })
 }
 
-fn place(cursor: &str) -> Option<(SinkName, Num)> {
-    let (sink, num) = cursor.rsplit_once('/')?;
-    Some((sink.parse().ok()?, num.parse().ok()?))
-}
-
 /// An instant in a query.
 pub(super) fn instant(key: &str, text: Option<String>) -> Result<Option<Timestamp>, Problem> {
     let wrong = |_| {
@@ -229,11 +175,5 @@ mod tests {
         );
         assert!(cut(entries(&[7, 7]), true).is_none());
         assert_eq!(cut(entries(&[7, 7]), false).unwrap().next, None);
-    }
-
-    #[test]
-    fn a_cursor_names_sink_and_row() {
-        assert_eq!(place("crm/12"), Some(("crm".parse().unwrap(), 12)));
-        assert_eq!(place("crm"), None);
     }
 }

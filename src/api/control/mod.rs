@@ -3,11 +3,13 @@
 mod access;
 mod admin;
 mod campaigns;
+mod deliveries;
 mod doctor;
 mod identities;
 mod keys;
 mod listings;
 mod reload;
+mod sinks;
 
 use axum::{
     Json, Router,
@@ -62,7 +64,13 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/campaigns/{id}", get(campaigns::progress))
         .route("/v1/campaigns/{id}/report", get(campaigns::report))
         .route("/v1/campaigns/{id}/{order}", post(campaigns::order))
-        .route("/v1/deliveries", get(listings::deliveries))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/retry", post(deliveries::retry))
+        .route("/v1/deliveries/replay", post(deliveries::replay))
+        .route("/v1/sinks", get(sinks::list))
+        .route("/v1/sinks/{name}/pause", post(sinks::pause))
+        .route("/v1/sinks/{name}/enable", post(sinks::enable))
+        .route("/v1/sinks/{name}/test", post(sinks::test))
         .route("/v1/notices", get(listings::notices))
         .route("/v1/audit", get(listings::audit))
         .route("/v1/doctor", get(doctor::examine))

@@ -1,5 +1,5 @@
 use super::{
-    client::{Client, ClientError, TokenForm},
+    client::{Client, ClientError, Ledger, TokenForm},
     *,
 };
 use tokio_util::sync::CancellationToken;
@@ -52,15 +52,12 @@ async fn ask_locally(client: &Client) {
         1
     );
     assert_eq!(client.why(&anna).await.unwrap()["name"], "anna");
-    assert_eq!(
-        client
-            .deliveries(Some(&anna), None)
-            .await
-            .unwrap()
-            .items
-            .len(),
-        1
-    );
+    let of_anna = Ledger {
+        name: Some(anna.clone()),
+        ..Ledger::default()
+    };
+    let page = client.deliveries(&of_anna, None).await.unwrap();
+    assert_eq!(page.items.len(), 1);
     let error = client.identity(&name("zoe")).await.unwrap_err();
     let ClientError::Problem(problem) = &error else {
         panic!("{error}")

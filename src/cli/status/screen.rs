@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use crate::{
     api::client::wire::{Need, NeedKind, Status},
-    model::{CourierView, HealthView, LaneView, ResourceName, State},
+    model::{CourierView, HealthView, LaneView, ResourceName, SinkName, State},
 };
 
 use super::super::{
-    output::{BAD, DIM, GOOD, PLAIN, STRONG, WARN, paint, relative},
+    output::{BAD, DIM, GOOD, PLAIN, STRONG, WARN, ago, paint, relative},
     table::{Cell, Table, cut},
 };
 
@@ -166,12 +166,13 @@ fn health(lane: &LaneView, now: Timestamp) -> Cell {
 }
 
 fn sinks(of: &Status) -> Table {
-    let mut table = Table::new(&["SINK", ">PENDING", ">DELIVERED", ">FAILED", "STATE"]);
+    let mut table = Table::new(&["SINK", ">PENDING", ">LAG", ">DELIVERED", ">FAILED", "STATE"]);
     for (name, courier) in &of.couriers {
         let pending = of.counts.pending.get(name).copied().unwrap_or(0);
         table.row([
             Cell::styled(name.as_str(), STRONG),
             Cell::styled(pending.to_string(), if pending > 0 { WARN } else { PLAIN }),
+            lag(of, name),
             courier.delivered.to_string().into(),
             courier.failed.to_string().into(),
             courier_state(courier, of.at),
@@ -180,9 +181,18 @@ fn sinks(of: &Status) -> Table {
     table
 }
 
+/// How long the oldest pending delivery has been pending.
+fn lag(of: &Status, sink: &SinkName) -> Cell {
+    match of.counts.oldest_pending.get(sink) {
+        None => Cell::styled("–", DIM),
+        Some(since) => ago(*since, of.at).into(),
+    }
+}
+
 fn courier_state(courier: &CourierView, now: Timestamp) -> Cell {
     if let Some(why) = &courier.disabled {
-        return Cell::styled(format!("disabled: {why}"), BAD);
+        let word = if courier.paused { "paused" } else { "disabled" };
+        return Cell::styled(format!("{word}: {why}"), BAD);
     }
     let error = courier.last_error.as_deref().unwrap_or("no reason given");
     if let Some(at) = courier.probe_at {
@@ -213,7 +223,7 @@ mod tests {
             "since": "2026-11-19T10:00:00Z", "ready": true, "needs": needs,
             "counts": {
                 "identities": {"contoso": {"active": 198, "held": 1, "new": 1}},
-                "pending": {"crm": 3}, "orphans": 1
+                "pending": {"crm": 3}, "oldest_pending": {"crm": "2026-11-22T11:57:55Z"}, "orphans": 1
             },
             "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
             "lanes": {"contoso": lane},

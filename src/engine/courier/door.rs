@@ -1,7 +1,5 @@
 //! What a courier can be asked while it runs: to go on at once, and to try its sink out.
 
-use std::time::Duration;
-
 use tokio::{
     sync::oneshot,
     task::{Id, JoinError},
@@ -9,7 +7,7 @@ use tokio::{
 
 use super::Courier;
 use crate::{
-    model::ResourceName,
+    model::{ResourceName, Tested},
     schedule::Steady,
     sinks::{Outcome, Receipt, SinkFailure},
 };
@@ -29,15 +27,6 @@ pub enum Ask {
         /// Who wants to know. Dropped without an answer where renewd itself failed.
         answer: oneshot::Sender<Tested>,
     },
-}
-
-/// How a test ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tested {
-    /// From the attempt's beginning to its end.
-    pub took: Duration,
-    /// How it arrived, or why it did not.
-    pub result: Result<Outcome, SinkFailure>,
 }
 
 /// A test on its way.
@@ -84,10 +73,25 @@ impl Courier {
         };
         if let Ok((_, result)) = joined {
             let took = self.clock.steady().saturating_sub(test.began);
-            let result = result.clone().map(|receipt| receipt.outcome);
+            let result = match result {
+                Ok(receipt) => Ok(words(receipt.outcome)),
+                Err(failure) => Err(failure.message.clone()),
+            };
             // Whoever asked may have gone in the meantime.
             test.answer.send(Tested { took, result }).ok();
         }
         true
+    }
+}
+
+/// How a test arrived.
+fn words(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Written => "a file was written, and removed again".to_owned(),
+        Outcome::Accepted(status) => format!("the receiver took it with status {status}"),
+        Outcome::Ran => "the program took it and ended well".to_owned(),
+        Outcome::Unchanged | Outcome::Removed | Outcome::LeftOut => {
+            "nothing had to be handed over".to_owned()
+        }
     }
 }

@@ -1,0 +1,177 @@
+//! `GET /v1/deliveries`, `POST /v1/deliveries/retry` and `/replay`: the ledger.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use serde::Deserialize;
+
+use super::{
+    super::{
+        handle::{Api, SinkAsk},
+        problem::{Problem, ProblemType},
+        wire::{AskDeliveries, AskedDeliveries, DeliveryRow, Page},
+    },
+    Admin, Body, PAGE,
+    listings::bad_cursor,
+    record, records, sinks,
+};
+use crate::{
+    model::{Num, SinkName},
+    store::Rows,
+};
+
+/// Which rows are listed; what is left out matches all.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    name: Option<String>,
+    sink: Option<String>,
+    #[serde(default)]
+    pending: bool,
+    #[serde(default)]
+    dead: bool,
+    after: Option<String>,
+}
+
+/// The ledger. A cursor is `SINK/NUM`: the sink and the row that came last.
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Admin,
+    Query(which): Query<Which>,
+) -> Result<Json<Page<DeliveryRow>>, Problem> {
+    let nums = match &which.name {
+        Some(name) => Some(vec![record(&api, name).await?.num]),
+        None => None,
+    };
+    let (first, mut after) = match which.after.as_deref().map(place) {
+        None => (None, 0),
+        Some(place) => place
+            .map(|(sink, num)| (Some(sink), num))
+            .ok_or_else(bad_cursor)?,
+    };
+    let mut items: Vec<DeliveryRow> = Vec::new();
+    for sink in chosen(&api, which.sink.as_deref())? {
+        if Some(&sink) < first.as_ref() {
+            continue;
+        }
+        if Some(&sink) != first.as_ref() {
+            after = 0;
+        }
+        let rows = Rows {
+            nums: nums.clone(),
+            sink: Some(sink.clone()),
+            pending: which.pending,
+            dead: which.dead,
+        };
+        let rows = api.store.ledger(rows, after, PAGE - items.len()).await?;
+        let last = rows.last().map(|row| row.num);
+        items.extend(rows.into_iter().map(DeliveryRow::from));
+        if let (true, Some(num)) = (items.len() == PAGE, last) {
+            let next = Some(format!("{sink}/{num}"));
+            return Ok(Json(Page { items, next }));
+        }
+    }
+    Ok(Json(Page { items, next: None }))
+}
+
+/// Attempts what is pending among these now, whatever breaker, receiver and schedule said.
+pub(super) async fn retry(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(asked): Body<AskDeliveries>,
+) -> Result<Json<AskedDeliveries>, Problem> {
+    let rows = rows(&api, &asked).await?;
+    let due = api.store.retry_deliveries(rows, api.clock.now()).await?;
+    answer(&api, &admin, "retry deliveries", asked, due).await
+}
+
+/// Delivers the current version of these once more, although it was delivered.
+pub(super) async fn replay(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(asked): Body<AskDeliveries>,
+) -> Result<Json<AskedDeliveries>, Problem> {
+    if asked.all && asked.sink.is_none() {
+        let why = "a replay of everything is asked for one sink at a time: name the sink";
+        return Err(Problem::new(ProblemType::Invalid, why));
+    }
+    let rows = rows(&api, &asked).await?;
+    let due = api.store.replay_deliveries(rows, api.clock.now()).await?;
+    answer(&api, &admin, "replay deliveries", asked, due).await
+}
+
+async fn rows(api: &Api, asked: &AskDeliveries) -> Result<Rows, Problem> {
+    if asked.all != asked.names.is_empty() {
+        return Err(Problem::new(ProblemType::Invalid, "either names or all"));
+    }
+    if let Some(sink) = &asked.sink {
+        sinks::find(api, sink.as_str())?;
+    }
+    let nums = match asked.all {
+        true => None,
+        false => {
+            let found = records(api, &asked.names).await?;
+            Some(found.iter().map(|row| row.num).collect())
+        }
+    };
+    Ok(Rows {
+        nums,
+        sink: asked.sink.clone(),
+        pending: false,
+        dead: asked.dead,
+    })
+}
+
+/// Wakes the couriers concerned and says which of them are disabled.
+async fn answer(
+    api: &Api,
+    admin: &Admin,
+    action: &str,
+    asked: AskDeliveries,
+    due: usize,
+) -> Result<Json<AskedDeliveries>, Problem> {
+    let views = api.scene().courier_views();
+    let mut disabled = Vec::new();
+    for sink in chosen(api, asked.sink.as_ref().map(SinkName::as_str))? {
+        if views.get(&sink).is_some_and(|view| view.disabled.is_some()) {
+            disabled.push(sink);
+        } else if due > 0 {
+            sinks::ask(api, sink, SinkAsk::GoOn).await?;
+        }
+    }
+    let name = match asked.names.as_slice() {
+        [name] => Some(name),
+        _ => None,
+    };
+    let result = format!("{due} due");
+    admin
+        .audit(api, action, name, asked.reason, &result)
+        .await?;
+    let due = due as u64;
+    Ok(Json(AskedDeliveries { due, disabled }))
+}
+
+/// This sink, or all of them, in the order of their names.
+fn chosen(api: &Api, sink: Option<&str>) -> Result<Vec<SinkName>, Problem> {
+    match sink {
+        Some(sink) => Ok(vec![sinks::find(api, sink)?.0]),
+        None => Ok(api.scene().couriers.keys().cloned().collect()),
+    }
+}
+
+/// Reads `SINK/NUM`.
+fn place(cursor: &str) -> Option<(SinkName, Num)> {
+    let (sink, num) = cursor.rsplit_once('/')?;
+    Some((sink.parse().ok()?, num.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_names_sink_and_row() {
+        assert_eq!(place("crm/12"), Some(("crm".parse().unwrap(), 12)));
+        assert_eq!(place("crm"), None);
+    }
+}
