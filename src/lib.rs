@@ -25,9 +25,10 @@
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts |
 //! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sinks |
 //! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store |
+//! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sinks engine campaign keys api |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sinks engine campaign jobs keys api |
 //! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
 //! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sinks::file config emulator systemd telemetry transport model clock |
 
@@ -42,6 +43,7 @@ pub mod config;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod engine;
+pub mod jobs;
 pub mod keys;
 pub mod model;
 pub mod schedule;

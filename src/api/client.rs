@@ -4,6 +4,7 @@ mod access;
 mod deliveries;
 mod watch;
 
+mod jobs;
 mod keys;
 
 use std::{

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
-    config::{DaemonSettings, Finding, Limits, Renewal},
+    config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
     model::{CourierView, KeysView, LaneView, ResourceName, SinkName, Tested},
     store::Store,
     telemetry::Metrics,
@@ -44,6 +44,10 @@ pub struct Scene {
     pub limits: BTreeMap<ResourceName, Limits>,
     /// When each resource's campaign runner last decided.
     pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
+    /// `[[job]]`, for listings and runs by hand.
+    pub jobs: Vec<JobSettings>,
+    /// When the loop of the jobs last decided, where there are any.
+    pub jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     /// What those publish that replace keys.
     pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     /// What the couriers publish; its names are the sinks that there are.
@@ -148,9 +152,16 @@ impl Scene {
         let runners = self.runners.iter();
         let runners =
             runners.map(|(name, decided)| (format!("campaigns {name}"), *decided.borrow()));
+        let jobs = self.jobs_decided.iter();
+        let jobs = jobs.map(|decided| ("jobs".to_owned(), *decided.borrow()));
         let keys = self.keys.iter();
         let keys = keys.map(|(name, view)| (format!("keys {name}"), view.borrow().decided_at));
-        lanes.chain(runners).chain(keys).chain(sinks).collect()
+        lanes
+            .chain(runners)
+            .chain(keys)
+            .chain(jobs)
+            .chain(sinks)
+            .collect()
     }
 
     /// What the lane of this resource published last; nothing where there is no such lane.

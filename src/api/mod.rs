@@ -20,6 +20,7 @@
 //! | `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
 //! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |
 //! | `GET /v1/orphans`, `POST /v1/orphans/dismiss` | admins | what may exist at ACS without a record |
+//! | `GET /v1/jobs`, `GET /v1/jobs/runs`, `POST /v1/jobs/{name}/run` | admins | scheduled work, what ran, a run by hand |
 //! | `GET /v1/keys`, `GET`, `POST`, `DELETE /v1/keys/{resource}` | admins | access keys, replace one, call that off |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!

@@ -10,6 +10,7 @@ mod access;
 mod campaigns;
 mod deliveries;
 mod doctor;
+mod jobs;
 mod keys;
 mod public;
 
@@ -21,6 +22,7 @@ pub use deliveries::{
     AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
 };
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
+pub use jobs::{Job, JobRun, JobRuns, Jobs, RunOutcome};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
 };

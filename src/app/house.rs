@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     config::{Limits, ResourceSettings, Settings, SinkSettings},
     engine::{Ask, Courier, CourierDeps, Lane, LaneDeps},
+    jobs::Jobs,
     keys::{Keys, KeysDeps},
     model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
     sinks::Sink,
@@ -25,6 +26,8 @@ use crate::{
     transport::{NetworkOptions, Transport},
 };
 
+/// The loop of the jobs.
+const JOBS: &str = "jobs";
 /// A part that a reload stops gets so long.
 const PART_GRACE: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,7 @@ pub(super) struct House {
     lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
+    jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
     scene: watch::Sender<Arc<Scene>>,
@@ -113,6 +117,8 @@ impl House {
             lanes: BTreeMap::new(),
             limits: limits(&settings.resources),
             runners: BTreeMap::new(),
+            jobs: Vec::new(),
+            jobs_decided: None,
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             renewal: settings.renewal,
@@ -127,6 +133,7 @@ impl House {
             life,
             lanes: BTreeMap::new(),
             runners: BTreeMap::new(),
+            jobs_decided: None,
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             doors: BTreeMap::new(),
@@ -176,6 +183,18 @@ impl House {
             .retain(|name, _| !sinks.contains(&name.to_string()));
         self.doors
             .retain(|name, _| !sinks.contains(&name.to_string()));
+    }
+
+    /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
+    pub(super) async fn start_jobs(&mut self) {
+        self.loops.stop_all(PART_GRACE, |name| name == JOBS).await;
+        self.jobs_decided = None;
+        if !self.settings.jobs.is_empty() {
+            let jobs = Jobs::new(&self.settings.jobs, self.store.clone(), self.clock.clone());
+            self.jobs_decided = Some(jobs.decided());
+            self.loops.spawn(JOBS, |stop| jobs.run(stop));
+        }
+        self.publish();
     }
 
     /// Takes over what a reload read.
@@ -289,6 +308,8 @@ impl House {
             lanes: self.lanes.clone(),
             limits: limits(&self.settings.resources),
             runners: self.runners.clone(),
+            jobs: self.settings.jobs.clone(),
+            jobs_decided: self.jobs_decided.clone(),
             keys: self.keys.clone(),
             couriers: self.couriers.clone(),
             renewal: self.settings.renewal,

@@ -90,8 +90,13 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
             );
         }
     }
+    let other_jobs = house.settings().jobs != new.jobs;
     house.adopt(&new);
     house.start(built);
+    if other_jobs {
+        house.start_jobs().await;
+        effect += &format!(", {} jobs scheduled", new.jobs.len());
+    }
     let warnings = odd
         .iter()
         .map(|problem| config::render(std::slice::from_ref(problem), false));

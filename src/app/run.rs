@@ -54,6 +54,7 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     drop(settings);
     let (commands, mut asked) = mpsc::channel(8);
     house.start(built);
+    house.start_jobs().await;
     serve(&mut house, listeners, commands, &notifier);
     let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
     end(house, &notifier).await;

@@ -24,6 +24,7 @@ mod feed;
 mod follow;
 mod hold;
 mod identity;
+mod job;
 mod key;
 mod man;
 mod offboard;
@@ -115,6 +116,8 @@ enum Verb {
     Identity(identity::Identity),
     /// Show what may exist at ACS without a record, and clear it up
     Orphan(orphan::Orphan),
+    /// List jobs, run one now, show what ran
+    Job(job::Job),
     /// Show access keys and replace one without a gap
     Key(key::Key),
     /// List, show, retry and replay deliveries
@@ -178,6 +181,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Campaign(verb) => asking(verb.run(context)),
         Verb::Identity(verb) => asking(verb.run(context)),
         Verb::Orphan(verb) => asking(verb.run(context)),
+        Verb::Job(verb) => asking(verb.run(context)),
         Verb::Key(verb) => asking(verb.run(context)),
         Verb::Delivery(verb) => asking(verb.run(context)),
         Verb::Sink(verb) => asking(verb.run(context)),

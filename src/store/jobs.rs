@@ -4,13 +4,16 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CampaignId, NewCampaign,
+    CampaignAction, CampaignId, Cause, NewCampaign, Target,
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::{Fault, Outcome},
     identities::count,
 };
-use crate::model::{JobName, Timestamp};
+use crate::{
+    config::JobSettings,
+    model::{JobAction, JobName, Timestamp},
+};
 
 /// Runs of a job that are kept.
 const KEPT: i64 = 1000;
@@ -35,6 +38,22 @@ pub struct NewRun {
     pub decided_until: Option<Timestamp>,
     /// The campaign to start, or why there is none.
     pub what: Result<NewCampaign, String>,
+}
+
+impl NewCampaign {
+    /// What a job starts, in the job's own name.
+    pub fn of_job(job: &JobSettings) -> Self {
+        let action = match job.action {
+            JobAction::Revoke => CampaignAction::Revoke,
+            JobAction::Renew => CampaignAction::Renew,
+            JobAction::Hold => CampaignAction::Hold,
+        };
+        let cause = Cause {
+            actor: format!("job {}", job.name),
+            reason: Some(format!("scheduled by {} {}", job.cron, job.timezone)),
+        };
+        Self::new(action, job.then, Target::Select(job.select.clone()), cause)
+    }
 }
 
 /// What became of a run at its start.

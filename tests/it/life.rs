@@ -3,6 +3,7 @@
 
 mod campaigns;
 mod failures;
+mod jobs;
 mod service;
 mod world;
 

@@ -18,6 +18,7 @@ mod couriers;
 mod deliveries;
 mod doctor;
 mod files;
+mod jobs;
 mod keys;
 mod life;
 mod programs;

@@ -6,6 +6,7 @@ mod campaigns;
 mod deliveries;
 mod doctor;
 mod identities;
+mod jobs;
 mod keys;
 mod listings;
 mod reload;
@@ -78,6 +79,9 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/reads", get(access::reads))
         .route("/v1/orphans", get(access::orphans))
         .route("/v1/orphans/dismiss", post(access::dismiss))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/runs", get(jobs::runs))
+        .route("/v1/jobs/{name}/run", post(jobs::run))
         .route("/v1/keys", get(keys::list))
         .route(
             "/v1/keys/{resource}",

@@ -120,6 +120,8 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         ..CourierView::default()
     });
     let scene = Scene {
+        jobs: Vec::new(),
+        jobs_decided: None,
         keys: BTreeMap::new(),
         daemon: DaemonSettings {
             state_dir: folder.to_owned(),

@@ -183,6 +183,15 @@ pub(super) async fn everyone(
     }
 }
 
+/// A gap in words.
+pub(super) fn gap(ms: u64) -> String {
+    match ms {
+        0 => "none".to_owned(),
+        ms if ms < 60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        ms => short_duration(Duration::from_millis(ms)),
+    }
+}
+
 /// How long consumers were without a live token, in milliseconds, shortest first.
 pub(super) struct Gaps(Vec<u64>);
 
@@ -214,7 +223,7 @@ impl std::fmt::Display for Gaps {
         if with == 0 {
             return writeln!(f, "No consumer was without a live token.");
         }
-        let words = |ms| short_duration(Duration::from_millis(ms));
+        let words = gap;
         writeln!(
             f,
             "{with} consumers were without a live token: half of them for at most {}, the longest {}.",

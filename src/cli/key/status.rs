@@ -17,7 +17,7 @@ use crate::{
         Client,
         wire::{KeyChange, KeyItem, KeyStage, KeyStanding, ResourceKeys},
     },
-    model::{ResourceName, short_duration},
+    model::ResourceName,
 };
 
 /// Show the keys, what each minted, and how far a replacement is
@@ -124,11 +124,7 @@ fn progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
 fn list(items: &[KeyItem], now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["IDENTITY", "STATE", "DELIVERED", ">GAP"]);
     for item in items {
-        let gap = item.gap_ms.map_or(String::new(), |ms| match ms {
-            0 => "none".to_owned(),
-            ms if ms < 60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-            ms => short_duration(std::time::Duration::from_millis(ms)),
-        });
+        let gap = item.gap_ms.map_or(String::new(), follow::gap);
         table.row([
             item.name.as_str().into(),
             item.state.as_str().into(),

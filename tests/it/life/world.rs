@@ -9,7 +9,9 @@ use renewd::{
     clock::Clock,
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
     engine::{Lane, LaneDeps},
-    model::{LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec},
+    model::{
+        LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec, Timestamp,
+    },
     store::{AuditQuery, Opened, Store},
     telemetry::Metrics,
 };
@@ -61,7 +63,12 @@ struct Up {
 
 impl World {
     pub(super) async fn start(setting: Setting) -> Self {
-        let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+        Self::start_at(setting, "2026-11-22T12:00:00Z".parse().unwrap()).await
+    }
+
+    /// A world whose time begins then.
+    pub(super) async fn start_at(setting: Setting, at: Timestamp) -> Self {
+        let clock = Clock::simulated(at);
         let mut world = Self {
             service: Service::new(&clock),
             clock,

@@ -1,0 +1,101 @@
+//! `/v1/jobs`: what is scheduled, what ran, and a run by hand.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::{
+    super::{
+        handle::Api,
+        problem::{Problem, ProblemType},
+        wire::{Job, JobRun, JobRuns, Jobs},
+    },
+    Admin,
+};
+use crate::{
+    config::JobSettings,
+    model::JobName,
+    schedule::Cron,
+    store::{NewCampaign, NewRun},
+};
+
+/// How many instants are foretold.
+const FORETOLD: usize = 3;
+/// How many runs are listed where nobody says.
+const RUNS: usize = 50;
+
+/// Every job with its next instants and its last run.
+pub(super) async fn list(State(api): State<Api>, _: Admin) -> Result<Json<Jobs>, Problem> {
+    let last = api.store.last_runs().await?;
+    let now = api.clock.now();
+    let scene = api.scene();
+    let jobs = scene.jobs.iter().map(|job| Job {
+        name: job.name.clone(),
+        cron: job.cron.clone(),
+        timezone: job.timezone.clone(),
+        action: job.action,
+        then: job.then,
+        select: job.select.clone(),
+        missed: job.missed,
+        next: next(job, now),
+        last: last.iter().find(|run| run.job == job.name).cloned(),
+    });
+    Ok(Json(Jobs {
+        jobs: jobs.collect(),
+    }))
+}
+
+/// Runs a job now, whatever its pattern says; not beside an earlier run.
+pub(super) async fn run(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<JobRun>), Problem> {
+    let scene = api.scene();
+    let Some(job) = scene.jobs.iter().find(|job| job.name.as_str() == name) else {
+        let why = format!("there is no job {name:?}");
+        return Err(Problem::new(ProblemType::Unknown, why));
+    };
+    let now = api.clock.now();
+    let run = NewRun {
+        job: job.name.clone(),
+        scheduled_at: now,
+        decided_until: None,
+        what: Ok(NewCampaign::of_job(job)),
+    };
+    let done = api.store.run_jobs(vec![run], now).await?;
+    let audited = admin.audit(&api, "job.run", None, Some(format!("job {name}")), "asked");
+    audited.await?;
+    let run = done.into_iter().next();
+    let run = run.ok_or_else(|| Problem::new(ProblemType::Internal, "nothing was decided"))?;
+    Ok((StatusCode::ACCEPTED, Json(run)))
+}
+
+/// `?name=…&limit=…`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    name: Option<JobName>,
+    limit: Option<usize>,
+}
+
+/// What ran, newest first.
+pub(super) async fn runs(
+    State(api): State<Api>,
+    _: Admin,
+    Query(which): Query<Which>,
+) -> Result<Json<JobRuns>, Problem> {
+    let limit = which.limit.unwrap_or(RUNS).min(super::PAGE);
+    let runs = api.store.job_runs(which.name.as_ref(), limit).await?;
+    Ok(Json(JobRuns { runs }))
+}
+
+fn next(job: &JobSettings, now: jiff::Timestamp) -> Vec<jiff::Timestamp> {
+    let Ok(cron) = Cron::parse(&job.cron, &job.timezone) else {
+        return Vec::new();
+    };
+    let instants = std::iter::successors(cron.next(now), |last| cron.next(*last));
+    instants.take(FORETOLD).collect()
+}

@@ -1,0 +1,184 @@
+//! Wakes at cron instants and starts campaigns. What is due is decided purely
+//! ([`schedule::call`](crate::schedule::call)) from what the store says was decided last; a run, the
+//! instants that are decided with it and its campaign are one commit, so no crash repeats or loses one.
+
+mod waker;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::waker::Waker;
+use crate::{
+    clock::Clock,
+    config::JobSettings,
+    schedule::{Call, Cron, call},
+    store::{JobRun, JobSchedule, NewCampaign, NewRun, RunOutcome, Store, StoreError},
+};
+
+/// While the store cannot be written, it is tried again after so long.
+const TROUBLE: Duration = Duration::from_secs(5);
+
+/// The loop of all jobs.
+#[derive(Debug)]
+pub struct Jobs {
+    jobs: Vec<Job>,
+    store: Store,
+    clock: Clock,
+    decided: watch::Sender<Option<Timestamp>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    settings: JobSettings,
+    cron: Cron,
+    /// Every instant until then is decided.
+    decided_until: Timestamp,
+}
+
+impl Jobs {
+    /// A loop that has not begun. A job whose pattern cannot be read was refused by the check of the
+    /// configuration; here it would only be left out.
+    pub fn new(settings: &[JobSettings], store: Store, clock: Clock) -> Self {
+        let jobs = settings.iter().filter_map(|settings| {
+            Some(Job {
+                cron: Cron::parse(&settings.cron, &settings.timezone).ok()?,
+                settings: settings.clone(),
+                decided_until: Timestamp::MAX,
+            })
+        });
+        Self {
+            jobs: jobs.collect(),
+            store,
+            clock,
+            decided: watch::Sender::default(),
+        }
+    }
+
+    /// When the loop last made or reaffirmed its decision.
+    pub fn decided(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.decided.subscribe()
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut waker = Waker::new(&self.clock).await;
+        let mut known = false;
+        loop {
+            let worked = async {
+                if !known {
+                    self.take_over().await?;
+                    known = true;
+                }
+                self.round().await
+            };
+            let wake = match worked.await {
+                Ok(next) => next,
+                Err(error @ StoreError::Closed { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "jobs wait until the store works");
+                    self.clock.now().checked_add(TROUBLE).ok()
+                }
+            };
+            self.decided.send_replace(Some(self.clock.now()));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    waker.end().await;
+                    return Ok(());
+                }
+                () = waker.wait(&self.clock, wake) => {}
+            }
+        }
+    }
+
+    async fn take_over(&mut self) -> Result<(), StoreError> {
+        let schedules = self.jobs.iter().map(|job| JobSchedule {
+            name: job.settings.name.clone(),
+            schedule: format!("{} {}", job.settings.cron, job.settings.timezone),
+        });
+        let states = self
+            .store
+            .job_states(schedules.collect(), self.clock.now())
+            .await?;
+        for (job, until) in self.jobs.iter_mut().zip(states) {
+            job.decided_until = until;
+        }
+        Ok(())
+    }
+
+    /// Decides what is due; the earliest instant that comes next.
+    async fn round(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        loop {
+            let now = self.clock.now();
+            let (mut runs, mut next) = (Vec::new(), None::<Timestamp>);
+            for job in &self.jobs {
+                match call(&job.cron, job.decided_until, job.settings.missed, now) {
+                    Call::Wait(at) => next = next.into_iter().chain(at).min(),
+                    due => runs.push(run(job, due)),
+                }
+            }
+            let runs: Vec<NewRun> = runs.into_iter().flatten().collect();
+            if runs.is_empty() {
+                return Ok(next);
+            }
+            let done = self.store.run_jobs(runs.clone(), now).await?;
+            done.iter().for_each(tell);
+            for run in runs {
+                let job = self
+                    .jobs
+                    .iter_mut()
+                    .find(|job| job.settings.name == run.job);
+                if let (Some(job), Some(until)) = (job, run.decided_until) {
+                    job.decided_until = until;
+                }
+            }
+        }
+    }
+}
+
+/// What the store is asked for.
+fn run(job: &Job, due: Call) -> Option<NewRun> {
+    let (scheduled_at, decided_until, what) = match due {
+        Call::Wait(_) => return None,
+        Call::Run {
+            scheduled_at,
+            decided_until,
+        } => (
+            scheduled_at,
+            decided_until,
+            Ok(NewCampaign::of_job(&job.settings)),
+        ),
+        Call::Skip {
+            scheduled_at,
+            decided_until,
+        } => (
+            scheduled_at,
+            decided_until,
+            Err("missed: nothing could run at that time".to_owned()),
+        ),
+    };
+    Some(NewRun {
+        job: job.settings.name.clone(),
+        scheduled_at,
+        decided_until: Some(decided_until),
+        what,
+    })
+}
+
+fn tell(run: &JobRun) {
+    let (job, at) = (&run.job, run.scheduled_at);
+    let why = run.reason.as_deref().unwrap_or_default();
+    match run.outcome {
+        RunOutcome::Started => {
+            tracing::info!(%job, scheduled_at = %at, campaign = run.campaign, "a job started its campaign");
+        }
+        RunOutcome::Skipped => tracing::warn!(%job, scheduled_at = %at, "a job did not run: {why}"),
+        RunOutcome::Failed => tracing::error!(%job, scheduled_at = %at, "a job failed: {why}"),
+    }
+}
