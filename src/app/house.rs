@@ -16,7 +16,7 @@ use crate::{
     campaign::{Runner, RunnerDeps},
     clock::Clock,
     config::{Limits, ResourceSettings, Settings, SinkSettings},
-    engine::{Ask, Courier, CourierDeps, Lane, LaneDeps},
+    engine::{Ask, Courier, CourierDeps, FileSinks, Lane, LaneDeps},
     jobs::Jobs,
     keys::{Keys, KeysDeps},
     model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
@@ -46,6 +46,7 @@ pub(super) struct House {
     jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
+    files: watch::Sender<FileSinks>,
     scene: watch::Sender<Arc<Scene>>,
 }
 
@@ -137,6 +138,7 @@ impl House {
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             doors: BTreeMap::new(),
+            files: watch::Sender::default(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
     }
@@ -144,6 +146,24 @@ impl House {
     /// What the configuration said when it was last taken over, without the identities.
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Tells of file sinks that are about to come, so that nobody takes a file back that will be theirs.
+    pub(super) fn expect(&self, built: &Built) {
+        let coming = built
+            .sinks
+            .iter()
+            .filter_map(|(settings, sink)| match sink {
+                Sink::File(file) => Some((settings.name().clone(), file.clone())),
+                _ => None,
+            });
+        self.files
+            .send_modify(|files| *files = files.iter().cloned().chain(coming).collect());
+    }
+
+    /// The file sinks as they are.
+    pub(super) fn files(&self) -> watch::Receiver<FileSinks> {
+        self.files.subscribe()
     }
 
     /// The parts as they are, for those who look.
@@ -183,6 +203,11 @@ impl House {
             .retain(|name, _| !sinks.contains(&name.to_string()));
         self.doors
             .retain(|name, _| !sinks.contains(&name.to_string()));
+        let kept = self.files.borrow().clone();
+        let kept = kept
+            .iter()
+            .filter(|(name, _)| !sinks.contains(&name.to_string()));
+        self.files.send_replace(kept.cloned().collect());
     }
 
     /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
@@ -286,6 +311,17 @@ impl House {
 
     fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
         let name = settings.name().clone();
+        self.files.send_modify(|files| {
+            let mut now: Vec<_> = files
+                .iter()
+                .filter(|(of, _)| *of != name)
+                .cloned()
+                .collect();
+            if let Sink::File(file) = &sink {
+                now.push((name.clone(), file.clone()));
+            }
+            *files = now.into();
+        });
         let courier = Courier::new(CourierDeps {
             name: name.clone(),
             sink,

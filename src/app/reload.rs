@@ -72,6 +72,7 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
         &resources.start,
         &sinks.start,
     )?;
+    house.expect(&built);
     let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
     let reconciled = house
         .store

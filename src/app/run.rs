@@ -15,6 +15,7 @@ use crate::{
     api::{Api, Command, Listeners},
     clock::Clock,
     config::{Settings, Source},
+    engine::Withdrawer,
     store::{Opened, Store},
     systemd::{self, Notifier, Passed},
     telemetry::Metrics,
@@ -113,6 +114,14 @@ fn serve(
         .loops
         .spawn("listeners", |stop| listeners.serve(api, stop));
     house.loops.spawn("heart", |stop| heart.beat(stop));
+    let withdrawer = Withdrawer {
+        store: house.store.clone(),
+        clock: house.clock.clone(),
+        sinks: house.files(),
+    };
+    house
+        .loops
+        .spawn("withdrawals", |stop| withdrawer.run(stop));
     house
         .loops
         .spawn("janitor", |stop| janitor::prune(store, clock, stop));

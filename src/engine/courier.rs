@@ -6,10 +6,12 @@
 //! an identity has one attempt in flight at most, so an older one never follows a newer.
 
 mod announcing;
+pub(super) mod bundle;
 mod door;
 mod landing;
 mod ledger;
 mod starting;
+mod verifying;
 mod view;
 
 use std::{
@@ -27,7 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::door::Ask;
-use self::{announcing::Notices, door::Test, landing::Cargo, ledger::Ledger};
+use self::{
+    announcing::Notices, bundle::Bundle, door::Test, landing::Cargo, ledger::Ledger,
+    verifying::Verifying,
+};
 use super::restore::{self, restore};
 use crate::{
     clock::Clock,
@@ -108,6 +113,8 @@ pub struct Courier {
     /// When the store's next delivery is to be attempted.
     next_at: Option<Timestamp>,
     notices: Notices,
+    bundle: Bundle,
+    verifying: Verifying,
     attempts: JoinSet<Result<Receipt, SinkFailure>>,
     cargo: BTreeMap<Id, Cargo>,
     tests: BTreeMap<Id, Test>,
@@ -154,6 +161,8 @@ impl Courier {
             look: true,
             next_at: None,
             notices: Notices::default(),
+            bundle: Bundle::default(),
+            verifying: Verifying::default(),
             attempts: JoinSet::new(),
             cargo: BTreeMap::new(),
             tests: BTreeMap::new(),
@@ -229,6 +238,7 @@ impl Courier {
             self.restored = true;
             return;
         };
+        let began = self.clock.steady();
         loop {
             self.publish();
             let (view, clock) = (&self.view, &self.clock);
@@ -250,6 +260,8 @@ impl Courier {
                 }
             }
         }
+        let steady = self.clock.steady();
+        self.verifying.rest(steady, steady.saturating_sub(began));
         self.restored = true;
     }
 
@@ -324,6 +336,8 @@ impl Courier {
             None if self.may_start() => {
                 times.extend(self.next_at);
                 times.extend(self.notices.retry_at().map(ahead));
+                times.extend(self.bundle.write_at.map(ahead));
+                times.extend(self.verifying.wakes_at().map(ahead));
             }
             None => {}
         }

@@ -8,7 +8,9 @@
 mod courier;
 mod lane;
 mod restore;
+mod withdrawer;
 
 pub use courier::{Ask, Courier, CourierDeps, CourierError};
 pub use lane::{Lane, LaneDeps, LaneError};
 pub use restore::{Restored, restore};
+pub use withdrawer::{FileSinks, Withdrawer, WithdrawerError};

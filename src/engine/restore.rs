@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 use futures_util::future::join_all;
 use tokio::task::{Id, JoinError, JoinSet};
 
+use super::courier::bundle::gather;
 use crate::{
     clock::Clock,
     model::{Num, SinkName, Version},
@@ -50,6 +51,10 @@ pub async fn restore(
             tracing::warn!(sink = %name, %error, "temporary files of an earlier run may remain");
         }
     }
+    if sink.is_bundle() {
+        return restore_bundle(store, name, sink, clock, restored).await;
+    }
+    store.leave_bundle(name).await?;
     let mut after: Num = 0;
     loop {
         let page = store.delivered_page(name, after, PAGE).await?;
@@ -64,6 +69,38 @@ pub async fn restore(
         page_done.finish(&mut restored).await?;
         progress(&restored);
     }
+}
+
+/// Puts the one file of a bundle right. If that fails, the courier goes on trying.
+async fn restore_bundle(
+    store: &Store,
+    name: &SinkName,
+    sink: &FileSink,
+    clock: &Clock,
+    mut restored: Restored,
+) -> Result<Restored, StoreError> {
+    let gathered = gather(store, name).await?;
+    restored.seen = gathered.members.len();
+    match sink.deliver_bundle(gathered.members, clock.now()).await {
+        Ok(Receipt { outcome, placed }) => {
+            restored.mended = usize::from(outcome != Outcome::Unchanged);
+            store.place_bundle(name, placed).await?;
+            let settled = |(num, version)| Settled::Delivered {
+                sink: name.clone(),
+                num,
+                version,
+            };
+            let settled: Vec<_> = gathered.waiting.into_iter().map(settled).collect();
+            if !settled.is_empty() {
+                store.settle(settled).await?;
+            }
+        }
+        Err(error) => {
+            tracing::warn!(sink = %name, %error, "the bundle could not be restored yet");
+            restored.failed = 1;
+        }
+    }
+    Ok(restored)
 }
 
 /// One page on its way to disk.

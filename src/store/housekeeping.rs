@@ -143,6 +143,7 @@ impl Txn<'_> {
         self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
         self.run("DELETE FROM identity WHERE num = ?1", [num])?;
+        self.effects.wanted = true;
         Ok(())
     }
 }

@@ -7,13 +7,13 @@ use rusqlite::{Row, params};
 use super::{
     columns,
     db::Db,
-    error::{Fault, Outcome, StoreError},
+    error::{Fault, Outcome},
     idmap::{self, IdLine},
     seal::Place,
     spec::Wish,
 };
 use crate::model::{
-    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, SinkName, State, Timestamp,
+    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
     TokenDocument, TokenMeta, Version,
 };
 
@@ -132,30 +132,12 @@ impl Db {
         found.transpose()
     }
 
-    /// A page of what a sink's consumers should hold; a row that cannot be read gives its error.
-    pub(super) fn consignments(
-        &self,
-        sink: &SinkName,
-        after: Num,
-        limit: usize,
-    ) -> Outcome<Vec<(Num, Result<Consignment, String>)>> {
-        let sql = "SELECT i.*, r.name AS resource_name FROM delivery d \
-                   JOIN identity i ON i.num = d.identity JOIN resource r ON r.num = i.resource \
-                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
-        let params = [self.sink_num(sink.as_str())?, after, count(limit)];
-        Ok(self.all(sql, params, |row| {
-            let read = self.read_consignment(row);
-            let read = read.map_err(|fault| StoreError::new("read a token", fault).to_string());
-            Ok((row.get("num")?, read))
-        })?)
-    }
-
     pub(super) fn num_of(&self, name: &str) -> Outcome<Option<Num>> {
         let sql = "SELECT num FROM identity WHERE name = ?1";
         Ok(self.first(sql, [name], |row| row.get(0))?)
     }
 
-    fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
+    pub(super) fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
         let name: Name = columns::parsed(row, "name")?;
         let version = columns::unsigned(row, "version")?;
         let wish = read_wish(row)?;

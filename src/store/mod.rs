@@ -62,7 +62,7 @@ pub use key_changes::{KeyPage, NewKeyChange};
 pub use ledger::Rows;
 pub use open::Opened;
 pub use orphans::Orphan;
-pub use placements::Stray;
+pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
 pub use sinks::Disabled;
 pub use steps::{Cause, StepOn};

@@ -8,10 +8,10 @@ use rusqlite::{Row, params};
 use super::{
     columns::{self, micros},
     db::{Db, Txn},
-    error::Outcome,
-    identities::count,
+    error::{Outcome, StoreError},
+    identities::{Consignment, count},
 };
-use crate::model::{Name, Num, Placed, ResourceName, SinkName, Timestamp};
+use crate::model::{Name, Num, Placed, ResourceName, SinkName, Timestamp, Version};
 
 /// A file that we once wrote and that no row speaks of any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,52 @@ pub struct Stray {
     pub resource: Option<ResourceName>,
 }
 
+/// One of those whose documents a sink keeps together.
+#[derive(Debug)]
+pub struct Member {
+    /// The identity's row.
+    pub num: Num,
+    /// The version that the sink should have.
+    pub wanted: Version,
+    /// Whether the sink does not have it yet.
+    pub is_pending: bool,
+    /// The document and its readers, or why they cannot be read.
+    pub consignment: Result<Consignment, String>,
+}
+
 impl Db {
+    /// A page of the documents that a sink should keep, in the order of the rows.
+    pub(super) fn members(
+        &self,
+        sink: &SinkName,
+        after: Num,
+        limit: usize,
+    ) -> Outcome<Vec<Member>> {
+        let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
+                   FROM delivery d JOIN identity i ON i.num = d.identity \
+                   JOIN resource r ON r.num = i.resource \
+                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
+        let params = [self.sink_num(sink.as_str())?, after, count(limit)];
+        Ok(self.all(sql, params, |row| {
+            let read = self.read_consignment(row);
+            Ok(Member {
+                num: row.get("num")?,
+                wanted: Version(columns::unsigned(row, "wanted")?),
+                is_pending: row.get("pending")?,
+                consignment: read
+                    .map_err(|fault| StoreError::new("read a token", fault).to_string()),
+            })
+        })?)
+    }
+
+    /// How many identities have left a sink so far.
+    pub(super) fn losses(&self, sink: &SinkName) -> Outcome<i64> {
+        let sql = "SELECT losses FROM sink WHERE name = ?1";
+        Ok(self
+            .first(sql, [sink.as_str()], |row| row.get(0))?
+            .unwrap_or(0))
+    }
+
     /// Strays whose time has come, the longest waiting first.
     pub(super) fn strays(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Stray>> {
         let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num LIMIT ?2";
@@ -79,7 +124,7 @@ impl Db {
 impl Txn<'_> {
     /// Notes where an identity's file lies now, or that it has none. What is noted already is written
     /// only where the content changed, so that routine renewals leave the index alone.
-    pub(super) fn place(&self, sink: Num, num: Num, placed: Option<&Placed>) -> Outcome<()> {
+    pub(super) fn place(&mut self, sink: Num, num: Num, placed: Option<&Placed>) -> Outcome<()> {
         let Some(Placed { path, digest }) = placed else {
             // Removed by ourselves: without a digest the trigger sees no stray.
             self.run(
@@ -98,7 +143,7 @@ impl Txn<'_> {
         if self.run(same, params![num, sink, path, digest])? == 0 {
             let moved = "UPDATE delivery SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 \
                          AND path IS NOT ?3";
-            self.run(moved, params![num, sink, path, digest])?;
+            self.effects.wanted |= self.run(moved, params![num, sink, path, digest])? > 0;
         }
         Ok(())
     }
@@ -108,8 +153,12 @@ impl Txn<'_> {
     pub(super) fn place_bundle(&mut self, sink: &SinkName, placed: Option<&Placed>) -> Outcome<()> {
         match placed {
             Some(Placed { path, digest }) => {
-                let sql = "UPDATE sink SET path = ?2, digest = ?3 WHERE name = ?1";
-                self.run(sql, params![sink.as_str(), path.to_string_lossy(), digest])?;
+                let (sink, path) = (sink.as_str(), path.to_string_lossy());
+                let same = "UPDATE sink SET digest = ?3 WHERE name = ?1 AND path = ?2";
+                if self.run(same, params![sink, path, digest])? == 0 {
+                    let moved = "UPDATE sink SET path = ?2, digest = ?3 WHERE name = ?1";
+                    self.effects.wanted |= self.run(moved, params![sink, path, digest])? > 0;
+                }
             }
             None => {
                 let sql = "UPDATE sink SET digest = NULL WHERE name = ?1";
@@ -120,14 +169,14 @@ impl Txn<'_> {
         }
         let sql =
             "UPDATE delivery SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
-        self.run(sql, [self.sink_num(sink.as_str())?])?;
+        self.effects.wanted |= self.run(sql, [self.sink_num(sink.as_str())?])? > 0;
         Ok(())
     }
 
     /// A sink that keeps a file per identity lets go of the bundle that it kept before.
     pub(super) fn leave_bundle(&mut self, sink: &SinkName) -> Outcome<()> {
         let sql = "UPDATE sink SET path = NULL, digest = NULL WHERE name = ?1 AND path IS NOT NULL";
-        self.run(sql, [sink.as_str()])?;
+        self.effects.wanted |= self.run(sql, [sink.as_str()])? > 0;
         Ok(())
     }
 

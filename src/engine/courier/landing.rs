@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::{Id, JoinError};
 
-use super::Courier;
+use super::{Courier, bundle::Load, verifying::Look};
 use crate::{
     model::{Name, Num, Version},
     schedule::{delivery_retry_at, quarantine_gap},
@@ -19,6 +19,9 @@ const PARKED: Duration = Duration::from_hours(1);
 /// A receiver that asks for more quiet is asked again all the same: it may have been restarted.
 const LONGEST_QUIET: Duration = Duration::from_mins(10);
 
+/// An attempt that panicked.
+const OURS: &str = "renewd itself failed at it; see the log";
+
 /// What an attempt carries.
 #[derive(Debug, Clone)]
 pub(super) enum Cargo {
@@ -26,6 +29,10 @@ pub(super) enum Cargo {
     Parcel(Parcel),
     /// The notice with this number.
     Notice(u64),
+    /// One file for all.
+    Bundle(Load),
+    /// A file that is only looked at.
+    Look(Look),
 }
 
 /// A version of an identity on its way.
@@ -73,11 +80,15 @@ impl Courier {
         let Some(cargo) = self.cargo.remove(&id) else {
             return;
         };
+        if let Cargo::Look(look) = cargo {
+            let found = joined.map_or_else(|_| Err(SinkFailure::new(OURS)), |(_, found)| found);
+            return self.looked(look, found).await;
+        }
         match joined {
             Ok((_, Ok(receipt))) => self.arrived(cargo, receipt).await,
             Ok((_, Err(failure))) => self.failed(cargo, &failure).await,
             // Where it panicked is in the log already; the payload could hold anything.
-            Err(_) => self.quarantine(cargo, "renewd itself failed at it; see the log".to_owned()),
+            Err(_) => self.quarantine(cargo, OURS.to_owned()),
         }
     }
 
@@ -90,6 +101,8 @@ impl Courier {
         }
         match cargo {
             Cargo::Notice(seq) => self.notices.arrived(seq),
+            Cargo::Bundle(load) => self.bundle_arrived(load, placed).await,
+            Cargo::Look(_) => {}
             Cargo::Parcel(Parcel {
                 num,
                 name,
@@ -142,6 +155,8 @@ impl Courier {
         }
         match cargo {
             Cargo::Notice(_) => self.set_back_notice(failure.retry_after),
+            Cargo::Bundle(load) => self.bundle_failed(load, &failure.message),
+            Cargo::Look(_) => {}
             Cargo::Parcel(parcel) => {
                 let next_at = self.next_attempt(&parcel, failure.retry_after);
                 self.set_back(&parcel, next_at, failure.message.clone());
@@ -178,6 +193,8 @@ impl Courier {
         self.note_failure(&error);
         match cargo {
             Cargo::Notice(_) => self.set_back_notice(None),
+            Cargo::Bundle(load) => self.bundle_failed(load, &error),
+            Cargo::Look(_) => {}
             Cargo::Parcel(parcel) => {
                 let gap = quarantine_gap(parcel.failures, &mut self.rng);
                 self.set_back(&parcel, self.clock.now() + gap, error);
@@ -227,6 +244,8 @@ impl Cargo {
         match self {
             Self::Parcel(parcel) => parcel.name.to_string(),
             Self::Notice(seq) => format!("notice {seq}"),
+            Self::Bundle(_) => "the bundle".to_owned(),
+            Self::Look(_) => "a look at a file".to_owned(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     landing::{Cargo, Parcel},
 };
 use crate::{
-    sinks,
+    sinks::{self, Sink},
     store::{self, StoreError},
 };
 
@@ -27,13 +27,20 @@ impl Courier {
             self.disabled = self.store.sink_disabled(&self.name).await?;
         }
         self.start_notice().await?;
+        if let Sink::File(files) = &self.sink
+            && files.is_bundle()
+        {
+            let files = files.clone();
+            self.start_bundle(files).await?;
+            return self.look_at_files().await;
+        }
         while self.may_start() {
             let Some(delivery) = self.next_delivery().await? else {
                 break;
             };
             self.start(delivery).await;
         }
-        Ok(())
+        self.look_at_files().await
     }
 
     /// Whether one more attempt may go out.

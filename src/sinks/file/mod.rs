@@ -18,7 +18,10 @@ mod replace;
 mod take_back;
 pub(super) mod template;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -128,9 +131,9 @@ impl FileSink {
         path.join(file)
     }
 
-    /// Whether the path has no place for an identity's name.
-    pub fn is_fixed(&self) -> bool {
-        !self.0.path.names_identity()
+    /// Whether every identity's file, or the bundle, lies at this path.
+    pub fn is_fixed_at(&self, path: &Path) -> bool {
+        self.0.path.fixed() == Some(path.to_owned())
     }
 
     /// Removes a file that a sink once wrote, if it still holds what was written.

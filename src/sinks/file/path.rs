@@ -72,10 +72,13 @@ impl PathPattern {
         (self.folders.iter().map(fixed).collect(), fixed(&self.file))
     }
 
-    /// Whether the path has a place for an identity's name.
-    pub(super) fn names_identity(&self) -> bool {
-        let mut components = self.folders.iter().chain([&self.file]);
-        components.any(|component| component.0.contains(&Piece::Name))
+    /// The path, where it holds no placeholder.
+    pub(super) fn fixed(&self) -> Option<PathBuf> {
+        let mut path = self.root();
+        let components = self.folders.iter().chain([&self.file]);
+        let fixed: Vec<&str> = components.map(Component::fixed).collect::<Option<_>>()?;
+        path.extend(fixed.last());
+        Some(path)
     }
 
     /// The folders, placeholders included.

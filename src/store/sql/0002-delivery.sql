@@ -27,6 +27,8 @@ CREATE INDEX delivery_path ON delivery (path) WHERE path IS NOT NULL;
 -- The same for the one file of a bundle.
 ALTER TABLE sink ADD COLUMN path TEXT;
 ALTER TABLE sink ADD COLUMN digest BLOB;
+-- How many identities have left the sink; who keeps them in one file sees by it that one has.
+ALTER TABLE sink ADD COLUMN losses INTEGER NOT NULL DEFAULT 0;
 
 CREATE TABLE stray (
     num      INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,4 +57,8 @@ END;
 CREATE TRIGGER bundle_moved AFTER UPDATE OF path ON sink
 WHEN old.digest IS NOT NULL AND old.path IS NOT new.path BEGIN
     INSERT INTO stray (path, digest, sink) VALUES (old.path, old.digest, old.name);
+END;
+CREATE TRIGGER bundle_left AFTER DELETE ON delivery
+WHEN (SELECT digest FROM sink WHERE num = old.sink) IS NOT NULL BEGIN
+    UPDATE sink SET losses = losses + 1 WHERE num = old.sink;
 END;

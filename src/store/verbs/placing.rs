@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Answer;
 use crate::{
     model::{Name, Num, Placed, SinkName, Timestamp},
-    store::{Consignment, Store, Stray},
+    store::{Member, Store, Stray},
 };
 
 impl Store {
@@ -63,18 +63,19 @@ impl Store {
         .await
     }
 
-    /// A page of what a sink's consumers should hold, in the order of the rows, with the number of
-    /// each; a row that cannot be read gives its error instead.
-    pub async fn consignments(
-        &self,
-        sink: &SinkName,
-        after: Num,
-        limit: usize,
-    ) -> Answer<Vec<(Num, Result<Consignment, String>)>> {
+    /// A page of the documents that a sink should keep, in the order of the rows.
+    pub async fn members(&self, sink: &SinkName, after: Num, limit: usize) -> Answer<Vec<Member>> {
         let sink = sink.clone();
         self.read("read a sink's tokens", move |db| {
-            db.consignments(&sink, after, limit)
+            db.members(&sink, after, limit)
         })
         .await
+    }
+
+    /// How many identities have left a sink so far.
+    pub async fn losses(&self, sink: &SinkName) -> Answer<i64> {
+        let sink = sink.clone();
+        self.read("count who left a sink", move |db| db.losses(&sink))
+            .await
     }
 }

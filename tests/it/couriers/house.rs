@@ -220,6 +220,20 @@ impl House {
         }
     }
 
+    /// Declares anew: these identities, each with its sinks, and all sinks that there are.
+    pub(crate) async fn declare(&self, identities: &[(&str, &[&str])], sinks: &[&str]) {
+        let named = |names: &[&str]| -> Vec<SinkName> {
+            names.iter().map(|name| name.parse().unwrap()).collect()
+        };
+        let specs = identities
+            .iter()
+            .map(|(name, sinks)| spec(name, &named(sinks)));
+        let specs: Vec<Spec> = specs.collect();
+        let now = self.clock.now();
+        let done = self.store.reconcile(&specs, &named(sinks), now).await;
+        assert_eq!(done.unwrap().refused, []);
+    }
+
     pub(crate) fn num(&self, name: &str) -> Num {
         self.nums[name]
     }

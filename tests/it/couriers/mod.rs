@@ -1,7 +1,9 @@
 //! Couriers: at least once, newest only, in order per identity, never hot, never all for one.
 
+mod bundles;
 mod house;
 mod operators;
+mod upkeep;
 
 use std::{collections::BTreeSet, time::Duration};
 
