@@ -115,6 +115,7 @@ impl Snapshot {
             earliest_expiry: stored.earliest_expiry,
             lanes: self.lanes,
             couriers: self.couriers,
+            behind: Vec::new(),
             held_step_ms: self
                 .held_step
                 .map(|step| step.as_millis().try_into().unwrap_or(i64::MAX)),

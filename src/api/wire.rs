@@ -59,6 +59,10 @@ pub struct Status {
     pub lanes: BTreeMap<ResourceName, LaneView>,
     /// What each courier published.
     pub couriers: BTreeMap<SinkName, CourierView>,
+    /// Consumers that said that they use a version which is not the newest any more; some of them,
+    /// where there are many.
+    #[serde(default)]
+    pub behind: Vec<HolderRow>,
     /// How far the wall clock has stepped, in milliseconds, while that is unconfirmed.
     pub held_step_ms: Option<i64>,
 }

@@ -23,6 +23,7 @@ mod exit;
 mod feed;
 mod follow;
 mod hold;
+mod holders;
 mod identity;
 mod job;
 mod key;

@@ -13,6 +13,7 @@ mod ledger;
 mod starting;
 mod verifying;
 mod view;
+mod wall;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -108,6 +109,8 @@ pub struct Courier {
     restored: bool,
     /// Read from the store, to be started.
     queue: VecDeque<store::Delivery>,
+    /// Both clocks at the last decision.
+    seen: Option<wall::Seen>,
     /// Whether the store may hold more than was read.
     look: bool,
     /// When the store's next delivery is to be attempted.
@@ -158,6 +161,7 @@ impl Courier {
             rate: Rate::new(rate),
             restored: false,
             queue: VecDeque::new(),
+            seen: None,
             look: true,
             next_at: None,
             notices: Notices::default(),
@@ -275,6 +279,7 @@ impl Courier {
 
     /// One decision: what may start is started. Returns when to decide again at the latest.
     async fn round(&mut self) -> Timestamp {
+        self.heed_the_clock().await;
         if let Err(error) = self.start_what_may().await {
             self.ledger.trouble(&error, self.clock.steady());
         }

@@ -20,10 +20,16 @@ use super::{
     listings::{bad_cursor, instant},
     record,
 };
-use crate::{accounts, model::Name, store::ReadsQuery};
+use crate::{
+    accounts,
+    model::Name,
+    store::{Holder, ReadsQuery},
+};
 
 /// The most consumers that are listed: as many as matter to a person.
 const HOLDERS: usize = 10_000;
+/// Of those that use an old version, so many are in the status.
+const BEHIND: usize = 20;
 
 /// `?name=…&old=true`.
 #[derive(Debug, Deserialize)]
@@ -43,14 +49,23 @@ pub(super) async fn holders(
         Some(name) => Some(record(&api, name).await?.num),
         None => None,
     };
-    let holders = api.store.holders(num, which.old, HOLDERS).await?;
+    let items = named(api.store.holders(num, which.old, HOLDERS).await?).await;
+    Ok(Json(Page { items, next: None }))
+}
+
+/// Consumers that use an old version, for the status: as many as fit on a screen.
+pub(super) async fn behind(api: &Api) -> Result<Vec<HolderRow>, Problem> {
+    let holders = api.store.holders(None, true, BEHIND).await?;
+    Ok(named(holders).await)
+}
+
+async fn named(holders: Vec<Holder>) -> Vec<HolderRow> {
     let users = users(holders.iter().map(|holder| holder.uid)).await;
     let named = holders.into_iter().map(|holder| HolderRow {
         user: users.get(&holder.uid).cloned().unwrap_or_default(),
         holder,
     });
-    let items = named.collect();
-    Ok(Json(Page { items, next: None }))
+    named.collect()
 }
 
 /// `?name=…&since=…&after=…`.

@@ -93,7 +93,9 @@ pub(super) fn router() -> Router<Api> {
 }
 
 async fn status(State(api): State<Api>, _: Admin) -> Result<Json<Status>, Problem> {
-    Ok(Json(Snapshot::take(&api).await.status()?))
+    let mut status = Snapshot::take(&api).await.status()?;
+    status.behind = access::behind(&api).await?;
+    Ok(Json(status))
 }
 
 async fn explain(

@@ -7,7 +7,7 @@ use super::{
         Context,
         daemon::daemon,
         exit::{Exit, Outcome},
-        output,
+        holders, output,
     },
     everything,
     list::render,
@@ -29,12 +29,21 @@ impl Show {
             name: Some(self.name.clone()),
             ..Ledger::default()
         };
-        let rows = everything(&daemon(context.socket), &ledger).await?;
+        let client = daemon(context.socket);
+        let rows = everything(&client, &ledger).await?;
+        let consumers = client.holders(Some(&self.name), false).await?.items;
         if self.json {
-            let shown = serde_json::json!({ "name": self.name, "deliveries": rows });
+            let shown = serde_json::json!({
+                "name": self.name, "deliveries": rows, "consumers": consumers,
+            });
             output::print_json(&shown)?;
-        } else {
-            output::print(&render(&rows, context.clock.now(), output::width()))?;
+            return Ok(Exit::Done);
+        }
+        let (now, width) = (context.clock.now(), output::width());
+        output::print(&render(&rows, now, width))?;
+        if !consumers.is_empty() {
+            let table = holders::table(&consumers, now).render(0, width);
+            output::print(&format!("\n{table}"))?;
         }
         Ok(Exit::Done)
     }

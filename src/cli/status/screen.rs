@@ -8,6 +8,7 @@ use crate::{
 };
 
 use super::super::{
+    holders,
     output::{BAD, DIM, GOOD, PLAIN, STRONG, WARN, ago, paint, relative},
     table::{Cell, Table, cut},
 };
@@ -28,6 +29,11 @@ pub(super) fn render(of: &Status, width: Option<usize>) -> String {
             text.push('\n');
             text.push_str(&table.render(2, width));
         }
+    }
+    if !of.behind.is_empty() {
+        let title = paint(WARN, "consumers that still use an old version");
+        let table = holders::table(&of.behind, of.at).render(2, width);
+        text.push_str(&format!("\n  {title}\n{table}"));
     }
     if of.counts.orphans > 0 {
         text.push_str(&format!(
@@ -226,6 +232,8 @@ mod tests {
                 "pending": {"crm": 3}, "oldest_pending": {"crm": "2026-11-22T11:57:55Z"}, "orphans": 1
             },
             "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
+            "behind": [{"name": "anna", "uid": 33, "user": "www-data", "client": "crm/1.2", "version": 1795348000,
+                "current": 1795348800, "at": "2026-11-22T11:46:40Z"}],
             "lanes": {"contoso": lane},
             "couriers": {
                 "bot-file": {"decided_at": null, "restored": true, "in_flight": 0, "failures_in_row": 0, "probe_at": null,

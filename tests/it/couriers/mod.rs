@@ -8,6 +8,7 @@ mod upkeep;
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
@@ -377,7 +378,7 @@ async fn notices_come_in_order_all_of_them_and_once() {
     assert!(!house.delivery("bot").await.is_pending());
 }
 
-/// Crashes, rotations, lost answers and slow receivers in random order: every history ends with the
+/// Crashes, rotations, lost answers, slow receivers and clocks that are set, in random order: every history ends with the
 /// newest version, and no receiver ever sees an older one after a newer.
 #[tokio::test(start_paused = true)]
 async fn random_histories_end_with_the_newest_version() {
@@ -403,6 +404,14 @@ async fn random_histories_end_with_the_newest_version() {
                 6 => {
                     courier.kill().await;
                     courier = house.webhook("crm", &["token.*"]);
+                }
+                7 => {
+                    // The wall clock is set, an hour at most, and sometimes that is confirmed.
+                    let by = SignedDuration::from_secs(rng.random_range(-3600..3600));
+                    house.clock.step_wall(by);
+                    if rng.random_bool(0.5) {
+                        house.clock.confirm(house.clock.now() + by);
+                    }
                 }
                 _ => house.after(S * rng.random_range(0..40)).await,
             }
