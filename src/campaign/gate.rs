@@ -2,7 +2,7 @@
 
 use crate::{
     config::Limit,
-    schedule::{Health, Pace, Steady},
+    schedule::{Health, Pace, Press, Steady},
 };
 
 /// One operation of one resource.
@@ -36,6 +36,6 @@ impl Gate {
             return None;
         }
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        self.pace.ready_at(waiting, now)
+        self.pace.ready_at(waiting, Press::Ordinary, now)
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::Operation,
-    schedule::{PERMITS_VALID, Steady, awaiting, is_yielding, share_beside},
+    schedule::{PERMITS_VALID, Press, Steady, awaiting, is_yielding, share_beside},
     store::{Campaign, CampaignState, StoreError},
 };
 
@@ -197,8 +197,8 @@ impl Runner {
             return Ok(false);
         }
         let gate = self.gate(operation);
-        if gate.pace.available(steady) == 0 {
-            let permits = gate.pace.reservable(waiting, steady);
+        if gate.pace.available(Press::Ordinary, steady) == 0 {
+            let permits = gate.pace.reservable(waiting, Press::Ordinary, steady);
             if permits == 0 {
                 return Ok(false);
             }
@@ -210,7 +210,7 @@ impl Runner {
             gate.pace.reserved(permits, steady + PERMITS_VALID);
         }
         let steady = self.clock.steady();
-        Ok(self.gate(operation).pace.start(steady))
+        Ok(self.gate(operation).pace.start(Press::Ordinary, steady))
     }
 
     fn launch(&mut self, item: Item, operation: Operation) {

@@ -117,6 +117,8 @@ pub struct Lane {
     key_outage: Outage,
     /// When the last announced outage ended.
     recovered: Option<Moment>,
+    /// The service answers again: what failed meanwhile is to be hastened.
+    hastening: bool,
     creation_refused: Option<String>,
     creation_refusal_told: bool,
     late: LateWatch,
@@ -156,6 +158,7 @@ impl Lane {
             outage: Outage::default(),
             key_outage: Outage::default(),
             recovered: None,
+            hastening: false,
             creation_refused: creation_refused(settings.create, &opened),
             creation_refusal_told: false,
             late: LateWatch::default(),
@@ -226,6 +229,7 @@ impl Lane {
             return Ok(());
         }
         self.mend_due_times().await?;
+        self.hasten_failed().await?;
         self.start_queue(Operation::Issue).await?;
         self.review_refused_creation().await?;
         self.start_queue(Operation::CreateWithToken).await?;

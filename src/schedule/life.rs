@@ -8,6 +8,8 @@ use rand::{Rng, RngExt};
 use crate::model::{Due, DueReason, Record, Spec, Tier, TokenMeta};
 
 /// A renewal never follows its token faster than this, whatever the token says.
+/// Six of the gaps between probes while something is dead.
+const AS_IF_ALIVE: Duration = Duration::from_secs(30);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// A token issued further in the future than this was minted under another clock.
 const FUTURE: SignedDuration = SignedDuration::from_mins(5);
@@ -101,6 +103,16 @@ impl Remaining {
         match self {
             Self::Alive(left) => Some(left),
             Self::Dead(_) | Self::Never => None,
+        }
+    }
+
+    /// What the gaps between probes follow: the life left. Something dead counts as having half a
+    /// minute, so that recovery is noticed within 5 s while anything is without a token.
+    pub fn pressing(self) -> Option<Duration> {
+        match self {
+            Self::Alive(left) => Some(left),
+            Self::Dead(_) => Some(AS_IF_ALIVE),
+            Self::Never => None,
         }
     }
 }

@@ -4,6 +4,9 @@
 //! travel, no window at the service ever holds more than was allowed. Permits are reserved in blocks
 //! that the store knows before they are used; after a crash a block counts as sent at the end of its
 //! validity, so that the window holds over a restart as well.
+//!
+//! A 429 lowers the pace of ordinary work. What is pressing, because its token ends soon, may always
+//! use the whole window: a pace lowered below the demand would let tokens die one after the other.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -27,6 +30,15 @@ const GROWS_EVERY: Duration = Duration::from_secs(10);
 const USUAL_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
+
+/// How pressing a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Press {
+    /// It may wait for a pace that a 429 lowered.
+    Ordinary,
+    /// Its token is urgent to renew, or dead: it waits for the window and for Retry-After alone.
+    Pressing,
+}
 
 /// How many calls of one operation may be sent now.
 #[derive(Debug, Clone)]
@@ -81,12 +93,12 @@ impl Pace {
 
     /// How many permits to reserve for so many waiting calls: zero while there are some in hand,
     /// or while too few are free to be worth a write.
-    pub fn reservable(&mut self, wanted: u32, now: Steady) -> u32 {
+    pub fn reservable(&mut self, wanted: u32, press: Press, now: Steady) -> u32 {
         self.settle(now);
         if wanted == 0 || self.held.is_some() || self.block.is_some() {
             return 0;
         }
-        let free = self.free();
+        let free = self.room(press);
         if free < self.worthwhile(wanted) {
             return 0;
         }
@@ -101,18 +113,19 @@ impl Pace {
         });
     }
 
-    /// Permits in hand.
-    pub fn available(&mut self, now: Steady) -> u32 {
+    /// Permits in hand that may be used.
+    pub fn available(&mut self, press: Press, now: Steady) -> u32 {
         self.settle(now);
         if self.held.is_some() {
             return 0;
         }
-        self.block.map_or(0, |block| block.left)
+        let in_hand = self.block.map_or(0, |block| block.left);
+        in_hand.min(self.room(press))
     }
 
     /// Uses one permit for a call that starts now; false where none is in hand.
-    pub fn start(&mut self, now: Steady) -> bool {
-        if self.available(now) == 0 {
+    pub fn start(&mut self, press: Press, now: Steady) -> bool {
+        if self.available(press, now) == 0 {
             return false;
         }
         if let Some(block) = &mut self.block {
@@ -166,16 +179,16 @@ impl Pace {
 
     /// When so many waiting calls are worth another look; `None` while only calls in flight can
     /// make room.
-    pub fn ready_at(&mut self, wanted: u32, now: Steady) -> Option<Steady> {
+    pub fn ready_at(&mut self, wanted: u32, press: Press, now: Steady) -> Option<Steady> {
         self.settle(now);
         if let Some(held) = self.held {
             return Some(held);
         }
-        if self.block.is_some() {
-            return Some(now);
-        }
-        let needed = self.worthwhile(wanted.max(1));
-        let mut free = self.free();
+        let needed = match self.block {
+            Some(_) => 1,
+            None => self.worthwhile(wanted.max(1)),
+        };
+        let mut free = self.room(press);
         if free >= needed {
             return Some(now);
         }
@@ -191,7 +204,10 @@ impl Pace {
     /// Calls that count within the window, and the most that may.
     pub fn view(&mut self, now: Steady) -> (u32, u32) {
         self.settle(now);
-        (self.ended_calls + self.in_flight, self.allowed())
+        (
+            self.ended_calls + self.in_flight,
+            self.allowed(Press::Ordinary),
+        )
     }
 
     /// Lets go of what has left the window, ends holds and blocks, and lets the pace grow.
@@ -211,14 +227,18 @@ impl Pace {
     }
 
     /// The most calls in any window; at least one, or nothing would ever go out.
-    fn allowed(&self) -> u32 {
-        ((f64::from(self.limit.calls) * USED * self.share.min(self.cap)) as u32).max(1)
+    fn allowed(&self, press: Press) -> u32 {
+        let share = match press {
+            Press::Pressing => 1.0,
+            Press::Ordinary => self.share.min(self.cap),
+        };
+        ((f64::from(self.limit.calls) * USED * share) as u32).max(1)
     }
 
-    fn free(&self) -> u32 {
-        let reserved = self.block.map_or(0, |block| block.left);
-        self.allowed()
-            .saturating_sub(self.ended_calls + self.in_flight + reserved)
+    /// Calls that may still start within the window.
+    fn room(&self, press: Press) -> u32 {
+        self.allowed(press)
+            .saturating_sub(self.ended_calls + self.in_flight)
     }
 
     /// A block is one write to the store: large enough to be cheap, small enough that a lost one
@@ -272,12 +292,12 @@ mod tests {
                     pace.restore(*permits, *until);
                 }
             }
-            let permits = pace.reservable(u32::MAX, now);
+            let permits = pace.reservable(u32::MAX, Press::Ordinary, now);
             if permits > 0 {
                 pace.reserved(permits, now + PERMITS_VALID);
                 reservations.push((permits, now + PERMITS_VALID));
             }
-            while flying.len() < 32 && pace.start(now) {
+            while flying.len() < 32 && pace.start(Press::Ordinary, now) {
                 let (to, back) = (travel[n % travel.len()], travel[(n + 1) % travel.len()]);
                 arrivals.push(ms + to);
                 flying.push(ms + to + back);
@@ -324,15 +344,15 @@ mod tests {
     fn a_throttle_holds_the_operation_and_lowers_it_once() {
         let mut pace = Pace::new(limit(1000));
         pace.reserved(62, S * 5);
-        assert!(pace.start(S));
+        assert!(pace.start(Press::Ordinary, S));
         pace.throttled(Some(S * 10), S);
         pace.throttled(Some(S * 8), S * 2);
         assert_eq!(pace.held_until(S * 2), Some(S * 11));
-        assert!(!pace.start(S * 3));
-        assert_eq!(pace.reservable(1, S * 3), 0);
-        assert_eq!(pace.ready_at(1, S * 3), Some(S * 11));
+        assert!(!pace.start(Press::Ordinary, S * 3));
+        assert_eq!(pace.reservable(1, Press::Pressing, S * 3), 0);
+        assert_eq!(pace.ready_at(1, Press::Pressing, S * 3), Some(S * 11));
         assert_eq!(pace.view(S * 11).1, 776);
-        assert_eq!(pace.reservable(1, S * 11), 62);
+        assert_eq!(pace.reservable(1, Press::Ordinary, S * 11), 62);
         // Ten seconds after the hold ended, a twentieth of the limit is back.
         assert_eq!(pace.view(S * 21).1, 824);
         assert_eq!(pace.view(S * 61).1, 970);
@@ -345,6 +365,32 @@ mod tests {
             pace.throttled(Some(S), S * (2 * n));
         }
         assert_eq!(pace.view(S * 200).1, 97);
+    }
+
+    #[test]
+    fn what_is_pressing_has_the_whole_window_however_often_it_was_lowered() {
+        let mut pace = Pace::new(limit(100));
+        for n in 0..6 {
+            pace.throttled(Some(S), S * 2 * n);
+        }
+        let now = S * 20;
+        let mut sent = 0;
+        for press in [Press::Ordinary, Press::Pressing] {
+            loop {
+                let permits = pace.reservable(1, press, now);
+                if permits > 0 {
+                    pace.reserved(permits, now + PERMITS_VALID);
+                }
+                if !pace.start(press, now) {
+                    break;
+                }
+                pace.end(1, now);
+                sent += 1;
+            }
+            let most = if press == Press::Ordinary { 30 } else { 97 };
+            assert_eq!(sent, most, "{press:?}");
+        }
+        assert_eq!(pace.ready_at(1, Press::Pressing, now), Some(now + S * 30));
     }
 
     #[test]
@@ -361,11 +407,15 @@ mod tests {
     fn unused_permits_come_back() {
         let mut pace = Pace::new(limit(64));
         pace.reserved(4, S * 5);
-        assert!(pace.start(S));
-        assert_eq!(pace.reservable(10, S * 2), 0, "some are in hand");
+        assert!(pace.start(Press::Ordinary, S));
+        assert_eq!(
+            pace.reservable(10, Press::Ordinary, S * 2),
+            0,
+            "some are in hand"
+        );
         pace.end(1, S * 2);
         assert_eq!(pace.view(S * 6), (1, 62));
-        assert_eq!(pace.available(S * 6), 0);
-        assert_eq!(pace.reservable(10, S * 6), 4);
+        assert_eq!(pace.available(Press::Ordinary, S * 6), 0);
+        assert_eq!(pace.reservable(10, Press::Ordinary, S * 6), 4);
     }
 }

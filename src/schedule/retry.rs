@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use rand::{Rng, RngExt};
 
 use super::{Remaining, life::ahead};
-use crate::model::FailureClass;
+use crate::model::{Due, DueReason, FailureClass, Num, Record};
 
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 const LONGEST_GAP: Duration = Duration::from_mins(5);
@@ -91,6 +91,23 @@ pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Option<Duration> {
     Some(between(base, base.mul_f64(1.2), rng))
 }
 
+/// When a row that failed in an outage is due once the service answers again: now, but a second after
+/// its last attempt at the earliest. `None` for one that waits for another reason: a refusal, our own
+/// failure, or a time that is not later than that.
+pub fn hastened(record: &Record, now: Timestamp) -> Option<(Num, Due)> {
+    let due = record.due.filter(|due| due.why == DueReason::Retry)?;
+    let last = record.attempts.last()?;
+    let waits = [FailureClass::Retry, FailureClass::Wait];
+    if !waits
+        .iter()
+        .any(|class| last.result.starts_with(class.as_str()))
+    {
+        return None;
+    }
+    let at = now.max(ahead(last.at, SHORTEST_GAP));
+    (at < due.at).then_some((record.num, Due { at, ..due }))
+}
+
 /// The longest gap that the life left allows.
 fn longest_gap(remaining: Remaining, failures: u32) -> Duration {
     match remaining {
@@ -115,10 +132,12 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
+    use crate::model::Attempt;
+
     use super::{
         super::{
             Life,
-            life::tests::{noon, spec},
+            life::tests::{noon, record, spec},
         },
         *,
     };
@@ -201,6 +220,31 @@ mod tests {
                 prop_assert!(gap <= cap, "{gap:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_failed_in_an_outage_is_hastened_and_what_was_refused_is_not() {
+        let due = Due {
+            at: ahead(noon(), Duration::from_secs(50)),
+            why: DueReason::Retry,
+        };
+        let failed = |result: &str| {
+            let mut row = record(None, Some(due));
+            row.attempts.push(Attempt {
+                at: noon(),
+                result: result.to_owned(),
+                request_id: None,
+            });
+            row
+        };
+        let later = ahead(noon(), Duration::from_secs(20));
+        let at = |row: &Record, now| hastened(row, now).map(|(_, due)| due.at);
+        assert_eq!(at(&failed("retry no answer"), later), Some(later));
+        let floor = ahead(noon(), SHORTEST_GAP);
+        assert_eq!(at(&failed("retry 503"), noon()), Some(floor));
+        assert_eq!(at(&failed("refuse 400"), later), None);
+        assert_eq!(at(&failed("panic"), later), None);
+        assert_eq!(at(&failed("retry 503"), ahead(due.at, SHORTEST_GAP)), None);
     }
 
     #[test]

@@ -105,6 +105,21 @@ impl Db {
         Ok(rows)
     }
 
+    /// Rows that failed and wait for their next attempt, the earliest first.
+    pub(super) fn failing(
+        &self,
+        resource: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Outcome<Vec<Record>> {
+        let sql = select_record!(
+            "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at LIMIT ?3"
+        );
+        let resource = self.resource_num(resource)?;
+        let params = params![resource, columns::micros(now), count(limit)];
+        Ok(self.all(sql, params, read_record)?)
+    }
+
     /// The earliest due time of those that are not to be skipped.
     pub(super) fn next_due(
         &self,

@@ -138,6 +138,7 @@ impl Lane {
         let queue = self.queue(operation);
         if queue.health.answered(widest) {
             queue.end_probing();
+            self.hastening = true;
         }
     }
 

@@ -1,17 +1,26 @@
 //! Starting calls: as many as health, pace, keys and the ledger allow, earliest expiry first.
 
-use std::time::Duration;
-
 use super::{
     Lane, Moment,
     call::{Ask, Flight, obtain},
     queue,
 };
 use crate::{
-    model::{Operation, Record},
-    schedule::{Action, PERMITS_VALID, Remaining, call_deadline, decide},
+    model::{Change, Operation, Record},
+    schedule::{Action, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened},
     store::StoreError,
 };
+
+/// At most so many rows are hastened after an outage; only those fail that were tried in it.
+const HASTENED: usize = 1000;
+
+/// A renewal that is urgent, or whose token is dead, does not wait for a lowered pace.
+pub(super) fn press(record: &Record, now: Moment) -> Press {
+    match record.late_at {
+        Some(late_at) if late_at <= now.wall => Press::Pressing,
+        _ => Press::Ordinary,
+    }
+}
 
 impl Lane {
     /// Starts what may start of one operation.
@@ -24,8 +33,9 @@ impl Lane {
             let Some(record) = self.next_row(operation, now).await? else {
                 return Ok(());
             };
-            let left = self.life_left(&record, now);
-            let may = self.room(operation, left, now) > 0 && self.permit(operation, now).await?;
+            let remaining = self.remaining(&record, now);
+            let may = self.room(operation, remaining, now) > 0
+                && self.permit(operation, press(&record, now), now).await?;
             if !may {
                 self.queue(operation).ready.push_front(record);
                 return Ok(());
@@ -35,10 +45,10 @@ impl Lane {
     }
 
     /// How many more calls of an operation may start now, pace aside.
-    pub(super) fn room(&self, operation: Operation, left: Option<Duration>, now: Moment) -> usize {
+    pub(super) fn room(&self, operation: Operation, remaining: Remaining, now: Moment) -> usize {
         let queue = self.queue_of(operation);
-        let in_flight = self.calls.len();
-        if !self.keys.admits(in_flight, left, now.steady) {
+        let (in_flight, left) = (self.calls.len(), remaining.pressing());
+        if !self.keys.admits(in_flight, remaining.alive(), now.steady) {
             return 0;
         }
         self.settings
@@ -48,8 +58,8 @@ impl Lane {
             .min(queue.health.room(queue.in_flight, left, now.steady))
     }
 
-    pub(super) fn life_left(&self, record: &Record, now: Moment) -> Option<Duration> {
-        Remaining::of(record, self.client.skew(), now.wall).alive()
+    pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {
+        Remaining::of(record, self.client.skew(), now.wall)
     }
 
     /// The most urgent row that waits.
@@ -107,11 +117,16 @@ impl Lane {
 
     /// Takes a permit that the store knows of; getting one proves that the store can be written
     /// before ACS is called.
-    async fn permit(&mut self, operation: Operation, now: Moment) -> Result<bool, StoreError> {
+    async fn permit(
+        &mut self,
+        operation: Operation,
+        press: Press,
+        now: Moment,
+    ) -> Result<bool, StoreError> {
         let queue = self.queue(operation);
-        if queue.pace.available(now.steady) == 0 {
+        if queue.pace.available(press, now.steady) == 0 {
             let wanted = u32::try_from(queue.ready.len() + 1).unwrap_or(u32::MAX);
-            let permits = queue.pace.reservable(wanted, now.steady);
+            let permits = queue.pace.reservable(wanted, press, now.steady);
             if permits == 0 {
                 return Ok(false);
             }
@@ -125,7 +140,7 @@ impl Lane {
             queue.pace.reserved(permits, now.steady + PERMITS_VALID);
         }
         let steady = self.clock.steady();
-        Ok(self.queue(operation).pace.start(steady))
+        Ok(self.queue(operation).pace.start(press, steady))
     }
 
     fn launch(&mut self, operation: Operation, record: Record) {
@@ -160,6 +175,29 @@ impl Lane {
             began: now.wall,
         };
         self.flights.insert(task.id(), flight);
+    }
+
+    /// After an outage what failed in it is due at once, instead of waiting for times that were drawn
+    /// while nothing answered; but never sooner than a second after its last attempt.
+    pub(super) async fn hasten_failed(&mut self) -> Result<(), StoreError> {
+        if !std::mem::take(&mut self.hastening) {
+            return Ok(());
+        }
+        let now = self.moment();
+        let name = self.settings.name.clone();
+        let failing = self.store.failing(&name, now.wall, HASTENED).await?;
+        let changes: Vec<Change> = failing
+            .iter()
+            .filter(|record| !self.busy.contains(&record.num))
+            .filter_map(|record| hastened(record, now.wall))
+            .map(|(num, due)| Change::Due { num, due })
+            .collect();
+        if !changes.is_empty() {
+            self.store.commit(changes, now.wall).await?;
+            self.issue.look_again();
+            self.create.look_again();
+        }
+        Ok(())
     }
 
     pub(super) fn is_probing(&self, operation: Operation) -> bool {

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{LONGEST_REST, Lane, Moment, SHORTEST_REST, queue::Queue};
+use super::{LONGEST_REST, Lane, Moment, SHORTEST_REST, queue::Queue, starting::press};
 use crate::{
     model::{HealthView, LaneView, Operation},
-    schedule::Steady,
+    schedule::{Press, Steady},
 };
 
 impl Lane {
@@ -70,20 +70,29 @@ impl Lane {
                 std::time::Duration::try_from(look_at.duration_since(now.wall)).unwrap_or_default();
             return Some(now.steady + wait);
         };
-        let left = self.life_left(head, now);
-        if let Some((until, _)) = self.keys.until(left) {
+        let remaining = self.remaining(head, now);
+        if let Some((until, _)) = self.keys.until(remaining.alive()) {
             return self.calls.is_empty().then_some(until);
         }
         let queue = self.queue_of(operation);
         if queue.health.is_probing() {
-            return queue.health.probe_at(left);
+            return queue.health.probe_at(remaining.pressing());
         }
-        if self.room(operation, left, now) == 0 {
+        if self.room(operation, remaining, now) == 0 {
             return None;
         }
+        let press = press(head, now);
+        // One that waits for a lowered pace need not, once it is late.
+        let late = self.queue_of(operation).ready.iter();
+        let late = late.filter_map(|record| record.late_at).min();
+        let late = late.filter(|_| press == Press::Ordinary).map(|at| {
+            let wait = at.duration_since(now.wall);
+            now.steady + std::time::Duration::try_from(wait).unwrap_or_default()
+        });
         let queue = self.queue(operation);
         let wanted = u32::try_from(queue.ready.len()).unwrap_or(u32::MAX);
-        queue.pace.ready_at(wanted, now.steady)
+        let ready = queue.pace.ready_at(wanted, press, now.steady);
+        ready.into_iter().chain(late).min()
     }
 
     pub(super) fn queue_of(&self, operation: Operation) -> &Queue {

@@ -49,6 +49,20 @@ impl Store {
         .await
     }
 
+    /// Rows of a resource that failed and whose next attempt lies ahead.
+    pub async fn failing(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Answer<Vec<Record>> {
+        let resource = resource.clone();
+        self.read("look for failing identities", move |db| {
+            db.failing(resource.as_str(), now, limit)
+        })
+        .await
+    }
+
     /// Commits a batch of decisions; one answer each, in order. A token that comes too late
     /// ([`Applied::Stale`]) is listed as an orphan until it expires.
     pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {

@@ -31,7 +31,8 @@ fn trial(fault: Fault, floor: Duration, most: usize, back_within: Duration) -> T
 
 fn trials() -> Vec<Trial> {
     let denied = "Denied by the resource provider.";
-    let unanswered = |fault| trial(fault, SECOND, 200, MINUTE * 2);
+    // Every 5 s once the token is dead.
+    let unanswered = |fault| trial(fault, SECOND, 600, MINUTE * 2);
     let refused = |fault| trial(fault, MINUTE, 8, HOUR + MINUTE * 15);
     let keys = |fault| trial(fault, SECOND * 5, 100, MINUTE * 6);
     vec![
@@ -285,4 +286,56 @@ async fn what_is_in_flight_at_stop_is_committed() {
     assert_eq!(world.store().counts().await.unwrap().orphans, 0);
     world.pass(HOUR).await;
     assert_eq!(service.calls().len() - before, 3, "none was renewed twice");
+}
+
+/// Six 429s lower the pace to a quarter, far below what the fleet needs. What is urgent has the whole
+/// window all the same, so no token ends.
+#[tokio::test(start_paused = true)]
+async fn a_lowered_pace_lets_no_token_die() {
+    let mut setting = Setting::of(80);
+    setting.resource.limits.issue.calls = 100;
+    setting.resource.limits.create_with_token.calls = 100;
+    let world = World::start(setting).await;
+    world.service.tokens_live(MINUTE);
+    world.pass(MINUTE * 3).await;
+    assert_eq!(world.service.without_live_token(), 0);
+    let mut bursts = Vec::new();
+    world.service.fail(move |call| {
+        let again = bursts
+            .last()
+            .is_none_or(|last| call.at - *last >= SECOND * 2);
+        if call.operation != "issue" || bursts.len() == 6 || !again {
+            return None;
+        }
+        bursts.push(call.at);
+        Some(Fault::Throttle(1))
+    });
+    let mut lowest = u32::MAX;
+    for _ in 0..300 {
+        world.pass(SECOND).await;
+        lowest = lowest.min(world.view().pace["issue"].1);
+        assert_eq!(world.service.without_live_token(), 0);
+    }
+    assert!(lowest < 40, "the pace was never lowered: {lowest}");
+}
+
+/// Tokens that died in an outage are back within seconds of its end.
+#[tokio::test(start_paused = true)]
+async fn what_died_in_an_outage_is_back_within_seconds_of_its_end() {
+    let world = World::start(Setting::of(5)).await;
+    world.service.tokens_live(SECOND * 20);
+    world.pass(MINUTE * 2).await;
+    for outage in [45, 52, 61, 300] {
+        world.service.fail(|_| Some(Fault::Connect));
+        world.pass(SECOND * outage).await;
+        assert_eq!(world.service.without_live_token(), 5);
+        world.service.mend();
+        let mut waited = 0;
+        while world.service.without_live_token() > 0 {
+            world.pass(SECOND).await;
+            waited += 1;
+            assert!(waited <= 7, "after {outage} s: {waited} s without a token");
+        }
+        world.pass(MINUTE).await;
+    }
 }
