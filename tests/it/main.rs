@@ -10,6 +10,7 @@
 )]
 
 mod activation;
+mod campaigns;
 mod chaos;
 mod cli;
 mod config;
