@@ -387,7 +387,7 @@ mod tests {
                 pace.end(1, now);
                 sent += 1;
             }
-            let most = if press == Press::Ordinary { 30 } else { 97 };
+            let most = if press == Press::Ordinary { 25 } else { 97 };
             assert_eq!(sent, most, "{press:?}");
         }
         assert_eq!(pace.ready_at(1, Press::Pressing, now), Some(now + S * 30));
