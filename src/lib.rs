@@ -22,13 +22,14 @@
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config |
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
+//! | `sources` | reads identities that others own, read only | model clock telemetry config accounts |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts |
-//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sinks |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sources sinks |
 //! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sinks engine campaign jobs keys api |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sources sinks engine campaign jobs keys api |
 //! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
 //! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sinks::file config emulator systemd telemetry transport model clock |
 
@@ -48,6 +49,7 @@ pub mod keys;
 pub mod model;
 pub mod schedule;
 pub mod sinks;
+pub mod sources;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;

@@ -66,7 +66,7 @@ impl NewIdentity {
 
 impl Surroundings {
     /// The resource that is named, or the only one.
-    fn resource(&self, named: Option<ResourceName>) -> Result<ResourceName, String> {
+    pub(super) fn resource(&self, named: Option<ResourceName>) -> Result<ResourceName, String> {
         let only = || {
             self.resources
                 .first()

@@ -31,15 +31,18 @@ use super::wire::{
 };
 pub use super::{
     addition::Surroundings,
+    batch::Batch,
     problem::{Problem, ProblemType},
     wire,
 };
-use crate::model::{Name, Secret, Version};
+use crate::model::{Name, Secret, SourceName, SourceReport, Version};
 
 /// What the command line calls itself.
 const OWN_LABEL: &str = concat!("renewd/", env!("CARGO_PKG_VERSION"));
 /// How long an answer may take besides the wait that was asked for.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long a source may be read, and its list be written.
+const READING: Duration = Duration::from_mins(15);
 /// The largest answer: a page of a listing.
 const LARGEST: usize = 32 * 1024 * 1024;
 
@@ -259,6 +262,36 @@ impl Client {
     /// See [`ClientError`].
     pub async fn doctor(&self) -> Result<Examination, ClientError> {
         self.get("/v1/doctor").await
+    }
+
+    /// Checks identities and ids, or takes them over.
+    pub async fn import(&self, import: &wire::Import) -> Result<wire::Imported, ClientError> {
+        self.call_within(Method::POST, "/v1/import", Some(import), READING)
+            .await
+    }
+
+    /// The sources of identities and how they are.
+    pub async fn sources(&self) -> Result<wire::Sources, ClientError> {
+        self.get("/v1/sources").await
+    }
+
+    /// Reads a source and says what its list would change.
+    pub async fn test_source(&self, name: &SourceName) -> Result<SourceReport, ClientError> {
+        let target = format!("/v1/sources/{name}/test");
+        self.call_within(Method::POST, &target, None::<&()>, READING)
+            .await
+    }
+
+    /// Takes a source's list over; `yes` sets `max_removal` aside.
+    pub async fn apply_source(
+        &self,
+        name: &SourceName,
+        yes: bool,
+    ) -> Result<SourceReport, ClientError> {
+        let target = format!("/v1/sources/{name}/apply");
+        let wish = wire::ApplySource { yes };
+        self.call_within(Method::POST, &target, Some(&wish), READING)
+            .await
     }
 
     /// Reads the configuration again, all or nothing.

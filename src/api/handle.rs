@@ -10,7 +10,10 @@ use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
-    model::{CourierView, KeysView, LaneView, ResourceName, SinkName, Tested},
+    model::{
+        CourierView, KeysView, LaneView, Lapse, ResourceName, SinkName, SourceName, SourceReport,
+        SourceView, Tested,
+    },
     store::Store,
     telemetry::Metrics,
 };
@@ -52,6 +55,8 @@ pub struct Scene {
     pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     /// What the couriers publish; its names are the sinks that there are.
     pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
+    /// What the sources publish; their names are the sources that there are.
+    pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// `[renewal]`, for identities that are added over the socket.
     pub renewal: Renewal,
 }
@@ -76,6 +81,15 @@ pub enum Command {
         /// What.
         ask: SinkAsk,
     },
+    /// Look at a source now.
+    Source {
+        /// Which.
+        name: SourceName,
+        /// Take its list over; `None` only compares.
+        apply: Option<ApplySource>,
+        /// What came of it; the text says why nothing did.
+        answer: oneshot::Sender<Result<SourceReport, String>>,
+    },
 }
 
 /// What a courier can be asked.
@@ -88,6 +102,15 @@ pub enum SinkAsk {
         /// How that went.
         answer: oneshot::Sender<Tested>,
     },
+}
+
+/// A wish that a source's list be taken over now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplySource {
+    /// Who wishes it, for the audit trail.
+    pub actor: String,
+    /// Whether `max_removal` is set aside this once.
+    pub confirmed: bool,
 }
 
 impl Api {
@@ -161,6 +184,14 @@ impl Scene {
             .chain(keys)
             .chain(jobs)
             .chain(sinks)
+            .collect()
+    }
+
+    /// Sources whose list is not taken over, and why.
+    pub(super) fn lapses(&self) -> BTreeMap<SourceName, Lapse> {
+        self.sources
+            .iter()
+            .filter_map(|(name, view)| Some((name.clone(), view.borrow().lapse.clone()?)))
             .collect()
     }
 

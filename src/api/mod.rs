@@ -22,6 +22,9 @@
 //! | `GET /v1/orphans`, `POST /v1/orphans/dismiss` | admins | what may exist at ACS without a record |
 //! | `GET /v1/jobs`, `GET /v1/jobs/runs`, `POST /v1/jobs/{name}/run` | admins | scheduled work, what ran, a run by hand |
 //! | `GET /v1/keys`, `GET`, `POST`, `DELETE /v1/keys/{resource}` | admins | access keys, replace one, call that off |
+//! | `GET /v1/sources` | admins | sources of identities and how they are |
+//! | `POST /v1/sources/{name}/test`, `POST /v1/sources/{name}/apply` | admins | what a list would change; take it over |
+//! | `POST /v1/import` | admins | identities or ids, in batches; `check` changes nothing |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!
 //! Admins are root, the daemon's own user, and `[daemon] admins`. To everybody else an identity
@@ -35,6 +38,7 @@
 
 mod acks;
 mod addition;
+mod batch;
 pub mod client;
 mod control;
 mod guard;
@@ -57,7 +61,7 @@ mod tokens;
 mod watch;
 pub mod wire;
 
-pub use handle::{Api, Command, Scene, SinkAsk};
+pub use handle::{Api, ApplySource, Command, Scene, SinkAsk};
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};

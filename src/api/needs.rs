@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::wire::{Need, NeedKind};
 use crate::model::{
-    Counts, CourierView, HealthView, LaneView, Name, ResourceName, SinkName, State, decided_lately,
+    Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
+    State, decided_lately,
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -22,6 +23,8 @@ pub(super) struct Known<'a> {
     pub counts: &'a Counts,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
+    /// Sources whose list is not taken over.
+    pub lapses: &'a BTreeMap<SourceName, Lapse>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
     pub held_step_secs: Option<i64>,
 }
@@ -57,6 +60,16 @@ pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
     }
     for (sink, courier) in known.couriers {
         courier_needs(sink, courier, known, &mut needs);
+    }
+    for (source, lapse) in known.lapses {
+        let message = format!(
+            "its list is not taken over since {:.0}, what it listed before stays: see `renewd source test {source}`",
+            lapse.since
+        );
+        needs.push(Need {
+            because: Some(lapse.reason.clone()),
+            ..need(NeedKind::SourceLapsed, source.as_str(), message)
+        });
     }
     if let Some(seconds) = known.held_step_secs {
         let message = format!(
@@ -189,6 +202,7 @@ mod tests {
             )]),
             counts,
             late: &late,
+            lapses: &BTreeMap::new(),
             held_step_secs: None,
         })
     }

@@ -164,6 +164,7 @@ impl Snapshot {
             couriers: &self.couriers,
             counts: &stored.counts,
             late: &stored.late,
+            lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
         })
     }

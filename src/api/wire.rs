@@ -10,9 +10,11 @@ mod access;
 mod campaigns;
 mod deliveries;
 mod doctor;
+mod import;
 mod jobs;
 mod keys;
 mod public;
+mod sources;
 
 pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
@@ -22,11 +24,13 @@ pub use deliveries::{
     AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
 };
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
+pub use import::{Import, Imported, Line};
 pub use jobs::{Job, JobRun, JobRuns, Jobs, RunOutcome};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
 };
 pub use public::{PublicResource, PublicSink, PublicStatus};
+pub use sources::{ApplySource, Sources};
 
 use crate::model::{
     Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
@@ -104,6 +108,8 @@ pub enum NeedKind {
     SinkDisabled,
     /// A sink fails.
     SinkFailing,
+    /// A source's list is not taken over.
+    SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
     Clock,
     /// A loop does not decide any more.

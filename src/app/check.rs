@@ -3,7 +3,7 @@
 use crate::{
     acs,
     config::{Finding, Settings},
-    schedule, sinks,
+    schedule, sinks, sources,
 };
 
 /// What the rooms find. The configuration turns the paths into lines and carets.
@@ -13,6 +13,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
         .flat_map(|(n, resource)| acs::check(resource, &format!("resource[{n}]")))
         .collect();
     findings.extend(sinks::check(settings));
+    findings.extend(sources::check(settings));
     findings.extend(schedule::check_jobs(&settings.jobs));
     findings
 }

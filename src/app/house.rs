@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Loops, RunError};
+use super::{Loops, RunError, intakes::Intakes};
 use crate::{
     acs::Client,
     api::{Life, Scene, SinkAsk},
@@ -47,6 +47,7 @@ pub(super) struct House {
     couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
     files: watch::Sender<FileSinks>,
+    pub(super) intakes: Intakes,
     scene: watch::Sender<Arc<Scene>>,
 }
 
@@ -122,6 +123,7 @@ impl House {
             jobs_decided: None,
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             renewal: settings.renewal,
         };
         Self {
@@ -139,6 +141,7 @@ impl House {
             couriers: BTreeMap::new(),
             doors: BTreeMap::new(),
             files: watch::Sender::default(),
+            intakes: Intakes::default(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
     }
@@ -348,6 +351,7 @@ impl House {
             jobs_decided: self.jobs_decided.clone(),
             keys: self.keys.clone(),
             couriers: self.couriers.clone(),
+            sources: self.intakes.views(),
             renewal: self.settings.renewal,
         }));
     }

@@ -6,6 +6,7 @@ pub mod doctor;
 mod error;
 mod heart;
 mod house;
+mod intakes;
 mod janitor;
 mod loops;
 mod reload;

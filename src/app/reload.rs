@@ -93,6 +93,7 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
     }
     let other_jobs = house.settings().jobs != new.jobs;
     house.adopt(&new);
+    house.restart_sources(&new.sources).await;
     house.start(built);
     if other_jobs {
         house.start_jobs().await;

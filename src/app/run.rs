@@ -54,6 +54,8 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
     drop(settings);
     let (commands, mut asked) = mpsc::channel(8);
+    let sources = house.settings().sources.clone();
+    house.restart_sources(&sources).await;
     house.start(built);
     house.start_jobs().await;
     serve(&mut house, listeners, commands, &notifier);
@@ -152,6 +154,7 @@ async fn live(
                 }
                 Command::Examine { answer } => doctor::answer(house, answer),
                 Command::Sink { name, ask } => house.ask(&name, ask),
+                Command::Source { name, apply, answer } => house.ask_source(&name, apply, answer),
             },
             () = &mut restored, if !ready => {
                 ready = true;

@@ -2,9 +2,12 @@
 
 mod add;
 mod delete;
+mod export;
 mod import;
 mod list;
+mod pin;
 mod remove;
+mod rows;
 mod show;
 
 use std::path::PathBuf;
@@ -43,10 +46,14 @@ enum Verb {
     Show(show::Show),
     /// Add one that no configuration file declares
     Add(add::Add),
-    /// Take over names and ids from identities.jsonl, while no daemon runs
+    /// Take over identities and ids from CSV or JSON lines
     Import(import::Import),
     /// Delete identities at ACS, with everything that hangs on them; asks first
     Delete(delete::Delete),
+    /// Write all identities as CSV or JSON lines
+    Export(export::Export),
+    /// Write the ids of declared identities into the configuration, comments kept
+    Pin(pin::Pin),
     /// Remove one that was added with `add`; ACS keeps it
     Remove(remove::Remove),
 }
@@ -57,8 +64,10 @@ impl Identity {
             Verb::List(verb) => verb.run(context).await,
             Verb::Show(verb) => verb.run(context).await,
             Verb::Add(verb) => verb.run(context).await,
-            Verb::Import(verb) => verb.run(context).await,
             Verb::Delete(verb) => verb.run(context).await,
+            Verb::Import(verb) => Box::pin(verb.run(context)).await,
+            Verb::Export(verb) => verb.run(context).await,
+            Verb::Pin(verb) => verb.run(context).await,
             Verb::Remove(verb) => verb.run(context).await,
         }
     }
@@ -113,6 +122,27 @@ impl Known {
                 None => return Ok(identities),
             }
         }
+    }
+
+    /// Some identities after this name, in the order of their names.
+    async fn page(
+        &self,
+        after: Option<&str>,
+        now: Timestamp,
+    ) -> Result<wire::Page<wire::Identity>, Failed> {
+        let store = match self {
+            Self::Daemon(client) => return Ok(client.identities(after).await?),
+            Self::Store(offline) => &offline.store,
+        };
+        let after: Option<Name> = after.and_then(|after| after.parse().ok());
+        let page = store.list(after.as_ref(), PAGE).await?;
+        Ok(wire::Page {
+            items: page
+                .iter()
+                .map(|record| wire::Identity::of(record, now))
+                .collect(),
+            next: page.last().map(|last| last.spec.name.to_string()),
+        })
     }
 
     async fn one(&self, name: &Name, now: Timestamp) -> Result<wire::Identity, Failed> {

@@ -37,6 +37,7 @@ mod renew;
 mod revoke;
 mod run;
 mod sink;
+mod source;
 mod status;
 mod table;
 mod token;
@@ -125,6 +126,8 @@ enum Verb {
     Delivery(delivery::Delivery),
     /// List, test, pause and enable sinks
     Sink(sink::Sink),
+    /// Show and try sources of identities that others own
+    Source(source::Source),
     /// Show or export who did what, when and why; count who took tokens
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
@@ -186,6 +189,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Key(verb) => asking(verb.run(context)),
         Verb::Delivery(verb) => asking(verb.run(context)),
         Verb::Sink(verb) => asking(verb.run(context)),
+        Verb::Source(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]

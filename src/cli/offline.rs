@@ -5,6 +5,7 @@ use std::{os::unix::fs::MetadataExt, path::PathBuf};
 use jiff::Timestamp;
 
 use crate::{
+    api::client::Surroundings,
     config::{self, Settings, Source},
     store::{OpenError, Store, StoreError},
 };
@@ -40,6 +41,16 @@ impl Offline {
         }
         let (store, _) = Store::open(&settings.store, state_dir, now)?;
         Ok(Self { settings, store })
+    }
+
+    /// What an identity that is added may refer to.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        let (resources, sinks) = (self.settings.resources.iter(), self.settings.sinks.iter());
+        Surroundings {
+            resources: resources.map(|resource| resource.name.clone()).collect(),
+            sinks: sinks.map(|sink| sink.name().clone()).collect(),
+            renewal: self.settings.renewal,
+        }
     }
 }
 

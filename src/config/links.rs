@@ -9,7 +9,9 @@ use super::{
     Settings, SinkSettings, capacity,
     reader::{Located, one_of},
     report::{Note, Report},
-    sections::{Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, WebhookSinkDraft},
+    sections::{
+        Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, SourceDraft, WebhookSinkDraft,
+    },
     suspicion::shown,
     tree::Span,
 };
@@ -22,7 +24,7 @@ pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
     let targets: Vec<Option<ResourceName>> = drafts
         .identities
         .iter()
-        .map(|identity| names.resource_of(identity, report))
+        .map(|identity| names.resource_of(&User::of_identity(identity), report))
         .collect();
     for identity in &drafts.identities {
         names.check_sinks(&identity.sinks, report);
@@ -31,16 +33,30 @@ pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
         names.check_sinks(&sink.after, report);
         check_after(sink, &drafts, report);
     }
-    check_paths(&drafts.file_sinks, &drafts.identities, report);
+    let source_targets: Vec<Option<ResourceName>> = drafts
+        .sources
+        .iter()
+        .map(|source| names.resource_of(&User::of_source(source), report))
+        .collect();
+    for source in &drafts.sources {
+        names.check_sinks(&source.sinks, report);
+    }
+    check_paths(&drafts, report);
     let users = drafts.identities.iter().zip(&targets);
     capacity::warn(&drafts.resources, users, report);
-    join(drafts, targets)
+    join(drafts, targets, source_targets)
 }
 
-fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> {
+fn join(
+    drafts: Drafts,
+    targets: Vec<Option<ResourceName>>,
+    source_targets: Vec<Option<ResourceName>>,
+) -> Option<Settings> {
     let resources = drafts.resources.into_iter().map(|draft| draft.settings);
     let identities = drafts.identities.into_iter().zip(targets);
     let identities = identities.map(|(identity, resource)| identity.spec(resource));
+    let sources = drafts.sources.into_iter().zip(source_targets);
+    let sources = sources.map(|(source, resource)| source.settings(resource));
     let files = drafts.file_sinks.into_iter().map(FileSinkDraft::settings);
     let webhooks = drafts
         .webhook_sinks
@@ -63,6 +79,7 @@ fn join(drafts: Drafts, targets: Vec<Option<ResourceName>>) -> Option<Settings> 
             .into_iter()
             .map(|draft| draft.settings)
             .collect::<Option<_>>()?,
+        sources: sources.collect::<Option<_>>()?,
     })
 }
 
@@ -83,6 +100,11 @@ fn check_names(drafts: &Drafts, report: &Report) {
         identities().filter_map(|i| i.id.as_ref()),
         report,
     );
+    let sources = drafts
+        .sources
+        .iter()
+        .filter_map(|source| source.name.as_ref());
+    unique("sources are called", sources, report);
     unique("sinks are called", sink_names(drafts), report);
     let paths = drafts
         .file_sinks
@@ -108,6 +130,34 @@ fn sinks(drafts: &Drafts) -> impl Iterator<Item = Option<&Located<SinkName>>> {
     files.chain(webhooks).chain(programs).map(Option::as_ref)
 }
 
+/// What refers to a resource.
+struct User<'a> {
+    header: &'static str,
+    head: Span,
+    resource: Option<&'a Located<ResourceName>>,
+    resource_left_out: bool,
+}
+
+impl<'a> User<'a> {
+    fn of_identity(draft: &'a IdentityDraft) -> Self {
+        Self {
+            header: "[[identity]]",
+            head: draft.head,
+            resource: draft.resource.as_ref(),
+            resource_left_out: draft.resource_left_out,
+        }
+    }
+
+    fn of_source(draft: &'a SourceDraft) -> Self {
+        Self {
+            header: draft.header,
+            head: draft.head,
+            resource: draft.resource.as_ref(),
+            resource_left_out: draft.resource_left_out,
+        }
+    }
+}
+
 /// The names that others may refer to.
 struct Names<'a> {
     resources: Vec<&'a ResourceName>,
@@ -126,9 +176,9 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn resource_of(&self, identity: &IdentityDraft, report: &Report) -> Option<ResourceName> {
+    fn resource_of(&self, identity: &User<'_>, report: &Report) -> Option<ResourceName> {
         let words = || self.resources.iter().map(|name| name.as_str());
-        let Some(wanted) = &identity.resource else {
+        let Some(wanted) = identity.resource else {
             if !identity.resource_left_out {
                 return None;
             }
@@ -139,7 +189,7 @@ impl<'a> Names<'a> {
                     let names = words().collect::<Vec<_>>().join(", ");
                     let note = Note::error(
                         identity.head,
-                        "[[identity]] needs `resource`: there are several",
+                        format!("{} needs `resource`: there are several", identity.header),
                     );
                     report.add(note.hint(format!("one of {names}")).absence());
                     None
@@ -217,22 +267,36 @@ fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &Report) {
 }
 
 /// Two tokens must never go to the same file.
-fn check_paths(sinks: &[FileSinkDraft], identities: &[IdentityDraft], report: &Report) {
+fn check_paths(drafts: &Drafts, report: &Report) {
     let mut users: BTreeMap<&str, usize> = BTreeMap::new();
-    for sink in identities.iter().flat_map(|identity| &identity.sinks) {
+    for sink in drafts
+        .identities
+        .iter()
+        .flat_map(|identity| &identity.sinks)
+    {
         *users.entry(sink.value.as_str()).or_default() += 1;
     }
-    for sink in sinks {
+    let of_sources: BTreeSet<&str> = drafts
+        .sources
+        .iter()
+        .flat_map(|source| &source.sinks)
+        .map(|sink| sink.value.as_str())
+        .collect();
+    for sink in &drafts.file_sinks {
         let (Some(name), Some(path)) = (&sink.name, &sink.path) else {
             continue;
         };
         let users = users.get(name.value.as_str()).copied().unwrap_or_default();
-        if users > 1 && !sink.bundle && !path.value.contains("{name}") {
+        if sink.bundle || path.value.contains("{name}") {
+            continue;
+        }
+        let hint = "put {name} into the path, or say bundle = true";
+        if users > 1 {
             let message = format!("{users} identities would write to this one file");
-            report.add(
-                Note::error(path.span, message)
-                    .hint("put {name} into the path, or say bundle = true"),
-            );
+            report.add(Note::error(path.span, message).hint(hint));
+        } else if of_sources.contains(name.value.as_str()) {
+            let message = "all identities of a source would write to this one file";
+            report.add(Note::error(path.span, message).hint(hint));
         }
     }
 }

@@ -13,6 +13,7 @@ mod file;
 mod links;
 mod load;
 mod mask;
+mod pin;
 mod places;
 mod problem;
 mod quantity;
@@ -29,6 +30,7 @@ mod tree;
 mod vocabulary;
 
 pub use load::{Loaded, load};
+pub use pin::{Pinned, pin};
 pub use places::Places;
 pub use problem::{Excerpt, Place, Problem, Problems};
 pub use render::render;

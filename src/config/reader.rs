@@ -119,7 +119,7 @@ impl<'a> Section<'a> {
             }
             let header = vocabulary::header(self.name);
             let message = match self.name {
-                "" | "sink" => format!("there is no section {}", shown(key)),
+                "" | "sink" | "source" => format!("there is no section {}", shown(key)),
                 _ => format!("{header} knows no key {}", shown(key)),
             };
             let homes: Vec<_> = vocabulary::homes_of(key)

@@ -6,11 +6,13 @@
 //! everything unfinished is simply due again.
 
 mod courier;
+mod intake;
 mod lane;
 mod restore;
 mod withdrawer;
 
 pub use courier::{Ask, Courier, CourierDeps, CourierError};
+pub use intake::{Apply, Intake, IntakeDeps, SourceAsk};
 pub use lane::{Lane, LaneDeps, LaneError};
 pub use restore::{Restored, restore};
 pub use withdrawer::{FileSinks, Withdrawer, WithdrawerError};

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Attempts, Due, IdentityId, Name, ResourceName, Scope, SinkName, TokenMeta, Version};
+use super::{
+    Attempts, Due, IdentityId, Name, ResourceName, Scope, SinkName, SourceName, TokenMeta, Version,
+};
 
 /// Who may read an identity's file and fetch its token over the socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,13 +57,47 @@ pub enum OnRemoval {
 }
 
 /// Who declares an identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Origin {
     /// A configuration file.
     File,
     /// The command line; kept in the store alone.
     Cli,
+    /// A source that others own, written `source:NAME`.
+    Source(SourceName),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("file"),
+            Self::Cli => f.write_str("cli"),
+            Self::Source(name) => write!(f, "source:{name}"),
+        }
+    }
+}
+
+impl From<Origin> for String {
+    fn from(origin: Origin) -> Self {
+        origin.to_string()
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.strip_prefix("source:")) {
+            ("file", _) => Ok(Self::File),
+            ("cli", _) => Ok(Self::Cli),
+            (_, Some(name)) => name
+                .parse()
+                .map(Self::Source)
+                .map_err(|e: super::NameError| e.to_string()),
+            _ => Err(format!("{text:?} is no origin")),
+        }
+    }
 }
 
 /// An identity as it is wanted.

@@ -2,6 +2,7 @@
 
 mod change;
 mod document;
+mod entry;
 mod failure;
 mod identity;
 mod job;
@@ -13,10 +14,12 @@ mod scope;
 mod secret;
 mod selection;
 mod snapshot;
+mod source;
 mod token;
 
 pub use change::*;
 pub use document::*;
+pub use entry::*;
 pub use failure::*;
 pub use identity::*;
 pub use job::*;
@@ -28,6 +31,7 @@ pub use scope::*;
 pub use secret::*;
 pub use selection::{Facts, Selection, SelectionError};
 pub use snapshot::*;
+pub use source::*;
 pub use token::*;
 
 pub use jiff::Timestamp;

@@ -108,6 +108,13 @@ text_newtype!(
     is_name
 );
 text_newtype!(
+    /// The operator's name of a source of identities.
+    SourceName,
+    "source name",
+    "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    is_name
+);
+text_newtype!(
     /// What ACS calls an identity, such as `8:acs:<resource>_<user>`.
     IdentityId,
     "identity id",

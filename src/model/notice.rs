@@ -43,6 +43,12 @@ pub enum NoticeKind {
     /// Identities would have to be created although the id map says that they exist.
     #[serde(rename = "create.refused")]
     CreateRefused,
+    /// A source cannot be read, or its list is not taken over; once per lapse.
+    #[serde(rename = "source.lapsed")]
+    SourceLapsed,
+    /// Its list is taken over again.
+    #[serde(rename = "source.recovered")]
+    SourceRecovered,
     /// The store cannot be written.
     #[serde(rename = "store.unwritable")]
     StoreUnwritable,
@@ -50,7 +56,7 @@ pub enum NoticeKind {
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::IdentityCreated,
         Self::IdentityRevoked,
         Self::IdentityGone,
@@ -62,6 +68,8 @@ impl NoticeKind {
         Self::KeySwitched,
         Self::SinkDisabled,
         Self::CreateRefused,
+        Self::SourceLapsed,
+        Self::SourceRecovered,
         Self::StoreUnwritable,
     ];
 
@@ -79,6 +87,8 @@ impl NoticeKind {
             Self::KeySwitched => "key.switched",
             Self::SinkDisabled => "sink.disabled",
             Self::CreateRefused => "create.refused",
+            Self::SourceLapsed => "source.lapsed",
+            Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
         }
     }

@@ -70,7 +70,7 @@ impl Txn<'_> {
     }
 
     /// Removals go first, so that a forgotten row's id is free for another name.
-    fn carry_out(&mut self, plan: &Plan, specs: &[Spec], now: Timestamp) -> Outcome<()> {
+    pub(super) fn carry_out(&mut self, plan: &Plan, specs: &[Spec], now: Timestamp) -> Outcome<()> {
         let mut revoke = Vec::new();
         for (num, how) in &plan.remove {
             self.let_go(*num, *how, now)?;
@@ -168,6 +168,7 @@ impl Txn<'_> {
             self.effects.ids_removed |= row.id.is_some();
             self.noted(spec, Some(id.clone()), row.created_at);
         }
+        self.leave_source(num, &spec.origin)?;
         self.run(
             "UPDATE identity SET wish = ?2, origin = ?3, declared = ?4 WHERE num = ?1",
             params![

@@ -124,6 +124,30 @@ impl Txn<'_> {
 }
 
 impl Db {
+    /// Lines that [`Txn::import`] would refuse.
+    pub(super) fn plan_ids(&self, lines: &[ImportLine]) -> Outcome<Vec<Refusal>> {
+        let mut refused = Vec::new();
+        for line in lines {
+            let reason = match self.owner_of(&line.id)? {
+                Some(owner) if owner != line.name => {
+                    Some(format!("the id {} belongs to {owner}", line.id))
+                }
+                Some(_) => None,
+                None => match self.known_id(line.name.as_str())? {
+                    Some(other) if self.num_of(line.name.as_str())?.is_some() => {
+                        Some(format!("this name has the id {other} already"))
+                    }
+                    _ => None,
+                },
+            };
+            refused.extend(reason.map(|reason| Refusal {
+                name: line.name.clone(),
+                reason,
+            }));
+        }
+        Ok(refused)
+    }
+
     /// Whose id this is, by row or by memory.
     fn owner_of(&self, id: &IdentityId) -> Outcome<Option<Name>> {
         let sql = "SELECT name FROM identity WHERE id = ?1 UNION ALL SELECT name FROM remembered WHERE id = ?1";

@@ -36,6 +36,7 @@ mod schema;
 mod seal;
 mod signals;
 mod sinks;
+mod sources;
 mod spec;
 mod steps;
 #[cfg(test)]
@@ -65,5 +66,6 @@ pub use orphans::Orphan;
 pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
 pub use sinks::Disabled;
+pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};
 pub use verbs::Holding;

@@ -164,6 +164,13 @@ impl Db {
         Ok(plan)
     }
 
+    /// What declaring these would do.
+    pub(super) fn plan_declare(&self, specs: &[Spec]) -> Outcome<Reconciled> {
+        let mut plan = Plan::default();
+        self.plan_specs(specs, &mut plan)?;
+        Ok(plan.told())
+    }
+
     /// Compares declarations with the store, without looking for what is no longer declared.
     pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut Plan) -> Outcome<()> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
@@ -260,6 +267,16 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
             "it belongs to the resource {}; an identity cannot move to {}: give it another name, or forget it first",
             known.resource, spec.resource
         ));
+    }
+    // The files win over everybody; among the others the first to name it keeps it.
+    if known.removed == 0 && known.origin != spec.origin && spec.origin != Origin::File {
+        return Fate::Refuse(match &known.origin {
+            Origin::File => "a configuration file declares it".to_owned(),
+            Origin::Cli => {
+                "it was added by the command line; `renewd identity remove` lets it go".to_owned()
+            }
+            Origin::Source(name) => format!("the source {name} lists it"),
+        });
     }
     let (wish, was) = (Wish::of(spec), Wish::parse(&known.wish).ok());
     let new_id = spec.id.is_some() && spec.id != known.id;

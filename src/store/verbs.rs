@@ -12,6 +12,7 @@ mod looking;
 mod placing;
 mod renewing;
 mod scheduled;
+mod sourcing;
 mod watching;
 
 pub use watching::Holding;

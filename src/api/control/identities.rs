@@ -81,6 +81,10 @@ pub(super) async fn remove(
     Query(Why { reason }): Query<Why>,
 ) -> Result<Json<Removed>, Problem> {
     let row = record(&api, &name).await?;
+    if let Origin::Source(source) = &row.spec.origin {
+        let why = format!("{name} is listed by the source {source}: take it out there");
+        return Err(Problem::new(ProblemType::Conflict, why));
+    }
     if row.spec.origin == Origin::File {
         let why = format!("{name} is declared in the configuration: take it out there and reload");
         return Err(Problem::new(ProblemType::Conflict, why));
@@ -148,7 +152,7 @@ async fn set_due(api: &Api, rows: Vec<Record>, cause: &Cause) -> Result<u64, Pro
 }
 
 /// What an added identity may refer to.
-fn surroundings(scene: &Scene) -> Surroundings {
+pub(super) fn surroundings(scene: &Scene) -> Surroundings {
     Surroundings {
         resources: scene.lanes.keys().cloned().collect(),
         sinks: scene.couriers.keys().cloned().collect(),

@@ -6,11 +6,13 @@ mod campaigns;
 mod deliveries;
 mod doctor;
 mod identities;
+mod import;
 mod jobs;
 mod keys;
 mod listings;
 mod reload;
 mod sinks;
+mod sources;
 
 use axum::{
     Json, Router,
@@ -88,6 +90,10 @@ pub(super) fn router() -> Router<Api> {
             get(keys::show).post(keys::replace).delete(keys::cancel),
         )
         .route("/v1/keys/{resource}/identities", get(keys::identities))
+        .route("/v1/import", post(import::import))
+        .route("/v1/sources", get(sources::list))
+        .route("/v1/sources/{name}/test", post(sources::test))
+        .route("/v1/sources/{name}/apply", post(sources::apply))
         .route("/v1/reload", post(reload::reload))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }

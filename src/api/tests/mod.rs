@@ -140,6 +140,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         limits: BTreeMap::new(),
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
+        sources: BTreeMap::new(),
         renewal: Renewal {
             lifetime: Duration::from_hours(24),
             renew_at: 0.5,

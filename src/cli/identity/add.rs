@@ -5,10 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 
 use crate::{
-    api::client::{
-        Surroundings,
-        wire::{Identity, NewIdentity},
-    },
+    api::client::wire::{Identity, NewIdentity},
     model::{IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName},
 };
 
@@ -93,21 +90,7 @@ impl Add {
 
 /// Writes it into the store; the daemon obtains its token when it next starts.
 async fn declare(offline: &Offline, wish: NewIdentity, now: Timestamp) -> Result<Identity, Failed> {
-    let settings = &offline.settings;
-    let within = Surroundings {
-        resources: settings
-            .resources
-            .iter()
-            .map(|resource| resource.name.clone())
-            .collect(),
-        sinks: settings
-            .sinks
-            .iter()
-            .map(|sink| sink.name().clone())
-            .collect(),
-        renewal: settings.renewal,
-    };
-    let spec = wish.spec(&within).map_err(Failed::usage)?;
+    let spec = wish.spec(&offline.surroundings()).map_err(Failed::usage)?;
     let name = spec.name.clone();
     if offline.store.record(&name).await?.is_some() {
         return Err(Failed::plain(format!("{name} exists already")));

@@ -1,120 +1,318 @@
-//! `renewd identity import`: takes over which name has which id, so that nobody is created again.
+//! `renewd identity import`: takes identities and ids over from a file, checked whole before anything
+//! is changed, then in batches. A second run goes on where a first one was cut off.
 
 use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher as _, RandomState},
+    path::PathBuf,
 };
 
-use crate::store::{ImportLine, Imported, Store};
+use indicatif::ProgressBar;
 
-use super::super::{
-    Context,
-    exit::{Exit, Failed, Outcome},
-    offline::Offline,
-    output::{self, WARN, paint},
+use crate::{
+    api::client::{
+        Batch, Client, Surroundings,
+        wire::{Import as Wish, Imported, Line},
+    },
+    clock::Clock,
+    model::{Entry, RefusedRow, ResourceName, Scope, SinkName},
+};
+
+use super::{
+    super::{
+        Context,
+        exit::{Exit, Failed, Outcome},
+        offline::Offline,
+        output::{self, WARN, paint},
+    },
+    Known,
+    rows::{self, Format},
 };
 
 /// Lines in one transaction.
-const BATCH: usize = 1000;
+const BATCH: usize = 2000;
 /// At most so many refused lines are shown.
 const SHOWN: usize = 20;
+/// Where no terminal shows a bar, a line is printed for so many lines.
+const STEP: u64 = 100_000;
 
-/// Take over names and ids from identities.jsonl, while no daemon runs
+/// Take over identities and ids from a file
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Each line: {\"name\":\"bot\",\"resource\":\"contoso\",\"id\":\"8:acs:…\"}\n\
-Stop the daemon first, and run this as its user."
+    after_help = "A line with scopes is an identity to keep, a line with only a name and an id gives the id back \
+(such as identities.jsonl beside a lost database). Columns: name, id, resource, scopes, lifetime, labels or label_KEY, \
+readers, sinks, on_removal. Every line is checked first; when one is refused, nothing is changed. What a run that was \
+cut off took over stays, and the next run of the same file completes it.\n\
+Exit codes: 0 all taken over, 2 lines are refused and nothing was changed, 4 the rest was taken over (--skip-bad)."
 )]
 pub(crate) struct Import {
-    /// JSON lines, such as the identities.jsonl beside a lost database
+    /// CSV with a head line, or JSON lines
     file: PathBuf,
+    /// How the file is written; by its name where left out
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// The resource of lines that say none; may be left out where there is one
+    #[arg(long)]
+    resource: Option<ResourceName>,
+    /// Scopes of lines that say none, which makes them identities to keep; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// Where the tokens of lines go that say nothing; may be given more than once
+    #[arg(long = "sink", value_name = "SINK")]
+    sinks: Vec<SinkName>,
+    /// Take over the good lines although others are refused
+    #[arg(long)]
+    skip_bad: bool,
+    /// Only check; nothing is changed
+    #[arg(long)]
+    dry_run: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     place: super::Place,
 }
 
 impl Import {
-    pub(crate) async fn run(self, context: Context) -> Outcome {
-        let lines = read(&self.file)?;
-        let now = context.clock.now();
-        let offline = Offline::open(self.place.config, now)?;
-        let imported = take_over(&offline.store, lines, &context).await?;
-        output::print(&render(&imported))?;
-        Ok(
-            match (
-                imported.refused.len(),
-                imported.adopted + imported.remembered + imported.unchanged,
-            ) {
-                (0, _) => Exit::Done,
-                (_, 0) => Exit::Failed,
-                _ => Exit::Partly,
-            },
-        )
+    pub(crate) async fn run(mut self, context: Context) -> Outcome {
+        self.scopes.sort_unstable();
+        self.scopes.dedup();
+        let place = std::mem::replace(&mut self.place, super::Place { config: None });
+        let taker = Taker::of(place.known(&context).await?, &context);
+        let (lines, mut refused) = self.check(&taker).await?;
+        refused.sort_by_key(|row| row.number);
+        let done = match refused.is_empty() || self.skip_bad {
+            true if !self.dry_run => self.apply(&taker, lines, &refused).await?,
+            _ => Imported::default(),
+        };
+        self.tell(lines, done, refused)
+    }
+
+    /// Reads every line and asks what would be refused; how many lines there are.
+    async fn check(&self, taker: &Taker) -> Result<(u64, Vec<RefusedRow>), Failed> {
+        let progress = Progress::new("checked", None);
+        let (mut twice, mut refused, mut batch, mut count) =
+            (Twice::default(), Vec::new(), Vec::new(), 0);
+        for row in rows::rows(&self.file, self.format())? {
+            let (number, row) = row?;
+            count += 1;
+            progress.step(count);
+            match row.map(|entry| self.filled(entry)) {
+                Ok(entry) => match twice.reason(number, &entry) {
+                    None => batch.push(Line { number, entry }),
+                    Some(reason) => refused.push(RefusedRow {
+                        number,
+                        name: Some(entry.name),
+                        reason,
+                    }),
+                },
+                Err(error) => refused.push(RefusedRow {
+                    number,
+                    name: error.name,
+                    reason: error.reason,
+                }),
+            }
+            if batch.len() == BATCH {
+                refused.extend(taker.check(std::mem::take(&mut batch)).await?.refused);
+            }
+        }
+        if !batch.is_empty() {
+            refused.extend(taker.check(batch).await?.refused);
+        }
+        progress.end();
+        Ok((count, refused))
+    }
+
+    /// Takes over what was not refused.
+    async fn apply(
+        &self,
+        taker: &Taker,
+        lines: u64,
+        refused: &[RefusedRow],
+    ) -> Result<Imported, Failed> {
+        let bad: HashSet<u64> = refused.iter().map(|row| row.number).collect();
+        let progress = Progress::new("taken over", Some(lines));
+        let (mut whole, mut batch, mut count) = (Imported::default(), Vec::new(), 0);
+        for row in rows::rows(&self.file, self.format())? {
+            let (number, row) = row?;
+            count += 1;
+            if let (Ok(entry), false) = (row, bad.contains(&number)) {
+                let entry = self.filled(entry);
+                batch.push(Line { number, entry });
+            }
+            if batch.len() == BATCH {
+                whole.absorb(taker.apply(std::mem::take(&mut batch), count).await?);
+                progress.step(count);
+            }
+        }
+        // An empty file still ends the wait for an import: whoever imports it says that nobody existed.
+        whole.absorb(taker.apply(batch, count).await?);
+        progress.end();
+        Ok(whole)
+    }
+
+    fn filled(&self, mut entry: Entry) -> Entry {
+        entry.resource = entry.resource.or_else(|| self.resource.clone());
+        if entry.scopes.is_none() && !self.scopes.is_empty() {
+            entry.scopes = Some(self.scopes.clone());
+        }
+        if entry.sinks.is_none() && !self.sinks.is_empty() {
+            entry.sinks = Some(self.sinks.clone());
+        }
+        entry
+    }
+
+    fn format(&self) -> Format {
+        Format::of(self.format, Some(&self.file))
+    }
+
+    /// The result. Lines that others refused meanwhile are told like those that were refused at first.
+    fn tell(&self, lines: u64, mut done: Imported, mut refused: Vec<RefusedRow>) -> Outcome {
+        refused.append(&mut done.refused);
+        let nothing = !refused.is_empty() && !self.skip_bad;
+        if self.json {
+            let result = serde_json::json!({
+                "lines": lines, "added": done.added, "changed": done.changed, "unchanged": done.unchanged,
+                "adopted": done.adopted, "remembered": done.remembered, "refused": refused,
+                "applied": !nothing && !self.dry_run,
+            });
+            output::print_json(&result)?;
+        } else {
+            let heading = match (nothing, self.dry_run) {
+                (true, _) => format!(
+                    "nothing was changed: {} of {lines} lines are refused",
+                    refused.len()
+                ),
+                (false, true) => format!(
+                    "{lines} lines, {} refused; nothing was changed",
+                    refused.len()
+                ),
+                (false, false) => format!(
+                    "{} added, {} changed, {} as before; ids given back: {}, remembered until they are declared: {}",
+                    done.added, done.changed, done.unchanged, done.adopted, done.remembered
+                ),
+            };
+            output::print(&format!("{heading}\n{}", self.refusals(&refused)))?;
+        }
+        Ok(match (refused.is_empty(), nothing) {
+            (true, _) => Exit::Done,
+            (false, true) => Exit::Usage,
+            (false, false) => Exit::Partly,
+        })
+    }
+
+    fn refusals(&self, refused: &[RefusedRow]) -> String {
+        let mut text = String::new();
+        for row in refused.iter().take(SHOWN) {
+            let name = row
+                .name
+                .as_ref()
+                .map_or(String::new(), |name| format!(" {name}:"));
+            let place = format!("{}:{}:", self.file.display(), row.number);
+            text.push_str(&format!("  {}{name} {}\n", paint(WARN, place), row.reason));
+        }
+        if refused.len() > SHOWN {
+            text.push_str(&format!(
+                "  … and {} more; --json has them all\n",
+                refused.len() - SHOWN
+            ));
+        }
+        if !refused.is_empty() && !self.skip_bad {
+            text.push_str("correct them, or take the others over with --skip-bad\n");
+        }
+        text
     }
 }
 
-/// Every line, or the numbers and reasons of those that cannot be read; then nothing is taken over.
-fn read(file: &Path) -> Result<Vec<ImportLine>, Failed> {
-    let cannot = |error| Failed::plain(format!("cannot read {}: {error}", file.display()));
-    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    let opened = std::fs::File::open(file).map_err(cannot)?;
-    for (number, line) in BufReader::new(opened).lines().enumerate() {
-        let line = line.map_err(cannot)?;
-        match serde_json::from_str(&line) {
-            Ok(read) => lines.push(read),
-            Err(_) if line.trim().is_empty() => {}
-            Err(error) => wrong.push(format!("{}:{}: {error}", file.display(), number + 1)),
+/// Who takes batches over: the daemon, or this process while none runs.
+enum Taker {
+    Daemon(Client),
+    Store(Box<Offline>, Surroundings, Clock),
+}
+
+impl Taker {
+    fn of(known: Known, context: &Context) -> Self {
+        match known {
+            Known::Daemon(client) => Self::Daemon(client),
+            Known::Store(offline) => {
+                let within = offline.surroundings();
+                Self::Store(offline, within, context.clock.clone())
+            }
         }
     }
-    if wrong.is_empty() {
-        return Ok(lines);
+
+    async fn check(&self, lines: Vec<Line>) -> Result<Imported, Failed> {
+        match self {
+            Self::Daemon(client) => Ok(client.import(&Wish { check: true, lines }).await?),
+            Self::Store(offline, within, _) => {
+                Ok(Batch::of(lines, within).check(&offline.store).await?)
+            }
+        }
     }
-    wrong
-        .iter()
-        .take(SHOWN)
-        .for_each(|line| output::aside(line));
-    Err(Failed::usage(format!(
-        "nothing was imported; lines that cannot be read: {}",
-        wrong.len()
-    )))
+
+    async fn apply(&self, lines: Vec<Line>, upto: u64) -> Result<Imported, Failed> {
+        match self {
+            Self::Daemon(client) => client.import(&Wish { check: false, lines }).await.map_err(|error| {
+                Failed::from(error).hint(format!(
+                    "it was cut off before line {upto}: run the same command again, it goes on where this one ended"
+                ))
+            }),
+            Self::Store(offline, within, clock) => {
+                Ok(Batch::of(lines, within).apply(&offline.store, clock.now()).await?)
+            }
+        }
+    }
 }
 
-async fn take_over(
-    store: &Store,
-    lines: Vec<ImportLine>,
-    context: &Context,
-) -> Result<Imported, Failed> {
-    let mut whole = Imported::default();
-    // An empty file still ends the wait for an import: whoever imports it says that nobody existed.
-    let mut batches: Vec<Vec<ImportLine>> = lines.chunks(BATCH).map(<[_]>::to_vec).collect();
-    batches.resize_with(batches.len().max(1), Vec::new);
-    for batch in batches {
-        let imported = store.import(batch, context.clock.now()).await?;
-        whole.adopted += imported.adopted;
-        whole.remembered += imported.remembered;
-        whole.unchanged += imported.unchanged;
-        whole.refused.extend(imported.refused);
-    }
-    Ok(whole)
+/// Names and ids that were seen before, as hashes of 128 bits: the file may have a million lines.
+#[derive(Default)]
+struct Twice {
+    keys: (RandomState, RandomState),
+    names: HashMap<(u64, u64), u64>,
+    ids: HashMap<(u64, u64), u64>,
 }
 
-fn render(of: &Imported) -> String {
-    let mut text = format!(
-        "ids given back: {}, remembered until they are declared: {}, known before: {}\n",
-        of.adopted, of.remembered, of.unchanged
-    );
-    for refusal in of.refused.iter().take(SHOWN) {
-        text.push_str(&format!(
-            "  {} {}: {}\n",
-            paint(WARN, "refused"),
-            refusal.name,
-            refusal.reason
-        ));
+impl Twice {
+    fn reason(&mut self, number: u64, entry: &Entry) -> Option<String> {
+        let hash = |text: &str| (self.keys.0.hash_one(text), self.keys.1.hash_one(text));
+        if let Some(first) = self.names.insert(hash(entry.name.as_str()), number) {
+            return Some(format!("the name stands in line {first} before"));
+        }
+        let first = self.ids.insert(hash(entry.id.as_ref()?.as_str()), number)?;
+        Some(format!(
+            "its id stands in line {first} before, under another name"
+        ))
     }
-    if of.refused.len() > SHOWN {
-        text.push_str(&format!(
-            "  … and {} more refused\n",
-            of.refused.len() - SHOWN
-        ));
+}
+
+/// A bar on a terminal, plain lines elsewhere.
+struct Progress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new(what: &'static str, lines: Option<u64>) -> Self {
+        let bar = output::on_terminal().then(|| match lines {
+            Some(lines) => ProgressBar::new(lines).with_message(what),
+            None => ProgressBar::new_spinner().with_message(what),
+        });
+        Self { what, bar }
     }
-    text
+
+    fn step(&self, count: u64) {
+        match &self.bar {
+            Some(bar) => bar.set_position(count),
+            None if count.is_multiple_of(STEP) => {
+                output::aside(&format!("{count} lines {}", self.what))
+            }
+            None => {}
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
 }

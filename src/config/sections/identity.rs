@@ -11,7 +11,7 @@ use super::{
     Renewal, references, renewal,
 };
 use crate::model::{
-    IdentityId, Name, OnRemoval, Origin, Reader, ResourceName, Scope, SinkName, Spec,
+    IdentityId, Name, OnRemoval, Origin, Reader, ResourceName, Scope, SinkName, Spec, is_label_key,
 };
 
 /// An identity before its resource and its sinks are looked up.
@@ -72,19 +72,21 @@ pub(super) fn read(mut section: Section<'_>, defaults: &Renewal) -> Draft {
         renewal: renewal::read(&mut section, defaults),
         labels: section.or("labels", BTreeMap::new(), labels),
         readers: section.or("readers", Vec::new(), references::readers),
-        on_removal: section.or("on_removal", OnRemoval::Hold, |item| {
-            item.choice(&[
-                ("hold", OnRemoval::Hold),
-                ("forget", OnRemoval::Forget),
-                ("revoke", OnRemoval::Revoke),
-            ])
-        }),
+        on_removal: section.or("on_removal", OnRemoval::Hold, on_removal),
     };
     section.finish();
     draft
 }
 
-fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
+pub(super) fn on_removal(item: Item<'_>) -> Option<OnRemoval> {
+    item.choice(&[
+        ("hold", OnRemoval::Hold),
+        ("forget", OnRemoval::Forget),
+        ("revoke", OnRemoval::Revoke),
+    ])
+}
+
+pub(super) fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
     let mut seen = BTreeSet::new();
     let mut sinks = Vec::new();
     for item in item.items("[\"bot-file\"]")? {
@@ -103,7 +105,7 @@ fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
     Some(sinks)
 }
 
-fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
+pub(super) fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
     let mut scopes = BTreeSet::new();
     for item in item.items("[\"chat\", \"voip\"]")? {
         let Some(text) = item.text("chat") else {
@@ -132,13 +134,13 @@ fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
     Some(scopes.into_iter().collect())
 }
 
-fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
+pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Table(fields) = item.value() else {
         return item.mistyped("a table of words", "{ team = \"support\" }");
     };
     let mut labels = BTreeMap::new();
     for (key, field) in fields {
-        if !is_label(key) {
+        if !is_label_key(key) {
             item.tell(
                 super::Note::error(field.key, format!("{} is not a valid label", shown(key)))
                     .hint("a letter, then letters, digits, _ or -, at most 63"),
@@ -166,13 +168,4 @@ fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
         }
     }
     Some(labels)
-}
-
-/// Selections speak of `label.KEY`, so a key is a word.
-fn is_label(key: &str) -> bool {
-    key.len() <= 63
-        && key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && key
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

@@ -10,6 +10,7 @@ mod sink;
 mod sink_exec;
 mod sink_file;
 mod sink_webhook;
+mod source;
 mod store;
 
 use super::{
@@ -21,6 +22,7 @@ use crate::model::ResourceName;
 pub(super) use {
     identity::Draft as IdentityDraft, job::Draft as JobDraft, sink_exec::Draft as ExecSinkDraft,
     sink_file::Draft as FileSinkDraft, sink_webhook::Draft as WebhookSinkDraft,
+    source::Draft as SourceDraft,
 };
 
 /// Everything that was read, before the sections are held against each other. A part that is wrong
@@ -38,6 +40,7 @@ pub(super) struct Drafts {
     pub(super) webhook_sinks: Vec<WebhookSinkDraft>,
     pub(super) exec_sinks: Vec<ExecSinkDraft>,
     pub(super) jobs: Vec<JobDraft>,
+    pub(super) sources: Vec<SourceDraft>,
 }
 
 /// A resource and the places that others point at.
@@ -90,7 +93,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         exec_sinks = entries_of(sinks.optional("exec"), "sink.exec", sink_exec::read);
         sinks.finish();
     }
-    not_yet(root.optional("source"), "[[source.…]]");
+    let sources = source::read_all(root.optional("source"), &renewal);
     let jobs = entries(&mut root, "job", job::read);
     root.finish();
     Drafts {
@@ -104,6 +107,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         webhook_sinks,
         exec_sinks,
         jobs,
+        sources,
     }
 }
 
@@ -122,12 +126,4 @@ fn entries_of<'a, T>(
 ) -> Vec<T> {
     item.map(|item| item.sections(name).into_iter().map(read).collect())
         .unwrap_or_default()
-}
-
-/// Parts of the design that this version does not have.
-fn not_yet(item: Option<Item<'_>>, what: &str) {
-    if let Some(item) = item {
-        let note = Note::error(item.span(), format!("{what} is not in this version yet"));
-        item.tell(note.hint("take it out"));
-    }
 }

@@ -1,13 +1,13 @@
 //! What a selection looks at.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use jiff::Timestamp;
 
 use crate::model::{Origin, Record, Scope, State};
 
 /// What a selection may ask of an identity.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// Our name of it.
     pub name: &'a str,
@@ -20,7 +20,7 @@ pub struct Facts<'a> {
     /// Where it stands now; `late` included.
     pub state: State,
     /// Who declares it, spelled as in listings.
-    pub origin: &'a str,
+    pub origin: Cow<'a, str>,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
     /// When its current token was issued.
@@ -40,9 +40,10 @@ impl<'a> Facts<'a> {
             resource: record.spec.resource.as_str(),
             scopes: &record.spec.scopes,
             state: record.state_at(now),
-            origin: match record.spec.origin {
-                Origin::File => "file",
-                Origin::Cli => "cli",
+            origin: match &record.spec.origin {
+                Origin::File => "file".into(),
+                Origin::Cli => "cli".into(),
+                source @ Origin::Source(_) => source.to_string().into(),
             },
             labels: &record.spec.labels,
             issued: record.token.as_ref().map(|token| token.issued_at),

@@ -156,7 +156,7 @@ impl TextField {
                 .iter()
                 .any(|scope: &Scope| passes(scope.as_str())),
             Self::State => passes(State::as_str(facts.state)),
-            Self::Origin => passes(facts.origin),
+            Self::Origin => passes(&facts.origin),
             Self::Label(key) => facts.labels.get(key).is_some_and(|value| passes(value)),
         }
     }

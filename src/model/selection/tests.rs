@@ -20,7 +20,7 @@ fn facts(labels: &BTreeMap<String, String>) -> Facts<'_> {
         resource: "contoso",
         scopes: &[Scope::Chat, Scope::VoipJoin],
         state: State::Late,
-        origin: "file",
+        origin: "file".into(),
         labels,
         issued: Some(Timestamp::UNIX_EPOCH),
         expires: Some(Timestamp::UNIX_EPOCH + std::time::Duration::from_secs(3600)),

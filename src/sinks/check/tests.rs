@@ -40,6 +40,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
         identities: Vec::new(),
         sinks: vec![sink],
         jobs: Vec::new(),
+        sources: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::{
     model::{Name, OnRemoval, SinkName, Spec, Timestamp},
-    store::{ImportLine, Imported, Reconciled, Store},
+    store::{ImportLine, Imported, Reconciled, Refusal, Store},
 };
 
 impl Store {
@@ -46,6 +46,34 @@ impl Store {
     ) -> Answer<Reconciled> {
         self.write("remove identities", move |txn| txn.remove(&names, how, now))
             .await
+    }
+
+    /// Takes a batch over in one transaction: ids given back first, then identities to keep.
+    pub async fn take_batch(
+        &self,
+        specs: Vec<Spec>,
+        ids: Vec<ImportLine>,
+        now: Timestamp,
+    ) -> Answer<(Reconciled, Imported)> {
+        self.write("import identities", move |txn| {
+            let imported = txn.import(&ids, now)?;
+            Ok((txn.declare(&specs, now)?, imported))
+        })
+        .await
+    }
+
+    /// What [`Store::take_batch`] would refuse.
+    pub async fn plan_import(
+        &self,
+        specs: Vec<Spec>,
+        ids: Vec<ImportLine>,
+    ) -> Answer<Vec<Refusal>> {
+        self.read("check an import", move |db| {
+            let mut refused = db.plan_declare(&specs)?.refused;
+            refused.extend(db.plan_ids(&ids)?);
+            Ok(refused)
+        })
+        .await
     }
 
     /// Takes names and ids over, such as the lines of `identities.jsonl`. The first call ends

@@ -1,0 +1,54 @@
+//! Identities and ids that are taken over in batches.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Entry, RefusedRow};
+
+/// `POST /v1/import`: a line with scopes is an identity to be kept, one without gives an id back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// Only say what is wrong; nothing is changed.
+    #[serde(default)]
+    pub check: bool,
+    /// The lines, each name once.
+    pub lines: Vec<Line>,
+}
+
+/// A line and its number in the file that it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// From 1.
+    pub number: u64,
+    /// What it says.
+    pub entry: Entry,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// New identities.
+    pub added: u64,
+    /// Identities of which something changed.
+    pub changed: u64,
+    /// Identities and ids that are as they were.
+    pub unchanged: u64,
+    /// Identities that got their id back.
+    pub adopted: u64,
+    /// Ids that are kept for when their names are declared.
+    pub remembered: u64,
+    /// Lines that were not taken.
+    pub refused: Vec<RefusedRow>,
+}
+
+impl Imported {
+    /// Adds what the next batch did.
+    pub fn absorb(&mut self, next: Self) {
+        self.added += next.added;
+        self.changed += next.changed;
+        self.unchanged += next.unchanged;
+        self.adopted += next.adopted;
+        self.remembered += next.remembered;
+        self.refused.extend(next.refused);
+    }
+}

@@ -1,0 +1,347 @@
+//! One identity as a foreign row says it: a line of CSV or JSON, a row of a query. Whatever stands
+//! there is checked here, so that a row can never choose more than the words it is allowed.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName};
+
+/// The longest text of a label, in bytes.
+const LONGEST_LABEL: usize = 256;
+/// What exports hold besides, for people's eyes.
+const IGNORED: [&str; 6] = [
+    "state",
+    "version",
+    "origin",
+    "issued_at",
+    "expires_at",
+    "token",
+];
+const KNOWN: &str = "name, id, resource, scopes, lifetime, labels (or label_KEY), readers, sinks, on_removal, created_at";
+
+/// What a row says; what it leaves out is `None` or empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Our name of it.
+    pub name: Name,
+    /// Its resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<ResourceName>,
+    /// What ACS calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<IdentityId>,
+    /// What its tokens may be used for; sorted, each once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<Scope>>,
+    /// The life asked of ACS, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u64>,
+    /// Free words to select by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readers: Option<Vec<Reader>>,
+    /// Where its tokens go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sinks: Option<Vec<SinkName>>,
+    /// What happens when it is no longer named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_removal: Option<OnRemoval>,
+    /// When it was made, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// Why a row is no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct EntryError {
+    /// Its name, where that is valid.
+    pub name: Option<Name>,
+    /// One sentence.
+    pub reason: String,
+}
+
+impl Entry {
+    /// Reads a row of columns with their values; empty ones count as left out.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn of<'a>(
+        fields: impl IntoIterator<Item = (&'a str, &'a Value)>,
+    ) -> Result<Self, EntryError> {
+        let (mut name, mut rest) = (None, Vec::new());
+        for (column, value) in fields {
+            match column {
+                "name" => {
+                    name = Some(text(value).ok_or_else(|| nameless("its name is not a text"))?)
+                }
+                _ if value.is_null() || value.as_str() == Some("") => {}
+                _ => rest.push((column, value)),
+            }
+        }
+        let name = name
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| nameless("it has no name"))?;
+        let name: Name = name
+            .parse()
+            .map_err(|error: super::NameError| nameless(&error.to_string()))?;
+        let mut entry = Self::named(name.clone());
+        for (column, value) in rest {
+            entry.take(column, value).map_err(|reason| EntryError {
+                name: Some(name.clone()),
+                reason,
+            })?;
+        }
+        Ok(entry)
+    }
+
+    /// A name and nothing else.
+    pub fn named(name: Name) -> Self {
+        Self {
+            name,
+            resource: None,
+            id: None,
+            scopes: None,
+            lifetime_seconds: None,
+            labels: BTreeMap::new(),
+            readers: None,
+            sinks: None,
+            on_removal: None,
+            created_at: None,
+        }
+    }
+
+    fn take(&mut self, column: &str, value: &Value) -> Result<(), String> {
+        match column {
+            "resource" => self.resource = Some(parsed(column, value)?),
+            "id" => self.id = Some(parsed(column, value)?),
+            "scopes" => self.scopes = Some(scopes(value)?),
+            "lifetime" | "lifetime_seconds" => self.lifetime_seconds = Some(lifetime(value)?),
+            "labels" => self.labels.extend(labels(value)?),
+            "readers" => {
+                self.readers = Some(
+                    words(column, value)?
+                        .into_iter()
+                        .map(reader)
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            "sinks" => {
+                let sinks = words(column, value)?;
+                let sinks: Result<_, super::NameError> =
+                    sinks.iter().map(|sink| sink.parse()).collect();
+                self.sinks = Some(sinks.map_err(|error| error.to_string())?);
+            }
+            "on_removal" => {
+                let wrong = |_| "on_removal is one of hold, forget, revoke".to_owned();
+                self.on_removal = Some(serde_json::from_value(value.clone()).map_err(wrong)?);
+            }
+            "created_at" => {
+                let at = text(value).and_then(|text| text.parse().ok());
+                self.created_at =
+                    Some(at.ok_or("created_at is not an instant such as 2026-11-22T12:00:00Z")?);
+            }
+            _ if IGNORED.contains(&column) => {}
+            _ => match column.strip_prefix("label_") {
+                Some(key) => {
+                    let (key, value) = label(key, value)?;
+                    self.labels.insert(key, value);
+                }
+                None => return Err(format!("there is no column {column:?}; known are {KNOWN}")),
+            },
+        }
+        Ok(())
+    }
+}
+
+fn nameless(reason: &str) -> EntryError {
+    EntryError {
+        name: None,
+        reason: reason.to_owned(),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn parsed<T: std::str::FromStr<Err = super::NameError>>(
+    column: &str,
+    value: &Value,
+) -> Result<T, String> {
+    let text = text(value).ok_or_else(|| format!("{column} is not a text"))?;
+    text.parse()
+        .map_err(|error: super::NameError| error.to_string())
+}
+
+/// A list, as JSON, as JSON in a text, or as words with spaces, commas or semicolons between them.
+fn words(column: &str, value: &Value) -> Result<Vec<String>, String> {
+    let wrong = || format!("{column} must be words, or a JSON list of them");
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .map(|item| text(item).ok_or_else(wrong))
+            .collect(),
+        Value::String(written) if written.trim_start().starts_with('[') => {
+            let list: Value = serde_json::from_str(written).map_err(|_| wrong())?;
+            words(column, &list)
+        }
+        Value::String(written) => Ok(written
+            .split([' ', ',', ';'])
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()),
+        _ => Err(wrong()),
+    }
+}
+
+fn scopes(value: &Value) -> Result<Vec<Scope>, String> {
+    let mut scopes = words("scopes", value)?
+        .iter()
+        .map(|word| word.parse())
+        .collect::<Result<Vec<Scope>, _>>()?;
+    scopes.sort_unstable();
+    scopes.dedup();
+    if scopes.is_empty() {
+        return Err("scopes is empty".to_owned());
+    }
+    Ok(scopes)
+}
+
+/// Seconds, or a text such as `24h`; ACS takes whole minutes from 1 h to 24 h.
+fn lifetime(value: &Value) -> Result<u64, String> {
+    let seconds = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok().or_else(|| hours_and_minutes(text)),
+        _ => None,
+    };
+    let fits = |secs: &u64| (3600..=86_400).contains(secs) && secs.is_multiple_of(60);
+    seconds.filter(fits).ok_or_else(|| {
+        "the lifetime must be whole minutes from 1h to 24h, such as 24h, 90m or 3600 (seconds)"
+            .to_owned()
+    })
+}
+
+fn hours_and_minutes(text: &str) -> Option<u64> {
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let count: u32 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes()[digits] {
+            b's' => Duration::from_secs(1),
+            b'm' => Duration::from_mins(1),
+            b'h' => Duration::from_hours(1),
+            _ => return None,
+        };
+        total = total.checked_add(unit.checked_mul(count)?)?;
+        rest = &rest[digits + 1..];
+    }
+    Some(total.as_secs())
+}
+
+fn labels(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let wrong =
+        || "labels must be a JSON object of texts, such as {\"team\":\"support\"}".to_owned();
+    let parsed;
+    let fields = match value {
+        Value::Object(fields) => fields,
+        Value::String(text) => {
+            parsed = serde_json::from_str::<serde_json::Map<String, Value>>(text)
+                .map_err(|_| wrong())?;
+            &parsed
+        }
+        _ => return Err(wrong()),
+    };
+    fields
+        .iter()
+        .map(|(key, value)| label(key, value))
+        .collect()
+}
+
+fn label(key: &str, value: &Value) -> Result<(String, String), String> {
+    if !is_label_key(key) {
+        return Err(format!(
+            "{key:?} is not a valid label: a letter, then letters, digits, _ or -, at most 63"
+        ));
+    }
+    let value = text(value).ok_or_else(|| format!("the label {key} is not a text"))?;
+    if value.len() > LONGEST_LABEL || value.contains(char::is_control) {
+        return Err(format!(
+            "the label {key} must be at most {LONGEST_LABEL} bytes on one line"
+        ));
+    }
+    Ok((key.to_owned(), value))
+}
+
+fn reader(text: String) -> Result<Reader, String> {
+    let name = text.strip_prefix("group:").unwrap_or(&text);
+    let odd = |c: char| c.is_whitespace() || c.is_control() || ":/,".contains(c);
+    if name.is_empty() || name.len() > 256 || name.contains(odd) || name.starts_with('-') {
+        return Err(format!(
+            "{text:?} is neither a user nor a group; a group is written group:NAME"
+        ));
+    }
+    Ok(Reader::from(text))
+}
+
+/// Whether a word can be the key of a label: selections speak of `label.KEY`.
+pub fn is_label_key(key: &str) -> bool {
+    key.len() <= 63
+        && key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(row: &Value) -> Result<Entry, EntryError> {
+        Entry::of(
+            row.as_object()
+                .unwrap()
+                .iter()
+                .map(|(key, value)| (key.as_str(), value)),
+        )
+    }
+
+    #[test]
+    fn lists_labels_and_lifetimes_are_read_however_they_are_written() {
+        let plain = of(&json!({"name": "a", "scopes": ["voip", "chat"], "labels": {"team": "x"}, "lifetime": "90m"})).unwrap();
+        let texts = of(&json!({"name": "a", "scopes": "chat;voip", "labels": "{\"team\":\"x\"}", "lifetime": 5400, "id": null})).unwrap();
+        let columns = of(&json!({"name": "a", "scopes": "[\"chat\",\"voip\"]", "label_team": "x", "lifetime": "5400", "token": "t"})).unwrap();
+        assert_eq!(plain, texts);
+        assert_eq!(plain, columns);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_name() {
+        for (row, word) in [
+            (json!({"id": "8:acs:x"}), "no name"),
+            (json!({"name": "../etc/passwd"}), "../etc/passwd"),
+            (json!({"name": "a", "id": "7:x"}), "8:"),
+            (json!({"name": "a", "scopes": "chat calls"}), "calls"),
+            (json!({"name": "a", "lifetime": "25h"}), "24h"),
+            (json!({"name": "a", "colour": "red"}), "colour"),
+            (json!({"name": "a", "label_a b": "red"}), "a b"),
+            (json!({"name": "a", "readers": "group:"}), "group:"),
+        ] {
+            let error = of(&row).unwrap_err();
+            assert!(error.reason.contains(word), "{row}: {error}");
+            assert_eq!(error.name.is_some(), row["name"] == "a", "{row}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What sources list: which names, by a digest of each row, so that a new list touches only what
+//! differs; and how each source is.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::Outcome,
+    reconcile::{Plan, Reconciled, Refusal},
+};
+use crate::model::{Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
+
+/// What tells two rows of a source apart.
+pub type Digest = [u8; 16];
+
+/// What the store knows of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFacts {
+    /// Its name.
+    pub name: SourceName,
+    /// Which file its last good list came from, as the source describes it.
+    pub file: Option<String>,
+    /// When a list was last taken over.
+    pub taken_at: Option<Timestamp>,
+    /// Names that were taken over and not removed since.
+    pub identities: u64,
+    /// Rows of the last list that were refused.
+    pub refused: u64,
+    /// Why its list is not taken over.
+    pub lapse: Option<Lapse>,
+}
+
+/// Part of what a new list changes.
+#[derive(Debug, Clone, Default)]
+pub struct SourceChange {
+    /// New and changed rows.
+    pub specs: Vec<(Spec, Digest)>,
+    /// Names that are no longer listed.
+    pub gone: Vec<Name>,
+}
+
+/// How a look at a source ended.
+#[derive(Debug, Clone)]
+pub enum SourceEnd {
+    /// Its list was taken over.
+    Taken {
+        /// Which file it came from.
+        file: Option<String>,
+        /// Rows that were refused.
+        refused: u64,
+    },
+    /// It was not, and why.
+    Lapsed(String),
+}
+
+impl Txn<'_> {
+    /// Takes part of a list over. Names that others declare are left to them.
+    pub(super) fn take_source(
+        &mut self,
+        source: &SourceName,
+        change: &SourceChange,
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let num = self.source_num_or_new(source)?;
+        let specs: Vec<Spec> = change.specs.iter().map(|(spec, _)| spec.clone()).collect();
+        let mut plan = Plan::default();
+        let origin = spelled(&Origin::Source(source.clone()));
+        for name in &change.gone {
+            let sql = "SELECT num FROM identity WHERE name = ?1 AND origin = ?2 AND removed = 0";
+            let row = self.first(sql, [name.as_str(), &origin], |row| row.get::<_, Num>(0))?;
+            if let Some(row) = row {
+                let how = self.on_removal(row)?;
+                plan.remove.push((row, how));
+            }
+            let sql = "DELETE FROM source_row WHERE source = ?1 AND name = ?2";
+            self.run(sql, params![num, name.as_str()])?;
+        }
+        self.plan_specs(&specs, &mut plan)?;
+        self.carry_out(&plan, &specs, now)?;
+        let refused: std::collections::BTreeSet<&Name> =
+            plan.refused.iter().map(|refusal| &refusal.name).collect();
+        for (spec, digest) in &change.specs {
+            if !refused.contains(&spec.name) {
+                let sql = "INSERT INTO source_row VALUES (?1, ?2, ?3) \
+                           ON CONFLICT DO UPDATE SET digest = excluded.digest";
+                self.run(sql, params![num, spec.name.as_str(), digest.as_slice()])?;
+            }
+        }
+        Ok(plan.told())
+    }
+
+    /// Notes how a look ended. The notice is raised where that is news; whether it was.
+    pub(super) fn end_look(
+        &mut self,
+        source: &SourceName,
+        end: &SourceEnd,
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let num = self.source_num_or_new(source)?;
+        let sql = "SELECT lapse IS NOT NULL FROM source WHERE num = ?1";
+        let lapsed = self.first(sql, [num], |row| row.get::<_, bool>(0))? == Some(true);
+        let is_news = match end {
+            SourceEnd::Taken { file, refused } => {
+                self.run(
+                    "UPDATE source SET file = ?2, refused = ?3, taken_at = ?4, lapse = NULL, lapsed_at = NULL \
+                     WHERE num = ?1",
+                    params![num, file, columns::signed(*refused), micros(now)],
+                )?;
+                lapsed
+            }
+            SourceEnd::Lapsed(reason) => {
+                self.run(
+                    "UPDATE source SET lapse = ?2, lapsed_at = coalesce(lapsed_at, ?3) WHERE num = ?1",
+                    params![num, reason, micros(now)],
+                )?;
+                !lapsed
+            }
+        };
+        if is_news {
+            self.raise(std::slice::from_ref(notice))?;
+        }
+        Ok(is_news)
+    }
+
+    /// Forgets a source that lists nothing any more.
+    pub(super) fn forget_source(&mut self, source: &SourceName) -> Outcome<()> {
+        let sql = "DELETE FROM source WHERE name = ?1 AND NOT EXISTS \
+                   (SELECT 1 FROM source_row WHERE source = source.num)";
+        self.run(sql, [source.as_str()])?;
+        Ok(())
+    }
+
+    /// A name that goes over to another owner leaves the list that it was on.
+    pub(super) fn leave_source(&mut self, num: Num, to: &Origin) -> Outcome<()> {
+        let sql = "SELECT name, origin FROM identity WHERE num = ?1";
+        let was = self.first(sql, [num], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                columns::word::<Origin>(row, "origin")?,
+            ))
+        })?;
+        if let Some((name, Origin::Source(source))) = was.filter(|(_, was)| was != to) {
+            let sql = "DELETE FROM source_row WHERE name = ?2 AND source = (SELECT num FROM source WHERE name = ?1)";
+            self.run(sql, [source.as_str(), &name])?;
+        }
+        Ok(())
+    }
+
+    fn source_num_or_new(&self, source: &SourceName) -> Outcome<i64> {
+        let sql = "SELECT num FROM source WHERE name = ?1";
+        match self.first(sql, [source.as_str()], |row| row.get(0))? {
+            Some(num) => Ok(num),
+            None => {
+                self.run("INSERT INTO source (name) VALUES (?1)", [source.as_str()])?;
+                Ok(self.conn.last_insert_rowid())
+            }
+        }
+    }
+}
+
+impl Db {
+    /// Every name of a source's last list, and what its row was.
+    pub(super) fn source_rows(&self, source: &SourceName) -> Outcome<BTreeMap<Name, Digest>> {
+        let sql = "SELECT l.name, l.digest FROM source_row l JOIN source s ON s.num = l.source WHERE s.name = ?1";
+        let rows = self.all(sql, [source.as_str()], |row| {
+            Ok((
+                columns::parsed::<Name>(row, "name")?,
+                row.get::<_, Digest>(1)?,
+            ))
+        })?;
+        Ok(rows.into_iter().collect())
+    }
+
+    /// Every source that was ever taken over and still lists something, or is configured.
+    pub(super) fn sources(&self) -> Outcome<Vec<SourceFacts>> {
+        let sql = "SELECT s.*, (SELECT count(*) FROM source_row l WHERE l.source = s.num) AS identities \
+                   FROM source s ORDER BY s.name";
+        Ok(self.all(sql, [], read_facts)?)
+    }
+}
+
+fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
+    let reason: Option<String> = row.get("lapse")?;
+    let since = columns::maybe_instant(row, "lapsed_at")?;
+    Ok(SourceFacts {
+        name: columns::parsed(row, "name")?,
+        file: row.get("file")?,
+        taken_at: columns::maybe_instant(row, "taken_at")?,
+        identities: columns::unsigned(row, "identities")?,
+        refused: columns::unsigned(row, "refused")?,
+        lapse: reason
+            .zip(since)
+            .map(|(reason, since)| Lapse { reason, since }),
+    })
+}
+
+/// A refusal in the words of a list.
+impl From<Refusal> for crate::model::RefusedRow {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            number: 0,
+            name: Some(refusal.name),
+            reason: refusal.reason,
+        }
+    }
+}

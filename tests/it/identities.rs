@@ -1,0 +1,263 @@
+//! Identities over a running daemon: imported in bulk, exported, pinned; and a lost database.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, soak};
+
+/// A daemon's folder whose ACS does not answer: nothing but imports keeps it busy.
+fn quiet_stage(emulator: &Emulator) -> Stage {
+    let stage = Stage::new(emulator);
+    stage.write_private(
+        "contoso.cs",
+        "endpoint=http://127.0.0.1:9/;accesskey=c2VjcmV0LWtleQ==",
+    );
+    stage.configure(&stage.base_config());
+    stage
+}
+
+fn renewd(stage: &Stage, args: &[&str]) -> Output {
+    Command::new(RENEWD)
+        .args(args)
+        .arg("--socket")
+        .arg(stage.path("renewd.sock"))
+        .output()
+        .unwrap()
+}
+
+fn ok(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+fn known(daemon: &Daemon, stage: &Stage) -> u64 {
+    let status = daemon.status(&stage.path("renewd.sock"));
+    let states = status["counts"]["identities"]["contoso"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
+    states.values().filter_map(Value::as_u64).sum()
+}
+
+fn csv(path: &Path, rows: usize) {
+    let mut file = std::io::BufWriter::new(fs::File::create(path).unwrap());
+    writeln!(file, "name,id,scopes,label_team").unwrap();
+    for n in 0..rows {
+        writeln!(
+            file,
+            "agent-{n:07},8:acs:11111111-2222-3333-4444-555555555555_{n:012x},chat voip,blue"
+        )
+        .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_line_is_named_and_nothing_is_changed_unless_it_may_be_skipped() {
+    let emulator = Emulator::start(&[]);
+    let stage = quiet_stage(&emulator);
+    let daemon = Daemon::start(&stage.path("renewd.toml")).await;
+    let file = stage.path("agents.csv");
+    csv(&file, 5_000);
+    let good = fs::read_to_string(&file).unwrap();
+    let bad = good.replace("agent-0002500,", "agent 0002500,");
+    fs::write(&file, bad).unwrap();
+    let path = file.display().to_string();
+    let refused = renewd(&stage, &["identity", "import", &path]);
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("agents.csv:2502: name \"agent 0002500\""),
+        "{said}"
+    );
+    assert_eq!(known(&daemon, &stage), 0, "nothing was changed");
+    let skipped = renewd(&stage, &["identity", "import", "--skip-bad", &path]);
+    assert_eq!(skipped.status.code(), Some(4));
+    assert_eq!(known(&daemon, &stage), 4_999);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_survives_a_kill_and_is_completed_by_a_second_run() {
+    let rows: usize = if soak() { 1_000_000 } else { 100_000 };
+    let emulator = Emulator::start(&[]);
+    let stage = quiet_stage(&emulator);
+    let config = stage.path("renewd.toml");
+    let daemon = Daemon::start(&config).await;
+    let file = stage.path("agents.csv");
+    csv(&file, rows);
+    let path = file.display().to_string();
+    let mut import = Command::new(RENEWD)
+        .args(["identity", "import", &path, "--socket"])
+        .arg(stage.path("renewd.sock"))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while known(&daemon, &stage) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    daemon.kill();
+    let said: Vec<String> = BufReader::new(import.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .collect();
+    if !import.wait().unwrap().success() {
+        assert!(
+            said.join("\n").contains("run the same command again"),
+            "{said:?}"
+        );
+    }
+    let daemon = Daemon::start(&config).await;
+    let before = known(&daemon, &stage);
+    assert!(before > 0, "what was taken over before the kill stays");
+    let result: Value = serde_json::from_str(&ok(&renewd(
+        &stage,
+        &["identity", "import", &path, "--json"],
+    )))
+    .unwrap();
+    assert_eq!(known(&daemon, &stage), rows as u64);
+    assert_eq!(result["added"].as_u64().unwrap() + before, rows as u64);
+    assert_eq!(result["unchanged"], before);
+    assert!(daemon.stop().success());
+    let map = fs::read_to_string(stage.path("state/identities.jsonl")).unwrap();
+    assert_eq!(map.lines().count(), rows, "each id is in the map");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_an_import_and_tokens_go_into_a_private_file_alone() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config = stage.configure(
+        &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 2, &["files"])),
+    );
+    let daemon = Daemon::start(&config).await;
+    stage.there("bot-0").await;
+    stage.there("bot-1").await;
+    let token = stage.token("bot-0");
+    for format in ["jsonl", "csv"] {
+        let text = ok(&renewd(&stage, &["identity", "export", "--format", format]));
+        assert!(text.contains("bot-0") && !text.contains(&token), "{text}");
+        let path = stage.path(&format!("export.{format}"));
+        fs::write(
+            &path,
+            text.replace("bot-", "copy-").replace("8:acs:", "8:acs:x"),
+        )
+        .unwrap();
+        ok(&renewd(
+            &stage,
+            &[
+                "identity",
+                "import",
+                "--dry-run",
+                &path.display().to_string(),
+            ],
+        ));
+    }
+    let refused = renewd(&stage, &["identity", "export", "--with-tokens"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let path = stage.path("tokens.csv");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    ok(&renewd(
+        &stage,
+        &[
+            "identity",
+            "export",
+            "--with-tokens",
+            "--output",
+            &path.display().to_string(),
+        ],
+    ));
+    assert!(fs::read_to_string(&path).unwrap().contains(&token));
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_adds_lines_alone_and_keeps_mode_and_comments() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let text = stage.base_config()
+        + &stage.sinks_config(None)
+        + "\n# our bots\n[[identity]]\nname   = \"bot-0\"   # the first\nscopes = [\"chat\"]\nsinks  = [\"files\"]\n";
+    let config = stage.configure(&text);
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o640)).unwrap();
+    let daemon = Daemon::start(&config).await;
+    stage.there("bot-0").await;
+    let id = stage.document("bot-0").unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let at = config.display().to_string();
+    let shown = ok(&renewd(
+        &stage,
+        &["identity", "pin", "--dry-run", "--config", &at],
+    ));
+    assert!(shown.contains(&format!("+id     = \"{id}\"")), "{shown}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), text);
+    ok(&renewd(&stage, &["identity", "pin", "--config", &at]));
+    let line = "name   = \"bot-0\"   # the first\n";
+    let wanted = text.replace(line, &format!("{line}id     = \"{id}\"\n"));
+    assert_eq!(fs::read_to_string(&config).unwrap(), wanted);
+    assert_eq!(
+        fs::metadata(&config).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+    daemon.signal(rustix::process::Signal::HUP);
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_lost_database_an_import_over_the_daemon_creates_nobody_anew() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config = stage.configure(
+        &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 3, &["files"])),
+    );
+    let daemon = Daemon::start(&config).await;
+    for name in ["bot-0", "bot-1", "bot-2"] {
+        stage.there(name).await;
+    }
+    assert!(daemon.stop().success());
+    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
+        fs::remove_file(stage.path("state").join(name)).ok();
+    }
+    let ids =
+        || ["bot-0", "bot-1", "bot-2"].map(|name| stage.document(name).unwrap()["id"].clone());
+    let before = ids();
+    let versions = || {
+        ["bot-0", "bot-1", "bot-2"].map(|name| stage.document(name).unwrap()["version"].as_u64())
+    };
+    let old = versions();
+    let map = stage.path("state/identities.jsonl").display().to_string();
+    let mut daemon = Daemon::launch(&config, &[]);
+    daemon.ready().await;
+    daemon.told("STATUS=contoso blocked").await;
+    let said = ok(&renewd(&stage, &["identity", "import", &map]));
+    assert!(said.contains("ids given back: 3"), "{said}");
+    while versions().iter().zip(&old).any(|(new, old)| new <= old) {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(ids(), before);
+    let stats = emulator.control("GET", "stats", None).await;
+    assert_eq!(
+        stats["identities"]["created"], 3,
+        "zero creations after the loss"
+    );
+    assert!(daemon.stop().success());
+}

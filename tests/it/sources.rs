@@ -1,0 +1,410 @@
+//! Sources of identities, in simulated time: what is noticed, what it touches, and that nothing that
+//! happens to a source ever removes anybody by itself.
+
+use std::{path::PathBuf, time::Duration};
+
+use renewd::{
+    clock::Clock,
+    config::{MaxRemoval, Renewal, SourceKind, SourceSettings, StoreSettings},
+    engine::{Apply, Intake, IntakeDeps, SourceAsk},
+    model::{Name, NoticeKind, OnRemoval, Record, Scope, SourceReport, SourceView, State},
+    store::{AuditQuery, Store},
+};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::stage::soak;
+
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A source, its intake and the store that it fills.
+struct Intaken {
+    dir: tempfile::TempDir,
+    clock: Clock,
+    store: Store,
+    asks: mpsc::Sender<SourceAsk>,
+    view: watch::Receiver<SourceView>,
+    stop: CancellationToken,
+}
+
+impl Intaken {
+    /// Starts on whatever the folder holds.
+    fn start(dir: tempfile::TempDir, clock: Clock, kind: SourceKind) -> Self {
+        let settings = StoreSettings {
+            path: dir.path().join("renewd.db"),
+            seal_key: None,
+            keep_renewals: EVERY,
+            keep_other: EVERY,
+        };
+        let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
+        let deps = IntakeDeps {
+            settings: source(kind),
+            store: store.clone(),
+            clock: clock.clone(),
+        };
+        let (intake, asks) = Intake::new(deps);
+        let (stop, view) = (CancellationToken::new(), intake.view());
+        let run = intake.run(stop.clone());
+        tokio::spawn(async move { run.await.unwrap() });
+        Self {
+            dir,
+            clock,
+            store,
+            asks,
+            view,
+            stop,
+        }
+    }
+
+    async fn pass(&self) {
+        tokio::time::sleep(EVERY + Duration::from_secs(1)).await;
+    }
+
+    async fn record(&self, name: &str) -> Option<Record> {
+        self.store.record(&name.parse().unwrap()).await.unwrap()
+    }
+
+    /// How many identities are in a state that wants a token, and how many are held.
+    async fn wanted_and_held(&self) -> (usize, usize) {
+        let (mut wanted, mut held, mut after): (_, _, Option<Name>) = (0, 0, None);
+        loop {
+            let page = self.store.list(after.as_ref(), 1000).await.unwrap();
+            let Some(last) = page.last() else {
+                return (wanted, held);
+            };
+            after = Some(last.spec.name.clone());
+            held += page
+                .iter()
+                .filter(|record| record.state == State::Held)
+                .count();
+            wanted += page
+                .iter()
+                .filter(|record| record.state.wants_token())
+                .count();
+        }
+    }
+
+    /// What was taken over, newest first, as the audit trail has it.
+    async fn trail(&self) -> Vec<String> {
+        let query = AuditQuery {
+            limit: 1000,
+            ..AuditQuery::default()
+        };
+        let trail = self.store.audit_trail(query).await.unwrap();
+        trail
+            .into_iter()
+            .filter(|entry| entry.action == "source")
+            .map(|entry| entry.result)
+            .collect()
+    }
+
+    async fn notices(&self) -> Vec<(NoticeKind, String)> {
+        let notices = self.store.notices(0, 1000).await.unwrap();
+        notices
+            .into_iter()
+            .map(|(_, notice)| (notice.kind, notice.message))
+            .collect()
+    }
+
+    fn lapse(&self) -> Option<String> {
+        self.view
+            .borrow()
+            .lapse
+            .as_ref()
+            .map(|lapse| lapse.reason.clone())
+    }
+
+    async fn ask(&self, apply: Option<bool>) -> Result<SourceReport, String> {
+        let (answer, answered) = oneshot::channel();
+        let apply = apply.map(|confirmed| Apply {
+            actor: "a person".to_owned(),
+            confirmed,
+        });
+        self.asks.send(SourceAsk { apply, answer }).await.unwrap();
+        answered.await.unwrap()
+    }
+
+    /// Ends the intake and the store, and starts them again on the same folder.
+    async fn restart(self, kind: SourceKind) -> Self {
+        self.stop.cancel();
+        self.asks.closed().await;
+        let Self {
+            dir, clock, store, ..
+        } = self;
+        drop(store);
+        Self::start(dir, clock, kind)
+    }
+}
+
+fn source(kind: SourceKind) -> SourceSettings {
+    SourceSettings {
+        name: "app-users".parse().unwrap(),
+        kind,
+        every: EVERY,
+        resource: "contoso".parse().unwrap(),
+        scopes: vec![Scope::Chat],
+        renewal: Renewal::default(),
+        labels: std::collections::BTreeMap::new(),
+        readers: Vec::new(),
+        sinks: Vec::new(),
+        on_removal: OnRemoval::Hold,
+        max_removal: MaxRemoval {
+            share: 0.2,
+            count: 10,
+        },
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("renewd-sources-")
+        .tempdir()
+        .unwrap()
+}
+
+fn clock() -> Clock {
+    Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap())
+}
+
+fn app(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("app.db")
+}
+
+fn query(dir: &tempfile::TempDir) -> SourceKind {
+    SourceKind::Sqlite {
+        path: app(dir),
+        query: "SELECT name, team AS label_team FROM users".to_owned(),
+    }
+}
+
+/// An application's database with so many users.
+fn database(path: &PathBuf, users: usize, journal: &str) -> Connection {
+    let owner = Connection::open(path).unwrap();
+    owner.pragma_update(None, "journal_mode", journal).unwrap();
+    owner
+        .execute_batch(&format!(
+            "CREATE TABLE users (name TEXT PRIMARY KEY, team TEXT); \
+             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {users}) \
+             INSERT INTO users SELECT printf('user-%06d', i), 'blue' FROM n"
+        ))
+        .unwrap();
+    owner
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_noticed_in_time_and_touches_only_what_differs() {
+    let (users, touched) = if soak() {
+        (100_000, 1_000)
+    } else {
+        (10_000, 100)
+    };
+    let dir = folder();
+    let (kind, owner) = (query(&dir), database(&app(&dir), users, "wal"));
+    let house = Intaken::start(dir, clock(), kind);
+    house.pass().await;
+    assert_eq!(house.wanted_and_held().await, (users, 0));
+    owner
+        .execute(
+            "UPDATE users SET team = 'red' WHERE name IN (SELECT name FROM users LIMIT ?1)",
+            [touched],
+        )
+        .unwrap();
+    house.pass().await;
+    assert_eq!(
+        house.trail().await,
+        [
+            format!("+0 ~{touched} -0, 0 refused"),
+            format!("+{users} ~0 -0, 0 refused")
+        ]
+    );
+    assert_eq!(
+        house.record("user-000000").await.unwrap().spec.labels["team"],
+        "red"
+    );
+    for _ in 0..5 {
+        house.pass().await;
+    }
+    assert_eq!(
+        house.trail().await.len(),
+        2,
+        "nothing happened, nothing was written"
+    );
+    assert_eq!(house.notices().await, []);
+}
+
+/// Puts another file in the place of one.
+fn put(path: &PathBuf, content: &[u8]) {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, content).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+}
+
+/// Lets something happen to a database; what holds it, where that is what happens.
+fn befall(what: &str, path: &PathBuf) -> Option<Connection> {
+    match what {
+        "stopped" => std::fs::remove_file(path).unwrap(),
+        "broken" => put(
+            path,
+            b"this is not a database, however long one looks at it",
+        ),
+        "emptied" => {
+            let owner = Connection::open(path).unwrap();
+            owner.execute("DELETE FROM users", []).unwrap();
+        }
+        "replaced" => {
+            std::fs::remove_file(path).unwrap();
+            drop(database(path, 49, "delete"));
+        }
+        _ => {
+            let holder = Connection::open(path).unwrap();
+            holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+            return Some(holder);
+        }
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_to_a_source_removes_nobody_and_has_a_reason() {
+    let dir = folder();
+    let (kind, owner) = (query(&dir), database(&app(&dir), 50, "delete"));
+    let house = Intaken::start(dir, clock(), kind);
+    house.pass().await;
+    drop(owner);
+    let path = app(&house.dir);
+    let good = std::fs::read(&path).unwrap();
+    let mut told = 0;
+    for (what, word) in [
+        ("stopped", "No such file"),
+        ("broken", "no SQLite database"),
+        ("emptied", "empty"),
+        ("replaced", "replaced"),
+        ("locked", "locked"),
+    ] {
+        let lock = befall(what, &path);
+        house.pass().await;
+        house.pass().await;
+        let lapse = house
+            .lapse()
+            .unwrap_or_else(|| panic!("{what}: nobody was told"));
+        assert!(lapse.contains(word), "{what}: {lapse}");
+        assert_eq!(house.wanted_and_held().await, (50, 0), "{what}");
+        drop(lock);
+        put(&path, &good);
+        house.pass().await;
+        assert_eq!(house.lapse(), None, "{what}: it is good again");
+        told += 2;
+        let notices = house.notices().await;
+        assert_eq!(
+            notices.len(),
+            told,
+            "{what}: one notice at the begin, one at the end: {notices:?}"
+        );
+        assert_eq!(notices[told - 2].0, NoticeKind::SourceLapsed);
+        assert_eq!(notices[told - 1].0, NoticeKind::SourceRecovered);
+    }
+    assert_eq!(
+        house.trail().await.len(),
+        1,
+        "no list but the first was taken over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_removal_needs_a_persons_word_over_restarts_too() {
+    let dir = folder();
+    let (kind, owner) = (query(&dir), database(&app(&dir), 50, "wal"));
+    let house = Intaken::start(dir, clock(), kind.clone());
+    house.pass().await;
+    owner
+        .execute("DELETE FROM users WHERE name < 'user-000010'", [])
+        .unwrap();
+    house.pass().await;
+    assert_eq!(
+        house.wanted_and_held().await,
+        (40, 10),
+        "ten of fifty may go"
+    );
+    owner
+        .execute("DELETE FROM users WHERE name < 'user-000021'", [])
+        .unwrap();
+    house.pass().await;
+    assert_eq!(
+        house.wanted_and_held().await,
+        (40, 10),
+        "eleven of forty may not"
+    );
+    assert!(
+        house
+            .lapse()
+            .unwrap()
+            .contains("source apply app-users --yes")
+    );
+    let house = house.restart(kind).await;
+    house.pass().await;
+    assert_eq!(house.wanted_and_held().await, (40, 10));
+    let report = house.ask(None).await.unwrap();
+    assert_eq!((report.removed.len(), report.applied), (11, false));
+    assert!(report.blocked.is_some());
+    assert!(!house.ask(Some(false)).await.unwrap().applied);
+    assert!(house.ask(Some(true)).await.unwrap().applied);
+    assert_eq!(house.wanted_and_held().await, (29, 21));
+    let kinds: Vec<_> = house
+        .notices()
+        .await
+        .into_iter()
+        .map(|(kind, _)| kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [NoticeKind::SourceLapsed, NoticeKind::SourceRecovered],
+        "one lapse, told once"
+    );
+    owner
+        .execute("INSERT INTO users VALUES ('user-000000', 'blue')", [])
+        .unwrap();
+    house.pass().await;
+    assert_eq!(
+        house.record("user-000000").await.unwrap().state,
+        State::New,
+        "listed again, released"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_cannot_be_identities_are_refused_and_their_names_stay() {
+    let dir = folder();
+    let path = dir.path().join("users.jsonl");
+    let kind = SourceKind::File { path: path.clone() };
+    let lines = |lines: &[&str]| {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, lines.join("\n")).unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+    };
+    lines(&[r#"{"name":"anna","id":"8:acs:1_1"}"#, r#"{"name":"bert"}"#]);
+    let house = Intaken::start(dir, clock(), kind);
+    house.pass().await;
+    assert_eq!(house.wanted_and_held().await, (2, 0));
+    lines(&[
+        r#"{"name":"anna","id":"8:acs:1_1"}"#,
+        r#"{"name":"bert","scopes":["calls"]}"#,
+        r#"{"name":"../../etc/cron.d/x"}"#,
+        r#"{"name":"carl","id":"8:acs:1_2"}"#,
+        r#"{"name":"dora","id":"8:acs:1_2"}"#,
+        "nonsense",
+        r#"{"name":"emil","sinks":["files"]}"#,
+        r#"{"name":"fred","id":"8:acs:1_1"}"#,
+    ]);
+    house.pass().await;
+    assert_eq!(
+        house.wanted_and_held().await,
+        (2, 0),
+        "nobody came, nobody went"
+    );
+    let report = house.ask(None).await.unwrap();
+    let numbers: Vec<u64> = report.refused.iter().map(|row| row.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8], "{:?}", report.refused);
+    assert!(report.refused[4].reason.contains("carl, dora"));
+    assert_eq!(house.lapse(), None);
+}
