@@ -3,14 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint unit sdk receivers systemd soak bench audit build package-check prerequisites
+.PHONY: demo test lint unit formats sdk receivers systemd soak bench audit build package-check prerequisites
 
 # The main job against the embedded emulator, in about a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 
 # Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, a real systemd (needs root).
-test: root prerequisites lint unit sdk receivers systemd
+test: root prerequisites lint unit formats sdk receivers systemd
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -31,6 +31,10 @@ unit:
 sdk: build
 	tests/sdk/run
 
+# Token files, read back by the libraries that programs read them with.
+formats:
+	tests/files/run
+
 # The receiver kit of docs/receivers, against a real daemon.
 receivers: build
 	cargo build --locked --example receiver
@@ -44,7 +48,7 @@ build:
 
 # What takes longer than a change should wait for.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos::
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill
 
 # The figures of the README, all in one run.
 bench:

@@ -18,6 +18,7 @@ mod config_secrets;
 mod couriers;
 mod deliveries;
 mod doctor;
+mod file_proofs;
 mod files;
 mod identities;
 mod jobs;

@@ -221,7 +221,12 @@ fn told(error: &Error, text: &str) -> TemplateError {
     let range = error
         .range()
         .filter(|range| text.get(range.clone()).is_some());
-    let unknown = (error.kind() == ErrorKind::UndefinedError)
+    let is_undefined = error.kind() == ErrorKind::UndefinedError;
+    let range = match range {
+        Some(range) if is_undefined => Some(filtered(text, range.start).unwrap_or(range)),
+        range => range,
+    };
+    let unknown = is_undefined
         .then(|| range.clone().and_then(|range| text.get(range)))
         .flatten()
         .map(str::to_owned);
@@ -240,6 +245,15 @@ fn told(error: &Error, text: &str) -> TemplateError {
         range,
         unknown,
     }
+}
+
+/// What a filter at this place is applied to: an undefined value is found by the filter, and the mistake
+/// stands before it.
+fn filtered(text: &str, filter: usize) -> Option<Range<usize>> {
+    let before = text.get(..filter)?.trim_end().strip_suffix('|')?.trim_end();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let start = before.trim_end_matches(is_part).len();
+    (start < before.len()).then_some(start..before.len())
 }
 
 /// What may be said of a mistake that a real document showed: nothing that could hold a value.
@@ -310,6 +324,7 @@ mod tests {
     fn mistakes_are_found_at_load_with_their_place() {
         for (text, message, part) in [
             ("a {{ tokn }}", "the template knows no `tokn`", "tokn"),
+            ("a {{ tokn|json }}", "the template knows no `tokn`", "tokn"),
             ("{{ token|jsn }}", "filter jsn is unknown", "jsn"),
             ("{% if %}", "unexpected end of block", "%}"),
             ("{{ token", "unexpected end of", ""),
