@@ -48,7 +48,7 @@ build:
 
 # What takes longer than a change should wait for.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill couriers::bundles
 
 # The figures of the README, all in one run.
 bench:
