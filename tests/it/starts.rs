@@ -118,9 +118,7 @@ async fn a_deleted_database_beside_the_id_map_creates_nobody_anew() {
     assert_eq!(created().await, 2);
     let mut daemon = Daemon::launch(&config, &[]);
     daemon.ready().await;
-    daemon.told("STATUS=contoso blocked").await;
-    let status = daemon.status(&stage.path("renewd.sock")).to_string();
-    assert!(status.contains("identity import"), "{status}");
+    stage.creation_refused(&daemon).await;
     assert!(daemon.stop().success());
     let import = Command::new(RENEWD)
         .args(["identity", "import"])
@@ -135,8 +133,9 @@ async fn a_deleted_database_beside_the_id_map_creates_nobody_anew() {
         String::from_utf8_lossy(&import.stderr)
     );
     let before = stage.document("bot-0").unwrap()["id"].clone();
+    let token = stage.token("bot-0");
     let daemon = Daemon::start(&config).await;
-    stage.renewed("bot-0").await;
+    stage.reissued("bot-0", &token).await;
     assert_eq!(stage.document("bot-0").unwrap()["id"], before);
     assert_eq!(created().await, 2);
     assert!(daemon.stop().success());

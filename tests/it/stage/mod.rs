@@ -131,6 +131,25 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
         }
     }
 
+    /// Waits until an identity's file holds another token than this one.
+    pub async fn reissued(&self, name: &str, before: &str) {
+        while self.token(name) == before {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the daemon says that it creates nobody before an import.
+    pub async fn creation_refused(&self, daemon: &Daemon) {
+        let socket = self.path("renewd.sock");
+        while !daemon
+            .status(&socket)
+            .to_string()
+            .contains("identity import")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
     /// The token document in an identity's file, if there is a file. A torn one panics.
     pub fn document(&self, name: &str) -> Option<serde_json::Value> {
         let path = self.path(&format!("tokens/{name}.json"));
