@@ -68,7 +68,7 @@ async fn below(stage: &Stage, id: &str, share: f64) {
         if told["state"] != "freezing" && number("pending") <= share * number("total") {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -12,7 +12,7 @@ use renewd::{
     model::{
         LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec, Timestamp,
     },
-    store::{AuditQuery, Opened, Store},
+    store::{AuditQuery, OpenError, Opened, Store},
     telemetry::Metrics,
 };
 use tokio::{sync::watch, task::JoinHandle};
@@ -93,7 +93,7 @@ impl World {
             keep_renewals: DAY * 400,
             keep_other: DAY * 400,
         };
-        let (store, opened) = Store::open_inline(&settings, self.dir.path(), now).unwrap();
+        let (store, opened) = unlocked(|| Store::open_inline(&settings, self.dir.path(), now));
         let sinks = &self.setting.sinks;
         let reconciled = store.reconcile(&self.setting.specs, sinks, now).await;
         reconciled.unwrap();
@@ -267,4 +267,16 @@ pub(super) fn resource() -> ResourceSettings {
         limits: Limits::default(),
         max_in_flight: 32,
     }
+}
+
+/// Opens a store that was let go of. Other tests of this process start programs: between fork and exec
+/// such a child still shares the lock, for less than a millisecond.
+fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> T {
+    for _ in 0..1000 {
+        match open() {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
+        }
+    }
+    open().unwrap()
 }
