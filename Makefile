@@ -54,6 +54,7 @@ soak: build
 bench:
 	cargo build --locked --release
 	benches/run
+	benches/import
 	benches/watchers
 
 # Bans, licences and sources; the advisory database only where it can be reached.
