@@ -34,7 +34,9 @@ pub use life::{Life, Remaining, misplaced};
 pub use outage::Outage;
 pub use pace::{PERMITS_VALID, Pace, Press};
 pub use rate::Rate;
-pub use retry::{call_deadline, floor, hastened, item_gap, next_attempt, quarantine_gap};
+pub use retry::{
+    call_deadline, floor, hastened, item_gap, next_attempt, presses_at, quarantine_gap,
+};
 pub use why::{Explanation, why};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives

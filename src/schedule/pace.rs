@@ -36,7 +36,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 pub enum Press {
     /// It may wait for a pace that a 429 lowered.
     Ordinary,
-    /// Its token is urgent to renew, or dead: it waits for the window and for Retry-After alone.
+    /// Its token is urgent to renew, or dead, or it has waited long: now it waits for the window and for
+    /// Retry-After alone.
     Pressing,
 }
 

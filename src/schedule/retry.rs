@@ -17,6 +17,8 @@ use rand::{Rng, RngExt};
 use super::{Remaining, life::ahead};
 use crate::model::{Due, DueReason, FailureClass, Num, Record};
 
+/// The share of its life left that a due renewal may wait for a lowered pace: one in so many.
+const WAITS: u32 = 7;
 const SHORTEST_GAP: Duration = Duration::from_secs(1);
 const LONGEST_GAP: Duration = Duration::from_mins(5);
 /// Once a token is dead, or where there never was one.
@@ -91,6 +93,19 @@ pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Option<Duration> {
     Some(between(base, base.mul_f64(1.2), rng))
 }
 
+/// From when on a row waits no longer for a pace that a 429 lowered: once it is late, and before that
+/// when it has waited for a seventh of the life that was left when it became due. So however often the
+/// pace was lowered, as many attempts as promised fit in before expiry.
+pub fn presses_at(record: &Record) -> Option<Timestamp> {
+    let renewal = |due: &Due| matches!(due.why, DueReason::Renewal | DueReason::Retry);
+    let waited = record
+        .due
+        .filter(renewal)
+        .zip(record.token.as_ref())
+        .map(|(due, token)| ahead(due.at, token.left(due.at) / WAITS));
+    record.late_at.into_iter().chain(waited).min()
+}
+
 /// When a row that failed in an outage is due once the service answers again: now, but a second after
 /// its last attempt at the earliest. `None` for one that waits for another reason: a refusal, our own
 /// failure, or a time that is not later than that.
@@ -137,7 +152,7 @@ mod tests {
     use super::{
         super::{
             Life,
-            life::tests::{noon, record, spec},
+            life::tests::{noon, record, spec, token},
         },
         *,
     };
@@ -220,6 +235,25 @@ mod tests {
                 prop_assert!(gap <= cap, "{gap:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_lowered_pace_is_waited_for_only_so_long() {
+        let life = Duration::from_secs(20);
+        let due = |secs, why| Due {
+            at: ahead(noon(), Duration::from_secs(secs)),
+            why,
+        };
+        let row = |due, late: u64| Record {
+            late_at: Some(ahead(noon(), Duration::from_secs(late))),
+            ..record(Some(token(noon(), life)), Some(due))
+        };
+        let secs = |row: &Record| presses_at(row).unwrap().duration_since(noon()).as_millis();
+        assert_eq!(secs(&row(due(10, DueReason::Renewal), 15)), 11_428);
+        assert_eq!(secs(&row(due(14, DueReason::Retry), 14)), 14_000);
+        assert_eq!(secs(&row(due(3, DueReason::Requested), 15)), 15_000);
+        assert_eq!(secs(&row(due(25, DueReason::Retry), 99)), 25_000, "dead");
+        assert_eq!(presses_at(&record(None, None)), None);
     }
 
     #[test]

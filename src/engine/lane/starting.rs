@@ -7,17 +7,19 @@ use super::{
 };
 use crate::{
     model::{Change, Operation, Record},
-    schedule::{Action, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened},
+    schedule::{
+        Action, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened, presses_at,
+    },
     store::StoreError,
 };
 
 /// At most so many rows are hastened after an outage; only those fail that were tried in it.
 const HASTENED: usize = 1000;
 
-/// A renewal that is urgent, or whose token is dead, does not wait for a lowered pace.
+/// Whether a row waits for a lowered pace.
 pub(super) fn press(record: &Record, now: Moment) -> Press {
-    match record.late_at {
-        Some(late_at) if late_at <= now.wall => Press::Pressing,
+    match presses_at(record) {
+        Some(at) if at <= now.wall => Press::Pressing,
         _ => Press::Ordinary,
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{LONGEST_REST, Lane, Moment, SHORTEST_REST, queue::Queue, starting::press};
 use crate::{
     model::{HealthView, LaneView, Operation},
-    schedule::{Press, Steady},
+    schedule::{Press, Steady, presses_at},
 };
 
 impl Lane {
@@ -82,9 +82,9 @@ impl Lane {
             return None;
         }
         let press = press(head, now);
-        // One that waits for a lowered pace need not, once it is late.
+        // One that waits for a lowered pace need not, once it presses.
         let late = self.queue_of(operation).ready.iter();
-        let late = late.filter_map(|record| record.late_at).min();
+        let late = late.filter_map(presses_at).min();
         let late = late.filter(|_| press == Press::Ordinary).map(|at| {
             let wait = at.duration_since(now.wall);
             now.steady + std::time::Duration::try_from(wait).unwrap_or_default()
