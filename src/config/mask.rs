@@ -84,7 +84,10 @@ impl Scan<'_> {
                 self.hide(self.at + 1..end);
                 self.at = end;
             }
-            b'"' | b'\'' => self.string(),
+            b'"' | b'\'' => {
+                self.string();
+                self.spent();
+            }
             open @ (b'[' | b'{') => {
                 let owner = self.owner();
                 self.owners.push(owner);
@@ -103,9 +106,17 @@ impl Scan<'_> {
                 self.inner_key();
             }
             b'=' | b' ' | b'\t' | b'\r' => self.at += 1,
-            _ => self.word(),
+            _ => {
+                self.word();
+                self.spent();
+            }
         }
         false
+    }
+
+    /// A value was taken: what follows it without a comma belongs to no key.
+    fn spent(&mut self) {
+        self.set_owner(Owner::Hidden);
     }
 
     /// A key where none can be, because a line end or a bracket was lost before it: it can only
@@ -130,12 +141,15 @@ impl Scan<'_> {
         true
     }
 
-    /// After `{` or `,` in an inline table: its next key, if there is one on this line.
+    /// After a bracket or a comma: the next value, in an inline table with its key, if there is one on this line.
     fn inner_key(&mut self) {
-        let Some((true, around)) = self.braces.last().copied() else {
+        let Some((table, around)) = self.braces.last().copied() else {
             return;
         };
         self.set_owner(around);
+        if !table {
+            return;
+        }
         self.skip_blank();
         if let Some((key, end)) = self.key() {
             self.enter_key(&key, end);
@@ -162,6 +176,8 @@ impl Scan<'_> {
             let end = body.find(&triple).unwrap_or(body.len());
             self.hide(self.at + 3..self.at + 3 + end);
             self.at += (3 + end + 3).min(rest.len());
+            // Where it opens by mistake, it ends in the middle of anything: no key speaks for the rest.
+            self.leave_brackets(Owner::Hidden);
             return;
         }
         let end = 1 + closing(&rest[1..], quote);
@@ -383,6 +399,9 @@ mod tests {
             "name = \"a\"connection_string = \"hunter2\"",
             "sinks = [\"a\", conection_string = \"hunter2\"",
             "name = \"a\" secrets = [{ file = \"hunter2\nhunter2\" }]",
+            "path = \"/rseal_key = { env = \"hunter2\" } # hunter2\"",
+            "sinks = [\"a\" \"hunter2\", \"b\"]",
+            "name \"\"\"\nsecrets = [\"whsec_\"\"\"hunter2\",",
         ] {
             assert!(!apply(text).contains("hunter2"), "{}", apply(text));
         }

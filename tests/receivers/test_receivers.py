@@ -136,7 +136,7 @@ def test_a_reference_names_the_version_and_holds_no_token(house, delivered):
 
 def test_a_pager_hears_of_keys_and_resources_alone(house, delivered):
     house.regenerate_key()
-    house.renewd("renew", "bot")
+    house.renewd("renew", "bot", "--detach")
     headers, body = house.pager.until("renewd.key.rejected")
     event = cloudevents.from_http_event(cloudevents.HTTPMessage(headers, body))
     assert Webhook(OLD).verify(body, headers)["id"] == event.get_id()
