@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{suspicion::suspicious, vocabulary};
+use super::{suspicion::suspicious_pieces, vocabulary};
 
 /// Whether what the scan is in may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,7 +275,7 @@ impl Scan<'_> {
     }
 
     fn hide_suspicious(&mut self, range: Range<usize>) {
-        let found = suspicious(&self.text[range.clone()]);
+        let found = suspicious_pieces(&self.text[range.clone()]);
         self.out.extend(
             found
                 .into_iter()

@@ -29,6 +29,16 @@ pub(super) fn looks_secret(value: &str) -> bool {
 /// The parts of a text that look like a secret: what follows a word such as `accesskey`, the user
 /// and the query of a URL, and long runs of mixed letters and digits. In order, not overlapping.
 pub(super) fn suspicious(text: &str) -> Vec<Range<usize>> {
+    parts(text, is_random)
+}
+
+/// As [`suspicious`], and what may be a piece of a secret that a slip has cut in two. For excerpts alone:
+/// some honest names look like that, and are masked there.
+pub(super) fn suspicious_pieces(text: &str) -> Vec<Range<usize>> {
+    parts(text, |word| is_random(word) || is_piece(word))
+}
+
+fn parts(text: &str, random: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let lower = text.to_ascii_lowercase();
     let mut found = Vec::new();
     for word in ["accesskey", "whsec_", "password", "sharedaccess", "bearer "] {
@@ -40,12 +50,12 @@ pub(super) fn suspicious(text: &str) -> Vec<Range<usize>> {
         found.extend(rest[..end].rfind('@').map(|at| authority..authority + at));
         found.extend(rest.find('?').map(|at| authority + at + 1..text.len()));
     }
-    found.extend(random_runs(text));
+    found.extend(random_runs(text, random));
     join(found)
 }
 
 /// Runs of base64 or hex that are too long and too mixed to be words.
-fn random_runs(text: &str) -> Vec<Range<usize>> {
+fn random_runs(text: &str, random: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
     let in_run = |c: char| c.is_ascii_alphanumeric() || "+/=_".contains(c);
     let mut runs = Vec::new();
     let mut rest = 0;
@@ -53,7 +63,7 @@ fn random_runs(text: &str) -> Vec<Range<usize>> {
         let end = text[start..]
             .find(|c| !in_run(c))
             .map_or(text.len(), |at| start + at);
-        if text[start..end].split(['/', '_']).any(is_random) {
+        if text[start..end].split(['/', '_']).any(&random) {
             runs.push(start..end);
         }
         rest = end;
@@ -67,6 +77,15 @@ fn is_random(word: &str) -> bool {
     (word.len() >= 20 && mixed && has(u8::is_ascii_digit))
         || (word.len() >= 40 && mixed)
         || (word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Eight letters and more, of both cases, with a digit or with capitals inside.
+fn is_piece(word: &str) -> bool {
+    let capitals = word.bytes().skip(1).filter(u8::is_ascii_uppercase).count();
+    word.len() >= 8
+        && word.bytes().any(|b| b.is_ascii_uppercase())
+        && word.bytes().any(|b| b.is_ascii_lowercase())
+        && (capitals >= 2 || word.bytes().any(|b| b.is_ascii_digit()))
 }
 
 /// Sorts ranges and joins those that touch.

@@ -28,9 +28,13 @@ pub(crate) struct Etc {
 
 impl Etc {
     pub(crate) fn new() -> Self {
-        let etc = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
+        // A name of mixed letters would be masked in excerpts, as a piece of a secret.
+        let dir = (0..10_000).find_map(|n| {
+            let name = format!(".tmp{:06x}", (std::process::id() * 64 + n) & 0xff_ffff);
+            let mut folder = tempfile::Builder::new();
+            folder.prefix(&name).rand_bytes(0).tempdir().ok()
+        });
+        let etc = Self { dir: dir.unwrap() };
         for name in ["contoso", "europe", "america"] {
             for end in ["", "-secondary", ".cs", "-secondary.cs"] {
                 etc.secret(&format!("{name}{end}"), &format!("{CONNECTION}{end}\n"));
