@@ -93,7 +93,7 @@ mod tests {
         SigningSecret::parse(&Secret::new(text.to_owned()))
     }
 
-    /// V1 to V5: signed by the library of PyPI, matched by those of npm and crates.io.
+    /// V1 to V5: signed by the library of PyPI, matched by those of npm and of Rust.
     #[test]
     fn known_vectors_are_signed_to_the_byte() {
         let vectors: [(&str, &str, i64, &str, &str); 5] = [
