@@ -10,6 +10,7 @@
 )]
 
 mod activation;
+mod apps;
 mod campaigns;
 mod chaos;
 mod cli;
