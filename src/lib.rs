@@ -16,14 +16,15 @@
 //! | `clock` | reads the time | – |
 //! | `accounts` | asks the system who a user or group is | – |
 //! | `transport` | sends an HTTP request out, bounded in time and size | – |
+//! | `sandbox` | reads what the service manager's unit lets the daemon do | – |
 //! | `telemetry` | sets up logs, names metrics | model |
 //! | `config` | reads TOML, speaks of line numbers, reads the secrets it refers to | model |
 //! | `systemd` | speaks to the service manager | model |
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config |
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
-//! | `sources` | reads identities that others own, read only | model clock telemetry config accounts |
-//! | `sinks` | touches the consumers | model clock transport telemetry config accounts |
+//! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox |
+//! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox |
 //! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sources sinks |
 //! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
@@ -47,6 +48,7 @@ pub mod engine;
 pub mod jobs;
 pub mod keys;
 pub mod model;
+pub mod sandbox;
 pub mod schedule;
 pub mod sinks;
 pub mod sources;

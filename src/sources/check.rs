@@ -1,4 +1,4 @@
-//! Sources that cannot be read, or that the shipped unit's sandbox closes.
+//! Sources that cannot be read, or that the unit's sandbox closes.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use crate::{
     accounts,
     config::{Finding, Settings, Severity, SourceKind, SourceSettings},
     model::Reader,
+    sandbox::{self, Unit},
 };
 
 /// Everything about sources that cannot work or looks odd. Paths count the sources of a kind in the
@@ -34,18 +35,22 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
 fn of_kind(source: &SourceSettings, at: &str, settings: &Settings) -> Option<Finding> {
     match &source.kind {
         SourceKind::Sqlite { path, .. } | SourceKind::File { path } => {
-            sandboxed(path, &format!("{at}.path"), settings)
-                .or_else(|| unreadable(path, &format!("{at}.path"), settings))
+            let at = format!("{at}.path");
+            match Unit::running(&settings.daemon.state_dir) {
+                Some(unit) => hidden(path, &at, &unit),
+                None => unreadable(path, &at),
+            }
         }
-        SourceKind::Exec { command, .. } => program(command.first()?, &format!("{at}.command")),
+        SourceKind::Exec { command, .. } => {
+            let program = command.first()?;
+            let at = format!("{at}.command");
+            not_executable(program, &at).or_else(|| closed(program, &at, settings))
+        }
     }
 }
 
 /// Whoever checks may be another user than the daemon's, so this is no more than a warning.
-fn unreadable(path: &Path, at: &str, settings: &Settings) -> Option<Finding> {
-    if is_run_by_unit(settings) {
-        return None;
-    }
+fn unreadable(path: &Path, at: &str) -> Option<Finding> {
     let refusal = accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).err()?;
     Some(Finding {
         path: at.to_owned(),
@@ -57,7 +62,7 @@ fn unreadable(path: &Path, at: &str, settings: &Settings) -> Option<Finding> {
     })
 }
 
-fn program(program: &str, at: &str) -> Option<Finding> {
+fn not_executable(program: &str, at: &str) -> Option<Finding> {
     let refusal = accessat(CWD, program, Access::EXEC_OK, AtFlags::EACCESS).err()?;
     Some(Finding {
         path: at.to_owned(),
@@ -69,34 +74,33 @@ fn program(program: &str, at: &str) -> Option<Finding> {
     })
 }
 
-/// A daemon whose state lies elsewhere than where the shipped unit puts it is not run by the unit.
-fn is_run_by_unit(settings: &Settings) -> bool {
-    settings.daemon.state_dir.starts_with("/var/lib")
-}
-
-/// Folders that the shipped unit (`systemd/renewd.service`) hides.
-fn sandboxed(path: &Path, at: &str, settings: &Settings) -> Option<Finding> {
-    if !is_run_by_unit(settings) {
-        return None;
-    }
-    let below_any = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
-    let shown = path.display();
-    let lines = if below_any(&["/home", "/root", "/run/user"]) {
-        "ProtectHome=read-only"
-    } else if below_any(&["/tmp", "/var/tmp"]) {
-        "PrivateTmp=no"
-    } else if below_any(&["/boot", "/lost+found", "/media", "/mnt", "/srv"]) {
-        "InaccessiblePaths="
-    } else {
-        return None;
-    };
-    Some(Finding {
+/// What the unit does not run.
+fn closed(program: &str, at: &str, settings: &Settings) -> Option<Finding> {
+    let unit = Unit::running(&settings.daemon.state_dir)?;
+    let program = Path::new(program);
+    let hidden = unit.hides(program).into_iter();
+    let hidden = hidden.map(|hidden| hidden.line.to_owned());
+    let lines: Vec<String> = hidden.chain(unit.missing_for_running(program)).collect();
+    (!lines.is_empty()).then(|| Finding {
         path: at.to_owned(),
         severity: Severity::Warning,
-        message: format!("the sandbox of the shipped unit hides {shown}"),
+        message: format!("the sandbox of the unit does not run {}", program.display()),
         hint: Some(format!(
-            "run `systemctl edit renewd` and add {lines} below [Service]"
+            "{}; whatever else the program runs has to be named there, too",
+            sandbox::remedy(&lines)
         )),
+    })
+}
+
+/// What the unit hides.
+fn hidden(path: &Path, at: &str, unit: &Unit) -> Option<Finding> {
+    let hidden = unit.hides(path);
+    let lines: Vec<&str> = hidden.iter().map(|hidden| hidden.line).collect();
+    (!lines.is_empty()).then(|| Finding {
+        path: at.to_owned(),
+        severity: Severity::Warning,
+        message: format!("the sandbox of the unit hides {}", path.display()),
+        hint: Some(sandbox::remedy(&lines)),
     })
 }
 

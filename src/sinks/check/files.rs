@@ -1,4 +1,4 @@
-//! File sinks that cannot work, or that the shipped unit's sandbox closes.
+//! File sinks that cannot work, or that the unit's sandbox closes.
 
 use std::{
     fs,
@@ -10,6 +10,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::{
     config::{FileSinkSettings, Finding, Settings, Severity},
+    sandbox::{self, Unit},
     sinks::file::PathPattern,
 };
 
@@ -29,9 +30,9 @@ pub(super) fn check(sink: &FileSinkSettings, path: &str, settings: &Settings) ->
     let problem =
         symlink(&root)
             .or_else(|| unsafe_folder(&root))
-            .or_else(|| match is_run_by_unit(settings) {
-                true => sandboxed(&root, settings),
-                false => not_writable(&root),
+            .or_else(|| match Unit::running(&settings.daemon.state_dir) {
+                Some(unit) => sandboxed(&root, settings, &unit),
+                None => not_writable(&root),
             })?;
     Some(finding(problem.severity, problem.message, problem.hint))
 }
@@ -111,49 +112,35 @@ fn nearest(root: &Path) -> &Path {
     parts.find(|part| part.exists()).unwrap_or(Path::new("/"))
 }
 
-/// A daemon whose state lies elsewhere than where the shipped unit puts it is not run by the unit.
-pub(super) fn is_run_by_unit(settings: &Settings) -> bool {
-    settings.daemon.state_dir.starts_with("/var/lib")
-}
-
-/// Folders that the shipped unit (`systemd/renewd.service`) closes or hides.
-fn sandboxed(root: &Path, settings: &Settings) -> Option<Problem> {
-    let state_dir = &settings.daemon.state_dir;
+/// Folders that the unit closes or hides.
+fn sandboxed(root: &Path, settings: &Settings, unit: &Unit) -> Option<Problem> {
     let runtime_dir = settings.daemon.socket.parent();
-    let is_below = |folder: &Path| root.starts_with(folder);
-    if runtime_dir.is_some_and(is_below) {
+    if runtime_dir.is_some_and(|folder| root.starts_with(folder)) {
         return None;
     }
-    let below_any = |folders: &[&str]| folders.iter().any(|folder| is_below(Path::new(folder)));
     let shown = root.display();
     let warning = |message, hint| Problem {
         severity: Severity::Warning,
         message,
         hint: Some(hint),
     };
-    if is_below(state_dir) || below_any(&["/tmp", "/var/tmp"]) {
-        let message = format!("under the shipped unit nobody but the daemon can enter {shown}");
+    let is_temporary = unit
+        .hides(root)
+        .iter()
+        .any(|hidden| hidden.line == "PrivateTmp=no");
+    if is_temporary || root.starts_with(&settings.daemon.state_dir) {
         return Some(warning(
-            message,
+            format!("under the unit nobody but the daemon can enter {shown}"),
             "keep token files below /run/renewd".to_owned(),
         ));
     }
-    let lines = drop_in(root);
+    let lines = unit.missing_for_writing(root);
+    if lines.is_empty() {
+        return None;
+    }
+    let message = format!("the sandbox of the unit closes {shown}");
     Some(warning(
-        format!("the sandbox of the shipped unit closes {shown}"),
-        format!("make the folder, run `systemctl edit renewd` and add {lines} below [Service]"),
+        message,
+        format!("make the folder, {}", sandbox::remedy(&lines)),
     ))
-}
-
-/// What opens a folder in the sandbox of the shipped unit.
-pub(in crate::sinks) fn drop_in(root: &Path) -> String {
-    let below_any = |folders: &[&str]| folders.iter().any(|folder| root.starts_with(folder));
-    let mut lines = format!("ReadWritePaths={}", root.display());
-    if below_any(&["/home", "/root", "/run/user"]) {
-        lines.insert_str(0, "ProtectHome=no and ");
-    }
-    if below_any(&["/boot", "/lost+found", "/media", "/mnt", "/srv", "/root"]) {
-        lines.insert_str(0, "InaccessiblePaths= and ");
-    }
-    lines
 }

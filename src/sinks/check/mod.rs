@@ -11,8 +11,6 @@ mod templates;
 mod tests;
 mod webhooks;
 
-pub(super) use files::drop_in;
-
 /// Everything about sinks, and about those who read from them, that cannot work or looks odd. Paths
 /// count the sinks of a kind in the order of the files, as in `sink.file[0].path`.
 pub fn check(settings: &Settings) -> Vec<Finding> {

@@ -1,30 +1,12 @@
-//! Programs that are not there, or that the shipped unit's sandbox does not let run: with the drop-in
-//! that does.
+//! Programs that are not there, or that the unit's sandbox does not let run: with the drop-in that does.
 
-mod sandbox;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+use crate::{
+    config::{ExecSinkSettings, Finding, Settings, Severity},
+    sandbox::{self, Unit},
 };
 
-use crate::config::{ExecSinkSettings, Finding, Settings, Severity};
-
-/// Folders that the shipped unit hides or replaces.
-const HIDDEN: [&str; 10] = [
-    "/home",
-    "/root",
-    "/run/user",
-    "/boot",
-    "/lost+found",
-    "/media",
-    "/mnt",
-    "/srv",
-    "/tmp",
-    "/var/tmp",
-];
 /// Programs that gain privileges, which `NoNewPrivileges=` forbids.
 const PRIVILEGED: [&str; 4] = ["sudo", "su", "pkexec", "doas"];
 
@@ -43,12 +25,12 @@ pub(super) fn check(sink: &ExecSinkSettings, path: &str, settings: &Settings) ->
     if let Some(problem) = missing(program).or_else(|| replaceable(program)) {
         return vec![odd(problem)];
     }
-    if !super::files::is_run_by_unit(settings) {
+    let Some(unit) = Unit::running(&settings.daemon.state_dir) else {
         return Vec::new();
-    }
-    let closed = hidden(program)
+    };
+    let closed = hidden(program, &unit)
         .or_else(|| privileged(program))
-        .or_else(|| not_executable(program));
+        .or_else(|| not_executable(program, &unit));
     closed
         .into_iter()
         .chain(needs_polkit(sink))
@@ -94,11 +76,14 @@ fn replaceable(program: &Path) -> Option<Oddity> {
     ))
 }
 
-fn hidden(program: &Path) -> Option<Oddity> {
+fn hidden(program: &Path, unit: &Unit) -> Option<Oddity> {
     let real = fs::canonicalize(program).ok()?;
-    let folder = HIDDEN.into_iter().find(|folder| real.starts_with(folder))?;
+    let hidden = unit.hides(&real).into_iter().next()?;
     Some((
-        format!("the sandbox of the shipped unit hides everything below {folder}"),
+        format!(
+            "the sandbox of the unit hides everything below {}",
+            hidden.folder
+        ),
         "install the program elsewhere, such as in /usr/local/bin".to_owned(),
     ))
 }
@@ -115,76 +100,14 @@ fn privileged(program: &Path) -> Option<Oddity> {
 }
 
 /// The unit runs only what `ExecPaths=` names; a script needs its interpreter, too.
-fn not_executable(program: &Path) -> Option<Oddity> {
-    let permitted = sandbox::Permitted::of_this_machine();
-    let wanted = wanted(program);
-    let missing: Vec<String> = wanted
-        .iter()
-        .filter(|path| !permitted.allows(path))
-        .map(|path| path.display().to_string())
-        .collect();
-    let compiles = wanted.iter().any(|path| compiles_at_run_time(path));
-    let mut lines = Vec::new();
-    if !missing.is_empty() {
-        lines.push(format!("ExecPaths={}", missing.join(" ")));
-    }
-    if compiles && !permitted.may_compile {
-        lines.push("MemoryDenyWriteExecute=no".to_owned());
-    }
+fn not_executable(program: &Path, unit: &Unit) -> Option<Oddity> {
+    let lines = unit.missing_for_running(program);
     if lines.is_empty() {
         return None;
     }
-    let drop_in = lines.join("` and `");
-    Some((
-        format!(
-            "the sandbox of the shipped unit does not run {}",
-            program.display()
-        ),
-        format!(
-            "run `systemctl edit renewd`, add `{drop_in}` below [Service], then `systemctl restart renewd`; \
-             whatever else the program runs has to be named there, too"
-        ),
-    ))
-}
-
-/// The program, and the interpreter that its first line names.
-fn wanted(program: &Path) -> Vec<PathBuf> {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut wanted = vec![real(program)];
-    let mut start = [0; 256];
-    let read = File::open(program).and_then(|mut file| file.read(&mut start));
-    let text = String::from_utf8_lossy(&start[..read.unwrap_or(0)]).into_owned();
-    let Some(line) = text.strip_prefix("#!").and_then(|rest| rest.lines().next()) else {
-        return wanted;
-    };
-    let mut words = line.split_whitespace();
-    let Some(interpreter) = words.next() else {
-        return wanted;
-    };
-    wanted.push(real(Path::new(interpreter)));
-    if interpreter.ends_with("/env") {
-        let name = words.find(|word| !word.starts_with('-') && !word.contains('='));
-        wanted.extend(name.and_then(search).map(|found| real(&found)));
-    }
-    wanted
-}
-
-/// Where a program without a place is found.
-fn search(name: &str) -> Option<PathBuf> {
-    let folders = ["/usr/local/bin", "/usr/bin", "/bin"];
-    let mut places = folders
-        .into_iter()
-        .map(|folder| Path::new(folder).join(name));
-    places.find(|place| place.exists())
-}
-
-/// Runtimes that make machine code while they run, which `MemoryDenyWriteExecute=` forbids.
-fn compiles_at_run_time(program: &Path) -> bool {
-    let names = [
-        "node", "nodejs", "java", "dotnet", "pwsh", "luajit", "deno", "bun",
-    ];
-    let name = program.file_name().and_then(|name| name.to_str());
-    name.is_some_and(|name| names.contains(&name))
+    let message = format!("the sandbox of the unit does not run {}", program.display());
+    let more = "whatever else the program runs has to be named there, too";
+    Some((message, format!("{}; {more}", sandbox::remedy(&lines))))
 }
 
 /// A unit that is reloaded by another user than root: polkit decides, and says no unless told.

@@ -112,14 +112,14 @@ fn what_the_sandbox_closes_is_named_with_its_drop_in() {
     let of = |path| of_path("/var/lib/renewd", Path::new(path));
     assert_eq!(of("/run/renewd/tokens/{name}.json"), []);
     for (path, lines) in [
-        ("/opt/app/{name}", "add ReadWritePaths=/opt/app below"),
+        ("/opt/app/{name}", "add `ReadWritePaths=/opt/app` below"),
         (
             "/srv/app/{name}",
-            "add InaccessiblePaths= and ReadWritePaths=/srv/app below",
+            "add `InaccessiblePaths=` and `ReadWritePaths=/srv/app` below",
         ),
         (
             "/home/app/{name}",
-            "add ProtectHome=no and ReadWritePaths=/home/app below",
+            "add `ProtectHome=no` and `ReadWritePaths=/home/app` below",
         ),
         ("/tmp/tokens/{name}", "below /run/renewd"),
         ("/var/lib/renewd/tokens/{name}", "below /run/renewd"),

@@ -15,10 +15,11 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
-use super::{check::drop_in, file::PathPattern};
+use super::file::PathPattern;
 use crate::{
     config::{FileSinkSettings, Finding, Settings, Severity, SinkSettings, WriteMode},
     model::{Reader, Spec},
+    sandbox::{self, Unit},
 };
 
 /// Identities of one sink that are looked at; more of them say nothing new.
@@ -39,7 +40,7 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
             continue;
         };
         let path = format!("sink.file[{number}].path");
-        findings.extend(not_writable(&pattern.root(), &path));
+        findings.extend(not_writable(&pattern.root(), &path, settings));
         let places = places(sink, &pattern, &settings.identities);
         if sink.write == WriteMode::Replace {
             let targets: BTreeSet<&PathBuf> = places.iter().map(|place| &place.file).collect();
@@ -85,7 +86,7 @@ fn ways<'a>(places: &[Place<'a>]) -> BTreeSet<(PathBuf, &'a Reader)> {
 }
 
 /// Whether this process can make files below a folder, or the nearest one that exists.
-fn not_writable(root: &Path, path: &str) -> Option<Finding> {
+fn not_writable(root: &Path, path: &str, settings: &Settings) -> Option<Finding> {
     let existing = root.ancestors().find(|part| part.exists())?;
     let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
     let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
@@ -95,10 +96,13 @@ fn not_writable(root: &Path, path: &str) -> Option<Finding> {
     // Where both the mode and the mount refuse, the kernel tells of the mode alone.
     let is_read_only =
         statvfs(existing).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
-    if is_read_only {
-        let lines = drop_in(root);
-        fix +=
-            &format!("; then systemctl edit renewd, add {lines} below [Service], and restart it");
+    if is_read_only && let Some(unit) = Unit::running(&settings.daemon.state_dir) {
+        let lines = unit.missing_for_writing(root);
+        // The unit may have been mended since this process was started.
+        fix += &match lines.is_empty() {
+            true => "; then run `systemctl restart renewd`".to_owned(),
+            false => format!("; then {}", sandbox::remedy(&lines)),
+        };
     }
     Some(Finding {
         path: path.to_owned(),

@@ -5,14 +5,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use super::FormatError;
-use crate::model::Reader;
-
-/// The lines of a drop-in, below `[Service]`, with which the shipped unit may give files away.
-pub const CHOWN_DROP_IN: [&str; 3] = [
-    "AmbientCapabilities=CAP_CHOWN",
-    "CapabilityBoundingSet=CAP_CHOWN",
-    "SystemCallFilter=@chown",
-];
+use crate::{model::Reader, sandbox};
 
 /// Why a file is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +66,7 @@ fn advice(errno: Errno) -> &'static str {
 
 fn chown_advice() -> String {
     format!(
-        "the daemon needs CAP_CHOWN for `owner`, and for a `group` that it is not in; under the shipped unit \
-         run `systemctl edit renewd` and add {} below [Service]",
-        CHOWN_DROP_IN.join(" and ")
+        "the daemon needs CAP_CHOWN for `owner`, and for a `group` that it is not in; under the shipped unit {}",
+        sandbox::remedy(&sandbox::CHOWN)
     )
 }

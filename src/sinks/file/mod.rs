@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 pub use content::FormatError;
-pub use error::{CHOWN_DROP_IN, FileError};
+pub use error::FileError;
 pub use path::{PathError, PathPattern};
 pub use private::{remove_private, write_private};
 pub use take_back::TakenBack;
