@@ -14,6 +14,10 @@ use http::{HeaderMap, StatusCode};
 
 pub use resolve::{Lookup, Resolver};
 
+/// How much of an answer that nobody wants is read away, and for how long.
+const READ_AWAY: usize = 64 * 1024;
+const READING_AWAY: Duration = Duration::from_secs(1);
+
 /// A whole answer.
 #[derive(Clone)]
 pub struct Reply {
@@ -23,6 +27,15 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Body, complete.
     pub body: Bytes,
+}
+
+/// What an answer begins with.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
 }
 
 /// Why there is no answer. All of these are worth another try.
@@ -167,27 +180,85 @@ impl Transport {
         max_body: usize,
         deadline: Duration,
     ) -> Result<Reply, TransportError> {
-        let exchange = async {
+        within(deadline, async {
             match self {
-                Self::Network(client) => over_network(client, request, max_body).await,
-                Self::InProcess(handler) => in_process(handler, request, max_body).await,
+                Self::Network(client) => {
+                    let response = execute(client, request).await?;
+                    let (status, headers) = (response.status(), response.headers().clone());
+                    let body = body(response, max_body).await?;
+                    Ok(Reply {
+                        status,
+                        headers,
+                        body,
+                    })
+                }
+                Self::InProcess(handler) => {
+                    let (parts, body) = handler(request).await?.into_parts();
+                    match body.len() > max_body {
+                        true => Err(TransportError::TooLarge(max_body)),
+                        false => Ok(Reply {
+                            status: parts.status,
+                            headers: parts.headers,
+                            body,
+                        }),
+                    }
+                }
             }
-        };
-        tokio::time::timeout(deadline, exchange)
-            .await
-            .map_err(|_| TransportError::Timeout(deadline))?
+        })
+        .await
+    }
+
+    /// Sends `request` for what its answer begins with, which has to come within `deadline`. What
+    /// follows changes nothing: as much of it is read away as comes at once, so that the connection
+    /// can serve again, and of a longer or slower one the connection is closed.
+    ///
+    /// # Errors
+    /// When no answer began in time; see [`TransportError`].
+    pub async fn send_for_head(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Duration,
+    ) -> Result<Head, TransportError> {
+        match self {
+            Self::Network(client) => {
+                let response = within(deadline, execute(client, request)).await?;
+                let (status, headers) = (response.status(), response.headers().clone());
+                let rest = body(response, READ_AWAY);
+                // Whether all of it came is the same to the caller.
+                tokio::time::timeout(READING_AWAY, rest).await.ok();
+                Ok(Head { status, headers })
+            }
+            Self::InProcess(handler) => {
+                let (parts, _) = within(deadline, handler(request)).await?.into_parts();
+                Ok(Head {
+                    status: parts.status,
+                    headers: parts.headers,
+                })
+            }
+        }
     }
 }
 
-async fn over_network(
+async fn within<T>(
+    deadline: Duration,
+    exchange: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    tokio::time::timeout(deadline, exchange)
+        .await
+        .map_err(|_| TransportError::Timeout(deadline))?
+}
+
+async fn execute(
     client: &reqwest::Client,
     request: http::Request<Bytes>,
-    max_body: usize,
-) -> Result<Reply, TransportError> {
+) -> Result<reqwest::Response, TransportError> {
     let request =
         reqwest::Request::try_from(request).map_err(|e| TransportError::Connect(chain(&e)))?;
-    let mut response = client.execute(request).await.map_err(|e| classify(&e))?;
-    let (status, headers) = (response.status(), response.headers().clone());
+    client.execute(request).await.map_err(|e| classify(&e))
+}
+
+/// The body, if it is no longer than that.
+async fn body(mut response: reqwest::Response, max_body: usize) -> Result<Bytes, TransportError> {
     if response
         .content_length()
         .is_some_and(|n| n > max_body as u64)
@@ -201,27 +272,7 @@ async fn over_network(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Reply {
-        status,
-        headers,
-        body: body.freeze(),
-    })
-}
-
-async fn in_process(
-    handler: &Handler,
-    request: http::Request<Bytes>,
-    max_body: usize,
-) -> Result<Reply, TransportError> {
-    let (parts, body) = handler(request).await?.into_parts();
-    if body.len() > max_body {
-        return Err(TransportError::TooLarge(max_body));
-    }
-    Ok(Reply {
-        status: parts.status,
-        headers: parts.headers,
-        body,
-    })
+    Ok(body.freeze())
 }
 
 fn classify(error: &reqwest::Error) -> TransportError {

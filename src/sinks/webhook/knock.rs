@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{LONGEST_ANSWER, WebhookSink};
+use super::WebhookSink;
 use crate::{clock::Clock, sinks::SinkFailure};
 
 /// How a receiver answered.
@@ -30,17 +30,17 @@ impl WebhookSink {
         let request =
             request.map_err(|e| inner.failure(&format!("the request cannot be made: {e}")))?;
         let began = clock.now();
-        let reply = inner
+        let head = inner
             .transport
-            .send(request, LONGEST_ANSWER, deadline)
+            .send_for_head(request, deadline)
             .await
             .map_err(|error| inner.failure(&error.to_string()))?;
         let middle = began + clock.now().duration_since(began) / 2;
-        let date = reply.headers.get(header::DATE);
+        let date = head.headers.get(header::DATE);
         let date = date.and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
         let date = date.and_then(|date| Timestamp::try_from(date).ok());
         Ok(Knock {
-            status: reply.status.as_u16(),
+            status: head.status.as_u16(),
             ahead: date.map(|date| {
                 let exact = date.duration_since(middle);
                 SignedDuration::from_secs(exact.as_secs())

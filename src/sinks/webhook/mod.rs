@@ -32,8 +32,6 @@ use crate::{
 
 /// The structured mode of CloudEvents in JSON.
 const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
-/// No answer is worth reading further.
-const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -206,13 +204,13 @@ impl WebhookSink {
         let request = inner
             .request(event, now)
             .map_err(|error| inner.failure(&format!("the request cannot be made: {error}")))?;
-        let reply = inner
+        let head = inner
             .transport
-            .send(request, LONGEST_ANSWER, inner.timeout)
+            .send_for_head(request, inner.timeout)
             .await
             .map_err(|error| inner.failure(&error.to_string()))?;
-        match answer::judge(reply.status, &reply.headers, now) {
-            Ok(()) => Ok(Outcome::Accepted(reply.status.as_u16())),
+        match answer::judge(head.status, &head.headers, now) {
+            Ok(()) => Ok(Outcome::Accepted(head.status.as_u16())),
             Err(refusal) => Err(SinkFailure {
                 retry_after: refusal.retry_after,
                 disable: refusal.disable,
