@@ -1,5 +1,6 @@
 //! `renewd exec`: runs a program with the current token, and lets it have every newer one.
 
+mod folder;
 mod hand;
 
 use std::{ffi::OsString, process::ExitStatus, time::Duration};

@@ -292,6 +292,10 @@ fn chain(error: &dyn std::error::Error) -> String {
         parts.push(error.to_string());
         cause = error.source();
     }
+    // hyper-util's own layer, as in "client error (Connect)", repeats what is said before it.
+    if parts.len() > 1 {
+        parts.retain(|part| !part.starts_with("client error ("));
+    }
     if parts.is_empty() {
         "the request could not be sent".to_owned()
     } else {

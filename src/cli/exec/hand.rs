@@ -1,16 +1,15 @@
 //! How a program is handed the token: in a private file, or on a file descriptor.
 
 use std::{
-    env,
     ffi::OsString,
     fs,
     io::{self, Seek, Write},
     os::fd::{AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
 };
 
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create, mkdir};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
+use super::folder::PrivateFolder;
 use crate::{
     cli::exit::Failed,
     model::{Name, Secret},
@@ -84,51 +83,4 @@ fn sealed(content: &Secret) -> io::Result<OwnedFd> {
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
     Ok(file.into())
-}
-
-/// A folder that only this user can enter, removed with what is in it when this is dropped.
-#[derive(Debug)]
-pub(super) struct PrivateFolder(PathBuf);
-
-impl PrivateFolder {
-    fn make() -> Result<Self, Failed> {
-        let parent = memory();
-        let name = format!(
-            "renewd-exec-{}-{:08x}",
-            std::process::id(),
-            rand::random::<u32>()
-        );
-        let path = parent.join(name);
-        mkdir(&path, Mode::RWXU).map_err(|error| {
-            Failed::plain(format!(
-                "cannot make the folder {}: {error}",
-                path.display()
-            ))
-            .hint("set XDG_RUNTIME_DIR to a folder of this user in memory, or use --token-fd")
-        })?;
-        Ok(Self(path))
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("token")
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        // Nothing can be done about it any more, and only this user can read it.
-        fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-/// A folder in memory: this user's own, the unit's own, or one for everybody.
-fn memory() -> PathBuf {
-    let own = ["XDG_RUNTIME_DIR", "RUNTIME_DIRECTORY"]
-        .into_iter()
-        .filter_map(env::var_os)
-        .map(PathBuf::from)
-        .find(|folder| folder.is_dir());
-    let shared = || Some(Path::new("/dev/shm").to_owned()).filter(|folder| folder.is_dir());
-    let folder = own.or_else(shared).unwrap_or_else(env::temp_dir);
-    fs::canonicalize(&folder).unwrap_or(folder)
 }

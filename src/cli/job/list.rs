@@ -56,7 +56,7 @@ fn render(jobs: &wire::Jobs, now: Timestamp, width: Option<usize>) -> String {
 }
 
 fn last(job: &wire::Job, now: Timestamp) -> String {
-    job.last.as_ref().map_or("-".to_owned(), |run| {
+    job.last.as_ref().map_or("–".to_owned(), |run| {
         format!("{}: {}", relative(run.started_at, now), outcome(run))
     })
 }

@@ -95,6 +95,28 @@ impl Drop for Running {
     }
 }
 
+/// A SIGKILL gives nobody time to tidy up; the next one does, and leaves those alone that live.
+#[tokio::test]
+async fn what_a_killed_exec_left_goes_with_the_next_one() {
+    let world = World::new();
+    let _daemon = world.daemon().await;
+    let living = r#"echo on >"$SAID"; exec sleep 1000"#;
+    let lives = world.start(&["exec", "bot-0", "--", "/bin/sh", "-c", living]);
+    world.pipe.heard().await;
+    let killed = r#"echo $$ >"$SAID"; exec sleep 1000"#;
+    let mut dies = world.start(&["exec", "bot-0", "--", "/bin/sh", "-c", killed]);
+    let orphan: i32 = world.pipe.heard().await.trim().parse().unwrap();
+    dies.0.kill().unwrap();
+    dies.0.wait().unwrap();
+    let orphan = rustix::process::Pid::from_raw(orphan).unwrap();
+    rustix::process::kill_process(orphan, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(world.leftovers(), 2);
+    world.renewd(&["exec", "bot-0", "--", "true"]);
+    assert_eq!(world.leftovers(), 1, "the one that lives keeps its own");
+    lives.terminate();
+    assert_eq!(world.leftovers(), 0);
+}
+
 #[tokio::test]
 async fn exec_starts_the_program_anew_with_each_new_token() {
     let world = World::new();
