@@ -2,7 +2,9 @@
 
 mod bundles;
 mod house;
+mod notices;
 mod operators;
+mod restoring;
 mod upkeep;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -265,51 +267,6 @@ async fn a_panic_sets_one_delivery_aside_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_disables_the_sink_and_other_sinks_are_told() {
-    let house = House::new(&["bot", "bot2"], &["crm", "pager"]).await;
-    let pager = house.webhook("pager", &["sink.*"]);
-    let courier = house.webhook("crm", &["token.*"]);
-    house
-        .receiver
-        .behaves(|arrival| match arrival.kind.as_str() {
-            "renewd.sink.disabled" => Manner::Answer(200),
-            _ => Manner::Answer(410),
-        });
-    house.issue("bot").await;
-    house.after(S * 60).await;
-    house.issue("bot2").await;
-    house.after(S * 3600).await;
-    let seen = house.receiver.seen();
-    let kinds: Vec<&str> = seen.iter().map(|a| a.kind.as_str()).collect();
-    assert_eq!(kinds, ["renewd.token.issued", "renewd.sink.disabled"]);
-    assert!(
-        courier
-            .view
-            .borrow()
-            .disabled
-            .as_ref()
-            .unwrap()
-            .contains("410")
-    );
-    house.receiver.behaves(|_| Manner::Answer(200));
-    house
-        .store
-        .enable_sink(&"crm".parse().unwrap(), house.clock.now())
-        .await
-        .unwrap();
-    house.after(S).await;
-    assert_eq!(
-        (
-            house.receiver.taken("bot").len(),
-            house.receiver.taken("bot2").len()
-        ),
-        (1, 1)
-    );
-    courier.stop().await;
-    pager.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn retry_after_is_heeded_by_the_whole_sink() {
     let house = House::new(&["bot", "bot2"], &["crm"]).await;
     let courier = house.webhook("crm", &["token.*"]);
@@ -331,51 +288,6 @@ async fn retry_after_is_heeded_by_the_whole_sink() {
         "{seen:?}"
     );
     courier.stop().await;
-}
-
-fn notice(house: &House, kind: NoticeKind, message: &str) -> Notice {
-    Notice {
-        at: house.clock.now(),
-        kind,
-        resource: Some("contoso".parse().unwrap()),
-        name: None,
-        message: message.to_owned(),
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn notices_come_in_order_all_of_them_and_once() {
-    let house = House::new(&["bot"], &["pager"]).await;
-    let courier = house.webhook("pager", &["resource.*"]);
-    let mut refusals = 2;
-    house.receiver.behaves(move |_| {
-        refusals -= 1;
-        Manner::Answer(if refusals >= 0 { 500 } else { 200 })
-    });
-    let raised = [
-        notice(
-            &house,
-            NoticeKind::ResourceUnreachable,
-            "it does not answer",
-        ),
-        notice(&house, NoticeKind::KeyRejected, "not subscribed"),
-        notice(&house, NoticeKind::ResourceRecovered, "it answers"),
-    ];
-    house.store.raise(raised.to_vec()).await.unwrap();
-    house.after(S * 60).await;
-    courier.stop().await;
-    let again = house.webhook("pager", &["resource.*"]);
-    house.after(S * 60).await;
-    again.stop().await;
-    let seen = house.receiver.seen();
-    let kinds: Vec<&str> = seen.iter().map(|a| a.kind.as_str()).collect();
-    let (down, up) = ("renewd.resource.unreachable", "renewd.resource.recovered");
-    assert_eq!(kinds, [down, down, down, up]);
-    assert!(
-        house.receiver.taken("bot").is_empty(),
-        "tokens are left out"
-    );
-    assert!(!house.delivery("bot").await.is_pending());
 }
 
 /// Crashes, rotations, lost answers, slow receivers and clocks that are set, in random order: every history ends with the
@@ -453,89 +365,4 @@ async fn the_same_seed_gives_the_same_deliveries() {
         histories.insert(format!("{:?}", house.receiver.seen()));
     }
     assert_eq!(histories.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn files_are_restored_before_anything_else() {
-    let names = ["a", "b", "c", "expired", "new"];
-    let house = House::new(&names, &["files"]).await;
-    let settings = house.file_settings("files");
-    let (name, folder) = (settings.name.clone(), house.dir.path().join("tokens"));
-    house.issue_for("expired", S).await;
-    house.issue("a").await;
-    house.issue("b").await;
-    let courier = house.start(&SinkSettings::File(settings.clone()));
-    house.after(S * 5).await;
-    courier.stop().await;
-    let before = std::fs::read(folder.join("a")).unwrap();
-    // While nobody runs, files vanish, a token is committed, and a crash leaves half a file.
-    std::fs::remove_file(folder.join("a")).unwrap();
-    std::fs::remove_file(folder.join("expired")).unwrap();
-    std::fs::write(folder.join(".b.renewd-1-1"), "half").unwrap();
-    house.issue("c").await;
-    let sink = FileSink::new(&settings, true).unwrap();
-    let mut told = Vec::new();
-    let done = restore(&house.store, &name, &sink, &house.clock, |so_far| {
-        told.push(*so_far)
-    })
-    .await
-    .unwrap();
-    assert_eq!(
-        (done.seen, done.mended, done.failed, done.swept),
-        (4, 2, 0, 1)
-    );
-    assert_eq!(told.last(), Some(&done));
-    assert_eq!(std::fs::read(folder.join("a")).unwrap(), before);
-    assert!(folder.join("c").exists() && !folder.join("expired").exists());
-    assert!(
-        !house.delivery("c").await.is_pending(),
-        "restoring delivers"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_cannot_be_restored_is_left_to_the_courier() {
-    let house = House::new(&["a"], &["files"]).await;
-    let settings = house.file_settings("files");
-    let path = house.dir.path().join("tokens/a");
-    let files = SinkSettings::File(settings.clone());
-    house.issue("a").await;
-    let courier = house.start(&files);
-    house.after(S).await;
-    courier.stop().await;
-    std::fs::remove_file(&path).unwrap();
-    std::fs::create_dir_all(path.join("in/the/way")).unwrap();
-    let sink = FileSink::new(&settings, true).unwrap();
-    let done = restore(&house.store, &settings.name, &sink, &house.clock, |_| ())
-        .await
-        .unwrap();
-    assert_eq!((done.mended, done.failed), (0, 1));
-    let courier = house.start(&files);
-    house.after(S * 2).await;
-    std::fs::remove_dir_all(&path).unwrap();
-    house.after(S * 10).await;
-    assert!(path.is_file());
-    courier.stop().await;
-}
-
-#[tokio::test]
-async fn in_production_files_are_written_beside_the_loop() {
-    let names: Vec<String> = (0..300).map(|n| format!("bot{n}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let house = House::in_production(&names, &["files"]).await;
-    let settings = house.file_settings("files");
-    let mut courier = house.start(&SinkSettings::File(settings));
-    // What is issued while files are restored is restored with them, and not counted as delivered.
-    courier.view.wait_for(|view| view.restored).await.unwrap();
-    join_all(names.iter().map(|name| house.issue(name))).await;
-    courier
-        .view
-        .wait_for(|view| view.delivered == 300)
-        .await
-        .unwrap();
-    courier.stop().await;
-    for name in names {
-        assert!(house.dir.path().join("tokens").join(name).is_file());
-        assert!(!house.delivery(name).await.is_pending());
-    }
 }

@@ -6,7 +6,13 @@
 //! keys, without a key, in multi-line strings (no key needs one) and in comments are masked. What is
 //! shown passes `suspicion`, which finds what looks like a secret wherever it stands.
 
+mod lexis;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
+
+use lexis::{closing, ends_word, key_at};
 
 use super::{suspicion::suspicious_pieces, vocabulary};
 
@@ -292,155 +298,5 @@ fn within(around: Owner, key: &str) -> Owner {
         Owner::Free if !vocabulary::is_known(key) => Owner::Free,
         _ if vocabulary::may_show(key) => Owner::Open,
         _ => Owner::Hidden,
-    }
-}
-
-fn ends_word(c: char) -> bool {
-    "[]{},=\"'#".contains(c) || c.is_whitespace()
-}
-
-/// Where a single-line string ends: at its closing quote, or at the end of the line.
-fn closing(body: &str, quote: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in body.char_indices() {
-        match c {
-            '\n' => return at,
-            _ if escaped => escaped = false,
-            '\\' if quote == "\"" => escaped = true,
-            _ if quote.starts_with(c) => return at,
-            _ => {}
-        }
-    }
-    body.len()
-}
-
-/// A dotted key at a position: its segments and its end.
-fn key_at(text: &str, start: usize) -> Option<(Vec<String>, usize)> {
-    let mut segments = Vec::new();
-    let mut at = start;
-    loop {
-        let rest = &text[at..];
-        let segment = match rest.chars().next()? {
-            quote @ ('"' | '\'') => {
-                let body = &rest[1..];
-                let end = body.find([quote, '\n'])?;
-                body[end..].starts_with(quote).then_some(())?;
-                at += end + 2;
-                &body[..end]
-            }
-            _ => {
-                let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                let end = rest.find(|c| !bare(c)).unwrap_or(rest.len());
-                at += end;
-                &rest[..end]
-            }
-        };
-        if segment.is_empty() {
-            return None;
-        }
-        segments.push(segment.to_owned());
-        let rest = text[at..].trim_start_matches([' ', '\t']);
-        let Some(next) = rest.strip_prefix('.') else {
-            return Some((segments, at));
-        };
-        at = text.len() - next.trim_start_matches([' ', '\t']).len();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::suspicion::MASK, *};
-
-    fn apply(text: &str) -> String {
-        let mut out = String::new();
-        let mut at = 0;
-        for range in masked(text) {
-            assert!(range.start >= at, "ranges are in order");
-            out.push_str(&text[at..range.start]);
-            out.push_str(MASK);
-            at = range.end;
-        }
-        out + &text[at..]
-    }
-
-    #[test]
-    fn nothing_under_a_secret_key_is_shown() {
-        for text in [
-            "connection_string = \"hunter2\"",
-            "connection_string = 'hunter2'",
-            "connection_string = hunter2",
-            "connection_string\t=\t\"hunter2",
-            "connection_string =\n\"hunter2\"",
-            "connection_string = \"\"\"\nhunter2\n\"\"\"",
-            "connection_string = '''\nhunter2",
-            "connection_string = \"a\" \"hunter2\"",
-            "\"connection_string\" = \"hunter2\"",
-            "resource.connection_string = \"hunter2\"",
-            "connection_string.file = \"hunter2\"",
-            "connection_string = { file = \"hunter2\" }",
-            "connection_string \"hunter2\"",
-            "connection_string: hunter2",
-            "conection_strnig = \"hunter2\"",
-            "secrets = [\"hunter2\"]",
-            "secrets = [\n  \"hunter2\",\n  'hunter2'\n]",
-            "secrets = [{ file = \"hunter2\" }, \"hunter2\"",
-            "name = { connection_string = \"hunter2\" }",
-            "name = [\nconnection_string = \"hunter2\"",
-            "limits = { issue = \"1000/30s\"\nconnection_string = \"hunter2\"",
-            "[resource.connection_string]\nfile = \"hunter2\"",
-            "name = \"a\" # connection_string = \"hunter2\"",
-            "# hunter2",
-            "= \"hunter2\"",
-            "\"hunter2\"",
-            "hunter2",
-            "name = \"\"\"\nhunter2\nname = \"hunter2\"\n\"\"\"",
-            "seal_key = 'hunter2'",
-            "labels = { seal_key = 'hunter2' }",
-            "name = \"a\"connection_string = \"hunter2\"",
-            "sinks = [\"a\", conection_string = \"hunter2\"",
-            "name = \"a\" secrets = [{ file = \"hunter2\nhunter2\" }]",
-            "path = \"/rseal_key = { env = \"hunter2\" } # hunter2\"",
-            "sinks = [\"a\" \"hunter2\", \"b\"]",
-            "name \"\"\"\nsecrets = [\"whsec_\"\"\"hunter2\",",
-        ] {
-            assert!(!apply(text).contains("hunter2"), "{}", apply(text));
-        }
-    }
-
-    #[test]
-    fn what_looks_like_a_secret_is_shown_nowhere() {
-        for text in [
-            "name = \"endpoint=https://x;accesskey=abc\"",
-            "name = \"whsec_abc\"",
-            "url = \"https://abc:abc@host/\"",
-            "url = \"https://host/hook?sig=abc\"",
-            "name = \"bm90LWEtcmVhbC1rZXktMDEyMzQ1Njc4OWFiY2RlZiEh\"",
-            "whsec_abc = 1",
-        ] {
-            let shown = apply(text);
-            assert!(!shown.contains("abc") && !shown.contains("bm90"), "{shown}");
-        }
-    }
-
-    #[test]
-    fn what_an_operator_needs_to_see_is_shown() {
-        for text in [
-            "name = \"support-bot\"",
-            "listne = \"127.0.0.1:9847\"",
-            "[[sink.file]]",
-            "[[resouce]]",
-            "[[resource]",
-            "scopes = [\"chat\", \"voip\"]",
-            "scopes = [\n  \"chat\",\n]",
-            "labels = { team = \"support\", floor = '3' }",
-            "[identity.labels]\nteam = \"support\"",
-            "limits = { issue = \"1000/30s\" }",
-            "mode = 0640",
-            "name \"bot\"",
-            "id = \"8:acs:0b5c9bf5-2d5c-4a27-a0c6-3a4b4b9f0d11_0000001d-9f0d-4b4b\"",
-            "path = \"/run/renewd/tokens/{name}.json\"",
-        ] {
-            assert_eq!(apply(text), text);
-        }
     }
 }

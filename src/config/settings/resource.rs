@@ -1,0 +1,88 @@
+//! What is said of resources, and which limits are kept there.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::LoadedSecret;
+use crate::{config::quantity, model::ResourceName};
+
+/// `[[resource]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceSettings {
+    /// Its name.
+    pub name: ResourceName,
+    /// The primary connection string.
+    pub connection_string: LoadedSecret,
+    /// The secondary one.
+    pub secondary_connection_string: Option<LoadedSecret>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Such as `2023-10-01`.
+    pub api_version: String,
+    /// Whether missing identities are created.
+    pub create: CreatePolicy,
+    /// What ACS allows, by operation.
+    pub limits: Limits,
+    /// Calls in flight at once.
+    pub max_in_flight: usize,
+}
+
+/// `create =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatePolicy {
+    /// Create what has no id yet, unless the id map says that it should have one.
+    Auto,
+    /// Never create.
+    Never,
+}
+
+/// So many calls in any window of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Calls.
+    pub calls: u32,
+    /// Window.
+    pub window: Duration,
+}
+
+impl std::fmt::Display for Limit {
+    /// As it would be read: `50/1s`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let window = quantity::duration_text(self.window);
+        write!(f, "{}/{window}", self.calls)
+    }
+}
+
+/// `limits =`; what is left out keeps the documented limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Issue a token.
+    pub issue: Limit,
+    /// Create an identity.
+    pub create: Limit,
+    /// Create an identity with a token.
+    pub create_with_token: Limit,
+    /// Revoke an identity's tokens.
+    pub revoke: Limit,
+    /// Delete an identity.
+    pub delete: Limit,
+    /// Exchange a Teams token.
+    pub exchange: Limit,
+}
+
+impl Default for Limits {
+    /// The documented limits per 30 s (azure-docs, service limits).
+    fn default() -> Self {
+        let per_30s = |calls| Limit {
+            calls,
+            window: Duration::from_secs(30),
+        };
+        Self {
+            issue: per_30s(1000),
+            create: per_30s(1000),
+            create_with_token: per_30s(1000),
+            revoke: per_30s(500),
+            delete: per_30s(500),
+            exchange: per_30s(500),
+        }
+    }
+}

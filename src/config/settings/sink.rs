@@ -1,0 +1,169 @@
+//! What is said of sinks.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{Limit, LoadedSecret};
+use crate::model::{Reader, SinkName};
+
+/// One `[[sink.*]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SinkSettings {
+    /// `[[sink.file]]`.
+    File(FileSinkSettings),
+    /// `[[sink.webhook]]`.
+    Webhook(WebhookSinkSettings),
+    /// `[[sink.exec]]`.
+    Exec(ExecSinkSettings),
+}
+
+impl SinkSettings {
+    /// Its name.
+    pub fn name(&self) -> &SinkName {
+        match self {
+            Self::File(sink) => &sink.name,
+            Self::Webhook(sink) => &sink.name,
+            Self::Exec(sink) => &sink.name,
+        }
+    }
+
+    /// The most attempts that it may see in any such time.
+    pub fn rate(&self) -> Option<Limit> {
+        match self {
+            Self::File(sink) => sink.rate,
+            Self::Webhook(sink) => sink.rate,
+            Self::Exec(sink) => sink.rate,
+        }
+    }
+}
+
+/// `[[sink.file]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The path, with `{name}` (and `{resource}`) for the identity's.
+    pub path: String,
+    /// What the file holds.
+    pub format: FileFormat,
+    /// The template, for [`FileFormat::Template`].
+    pub template: Option<Template>,
+    /// The permission bits; readers are granted by ACL on top.
+    pub mode: u32,
+    /// The most files that may be written in any such time.
+    pub rate: Option<Limit>,
+    /// Whose the file is to be; needs CAP_CHOWN where it is not the daemon's own user.
+    pub owner: Option<String>,
+    /// Which group it is to have; needs CAP_CHOWN where the daemon's user is not in it.
+    pub group: Option<String>,
+    /// Whether one file holds all identities of this sink.
+    pub bundle: bool,
+    /// Who may read a bundle; `None`: those who may read each of its identities.
+    pub readers: Option<Vec<Reader>>,
+    /// How a file is changed.
+    pub write: WriteMode,
+}
+
+impl FileSinkSettings {
+    /// A sink with the defaults of all that may be left out.
+    pub fn new(name: SinkName, path: impl Into<String>) -> Self {
+        Self {
+            name,
+            path: path.into(),
+            format: FileFormat::Json,
+            template: None,
+            mode: 0o600,
+            rate: None,
+            owner: None,
+            group: None,
+            bundle: false,
+            readers: None,
+            write: WriteMode::Replace,
+        }
+    }
+}
+
+/// `template =`: the text, and the file that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Its text.
+    pub text: String,
+    /// The file; `None` where the text stands in the configuration itself.
+    pub file: Option<PathBuf>,
+}
+
+/// `write =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// A complete file is renamed over the old one: readers see one or the other.
+    Replace,
+    /// The old file is overwritten and keeps its inode, for single files that are mounted elsewhere.
+    InPlace,
+}
+
+/// `format =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The token document.
+    Json,
+    /// The bare token, no line end.
+    Token,
+    /// `KEY='value'` lines for a shell or systemd's `EnvironmentFile=`.
+    Env,
+    /// What a template of the operator's makes of it.
+    Template,
+}
+
+/// `[[sink.webhook]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// Where to post; plain http only to loopback, unless `allow_http`.
+    pub url: String,
+    /// Whether plain http may leave the machine.
+    pub allow_http: bool,
+    /// Whether the host's name may resolve to an address that is not public.
+    pub allow_private: bool,
+    /// The proxy that everything goes through, `http://host:port`.
+    pub proxy: Option<String>,
+    /// `whsec_…` secrets; the first signs first, two while rotating.
+    pub secrets: Vec<LoadedSecret>,
+    /// Whether the event carries the token.
+    pub include: Include,
+    /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
+    pub events: Vec<String>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Total deadline of one attempt, answer included.
+    pub timeout: Duration,
+    /// The most attempts that the receiver may see in any such time.
+    pub rate: Option<Limit>,
+}
+
+/// `[[sink.exec]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The program, by its absolute path, and its arguments. No shell has a part in it.
+    pub command: Vec<String>,
+    /// How long one run may take, before its whole process group is ended.
+    pub timeout: Duration,
+    /// Additions to the clean environment that the program gets.
+    pub environment: BTreeMap<String, String>,
+    /// Runs at once.
+    pub max_in_flight: usize,
+    /// The most runs in any such time.
+    pub rate: Option<Limit>,
+    /// The program is run for a version once these sinks have delivered it.
+    pub after: Vec<SinkName>,
+}
+
+/// `include =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// The event carries the token.
+    Token,
+    /// The event names the version; the app fetches the token itself.
+    Reference,
+}

@@ -1,0 +1,78 @@
+//! Links and folders on the way to a file.
+
+use super::*;
+
+#[tokio::test]
+async fn a_link_in_place_of_the_file_is_replaced_not_followed() {
+    let folder = folder();
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, folder.path().join("bot")).unwrap();
+    let sink = sink(&folder, "{name}", FileFormat::Token);
+    put(&sink, document("bot", 1), &[]).await.unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(
+        fs::symlink_metadata(folder.path().join("bot"))
+            .unwrap()
+            .is_file()
+    );
+}
+
+#[tokio::test]
+async fn a_link_on_the_way_stops_the_delivery() {
+    let folder = folder();
+    let elsewhere = folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, folder.path().join("contoso")).unwrap();
+    for below in ["{resource}/{name}", "{resource}/deeper/{name}"] {
+        let sink = sink(&folder, below, FileFormat::Token);
+        let error = put(&sink, document("bot", 1), &[]).await.unwrap_err();
+        assert!(matches!(error, FileError::Symlink(_)), "{error}");
+        assert!(
+            error.to_string().contains("/contoso is a symbolic link"),
+            "{error}"
+        );
+        let error = sink
+            .withdraw(&"bot".parse().unwrap(), &"contoso".parse().unwrap())
+            .await;
+        assert!(matches!(error, Err(FileError::Symlink(_))));
+    }
+    assert_eq!(names(&elsewhere), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_folder_that_anyone_may_write_is_refused() {
+    let folder = folder();
+    let shared = folder.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let sink = sink(&folder, "shared/{name}", FileFormat::Token);
+    for (mode, is_fine) in [(0o777, false), (0o1777, true), (0o775, true)] {
+        fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+        let done = put(&sink, document("bot", 1), &[]).await;
+        assert_eq!(done.is_ok(), is_fine, "{mode:o}: {done:?}");
+    }
+}
+
+#[tokio::test]
+async fn missing_folders_are_made_passable_not_listable() {
+    let folder = folder();
+    let sink = sink(&folder, "a/{resource}/{name}/token", FileFormat::Token);
+    let withdrawn = sink
+        .withdraw(&"bot".parse().unwrap(), &"contoso".parse().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(withdrawn, Outcome::Unchanged);
+    assert_eq!(
+        names(folder.path()),
+        Vec::<String>::new(),
+        "removing makes no folder"
+    );
+    put(&sink, document("bot", 1), &[]).await.unwrap();
+    for made in ["a", "a/contoso", "a/contoso/bot"] {
+        let mode = fs::metadata(folder.path().join(made))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o711, "{made}");
+    }
+}

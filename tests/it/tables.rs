@@ -1,0 +1,82 @@
+//! `tests/README.md` keeps its word: every test and module that its tables name is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The files below a folder, with what they hold.
+fn texts(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(ROOT).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => found.extend(fs::read_to_string(&path).map(|text| (path, text))),
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file lies in these modules: `couriers::upkeep` is `tests/it/couriers/upkeep.rs`.
+fn lies_in(path: &Path, modules: &[&str]) -> bool {
+    let place = path.strip_prefix(ROOT).unwrap().with_extension("");
+    let parts: Vec<&str> = place.iter().filter_map(|part| part.to_str()).collect();
+    // Tests may stand in a module of their own at the end of the file.
+    let mut modules = modules
+        .iter()
+        .filter(|module| !matches!(**module, "…" | "tests"));
+    modules.all(|module| parts.contains(module))
+}
+
+/// Whether what is named is there.
+fn is_there(name: &str, rust: &[(PathBuf, String)], scripts: &[(PathBuf, String)]) -> bool {
+    if let Some(test) = name.strip_prefix("receivers: ") {
+        return scripts
+            .iter()
+            .any(|(_, text)| text.contains(&format!("def {test}(")));
+    }
+    let modules: Vec<&str> = name.split("::").collect();
+    let Some((last, above)) = modules.split_last().filter(|(_, above)| !above.is_empty()) else {
+        let case = format!("{name}() {{");
+        return scripts.iter().any(|(_, text)| text.contains(&case));
+    };
+    let function = format!("fn {last}(");
+    rust.iter().any(|(path, text)| {
+        let is_module = lies_in(path, if *last == "*" { above } else { &modules });
+        is_module || (lies_in(path, above) && text.contains(&function))
+    })
+}
+
+/// What stands between backticks and is no path, command or setting.
+fn names(table: &str) -> impl Iterator<Item = &str> {
+    let quoted = table.split('`').skip(1).step_by(2);
+    quoted.filter(|name| {
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:*… ".contains(c);
+        let is_name = name.contains("::") || name.starts_with("receivers: ");
+        name.chars().all(is_word) && (is_name || name.matches('_').count() > 1)
+    })
+}
+
+#[test]
+fn every_test_that_is_named_exists() {
+    let table = fs::read_to_string(Path::new(ROOT).join("tests/README.md")).unwrap();
+    let mut rust = texts("src");
+    rust.extend(texts("tests/it"));
+    let mut scripts = texts("tests/systemd");
+    scripts.extend(texts("tests/receivers"));
+    assert!(names(&table).count() > 100, "the table is read");
+    let lost: Vec<&str> = names(&table)
+        .filter(|name| !is_there(name, &rust, &scripts))
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "tests/README.md names what is not there: {lost:#?}"
+    );
+    assert!(!is_there("couriers::no_such_test", &rust, &scripts));
+}
