@@ -50,12 +50,16 @@ build:
 soak: build
 	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill couriers::bundles
 
-# The figures of the README, all in one run.
+# The figures of the README, all in one run: a quarter of an hour on a machine that does nothing else.
+bench: export PYTHONDONTWRITEBYTECODE = 1
 bench:
+	tests/prerequisites wrk
 	cargo build --locked --release
+	tests/sdk/install
 	benches/run
-	benches/import
+	benches/delivery
 	benches/watchers
+	benches/import
 
 # Bans, licences and sources; the advisory database only where it can be reached.
 audit:

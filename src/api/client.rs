@@ -25,8 +25,7 @@ pub use self::{
     watch::{Update, Watch},
 };
 use super::wire::{
-    CLIENT_HEADER, Examination, Identity, NewIdentity, NoticeRow, Page, Reloaded, Removed, Renew,
-    Renewing, Status,
+    CLIENT_HEADER, Examination, Identity, NewIdentity, NoticeRow, Page, Reloaded, Removed, Status,
 };
 pub use super::{
     addition::Surroundings,
@@ -139,11 +138,6 @@ impl Client {
     /// Why the engine does, or does not do, what it does with an identity.
     pub async fn why(&self, name: &Name) -> Result<serde_json::Value, ClientError> {
         self.get(&format!("/v1/why/{name}")).await
-    }
-
-    /// Sets identities due now.
-    pub async fn renew(&self, renew: &Renew) -> Result<Renewing, ClientError> {
-        self.call(Method::POST, "/v1/renew", Some(renew)).await
     }
 
     /// Notices after this one; without it the latest ones. Oldest first.

@@ -13,7 +13,6 @@
 //! | `GET /v1/identities`, `GET /v1/identities/{name}` | admins | identities, in pages |
 //! | `POST /v1/identities`, `DELETE /v1/identities/{name}` | admins | add to the store, remove from it |
 //! | `GET /v1/why/{name}` | admins | what is decided about an identity, in words |
-//! | `POST /v1/renew` | admins | set identities due now |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
 //! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the ledger: listed, tried now, delivered once more |
 //! | `GET /v1/sinks`, `POST /v1/sinks/{name}/pause`, `…/enable`, `…/test` | admins | sinks |

@@ -225,28 +225,6 @@ pub struct NewIdentity {
     pub on_removal: OnRemoval,
 }
 
-/// `POST /v1/renew`: either names or all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Renew {
-    /// These.
-    #[serde(default)]
-    pub names: Vec<Name>,
-    /// Every identity that wants a token.
-    #[serde(default)]
-    pub all: bool,
-    /// Why, for the audit trail.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-/// How many were set due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Renewing {
-    /// So many will be renewed.
-    pub due: u64,
-}
-
 /// One row of `GET /v1/notices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeRow {

@@ -11,14 +11,11 @@ use super::{
         addition::Surroundings,
         handle::{Api, Scene},
         problem::{Problem, ProblemType},
-        wire::{Identity, NewIdentity, Page, Removed, Renew, Renewing},
+        wire::{Identity, NewIdentity, Page, Removed},
     },
-    Admin, After, Body, PAGE, record, records,
+    Admin, After, Body, PAGE, record,
 };
-use crate::{
-    model::{DueReason, Name, Origin, Record, Step},
-    store::{Cause, StepOn},
-};
+use crate::model::{Name, Origin};
 
 /// Identities in order of name.
 pub(super) async fn list(
@@ -103,52 +100,6 @@ pub(super) async fn remove(
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Why {
     reason: Option<String>,
-}
-
-/// Sets identities due now; the engine renews them in the order of their expiry.
-pub(super) async fn renew(
-    State(api): State<Api>,
-    admin: Admin,
-    Body(asked): Body<Renew>,
-) -> Result<Json<Renewing>, Problem> {
-    if asked.all == asked.names.is_empty() {
-        let cause = admin.cause(asked.reason).await;
-        let due = match asked.all {
-            true => renew_all(&api, &cause).await?,
-            false => set_due(&api, records(&api, &asked.names).await?, &cause).await?,
-        };
-        return Ok(Json(Renewing { due }));
-    }
-    Err(Problem::new(ProblemType::Invalid, "either names or all"))
-}
-
-async fn renew_all(api: &Api, cause: &Cause) -> Result<u64, Problem> {
-    let mut due = 0;
-    let mut after = None;
-    loop {
-        let rows = api.store.list(after.as_ref(), PAGE).await?;
-        let Some(last) = rows.last() else {
-            return Ok(due);
-        };
-        after = Some(last.spec.name.clone());
-        due += set_due(api, rows, cause).await?;
-    }
-}
-
-/// Counts those that want a token; the others are left alone.
-async fn set_due(api: &Api, rows: Vec<Record>, cause: &Cause) -> Result<u64, Problem> {
-    let steps: Vec<StepOn> = rows
-        .iter()
-        .filter(|row| row.state.wants_token())
-        .map(|row| StepOn {
-            num: row.num,
-            step: Step::Due(DueReason::Requested),
-            request_id: None,
-        })
-        .collect();
-    let due = steps.len() as u64;
-    api.store.step(steps, cause, api.clock.now()).await?;
-    Ok(due)
 }
 
 /// What an added identity may refer to.

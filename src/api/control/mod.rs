@@ -53,7 +53,6 @@ pub(super) fn router() -> Router<Api> {
             get(identities::show).delete(identities::remove),
         )
         .route("/v1/why/{name}", get(explain))
-        .route("/v1/renew", post(identities::renew))
         .route(
             "/v1/campaigns",
             get(campaigns::list)

@@ -1,14 +1,13 @@
 use super::*;
 use crate::store::AuditQuery;
 
-const CONTROL: [(&str, &str); 11] = [
+const CONTROL: [(&str, &str); 10] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/identities"),
     ("GET", "/v1/identities/anna"),
     ("POST", "/v1/identities"),
     ("DELETE", "/v1/identities/anna"),
     ("GET", "/v1/why/anna"),
-    ("POST", "/v1/renew"),
     ("POST", "/v1/campaigns"),
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/audit"),
@@ -151,60 +150,6 @@ async fn mistakes_in_a_body_are_told() {
         );
         assert!(answer.text.contains(part), "{body}: {}", answer.text);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn renewing_sets_due_and_is_all_or_nothing() {
-    let house = house().await;
-    let unknown = house
-        .send("POST", "/v1/renew", r#"{"names":["anna","zoe"]}"#)
-        .await;
-    assert_eq!(unknown.status, 404);
-    assert!(unknown.text.contains("zoe"));
-    let later = house
-        .store
-        .record(&name(ANNA))
-        .await
-        .unwrap()
-        .unwrap()
-        .due
-        .unwrap();
-    assert!(later.at > house.clock.now(), "nothing was done");
-    let done = house
-        .send(
-            "POST",
-            "/v1/renew",
-            r#"{"names":["anna"],"reason":"a test"}"#,
-        )
-        .await;
-    assert_eq!((done.status, done.json()["due"].as_u64()), (200, Some(1)));
-    let due = house
-        .store
-        .record(&name(ANNA))
-        .await
-        .unwrap()
-        .unwrap()
-        .due
-        .unwrap();
-    assert_eq!(
-        (due.why, due.at <= house.clock.now()),
-        (DueReason::Requested, true)
-    );
-    assert_eq!(
-        house
-            .send("POST", "/v1/renew", r#"{"all":true}"#)
-            .await
-            .json()["due"],
-        2
-    );
-    assert_eq!(house.send("POST", "/v1/renew", "{}").await.status, 400);
-    assert_eq!(
-        house
-            .send("POST", "/v1/renew", r#"{"all":true,"names":["anna"]}"#)
-            .await
-            .status,
-        400
-    );
 }
 
 #[tokio::test(start_paused = true)]
