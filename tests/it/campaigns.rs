@@ -168,10 +168,20 @@ async fn finished(
     let revoke = &stats["operations"]["revoke"];
     assert_eq!(stats["operations"]["issue"]["throttled"], 0, "{stats}");
     assert_eq!(revoke["throttled"], 0, "{stats}");
-    let sha256 = told["report_sha256"].as_str().map(str::to_owned);
+    let sealed = sealed(stage, id).await;
     let digest = <sha2::Sha256 as sha2::Digest>::digest(lines.as_bytes());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    if let Some(sha256) = sha256 {
-        assert_eq!(sha256, digest);
+    assert_eq!(sealed, digest, "the hash is that of the report");
+    let (_, trail, _) = renewd(stage, &["audit", "export", "--without-renewals"]);
+    assert!(trail.contains(&digest), "and it stands in the trail");
+}
+
+/// Waits until the campaign's report is sealed, which follows its end; its hash.
+async fn sealed(stage: &Stage, id: &str) -> String {
+    loop {
+        if let Some(sha256) = campaign(stage, id)["report_sha256"].as_str() {
+            return sha256.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -33,6 +33,7 @@ mod secrecy;
 mod sources;
 mod stage;
 mod starts;
+mod steering;
 mod tables;
 mod unit_file;
 mod webhook_network;

@@ -57,7 +57,8 @@ pub(crate) async fn follow(
 /// How the command ends for a campaign that stands so.
 fn exit(of: &CampaignProgress) -> Exit {
     let one = &of.campaign;
-    match (one.failed + one.undelivered, one.done + one.undelivered) {
+    let amiss = one.failed + one.undelivered + one.cancelled;
+    match (amiss, one.done + one.undelivered) {
         (0, _) => Exit::Done,
         (_, 0) => Exit::Failed,
         _ => Exit::Partly,
