@@ -81,7 +81,7 @@ impl Settling {
 }
 
 impl Runner {
-    /// Notes what was done: the step of each row and its item are one commit.
+    /// Notes what was done: the step of each row, its item and its notice are one commit.
     pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
         if !self.called.is_empty() {
@@ -91,9 +91,9 @@ impl Runner {
         while let Some((id, chunk)) = self.settling.campaigns.first_key_value() {
             let id = *id;
             let (steps, cause) = (chunk.steps.clone(), cause(&chunk.campaign));
-            let outcomes = chunk.outcomes.clone();
+            let (outcomes, notices) = (chunk.outcomes.clone(), chunk.notices.clone());
             self.store
-                .settle_items(id, steps, &cause, outcomes, now)
+                .settle_items(id, steps, &cause, outcomes, notices, now)
                 .await?;
             let Some(chunk) = self.settling.campaigns.remove(&id) else {
                 return Ok(());
@@ -107,9 +107,6 @@ impl Runner {
             // Rows that were skipped because another campaign had them in hand.
             self.look_by(now);
             self.following.look_by(self.clock.steady());
-            if !chunk.notices.is_empty() {
-                self.store.raise(chunk.notices).await?;
-            }
         }
         self.settling.trouble = None;
         Ok(())

@@ -42,7 +42,7 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
-    model::{LaneView, Num, Operation},
+    model::{LaneView, NoticeKind, Num, Operation},
     schedule::{KeyHold, Outage, Steady},
     store::{Opened, Store, StoreError},
     telemetry::Metrics,
@@ -236,7 +236,7 @@ impl Lane {
         self.look_for_late().await
     }
 
-    /// Counts the permits that an earlier process reserved.
+    /// Counts the permits that an earlier process reserved, and takes over the outage that it announced.
     async fn restore(&mut self) {
         let now = self.moment();
         match self.store.reservations(&self.settings.name).await {
@@ -250,6 +250,14 @@ impl Lane {
                     queue.pace.restore(permits, now.steady_at(until));
                 }
             }
+            Err(error) => self.ledger.failed(&error, now.steady),
+        }
+        match self.store.announced_trouble(&self.settings.name).await {
+            Ok(Some(NoticeKind::ResourceUnreachable)) => {
+                self.outage = Outage::inherited(now.steady)
+            }
+            Ok(Some(NoticeKind::KeyRejected)) => self.key_outage = Outage::inherited(now.steady),
+            Ok(_) => {}
             Err(error) => self.ledger.failed(&error, now.steady),
         }
     }

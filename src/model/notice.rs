@@ -37,6 +37,21 @@ pub enum NoticeKind {
     /// One access key was refused and the other works.
     #[serde(rename = "key.switched")]
     KeySwitched,
+    /// The replacement of an access key has begun.
+    #[serde(rename = "key.replacing")]
+    KeyReplacing,
+    /// No consumer holds a token of the old key any more: it may be regenerated.
+    #[serde(rename = "key.replaceable")]
+    KeyReplaceable,
+    /// The replacement is over: the new key works.
+    #[serde(rename = "key.replaced")]
+    KeyReplaced,
+    /// The replacement is over and nothing was replaced: the other key is refused, or it was called off.
+    #[serde(rename = "key.kept")]
+    KeyKept,
+    /// The replacement waits for a person.
+    #[serde(rename = "key.stuck")]
+    KeyStuck,
     /// A sink was disabled.
     #[serde(rename = "sink.disabled")]
     SinkDisabled,
@@ -56,7 +71,7 @@ pub enum NoticeKind {
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::IdentityCreated,
         Self::IdentityRevoked,
         Self::IdentityGone,
@@ -66,6 +81,11 @@ impl NoticeKind {
         Self::ResourceRecovered,
         Self::KeyRejected,
         Self::KeySwitched,
+        Self::KeyReplacing,
+        Self::KeyReplaceable,
+        Self::KeyReplaced,
+        Self::KeyKept,
+        Self::KeyStuck,
         Self::SinkDisabled,
         Self::CreateRefused,
         Self::SourceLapsed,
@@ -85,6 +105,11 @@ impl NoticeKind {
             Self::ResourceRecovered => "resource.recovered",
             Self::KeyRejected => "key.rejected",
             Self::KeySwitched => "key.switched",
+            Self::KeyReplacing => "key.replacing",
+            Self::KeyReplaceable => "key.replaceable",
+            Self::KeyReplaced => "key.replaced",
+            Self::KeyKept => "key.kept",
+            Self::KeyStuck => "key.stuck",
             Self::SinkDisabled => "sink.disabled",
             Self::CreateRefused => "create.refused",
             Self::SourceLapsed => "source.lapsed",

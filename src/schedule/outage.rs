@@ -15,9 +15,27 @@ pub struct Outage {
     since: Option<Steady>,
     announced: bool,
     ended: Option<Steady>,
+    /// An earlier process announced it, and nothing was heard of the service since.
+    inherited: bool,
 }
 
 impl Outage {
+    /// One that an earlier process announced and did not see the end of. It ends with the first good
+    /// news after an answer.
+    pub fn inherited(now: Steady) -> Self {
+        Self {
+            since: Some(now),
+            announced: true,
+            inherited: true,
+            ..Self::default()
+        }
+    }
+
+    /// The service said something.
+    pub fn heard(&mut self) {
+        self.inherited = false;
+    }
+
     /// Bad at this instant. True when the beginning is to be announced now.
     pub fn bad(&mut self, now: Steady) -> bool {
         let since = *self.since.get_or_insert(now);
@@ -31,7 +49,7 @@ impl Outage {
 
     /// Good at this instant. True when the end is to be announced now.
     pub fn good(&mut self, now: Steady) -> bool {
-        if self.since.take().is_none() {
+        if self.inherited || self.since.take().is_none() {
             return false;
         }
         self.ended = Some(now);
@@ -67,6 +85,15 @@ mod tests {
         assert!(outage.bad(S));
         assert!(!outage.bad(S * 2) && outage.is_announced());
         assert!(outage.good(S * 3) && !outage.good(S * 4));
+    }
+
+    #[test]
+    fn what_an_earlier_process_announced_ends_when_the_service_was_heard() {
+        let mut outage = Outage::inherited(S);
+        assert!(outage.is_on() && !outage.good(S * 2) && outage.is_on());
+        assert!(!outage.bad(S * 3), "it is announced already");
+        outage.heard();
+        assert!(outage.good(S * 4) && !outage.is_on());
     }
 
     #[test]

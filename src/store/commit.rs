@@ -52,7 +52,7 @@ impl Txn<'_> {
             .collect()
     }
 
-    fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
+    pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
         match change {
             Change::Issued {
                 num,

@@ -24,6 +24,8 @@ pub struct Pruned {
     pub forgotten: usize,
     /// Items of campaigns that ended long ago.
     pub items: usize,
+    /// Identities of replacements of keys that ended long ago.
+    pub key_items: usize,
     /// Counts of token reads.
     pub reads: usize,
     /// Consumers that have not said for long which version they use.
@@ -40,6 +42,7 @@ impl Pruned {
             self.orphans,
             self.forgotten,
             self.items,
+            self.key_items,
             self.reads,
             self.holders,
         ]
@@ -99,6 +102,7 @@ impl Txn<'_> {
             orphans: self.run(orphans, (micros(now), count(batch)))?,
             forgotten: self.drop_forgotten(batch)?,
             items: self.drop_campaigns(other)?,
+            key_items: self.drop_key_changes(other)?,
             reads,
             holders,
         })
@@ -117,6 +121,19 @@ impl Txn<'_> {
                 [before],
             )?;
             self.run("DELETE FROM campaign WHERE ended_at < ?1", [before])?;
+        }
+        Ok(items)
+    }
+
+    /// Drops the identities of replacements of keys that ended long ago, then the replacements.
+    fn drop_key_changes(&self, (before, batch): (i64, i64)) -> Outcome<usize> {
+        let items = self.run(
+            "DELETE FROM key_item WHERE (change, identity) IN (SELECT k.change, k.identity FROM key_change c \
+             JOIN key_item k ON k.change = c.num WHERE c.ended_at < ?1 LIMIT ?2)",
+            (before, batch),
+        )?;
+        if items == 0 {
+            self.run("DELETE FROM key_change WHERE ended_at < ?1", [before])?;
         }
         Ok(items)
     }

@@ -11,8 +11,7 @@ use super::{
     identities::count,
 };
 use crate::model::{
-    AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Num, ResourceName,
-    Timestamp,
+    DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Num, ResourceName, Timestamp,
 };
 
 /// A change of keys that is wanted.
@@ -78,16 +77,17 @@ impl Txn<'_> {
         let sql = format!("{CHANGE} WHERE num = ?1");
         let begun = self.first(&sql, [id], read_change)?;
         let begun = begun.ok_or_else(|| Fault::Refused("it was not kept".to_owned()))?;
-        self.audit_stage(&begun, &new.actor, now)?;
+        self.tell_stage(&begun, &new.actor, now)?;
         Ok(begun)
     }
 
     /// Notes how far a change is, unless it was over already.
     pub(super) fn note_key_change(&mut self, change: &KeyChange, now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT stage FROM key_change WHERE num = ?1 AND ended_at IS NULL";
-        let before: Option<KeyStage> =
-            self.first(sql, [change.id], |row| columns::word(row, "stage"))?;
-        let Some(before) = before else {
+        let sql = "SELECT stage, trouble FROM key_change WHERE num = ?1 AND ended_at IS NULL";
+        let before: Option<(KeyStage, Option<String>)> = self.first(sql, [change.id], |row| {
+            Ok((columns::word(row, "stage")?, row.get("trouble")?))
+        })?;
+        let Some((before, trouble)) = before else {
             return Ok(());
         };
         self.run(
@@ -104,7 +104,9 @@ impl Txn<'_> {
             ],
         )?;
         if before != change.stage {
-            self.audit_stage(change, "renewd", now)?;
+            self.tell_stage(change, "renewd", now)?;
+        } else if trouble.is_none() {
+            self.tell_trouble(change, now)?;
         }
         Ok(())
     }
@@ -128,7 +130,7 @@ impl Txn<'_> {
             params![change.id, spelled(&change.stage), micros(now)],
         )?;
         self.effects.campaigns = true;
-        self.audit_stage(&change, actor, now)?;
+        self.tell_stage(&change, actor, now)?;
         Ok(change)
     }
 
@@ -226,25 +228,6 @@ impl Txn<'_> {
             params![change.id, after, upto, micros(now)],
         )?;
         Ok(Some(upto))
-    }
-
-    fn audit_stage(&mut self, change: &KeyChange, actor: &str, now: Timestamp) -> Outcome<()> {
-        let entry = AuditEntry {
-            at: now,
-            actor: actor.to_owned(),
-            action: format!("key.{}", spelled(&change.work)),
-            name: None,
-            reason: change.reason.clone(),
-            request_id: None,
-            result: format!(
-                "{} key {} of {}: {}",
-                change.role,
-                change.old_key,
-                change.resource,
-                spelled(&change.stage)
-            ),
-        };
-        self.audit(&entry)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     error::Outcome,
     identities::count,
 };
-use crate::model::Notice;
+use crate::model::{Notice, NoticeKind};
 
 impl Txn<'_> {
     pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
@@ -62,6 +62,14 @@ impl Db {
         Ok(self.all(sql, [count(limit)], |row| {
             Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
         })?)
+    }
+
+    /// The trouble of a resource whose end nobody was told of.
+    pub(super) fn announced_trouble(&self, resource: &str) -> Outcome<Option<NoticeKind>> {
+        let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL AND kind IN \
+                   ('resource.unreachable', 'resource.recovered', 'key.rejected') ORDER BY seq DESC LIMIT 1";
+        let last = self.first(sql, [resource], |row| columns::word(row, "kind"))?;
+        Ok(last.filter(|kind| *kind != NoticeKind::ResourceRecovered))
     }
 
     pub(super) fn notice_cursor(&self, sink: &str) -> Outcome<u64> {

@@ -4,6 +4,7 @@
 mod campaigns;
 mod failures;
 mod jobs;
+mod outages;
 mod service;
 mod world;
 

@@ -5,7 +5,7 @@ use tokio::task::{Id, JoinError};
 use super::{
     Lane, Moment,
     call::{CallResult, Done, Flight},
-    ledger::{Entry, Written},
+    ledger::Written,
     messages,
     verdict::{self, Circumstances, judge},
 };
@@ -60,7 +60,7 @@ impl Lane {
                 }
                 self.count(flight.operation, "ok");
                 self.answered(flight.operation);
-                self.keys.accepted();
+                self.keys_accepted();
                 false
             }
             CallResult::Failed { failure, requests } => {
@@ -95,12 +95,12 @@ impl Lane {
                 let queue = self.queue(flight.operation);
                 queue.pace.throttled(failure.retry_after, now.steady);
                 self.answered(flight.operation);
-                self.keys.accepted();
+                self.keys_accepted();
                 return true;
             }
             FailureClass::Refuse | FailureClass::Gone => {
                 self.answered(flight.operation);
-                self.keys.accepted();
+                self.keys_accepted();
             }
         }
         false
@@ -134,12 +134,18 @@ impl Lane {
     }
 
     fn answered(&mut self, operation: Operation) {
+        self.outage.heard();
         let widest = self.settings.max_in_flight;
         let queue = self.queue(operation);
         if queue.health.answered(widest) {
             queue.end_probing();
             self.hastening = true;
         }
+    }
+
+    fn keys_accepted(&mut self) {
+        self.key_outage.heard();
+        self.keys.accepted();
     }
 
     fn count(&mut self, operation: Operation, result: &str) {
@@ -186,8 +192,8 @@ impl Lane {
             Ok(applied) => {
                 let took = self.ledger.took(now.steady);
                 self.metrics.committed(applied.len(), took);
-                for (entry, applied) in self.ledger.settled(now.steady).into_iter().zip(applied) {
-                    self.on_applied(entry, applied);
+                for (decided, applied) in self.ledger.settled(now.steady).into_iter().zip(applied) {
+                    self.on_applied(&decided.change, applied);
                 }
             }
             Err(error) if error.is_unwritable() || matches!(error, StoreError::Closed { .. }) => {
@@ -195,10 +201,10 @@ impl Lane {
             }
             Err(error) => {
                 tracing::error!(resource = %self.settings.name, %error, "results could not be committed");
-                if let Some(entry) = self.ledger.choked() {
+                if let Some(decided) = self.ledger.choked() {
                     // It stays out of the way for a while; its row is still due then.
                     let until = now.steady + super::CHOKED;
-                    self.choked.insert(num_of(&entry.change), until);
+                    self.choked.insert(num_of(&decided.change), until);
                 }
             }
         }
@@ -222,15 +228,14 @@ impl Lane {
         }
     }
 
-    fn on_applied(&mut self, entry: Entry, applied: Applied) {
-        let num = num_of(&entry.change);
-        if !matches!(entry.change, Change::LateNotified { .. }) {
+    fn on_applied(&mut self, change: &Change, applied: Applied) {
+        let num = num_of(change);
+        if !matches!(change, Change::LateNotified { .. }) {
             self.busy.remove(&num);
         }
         match applied {
             Applied::Done(_) => {
-                entry.notices.into_iter().for_each(|n| self.ledger.tell(n));
-                if let Some(due) = due_of(&entry.change) {
+                if let Some(due) = due_of(change) {
                     self.issue.due_at(due);
                     self.create.due_at(due);
                 }

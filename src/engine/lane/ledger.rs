@@ -9,20 +9,13 @@ use jiff::Timestamp;
 use crate::{
     model::{Applied, AuditEntry, Change, Notice},
     schedule::Steady,
-    store::{Store, StoreError},
+    store::{Decided, Store, StoreError, Tidings},
 };
 
 const SHORTEST_TROUBLE: Duration = Duration::from_millis(500);
 const LONGEST_TROUBLE: Duration = Duration::from_secs(30);
 /// Notices that wait while the store cannot be written; older ones are let go.
 const NOTICES_KEPT: usize = 1024;
-
-/// One change and what to tell once it is committed.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) change: Change,
-    pub(super) notices: Vec<Notice>,
-}
 
 /// How a write ended.
 pub(super) type Written = Result<Vec<Applied>, StoreError>;
@@ -31,13 +24,12 @@ pub(super) type Written = Result<Vec<Applied>, StoreError>;
 pub(super) struct Ledger {
     store: Store,
     most: usize,
-    pending: Vec<Entry>,
+    pending: Vec<Decided>,
     /// Being committed, or to be tried again.
-    batch: Vec<Entry>,
-    notices: Vec<Notice>,
-    audits: Vec<AuditEntry>,
-    /// Being raised together with the batch.
-    telling: (Vec<Notice>, Vec<AuditEntry>),
+    batch: Vec<Decided>,
+    tidings: Tidings,
+    /// Being told in one transaction with the batch.
+    telling: Tidings,
     writing: Option<BoxFuture<'static, Written>>,
     /// When the last write began.
     began: Steady,
@@ -72,9 +64,8 @@ impl Ledger {
             most: (4 * max_in_flight).max(256),
             pending: Vec::new(),
             batch: Vec::new(),
-            notices: Vec::new(),
-            audits: Vec::new(),
-            telling: (Vec::new(), Vec::new()),
+            tidings: Tidings::default(),
+            telling: Tidings::default(),
             writing: None,
             began: Steady::ZERO,
             trouble: None,
@@ -83,22 +74,23 @@ impl Ledger {
         }
     }
 
-    /// Takes a result.
+    /// Takes a result, and what to tell of it.
     pub(super) fn add(&mut self, change: Change, notices: Vec<Notice>) {
-        self.pending.push(Entry { change, notices });
+        self.pending.push(Decided { change, notices });
     }
 
-    /// Takes a notice that waits for no commit.
+    /// Takes a notice that is about no row.
     pub(super) fn tell(&mut self, notice: Notice) {
-        if self.notices.len() == NOTICES_KEPT {
-            self.notices.remove(0);
+        let notices = &mut self.tidings.notices;
+        if notices.len() == NOTICES_KEPT {
+            notices.remove(0);
         }
-        self.notices.push(notice);
+        notices.push(notice);
     }
 
     /// Takes an entry of the audit trail.
     pub(super) fn audit(&mut self, entry: AuditEntry) {
-        self.audits.push(entry);
+        self.tidings.audits.push(entry);
     }
 
     /// How many results are not committed.
@@ -110,8 +102,8 @@ impl Ledger {
     pub(super) fn is_empty(&self) -> bool {
         self.writing.is_none()
             && self.uncommitted() == 0
-            && self.notices.is_empty()
-            && self.audits.is_empty()
+            && self.tidings.is_empty()
+            && self.telling.is_empty()
     }
 
     /// How many more calls may be in flight besides `in_flight`, so that what they bring is at most
@@ -185,27 +177,18 @@ impl Ledger {
                 .drain(..count.min(self.pending.len()))
                 .collect();
         }
-        if self.telling.0.is_empty() && self.telling.1.is_empty() {
-            self.telling = (
-                std::mem::take(&mut self.notices),
-                std::mem::take(&mut self.audits),
-            );
+        if self.telling.is_empty() {
+            self.telling = std::mem::take(&mut self.tidings);
         }
-        if self.batch.is_empty() && self.telling.0.is_empty() && self.telling.1.is_empty() {
+        if self.batch.is_empty() && self.telling.is_empty() {
             return;
         }
-        let changes = self
-            .batch
-            .iter()
-            .map(|entry| entry.change.clone())
-            .collect();
+        let (store, batch, telling) =
+            (self.store.clone(), self.batch.clone(), self.telling.clone());
         self.began = steady;
-        self.writing = Some(Box::pin(write(
-            self.store.clone(),
-            self.telling.clone(),
-            changes,
-            now,
-        )));
+        self.writing = Some(Box::pin(async move {
+            store.commit_and_tell(batch, telling, now).await
+        }));
     }
 
     /// Waits for the write under way, for ever where there is none.
@@ -224,8 +207,8 @@ impl Ledger {
     }
 
     /// A write succeeded: hands out what was committed.
-    pub(super) fn settled(&mut self, now: Steady) -> Vec<Entry> {
-        self.telling = (Vec::new(), Vec::new());
+    pub(super) fn settled(&mut self, now: Steady) -> Vec<Decided> {
+        self.telling = Tidings::default();
         self.singly = self.singly.saturating_sub(1);
         if let Some(trouble) = self.trouble.take() {
             tracing::info!("the store works again");
@@ -235,8 +218,9 @@ impl Ledger {
     }
 
     /// The store choked on the batch for a reason that time does not mend. Entries are then tried
-    /// one by one; the one that fails alone is handed out, so that it stops nobody else.
-    pub(super) fn choked(&mut self) -> Option<Entry> {
+    /// one by one; the one that fails alone is handed out, so that it stops nobody else. What is told
+    /// besides goes with the next, and is let go where it alone is what cannot be written.
+    pub(super) fn choked(&mut self) -> Option<Decided> {
         if self.batch.len() > 1 {
             self.singly = self.batch.len();
             let rest = std::mem::take(&mut self.pending);
@@ -245,26 +229,10 @@ impl Ledger {
             return None;
         }
         self.singly = self.singly.saturating_sub(1);
-        self.telling = (Vec::new(), Vec::new());
-        self.batch.pop()
+        let choker = self.batch.pop();
+        if choker.is_none() {
+            self.telling = Tidings::default();
+        }
+        choker
     }
-}
-
-/// Notices first: they tell of earlier commits.
-async fn write(
-    store: Store,
-    (notices, audits): (Vec<Notice>, Vec<AuditEntry>),
-    changes: Vec<Change>,
-    now: Timestamp,
-) -> Written {
-    if !notices.is_empty() {
-        store.raise(notices).await?;
-    }
-    if !audits.is_empty() {
-        store.audit(audits).await?;
-    }
-    if changes.is_empty() {
-        return Ok(Vec::new());
-    }
-    store.commit(changes, now).await
 }

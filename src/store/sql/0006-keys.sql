@@ -26,3 +26,6 @@ CREATE TABLE key_item (
     PRIMARY KEY (change, identity)
 ) WITHOUT ROWID;
 CREATE INDEX key_item_state ON key_item (change, state);
+
+-- What was told of a resource itself; a start asks for the last of it.
+CREATE INDEX notice_of_resource ON notice (resource, seq) WHERE name IS NULL;

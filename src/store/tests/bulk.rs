@@ -28,7 +28,7 @@ fn revocation(target: Target) -> NewCampaign {
 
 async fn settle(home: &Home, id: CampaignId, outcomes: Vec<(Num, ItemOutcome)>, now: i64) {
     let cause = Cause::ours("test");
-    home.settle_items(id, Vec::new(), &cause, outcomes, at(now))
+    home.settle_items(id, Vec::new(), &cause, outcomes, Vec::new(), at(now))
         .await
         .unwrap();
 }

@@ -9,6 +9,7 @@ mod opening;
 mod placing;
 mod plans;
 mod renewing;
+mod telling;
 mod writing;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Answer;
 use crate::{
-    model::{Num, ResourceName, Timestamp},
+    model::{Notice, Num, ResourceName, Timestamp},
     store::{
         Campaign, CampaignId, CampaignItem, Cause, Followed, ItemOutcome, NewCampaign, ReportLine,
         StepOn, Store, Wanted,
@@ -131,7 +131,7 @@ impl Store {
         .await
     }
 
-    /// Takes the steps of rows and notes how attempts at their items ended, in one commit; the
+    /// Takes the steps of rows, notes how attempts at their items ended and tells it, in one commit; the
     /// campaign ends with its last item.
     pub async fn settle_items(
         &self,
@@ -139,12 +139,14 @@ impl Store {
         steps: Vec<StepOn>,
         cause: &Cause,
         outcomes: Vec<(Num, ItemOutcome)>,
+        notices: Vec<Notice>,
         now: Timestamp,
     ) -> Answer<()> {
         let cause = cause.clone();
         self.write("note a campaign's results", move |txn| {
             txn.step(&steps, &cause, now)?;
-            txn.settle_items(id, &outcomes, now)
+            txn.settle_items(id, &outcomes, now)?;
+            txn.raise(&notices)
         })
         .await
     }

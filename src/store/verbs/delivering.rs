@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Answer;
 use crate::{
-    model::{Notice, Num, SinkName, Timestamp},
+    model::{Notice, NoticeKind, Num, ResourceName, SinkName, Timestamp},
     store::{Delivery, Disabled, Settled, Store},
 };
 
@@ -142,6 +142,16 @@ impl Store {
         let sink = sink.clone();
         self.read("list notices", move |db| {
             db.notices_for(sink.as_str(), after, limit)
+        })
+        .await
+    }
+
+    /// The trouble of a resource that was announced and whose end was not: unreachable, or its keys
+    /// rejected.
+    pub async fn announced_trouble(&self, resource: &ResourceName) -> Answer<Option<NoticeKind>> {
+        let resource = resource.clone();
+        self.read("look for an outage", move |db| {
+            db.announced_trouble(resource.as_str())
         })
         .await
     }

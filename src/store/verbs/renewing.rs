@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Answer;
 use crate::{
     model::{Applied, Change, Num, Operation, Record, ResourceName, Timestamp, Version},
-    store::{Cause, Orphan, StepOn, Store, Work},
+    store::{Cause, Decided, Orphan, StepOn, Store, Tidings, Work},
 };
 
 impl Store {
@@ -68,6 +68,20 @@ impl Store {
     pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
         self.write("commit results", move |txn| txn.commit(&changes, now))
             .await
+    }
+
+    /// The same together with what people are told of it: who sees the one sees the other, whenever the
+    /// process ends.
+    pub async fn commit_and_tell(
+        &self,
+        decided: Vec<Decided>,
+        tidings: Tidings,
+        now: Timestamp,
+    ) -> Answer<Vec<Applied>> {
+        self.write("commit results", move |txn| {
+            txn.commit_and_tell(&decided, &tidings, now)
+        })
+        .await
     }
 
     /// Takes steps of bulk operations; answers with each row's version after it, and with

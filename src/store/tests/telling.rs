@@ -1,0 +1,174 @@
+//! A state and the notice of it are one commit: where the notice cannot be kept, neither is the state.
+
+use super::*;
+use crate::model::{KeyRole, KeyStage, KeyWork, Notice, NoticeKind};
+
+fn created(text: &str) -> Notice {
+    Notice {
+        at: at(1),
+        kind: NoticeKind::IdentityCreated,
+        resource: Some(resource()),
+        name: Some(name(text)),
+        message: format!("{text} was created."),
+    }
+}
+
+impl Home {
+    /// Lets no notice be kept, or lets them be kept again.
+    fn notices_break(&self, broken: bool) {
+        let sql = if broken {
+            "CREATE TRIGGER broken BEFORE INSERT ON notice BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        } else {
+            "DROP TRIGGER broken"
+        };
+        let owner = rusqlite::Connection::open(self.dir.path().join("renewd.db")).unwrap();
+        owner.execute_batch(sql).unwrap();
+    }
+
+    async fn kinds(&self) -> Vec<NoticeKind> {
+        let notices = self.notices(0, 100).await.unwrap();
+        notices.into_iter().map(|(_, notice)| notice.kind).collect()
+    }
+
+    async fn begin_roll(&self) -> Result<crate::model::KeyChange, StoreError> {
+        let new = NewKeyChange {
+            resource: resource(),
+            work: KeyWork::Roll,
+            role: KeyRole::Primary,
+            old_key: "key1".to_owned(),
+            actor: "anna".to_owned(),
+            reason: None,
+        };
+        self.begin_key_change(new, at(2)).await
+    }
+}
+
+#[tokio::test]
+async fn a_token_and_its_notice_are_kept_together_or_not_at_all() {
+    let mut home = Home::new();
+    home.reconcile(&[spec("anna")], &[], at(0)).await.unwrap();
+    let num = home.record(&name("anna")).await.unwrap().unwrap().num;
+    let decided = || Decided {
+        change: issued(num, 1, Some("8:acs:1_1")),
+        notices: vec![created("anna")],
+    };
+    home.notices_break(true);
+    let tidings = Tidings::default();
+    let failed = home
+        .commit_and_tell(vec![decided()], tidings.clone(), at(2))
+        .await;
+    assert!(failed.is_err());
+    assert_eq!(home.record(&name("anna")).await.unwrap().unwrap().id, None);
+    home.notices_break(false);
+    let applied = home
+        .commit_and_tell(vec![decided()], tidings.clone(), at(2))
+        .await
+        .unwrap();
+    assert!(matches!(applied[..], [Applied::Done(_)]));
+    // As `kill -9` right after the commit.
+    home.reopen();
+    assert_eq!(home.kinds().await, [NoticeKind::IdentityCreated]);
+    // What comes too late is not told.
+    let late = Decided {
+        change: issued(num + 1, 1, None),
+        notices: vec![created("bert")],
+    };
+    let applied = home.commit_and_tell(vec![late], tidings, at(3)).await;
+    assert_eq!(applied.unwrap(), [Applied::Stale]);
+    assert_eq!(home.kinds().await.len(), 1);
+}
+
+#[tokio::test]
+async fn stages_of_a_replaced_key_are_told_in_the_commit_that_notes_them() {
+    let home = Home::new();
+    home.reconcile(&[spec("anna")], &[], at(0)).await.unwrap();
+    home.notices_break(true);
+    assert!(home.begin_roll().await.is_err());
+    assert_eq!(home.open_key_change(&resource()).await.unwrap(), None);
+    home.notices_break(false);
+    let mut change = home.begin_roll().await.unwrap();
+    for (stage, trouble) in [
+        (KeyStage::Reminting, None),
+        (KeyStage::Reminting, Some("the other key is refused")),
+        (KeyStage::Reminting, Some("it is refused again")),
+        (KeyStage::Regenerate, None),
+        (KeyStage::Replace, None),
+        (KeyStage::Done, None),
+    ] {
+        change.stage = stage;
+        change.trouble = trouble.map(str::to_owned);
+        change.ended_at = stage.is_over().then(|| at(9));
+        home.note_key_change(change.clone(), at(9)).await.unwrap();
+    }
+    use NoticeKind::{KeyReplaceable, KeyReplaced, KeyReplacing, KeyStuck};
+    assert_eq!(
+        home.kinds().await,
+        [KeyReplacing, KeyStuck, KeyReplaceable, KeyReplaced]
+    );
+}
+
+#[tokio::test]
+async fn a_replacement_of_a_key_is_dropped_when_it_ended_long_ago() {
+    let home = Home::new();
+    let specs: Vec<Spec> = ["anna", "bert", "carl"].into_iter().map(spec).collect();
+    home.reconcile(&specs, &[], at(0)).await.unwrap();
+    for name in ["anna", "bert", "carl"] {
+        let name = name.parse().unwrap();
+        let num = home.record(&name).await.unwrap().unwrap().num;
+        let id = format!("8:acs:1_{num}");
+        home.commit(vec![issued(num, 1, Some(&id))], at(1))
+            .await
+            .unwrap();
+    }
+    let mut change = home.begin_roll().await.unwrap();
+    let marked = home.mark_minted(&change, 0, 10, at(3)).await.unwrap();
+    assert_eq!(marked.marked, 3);
+    let day = 86_400;
+    assert_eq!(
+        home.prune(2, at(500 * day)).await.unwrap().key_items,
+        0,
+        "it is not over"
+    );
+    (change.stage, change.ended_at) = (KeyStage::Done, Some(at(10 * day)));
+    home.note_key_change(change, at(10 * day)).await.unwrap();
+    assert_eq!(
+        home.prune(2, at(409 * day)).await.unwrap().key_items,
+        0,
+        "kept for 400 days"
+    );
+    for expected in [2, 1, 0] {
+        let pruned = home.prune(2, at(411 * day)).await.unwrap();
+        assert_eq!(pruned.key_items, expected);
+        assert_eq!(pruned.is_full(2), expected == 2);
+    }
+    assert_eq!(home.last_key_change(&resource()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_end_of_an_outage_is_owed_until_it_is_told() {
+    let home = Home::new();
+    let of = |kind| Notice {
+        name: None,
+        kind,
+        ..created("contoso")
+    };
+    assert_eq!(home.announced_trouble(&resource()).await.unwrap(), None);
+    for (kind, owed) in [
+        (
+            NoticeKind::ResourceUnreachable,
+            Some(NoticeKind::ResourceUnreachable),
+        ),
+        (
+            NoticeKind::CreateRefused,
+            Some(NoticeKind::ResourceUnreachable),
+        ),
+        (NoticeKind::ResourceRecovered, None),
+        (NoticeKind::KeyRejected, Some(NoticeKind::KeyRejected)),
+        (NoticeKind::ResourceRecovered, None),
+    ] {
+        home.raise(vec![of(kind)]).await.unwrap();
+        assert_eq!(home.announced_trouble(&resource()).await.unwrap(), owed);
+    }
+    let elsewhere = "fabrikam".parse().unwrap();
+    assert_eq!(home.announced_trouble(&elsewhere).await.unwrap(), None);
+}
