@@ -103,7 +103,7 @@ impl Pace {
             return 0;
         }
         let free = self.room(press);
-        if free < self.worthwhile(wanted) {
+        if free < self.worthwhile(wanted, press) {
             return 0;
         }
         free.min(self.block_size())
@@ -190,7 +190,7 @@ impl Pace {
         }
         let needed = match self.block {
             Some(_) => 1,
-            None => self.worthwhile(wanted.max(1)),
+            None => self.worthwhile(wanted.max(1), press),
         };
         let mut free = self.room(press);
         if free >= needed {
@@ -251,8 +251,9 @@ impl Pace {
         (self.limit.calls / 16).clamp(1, 1024)
     }
 
-    /// Permits are not worth a write one by one while many calls wait.
-    fn worthwhile(&self, wanted: u32) -> u32 {
-        wanted.min(self.block_size() / 4).max(1)
+    /// Permits are not worth a write one by one while many calls wait, unless few are allowed at all.
+    fn worthwhile(&self, wanted: u32, press: Press) -> u32 {
+        let most = self.block_size().min(self.allowed(press));
+        wanted.min(most / 4).max(1)
     }
 }

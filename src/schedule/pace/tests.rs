@@ -163,3 +163,14 @@ fn unused_permits_come_back() {
     assert_eq!(pace.available(Press::Ordinary, S * 6), 0);
     assert_eq!(pace.reservable(10, Press::Ordinary, S * 6), 4);
 }
+
+#[test]
+fn a_small_share_is_used_however_many_wait() {
+    let mut pace = Pace::new(limit(500));
+    pace.cap(0.0024);
+    let permits = pace.reservable(100, Press::Ordinary, Steady::ZERO);
+    assert_eq!(permits, 1, "the one that is allowed in a window");
+    pace.reserved(permits, Steady::ZERO + PERMITS_VALID);
+    assert!(pace.start(Press::Ordinary, Steady::ZERO));
+    assert!(!pace.start(Press::Ordinary, Steady::ZERO));
+}

@@ -209,3 +209,64 @@ async fn deleting_ends_an_identity_for_ever() {
     let records = world.records().await;
     assert!(records.iter().all(|record| record.state == State::Deleted));
 }
+
+/// All tokens fall due in the same minute, and what ACS allows is just enough to renew them in time: a
+/// campaign that begins then gets its tenth, and no token that it does not touch ever ends.
+#[tokio::test(start_paused = true)]
+async fn beside_a_campaign_no_renewal_misses_its_deadline() {
+    const GUESTS: usize = 100;
+    // Nine tenths of 97 % of the limit renew 540 tokens in 1,547 s, and half of their hour are 1,800.
+    let mut setting = Setting::of(540);
+    for (n, spec) in setting.specs.iter_mut().enumerate() {
+        spec.lifetime = MINUTE * 60;
+        if n < GUESTS {
+            spec.labels.insert("team".to_owned(), "guest".to_owned());
+        }
+    }
+    setting.resource.limits.issue.calls = 12;
+    let world = World::start(setting).await;
+    world.pass(MINUTE * 29).await;
+    world.service.forget_calls();
+    let records = world.records().await;
+    let (guests, residents): (Vec<_>, Vec<_>) = records
+        .into_iter()
+        .partition(|record| record.spec.labels.contains_key("team"));
+    let rows = guests
+        .iter()
+        .map(|record| Wanted::Row(record.num))
+        .collect();
+    let cause = Cause {
+        actor: "uid 1000 (anna)".to_owned(),
+        reason: None,
+    };
+    let target = Target::Items(rows);
+    let new = NewCampaign::new(CampaignAction::Revoke, Some(Then::Reissue), target, cause);
+    let id = world
+        .store()
+        .create_campaign(new, world.clock.now())
+        .await
+        .unwrap();
+    for minute in 30..=75 {
+        world.pass(MINUTE).await;
+        let now = world.clock.now();
+        let records = world.records().await;
+        let dead = records.iter().filter(|record| {
+            record.spec.labels.is_empty()
+                && record
+                    .token
+                    .as_ref()
+                    .is_none_or(|token| token.expires_at <= now)
+        });
+        assert_eq!(dead.count(), 0, "after {minute} minutes");
+        if minute == 50 {
+            // 1,200 s of renewals that wait: a tenth of 0.388 a second.
+            let revoked = of(&world, "revoke");
+            assert!((40..=70).contains(&revoked), "{revoked}");
+        }
+    }
+    assert_eq!(residents.len(), 540 - GUESTS);
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (GUESTS as u64, 0));
+    let most = busiest(&world.service.calls(), "issue", SECOND * 30);
+    assert!(most <= 12, "{most}");
+}
