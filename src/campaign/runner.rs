@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     config::ResourceSettings,
     model::{Num, Operation},
-    schedule::{KeyHold, PERMITS_VALID, Steady},
+    schedule::{KeyHold, Steady},
     store::{CampaignId, Store, StoreError},
     telemetry::Metrics,
 };
@@ -203,12 +203,8 @@ impl Runner {
                 Operation::Delete => &mut self.delete,
                 _ => continue,
             };
-            let ahead = until.duration_since(now);
-            let until = match Duration::try_from(ahead) {
-                Ok(ahead) => steady + ahead.min(PERMITS_VALID),
-                Err(_) => steady.saturating_sub(ahead.unsigned_abs()),
-            };
-            gate.pace.restore(permits, until);
+            gate.pace
+                .restore(permits, until.duration_since(now), steady);
         }
     }
 

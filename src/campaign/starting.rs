@@ -203,8 +203,9 @@ impl Runner {
                 return Ok(false);
             }
             let until = now.checked_add(PERMITS_VALID).unwrap_or(now);
+            let over = now.checked_sub(gate.pace.counts_for()).unwrap_or(now);
             let name = &self.settings.name;
-            let reserved = self.store.reserve(name, operation, permits, until, now);
+            let reserved = self.store.reserve(name, operation, permits, until, over);
             reserved.await?;
             let gate = self.gate(operation);
             gate.pace.reserved(permits, steady + PERMITS_VALID);

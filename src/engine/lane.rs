@@ -247,7 +247,8 @@ impl Lane {
                         Operation::CreateWithToken => &mut self.create,
                         _ => continue,
                     };
-                    queue.pace.restore(permits, now.steady_at(until));
+                    let ahead = until.duration_since(now.wall);
+                    queue.pace.restore(permits, ahead, now.steady);
                 }
             }
             Err(error) => self.ledger.failed(&error, now.steady),
@@ -316,16 +317,6 @@ impl Lane {
 }
 
 impl Moment {
-    /// The steady instant of a wall-clock time near this moment. A reservation can never lie
-    /// further ahead than its validity, so a clock that stepped back costs nothing.
-    fn steady_at(self, at: Timestamp) -> Steady {
-        let ahead = at.duration_since(self.wall);
-        match Duration::try_from(ahead) {
-            Ok(ahead) => self.steady + ahead.min(crate::schedule::PERMITS_VALID),
-            Err(_) => self.steady.saturating_sub(ahead.unsigned_abs()),
-        }
-    }
-
     /// The wall-clock time of a steady instant ahead of this moment.
     fn wall_at(self, at: Steady) -> Timestamp {
         let ahead = at.saturating_sub(self.steady);

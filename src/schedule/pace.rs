@@ -13,6 +13,8 @@ mod tests;
 
 use std::{collections::VecDeque, time::Duration};
 
+use jiff::SignedDuration;
+
 use super::Steady;
 use crate::config::Limit;
 
@@ -87,9 +89,21 @@ impl Pace {
         self.cap = share.clamp(0.0, 1.0);
     }
 
-    /// Counts permits that an earlier process reserved, as sent at the end of their validity.
-    pub fn restore(&mut self, permits: u32, until: Steady) {
-        let leaves = until + TRAVEL + self.limit.window;
+    /// How long permits count on after the end of their validity.
+    pub fn counts_for(&self) -> Duration {
+        TRAVEL + self.limit.window
+    }
+
+    /// Counts permits that an earlier process reserved, as sent at the end of their validity, which is
+    /// so far ahead of now, or behind it. None is further ahead than it is long, so a wall clock that
+    /// stepped back costs nothing.
+    pub fn restore(&mut self, permits: u32, ahead: SignedDuration, now: Steady) {
+        let signed = |time| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+        let ahead = ahead.min(signed(PERMITS_VALID));
+        let Ok(left) = Duration::try_from(ahead.saturating_add(signed(self.counts_for()))) else {
+            return;
+        };
+        let leaves = now + left;
         let index = self.ended.partition_point(|(at, _)| *at <= leaves);
         self.ended.insert(index, (leaves, permits));
         self.ended_calls += permits;

@@ -20,9 +20,12 @@ impl Txn<'_> {
         operation: Operation,
         permits: u32,
         until: Timestamp,
-        now: Timestamp,
+        over: Timestamp,
     ) -> Outcome<()> {
-        self.run("DELETE FROM reservation WHERE until <= ?1", [micros(now)])?;
+        self.run(
+            "DELETE FROM reservation WHERE resource = ?1 AND operation = ?2 AND until <= ?3",
+            params![resource, spelled(&operation), micros(over)],
+        )?;
         self.run(
             "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
             params![resource, spelled(&operation), permits, micros(until)],

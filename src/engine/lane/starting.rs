@@ -133,10 +133,10 @@ impl Lane {
                 return Ok(false);
             }
             let until = now.wall_at(now.steady + PERMITS_VALID);
+            let counts_for = queue.pace.counts_for();
+            let over = now.wall.checked_sub(counts_for).unwrap_or(now.wall);
             let name = &self.settings.name;
-            let reserved = self
-                .store
-                .reserve(name, operation, permits, until, now.wall);
+            let reserved = self.store.reserve(name, operation, permits, until, over);
             reserved.await?;
             let queue = self.queue(operation);
             queue.pace.reserved(permits, now.steady + PERMITS_VALID);

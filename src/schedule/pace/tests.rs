@@ -34,12 +34,14 @@ fn run(pace: Pace, travel: &[u64], secs: u64, crash: Option<u64>) -> Vec<u64> {
             flying.clear();
             arrivals.retain(|at| *at <= ms);
             for (permits, until) in &reservations {
-                pace.restore(*permits, *until);
+                let ms = |time: Steady| SignedDuration::from_millis(time.as_millis() as i64);
+                pace.restore(*permits, ms(*until) - ms(now), now);
             }
         }
         let permits = pace.reservable(u32::MAX, Press::Ordinary, now);
         if permits > 0 {
             pace.reserved(permits, now + PERMITS_VALID);
+            reservations.retain(|(_, until)| *until + pace.counts_for() > now);
             reservations.push((permits, now + PERMITS_VALID));
         }
         while flying.len() < 32 && pace.start(Press::Ordinary, now) {

@@ -232,10 +232,10 @@ async fn the_steps_are_idempotent() {
 }
 
 #[tokio::test]
-async fn reservations_hold_over_restarts_until_their_time_is_over() {
+async fn reservations_hold_over_restarts_until_they_count_no_more() {
     let mut home = Home::new();
-    let reserve = async |home: &Home, permits, until, now| {
-        home.reserve(&resource(), Operation::Issue, permits, at(until), at(now))
+    let reserve = async |home: &Home, permits, until, over| {
+        home.reserve(&resource(), Operation::Issue, permits, at(until), at(over))
             .await
             .unwrap();
     };
@@ -253,6 +253,11 @@ async fn reservations_hold_over_restarts_until_their_time_is_over() {
     reserve(&home, 1, 65, 35).await;
     let kept = home.reservations(&resource()).await.unwrap();
     assert_eq!(kept.len(), 2);
+    home.reserve(&resource(), Operation::Revoke, 1, at(90), at(80))
+        .await
+        .unwrap();
+    let kept = home.reservations(&resource()).await.unwrap();
+    assert_eq!(kept.len(), 3, "each operation has a window of its own");
 }
 
 #[tokio::test]

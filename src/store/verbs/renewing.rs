@@ -97,23 +97,24 @@ impl Store {
             .await
     }
 
-    /// Notes that up to `permits` calls may be sent, which count until `until`; before they are sent.
+    /// Notes that up to `permits` calls may be sent until then; before they are sent. Those that could be
+    /// sent until `over` at the latest count no more, and are forgotten.
     pub async fn reserve(
         &self,
         resource: &ResourceName,
         operation: Operation,
         permits: u32,
         until: Timestamp,
-        now: Timestamp,
+        over: Timestamp,
     ) -> Answer<()> {
         let resource = resource.clone();
         self.write("note calls", move |txn| {
-            txn.reserve(resource.as_str(), operation, permits, until, now)
+            txn.reserve(resource.as_str(), operation, permits, until, over)
         })
         .await
     }
 
-    /// Calls that may have been sent, and until when they count; those of the past may be among them.
+    /// Calls that may have been sent, and until when; some may count no more.
     pub async fn reservations(
         &self,
         resource: &ResourceName,

@@ -21,11 +21,20 @@ async fn nums(world: &World) -> Vec<Num> {
 }
 
 async fn campaign(world: &World, action: CampaignAction, then: Option<Then>) -> CampaignId {
+    campaign_over(world, nums(world).await, action, then).await
+}
+
+async fn campaign_over(
+    world: &World,
+    rows: Vec<Num>,
+    action: CampaignAction,
+    then: Option<Then>,
+) -> CampaignId {
     let cause = Cause {
         actor: "uid 1000 (anna)".to_owned(),
         reason: Some("laptop stolen".to_owned()),
     };
-    let rows = nums(world).await.into_iter().map(Wanted::Row).collect();
+    let rows = rows.into_iter().map(Wanted::Row).collect();
     let new = NewCampaign::new(action, then, Target::Items(rows), cause);
     let now = world.clock.now();
     world.store().create_campaign(new, now).await.unwrap()
@@ -195,6 +204,33 @@ async fn a_campaign_survives_kills_within_its_limit() {
     assert_eq!(world.service.without_live_token(), 0);
 }
 
+/// What was sent long before a kill counts as well, for as long as it is in the window.
+#[tokio::test(start_paused = true)]
+async fn calls_count_over_a_kill_until_they_have_left_the_window() {
+    let mut setting = Setting::of(180);
+    setting.resource.limits.revoke.calls = 100;
+    let mut world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    world.service.forget_calls();
+    let all = nums(&world).await;
+    for rows in all.chunks(60) {
+        campaign_over(
+            &world,
+            rows.to_vec(),
+            CampaignAction::Revoke,
+            Some(Then::Hold),
+        )
+        .await;
+        world.pass(SECOND * 8).await;
+        world.kill().await;
+        world.up().await;
+    }
+    world.pass(MINUTE * 3).await;
+    assert_eq!(of(&world, "revoke"), 180);
+    let most = busiest(&world.service.calls(), "revoke", SECOND * 30);
+    assert!(most <= 97, "{most}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn deleting_ends_an_identity_for_ever() {
     let world = World::start(Setting::of(3)).await;
@@ -231,21 +267,8 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
     let (guests, residents): (Vec<_>, Vec<_>) = records
         .into_iter()
         .partition(|record| record.spec.labels.contains_key("team"));
-    let rows = guests
-        .iter()
-        .map(|record| Wanted::Row(record.num))
-        .collect();
-    let cause = Cause {
-        actor: "uid 1000 (anna)".to_owned(),
-        reason: None,
-    };
-    let target = Target::Items(rows);
-    let new = NewCampaign::new(CampaignAction::Revoke, Some(Then::Reissue), target, cause);
-    let id = world
-        .store()
-        .create_campaign(new, world.clock.now())
-        .await
-        .unwrap();
+    let rows = guests.iter().map(|record| record.num).collect();
+    let id = campaign_over(&world, rows, CampaignAction::Revoke, Some(Then::Reissue)).await;
     for minute in 30..=75 {
         world.pass(MINUTE).await;
         let now = world.clock.now();
