@@ -13,6 +13,7 @@ use crate::{
         Client,
         wire::{CampaignAction, CampaignPlan, NewCampaign},
     },
+    clock::Clock,
     model::{Name, ResourceName, Then, Timestamp},
 };
 
@@ -54,6 +55,13 @@ pub(crate) struct Chosen {
     /// Before everything but renewals that are urgent themselves
     #[arg(long)]
     urgent: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How a bulk command goes about it.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct How {
     /// Say what it would do, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -92,22 +100,32 @@ impl Task {
 
 /// Does it to what was chosen and follows it to its end.
 pub(crate) async fn run(context: Context, chosen: Chosen, task: Task) -> Outcome {
+    let (how, all, new) = (chosen.how, chosen.all, asked(chosen, task)?);
     let client = daemon(context.socket);
-    let (json, detach, dry_run, yes) = (chosen.json, chosen.detach, chosen.dry_run, chosen.yes);
-    let (large, new) = (chosen.all, asked(chosen, task)?);
-    let sure = yes || !(large || task.action == CampaignAction::Delete || is_many(&new));
-    if dry_run || !sure {
+    carry_out(&client, context.clock, (new, all), how, task).await
+}
+
+/// Asks where it is much or where `all` are meant, starts the campaign and follows it to its end.
+pub(crate) async fn carry_out(
+    client: &Client,
+    clock: Clock,
+    (new, all): (NewCampaign, bool),
+    how: How,
+    task: Task,
+) -> Outcome {
+    let sure = how.yes || !(all || task.action == CampaignAction::Delete || is_many(&new));
+    if how.dry_run || !sure {
         let plan = client.plan_campaign(&new).await?;
-        if dry_run {
-            return shown(&plan, task, json);
+        if how.dry_run {
+            return shown(&plan, task, how.json);
         }
-        confirmed(&plan, task)?;
+        confirmed(&plan, task, all)?;
     }
     let started = client.start_campaign(&new).await?;
-    if detach || task.starts_at.is_some() {
-        return said(&started, json);
+    if how.detach || task.starts_at.is_some() {
+        return said(&started, how.json);
     }
-    follow(&client, context.clock, started, task.verb, json).await
+    follow(client, clock, started, task.verb, how.json).await
 }
 
 /// A selection may mean many: only the plan knows.
@@ -125,9 +143,9 @@ fn shown(plan: &CampaignPlan, task: Task, json: bool) -> Outcome {
 }
 
 /// Shows what would be done and asks, where it is much.
-fn confirmed(plan: &CampaignPlan, task: Task) -> Result<(), Failed> {
-    let delete = task.action == CampaignAction::Delete;
-    if plan.total <= MANY && !delete && plan.total > 0 && plan.seconds < 60.0 {
+fn confirmed(plan: &CampaignPlan, task: Task, all: bool) -> Result<(), Failed> {
+    let always = all || task.action == CampaignAction::Delete;
+    if plan.total <= MANY && !always && plan.total > 0 && plan.seconds < 60.0 {
         return Ok(());
     }
     output::aside(preview::render(plan, task).trim_end());

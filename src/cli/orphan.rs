@@ -1,6 +1,8 @@
 //! `renewd orphan`: tokens and identities that may exist at ACS without a record, because an answer
 //! was lost or came too late.
 
+mod clear;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -30,6 +32,10 @@ pub(crate) struct Orphan {
 enum Verb {
     /// List them; a token leaves the list when it expires
     List(List),
+    /// Revoke all tokens of the identities that they belong to
+    Revoke(clear::Revoke),
+    /// Delete identities that nobody uses at ACS
+    Delete(clear::Delete),
     /// Take them off the list without calling ACS
     Dismiss(Dismiss),
 }
@@ -55,6 +61,8 @@ impl Orphan {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         match self.verb {
             Verb::List(verb) => verb.run(context).await,
+            Verb::Revoke(verb) => verb.run(context).await,
+            Verb::Delete(verb) => verb.run(context).await,
             Verb::Dismiss(verb) => verb.run(context).await,
         }
     }
@@ -108,7 +116,6 @@ fn render(orphans: &[Row], now: Timestamp, width: Option<usize>) -> String {
         "REQUEST ID",
     ]);
     for orphan in orphans {
-        let until = orphan.expires_at.map(|at| relative(at, now));
         let id = orphan.id.as_ref().map(ToString::to_string);
         table.row([
             orphan.num.to_string().into(),
@@ -116,7 +123,7 @@ fn render(orphans: &[Row], now: Timestamp, width: Option<usize>) -> String {
             orphan.name.as_str().into(),
             orphan.resource.as_str().into(),
             relative(orphan.at, now).into(),
-            until.unwrap_or_else(|| "dismissed".to_owned()).into(),
+            until(orphan, now).into(),
             id.unwrap_or_else(|| "not known".to_owned()).into(),
             orphan.request_id.clone().unwrap_or_default().into(),
         ]);
@@ -124,5 +131,15 @@ fn render(orphans: &[Row], now: Timestamp, width: Option<usize>) -> String {
     match table.is_empty() {
         true => "nothing is known to exist at ACS without a record\n".to_owned(),
         false => table.render(0, width),
+    }
+}
+
+/// How long it stays on the list.
+fn until(orphan: &Row, now: Timestamp) -> String {
+    match (orphan.kind.as_str(), orphan.expires_at, orphan.revoked_at) {
+        ("identity", _, Some(_)) => "deleted (its tokens are revoked)".to_owned(),
+        ("identity", ..) => "deleted".to_owned(),
+        (_, Some(at), _) => relative(at, now),
+        (_, None, _) => "dismissed".to_owned(),
     }
 }

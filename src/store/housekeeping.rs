@@ -92,7 +92,7 @@ impl Txn<'_> {
         let trail = "WITH oldest AS (SELECT seq, at FROM {} ORDER BY seq LIMIT ?2) \
                      DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
         let orphans = "DELETE FROM orphan WHERE num IN \
-                       (SELECT num FROM orphan WHERE expires_at < ?1 LIMIT ?2)";
+                       (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)";
         self.effects.cleaned = true;
         let (reads, holders) = self.prune_access((other.0, renewals.0), count(batch))?;
         Ok(Pruned {

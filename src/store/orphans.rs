@@ -29,8 +29,11 @@ pub struct Orphan {
     pub id: Option<IdentityId>,
     /// The service's request id, where known.
     pub request_id: Option<String>,
-    /// When the token ends; it is dropped from the list then. A creation stays.
+    /// When the token ends, and leaves the list. Creations and identities stay.
     pub expires_at: Option<Timestamp>,
+    /// When the tokens of an identity were revoked; it is still there, to be deleted or dismissed.
+    #[serde(default)]
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// An orphan that is being noted.
@@ -111,6 +114,26 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// An id was deleted: what may have existed of it is no more.
+    pub(super) fn orphans_deleted(&self, id: &str) -> Outcome<()> {
+        self.run("DELETE FROM orphan WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// All tokens of an id were revoked by a call that began at `called`: those noticed before it are
+    /// dead. The identities remain, without tokens.
+    pub(super) fn orphans_revoked(&self, id: &str, called: i64, at: i64) -> Outcome<()> {
+        self.run(
+            "DELETE FROM orphan WHERE id = ?1 AND kind = 'token' AND at <= ?2",
+            params![id, called],
+        )?;
+        self.run(
+            "UPDATE orphan SET revoked_at = ?3 WHERE id = ?1 AND kind = 'identity' AND at <= ?2",
+            params![id, called, at],
+        )?;
+        Ok(())
+    }
+
     pub(super) fn dismiss_orphans(&self, nums: &[Num]) -> Outcome<()> {
         for num in nums {
             self.run("DELETE FROM orphan WHERE num = ?1", [num])?;
@@ -145,5 +168,6 @@ fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
         id: columns::maybe_parsed(row, "id")?,
         request_id: row.get("request_id")?,
         expires_at: columns::maybe_instant(row, "expires_at")?,
+        revoked_at: columns::maybe_instant(row, "revoked_at")?,
     })
 }

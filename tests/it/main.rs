@@ -25,6 +25,7 @@ mod identities;
 mod jobs;
 mod keys;
 mod life;
+mod orphans;
 mod programs;
 mod readme;
 mod rooms;

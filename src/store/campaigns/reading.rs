@@ -1,6 +1,6 @@
 //! Reading campaigns: how far they are, what is to be begun, and their reports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Row, params};
 
@@ -13,7 +13,7 @@ use super::{
     },
     Campaign, CampaignId, CampaignItem, CampaignState, ReportLine,
 };
-use crate::model::{Num, Timestamp};
+use crate::model::{IdentityId, Num, Timestamp};
 
 pub(super) const ROWS_AFTER: &str =
     select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num LIMIT ?3");
@@ -62,6 +62,20 @@ impl Db {
         items.retain(|item| !skip.contains(&item.num));
         items.truncate(limit);
         Ok(items)
+    }
+
+    pub(in crate::store) fn owners(
+        &self,
+        ids: &[IdentityId],
+    ) -> Outcome<BTreeMap<IdentityId, Num>> {
+        let sql = "SELECT num FROM identity WHERE id = ?1";
+        let mut owners = BTreeMap::new();
+        for id in ids {
+            if let Some(num) = self.first(sql, [id.as_str()], |row| row.get(0))? {
+                owners.insert(id.clone(), num);
+            }
+        }
+        Ok(owners)
     }
 
     /// A page of a campaign's items in the order of their rows; of those that failed, or of all.

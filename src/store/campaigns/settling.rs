@@ -8,7 +8,7 @@ use super::{
         db::Txn,
         error::Outcome,
     },
-    Campaign, CampaignId, ItemOutcome, ItemState,
+    Campaign, CampaignAction, CampaignId, ItemOutcome, ItemState,
 };
 use crate::model::{Num, State, Timestamp};
 
@@ -66,7 +66,27 @@ impl Txn<'_> {
                 request_id
             ],
         )?;
-        Ok(())
+        match outcome {
+            ItemOutcome::Done { at, .. } => self.account_for_orphans(campaign, num, *at),
+            _ => Ok(()),
+        }
+    }
+
+    /// What may exist without a record under an item's id was revoked or deleted with it.
+    fn account_for_orphans(&self, campaign: &Campaign, num: Num, at: Timestamp) -> Outcome<()> {
+        let sql = "SELECT coalesce(i.id, t.id), coalesce(t.called_at, ?3) FROM campaign_item t \
+                   LEFT JOIN identity i ON i.num = t.num WHERE t.campaign = ?1 AND t.num = ?2";
+        let params = [campaign.id, num, micros(at)];
+        let found = self.first(sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let Some((Some(id), called)) = found else {
+            return Ok(());
+        };
+        let id: String = id;
+        match campaign.action {
+            CampaignAction::Delete => self.orphans_deleted(&id),
+            CampaignAction::Revoke => self.orphans_revoked(&id, called, micros(at)),
+            CampaignAction::Hold | CampaignAction::Release | CampaignAction::Renew => Ok(()),
+        }
     }
 
     /// What an item that was done waits for: its next token, or its consumers.

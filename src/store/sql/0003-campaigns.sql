@@ -50,3 +50,6 @@ END;
 CREATE TRIGGER item_dropped AFTER DELETE ON campaign_item BEGIN
     UPDATE item_count SET n = n - 1 WHERE campaign = old.campaign AND state = old.state;
 END;
+
+ALTER TABLE orphan ADD COLUMN revoked_at INTEGER;   -- its tokens are dead; the identity is still there
+CREATE INDEX orphan_id ON orphan (id) WHERE id IS NOT NULL;

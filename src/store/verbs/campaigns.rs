@@ -1,10 +1,10 @@
 //! Verbs of campaigns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Answer;
 use crate::{
-    model::{Notice, Num, ResourceName, Timestamp},
+    model::{IdentityId, Notice, Num, ResourceName, Timestamp},
     store::{
         Campaign, CampaignId, CampaignItem, Cause, Followed, ItemOutcome, NewCampaign, ReportLine,
         StepOn, Store, Wanted,
@@ -29,6 +29,11 @@ impl Store {
             txn.add_items(id, &items, now)
         })
         .await
+    }
+
+    /// Which rows have these ids; ids that no row has are left out.
+    pub async fn owners(&self, ids: Vec<IdentityId>) -> Answer<BTreeMap<IdentityId, Num>> {
+        self.read("look ids up", move |db| db.owners(&ids)).await
     }
 
     /// All items are listed, `target` says in words what they are; the campaign starts.

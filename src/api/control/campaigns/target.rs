@@ -36,8 +36,14 @@ pub(super) async fn chosen(api: &Api, asked: &wire::NewCampaign) -> Result<Chose
     let mut items = rows(api, &asked.names).await?;
     if !asked.ids.is_empty() {
         let resource = resource(api, asked.resource.as_ref())?;
-        let wanted = |id: &IdentityId| Wanted::Id(resource.clone(), id.clone());
-        items.extend(asked.ids.iter().map(wanted));
+        for some in asked.ids.chunks(CHUNK) {
+            let owners = api.store.owners(some.to_vec()).await?;
+            let wanted = |id: &IdentityId| match owners.get(id) {
+                Some(num) => Wanted::Row(*num),
+                None => Wanted::Id(resource.clone(), id.clone()),
+            };
+            items.extend(some.iter().map(wanted));
+        }
     }
     Ok(Chosen::Listed(items))
 }
