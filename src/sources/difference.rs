@@ -59,6 +59,12 @@ impl Difference {
         if listed == 0 {
             return Some(format!("it is empty, and listed {known} before"));
         }
+        let nobody = self.added.is_empty() && self.changed.is_empty() && self.unchanged == 0;
+        if nobody {
+            return Some(format!(
+                "not one of its {listed} rows can be an identity, and it listed {known} before"
+            ));
+        }
         if replaced {
             return Some(format!(
                 "the file was replaced by another one, in which {removed} of {known} are missing"

@@ -31,6 +31,8 @@ mod readme;
 mod rooms;
 mod samples;
 mod secrecy;
+mod source_programs;
+mod source_wal;
 mod sources;
 mod stage;
 mod starts;
