@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, soak};
 
-/// The limits of ACS, scaled up 20 times.
+/// The limits of ACS, scaled up 12 times and in windows of a third, so that the thousands of a test fill several.
 const ACS: [&str; 8] = [
     "--token-alg",
     "filler",
     "--limit",
-    "issue=20000/30s",
+    "issue=4000/10s",
     "--limit",
     "create_with_token=20000/30s",
     "--limit",
-    "revoke=10000/30s",
+    "revoke=2000/10s",
 ];
-const LIMITS: &str = "limits = { issue = \"20000/30s\", create_with_token = \"20000/30s\", revoke = \"10000/30s\" }\n";
+const LIMITS: &str = "limits = { issue = \"4000/10s\", create_with_token = \"20000/30s\", revoke = \"2000/10s\" }\n";
 /// One of so many fails for good.
 const POISONED: usize = 100;
 
