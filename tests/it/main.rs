@@ -23,6 +23,7 @@ mod file_proofs;
 mod files;
 mod identities;
 mod jobs;
+mod key_places;
 mod keys;
 mod life;
 mod orphans;
