@@ -19,7 +19,8 @@ const ACS: [&str; 8] = [
     "--limit",
     "revoke=2000/10s",
 ];
-const LIMITS: &str = "limits = { issue = \"4000/10s\", create_with_token = \"20000/30s\", revoke = \"2000/10s\" }\n";
+const LIMITS: &str =
+    "limits = { issue = \"4000/10s\", create_with_token = \"20000/30s\", revoke = \"2000/10s\" }\n";
 /// One of so many fails for good.
 const POISONED: usize = 100;
 
