@@ -50,7 +50,7 @@ pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
 pub use campaigns::{
     Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, ItemOutcome,
-    ItemState, NewCampaign, ReportLine, Target, Wanted,
+    ItemState, NewCampaign, ReportLine, Target, WaitingItem, Wanted,
 };
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};

@@ -40,5 +40,6 @@ mod starts;
 mod steering;
 mod tables;
 mod unit_file;
+mod waiting;
 mod webhook_network;
 mod webhooks;

@@ -2,6 +2,7 @@
 
 mod plan;
 mod target;
+mod waits;
 
 use axum::{
     Json,
@@ -168,6 +169,7 @@ async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Prob
         let failed = api.store.campaign_report(id, None, true, FAILURES);
         progress.failures = failed.await?;
     }
+    progress.waits = waits::of(api, &progress).await?;
     Ok(Json(progress))
 }
 

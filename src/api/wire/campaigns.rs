@@ -104,6 +104,9 @@ pub struct CampaignProgress {
     /// Some of those that failed, once it has ended.
     #[serde(default)]
     pub failures: Vec<ReportLine>,
+    /// Why it does not move, where something holds it up; not told in listings.
+    #[serde(default)]
+    pub waits: Vec<String>,
 }
 
 impl From<Campaign> for CampaignProgress {
@@ -113,6 +116,7 @@ impl From<Campaign> for CampaignProgress {
             left: campaign.left(),
             campaign,
             failures: Vec::new(),
+            waits: Vec::new(),
         }
     }
 }

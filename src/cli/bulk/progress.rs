@@ -19,6 +19,8 @@ const SHOWN: usize = 20;
 /// A plain line for every so many percent, and at least so often while something moves.
 const STEP: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing moved for so long: it is said why.
+const STUCK: Duration = Duration::from_secs(2);
 
 pub(super) struct Progress {
     verb: &'static str,
@@ -29,6 +31,9 @@ pub(super) struct Progress {
     began: Option<(Duration, u64)>,
     announced: bool,
     id: CampaignId,
+    /// How far it was when it last moved, since when, and what was said of its waiting.
+    stands: (u64, Duration),
+    said: Vec<String>,
 }
 
 impl Progress {
@@ -46,10 +51,12 @@ impl Progress {
             bar,
             last_step: 0,
             last_line: clock.steady(),
-            clock,
             began: None,
             announced: false,
             id,
+            stands: (0, clock.steady()),
+            said: Vec::new(),
+            clock,
         }
     }
 
@@ -60,6 +67,7 @@ impl Progress {
             output::aside(&format!("campaign {}", self.id));
         }
         let ended = of.total - of.left;
+        self.say_why(of, ended);
         let words = self.words(of);
         if let Some(bar) = &self.bar {
             bar.set_length(of.total);
@@ -74,6 +82,29 @@ impl Progress {
             self.last_line = self.clock.steady();
         }
         self.last_step = step;
+    }
+
+    /// Once nothing has moved for a while: why, each reason once until something moves again.
+    fn say_why(&mut self, of: &CampaignProgress, ended: u64) {
+        if self.stands.0 != ended {
+            self.stands = (ended, self.clock.steady());
+            self.said.clear();
+            return;
+        }
+        if of.left == 0 || self.since(self.stands.1) < STUCK {
+            return;
+        }
+        for wait in &of.waits {
+            if self.said.contains(wait) {
+                continue;
+            }
+            let line = format!("waiting: {wait}");
+            match &self.bar {
+                Some(bar) => bar.suspend(|| output::aside(&line)),
+                None => output::aside(&line),
+            }
+            self.said.push(wait.clone());
+        }
     }
 
     fn words(&mut self, of: &CampaignProgress) -> String {

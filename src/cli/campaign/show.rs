@@ -77,6 +77,9 @@ fn render(of: &CampaignProgress, now: Timestamp) -> String {
             line(name, n.to_string());
         }
     }
+    for wait in &of.waits {
+        line("waits", wait.clone());
+    }
     if let Some(sha256) = &one.report_sha256 {
         line("report", format!("SHA-256 {sha256}"));
     }

@@ -263,6 +263,21 @@ impl CampaignItem {
     }
 }
 
+/// An item that has not ended, for saying what a campaign waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingItem {
+    /// The row.
+    pub num: Num,
+    /// What people call it.
+    pub label: String,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// Where it stands.
+    pub state: ItemState,
+    /// How the last attempt failed.
+    pub error: Option<String>,
+}
+
 /// Where an item stands: one word of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

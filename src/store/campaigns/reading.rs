@@ -11,7 +11,7 @@ use super::{
         error::Outcome,
         identities::{count, select_record},
     },
-    Campaign, CampaignId, CampaignItem, CampaignState, ReportLine,
+    Campaign, CampaignId, CampaignItem, CampaignState, ReportLine, WaitingItem,
 };
 use crate::model::{IdentityId, Num, Timestamp};
 
@@ -62,6 +62,28 @@ impl Db {
         items.retain(|item| !skip.contains(&item.num));
         items.truncate(limit);
         Ok(items)
+    }
+
+    /// The first item of each kind that waits: to be called, for its token, for its consumers.
+    pub(in crate::store) fn waiting_items(&self, id: CampaignId) -> Outcome<Vec<WaitingItem>> {
+        let mut waiting = Vec::new();
+        for states in ["'pending', 'called'", "'acknowledged', 'delivering'"] {
+            let sql = format!(
+                "SELECT t.num, coalesce(t.name, t.id, '?') AS label, t.state, t.error, r.name AS resource \
+                 FROM campaign_item t JOIN resource r ON r.num = t.resource \
+                 WHERE t.campaign = ?1 AND t.state IN ({states}) LIMIT 1"
+            );
+            waiting.extend(self.first(&sql, [id], |row| {
+                Ok(WaitingItem {
+                    num: row.get("num")?,
+                    label: row.get("label")?,
+                    resource: columns::parsed(row, "resource")?,
+                    state: columns::word(row, "state")?,
+                    error: row.get("error")?,
+                })
+            })?);
+        }
+        Ok(waiting)
     }
 
     pub(in crate::store) fn owners(

@@ -7,7 +7,7 @@ use crate::{
     model::{IdentityId, Notice, Num, ResourceName, Timestamp},
     store::{
         Campaign, CampaignId, CampaignItem, Cause, Followed, ItemOutcome, NewCampaign, ReportLine,
-        StepOn, Store, Wanted,
+        StepOn, Store, WaitingItem, Wanted,
     },
 };
 
@@ -29,6 +29,12 @@ impl Store {
             txn.add_items(id, &items, now)
         })
         .await
+    }
+
+    /// One item of each kind that waits: to be called, for its token or its consumers.
+    pub async fn waiting_items(&self, id: CampaignId) -> Answer<Vec<WaitingItem>> {
+        self.read("look a campaign up", move |db| db.waiting_items(id))
+            .await
     }
 
     /// Which rows have these ids; ids that no row has are left out.
