@@ -29,7 +29,6 @@ struct Waiting {
     num: Num,
     awaits_token: bool,
     since: Timestamp,
-    acked: Timestamp,
 }
 
 impl Txn<'_> {
@@ -43,8 +42,8 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Followed> {
         let swept = self.sweep_cancelled(id, limit)?;
-        let sql = "SELECT num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since, \
-                   acked_at FROM campaign_item \
+        let sql = "SELECT num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
+                   FROM campaign_item \
                    WHERE campaign = ?1 AND num > ?2 AND state IN ('acknowledged', 'delivering') \
                    ORDER BY num LIMIT ?3";
         let params = params![id, after.unwrap_or(i64::MIN), count(limit)];
@@ -53,12 +52,11 @@ impl Txn<'_> {
                 num: row.get("num")?,
                 awaits_token: row.get("awaits")?,
                 since: columns::instant_in(row, "since")?,
-                acked: columns::instant_in(row, "acked_at")?,
             })
         })?;
         for item in &waiting {
             if item.awaits_token {
-                self.look_for_token(id, item, now)?;
+                self.look_for_token(id, item)?;
             } else {
                 self.look_for_delivery(id, item, now)?;
             }
@@ -71,20 +69,17 @@ impl Txn<'_> {
         })
     }
 
-    /// Usually the commit of the token says so; this finds what it could not: a row that wants no
-    /// token any more.
-    fn look_for_token(&self, id: CampaignId, item: &Waiting, now: Timestamp) -> Outcome<()> {
+    /// The commit of the token says so itself; this finds what it cannot: a row that wants none any
+    /// more. When a token was issued is no proof: by the clock of ACS, one from just before may be
+    /// younger than what was asked for.
+    fn look_for_token(&self, id: CampaignId, item: &Waiting) -> Outcome<()> {
         let row = self.standing(item.num)?;
-        let wants = row.is_some_and(|row| row.state.wants_token());
-        let sql = "SELECT 1 FROM identity WHERE num = ?1 AND state = 'active' AND issued_at > ?2 AND good_until > 0";
-        let issued = self.first(sql, [item.num, micros(item.acked)], |_| Ok(()))?;
-        if wants && issued.is_none() {
+        if row.is_some_and(|row| row.state.wants_token()) {
             return Ok(());
         }
-        let reissued = issued.map(|()| micros(now));
         self.run(
-            "UPDATE campaign_item SET state = 'delivering', reissued_at = ?3 WHERE campaign = ?1 AND num = ?2",
-            params![id, item.num, reissued],
+            "UPDATE campaign_item SET state = 'delivering' WHERE campaign = ?1 AND num = ?2",
+            params![id, item.num],
         )?;
         Ok(())
     }
