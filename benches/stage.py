@@ -38,10 +38,10 @@ class Folder:
 class Emulator:
     """ACS Identity that signs nothing (`filler`: same size, known by state) and limits nothing."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         self.process = subprocess.Popen(
             [RENEWD, "emulator", "--http", "--listen", "127.0.0.1:0", "--token-alg", "filler",
-             "--limit", "all=off", "--adopt", "--resource-id", GUID],
+             "--limit", "all=off", "--adopt", "--resource-id", GUID, *options],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.connection_string = self.process.stdout.readline().strip()
         self.endpoint, self.key = re.fullmatch(r"endpoint=(.*)/;accesskey=(.*)", self.connection_string).groups()

@@ -43,6 +43,19 @@ where
     text.parse().map_err(|e: T::Err| broken(column, e))
 }
 
+/// Names in a column, with spaces between them; none where it is empty.
+pub(super) fn parsed_all<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<T>>
+where
+    T: FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: Option<String> = row.get(column)?;
+    let words = text.iter().flat_map(|text| text.split(' '));
+    words
+        .map(|word| word.parse().map_err(|e: T::Err| broken(column, e)))
+        .collect()
+}
+
 /// A name or id in a column that may be empty.
 pub(super) fn maybe_parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
 where

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::{
-    columns::micros,
+    columns::{self, micros},
     db::{Db, Txn},
     deliveries::{Delivery, read_delivery},
     error::Outcome,
@@ -24,6 +24,15 @@ pub struct Rows {
     pub dead: bool,
 }
 
+/// A row of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Sinks that come before this one and have not delivered this version yet.
+    pub waits_for: Vec<SinkName>,
+}
+
 /// What [`Rows`] says, with ?1 to ?4 bound to its fields.
 macro_rules! chosen {
     () => {
@@ -38,7 +47,10 @@ macro_rules! chosen {
 
 const PAGE: &str = concat!(
     "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
-     d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
+     d.attempts, d.next_at, d.since, d.last_error, i.expires_at, \
+     (SELECT group_concat(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
+        JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
+        WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \
      FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink WHERE ",
     chosen!(),
     " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name LIMIT ?6"
@@ -69,7 +81,7 @@ impl Rows {
 impl Db {
     /// Rows after this identity, in the order of identities and then of sinks. A page may end within
     /// the rows of an identity, unless one sink was asked for.
-    pub(super) fn ledger(&self, rows: &Rows, after: Num, limit: usize) -> Outcome<Vec<Delivery>> {
+    pub(super) fn ledger(&self, rows: &Rows, after: Num, limit: usize) -> Outcome<Vec<Listed>> {
         let params = params![
             rows.nums_json(),
             rows.sink_name(),
@@ -78,7 +90,12 @@ impl Db {
             after,
             count(limit)
         ];
-        Ok(self.all(PAGE, params, read_delivery)?)
+        Ok(self.all(PAGE, params, |row| {
+            Ok(Listed {
+                delivery: read_delivery(row)?,
+                waits_for: columns::parsed_all(row, "waits_for")?,
+            })
+        })?)
     }
 }
 

@@ -62,7 +62,7 @@ pub use idmap::IdLine;
 pub use import::{ImportLine, Imported};
 pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};
 pub use key_changes::{KeyPage, NewKeyChange};
-pub use ledger::Rows;
+pub use ledger::{Listed, Rows};
 pub use open::Opened;
 pub use orphans::Orphan;
 pub use placements::{Member, Stray};

@@ -114,7 +114,7 @@ async fn a_pause_holds_over_a_restart_and_what_waits_is_listed_as_dead() {
     assert!(code == 0 && text.contains("paused"), "{text}");
     assert!(daemon.stop().success());
     let daemon = Daemon::start(&config).await;
-    assert_eq!(renewd(&socket, &["renew", "--all"]).await.0, 0);
+    assert_eq!(renewd(&socket, &["renew", "--all", "--yes"]).await.0, 0);
     let found = sinks(&socket, |sinks| of(sinks, "hook")["pending"] == 3).await;
     let hook = of(&found["sinks"], "hook");
     assert_eq!(

@@ -36,7 +36,7 @@ fn everything_said(socket: &Path) -> Vec<(String, Vec<u8>)> {
         &["why", "bot-0"],
         &["identity", "show", "bot-0"],
         &["identity", "list", "--json"],
-        &["renew", "--all"],
+        &["renew", "--all", "--yes"],
         &["audit"],
         &["token", "nobody"],
         &["identity", "show", "nobody"],

@@ -64,7 +64,7 @@ pub(super) async fn list(
             dead: which.dead,
         };
         let rows = api.store.ledger(rows, after, PAGE - items.len()).await?;
-        let last = rows.last().map(|row| row.num);
+        let last = rows.last().map(|row| row.delivery.num);
         items.extend(rows.into_iter().map(DeliveryRow::from));
         if let (true, Some(num)) = (items.len() == PAGE, last) {
             let next = Some(format!("{sink}/{num}"));

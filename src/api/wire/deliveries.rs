@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{CourierView, Name, SinkName, Version},
-    store::Delivery,
+    store::Listed,
 };
 
 /// One row of `GET /v1/deliveries`.
@@ -28,14 +28,18 @@ pub struct DeliveryRow {
     pub attempts: u32,
     /// The next attempt, while pending.
     pub next_at: Option<Timestamp>,
+    /// Sinks that come before this one (`after`) and have not delivered this version yet.
+    #[serde(default)]
+    pub waits_for: Vec<SinkName>,
     /// How the last attempt at `wanted` failed.
     pub last_error: Option<String>,
     /// When the identity's token ends.
     pub expires_at: Option<Timestamp>,
 }
 
-impl From<Delivery> for DeliveryRow {
-    fn from(delivery: Delivery) -> Self {
+impl From<Listed> for DeliveryRow {
+    fn from(listed: Listed) -> Self {
+        let delivery = listed.delivery;
         let pending = delivery.is_pending();
         Self {
             name: delivery.name,
@@ -46,6 +50,7 @@ impl From<Delivery> for DeliveryRow {
             since: pending.then_some(delivery.since),
             attempts: delivery.attempts,
             next_at: pending.then_some(delivery.next_at),
+            waits_for: listed.waits_for,
             last_error: delivery.last_error,
             expires_at: delivery.expires_at,
         }

@@ -97,11 +97,20 @@ pub(super) fn table(rows: &[DeliveryRow], now: Timestamp) -> Table {
             version(row.wanted.0).into(),
             when(row.since, ago).into(),
             row.attempts.to_string().into(),
-            when(row.next_at, relative).into(),
+            next(row, now).into(),
             Cell::styled(row.last_error.as_deref().unwrap_or_default(), DIM),
         ]);
     }
     table
+}
+
+fn next(row: &DeliveryRow, now: Timestamp) -> String {
+    let first: Vec<&str> = row.waits_for.iter().map(SinkName::as_str).collect();
+    match (row.next_at, first.is_empty()) {
+        (None, _) => "–".to_owned(),
+        (Some(at), true) => relative(at, now),
+        (Some(_), false) => format!("after {}", first.join(", ")),
+    }
 }
 
 fn version(version: u64) -> String {

@@ -3,13 +3,13 @@
 use super::Answer;
 use crate::{
     model::{Num, Timestamp},
-    store::{Delivery, Rows, Store},
+    store::{Listed, Rows, Store},
 };
 
 impl Store {
     /// A page of the ledger after this identity. A page may end within the rows of an identity, unless
     /// one sink was asked for.
-    pub async fn ledger(&self, rows: Rows, after: Num, limit: usize) -> Answer<Vec<Delivery>> {
+    pub async fn ledger(&self, rows: Rows, after: Num, limit: usize) -> Answer<Vec<Listed>> {
         self.read("list deliveries", move |db| db.ledger(&rows, after, limit))
             .await
     }

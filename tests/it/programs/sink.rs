@@ -10,7 +10,7 @@ use renewd::{
 use super::pipe::Pipe;
 use crate::{
     samples::{delivery, document, held, token},
-    stage::{Daemon, Emulator, Stage, identities},
+    stage::{Daemon, Emulator, RENEWD, Stage, identities},
 };
 
 /// A sink that gives this to a shell; it has to name the shell itself.
@@ -138,6 +138,38 @@ async fn an_attempt_that_is_given_up_takes_its_processes_along() {
         running.abort();
     });
     assert_eq!(heard, "");
+}
+
+/// While the file sink is paused nothing is run, and the operator is told what it waits for.
+#[tokio::test]
+async fn what_it_waits_for_is_shown() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config = stage.base_config()
+        + &stage.sinks_config(None)
+        + "\n[[sink.exec]]\nname = \"hook\"\ncommand = [\"/bin/true\"]\nafter = [\"files\"]\n"
+        + &identities("bot", 1, &["files", "hook"]);
+    let config = stage.configure(&config);
+    let _daemon = Daemon::start(&config).await;
+    let renewd = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(RENEWD);
+        command.args(arguments);
+        let output = command
+            .env("RENEWD_SOCKET", stage.path("renewd.sock"))
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    stage.there("bot-0").await;
+    renewd(&["sink", "pause", "files"]);
+    renewd(&["renew", "bot-0", "--detach"]);
+    let shown = || renewd(&["delivery", "show", "bot-0"]);
+    while !shown().contains("after files") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    renewd(&["sink", "enable", "files"]);
+    while !shown().contains("2 deliveries, 0 pending") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Through the real daemon: it waits for the file, fails, survives a kill, and succeeds for that version.
