@@ -172,7 +172,9 @@ max_in_flight = 64
         return sum(self.ask("/v1/status")["counts"]["pending"].values())
 
     def cpu(self):
-        """Seconds of CPU so far."""
+        """Seconds of CPU so far; none while it does not run."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / CPU_TICK
 

@@ -38,7 +38,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(clock: Clock, verb: &'static str, id: CampaignId) -> Self {
-        let style = "{bar:32.green} {pos}/{len} {msg}";
+        let style = "{bar:32.green} {msg}";
         let bar = output::on_terminal().then(|| {
             let bar = ProgressBar::no_length();
             if let Ok(style) = ProgressStyle::with_template(style) {
@@ -64,13 +64,14 @@ impl Progress {
         // What is small is over before anybody needs its number.
         if !self.announced && of.total > 1 && of.left > 0 {
             self.announced = true;
-            output::aside(&format!("campaign {}", self.id));
+            self.aside(&format!("campaign {}", self.id));
         }
         let ended = of.total - of.left;
         self.say_why(of, ended);
-        let words = self.words(of);
+        let words = self.words(of, ended);
         if let Some(bar) = &self.bar {
-            bar.set_length(of.total);
+            // Empty, not full, as long as nothing is found yet.
+            bar.set_length(of.total.max(1));
             bar.set_position(ended);
             bar.set_message(words);
             return;
@@ -78,7 +79,7 @@ impl Progress {
         let step = (ended * 100 / of.total.max(1)) / STEP;
         let late = self.since(self.last_line) >= PATIENCE;
         if (step > self.last_step || late) && of.left > 0 {
-            output::aside(&format!("{ended}/{} {words}", of.total));
+            output::aside(&words);
             self.last_line = self.clock.steady();
         }
         self.last_step = step;
@@ -98,21 +99,25 @@ impl Progress {
             if self.said.contains(wait) {
                 continue;
             }
-            let line = format!("waiting: {wait}");
-            match &self.bar {
-                Some(bar) => bar.suspend(|| output::aside(&line)),
-                None => output::aside(&line),
-            }
+            self.aside(&format!("waiting: {wait}"));
             self.said.push(wait.clone());
         }
     }
 
-    fn words(&mut self, of: &CampaignProgress) -> String {
+    /// A line above the bar.
+    fn aside(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::aside(line)),
+            None => output::aside(line),
+        }
+    }
+
+    fn words(&mut self, of: &CampaignProgress, ended: u64) -> String {
         let one = &of.campaign;
         if one.state == CampaignState::Freezing {
-            return format!("found, looking for more to be {}", self.verb);
+            return format!("{} found, looking for more to be {}", of.total, self.verb);
         }
-        let mut words = vec![self.verb.to_owned()];
+        let mut words = vec![format!("{ended}/{} {}", of.total, self.verb)];
         if one.failed > 0 {
             words.push(format!("{} failed", one.failed));
         }

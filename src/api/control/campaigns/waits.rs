@@ -29,6 +29,9 @@ pub(super) async fn of(api: &Api, progress: &CampaignProgress) -> Result<Vec<Str
         }
         waits.extend(one(api, &item).await?);
     }
+    if waits.is_empty() && campaign.state == CampaignState::Running && campaign.pending > 0 {
+        waits.push("the limit of ACS, or renewals that go first; nothing is wrong".to_owned());
+    }
     let mut told = std::collections::BTreeSet::new();
     waits.retain(|wait| told.insert(wait.clone()));
     Ok(waits)
