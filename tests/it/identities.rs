@@ -23,15 +23,6 @@ fn quiet_stage(emulator: &Emulator) -> Stage {
     stage
 }
 
-fn renewd(stage: &Stage, args: &[&str]) -> Output {
-    Command::new(RENEWD)
-        .args(args)
-        .arg("--socket")
-        .arg(stage.path("renewd.sock"))
-        .output()
-        .unwrap()
-}
-
 fn ok(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -74,7 +65,7 @@ async fn a_bad_line_is_named_and_nothing_is_changed_unless_it_may_be_skipped() {
     let bad = good.replace("agent-0002500,", "agent 0002500,");
     fs::write(&file, bad).unwrap();
     let path = file.display().to_string();
-    let refused = renewd(&stage, &["identity", "import", &path]);
+    let refused = stage.renewd(&["identity", "import", &path]);
     let said = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(
@@ -82,7 +73,7 @@ async fn a_bad_line_is_named_and_nothing_is_changed_unless_it_may_be_skipped() {
         "{said}"
     );
     assert_eq!(known(&daemon, &stage), 0, "nothing was changed");
-    let skipped = renewd(&stage, &["identity", "import", "--skip-bad", &path]);
+    let skipped = stage.renewd(&["identity", "import", "--skip-bad", &path]);
     assert_eq!(skipped.status.code(), Some(4));
     assert_eq!(known(&daemon, &stage), 4_999);
     assert!(daemon.stop().success());
@@ -122,11 +113,8 @@ async fn an_import_survives_a_kill_and_is_completed_by_a_second_run() {
     let daemon = Daemon::start(&config).await;
     let before = known(&daemon, &stage);
     assert!(before > 0, "what was taken over before the kill stays");
-    let result: Value = serde_json::from_str(&ok(&renewd(
-        &stage,
-        &["identity", "import", &path, "--json"],
-    )))
-    .unwrap();
+    let result: Value =
+        serde_json::from_str(&ok(&stage.renewd(&["identity", "import", &path, "--json"]))).unwrap();
     assert_eq!(known(&daemon, &stage), rows as u64);
     assert_eq!(result["added"].as_u64().unwrap() + before, rows as u64);
     assert_eq!(result["unchanged"], before);
@@ -147,7 +135,7 @@ async fn an_export_is_an_import_and_tokens_go_into_a_private_file_alone() {
     stage.there("bot-1").await;
     let token = stage.token("bot-0");
     for format in ["jsonl", "csv"] {
-        let text = ok(&renewd(&stage, &["identity", "export", "--format", format]));
+        let text = ok(&stage.renewd(&["identity", "export", "--format", format]));
         assert!(text.contains("bot-0") && !text.contains(&token), "{text}");
         let path = stage.path(&format!("export.{format}"));
         fs::write(
@@ -155,31 +143,25 @@ async fn an_export_is_an_import_and_tokens_go_into_a_private_file_alone() {
             text.replace("bot-", "copy-").replace("8:acs:", "8:acs:x"),
         )
         .unwrap();
-        ok(&renewd(
-            &stage,
-            &[
-                "identity",
-                "import",
-                "--dry-run",
-                &path.display().to_string(),
-            ],
-        ));
+        ok(&stage.renewd(&[
+            "identity",
+            "import",
+            "--dry-run",
+            &path.display().to_string(),
+        ]));
     }
-    let refused = renewd(&stage, &["identity", "export", "--with-tokens"]);
+    let refused = stage.renewd(&["identity", "export", "--with-tokens"]);
     assert_eq!(refused.status.code(), Some(2));
     let path = stage.path("tokens.csv");
     fs::write(&path, "old").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    ok(&renewd(
-        &stage,
-        &[
-            "identity",
-            "export",
-            "--with-tokens",
-            "--output",
-            &path.display().to_string(),
-        ],
-    ));
+    ok(&stage.renewd(&[
+        "identity",
+        "export",
+        "--with-tokens",
+        "--output",
+        &path.display().to_string(),
+    ]));
     assert!(fs::read_to_string(&path).unwrap().contains(&token));
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -204,13 +186,10 @@ async fn a_pin_adds_lines_alone_and_keeps_mode_and_comments() {
         .unwrap()
         .to_owned();
     let at = config.display().to_string();
-    let shown = ok(&renewd(
-        &stage,
-        &["identity", "pin", "--dry-run", "--config", &at],
-    ));
+    let shown = ok(&stage.renewd(&["identity", "pin", "--dry-run", "--config", &at]));
     assert!(shown.contains(&format!("+id     = \"{id}\"")), "{shown}");
     assert_eq!(fs::read_to_string(&config).unwrap(), text);
-    ok(&renewd(&stage, &["identity", "pin", "--config", &at]));
+    ok(&stage.renewd(&["identity", "pin", "--config", &at]));
     let line = "name   = \"bot-0\"   # the first\n";
     let wanted = text.replace(line, &format!("{line}id     = \"{id}\"\n"));
     assert_eq!(fs::read_to_string(&config).unwrap(), wanted);
@@ -245,7 +224,7 @@ async fn after_a_lost_database_an_import_over_the_daemon_creates_nobody_anew() {
     let mut daemon = Daemon::launch(&config, &[]);
     daemon.ready().await;
     stage.creation_refused(&daemon).await;
-    let said = ok(&renewd(&stage, &["identity", "import", &map]));
+    let said = ok(&stage.renewd(&["identity", "import", &map]));
     assert!(said.contains("ids given back: 3"), "{said}");
     for (name, token) in &tokens {
         stage.reissued(name, token).await;

@@ -6,15 +6,6 @@ use serde_json::Value;
 
 use super::stage::{Daemon, Emulator, RENEWD, Stage, identities};
 
-fn renewd(stage: &Stage, args: &[&str]) -> Output {
-    Command::new(RENEWD)
-        .args(args)
-        .arg("--socket")
-        .arg(stage.path("renewd.sock"))
-        .output()
-        .unwrap()
-}
-
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
@@ -52,7 +43,7 @@ async fn jobs_are_listed_run_by_hand_and_remembered() {
     // By the clock of the machine, woken by the scheduler: a run for each second, never two at once.
     stage.renewed("bot-0").await;
 
-    let listed = json(&renewd(&stage, &["job", "list", "--json"]));
+    let listed = json(&stage.renewd(&["job", "list", "--json"]));
     let nightly = &listed["jobs"][0];
     assert_eq!(
         (&nightly["name"], &nightly["select"]),
@@ -62,24 +53,21 @@ async fn jobs_are_listed_run_by_hand_and_remembered() {
     assert!(nightly["last"].is_null());
     assert_eq!(listed["jobs"][1]["last"]["job"], "often");
 
-    let run = renewd(&stage, &["job", "run", "nightly", "--json"]);
+    let run = stage.renewd(&["job", "run", "nightly", "--json"]);
     assert!(run.status.success());
     assert_eq!(json(&run)["outcome"], "started");
     stage.renewed("bot-1").await;
-    let history = json(&renewd(&stage, &["job", "history", "nightly", "--json"]));
+    let history = json(&stage.renewd(&["job", "history", "nightly", "--json"]));
     assert_eq!(history["runs"].as_array().unwrap().len(), 1);
-    let shown = renewd(&stage, &["job", "list"]);
+    let shown = stage.renewd(&["job", "list"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("30 2 * * * Europe/Prague"), "{shown}");
     assert_eq!(
-        renewd(&stage, &["job", "run", "weekly"]).status.code(),
+        stage.renewd(&["job", "run", "weekly"]).status.code(),
         Some(1)
     );
 
-    let history = json(&renewd(
-        &stage,
-        &["job", "history", "often", "--json", "--limit", "500"],
-    ));
+    let history = json(&stage.renewd(&["job", "history", "often", "--json", "--limit", "500"]));
     let instants: Vec<_> = history["runs"]
         .as_array()
         .unwrap()

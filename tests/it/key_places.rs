@@ -1,28 +1,16 @@
 //! Where the new key is awaited: a variable is read when the daemon starts, so it says that a restart is
 //! needed; tokens survive that.
 
-use std::{
-    process::{Command, Output},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
-
-fn renewd(stage: &Stage, args: &[&str]) -> Output {
-    Command::new(RENEWD)
-        .args(args)
-        .arg("--socket")
-        .arg(stage.path("renewd.sock"))
-        .output()
-        .unwrap()
-}
+use crate::stage::{Daemon, Emulator, Stage, identities};
 
 /// Waits until the replacement is in this stage; what it waits for.
 async fn reached(stage: &Stage, wanted: &str) -> String {
     loop {
-        let shown = renewd(stage, &["key", "status", "contoso", "--json"]);
+        let shown = stage.renewd(&["key", "status", "contoso", "--json"]);
         let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_default();
         let change = &shown["resources"][0]["change"];
         assert_ne!(change["stage"], "refused", "{change}");
@@ -57,7 +45,7 @@ async fn a_key_from_the_environment_is_taken_up_by_a_restart_that_tokens_survive
     daemon.ready().await;
     stage.there("bot-0").await;
     stage.there("bot-1").await;
-    let rolled = renewd(&stage, &["key", "roll", "contoso", "--yes"]);
+    let rolled = stage.renewd(&["key", "roll", "contoso", "--yes"]);
     assert!(rolled.status.success());
     let regenerate = json!({"regenerate": "primary"});
     let keys = emulator.control("PUT", "keys", Some(regenerate)).await;

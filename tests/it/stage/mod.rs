@@ -46,6 +46,16 @@ impl Stage {
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Runs a verb against this stage's daemon.
+    pub fn renewd(&self, args: &[&str]) -> std::process::Output {
+        std::process::Command::new(RENEWD)
+            .args(args)
+            .arg("--socket")
+            .arg(self.path("renewd.sock"))
+            .output()
+            .unwrap()
+    }
+
     /// The sections that every configuration here starts with.
     pub fn base_config(&self) -> String {
         format!(
