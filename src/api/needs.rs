@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::wire::{Need, NeedKind};
-use crate::model::{
-    Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
-    State, decided_lately,
+use crate::{
+    model::{
+        Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
+        State, decided_lately,
+    },
+    store::Disk,
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -27,6 +30,8 @@ pub(super) struct Known<'a> {
     pub lapses: &'a BTreeMap<SourceName, Lapse>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
     pub held_step_secs: Option<i64>,
+    /// How the disk of the store is.
+    pub disk: Disk,
 }
 
 /// The late identities of one resource.
@@ -78,8 +83,21 @@ pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
         );
         needs.push(need(NeedKind::Clock, "clock", message));
     }
+    disk_need(known.disk, &mut needs);
     needs.sort_by_key(|need| need.kind);
     needs
+}
+
+fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
+    let message = match disk {
+        Disk::Roomy => return,
+        Disk::OnReserve => {
+            "its disk is full: renewals and withdrawals go on with the reserve that was kept for this, and history \
+             is pruned sooner: free some space"
+        }
+        Disk::Full => "its disk is full and the reserve is used up: free some space now",
+    };
+    needs.push(need(NeedKind::DiskFull, "store", message.to_owned()));
 }
 
 fn late_need(resource: &ResourceName, late: &Late) -> Need {
@@ -204,6 +222,7 @@ mod tests {
             late: &late,
             lapses: &BTreeMap::new(),
             held_step_secs: None,
+            disk: Disk::Roomy,
         })
     }
 
@@ -256,6 +275,21 @@ mod tests {
         assert_eq!(all[0].message, "1 identity is late: see `renewd why NAME`");
         assert_eq!(all[3].message, "12 failures in a row; 0 deliveries wait");
         assert_eq!(all[3].because.as_deref(), Some("500"));
+    }
+
+    #[test]
+    fn a_full_disk_needs_a_person_until_there_is_room() {
+        let told = |disk| {
+            let mut needs = Vec::new();
+            disk_need(disk, &mut needs);
+            needs
+                .into_iter()
+                .map(|need| need.message)
+                .collect::<Vec<_>>()
+        };
+        assert!(told(Disk::OnReserve)[0].contains("reserve that was kept"));
+        assert!(told(Disk::Full)[0].contains("used up"));
+        assert!(told(Disk::Roomy).is_empty());
     }
 
     #[test]

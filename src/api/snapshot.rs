@@ -14,7 +14,7 @@ use crate::{
     model::{
         Counts, CourierView, HealthView, LaneView, ResourceName, SinkName, State, short_duration,
     },
-    store::StoreError,
+    store::{Disk, StoreError},
     telemetry::Scrape,
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Snapshot {
     pub lanes: BTreeMap<ResourceName, LaneView>,
     pub couriers: BTreeMap<SinkName, CourierView>,
     pub held_step: Option<SignedDuration>,
+    pub disk: Disk,
     /// What the store says, or why it says nothing.
     pub stored: Result<Stored, StoreError>,
 }
@@ -64,6 +65,7 @@ impl Snapshot {
             lanes: scene.lane_views(),
             couriers: scene.courier_views(),
             held_step: api.clock.held_step(),
+            disk: api.store.disk(),
             stored: stored(api, now).await,
             scene,
         }
@@ -166,6 +168,7 @@ impl Snapshot {
             late: &stored.late,
             lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
+            disk: self.disk,
         })
     }
 }

@@ -96,6 +96,8 @@ pub enum NeedKind {
     Late,
     /// Nothing can be obtained: the store cannot be written.
     Blocked,
+    /// The disk of the store is full.
+    DiskFull,
     /// Identities without an id are not created.
     CreationRefused,
     /// An operation is held back because of a failure, such as refused keys.

@@ -1,13 +1,20 @@
-//! Prunes what retention no longer keeps, in small batches, so that nothing else waits for it.
+//! Prunes what retention no longer keeps, in small batches, so that nothing else waits for it; and tells
+//! when the disk of the store is full and when it is not any more.
 
 use std::{convert::Infallible, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, store::Store};
+use crate::{
+    clock::Clock,
+    model::{Notice, NoticeKind},
+    store::{Disk, Store},
+};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(600);
+/// The same while the disk is full: then each round also looks whether there is room again.
+const EVERY_WHEN_FULL: Duration = Duration::from_secs(15);
 /// Between two batches of one round.
 const BREATH: Duration = Duration::from_millis(200);
 /// Rows pruned at once.
@@ -19,20 +26,58 @@ pub(super) async fn prune(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
-    let mut wait = BREATH;
+    let mut disk = store.disk_signal();
+    let (mut wait, mut told) = (BREATH, Disk::Roomy);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
+            // The sender lives as long as the store.
+            _ = disk.changed() => {}
             () = tokio::time::sleep(wait) => {}
         }
+        let now = *disk.borrow_and_update();
+        if is_full(now) != is_full(told) && tell(&store, now, &clock).await {
+            told = now;
+        }
+        let rest = if is_full(now) { EVERY_WHEN_FULL } else { EVERY };
         wait = match store.prune(BATCH, clock.now()).await {
             Ok(pruned) if pruned.is_full(BATCH) => BREATH,
-            Ok(_) => EVERY,
+            Ok(_) => rest,
             Err(error) => {
                 tracing::warn!(%error, "cannot prune the trails; trying again later");
-                EVERY
+                rest
             }
         };
     }
+}
+
+fn is_full(disk: Disk) -> bool {
+    disk != Disk::Roomy
+}
+
+/// Raises the notice; whether it is in the store, so that it is tried again where it is not.
+async fn tell(store: &Store, disk: Disk, clock: &Clock) -> bool {
+    let folder = store.path().parent().unwrap_or(store.path()).display();
+    let (kind, message) = if is_full(disk) {
+        let message = format!(
+            "The disk of {folder} is full. Renewals and withdrawals go on with the reserve that renewd kept, and \
+             history is pruned sooner. Free some space."
+        );
+        (NoticeKind::DiskFull, message)
+    } else {
+        let message = format!("The disk of {folder} has room again, and the reserve is kept.");
+        (NoticeKind::DiskRecovered, message)
+    };
+    let notice = Notice {
+        at: clock.now(),
+        kind,
+        resource: None,
+        name: None,
+        message,
+    };
+    let raised = store.raise(vec![notice]).await;
+    raised
+        .inspect_err(|error| tracing::warn!(%error, "a notice about the disk waits"))
+        .is_ok()
 }

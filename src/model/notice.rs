@@ -67,11 +67,17 @@ pub enum NoticeKind {
     /// The store cannot be written.
     #[serde(rename = "store.unwritable")]
     StoreUnwritable,
+    /// The disk of the store is full, and the reserve is being used.
+    #[serde(rename = "disk.full")]
+    DiskFull,
+    /// It has room again.
+    #[serde(rename = "disk.recovered")]
+    DiskRecovered,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::IdentityCreated,
         Self::IdentityRevoked,
         Self::IdentityGone,
@@ -91,6 +97,8 @@ impl NoticeKind {
         Self::SourceLapsed,
         Self::SourceRecovered,
         Self::StoreUnwritable,
+        Self::DiskFull,
+        Self::DiskRecovered,
     ];
 
     /// The dotted word, as in the event type after `renewd.`.
@@ -115,6 +123,8 @@ impl NoticeKind {
             Self::SourceLapsed => "source.lapsed",
             Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
+            Self::DiskFull => "disk.full",
+            Self::DiskRecovered => "disk.recovered",
         }
     }
 }

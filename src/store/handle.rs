@@ -16,6 +16,7 @@ use super::{
     error::{OpenError, Outcome, StoreError},
     lock::Lock,
     open::{self, Opened},
+    reserve::Disk,
     signals::Signals,
     writer::{Operation, Writer},
 };
@@ -38,6 +39,7 @@ struct Inner {
     path: PathBuf,
     mode: Option<Mode>,
     signals: Signals,
+    disk: watch::Receiver<Disk>,
     pub(super) keep: Keep,
     /// Released when everything else is closed.
     _lock: Lock,
@@ -48,6 +50,22 @@ struct Inner {
 pub(super) struct Keep {
     pub(super) renewals: Duration,
     pub(super) other: Duration,
+}
+
+impl Keep {
+    /// What of it remains on such a disk: routine renewals go first, the rest only when nothing can be
+    /// written any more.
+    fn on(self, disk: Disk) -> Self {
+        let (renewals, other) = match disk {
+            Disk::Roomy => return self,
+            Disk::OnReserve => (Duration::from_hours(1), self.other),
+            Disk::Full => (Duration::ZERO, Duration::from_hours(30 * 24)),
+        };
+        Self {
+            renewals: self.renewals.min(renewals),
+            other: self.other.min(other),
+        }
+    }
 }
 
 enum Mode {
@@ -90,7 +108,7 @@ impl Store {
                     .map_err(|e| other(&e))?,
             );
         }
-        let signals = parts.writer.signals.clone();
+        let tells = (parts.writer.signals.clone(), parts.writer.reserve.disk());
         let named = thread::Builder::new().name("store-write".to_owned());
         let spawned = named.spawn(move || parts.writer.serve(write_queue));
         threads.push(spawned.map_err(|e| other(&e))?);
@@ -99,7 +117,7 @@ impl Store {
             readers,
             threads,
         };
-        let store = Self::made(settings, mode, signals, parts.lock);
+        let store = Self::made(settings, mode, tells, parts.lock);
         Ok((store, parts.opened))
     }
 
@@ -114,17 +132,23 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Self, Opened), OpenError> {
         let parts = open::open(settings, state_dir, now, false)?;
-        let signals = parts.writer.signals.clone();
+        let tells = (parts.writer.signals.clone(), parts.writer.reserve.disk());
         let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
-        let store = Self::made(settings, mode, signals, parts.lock);
+        let store = Self::made(settings, mode, tells, parts.lock);
         Ok((store, parts.opened))
     }
 
-    fn made(settings: &StoreSettings, mode: Mode, signals: Signals, lock: Lock) -> Self {
+    fn made(
+        settings: &StoreSettings,
+        mode: Mode,
+        (signals, disk): (Signals, watch::Receiver<Disk>),
+        lock: Lock,
+    ) -> Self {
         Self(Arc::new(Inner {
             path: settings.path.clone(),
             mode: Some(mode),
             signals,
+            disk,
             keep: Keep {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
@@ -164,8 +188,19 @@ impl Store {
         self.0.signals.after(seq)
     }
 
+    /// How the disk of the store is.
+    pub fn disk(&self) -> Disk {
+        *self.0.disk.borrow()
+    }
+
+    /// Tells when that changes.
+    pub fn disk_signal(&self) -> watch::Receiver<Disk> {
+        self.0.disk.clone()
+    }
+
+    /// How long the trails are kept; shorter while the disk is full, so that renewals go on.
     pub(super) fn keep(&self) -> Keep {
-        self.0.keep
+        self.0.keep.on(self.disk())
     }
 
     /// Runs an operation in the writer's next transaction and answers after its commit.

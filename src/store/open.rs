@@ -17,6 +17,7 @@ use super::{
     idmap::{Found, IdMap},
     key,
     lock::Lock,
+    reserve::Reserve,
     schema,
     signals::Signals,
     writer::Writer,
@@ -64,6 +65,8 @@ pub(super) fn open(
         made.map_err(|e| io_error("make the directory", dir, e))?;
     }
     let lock = Lock::take(path)?;
+    let mut reserve = Reserve::beside(path, durable);
+    reserve.make_room();
     touch(path)?;
     let (conn, created) = database(path, durable).map_err(|e| explained(path, &e))??;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
@@ -82,11 +85,13 @@ pub(super) fn open(
         .seq()
         .map_err(|_| other(path, "no sequence".to_owned()))?;
     let signals = Signals::since(seq);
-    let writer = Writer {
+    let mut writer = Writer {
         db,
         id_map,
+        reserve,
         signals,
     };
+    writer.hold_reserve();
     Ok(Parts {
         writer,
         lock,

@@ -9,6 +9,7 @@ use super::{
     db::{Db, Effects, Txn},
     error::{Fault, StoreError},
     idmap::IdMap,
+    reserve::Reserve,
     signals::Signals,
 };
 
@@ -29,6 +30,7 @@ const LONGEST_GATHER_MS: u32 = 20;
 pub(super) struct Writer {
     pub(super) db: Db,
     pub(super) id_map: IdMap,
+    pub(super) reserve: Reserve,
     pub(super) signals: Signals,
 }
 
@@ -48,6 +50,7 @@ impl Writer {
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
         let (mut finishes, mut effects) = (Vec::with_capacity(group.len()), Effects::default());
+        self.reserve.make_room();
         let mut broken = self.sql("BEGIN IMMEDIATE").err();
         for operation in group {
             if let Some(error) = &broken {
@@ -72,13 +75,32 @@ impl Writer {
         if result.is_err() && !self.db.conn.is_autocommit() {
             self.sql("ROLLBACK").ok();
         }
-        if result.is_ok() {
-            self.id_map.follow(&self.db, &effects);
-            self.signals.tell(effects);
+        match &result {
+            Ok(()) => {
+                self.id_map.follow(&self.db, &effects);
+                if effects.cleaned {
+                    self.hold_reserve();
+                }
+                self.signals.tell(effects);
+            }
+            Err(StoreError::Full { .. }) => self.reserve.was_full(),
+            Err(_) => {}
         }
         for finish in finishes {
             finish(result.clone());
         }
+    }
+
+    /// Holds the reserve again, for as many identities as there are.
+    pub(super) fn hold_reserve(&mut self) {
+        let identities = self
+            .db
+            .first("SELECT sum(n) FROM identity_count", [], |row| {
+                row.get::<_, Option<i64>>(0)
+            });
+        // Without a count the reserve keeps its least size.
+        let identities = identities.ok().flatten().flatten().unwrap_or(0);
+        self.reserve.hold(identities.unsigned_abs());
     }
 
     fn one(&self, operation: Operation) -> Result<(Finish, Effects), StoreError> {

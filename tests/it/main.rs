@@ -21,6 +21,7 @@ mod deliveries;
 mod doctor;
 mod file_proofs;
 mod files;
+mod full_disk;
 mod identities;
 mod jobs;
 mod key_places;
