@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
+use super::{listeners::Unbound, readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
@@ -30,6 +30,8 @@ pub struct Api {
     pub(super) hub: Hub,
     /// Tokens that were handed over.
     pub(super) reads: Reads,
+    /// The TCP address that is not listened on, while it is refused.
+    pub(super) unbound: watch::Sender<Option<Unbound>>,
     /// Once the servers end, long polls are answered at once.
     pub(super) stop: CancellationToken,
 }
@@ -131,6 +133,7 @@ impl Api {
             commands,
             hub: Hub::default(),
             reads: Reads::default(),
+            unbound: watch::Sender::new(None),
             stop: CancellationToken::new(),
         }
     }

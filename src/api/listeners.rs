@@ -1,6 +1,6 @@
 //! Binds what the configuration says and serves it until told to stop.
 
-use std::{convert::Infallible, net::SocketAddr, os::unix::net::UnixListener};
+use std::{convert::Infallible, io, net::SocketAddr, os::unix::net::UnixListener, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,44 @@ use super::{
 };
 use crate::config::DaemonSettings;
 
+/// Between two attempts to listen on a TCP address that was refused.
+const BIND_AGAIN: Duration = Duration::from_secs(5);
+
 /// Bound, and not yet served: callers wait in the queue meanwhile.
 #[derive(Debug)]
 pub struct Listeners {
     socket: BoundSocket,
-    tcp: Option<TcpListener>,
+    tcp: Tcp,
+}
+
+/// TCP, which carries health, metrics and the page: no token waits for it, so that a start does not
+/// either.
+#[derive(Debug)]
+enum Tcp {
+    Off,
+    Bound(TcpListener),
+    Refused {
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// A TCP address that is not listened on at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unbound {
+    /// Which.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub because: String,
+}
+
+impl Unbound {
+    fn new(address: SocketAddr, source: &io::Error) -> Self {
+        Self {
+            address,
+            because: source.to_string(),
+        }
+    }
 }
 
 impl Listeners {
@@ -30,13 +63,14 @@ impl Listeners {
         (socket, listen): (Option<UnixListener>, Option<std::net::TcpListener>),
     ) -> Result<Self, ListenError> {
         let tcp = match (listen, daemon.listen) {
-            (Some(listen), _) => Some(TcpListener::from_std(listen).map_err(ListenError::Passed)?),
-            (None, Some(address)) => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|source| ListenError::Tcp { address, source })?,
-            ),
-            (None, None) => None,
+            (Some(listen), _) => {
+                Tcp::Bound(TcpListener::from_std(listen).map_err(ListenError::Passed)?)
+            }
+            (None, Some(address)) => match TcpListener::bind(address).await {
+                Ok(tcp) => Tcp::Bound(tcp),
+                Err(source) => Tcp::Refused { address, source },
+            },
+            (None, None) => Tcp::Off,
         };
         let socket = match socket {
             Some(socket) => socket::take_over(socket)?,
@@ -47,7 +81,10 @@ impl Listeners {
 
     /// Where TCP is listened on, with the port that was found for port 0.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
+        match &self.tcp {
+            Tcp::Bound(tcp) => tcp.local_addr().ok(),
+            Tcp::Off | Tcp::Refused { .. } => None,
+        }
     }
 
     /// Serves until `stop`; long polls are then answered at once.
@@ -56,11 +93,14 @@ impl Listeners {
             stop: stop.clone(),
             ..api
         };
+        let Self { socket, tcp } = self;
         let local = local::router(api.clone());
         let telling = Hub::run(api.clone(), stop.clone());
-        let on_socket = serve_unix(&self.socket.listener, local, Bounds::SOCKET, stop.clone());
+        let on_socket = serve_unix(&socket.listener, local, Bounds::SOCKET, stop.clone());
         let on_tcp = async {
-            let Some(tcp) = &self.tcp else { return };
+            let Some(tcp) = tcp.bound(&api, &stop).await else {
+                return;
+            };
             let loopback = tcp
                 .local_addr()
                 .is_ok_and(|address| address.ip().is_loopback());
@@ -70,7 +110,7 @@ impl Listeners {
                 Door::Network
             };
             serve_tcp(
-                tcp,
+                &tcp,
                 public::router(api.clone(), door),
                 Bounds::TCP,
                 stop.clone(),
@@ -81,5 +121,41 @@ impl Listeners {
         tokio::join!(on_socket, on_tcp, telling, counting);
         api.reads.write(&api.store).await;
         Ok(())
+    }
+}
+
+impl Tcp {
+    /// The listener; where the address was refused it is tried again, and everybody who looks is
+    /// told why, until it binds. `None` where TCP is off, or when `stop` comes first.
+    async fn bound(self, api: &Api, stop: &CancellationToken) -> Option<TcpListener> {
+        let (address, source) = match self {
+            Self::Off => return None,
+            Self::Bound(tcp) => return Some(tcp),
+            Self::Refused { address, source } => (address, source),
+        };
+        tracing::error!(
+            %address, error = %source,
+            "[daemon] listen cannot be listened on; tokens are kept fresh all the same, and it is tried again every 5 s"
+        );
+        api.unbound
+            .send_replace(Some(Unbound::new(address, &source)));
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(BIND_AGAIN) => {}
+            }
+            match TcpListener::bind(address).await {
+                Ok(tcp) => {
+                    tracing::info!(%address, "[daemon] listen is listened on now");
+                    api.unbound.send_replace(None);
+                    return Some(tcp);
+                }
+                Err(source) => {
+                    api.unbound
+                        .send_replace(Some(Unbound::new(address, &source)));
+                }
+            }
+        }
     }
 }

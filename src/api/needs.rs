@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::wire::{Need, NeedKind};
+use super::{
+    listeners::Unbound,
+    wire::{Need, NeedKind},
+};
 use crate::{
     model::{
         Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
@@ -32,6 +35,8 @@ pub(super) struct Known<'a> {
     pub held_step_secs: Option<i64>,
     /// How the disk of the store is.
     pub disk: Disk,
+    /// The TCP address that is refused.
+    pub unbound: Option<&'a Unbound>,
 }
 
 /// The late identities of one resource.
@@ -84,6 +89,18 @@ pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
         needs.push(need(NeedKind::Clock, "clock", message));
     }
     disk_need(known.disk, &mut needs);
+    if let Some(unbound) = known.unbound {
+        let message = "health and metrics are not served there, it is tried again every 5 s: stop whoever holds the \
+                       port, or set another [daemon] listen";
+        needs.push(Need {
+            because: Some(unbound.because.clone()),
+            ..need(
+                NeedKind::Unbound,
+                &unbound.address.to_string(),
+                message.to_owned(),
+            )
+        });
+    }
     needs.sort_by_key(|need| need.kind);
     needs
 }
@@ -223,6 +240,7 @@ mod tests {
             lapses: &BTreeMap::new(),
             held_step_secs: None,
             disk: Disk::Roomy,
+            unbound: None,
         })
     }
 

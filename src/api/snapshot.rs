@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handle::{Api, Scene},
+    listeners::Unbound,
     needs::{Known, Late, needs},
     readiness::{Readiness, readiness},
     wire::{Need, PublicResource, PublicSink, PublicStatus, Status},
@@ -30,6 +31,8 @@ pub(super) struct Snapshot {
     pub couriers: BTreeMap<SinkName, CourierView>,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
+    /// The TCP address that is refused.
+    pub unbound: Option<Unbound>,
     /// What the store says, or why it says nothing.
     pub stored: Result<Stored, StoreError>,
 }
@@ -60,12 +63,14 @@ impl Snapshot {
     pub(super) async fn glance(api: &Api) -> Self {
         let now = api.clock.now();
         let scene = api.scene();
+        let unbound = api.unbound.borrow().clone();
         Self {
             now,
             lanes: scene.lane_views(),
             couriers: scene.courier_views(),
             held_step: api.clock.held_step(),
             disk: api.store.disk(),
+            unbound,
             stored: stored(api, now).await,
             scene,
         }
@@ -169,6 +174,7 @@ impl Snapshot {
             lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
+            unbound: self.unbound.as_ref(),
         })
     }
 }

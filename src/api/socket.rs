@@ -12,6 +12,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::model::is_lasting;
+
 /// Anyone may connect: who the peer is decides, not the file.
 const MODE: u32 = 0o666;
 /// A living daemon accepts within this.
@@ -32,8 +34,8 @@ pub enum ListenError {
         /// What lies there.
         path: PathBuf,
     },
-    /// The socket cannot be made.
-    #[error("the socket {} cannot be made; its folder must exist and be ours to write", path.display())]
+    /// The socket cannot be made in its folder.
+    #[error("[daemon] socket: {} cannot be made: {}", path.display(), advice(path, source))]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -43,14 +45,43 @@ pub enum ListenError {
     /// What the service manager passed cannot be listened on.
     #[error("the socket that the service manager passed cannot be listened on: {0}")]
     Passed(#[source] io::Error),
-    /// The TCP address cannot be listened on.
-    #[error("[daemon] listen: {address} cannot be listened on; is the port in use?")]
-    Tcp {
-        /// The address.
-        address: std::net::SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+}
+
+impl ListenError {
+    /// Whether only a person can mend it; a daemon that answers there may end by itself.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Taken { .. } | Self::Passed(_) => false,
+            Self::InTheWay { .. } => true,
+            Self::Socket { source, .. } => is_lasting(source),
+        }
+    }
+}
+
+/// What is wrong with the folder, and what can be done.
+fn advice(path: &Path, source: &io::Error) -> String {
+    let folder = path.parent().unwrap_or(Path::new("/")).display();
+    let user = rustix::process::geteuid().as_raw();
+    match source.kind() {
+        io::ErrorKind::NotFound => format!(
+            "the folder {folder} does not exist; make it for the user of renewd (uid {user}), or set another path"
+        ),
+        io::ErrorKind::NotADirectory => {
+            format!("{folder} is not a folder; set another path")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "the folder {folder} may not be written by uid {user}; give it to that user, or set another path"
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => format!(
+            "the folder {folder} is read-only for renewd; set a path below /run/renewd, or open the folder in a \
+             drop-in of the unit (ReadWritePaths=)"
+        ),
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => format!(
+            "its {} bytes are too long for a Unix socket, which takes 107; set a shorter path",
+            path.as_os_str().len()
+        ),
+        _ => source.to_string(),
+    }
 }
 
 /// The bound socket; its file goes when this does, if we made it.

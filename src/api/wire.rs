@@ -114,6 +114,8 @@ pub enum NeedKind {
     SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
     Clock,
+    /// The TCP address for health and metrics cannot be listened on.
+    Unbound,
     /// A loop does not decide any more.
     Stuck,
 }

@@ -66,9 +66,19 @@ pub enum RunError {
 impl RunError {
     /// Whether only a person can mend it: exit 2, which the unit does not restart.
     pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Config(_) | Self::Client(_) | Self::Transport { .. } | Self::Sink { .. }
-        )
+        match self {
+            Self::Config(_)
+            | Self::Client(_)
+            | Self::Transport { .. }
+            | Self::Sink { .. }
+            | Self::Activation(_) => true,
+            Self::Open(error) => error.is_configuration(),
+            Self::Listen(error) => error.is_configuration(),
+            Self::Harden(_)
+            | Self::Notify(_)
+            | Self::Store(_)
+            | Self::Signals(_)
+            | Self::Loop(_) => false,
+        }
     }
 }

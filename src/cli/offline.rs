@@ -71,7 +71,12 @@ pub(crate) fn settings(config: Option<PathBuf>) -> Result<Settings, Failed> {
 
 impl From<OpenError> for Failed {
     fn from(error: OpenError) -> Self {
-        Self::new(Exit::Failed, error)
+        let exit = if error.is_configuration() {
+            Exit::Usage
+        } else {
+            Exit::Failed
+        };
+        Self::new(exit, error)
     }
 }
 

@@ -88,3 +88,19 @@ pub struct Failure {
     /// may have left an orphan.
     pub maybe_done: bool,
 }
+
+/// Whether a file or folder is missing, closed to us or impossible: it stays so until a person mends it.
+pub fn is_lasting(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::AlreadyExists
+            | Kind::ReadOnlyFilesystem
+            | Kind::InvalidInput
+            | Kind::InvalidFilename
+    )
+}

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::model::Name;
+use crate::model::{Name, is_lasting};
 
 /// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,8 +152,8 @@ pub enum OpenError {
     },
     /// The file is damaged or no database at all.
     #[error(
-        "the store {path} is damaged or not a database ({reason}); restore a backup, or move it away: identities \
-         are listed in identities.jsonl beside it and can be taken over with `renewd identity import`"
+        "the store {path} is damaged or not a database ({reason}); restore a backup with `renewd store restore \
+         --replace`, or move it away: identities are listed in identities.jsonl beside it"
     )]
     Corrupt {
         /// The database.
@@ -162,7 +162,7 @@ pub enum OpenError {
         reason: String,
     },
     /// A file cannot be read or written.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {source}{}", advice(source))]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -180,7 +180,7 @@ pub enum OpenError {
     /// The seal key is not the one that the store was sealed with.
     #[error(
         "the seal key from {from} is {given}, but the store {path} is sealed with {stored}: give the key that it was \
-         made with"
+         made with; if that is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
     )]
     WrongKey {
         /// The database.
@@ -194,7 +194,8 @@ pub enum OpenError {
     },
     /// The key file is gone although the store is sealed.
     #[error(
-        "the key file {key_file} is missing, but the store {path} is sealed with {stored}: put the key file back"
+        "the key file {key_file} is missing, but the store {path} is sealed with {stored}: put the key file back; if it \
+         is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
     )]
     KeyMissing {
         /// The database.
@@ -212,6 +213,17 @@ pub enum OpenError {
         /// Where the key came from.
         from: String,
     },
+    /// The database, or its folder, is closed to us.
+    #[error(
+        "the store {path} cannot be opened for writing ({reason}); it and its folder must belong to the user of renewd \
+         (uid {})", rustix::process::geteuid().as_raw()
+    )]
+    Closed {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
     /// Anything else that SQLite or the system says.
     #[error("cannot open the store {path}: {reason}")]
     Other {
@@ -220,4 +232,36 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// Whether only a person can mend it: exit 2, which the unit does not restart. Another owner may
+    /// end, and a disk be freed, by themselves.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Locked { .. } | Self::Full { .. } | Self::Other { .. } => false,
+            Self::Io { source, .. } => is_lasting(source),
+            Self::Newer { .. }
+            | Self::Closed { .. }
+            | Self::Corrupt { .. }
+            | Self::WrongKey { .. }
+            | Self::KeyMissing { .. }
+            | Self::BadKey { .. } => true,
+        }
+    }
+}
+
+/// What can be done about a file or folder that is closed to us.
+fn advice(error: &io::Error) -> String {
+    let user = rustix::process::geteuid().as_raw();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("; give it to the user of renewd (uid {user})")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; under systemd the unit opens only /var/lib/renewd and /run/renewd, a drop-in with ReadWritePaths= more"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
 }

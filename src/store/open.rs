@@ -214,6 +214,12 @@ fn explained(path: &Path, error: &rusqlite::Error) -> OpenError {
             path,
             "another program holds the database for writing; close it".to_owned(),
         ),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            OpenError::Closed {
+                path: path.to_owned(),
+                reason,
+            }
+        }
         _ => other(path, reason),
     }
 }

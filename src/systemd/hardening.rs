@@ -11,7 +11,7 @@ use rustix::{
 
 /// A protection that could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the process could not {what}; it goes on without this protection")]
+#[error("the process could not {what}, and does not read secrets without this protection")]
 pub struct HardeningError {
     what: &'static str,
     source: io::Error,

@@ -1,6 +1,8 @@
 //! What can be wrong at a start: one clear message each, a non-zero exit, and nothing lost.
 
-use std::{fs, net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, process::Command, time::Duration};
+
+use tokio::time::timeout;
 
 use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
 
@@ -48,7 +50,7 @@ async fn a_wrong_file_and_an_unreadable_secret_are_shown_with_their_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_in_use_is_named() {
+async fn a_port_in_use_stops_nothing_is_told_and_is_taken_once_it_is_free() {
     let emulator = Emulator::start(&[]);
     let stage = stage(&emulator);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -56,9 +58,73 @@ async fn a_port_in_use_is_named() {
     let text = fs::read_to_string(stage.path("renewd.toml")).unwrap();
     let text = text.replace("listen = \"\"", &format!("listen = \"{address}\""));
     fs::write(stage.path("renewd.toml"), text).unwrap();
-    let (code, said) = refused(&stage);
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains(&address), "{said}");
+    let daemon = Daemon::start(&stage.path("renewd.toml")).await;
+    stage.there("bot-0").await;
+    let told = || {
+        let status = daemon.status(&stage.path("renewd.sock"));
+        let needs = status["needs"].as_array().unwrap().clone();
+        needs.into_iter().find(|need| need["kind"] == "unbound")
+    };
+    let need = told().unwrap_or_else(|| panic!("no need:\n{}", daemon.log()));
+    assert_eq!(need["subject"], address);
+    assert!(
+        need["because"].as_str().unwrap().contains("in use"),
+        "{need}"
+    );
+    drop(taken);
+    let free = async {
+        while told().is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), free)
+        .await
+        .expect("the port is taken once it is free");
+    let health = reqwest::Client::builder().no_proxy().build().unwrap();
+    let health = health.get(format!("http://{address}/healthz"));
+    assert!(health.send().await.unwrap().status().is_success());
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_person_can_mend_ends_with_2_and_says_what_to_do() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let config = stage.path("renewd.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let socket = stage.path("renewd.sock").display().to_string();
+    let state = stage.path("state").display().to_string();
+    fs::write(stage.path("a-file"), "").unwrap();
+    for (old, new, word) in [
+        (&socket, stage.path("missing/s"), "does not exist"),
+        (&socket, stage.path("a-file/s"), "is not a folder"),
+        (&socket, "/proc/s".into(), "/proc"),
+        (&socket, stage.path("a-file"), "move it away"),
+        (&socket, stage.path(&"x".repeat(120)), "too long"),
+        (&state, stage.path("a-file"), "a-file"),
+    ] {
+        fs::write(&config, text.replace(old, new.to_str().unwrap())).unwrap();
+        let (code, said) = refused(&stage);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    fs::write(&config, &text).unwrap();
+    Daemon::start(&config).await.stop();
+    let key = fs::read(stage.path("state/seal.key")).unwrap();
+    for damage in [None, Some("hunter2"), Some(&"07".repeat(32)[..])] {
+        match damage {
+            None => fs::remove_file(stage.path("state/seal.key")).unwrap(),
+            Some(text) => fs::write(stage.path("state/seal.key"), text).unwrap(),
+        }
+        let (code, said) = refused(&stage);
+        assert_eq!(code, 2, "{said}");
+        assert!(
+            said.contains("seal.key") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+    fs::write(stage.path("state/seal.key"), key).unwrap();
+    Daemon::start(&config).await.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +147,7 @@ async fn a_locked_a_newer_and_a_corrupt_database_are_refused_and_left_alone() {
     for (bytes, word) in [(newer, "newer"), (corrupt, "database")] {
         fs::write(&database, &bytes).unwrap();
         let (code, said) = refused(&stage);
-        assert_ne!(code, 0, "{said}");
+        assert_eq!(code, 2, "{said}");
         assert!(said.contains(word) && said.contains("renewd.db"), "{said}");
         assert_eq!(
             fs::read(&database).unwrap(),
