@@ -23,7 +23,9 @@ use super::{
 use crate::{
     clock::Clock,
     config::ResourceSettings,
-    model::{IdentityId, KeyRole, KeyStanding, KeyStatus, ResourceName, Scope, Secret},
+    model::{
+        DoubtedKeys, IdentityId, KeyRole, KeyStanding, KeyStatus, ResourceName, Scope, Secret,
+    },
     transport::{Transport, TransportError},
 };
 
@@ -162,6 +164,11 @@ impl Client {
     /// Which key signs, and what the service last said of each.
     pub fn key_status(&self) -> KeyStatus {
         lock(&self.keys).status()
+    }
+
+    /// Keys whose tokens may be dead.
+    pub fn doubted_keys(&self) -> DoubtedKeys {
+        lock(&self.keys).doubted().clone()
     }
 
     /// Makes the call; once more for a wrong clock, once more for a refused key.

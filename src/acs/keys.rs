@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::AccessKey;
-use crate::model::{KeyRole, KeyStanding, KeyStatus, KeyView};
+use crate::model::{DoubtedKeys, KeyRole, KeyStanding, KeyStatus, KeyView};
 
 /// The keys of a resource and which one signs.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Keys {
     in_use: KeyRole,
     /// The fingerprint of a key that signs only where nothing else is left.
     avoided: Option<String>,
+    doubted: DoubtedKeys,
 }
 
 #[derive(Debug)]
@@ -32,6 +33,7 @@ impl Keys {
             primary: held(primary),
             in_use: KeyRole::Primary,
             avoided: None,
+            doubted: DoubtedKeys::default(),
         }
     }
 
@@ -52,6 +54,16 @@ impl Keys {
         if avoided && let Some((role, _)) = self.other(signs.0) {
             self.in_use = role;
         }
+    }
+
+    /// Keys whose tokens may be dead.
+    pub(super) fn doubted(&self) -> &DoubtedKeys {
+        &self.doubted
+    }
+
+    /// From now on the tokens of these keys may be dead, and of no others.
+    pub(super) fn doubt(&mut self, keys: DoubtedKeys) {
+        self.doubted = keys;
     }
 
     /// Takes a key's successor up.

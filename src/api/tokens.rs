@@ -13,8 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jiff::{SignedDuration, Timestamp};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use jiff::Timestamp;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -23,11 +23,11 @@ use super::{
     peer::{self, Peer, Right},
     problem::{Problem, ProblemType},
 };
-use crate::model::{
-    DueReason, HealthView, LaneView, Name, Record, State as Standing, TokenDocument, TokenMeta,
-    Version,
+use crate::{
+    model::{HealthView, LaneView, Name, Record, State as Stored, TokenDocument, Version},
+    schedule::{Ended, Grounds, Standing, standing},
+    store::Holding,
 };
-use crate::store::Holding;
 
 /// No wait is longer, whatever the caller asks.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -36,8 +36,8 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// Nobody is sent away for longer than this, as things may mend.
 const COME_AGAIN_MOST: Duration = Duration::from_secs(60);
 
-/// How near our clock and the resource's are once the skew is known.
-const CLOCKS_AGREE: SignedDuration = SignedDuration::from_secs(2);
+/// Says how the token stands that is handed over: `good`, or `doubtful`.
+const STANDING: HeaderName = HeaderName::from_static("x-renewd-standing");
 
 /// The query.
 #[derive(Debug, Default, Deserialize)]
@@ -49,8 +49,8 @@ pub(super) struct Asked {
 /// What a consumer would get now.
 #[derive(Debug, Clone, PartialEq)]
 enum Outlook {
-    /// A live token of this version.
-    Live(Version),
+    /// A token of this version that is not known to be dead.
+    Live(Version, Standing),
     /// No token on purpose, since this version.
     Withheld(Version, Problem),
     /// There should be a token, and there is none that lives.
@@ -61,7 +61,7 @@ impl Outlook {
     /// Whether a caller that has seen `seen` need not wait any longer.
     fn is_news(&self, seen: Option<Version>) -> bool {
         match self {
-            Self::Live(version) | Self::Withheld(version, _) => seen != Some(*version),
+            Self::Live(version, _) | Self::Withheld(version, _) => seen != Some(*version),
             Self::Missing(_) => false,
         }
     }
@@ -94,13 +94,12 @@ pub(super) async fn token(
         }
         // An expiry is no commit: nobody tells, so the wait ends with the token's life.
         let dead = async {
-            match record
-                .token
-                .as_ref()
-                .filter(|_| matches!(outlook, Outlook::Live(_)))
-            {
-                Some(token) => api.clock.sleep_until(token.expires_at).await,
-                None => std::future::pending().await,
+            match &outlook {
+                Outlook::Live(_, Standing::Good { left } | Standing::Doubtful { left, .. }) => {
+                    let end = api.clock.now().checked_add(*left);
+                    api.clock.sleep_until(end.unwrap_or(Timestamp::MAX)).await;
+                }
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -197,54 +196,52 @@ pub(super) fn not_for_you() -> Problem {
     )
 }
 
-/// The document as it may be shown now: a token that has ended or was revoked is left out.
-pub(super) fn shown(holding: Holding, now: Timestamp) -> TokenDocument {
+/// The document as it may be shown now, and how its token stands: a dead one is left out.
+pub(super) fn shown(
+    holding: Holding,
+    grounds: &Grounds,
+    now: Timestamp,
+) -> (TokenDocument, Standing) {
     let Holding {
         record,
         mut document,
     } = holding;
-    let good = |token: &TokenMeta| token.is_live(now) && !is_revoked(&record, token);
-    if document.token.is_some() && !record.token.as_ref().is_some_and(good) {
+    let stands = standing(&record, grounds, now);
+    if document.token.is_some() && !stands.may_be_served() {
         document.token = None;
         document.state = record.state_at(now);
     }
-    document
+    (document, stands)
 }
 
 /// What a row means to a consumer.
 fn outlook(record: &Record, lane: &LaneView, now: Timestamp) -> Outlook {
     let name = &record.spec.name;
     match record.state {
-        Standing::Held => Outlook::Withheld(
+        Stored::Held => Outlook::Withheld(
             record.version,
             Problem::new(
                 ProblemType::Held,
                 format!("{name} is held: it has no token on purpose, until it is released"),
             ),
         ),
-        Standing::Gone | Standing::Deleted => Outlook::Withheld(
+        Stored::Gone | Stored::Deleted => Outlook::Withheld(
             record.version,
             Problem::new(ProblemType::Deleted, format!("{name} is {}", record.state)),
         ),
-        Standing::New | Standing::Active | Standing::Late => match &record.token {
-            Some(token) if token.is_live(now) && !is_revoked(record, token) => {
-                Outlook::Live(record.version)
+        Stored::New | Stored::Active | Stored::Late => {
+            let stands = standing(record, &Grounds::of(lane), now);
+            if stands.may_be_served() {
+                Outlook::Live(record.version, stands)
+            } else {
+                Outlook::Missing(missing(record, lane, stands, now))
             }
-            _ => Outlook::Missing(missing(record, lane, now)),
-        },
+        }
     }
 }
 
-/// Whether the token was revoked and its successor is still to come. The instants of issue and
-/// revocation come from two clocks, so what lies within [`CLOCKS_AGREE`] is left to the due reason.
-fn is_revoked(record: &Record, token: &TokenMeta) -> bool {
-    let before = |at: Timestamp| at.duration_since(token.issued_at) > CLOCKS_AGREE;
-    record.due.is_some_and(|due| due.why == DueReason::Revoked)
-        || record.revoked_at.is_some_and(before)
-}
-
 /// Why there is no live token, and when to come again.
-fn missing(record: &Record, lane: &LaneView, now: Timestamp) -> Problem {
+fn missing(record: &Record, lane: &LaneView, stands: Standing, now: Timestamp) -> Problem {
     let operation = crate::schedule::operation(record).as_str();
     let name = &record.spec.name;
     let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
@@ -272,10 +269,16 @@ fn missing(record: &Record, lane: &LaneView, now: Timestamp) -> Problem {
             ),
         },
     };
-    let had = match &record.token {
-        None => "it has no token yet",
-        Some(token) if token.is_live(now) => "its token was revoked",
-        Some(_) => "its token has expired",
+    let had = match stands {
+        Standing::Dead {
+            how: Ended::Revoked,
+            ..
+        } => "its token was revoked",
+        Standing::Dead {
+            how: Ended::Expired,
+            ..
+        } => "its token has expired",
+        Standing::None | Standing::Good { .. } | Standing::Doubtful { .. } => "it has no token yet",
     };
     Problem::new(kind, format!("{name} has no live token: {had}; {why}"))
         .retry_after(wait.min(COME_AGAIN_MOST))
@@ -296,16 +299,18 @@ async fn answer(
             response.headers_mut().insert(header::ETAG, etag(version));
             Ok(response)
         }
-        Outlook::Live(version) if seen == Some(version) => Ok(with_headers(
-            StatusCode::NOT_MODIFIED,
-            version,
-            Body::empty(),
-        )),
-        Outlook::Live(_) => {
-            let found = api.store.document(record.num).await?;
+        Outlook::Live(version, stands) if seen == Some(version) => {
+            let mut response = with_headers(StatusCode::NOT_MODIFIED, version, Body::empty());
+            tell_standing(&mut response, stands);
+            Ok(response)
+        }
+        Outlook::Live(..) => {
+            let name = record.spec.name.clone();
+            let found = api.store.holdings(vec![name]).await?.pop();
+            let grounds = Grounds::of(&api.scene().lane(&record.spec.resource));
             let now = api.clock.now();
             found
-                .and_then(|document| handed_over(&document, bare, now))
+                .and_then(|holding| handed_over(holding, &grounds, bare, now))
                 .ok_or_else(|| {
                     let why = format!("{} changed at this very moment", record.spec.name);
                     Problem::new(ProblemType::Pending, why).retry_after(Duration::ZERO)
@@ -314,12 +319,16 @@ async fn answer(
     }
 }
 
-/// The document or its bare token; never an expired one.
-fn handed_over(document: &TokenDocument, bare: bool, now: Timestamp) -> Option<Response> {
+/// The document or its bare token; never a dead one. Row and document are of one read, so what is
+/// handed over is what was judged.
+fn handed_over(
+    holding: Holding,
+    grounds: &Grounds,
+    bare: bool,
+    now: Timestamp,
+) -> Option<Response> {
+    let (document, stands) = shown(holding, grounds, now);
     let token = document.token.as_ref()?;
-    if document.expires_at.is_none_or(|end| end <= now) {
-        return None;
-    }
     let (bytes, content) = if bare {
         (
             Zeroizing::new(token.expose().as_bytes().to_vec()),
@@ -334,7 +343,13 @@ fn handed_over(document: &TokenDocument, bare: bool, now: Timestamp) -> Option<R
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
+    tell_standing(&mut response, stands);
     Some(response)
+}
+
+fn tell_standing(response: &mut Response, stands: Standing) {
+    let word = HeaderValue::from_static(stands.as_str());
+    response.headers_mut().insert(STANDING, word);
 }
 
 fn with_headers(status: StatusCode, version: Version, body: Body) -> Response {

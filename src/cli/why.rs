@@ -47,6 +47,10 @@ struct Explanation {
     state: State,
     version: Version,
     sentence: String,
+    #[serde(default)]
+    about_token: Option<String>,
+    #[serde(default)]
+    standing: String,
     tier: Option<Tier>,
     expires_at: Option<Timestamp>,
     failures: u32,
@@ -61,7 +65,7 @@ fn render(of: &Explanation, now: Timestamp) -> String {
         paint(output::state_style(of.state), of.state)
     );
     text.push_str(&format!("  {}\n", of.sentence));
-    for trouble in &of.lane {
+    for trouble in of.about_token.iter().chain(&of.lane) {
         text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
     }
     text.push('\n');
@@ -80,10 +84,11 @@ fn facts(of: &Explanation, now: Timestamp) -> Table {
     let mut table = Table::new(&["", ""]);
     let mut fact = |what: &str, value: Cell| table.row([Cell::styled(what, DIM), value]);
     if let Some(at) = of.expires_at {
-        let (word, style) = if at > now {
-            ("ends", PLAIN)
-        } else {
-            ("ended", BAD)
+        let (word, style) = match of.standing.as_str() {
+            "dead" if at > now => ("revoked; it would end", BAD),
+            "doubtful" if at > now => ("may be dead; if not, it ends", BAD),
+            _ if at > now => ("ends", PLAIN),
+            _ => ("ended", BAD),
         };
         fact(
             "token",

@@ -199,6 +199,8 @@ pub struct Record {
     pub failures: u32,
     /// When its tokens were last revoked, as ACS acknowledged it.
     pub revoked_at: Option<Timestamp>,
+    /// Whether the token was revoked and its successor is still to come.
+    pub revoked: bool,
     /// Whether a `renewal.late` notice was raised for this lapse.
     pub late_notified: bool,
 }

@@ -1,6 +1,6 @@
 //! The words of access keys: which one, what was said of it, and how far a change of keys is.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,41 @@ pub struct KeyStatus {
     pub in_use: KeyRole,
     /// All of them, the primary first.
     pub keys: Vec<KeyView>,
+}
+
+/// Access keys whose tokens may be dead, each with the instant since when, by our clock: keys that are
+/// refused, and keys that are no longer configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DoubtedKeys(BTreeMap<String, Timestamp>);
+
+impl DoubtedKeys {
+    /// Since when the tokens of the key of this fingerprint are in doubt, if they are.
+    pub fn since(&self, fingerprint: &str) -> Option<Timestamp> {
+        self.0.get(fingerprint).copied()
+    }
+
+    /// Whether no key is in doubt.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The fingerprints, each with its instant.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.0.iter().map(|(key, since)| (key.as_str(), *since))
+    }
+}
+
+impl FromIterator<(String, Timestamp)> for DoubtedKeys {
+    fn from_iter<I: IntoIterator<Item = (String, Timestamp)>>(keys: I) -> Self {
+        Self(keys.into_iter().collect())
+    }
+}
+
+impl<const N: usize> From<[(String, Timestamp); N]> for DoubtedKeys {
+    fn from(keys: [(String, Timestamp); N]) -> Self {
+        keys.into_iter().collect()
+    }
 }
 
 /// What the part that changes keys publishes: one per resource.

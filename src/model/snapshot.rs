@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{ResourceName, SinkName, State};
+use super::{DoubtedKeys, ResourceName, SinkName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct LaneView {
     pub next_due: Option<Timestamp>,
     /// How far the resource's clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
+    /// Access keys whose tokens may be dead.
+    pub doubted: DoubtedKeys,
     /// Why nothing can be obtained at the moment, if so (an unwritable store).
     pub blocked: Option<String>,
     /// Why identities without an id are not created, if so, and how to import them.

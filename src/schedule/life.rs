@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, RngExt};
 
+use super::{Grounds, Standing, standing};
 use crate::model::{Due, DueReason, Record, Spec, Tier, TokenMeta};
 
 /// A renewal never follows its token faster than this, whatever the token says.
@@ -90,12 +91,15 @@ impl Life {
 }
 
 impl Remaining {
-    /// What is left to the token of a record.
-    pub fn of(record: &Record, skew: SignedDuration, now: Timestamp) -> Self {
-        record
-            .token
-            .as_ref()
-            .map_or(Self::Never, |token| Life::of(token, skew).remaining(now))
+    /// What is left to the token of a record: a doubtful one counts as dead since it is in doubt.
+    pub fn of(record: &Record, grounds: &Grounds, now: Timestamp) -> Self {
+        match standing(record, grounds, now) {
+            Standing::None => Self::Never,
+            Standing::Good { left } => Self::Alive(left),
+            Standing::Doubtful { since, .. } | Standing::Dead { since, .. } => {
+                Self::Dead(between(since, now))
+            }
+        }
     }
 
     /// The life left, where there is any.
@@ -216,6 +220,7 @@ pub(super) mod tests {
             attempts: Attempts::default(),
             failures: 0,
             revoked_at: None,
+            revoked: false,
             late_notified: false,
         }
     }

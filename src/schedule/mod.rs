@@ -18,6 +18,7 @@ mod outage;
 mod pace;
 mod rate;
 mod retry;
+mod standing;
 mod why;
 
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub use rate::Rate;
 pub use retry::{
     call_deadline, floor, hastened, item_gap, next_attempt, presses_at, quarantine_gap,
 };
+pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
 pub use why::{Explanation, why};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives

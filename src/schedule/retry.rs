@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::{Rng, RngExt};
 
-use super::{Remaining, life::ahead};
+use super::{Grounds, Remaining, Standing, life::ahead, standing};
 use crate::model::{Due, DueReason, FailureClass, Num, Record};
 
 /// The share of its life left that a due renewal may wait for a lowered pace: one in so many.
@@ -95,8 +95,14 @@ pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Option<Duration> {
 
 /// From when on a row waits no longer for a pace that a 429 lowered: once it is late, and before that
 /// when it has waited for a seventh of the life that was left when it became due. So however often the
-/// pace was lowered, as many attempts as promised fit in before expiry.
-pub fn presses_at(record: &Record) -> Option<Timestamp> {
+/// pace was lowered, as many attempts as promised fit in before expiry. What is dead or doubtful presses
+/// since it is.
+pub fn presses_at(record: &Record, grounds: &Grounds, now: Timestamp) -> Option<Timestamp> {
+    if let Standing::Doubtful { since, .. } | Standing::Dead { since, .. } =
+        standing(record, grounds, now)
+    {
+        return Some(since);
+    }
     let renewal = |due: &Due| matches!(due.why, DueReason::Renewal | DueReason::Retry);
     let waited = record
         .due
@@ -248,12 +254,18 @@ mod tests {
             late_at: Some(ahead(noon(), Duration::from_secs(late))),
             ..record(Some(token(noon(), life)), Some(due))
         };
-        let secs = |row: &Record| presses_at(row).unwrap().duration_since(noon()).as_millis();
+        let trust = Grounds::default();
+        let secs = |row: &Record| {
+            presses_at(row, &trust, noon())
+                .unwrap()
+                .duration_since(noon())
+                .as_millis()
+        };
         assert_eq!(secs(&row(due(10, DueReason::Renewal), 15)), 11_428);
         assert_eq!(secs(&row(due(14, DueReason::Retry), 14)), 14_000);
         assert_eq!(secs(&row(due(3, DueReason::Requested), 15)), 15_000);
         assert_eq!(secs(&row(due(25, DueReason::Retry), 99)), 25_000, "dead");
-        assert_eq!(presses_at(&record(None, None)), None);
+        assert_eq!(presses_at(&record(None, None), &trust, noon()), None);
     }
 
     #[test]

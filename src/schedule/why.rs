@@ -1,11 +1,12 @@
 //! The decision about one identity, explained: the same code that decides, in words.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Life,
+    Ended, Grounds, Life, Standing,
     decide::{Action, decide, operation},
+    standing, state, tier,
 };
 use crate::model::{
     Attempt, Due, DueReason, HealthView, LaneView, Name, Record, State, Tier, Version,
@@ -27,11 +28,15 @@ pub struct Explanation {
     pub sentence: String,
     /// When the next attempt is due, and by which rule.
     pub next: Option<Due>,
+    /// How its token stands: `good`, `doubtful`, `dead` or `none`.
+    pub standing: String,
+    /// The same in a sentence, where it is not good.
+    pub about_token: Option<String>,
     /// How pressing it is, where there is a token.
     pub tier: Option<Tier>,
     /// When the token ends.
     pub expires_at: Option<Timestamp>,
-    /// The life left in seconds; negative once dead.
+    /// The life left in seconds; once dead, less than zero: for how long it has been.
     pub left_secs: Option<i64>,
     /// Failures in a row.
     pub failures: u32,
@@ -44,21 +49,61 @@ pub struct Explanation {
 /// Explains what is decided about `record` at an instant.
 pub fn why(record: &Record, lane: &LaneView, now: Timestamp) -> Explanation {
     let action = decide(record, lane, now);
-    let skew = SignedDuration::from_millis(lane.skew_ms.unwrap_or(0));
-    let life = record.token.as_ref().map(|token| Life::of(token, skew));
+    let grounds = Grounds::of(lane);
+    let stands = standing(record, &grounds, now);
+    let life = record
+        .token
+        .as_ref()
+        .map(|token| Life::of(token, grounds.skew));
     Explanation {
         name: record.spec.name.clone(),
-        state: record.state_at(now),
+        state: state(record, &grounds, now),
         version: record.version,
         sentence: sentence(record, &action, now),
         action,
         next: record.due,
-        tier: life.map(|life| life.tier(now)),
+        standing: stands.as_str().to_owned(),
+        about_token: about_token(record, stands, now),
+        tier: tier(record, &grounds, now),
         expires_at: record.token.as_ref().map(|token| token.expires_at),
-        left_secs: life.map(|life| life.to.duration_since(now).as_secs()),
+        left_secs: match stands {
+            Standing::Dead { since, .. } => Some(since.duration_since(now).as_secs()),
+            _ => life.map(|life| life.to.duration_since(now).as_secs()),
+        },
         failures: record.failures,
         attempts: record.attempts.iter().cloned().collect(),
         lane: troubles(record, lane),
+    }
+}
+
+/// What is wrong with the token, if anything is.
+fn about_token(record: &Record, stands: Standing, now: Timestamp) -> Option<String> {
+    let ago =
+        |since: Timestamp| short_duration(now.duration_since(since).try_into().unwrap_or_default());
+    match stands {
+        Standing::None | Standing::Good { .. } => None,
+        Standing::Doubtful { since, .. } => {
+            let key = record.token.as_ref().map_or("", |token| &token.minted_by);
+            Some(format!(
+                "its token may be dead: the access key {key} that minted it is refused or no longer configured, since \
+                 {} ago; it is minted anew as soon as a key works, and served until then",
+                ago(since)
+            ))
+        }
+        Standing::Dead {
+            since,
+            how: Ended::Expired,
+        } => Some(format!(
+            "its token expired {} ago; none is served until the next one is there",
+            ago(since)
+        )),
+        Standing::Dead {
+            since,
+            how: Ended::Revoked,
+        } => Some(format!(
+            "its token was revoked {} ago and is dead; none is served until the next one is there",
+            ago(since)
+        )),
     }
 }
 

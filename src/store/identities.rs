@@ -23,6 +23,7 @@ macro_rules! select_record {
         concat!(
             "SELECT i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, ",
             "i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, ",
+            "(i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, ",
             "i.attempts, i.wish FROM identity i JOIN resource r ON r.num = i.resource ",
             $rest
         )
@@ -308,6 +309,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         attempts: columns::unpacked(row.get_ref("attempts")?.as_str()?),
         failures: row.get("failures")?,
         revoked_at: columns::maybe_instant(row, "revoked_at")?,
+        revoked: row.get("revoked")?,
         late_notified: row.get("late_notified")?,
     })
 }

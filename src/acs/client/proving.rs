@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Client, Course, TOKEN, lock};
 use crate::{
     acs::{AccessKey, Proof, proof, request::Call},
-    model::{KeyRole, Scope},
+    model::{DoubtedKeys, KeyRole, Scope},
 };
 
 impl Client {
@@ -41,6 +41,11 @@ impl Client {
     /// avoided one is still tried where the other is refused.
     pub fn avoid_key(&self, fingerprint: Option<&str>) {
         lock(&self.keys).avoid(fingerprint);
+    }
+
+    /// From now on the tokens of these keys may be dead, and of no others.
+    pub fn doubt_keys(&self, keys: DoubtedKeys) {
+        lock(&self.keys).doubt(keys);
     }
 
     /// Takes a key's successor up; calls under way end with the key that they began with.

@@ -194,6 +194,7 @@ pub(super) fn holding(text: &str) -> Holding {
         attempts: Attempts::default(),
         failures: 0,
         revoked_at: None,
+        revoked: false,
         late_notified: false,
     };
     let document = TokenDocument {

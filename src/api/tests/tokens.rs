@@ -167,6 +167,71 @@ async fn a_revoked_token_is_not_handed_over_while_its_successor_is_awaited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revoked_token_stays_dead_after_a_re_issue_that_failed_whatever_the_clocks_say() {
+    let house = house().await;
+    let issued = house.clock.now();
+    // The service's clock is far ahead of ours, so the token seems to be issued after its revocation.
+    house
+        .lane
+        .send_modify(|lane| lane.skew_ms = Some(-3_000_000));
+    house
+        .step(
+            ANNA,
+            Step::Revoked {
+                at: issued,
+                then: Then::Reissue,
+            },
+        )
+        .await;
+    let failed = Change::Failed {
+        num: house.num(ANNA).await,
+        attempt: Attempt {
+            at: house.clock.now(),
+            result: "retry 500".into(),
+            request_id: None,
+        },
+        due: Due {
+            at: house.clock.now() + Duration::from_secs(2),
+            why: DueReason::Retry,
+        },
+    };
+    let now = house.clock.now();
+    house.store.commit(vec![failed], now).await.unwrap();
+    let gap = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(gap.status, 503, "{}", gap.text);
+    assert!(gap.text.contains("revoked"), "{}", gap.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_dies_by_the_clock_that_it_was_minted_under() {
+    let house = house().await;
+    house.lane.send_modify(|lane| lane.skew_ms = Some(600_000));
+    tokio::time::advance(Duration::from_secs(49 * 60)).await;
+    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 503);
+    house.lane.send_modify(|lane| lane.skew_ms = Some(-600_000));
+    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubtful_token_is_served_and_said_to_be_doubtful() {
+    let house = house().await;
+    let good = house.get(reader(), TOKEN, &[]).await;
+    assert_eq!(good.header("x-renewd-standing"), "good");
+    let doubt = house.clock.now();
+    house
+        .lane
+        .send_modify(|lane| lane.doubted = [("key".to_owned(), doubt)].into());
+    let etag = good.header("etag").to_owned();
+    for headers in [vec![], vec![("if-none-match", etag.as_str())]] {
+        let answer = house.get(reader(), TOKEN, &headers).await;
+        assert!([200, 304].contains(&answer.status), "{}", answer.text);
+        assert_eq!(answer.header("x-renewd-standing"), "doubtful");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_did_not_mean_to_come_here_are_refused() {
     let house = house().await;
     for (header, value) in [

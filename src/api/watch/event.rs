@@ -4,9 +4,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::super::{problem::Problem, tokens::shown};
+use super::super::{handle::Api, problem::Problem, tokens::shown};
 use crate::{
     model::{Name, Reader, Version},
+    schedule::{Grounds, Standing},
     store::Holding,
 };
 
@@ -20,26 +21,37 @@ pub(super) struct Event {
     pub(super) version: Version,
     /// Who may see it.
     pub(super) readers: Vec<Reader>,
-    /// When the token in it ends; `None` where it holds none.
-    pub(super) expires_at: Option<Timestamp>,
+    /// When the token in it ends, by our clock; `None` where it holds none.
+    pub(super) ends_at: Option<Timestamp>,
     /// The number of the change that made it.
     pub(super) seq: u64,
     data: Bytes,
 }
 
+impl Api {
+    /// What a watcher may be told of a row now.
+    pub(super) fn event(&self, holding: Holding, seq: u64) -> Event {
+        let lane = self.scene().lane(&holding.record.spec.resource);
+        Event::of(holding, seq, &Grounds::of(&lane), self.clock.now())
+    }
+}
+
 impl Event {
-    /// What a watcher may be told of a row at this instant.
-    pub(super) fn of(holding: Holding, seq: u64, now: Timestamp) -> Self {
+    /// What a watcher may be told of a row at this instant, given how its resource stands.
+    pub(super) fn of(holding: Holding, seq: u64, grounds: &Grounds, now: Timestamp) -> Self {
         let readers = holding.record.spec.readers.clone();
-        let document = shown(holding, now);
+        let (document, stands) = shown(holding, grounds, now);
+        let end = match stands {
+            Standing::Good { left } | Standing::Doubtful { left, .. } => {
+                now.checked_add(left).unwrap_or(Timestamp::MAX)
+            }
+            Standing::None | Standing::Dead { .. } => Timestamp::MIN,
+        };
         Self {
             name: document.name.clone(),
             version: document.version,
             readers,
-            expires_at: document
-                .token
-                .as_ref()
-                .map(|_| document.expires_at.unwrap_or(Timestamp::MIN)),
+            ends_at: document.token.as_ref().map(|_| end),
             seq,
             data: Bytes::from_owner(document.to_json()),
         }
@@ -47,7 +59,7 @@ impl Event {
 
     /// Whether what it says of the token still holds.
     pub(super) fn is_good(&self, now: Timestamp) -> bool {
-        self.expires_at.is_none_or(|end| now < end)
+        self.ends_at.is_none_or(|end| now < end)
     }
 
     /// The event as it goes out, numbered.

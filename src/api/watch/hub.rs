@@ -114,7 +114,7 @@ impl Hub {
                 Ok(holdings) => {
                     for holding in holdings {
                         let seq = newest.get(&holding.record.spec.name).copied();
-                        let event = Event::of(holding, seq.unwrap_or(0), api.clock.now());
+                        let event = api.event(holding, seq.unwrap_or(0));
                         self.leave(&Arc::new(event));
                     }
                 }

@@ -108,10 +108,15 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::tests::holding, model::Timestamp};
+    use crate::{api::tests::holding, model::Timestamp, schedule::Grounds};
 
     fn event(name: &str, seq: u64) -> Arc<Event> {
-        Arc::new(Event::of(holding(name), seq, Timestamp::UNIX_EPOCH))
+        Arc::new(Event::of(
+            holding(name),
+            seq,
+            &Grounds::default(),
+            Timestamp::UNIX_EPOCH,
+        ))
     }
 
     fn taken(seat: &Seat) -> Vec<u64> {

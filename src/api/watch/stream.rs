@@ -155,7 +155,7 @@ impl Watcher {
         for (at, holding) in page.into_iter().enumerate() {
             let end = over && at == last;
             let id = if end { walk.upto } else { self.place };
-            let event = Event::of(holding, id, self.api.clock.now());
+            let event = self.api.event(holding, id);
             self.send(&event, id).await;
         }
         if over {
@@ -192,7 +192,7 @@ impl Watcher {
         match self.api.store.holdings(vec![event.name.clone()]).await {
             Ok(holdings) => {
                 for holding in holdings {
-                    let event = Event::of(holding, event.seq, self.api.clock.now());
+                    let event = self.api.event(holding, event.seq);
                     self.send(&event, event.seq).await;
                 }
             }
@@ -232,7 +232,7 @@ impl Watcher {
                 }
             }
         }
-        if event.expires_at.is_some() {
+        if event.ends_at.is_some() {
             self.api
                 .reads
                 .count(self.peer, &event.name, self.api.clock.now());

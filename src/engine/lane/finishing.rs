@@ -31,10 +31,10 @@ impl Lane {
             Some(done) => {
                 let gated = self.learn(&flight, &done, now);
                 let circumstances = Circumstances {
-                    skew: self.client.skew(),
+                    grounds: self.grounds(),
                     gated,
                 };
-                judge(&flight, done, circumstances, &mut self.rng)
+                judge(&flight, done, &circumstances, &mut self.rng)
             }
             None => self.learn_panic(&flight, now),
         };

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     model::{Change, Operation, Record},
     schedule::{
-        Action, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened, presses_at,
+        Action, Grounds, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened,
+        presses_at,
     },
     store::StoreError,
 };
@@ -17,8 +18,8 @@ use crate::{
 const HASTENED: usize = 1000;
 
 /// Whether a row waits for a lowered pace.
-pub(super) fn press(record: &Record, now: Moment) -> Press {
-    match presses_at(record) {
+pub(super) fn press(record: &Record, grounds: &Grounds, now: Moment) -> Press {
+    match presses_at(record, grounds, now.wall) {
         Some(at) if at <= now.wall => Press::Pressing,
         _ => Press::Ordinary,
     }
@@ -36,8 +37,9 @@ impl Lane {
                 return Ok(());
             };
             let remaining = self.remaining(&record, now);
+            let press = press(&record, &self.grounds(), now);
             let may = self.room(operation, remaining, now) > 0
-                && self.permit(operation, press(&record, now), now).await?;
+                && self.permit(operation, press, now).await?;
             if !may {
                 self.queue(operation).ready.push_front(record);
                 return Ok(());
@@ -61,7 +63,15 @@ impl Lane {
     }
 
     pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {
-        Remaining::of(record, self.client.skew(), now.wall)
+        Remaining::of(record, &self.grounds(), now.wall)
+    }
+
+    /// What decides how tokens of this resource stand.
+    pub(super) fn grounds(&self) -> Grounds {
+        Grounds {
+            skew: self.client.skew(),
+            doubted: self.client.doubted_keys(),
+        }
     }
 
     /// The most urgent row that waits.
@@ -147,7 +157,7 @@ impl Lane {
 
     fn launch(&mut self, operation: Operation, record: Record) {
         let now = self.moment();
-        let remaining = Remaining::of(&record, self.client.skew(), now.wall);
+        let remaining = self.remaining(&record, now);
         let ask = Ask {
             num: record.num,
             id: record.id.clone(),

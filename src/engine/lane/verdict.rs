@@ -11,7 +11,7 @@ use crate::{
     model::{
         Attempt, Change, Due, DueReason, Failure, FailureClass, Notice, Operation, Token, TokenMeta,
     },
-    schedule::{Life, Remaining, next_attempt, quarantine_gap},
+    schedule::{Grounds, Life, Remaining, next_attempt, quarantine_gap},
     store::StoreError,
 };
 
@@ -23,10 +23,10 @@ pub(super) struct Verdict {
 }
 
 /// How the answer is judged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Circumstances {
-    /// How far the service's clock is ahead of ours.
-    pub(super) skew: SignedDuration,
+    /// What decides how tokens stand; its skew is that of the service's clock.
+    pub(super) grounds: Grounds,
     /// Something else than the row's due time holds it back (probing, a hold, Retry-After): then the
     /// row simply stays due.
     pub(super) gated: bool,
@@ -36,7 +36,7 @@ pub(super) struct Circumstances {
 pub(super) fn judge(
     flight: &Flight,
     done: Done,
-    circumstances: Circumstances,
+    circumstances: &Circumstances,
     rng: &mut impl Rng,
 ) -> Verdict {
     match done.result {
@@ -81,10 +81,10 @@ fn issued(
     flight: &Flight,
     obtained: Obtained,
     ended: Timestamp,
-    circumstances: Circumstances,
+    circumstances: &Circumstances,
     rng: &mut impl Rng,
 ) -> Verdict {
-    let (record, skew) = (&flight.record, circumstances.skew);
+    let (record, skew) = (&flight.record, circumstances.grounds.skew);
     if obtained.id.is_none() && is_stillborn(&obtained, ended, skew) {
         return failed(flight, &stillborn(&obtained), ended, circumstances, rng);
     }
@@ -119,7 +119,7 @@ fn failed(
     flight: &Flight,
     failure: &Failure,
     ended: Timestamp,
-    circumstances: Circumstances,
+    circumstances: &Circumstances,
     rng: &mut impl Rng,
 ) -> Verdict {
     let record = &flight.record;
@@ -136,7 +136,7 @@ fn failed(
     let next = if circumstances.gated && class != FailureClass::Refuse {
         stays_due(class, flight.began, ended)
     } else {
-        let remaining = Remaining::of(record, circumstances.skew, ended);
+        let remaining = Remaining::of(record, &circumstances.grounds, ended);
         next_attempt(
             class,
             (flight.began, ended),

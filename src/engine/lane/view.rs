@@ -27,6 +27,7 @@ impl Lane {
                 .client
                 .measured_skew()
                 .map(|skew| skew.as_millis() as i64),
+            doubted: self.client.doubted_keys(),
             blocked: self.ledger.trouble().map(str::to_owned),
             creation_refused: self.creation_refused.clone(),
             calls: self.results.clone(),
@@ -81,10 +82,13 @@ impl Lane {
         if self.room(operation, remaining, now) == 0 {
             return None;
         }
-        let press = press(head, now);
+        let grounds = self.grounds();
+        let press = press(head, &grounds, now);
         // One that waits for a lowered pace need not, once it presses.
         let late = self.queue_of(operation).ready.iter();
-        let late = late.filter_map(presses_at).min();
+        let late = late
+            .filter_map(|row| presses_at(row, &grounds, now.wall))
+            .min();
         let late = late.filter(|_| press == Press::Ordinary).map(|at| {
             let wait = at.duration_since(now.wall);
             now.steady + std::time::Duration::try_from(wait).unwrap_or_default()

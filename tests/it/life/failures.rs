@@ -1,9 +1,17 @@
 //! Each failure alone, for an hour: recorded gaps stay over the floor, and calls under a bound.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
-use renewd::model::{State, Version};
+use renewd::{
+    model::{State, Step, Then, Tier, Version},
+    schedule::why,
+    store::{Cause, StepOn},
+};
 
 use super::{
     HOUR, MINUTE, SECOND, gaps,
@@ -337,5 +345,48 @@ async fn what_died_in_an_outage_is_back_within_seconds_of_its_end() {
             assert!(waited <= 7, "after {outage} s: {waited} s without a token");
         }
         world.pass(MINUTE).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_re_issue_that_failed_once_is_tried_again_within_seconds() {
+    let world = World::start(Setting::of(20)).await;
+    world.pass(MINUTE * 25).await;
+    let failed = Mutex::new(BTreeSet::new());
+    world.service.fail(move |call| {
+        let first = call.operation == "issue" && failed.lock().unwrap().insert(call.id.clone());
+        first.then_some(Fault::Status(500, "InternalError", "Sorry."))
+    });
+    let at = world.clock.now();
+    let steps = world.records().await.into_iter().map(|record| StepOn {
+        num: record.num,
+        step: Step::Revoked {
+            at,
+            then: Then::Reissue,
+        },
+        request_id: None,
+    });
+    let cause = Cause::ours("a laptop was stolen");
+    let revoked = world.store().step(steps.collect(), &cause, at).await;
+    revoked.unwrap();
+    world.service.forget_calls();
+    world.pass(SECOND / 2).await;
+    let told = why(
+        &world.record("bot-0000").await,
+        &world.view(),
+        world.clock.now(),
+    );
+    assert_eq!(told.standing, "dead", "{told:?}");
+    assert_eq!(told.tier, Some(Tier::Emergency));
+    assert!(told.about_token.unwrap().contains("revoked"), "why says so");
+    world.pass(SECOND * 5).await;
+    let behind: Vec<_> = world.records().await;
+    let behind: Vec<_> = behind.iter().filter(|record| record.revoked).collect();
+    assert!(behind.is_empty(), "{behind:?}");
+    for record in world.records().await {
+        let id = record.id.unwrap().to_string();
+        let mut calls = world.service.calls();
+        calls.retain(|call| call.id == id);
+        assert!(gaps(&calls).iter().all(|gap| *gap >= SECOND), "{calls:?}");
     }
 }
