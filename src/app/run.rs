@@ -51,6 +51,7 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
     reconcile(&store, &settings, &clock).await?;
     built.heed(&store).await?;
+    store.end_unsealed(clock.now()).await?;
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
     drop(settings);
     let (commands, mut asked) = mpsc::channel(8);

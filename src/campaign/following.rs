@@ -76,6 +76,13 @@ impl Runner {
                 continue;
             }
             more = true;
+            if campaign.state == CampaignState::Cancelled && campaign.pending > 0 {
+                let (name, busy) = (&self.settings.name, &self.busy);
+                let swept = self
+                    .store
+                    .sweep_cancelled(campaign.id, name, busy, CHUNK, now);
+                swept.await?;
+            }
             let after = self.following.cursors.remove(&campaign.id);
             let followed = self.store.follow_items(campaign.id, after, CHUNK, now);
             if let Some(next) = followed.await?.next {

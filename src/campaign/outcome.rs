@@ -7,7 +7,7 @@ use super::act::{Called, Item};
 use crate::{
     model::{DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then},
     schedule::item_gap,
-    store::{CampaignAction, ItemOutcome, StepOn},
+    store::{CampaignAction, ItemOutcome, StepOn, StoreError},
 };
 
 /// What becomes of an item.
@@ -116,6 +116,17 @@ pub(super) fn panicked(item: &Item, now: Timestamp, rng: &mut impl Rng) -> Verdi
     again(item, "our own code failed".to_owned(), None, now, rng)
 }
 
+/// The store refuses to withhold this row.
+pub(super) fn not_withheld(
+    item: &Item,
+    error: &StoreError,
+    now: Timestamp,
+    rng: &mut impl Rng,
+) -> Verdict {
+    let why = format!("its token could not be withheld, so it was not revoked: {error}");
+    again(item, why, None, now, rng)
+}
+
 fn acknowledged(
     item: &Item,
     operation: Operation,
@@ -143,15 +154,40 @@ fn acknowledged(
 fn failed(item: &Item, failure: &Failure, now: Timestamp, rng: &mut impl Rng) -> Verdict {
     let request_id = failure.request_id.clone();
     if failure.class == FailureClass::Gone {
-        return Verdict {
-            outcome: ItemOutcome::Failed {
-                error: failure.message.clone(),
-                request_id,
-            },
-            ..refused("")
-        };
+        return gone(item, failure, now);
     }
     again(item, failure.message.clone(), request_id, now, rng)
+}
+
+/// Nothing can be revoked of it any more: the token that its consumers hold is withdrawn, as wherever
+/// this is learned.
+fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
+    let request_id = failure.request_id.clone();
+    let ours = item.item.state.is_some_and(|state| state != State::Gone);
+    let message = format!(
+        "ACS does not know {} any more ({}). It is kept and shown, and never re-created by itself; remove it, or \
+         give it another id.",
+        item.item.label(),
+        failure.message
+    );
+    Verdict {
+        step: ours.then(|| StepOn {
+            num: item.item.num,
+            step: Step::Gone,
+            request_id: request_id.clone(),
+        }),
+        outcome: ItemOutcome::Failed {
+            error: failure.message.clone(),
+            request_id,
+        },
+        notice: ours.then(|| Notice {
+            at: now,
+            kind: NoticeKind::IdentityGone,
+            resource: Some(item.item.resource.clone()),
+            name: item.item.name.clone(),
+            message,
+        }),
+    }
 }
 
 /// Another attempt later, unless there were six.

@@ -95,6 +95,7 @@ pub struct Runner {
     pub(super) following: Following,
     /// When items may be pending that are not under way.
     pub(super) look_at: Option<Timestamp>,
+    restored: bool,
     campaigns: watch::Receiver<u64>,
     decided: watch::Sender<Option<Timestamp>>,
 }
@@ -123,6 +124,7 @@ impl Runner {
             called: Vec::new(),
             following: Following::default(),
             look_at: Some(Timestamp::MIN),
+            restored: false,
             campaigns: store.campaign_signal(),
             decided: watch::Sender::default(),
             settings,
@@ -143,7 +145,6 @@ impl Runner {
     /// # Errors
     /// When the store is gone, or results could not be noted at the end.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), RunnerError> {
-        self.restore().await;
         loop {
             let wake = self.round().await;
             tokio::select! {
@@ -179,6 +180,7 @@ impl Runner {
         if self.settling.too_soon(self.clock.steady()) {
             return Ok(());
         }
+        self.restore().await?;
         self.settle().await?;
         self.take_items().await?;
         self.follow().await?;
@@ -187,16 +189,14 @@ impl Runner {
         self.settle().await
     }
 
-    /// Counts the permits that an earlier process reserved.
-    async fn restore(&mut self) {
-        if let Err(error) = self.store.end_unsealed(self.clock.now()).await {
-            self.settling.failed(&error, self.clock.steady());
+    /// Counts the permits that an earlier process reserved, once; nothing starts before that.
+    async fn restore(&mut self) -> Result<(), StoreError> {
+        if self.restored {
+            return Ok(());
         }
+        let reservations = self.store.reservations(&self.settings.name).await?;
+        self.restored = true;
         let (now, steady) = (self.clock.now(), self.clock.steady());
-        let reservations = match self.store.reservations(&self.settings.name).await {
-            Ok(reservations) => reservations,
-            Err(error) => return self.settling.failed(&error, steady),
-        };
         for (operation, permits, until) in reservations {
             let gate = match operation {
                 Operation::Revoke => &mut self.revoke,
@@ -206,6 +206,7 @@ impl Runner {
             gate.pace
                 .restore(permits, until.duration_since(now), steady);
         }
+        Ok(())
     }
 
     async fn drain(&mut self) -> Result<(), RunnerError> {

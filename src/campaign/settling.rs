@@ -144,10 +144,17 @@ impl Runner {
                     self.settling.add(&item, verdict);
                 }
             }
-            Err(error) => {
+            Err(error) if error.is_unwritable() || matches!(error, StoreError::Closed { .. }) => {
                 self.busy.remove(&item.item.num);
                 self.look_at = Some(self.clock.now());
                 self.settling.failed(&error, self.clock.steady());
+            }
+            Err(error) => {
+                // It is this row that the store refuses: the others do not wait for it.
+                let now = self.clock.now();
+                let verdict = outcome::not_withheld(&item, &error, now, &mut self.rng);
+                self.log(&item, Operation::Revoke, &verdict);
+                self.settling.add(&item, verdict);
             }
         }
     }

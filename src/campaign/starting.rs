@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::Operation,
     schedule::{PERMITS_VALID, Press, Steady, awaiting, is_yielding, share_beside},
-    store::{Campaign, CampaignState, StoreError},
+    store::{Campaign, CampaignState, Frozen, StoreError},
 };
 
 /// Rows looked at in one transaction while a selection is frozen.
@@ -33,19 +33,24 @@ impl Runner {
     /// Takes pending items of the oldest campaigns into hand, a chunk at a time; urgent ones first.
     pub(super) async fn take_items(&mut self) -> Result<(), StoreError> {
         let now = self.clock.now();
-        if self.look_at.is_none_or(|at| at > now) || self.busy.len() >= self.most() {
+        if self.look_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let open = self.store.open_campaigns().await?;
+        self.let_go_of_stopped(&open);
+        if self.busy.len() >= self.most() {
             return Ok(());
         }
         self.look_at = None;
-        let open = self.store.open_campaigns().await?;
-        self.let_go_of_stopped(&open);
         let waiting = self.waiting_renewals(&open, now).await?;
         for campaign in open {
             match campaign.state {
                 CampaignState::Running => self.take_of(campaign, waiting, now).await?,
                 CampaignState::Freezing => {
-                    self.store.freeze(campaign.id, CHUNK, now).await?;
-                    self.look_by(now);
+                    match self.store.freeze(campaign.id, CHUNK, now).await? {
+                        Frozen::More | Frozen::Whole => self.look_by(now),
+                        Frozen::Brought(ends) => self.look_by(ends),
+                    }
                 }
                 _ => {}
             }

@@ -153,6 +153,8 @@ pub enum Step {
         /// When the call to ACS ended.
         at: Timestamp,
     },
+    /// ACS says that it does not exist or is not ours: withheld, kept, never re-created.
+    Gone,
     /// The hold ends; the row becomes due.
     Release,
     /// The row becomes due now for this reason.

@@ -50,8 +50,8 @@ mod writer;
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
 pub use campaigns::{
-    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, ItemOutcome,
-    ItemState, NewCampaign, ReportLine, Target, WaitingItem, Wanted,
+    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen,
+    ItemOutcome, ItemState, NewCampaign, ReportLine, Target, WaitingItem, Wanted,
 };
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     model::Then,
-    store::{CampaignAction, NewCampaign, Target},
+    store::{CampaignAction, NewCampaign, StoreError, Target, Wanted},
 };
 use target::Chosen;
 
@@ -44,7 +44,7 @@ pub(super) async fn start(
     let new = |target| NewCampaign {
         urgent: asked.urgent,
         starts_at: asked.starts_at,
-        ..NewCampaign::new(asked.action, asked.then, target, cause)
+        ..NewCampaign::new(asked.action, asked.then, target, cause.clone())
     };
     let (store, now) = (&api.store, api.clock.now());
     let id = match chosen {
@@ -59,15 +59,28 @@ pub(super) async fn start(
         }
         Chosen::Listed(items) => {
             let id = store.create_campaign(new(Target::Later), now).await?;
-            for some in items.chunks(FEW) {
-                store.add_items(id, some.to_vec(), now).await?;
+            if let Err(error) = bring(&api, id, &items).await {
+                // What cannot be ended now ends by itself, as does one whose caller went away.
+                store
+                    .cancel_campaign(id, &cause, api.clock.now())
+                    .await
+                    .ok();
+                return Err(error.into());
             }
-            let target = format!("{} named", items.len());
-            store.seal_campaign(id, target, now).await?;
             id
         }
     };
     Ok((StatusCode::ACCEPTED, found(&api, id).await?))
+}
+
+/// Brings a long list of items in some transactions, then lets it begin.
+async fn bring(api: &Api, id: CampaignId, items: &[Wanted]) -> Result<(), StoreError> {
+    for some in items.chunks(FEW) {
+        let now = api.clock.now();
+        api.store.add_items(id, some.to_vec(), now).await?;
+    }
+    let (target, now) = (format!("{} named", items.len()), api.clock.now());
+    api.store.seal_campaign(id, target, now).await
 }
 
 /// What a campaign would do; nothing is changed.

@@ -22,9 +22,8 @@ impl Txn<'_> {
         } else {
             ("running", "paused")
         };
-        let sql =
-            "UPDATE campaign SET phase = ?2 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
-        let told = self.run(sql, params![id, phase, from])? > 0;
+        let sql = "UPDATE campaign SET phase = ?2, told_at = ?4 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
+        let told = self.run(sql, params![id, phase, from, micros(now)])? > 0;
         if told {
             let what = if pause { "pause" } else { "resume" };
             self.told_campaign(id, what, cause, now)?;
@@ -32,20 +31,30 @@ impl Txn<'_> {
         Ok(told)
     }
 
-    /// Stops it for good; what was begun is noted, what was not is not begun any more.
+    /// Stops it for good; what was begun is noted, what was not is not begun any more. Of one that has
+    /// ended, what failed is given up: it is not shown any more as what is still to be done.
     pub(in crate::store) fn cancel_campaign(
         &mut self,
         id: CampaignId,
         cause: &Cause,
         now: Timestamp,
     ) -> Outcome<bool> {
-        let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL WHERE num = ?1 AND ended_at IS NULL \
-                   AND phase <> 'cancelled'";
-        let told = self.run(sql, [id])? > 0;
-        if told {
-            self.told_campaign(id, "cancel", cause, now)?;
+        let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?2 WHERE num = ?1 \
+                   AND ended_at IS NULL AND phase <> 'cancelled'";
+        let stop = self.run(sql, [id, micros(now)])? > 0;
+        let sql = "UPDATE campaign SET given_up_at = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                   AND given_up_at IS NULL AND EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 \
+                   AND state = 'failed' AND n > 0)";
+        let give_up = !stop && self.run(sql, [id, micros(now)])? > 0;
+        match (stop, give_up) {
+            (true, _) => {
+                self.told_campaign(id, "cancel", cause, now)?;
+                self.end_if_settled(id, now)?;
+            }
+            (false, true) => self.told_campaign(id, "give_up", cause, now)?,
+            (false, false) => {}
         }
-        Ok(told)
+        Ok(stop || give_up)
     }
 
     /// Takes what failed out of quarantine and tries it again; how many.
@@ -56,11 +65,13 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<usize> {
         let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
-                   WHERE campaign = ?1 AND state = 'failed'";
+                   WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
+                   WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
         let again = self.run(sql, [id, micros(now)])?;
         if again > 0 {
             self.run(
-                "UPDATE campaign SET phase = 'running', ended_at = NULL, report_sha256 = NULL WHERE num = ?1",
+                "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
+                 WHERE num = ?1",
                 [id],
             )?;
             self.told_campaign(id, "retry", cause, now)?;

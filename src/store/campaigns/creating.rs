@@ -28,11 +28,11 @@ impl Txn<'_> {
                 (text.clone(), Some(text), Some(0))
             }
             Target::Items(items) => (format!("{} named", items.len()), None, None),
-            Target::Later => (String::new(), None, Some(OPEN)),
+            Target::Later => ("a list that is being brought".to_owned(), None, Some(OPEN)),
         };
         self.run(
             "INSERT INTO campaign (action, after, actor, reason, created_at, urgent, starts_at, target, \
-             selection, cursor, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+             selection, cursor, told_at, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?5, \
              (SELECT coalesce(max(num), 0) FROM identity))",
             params![
                 spelled(&new.action),
@@ -49,7 +49,7 @@ impl Txn<'_> {
         )?;
         let id = self.conn.last_insert_rowid();
         if let Target::Items(items) = &new.target {
-            self.add_items(id, items, now)?;
+            self.list(id, items, now)?;
         }
         self.audit(&AuditEntry {
             at: now,
@@ -65,13 +65,22 @@ impl Txn<'_> {
         Ok(id)
     }
 
-    /// Lists more items of a campaign. One that is listed already is left as it is.
+    /// Lists more items of a campaign whose items are brought from outside.
     pub(in crate::store) fn add_items(
         &self,
         id: CampaignId,
         items: &[Wanted],
         now: Timestamp,
     ) -> Outcome<()> {
+        let sql = "UPDATE campaign SET told_at = ?3 WHERE num = ?1 AND cursor = ?2";
+        if self.run(sql, [id, OPEN, micros(now)])? == 0 {
+            return Err(takes_no_more(id));
+        }
+        self.list(id, items, now)
+    }
+
+    /// Lists items. One that is listed already is left as it is.
+    fn list(&self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
         let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
         let from = self.first(sql, [id, micros(now)], |row| row.get::<_, i64>(0))?;
         let from = from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
@@ -119,18 +128,43 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<()> {
         let sql = "UPDATE campaign SET cursor = NULL, target = ?3 WHERE num = ?1 AND cursor = ?2";
-        self.run(sql, params![id, OPEN, target])?;
+        if self.run(sql, params![id, OPEN, target])? == 0 {
+            return Err(takes_no_more(id));
+        }
         self.effects.campaigns = true;
         self.end_if_settled(id, now)
     }
 
-    /// Ends those whose items were still being brought when the daemon ended: nothing was done.
-    pub(in crate::store) fn end_unsealed(&self, now: Timestamp) -> Outcome<()> {
-        self.run(
-            "UPDATE campaign SET phase = 'cancelled', cursor = NULL, ended_at = ?2, \
-             target = 'a list that never came whole' WHERE cursor = ?1",
-            [OPEN, micros(now)],
-        )?;
+    /// Ends those whose items are still being brought although nothing came since `silent_since`: their
+    /// lists broke off, and nothing was done.
+    pub(in crate::store) fn end_unsealed(
+        &mut self,
+        silent_since: Timestamp,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql =
+            "SELECT num FROM campaign WHERE cursor = ?1 AND coalesce(told_at, created_at) <= ?2";
+        let broken: Vec<CampaignId> =
+            self.all(sql, [OPEN, micros(silent_since)], |row| row.get(0))?;
+        for id in broken {
+            self.call_off(id, "a list that never came whole", now)?;
+        }
         Ok(())
     }
+
+    /// Ends a campaign before it began; its items are let go of as those of any that is cancelled.
+    pub(super) fn call_off(&mut self, id: CampaignId, target: &str, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?3, target = ?2 WHERE num = ?1",
+            params![id, target, micros(now)],
+        )?;
+        self.effects.campaigns = true;
+        self.end_if_settled(id, now)
+    }
+}
+
+fn takes_no_more(id: CampaignId) -> Fault {
+    Fault::Refused(format!(
+        "campaign {id} has ended, was cancelled, or has all its items; nothing was added, start a new one"
+    ))
 }

@@ -1,6 +1,6 @@
 //! Following what was done to its end: until the next token is there and every consumer has it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use rusqlite::params;
 
@@ -17,6 +17,8 @@ use crate::model::{Num, Timestamp};
 
 /// A consumer that was not told within this is reported; its courier goes on trying.
 const DELIVERED_WITHIN: Duration = Duration::from_mins(15);
+/// No call takes so long, noting its result included.
+const UNDER_WAY: Duration = Duration::from_mins(2);
 
 /// How a look at the items of a campaign went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +34,7 @@ struct Waiting {
 }
 
 impl Txn<'_> {
-    /// Looks at up to `limit` items that wait for their token or for their consumers, and at as many
-    /// of a cancelled campaign that were not begun.
+    /// Looks at up to `limit` items that wait for their token or for their consumers.
     pub(in crate::store) fn follow_items(
         &mut self,
         id: CampaignId,
@@ -41,7 +42,6 @@ impl Txn<'_> {
         limit: usize,
         now: Timestamp,
     ) -> Outcome<Followed> {
-        let swept = self.sweep_cancelled(id, limit)?;
         let sql = "SELECT num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
                    FROM campaign_item \
                    WHERE campaign = ?1 AND num > ?2 AND state IN ('acknowledged', 'delivering') \
@@ -64,9 +64,7 @@ impl Txn<'_> {
         self.end_if_settled(id, now)?;
         let full = waiting.len() == limit;
         let next = waiting.last().filter(|_| full).map(|item| item.num);
-        Ok(Followed {
-            next: next.or(swept.then_some(i64::MIN)),
-        })
+        Ok(Followed { next })
     }
 
     /// The commit of the token says so itself; this finds what it cannot: a row that wants none any
@@ -104,14 +102,33 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// True while there may be more.
-    fn sweep_cancelled(&self, id: CampaignId, limit: usize) -> Outcome<bool> {
-        let swept = self.run(
-            "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num IN (SELECT num \
-             FROM campaign_item WHERE campaign = ?1 AND state = 'pending' LIMIT ?2) \
-             AND (SELECT phase FROM campaign WHERE num = ?1) = 'cancelled'",
-            params![id, count(limit)],
-        )?;
-        Ok(swept == limit)
+    /// Ends what is not acknowledged of a cancelled campaign: items of this resource but for those in
+    /// hand, and those of every other once no call can be under way there any more. True while there
+    /// may be more.
+    pub(in crate::store) fn sweep_cancelled(
+        &mut self,
+        id: CampaignId,
+        resource: &str,
+        skip: &BTreeSet<Num>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let long_ago = now.checked_sub(UNDER_WAY).unwrap_or(now);
+        let sql = "SELECT t.num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
+                   WHERE t.campaign = ?1 AND t.state IN ('pending', 'called') AND c.phase = 'cancelled' \
+                   AND (t.resource = ?2 OR coalesce(c.told_at, c.created_at) <= ?3) LIMIT ?4";
+        let most = count(limit.saturating_add(skip.len()));
+        let params = params![id, self.resource_num(resource)?, micros(long_ago), most];
+        let mut left: Vec<Num> = self.all(sql, params, |row| row.get(0))?;
+        let more = left.len() >= limit;
+        left.retain(|num| !skip.contains(num));
+        for num in left {
+            self.run(
+                "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2",
+                [id, num],
+            )?;
+        }
+        self.end_if_settled(id, now)?;
+        Ok(more)
     }
 }

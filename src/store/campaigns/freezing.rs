@@ -1,27 +1,54 @@
 //! Freezing a selection into items: rows are walked by their number, a chunk at a time, so that a
 //! crash resumes where it was and no transaction is ever long.
 
+use std::time::Duration;
+
 use rusqlite::params;
 
 use super::{
     super::{
-        columns::micros,
+        columns::{instant, micros},
         db::Txn,
         error::Outcome,
         identities::{count, read_record},
     },
-    CampaignId, reading,
+    CampaignId, creating, reading,
 };
 use crate::model::{Facts, Num, Selection, Timestamp};
 
+/// A list of which nothing came for so long has broken off.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// How far a campaign's items are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// More rows are to be looked at.
+    More,
+    /// All items are listed, or there is nothing to list.
+    Whole,
+    /// Somebody brings them; unless more come, it ends then.
+    Brought(Timestamp),
+}
+
 impl Txn<'_> {
-    /// Looks at up to `chunk` more rows; true while there are more.
+    /// Looks at up to `chunk` more rows, or whether a list that somebody brings has broken off.
     pub(in crate::store) fn freeze(
         &mut self,
         id: CampaignId,
         chunk: usize,
         now: Timestamp,
-    ) -> Outcome<bool> {
+    ) -> Outcome<Frozen> {
+        let sql =
+            "SELECT coalesce(told_at, created_at) FROM campaign WHERE num = ?1 AND cursor = ?2";
+        let told = self.first(sql, [id, creating::OPEN], |row| row.get::<_, i64>(0))?;
+        if let Some(told) = told {
+            let ends = instant(told).checked_add(SILENT).unwrap_or(now);
+            if ends > now {
+                return Ok(Frozen::Brought(ends));
+            }
+            self.end_unsealed(instant(told), now)?;
+            return Ok(Frozen::Whole);
+        }
         let sql = "SELECT cursor, last_num, selection FROM campaign WHERE num = ?1 AND cursor >= 0 \
                    AND phase = 'running'";
         let found = self.first(sql, [id], |row| {
@@ -32,12 +59,16 @@ impl Txn<'_> {
             ))
         })?;
         let Some((cursor, last, selection)) = found else {
-            return Ok(false);
+            return Ok(Frozen::Whole);
         };
-        // It was understood when the campaign was made.
-        let selection = selection.and_then(|text| Selection::parse(&text).ok());
+        // It was understood when the campaign was made. If it is not now, its row is damaged: never
+        // everybody instead.
+        let Ok(selection) = selection.as_deref().map(Selection::parse).transpose() else {
+            self.call_off(id, "a selection that cannot be read any more", now)?;
+            return Ok(Frozen::Whole);
+        };
         let Some(campaign) = self.campaign(id)? else {
-            return Ok(false);
+            return Ok(Frozen::Whole);
         };
         let from = micros(campaign.starts_at.unwrap_or(now).max(now));
         let params = params![cursor, last, count(chunk)];
@@ -60,6 +91,9 @@ impl Txn<'_> {
             self.effects.campaigns = true;
             self.end_if_settled(id, now)?;
         }
-        Ok(next.is_some())
+        Ok(match next {
+            Some(_) => Frozen::More,
+            None => Frozen::Whole,
+        })
     }
 }

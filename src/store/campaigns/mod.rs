@@ -14,6 +14,7 @@ mod settling;
 use serde::{Deserialize, Serialize};
 
 pub use following::Followed;
+pub use freezing::Frozen;
 #[cfg(test)]
 pub(super) use reading::ITEMS;
 

@@ -26,6 +26,13 @@ fn revocation(target: Target) -> NewCampaign {
     NewCampaign::new(CampaignAction::Revoke, Some(Then::Hold), target, cause)
 }
 
+/// Ends some of what was cancelled; true while there is more.
+async fn sweep(home: &Home, id: CampaignId, now: i64) -> bool {
+    home.sweep_cancelled(id, &resource(), &none(), 2, at(now))
+        .await
+        .unwrap()
+}
+
 async fn settle(home: &Home, id: CampaignId, outcomes: Vec<(Num, ItemOutcome)>, now: i64) {
     let cause = Cause::ours("test");
     home.settle_items(id, Vec::new(), &cause, outcomes, Vec::new(), at(now))
@@ -100,7 +107,7 @@ async fn a_selection_is_frozen_in_chunks_that_a_restart_resumes() {
     // What is declared afterwards is not meant.
     declare(&home, &[with_id("g19b", "8:acs:late")], 2).await;
     let mut chunks = 0;
-    while home.freeze(id, 4, at(2)).await.unwrap() {
+    while home.freeze(id, 4, at(2)).await.unwrap() == Frozen::More {
         let state = home.campaign(id).await.unwrap().unwrap().state;
         assert_eq!(state, CampaignState::Freezing);
         home.reopen();
@@ -109,7 +116,7 @@ async fn a_selection_is_frozen_in_chunks_that_a_restart_resumes() {
     assert_eq!(chunks, 6);
     let frozen = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((frozen.state, frozen.pending), (CampaignState::Running, 11));
-    assert!(!home.freeze(id, 4, at(3)).await.unwrap());
+    assert_eq!(home.freeze(id, 4, at(3)).await.unwrap(), Frozen::Whole);
 }
 
 #[tokio::test]
@@ -122,6 +129,7 @@ async fn a_list_that_never_came_whole_is_never_begun() {
     home.add_items(id, rows(&nums[..2]), at(1)).await.unwrap();
     home.reopen();
     home.end_unsealed(at(2)).await.unwrap();
+    while sweep(&home, id, 3).await {}
     let ended = home.campaign(id).await.unwrap().unwrap();
     assert_eq!(ended.state, CampaignState::Cancelled);
     assert!(ended.ended_at.is_some());
@@ -146,6 +154,28 @@ async fn a_list_that_never_came_whole_is_never_begun() {
     assert_eq!(items.len(), 4, "an id of ours is its row");
     let strange = items.iter().find(|item| item.num < 0).unwrap();
     assert_eq!((strange.label(), strange.state), ("8:acs:stranger", None));
+}
+
+/// Never everybody instead.
+#[tokio::test]
+async fn a_selection_that_cannot_be_read_any_more_selects_nobody() {
+    let (home, nums) = three().await;
+    let some = Selection::parse("name = 'a'").unwrap();
+    let new = revocation(Target::Select(some));
+    let id = home.create_campaign(new, at(1)).await.unwrap();
+    let damage = home.write("test", move |txn| {
+        txn.run(
+            "UPDATE campaign SET selection = 'name =' WHERE num = ?1",
+            [id],
+        )?;
+        Ok(())
+    });
+    damage.await.unwrap();
+    assert_eq!(home.freeze(id, 10, at(2)).await.unwrap(), Frozen::Whole);
+    let ended = home.campaign(id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.total()), (CampaignState::Cancelled, 0));
+    assert!(ended.ended_at.is_some() && ended.target.contains("cannot be read"));
+    assert_eq!(nums.len(), 3);
 }
 
 #[tokio::test]
@@ -194,13 +224,7 @@ async fn what_failed_can_be_tried_again_and_what_is_cancelled_never_begins() {
     assert!(!home.pause_campaign(id, true, &cause, at(3)).await.unwrap());
     assert!(home.pause_campaign(id, false, &cause, at(3)).await.unwrap());
     assert!(home.cancel_campaign(id, &cause, at(4)).await.unwrap());
-    while home
-        .follow_items(id, None, 2, at(5))
-        .await
-        .unwrap()
-        .next
-        .is_some()
-    {}
+    while sweep(&home, id, 5).await {}
     let over = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((over.state, over.cancelled), (CampaignState::Cancelled, 3));
     assert!(over.ended_at.is_some());

@@ -6,8 +6,8 @@ use super::Answer;
 use crate::{
     model::{IdentityId, Notice, Num, ResourceName, Timestamp},
     store::{
-        Campaign, CampaignId, CampaignItem, Cause, Followed, ItemOutcome, NewCampaign, ReportLine,
-        StepOn, Store, WaitingItem, Wanted,
+        Campaign, CampaignId, CampaignItem, Cause, Followed, Frozen, ItemOutcome, NewCampaign,
+        ReportLine, StepOn, Store, WaitingItem, Wanted,
     },
 };
 
@@ -55,16 +55,18 @@ impl Store {
         .await
     }
 
-    /// Ends campaigns whose items were still being listed when the daemon ended; at start.
+    /// Ends campaigns whose items were still being listed when the last process ended; when a process
+    /// starts, before anybody can bring any.
     pub async fn end_unsealed(&self, now: Timestamp) -> Answer<()> {
         self.write("end campaigns that never began", move |txn| {
-            txn.end_unsealed(now)
+            txn.end_unsealed(now, now)
         })
         .await
     }
 
-    /// Freezes up to `chunk` more rows of a selection; true while there are more.
-    pub async fn freeze(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<bool> {
+    /// Freezes up to `chunk` more rows of a selection. A list that somebody brings ends here when
+    /// nothing came for half a minute.
+    pub async fn freeze(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<Frozen> {
         self.write("freeze a campaign", move |txn| txn.freeze(id, chunk, now))
             .await
     }
@@ -158,6 +160,24 @@ impl Store {
             txn.step(&steps, &cause, now)?;
             txn.settle_items(id, &outcomes, now)?;
             txn.raise(&notices)
+        })
+        .await
+    }
+
+    /// Ends up to `limit` items of a cancelled campaign that are not acknowledged: those of one resource,
+    /// but for what is in hand there (`skip`), and after some minutes those of every other, for which
+    /// nobody may work any more. True while there may be more.
+    pub async fn sweep_cancelled(
+        &self,
+        id: CampaignId,
+        resource: &ResourceName,
+        skip: &BTreeSet<Num>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.write("end what was cancelled", move |txn| {
+            txn.sweep_cancelled(id, resource.as_str(), &skip, limit, now)
         })
         .await
     }

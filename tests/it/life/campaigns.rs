@@ -1,8 +1,13 @@
 //! Revoking, holding, releasing and deleting, beside the lane that re-issues.
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use renewd::{
     model::{Num, State, Then},
-    store::{CampaignAction, CampaignId, Cause, ItemState, NewCampaign, Settled, Target, Wanted},
+    store::{
+        CampaignAction, CampaignId, CampaignState, Cause, ItemState, NewCampaign, Settled, Target,
+        Wanted,
+    },
 };
 
 use super::{
@@ -292,4 +297,130 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
     assert_eq!((told.done, told.failed), (GUESTS as u64, 0));
     let most = busiest(&world.service.calls(), "issue", SECOND * 30);
     assert!(most <= 12, "{most}");
+}
+
+/// Seven of ten calls fail, whoever they are for: nobody is to blame.
+#[tokio::test(start_paused = true)]
+async fn a_brown_out_quarantines_nobody() {
+    for seed in 0..5 {
+        let world = World::start(Setting::of(200)).await;
+        world.pass(MINUTE).await;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (clock, until) = (world.clock.clone(), world.clock.steady() + MINUTE * 10);
+        world.service.fail(move |call| {
+            let hit = call.operation == "revoke" && clock.steady() < until && rng.random_bool(0.7);
+            hit.then_some(Fault::Status(500, "InternalError", "Sorry."))
+        });
+        let id = campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+        world.pass(MINUTE * 15).await;
+        let ended = world.store().campaign(id).await.unwrap().unwrap();
+        assert_eq!((ended.done, ended.failed), (200, 0), "{seed}: {ended:?}");
+    }
+}
+
+/// A list of names that never came whole ends by itself and costs nothing meanwhile; a new runner, which a
+/// reload starts, cancels none that is being brought.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_broke_off_ends_by_itself_and_one_that_comes_is_left_alone() {
+    let mut world = World::start(Setting::of(6)).await;
+    world.pass(MINUTE).await;
+    let rows: Vec<Wanted> = nums(&world).await.into_iter().map(Wanted::Row).collect();
+    let cause = Cause::ours("drill");
+    let new = NewCampaign::new(CampaignAction::Hold, None, Target::Later, cause);
+    let now = || world.clock.now();
+    let broken = world
+        .store()
+        .create_campaign(new.clone(), now())
+        .await
+        .unwrap();
+    let coming = world.store().create_campaign(new, now()).await.unwrap();
+    world
+        .store()
+        .add_items(broken, rows[..2].to_vec(), now())
+        .await
+        .unwrap();
+    for row in &rows {
+        world
+            .store()
+            .add_items(coming, vec![row.clone()], now())
+            .await
+            .unwrap();
+        world.pass(SECOND * 15).await;
+    }
+    let ended = world.store().campaign(broken).await.unwrap().unwrap();
+    assert_eq!(ended.state, CampaignState::Cancelled, "{ended:?}");
+    assert!(ended.ended_at.is_some());
+    let late = world.store().add_items(broken, rows.clone(), now()).await;
+    assert!(late.unwrap_err().to_string().contains("ended"));
+    let sealed = world
+        .store()
+        .seal_campaign(broken, "6 named".to_owned(), now())
+        .await;
+    assert!(sealed.is_err(), "nobody is told that it runs");
+    world.down().await.unwrap();
+    world.up().await;
+    world.pass(SECOND * 5).await;
+    let now = world.clock.now();
+    world
+        .store()
+        .seal_campaign(coming, "6 named".to_owned(), now)
+        .await
+        .unwrap();
+    world.pass(SECOND * 10).await;
+    let done = world.store().campaign(coming).await.unwrap().unwrap();
+    assert_eq!(
+        (done.state, done.done),
+        (CampaignState::Done, 6),
+        "{done:?}"
+    );
+}
+
+/// What was called and refused is neither pending nor under way when its campaign is cancelled.
+#[tokio::test(start_paused = true)]
+async fn a_campaign_that_is_cancelled_ends_whatever_its_items_wait_for() {
+    let world = World::start(Setting::of(5)).await;
+    world.pass(MINUTE).await;
+    world
+        .service
+        .fail(|call| (call.operation == "revoke").then_some(Fault::Status(400, "Invalid", "No.")));
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    world.pass(SECOND * 3).await;
+    let cause = Cause::ours("drill");
+    let now = world.clock.now();
+    assert!(
+        world
+            .store()
+            .cancel_campaign(id, &cause, now)
+            .await
+            .unwrap()
+    );
+    world.pass(SECOND * 10).await;
+    let ended = world.store().campaign(id).await.unwrap().unwrap();
+    assert!(ended.ended_at.is_some(), "{ended:?}");
+    assert_eq!((ended.cancelled, ended.left()), (5, 0), "{ended:?}");
+}
+
+/// ACS does not know it any more: its token is withdrawn as anywhere else.
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_withdrawn_by_a_revocation_too() {
+    let world = World::start(Setting::of(300)).await;
+    world.pass(MINUTE).await;
+    let row = world.record("bot-0042").await;
+    let (gone, before) = (row.id.unwrap().to_string(), row.version);
+    world.service.fail(move |call| {
+        let message = "Provided identity doesn't exist.";
+        (call.id == gone).then_some(Fault::Status(404, "IdentityNotFound", message))
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    world.pass(MINUTE).await;
+    let row = world.record("bot-0042").await;
+    assert_eq!(row.state, State::Gone);
+    assert!(row.version > before && row.token.is_none());
+    let ended = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((ended.done, ended.failed), (299, 1), "{ended:?}");
+    let news = world.news().await;
+    assert_eq!(
+        news.iter().filter(|kind| *kind == "identity.gone").count(),
+        1
+    );
 }
