@@ -74,6 +74,7 @@ async fn tell(store: &Store, disk: Disk, clock: &Clock) -> bool {
         kind,
         resource: None,
         name: None,
+        key: Some("disk of the store".to_owned()),
         message,
     };
     let raised = store.raise(vec![notice]).await;

@@ -185,6 +185,7 @@ fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
             kind: NoticeKind::IdentityGone,
             resource: Some(item.item.resource.clone()),
             name: item.item.name.clone(),
+            key: None,
             message,
         }),
     }
@@ -238,6 +239,7 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
         kind: NoticeKind::IdentityRevoked,
         resource: Some(item.item.resource.clone()),
         name: item.item.name.clone(),
+        key: None,
         message,
     }
 }

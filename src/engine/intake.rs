@@ -276,7 +276,7 @@ impl Intake {
             "the source {} is read again, and its list is taken over",
             self.name()
         );
-        let notice = notice(NoticeKind::SourceRecovered, message.clone(), now);
+        let notice = self.notice(NoticeKind::SourceRecovered, message.clone(), now);
         if self.store.end_look(self.name(), end, notice, now).await? {
             tracing::info!(source = %self.name(), "{message}");
         }
@@ -307,7 +307,7 @@ impl Intake {
             "the source {} is not taken over, its last good list stays: {reason}",
             self.name()
         );
-        let notice = notice(NoticeKind::SourceLapsed, message.clone(), now);
+        let notice = self.notice(NoticeKind::SourceLapsed, message.clone(), now);
         let end = SourceEnd::Lapsed(reason.clone());
         if self.store.end_look(self.name(), end, notice, now).await? {
             tracing::warn!(source = %self.name(), "{message}");
@@ -344,6 +344,17 @@ impl Intake {
     fn looked(&self) {
         let now = self.clock.now();
         self.view.send_modify(|view| view.looked_at = Some(now));
+    }
+
+    fn notice(&self, kind: NoticeKind, message: String, at: Timestamp) -> Notice {
+        Notice {
+            at,
+            kind,
+            resource: None,
+            name: None,
+            key: Some(format!("source {}", self.name())),
+            message,
+        }
     }
 
     fn name(&self) -> &SourceName {
@@ -383,15 +394,5 @@ fn report(listing: Listing, difference: &Difference, blocked: Option<String>) ->
         unchanged: difference.unchanged,
         blocked,
         applied: false,
-    }
-}
-
-fn notice(kind: NoticeKind, message: String, at: Timestamp) -> Notice {
-    Notice {
-        at,
-        kind,
-        resource: None,
-        name: None,
-        message,
     }
 }

@@ -25,6 +25,9 @@ pub enum NoticeKind {
     /// A renewal is late; once per lapse.
     #[serde(rename = "renewal.late")]
     RenewalLate,
+    /// What was late is renewed.
+    #[serde(rename = "renewal.recovered")]
+    RenewalRecovered,
     /// A resource does not answer.
     #[serde(rename = "resource.unreachable")]
     ResourceUnreachable,
@@ -52,12 +55,27 @@ pub enum NoticeKind {
     /// The replacement waits for a person.
     #[serde(rename = "key.stuck")]
     KeyStuck,
+    /// The replacement that waited goes on.
+    #[serde(rename = "key.resumed")]
+    KeyResumed,
     /// A sink was disabled.
     #[serde(rename = "sink.disabled")]
     SinkDisabled,
+    /// A sink that was disabled is enabled.
+    #[serde(rename = "sink.enabled")]
+    SinkEnabled,
+    /// A sink fails for minutes, or many times in a row.
+    #[serde(rename = "sink.failing")]
+    SinkFailing,
+    /// It works again.
+    #[serde(rename = "sink.recovered")]
+    SinkRecovered,
     /// Identities would have to be created although the id map says that they exist.
     #[serde(rename = "create.refused")]
     CreateRefused,
+    /// Identities may be created again.
+    #[serde(rename = "create.allowed")]
+    CreateAllowed,
     /// A source cannot be read, or its list is not taken over; once per lapse.
     #[serde(rename = "source.lapsed")]
     SourceLapsed,
@@ -73,16 +91,38 @@ pub enum NoticeKind {
     /// It has room again.
     #[serde(rename = "disk.recovered")]
     DiskRecovered,
+    /// It can be written again.
+    #[serde(rename = "store.writable")]
+    StoreWritable,
+    /// The file of the store is gone or another one lies in its place; renewing goes on over the open one.
+    #[serde(rename = "store.moved")]
+    StoreMoved,
+    /// The file of the store is back.
+    #[serde(rename = "store.found")]
+    StoreFound,
+    /// The file of the local socket is gone or another one lies in its place.
+    #[serde(rename = "socket.moved")]
+    SocketMoved,
+    /// The local socket can be reached again.
+    #[serde(rename = "socket.found")]
+    SocketFound,
+    /// A reload was refused; the configuration from before stays.
+    #[serde(rename = "reload.refused")]
+    ReloadRefused,
+    /// The configuration is taken over again.
+    #[serde(rename = "reload.accepted")]
+    ReloadAccepted,
 }
 
 impl NoticeKind {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: &[Self] = &[
         Self::IdentityCreated,
         Self::IdentityRevoked,
         Self::IdentityGone,
         Self::IdentityOrphaned,
         Self::RenewalLate,
+        Self::RenewalRecovered,
         Self::ResourceUnreachable,
         Self::ResourceRecovered,
         Self::KeyRejected,
@@ -92,13 +132,25 @@ impl NoticeKind {
         Self::KeyReplaced,
         Self::KeyKept,
         Self::KeyStuck,
+        Self::KeyResumed,
         Self::SinkDisabled,
+        Self::SinkEnabled,
+        Self::SinkFailing,
+        Self::SinkRecovered,
         Self::CreateRefused,
+        Self::CreateAllowed,
         Self::SourceLapsed,
         Self::SourceRecovered,
         Self::StoreUnwritable,
         Self::DiskFull,
         Self::DiskRecovered,
+        Self::StoreWritable,
+        Self::StoreMoved,
+        Self::StoreFound,
+        Self::SocketMoved,
+        Self::SocketFound,
+        Self::ReloadRefused,
+        Self::ReloadAccepted,
     ];
 
     /// The dotted word, as in the event type after `renewd.`.
@@ -109,6 +161,7 @@ impl NoticeKind {
             Self::IdentityGone => "identity.gone",
             Self::IdentityOrphaned => "identity.orphaned",
             Self::RenewalLate => "renewal.late",
+            Self::RenewalRecovered => "renewal.recovered",
             Self::ResourceUnreachable => "resource.unreachable",
             Self::ResourceRecovered => "resource.recovered",
             Self::KeyRejected => "key.rejected",
@@ -118,14 +171,74 @@ impl NoticeKind {
             Self::KeyReplaced => "key.replaced",
             Self::KeyKept => "key.kept",
             Self::KeyStuck => "key.stuck",
+            Self::KeyResumed => "key.resumed",
             Self::SinkDisabled => "sink.disabled",
+            Self::SinkEnabled => "sink.enabled",
+            Self::SinkFailing => "sink.failing",
+            Self::SinkRecovered => "sink.recovered",
             Self::CreateRefused => "create.refused",
+            Self::CreateAllowed => "create.allowed",
             Self::SourceLapsed => "source.lapsed",
             Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
             Self::DiskFull => "disk.full",
             Self::DiskRecovered => "disk.recovered",
+            Self::StoreWritable => "store.writable",
+            Self::StoreMoved => "store.moved",
+            Self::StoreFound => "store.found",
+            Self::SocketMoved => "socket.moved",
+            Self::SocketFound => "socket.found",
+            Self::ReloadRefused => "reload.refused",
+            Self::ReloadAccepted => "reload.accepted",
         }
+    }
+}
+
+impl NoticeKind {
+    /// The kinds that tell of the end of what this one tells of the beginning, under the same key;
+    /// none for what cannot end.
+    pub fn ended_by(self) -> &'static [Self] {
+        match self {
+            Self::RenewalLate => &[Self::RenewalRecovered],
+            Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
+            Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
+            Self::KeyStuck => &[Self::KeyResumed, Self::KeyReplaced, Self::KeyKept],
+            Self::SinkDisabled => &[Self::SinkEnabled],
+            Self::SinkFailing => &[Self::SinkRecovered],
+            Self::CreateRefused => &[Self::CreateAllowed],
+            Self::SourceLapsed => &[Self::SourceRecovered],
+            Self::StoreUnwritable => &[Self::StoreWritable],
+            Self::StoreMoved => &[Self::StoreFound],
+            Self::SocketMoved => &[Self::SocketFound],
+            Self::DiskFull => &[Self::DiskRecovered],
+            Self::ReloadRefused => &[Self::ReloadAccepted],
+            Self::IdentityCreated
+            | Self::IdentityRevoked
+            | Self::IdentityGone
+            | Self::IdentityOrphaned
+            | Self::RenewalRecovered
+            | Self::ResourceRecovered
+            | Self::KeySwitched
+            | Self::KeyReplaced
+            | Self::KeyKept
+            | Self::KeyResumed
+            | Self::SinkEnabled
+            | Self::SinkRecovered
+            | Self::CreateAllowed
+            | Self::SourceRecovered
+            | Self::StoreWritable
+            | Self::StoreFound
+            | Self::DiskRecovered
+            | Self::SocketFound
+            | Self::ReloadAccepted => &[],
+        }
+    }
+}
+
+impl Notice {
+    /// The key of a late renewal.
+    pub fn late_key(name: &Name) -> String {
+        format!("renewal {name}")
     }
 }
 
@@ -146,6 +259,10 @@ pub struct Notice {
     pub resource: Option<ResourceName>,
     /// The identity it is about.
     pub name: Option<Name>,
+    /// What it is about, spelled the same when that begins and when it ends, such as
+    /// `outage contoso` or `sink crm`; `None` for what cannot end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// One sentence for a person: what happened, to what, and what can be done.
     pub message: String,
 }

@@ -111,6 +111,59 @@ pub struct Counts {
     pub orphans: u64,
 }
 
+/// Consumers by what they hold: a sink of an identity is one, and so is the socket for an identity
+/// that has no sink.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Consumers {
+    /// Hold a live token, by the version that was delivered last.
+    pub live: u64,
+    /// Hold none that lives.
+    pub without: u64,
+    /// What they hold is not known.
+    pub unknown: u64,
+    /// When the next token ends that one of them holds.
+    pub next_end: Option<Timestamp>,
+}
+
+impl Consumers {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.live + self.without + self.unknown
+    }
+
+    /// These and others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self {
+            live: self.live + others.live,
+            without: self.without + others.without,
+            unknown: self.unknown + others.unknown,
+            next_end: self.next_end.into_iter().chain(others.next_end).min(),
+        }
+    }
+}
+
+/// Who is served and who is not; identities that are without a token on purpose are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Served {
+    /// By sink.
+    pub sinks: BTreeMap<SinkName, Consumers>,
+    /// By the socket alone.
+    pub socket: Consumers,
+    /// Identities for which the store itself has no live token, by resource.
+    pub without: BTreeMap<ResourceName, u64>,
+}
+
+impl Served {
+    /// All consumers.
+    pub fn all(&self) -> Consumers {
+        let sinks = self.sinks.values();
+        sinks.fold(self.socket, |sum, one| sum.and(*one))
+    }
+}
+
 /// A loop that has not made or reaffirmed its decision for so long is stuck. No loop waits longer
 /// than 60 s at a time, so half of that is left for the work in between.
 pub const DECISION_BOUND: SignedDuration = SignedDuration::from_secs(90);

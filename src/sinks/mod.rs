@@ -231,9 +231,7 @@ impl Sink {
 
     /// Whether this sink is told of any notices.
     pub fn hears_notices(&self) -> bool {
-        NoticeKind::ALL
-            .into_iter()
-            .any(|kind| self.wants_notice(kind))
+        NoticeKind::ALL.iter().any(|kind| self.wants_notice(*kind))
     }
 
     /// Whether this sink is told of such notices.

@@ -120,7 +120,8 @@ impl Txn<'_> {
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
         self.run(
-            "UPDATE identity SET state = 'active', version = ?2, kind = ?3, \
+            "UPDATE identity SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
+             state = 'active', version = ?2, kind = ?3, \
              next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, good_until = ?6, expires_at = ?6, \
              issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, attempts = ?10, \
              token = ?11 WHERE num = ?1",
@@ -300,12 +301,14 @@ impl Txn<'_> {
     ) -> Outcome<Version> {
         let version = row.version.next(now);
         self.run(
-            "UPDATE identity SET state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
+            "UPDATE identity SET prev_version = version, prev_until = 0, prev_key = NULL, \
+             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str()],
         )?;
         self.want(row.num, &row.name, version, micros(now))?;
+        self.expect_none(row.num)?;
         Ok(version)
     }
 

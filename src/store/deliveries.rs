@@ -156,6 +156,12 @@ impl Txn<'_> {
             match one {
                 Settled::Delivered { sink, num, version } => self.run(
                     "UPDATE delivery SET delivered = max(delivered, ?3), \
+                     live_until = iif(?3 < delivered OR live_until IS NULL, live_until, coalesce((SELECT CASE ?3 \
+                     WHEN i.version THEN i.good_until WHEN i.prev_version THEN i.prev_until END \
+                     FROM identity i WHERE i.num = ?1), -1)), \
+                     live_key = iif(?3 < delivered, live_key, (SELECT CASE ?3 \
+                     WHEN i.version THEN i.minted_by WHEN i.prev_version THEN i.prev_key END \
+                     FROM identity i WHERE i.num = ?1)), \
                      attempts = iif(?3 >= wanted, 0, attempts), last_error = iif(?3 >= wanted, NULL, last_error) \
                      WHERE identity = ?1 AND sink = ?2",
                     [*num, self.sink_num(sink.as_str())?, signed(version.0)],
@@ -256,11 +262,16 @@ impl Txn<'_> {
         }
         for sink in nums.iter().filter(|sink| !bound.contains(sink)) {
             self.run(
-                "INSERT INTO delivery (identity, sink, wanted, next_at, since) VALUES (?1, ?2, ?3, ?4, ?4)",
+                "INSERT INTO delivery (identity, sink, wanted, next_at, since, live_until) VALUES (?1, ?2, ?3, ?4, ?4, \
+                 (SELECT iif(due_at IS NULL, NULL, 0) FROM identity WHERE num = ?1))",
                 params![num, sink, signed(version.0), micros(now)],
             )?;
             self.effects.wanted |= version > Version(0);
         }
+        self.run(
+            "UPDATE identity SET by_socket = ?2 WHERE num = ?1 AND by_socket <> ?2",
+            params![num, nums.is_empty()],
+        )?;
         Ok(())
     }
 }

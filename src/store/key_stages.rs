@@ -109,6 +109,7 @@ fn notice(change: &KeyChange, kind: NoticeKind, message: String, at: Timestamp) 
         kind,
         resource: Some(change.resource.clone()),
         name: None,
+        key: Some(format!("key {} {}", change.resource, change.role)),
         message,
     }
 }

@@ -12,6 +12,7 @@ mod audit;
 mod campaigns;
 mod columns;
 mod commit;
+mod consumers;
 mod db;
 mod declare;
 mod deliveries;

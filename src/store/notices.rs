@@ -14,18 +14,38 @@ impl Txn<'_> {
     pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
         for notice in notices {
             self.run(
-                "INSERT INTO notice (at, kind, resource, name, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO notice (at, kind, resource, name, message, key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 params![
                     micros(notice.at),
                     spelled(&notice.kind),
                     notice.resource.as_ref().map(|r| r.as_str()),
                     notice.name.as_ref().map(|n| n.as_str()),
-                    notice.message
+                    notice.message,
+                    notice.key
                 ],
             )?;
         }
         self.effects.wanted |= !notices.is_empty();
         Ok(())
+    }
+
+    /// Raises a notice of what begins or ends, unless that is what was told last under its key: so
+    /// each is told once, over restarts. Whether it was raised.
+    pub(super) fn announce(&mut self, notice: &Notice) -> Outcome<bool> {
+        let open = match &notice.key {
+            Some(key) => self.open_notice(key)?,
+            None => None,
+        };
+        let begins = !notice.kind.ended_by().is_empty();
+        let news = match open {
+            None => begins,
+            Some(open) if begins => open != notice.kind,
+            Some(open) => open.ended_by().contains(&notice.kind),
+        };
+        if news {
+            self.raise(std::slice::from_ref(notice))?;
+        }
+        Ok(news)
     }
 
     pub(super) fn advance_cursor(&self, sink: &str, seq: u64) -> Outcome<()> {
@@ -64,6 +84,13 @@ impl Db {
         })?)
     }
 
+    /// What was told under a key and is not told to be over.
+    pub(super) fn open_notice(&self, key: &str) -> Outcome<Option<NoticeKind>> {
+        let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 1";
+        let last: Option<NoticeKind> = self.first(sql, [key], |row| columns::word(row, "kind"))?;
+        Ok(last.filter(|kind| !kind.ended_by().is_empty()))
+    }
+
     /// The trouble of a resource whose end nobody was told of.
     pub(super) fn announced_trouble(&self, resource: &str) -> Outcome<Option<NoticeKind>> {
         let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL AND kind IN \
@@ -85,6 +112,7 @@ fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
         kind: columns::word(row, "kind")?,
         resource: columns::maybe_parsed(row, "resource")?,
         name: columns::maybe_parsed(row, "name")?,
+        key: row.get("key")?,
         message: row.get("message")?,
     })
 }

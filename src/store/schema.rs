@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step brings the schema from its place in this list to the next; steps are only ever added.
-const STEPS: [&str; 8] = [
+const STEPS: &[&str] = &[
     include_str!("sql/0001.sql"),
     include_str!("sql/0002-delivery.sql"),
     include_str!("sql/0003-campaigns.sql"),
@@ -12,6 +12,7 @@ const STEPS: [&str; 8] = [
     include_str!("sql/0006-keys.sql"),
     include_str!("sql/0007-access.sql"),
     include_str!("sql/0008-orders.sql"),
+    include_str!("sql/0009-consumers.sql"),
 ];
 
 /// The newest schema that we know.

@@ -81,6 +81,7 @@ impl Txn<'_> {
             kind: NoticeKind::SinkDisabled,
             resource: None,
             name: None,
+            key: Some(format!("disabled {sink}")),
             message: format!("the sink {sink} is disabled: {why}"),
         }])?;
         let sql =

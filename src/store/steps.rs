@@ -116,9 +116,11 @@ impl Txn<'_> {
             return self.withdraw(row, State::Held, Kind::Held, now);
         }
         self.run(
-            "UPDATE identity SET good_until = 0, next_kind = 'reissued' WHERE num = ?1 AND state = 'active'",
+            "UPDATE identity SET good_until = 0, prev_until = 0, next_kind = 'reissued' \
+             WHERE num = ?1 AND state = 'active'",
             [row.num],
         )?;
+        self.all_held_are_dead(row.num)?;
         self.set_due(
             row.num,
             just_after(at.max(now)),
@@ -132,6 +134,7 @@ impl Txn<'_> {
         let sql =
             "UPDATE identity SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";
         self.run(sql, [num])?;
+        self.expect_token(num)?;
         self.set_due(num, just_after(now), &spelled(&DueReason::Released))
     }
 }

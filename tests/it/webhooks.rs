@@ -155,6 +155,7 @@ async fn events_that_are_not_wanted_are_left_out() {
         kind,
         resource: Some("contoso".parse().unwrap()),
         name: None,
+        key: None,
         message: "contoso does not answer".to_owned(),
     };
     let now = Timestamp::now();

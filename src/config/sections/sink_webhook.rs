@@ -200,7 +200,7 @@ fn events(item: Item<'_>) -> Option<Vec<String>> {
 fn event(item: Item<'_>, text: &str) -> Option<String> {
     let kinds = Kind::ALL.into_iter().map(|kind| format!("token.{kind}"));
     let known: Vec<String> = kinds
-        .chain(NoticeKind::ALL.into_iter().map(|kind| kind.to_string()))
+        .chain(NoticeKind::ALL.iter().map(|kind| kind.to_string()))
         .collect();
     let group = text.strip_suffix(".*");
     let groups = || {

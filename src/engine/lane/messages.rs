@@ -65,7 +65,7 @@ pub(super) fn many_late(resource: &ResourceName, more: u32, at: Timestamp) -> No
     let message = format!(
         "The renewals of {more} more identities of {resource} are late. See `renewd status`."
     );
-    of(resource, NoticeKind::RenewalLate, at, message)
+    of(resource, NoticeKind::RenewalLate, "late", at, message)
 }
 
 pub(super) fn unreachable(
@@ -78,7 +78,13 @@ pub(super) fn unreachable(
         "{resource} does not answer ({because}). {} Only probes go out until it answers.",
         survival(survives, at)
     );
-    of(resource, NoticeKind::ResourceUnreachable, at, message)
+    of(
+        resource,
+        NoticeKind::ResourceUnreachable,
+        "outage",
+        at,
+        message,
+    )
 }
 
 pub(super) fn recovered(
@@ -87,7 +93,13 @@ pub(super) fn recovered(
     at: Timestamp,
 ) -> Notice {
     let message = format!("{resource} answers again. {}", survival(survives, at));
-    of(resource, NoticeKind::ResourceRecovered, at, message)
+    of(
+        resource,
+        NoticeKind::ResourceRecovered,
+        "outage",
+        at,
+        message,
+    )
 }
 
 pub(super) fn key_rejected(
@@ -100,12 +112,12 @@ pub(super) fn key_rejected(
         "{resource} refuses the access keys ({because}). Put a valid connection string in place and reload. {}",
         survival(survives, at)
     );
-    of(resource, NoticeKind::KeyRejected, at, message)
+    of(resource, NoticeKind::KeyRejected, "keys", at, message)
 }
 
 pub(super) fn key_accepted(resource: &ResourceName, at: Timestamp) -> Notice {
     let message = format!("{resource} accepts an access key again.");
-    of(resource, NoticeKind::ResourceRecovered, at, message)
+    of(resource, NoticeKind::ResourceRecovered, "keys", at, message)
 }
 
 pub(super) fn key_switched(resource: &ResourceName, key: &str, at: Timestamp) -> Notice {
@@ -113,13 +125,14 @@ pub(super) fn key_switched(resource: &ResourceName, key: &str, at: Timestamp) ->
         "{resource} refuses one access key and accepts the other ({key}), which is used from now on. Replace the \
          refused one; tokens that it minted are dead if it was regenerated."
     );
-    of(resource, NoticeKind::KeySwitched, at, message)
+    of(resource, NoticeKind::KeySwitched, "", at, message)
 }
 
 pub(super) fn create_refused(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
     of(
         resource,
         NoticeKind::CreateRefused,
+        "create",
         at,
         format!("{resource}: {why}."),
     )
@@ -127,7 +140,7 @@ pub(super) fn create_refused(resource: &ResourceName, why: &str, at: Timestamp) 
 
 pub(super) fn unwritable(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
     let message = format!("No tokens of {resource} could be obtained for a while: {why}.");
-    of(resource, NoticeKind::StoreUnwritable, at, message)
+    of(resource, NoticeKind::StoreUnwritable, "store", at, message)
 }
 
 fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {
@@ -145,21 +158,31 @@ fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 fn about(record: &Record, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
+    let key = (kind == NoticeKind::RenewalLate).then(|| Notice::late_key(&record.spec.name));
     Notice {
         at,
         kind,
         resource: Some(record.spec.resource.clone()),
         name: Some(record.spec.name.clone()),
+        key,
         message,
     }
 }
 
-fn of(resource: &ResourceName, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
+/// `key` is the word before the resource's name in the key; empty for what cannot end.
+fn of(
+    resource: &ResourceName,
+    kind: NoticeKind,
+    key: &str,
+    at: Timestamp,
+    message: String,
+) -> Notice {
     Notice {
         at,
         kind,
         resource: Some(resource.clone()),
         name: None,
+        key: (!key.is_empty()).then(|| format!("{key} {resource}")),
         message,
     }
 }

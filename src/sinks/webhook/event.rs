@@ -38,6 +38,8 @@ struct Envelope<'a> {
 struct NoticeData<'a> {
     resource: Option<&'a ResourceName>,
     name: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
     message: &'a str,
 }
 
@@ -115,6 +117,7 @@ impl Event {
         let data = to_json(&NoticeData {
             resource: notice.resource.as_ref(),
             name: notice.name.as_ref(),
+            key: notice.key.as_deref(),
             message: &notice.message,
         });
         let at = notice.at.to_string();
@@ -313,6 +316,7 @@ mod tests {
             kind: NoticeKind::ResourceUnreachable,
             resource: Some("contoso".parse().unwrap()),
             name: None,
+            key: Some("outage contoso".to_owned()),
             message: "contoso does not answer".to_owned(),
         };
         let event = Event::of_notice("web-1", &"crm".parse().unwrap(), 7, &notice);
@@ -322,6 +326,7 @@ mod tests {
         assert_eq!(value["time"], "2026-11-22T17:00:00Z");
         assert!(value.get("subject").is_none());
         assert_eq!(value["data"]["message"], "contoso does not answer");
+        assert_eq!(value["data"]["key"], "outage contoso");
     }
 
     #[test]

@@ -221,6 +221,7 @@ async fn notices_keep_their_order_and_each_sink_its_place() {
         kind: NoticeKind::RenewalLate,
         resource: Some(resource()),
         name: Some(name("bot")),
+        key: None,
         message: format!("notice {n}"),
     };
     home.raise(vec![notice(0)]).await.unwrap();

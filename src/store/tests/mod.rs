@@ -1,6 +1,7 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
 mod bulk;
+mod consumers;
 mod declaring;
 mod delivering;
 mod histories;

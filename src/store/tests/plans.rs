@@ -1,7 +1,7 @@
 //! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
 
 use super::*;
-use crate::store::{campaigns, deliveries, identities, reconcile, sinks};
+use crate::store::{campaigns, consumers, deliveries, identities, reconcile, sinks};
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
@@ -28,6 +28,26 @@ async fn every_query_of_the_day_uses_its_index() {
         ),
         (
             identities::EARLIEST_EXPIRY,
+            "COVERING INDEX identity_due (resource=?",
+        ),
+        (
+            consumers::LACKING,
+            "COVERING INDEX delivery_live (sink=? AND live_until>? AND live_until<?)",
+        ),
+        (
+            consumers::NEXT_END,
+            "COVERING INDEX delivery_live (sink=? AND live_until>?)",
+        ),
+        (
+            consumers::LACKING_OF,
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND due_at<?)",
+        ),
+        (
+            consumers::LACKING_OF,
+            "INDEX identity_failing (resource=? AND due_at>?)",
+        ),
+        (
+            consumers::NEXT_END_OF,
             "COVERING INDEX identity_due (resource=?",
         ),
         (

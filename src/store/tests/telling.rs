@@ -9,6 +9,7 @@ fn created(text: &str) -> Notice {
         kind: NoticeKind::IdentityCreated,
         resource: Some(resource()),
         name: Some(name(text)),
+        key: None,
         message: format!("{text} was created."),
     }
 }

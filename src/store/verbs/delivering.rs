@@ -126,6 +126,19 @@ impl Store {
             .await
     }
 
+    /// Raises a notice of what begins or ends, unless that is what was told last under its key.
+    /// Whether it was raised.
+    pub async fn announce(&self, notice: Notice) -> Answer<bool> {
+        self.write("raise a notice", move |txn| txn.announce(&notice))
+            .await
+    }
+
+    /// What was told under a key and is not told to be over.
+    pub async fn open_notice(&self, key: String) -> Answer<Option<NoticeKind>> {
+        self.read("look for what was told", move |db| db.open_notice(&key))
+            .await
+    }
+
     /// Notices after a number, in order.
     pub async fn notices(&self, after: u64, limit: usize) -> Answer<Vec<(u64, Notice)>> {
         self.read("list notices", move |db| db.notices(after, limit))

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Answer;
 use crate::{
-    model::{Counts, IdentityId, Name, Num, Record, ResourceName, Timestamp, TokenDocument},
+    model::{
+        Counts, IdentityId, Name, Num, Record, ResourceName, Served, SinkName, Timestamp,
+        TokenDocument,
+    },
     store::{Consignment, IdLine, Store},
 };
 
@@ -54,6 +57,30 @@ impl Store {
     /// The earliest end of a current token, by resource; reads an index through.
     pub async fn earliest_expiry(&self) -> Answer<BTreeMap<ResourceName, Timestamp>> {
         self.read("look for the earliest expiry", |db| db.earliest_expiry())
+            .await
+    }
+
+    /// Who holds a live token at an instant of the service's clock, by the version that each sink
+    /// confirmed last.
+    pub async fn served(&self, now: Timestamp) -> Answer<Served> {
+        self.read("count consumers", move |db| db.served(now)).await
+    }
+
+    /// When the next token ends that only the socket hands out; reads an index through.
+    pub async fn next_end_by_socket(&self, now: Timestamp) -> Answer<Option<Timestamp>> {
+        self.read("look for the next end", move |db| {
+            db.next_end_by_socket(now)
+        })
+        .await
+    }
+
+    /// Consumers that hold a live token of this access key, by sink; reads the deliveries through.
+    pub async fn holding_key(
+        &self,
+        key: String,
+        now: Timestamp,
+    ) -> Answer<BTreeMap<SinkName, u64>> {
+        self.read("count tokens of a key", move |db| db.holding_key(&key, now))
             .await
     }
 

@@ -53,6 +53,7 @@ fn notice(house: &House, kind: NoticeKind, message: &str) -> Notice {
         kind,
         resource: Some("contoso".parse().unwrap()),
         name: None,
+        key: None,
         message: message.to_owned(),
     }
 }

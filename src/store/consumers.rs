@@ -1,0 +1,135 @@
+//! Who holds a live token, by the version that each sink confirmed last; counted without a scan of
+//! those who do.
+
+use std::collections::BTreeMap;
+
+use super::{
+    columns::{self, micros},
+    db::{Db, Txn},
+    error::Outcome,
+};
+use crate::model::{Consumers, Num, ResourceName, Served, SinkName, Timestamp};
+
+/// What a sink's consumers lack: only those are read that hold nothing live.
+pub(super) const LACKING: &str = "SELECT coalesce(sum(live_until >= 0), 0), coalesce(sum(live_until < 0), 0) \
+    FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until <= ?2";
+pub(super) const NEXT_END: &str = "SELECT min(live_until) FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until > ?2";
+/// Identities that want a token and have no live one, and those of them that only the socket serves:
+/// whoever has none is due, or failed and waits for its next attempt.
+pub(super) const LACKING_OF: &str = "SELECT count(*), coalesce(sum(by_socket), 0) FROM ( \
+    SELECT by_socket FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND due_at <= ?2 AND good_until <= ?2 \
+    UNION ALL SELECT by_socket FROM identity WHERE resource = ?1 AND failures > 0 AND due_at > ?2 AND good_until <= ?2)";
+/// Reads the index through.
+pub(super) const NEXT_END_OF: &str = "SELECT min(good_until) FROM identity WHERE resource = ?1 AND by_socket \
+    AND due_at IS NOT NULL AND good_until > ?2";
+
+impl Db {
+    /// Counts who holds a live token at an instant of the service's clock.
+    pub(super) fn served(&self, now: Timestamp) -> Outcome<Served> {
+        let mut served = Served::default();
+        let sql = "SELECT s.num, s.name, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
+                   WHERE c.n > 0 AND s.configured";
+        let sinks = self.all(sql, [], |row| {
+            let name: SinkName = columns::parsed(row, "name")?;
+            Ok((
+                row.get::<_, Num>("num")?,
+                name,
+                columns::unsigned(row, "n")?,
+            ))
+        })?;
+        for (num, name, all) in sinks {
+            let lacking = self.first(LACKING, [num, micros(now)], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })?;
+            let (without, unknown) = lacking.unwrap_or_default();
+            let next: Option<i64> = self
+                .first(NEXT_END, [num, micros(now)], |row| row.get(0))?
+                .flatten();
+            served.sinks.insert(
+                name,
+                consumers(all, without.unsigned_abs(), unknown.unsigned_abs(), next),
+            );
+        }
+        self.served_by_socket(now, &mut served)?;
+        Ok(served)
+    }
+
+    fn served_by_socket(&self, now: Timestamp, served: &mut Served) -> Outcome<()> {
+        let resources = self.all("SELECT num, name FROM resource", [], |row| {
+            let name: ResourceName = columns::parsed(row, "name")?;
+            Ok((row.get::<_, Num>("num")?, name))
+        })?;
+        let mut without = 0;
+        for (num, name) in resources {
+            let lacking = self.first(LACKING_OF, [num, micros(now)], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })?;
+            let (all, by_socket) = lacking.unwrap_or_default();
+            without += by_socket.unsigned_abs();
+            if all > 0 {
+                served.without.insert(name, all.unsigned_abs());
+            }
+        }
+        let sql = "SELECT n FROM consumer_count WHERE sink = 0";
+        let all = self.first(sql, [], |row| columns::unsigned(row, "n"))?;
+        served.socket = consumers(all.unwrap_or(0), without, 0, None);
+        Ok(())
+    }
+
+    /// When the next token ends that only the socket hands out.
+    pub(super) fn next_end_by_socket(&self, now: Timestamp) -> Outcome<Option<Timestamp>> {
+        let mut next: Option<i64> = None;
+        for num in self.all("SELECT num FROM resource", [], |row| row.get::<_, Num>(0))? {
+            let end = self.first(NEXT_END_OF, [num, micros(now)], |row| row.get(0))?;
+            next = next.into_iter().chain(end.flatten()).min();
+        }
+        Ok(next.map(columns::instant))
+    }
+
+    /// Consumers that still hold a token of this access key which lives, as far as is known; and
+    /// whether each of them waits behind a sink that is disabled.
+    pub(super) fn holding_key(
+        &self,
+        key: &str,
+        now: Timestamp,
+    ) -> Outcome<BTreeMap<SinkName, u64>> {
+        let sql = "SELECT s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
+                   WHERE s.configured AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.name";
+        let rows = self.all(sql, rusqlite::params![key, micros(now)], |row| {
+            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+        })?;
+        Ok(rows.into_iter().collect())
+    }
+}
+
+impl Txn<'_> {
+    /// An identity is without a token on purpose: nobody is expected to hold one.
+    pub(super) fn expect_none(&self, num: Num) -> Outcome<()> {
+        let sql = "UPDATE delivery SET live_until = NULL, live_key = NULL WHERE identity = ?1";
+        self.run(sql, [num])?;
+        Ok(())
+    }
+
+    /// An identity is to have a token again: its consumers hold none as yet.
+    pub(super) fn expect_token(&self, num: Num) -> Outcome<()> {
+        let sql = "UPDATE delivery SET live_until = 0 WHERE identity = ?1 AND live_until IS NULL";
+        self.run(sql, [num])?;
+        Ok(())
+    }
+
+    /// Whatever the consumers of an identity hold was revoked.
+    pub(super) fn all_held_are_dead(&self, num: Num) -> Outcome<()> {
+        let sql = "UPDATE delivery SET live_until = 0 WHERE identity = ?1 AND live_until <> 0";
+        self.run(sql, [num])?;
+        Ok(())
+    }
+}
+
+fn consumers(all: u64, without: u64, unknown: u64, next: Option<i64>) -> Consumers {
+    Consumers {
+        live: all.saturating_sub(without + unknown),
+        without,
+        unknown,
+        next_end: next.map(columns::instant),
+    }
+}
