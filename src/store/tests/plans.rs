@@ -64,6 +64,10 @@ async fn every_query_of_the_day_uses_its_index() {
 async fn uses(store: &Store, query: &'static str, index: &str) {
     let plan = plan(store, query).await;
     assert!(plan.contains(index), "{query}\n{plan}");
+    for table in ["i", "identity", "d", "delivery", "t", "campaign_item"] {
+        let scans = plan.split("; ").any(|line| line == format!("SCAN {table}"));
+        assert!(!scans, "{query}\n{plan}");
+    }
 }
 
 #[tokio::test]
