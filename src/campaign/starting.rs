@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::Operation,
-    schedule::{PERMITS_VALID, Press, Steady, awaiting, is_yielding, share_beside},
+    schedule::{Press, Steady, awaiting, is_yielding, share_beside},
     store::{Campaign, CampaignState, Frozen, StoreError},
 };
 
@@ -207,13 +207,14 @@ impl Runner {
             if permits == 0 {
                 return Ok(false);
             }
-            let until = now.checked_add(PERMITS_VALID).unwrap_or(now);
-            let over = now.checked_sub(gate.pace.counts_for()).unwrap_or(now);
+            let window = gate.pace.noted(permits, steady);
+            let at = |ahead| now.checked_add(ahead).unwrap_or(now);
+            let window = window.into_iter().map(|(calls, ahead)| (calls, at(ahead)));
             let name = &self.settings.name;
-            let reserved = self.store.reserve(name, operation, permits, until, over);
-            reserved.await?;
-            let gate = self.gate(operation);
-            gate.pace.reserved(permits, steady + PERMITS_VALID);
+            self.store
+                .reserve(name, operation, window.collect())
+                .await?;
+            self.gate(operation).pace.reserved(permits, steady);
         }
         let steady = self.clock.steady();
         Ok(self.gate(operation).pace.start(Press::Ordinary, steady))

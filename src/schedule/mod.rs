@@ -33,7 +33,7 @@ pub use job::{Call, call, check_jobs};
 pub use lapse::{LateFold, LateNotice};
 pub use life::{Life, Remaining, misplaced};
 pub use outage::Outage;
-pub use pace::{PERMITS_VALID, Pace, Press};
+pub use pace::{Pace, Press};
 pub use rate::Rate;
 pub use retry::{
     call_deadline, floor, hastened, item_gap, next_attempt, presses_at, quarantine_gap,

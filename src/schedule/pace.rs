@@ -2,8 +2,9 @@
 //!
 //! A call counts from its start until one window after its end, so that however long requests
 //! travel, no window at the service ever holds more than was allowed. Permits are reserved in blocks
-//! that the store knows before they are used; after a crash a block counts as sent at the end of its
-//! validity, so that the window holds over a restart as well.
+//! that the store knows before they are used, together with what counts at that moment; after a crash
+//! the last block and what was in flight count as sent at the end of the block's validity, so that the
+//! window holds over a restart as well, and a restart forgets little of what it may use.
 //!
 //! A 429 lowers the pace of ordinary work. What is pressing, because its token ends soon, may always
 //! use the whole window: a pace lowered below the demand would let tokens die one after the other.
@@ -19,10 +20,12 @@ use super::Steady;
 use crate::config::Limit;
 
 /// How long a block of reserved permits may be used.
-pub const PERMITS_VALID: Duration = Duration::from_secs(5);
+const PERMITS_VALID: Duration = Duration::from_secs(5);
 
 /// How long a request may still travel after its permit ran out, before it reaches the service.
 const TRAVEL: Duration = Duration::from_secs(5);
+/// A window is noted in so many steps.
+const STEPS: u32 = 64;
 /// The share of the limit that is ever used.
 const USED: f64 = 0.97;
 /// What a 429 leaves of the pace.
@@ -90,15 +93,34 @@ impl Pace {
     }
 
     /// How long permits count on after the end of their validity.
-    pub fn counts_for(&self) -> Duration {
+    fn counts_for(&self) -> Duration {
         TRAVEL + self.limit.window
     }
 
-    /// Counts permits that an earlier process reserved, as sent at the end of their validity, which is
-    /// so far ahead of now, or behind it. None is further ahead than it is long, so a wall clock that
-    /// stepped back costs nothing.
+    /// What a later process must count if this one is killed after it has reserved so many permits: calls,
+    /// and how far ahead of now, or behind it, the validity of their permits ends. Ended calls are as if
+    /// their permits had run out just so long ago that they leave the window when they do; in steps, so
+    /// that there are few lines.
+    pub fn noted(&mut self, permits: u32, now: Steady) -> Vec<(u32, SignedDuration)> {
+        self.settle(now);
+        let (step, counts_for) = (self.limit.window / STEPS, signed(self.counts_for()));
+        let mut lines: Vec<(u32, SignedDuration)> = Vec::new();
+        for (leaves, calls) in &self.ended {
+            let left = leaves.saturating_sub(now).as_nanos();
+            let steps = left.div_ceil(step.as_nanos().max(1));
+            let ahead = signed(step * u32::try_from(steps).unwrap_or(u32::MAX)) - counts_for;
+            match lines.last_mut() {
+                Some((counted, at)) if *at == ahead => *counted += calls,
+                _ => lines.push((*calls, ahead)),
+            }
+        }
+        lines.push((permits + self.in_flight, signed(PERMITS_VALID)));
+        lines
+    }
+
+    /// Counts what an earlier process noted: permits whose validity ends so far ahead of now, or behind
+    /// it. None is further ahead than it is long, so a wall clock that stepped back costs nothing.
     pub fn restore(&mut self, permits: u32, ahead: SignedDuration, now: Steady) {
-        let signed = |time| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
         let ahead = ahead.min(signed(PERMITS_VALID));
         let Ok(left) = Duration::try_from(ahead.saturating_add(signed(self.counts_for()))) else {
             return;
@@ -123,11 +145,11 @@ impl Pace {
         free.min(self.block_size())
     }
 
-    /// Notes that the store knows of this block.
-    pub fn reserved(&mut self, permits: u32, until: Steady) {
+    /// The store knows of these permits since then, so they may be used.
+    pub fn reserved(&mut self, permits: u32, since: Steady) {
         self.block = Some(Block {
             left: permits,
-            until,
+            until: since + PERMITS_VALID,
         });
     }
 
@@ -262,7 +284,7 @@ impl Pace {
     /// A block is one write to the store: large enough to be cheap, small enough that a lost one
     /// costs little of the window.
     fn block_size(&self) -> u32 {
-        (self.limit.calls / 16).clamp(1, 1024)
+        (self.limit.calls / 32).clamp(1, 1024)
     }
 
     /// Permits are not worth a write one by one while many calls wait, unless few are allowed at all.
@@ -270,4 +292,8 @@ impl Pace {
         let most = self.block_size().min(self.allowed(press));
         wanted.min(most / 4).max(1)
     }
+}
+
+fn signed(time: Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
 }

@@ -18,18 +18,19 @@ impl Txn<'_> {
         &self,
         resource: &str,
         operation: Operation,
-        permits: u32,
-        until: Timestamp,
-        over: Timestamp,
+        window: &[(u32, Timestamp)],
     ) -> Outcome<()> {
+        let operation = spelled(&operation);
         self.run(
-            "DELETE FROM reservation WHERE resource = ?1 AND operation = ?2 AND until <= ?3",
-            params![resource, spelled(&operation), micros(over)],
+            "DELETE FROM reservation WHERE resource = ?1 AND operation = ?2",
+            params![resource, operation],
         )?;
-        self.run(
-            "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
-            params![resource, spelled(&operation), permits, micros(until)],
-        )?;
+        for (permits, until) in window {
+            self.run(
+                "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
+                params![resource, operation, permits, micros(*until)],
+            )?;
+        }
         Ok(())
     }
 

@@ -235,6 +235,34 @@ async fn no_limit_is_exceeded_over_restarts() {
     );
 }
 
+/// The calls of a backlog in 90 s, with a kill each 15 s or without; no window holds more than the limit.
+async fn calls_of_a_backlog(killed: bool) -> usize {
+    let mut world = World::start(Setting::of(6000)).await;
+    world.service.delay(Duration::from_millis(80));
+    world.pass(SECOND * 35).await;
+    let before = world.service.calls().len();
+    for _ in 0..6 {
+        world.pass(SECOND * 15).await;
+        if killed {
+            world.kill().await;
+            world.up().await;
+        }
+    }
+    let calls = world.service.calls();
+    let busiest = busiest(&calls, "create", SECOND * 30);
+    assert!(busiest <= 970, "{busiest} calls in a window");
+    calls.len() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_forgets_little_of_what_the_limit_still_allows() {
+    let undisturbed = calls_of_a_backlog(false).await;
+    assert!(undisturbed >= 2900, "{undisturbed} of 2910 calls");
+    let killed = calls_of_a_backlog(true).await;
+    let share = killed as f64 / undisturbed as f64;
+    assert!(share >= 0.93, "{killed} of {undisturbed} calls: {share:.3}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_backlog_is_worked_off_by_expiry_within_the_limit() {
     let mut setting = Setting::of(2000);

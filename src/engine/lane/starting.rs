@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     model::{Change, Operation, Record},
-    schedule::{
-        Action, Grounds, PERMITS_VALID, Press, Remaining, call_deadline, decide, hastened,
-        presses_at,
-    },
+    schedule::{Action, Grounds, Press, Remaining, call_deadline, decide, hastened, presses_at},
     store::StoreError,
 };
 
@@ -142,14 +139,14 @@ impl Lane {
             if permits == 0 {
                 return Ok(false);
             }
-            let until = now.wall_at(now.steady + PERMITS_VALID);
-            let counts_for = queue.pace.counts_for();
-            let over = now.wall.checked_sub(counts_for).unwrap_or(now.wall);
+            let window = queue.pace.noted(permits, now.steady);
+            let at = |ahead| now.wall.checked_add(ahead).unwrap_or(now.wall);
+            let window = window.into_iter().map(|(calls, ahead)| (calls, at(ahead)));
             let name = &self.settings.name;
-            let reserved = self.store.reserve(name, operation, permits, until, over);
-            reserved.await?;
-            let queue = self.queue(operation);
-            queue.pace.reserved(permits, now.steady + PERMITS_VALID);
+            self.store
+                .reserve(name, operation, window.collect())
+                .await?;
+            self.queue(operation).pace.reserved(permits, now.steady);
         }
         let steady = self.clock.steady();
         Ok(self.queue(operation).pace.start(press, steady))

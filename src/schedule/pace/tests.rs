@@ -18,7 +18,7 @@ fn limit(calls: u32) -> Limit {
 fn run(pace: Pace, travel: &[u64], secs: u64, crash: Option<u64>) -> Vec<u64> {
     let mut pace = pace;
     let (mut arrivals, mut flying, mut n) = (Vec::new(), Vec::new(), 0);
-    let mut reservations: Vec<(u32, Steady)> = Vec::new();
+    let mut noted: (Steady, Vec<(u32, SignedDuration)>) = (Steady::ZERO, Vec::new());
     for ms in (0..secs * 1000).step_by(50) {
         let now = Duration::from_millis(ms);
         flying.retain(|end| {
@@ -33,16 +33,15 @@ fn run(pace: Pace, travel: &[u64], secs: u64, crash: Option<u64>) -> Vec<u64> {
             pace = Pace::new(limit);
             flying.clear();
             arrivals.retain(|at| *at <= ms);
-            for (permits, until) in &reservations {
-                let ms = |time: Steady| SignedDuration::from_millis(time.as_millis() as i64);
-                pace.restore(*permits, ms(*until) - ms(now), now);
+            let passed = signed(now - noted.0);
+            for (permits, ahead) in &noted.1 {
+                pace.restore(*permits, *ahead - passed, now);
             }
         }
         let permits = pace.reservable(u32::MAX, Press::Ordinary, now);
         if permits > 0 {
-            pace.reserved(permits, now + PERMITS_VALID);
-            reservations.retain(|(_, until)| *until + pace.counts_for() > now);
-            reservations.push((permits, now + PERMITS_VALID));
+            noted = (now, pace.noted(permits, now));
+            pace.reserved(permits, now);
         }
         while flying.len() < 32 && pace.start(Press::Ordinary, now) {
             let (to, back) = (travel[n % travel.len()], travel[(n + 1) % travel.len()]);
@@ -90,7 +89,7 @@ fn the_limit_is_used_well() {
 #[test]
 fn a_throttle_holds_the_operation_and_lowers_it_once() {
     let mut pace = Pace::new(limit(1000));
-    pace.reserved(62, S * 5);
+    pace.reserved(31, Steady::ZERO);
     assert!(pace.start(Press::Ordinary, S));
     pace.throttled(Some(S * 10), S);
     pace.throttled(Some(S * 8), S * 2);
@@ -99,7 +98,7 @@ fn a_throttle_holds_the_operation_and_lowers_it_once() {
     assert_eq!(pace.reservable(1, Press::Pressing, S * 3), 0);
     assert_eq!(pace.ready_at(1, Press::Pressing, S * 3), Some(S * 11));
     assert_eq!(pace.view(S * 11).1, 776);
-    assert_eq!(pace.reservable(1, Press::Ordinary, S * 11), 62);
+    assert_eq!(pace.reservable(1, Press::Ordinary, S * 11), 31);
     // Ten seconds after the hold ended, a twentieth of the limit is back.
     assert_eq!(pace.view(S * 21).1, 824);
     assert_eq!(pace.view(S * 61).1, 970);
@@ -126,7 +125,7 @@ fn what_is_pressing_has_the_whole_window_however_often_it_was_lowered() {
         loop {
             let permits = pace.reservable(1, press, now);
             if permits > 0 {
-                pace.reserved(permits, now + PERMITS_VALID);
+                pace.reserved(permits, now);
             }
             if !pace.start(press, now) {
                 break;
@@ -152,8 +151,8 @@ fn absurd_waits_are_bounded() {
 
 #[test]
 fn unused_permits_come_back() {
-    let mut pace = Pace::new(limit(64));
-    pace.reserved(4, S * 5);
+    let mut pace = Pace::new(limit(128));
+    pace.reserved(4, Steady::ZERO);
     assert!(pace.start(Press::Ordinary, S));
     assert_eq!(
         pace.reservable(10, Press::Ordinary, S * 2),
@@ -161,7 +160,7 @@ fn unused_permits_come_back() {
         "some are in hand"
     );
     pace.end(1, S * 2);
-    assert_eq!(pace.view(S * 6), (1, 62));
+    assert_eq!(pace.view(S * 6), (1, 124));
     assert_eq!(pace.available(Press::Ordinary, S * 6), 0);
     assert_eq!(pace.reservable(10, Press::Ordinary, S * 6), 4);
 }
@@ -172,7 +171,7 @@ fn a_small_share_is_used_however_many_wait() {
     pace.cap(0.0024);
     let permits = pace.reservable(100, Press::Ordinary, Steady::ZERO);
     assert_eq!(permits, 1, "the one that is allowed in a window");
-    pace.reserved(permits, Steady::ZERO + PERMITS_VALID);
+    pace.reserved(permits, Steady::ZERO);
     assert!(pace.start(Press::Ordinary, Steady::ZERO));
     assert!(!pace.start(Press::Ordinary, Steady::ZERO));
 }

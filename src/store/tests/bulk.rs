@@ -256,30 +256,21 @@ async fn the_steps_are_idempotent() {
 }
 
 #[tokio::test]
-async fn reservations_hold_over_restarts_until_they_count_no_more() {
+async fn what_was_noted_last_of_each_operation_holds_over_restarts() {
     let mut home = Home::new();
-    let reserve = async |home: &Home, permits, until, over| {
-        home.reserve(&resource(), Operation::Issue, permits, at(until), at(over))
+    let reserve = async |home: &Home, operation, window: &[(u32, i64)]| {
+        let window = window.iter().map(|(calls, until)| (*calls, at(*until)));
+        home.reserve(&resource(), operation, window.collect())
             .await
             .unwrap();
     };
-    reserve(&home, 10, 30, 0).await;
-    reserve(&home, 5, 40, 10).await;
+    reserve(&home, Operation::Issue, &[(10, 30)]).await;
+    reserve(&home, Operation::Issue, &[(9, 10), (5, 40)]).await;
     home.reopen();
+    let (first, second) = ((Operation::Issue, 9, at(10)), (Operation::Issue, 5, at(40)));
     let kept = home.reservations(&resource()).await.unwrap();
-    assert_eq!(
-        kept,
-        [
-            (Operation::Issue, 10, at(30)),
-            (Operation::Issue, 5, at(40))
-        ]
-    );
-    reserve(&home, 1, 65, 35).await;
-    let kept = home.reservations(&resource()).await.unwrap();
-    assert_eq!(kept.len(), 2);
-    home.reserve(&resource(), Operation::Revoke, 1, at(90), at(80))
-        .await
-        .unwrap();
+    assert_eq!(kept, [first, second]);
+    reserve(&home, Operation::Revoke, &[(1, 90)]).await;
     let kept = home.reservations(&resource()).await.unwrap();
     assert_eq!(kept.len(), 3, "each operation has a window of its own");
 }

@@ -97,24 +97,22 @@ impl Store {
             .await
     }
 
-    /// Notes that up to `permits` calls may be sent until then; before they are sent. Those that could be
-    /// sent until `over` at the latest count no more, and are forgotten.
+    /// Notes the calls that count or may be sent, and until when; before they are sent. It takes the place
+    /// of what was noted of this operation before.
     pub async fn reserve(
         &self,
         resource: &ResourceName,
         operation: Operation,
-        permits: u32,
-        until: Timestamp,
-        over: Timestamp,
+        window: Vec<(u32, Timestamp)>,
     ) -> Answer<()> {
         let resource = resource.clone();
         self.write("note calls", move |txn| {
-            txn.reserve(resource.as_str(), operation, permits, until, over)
+            txn.reserve(resource.as_str(), operation, &window)
         })
         .await
     }
 
-    /// Calls that may have been sent, and until when; some may count no more.
+    /// What was noted last of each operation; some of it may count no more.
     pub async fn reservations(
         &self,
         resource: &ResourceName,
