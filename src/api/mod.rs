@@ -45,6 +45,7 @@ mod handle;
 mod listeners;
 mod local;
 mod needs;
+mod orders;
 mod patient;
 mod peer;
 mod problem;

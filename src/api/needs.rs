@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     listeners::Unbound,
+    orders,
     wire::{Need, NeedKind},
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
         Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
         State, decided_lately,
     },
-    store::Disk,
+    store::{Disk, Order},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -29,6 +30,8 @@ pub(super) struct Known<'a> {
     pub counts: &'a Counts,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
+    /// What people ordered and is not carried out yet.
+    pub orders: &'a [Order],
     /// Sources whose list is not taken over.
     pub lapses: &'a BTreeMap<SourceName, Lapse>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
@@ -51,6 +54,9 @@ pub(super) struct Late {
 /// Everything that needs a person.
 pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
+    for order in known.orders {
+        needs.extend(orders::needs_of(order, known.now));
+    }
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
     }
@@ -237,6 +243,7 @@ mod tests {
             )]),
             counts,
             late: &late,
+            orders: &[],
             lapses: &BTreeMap::new(),
             held_step_secs: None,
             disk: Disk::Roomy,

@@ -15,7 +15,7 @@ use crate::{
     model::{
         Counts, CourierView, HealthView, LaneView, ResourceName, SinkName, State, short_duration,
     },
-    store::{Disk, StoreError},
+    store::{Disk, Order, StoreError},
     telemetry::Scrape,
 };
 
@@ -42,6 +42,7 @@ pub(super) struct Snapshot {
 pub(super) struct Stored {
     pub counts: Counts,
     pub late: BTreeMap<ResourceName, Late>,
+    pub orders: Vec<Order>,
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
 }
 
@@ -171,6 +172,7 @@ impl Snapshot {
             couriers: &self.couriers,
             counts: &stored.counts,
             late: &stored.late,
+            orders: &stored.orders,
             lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
@@ -259,6 +261,7 @@ async fn stored(api: &Api, now: Timestamp) -> Result<Stored, StoreError> {
     Ok(Stored {
         counts,
         late,
+        orders: api.store.orders(now).await?,
         ..Stored::default()
     })
 }

@@ -92,8 +92,14 @@ pub struct Need {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NeedKind {
+    /// A revocation failed for good.
+    RevocationFailed,
+    /// A deletion failed for good.
+    OrderFailed,
     /// Tokens are late or dead.
     Late,
+    /// Somebody ordered something that is not carried out yet.
+    OrderWaits,
     /// Nothing can be obtained: the store cannot be written.
     Blocked,
     /// The disk of the store is full.

@@ -56,6 +56,8 @@ struct Explanation {
     failures: u32,
     attempts: Vec<Attempt>,
     lane: Vec<String>,
+    #[serde(default)]
+    orders: Vec<String>,
 }
 
 fn render(of: &Explanation, now: Timestamp) -> String {
@@ -64,6 +66,9 @@ fn render(of: &Explanation, now: Timestamp) -> String {
         paint(STRONG, &of.name),
         paint(output::state_style(of.state), of.state)
     );
+    for order in &of.orders {
+        text.push_str(&format!("  {} {order}\n", paint(BAD, "!")));
+    }
     text.push_str(&format!("  {}\n", of.sentence));
     for trouble in of.about_token.iter().chain(&of.lane) {
         text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
@@ -142,6 +147,7 @@ mod tests {
             "tier": "urgent", "expires_at": "2026-11-22T13:00:00Z", "left_secs": 3600, "failures": 3,
             "attempts": [{"at": "2026-11-22T11:59:00Z", "result": "retry", "request_id": "r-1"}],
             "lane": ["issue is held until 12:05: throttled"],
+            "orders": ["Its revocation (campaign 7, asked for 3m ago by root) has not reached ACS yet."],
         });
         let explanation = serde_json::from_value(document).unwrap();
         let text = render(&explanation, "2026-11-22T12:00:00Z".parse().unwrap());

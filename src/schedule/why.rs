@@ -44,6 +44,21 @@ pub struct Explanation {
     pub attempts: Vec<Attempt>,
     /// What slows its lane down at the moment, in sentences.
     pub lane: Vec<String>,
+    /// What people ordered for it and is not carried out yet, or failed, in sentences.
+    #[serde(default)]
+    pub orders: Vec<String>,
+}
+
+impl Explanation {
+    /// The same beside orders that are not carried out yet: then it is not true that nothing happens.
+    #[must_use]
+    pub fn with_orders(mut self, orders: Vec<String>) -> Self {
+        if let (Action::Rest { because }, false) = (&self.action, orders.is_empty()) {
+            self.sentence = format!("No token is obtained: {because}.");
+        }
+        self.orders = orders;
+        self
+    }
 }
 
 /// Explains what is decided about `record` at an instant.
@@ -73,6 +88,7 @@ pub fn why(record: &Record, lane: &LaneView, now: Timestamp) -> Explanation {
         failures: record.failures,
         attempts: record.attempts.iter().cloned().collect(),
         lane: troubles(record, lane),
+        orders: Vec::new(),
     }
 }
 

@@ -52,7 +52,8 @@ pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
 pub use campaigns::{
     Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen,
-    ItemOutcome, ItemState, NewCampaign, ReportLine, Target, WaitingItem, Wanted,
+    ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,
+    Wanted,
 };
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};

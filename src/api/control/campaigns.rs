@@ -178,7 +178,7 @@ async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Prob
         return Err(Problem::new(ProblemType::Unknown, why));
     };
     let mut progress = CampaignProgress::from(campaign);
-    if progress.campaign.ended_at.is_some() && progress.campaign.failed > 0 {
+    if progress.campaign.failed > 0 {
         let failed = api.store.campaign_report(id, None, true, FAILURES);
         progress.failures = failed.await?;
     }

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use self::admin::Admin;
 use super::{
     handle::Api,
+    orders,
     problem::{Problem, ProblemType},
     snapshot::Snapshot,
     wire::Status,
@@ -110,7 +111,11 @@ async fn explain(
 ) -> Result<Json<Explanation>, Problem> {
     let record = record(&api, &name).await?;
     let lane = api.scene().lane(&record.spec.resource);
-    Ok(Json(why(&record, &lane, api.clock.now())))
+    let now = api.clock.now();
+    let orders = api.store.orders_of(record.num, now).await?;
+    let orders = orders.iter().map(|order| orders::about_one(order, now));
+    let explanation = why(&record, &lane, now);
+    Ok(Json(explanation.with_orders(orders.collect())))
 }
 
 /// The row of this name.

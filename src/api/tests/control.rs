@@ -191,6 +191,62 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
     }
 }
 
+/// An order that did not reach ACS yet is told by status and by why, and one that failed for good first of
+/// all, until somebody tries again, gives it up, or does it otherwise.
+#[tokio::test(start_paused = true)]
+async fn what_was_ordered_is_told_until_it_is_done() {
+    let house = house().await;
+    let body = r#"{"action":"revoke","then":"reissue","names":["anna"]}"#;
+    let started = house.send("POST", "/v1/campaigns", body).await;
+    let id = started.json()["id"].as_i64().unwrap();
+    let needs = async || {
+        let status = house.get(admin(), "/v1/status", &[]).await.json();
+        let status: wire::Status = serde_json::from_value(status).unwrap();
+        status.needs
+    };
+    let why = async || house.get(admin(), "/v1/why/anna", &[]).await.json();
+    let told = needs().await;
+    assert_eq!(told.last().unwrap().kind, wire::NeedKind::OrderWaits);
+    let message = &told.last().unwrap().message;
+    assert!(message.contains("has not reached ACS for 1"), "{message}");
+    let orders = why().await["orders"].to_string();
+    assert!(orders.contains("has not reached ACS yet"), "{orders}");
+
+    let anna = house.store.record(&ANNA.parse().unwrap()).await;
+    let anna = anna.unwrap().unwrap();
+    let failed = ItemOutcome::Failed {
+        error: "403 Forbidden: No.".to_owned(),
+        request_id: None,
+    };
+    let cause = Cause::ours("test");
+    let outcomes = vec![(anna.num, failed)];
+    let settled = house
+        .store
+        .settle_items(id, vec![], &cause, outcomes, vec![], house.clock.now());
+    settled.await.unwrap();
+    let told = needs().await;
+    assert_eq!(told[0].kind, wire::NeedKind::RevocationFailed);
+    assert_eq!(told[0].names, std::slice::from_ref(&anna.spec.name));
+    assert_eq!(told[0].because.as_deref(), Some("403 Forbidden: No."));
+    let message = &told[0].message;
+    assert!(
+        message.contains(&format!("renewd campaign retry {id}")),
+        "{message}"
+    );
+    let orders = why().await["orders"].to_string();
+    assert!(orders.contains("failed for good"), "{orders}");
+
+    let path = format!("/v1/campaigns/{id}/cancel");
+    assert_eq!(house.send("POST", &path, "{}").await.status, 200);
+    assert!(
+        needs()
+            .await
+            .iter()
+            .all(|need| need.subject != format!("campaign {id}"))
+    );
+    assert_eq!(why().await["orders"], serde_json::json!([]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reload_tells_its_effect_or_its_problems() {
     let mut house = house().await;

@@ -27,7 +27,7 @@ use crate::{
         Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, Token, TokenDocument,
         TokenMeta, Version,
     },
-    store::{Cause, Holding, StepOn, Store},
+    store::{Cause, Holding, ItemOutcome, StepOn, Store},
     telemetry::Metrics,
 };
 

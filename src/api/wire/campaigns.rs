@@ -101,7 +101,7 @@ pub struct CampaignProgress {
     pub total: u64,
     /// Items that have not ended.
     pub left: u64,
-    /// Some of those that failed, once it has ended.
+    /// Some of those that failed for good.
     #[serde(default)]
     pub failures: Vec<ReportLine>,
     /// Why it does not move, where something holds it up; not told in listings.

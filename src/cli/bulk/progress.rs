@@ -118,6 +118,9 @@ impl Progress {
             return format!("{} found, looking for more to be {}", of.total, self.verb);
         }
         let mut words = vec![format!("{ended}/{} {}", of.total, self.verb)];
+        if one.failing > 0 {
+            words.push(format!("{} failing, tried again", one.failing));
+        }
         if one.failed > 0 {
             words.push(format!("{} failed", one.failed));
         }

@@ -66,6 +66,7 @@ fn render(of: &CampaignProgress, now: Timestamp) -> String {
     line("items", of.total.to_string());
     for (name, n) in [
         ("pending", one.pending),
+        ("failing", one.failing),
         ("acknowledged", one.acknowledged),
         ("delivering", one.delivering),
         ("done", one.done),

@@ -61,7 +61,11 @@ fn headline(of: &Status) -> String {
 fn need_lines(need: &Need, width: Option<usize>) -> String {
     let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
     let style = match need.kind {
-        NeedKind::Gone | NeedKind::SinkDisabled | NeedKind::SinkFailing | NeedKind::Clock => WARN,
+        NeedKind::Gone
+        | NeedKind::OrderWaits
+        | NeedKind::SinkDisabled
+        | NeedKind::SinkFailing
+        | NeedKind::Clock => WARN,
         _ => BAD,
     };
     let mut text = format!(

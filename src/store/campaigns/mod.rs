@@ -8,6 +8,7 @@ mod commanding;
 mod creating;
 mod following;
 mod freezing;
+mod orders;
 mod reading;
 mod settling;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use following::Followed;
 pub use freezing::Frozen;
+pub use orders::{Order, RowOrder, Stalled};
 #[cfg(test)]
 pub(super) use reading::ITEMS;
 
@@ -197,6 +199,9 @@ pub struct Campaign {
     pub state: CampaignState,
     /// Items not acknowledged yet.
     pub pending: u64,
+    /// Those of them that failed and are tried again.
+    #[serde(default)]
+    pub failing: u64,
     /// Items that ACS acknowledged, or that needed no call, and that wait for their next token.
     pub acknowledged: u64,
     /// Items whose token, or whose withholding, is not delivered everywhere yet.
@@ -275,8 +280,6 @@ pub struct WaitingItem {
     pub resource: ResourceName,
     /// Where it stands.
     pub state: ItemState,
-    /// How the last attempt failed.
-    pub error: Option<String>,
 }
 
 /// Where an item stands: one word of the report.

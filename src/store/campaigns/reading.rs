@@ -64,24 +64,28 @@ impl Db {
         Ok(items)
     }
 
-    /// The first item of each kind that waits: to be called, for its token, for its consumers.
+    /// One item of each kind that waits: at each resource for its call, and anywhere for its token or its
+    /// consumers.
     pub(in crate::store) fn waiting_items(&self, id: CampaignId) -> Outcome<Vec<WaitingItem>> {
+        const COLUMNS: &str = "SELECT t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
+            FROM campaign_item t JOIN resource r ON r.num = t.resource";
         let mut waiting = Vec::new();
-        for states in ["'pending', 'called'", "'acknowledged', 'delivering'"] {
+        let resources: Vec<i64> = self.all("SELECT num FROM resource ORDER BY num", [], |row| {
+            row.get(0)
+        })?;
+        for resource in resources {
             let sql = format!(
-                "SELECT t.num, coalesce(t.name, t.id, '?') AS label, t.state, t.error, r.name AS resource \
-                 FROM campaign_item t JOIN resource r ON r.num = t.resource \
-                 WHERE t.campaign = ?1 AND t.state IN ({states}) LIMIT 1"
+                "{COLUMNS} WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+                 ORDER BY t.next_at LIMIT 1"
             );
-            waiting.extend(self.first(&sql, [id], |row| {
-                Ok(WaitingItem {
-                    num: row.get("num")?,
-                    label: row.get("label")?,
-                    resource: columns::parsed(row, "resource")?,
-                    state: columns::word(row, "state")?,
-                    error: row.get("error")?,
-                })
-            })?);
+            waiting.extend(self.first(&sql, [id, resource], read_waiting)?);
+        }
+        for state in ["acknowledged", "delivering"] {
+            let sql = format!(
+                "{COLUMNS} WHERE t.campaign = ?1 AND t.state IN ('acknowledged', 'delivering') \
+                 AND t.state = '{state}' LIMIT 1"
+            );
+            waiting.extend(self.first(&sql, [id], read_waiting)?);
         }
         Ok(waiting)
     }
@@ -153,6 +157,11 @@ impl Db {
                 _ => &mut campaign.pending,
             } += n;
         }
+        if campaign.pending > 0 {
+            let sql = "SELECT count(*) AS n FROM campaign_item WHERE campaign = ?1 AND attempts > 0 AND state = 'called'";
+            let failing = self.first(sql, [campaign.id], |row| columns::unsigned(row, "n"))?;
+            campaign.failing = failing.unwrap_or(0);
+        }
         if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
             campaign.state = CampaignState::DoneWithFailures;
         }
@@ -184,6 +193,7 @@ fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
         ended_at,
         state,
         pending: 0,
+        failing: 0,
         acknowledged: 0,
         delivering: 0,
         done: 0,
@@ -191,6 +201,15 @@ fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
         undelivered: 0,
         cancelled: 0,
         report_sha256: row.get("report_sha256")?,
+    })
+}
+
+fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
+    Ok(WaitingItem {
+        num: row.get("num")?,
+        label: row.get("label")?,
+        resource: columns::parsed(row, "resource")?,
+        state: columns::word(row, "state")?,
     })
 }
 

@@ -231,6 +231,76 @@ async fn what_failed_can_be_tried_again_and_what_is_cancelled_never_begins() {
     assert!(!home.cancel_campaign(id, &cause, at(6)).await.unwrap());
 }
 
+/// Pending, failing and failed for good of each order that is told.
+async fn told(home: &Home, now: i64) -> Vec<(u64, u64, Vec<String>)> {
+    let orders = home.orders(at(now)).await.unwrap().into_iter();
+    let told = orders.map(|one| (one.campaign.pending, one.failing.count, one.failed.labels));
+    told.collect()
+}
+
+async fn told_of(home: &Home, num: Num, now: i64) -> Vec<(ItemState, u32)> {
+    let orders = home.orders_of(num, at(now)).await.unwrap();
+    let told = orders.iter().map(|order| (order.state, order.attempts));
+    told.collect()
+}
+
+fn refused_for_good() -> ItemOutcome {
+    ItemOutcome::Failed {
+        error: "403".to_owned(),
+        request_id: None,
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_told_until_it_is_carried_out() {
+    let (home, nums) = three().await;
+    let planned = NewCampaign {
+        starts_at: Some(at(5)),
+        ..revocation(Target::Items(rows(&nums[..2])))
+    };
+    let id = home.create_campaign(planned, at(1)).await.unwrap();
+    assert!(told(&home, 4).await.is_empty() && told_of(&home, nums[0], 4).await.is_empty());
+    assert_eq!(told(&home, 5).await, [(2, 0, vec![])]);
+    assert_eq!(told_of(&home, nums[0], 5).await, [(ItemState::Pending, 0)]);
+    assert_eq!(told_of(&home, nums[2], 5).await, []);
+    let retry = ItemOutcome::Retry {
+        next_at: at(60),
+        error: "403".to_owned(),
+        request_id: None,
+    };
+    settle(&home, id, vec![(nums[0], retry)], 6).await;
+    assert_eq!(told(&home, 7).await, [(2, 1, vec![])]);
+    assert_eq!(home.campaign(id).await.unwrap().unwrap().failing, 1);
+    assert_eq!(told_of(&home, nums[0], 7).await, [(ItemState::Called, 1)]);
+    let done = ItemOutcome::Done {
+        at: at(8),
+        request_id: None,
+    };
+    let outcomes = vec![(nums[0], refused_for_good()), (nums[1], done)];
+    settle(&home, id, outcomes, 8).await;
+    home.follow_items(id, None, 9, at(9)).await.unwrap();
+    assert_eq!(told(&home, 9).await, [(0, 0, vec!["a".to_owned()])]);
+    assert_eq!(told_of(&home, nums[0], 9).await, [(ItemState::Failed, 2)]);
+    // Revoked by another order since: nothing is left to be done.
+    step(&home, nums[0], revoked(10, Then::Hold), 10).await;
+    assert!(told(&home, 11).await.is_empty() && told_of(&home, nums[0], 11).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_failed_for_good_is_given_up_by_cancelling_its_campaign() {
+    let (home, nums) = three().await;
+    let new = revocation(Target::Items(rows(&nums[..1])));
+    let id = home.create_campaign(new, at(20)).await.unwrap();
+    settle(&home, id, vec![(nums[0], refused_for_good())], 21).await;
+    assert_eq!(told(&home, 22).await.len(), 1);
+    let cause = Cause::ours("it cannot be done");
+    assert!(home.cancel_campaign(id, &cause, at(22)).await.unwrap());
+    assert!(!home.cancel_campaign(id, &cause, at(22)).await.unwrap());
+    assert!(told(&home, 23).await.is_empty() && told_of(&home, nums[0], 23).await.is_empty());
+    assert_eq!(home.retry_campaign(id, &cause, at(24)).await.unwrap(), 1);
+    assert_eq!(told(&home, 25).await, [(1, 0, vec![])]);
+}
+
 #[tokio::test]
 async fn the_steps_are_idempotent() {
     let (home, num) = active().await;

@@ -7,7 +7,7 @@ use crate::{
     model::{IdentityId, Notice, Num, ResourceName, Timestamp},
     store::{
         Campaign, CampaignId, CampaignItem, Cause, Followed, Frozen, ItemOutcome, NewCampaign,
-        ReportLine, StepOn, Store, WaitingItem, Wanted,
+        Order, ReportLine, RowOrder, Stalled, StepOn, Store, WaitingItem, Wanted,
     },
 };
 
@@ -74,6 +74,26 @@ impl Store {
     /// A campaign and how far it is.
     pub async fn campaign(&self, id: CampaignId) -> Answer<Option<Campaign>> {
         self.read("look a campaign up", move |db| db.campaign(id))
+            .await
+    }
+
+    /// Orders that wait, or of which something failed for good and still matters; the oldest first.
+    pub async fn orders(&self, now: Timestamp) -> Answer<Vec<Order>> {
+        self.read("list what is still to be done", move |db| db.orders(now))
+            .await
+    }
+
+    /// What is still to be done to one row, or failed for good; the oldest order first.
+    pub async fn orders_of(&self, num: Num, now: Timestamp) -> Answer<Vec<RowOrder>> {
+        self.read("look up what is still to be done", move |db| {
+            db.orders_of(num, now)
+        })
+        .await
+    }
+
+    /// Items of a campaign that fail and are tried again.
+    pub async fn failing_of(&self, id: CampaignId) -> Answer<Stalled> {
+        self.read("look a campaign up", move |db| db.failing_of(id))
             .await
     }
 

@@ -1,56 +1,169 @@
-//! Why a campaign does not move at the moment: sentences that stay the same while the reason does.
+//! Why a campaign does not move at the moment, and what of it does not go on as it should: sentences
+//! that stay the same while the reason does.
 
-use super::super::super::{handle::Api, problem::Problem, wire::CampaignProgress};
+use super::super::super::{
+    handle::{Api, Scene},
+    problem::Problem,
+    wire::{CampaignAction, CampaignProgress},
+};
 use crate::{
-    model::{HealthView, LaneView, ResourceName},
-    store::{CampaignState, ItemState, WaitingItem},
+    model::{HealthView, LaneView, Operation, ResourceName},
+    store::{Campaign, CampaignState, ItemState, Stalled, WaitingItem},
 };
 
-/// What it waits for; empty where nothing is known that holds it up.
+/// So many items are named.
+const NAMED: usize = 5;
+
+/// What it waits for, and what of it fails; empty where it only goes on.
 pub(super) async fn of(api: &Api, progress: &CampaignProgress) -> Result<Vec<String>, Problem> {
     let campaign = &progress.campaign;
     if campaign.ended_at.is_some() {
         return Ok(Vec::new());
     }
-    let mut waits = Vec::new();
-    if campaign.state == CampaignState::Paused {
-        waits.push(format!(
-            "it is paused; renewd campaign resume {} lets it go on",
-            campaign.id
-        ));
-    }
-    if let Some(at) = campaign.starts_at.filter(|at| *at > api.clock.now()) {
-        waits.push(format!("it starts at {at:.0}"));
-    }
-    let lanes = api.scene().lane_views();
+    let mut waits = standing(campaign, api);
+    let scene = api.scene();
+    let lanes = scene.lane_views();
+    let held = waits.len();
     for item in api.store.waiting_items(campaign.id).await? {
-        if let Some(lane) = lanes.get(&item.resource) {
-            waits.extend(held_up(&item.resource, lane));
+        match lanes.get(&item.resource) {
+            Some(lane) => waits.extend(held_up(&item, campaign, lane)),
+            None => waits.push(format!(
+                "resource {} is not configured any more, so nothing can be done there; add it again, or \
+                 renewd campaign cancel {} ends it",
+                item.resource, campaign.id
+            )),
         }
         waits.extend(one(api, &item).await?);
     }
-    if waits.is_empty() && campaign.state == CampaignState::Running && campaign.pending > 0 {
-        waits.push("the limit of ACS, or renewals that go first; nothing is wrong".to_owned());
+    if campaign.failing > 0 {
+        let failing = api.store.failing_of(campaign.id).await?;
+        waits.extend(stalled(
+            &failing,
+            "and is tried again",
+            "and are tried again",
+        ));
+    }
+    if campaign.failed > 0 {
+        let failed = progress.failures.iter().filter_map(|line| {
+            let name = line.name.as_ref().map(ToString::to_string);
+            name.or_else(|| line.id.as_ref().map(ToString::to_string))
+        });
+        let failed = Stalled {
+            count: campaign.failed,
+            labels: failed.collect(),
+            error: progress
+                .failures
+                .first()
+                .and_then(|line| line.error.clone()),
+        };
+        waits.extend(stalled(&failed, "for good", "for good"));
+    }
+    if waits.len() == held && campaign.state == CampaignState::Running && campaign.pending > 0 {
+        waits.push(turn(campaign, &scene));
     }
     let mut told = std::collections::BTreeSet::new();
     waits.retain(|wait| told.insert(wait.clone()));
     Ok(waits)
 }
 
-/// What holds a whole resource up.
-fn held_up(resource: &ResourceName, lane: &LaneView) -> Vec<String> {
-    let health = lane.health.values().filter_map(|health| match health {
-        HealthView::Open => None,
-        HealthView::Probing { because, .. } => Some(format!(
-            "resource {resource} does not answer, it is only probed: {because}"
-        )),
-        HealthView::Held { until, because } => Some(format!(
-            "resource {resource} is held until {until:.0}: {because}"
-        )),
+/// What a person, or whoever brings its items, keeps it from.
+fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
+    let id = campaign.id;
+    let mut waits = Vec::new();
+    match campaign.state {
+        CampaignState::Paused => {
+            waits.push(format!(
+                "it is paused; renewd campaign resume {id} lets it go on"
+            ));
+        }
+        CampaignState::Freezing => {
+            waits.push("its identities are still being listed; it begins when they are".to_owned());
+        }
+        CampaignState::Cancelled => {
+            waits.push("it is cancelled; what is under way ends".to_owned());
+        }
+        _ => {}
+    }
+    if let Some(at) = campaign.starts_at.filter(|at| *at > api.clock.now()) {
+        waits.push(format!("it starts at {at:.0}"));
+    }
+    waits
+}
+
+/// Within which limit what is still to be done waits for its turn.
+fn turn(campaign: &Campaign, scene: &Scene) -> String {
+    let pending = campaign.pending;
+    let limits = scene.limits.values().filter_map(|limits| {
+        let limit = match campaign.action {
+            CampaignAction::Revoke => limits.revoke,
+            CampaignAction::Delete => limits.delete,
+            _ => return None,
+        };
+        Some(format!("{} in {} s", limit.calls, limit.window.as_secs()))
     });
+    let limits: std::collections::BTreeSet<String> = limits.collect();
+    let limits: Vec<String> = limits.into_iter().collect();
+    let limit = match limits.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", limits.join(", ")),
+    };
+    format!(
+        "{pending} are still to be done and wait for their turn: within the limit of ACS{limit}, behind renewals \
+         that go first, and for the tokens that follow"
+    )
+}
+
+/// Items that do not go on as they should, with names and a reason.
+fn stalled(items: &Stalled, one: &str, many: &str) -> Option<String> {
+    let (verb, how) = match items.count {
+        0 => return None,
+        1 => ("item fails", one),
+        _ => ("items fail", many),
+    };
+    let verb = match how {
+        "for good" => "failed",
+        _ => verb,
+    };
+    let mut names = items.labels.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    if items.count > names.len() as u64 {
+        names.push("…".to_owned());
+    }
+    let error = items.error.as_deref().unwrap_or("no reason given");
+    Some(format!(
+        "{} {verb} {how}: {}; the last time: {error}",
+        items.count,
+        names.join(", ")
+    ))
+}
+
+/// What holds this item's operation, or its whole resource, up.
+fn held_up(item: &WaitingItem, campaign: &Campaign, lane: &LaneView) -> Vec<String> {
+    let (resource, operation): (&ResourceName, _) = (&item.resource, operation(item, campaign));
+    let health = lane
+        .health
+        .iter()
+        .filter(|(name, _)| operation.is_none_or(|operation| operation.as_str() == name.as_str()))
+        .filter_map(|(name, health)| match health {
+            HealthView::Open => None,
+            HealthView::Probing { since, because } => Some(format!(
+                "resource {resource} does not answer to {name} since {since:.0}, it is only probed: {because}"
+            )),
+            HealthView::Held { until, because } => Some(format!(
+                "{name} at resource {resource} is held until {until:.0}: {because}"
+            )),
+        });
     let blocked = lane.blocked.iter();
     let blocked = blocked.map(|why| format!("resource {resource} is held: {why}"));
     health.chain(blocked).collect()
+}
+
+/// What an item waits to be called; `None` where it waits for no call.
+fn operation(item: &WaitingItem, campaign: &Campaign) -> Option<Operation> {
+    Some(match (item.state, campaign.action) {
+        (ItemState::Pending | ItemState::Called, CampaignAction::Delete) => Operation::Delete,
+        (ItemState::Pending | ItemState::Called, _) => Operation::Revoke,
+        _ => Operation::Issue,
+    })
 }
 
 /// What one of the items waits for.
@@ -78,9 +191,6 @@ async fn one(api: &Api, item: &WaitingItem) -> Result<Option<String>, Problem> {
                 ))
             })
         }
-        _ => item
-            .error
-            .as_ref()
-            .map(|error| format!("{label} is tried again: {error}")),
+        _ => None,
     })
 }
