@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::{
     AccessKey, Cause, Created, Endpoint, Error, Issued, SetupError,
@@ -41,6 +42,8 @@ pub struct Client {
     clock: Clock,
     transport: Transport,
     keys: Mutex<Keys>,
+    /// Rises with each refusal of a key.
+    denials: watch::Sender<u64>,
     skew: Mutex<Skew>,
     request_ids: Mutex<ChaCha8Rng>,
 }
@@ -78,6 +81,7 @@ impl Client {
             endpoint,
             api_version: settings.api_version.clone(),
             keys: Mutex::new(keys),
+            denials: watch::Sender::default(),
             skew: Mutex::default(),
             request_ids: Mutex::new(source_of_ids(&settings.name, &clock)),
             clock,
@@ -281,7 +285,11 @@ impl Client {
             self.clock.confirm(date);
         }
         let mut keys = lock(&self.keys);
-        keys.note(course.role, KeyStanding::Accepted);
+        keys.note(
+            course.key.fingerprint(),
+            KeyStanding::Accepted,
+            self.clock.steady(),
+        );
         course.other_key_tried && heard.result.is_ok() && keys.switch_to(course.role)
     }
 
@@ -296,8 +304,13 @@ impl Client {
                 !std::mem::replace(&mut course.date_tried, true) && in_time
             }
             Diagnosis::Key => {
+                self.denials.send_modify(|count| *count += 1);
                 let mut keys = lock(&self.keys);
-                keys.note(course.role, KeyStanding::Denied);
+                keys.note(
+                    course.key.fingerprint(),
+                    KeyStanding::Denied,
+                    self.clock.steady(),
+                );
                 let first = !std::mem::replace(&mut course.other_key_tried, true);
                 match keys.other(course.role).filter(|_| first && in_time) {
                     Some(other) => {

@@ -1,6 +1,6 @@
 //! Which of a resource's two access keys is in use. Plain state, no IO.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::AccessKey;
 use crate::model::{DoubtedKeys, KeyRole, KeyStanding, KeyStatus, KeyView};
@@ -20,17 +20,28 @@ pub(super) struct Keys {
 struct Held {
     key: Arc<AccessKey>,
     standing: KeyStanding,
+    /// When it was last accepted.
+    accepted_at: Option<Duration>,
+    /// How often it was refused.
+    denials: u64,
+}
+
+impl Held {
+    fn new(key: AccessKey) -> Self {
+        Self {
+            key: Arc::new(key),
+            standing: KeyStanding::Untried,
+            accepted_at: None,
+            denials: 0,
+        }
+    }
 }
 
 impl Keys {
     pub(super) fn new(primary: AccessKey, secondary: Option<AccessKey>) -> Self {
-        let held = |key| Held {
-            key: Arc::new(key),
-            standing: KeyStanding::Untried,
-        };
         Self {
-            secondary: secondary.filter(|key| *key != primary).map(held),
-            primary: held(primary),
+            secondary: secondary.filter(|key| *key != primary).map(Held::new),
+            primary: Held::new(primary),
             in_use: KeyRole::Primary,
             avoided: None,
             doubted: DoubtedKeys::default(),
@@ -69,8 +80,8 @@ impl Keys {
     /// Takes a key's successor up.
     pub(super) fn take_up(&mut self, role: KeyRole, key: AccessKey) {
         let held = Held {
-            key: Arc::new(key),
             standing: KeyStanding::Accepted,
+            ..Held::new(key)
         };
         match role {
             KeyRole::Primary => self.primary = held,
@@ -80,9 +91,7 @@ impl Keys {
 
     /// How many calls are under way that this key signed.
     pub(super) fn in_flight(&self, fingerprint: &str) -> usize {
-        [Some(&self.primary), self.secondary.as_ref()]
-            .into_iter()
-            .flatten()
+        self.all()
             .filter(|held| held.key.fingerprint() == fingerprint)
             .map(|held| Arc::strong_count(&held.key) - 1)
             .sum()
@@ -106,13 +115,33 @@ impl Keys {
         })
     }
 
-    /// Notes what the service said of a key.
-    pub(super) fn note(&mut self, role: KeyRole, standing: KeyStanding) {
-        match (role, &mut self.secondary) {
-            (KeyRole::Primary, _) => self.primary.standing = standing,
-            (KeyRole::Secondary, Some(secondary)) => secondary.standing = standing,
-            (KeyRole::Secondary, None) => {}
+    /// Notes what the service said of the key of this fingerprint, unless it was replaced meanwhile.
+    pub(super) fn note(&mut self, fingerprint: &str, standing: KeyStanding, now: Duration) {
+        let found = [Some(&mut self.primary), self.secondary.as_mut()];
+        for held in found.into_iter().flatten() {
+            if held.key.fingerprint() != fingerprint {
+                continue;
+            }
+            held.standing = standing;
+            match standing {
+                KeyStanding::Accepted => held.accepted_at = Some(now),
+                KeyStanding::Denied => held.denials += 1,
+                KeyStanding::Untried => {}
+            }
         }
+    }
+
+    /// How often the key of this fingerprint was refused, and when it was last accepted.
+    pub(super) fn record_of(&self, fingerprint: &str) -> (u64, Option<Duration>) {
+        self.all()
+            .find(|held| held.key.fingerprint() == fingerprint)
+            .map_or((0, None), |held| (held.denials, held.accepted_at))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Held> {
+        [Some(&self.primary), self.secondary.as_ref()]
+            .into_iter()
+            .flatten()
     }
 
     /// Signs with this key from now on; whether that is new. Only for a key that succeeded where the
@@ -188,7 +217,9 @@ mod tests {
     #[test]
     fn the_status_tells_what_was_said_of_each() {
         let mut keys = Keys::new(key("one"), Some(key("two")));
-        keys.note(KeyRole::Primary, KeyStanding::Denied);
+        let one = key("one").fingerprint().to_owned();
+        keys.note(&one, KeyStanding::Denied, Duration::ZERO);
+        assert_eq!(keys.record_of(&one), (1, None));
         let status = keys.status();
         assert_eq!(status.keys[0].standing, KeyStanding::Denied);
         assert_eq!(status.keys[1].standing, KeyStanding::Untried);

@@ -153,6 +153,14 @@ impl Scene {
             .collect()
     }
 
+    /// What is known of each resource's access keys.
+    pub(super) fn key_views(&self) -> BTreeMap<ResourceName, KeysView> {
+        self.keys
+            .iter()
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
+            .collect()
+    }
+
     /// When each campaign runner last decided.
     pub(super) fn runner_decisions(&self) -> BTreeMap<ResourceName, Option<Timestamp>> {
         self.runners

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, HealthView, LaneView, Lapse, Name, ResourceName, SinkName, SourceName,
-        State, decided_lately,
+        Counts, CourierView, HealthView, KeysView, LaneView, Lapse, Name, ResourceName, SinkName,
+        SourceName, State, decided_lately,
     },
     store::{Disk, Order},
 };
@@ -28,6 +28,8 @@ pub(super) struct Known<'a> {
     pub lanes: &'a BTreeMap<ResourceName, LaneView>,
     pub couriers: &'a BTreeMap<SinkName, CourierView>,
     pub counts: &'a Counts,
+    /// What is known of the access keys of each resource.
+    pub keys: &'a BTreeMap<ResourceName, KeysView>,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
     /// What people ordered and is not carried out yet.
@@ -56,6 +58,9 @@ pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
     for order in known.orders {
         needs.extend(orders::needs_of(order, known.now));
+    }
+    for (resource, keys) in known.keys {
+        key_needs(resource, keys, &mut needs);
     }
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
@@ -121,6 +126,25 @@ fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
         Disk::Full => "its disk is full and the reserve is used up: free some space now",
     };
     needs.push(need(NeedKind::DiskFull, "store", message.to_owned()));
+}
+
+/// No key works, or tokens may be dead because of their key.
+fn key_needs(resource: &ResourceName, keys: &KeysView, needs: &mut Vec<Need>) {
+    if let Some(none) = &keys.none_works {
+        let message = none.told(resource);
+        needs.push(need(NeedKind::NoKey, resource.as_str(), message));
+    }
+    for doubt in keys.doubts.iter().filter(|doubt| doubt.tokens > 0) {
+        let fate = match keys.none_works {
+            Some(_) => "they are minted anew as soon as a key works",
+            None => "they are minted anew, before all other work",
+        };
+        let message = format!(
+            "{}; {fate}: see `renewd key status {resource}`",
+            doubt.told()
+        );
+        needs.push(need(NeedKind::Doubtful, resource.as_str(), message));
+    }
 }
 
 fn late_need(resource: &ResourceName, late: &Late) -> Need {
@@ -242,6 +266,7 @@ mod tests {
                 },
             )]),
             counts,
+            keys: &BTreeMap::new(),
             late: &late,
             orders: &[],
             lapses: &BTreeMap::new(),

@@ -171,6 +171,7 @@ impl Snapshot {
             lanes: &self.lanes,
             couriers: &self.couriers,
             counts: &stored.counts,
+            keys: &self.scene.key_views(),
             late: &stored.late,
             orders: &stored.orders,
             lapses: &self.scene.lapses(),

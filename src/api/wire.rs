@@ -94,6 +94,10 @@ pub struct Need {
 pub enum NeedKind {
     /// A revocation failed for good.
     RevocationFailed,
+    /// No access key works: nothing can be minted.
+    NoKey,
+    /// Tokens may be dead because of the key that minted them.
+    Doubtful,
     /// A deletion failed for good.
     OrderFailed,
     /// Tokens are late or dead.

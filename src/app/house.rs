@@ -85,14 +85,35 @@ impl Built {
 }
 
 impl Built {
-    /// Keys that are being replaced sign nothing from the first call on.
-    pub(super) async fn heed(&self, store: &Store) -> Result<(), RunError> {
+    /// Keys that are being replaced sign nothing from the first call on, and it is known from the first
+    /// look on which tokens may be dead. Answers with how many those of keys are that are no longer
+    /// configured, by resource.
+    pub(super) async fn heed(
+        &self,
+        store: &Store,
+        now: Timestamp,
+    ) -> Result<BTreeMap<ResourceName, u64>, RunError> {
+        let mut unconfigured = BTreeMap::new();
         for (settings, client) in &self.resources {
             let change = store.open_key_change(&settings.name).await?;
             let begun = change.filter(|change| change.stage != KeyStage::Checking);
             client.avoid_key(begun.map(|change| change.old_key).as_deref());
+            let keys = client.key_status().keys;
+            let ours: Vec<String> = keys.into_iter().map(|key| key.fingerprint).collect();
+            let doubts = store.take_keys(&settings.name, ours.clone(), now).await?;
+            let strange = doubts
+                .iter()
+                .filter(|doubt| !ours.contains(&doubt.fingerprint));
+            let tokens: u64 = strange.map(|doubt| doubt.tokens).sum();
+            if tokens > 0 {
+                unconfigured.insert(settings.name.clone(), tokens);
+            }
+            let since = doubts
+                .into_iter()
+                .map(|doubt| (doubt.fingerprint, doubt.since));
+            client.doubt_keys(since.collect());
         }
-        Ok(())
+        Ok(unconfigured)
     }
 }
 
@@ -162,6 +183,14 @@ impl House {
             });
         self.files
             .send_modify(|files| *files = files.iter().cloned().chain(coming).collect());
+    }
+
+    /// What is known of each resource's access keys.
+    pub(super) fn key_views(&self) -> Vec<(ResourceName, KeysView)> {
+        let views = self.keys.iter();
+        views
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
+            .collect()
     }
 
     /// The file sinks as they are.

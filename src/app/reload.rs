@@ -78,7 +78,13 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
         .store
         .reconcile(&new.identities, &names, house.clock.now());
     let mut effect = reconciled.await.map_err(RunError::from)?.to_string();
-    built.heed(&house.store).await.map_err(Refused::from)?;
+    let heeded = built.heed(&house.store, house.clock.now()).await;
+    for (resource, tokens) in heeded.map_err(Refused::from)? {
+        effect += &format!(
+            ", {tokens} token{} of {resource} minted by an access key that is no longer configured: minted anew",
+            if tokens == 1 { "" } else { "s" }
+        );
+    }
     house.stop(&resources.stop, &sinks.stop).await;
     for (kind, started) in [
         ("resource", resources.start.len()),

@@ -50,7 +50,9 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     let passed = Passed::from_env()?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
     reconcile(&store, &settings, &clock).await?;
-    built.heed(&store).await?;
+    for (resource, tokens) in built.heed(&store, clock.now()).await? {
+        tracing::warn!(%resource, tokens, "tokens were minted by an access key that is no longer configured: they are minted anew");
+    }
     store.end_unsealed(clock.now()).await?;
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
     drop(settings);

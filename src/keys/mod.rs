@@ -10,12 +10,17 @@
 //! | reminting | the other key signs; tokens of the old one are set due | none is left with any consumer |
 //! | regenerate | the operator regenerates the old key | the old key is refused |
 //! | replace | its successor is awaited where the configuration says | the successor is accepted |
+//!
+//! With or without a change, both keys are watched over (`vigil`): as soon as one is refused and the other
+//! works, everything that it minted is minted anew, before all other work.
 
 mod round;
 mod successor;
 mod sweep;
+mod telling;
+mod vigil;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -26,8 +31,8 @@ use crate::{
     acs::{Client, ConnectionString},
     clock::Clock,
     config::ResourceSettings,
-    model::{KeyChange, KeysView},
-    schedule::Steady,
+    model::{KeyChange, KeyDoubt, KeysView, NoneWorks},
+    schedule::{Steady, Vigil},
     store::{Store, StoreError},
 };
 
@@ -60,6 +65,15 @@ pub struct Keys {
     /// When the old key is proved next, and its successor looked for.
     prove_at: Steady,
     begun: watch::Receiver<u64>,
+    /// When each key is proved.
+    vigil: Vigil,
+    /// Changes with each refusal of a key.
+    denials: watch::Receiver<u64>,
+    /// Keys whose tokens may be dead, as last read.
+    doubts: Vec<KeyDoubt>,
+    /// When the tokens of each were last put before all others.
+    marked: BTreeMap<String, Steady>,
+    none_works: Option<NoneWorks>,
     view: watch::Sender<KeysView>,
 }
 
@@ -76,6 +90,11 @@ impl Keys {
             sweep: Sweep::default(),
             prove_at: Steady::ZERO,
             begun: store.campaign_signal(),
+            vigil: Vigil::default(),
+            denials: client.denials(),
+            doubts: Vec::new(),
+            marked: BTreeMap::new(),
+            none_works: None,
             view: watch::Sender::default(),
             settings,
             client,
@@ -116,6 +135,9 @@ impl Keys {
                 changed = self.begun.changed() => {
                     changed.map_err(|_| StoreError::Closed { doing: "wait for a replacement of keys" })?;
                 }
+                changed = self.denials.changed() => {
+                    changed.map_err(|_| StoreError::Closed { doing: "wait for what is said of a key" })?;
+                }
                 () = self.clock.sleep_until(wake) => {}
             }
         }
@@ -123,13 +145,15 @@ impl Keys {
 
     /// One look and one step; how long to rest after it.
     async fn round(&mut self) -> Result<Duration, StoreError> {
-        let Some(change) = self.store.open_key_change(&self.settings.name).await? else {
+        let open = self.store.open_key_change(&self.settings.name).await?;
+        let rest = self.watch_over(open.as_ref()).await?;
+        let Some(change) = open else {
             self.client.avoid_key(None);
             self.sweep = Sweep::default();
-            return Ok(LONGEST_REST);
+            return Ok(rest);
         };
         let mut next = change.clone();
-        let rest = self.step(&mut next).await?;
+        let rest = rest.min(self.step(&mut next).await?);
         if next.stage.is_over() {
             next.ended_at = Some(self.clock.now());
         }
@@ -166,15 +190,21 @@ impl Keys {
         }
     }
 
-    fn publish(&self) {
+    /// How many tokens can be issued in a minute: as `schedule::Pace` keeps it, 97 % of what ACS allows.
+    fn issues_per_minute(&self) -> u64 {
         let limit = self.settings.limits.issue;
-        // As `schedule::Pace` keeps it: 97 % of what ACS allows.
         let issues = u64::from(limit.calls) * 97 * 60 / (100 * limit.window.as_secs().max(1));
+        issues.max(1)
+    }
+
+    fn publish(&self) {
         self.view.send_replace(KeysView {
             decided_at: Some(self.clock.now()),
             status: self.client.key_status(),
             azure_name: self.azure_name(),
-            issues_per_minute: issues.max(1),
+            issues_per_minute: self.issues_per_minute(),
+            doubts: self.doubts.clone(),
+            none_works: self.none_works,
         });
     }
 }

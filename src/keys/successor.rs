@@ -7,13 +7,22 @@ use crate::{
     model::{KeyChange, KeyRole, KeyStage},
 };
 
+/// What lies in the place of a key.
+pub(super) enum Found {
+    /// The same key as before.
+    Same,
+    /// Another one, which works.
+    Works(AccessKey),
+    /// Something that cannot be used; why.
+    Unusable(String),
+}
+
 impl Keys {
     /// Looks where the configuration says: a file is read again; what came from the environment or
     /// as a credential was read when the process started.
-    pub(super) async fn look_for_successor(&mut self, change: &mut KeyChange) {
-        let role = change.role;
+    pub(super) async fn successor(&self, role: KeyRole, before: &str) -> Found {
         let Some(loaded) = self.secret_of(role) else {
-            return;
+            return Found::Same;
         };
         let found = match &loaded.from {
             SecretRef::File(_) => reload_secret(&loaded.from, &Environment::of_process()),
@@ -23,26 +32,42 @@ impl Keys {
             Ok(found) => ConnectionString::parse(&found.secret).map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let key = match read {
-            Ok(string) => string.key,
-            Err(why) => {
-                change.trouble = Some(format!(
+        let ours = ConnectionString::parse(&self.settings.connection_string.secret);
+        let key = match (read, ours) {
+            (Ok(string), Ok(ours)) if string.endpoint != ours.endpoint => {
+                return Found::Unusable(format!(
+                    "the new {role} connection string is one of {}, not of {}: another resource is taken up by a \
+                     reload alone",
+                    string.endpoint, ours.endpoint
+                ));
+            }
+            (Ok(string), _) => string.key,
+            (Err(why), _) => {
+                return Found::Unusable(format!(
                     "the new {role} connection string cannot be read: {why}"
                 ));
-                return;
             }
         };
-        if key.fingerprint() == change.old_key {
-            change.trouble = awaited(change, &loaded.from);
-            return;
+        if key.fingerprint() == before {
+            return Found::Same;
         }
         match self.client.prove_new(role, &key, DEADLINE).await {
-            Proof::Accepted => self.take_up(change, key),
-            Proof::Denied(why) => {
-                change.trouble = Some(format!("the new {role} key is refused: {why}"));
-            }
+            Proof::Accepted => Found::Works(key),
+            Proof::Denied(why) => Found::Unusable(format!("the new {role} key is refused: {why}")),
             Proof::Unknown(why) => {
-                change.trouble = Some(format!("the new {role} key could not be proved yet: {why}"));
+                Found::Unusable(format!("the new {role} key could not be proved yet: {why}"))
+            }
+        }
+    }
+
+    /// Takes the successor up that a change waits for, if it is there.
+    pub(super) async fn look_for_successor(&self, change: &mut KeyChange) {
+        match self.successor(change.role, &change.old_key).await {
+            Found::Works(key) => self.take_up(change, key),
+            Found::Unusable(why) => change.trouble = Some(why),
+            Found::Same => {
+                let from = self.secret_of(change.role).map(|loaded| &loaded.from);
+                change.trouble = from.and_then(|from| awaited(change, from));
             }
         }
     }

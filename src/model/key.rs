@@ -122,6 +122,89 @@ impl<const N: usize> From<[(String, Timestamp); N]> for DoubtedKeys {
     }
 }
 
+/// Why the tokens of a key may be dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoubtReason {
+    /// The service refuses it: it was regenerated, or switched off.
+    Refused,
+    /// It is no longer configured, so nobody knows what became of it.
+    Unconfigured,
+}
+
+/// A key whose tokens may be dead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDoubt {
+    /// Its one-way name.
+    pub fingerprint: String,
+    /// Which of the two it was, where that is known.
+    pub role: Option<KeyRole>,
+    /// Why.
+    pub why: DoubtReason,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether people were told, and not yet of the end.
+    pub told: bool,
+    /// Tokens that it minted and that are not replaced yet.
+    pub tokens: u64,
+    /// When the first of them ends, if they are good after all.
+    pub first_end: Option<Timestamp>,
+}
+
+impl KeyDoubt {
+    /// How many tokens may be dead, and why, in words.
+    pub fn told(&self) -> String {
+        let (s, were, key) = match self.tokens {
+            1 => ("", "was", self.key()),
+            _ => ("s", "were", self.key()),
+        };
+        let n = self.tokens;
+        match self.why {
+            DoubtReason::Refused => format!(
+                "{n} token{s} may be dead: {key} that minted them is refused since {:.0}",
+                self.since
+            ),
+            DoubtReason::Unconfigured => format!(
+                "{n} token{s} may be dead: they {were} minted by {key}, which is no longer configured"
+            ),
+        }
+    }
+
+    /// Which key.
+    pub fn key(&self) -> String {
+        match self.role {
+            Some(role) => format!("the {role} key {}", self.fingerprint),
+            None => format!("the access key {}", self.fingerprint),
+        }
+    }
+}
+
+/// No key of a resource works: nothing can be minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoneWorks {
+    /// Since when.
+    pub since: Timestamp,
+    /// When the first token ends, if they are good after all.
+    pub first_end: Option<Timestamp>,
+}
+
+impl NoneWorks {
+    /// The same in words.
+    pub fn told(&self, resource: &ResourceName) -> String {
+        let last = match self.first_end {
+            Some(end) => {
+                format!("if they are good after all, the first of its tokens ends at {end:.0}")
+            }
+            None => "none of its tokens is live".to_owned(),
+        };
+        format!(
+            "no access key works since {:.0}, so nothing can be minted; {last}: put a valid connection string in its \
+             place, `renewd key set {resource}`; a file is read again every 10 s",
+            self.since
+        )
+    }
+}
+
 /// What the part that changes keys publishes: one per resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeysView {
@@ -133,6 +216,10 @@ pub struct KeysView {
     pub azure_name: String,
     /// Tokens that can be issued in a minute at renewd's own pace.
     pub issues_per_minute: u64,
+    /// Keys whose tokens may be dead.
+    pub doubts: Vec<KeyDoubt>,
+    /// Whether no key works.
+    pub none_works: Option<NoneWorks>,
 }
 
 /// Why keys are changed, and in which order.

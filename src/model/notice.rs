@@ -58,6 +58,12 @@ pub enum NoticeKind {
     /// The replacement that waited goes on.
     #[serde(rename = "key.resumed")]
     KeyResumed,
+    /// Tokens may be dead because of the key that minted them; they are minted anew.
+    #[serde(rename = "tokens.doubtful")]
+    TokensDoubtful,
+    /// The last of them is replaced, or the key is accepted again.
+    #[serde(rename = "tokens.replaced")]
+    TokensReplaced,
     /// A sink was disabled.
     #[serde(rename = "sink.disabled")]
     SinkDisabled,
@@ -133,6 +139,8 @@ impl NoticeKind {
         Self::KeyKept,
         Self::KeyStuck,
         Self::KeyResumed,
+        Self::TokensDoubtful,
+        Self::TokensReplaced,
         Self::SinkDisabled,
         Self::SinkEnabled,
         Self::SinkFailing,
@@ -172,6 +180,8 @@ impl NoticeKind {
             Self::KeyKept => "key.kept",
             Self::KeyStuck => "key.stuck",
             Self::KeyResumed => "key.resumed",
+            Self::TokensDoubtful => "tokens.doubtful",
+            Self::TokensReplaced => "tokens.replaced",
             Self::SinkDisabled => "sink.disabled",
             Self::SinkEnabled => "sink.enabled",
             Self::SinkFailing => "sink.failing",
@@ -203,6 +213,7 @@ impl NoticeKind {
             Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
             Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
             Self::KeyStuck => &[Self::KeyResumed, Self::KeyReplaced, Self::KeyKept],
+            Self::TokensDoubtful => &[Self::TokensReplaced],
             Self::SinkDisabled => &[Self::SinkEnabled],
             Self::SinkFailing => &[Self::SinkRecovered],
             Self::CreateRefused => &[Self::CreateAllowed],
@@ -222,6 +233,7 @@ impl NoticeKind {
             | Self::KeyReplaced
             | Self::KeyKept
             | Self::KeyResumed
+            | Self::TokensReplaced
             | Self::SinkEnabled
             | Self::SinkRecovered
             | Self::CreateAllowed

@@ -19,6 +19,7 @@ mod pace;
 mod rate;
 mod retry;
 mod standing;
+mod vigil;
 mod why;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub use retry::{
     call_deadline, floor, hastened, item_gap, next_attempt, presses_at, quarantine_gap,
 };
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
+pub use vigil::{News, Vigil, Word};
 pub use why::{Explanation, why};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives

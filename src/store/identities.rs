@@ -246,8 +246,9 @@ pub(super) const LATE: &str = "SELECT r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r";
-pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.name, (SELECT min(i.good_until) FROM identity i \
-    WHERE i.resource = r.num AND i.due_at IS NOT NULL AND i.good_until > 0) AS at FROM resource r";
+pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.name, (SELECT min(iif(i.good_until < 0, \
+    i.good_until + (1 << 60), i.good_until)) FROM identity i WHERE i.resource = r.num AND i.due_at IS NOT NULL \
+    AND i.good_until <> 0) AS at FROM resource r";
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
     ON i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \

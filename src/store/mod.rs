@@ -16,6 +16,7 @@ mod consumers;
 mod db;
 mod declare;
 mod deliveries;
+mod doubts;
 mod error;
 mod handle;
 mod housekeeping;

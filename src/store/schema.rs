@@ -13,6 +13,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0007-access.sql"),
     include_str!("sql/0008-orders.sql"),
     include_str!("sql/0009-consumers.sql"),
+    include_str!("sql/0010-doubted-keys.sql"),
 ];
 
 /// The newest schema that we know.

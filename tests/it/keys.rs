@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -26,7 +26,12 @@ struct House {
 
 impl House {
     async fn new(count: usize) -> Self {
-        let emulator = Emulator::start(&["--limit", "all=off", "--token-alg", "filler"]);
+        Self::of(count, &["--limit", "all=off", "--token-alg", "filler"]).await
+    }
+
+    /// With these options of the emulator.
+    async fn of(count: usize, options: &[&str]) -> Self {
+        let emulator = Emulator::start(options);
         let stage = Stage::new(&emulator);
         let receiver = Receiver::start().await;
         let keys = emulator.control("GET", "keys", None).await;
@@ -357,4 +362,151 @@ async fn what_cannot_be_replaced_is_refused_and_changes_nothing() {
     assert_eq!(status["resources"][0]["in_use"], "primary");
     assert_eq!(status["resources"][0]["keys"][0]["tokens"], 3);
     assert!(house.dead(house.tokens()).await.is_empty());
+}
+
+/// The tokens that the socket hands out now, of those that it has.
+fn served(house: &House) -> Vec<String> {
+    (0..house.count)
+        .filter_map(|n| {
+            let output = house.renewd(&["token", &format!("bot-{n}")], "");
+            let text = String::from_utf8(output.stdout).unwrap();
+            output.status.success().then(|| text.trim().to_owned())
+        })
+        .collect()
+}
+
+/// Waits until something is so, at most so long.
+async fn eventually(within: Duration, what: &str, mut so: impl AsyncFnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !so().await {
+        assert!(began.elapsed() < within, "waited {within:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_regenerated_by_hand_leaves_nobody_dead_for_long() {
+    let options = [
+        "--limit",
+        "all=off",
+        "--token-alg",
+        "filler",
+        "--token-ttl",
+        "200s",
+    ];
+    let house = House::of(60, &options).await;
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    // Slow enough that what is going on can be seen.
+    let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1500});
+    house.emulator.control("POST", "faults", Some(slow)).await;
+    house.regenerate("primary").await;
+    assert_eq!(house.dead(house.tokens()).await.len(), 60);
+
+    // The first refusal: an ordinary call.
+    house.done(&["renew", "bot-0", "--detach"], "");
+    eventually(Duration::from_secs(20), "status says so", async || {
+        house.done(&["status"], "").contains("may be dead")
+    })
+    .await;
+    let shown = house.done(&["key", "status", "contoso"], "");
+    assert!(shown.contains("may be dead"), "{shown}");
+    let doctor = house.renewd(&["doctor"], "");
+    let doctor_says = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert_eq!(doctor.status.code(), Some(1), "{doctor_says}");
+    assert!(doctor_says.contains("may be dead"), "{doctor_says}");
+    house.emulator.control("DELETE", "faults", None).await;
+    eventually(Duration::from_secs(10), "all consumers live", async || {
+        house.dead(house.tokens()).await.is_empty()
+    })
+    .await;
+    let served = served(&house);
+    assert_eq!(served.len(), 60);
+    assert!(house.dead(served).await.is_empty());
+    eventually(
+        Duration::from_secs(10),
+        "nothing needs anybody",
+        async || !house.done(&["status"], "").contains("may be dead"),
+    )
+    .await;
+    let told = house.done(&["audit", "list", "--json", "--limit", "5"], "");
+    assert!(told.contains("bot-"), "{told}");
+
+    // The new key is put into its place without a word, as a symlink is turned.
+    let new = house.emulator.control("GET", "keys", None).await;
+    let new = connection_string(&house.emulator, new["primary"]["key"].as_str().unwrap());
+    house.stage.write_private("next.cs", &new);
+    let place = house.stage.path("contoso.cs");
+    std::os::unix::fs::symlink(house.stage.path("next.cs"), house.stage.path("turned")).unwrap();
+    std::fs::rename(house.stage.path("turned"), &place).unwrap();
+    eventually(
+        Duration::from_secs(20),
+        "the new key is taken up",
+        async || house.status()["resources"][0]["keys"][0]["standing"] == "accepted",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_a_key_that_is_no_longer_configured_are_minted_anew_by_a_start_and_a_reload() {
+    let house = House::new(20).await;
+    let daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    assert!(daemon.stop().success());
+    let new = house.regenerate("primary").await;
+    house.stage.write_private("contoso.cs", &new);
+    let daemon = Daemon::start(&house.config).await;
+    eventually(Duration::from_secs(10), "all consumers live", async || {
+        house.dead(house.tokens()).await.is_empty()
+    })
+    .await;
+    let log = std::fs::read_to_string(house.stage.path("daemon.log")).unwrap();
+    assert!(
+        log.contains("no longer configured") && log.contains("20"),
+        "{log}"
+    );
+
+    // While it runs, by the command that puts a key in its place.
+    eventually(
+        Duration::from_secs(10),
+        "all is said to be well",
+        async || house.status()["resources"][0]["doubts"] == json!([]),
+    )
+    .await;
+    let new = house.regenerate("primary").await;
+    let config = house.config.display().to_string();
+    let told = house.done(&["key", "set", "contoso", "--config", &config], &new);
+    assert!(
+        told.contains("20 tokens of contoso minted by an access key"),
+        "{told}"
+    );
+    eventually(Duration::from_secs(10), "all consumers live", async || {
+        house.dead(house.tokens()).await.is_empty()
+    })
+    .await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_no_key_works_that_is_said_first_and_a_key_in_its_place_mends_all() {
+    let house = House::new(10).await;
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    house.regenerate("secondary").await;
+    let new = house.regenerate("primary").await;
+    house.done(&["renew", "bot-0", "--detach"], "");
+    eventually(Duration::from_secs(20), "it is said first", async || {
+        let status = house.done(&["status"], "");
+        let mut wrong = status.lines().filter(|line| line.contains('!'));
+        wrong
+            .next()
+            .is_some_and(|line| line.contains("no access key works"))
+    })
+    .await;
+    house.stage.write_private("contoso.cs", &new);
+    eventually(Duration::from_secs(25), "all consumers live", async || {
+        house.dead(house.tokens()).await.is_empty()
+    })
+    .await;
 }

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::{Client, Course, TOKEN, lock};
 use crate::{
     acs::{AccessKey, Proof, proof, request::Call},
@@ -51,6 +53,22 @@ impl Client {
     /// Takes a key's successor up; calls under way end with the key that they began with.
     pub fn take_up(&self, role: KeyRole, key: AccessKey) {
         lock(&self.keys).take_up(role, key);
+    }
+
+    /// Signs with this key from now on: it works, and the other one is refused.
+    pub fn rely_on(&self, role: KeyRole) {
+        lock(&self.keys).switch_to(role);
+    }
+
+    /// Changes with each refusal of a key.
+    pub fn denials(&self) -> watch::Receiver<u64> {
+        self.denials.subscribe()
+    }
+
+    /// How often the key of this fingerprint was refused, and when it was last accepted by the clock
+    /// that never steps.
+    pub fn key_record(&self, fingerprint: &str) -> (u64, Option<Duration>) {
+        lock(&self.keys).record_of(fingerprint)
     }
 
     /// How many calls are under way that the key of this fingerprint signed.

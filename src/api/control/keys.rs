@@ -127,6 +127,8 @@ async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Prob
         in_use: view.status.in_use,
         keys: keys.collect(),
         issues_per_minute: view.issues_per_minute,
+        doubts: view.doubts,
+        none_works: view.none_works,
         change: api.store.last_key_change(&resource).await?,
         resource,
     })

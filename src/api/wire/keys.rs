@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ResourceName;
 pub use crate::model::{KeyChange, KeyItem, KeyRole, KeyStage, KeyStanding, KeyWork};
+use crate::model::{KeyDoubt, NoneWorks, ResourceName};
 
 /// `GET /v1/keys/{resource}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ pub struct ResourceKeys {
     pub keys: Vec<KeyLine>,
     /// Tokens that can be issued in a minute.
     pub issues_per_minute: u64,
+    /// Keys whose tokens may be dead, with how many are not replaced yet.
+    #[serde(default)]
+    pub doubts: Vec<KeyDoubt>,
+    /// Since when no key works, if none does.
+    #[serde(default)]
+    pub none_works: Option<NoneWorks>,
     /// The newest replacement, over or not.
     pub change: Option<KeyChange>,
 }

@@ -54,6 +54,7 @@ pub fn own_user() -> String {
 pub(super) fn answer(house: &House, answer: oneshot::Sender<Vec<Finding>>) {
     let (settings, store) = (house.settings().clone(), house.store.clone());
     let clock = house.clock.clone();
+    let mut findings = keys(house);
     tokio::spawn(async move {
         let records = store.list(None, MOST).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the identities could not be looked at");
@@ -65,8 +66,31 @@ pub(super) fn answer(house: &House, answer: oneshot::Sender<Vec<Finding>>) {
             ..settings
         };
         // Whoever asked may have gone in the meantime.
-        answer.send(examine(settings, &clock).await).ok();
+        findings.extend(examine(settings, &clock).await);
+        answer.send(findings).ok();
     });
+}
+
+/// Keys that do not work, and tokens that may be dead because of theirs.
+fn keys(house: &House) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (resource, view) in house.key_views() {
+        let mut add = |message, hint| {
+            findings.push(Finding {
+                path: format!("resource {resource}"),
+                severity: Severity::Error,
+                message,
+                hint: Some(hint),
+            });
+        };
+        if let Some(none) = &view.none_works {
+            add(none.told(&resource), format!("renewd key set {resource}"));
+        }
+        for doubt in view.doubts.iter().filter(|doubt| doubt.tokens > 0) {
+            add(doubt.told(), format!("renewd key status {resource}"));
+        }
+    }
+    findings
 }
 
 /// `check` has to guess what the sandbox closes. Here the folders themselves were asked.

@@ -64,6 +64,8 @@ mod tests {
             regenerate: String::new(),
         };
         ResourceKeys {
+            doubts: Vec::new(),
+            none_works: None,
             resource: "contoso".parse().unwrap(),
             in_use: KeyRole::Primary,
             keys: vec![line(KeyRole::Primary, tokens), line(KeyRole::Secondary, 0)],

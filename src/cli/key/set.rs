@@ -66,17 +66,18 @@ impl Set {
         let text = connection_string(&read()?, &place)?;
         let fingerprint = self.prove(&resource, &text, &context).await?;
         replace(&path, &text)?;
-        let taken_up = daemon(context.socket).reload().await.is_ok();
+        let reloaded = daemon(context.socket).reload().await.ok();
         if self.json {
             output::print_json(&serde_json::json!({
                 "resource": self.resource, "key": self.key, "fingerprint": fingerprint,
-                "file": path, "taken_up": taken_up,
+                "file": path, "taken_up": reloaded.is_some(),
+                "effect": reloaded.as_ref().map(|reloaded| &reloaded.effect),
             }))?;
             return Ok(Exit::Done);
         }
-        let daemon = match taken_up {
-            true => "the daemon has taken it up",
-            false => "no daemon took it up; one that starts reads it",
+        let daemon = match reloaded {
+            Some(reloaded) => format!("the daemon has taken it up: {}", reloaded.effect),
+            None => "no daemon took it up; one that starts reads it".to_owned(),
         };
         output::print(&format!(
             "the {} key {fingerprint} of {} works and is in {}; {daemon}\n",

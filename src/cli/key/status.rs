@@ -7,7 +7,7 @@ use super::{
         Context,
         daemon::daemon,
         exit::{Exit, Failed, Outcome},
-        output::{self, BAD, DIM, GOOD, STRONG, relative},
+        output::{self, BAD, DIM, GOOD, STRONG, paint, relative},
         table::{Cell, Table},
     },
     follow::{self, Gaps},
@@ -17,7 +17,7 @@ use crate::{
         Client,
         wire::{KeyChange, KeyItem, KeyStage, KeyStanding, ResourceKeys},
     },
-    model::ResourceName,
+    model::{KeyDoubt, ResourceName},
 };
 
 /// Show the keys, what each minted, and how far a replacement is
@@ -92,6 +92,11 @@ fn render(keys: &ResourceKeys, now: Timestamp) -> String {
         ]);
     }
     let mut text = format!("{}\n{}", keys.resource, table.render(2, None));
+    let none = keys.none_works.iter().map(|none| none.told(&keys.resource));
+    let doubts = keys.doubts.iter().filter(|doubt| doubt.tokens > 0);
+    for trouble in none.chain(doubts.map(KeyDoubt::told)) {
+        text.push_str(&format!("  {} {trouble}\n", paint(BAD, "!")));
+    }
     if let Some(change) = &keys.change {
         text.push_str(&progress(keys, change, now));
     }

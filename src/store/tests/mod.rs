@@ -4,6 +4,7 @@ mod bulk;
 mod consumers;
 mod declaring;
 mod delivering;
+mod doubts;
 mod histories;
 mod id_map;
 mod opening;

@@ -1,7 +1,7 @@
 //! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
 
 use super::*;
-use crate::store::{campaigns, consumers, deliveries, identities, reconcile, sinks};
+use crate::store::{campaigns, consumers, deliveries, doubts, identities, reconcile, sinks};
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
@@ -53,6 +53,18 @@ async fn every_query_of_the_day_uses_its_index() {
         (reconcile::DECLARED, "COVERING INDEX identity_declared"),
         (reconcile::KNOWN, "INDEX identity_name (name=?)"),
         (reconcile::OWNER, "INDEX identity_id (id=?)"),
+        (
+            doubts::IN_DOUBT,
+            "INDEX identity_minted (resource=? AND minted_by=?)",
+        ),
+        (
+            doubts::MINTERS,
+            "COVERING INDEX identity_minted (resource=?",
+        ),
+        (
+            doubts::MINTED_PAGE,
+            "COVERING INDEX identity_minted (resource=? AND minted_by=? AND rowid>?)",
+        ),
         (by_name, "INDEX identity_name (name=?)"),
         (list, "INDEX identity_name (name>?)"),
         (raise, "PRIMARY KEY (identity=?)"),

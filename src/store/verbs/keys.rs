@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Answer;
 use crate::{
-    model::{KeyChange, KeyItem, Num, ResourceName, Timestamp},
+    model::{KeyChange, KeyDoubt, KeyItem, Notice, Num, ResourceName, Timestamp},
     store::{KeyPage, NewKeyChange, Store},
 };
 
@@ -111,6 +111,93 @@ impl Store {
         let (change, after) = (change.clone(), after.to_owned());
         self.read("list the tokens of a key", move |db| {
             db.key_items(&change, &after, limit)
+        })
+        .await
+    }
+
+    /// The keys of a resource whose tokens may be dead, each with how many it minted.
+    pub async fn doubted_keys(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+    ) -> Answer<Vec<KeyDoubt>> {
+        let resource = resource.clone();
+        self.read("look for tokens in doubt", move |db| {
+            db.doubted_keys(resource.as_str(), now)
+        })
+        .await
+    }
+
+    /// Takes in which keys a resource has; answers with those whose tokens may be dead.
+    pub async fn take_keys(
+        &self,
+        resource: &ResourceName,
+        configured: Vec<String>,
+        now: Timestamp,
+    ) -> Answer<Vec<KeyDoubt>> {
+        let resource = resource.clone();
+        self.write("look for tokens of other keys", move |txn| {
+            txn.take_keys(resource.as_str(), &configured, now)
+        })
+        .await
+    }
+
+    /// Notes a key whose tokens may be dead, or that people were told of it, with the notice.
+    pub async fn note_doubt(
+        &self,
+        resource: &ResourceName,
+        doubt: KeyDoubt,
+        notice: Option<Notice>,
+    ) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("note a key in doubt", move |txn| {
+            txn.note_doubt(resource.as_str(), &doubt, notice.as_ref())
+        })
+        .await
+    }
+
+    /// A key is no longer in doubt, with the notice of that.
+    pub async fn end_doubt(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        notice: Option<Notice>,
+    ) -> Answer<()> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("note that a key is out of doubt", move |txn| {
+            txn.end_doubt(resource.as_str(), &fingerprint, notice.as_ref())
+        })
+        .await
+    }
+
+    /// Puts the doubtful tokens of a key, among its next `page`, before all other work.
+    pub async fn hasten_doubtful(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Answer<KeyPage> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("put doubtful tokens first", move |txn| {
+            txn.hasten_doubtful(resource.as_str(), &fingerprint, after, page, now)
+        })
+        .await
+    }
+
+    /// Gives the tokens of a key, among its next `page`, their own time back.
+    pub async fn spare_doubtful(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Answer<KeyPage> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("give tokens their own time back", move |txn| {
+            txn.spare_doubtful(resource.as_str(), &fingerprint, after, page, now)
         })
         .await
     }

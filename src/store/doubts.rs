@@ -1,0 +1,220 @@
+//! Access keys whose tokens may be dead: refused ones, and those that minted live tokens and are no
+//! longer configured. Their tokens are minted anew before all others; once the key is accepted again,
+//! what is left of them goes back to its own time.
+
+use rusqlite::{Row, params};
+
+use super::{
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::Outcome,
+    identities::count,
+    key_changes::KeyPage,
+};
+use crate::model::{DueReason, KeyDoubt, Notice, Num, Timestamp};
+
+/// Taken from the end of a doubtful token, this puts it before all others, the earliest end first.
+const BEFORE_ALL: i64 = 1 << 60;
+/// A row whose last attempt failed is hastened no nearer to it than this.
+const AFTER_ATTEMPT: i64 = 5_000_000;
+
+/// Rows whose tokens a key minted, in pages.
+pub(super) const MINTED_PAGE: &str = "SELECT max(num) FROM (SELECT num FROM identity WHERE resource = ?1 AND minted_by = ?2 \
+    AND num > ?3 ORDER BY num LIMIT ?4)";
+/// Every key that minted a token which is still there, without a scan.
+pub(super) const MINTERS: &str = "WITH RECURSIVE minter(key) AS ( \
+    SELECT min(minted_by) FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
+    UNION ALL SELECT (SELECT min(i.minted_by) FROM identity i WHERE i.resource = ?1 AND i.minted_by > minter.key) \
+    FROM minter WHERE minter.key IS NOT NULL) SELECT key FROM minter WHERE key IS NOT NULL";
+/// How many of a key's tokens are in doubt, and when the first of them ends.
+pub(super) const IN_DOUBT: &str = "SELECT count(*) AS n, min(expires_at) AS first_end FROM identity \
+    WHERE resource = ?1 AND minted_by = ?2 AND state = 'active' AND good_until <> 0 AND expires_at > ?3";
+
+impl Db {
+    /// The keys of a resource whose tokens may be dead, each with what it minted.
+    pub(super) fn doubted_keys(&self, resource: &str, now: Timestamp) -> Outcome<Vec<KeyDoubt>> {
+        let sql = "SELECT * FROM doubted_key WHERE resource = ?1 ORDER BY since, fingerprint";
+        let mut doubts = self.all(sql, [resource], read_doubt)?;
+        for doubt in &mut doubts {
+            self.count_doubt(resource, doubt, now)?;
+        }
+        Ok(doubts)
+    }
+
+    fn count_doubt(&self, resource: &str, doubt: &mut KeyDoubt, now: Timestamp) -> Outcome<()> {
+        let params = params![self.resource_num(resource)?, doubt.fingerprint, micros(now)];
+        let counted = self.first(IN_DOUBT, params, |row| {
+            Ok((
+                columns::unsigned(row, "n")?,
+                columns::maybe_instant(row, "first_end")?,
+            ))
+        })?;
+        (doubt.tokens, doubt.first_end) = counted.unwrap_or_default();
+        Ok(())
+    }
+}
+
+impl Txn<'_> {
+    /// Takes in which keys are configured: those that minted live tokens and are not are in doubt from
+    /// now on. Those that were and hold nothing more are forgotten. Answers with all that are in doubt.
+    pub(super) fn take_keys(
+        &mut self,
+        resource: &str,
+        configured: &[String],
+        now: Timestamp,
+    ) -> Outcome<Vec<KeyDoubt>> {
+        let num = self.resource_num(resource)?;
+        let minters: Vec<String> = self.all(MINTERS, [num], |row| row.get(0))?;
+        let missing = minters.iter().filter(|key| !configured.contains(key));
+        for key in missing {
+            self.run(
+                "INSERT INTO doubted_key (resource, fingerprint, why, since) VALUES (?1, ?2, 'unconfigured', ?3) \
+                 ON CONFLICT DO NOTHING",
+                params![resource, key, micros(now)],
+            )?;
+        }
+        let doubts = self.doubted_keys(resource, now)?;
+        for doubt in doubts.iter().filter(|doubt| doubt.tokens == 0) {
+            if !configured.contains(&doubt.fingerprint) {
+                self.drop_doubt(resource, &doubt.fingerprint)?;
+            }
+        }
+        self.doubted_keys(resource, now)
+    }
+
+    /// Notes a key whose tokens may be dead, or what people were told of it since; with a notice.
+    pub(super) fn note_doubt(
+        &mut self,
+        resource: &str,
+        doubt: &KeyDoubt,
+        notice: Option<&Notice>,
+    ) -> Outcome<()> {
+        self.run(
+            "INSERT INTO doubted_key (resource, fingerprint, role, why, since, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+             ON CONFLICT DO UPDATE SET role = coalesce(excluded.role, role), why = excluded.why, told = excluded.told",
+            params![
+                resource,
+                doubt.fingerprint,
+                doubt.role.map(|role| role.as_str()),
+                spelled(&doubt.why),
+                micros(doubt.since),
+                doubt.told
+            ],
+        )?;
+        self.raise(notice.map_or(&[], std::slice::from_ref))
+    }
+
+    /// The key is no longer in doubt; with a notice.
+    pub(super) fn end_doubt(
+        &mut self,
+        resource: &str,
+        fingerprint: &str,
+        notice: Option<&Notice>,
+    ) -> Outcome<()> {
+        self.drop_doubt(resource, fingerprint)?;
+        self.raise(notice.map_or(&[], std::slice::from_ref))
+    }
+
+    fn drop_doubt(&mut self, resource: &str, fingerprint: &str) -> Outcome<()> {
+        let sql = "DELETE FROM doubted_key WHERE resource = ?1 AND fingerprint = ?2";
+        self.run(sql, [resource, fingerprint])?;
+        Ok(())
+    }
+
+    /// Puts the doubtful tokens of a key, among the next `page`, before all other work, the earliest end
+    /// first. What failed lately keeps its distance, and what was refused its own time.
+    pub(super) fn hasten_doubtful(
+        &mut self,
+        resource: &str,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Outcome<KeyPage> {
+        let num = self.resource_num(resource)?;
+        let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
+            return Ok(KeyPage::default());
+        };
+        let marked = self.run(
+            "UPDATE identity SET good_until = expires_at - ?6, \
+             due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' THEN ?5 \
+             WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
+             THEN due_at ELSE min(due_at, max(?5, json_extract(attempts, '$[#-1][0]') + ?7)) END, \
+             due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
+             WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
+             AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL",
+            params![
+                num,
+                fingerprint,
+                after,
+                upto,
+                micros(now),
+                BEFORE_ALL,
+                AFTER_ATTEMPT,
+                spelled(&DueReason::KeyChange)
+            ],
+        )?;
+        self.effects.due |= marked > 0;
+        Ok(KeyPage {
+            marked: marked as u64,
+            next: Some(upto),
+        })
+    }
+
+    /// Gives the tokens of a key, among the next `page`, their own time back.
+    pub(super) fn spare_doubtful(
+        &mut self,
+        resource: &str,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Outcome<KeyPage> {
+        let num = self.resource_num(resource)?;
+        let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
+            return Ok(KeyPage::default());
+        };
+        let marked = self.run(
+            "UPDATE identity SET good_until = expires_at, \
+             due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
+             due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
+             WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0",
+            params![
+                num,
+                fingerprint,
+                after,
+                upto,
+                micros(now),
+                spelled(&DueReason::KeyChange)
+            ],
+        )?;
+        self.effects.due |= marked > 0;
+        Ok(KeyPage {
+            marked: marked as u64,
+            next: Some(upto),
+        })
+    }
+
+    fn minted_page(
+        &self,
+        resource: Num,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+    ) -> Outcome<Option<Num>> {
+        let params = params![resource, fingerprint, after, count(page)];
+        Ok(self.first(MINTED_PAGE, params, |row| row.get(0))?.flatten())
+    }
+}
+
+fn read_doubt(row: &Row<'_>) -> rusqlite::Result<KeyDoubt> {
+    Ok(KeyDoubt {
+        fingerprint: row.get("fingerprint")?,
+        role: columns::maybe_word(row, "role")?,
+        why: columns::word(row, "why")?,
+        since: columns::instant_in(row, "since")?,
+        told: row.get("told")?,
+        tokens: 0,
+        first_end: None,
+    })
+}
