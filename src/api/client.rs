@@ -153,6 +153,15 @@ impl Client {
         self.get("/v1/doctor").await
     }
 
+    /// Goes on with a store of which it is not known what was withdrawn.
+    pub async fn accept_store(
+        &self,
+        word: &wire::StoreWord,
+    ) -> Result<wire::StoreUsed, ClientError> {
+        self.call(Method::POST, "/v1/store/accept", Some(word))
+            .await
+    }
+
     /// Reads the configuration again, all or nothing.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.call(Method::POST, "/v1/reload", None::<&()>).await

@@ -6,9 +6,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 
 use super::{
+    handle::Api,
     problem::{Problem, ProblemType},
     wire::CLIENT_HEADER,
 };
@@ -30,6 +31,25 @@ pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     }
+}
+
+/// Middleware: while the store may not be used, people may look and say so; nothing else is done, and
+/// no token is served.
+pub(super) async fn usable(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let refusal = api.scene().standing.refusal();
+    match refusal {
+        Some(why) if !may_look(request.method(), request.uri().path()) => {
+            Problem::new(ProblemType::StoreUnusable, why).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether a request only looks, or is about the store itself.
+fn may_look(method: &Method, path: &str) -> bool {
+    let served = ["/v1/tokens/", "/v1/watch"];
+    path.starts_with("/v1/store/")
+        || (method == Method::GET && !served.iter().any(|door| path.starts_with(door)))
 }
 
 /// Why this request is refused, if it is.
@@ -147,6 +167,21 @@ mod tests {
                 "{host}"
             );
             assert_eq!(status(Door::Network, &[("host", host)]), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn of_a_store_that_may_not_be_used_one_may_look_at_everything_but_tokens() {
+        for (method, path, may) in [
+            (Method::GET, "/v1/status", true),
+            (Method::GET, "/v1/identities", true),
+            (Method::GET, "/v1/tokens/ada", false),
+            (Method::GET, "/v1/watch", false),
+            (Method::PUT, "/v1/tokens/ada/ack", false),
+            (Method::POST, "/v1/campaigns", false),
+            (Method::POST, "/v1/store/accept", true),
+        ] {
+            assert_eq!(may_look(&method, path), may, "{method} {path}");
         }
     }
 

@@ -6,15 +6,21 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{listeners::Unbound, readiness::Life, reads::Reads, watch::Hub, wire::Reloaded};
+use super::{
+    listeners::Unbound,
+    readiness::Life,
+    reads::Reads,
+    watch::Hub,
+    wire::{Reloaded, StoreUsed},
+};
 use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
     model::{
         CourierView, KeysView, LaneView, Lapse, ResourceName, SinkName, SourceName, SourceReport,
-        SourceView, Tested,
+        SourceView, StoreStanding, Tested,
     },
-    store::Store,
+    store::{Cause, Store},
     telemetry::Metrics,
 };
 
@@ -43,6 +49,8 @@ pub struct Scene {
     pub daemon: DaemonSettings,
     /// How far its life has come.
     pub life: Life,
+    /// Whether the store may be used; while it may not, there are no other parts.
+    pub standing: StoreStanding,
     /// What the lanes publish; its names are the resources that there are.
     pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
     /// What each resource allows, for estimates.
@@ -70,6 +78,13 @@ pub enum Command {
     Reload {
         /// The effect, or every problem as text for a person.
         answer: oneshot::Sender<Result<Reloaded, String>>,
+    },
+    /// A person says that the store may be used from now on.
+    UseStore {
+        /// Who, for the audit trail.
+        cause: Cause,
+        /// Done, or why it is not, for a person.
+        answer: oneshot::Sender<Result<StoreUsed, String>>,
     },
     /// Look at what is wrong around this process.
     Examine {

@@ -7,7 +7,7 @@ use axum::{
 
 use super::{
     acks, control,
-    guard::{Door, guard},
+    guard::{Door, guard, usable},
     handle::Api,
     tokens, watch,
 };
@@ -20,6 +20,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/watch", get(watch::watch))
         .merge(control::router())
         .fallback(super::no_such_endpoint)
+        .layer(middleware::from_fn_with_state(api.clone(), usable))
         .layer(middleware::from_fn_with_state(Door::Socket, guard))
         .with_state(api)
 }

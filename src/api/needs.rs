@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{
         Counts, CourierView, HealthView, KeysView, LaneView, Lapse, Name, ResourceName, SinkName,
-        SourceName, State, decided_lately,
+        SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, Order},
 };
@@ -23,6 +23,7 @@ const FAILING: u32 = 3;
 /// What is known at one instant.
 #[derive(Debug, Clone)]
 pub(super) struct Known<'a> {
+    pub standing: &'a StoreStanding,
     pub now: Timestamp,
     pub since: Timestamp,
     pub lanes: &'a BTreeMap<ResourceName, LaneView>,
@@ -55,6 +56,14 @@ pub(super) struct Late {
 
 /// Everything that needs a person.
 pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
+    match known.standing.refusal() {
+        // What is late or overdue is so because of it.
+        Some(message) => vec![need(NeedKind::StoreUnusable, "store", message)],
+        None => needs_of_parts(known),
+    }
+}
+
+fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
     for order in known.orders {
         needs.extend(orders::needs_of(order, known.now));
@@ -249,6 +258,7 @@ mod tests {
         let mut late = BTreeMap::from([("contoso".parse().unwrap(), late)]);
         late.retain(|_, late| late.count > 0);
         needs(&Known {
+            standing: &StoreStanding::Own,
             now: noon(),
             since: noon(),
             lanes: &BTreeMap::from([(

@@ -27,6 +27,8 @@ pub enum ProblemType {
     Throttled,
     /// 503: no live token yet; one is on its way.
     Pending,
+    /// 503: the store may not be used until a person says so; nothing is served from it.
+    StoreUnusable,
     /// 400: the request itself is wrong.
     Invalid,
     /// 409: it cannot be done in the state in which things are.
@@ -45,7 +47,9 @@ impl ProblemType {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Held | Self::Conflict => StatusCode::CONFLICT,
             Self::Deleted => StatusCode::GONE,
-            Self::Unreachable | Self::Throttled | Self::Pending => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable | Self::Throttled | Self::Pending | Self::StoreUnusable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -61,6 +65,7 @@ impl ProblemType {
             Self::Unreachable => "No live token: the resource does not answer",
             Self::Throttled => "Too many requests",
             Self::Pending => "No live token yet",
+            Self::StoreUnusable => "The store waits for a person",
             Self::Invalid => "The request is not valid",
             Self::Conflict => "Not possible at the moment",
             Self::Refused => "The configuration was refused",
@@ -162,6 +167,7 @@ mod tests {
             (ProblemType::Deleted, "deleted", 410),
             (ProblemType::Unreachable, "unreachable", 503),
             (ProblemType::Throttled, "throttled", 503),
+            (ProblemType::StoreUnusable, "store-unusable", 503),
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), word);
             assert_eq!(kind.status(), status);

@@ -79,7 +79,8 @@ impl Snapshot {
 
     /// Whether the daemon is ready, and what is not.
     pub(super) fn readiness(&self) -> Readiness {
-        let store = self.stored.as_ref().err().map(ToString::to_string);
+        let unreadable = self.stored.as_ref().err().map(ToString::to_string);
+        let store = self.scene.standing.refusal().or(unreadable);
         readiness(
             self.scene.life,
             store,
@@ -166,6 +167,7 @@ impl Snapshot {
         let nothing = Stored::default();
         let stored = self.stored.as_ref().unwrap_or(&nothing);
         needs(&Known {
+            standing: &self.scene.standing,
             now: self.now,
             since: self.scene.life.since,
             lanes: &self.lanes,

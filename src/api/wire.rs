@@ -15,6 +15,7 @@ mod jobs;
 mod keys;
 mod public;
 mod sources;
+mod store;
 
 pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
@@ -31,6 +32,7 @@ pub use keys::{
 };
 pub use public::{PublicResource, PublicSink, PublicStatus};
 pub use sources::{ApplySource, Sources};
+pub use store::{StoreUsed, StoreWord};
 
 use crate::model::{
     Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
@@ -92,6 +94,8 @@ pub struct Need {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NeedKind {
+    /// The store may not be used: nothing is issued, delivered or served.
+    StoreUnusable,
     /// A revocation failed for good.
     RevocationFailed,
     /// No access key works: nothing can be minted.

@@ -18,6 +18,9 @@ pub enum RunError {
     /// The configuration cannot be used; every problem at once.
     #[error("the configuration cannot be used")]
     Config(Problems),
+    /// Keys changed that a running daemon cannot follow.
+    #[error("these keys need a restart: {0}")]
+    NeedsRestart(String),
     /// The process could not give up what it must not have.
     #[error(transparent)]
     Harden(#[from] HardeningError),
@@ -68,6 +71,7 @@ impl RunError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Config(_)
+            | Self::NeedsRestart(_)
             | Self::Client(_)
             | Self::Transport { .. }
             | Self::Sink { .. }

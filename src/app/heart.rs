@@ -65,6 +65,9 @@ impl Heart {
 
     async fn status(&self) -> String {
         let scene = Arc::clone(&self.scene.borrow());
+        if let Some(why) = scene.standing.refusal() {
+            return why;
+        }
         match self.store.counts().await {
             Ok(counts) => status_line(&counts, &scene, self.clock.now()),
             Err(error) => format!("the store cannot be read: {error}"),

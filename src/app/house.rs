@@ -19,7 +19,9 @@ use crate::{
     engine::{Ask, Courier, CourierDeps, FileSinks, Lane, LaneDeps},
     jobs::Jobs,
     keys::{Keys, KeysDeps},
-    model::{CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, Timestamp},
+    model::{
+        CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, StoreStanding, Timestamp,
+    },
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -37,7 +39,7 @@ pub(super) struct House {
     pub(super) store: Store,
     pub(super) metrics: Metrics,
     pub(super) loops: Loops,
-    opened: Opened,
+    pub(super) opened: Opened,
     settings: Settings,
     life: Life,
     lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
@@ -137,6 +139,7 @@ impl House {
         let scene = Scene {
             daemon: settings.daemon.clone(),
             life,
+            standing: opened.standing.clone(),
             lanes: BTreeMap::new(),
             limits: limits(&settings.resources),
             runners: BTreeMap::new(),
@@ -299,6 +302,13 @@ impl House {
         self.publish();
     }
 
+    /// A person said that the store may be used: its parts are about to start.
+    pub(super) fn use_store(&mut self) {
+        self.opened.standing = StoreStanding::Own;
+        self.life.restored = false;
+        self.publish();
+    }
+
     /// The end has begun.
     pub(super) fn stopping(&mut self) {
         self.life.stopping = true;
@@ -373,6 +383,7 @@ impl House {
         self.scene.send_replace(Arc::new(Scene {
             daemon: self.settings.daemon.clone(),
             life: self.life,
+            standing: self.opened.standing.clone(),
             lanes: self.lanes.clone(),
             limits: limits(&self.settings.resources),
             runners: self.runners.clone(),

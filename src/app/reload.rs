@@ -18,6 +18,9 @@ pub(super) enum Refused {
     /// The configuration has mistakes.
     #[error("{}", config::render(&.0.0, false))]
     Config(Problems),
+    /// The store may not be used, so there is nothing to reload into.
+    #[error("{0}; the configuration is read when that is said")]
+    Unusable(String),
     /// Keys changed that a running daemon cannot follow.
     #[error("these keys need a restart, so nothing was changed: {0}")]
     NeedsRestart(String),
@@ -59,6 +62,9 @@ pub(super) async fn reload(
 }
 
 async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refused> {
+    if let Some(why) = house.opened.standing.refusal() {
+        return Err(Refused::Unusable(why));
+    }
     let (new, odd) = load(source).map_err(Refused::Config)?;
     let keys = delta::needs_restart(house.settings(), &new);
     if !keys.is_empty() {

@@ -5,18 +5,18 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    House, RunError, doctor,
+    House, RunError, delta, doctor,
     heart::Heart,
     house::Built,
     janitor, reload,
     signals::{Asked, Signals},
 };
 use crate::{
-    api::{Api, Command, Listeners},
+    api::{Api, Command, Listeners, wire::StoreUsed},
     clock::Clock,
     config::{Settings, Source},
     engine::Withdrawer,
-    store::{Opened, Store},
+    store::{Cause, Opened, Store},
     systemd::{self, Notifier, Passed},
     telemetry::Metrics,
 };
@@ -49,18 +49,13 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     let (store, opened) = open_store(&settings, &clock)?;
     let passed = Passed::from_env()?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
-    reconcile(&store, &settings, &clock).await?;
-    for (resource, tokens) in built.heed(&store, clock.now()).await? {
-        tracing::warn!(%resource, tokens, "tokens were minted by an access key that is no longer configured: they are minted anew");
-    }
-    store.end_unsealed(clock.now()).await?;
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
+    match house.opened.standing.refusal() {
+        None => begin(&mut house, built, &settings).await?,
+        Some(why) => tracing::error!("{why}"),
+    }
     drop(settings);
     let (commands, mut asked) = mpsc::channel(8);
-    let sources = house.settings().sources.clone();
-    house.restart_sources(&sources).await;
-    house.start(built);
-    house.start_jobs().await;
     serve(&mut house, listeners, commands, &notifier);
     let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
     end(house, &notifier).await;
@@ -94,7 +89,66 @@ async fn reconcile(store: &Store, settings: &Settings, clock: &Clock) -> Result<
     Ok(())
 }
 
-/// The loops that are there once.
+/// Takes over what is declared and starts everything that works with the store. While the store may
+/// not be used, none of it is there.
+async fn begin(house: &mut House, built: Built, settings: &Settings) -> Result<(), RunError> {
+    reconcile(&house.store, settings, &house.clock).await?;
+    for (resource, tokens) in built.heed(&house.store, house.clock.now()).await? {
+        tracing::warn!(%resource, tokens, "tokens were minted by an access key that is no longer configured: they are minted anew");
+    }
+    house.store.end_unsealed(house.clock.now()).await?;
+    house.restart_sources(&settings.sources).await;
+    house.start(built);
+    house.start_jobs().await;
+    let withdrawer = Withdrawer {
+        store: house.store.clone(),
+        clock: house.clock.clone(),
+        sinks: house.files(),
+    };
+    house
+        .loops
+        .spawn("withdrawals", |stop| withdrawer.run(stop));
+    let (store, clock) = (house.store.clone(), house.clock.clone());
+    house
+        .loops
+        .spawn("janitor", |stop| janitor::prune(store, clock, stop));
+    Ok(())
+}
+
+/// Goes on by a person's word with a store that could not be used: nothing is started before the
+/// configuration was read again and everything is built.
+async fn use_store(
+    house: &mut House,
+    source: &Source,
+    cause: &Cause,
+) -> Result<Result<StoreUsed, String>, RunError> {
+    let prepared = reload::load(source)
+        .map_err(RunError::Config)
+        .and_then(|(settings, _)| {
+            let keys = delta::needs_restart(house.settings(), &settings);
+            if !keys.is_empty() {
+                return Err(RunError::NeedsRestart(keys.join(", ")));
+            }
+            let (daemon, sinks) = (&settings.daemon, &settings.sinks);
+            let built = Built::new(&house.clock, &daemon.instance, &settings.resources, sinks)?;
+            Ok((settings, built))
+        });
+    let (settings, built) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Ok(Err(format!("the store was not accepted: {error}"))),
+    };
+    let renewing = match house.store.accept(cause, house.clock.now()).await {
+        Ok(renewing) => renewing,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    tracing::warn!(by = cause.actor, renewing, "the store was accepted");
+    house.use_store();
+    house.adopt(&settings);
+    begin(house, built, &settings).await?;
+    Ok(Ok(StoreUsed { renewing }))
+}
+
+/// The loops that are there once, whatever the store.
 fn serve(
     house: &mut House,
     listeners: Listeners,
@@ -114,22 +168,10 @@ fn serve(
         store: house.store.clone(),
         scene: house.scene(),
     };
-    let (store, clock) = (house.store.clone(), house.clock.clone());
     house
         .loops
         .spawn("listeners", |stop| listeners.serve(api, stop));
     house.loops.spawn("heart", |stop| heart.beat(stop));
-    let withdrawer = Withdrawer {
-        store: house.store.clone(),
-        clock: house.clock.clone(),
-        sinks: house.files(),
-    };
-    house
-        .loops
-        .spawn("withdrawals", |stop| withdrawer.run(stop));
-    house
-        .loops
-        .spawn("janitor", |stop| janitor::prune(store, clock, stop));
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.
@@ -155,6 +197,15 @@ async fn live(
                 Command::Reload { answer } => {
                     reload::reload(house, source, notifier, Some(answer)).await;
                 }
+                Command::UseStore { cause, answer } => {
+                    let used = use_store(house, source, &cause).await?;
+                    if used.is_ok() {
+                        restored.set(house.restoring());
+                        ready = false;
+                    }
+                    // Whoever asked may have gone in the meantime.
+                    answer.send(used).ok();
+                }
                 Command::Examine { answer } => doctor::answer(house, answer),
                 Command::Sink { name, ask } => house.ask(&name, ask),
                 Command::Source { name, apply, answer } => house.ask_source(&name, apply, answer),
@@ -162,7 +213,10 @@ async fn live(
             () = &mut restored, if !ready => {
                 ready = true;
                 house.restored();
-                notifier.ready("running")?;
+                notifier.ready(match house.opened.standing.is_usable() {
+                    true => "running",
+                    false => "waiting for a person: see renewd status",
+                })?;
             }
             () = tokio::time::sleep(MORE_TIME / 2), if !ready => notifier.extend_timeout(MORE_TIME)?,
         }

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     Context,
     daemon::daemon,
-    duration,
+    duration::When,
     exit::{Exit, Failed, Outcome},
     output::{self, DIM, STRONG, relative},
     table::{Cell, Table},
@@ -56,38 +56,6 @@ struct Which {
     /// Leave routine renewals out
     #[arg(long)]
     without_renewals: bool,
-}
-
-/// An instant, or so long ago.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    At(Timestamp),
-    Ago(std::time::Duration),
-}
-
-impl std::str::FromStr for When {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!(
-                "{text:?} is neither an instant such as 2026-11-22T00:00:00Z nor so long ago, such as 24h"
-            )
-        };
-        text.parse()
-            .map(Self::At)
-            .or_else(|_| duration::parse(text).map(Self::Ago))
-            .map_err(|_| wrong())
-    }
-}
-
-impl When {
-    fn before(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::At(at) => at,
-            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
-        }
-    }
 }
 
 impl Which {
@@ -181,19 +149,5 @@ fn render(entries: &[AuditEntry], now: Timestamp, width: Option<usize>) -> Strin
     match table.is_empty() {
         true => "nothing of this kind has happened\n".to_owned(),
         false => table.render(0, width),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instant_may_be_said_as_so_long_ago() {
-        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let when = |text: &str| text.parse::<When>().unwrap().before(now).to_string();
-        assert_eq!(when("24h"), "2026-11-21T12:00:00Z");
-        assert_eq!(when("2026-11-20T01:00:00+01:00"), "2026-11-20T00:00:00Z");
-        assert!("yesterday".parse::<When>().is_err());
     }
 }

@@ -41,7 +41,12 @@ pub(crate) fn no_token(error: ClientError) -> Failed {
 fn withholds_token(kind: ProblemType) -> bool {
     use ProblemType as Type;
     match kind {
-        Type::Held | Type::Deleted | Type::Unreachable | Type::Throttled | Type::Pending => true,
+        Type::Held
+        | Type::Deleted
+        | Type::Unreachable
+        | Type::Throttled
+        | Type::Pending
+        | Type::StoreUnusable => true,
         Type::Unknown
         | Type::Forbidden
         | Type::Invalid

@@ -1,6 +1,8 @@
-//! Durations as people write them on a command line: `30s`, `90m`, `24h`, `1h30m`.
+//! Durations as people write them on a command line, `30s`, `90m`, `24h`, `1h30m`, and instants.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 /// Reads a duration of whole seconds, at least one.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
@@ -28,6 +30,39 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(total))
 }
 
+/// An instant, or so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+impl std::str::FromStr for When {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is neither an instant such as 2026-11-22T00:00:00Z nor so long ago, such as 24h"
+            )
+        };
+        text.parse()
+            .map(Self::At)
+            .or_else(|_| parse(text).map(Self::Ago))
+            .map_err(|_| wrong())
+    }
+}
+
+impl When {
+    /// The instant, counted back from now.
+    pub(crate) fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => now.checked_sub(ago).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +83,14 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_instant_may_be_said_as_so_long_ago() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let when = |text: &str| text.parse::<When>().unwrap().before(now).to_string();
+        assert_eq!(when("24h"), "2026-11-21T12:00:00Z");
+        assert_eq!(when("2026-11-20T01:00:00+01:00"), "2026-11-20T00:00:00Z");
+        assert!("yesterday".parse::<When>().is_err());
     }
 }

@@ -39,6 +39,7 @@ mod run;
 mod sink;
 mod source;
 mod status;
+mod store;
 mod table;
 mod token;
 mod wait;
@@ -128,6 +129,8 @@ enum Verb {
     Sink(sink::Sink),
     /// Show and try sources of identities that others own
     Source(source::Source),
+    /// Go on with a store that was restored, or say that it may not be trusted
+    Store(store::Store),
     /// Show or export who did what, when and why; count who took tokens
     Audit(audit::Audit),
     /// Make one call to ACS, without a daemon
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Delivery(verb) => asking(verb.run(context)),
         Verb::Sink(verb) => asking(verb.run(context)),
         Verb::Source(verb) => asking(verb.run(context)),
+        Verb::Store(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]

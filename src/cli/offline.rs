@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     api::client::Surroundings,
     config::{self, Settings, Source},
-    store::{OpenError, Store, StoreError},
+    store::{OpenError, Opened, Store, StoreError},
 };
 
 use super::{
@@ -25,6 +25,19 @@ impl Offline {
     /// Opens the store that the configuration names; it is refused while a daemon runs, and to
     /// anybody but its owner, whose files would end up in other hands.
     pub(crate) fn open(config: Option<PathBuf>, now: Timestamp) -> Result<Self, Failed> {
+        let (offline, opened) = Self::opened(config, now)?;
+        match opened.standing.refusal() {
+            None => Ok(offline),
+            Some(why) => Err(Failed::plain(why)),
+        }
+    }
+
+    /// The same whether the store may be used or not: for a person's word about the store itself.
+    pub(crate) fn open_whatever(config: Option<PathBuf>, now: Timestamp) -> Result<Self, Failed> {
+        Ok(Self::opened(config, now)?.0)
+    }
+
+    fn opened(config: Option<PathBuf>, now: Timestamp) -> Result<(Self, Opened), Failed> {
         let settings = settings(config)?;
         let state_dir = &settings.daemon.state_dir;
         let found = std::fs::metadata(state_dir).map_err(|error| {
@@ -39,8 +52,8 @@ impl Offline {
             ))
             .hint("run this as that user: runuser -u renewd -- renewd …"));
         }
-        let (store, _) = Store::open(&settings.store, state_dir, now)?;
-        Ok(Self { settings, store })
+        let (store, opened) = Store::open(&settings.store, state_dir, now)?;
+        Ok((Self { settings, store }, opened))
     }
 
     /// What an identity that is added may refer to.

@@ -15,6 +15,7 @@ mod secret;
 mod selection;
 mod snapshot;
 mod source;
+mod store_standing;
 mod token;
 
 pub use change::*;
@@ -32,6 +33,7 @@ pub use secret::*;
 pub use selection::{Facts, Selection, SelectionError};
 pub use snapshot::*;
 pub use source::*;
+pub use store_standing::StoreStanding;
 pub use token::*;
 
 pub use jiff::Timestamp;

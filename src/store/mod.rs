@@ -42,6 +42,7 @@ mod signals;
 mod sinks;
 mod sources;
 mod spec;
+mod standing;
 mod steps;
 mod telling;
 #[cfg(test)]

@@ -22,7 +22,10 @@ use super::{
     signals::Signals,
     writer::Writer,
 };
-use crate::{config::StoreSettings, model::Timestamp};
+use crate::{
+    config::StoreSettings,
+    model::{StoreStanding, Timestamp},
+};
 
 /// A database up to this size is read through for damage at each start.
 const CHECKED: u64 = 64 << 20;
@@ -41,6 +44,8 @@ pub struct Opened {
     /// Lines of `identities.jsonl` that could not be read; the file was kept as
     /// `identities.jsonl.broken`.
     pub broken_id_lines: usize,
+    /// Whether the store may be used at all.
+    pub standing: StoreStanding,
 }
 
 /// What a handle is made of.
@@ -162,6 +167,9 @@ fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome
             id_map: known,
             orphans: txn.orphan_intents(columns::micros(now))?,
             broken_id_lines: broken,
+            standing: db
+                .restored()?
+                .map_or(StoreStanding::Own, |why| StoreStanding::Restored { why }),
         })
     })();
     let end = if settled.is_ok() {

@@ -44,3 +44,4 @@ mod unit_file;
 mod waiting;
 mod webhook_network;
 mod webhooks;
+mod withdrawn;

@@ -13,6 +13,7 @@ mod listings;
 mod reload;
 mod sinks;
 mod sources;
+mod store;
 
 use axum::{
     Json, Router,
@@ -94,6 +95,7 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/test", post(sources::test))
         .route("/v1/sources/{name}/apply", post(sources::apply))
+        .route("/v1/store/accept", post(store::accept))
         .route("/v1/reload", post(reload::reload))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }

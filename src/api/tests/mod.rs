@@ -24,8 +24,8 @@ use crate::{
     config::{DaemonSettings, Renewal, StoreSettings},
     model::{
         Attempt, Attempts, Change, CourierView, Due, DueReason, Kind, LaneView, Name, Origin,
-        Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, Token, TokenDocument,
-        TokenMeta, Version,
+        Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding, Token,
+        TokenDocument, TokenMeta, Version,
     },
     store::{Cause, Holding, ItemOutcome, StepOn, Store},
     telemetry::Metrics,
@@ -120,6 +120,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         ..CourierView::default()
     });
     let scene = Scene {
+        standing: StoreStanding::Own,
         jobs: Vec::new(),
         jobs_decided: None,
         keys: BTreeMap::new(),

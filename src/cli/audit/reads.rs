@@ -2,15 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::{
-    super::{
-        Context,
-        daemon::daemon,
-        exit::{Exit, Outcome},
-        output::{self, STRONG},
-        table::{Cell, Table},
-    },
-    When,
+use super::super::{
+    Context,
+    daemon::daemon,
+    duration::When,
+    exit::{Exit, Outcome},
+    output::{self, STRONG},
+    table::{Cell, Table},
 };
 use crate::{api::client::wire::ReadsRow, model::Name};
 

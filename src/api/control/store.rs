@@ -1,0 +1,32 @@
+//! `POST /v1/store/accept`: a person's word about the store itself.
+
+use axum::{Json, extract::State};
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        handle::{Api, Command},
+        problem::{Problem, ProblemType},
+        wire::{StoreUsed, StoreWord},
+    },
+    Admin, Body,
+};
+
+/// Goes on with a store of which it is not known what was withdrawn.
+pub(super) async fn accept(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(word): Body<StoreWord>,
+) -> Result<Json<StoreUsed>, Problem> {
+    let cause = admin.cause(word.reason).await;
+    let (answer, answered) = oneshot::channel();
+    let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
+    api.commands
+        .send(Command::UseStore { cause, answer })
+        .await
+        .map_err(|_| stopping(()))?;
+    match answered.await.map_err(|_| stopping(()))? {
+        Ok(used) => Ok(Json(used)),
+        Err(why) => Err(Problem::new(ProblemType::Conflict, why)),
+    }
+}

@@ -1,0 +1,110 @@
+//! `renewd store`: a person's word about the store itself.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::{api::client::wire::StoreWord, store::Cause};
+
+use super::{
+    Context,
+    daemon::daemon,
+    duration::When,
+    exit::{Exit, Outcome},
+    offline::Offline,
+    output,
+};
+
+/// Go on with a store that was restored, or say that it may not be trusted
+#[derive(Debug, clap::Args)]
+pub(crate) struct Store {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
+    Accept(Accept),
+    /// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
+    Distrust(Distrust),
+}
+
+/// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A daemon that cannot know what was revoked, held or deleted since its store was copied issues, \
+delivers and serves nothing; `renewd status` says why. Whoever knows what was withdrawn since repeats it after this.\n\
+Exit codes: 0 it goes on, 1 there is nothing to accept, 3 no daemon answers."
+)]
+struct Accept {
+    /// Why, for the audit trail
+    #[arg(long)]
+    reason: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The next start then issues, delivers and serves nothing until `renewd store accept`, which renews every \
+token. It is for a person who knows that the store was put back, where the daemon could not see it."
+)]
+struct Distrust {
+    /// From when on: an instant (2026-11-22T00:00:00Z) or how long ago (24h)
+    #[arg(long, value_name = "WHEN")]
+    since: When,
+    /// Why, for the audit trail
+    #[arg(long)]
+    reason: Option<String>,
+    /// The configuration that names the store
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
+impl Store {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        match self.verb {
+            Verb::Accept(verb) => verb.run(context).await,
+            Verb::Distrust(verb) => verb.run(&context).await,
+        }
+    }
+}
+
+impl Accept {
+    async fn run(self, context: Context) -> Outcome {
+        let word = StoreWord {
+            reason: self.reason,
+        };
+        let used = daemon(context.socket).accept_store(&word).await?;
+        if self.json {
+            output::print_json(&used)?;
+        } else {
+            output::print(&format!(
+                "the store is accepted; tokens of unknown standing that are renewed now: {}\n",
+                used.renewing
+            ))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Distrust {
+    async fn run(self, context: &Context) -> Outcome {
+        let now = context.clock.now();
+        let offline = Offline::open_whatever(self.config, now)?;
+        let since = self.since.before(now);
+        let cause = Cause {
+            actor: format!("uid {}", rustix::process::getuid().as_raw()),
+            reason: self.reason,
+        };
+        offline.store.distrust(since, &cause, now).await?;
+        output::print(&format!(
+            "the store is not trusted since {since:.0}: the daemon will issue, deliver and serve nothing until \
+             `renewd store accept`\n"
+        ))?;
+        Ok(Exit::Done)
+    }
+}
