@@ -25,12 +25,13 @@
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox |
-//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store sources sinks |
-//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store |
+//! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock config schedule acs store |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits sources sinks |
+//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
-//! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store |
+//! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store sources sinks engine campaign jobs keys api |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api |
 //! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
 //! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sinks::file config emulator systemd telemetry transport model clock |
 
@@ -48,6 +49,7 @@ pub mod engine;
 pub mod jobs;
 pub mod keys;
 pub mod model;
+pub mod permits;
 pub mod sandbox;
 pub mod schedule;
 pub mod sinks;

@@ -212,6 +212,7 @@ impl Client {
                 Err(cause) if self.correct(&mut course, &cause, heard.date) => {}
                 Err(cause) => {
                     return Err(Error {
+                        blames_key: self.blames_key(&cause, heard.date, &course),
                         operation: call.operation,
                         resource: self.resource.clone(),
                         identity: call.identity.cloned(),
@@ -291,6 +292,10 @@ impl Client {
             self.clock.steady(),
         );
         course.other_key_tried && heard.result.is_ok() && keys.switch_to(course.role)
+    }
+
+    fn blames_key(&self, cause: &Cause, date: Option<Timestamp>, course: &Course) -> bool {
+        again::diagnose(cause, date, self.clock.now(), course.ahead) == Diagnosis::Key
     }
 
     /// Corrects the course after a refusal; whether one more try is worth it.

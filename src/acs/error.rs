@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    model::{Failure, FailureClass, IdentityId, Operation, ResourceName},
+    model::{About, Failure, FailureClass, IdentityId, Operation, ResourceName},
     transport::TransportError,
 };
 
@@ -22,6 +22,8 @@ pub struct Error {
     pub cause: Cause,
     /// The service's request id; ours, which the service keeps too, where no answer came.
     pub request_id: Option<String>,
+    /// Whether the access key is to blame: 401 `Denied` whose `Date` rules a wrong clock out.
+    pub blames_key: bool,
     /// How many requests were sent: more than one after a re-signed date or a second key.
     pub requests: u32,
 }
@@ -69,6 +71,11 @@ impl Error {
     pub fn failure(&self) -> Failure {
         Failure {
             class: self.class(),
+            about: match &self.cause {
+                Cause::NoAnswer(TransportError::Connect(_)) => About::Resource,
+                _ if self.blames_key => About::Keys,
+                _ => About::Unclear,
+            },
             status: self.cause.status(),
             message: self.to_string(),
             request_id: self.request_id.clone(),

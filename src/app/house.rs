@@ -22,6 +22,7 @@ use crate::{
     model::{
         CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, StoreStanding, Timestamp,
     },
+    permits::Permits,
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -317,9 +318,11 @@ impl House {
 
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
+        let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
         let runner = Runner::new(RunnerDeps {
             settings: settings.clone(),
             client: client.clone(),
+            permits: permits.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
@@ -328,12 +331,14 @@ impl House {
         let keys = Keys::new(KeysDeps {
             settings: settings.clone(),
             client: client.clone(),
+            permits: permits.clone(),
             store: self.store.clone(),
             clock: self.clock.clone(),
         });
         let lane = Lane::new(LaneDeps {
             settings,
             client,
+            permits,
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),

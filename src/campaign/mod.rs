@@ -16,7 +16,6 @@
 
 mod act;
 mod following;
-mod gate;
 mod outcome;
 mod runner;
 mod settling;

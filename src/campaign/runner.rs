@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     act::{Done, Flight, Item},
     following::Following,
-    gate::Gate,
     settling::Settling,
 };
 use crate::{
@@ -26,7 +25,8 @@ use crate::{
     clock::Clock,
     config::ResourceSettings,
     model::{Num, Operation},
-    schedule::{KeyHold, Steady},
+    permits::Permits,
+    schedule::{Moment, Steady},
     store::{CampaignId, Store, StoreError},
     telemetry::Metrics,
 };
@@ -45,6 +45,8 @@ pub struct RunnerDeps {
     pub settings: ResourceSettings,
     /// Its client.
     pub client: Arc<Client>,
+    /// What lets its calls start.
+    pub permits: Permits,
     /// The store.
     pub store: Store,
     /// The clock.
@@ -76,13 +78,11 @@ pub enum RunnerError {
 pub struct Runner {
     pub(super) settings: ResourceSettings,
     pub(super) client: Arc<Client>,
+    pub(super) permits: Permits,
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) rng: ChaCha8Rng,
-    pub(super) revoke: Gate,
-    pub(super) delete: Gate,
-    pub(super) keys: KeyHold,
     /// Items that wait for a call only.
     pub(super) ready: VecDeque<(Item, Operation)>,
     pub(super) tasks: JoinSet<Done>,
@@ -95,7 +95,6 @@ pub struct Runner {
     pub(super) following: Following,
     /// When items may be pending that are not under way.
     pub(super) look_at: Option<Timestamp>,
-    restored: bool,
     campaigns: watch::Receiver<u64>,
     decided: watch::Sender<Option<Timestamp>>,
 }
@@ -106,6 +105,7 @@ impl Runner {
         let RunnerDeps {
             settings,
             client,
+            permits,
             store,
             clock,
             metrics,
@@ -113,9 +113,6 @@ impl Runner {
         } = deps;
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            revoke: Gate::new(settings.limits.revoke),
-            delete: Gate::new(settings.limits.delete),
-            keys: KeyHold::default(),
             ready: VecDeque::new(),
             tasks: JoinSet::new(),
             flights: BTreeMap::new(),
@@ -124,11 +121,11 @@ impl Runner {
             called: Vec::new(),
             following: Following::default(),
             look_at: Some(Timestamp::MIN),
-            restored: false,
             campaigns: store.campaign_signal(),
             decided: watch::Sender::default(),
             settings,
             client,
+            permits,
             store,
             clock,
             metrics,
@@ -180,33 +177,12 @@ impl Runner {
         if self.settling.too_soon(self.clock.steady()) {
             return Ok(());
         }
-        self.restore().await?;
         self.settle().await?;
         self.take_items().await?;
         self.follow().await?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
         self.settle().await
-    }
-
-    /// Counts the permits that an earlier process reserved, once; nothing starts before that.
-    async fn restore(&mut self) -> Result<(), StoreError> {
-        if self.restored {
-            return Ok(());
-        }
-        let reservations = self.store.reservations(&self.settings.name).await?;
-        self.restored = true;
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        for (operation, permits, until) in reservations {
-            let gate = match operation {
-                Operation::Revoke => &mut self.revoke,
-                Operation::Delete => &mut self.delete,
-                _ => continue,
-            };
-            gate.pace
-                .restore(permits, until.duration_since(now), steady);
-        }
-        Ok(())
     }
 
     async fn drain(&mut self) -> Result<(), RunnerError> {
@@ -254,10 +230,10 @@ impl Runner {
         now.checked_add(wait).unwrap_or(now)
     }
 
-    pub(super) fn gate(&mut self, operation: Operation) -> &mut Gate {
-        match operation {
-            Operation::Delete => &mut self.delete,
-            _ => &mut self.revoke,
+    pub(super) fn moment(&self) -> Moment {
+        Moment {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
         }
     }
 }

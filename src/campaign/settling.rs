@@ -10,7 +10,7 @@ use super::{
     runner::Runner,
 };
 use crate::{
-    model::{FailureClass, Notice, Num, Operation},
+    model::{Notice, Num, Operation},
     schedule::{Steady, Ticket},
     store::{Campaign, CampaignId, ItemOutcome, StepOn, StoreError},
 };
@@ -183,11 +183,8 @@ impl Runner {
     fn on_panic(&mut self, item: &Item, call: Option<(Operation, Ticket)>) {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         tracing::error!(resource = %self.settings.name, identity = %item.item.label(), "an item of a campaign panicked");
-        if let Some((operation, ticket)) = call {
-            let gate = self.gate(operation);
-            gate.in_flight = gate.in_flight.saturating_sub(1);
-            gate.pace.end(1, steady);
-            gate.health.abandoned(ticket, steady);
+        if let Some((_, ticket)) = call {
+            self.permits.gate().abandoned(ticket, 1, steady);
         }
         let verdict = outcome::panicked(item, now, &mut self.rng);
         self.settling.add(item, verdict);
@@ -196,50 +193,23 @@ impl Runner {
     /// Takes from an ended call what it tells of the resource. Returns whether something now holds
     /// the operation back.
     fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> bool {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let widest = self.settings.max_in_flight;
-        let gate = self.gate(operation);
-        gate.in_flight = gate.in_flight.saturating_sub(1);
-        gate.pace.end(called.requests, steady);
         let result = called
             .result
             .as_ref()
             .map_or_else(|failure| failure.class.as_str(), |_| "ok");
         self.metrics
             .call_ended(&self.settings.name, operation, result);
-        let gate = self.gate(operation);
-        let Err(failure) = &called.result else {
-            gate.health.answered(widest);
-            self.keys.accepted();
-            return false;
-        };
-        if failure.class == FailureClass::Retry {
-            let told = gate
-                .health
-                .unanswered(ticket, &failure.message, now, steady);
-            let probing = gate.health.is_probing();
-            if told {
-                tracing::error!(resource = %self.settings.name, %operation, "only probes go out: {}", failure.message);
-            }
-            return probing;
+        let result = called.result.as_ref().map(|_| ());
+        let finding = self
+            .permits
+            .gate()
+            .ended(ticket, called.requests, result, self.moment());
+        if finding.closed
+            && let Err(failure) = &called.result
+        {
+            tracing::error!(resource = %self.settings.name, %operation, "only probes go out: {}", failure.message);
         }
-        gate.health.answered(widest);
-        match failure.class {
-            FailureClass::Wait => {
-                gate.pace.throttled(failure.retry_after, steady);
-                true
-            }
-            FailureClass::Credentials => {
-                if self.keys.refused(&failure.message, steady) {
-                    tracing::error!(resource = %self.settings.name, %operation, "held: {}", failure.message);
-                }
-                true
-            }
-            _ => {
-                self.keys.accepted();
-                false
-            }
-        }
+        finding.gated
     }
 
     fn log(&self, item: &Item, operation: Operation, verdict: &Verdict) {

@@ -10,8 +10,8 @@ use super::{
     runner::Runner,
 };
 use crate::{
-    model::Operation,
-    schedule::{Press, Steady, awaiting, is_yielding, share_beside},
+    model::{Num, Operation},
+    schedule::{Press, Remaining, Steady, Ticket, awaiting, is_yielding, share_beside},
     store::{Campaign, CampaignState, Frozen, StoreError},
 };
 
@@ -117,7 +117,7 @@ impl Runner {
             .iter()
             .filter(|one| one.state == CampaignState::Running && one.pending > 0);
         if !running.clone().any(yields) {
-            self.revoke.pace.cap(1.0);
+            self.permits.gate().pace(Operation::Revoke).cap(1.0);
             return Ok(0);
         }
         let most = 4 * self.settings.max_in_flight;
@@ -130,7 +130,7 @@ impl Runner {
             true => share_beside(limits.issue, limits.revoke),
             false => 1.0,
         };
-        self.revoke.pace.cap(share);
+        self.permits.gate().pace(Operation::Revoke).cap(share);
         Ok(waiting)
     }
 
@@ -177,56 +177,47 @@ impl Runner {
         let mut shut = BTreeSet::new();
         let mut index = 0;
         while index < self.ready.len() {
-            let operation = self.ready[index].1;
-            if shut.contains(&operation) || !self.may_call(operation).await? {
+            let (num, operation) = (self.ready[index].0.item.num, self.ready[index].1);
+            let ticket = match shut.contains(&operation) {
+                true => None,
+                false => self.permit(operation, num).await?,
+            };
+            let Some(ticket) = ticket else {
                 shut.insert(operation);
                 index += 1;
                 continue;
-            }
+            };
             if let Some((item, operation)) = self.ready.remove(index) {
-                self.launch(item, operation);
+                self.launch(ticket, item, operation);
             }
         }
         Ok(())
     }
 
-    /// Whether one more call may start; takes its permit.
-    async fn may_call(&mut self, operation: Operation) -> Result<bool, StoreError> {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let in_flight = self.calls_in_flight();
-        let waiting = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
-        let open = in_flight < self.settings.max_in_flight
-            && self.keys.admits(in_flight, None, steady)
-            && self.gate(operation).is_open(steady);
-        if !open {
-            return Ok(false);
+    /// Takes a permit for an item, where a call may start now.
+    async fn permit(
+        &mut self,
+        operation: Operation,
+        num: Num,
+    ) -> Result<Option<Ticket>, StoreError> {
+        let room = self
+            .permits
+            .gate()
+            .room(operation, Remaining::Never, self.clock.steady());
+        if room == 0 || self.calls_in_flight() >= self.settings.max_in_flight {
+            return Ok(None);
         }
-        let gate = self.gate(operation);
-        if gate.pace.available(Press::Ordinary, steady) == 0 {
-            let permits = gate.pace.reservable(waiting, Press::Ordinary, steady);
-            if permits == 0 {
-                return Ok(false);
-            }
-            let window = gate.pace.noted(permits, steady);
-            let at = |ahead| now.checked_add(ahead).unwrap_or(now);
-            let window = window.into_iter().map(|(calls, ahead)| (calls, at(ahead)));
-            let name = &self.settings.name;
-            self.store
-                .reserve(name, operation, window.collect())
-                .await?;
-            self.gate(operation).pace.reserved(permits, steady);
-        }
-        let steady = self.clock.steady();
-        Ok(self.gate(operation).pace.start(Press::Ordinary, steady))
+        let waiting = self.ready.len();
+        self.permits
+            .take(operation, num, Press::Ordinary, waiting)
+            .await
     }
 
-    fn launch(&mut self, item: Item, operation: Operation) {
-        let steady = self.clock.steady();
-        let gate = self.gate(operation);
-        gate.in_flight += 1;
-        let ticket = gate.health.start(steady);
+    fn launch(&mut self, ticket: Ticket, item: Item, operation: Operation) {
         let Some(id) = item.item.id.clone() else {
             // Only items with an id need a call.
+            let steady = self.clock.steady();
+            self.permits.gate().abandoned(ticket, 0, steady);
             return;
         };
         let work = act::call(self.client.clone(), self.clock.clone(), operation, id);
@@ -237,7 +228,8 @@ impl Runner {
     }
 
     pub(super) fn calls_in_flight(&self) -> usize {
-        self.revoke.in_flight + self.delete.in_flight
+        let calls = self.flights.values();
+        calls.filter(|flight| flight.call.is_some()).count()
     }
 
     /// When items may be pending that can be taken.
@@ -253,9 +245,6 @@ impl Runner {
     pub(super) fn next_call(&mut self, steady: Steady) -> Option<Steady> {
         if self.ready.is_empty() {
             return None;
-        }
-        if let Some((until, _)) = self.keys.until(None) {
-            return (self.calls_in_flight() == 0).then_some(until);
         }
         if self.calls_in_flight() >= self.settings.max_in_flight {
             return None;
@@ -273,7 +262,9 @@ impl Runner {
                 if waiting == 0 {
                     return None;
                 }
-                self.gate(operation).ready_at(waiting, steady)
+                let urgency = (Press::Ordinary, Remaining::Never);
+                let mut gate = self.permits.gate();
+                gate.opens_at(operation, waiting, urgency, steady)
             })
             .min()
     }

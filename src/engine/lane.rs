@@ -5,6 +5,7 @@
 //! batches (`ledger`). While results cannot be committed, nothing more is obtained.
 
 mod call;
+mod doubt;
 mod finishing;
 mod late;
 mod ledger;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     call::{Done, Flight},
+    doubt::Doubts,
     late::LateWatch,
     ledger::Ledger,
     queue::Queue,
@@ -43,7 +45,8 @@ use crate::{
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
     model::{LaneView, NoticeKind, Num, Operation},
-    schedule::{KeyHold, Outage, Steady},
+    permits::Permits,
+    schedule::{Moment, Outage, Steady},
     store::{Opened, Store, StoreError},
     telemetry::Metrics,
 };
@@ -64,6 +67,8 @@ pub struct LaneDeps {
     pub settings: ResourceSettings,
     /// Its client.
     pub client: Arc<Client>,
+    /// What lets its calls start.
+    pub permits: Permits,
     /// The store.
     pub store: Store,
     /// The clock.
@@ -94,25 +99,19 @@ pub enum LaneError {
     },
 }
 
-/// An instant, on both clocks.
-#[derive(Debug, Clone, Copy)]
-struct Moment {
-    wall: Timestamp,
-    steady: Steady,
-}
-
 /// The loop of one resource.
 #[derive(Debug)]
 pub struct Lane {
     settings: ResourceSettings,
     client: Arc<Client>,
+    permits: Permits,
     store: Store,
     clock: Clock,
     metrics: Metrics,
     rng: ChaCha8Rng,
     issue: Queue,
     create: Queue,
-    keys: KeyHold,
+    doubts: Doubts,
     outage: Outage,
     key_outage: Outage,
     /// When the last announced outage ended.
@@ -141,6 +140,7 @@ impl Lane {
         let LaneDeps {
             settings,
             client,
+            permits,
             store,
             clock,
             opened,
@@ -149,12 +149,9 @@ impl Lane {
         } = deps;
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            issue: Queue::new(Operation::Issue, settings.limits.issue),
-            create: Queue::new(
-                Operation::CreateWithToken,
-                settings.limits.create_with_token,
-            ),
-            keys: KeyHold::default(),
+            issue: Queue::new(settings.limits.issue),
+            create: Queue::new(settings.limits.create_with_token),
+            doubts: Doubts::default(),
             outage: Outage::default(),
             key_outage: Outage::default(),
             recovered: None,
@@ -173,6 +170,7 @@ impl Lane {
             view: watch::Sender::default(),
             settings,
             client,
+            permits,
             store,
             clock,
             metrics,
@@ -202,6 +200,7 @@ impl Lane {
                         self.on_call(joined);
                     }
                 }
+                asked = self.doubts.answered() => self.on_proof(asked),
                 changed = self.due.changed() => {
                     changed.map_err(|_| LaneError::StoreClosed(self.name()))?;
                     self.issue.look_again();
@@ -236,23 +235,9 @@ impl Lane {
         self.look_for_late().await
     }
 
-    /// Counts the permits that an earlier process reserved, and takes over the outage that it announced.
+    /// Takes over the outage that an earlier process announced.
     async fn restore(&mut self) {
         let now = self.moment();
-        match self.store.reservations(&self.settings.name).await {
-            Ok(reservations) => {
-                for (operation, permits, until) in reservations {
-                    let queue = match operation {
-                        Operation::Issue => &mut self.issue,
-                        Operation::CreateWithToken => &mut self.create,
-                        _ => continue,
-                    };
-                    let ahead = until.duration_since(now.wall);
-                    queue.pace.restore(permits, ahead, now.steady);
-                }
-            }
-            Err(error) => self.ledger.failed(&error, now.steady),
-        }
         match self.store.announced_trouble(&self.settings.name).await {
             Ok(Some(NoticeKind::ResourceUnreachable)) => {
                 self.outage = Outage::inherited(now.steady)
@@ -313,14 +298,6 @@ impl Lane {
             Operation::CreateWithToken => &mut self.create,
             _ => &mut self.issue,
         }
-    }
-}
-
-impl Moment {
-    /// The wall-clock time of a steady instant ahead of this moment.
-    fn wall_at(self, at: Steady) -> Timestamp {
-        let ahead = at.saturating_sub(self.steady);
-        self.wall.checked_add(ahead).unwrap_or(Timestamp::MAX)
     }
 }
 

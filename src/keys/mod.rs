@@ -32,6 +32,7 @@ use crate::{
     clock::Clock,
     config::ResourceSettings,
     model::{KeyChange, KeyDoubt, KeysView, NoneWorks},
+    permits::Permits,
     schedule::{Steady, Vigil},
     store::{Store, StoreError},
 };
@@ -48,6 +49,8 @@ pub struct KeysDeps {
     pub settings: ResourceSettings,
     /// Its client.
     pub client: Arc<Client>,
+    /// What lets proofs of keys go out within the pace.
+    pub permits: Permits,
     /// The store.
     pub store: Store,
     /// The clock.
@@ -59,6 +62,7 @@ pub struct KeysDeps {
 pub struct Keys {
     settings: ResourceSettings,
     client: Arc<Client>,
+    permits: Permits,
     store: Store,
     clock: Clock,
     sweep: Sweep,
@@ -83,6 +87,7 @@ impl Keys {
         let KeysDeps {
             settings,
             client,
+            permits,
             store,
             clock,
         } = deps;
@@ -98,6 +103,7 @@ impl Keys {
             view: watch::Sender::default(),
             settings,
             client,
+            permits,
             store,
             clock,
         }

@@ -20,7 +20,7 @@ impl Keys {
     /// Takes the step that is next; how long to rest after it.
     pub(super) async fn step(&mut self, change: &mut KeyChange) -> Result<Duration, StoreError> {
         if change.stage == KeyStage::Checking {
-            self.check_other(change).await;
+            self.check_other(change).await?;
             return Ok(match change.stage {
                 KeyStage::Checking => PROVE,
                 _ => Duration::ZERO,
@@ -37,7 +37,7 @@ impl Keys {
                 change.stage = KeyStage::Regenerate;
             }
         }
-        self.look_at_old_key(change).await;
+        self.look_at_old_key(change).await?;
         if change.stage == KeyStage::Regenerate && change.refused_at.is_some() {
             change.stage = KeyStage::Replace;
         }
@@ -48,9 +48,9 @@ impl Keys {
     }
 
     /// Nothing is begun before the key that is to sign is known to work.
-    async fn check_other(&mut self, change: &mut KeyChange) {
+    async fn check_other(&mut self, change: &mut KeyChange) -> Result<(), StoreError> {
         let other = change.role.other();
-        match self.client.prove(other, DEADLINE).await {
+        match self.permits.prove(&self.client, other, DEADLINE).await? {
             Some(Proof::Accepted) => {
                 change.trouble = None;
                 self.client.avoid_key(Some(&change.old_key));
@@ -70,6 +70,7 @@ impl Keys {
                 change.stage = KeyStage::Refused;
             }
         }
+        Ok(())
     }
 
     /// The other key was refused in the meantime, and the old one is back in use.
@@ -85,38 +86,41 @@ impl Keys {
     }
 
     /// Proves the old key from time to time, and looks for its successor.
-    async fn look_at_old_key(&mut self, change: &mut KeyChange) {
+    async fn look_at_old_key(&mut self, change: &mut KeyChange) -> Result<(), StoreError> {
         let eager = change.work == KeyWork::LeakNow;
         let waiting = matches!(change.stage, KeyStage::Regenerate | KeyStage::Replace);
         let now = self.clock.steady();
         if !(eager || waiting) || now < self.prove_at {
-            return;
+            return Ok(());
         }
         let pause = if eager { PROVE_NOW } else { PROVE };
         self.prove_at = now + pause;
         if change.refused_at.is_none() {
-            self.prove_old(change).await;
+            self.prove_old(change).await?;
         }
         if waiting {
-            self.look_for_successor(change).await;
+            self.look_for_successor(change).await?;
         }
+        Ok(())
     }
 
-    async fn prove_old(&self, change: &mut KeyChange) {
+    async fn prove_old(&self, change: &mut KeyChange) -> Result<(), StoreError> {
         let held = self.client.key_status().keys;
         let is_ours = |key: &crate::model::KeyView| {
             key.role == change.role && key.fingerprint == change.old_key
         };
         if !held.iter().any(is_ours) {
-            return;
+            return Ok(());
         }
         let asked = self.clock.now();
-        match self.client.prove(change.role, DEADLINE).await {
+        let proof = self.permits.prove(&self.client, change.role, DEADLINE);
+        match proof.await? {
             Some(Proof::Accepted) if change.work == KeyWork::LeakNow => {
                 change.accepted_at = Some(asked);
             }
             Some(Proof::Denied(_)) => change.refused_at = Some(self.clock.now()),
             Some(Proof::Accepted | Proof::Unknown(_)) | None => {}
         }
+        Ok(())
     }
 }

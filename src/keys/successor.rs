@@ -5,6 +5,7 @@ use crate::{
     acs::{AccessKey, ConnectionString, Proof},
     config::{Environment, LoadedSecret, SecretRef, reload_secret},
     model::{KeyChange, KeyRole, KeyStage},
+    store::StoreError,
 };
 
 /// What lies in the place of a key.
@@ -20,9 +21,9 @@ pub(super) enum Found {
 impl Keys {
     /// Looks where the configuration says: a file is read again; what came from the environment or
     /// as a credential was read when the process started.
-    pub(super) async fn successor(&self, role: KeyRole, before: &str) -> Found {
+    pub(super) async fn successor(&self, role: KeyRole, before: &str) -> Result<Found, StoreError> {
         let Some(loaded) = self.secret_of(role) else {
-            return Found::Same;
+            return Ok(Found::Same);
         };
         let found = match &loaded.from {
             SecretRef::File(_) => reload_secret(&loaded.from, &Environment::of_process()),
@@ -35,34 +36,39 @@ impl Keys {
         let ours = ConnectionString::parse(&self.settings.connection_string.secret);
         let key = match (read, ours) {
             (Ok(string), Ok(ours)) if string.endpoint != ours.endpoint => {
-                return Found::Unusable(format!(
+                return Ok(Found::Unusable(format!(
                     "the new {role} connection string is one of {}, not of {}: another resource is taken up by a \
                      reload alone",
                     string.endpoint, ours.endpoint
-                ));
+                )));
             }
             (Ok(string), _) => string.key,
             (Err(why), _) => {
-                return Found::Unusable(format!(
+                return Ok(Found::Unusable(format!(
                     "the new {role} connection string cannot be read: {why}"
-                ));
+                )));
             }
         };
         if key.fingerprint() == before {
-            return Found::Same;
+            return Ok(Found::Same);
         }
-        match self.client.prove_new(role, &key, DEADLINE).await {
+        let (permits, client) = (&self.permits, &self.client);
+        let proof = permits.prove_new(client, role, &key, DEADLINE).await?;
+        Ok(match proof {
             Proof::Accepted => Found::Works(key),
             Proof::Denied(why) => Found::Unusable(format!("the new {role} key is refused: {why}")),
             Proof::Unknown(why) => {
                 Found::Unusable(format!("the new {role} key could not be proved yet: {why}"))
             }
-        }
+        })
     }
 
     /// Takes the successor up that a change waits for, if it is there.
-    pub(super) async fn look_for_successor(&self, change: &mut KeyChange) {
-        match self.successor(change.role, &change.old_key).await {
+    pub(super) async fn look_for_successor(
+        &self,
+        change: &mut KeyChange,
+    ) -> Result<(), StoreError> {
+        match self.successor(change.role, &change.old_key).await? {
             Found::Works(key) => self.take_up(change, key),
             Found::Unusable(why) => change.trouble = Some(why),
             Found::Same => {
@@ -70,10 +76,12 @@ impl Keys {
                 change.trouble = from.and_then(|from| awaited(change, from));
             }
         }
+        Ok(())
     }
 
     fn take_up(&self, change: &mut KeyChange, key: AccessKey) {
         self.client.take_up(change.role, key);
+        self.permits.gate().keys_accepted();
         // The successor works, so the old key is no more.
         change.refused_at.get_or_insert(self.clock.now());
         change.trouble = None;

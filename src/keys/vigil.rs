@@ -113,6 +113,7 @@ impl Keys {
             }
             News::Restored => {
                 tracing::info!(%resource, key = %role, fingerprint, "the access key is accepted again");
+                self.permits.gate().keys_accepted();
                 self.restored(&key.fingerprint).await
             }
         }
@@ -143,11 +144,13 @@ impl Keys {
 
     /// Proves one key, if a call may go out.
     pub(super) async fn prove(&mut self, role: KeyRole) -> Result<Option<Word>, StoreError> {
-        Ok(match self.client.prove(role, DEADLINE).await {
-            None | Some(Proof::Unknown(_)) => Some(Word::Unknown),
-            Some(Proof::Accepted) => Some(Word::Accepted),
-            Some(Proof::Denied(_)) => Some(Word::Denied),
-        })
+        Ok(
+            match self.permits.prove(&self.client, role, DEADLINE).await? {
+                None | Some(Proof::Unknown(_)) => Some(Word::Unknown),
+                Some(Proof::Accepted) => Some(Word::Accepted),
+                Some(Proof::Denied(_)) => Some(Word::Denied),
+            },
+        )
     }
 
     /// Looks into the place of each refused key; a drill looks for the successor of its own key itself.
@@ -157,13 +160,14 @@ impl Keys {
             if own || !self.vigil.looks(&key.fingerprint, self.clock.steady()) {
                 continue;
             }
-            match self.successor(key.role, &key.fingerprint).await {
+            match self.successor(key.role, &key.fingerprint).await? {
                 Found::Works(successor) => {
                     tracing::info!(
                         resource = %self.settings.name, key = %key.role, fingerprint = successor.fingerprint(),
                         "a new access key lies in its place and works: it is taken up"
                     );
                     self.client.take_up(key.role, successor);
+                    self.permits.gate().keys_accepted();
                     self.read_doubts().await?;
                 }
                 Found::Same => {}

@@ -71,11 +71,24 @@ impl FailureClass {
     }
 }
 
+/// Whom a failure is about by itself; for all others it takes evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// It cannot be told from this one alone.
+    Unclear,
+    /// The resource: no connection came about.
+    Resource,
+    /// The access keys: 401 `Denied`, and not because of a clock.
+    Keys,
+}
+
 /// How a call to ACS failed, without the error's type: what decisions, rows and people need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// What it asks of us.
     pub class: FailureClass,
+    /// Whom it is about.
+    pub about: About,
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
     /// One sentence for a person: what was being done, to what, how it failed.

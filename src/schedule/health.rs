@@ -1,18 +1,16 @@
 //! What is known of one operation of a resource: open, or only probes go out.
 //!
-//! After three calls in a row without a usable answer only probes go out, one at a time, 1 s apart
-//! growing to 30 s but never further apart than a sixth of the life left to the most urgent
+//! When evidence has it that the resource does not answer, only probes go out, one at a time, 1 s
+//! apart growing to 30 s but never further apart than a sixth of the life left to the most urgent
 //! identity. The first answer opens it again: 1, 2, 4 … calls at once, up to the pace.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Steady, retry::doubled};
+use super::{Moment, Steady, retry::doubled};
 use crate::model::HealthView;
 
-/// So many failures in a row and only probes go out.
-const TRIPS_AT: u32 = 3;
 const SHORTEST_PROBE: Duration = Duration::from_secs(1);
 const LONGEST_PROBE: Duration = Duration::from_secs(30);
 /// After a probe that hung for longer than the gap, this much air is left.
@@ -20,17 +18,15 @@ const AIR: Duration = Duration::from_millis(250);
 
 /// Tells calls of before an outage from its probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
+pub(super) struct Began {
     outage: u32,
-    /// When the call began.
-    pub began: Steady,
+    at: Steady,
 }
 
 /// The health of one (resource, operation).
 #[derive(Debug, Clone, Default)]
-pub struct Health {
+pub(super) struct Health {
     phase: Phase,
-    failures: u32,
     outages: u32,
 }
 
@@ -56,7 +52,7 @@ struct Probing {
 impl Health {
     /// How many more calls may start while `in_flight` are on their way. `left` is the life left
     /// to the most urgent identity that waits.
-    pub fn room(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> usize {
+    pub(super) fn room(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> usize {
         match &self.phase {
             Phase::Open => usize::MAX,
             Phase::Opening(width) => width.saturating_sub(in_flight),
@@ -65,7 +61,7 @@ impl Health {
     }
 
     /// When the next probe may go out, while only probes do and none is on its way.
-    pub fn probe_at(&self, left: Option<Duration>) -> Option<Steady> {
+    pub(super) fn probe_at(&self, left: Option<Duration>) -> Option<Steady> {
         match &self.phase {
             Phase::Probing(probing) if !probing.in_flight => Some(probing.next(left)),
             _ => None,
@@ -73,26 +69,25 @@ impl Health {
     }
 
     /// Whether only probes go out.
-    pub fn is_probing(&self) -> bool {
+    pub(super) fn is_probing(&self) -> bool {
         matches!(self.phase, Phase::Probing(_))
     }
 
     /// A call starts.
-    pub fn start(&mut self, now: Steady) -> Ticket {
+    pub(super) fn start(&mut self, now: Steady) -> Began {
         if let Phase::Probing(probing) = &mut self.phase {
             probing.in_flight = true;
             probing.began = now;
         }
-        Ticket {
+        Began {
             outage: self.outages,
-            began: now,
+            at: now,
         }
     }
 
     /// The service answered, whatever it said. `widest` is how many calls may ever be in flight.
     /// True when this ended the probing.
-    pub fn answered(&mut self, widest: usize) -> bool {
-        self.failures = 0;
+    pub(super) fn answered(&mut self, widest: usize) -> bool {
         match &mut self.phase {
             Phase::Open => false,
             Phase::Probing(_) => {
@@ -109,51 +104,47 @@ impl Health {
         }
     }
 
-    /// There was no usable answer. True when from now on only probes go out.
-    pub fn unanswered(
-        &mut self,
-        ticket: Ticket,
-        because: &str,
-        now: Timestamp,
-        ended: Steady,
-    ) -> bool {
-        if ticket.outage != self.outages {
-            return false;
+    /// The service does not answer: only probes go out from now on, after a call that `began` then
+    /// and ended now.
+    pub(super) fn trip(&mut self, began: Began, because: &str, now: Moment) {
+        if self.is_probing() {
+            return;
         }
-        self.failures = self.failures.saturating_add(1);
-        match &mut self.phase {
-            Phase::Probing(probing) => {
-                probing.probes = probing.probes.saturating_add(1);
-                probing.in_flight = false;
-                probing.ended = ended;
-                because.clone_into(&mut probing.because);
-                false
-            }
-            Phase::Opening(_) | Phase::Open if self.failures >= TRIPS_AT => {
-                self.outages = self.outages.wrapping_add(1);
-                self.phase = Phase::Probing(Probing {
-                    since: now,
-                    because: because.to_owned(),
-                    probes: 0,
-                    began: ticket.began,
-                    ended,
-                    in_flight: false,
-                });
-                true
-            }
-            Phase::Opening(width) => {
-                *width = (*width / 2).max(1);
-                false
-            }
-            Phase::Open => false,
+        self.outages = self.outages.wrapping_add(1);
+        self.phase = Phase::Probing(Probing {
+            since: now.wall,
+            because: because.to_owned(),
+            probes: 0,
+            began: began.at,
+            ended: now.steady,
+            in_flight: false,
+        });
+    }
+
+    /// A call failed that may be the first of several: fewer go out while it is opening.
+    pub(super) fn shaken(&mut self) {
+        if let Phase::Opening(width) = &mut self.phase {
+            *width = (*width / 2).max(1);
         }
     }
 
-    /// A call ended without telling anything about the service (it was never sent, or our own code
-    /// failed).
-    pub fn abandoned(&mut self, ticket: Ticket, ended: Steady) {
+    /// A probe was not answered. What was on its way before the probing began is none.
+    pub(super) fn probe_failed(&mut self, began: Began, because: &str, ended: Steady) {
         if let Phase::Probing(probing) = &mut self.phase
-            && ticket.outage == self.outages
+            && began.outage == self.outages
+        {
+            probing.probes = probing.probes.saturating_add(1);
+            probing.in_flight = false;
+            probing.ended = ended;
+            because.clone_into(&mut probing.because);
+        }
+    }
+
+    /// A call ended without telling anything about the service (it was never sent, our own code
+    /// failed, or its row fails by itself).
+    pub(super) fn abandoned(&mut self, began: Began, ended: Steady) {
+        if let Phase::Probing(probing) = &mut self.phase
+            && began.outage == self.outages
         {
             probing.in_flight = false;
             probing.ended = ended;
@@ -161,7 +152,7 @@ impl Health {
     }
 
     /// For people's eyes.
-    pub fn view(&self) -> HealthView {
+    pub(super) fn view(&self) -> HealthView {
         match &self.phase {
             Phase::Open | Phase::Opening(_) => HealthView::Open,
             Phase::Probing(probing) => HealthView::Probing {
@@ -188,17 +179,22 @@ mod tests {
 
     const S: Duration = Duration::from_secs(1);
 
+    fn at(steady: Steady) -> Moment {
+        Moment {
+            wall: noon(),
+            steady,
+        }
+    }
+
     fn down() -> Health {
         let mut health = Health::default();
-        for n in 1..=3 {
-            let ticket = health.start(S);
-            assert_eq!(health.unanswered(ticket, "reset", noon(), S), n == 3);
-        }
+        let began = health.start(S);
+        health.trip(began, "reset", at(S));
         health
     }
 
     #[test]
-    fn three_in_a_row_and_only_probes_go_out() {
+    fn only_probes_go_out() {
         let health = down();
         assert_eq!(health.room(0, None, S), 0);
         assert_eq!(health.room(0, None, S * 2), 1);
@@ -206,24 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_in_between_counts_anew() {
-        let mut health = Health::default();
-        for _ in 0..10 {
-            for _ in 0..2 {
-                let ticket = health.start(S);
-                assert!(!health.unanswered(ticket, "reset", noon(), S));
-            }
-            health.answered(32);
-        }
-        assert!(!health.is_probing());
-    }
-
-    #[test]
     fn what_was_in_flight_before_is_no_probe() {
         let mut health = Health::default();
-        let tickets: Vec<_> = (0..32).map(|_| health.start(S)).collect();
-        for ticket in tickets {
-            health.unanswered(ticket, "reset", noon(), S);
+        let began: Vec<_> = (0..32).map(|_| health.start(S)).collect();
+        health.trip(began[0], "reset", at(S));
+        for began in began {
+            health.probe_failed(began, "reset", S);
         }
         assert_eq!(health.probe_at(None), Some(S * 2), "the gap has not grown");
     }
@@ -236,9 +220,9 @@ mod tests {
             let next = health.probe_at(None).unwrap();
             gaps.push((next - now).as_secs());
             now = next;
-            let ticket = health.start(now);
+            let began = health.start(now);
             assert_eq!(health.room(1, None, now + S * 100), 0, "one at a time");
-            health.unanswered(ticket, "reset", noon(), now);
+            health.probe_failed(began, "reset", now);
         }
         assert_eq!(gaps, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(health.probe_at(Some(S * 60)), Some(now + S * 10));
@@ -248,8 +232,8 @@ mod tests {
     #[test]
     fn a_probe_that_hung_leaves_air() {
         let mut health = down();
-        let ticket = health.start(S * 2);
-        health.unanswered(ticket, "timeout", noon(), S * 32);
+        let began = health.start(S * 2);
+        health.probe_failed(began, "timeout", S * 32);
         assert_eq!(health.probe_at(None), Some(S * 32 + AIR));
     }
 
@@ -271,8 +255,8 @@ mod tests {
     #[test]
     fn an_abandoned_probe_makes_room_for_the_next() {
         let mut health = down();
-        let ticket = health.start(S * 2);
-        health.abandoned(ticket, S * 2);
+        let began = health.start(S * 2);
+        health.abandoned(began, S * 2);
         assert_eq!(health.room(0, None, S * 3), 1);
     }
 }

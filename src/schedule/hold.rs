@@ -1,4 +1,4 @@
-//! The hold on a whole resource whose access keys are refused.
+//! The hold on a resource, or on one operation of it, that refuses us.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use super::Steady;
 const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_mins(5);
 
-/// While the keys of a resource are refused: one probe at a time, 5 s apart growing to 5 min, but
+/// While we are refused: one probe at a time, 5 s apart growing to 5 min, but
 /// never further apart than a sixth of the life left to the most urgent identity (5 s at least). An
-/// answer that accepts a key ends it.
+/// answer that accepts us ends it.
 #[derive(Debug, Clone, Default)]
-pub struct KeyHold {
+pub(super) struct KeyHold {
     held: Option<Held>,
 }
 
@@ -25,7 +25,7 @@ struct Held {
 impl KeyHold {
     /// Whether another call may start while `in_flight` are on their way. `left` is the life left
     /// to the most urgent identity that waits.
-    pub fn admits(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> bool {
+    pub(super) fn admits(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> bool {
         match &self.held {
             None => true,
             Some(held) => in_flight == 0 && now >= held.until(left),
@@ -33,7 +33,7 @@ impl KeyHold {
     }
 
     /// The keys were refused. True when this began the hold.
-    pub fn refused(&mut self, because: &str, now: Steady) -> bool {
+    pub(super) fn refused(&mut self, because: &str, now: Steady) -> bool {
         if let Some(held) = &mut self.held {
             // What was in flight when it began is not a probe.
             if now >= held.from + SHORTEST {
@@ -52,12 +52,12 @@ impl KeyHold {
     }
 
     /// A key was accepted, or the keys were changed. True when this ended the hold.
-    pub fn accepted(&mut self) -> bool {
+    pub(super) fn accepted(&mut self) -> bool {
         self.held.take().is_some()
     }
 
     /// Until when, and why, while it holds.
-    pub fn until(&self, left: Option<Duration>) -> Option<(Steady, &str)> {
+    pub(super) fn until(&self, left: Option<Duration>) -> Option<(Steady, &str)> {
         let held = self.held.as_ref()?;
         Some((held.until(left), &held.because))
     }

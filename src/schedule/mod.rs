@@ -2,13 +2,13 @@
 //!
 //! Two kinds of time are used. What people see and what rows hold is a [`Timestamp`]. What must not
 //! move when the wall clock is corrected (pace, health, breakers) is [`Steady`].
-//!
-//! [`Timestamp`]: crate::model::Timestamp
 
 mod breaker;
 mod cron;
 mod decide;
+mod evidence;
 mod fairness;
+mod gate;
 mod health;
 mod hold;
 mod job;
@@ -24,12 +24,13 @@ mod why;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
 pub use fairness::{awaiting, is_yielding, share_beside};
-pub use health::{Health, Ticket};
-pub use hold::KeyHold;
+pub use gate::{Doubt, Finding, Gate, Ticket};
 pub use job::{Call, call, check_jobs};
 pub use lapse::{LateFold, LateNotice};
 pub use life::{Life, Remaining, misplaced};
@@ -46,3 +47,20 @@ pub use why::{Explanation, why};
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives
 /// it.
 pub type Steady = Duration;
+
+/// An instant, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// What people see.
+    pub wall: Timestamp,
+    /// What never steps.
+    pub steady: Steady,
+}
+
+impl Moment {
+    /// The wall-clock time of a steady instant ahead of this moment.
+    pub fn wall_at(self, at: Steady) -> Timestamp {
+        let ahead = at.saturating_sub(self.steady);
+        self.wall.checked_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+}

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     acs::Client,
     clock::Clock,
-    model::{Failure, IdentityId, Num, Operation, Record, Scope, Secret},
+    model::{About, Failure, IdentityId, Num, Operation, Record, Scope, Secret},
     schedule::Ticket,
     store::{Store, StoreError},
 };
@@ -139,6 +139,7 @@ async fn create(client: &Client, store: &Store, clock: &Clock, ask: &Ask) -> Cal
 fn without_token(request_id: Option<String>) -> Failure {
     Failure {
         class: crate::model::FailureClass::Retry,
+        about: About::Unclear,
         status: None,
         message: "the identity was created, but no token came with it".to_owned(),
         request_id,

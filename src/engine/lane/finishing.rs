@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     model::{Applied, AuditEntry, Change, Failure, FailureClass, Operation},
+    schedule::Finding,
     store::StoreError,
 };
 
@@ -25,14 +26,12 @@ impl Lane {
             return;
         };
         let now = self.moment();
-        let queue = self.queue(flight.operation);
-        queue.in_flight = queue.in_flight.saturating_sub(1);
         let verdict = match done {
             Some(done) => {
-                let gated = self.learn(&flight, &done, now);
+                let finding = self.learn(&flight, &done, now);
                 let circumstances = Circumstances {
                     grounds: self.grounds(),
-                    gated,
+                    gated: finding.gated || finding.doubtful,
                 };
                 judge(&flight, done, &circumstances, &mut self.rng)
             }
@@ -44,72 +43,76 @@ impl Lane {
         self.ledger.add(verdict.change, verdict.notices);
     }
 
-    /// Takes from an ended call what it tells of the resource. Returns whether something now holds
-    /// the operation back, so that the row need not wait for a time of its own.
-    fn learn(&mut self, flight: &Flight, done: &Done, now: Moment) -> bool {
+    /// Takes from an ended call what it tells of the resource and of its row.
+    fn learn(&mut self, flight: &Flight, done: &Done, now: Moment) -> Finding {
         let skew = self.client.skew();
         match &done.result {
             CallResult::Token(obtained) => {
-                self.end_pace(flight.operation, obtained.requests, now);
                 if obtained.switched_key {
                     self.tell_switched(&obtained.key, obtained.request_id.clone(), now);
                 }
                 if verdict::is_stillborn(obtained, done.ended, skew) {
                     let failure = verdict::stillborn(obtained);
-                    return self.learn_failure(flight, &failure, now);
+                    return self.learn_failure(flight, &failure, obtained.requests, now);
                 }
                 self.count(flight.operation, "ok");
-                self.answered(flight.operation);
-                self.keys_accepted();
-                false
+                self.outage.heard();
+                self.key_outage.heard();
+                self.find(flight, obtained.requests, Ok(()), now)
             }
             CallResult::Failed { failure, requests } => {
-                self.end_pace(flight.operation, *requests, now);
-                self.learn_failure(flight, failure, now)
+                self.learn_failure(flight, failure, *requests, now)
             }
             CallResult::NotSent(error) => {
-                self.end_pace(flight.operation, 0, now);
                 self.learn_not_sent(flight, error, now);
-                false
+                Finding::default()
             }
         }
     }
 
-    fn learn_failure(&mut self, flight: &Flight, failure: &Failure, now: Moment) -> bool {
+    fn learn_failure(
+        &mut self,
+        flight: &Flight,
+        failure: &Failure,
+        requests: u32,
+        now: Moment,
+    ) -> Finding {
         self.count(flight.operation, failure.class.as_str());
         self.log_failure(flight, failure);
-        match failure.class {
-            FailureClass::Retry => {
-                let queue = self.queue(flight.operation);
-                queue
-                    .health
-                    .unanswered(flight.ticket, &failure.message, now.wall, now.steady);
-                return queue.health.is_probing();
-            }
-            FailureClass::Credentials => {
-                self.answered(flight.operation);
-                self.keys.refused(&failure.message, now.steady);
-                return true;
-            }
-            FailureClass::Wait => {
-                let queue = self.queue(flight.operation);
-                queue.pace.throttled(failure.retry_after, now.steady);
-                self.answered(flight.operation);
-                self.keys_accepted();
-                return true;
-            }
-            FailureClass::Refuse | FailureClass::Gone => {
-                self.answered(flight.operation);
-                self.keys_accepted();
-            }
+        if failure.class != FailureClass::Retry {
+            self.outage.heard();
         }
-        false
+        if !matches!(
+            failure.class,
+            FailureClass::Retry | FailureClass::Credentials
+        ) {
+            self.key_outage.heard();
+        }
+        self.doubts.because.clone_from(&failure.message);
+        let finding = self.find(flight, requests, Err(failure), now);
+        self.take_back(&finding);
+        finding
+    }
+
+    /// Passes what became of a call on to the gate.
+    fn find(
+        &mut self,
+        flight: &Flight,
+        requests: u32,
+        result: Result<(), &Failure>,
+        now: Moment,
+    ) -> Finding {
+        let finding = self
+            .permits
+            .gate()
+            .ended(flight.ticket, requests, result, now);
+        self.hastening |= finding.opened;
+        finding
     }
 
     fn learn_not_sent(&mut self, flight: &Flight, error: &StoreError, now: Moment) {
         self.count(flight.operation, "not_sent");
-        let queue = self.queue(flight.operation);
-        queue.health.abandoned(flight.ticket, now.steady);
+        self.permits.gate().abandoned(flight.ticket, 0, now.steady);
         if let StoreError::Refused { reason, .. } = error {
             self.tell_creation_refused(reason, now);
         } else {
@@ -123,29 +126,8 @@ impl Lane {
             "a call panicked; its identity is quarantined"
         );
         self.count(flight.operation, "panic");
-        self.end_pace(flight.operation, 1, now);
-        let queue = self.queue(flight.operation);
-        queue.health.abandoned(flight.ticket, now.steady);
+        self.permits.gate().abandoned(flight.ticket, 1, now.steady);
         verdict::panicked(flight, now.wall, &mut self.rng)
-    }
-
-    fn end_pace(&mut self, operation: Operation, requests: u32, now: Moment) {
-        self.queue(operation).pace.end(requests, now.steady);
-    }
-
-    fn answered(&mut self, operation: Operation) {
-        self.outage.heard();
-        let widest = self.settings.max_in_flight;
-        let queue = self.queue(operation);
-        if queue.health.answered(widest) {
-            queue.end_probing();
-            self.hastening = true;
-        }
-    }
-
-    fn keys_accepted(&mut self) {
-        self.key_outage.heard();
-        self.keys.accepted();
     }
 
     fn count(&mut self, operation: Operation, result: &str) {

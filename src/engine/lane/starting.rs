@@ -7,7 +7,9 @@ use super::{
 };
 use crate::{
     model::{Change, Operation, Record},
-    schedule::{Action, Grounds, Press, Remaining, call_deadline, decide, hastened, presses_at},
+    schedule::{
+        Action, Grounds, Press, Remaining, Ticket, call_deadline, decide, hastened, presses_at,
+    },
     store::StoreError,
 };
 
@@ -33,30 +35,27 @@ impl Lane {
             let Some(record) = self.next_row(operation, now).await? else {
                 return Ok(());
             };
-            let remaining = self.remaining(&record, now);
-            let press = press(&record, &self.grounds(), now);
-            let may = self.room(operation, remaining, now) > 0
-                && self.permit(operation, press, now).await?;
-            if !may {
-                self.queue(operation).ready.push_front(record);
-                return Ok(());
+            let ticket = match self.is_doubtful(operation, &record, now) {
+                true => None,
+                false => self.permit(operation, &record, now).await?,
+            };
+            match ticket {
+                Some(ticket) => self.launch(ticket, operation, record),
+                None => {
+                    self.queue(operation).ready.push_front(record);
+                    return Ok(());
+                }
             }
-            self.launch(operation, record);
         }
     }
 
-    /// How many more calls of an operation may start now, pace aside.
-    pub(super) fn room(&self, operation: Operation, remaining: Remaining, now: Moment) -> usize {
-        let queue = self.queue_of(operation);
-        let (in_flight, left) = (self.calls.len(), remaining.pressing());
-        if !self.keys.admits(in_flight, remaining.alive(), now.steady) {
-            return 0;
-        }
+    /// How many more calls of the lane may start now, whatever the gate says.
+    pub(super) fn room(&self) -> usize {
+        let in_flight = self.calls.len();
         self.settings
             .max_in_flight
             .saturating_sub(in_flight)
             .min(self.ledger.room(in_flight))
-            .min(queue.health.room(queue.in_flight, left, now.steady))
     }
 
     pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {
@@ -93,20 +92,22 @@ impl Lane {
     }
 
     async fn read_rows(&mut self, operation: Operation, now: Moment) -> Result<(), StoreError> {
-        let probing = self.is_probing(operation);
         let mut skip = self.busy.clone();
-        let queue = self.queue(operation);
-        let limit = if probing { 1 } else { queue.handful() };
-        if probing && let Some(passed) = queue.passed_over() {
-            skip.extend(passed);
-        }
+        let limit = {
+            let gate = self.permits.gate();
+            skip.extend(gate.passed_over(operation).into_iter().flatten());
+            match gate.is_probing(operation) {
+                true => 1,
+                false => self.queue_of(operation).handful(),
+            }
+        };
         let name = self.settings.name.clone();
         let mut rows = self
             .store
             .due(&name, queue::work(operation), now.wall, limit, &skip)
             .await?;
         if rows.is_empty() && skip.len() > self.busy.len() {
-            self.queue(operation).forget_probed();
+            self.permits.gate().forget_probed(operation);
             let busy = &self.busy;
             rows = self
                 .store
@@ -124,35 +125,26 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes a permit that the store knows of; getting one proves that the store can be written
-    /// before ACS is called.
+    /// Takes a permit for a row, where room, gate and pace allow a call now.
     async fn permit(
         &mut self,
         operation: Operation,
-        press: Press,
+        record: &Record,
         now: Moment,
-    ) -> Result<bool, StoreError> {
-        let queue = self.queue(operation);
-        if queue.pace.available(press, now.steady) == 0 {
-            let wanted = u32::try_from(queue.ready.len() + 1).unwrap_or(u32::MAX);
-            let permits = queue.pace.reservable(wanted, press, now.steady);
-            if permits == 0 {
-                return Ok(false);
-            }
-            let window = queue.pace.noted(permits, now.steady);
-            let at = |ahead| now.wall.checked_add(ahead).unwrap_or(now.wall);
-            let window = window.into_iter().map(|(calls, ahead)| (calls, at(ahead)));
-            let name = &self.settings.name;
-            self.store
-                .reserve(name, operation, window.collect())
-                .await?;
-            self.queue(operation).pace.reserved(permits, now.steady);
+    ) -> Result<Option<Ticket>, StoreError> {
+        let remaining = self.remaining(record, now);
+        let gate_room = self.permits.gate().room(operation, remaining, now.steady);
+        if self.room().min(gate_room) == 0 {
+            return Ok(None);
         }
-        let steady = self.clock.steady();
-        Ok(self.queue(operation).pace.start(press, steady))
+        let waiting = self.queue_of(operation).ready.len() + 1;
+        let press = press(record, &self.grounds(), now);
+        self.permits
+            .take(operation, record.num, press, waiting)
+            .await
     }
 
-    fn launch(&mut self, operation: Operation, record: Record) {
+    fn launch(&mut self, ticket: Ticket, operation: Operation, record: Record) {
         let now = self.moment();
         let remaining = self.remaining(&record, now);
         let ask = Ask {
@@ -162,13 +154,6 @@ impl Lane {
             lifetime: record.spec.lifetime,
             deadline: call_deadline(remaining),
         };
-        let probing = self.is_probing(operation);
-        let queue = self.queue(operation);
-        if probing {
-            queue.probe(record.num);
-        }
-        queue.in_flight += 1;
-        let ticket = queue.health.start(now.steady);
         self.busy.insert(record.num);
         let call = obtain(
             self.client.clone(),
@@ -207,9 +192,5 @@ impl Lane {
             self.create.look_again();
         }
         Ok(())
-    }
-
-    pub(super) fn is_probing(&self, operation: Operation) -> bool {
-        self.queue_of(operation).health.is_probing() || self.keys.until(None).is_some()
     }
 }

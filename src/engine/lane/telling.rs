@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{Lane, Moment, messages};
+use super::{Lane, Moment, messages, view::OPERATIONS};
 use crate::{
     config::CreatePolicy,
     model::HealthView,
@@ -25,13 +25,13 @@ impl Lane {
 
     async fn tell_outage(&mut self, now: Moment) {
         let resource = self.settings.name.clone();
-        let probing =
-            [&self.issue, &self.create]
-                .into_iter()
-                .find_map(|queue| match queue.health.view() {
-                    HealthView::Probing { because, .. } => Some(because),
-                    _ => None,
-                });
+        let probing = OPERATIONS.into_iter().find_map(|operation| {
+            let health = self.permits.gate().health(operation);
+            match health {
+                HealthView::Probing { because, .. } => Some(because),
+                _ => None,
+            }
+        });
         if let Some(because) = probing {
             if self.outage.bad(now.steady) {
                 let survives = self.survives_until().await;
@@ -55,7 +55,7 @@ impl Lane {
 
     async fn tell_keys(&mut self, now: Moment) {
         let resource = self.settings.name.clone();
-        let because = self.keys.until(None).map(|(_, because)| because.to_owned());
+        let because = self.permits.gate().refusal(&OPERATIONS).map(str::to_owned);
         if let Some(because) = because {
             if self.key_outage.bad(now.steady) {
                 let survives = self.survives_until().await;

@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     model::{
-        Attempt, Change, Due, DueReason, Failure, FailureClass, Notice, Operation, Token, TokenMeta,
+        About, Attempt, Change, Due, DueReason, Failure, FailureClass, Notice, Operation, Token,
+        TokenMeta,
     },
     schedule::{Grounds, Life, Remaining, next_attempt, quarantine_gap},
     store::StoreError,
@@ -66,6 +67,7 @@ pub(super) fn is_stillborn(obtained: &Obtained, ended: Timestamp, skew: SignedDu
 pub(super) fn stillborn(obtained: &Obtained) -> Failure {
     Failure {
         class: FailureClass::Retry,
+        about: About::Unclear,
         status: None,
         message: format!(
             "the answer's token had already expired at {:.0}; check the clocks",

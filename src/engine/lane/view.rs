@@ -4,18 +4,17 @@ use jiff::Timestamp;
 
 use super::{LONGEST_REST, Lane, Moment, SHORTEST_REST, queue::Queue, starting::press};
 use crate::{
-    model::{HealthView, LaneView, Operation},
+    model::{LaneView, Operation},
     schedule::{Press, Steady, presses_at},
 };
+
+/// What a lane calls.
+pub(super) const OPERATIONS: [Operation; 2] = [Operation::Issue, Operation::CreateWithToken];
 
 impl Lane {
     /// Publishes what the lane knows.
     pub(super) fn publish(&mut self) {
         let now = self.moment();
-        let key_hold = self
-            .keys
-            .until(None)
-            .map(|(until, because)| held(now, until, because));
         let mut view = LaneView {
             decided_at: Some(now.wall),
             in_flight: self.calls.len(),
@@ -33,11 +32,14 @@ impl Lane {
             calls: self.results.clone(),
             ..LaneView::default()
         };
-        for queue in [&mut self.issue, &mut self.create] {
-            let name = queue.operation.as_str().to_owned();
-            let health = key_hold.clone().unwrap_or_else(|| queue.view(now));
-            view.pace.insert(name.clone(), queue.pace.view(now.steady));
-            view.health.insert(name, health);
+        {
+            let mut gate = self.permits.gate();
+            for operation in OPERATIONS {
+                let name = operation.as_str().to_owned();
+                let pace = gate.pace(operation).view(now.steady);
+                view.pace.insert(name.clone(), pace);
+                view.health.insert(name, gate.view(operation, now));
+            }
         }
         self.view.send_replace(view);
     }
@@ -52,6 +54,7 @@ impl Lane {
         if !self.ledger.is_open() {
             sooner(self.ledger.retry_at());
         } else {
+            sooner(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
             sooner(self.scan.is_on().then_some(now.steady));
             sooner(self.queue_wake(Operation::Issue, now));
             sooner(self.queue_wake(Operation::CreateWithToken, now));
@@ -71,19 +74,11 @@ impl Lane {
                 std::time::Duration::try_from(look_at.duration_since(now.wall)).unwrap_or_default();
             return Some(now.steady + wait);
         };
-        let remaining = self.remaining(head, now);
-        if let Some((until, _)) = self.keys.until(remaining.alive()) {
-            return self.calls.is_empty().then_some(until);
-        }
-        let queue = self.queue_of(operation);
-        if queue.health.is_probing() {
-            return queue.health.probe_at(remaining.pressing());
-        }
-        if self.room(operation, remaining, now) == 0 {
+        if self.room() == 0 {
             return None;
         }
         let grounds = self.grounds();
-        let press = press(head, &grounds, now);
+        let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now));
         // One that waits for a lowered pace need not, once it presses.
         let late = self.queue_of(operation).ready.iter();
         let late = late
@@ -93,10 +88,11 @@ impl Lane {
             let wait = at.duration_since(now.wall);
             now.steady + std::time::Duration::try_from(wait).unwrap_or_default()
         });
-        let queue = self.queue(operation);
-        let wanted = u32::try_from(queue.ready.len()).unwrap_or(u32::MAX);
-        let ready = queue.pace.ready_at(wanted, press, now.steady);
-        ready.into_iter().chain(late).min()
+        let waiting = self.queue_of(operation).ready.len();
+        let mut gate = self.permits.gate();
+        let opens = gate.opens_at(operation, waiting, (press, remaining), now.steady);
+        let late = late.filter(|_| !gate.is_probing(operation));
+        opens.into_iter().chain(late).min()
     }
 
     pub(super) fn queue_of(&self, operation: Operation) -> &Queue {
@@ -108,26 +104,10 @@ impl Lane {
 }
 
 impl Queue {
-    fn view(&mut self, now: Moment) -> HealthView {
-        match self.pace.held_until(now.steady) {
-            Some(until) if !self.health.is_probing() => {
-                held(now, until, "ACS answered 429 and asked us to wait")
-            }
-            _ => self.health.view(),
-        }
-    }
-
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         match self.ready.front() {
             Some(record) => record.due.map(|due| due.at),
             None => self.look_at.map(|at| at.max(now)),
         }
-    }
-}
-
-fn held(now: Moment, until: Steady, because: &str) -> HealthView {
-    HealthView::Held {
-        until: now.wall_at(until),
-        because: because.to_owned(),
     }
 }

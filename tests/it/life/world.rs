@@ -12,6 +12,7 @@ use renewd::{
     model::{
         LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec, Timestamp,
     },
+    permits::Permits,
     store::{AuditQuery, OpenError, Opened, Store},
     telemetry::Metrics,
 };
@@ -103,9 +104,11 @@ impl World {
             self.service.transport(),
         );
         let client = Arc::new(client.unwrap());
+        let permits = Permits::new(&self.setting.resource, store.clone(), self.clock.clone());
         let lane = Lane::new(LaneDeps {
             settings: self.setting.resource.clone(),
             client: client.clone(),
+            permits: permits.clone(),
             store: store.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::new(),
@@ -115,6 +118,7 @@ impl World {
         let campaigns = Runner::new(RunnerDeps {
             settings: self.setting.resource.clone(),
             client,
+            permits,
             store: store.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::new(),

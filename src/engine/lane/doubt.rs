@@ -1,0 +1,110 @@
+//! Where nobody else waits: whether it is the row or the resource that fails is asked by a harmless
+//! signed call, so that no token is minted only to find out.
+
+use std::{fmt, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use super::{Lane, Moment};
+use crate::{
+    acs::Proof,
+    model::{Operation, Record},
+    schedule::{Doubt, Finding, Steady, call_deadline},
+    store::StoreError,
+};
+
+/// As long as between two attempts.
+const REST: Duration = Duration::from_secs(1);
+
+/// How such a call ended.
+pub(super) type Asked = (Operation, Result<Option<Proof>, StoreError>);
+
+/// What is being asked.
+#[derive(Default)]
+pub(super) struct Doubts {
+    asking: Option<BoxFuture<'static, Asked>>,
+    /// So long those that led to the question wait after its answer.
+    pub(super) rest: Steady,
+    /// How the last call failed, in the words that people are told.
+    pub(super) because: String,
+}
+
+impl fmt::Debug for Doubts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doubts")
+            .field("asking", &self.asking.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Doubts {
+    /// Waits for the answer, for ever where nothing is asked.
+    pub(super) async fn answered(&mut self) -> Asked {
+        let Some(asking) = &mut self.asking else {
+            return std::future::pending().await;
+        };
+        let asked = asking.await;
+        self.asking = None;
+        asked
+    }
+}
+
+impl Lane {
+    /// Whether this row, whose turn it is, must wait until it is known what its failures are about;
+    /// finds out.
+    pub(super) fn is_doubtful(
+        &mut self,
+        operation: Operation,
+        record: &Record,
+        now: Moment,
+    ) -> bool {
+        let (alone, testified, doubt) = {
+            let gate = self.permits.gate();
+            let has_testified = |row: &Record| gate.has_testified(operation, row.num);
+            let alone = self.queue_of(operation).ready.iter().all(has_testified);
+            let doubt = gate.doubt(operation, record.num).filter(|_| alone);
+            (alone, has_testified(record), doubt)
+        };
+        match doubt {
+            Some(Doubt::Conclude) => self.conclude(operation, now),
+            Some(Doubt::Prove) if self.doubts.asking.is_none() => self.ask(operation, record, now),
+            Some(Doubt::Prove) => {}
+            None => return alone && testified && now.steady < self.doubts.rest,
+        }
+        true
+    }
+
+    fn ask(&mut self, operation: Operation, record: &Record, now: Moment) {
+        let (permits, client) = (self.permits.clone(), self.client.clone());
+        let deadline = call_deadline(self.remaining(record, now));
+        self.doubts.asking = Some(Box::pin(async move {
+            let role = client.key_status().in_use;
+            (operation, permits.prove(&client, role, deadline).await)
+        }));
+    }
+
+    /// The harmless call has ended.
+    pub(super) fn on_proof(&mut self, (operation, proof): Asked) {
+        let now = self.moment();
+        self.doubts.rest = now.steady + REST;
+        match proof {
+            Ok(Some(Proof::Accepted)) => self.permits.gate().proved(operation),
+            Ok(Some(Proof::Denied(_))) => {
+                self.conclude(operation, now);
+                let because = self.doubts.because.clone();
+                self.permits.gate().keys_refused(&because, now.steady);
+            }
+            Ok(Some(Proof::Unknown(_)) | None) => self.conclude(operation, now),
+            Err(error) => self.ledger.failed(&error, now.steady),
+        }
+    }
+
+    fn conclude(&mut self, operation: Operation, now: Moment) {
+        let because = self.doubts.because.clone();
+        let finding = self.permits.gate().conclude(operation, &because, now);
+        self.take_back(&finding);
+    }
+
+    /// What led to the proof of an outage is taken back from the rows.
+    pub(super) fn take_back(&mut self, _finding: &Finding) {}
+}

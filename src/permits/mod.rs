@@ -1,0 +1,222 @@
+//! Lets calls to ACS start: one gate per resource, shared by whoever calls, whose permits the store
+//! knows of before they are used.
+//!
+//! Renewals, campaigns and proofs of access keys take their permits here, so that no call goes past
+//! a pace, and what one of them learns of the resource holds for all.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    acs::{AccessKey, Client, Proof},
+    clock::Clock,
+    config::ResourceSettings,
+    model::{KeyRole, Num, Operation, ResourceName},
+    schedule::{Gate, Moment, Press, Ticket},
+    store::{Store, StoreError},
+};
+
+/// How often a proof looks whether there is a permit for it.
+const LOOK: Duration = Duration::from_millis(100);
+/// Requests that a proof may have sent: it is signed again where the clock was wrong.
+const PROOF_REQUESTS: u32 = 2;
+
+/// The shared gate of one resource.
+#[derive(Debug, Clone)]
+pub struct Permits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    resource: ResourceName,
+    store: Store,
+    clock: Clock,
+    gate: Mutex<Gate>,
+    noting: tokio::sync::Mutex<()>,
+    /// What an earlier process reserved is counted.
+    restored: OnceCell<()>,
+}
+
+impl Permits {
+    /// The permits of a resource. Its loops share one; another one is made only after they ended.
+    pub fn new(settings: &ResourceSettings, store: Store, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            resource: settings.name.clone(),
+            store,
+            clock,
+            gate: Mutex::new(Gate::new(&settings.limits, settings.max_in_flight)),
+            noting: tokio::sync::Mutex::default(),
+            restored: OnceCell::new(),
+        }))
+    }
+
+    /// The gate, for a moment.
+    pub fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a permit for a call that starts now, one of so many that wait; `None` where the pace
+    /// allows none. That the store notes it proves that the store can be written before ACS is called.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn take(
+        &self,
+        operation: Operation,
+        who: Num,
+        press: Press,
+        waiting: usize,
+    ) -> Result<Option<Ticket>, StoreError> {
+        self.restore().await?;
+        let start = || {
+            let now = self.0.clock.steady();
+            self.gate().start(operation, who, press, now)
+        };
+        match start() {
+            None if self.reserve(operation, press, waiting).await? => Ok(start()),
+            ticket => Ok(ticket),
+        }
+    }
+
+    /// Proves one of the keys by a harmless signed call, within the pace of issuing; `None` where
+    /// there is no such key.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn prove(
+        &self,
+        client: &Client,
+        role: KeyRole,
+        deadline: Duration,
+    ) -> Result<Option<Proof>, StoreError> {
+        let proof = client.prove(role, deadline);
+        Ok(self
+            .within_pace(proof, deadline)
+            .await?
+            .unwrap_or_else(out_of_pace))
+    }
+
+    /// Proves a key that is not in place yet, such as a successor.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn prove_new(
+        &self,
+        client: &Client,
+        role: KeyRole,
+        key: &AccessKey,
+        deadline: Duration,
+    ) -> Result<Proof, StoreError> {
+        let proof = async { Some(client.prove_new(role, key, deadline).await) };
+        let proved = self.within_pace(proof, deadline).await?;
+        Ok(proved
+            .unwrap_or_else(out_of_pace)
+            .unwrap_or_else(|| Proof::Unknown(String::new())))
+    }
+
+    /// Makes a harmless call as soon as there is a permit for it; `None` where there is none in time.
+    async fn within_pace<T>(
+        &self,
+        call: impl Future<Output = T>,
+        deadline: Duration,
+    ) -> Result<Option<T>, StoreError> {
+        let clock = &self.0.clock;
+        let ends = clock.steady() + deadline;
+        loop {
+            self.restore().await?;
+            let reserved = self.reserve(Operation::Issue, Press::Pressing, 1).await?;
+            if reserved && self.gate().start_proof(clock.steady()) {
+                break;
+            }
+            if clock.steady() >= ends {
+                return Ok(None);
+            }
+            clock.sleep_until(clock.now() + LOOK).await;
+        }
+        let proof = Proving(self);
+        let called = call.await;
+        drop(proof);
+        Ok(Some(called))
+    }
+
+    /// Sees that a permit is in hand, which the store knows of.
+    async fn reserve(
+        &self,
+        operation: Operation,
+        press: Press,
+        waiting: usize,
+    ) -> Result<bool, StoreError> {
+        // What is noted takes the place of what was: one after the other.
+        let _alone = self.0.noting.lock().await;
+        let now = self.moment();
+        let (permits, window) = {
+            let mut gate = self.gate();
+            let pace = gate.pace(operation);
+            if pace.available(press, now.steady) > 0 {
+                return Ok(true);
+            }
+            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+            let permits = pace.reservable(waiting, press, now.steady);
+            if permits == 0 {
+                return Ok(false);
+            }
+            (permits, pace.noted(permits, now.steady))
+        };
+        let at = |ahead| now.wall.checked_add(ahead).unwrap_or(now.wall);
+        let window = window.into_iter().map(|(calls, ahead)| (calls, at(ahead)));
+        let Inner {
+            store, resource, ..
+        } = &*self.0;
+        store.reserve(resource, operation, window.collect()).await?;
+        self.gate().pace(operation).reserved(permits, now.steady);
+        Ok(true)
+    }
+
+    /// Counts what an earlier process reserved, before anything is called; tried again until the
+    /// store answers.
+    async fn restore(&self) -> Result<(), StoreError> {
+        let Inner {
+            store,
+            resource,
+            restored,
+            ..
+        } = &*self.0;
+        let counted = restored.get_or_try_init(|| async {
+            let reservations = store.reservations(resource).await?;
+            let now = self.moment();
+            let mut gate = self.gate();
+            for (operation, permits, until) in reservations {
+                let ahead = until.duration_since(now.wall);
+                gate.pace(operation).restore(permits, ahead, now.steady);
+            }
+            Ok(())
+        });
+        counted.await.copied()
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.0.clock.now(),
+            steady: self.0.clock.steady(),
+        }
+    }
+}
+
+/// A proof that is on its way: however it ends, its permit is given back.
+struct Proving<'a>(&'a Permits);
+
+impl Drop for Proving<'_> {
+    fn drop(&mut self) {
+        let now = self.0.0.clock.steady();
+        self.0.gate().end_proof(PROOF_REQUESTS, now);
+    }
+}
+
+fn out_of_pace() -> Option<Proof> {
+    Some(Proof::Unknown(
+        "no call could be sent within the pace".to_owned(),
+    ))
+}

@@ -1,0 +1,432 @@
+//! Whom failures are about: the resource, or the one row that was asked for.
+//!
+//! A row that fails while others succeed says nothing of the resource, and one that fails while
+//! others fail says nothing of itself. So what is concluded of the resource needs failures of two
+//! different rows without a success between them, none of which is known to fail alone; and what is
+//! concluded of a row needs a run of failures that a row like the others would hardly ever see.
+//!
+//! Every call costs one look into a map of the rows that fail at the moment; nothing else is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::Num;
+
+/// So many failures in a row, and nothing but probes goes out.
+const UNANSWERED: usize = 3;
+/// Where a harmless call was answered meanwhile, so many different rows have to fail.
+const DESPITE_PROOF: usize = 4;
+/// A row is known to fail by itself where a row like the others would see such a run of failures once
+/// in a million times.
+const CHANCE: f64 = 1e-6;
+/// Before others were seen, a failure is expected of one call in five, as if two and a half had been.
+const EXPECTED_FAILED: f64 = 0.5;
+const EXPECTED_OK: f64 = 2.0;
+/// Failures of one run that are looked at, and rows that are remembered, at most.
+const LONGEST_RUN: u32 = 200;
+const MOST_RUNS: usize = 16_384;
+const LONGEST_STREAK: usize = 32;
+
+/// What kind of failure it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No connection came about: it is about the resource, whoever was asked for.
+    Unconnected,
+    /// No answer, an unreadable one, or a fault of the service.
+    Unanswered,
+    /// 403, or a 401 that does not blame the key by itself.
+    Forbidden,
+    /// The service understood and said no.
+    Refused,
+}
+
+/// What a failure adds up to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Sign {
+    /// It is about the resource.
+    pub(super) trips: bool,
+    /// Rows whose failures had led there: they are taken back.
+    pub(super) excused: Vec<Num>,
+    /// How likely a row like the others would have seen such a run of failures.
+    pub(super) chance: f64,
+    /// So it is about the row.
+    pub(super) own: bool,
+}
+
+/// What is known of the rows of one operation.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evidence {
+    successes: u64,
+    /// First attempts: of those that fail, retries say the same over and over.
+    tally: Tally,
+    /// Rows that failed and have not succeeded since.
+    runs: BTreeMap<Num, Run>,
+    unanswered: Streak,
+    forbidden: Streak,
+    /// Rows that failed while the gate was shut.
+    accused: BTreeSet<Num>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    ok: u64,
+    failed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    failures: u32,
+    /// Successes of others before it.
+    successes: u64,
+    before: Tally,
+    failing: bool,
+}
+
+/// Failures without a success between them, newest last.
+#[derive(Debug, Clone, Default)]
+struct Streak {
+    failures: Vec<Witness>,
+    /// A harmless call was answered after the first so many.
+    vouched: usize,
+    was_vouched: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Witness {
+    who: Num,
+    /// Nobody else has succeeded since it began to fail.
+    weighs: bool,
+    unconnected: bool,
+}
+
+impl Evidence {
+    /// A call for this row succeeded. True when the row was known to fail by itself.
+    pub(super) fn succeeded(&mut self, who: Num) -> bool {
+        let run = self.runs.remove(&who);
+        // They failed where this one succeeds: until they succeed they are no witnesses any more.
+        let accused = std::mem::take(&mut self.accused);
+        for other in accused.into_iter().filter(|other| *other != who) {
+            let run = self.begun();
+            self.runs.entry(other).or_insert(run);
+        }
+        self.successes += 1;
+        if run.is_none_or(|run| run.failures == 0) {
+            self.tally.ok += 1;
+        }
+        self.unanswered = Streak::default();
+        self.forbidden = Streak::default();
+        run.is_some_and(|run| run.failing)
+    }
+
+    /// A call for this row failed while the gate was open.
+    pub(super) fn failed(&mut self, who: Num, kind: Kind) -> Sign {
+        let weighs = !self.is_suspect(who);
+        if kind == Kind::Refused && weighs {
+            // The service answers.
+            self.unanswered = Streak::default();
+        }
+        let mut sign = match kind {
+            Kind::Unconnected => Sign {
+                chance: 1.0,
+                ..Sign::default()
+            },
+            _ => self.count(who),
+        };
+        let failing = self.runs.get(&who).is_some_and(|run| run.failing);
+        let Some(streak) = self
+            .streak(kind)
+            .filter(|_| !failing || kind == Kind::Unconnected)
+        else {
+            return sign;
+        };
+        streak.push(Witness {
+            who,
+            weighs,
+            unconnected: kind == Kind::Unconnected,
+        });
+        let least = match kind {
+            Kind::Forbidden => 2,
+            _ => UNANSWERED,
+        };
+        if streak.trips(least) {
+            sign.trips = true;
+            sign.own = false;
+            sign.excused = self.concluded(kind);
+        }
+        sign
+    }
+
+    /// A call for this row failed while the gate was shut: that counts against nobody, but where
+    /// another succeeds after that, it is not the resource.
+    pub(super) fn accuse(&mut self, who: Num) {
+        if self.accused.len() < MOST_RUNS {
+            self.accused.insert(who);
+        }
+    }
+
+    /// The row is no more.
+    pub(super) fn forget(&mut self, who: Num) {
+        self.runs.remove(&who);
+        self.accused.remove(&who);
+    }
+
+    /// Whether others have succeeded since this row began to fail: then it is no witness against the
+    /// resource.
+    pub(super) fn is_suspect(&self, who: Num) -> bool {
+        self.runs
+            .get(&who)
+            .is_some_and(|run| run.failing || run.successes < self.successes)
+    }
+
+    /// Whether another failure of this row could tell nothing new.
+    pub(super) fn has_testified(&self, who: Num) -> bool {
+        let failed = |streak: &Streak| streak.failures.iter().any(|one| one.who == who);
+        self.is_suspect(who) || failed(&self.unanswered) || failed(&self.forbidden)
+    }
+
+    /// What only a second witness could tell: failures since the last success, or since the last
+    /// harmless call that was answered, which do not suffice by themselves.
+    pub(super) fn open_question(&self) -> Option<Kind> {
+        if self.forbidden.unvouched() > 0 {
+            return Some(Kind::Forbidden);
+        }
+        // The harmless call is the third.
+        (self.unanswered.unvouched() >= UNANSWERED - 1).then_some(Kind::Unanswered)
+    }
+
+    /// Whether these are failures enough for an outage, but for a second row, and not only of rows
+    /// that are known to fail while others succeed.
+    pub(super) fn all_but_proves(&self) -> bool {
+        let failures = &self.unanswered.failures;
+        failures.len() >= UNANSWERED && failures.iter().any(|one| one.weighs)
+    }
+
+    /// A harmless call was answered well.
+    pub(super) fn vouched(&mut self) {
+        self.tally.ok += 1;
+        for streak in [&mut self.unanswered, &mut self.forbidden] {
+            streak.vouched = streak.failures.len();
+            streak.was_vouched = true;
+        }
+    }
+
+    /// It is about the resource: what led there is taken back from the rows, which are returned.
+    pub(super) fn concluded(&mut self, kind: Kind) -> Vec<Num> {
+        let Some(streak) = self.streak(kind).map(std::mem::take) else {
+            return Vec::new();
+        };
+        let mut excused = Vec::new();
+        for one in streak.failures {
+            self.accuse(one.who);
+            if one.unconnected {
+                continue;
+            }
+            excused.push(one.who);
+            if let Some(run) = self.runs.get_mut(&one.who) {
+                run.failures = run.failures.saturating_sub(1);
+                if run.failures == 0 && run.successes == self.successes {
+                    self.runs.remove(&one.who);
+                }
+            }
+        }
+        excused
+    }
+
+    fn streak(&mut self, kind: Kind) -> Option<&mut Streak> {
+        match kind {
+            Kind::Unconnected | Kind::Unanswered => Some(&mut self.unanswered),
+            Kind::Forbidden => Some(&mut self.forbidden),
+            Kind::Refused => None,
+        }
+    }
+
+    fn begun(&self) -> Run {
+        Run {
+            failures: 0,
+            successes: self.successes,
+            before: self.tally,
+            failing: false,
+        }
+    }
+
+    /// Counts a failure in the row's own run, and weighs the run against what others saw meanwhile.
+    fn count(&mut self, who: Num) -> Sign {
+        let mut run = self.runs.get(&who).copied().unwrap_or(self.begun());
+        if run.failures == 0 {
+            self.tally.failed += 1;
+            run.before = self.tally;
+        }
+        run.failures = (run.failures + 1).min(LONGEST_RUN);
+        let others = Tally {
+            ok: self.tally.ok - run.before.ok,
+            failed: self.tally.failed.saturating_sub(run.before.failed),
+        };
+        let chance = chance(run.failures, others);
+        run.failing |= others.ok > 0 && chance <= CHANCE;
+        if self.runs.len() < MOST_RUNS || self.runs.contains_key(&who) {
+            self.runs.insert(who, run);
+        }
+        Sign {
+            own: run.failing,
+            chance,
+            ..Sign::default()
+        }
+    }
+}
+
+impl Streak {
+    fn push(&mut self, witness: Witness) {
+        if self.failures.len() == LONGEST_STREAK {
+            self.failures.remove(0);
+            self.vouched = self.vouched.saturating_sub(1);
+        }
+        self.failures.push(witness);
+    }
+
+    /// Whether so many failures of different rows that may testify are about the resource.
+    fn trips(&self, least: usize) -> bool {
+        let unconnected = self.failures.iter().filter(|one| one.unconnected).count();
+        if unconnected >= UNANSWERED {
+            return true;
+        }
+        let weighing = self.failures.iter().filter(|one| one.weighs);
+        let rows: BTreeSet<Num> = weighing.clone().map(|one| one.who).collect();
+        let different = if self.was_vouched { DESPITE_PROOF } else { 2 };
+        weighing.count() >= least && rows.len() >= different
+    }
+
+    fn unvouched(&self) -> usize {
+        self.failures.len() - self.vouched
+    }
+}
+
+/// How likely a row like the others fails so often in a row: the others' first attempts say how
+/// likely one failure is, and the fewer there are, the less they say (a beta-binomial estimate).
+fn chance(run: u32, others: Tally) -> f64 {
+    let failed = others.failed as f64 + EXPECTED_FAILED;
+    let all = failed + others.ok as f64 + EXPECTED_OK;
+    (0..run)
+        .map(|so_far| (failed + f64::from(so_far)) / (all + f64::from(so_far)))
+        .product()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn two_rows_without_a_success_between_are_an_outage_and_one_row_is_not() {
+        let mut evidence = Evidence::default();
+        for _ in 0..20 {
+            assert!(!evidence.failed(1, Kind::Unanswered).trips);
+        }
+        let sign = evidence.failed(2, Kind::Unanswered);
+        assert!(sign.trips);
+        assert_eq!(sign.excused.len(), 21, "what led there is taken back");
+        let mut evidence = Evidence::default();
+        for _ in 0..2 {
+            assert!(!evidence.failed(1, Kind::Unconnected).trips);
+        }
+        let sign = evidence.failed(1, Kind::Unconnected);
+        assert!(sign.trips && sign.excused.is_empty());
+    }
+
+    #[test]
+    fn a_success_between_counts_anew() {
+        let mut evidence = Evidence::default();
+        for round in 0..10 {
+            assert!(!evidence.failed(round * 3, Kind::Unanswered).trips);
+            assert!(!evidence.failed(round * 3 + 1, Kind::Unanswered).trips);
+            evidence.succeeded(round * 3 + 2);
+        }
+    }
+
+    #[test]
+    fn rows_that_fail_while_others_succeed_never_testify_again() {
+        for kind in [Kind::Unanswered, Kind::Forbidden] {
+            let mut evidence = Evidence::default();
+            evidence.failed(1, kind);
+            evidence.succeeded(100);
+            evidence.failed(2, kind);
+            evidence.succeeded(101);
+            for _ in 0..50 {
+                assert!(!evidence.failed(1, kind).trips);
+                assert!(!evidence.failed(2, kind).trips);
+            }
+            // But others do at once.
+            evidence.failed(3, kind);
+            let told = (4..7).any(|row| evidence.failed(row, kind).trips);
+            assert!(told);
+        }
+    }
+
+    #[test]
+    fn what_failed_in_a_false_alarm_is_no_witness_for_the_next() {
+        let mut evidence = Evidence::default();
+        evidence.failed(1, Kind::Forbidden);
+        assert!(evidence.failed(2, Kind::Forbidden).trips);
+        evidence.succeeded(3);
+        for _ in 0..10 {
+            assert!(!evidence.failed(1, Kind::Forbidden).trips);
+            assert!(!evidence.failed(2, Kind::Forbidden).trips);
+        }
+    }
+
+    #[test]
+    fn one_that_fails_among_others_that_do_not_is_named_soon() {
+        let mut evidence = Evidence::default();
+        let mut failures = 0;
+        for round in 0..100 {
+            (0..10).for_each(|other| _ = evidence.succeeded(100 + round * 10 + other));
+            failures += 1;
+            if evidence.failed(1, Kind::Refused).own {
+                break;
+            }
+        }
+        assert!((4..=7).contains(&failures), "{failures}");
+        assert!(evidence.succeeded(1), "and it recovers");
+        assert!(!evidence.succeeded(1));
+    }
+
+    #[test]
+    fn a_harmless_call_that_is_answered_lifts_the_bar() {
+        let mut evidence = Evidence::default();
+        for _ in 0..2 {
+            assert_eq!(evidence.open_question(), None);
+            evidence.failed(1, Kind::Unanswered);
+        }
+        assert_eq!(evidence.open_question(), Some(Kind::Unanswered));
+        evidence.vouched();
+        assert_eq!(evidence.open_question(), None);
+        assert!(!evidence.failed(2, Kind::Unanswered).trips);
+        assert!(!evidence.failed(3, Kind::Unanswered).trips);
+        assert!(
+            evidence.failed(4, Kind::Unanswered).trips,
+            "all fail after all"
+        );
+    }
+
+    proptest! {
+        /// Calls that fail by chance, every row alike: nobody is to blame, however long it lasts.
+        #[test]
+        fn when_all_fail_alike_no_row_is_to_blame(share in 0.1_f64..0.8, seed: u64) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut evidence = Evidence::default();
+            let mut waiting: Vec<Num> = (0..30).collect();
+            for _ in 0..2000 {
+                if waiting.is_empty() {
+                    waiting = (0..30).collect();
+                }
+                let at = rng.random_range(0..waiting.len());
+                if rng.random::<f64>() < share {
+                    prop_assert!(!evidence.failed(waiting[at], Kind::Refused).own);
+                } else {
+                    evidence.succeeded(waiting.swap_remove(at));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! What stands between a resource and whoever calls it: for each operation its pace, its health, its
+//! holds, the evidence for them, and what is in flight.
+//!
+//! There is one gate per resource, for renewals, campaigns and proofs of keys alike, so that what one
+//! learns holds for all, and no call goes past a pace.
+//!
+//! | what failed | what it means |
+//! |---|---|
+//! | no connection, three times without an answer | an outage, whoever was asked for |
+//! | no answer, an unreadable one, 5xx: three times, of two rows, without a success between | an outage |
+//! | 401 `Denied`, a wrong clock ruled out | the keys are refused: everything is held |
+//! | any other 401, 403: of two rows, without a success between | the operation is held |
+//! | 429 | the operation is held for Retry-After, and goes on slower |
+//!
+//! A row that fails while others succeed is no witness any more. Where nothing else waits, a harmless
+//! signed call is the second witness; see [`Gate::doubt`].
+
+use std::collections::BTreeSet;
+
+use super::{
+    Moment, Press, Remaining, Steady,
+    evidence::{Evidence, Kind, Sign},
+    health::{Began, Health},
+    hold::KeyHold,
+    pace::Pace,
+};
+use crate::{
+    config::Limits,
+    model::{About, Failure, FailureClass, HealthView, Num, Operation},
+};
+
+/// A call that is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    operation: Operation,
+    who: Num,
+    began: Began,
+}
+
+/// What an ended call tells, besides its result.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Finding {
+    /// It is about the resource, or something holds the whole operation now: it counts against no
+    /// row, which simply stays due.
+    pub gated: bool,
+    /// It is about the row: it fails although a row like the others would not.
+    pub own: bool,
+    /// How likely a row like the others would have failed so often in a row; below 0.001 it is safe
+    /// to say that it is not the resource. 1 where that is not known.
+    pub chance: f64,
+    /// Nobody else can be asked whether it is the row or the resource: the next attempt comes as
+    /// soon as its floor allows, see [`Gate::doubt`].
+    pub doubtful: bool,
+    /// Rows whose failures are taken back: they were the beginning of what is now known to be about
+    /// the resource.
+    pub excused: Vec<Num>,
+    /// From now on only probes go out.
+    pub closed: bool,
+    /// From now on more than probes go out again.
+    pub opened: bool,
+    /// The row was known to fail by itself, and does no more.
+    pub recovered: bool,
+}
+
+/// How it can be found out whether failures are about the resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// By a harmless signed call; see [`Gate::proved`].
+    Prove,
+    /// All that wait have failed, and nothing else can be asked; see [`Gate::conclude`].
+    Conclude,
+}
+
+/// The gate of one resource.
+#[derive(Debug)]
+pub struct Gate {
+    keys: KeyHold,
+    ways: [Way; 6],
+    /// How many calls may ever be in flight.
+    widest: usize,
+}
+
+/// One operation.
+#[derive(Debug)]
+struct Way {
+    pace: Pace,
+    health: Health,
+    hold: KeyHold,
+    evidence: Evidence,
+    in_flight: usize,
+    /// Rows that were probed since only probes go out.
+    probed: BTreeSet<Num>,
+    probes: u32,
+}
+
+impl Gate {
+    /// A gate through which nothing has gone yet.
+    pub fn new(limits: &Limits, widest: usize) -> Self {
+        let way = |limit| Way {
+            pace: Pace::new(limit),
+            health: Health::default(),
+            hold: KeyHold::default(),
+            evidence: Evidence::default(),
+            in_flight: 0,
+            probed: BTreeSet::new(),
+            probes: 0,
+        };
+        Self {
+            keys: KeyHold::default(),
+            // In the order of the operations.
+            ways: [
+                way(limits.issue),
+                way(limits.create),
+                way(limits.create_with_token),
+                way(limits.revoke),
+                way(limits.delete),
+                way(limits.exchange),
+            ],
+            widest,
+        }
+    }
+
+    /// The pace of an operation.
+    pub fn pace(&mut self, operation: Operation) -> &mut Pace {
+        &mut self.way(operation).pace
+    }
+
+    /// How many more calls of an operation may start now, pace aside. `remaining` is what is left to
+    /// the most urgent row that waits.
+    pub fn room(&self, operation: Operation, remaining: Remaining, now: Steady) -> usize {
+        let way = self.look(operation);
+        let alive = remaining.alive();
+        let held = !self.keys.admits(self.in_flight(), alive, now)
+            || !way.hold.admits(way.in_flight, alive, now);
+        if held {
+            return 0;
+        }
+        way.health.room(way.in_flight, remaining.pressing(), now)
+    }
+
+    /// When one of so many waiting calls may start that could not now; `None` while only an ended
+    /// call can make room.
+    pub fn opens_at(
+        &mut self,
+        operation: Operation,
+        waiting: usize,
+        (press, remaining): (Press, Remaining),
+        now: Steady,
+    ) -> Option<Steady> {
+        let (alive, total) = (remaining.alive(), self.in_flight());
+        if let Some((until, _)) = self.keys.until(alive).filter(|(until, _)| *until > now) {
+            return (total == 0).then_some(until);
+        }
+        let way = self.look(operation);
+        if let Some((until, _)) = way.hold.until(alive).filter(|(until, _)| *until > now) {
+            return (way.in_flight == 0).then_some(until);
+        }
+        if way.health.is_probing() {
+            let probe_at = way.health.probe_at(remaining.pressing());
+            if probe_at.is_none_or(|at| at > now) {
+                return probe_at;
+            }
+        }
+        if self.room(operation, remaining, now) == 0 {
+            return None;
+        }
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        self.way(operation).pace.ready_at(waiting, press, now)
+    }
+
+    /// Whether only probes of an operation go out.
+    pub fn is_probing(&self, operation: Operation) -> bool {
+        self.look(operation).health.is_probing() || self.is_held(operation)
+    }
+
+    /// Rows that the next probe passes over. The most urgent row is probed first; but every second
+    /// probe goes to one that was not tried yet, so that a row that fails for a reason of its own
+    /// cannot keep the others waiting.
+    pub fn passed_over(&self, operation: Operation) -> Option<&BTreeSet<Num>> {
+        let way = self.look(operation);
+        let passes = way.probes % 2 == 1 && !way.probed.is_empty();
+        (passes && self.is_probing(operation)).then_some(&way.probed)
+    }
+
+    /// Every row that waits was probed once; start over.
+    pub fn forget_probed(&mut self, operation: Operation) {
+        self.way(operation).probed.clear();
+    }
+
+    /// Uses a permit for a call that starts now; `None` where none is in hand.
+    pub fn start(
+        &mut self,
+        operation: Operation,
+        who: Num,
+        press: Press,
+        now: Steady,
+    ) -> Option<Ticket> {
+        let probing = self.is_probing(operation);
+        let way = self.way(operation);
+        if !way.pace.start(press, now) {
+            return None;
+        }
+        if probing {
+            way.probed.insert(who);
+            way.probes += 1;
+        }
+        way.in_flight += 1;
+        Some(Ticket {
+            operation,
+            who,
+            began: way.health.start(now),
+        })
+    }
+
+    /// A call has ended; so many requests were sent for it.
+    pub fn ended(
+        &mut self,
+        ticket: Ticket,
+        requests: u32,
+        result: Result<(), &Failure>,
+        now: Moment,
+    ) -> Finding {
+        let way = self.way(ticket.operation);
+        way.in_flight = way.in_flight.saturating_sub(1);
+        way.pace.end(requests, now.steady);
+        let Err(failure) = result else {
+            return self.succeeded(ticket);
+        };
+        match (failure.class, failure.about) {
+            (FailureClass::Retry, About::Resource) => {
+                self.unanswered(ticket, Kind::Unconnected, failure, now)
+            }
+            (FailureClass::Retry, _) => self.unanswered(ticket, Kind::Unanswered, failure, now),
+            (FailureClass::Credentials, About::Keys) => self.denied(ticket, failure, now),
+            (FailureClass::Credentials, _) => self.forbidden(ticket, failure, now),
+            (FailureClass::Wait, _) => {
+                let opened = self.answered(ticket, now);
+                let pace = &mut self.way(ticket.operation).pace;
+                pace.throttled(failure.retry_after, now.steady);
+                Finding {
+                    gated: true,
+                    opened,
+                    chance: 1.0,
+                    ..Finding::default()
+                }
+            }
+            (FailureClass::Refuse | FailureClass::Gone, _) => self.refused(ticket, failure, now),
+        }
+    }
+
+    /// A call was never sent, or our own code failed: it tells nothing. So many requests were sent.
+    pub fn abandoned(&mut self, ticket: Ticket, requests: u32, now: Steady) {
+        let way = self.way(ticket.operation);
+        way.in_flight = way.in_flight.saturating_sub(1);
+        way.pace.end(requests, now);
+        way.health.abandoned(ticket.began, now);
+    }
+
+    /// Whether failures are about this row or about the resource can only be found out so, now that
+    /// it is its turn again: nothing but rows that cannot tell any more may wait beside it, see
+    /// [`Gate::has_testified`].
+    pub fn doubt(&self, operation: Operation, who: Num) -> Option<Doubt> {
+        let evidence = &self.look(operation).evidence;
+        if self.is_probing(operation) || !evidence.has_testified(who) {
+            return None;
+        }
+        match evidence.open_question()? {
+            Kind::Forbidden => Some(Doubt::Prove),
+            _ if operation == Operation::Issue => Some(Doubt::Prove),
+            _ => evidence.all_but_proves().then_some(Doubt::Conclude),
+        }
+    }
+
+    /// Whether another failure of this row could tell nothing new of the resource.
+    pub fn has_testified(&self, operation: Operation, who: Num) -> bool {
+        self.look(operation).evidence.has_testified(who)
+    }
+
+    /// All that wait have failed: it is about the resource. The rows whose failures are taken back.
+    pub fn conclude(&mut self, operation: Operation, because: &str, now: Moment) -> Finding {
+        let way = self.way(operation);
+        let forbidden = way.evidence.open_question() == Some(Kind::Forbidden);
+        let kind = match forbidden {
+            true => Kind::Forbidden,
+            false => Kind::Unanswered,
+        };
+        let excused = way.evidence.concluded(kind);
+        if forbidden {
+            way.hold.refused(because, now.steady);
+        } else {
+            let began = way.health.start(now.steady);
+            way.health.trip(began, because, now);
+        }
+        Finding {
+            gated: true,
+            closed: true,
+            excused,
+            chance: 1.0,
+            ..Finding::default()
+        }
+    }
+
+    /// A harmless signed call was answered well: what failed is about the rows.
+    pub fn proved(&mut self, operation: Operation) {
+        self.way(operation).evidence.vouched();
+    }
+
+    /// The keys are refused, as a harmless signed call says.
+    pub fn keys_refused(&mut self, because: &str, now: Steady) {
+        self.keys.refused(because, now);
+    }
+
+    /// A key is accepted: whatever its refusal held goes on. True when something was held.
+    pub fn keys_accepted(&mut self) -> bool {
+        self.keys.accepted()
+    }
+
+    /// Uses a permit for a harmless call, which takes part in nothing but the pace.
+    pub fn start_proof(&mut self, now: Steady) -> bool {
+        self.way(Operation::Issue).pace.start(Press::Pressing, now)
+    }
+
+    /// It has ended.
+    pub fn end_proof(&mut self, requests: u32, now: Steady) {
+        self.way(Operation::Issue).pace.end(requests, now);
+    }
+
+    /// Why we are refused at any of these operations, while we are.
+    pub fn refusal(&self, operations: &[Operation]) -> Option<&str> {
+        let holds = operations.iter().map(|one| &self.look(*one).hold);
+        let mut holds = std::iter::once(&self.keys).chain(holds);
+        holds.find_map(|hold| hold.until(None).map(|(_, because)| because))
+    }
+
+    /// Whether an operation is answered, whatever holds it.
+    pub fn health(&self, operation: Operation) -> HealthView {
+        self.look(operation).health.view()
+    }
+
+    /// For people's eyes.
+    pub fn view(&mut self, operation: Operation, now: Moment) -> HealthView {
+        let held = |until, because: &str| HealthView::Held {
+            until: now.wall_at(until),
+            because: because.to_owned(),
+        };
+        if let Some((until, because)) = self.keys.until(None) {
+            return held(until, because);
+        }
+        let way = self.way(operation);
+        if let Some((until, because)) = way.hold.until(None) {
+            return held(until, because);
+        }
+        match way.pace.held_until(now.steady) {
+            Some(until) if !way.health.is_probing() => {
+                held(until, "ACS answered 429 and asked us to wait")
+            }
+            _ => way.health.view(),
+        }
+    }
+
+    fn succeeded(&mut self, ticket: Ticket) -> Finding {
+        let widest = self.widest;
+        let keys = self.keys.accepted();
+        let way = self.way(ticket.operation);
+        let recovered = way.evidence.succeeded(ticket.who);
+        let opened = way.hold.accepted() | way.health.answered(widest) | keys;
+        if opened {
+            way.end_probing();
+        }
+        Finding {
+            opened,
+            recovered,
+            chance: 1.0,
+            ..Finding::default()
+        }
+    }
+
+    fn unanswered(
+        &mut self,
+        ticket: Ticket,
+        kind: Kind,
+        failure: &Failure,
+        now: Moment,
+    ) -> Finding {
+        let held = self.is_held(ticket.operation);
+        let way = self.way(ticket.operation);
+        if way.health.is_probing() {
+            let because = &failure.message;
+            way.health.probe_failed(ticket.began, because, now.steady);
+            way.evidence.accuse(ticket.who);
+            return gated();
+        }
+        let suspect = way.evidence.is_suspect(ticket.who);
+        let sign = way.evidence.failed(ticket.who, kind);
+        if sign.trips {
+            way.health.trip(ticket.began, &failure.message, now);
+        } else if !suspect {
+            way.health.shaken();
+        }
+        // A failed connection says nothing of any row.
+        let gated = sign.trips || held || kind == Kind::Unconnected;
+        self.found(ticket, sign, gated)
+    }
+
+    fn denied(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+        let evidence = &self.look(ticket.operation).evidence;
+        if evidence.is_suspect(ticket.who) && self.keys.until(None).is_none() {
+            // Others were served with the same key since this row began to be refused.
+            return self.forbidden(ticket, failure, now);
+        }
+        self.health_answered(ticket, now);
+        self.way(ticket.operation).evidence.accuse(ticket.who);
+        let closed = self.keys.refused(&failure.message, now.steady);
+        Finding { closed, ..gated() }
+    }
+
+    fn forbidden(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+        let because = &failure.message;
+        self.health_answered(ticket, now);
+        if self.keys.until(None).is_some() {
+            self.keys.refused(because, now.steady);
+            self.way(ticket.operation).evidence.accuse(ticket.who);
+            return gated();
+        }
+        let way = self.way(ticket.operation);
+        if way.hold.until(None).is_some() {
+            way.hold.refused(because, now.steady);
+            way.evidence.accuse(ticket.who);
+            return gated();
+        }
+        let sign = way.evidence.failed(ticket.who, Kind::Forbidden);
+        if sign.trips {
+            way.hold.refused(because, now.steady);
+        }
+        let gated = sign.trips;
+        self.found(ticket, sign, gated)
+    }
+
+    fn refused(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+        let opened = self.answered(ticket, now);
+        let way = self.way(ticket.operation);
+        if failure.class == FailureClass::Gone {
+            way.evidence.forget(ticket.who);
+            return Finding {
+                opened,
+                chance: 1.0,
+                ..Finding::default()
+            };
+        }
+        let sign = way.evidence.failed(ticket.who, Kind::Refused);
+        Finding {
+            opened,
+            ..self.found(ticket, sign, false)
+        }
+    }
+
+    fn found(&self, ticket: Ticket, sign: Sign, gated: bool) -> Finding {
+        let evidence = &self.look(ticket.operation).evidence;
+        let doubtful = !sign.trips && !sign.own && evidence.open_question().is_some();
+        Finding {
+            gated,
+            own: sign.own,
+            chance: sign.chance,
+            doubtful,
+            excused: sign.excused,
+            closed: sign.trips,
+            ..Finding::default()
+        }
+    }
+
+    /// The service said something that only a signature that it accepts can have brought about. True
+    /// when more than probes go out from now on.
+    fn answered(&mut self, ticket: Ticket, now: Moment) -> bool {
+        let opened = self.health_answered(ticket, now);
+        if self.look(ticket.operation).evidence.is_suspect(ticket.who) {
+            return opened;
+        }
+        let keys = self.keys.accepted();
+        let way = self.way(ticket.operation);
+        let opened = way.hold.accepted() | keys | opened;
+        if opened {
+            way.end_probing();
+        }
+        opened
+    }
+
+    /// The service said something. What it says to a row that fails while others succeed is no sign.
+    fn health_answered(&mut self, ticket: Ticket, now: Moment) -> bool {
+        let widest = self.widest;
+        let way = self.way(ticket.operation);
+        if way.evidence.is_suspect(ticket.who) {
+            way.health.abandoned(ticket.began, now.steady);
+            return false;
+        }
+        let opened = way.health.answered(widest);
+        if opened {
+            way.end_probing();
+        }
+        opened
+    }
+
+    fn is_held(&self, operation: Operation) -> bool {
+        self.keys.until(None).is_some() || self.look(operation).hold.until(None).is_some()
+    }
+
+    /// Calls of all operations that are on their way.
+    fn in_flight(&self) -> usize {
+        self.ways.iter().map(|way| way.in_flight).sum()
+    }
+
+    fn look(&self, operation: Operation) -> &Way {
+        &self.ways[operation as usize]
+    }
+
+    fn way(&mut self, operation: Operation) -> &mut Way {
+        &mut self.ways[operation as usize]
+    }
+}
+
+impl Way {
+    fn end_probing(&mut self) {
+        self.probed.clear();
+        self.probes = 0;
+    }
+}
+
+/// What is about no row.
+fn gated() -> Finding {
+    Finding {
+        gated: true,
+        chance: 1.0,
+        ..Finding::default()
+    }
+}
