@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, HealthView, KeysView, LaneView, Lapse, Name, ResourceName, SinkName,
-        SourceName, State, StoreStanding, decided_lately,
+        Counts, CourierView, HealthView, KeysView, LaneView, Lapse, Name, ResourceName, SetAside,
+        SinkName, SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, Order},
 };
@@ -91,6 +91,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for (sink, courier) in known.couriers {
         courier_needs(sink, courier, known, &mut needs);
     }
+    needs.extend(known.counts.set_aside.iter().map(unreadable_need));
     for (source, lapse) in known.lapses {
         let message = format!(
             "its list is not taken over since {:.0}, what it listed before stays: see `renewd source test {source}`",
@@ -162,6 +163,40 @@ fn late_need(resource: &ResourceName, late: &Late) -> Need {
     Need {
         names: late.names.clone(),
         ..need(NeedKind::Late, resource.as_str(), message)
+    }
+}
+
+/// Rows that cannot be read: what that costs, and what can be done.
+fn unreadable_need(found: &SetAside) -> Need {
+    let rows = counted(found.rows, "row", "rows");
+    let what = match found.kind.as_str() {
+        "identity" => {
+            "set aside: neither renewed nor delivered, while all others are. Mend the database, or drop them with \
+             `renewd identity remove NAME` (the id stays known) and declare them again"
+        }
+        "token" => {
+            "set aside: the stored token does not open. It is replaced at the next renewal; \
+             `renewd renew NAME` asks for that at once"
+        }
+        "delivery" => {
+            "set aside: these consumers are not served, while all others are. Mend the database, or take the sink \
+             out of the identity and put it back"
+        }
+        "campaign item" => {
+            "set aside, and counted as failed: see `renewd campaign list`. Revoke or delete them by their ids"
+        }
+        _ => {
+            "set aside, the others are not concerned. Mend the database with the daemon stopped, or restore a backup"
+        }
+    };
+    let message = format!(
+        "{rows} of the store cannot be read ({}) and are {what}",
+        found.kind
+    );
+    Need {
+        because: Some(found.because.clone()),
+        names: found.names.clone(),
+        ..need(NeedKind::Unreadable, "store", message)
     }
 }
 

@@ -120,6 +120,8 @@ pub enum NeedKind {
     Outage,
     /// ACS says that identities do not exist.
     Gone,
+    /// Rows of the store cannot be read and are set aside.
+    Unreadable,
     /// A sink is disabled.
     SinkDisabled,
     /// A sink fails.

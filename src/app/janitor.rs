@@ -1,5 +1,6 @@
-//! Prunes what retention no longer keeps, in small batches, so that nothing else waits for it; and tells
-//! when the disk of the store is full and when it is not any more.
+//! Keeps the house in the store: prunes what retention no longer keeps and looks the rest through, in small
+//! batches, so that nothing else waits for it; and tells when the disk of the store is full and when it
+//! is not any more.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,6 +20,47 @@ const EVERY_WHEN_FULL: Duration = Duration::from_secs(15);
 const BREATH: Duration = Duration::from_millis(200);
 /// Rows pruned at once.
 const BATCH: usize = 500;
+
+/// Between two looks at everything in the store.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Between two pages of a look, at least; and so many times what the page took.
+const PAGE_REST: Duration = Duration::from_millis(20);
+const REST_FACTOR: u32 = 9;
+
+/// Looks the store through until told to stop: rows that cannot be read are set aside, and taken up again
+/// once they are mended.
+pub(super) async fn examine(
+    store: Store,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    let (mut from, mut said) = (None, false);
+    loop {
+        let began = clock.steady();
+        let wait = match store.examine(from.take(), clock.now()).await {
+            Ok(Some(next)) => {
+                from = Some(next);
+                let took = clock.steady().saturating_sub(began);
+                (took * REST_FACTOR).clamp(PAGE_REST, LOOK_EVERY)
+            }
+            Ok(None) => {
+                said = false;
+                LOOK_EVERY
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "cannot look the store through; trying again");
+                }
+                LOOK_EVERY
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
 
 /// Prunes until told to stop.
 pub(super) async fn prune(

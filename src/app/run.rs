@@ -112,6 +112,10 @@ async fn begin(house: &mut House, built: Built, settings: &Settings) -> Result<(
     house
         .loops
         .spawn("janitor", |stop| janitor::prune(store, clock, stop));
+    let (store, clock) = (house.store.clone(), house.clock.clone());
+    house
+        .loops
+        .spawn("examiner", |stop| janitor::examine(store, clock, stop));
     Ok(())
 }
 

@@ -128,6 +128,8 @@ impl Keys {
             let rest = match worked {
                 Ok(rest) => rest,
                 Err(error @ StoreError::Closed { .. }) => return Err(error),
+                // The store has told of it; the keys stay in use as they are.
+                Err(StoreError::Unreadable { .. }) => LONGEST_REST,
                 Err(error) => {
                     tracing::error!(resource = %self.settings.name, %error, "the keys wait until the store works");
                     TROUBLE

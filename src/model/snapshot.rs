@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{DoubtedKeys, ResourceName, SinkName, State};
+use super::{DoubtedKeys, Name, ResourceName, SinkName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,22 @@ pub struct Counts {
     pub oldest_pending: BTreeMap<SinkName, Timestamp>,
     /// Possible orphans: creations and tokens whose answer was lost.
     pub orphans: u64,
+    /// Rows that cannot be read, by what they are.
+    #[serde(default)]
+    pub set_aside: Vec<SetAside>,
+}
+
+/// Rows of one kind that cannot be read and are set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// What they are, in a word: `identity`, `delivery`, `campaign` …
+    pub kind: String,
+    /// How many.
+    pub rows: u64,
+    /// Identities among them, or concerned by them, whose name can be read; some, where there are many.
+    pub names: Vec<Name>,
+    /// The first of them: its table, its key, and what is wrong with it.
+    pub because: String,
 }
 
 /// Consumers by what they hold: a sink of an identity is one, and so is the socket for an identity

@@ -5,10 +5,10 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
-    identities::count,
 };
 use crate::model::{Name, Num, Timestamp, Version};
 
@@ -126,11 +126,11 @@ impl Db {
         only_old: bool,
         limit: usize,
     ) -> Outcome<Vec<Holder>> {
-        let sql = "SELECT i.name, h.uid, h.client, h.version, i.version AS current, h.at \
+        let sql = "SELECT h.identity, i.name, h.uid, h.client, h.version, i.version AS current, h.at \
                    FROM holder h JOIN identity i ON i.num = h.identity \
                    WHERE (?1 IS NULL OR h.identity = ?1) AND (NOT ?2 OR h.version < i.version) \
-                   ORDER BY i.name, h.uid, h.client LIMIT ?3";
-        let holders = self.all(sql, params![num, only_old, count(limit)], |row| {
+                   ORDER BY i.name, h.uid, h.client";
+        let holders = self.page(RowKind::Holder, limit, sql, params![num, only_old], |row| {
             Ok(Holder {
                 name: columns::parsed(row, "name")?,
                 uid: row.get("uid")?,
@@ -147,17 +147,16 @@ impl Db {
         let sql = "SELECT hour, name, uid, n FROM token_read \
                    WHERE (?1 IS NULL OR name = ?1) AND hour >= ?2 \
                    AND (?3 IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
-                   ORDER BY hour DESC, name, uid LIMIT ?6";
+                   ORDER BY hour DESC, name, uid";
         let after = query.after.as_ref();
         let params = params![
             query.name.as_ref().map(Name::as_str),
             query.since.map_or(i64::MIN, micros),
             after.map(|(hour, ..)| micros(*hour)),
             after.map(|(_, name, _)| name.as_str()),
-            after.map(|(.., uid)| *uid),
-            count(query.limit)
+            after.map(|(.., uid)| *uid)
         ];
-        let reads = self.all(sql, params, |row| {
+        let reads = self.page(RowKind::TokenRead, query.limit, sql, params, |row| {
             Ok(TokenReads {
                 hour: columns::instant_in(row, "hour")?,
                 name: columns::parsed(row, "name")?,

@@ -4,6 +4,7 @@
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
@@ -52,7 +53,7 @@ impl Txn<'_> {
 impl Db {
     pub(super) fn audit_trail(&self, query: &AuditQuery) -> Outcome<Vec<AuditEntry>> {
         // Both trails are in the order of time: each is read backwards, and only as far as needed.
-        let sql = "SELECT at, actor, action, name, reason, request_id, result FROM ( \
+        let sql = "SELECT at, seq, actor, action, name, reason, request_id, result FROM ( \
             SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
             WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
             AND (?6 IS NULL OR instr(actor, ?6) > 0) AND (?7 IS NULL OR action = ?7) ORDER BY seq DESC LIMIT ?5) \
@@ -72,7 +73,7 @@ impl Db {
             query.actor,
             query.action
         ];
-        Ok(self.all(sql, params, read_entry)?)
+        Ok(self.all(RowKind::AuditEntry, sql, params, read_entry)?)
     }
 }
 

@@ -22,12 +22,17 @@ pub(super) fn instant(micros: i64) -> Timestamp {
 
 /// The instant in a column that may be empty.
 pub(super) fn maybe_instant(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(instant))
+    let micros: Option<i64> = row.get(column)?;
+    micros.map(|micros| exact(column, micros)).transpose()
 }
 
 /// The instant in a column.
 pub(super) fn instant_in(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    row.get(column).map(instant)
+    exact(column, row.get(column)?)
+}
+
+fn exact(column: &str, micros: i64) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|e| broken(column, e))
 }
 
 /// A name or id in a column.
@@ -95,7 +100,8 @@ pub(super) fn maybe_word<T: DeserializeOwned>(
 
 /// A version or a counter, which SQLite keeps as a signed number.
 pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(i64::unsigned_abs)
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|e| broken(column, e))
 }
 
 /// An unsigned number as SQLite keeps it.
@@ -131,7 +137,8 @@ pub(super) fn packed(attempts: &Attempts) -> String {
 }
 
 /// The attempts of a row; a list that cannot be read counts as empty, it is only for people's eyes.
-pub(super) fn unpacked(text: &str) -> Attempts {
+pub(super) fn unpacked(row: &Row<'_>, column: &str) -> rusqlite::Result<Attempts> {
+    let text = row.get_ref(column)?.as_str().unwrap_or_default();
     let list: Vec<Packed<'_>> = serde_json::from_str(text).unwrap_or_default();
     let mut attempts = Attempts::default();
     for Packed(at, result, request_id) in list {
@@ -141,7 +148,7 @@ pub(super) fn unpacked(text: &str) -> Attempts {
             request_id: request_id.map(Into::into),
         });
     }
-    attempts
+    Ok(attempts)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -4,8 +4,9 @@
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, signed, spelled},
-    db::Txn,
+    db::{Db, Txn},
     error::Outcome,
     identities::token_place,
     idmap::IdLine,
@@ -318,11 +319,22 @@ impl Txn<'_> {
         self.effects.due = true;
         Ok(())
     }
+}
 
+impl Db {
+    /// What a decision about a row depends on.
     pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
         let sql = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
                    revoked_at, asked_at, created_at, attempts FROM identity WHERE num = ?1";
-        Ok(self.first(sql, [num], read_standing)?)
+        Ok(self.one(RowKind::Identity, sql, [num], read_standing)?)
+    }
+
+    /// The same, `None` also where it cannot be read: such a row is left as it is.
+    pub(super) fn readable(&self, num: Num) -> Outcome<Option<Standing>> {
+        match self.standing(num) {
+            Err(fault) if fault.is_unreadable() => Ok(None),
+            standing => standing,
+        }
     }
 }
 
@@ -359,6 +371,6 @@ fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
         revoked_at: row.get("revoked_at")?,
         asked_at: row.get("asked_at")?,
         created_at: row.get("created_at")?,
-        attempts: columns::unpacked(row.get_ref("attempts")?.as_str()?),
+        attempts: columns::unpacked(row, "attempts")?,
     })
 }

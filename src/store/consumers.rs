@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::Row;
+
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
@@ -29,7 +32,7 @@ impl Db {
         let mut served = Served::default();
         let sql = "SELECT s.num, s.name, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
                    WHERE c.n > 0 AND s.configured";
-        let sinks = self.all(sql, [], |row| {
+        let sinks = self.all(RowKind::Sink, sql, [], |row| {
             let name: SinkName = columns::parsed(row, "name")?;
             Ok((
                 row.get::<_, Num>("num")?,
@@ -43,7 +46,9 @@ impl Db {
             })?;
             let (without, unknown) = lacking.unwrap_or_default();
             let next: Option<i64> = self
-                .first(NEXT_END, [num, micros(now)], |row| row.get(0))?
+                .first(NEXT_END, [num, micros(now)], |row| {
+                    Ok(row.get(0).ok().flatten())
+                })?
                 .flatten();
             served.sinks.insert(
                 name,
@@ -55,7 +60,8 @@ impl Db {
     }
 
     fn served_by_socket(&self, now: Timestamp, served: &mut Served) -> Outcome<()> {
-        let resources = self.all("SELECT num, name FROM resource", [], |row| {
+        let sql = "SELECT num, name FROM resource";
+        let resources = self.all(RowKind::Resource, sql, [], |row| {
             let name: ResourceName = columns::parsed(row, "name")?;
             Ok((row.get::<_, Num>("num")?, name))
         })?;
@@ -71,16 +77,21 @@ impl Db {
             }
         }
         let sql = "SELECT n FROM consumer_count WHERE sink = 0";
-        let all = self.first(sql, [], |row| columns::unsigned(row, "n"))?;
-        served.socket = consumers(all.unwrap_or(0), without, 0, None);
+        let all = self.all(RowKind::Counter, sql, [], |row| columns::unsigned(row, "n"))?;
+        let all = all.first().copied().unwrap_or(0);
+        served.socket = consumers(all, without, 0, None);
         Ok(())
     }
 
     /// When the next token ends that only the socket hands out.
     pub(super) fn next_end_by_socket(&self, now: Timestamp) -> Outcome<Option<Timestamp>> {
         let mut next: Option<i64> = None;
-        for num in self.all("SELECT num FROM resource", [], |row| row.get::<_, Num>(0))? {
-            let end = self.first(NEXT_END_OF, [num, micros(now)], |row| row.get(0))?;
+        let sql = "SELECT num FROM resource";
+        let resources = self.all(RowKind::Resource, sql, [], |row| row.get::<_, Num>(0))?;
+        for num in resources {
+            // What is no time is set aside where the rows are looked through.
+            let read = |row: &Row<'_>| Ok(row.get(0).ok().flatten());
+            let end = self.first(NEXT_END_OF, [num, micros(now)], read)?;
             next = next.into_iter().chain(end.flatten()).min();
         }
         Ok(next.map(columns::instant))
@@ -93,11 +104,14 @@ impl Db {
         key: &str,
         now: Timestamp,
     ) -> Outcome<BTreeMap<SinkName, u64>> {
-        let sql = "SELECT s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
+        let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
                    WHERE s.configured AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.name";
-        let rows = self.all(sql, rusqlite::params![key, micros(now)], |row| {
-            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
-        })?;
+        let rows = self.all(
+            RowKind::Sink,
+            sql,
+            rusqlite::params![key, micros(now)],
+            |row| Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?)),
+        )?;
         Ok(rows.into_iter().collect())
     }
 }

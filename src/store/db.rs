@@ -4,7 +4,13 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, config::DbConfig};
 
-use super::{columns, error::Outcome, idmap::IdLine, seal::Seal};
+use super::{
+    aside::{self, Aside, RowKind},
+    columns,
+    error::Outcome,
+    idmap::IdLine,
+    seal::Seal,
+};
 use crate::model::{Name, Num, Version};
 
 /// How long another program may hold the database before we say so.
@@ -17,6 +23,8 @@ const READER_CACHE: i64 = 4 * 1024;
 pub(super) struct Db {
     pub(super) conn: Connection,
     pub(super) seal: Arc<Seal>,
+    /// Rows that cannot be read.
+    pub(super) aside: Arc<Aside>,
 }
 
 /// Without this, SQLite prepares statements anew each time other values are bound, because of the
@@ -47,7 +55,11 @@ impl Db {
     }
 
     /// A connection that only reads.
-    pub(super) fn reader(path: &Path, seal: Arc<Seal>) -> rusqlite::Result<Self> {
+    pub(super) fn reader(
+        path: &Path,
+        seal: Arc<Seal>,
+        aside: Arc<Aside>,
+    ) -> rusqlite::Result<Self> {
         let conn = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -58,7 +70,7 @@ impl Db {
         conn.pragma_update(None, "cache_size", -READER_CACHE)?;
         keep_plans(&conn)?;
         conn.set_prepared_statement_cache_capacity(64);
-        Ok(Self { conn, seal })
+        Ok(Self { conn, seal, aside })
     }
 
     /// Runs one statement; how many rows it changed.
@@ -79,17 +91,70 @@ impl Db {
             .optional()
     }
 
-    /// All rows.
+    /// The first row, if there is one; one that cannot be read is set aside.
+    pub(super) fn one<T>(
+        &self,
+        kind: RowKind,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.first(sql, params, |row| {
+            read(row).inspect_err(|error| {
+                if aside::is_unreadable(error) {
+                    self.aside.note(kind, row, error);
+                }
+            })
+        })
+    }
+
+    /// All rows that can be read; the others are set aside.
     pub(super) fn all<T>(
         &self,
+        kind: RowKind,
         sql: &str,
         params: impl Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Vec<T>> {
-        self.conn
-            .prepare_cached(sql)?
-            .query_map(params, read)?
-            .collect()
+        self.page(kind, usize::MAX, sql, params, read)
+    }
+
+    /// The first `limit` rows that can be read, in the way of [`Db::some`].
+    pub(super) fn page<T>(
+        &self,
+        kind: RowKind,
+        limit: usize,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.some(kind, limit, sql, params, |row| read(row).map(Some))
+    }
+
+    /// The first rows that can be read and are not passed over (`None`), at most `limit`. The query has
+    /// no limit of its own and finds its rows in order, so that however many cannot be read, those
+    /// behind them are reached, and no more is read than is needed.
+    pub(super) fn some<T>(
+        &self,
+        kind: RowKind,
+        limit: usize,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut found = Vec::new();
+        while found.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            match read(row) {
+                Ok(one) => found.extend(one),
+                Err(error) if aside::is_unreadable(&error) => self.aside.note(kind, row, &error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     /// The number of a resource; 0, which no row has, when the store has never heard of it.

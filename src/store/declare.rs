@@ -52,21 +52,37 @@ impl Txn<'_> {
         how: Option<OnRemoval>,
         now: Timestamp,
     ) -> Outcome<Reconciled> {
-        let mut plan = Plan::default();
+        let (mut plan, mut forgotten) = (Plan::default(), 0);
         for name in names {
-            match self.num_of(name.as_str())? {
+            let refusal = match self.num_of(name.as_str())? {
                 Some(num) => {
                     let how = how.map_or_else(|| self.on_removal(num), Ok)?;
-                    plan.remove.push((num, how));
+                    let readable = self.readable(num)?.is_some();
+                    match (readable, how) {
+                        (true, how) => {
+                            plan.remove.push((num, how));
+                            continue;
+                        }
+                        // Nothing else can be done with it; its id stays known.
+                        (false, OnRemoval::Forget) => {
+                            self.drop_identity(num)?;
+                            forgotten += 1;
+                            continue;
+                        }
+                        (false, _) => UNREADABLE,
+                    }
                 }
-                None => plan.refused.push(Refusal {
-                    name: name.clone(),
-                    reason: "there is no identity of this name".to_owned(),
-                }),
-            }
+                None => "there is no identity of this name",
+            };
+            plan.refused.push(Refusal {
+                name: name.clone(),
+                reason: refusal.to_owned(),
+            });
         }
         self.carry_out(&plan, &[], now)?;
-        Ok(plan.told())
+        let mut done = plan.told();
+        done.forget += forgotten;
+        Ok(done)
     }
 
     /// Removals go first, so that a forgotten row's id is free for another name.
@@ -158,7 +174,7 @@ impl Txn<'_> {
 
     fn alter(&mut self, spec: &Spec, alteration: Alteration, now: Timestamp) -> Outcome<()> {
         let Alteration { num, reissue, back } = alteration;
-        let Some(row) = self.standing(num)? else {
+        let Some(row) = self.readable(num)? else {
             return Ok(());
         };
         if let Some(id) = spec.id.as_ref().filter(|id| row.id.as_ref() != Some(*id)) {
@@ -200,7 +216,7 @@ impl Txn<'_> {
 
     /// Nothing names a row any more.
     fn let_go(&mut self, num: Num, how: OnRemoval, now: Timestamp) -> Outcome<()> {
-        let Some(row) = self.standing(num)? else {
+        let Some(row) = self.readable(num)? else {
             return Ok(());
         };
         let mark = match how {
@@ -280,21 +296,14 @@ impl Txn<'_> {
         )?;
         let bound = self.run(
             "INSERT INTO delivery (identity, sink, wanted, next_at, since) SELECT i.num, ?1, i.version, ?3, ?3 \
-             FROM identity i, json_each(i.wish, '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
+             FROM identity i, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
             params![self.sink_num(sink.as_str())?, sink.as_str(), micros(now)],
         )?;
         self.effects.wanted |= bound > 0;
         Ok(())
     }
-
-    /// Makes a row that could not be read wait for a person instead of stopping its lane.
-    pub(super) fn quarantine(&mut self, nums: &[Num]) -> Outcome<()> {
-        for num in nums {
-            let sql = "UPDATE identity SET due_at = NULL, failures = failures + 1 WHERE num = ?1";
-            self.run(sql, [num])?;
-        }
-        Ok(())
-    }
 }
 
 const NO_LONGER: &str = "no longer declared";
+const UNREADABLE: &str =
+    "its row in the store cannot be read, so it can only be dropped, which keeps its id known";

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, signed},
     db::{Db, Txn},
     error::Outcome,
-    identities::count,
 };
 use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
 
@@ -81,24 +81,24 @@ pub enum Settled {
     },
 }
 
-pub(super) const PENDING: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+pub(super) const PENDING: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
     d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
-    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity LIMIT ?3";
-pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity FROM delivery d \
+    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity";
+pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
     WHERE d.sink = ?1 AND d.wanted > d.delivered \
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
-    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at LIMIT ?2";
-const OF_IDENTITY: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at";
+const OF_IDENTITY: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
     d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.identity = ?1 ORDER BY s.name";
-const PAGE: &str = "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+const PAGE: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
     d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-    WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
+    WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
 
 impl Db {
     /// What is to be delivered now, the longest waiting first.
@@ -109,12 +109,15 @@ impl Db {
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Vec<Delivery>> {
-        let limit_with_skipped = count(limit.saturating_add(skip.len()));
-        let params = params![self.sink_num(sink)?, micros(now), limit_with_skipped];
-        let mut found = self.all(PENDING, params, read_delivery)?;
-        found.retain(|delivery| !skip.contains(&delivery.num));
-        found.truncate(limit);
-        Ok(found)
+        let params = params![self.sink_num(sink)?, micros(now)];
+        Ok(
+            self.some(RowKind::Delivery, limit, PENDING, params, |row| match skip
+                .contains(&row.get("num")?)
+            {
+                true => Ok(None),
+                false => read_delivery(row).map(Some),
+            })?,
+        )
     }
 
     /// When the next attempt of those that are not to be skipped is to be made.
@@ -123,16 +126,18 @@ impl Db {
         sink: &str,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Option<Timestamp>> {
-        let params = [self.sink_num(sink)?, count(skip.len() + 1)];
-        let heads = self.all(NEXT_PENDING, params, |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Num>(1)?))
+        let mut skip = skip.clone();
+        skip.extend(self.aside.nums(RowKind::Delivery));
+        let params = [self.sink_num(sink)?];
+        let heads = self.some(RowKind::Delivery, 1, NEXT_PENDING, params, |row| {
+            let at = columns::instant_in(row, "next_at")?;
+            Ok((!skip.contains(&row.get("num")?)).then_some(at))
         })?;
-        let next = heads.into_iter().find(|(_, num)| !skip.contains(num));
-        Ok(next.map(|(at, _)| columns::instant(at)))
+        Ok(heads.first().copied())
     }
 
     pub(super) fn deliveries_of(&self, num: Num) -> Outcome<Vec<Delivery>> {
-        Ok(self.all(OF_IDENTITY, [num], read_delivery)?)
+        Ok(self.all(RowKind::Delivery, OF_IDENTITY, [num], read_delivery)?)
     }
 
     /// A sink's rows in the order of their numbers, whether pending or not.
@@ -142,8 +147,8 @@ impl Db {
         after: Num,
         limit: usize,
     ) -> Outcome<Vec<Delivery>> {
-        let params = [self.sink_num(sink)?, after, count(limit)];
-        Ok(self.all(PAGE, params, read_delivery)?)
+        let params = [self.sink_num(sink)?, after];
+        Ok(self.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
     }
 }
 
@@ -251,9 +256,10 @@ impl Txn<'_> {
             nums.extend(self.first(sql, [sink.as_str()], |row| row.get::<_, Num>(0))?);
         }
         let bound = self.all(
-            "SELECT sink FROM delivery WHERE identity = ?1",
+            RowKind::Delivery,
+            "SELECT identity AS num, sink AS sink_num FROM delivery WHERE identity = ?1",
             [num],
-            |row| row.get::<_, Num>(0),
+            |row| row.get::<_, Num>("sink_num"),
         )?;
         for sink in bound.iter().filter(|sink| !nums.contains(sink)) {
             let sql = "DELETE FROM delivery WHERE identity = ?1 AND sink = ?2";

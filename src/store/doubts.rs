@@ -5,6 +5,7 @@
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::Outcome,
@@ -34,7 +35,7 @@ impl Db {
     /// The keys of a resource whose tokens may be dead, each with what it minted.
     pub(super) fn doubted_keys(&self, resource: &str, now: Timestamp) -> Outcome<Vec<KeyDoubt>> {
         let sql = "SELECT * FROM doubted_key WHERE resource = ?1 ORDER BY since, fingerprint";
-        let mut doubts = self.all(sql, [resource], read_doubt)?;
+        let mut doubts = self.all(RowKind::DoubtedKey, sql, [resource], read_doubt)?;
         for doubt in &mut doubts {
             self.count_doubt(resource, doubt, now)?;
         }
@@ -46,7 +47,7 @@ impl Db {
         let counted = self.first(IN_DOUBT, params, |row| {
             Ok((
                 columns::unsigned(row, "n")?,
-                columns::maybe_instant(row, "first_end")?,
+                columns::maybe_instant(row, "first_end").unwrap_or(None),
             ))
         })?;
         (doubt.tokens, doubt.first_end) = counted.unwrap_or_default();
@@ -64,7 +65,7 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Vec<KeyDoubt>> {
         let num = self.resource_num(resource)?;
-        let minters: Vec<String> = self.all(MINTERS, [num], |row| row.get(0))?;
+        let minters: Vec<String> = self.all(RowKind::Identity, MINTERS, [num], |row| row.get(0))?;
         let missing = minters.iter().filter(|key| !configured.contains(key));
         for key in missing {
             self.run(
@@ -137,9 +138,9 @@ impl Txn<'_> {
         };
         let marked = self.run(
             "UPDATE identity SET good_until = expires_at - ?6, \
-             due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' THEN ?5 \
+             due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
              WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
-             THEN due_at ELSE min(due_at, max(?5, json_extract(attempts, '$[#-1][0]') + ?7)) END, \
+             THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
              due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
              WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
              AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL",
@@ -207,7 +208,7 @@ impl Txn<'_> {
     }
 }
 
-fn read_doubt(row: &Row<'_>) -> rusqlite::Result<KeyDoubt> {
+pub(super) fn read_doubt(row: &Row<'_>) -> rusqlite::Result<KeyDoubt> {
     Ok(KeyDoubt {
         fingerprint: row.get("fingerprint")?,
         role: columns::maybe_word(row, "role")?,

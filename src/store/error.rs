@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use rusqlite::ErrorCode;
 
+use super::aside::{is_unreadable, plain};
 use crate::model::{Name, is_lasting};
 
 /// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
@@ -48,6 +49,16 @@ pub enum StoreError {
         /// Whose token.
         name: Name,
     },
+    /// A row that it is about holds what cannot be read.
+    #[error(
+        "cannot {doing}: a row of the store cannot be read ({reason}); `renewd status` names the rows that are set aside"
+    )]
+    Unreadable {
+        /// What was being done.
+        doing: &'static str,
+        /// Which column, and what is wrong with it.
+        reason: String,
+    },
     /// What was asked for cannot be done, and why.
     #[error("cannot {doing}: {reason}")]
     Refused {
@@ -86,6 +97,10 @@ impl StoreError {
         let error = match fault {
             Fault::Unseal(name) => return Self::Unseal { name },
             Fault::Refused(reason) => return Self::Refused { doing, reason },
+            Fault::Sql(error) if is_unreadable(&error) => {
+                let reason = plain(&error);
+                return Self::Unreadable { doing, reason };
+            }
             Fault::Sql(error) => error,
         };
         let reason = error.to_string();
@@ -120,6 +135,13 @@ pub(super) enum Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl Fault {
+    /// Whether it is about what one row holds.
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_unreadable(error))
     }
 }
 

@@ -98,8 +98,9 @@ impl Store {
         let read_queue = Arc::new(Mutex::new(read_queue));
         let mut threads = Vec::new();
         for n in 0..READERS {
+            let Db { seal, aside, .. } = &parts.writer.db;
             let db =
-                Db::reader(&settings.path, parts.writer.db.seal.clone()).map_err(|e| other(&e))?;
+                Db::reader(&settings.path, seal.clone(), aside.clone()).map_err(|e| other(&e))?;
             let queue = read_queue.clone();
             let named = thread::Builder::new().name(format!("store-read-{n}"));
             threads.push(
@@ -186,6 +187,10 @@ impl Store {
     /// (too long ago, or before a restart): then the watcher starts from the full state.
     pub fn changes_after(&self, seq: u64) -> Option<Vec<Changed>> {
         self.0.signals.after(seq)
+    }
+
+    pub(super) fn signals(&self) -> &Signals {
+        &self.0.signals
     }
 
     /// How the disk of the store is.

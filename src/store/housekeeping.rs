@@ -1,6 +1,9 @@
 //! Counters that never scan, and what is dropped when its time is over, a small batch at a time.
 
+use std::collections::BTreeMap;
+
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
@@ -53,30 +56,28 @@ impl Pruned {
 impl Db {
     pub(super) fn counts(&self) -> Outcome<Counts> {
         let mut counts = Counts::default();
-        let sql = "SELECT r.name, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
+        let sql = "SELECT r.name, c.resource, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
                    WHERE c.n > 0";
-        for (resource, state, n) in self.all(sql, [], |row| {
+        for (resource, state, n) in self.all(RowKind::Counter, sql, [], |row| {
             let resource = columns::parsed(row, "name")?;
-            let state = columns::word(row, "state")?;
+            // An unknown word is that of a row which is set aside itself.
+            let state = columns::word(row, "state").ok();
             Ok((resource, state, columns::unsigned(row, "n")?))
         })? {
-            counts
-                .identities
-                .entry(resource)
-                .or_default()
-                .insert(state, n);
+            let of: &mut BTreeMap<_, _> = counts.identities.entry(resource).or_default();
+            of.extend(state.map(|state| (state, n)));
         }
-        let sql =
-            "SELECT s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
-        let pending = self.all(sql, [], |row| {
+        let sql = "SELECT s.num, s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
+        let pending = self.all(RowKind::Sink, sql, [], |row| {
             Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
         })?;
         counts.pending = pending.into_iter().collect();
         counts.oldest_pending = self.oldest_pending()?;
-        let orphans = self.first("SELECT n FROM orphan_count", [], |row| {
+        let orphans = self.all(RowKind::Counter, "SELECT n FROM orphan_count", [], |row| {
             columns::unsigned(row, "n")
         })?;
-        counts.orphans = orphans.unwrap_or(0);
+        counts.orphans = orphans.first().copied().unwrap_or(0);
+        counts.set_aside = self.aside.told();
         Ok(counts)
     }
 }
@@ -89,7 +90,7 @@ impl Txn<'_> {
         };
         let (renewals, other) = (before(keep.renewals), before(keep.other));
         // Each trail is in the order of time, so its oldest rows are its first.
-        let trail = "WITH oldest AS (SELECT seq, at FROM {} ORDER BY seq LIMIT ?2) \
+        let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE typeof(at) = 'integer' ORDER BY seq LIMIT ?2) \
                      DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
         let orphans = "DELETE FROM orphan WHERE num IN \
                        (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)";
@@ -142,7 +143,9 @@ impl Txn<'_> {
     fn drop_forgotten(&mut self, batch: usize) -> Outcome<usize> {
         let sql = "SELECT num FROM identity i WHERE removed = 2 AND NOT EXISTS \
                    (SELECT 1 FROM delivery WHERE identity = i.num AND wanted > delivered) LIMIT ?1";
-        let nums = self.all(sql, [count(batch)], |row| row.get::<_, Num>(0))?;
+        let nums = self.all(RowKind::Identity, sql, [count(batch)], |row| {
+            row.get::<_, Num>(0)
+        })?;
         for num in &nums {
             self.drop_identity(*num)?;
         }
@@ -152,8 +155,8 @@ impl Txn<'_> {
     /// Drops a row; its id is remembered, so that the name never becomes a new person.
     pub(super) fn drop_identity(&mut self, num: Num) -> Outcome<()> {
         self.run(
-            "INSERT INTO remembered SELECT i.name, r.name, i.id, i.created_at FROM identity i \
-             JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
+            "INSERT INTO remembered SELECT i.name, coalesce(r.name, ''), i.id, i.created_at FROM identity i \
+             LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
              ON CONFLICT DO UPDATE SET resource = excluded.resource, id = excluded.id",
             [num],
         )?;

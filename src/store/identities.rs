@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Row, params};
 
 use super::{
+    aside::{RowKind, is_unreadable},
     columns,
     db::Db,
-    error::{Fault, Outcome},
+    error::{Fault, Outcome, StoreError},
     idmap::{self, IdLine},
     seal::Place,
     spec::Wish,
@@ -17,19 +18,28 @@ use crate::model::{
     TokenDocument, TokenMeta, Version,
 };
 
-/// What a [`Record`] is read from, and the order of the joins.
+/// The columns that a [`Record`] is read from.
+macro_rules! record_columns {
+    () => {
+        "i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, \
+         i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, \
+         (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, i.attempts, i.wish"
+    };
+}
+
+/// The same with the order of the joins.
 macro_rules! select_record {
     ($rest:literal) => {
         concat!(
-            "SELECT i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, ",
-            "i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, ",
-            "(i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, ",
-            "i.attempts, i.wish FROM identity i JOIN resource r ON r.num = i.resource ",
+            "SELECT ",
+            $crate::store::identities::record_columns!(),
+            " FROM identity i LEFT JOIN resource r ON r.num = i.resource ",
             $rest
         )
     };
 }
 
+pub(super) use record_columns;
 pub(super) use select_record;
 
 /// A document and whom it is for.
@@ -50,26 +60,48 @@ pub enum Work {
     Create,
 }
 
-/// What is due, and rows that could not be read.
-#[derive(Debug, Default)]
-pub(super) struct DueRows {
-    pub(super) records: Vec<Record>,
-    pub(super) unreadable: Vec<Num>,
-}
-
 impl Db {
     pub(super) fn record(&self, name: &str) -> Outcome<Option<Record>> {
         let sql = select_record!("WHERE i.name = ?1");
-        Ok(self.first(sql, [name], read_record)?)
+        Ok(self.one(RowKind::Identity, sql, [name], read_record)?)
+    }
+
+    /// Identities by name; those that cannot be read are passed over.
+    pub(super) fn records(&self, names: &[Name]) -> Outcome<Vec<Record>> {
+        let mut records = Vec::with_capacity(names.len());
+        for name in names {
+            match self.record(name.as_str()) {
+                Err(fault) if fault.is_unreadable() => {}
+                record => records.extend(record?),
+            }
+        }
+        Ok(records)
     }
 
     pub(super) fn record_of(&self, num: Num) -> rusqlite::Result<Option<Record>> {
-        self.first(select_record!("WHERE i.num = ?1"), [num], read_record)
+        let sql = select_record!("WHERE i.num = ?1");
+        self.one(RowKind::Identity, sql, [num], read_record)
+    }
+
+    /// The records of these rows, in order, at most `limit`; those that cannot be read are passed over.
+    fn records_of(&self, nums: &[Num], limit: usize) -> Outcome<Vec<Record>> {
+        let mut records = Vec::new();
+        for num in nums {
+            if records.len() == limit {
+                break;
+            }
+            match self.record_of(*num) {
+                Ok(record) => records.extend(record),
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(records)
     }
 
     pub(super) fn list(&self, after: &str, limit: usize) -> Outcome<Vec<Record>> {
-        let sql = select_record!("WHERE i.name > ?1 ORDER BY i.name LIMIT ?2");
-        Ok(self.all(sql, params![after, count(limit)], read_record)?)
+        let sql = select_record!("WHERE i.name > ?1 ORDER BY i.name");
+        Ok(self.page(RowKind::Identity, limit, sql, [after], read_record)?)
     }
 
     /// The rows that are due, earliest end of life first; rows without a good token before all.
@@ -80,30 +112,37 @@ impl Db {
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
-    ) -> Outcome<DueRows> {
-        let nums = self.all(
-            DUE,
-            params![
-                self.resource_num(resource)?,
+    ) -> Outcome<Vec<Record>> {
+        let resource = self.resource_num(resource)?;
+        let mut skip = self.and_set_aside(skip);
+        loop {
+            let most = limit.saturating_add(skip.len());
+            let params = params![
+                resource,
                 columns::micros(now),
-                count(limit.saturating_add(skip.len())),
+                count(most),
                 work == Work::Create
-            ],
-            |row| row.get::<_, Num>(0),
-        )?;
-        let mut rows = DueRows::default();
-        for num in nums
-            .into_iter()
-            .filter(|num| !skip.contains(num))
-            .take(limit)
-        {
-            match self.record_of(num) {
-                Ok(record) => rows.records.extend(record),
-                Err(rusqlite::Error::FromSqlConversionFailure(..)) => rows.unreadable.push(num),
-                Err(error) => return Err(error.into()),
+            ];
+            let found = self.all(RowKind::Identity, DUE, params, |row| row.get::<_, Num>(0))?;
+            let full = found.len() >= most;
+            let nums: Vec<Num> = found
+                .into_iter()
+                .filter(|num| !skip.contains(num))
+                .collect();
+            let records = self.records_of(&nums, limit)?;
+            // A page of rows that cannot be read hides nobody behind it.
+            if !records.is_empty() || !full {
+                return Ok(records);
             }
+            skip.extend(nums);
         }
-        Ok(rows)
+    }
+
+    /// These rows and those that were set aside.
+    fn and_set_aside(&self, skip: &BTreeSet<Num>) -> BTreeSet<Num> {
+        let mut skip = skip.clone();
+        skip.extend(self.aside.nums(RowKind::Identity));
+        skip
     }
 
     /// Rows that failed and wait for their next attempt, the earliest first.
@@ -114,11 +153,10 @@ impl Db {
         limit: usize,
     ) -> Outcome<Vec<Record>> {
         let sql = select_record!(
-            "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at LIMIT ?3"
+            "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at"
         );
-        let resource = self.resource_num(resource)?;
-        let params = params![resource, columns::micros(now), count(limit)];
-        Ok(self.all(sql, params, read_record)?)
+        let params = params![self.resource_num(resource)?, columns::micros(now)];
+        Ok(self.page(RowKind::Identity, limit, sql, params, read_record)?)
     }
 
     /// The earliest due time of those that are not to be skipped.
@@ -128,24 +166,44 @@ impl Db {
         work: Work,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Option<Timestamp>> {
-        let params = params![
-            self.resource_num(resource)?,
-            count(skip.len() + 1),
-            work == Work::Create
-        ];
-        let heads = self.all(NEXT_DUE, params, |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Num>(1)?))
+        let skip = self.and_set_aside(skip);
+        let params = params![self.resource_num(resource)?, work == Work::Create];
+        let heads = self.some(RowKind::Identity, 1, NEXT_DUE, params, |row| {
+            let at = columns::instant_in(row, "due_at")?;
+            Ok((!skip.contains(&row.get("num")?)).then_some(at))
         })?;
-        let next = heads.into_iter().find(|(_, num)| !skip.contains(num));
-        Ok(next.map(|(at, _)| columns::instant(at)))
+        Ok(heads.first().copied())
     }
 
     /// The newest document of a row, and its readers.
     pub(super) fn consignment(&self, num: Num) -> Outcome<Option<Consignment>> {
         let sql = "SELECT i.*, r.name AS resource_name FROM identity i \
-                   JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
-        let found = self.first(sql, [num], |row| Ok(self.read_consignment(row)))?;
+                   LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let found = self.first(sql, [num], |row| {
+            let read = self.read_consignment(row);
+            if let Err(fault) = &read {
+                self.note_consignment(row, fault);
+            }
+            Ok(read)
+        })?;
         found.transpose()
+    }
+
+    /// Notes a row whose document cannot be read.
+    pub(super) fn note_consignment(&self, row: &Row<'_>, fault: &Fault) {
+        match fault {
+            Fault::Sql(error) if is_unreadable(error) => {
+                self.aside.note(RowKind::Identity, row, error)
+            }
+            Fault::Unseal(name) => {
+                let reason = StoreError::Unseal { name: name.clone() }.to_string();
+                if let Ok(num) = row.get("num") {
+                    self.aside
+                        .note_num(RowKind::Token, num, Some(name.clone()), reason);
+                }
+            }
+            Fault::Sql(_) | Fault::Refused(_) => {}
+        }
     }
 
     pub(super) fn num_of(&self, name: &str) -> Outcome<Option<Num>> {
@@ -198,13 +256,13 @@ impl Db {
 
     /// Names that only the id map knows.
     pub(super) fn remembered(&self, after: &str, limit: usize) -> Outcome<Vec<IdLine>> {
-        let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name LIMIT ?2";
-        Ok(self.all(sql, params![after, count(limit)], idmap::read_line)?)
+        let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name";
+        Ok(self.page(RowKind::RememberedId, limit, sql, [after], idmap::read_line)?)
     }
 
     /// How many are late, by resource: of those overdue and those that fail, without a scan.
     pub(super) fn late(&self, now: Timestamp) -> Outcome<BTreeMap<ResourceName, u64>> {
-        let rows = self.all(LATE, [columns::micros(now)], |row| {
+        let rows = self.all(RowKind::Resource, LATE, [columns::micros(now)], |row| {
             Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
         })?;
         Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
@@ -212,7 +270,7 @@ impl Db {
 
     /// The earliest end of a current token, by resource; of those that renew.
     pub(super) fn earliest_expiry(&self) -> Outcome<BTreeMap<ResourceName, Timestamp>> {
-        let rows = self.all(EARLIEST_EXPIRY, [], |row| {
+        let rows = self.all(RowKind::Resource, EARLIEST_EXPIRY, [], |row| {
             Ok((
                 columns::parsed(row, "name")?,
                 columns::maybe_instant(row, "at")?,
@@ -226,27 +284,30 @@ impl Db {
 
     /// Those that need a person: late ones, failing ones and those without a token for long.
     pub(super) fn troubled(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Record>> {
-        let nums = self.all(
-            TROUBLED,
-            params![columns::micros(now), count(limit)],
-            |row| row.get::<_, Num>(0),
-        )?;
-        let records: Result<Vec<_>, _> = nums.into_iter().map(|n| self.record_of(n)).collect();
-        Ok(records?.into_iter().flatten().collect())
+        let skip = self.and_set_aside(&BTreeSet::new());
+        let params = params![
+            columns::micros(now),
+            count(limit.saturating_add(skip.len()))
+        ];
+        let nums = self.all(RowKind::Identity, TROUBLED, params, |row| {
+            row.get::<_, Num>(0)
+        })?;
+        let nums: Vec<Num> = nums.into_iter().filter(|num| !skip.contains(num)).collect();
+        self.records_of(&nums, limit)
     }
 }
 
 /// Renewals that are late go before all; then rows without a good token, then the earliest end.
 pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
     ORDER BY (good_until > 0 AND late_at <= ?2) DESC, good_until, due_at, num LIMIT ?3";
-pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?3 \
-    AND due_at IS NOT NULL ORDER BY due_at LIMIT ?2";
+pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
+    AND due_at IS NOT NULL ORDER BY due_at";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
-pub(super) const LATE: &str = "SELECT r.name, \
+pub(super) const LATE: &str = "SELECT r.num, r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r";
-pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.name, (SELECT min(iif(i.good_until < 0, \
+pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.num, r.name, (SELECT min(iif(i.good_until < 0, \
     i.good_until + (1 << 60), i.good_until)) FROM identity i WHERE i.resource = r.num AND i.due_at IS NOT NULL \
     AND i.good_until <> 0) AS at FROM resource r";
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
@@ -272,7 +333,10 @@ pub(super) fn count(limit: usize) -> i64 {
 }
 
 fn read_wish(row: &Row<'_>) -> rusqlite::Result<Wish> {
-    let text = row.get_ref("wish")?.as_str()?;
+    let text = row
+        .get_ref("wish")?
+        .as_str()
+        .map_err(|e| columns::broken("wish", e))?;
     Wish::parse(text).map_err(|e| columns::broken("wish", e))
 }
 
@@ -307,7 +371,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         token,
         due,
         late_at: columns::maybe_instant(row, "late_at")?,
-        attempts: columns::unpacked(row.get_ref("attempts")?.as_str()?),
+        attempts: columns::unpacked(row, "attempts")?,
         failures: row.get("failures")?,
         revoked_at: columns::maybe_instant(row, "revoked_at")?,
         revoked: row.get("revoked")?,

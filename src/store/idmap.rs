@@ -2,6 +2,7 @@
 //! the database, so that a lost or old one never makes a new person of an old name.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
+    aside::{RowKind, is_unreadable},
     columns,
     db::{Db, Effects},
     error::{Fault, Outcome},
@@ -85,7 +87,7 @@ impl IdMap {
         let mut result = Ok(());
         self.each_line(|line| {
             if let (Some(line), Ok(())) = (line, &result) {
-                result = remember_unknown(db, &line);
+                result = mend(db, &line).and_then(|()| remember_unknown(db, &line));
             }
         })
         .map_err(|e| Fault::Refused(format!("read {}: {e}", self.path.display())))?;
@@ -150,12 +152,20 @@ impl IdMap {
             .open(&new)?;
         let mut out = BufWriter::new(file);
         let mut result = Ok(());
-        each_known(db, |line| {
+        let hidden = each_known(db, |line| {
             if result.is_ok() {
                 result = write_line(&mut out, &line);
             }
         })
         .map_err(|fault| io::Error::other(format!("{fault:?}")))?;
+        result?;
+        let mut result = Ok(());
+        self.each_line(|line| {
+            let kept = line.filter(|line| hidden.concerns(line));
+            if let (Some(line), Ok(())) = (kept, &result) {
+                result = write_line(&mut out, &line);
+            }
+        })?;
         result?;
         let file = out.into_inner().map_err(|e| e.into_error())?;
         self.sync(&file)?;
@@ -202,16 +212,69 @@ fn write_line(out: &mut impl io::Write, line: &IdLine) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
+/// What can be read of rows that cannot be read as a whole: their lines in the file stay.
+#[derive(Debug, Default)]
+struct Hidden {
+    words: BTreeSet<String>,
+}
+
+impl Hidden {
+    fn keep(&mut self, row: &rusqlite::Row<'_>) {
+        for column in ["name", "id"] {
+            self.words.extend(row.get::<_, String>(column).ok());
+        }
+    }
+
+    fn concerns(&self, line: &IdLine) -> bool {
+        self.words.contains(line.name.as_str()) || self.words.contains(line.id.as_str())
+    }
+}
+
 /// Every name whose id the store knows.
-fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<()> {
+fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<Hidden> {
+    let mut hidden = Hidden::default();
     let mut statement = db.conn.prepare_cached(
-        "SELECT i.name, r.name AS resource, i.id, i.created_at FROM identity i \
-         JOIN resource r ON r.num = i.resource WHERE i.id IS NOT NULL AND (i.state <> 'deleted' OR i.removed = 2) \
-         UNION ALL SELECT name, resource, id, created_at FROM remembered",
+        "SELECT i.num, i.name, r.name AS resource, i.id, i.created_at FROM identity i \
+         LEFT JOIN resource r ON r.num = i.resource WHERE i.id IS NOT NULL AND (i.state <> 'deleted' OR i.removed = 2) \
+         UNION ALL SELECT NULL, name, resource, id, created_at FROM remembered",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        see(read_line(row)?);
+        match read_line(row) {
+            Ok(line) => see(line),
+            Err(error) if is_unreadable(&error) => {
+                db.aside.note(RowKind::Identity, row, &error);
+                hidden.keep(row);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(hidden)
+}
+
+/// Gives a row its name or its id back, where one of the two can no longer be read and the file knows it.
+fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
+    let (name, id) = (line.name.as_str(), line.id.as_str());
+    let sql = "SELECT num, name, id FROM identity WHERE name = ?1 OR id = ?2";
+    let mut statement = db.conn.prepare_cached(sql)?;
+    let mut rows = statement.query([name, id])?;
+    let (mut hidden, mut others) = (None, 0);
+    while let Some(row) = rows.next()? {
+        let named = columns::parsed::<Name>(row, "name");
+        let known = columns::maybe_parsed::<IdentityId>(row, "id");
+        match (named, known) {
+            (Err(_), _) | (_, Err(_)) => hidden = Some(row.get::<_, i64>("num")?),
+            (Ok(_), Ok(_)) => others += 1,
+        }
+    }
+    if let Some(num) = hidden.filter(|_| others == 0) {
+        tracing::warn!(
+            name,
+            id,
+            "the name or the id of a row could not be read; it has it back from identities.jsonl"
+        );
+        let sql = "UPDATE identity SET name = ?2, id = ?3 WHERE num = ?1";
+        db.run(sql, params![num, name, id])?;
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ pub struct Imported {
     pub refused: Vec<Refusal>,
 }
 
+/// Why a line is not taken over.
+const UNREADABLE: &str = "a row of the store that it is about cannot be read: see `renewd status`";
+
 enum Line {
     Adopted,
     Remembered,
@@ -56,7 +59,11 @@ impl Txn<'_> {
             imported.adopted += self.adopt_remembered()?;
         }
         for line in lines {
-            match self.take_over(line, now)? {
+            let taken = match self.take_over(line, now) {
+                Err(fault) if fault.is_unreadable() => Line::Refused(UNREADABLE.to_owned()),
+                taken => taken?,
+            };
+            match taken {
                 Line::Adopted => imported.adopted += 1,
                 Line::Remembered => imported.remembered += 1,
                 Line::Unchanged => imported.unchanged += 1,
@@ -110,7 +117,7 @@ impl Txn<'_> {
     /// Gives every row without an id the one that its name had before.
     pub(super) fn adopt_remembered(&self) -> Outcome<usize> {
         let adopted = self.run(
-            "UPDATE identity SET id = m.id, created_at = m.created_at FROM remembered m \
+            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at FROM remembered m \
              JOIN resource r ON r.name = m.resource \
              WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
              AND identity.state = 'new'",

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Target,
+    aside::{RowKind, is_unreadable},
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::{Fault, Outcome},
-    identities::count,
 };
 use crate::{
     config::JobSettings,
@@ -102,10 +102,24 @@ impl Txn<'_> {
                    schedule = excluded.schedule RETURNING decided_until";
         let state = |job: &JobSchedule| {
             let params = params![job.name.as_str(), job.schedule, micros(now)];
-            let until = self.first(sql, params, |row| columns::instant_in(row, "decided_until"))?;
-            Ok(until.unwrap_or(now))
+            match self.first(sql, params, |row| columns::instant_in(row, "decided_until")) {
+                Ok(until) => Ok(until.unwrap_or(now)),
+                Err(error) if is_unreadable(&error) => self.start_anew(job, now),
+                Err(error) => Err(error.into()),
+            }
         };
         jobs.iter().map(state).collect()
+    }
+
+    /// Up to when a job was decided cannot be read any more: it starts now, as a new one does.
+    fn start_anew(&self, job: &JobSchedule, now: Timestamp) -> Outcome<Timestamp> {
+        tracing::error!(
+            job = %job.name,
+            "up to when the job was decided cannot be read from the store: runs from before now are not made up for"
+        );
+        let sql = "UPDATE job SET decided_until = ?2 WHERE name = ?1";
+        self.run(sql, params![job.name.as_str(), micros(now)])?;
+        Ok(now)
     }
 
     /// Decides runs. One whose predecessor's campaign still runs is left out.
@@ -176,10 +190,9 @@ impl Db {
 
     /// The runs of a job, or of all, newest first.
     pub(super) fn job_runs(&self, job: Option<&str>, limit: usize) -> Outcome<Vec<JobRun>> {
-        let sql = format!(
-            "{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC LIMIT ?2"
-        );
-        Ok(self.all(&sql, params![job, count(limit)], read_run)?)
+        let sql =
+            format!("{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC");
+        Ok(self.page(RowKind::JobRun, limit, &sql, params![job], read_run)?)
     }
 
     /// The last run of each job.
@@ -187,11 +200,11 @@ impl Db {
         let sql = format!(
             "{RUNS} WHERE r.num IN (SELECT max(num) FROM job_run GROUP BY job) ORDER BY r.job"
         );
-        Ok(self.all(&sql, [], read_run)?)
+        Ok(self.all(RowKind::JobRun, &sql, [], read_run)?)
     }
 }
 
-fn read_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
+pub(super) fn read_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
     Ok(JobRun {
         job: columns::parsed(row, "job")?,
         scheduled_at: columns::instant_in(row, "scheduled_at")?,

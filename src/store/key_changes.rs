@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::{Fault, Outcome},
@@ -75,7 +76,7 @@ impl Txn<'_> {
         let id = self.conn.last_insert_rowid();
         self.effects.campaigns = true;
         let sql = format!("{CHANGE} WHERE num = ?1");
-        let begun = self.first(&sql, [id], read_change)?;
+        let begun = self.one(RowKind::KeyChange, &sql, [id], read_change)?;
         let begun = begun.ok_or_else(|| Fault::Refused("it was not kept".to_owned()))?;
         self.tell_stage(&begun, &new.actor, now)?;
         Ok(begun)
@@ -235,23 +236,24 @@ impl Db {
     /// The change of a resource's keys that is not over.
     pub(super) fn open_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
         let sql = format!("{CHANGE} WHERE resource = ?1 AND ended_at IS NULL");
-        let found = self.first(&sql, [resource], read_change)?;
+        let found = self.one(RowKind::KeyChange, &sql, [resource], read_change)?;
         found.map(|change| self.counted_change(change)).transpose()
     }
 
     /// The newest change of a resource's keys.
     pub(super) fn last_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
         let sql = format!("{CHANGE} WHERE resource = ?1 ORDER BY num DESC LIMIT 1");
-        let found = self.first(&sql, [resource], read_change)?;
+        let found = self.one(RowKind::KeyChange, &sql, [resource], read_change)?;
         found.map(|change| self.counted_change(change)).transpose()
     }
 
     /// Live tokens by the key that minted them; reads the identities through.
     pub(super) fn minted(&self, resource: &str, now: Timestamp) -> Outcome<BTreeMap<String, u64>> {
-        let sql = "SELECT minted_by, count(*) AS n FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
+        let sql = "SELECT minted_by, count(*) AS n, min(num) AS num FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
                    AND expires_at > ?2 GROUP BY minted_by";
-        let rows = self.all(sql, [self.resource_num(resource)?, micros(now)], |row| {
-            Ok((row.get(0)?, columns::unsigned(row, "n")?))
+        let params = [self.resource_num(resource)?, micros(now)];
+        let rows = self.all(RowKind::Identity, sql, params, |row| {
+            Ok((row.get("minted_by")?, columns::unsigned(row, "n")?))
         })?;
         Ok(rows.into_iter().collect())
     }
@@ -263,8 +265,8 @@ impl Db {
         after: &str,
         limit: usize,
     ) -> Outcome<Vec<KeyItem>> {
-        let sql = "SELECT i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
-                   WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name LIMIT ?3";
+        let sql = "SELECT k.change, k.identity, i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
+                   WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name";
         let dead_from = change.dead_from();
         let read = |row: &Row<'_>| {
             let delivered_at = columns::maybe_instant(row, "delivered_at")?;
@@ -277,12 +279,18 @@ impl Db {
                 }),
             })
         };
-        Ok(self.all(sql, params![change.id, after, count(limit)], read)?)
+        Ok(self.page(
+            RowKind::KeyItem,
+            limit,
+            sql,
+            params![change.id, after],
+            read,
+        )?)
     }
 
     fn counted_change(&self, mut change: KeyChange) -> Outcome<KeyChange> {
         let sql = "SELECT state, count(*) AS n FROM key_item WHERE change = ?1 GROUP BY state";
-        for (state, n) in self.all(sql, [change.id], |row| {
+        for (state, n) in self.all(RowKind::KeyItem, sql, [change.id], |row| {
             Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
         })? {
             match state.as_str() {
@@ -296,7 +304,7 @@ impl Db {
     }
 }
 
-fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
+pub(super) fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
     Ok(KeyChange {
         id: row.get("num")?,
         resource: columns::parsed(row, "resource")?,

@@ -3,11 +3,11 @@
 use rusqlite::params;
 
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     deliveries::{Delivery, read_delivery},
     error::Outcome,
-    identities::count,
 };
 use crate::model::{Num, SinkName, Timestamp};
 
@@ -46,14 +46,14 @@ macro_rules! chosen {
 }
 
 const PAGE: &str = concat!(
-    "SELECT d.identity AS num, i.name, s.name AS sink, d.wanted, d.delivered, \
+    "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
      d.attempts, d.next_at, d.since, d.last_error, i.expires_at, \
      (SELECT group_concat(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
         JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
         WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \
      FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink WHERE ",
     chosen!(),
-    " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name LIMIT ?6"
+    " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name"
 );
 const RETRY: &str = concat!(
     "UPDATE delivery AS d SET next_at = ?5 WHERE d.wanted > d.delivered AND ",
@@ -87,10 +87,9 @@ impl Db {
             rows.sink_name(),
             rows.pending,
             rows.dead,
-            after,
-            count(limit)
+            after
         ];
-        Ok(self.all(PAGE, params, |row| {
+        Ok(self.page(RowKind::Delivery, limit, PAGE, params, |row| {
             Ok(Listed {
                 delivery: read_delivery(row)?,
                 waits_for: columns::parsed_all(row, "waits_for")?,

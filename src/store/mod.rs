@@ -8,6 +8,7 @@
 //! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
 
 mod access;
+mod aside;
 mod audit;
 mod campaigns;
 mod columns;
@@ -18,6 +19,7 @@ mod declare;
 mod deliveries;
 mod doubts;
 mod error;
+mod examine;
 mod handle;
 mod housekeeping;
 mod identities;
@@ -60,6 +62,7 @@ pub use campaigns::{
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};
+pub use examine::Bookmark;
 pub use handle::Store;
 pub use housekeeping::Pruned;
 pub use identities::{Consignment, Work};

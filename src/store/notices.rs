@@ -3,10 +3,10 @@
 use rusqlite::{Row, params};
 
 use super::{
+    aside::{RowKind, is_unreadable},
     columns::{self, micros, signed, spelled},
     db::{Db, Txn},
     error::Outcome,
-    identities::count,
 };
 use crate::model::{Notice, NoticeKind};
 
@@ -49,7 +49,8 @@ impl Txn<'_> {
     }
 
     pub(super) fn advance_cursor(&self, sink: &str, seq: u64) -> Outcome<()> {
-        let sql = "UPDATE sink SET notice_cursor = max(notice_cursor, ?2) WHERE name = ?1";
+        let sql = "UPDATE sink SET notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2) \
+                   WHERE name = ?1";
         self.run(sql, params![sink, signed(seq)])?;
         Ok(())
     }
@@ -57,10 +58,8 @@ impl Txn<'_> {
 
 impl Db {
     pub(super) fn notices(&self, after: u64, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice WHERE seq > ?1 ORDER BY seq LIMIT ?2";
-        Ok(self.all(sql, [signed(after), count(limit)], |row| {
-            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
-        })?)
+        let sql = "SELECT * FROM notice WHERE seq > ?1 ORDER BY seq";
+        Ok(self.page(RowKind::Notice, limit, sql, [signed(after)], read_numbered)?)
     }
 
     /// Those that a sink is to be told of: not the notice of its own end.
@@ -70,18 +69,14 @@ impl Db {
         after: u64,
         limit: usize,
     ) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq LIMIT ?3";
-        let params = [signed(after), self.sink_num(sink)?, count(limit)];
-        Ok(self.all(sql, params, |row| {
-            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
-        })?)
+        let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq";
+        let params = [signed(after), self.sink_num(sink)?];
+        Ok(self.page(RowKind::Notice, limit, sql, params, read_numbered)?)
     }
 
     pub(super) fn latest_notices(&self, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice ORDER BY seq DESC LIMIT ?1";
-        Ok(self.all(sql, [count(limit)], |row| {
-            Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
-        })?)
+        let sql = "SELECT * FROM notice ORDER BY seq DESC";
+        Ok(self.page(RowKind::Notice, limit, sql, [], read_numbered)?)
     }
 
     /// What was told under a key and is not told to be over.
@@ -100,10 +95,23 @@ impl Db {
     }
 
     pub(super) fn notice_cursor(&self, sink: &str) -> Outcome<u64> {
-        let sql = "SELECT notice_cursor FROM sink WHERE name = ?1";
-        let cursor = self.first(sql, [sink], |row| columns::unsigned(row, "notice_cursor"))?;
-        Ok(cursor.unwrap_or(0))
+        let sql = "SELECT num, name, notice_cursor FROM sink WHERE name = ?1";
+        let read = |row: &Row<'_>| columns::unsigned(row, "notice_cursor");
+        match self.one(RowKind::Sink, sql, [sink], read) {
+            Ok(cursor) => Ok(cursor.unwrap_or(0)),
+            // How far it was is not known: it hears of what comes, as a new sink does.
+            Err(error) if is_unreadable(&error) => {
+                let sql = "SELECT coalesce(max(seq), 0) AS seq FROM notice";
+                let newest = self.first(sql, [], |row| columns::unsigned(row, "seq"))?;
+                Ok(newest.unwrap_or(0))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+pub(super) fn read_numbered(row: &Row<'_>) -> rusqlite::Result<(u64, Notice)> {
+    Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
 }
 
 fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, types::Value};
 
 use super::{
     columns,
@@ -76,7 +76,8 @@ pub(super) fn open(
     let (conn, created) = database(path, durable).map_err(|e| explained(path, &e))??;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
     let seal = Arc::new(key::seal(settings, state_dir, stored.as_deref())?);
-    let db = Db { conn, seal };
+    let aside = Arc::default();
+    let db = Db { conn, seal, aside };
     let mut id_map = IdMap::beside(state_dir, durable);
     let opened = settle(&db, &mut id_map, created, now).map_err(|fault| match fault {
         Fault::Sql(error) => explained(path, &error),
@@ -86,9 +87,15 @@ pub(super) fn open(
         ),
     })?;
     id_map.catch_up(&db);
-    let seq = db
-        .seq()
-        .map_err(|_| other(path, "no sequence".to_owned()))?;
+    let seq = match db.seq() {
+        Err(fault) if fault.is_unreadable() => {
+            // No watcher has seen a number as high as the time.
+            let seq = columns::micros(now);
+            columns::set_meta(&db.conn, "seq", seq).map_err(|e| explained(path, &e))?;
+            seq.unsigned_abs()
+        }
+        seq => seq.map_err(|_| other(path, "no sequence".to_owned()))?,
+    };
     let signals = Signals::since(seq);
     let mut writer = Writer {
         db,
@@ -184,7 +191,7 @@ fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome
 impl Db {
     /// Whether a lost database waits for its names to be imported.
     pub(super) fn awaits_import(&self) -> Outcome<bool> {
-        Ok(columns::meta::<i64>(&self.conn, "awaits_import")?.is_some())
+        Ok(columns::meta::<Value>(&self.conn, "awaits_import")?.is_some())
     }
 }
 

@@ -5,10 +5,10 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    aside::{RowKind, is_unreadable},
     columns,
     db::{Db, Txn},
     error::Outcome,
-    identities::count,
 };
 use crate::model::{IdentityId, Name, Num, ResourceName, Timestamp};
 
@@ -80,9 +80,12 @@ impl Txn<'_> {
 
     /// At start: every creation that was under way is a possible orphan. Answers with their number.
     pub(super) fn orphan_intents(&self, now: i64) -> Outcome<usize> {
-        let open = self.all("SELECT identity, at FROM intent", [], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?))
-        })?;
+        let open = self.all(
+            RowKind::Intent,
+            "SELECT identity, at FROM intent",
+            [],
+            |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)),
+        )?;
         for (num, at) in &open {
             self.orphan(&Orphaned {
                 at: (*at).min(now),
@@ -100,7 +103,7 @@ impl Txn<'_> {
     pub(super) fn orphan(&self, orphan: &Orphaned<'_>) -> Outcome<()> {
         self.run(
             "INSERT INTO orphan (at, kind, resource, name, id, request_id, expires_at) \
-             SELECT ?1, ?2, r.name, i.name, ?4, ?5, ?6 FROM identity i JOIN resource r ON r.num = i.resource \
+             SELECT ?1, ?2, coalesce(r.name, ''), i.name, ?4, ?5, ?6 FROM identity i LEFT JOIN resource r ON r.num = i.resource \
              WHERE i.num = ?3",
             params![
                 orphan.at,
@@ -145,20 +148,24 @@ impl Txn<'_> {
 impl Db {
     pub(super) fn orphans_by_num(&self, nums: &[Num]) -> Outcome<Vec<Orphan>> {
         let sql = "SELECT * FROM orphan WHERE num = ?1";
-        let found: Result<Vec<_>, _> = nums
-            .iter()
-            .map(|num| self.first(sql, [num], read_orphan))
-            .collect();
-        Ok(found?.into_iter().flatten().collect())
+        let mut found = Vec::new();
+        for num in nums {
+            match self.one(RowKind::Orphan, sql, [num], read_orphan) {
+                Ok(orphan) => found.extend(orphan),
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn orphans(&self, after: Num, limit: usize) -> Outcome<Vec<Orphan>> {
-        let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num LIMIT ?2";
-        Ok(self.all(sql, [after, count(limit)], read_orphan)?)
+        let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num";
+        Ok(self.page(RowKind::Orphan, limit, sql, [after], read_orphan)?)
     }
 }
 
-fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
+pub(super) fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
     Ok(Orphan {
         num: row.get("num")?,
         at: columns::instant_in(row, "at")?,

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::{Outcome, StoreError},
-    identities::{Consignment, count},
+    identities::Consignment,
 };
 use crate::model::{Name, Num, Placed, ResourceName, SinkName, Timestamp, Version};
 
@@ -51,11 +52,14 @@ impl Db {
     ) -> Outcome<Vec<Member>> {
         let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
                    FROM delivery d JOIN identity i ON i.num = d.identity \
-                   JOIN resource r ON r.num = i.resource \
-                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity LIMIT ?3";
-        let params = [self.sink_num(sink.as_str())?, after, count(limit)];
-        Ok(self.all(sql, params, |row| {
+                   LEFT JOIN resource r ON r.num = i.resource \
+                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
+        let params = [self.sink_num(sink.as_str())?, after];
+        Ok(self.page(RowKind::Identity, limit, sql, params, |row| {
             let read = self.read_consignment(row);
+            if let Err(fault) = &read {
+                self.note_consignment(row, fault);
+            }
             Ok(Member {
                 num: row.get("num")?,
                 wanted: Version(columns::unsigned(row, "wanted")?),
@@ -76,8 +80,8 @@ impl Db {
 
     /// Strays whose time has come, the longest waiting first.
     pub(super) fn strays(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Stray>> {
-        let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num LIMIT ?2";
-        Ok(self.all(sql, [micros(now), count(limit)], read_stray)?)
+        let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
+        Ok(self.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
     }
 
     /// Whether a file is somebody's again: a row has it recorded, or one of these sinks, each of which
@@ -195,14 +199,14 @@ impl Txn<'_> {
     }
 }
 
-fn read_placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+pub(super) fn read_placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
     Ok(Placed {
         path: PathBuf::from(row.get::<_, String>("path")?),
         digest: row.get("digest")?,
     })
 }
 
-fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
+pub(super) fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
     Ok(Stray {
         num: row.get("num")?,
         placed: read_placed(row)?,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Row;
 
-use super::{columns, db::Db, error::Outcome, spec::Wish};
+use super::{aside::RowKind, columns, db::Db, error::Outcome, idmap::read_line, spec::Wish};
 use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
 
 /// A declaration that was not taken, and why; or a row that stays as it is.
@@ -120,7 +120,21 @@ enum Fate {
     Refuse(String),
 }
 
+/// A row with a name that cannot be read may be the one that is looked for.
+#[derive(Debug, thiserror::Error)]
+#[error("a row whose name cannot be read may be it")]
+struct Hidden;
+
+/// Why a declaration is not taken over.
+const UNREADABLE: &str = "its row in the store, or one that may be its own, cannot be read and is left as it is: \
+    see `renewd status`";
+
 impl Plan {
+    fn refuse(&mut self, spec: &Spec, reason: String) {
+        let name = spec.name.clone();
+        self.refused.push(Refusal { name, reason });
+    }
+
     /// The plan in numbers.
     pub(super) fn told(&self) -> Reconciled {
         let changed =
@@ -146,9 +160,12 @@ impl Db {
     pub(super) fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkName]) -> Outcome<Plan> {
         let mut plan = Plan::default();
         let known: BTreeMap<String, bool> = self
-            .all("SELECT name, configured FROM sink", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?
+            .all(
+                RowKind::Sink,
+                "SELECT num, name, configured FROM sink",
+                [],
+                |row| Ok((row.get("name")?, row.get("configured")?)),
+            )?
             .into_iter()
             .collect();
         let configured: BTreeSet<&str> = sinks.iter().map(SinkName::as_str).collect();
@@ -175,7 +192,13 @@ impl Db {
     pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut Plan) -> Outcome<()> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for (at, spec) in specs.iter().enumerate() {
-            let known = self.known(spec.name.as_str())?;
+            let known = match self.known(spec) {
+                Err(fault) if fault.is_unreadable() => {
+                    plan.refuse(spec, UNREADABLE.to_owned());
+                    continue;
+                }
+                known => known?,
+            };
             let twice =
                 !names.insert(&spec.name) || spec.id.as_ref().is_some_and(|id| !ids.insert(id));
             let fate = match fate(known.as_ref(), spec) {
@@ -192,24 +215,33 @@ impl Db {
                 Fate::Create => plan.create.push(at),
                 Fate::Change(alteration) => plan.change.push((at, alteration)),
                 Fate::Unchanged => plan.unchanged += 1,
-                Fate::Refuse(reason) => plan.refused.push(Refusal {
-                    name: spec.name.clone(),
-                    reason,
-                }),
+                Fate::Refuse(reason) => plan.refuse(spec, reason),
             }
         }
         Ok(())
     }
 
-    fn known(&self, name: &str) -> Outcome<Option<Known>> {
-        Ok(self.first(KNOWN, [name], read_known)?)
+    /// The row of a declaration. Where there is none, it must be certain that none is hidden: neither
+    /// by a name nor by a remembered id that cannot be read.
+    fn known(&self, spec: &Spec) -> Outcome<Option<Known>> {
+        let name = spec.name.as_str();
+        let known = self.one(RowKind::Identity, KNOWN, [name], read_known)?;
+        if known.is_none() && spec.id.is_none() {
+            let sql = "SELECT * FROM remembered WHERE name = ?1";
+            self.one(RowKind::RememberedId, sql, [name], read_line)?;
+            if self.aside.hides_a_name() {
+                return Err(columns::broken("name", Hidden).into());
+            }
+        }
+        Ok(known)
     }
 
     /// Whether the id that is declared is free, or will be once forgotten rows have let go of theirs.
     fn may_have(&self, spec: &Spec, known: Option<&Known>, plan: &Plan) -> Outcome<bool> {
         let Some(id) = &spec.id else { return Ok(true) };
         let owner = self.first(OWNER, [id.as_str()], |row| {
-            Ok((row.get::<_, Num>(0)?, row.get::<_, u8>(1)? == FORGOTTEN))
+            let forgotten = row.get::<_, u8>(1).is_ok_and(|mark| mark == FORGOTTEN);
+            Ok((row.get::<_, Num>(0)?, forgotten))
         })?;
         Ok(match owner {
             None => true,
@@ -224,14 +256,14 @@ impl Db {
     /// Rows that the files declared before and no longer do.
     fn no_longer_declared(&self, specs: &[Spec]) -> Outcome<Vec<(Num, OnRemoval)>> {
         let named: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        let mut statement = self.conn.prepare_cached(DECLARED)?;
-        let mut rows = statement.query([])?;
-        let mut missing = Vec::new();
-        while let Some(row) = rows.next()? {
-            if !named.contains(row.get_ref(1)?.as_str().unwrap_or_default()) {
-                missing.push(row.get::<_, Num>(0)?);
+        let missing = self.some(RowKind::Identity, usize::MAX, DECLARED, [], |row| {
+            let is_named = named.contains(row.get_ref("name")?.as_str().unwrap_or_default());
+            if !is_named {
+                // A name that cannot be read says nothing about what is declared.
+                columns::parsed::<Name>(row, "name")?;
             }
-        }
+            Ok((!is_named).then_some(row.get::<_, Num>("num")?))
+        })?;
         missing
             .into_iter()
             .map(|num| Ok((num, self.on_removal(num)?)))
@@ -240,8 +272,9 @@ impl Db {
 
     pub(super) fn on_removal(&self, num: Num) -> Outcome<OnRemoval> {
         let sql = "SELECT wish FROM identity WHERE num = ?1";
-        let wish = self.first(sql, [num], |row| row.get::<_, String>(0))?;
+        let wish = self.first(sql, [num], |row| Ok(row.get::<_, String>(0).ok()))?;
         Ok(wish
+            .flatten()
             .and_then(|wish| Wish::parse(&wish).ok())
             .map_or(OnRemoval::Hold, |wish| wish.on_removal))
     }
@@ -254,7 +287,7 @@ pub(super) const FORGOTTEN: u8 = 2;
 
 pub(super) const DECLARED: &str = "SELECT num, name FROM identity WHERE declared = 1 ORDER BY name";
 pub(super) const KNOWN: &str = "SELECT i.num, r.name AS resource, i.origin, i.declared, i.removed, i.state, i.id, \
-    i.wish FROM identity i JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
+    i.wish FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
 pub(super) const OWNER: &str = "SELECT num, removed FROM identity WHERE id = ?1";
 
 /// What a declaration means for the row that there is.
@@ -310,6 +343,6 @@ fn read_known(row: &Row<'_>) -> rusqlite::Result<Known> {
         removed: row.get("removed")?,
         state: columns::word(row, "state")?,
         id: columns::maybe_parsed(row, "id")?,
-        wish: row.get("wish")?,
+        wish: row.get_ref("wish")?.as_str().unwrap_or_default().to_owned(),
     })
 }

@@ -4,6 +4,7 @@
 use rusqlite::params;
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::Outcome,
@@ -44,8 +45,8 @@ impl Txn<'_> {
 
 impl Db {
     pub(super) fn reservations(&self, resource: &str) -> Outcome<Vec<(Operation, u32, Timestamp)>> {
-        let sql = "SELECT operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
-        Ok(self.all(sql, [resource], |row| {
+        let sql = "SELECT num, operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
+        Ok(self.all(RowKind::Reservation, sql, [resource], |row| {
             Ok((
                 columns::word(row, "operation")?,
                 row.get("permits")?,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::{
+    aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
@@ -21,14 +22,13 @@ pub struct Disabled {
     pub by_command: bool,
 }
 
-pub(super) const OLDEST: &str =
-    "SELECT since FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since LIMIT 1";
+pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since";
 
 impl Db {
     /// Why a sink is disabled, if it is.
     pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
-        let sql = "SELECT disabled, paused FROM sink WHERE name = ?1";
-        let found = self.first(sql, [sink], |row| {
+        let sql = "SELECT disabled, paused, num, name FROM sink WHERE name = ?1";
+        let found = self.one(RowKind::Sink, sql, [sink], |row| {
             let why: Option<String> = row.get(0)?;
             let by_command = row.get(1)?;
             Ok(why.map(|why| Disabled { why, by_command }))
@@ -39,16 +39,17 @@ impl Db {
     /// Since when the oldest pending delivery of each sink is pending.
     pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkName, Timestamp>> {
         let sinks = self.all(
+            RowKind::Sink,
             "SELECT num, name FROM sink WHERE configured = 1",
             [],
             |row| Ok((row.get::<_, i64>(0)?, columns::parsed(row, "name")?)),
         )?;
         let mut oldest = BTreeMap::new();
         for (num, name) in sinks {
-            let since = self.first(OLDEST, [num], |row| row.get(0))?;
-            if let Some(since) = since {
-                oldest.insert(name, columns::instant(since));
-            }
+            let since = self.some(RowKind::Delivery, 1, OLDEST, [num], |row| {
+                columns::instant_in(row, "since").map(Some)
+            })?;
+            oldest.extend(since.first().map(|since| (name, *since)));
         }
         Ok(oldest)
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Row, params};
 
 use super::{
+    aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::Outcome,
@@ -138,12 +139,11 @@ impl Txn<'_> {
     pub(super) fn leave_source(&mut self, num: Num, to: &Origin) -> Outcome<()> {
         let sql = "SELECT name, origin FROM identity WHERE num = ?1";
         let was = self.first(sql, [num], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                columns::word::<Origin>(row, "origin")?,
-            ))
+            // What cannot be read is on no list.
+            let name = row.get::<_, String>(0).ok();
+            Ok(name.zip(columns::word::<Origin>(row, "origin").ok()))
         })?;
-        if let Some((name, Origin::Source(source))) = was.filter(|(_, was)| was != to) {
+        if let Some((name, Origin::Source(source))) = was.flatten().filter(|(_, was)| was != to) {
             let sql = "DELETE FROM source_row WHERE name = ?2 AND source = (SELECT num FROM source WHERE name = ?1)";
             self.run(sql, [source.as_str(), &name])?;
         }
@@ -165,11 +165,11 @@ impl Txn<'_> {
 impl Db {
     /// Every name of a source's last list, and what its row was.
     pub(super) fn source_rows(&self, source: &SourceName) -> Outcome<BTreeMap<Name, Digest>> {
-        let sql = "SELECT l.name, l.digest FROM source_row l JOIN source s ON s.num = l.source WHERE s.name = ?1";
-        let rows = self.all(sql, [source.as_str()], |row| {
+        let sql = "SELECT l.source, l.name, l.digest FROM source_row l JOIN source s ON s.num = l.source WHERE s.name = ?1";
+        let rows = self.all(RowKind::SourceRow, sql, [source.as_str()], |row| {
             Ok((
                 columns::parsed::<Name>(row, "name")?,
-                row.get::<_, Digest>(1)?,
+                row.get::<_, Digest>("digest")?,
             ))
         })?;
         Ok(rows.into_iter().collect())
@@ -179,11 +179,11 @@ impl Db {
     pub(super) fn sources(&self) -> Outcome<Vec<SourceFacts>> {
         let sql = "SELECT s.*, (SELECT count(*) FROM source_row l WHERE l.source = s.num) AS identities \
                    FROM source s ORDER BY s.name";
-        Ok(self.all(sql, [], read_facts)?)
+        Ok(self.all(RowKind::Source, sql, [], read_facts)?)
     }
 }
 
-fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
+pub(super) fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
     let reason: Option<String> = row.get("lapse")?;
     let since = columns::maybe_instant(row, "lapsed_at")?;
     Ok(SourceFacts {

@@ -3,6 +3,7 @@
 
 mod campaigns;
 mod failures;
+mod garbage;
 mod jobs;
 mod outages;
 mod service;

@@ -15,7 +15,10 @@ use super::{
     },
     Admin, After, Body, PAGE, record,
 };
-use crate::model::{Name, Origin};
+use crate::{
+    model::{Name, OnRemoval, Origin},
+    store::StoreError,
+};
 
 /// Identities in order of name.
 pub(super) async fn list(
@@ -77,6 +80,20 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     Query(Why { reason }): Query<Why>,
 ) -> Result<Json<Removed>, Problem> {
+    if let Some(name) = unreadable(&api, &name).await? {
+        // Nothing else can be done with it; its id stays known, so it can be declared again.
+        let names = vec![name.clone()];
+        let how = OnRemoval::Forget;
+        api.store.remove(names, Some(how), api.clock.now()).await?;
+        let result = "dropped: its row could not be read";
+        admin
+            .audit(&api, "remove", Some(&name), reason, result)
+            .await?;
+        return Ok(Json(Removed {
+            name,
+            on_removal: how,
+        }));
+    }
     let row = record(&api, &name).await?;
     if let Origin::Source(source) = &row.spec.origin {
         let why = format!("{name} is listed by the source {source}: take it out there");
@@ -94,6 +111,17 @@ pub(super) async fn remove(
         .audit(&api, "remove", Some(&name), reason, &result)
         .await?;
     Ok(Json(Removed { name, on_removal }))
+}
+
+/// The name, where its row cannot be read.
+async fn unreadable(api: &Api, name: &str) -> Result<Option<Name>, Problem> {
+    let Ok(name) = name.parse::<Name>() else {
+        return Ok(None);
+    };
+    match api.store.record(&name).await {
+        Err(StoreError::Unreadable { .. }) => Ok(Some(name)),
+        found => Ok(found.map(|_| None)?),
+    }
 }
 
 /// `?reason=…`.

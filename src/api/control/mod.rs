@@ -144,6 +144,10 @@ async fn records(api: &Api, names: &[Name]) -> Result<Vec<Record>, Problem> {
     if unknown.is_empty() {
         return Ok(found);
     }
+    for name in names.iter().filter(|name| !known.contains(name)) {
+        // One whose row cannot be read is not unknown.
+        api.store.record(name).await?;
+    }
     let some = unknown
         .iter()
         .take(10)

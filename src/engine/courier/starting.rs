@@ -24,7 +24,11 @@ impl Courier {
             return Ok(());
         }
         if self.look {
-            self.disabled = self.store.sink_disabled(&self.name).await?;
+            match self.store.sink_disabled(&self.name).await {
+                // Nobody can say: it goes on as it was. The store has told of it.
+                Err(StoreError::Unreadable { .. }) => {}
+                disabled => self.disabled = disabled?,
+            }
         }
         self.start_notice().await?;
         if let Sink::File(files) = &self.sink

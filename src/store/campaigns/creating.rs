@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{micros, spelled},
         db::Txn,
         error::{Fault, Outcome},
@@ -144,8 +145,12 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         let sql =
             "SELECT num FROM campaign WHERE cursor = ?1 AND coalesce(told_at, created_at) <= ?2";
-        let broken: Vec<CampaignId> =
-            self.all(sql, [OPEN, micros(silent_since)], |row| row.get(0))?;
+        let broken: Vec<CampaignId> = self.all(
+            RowKind::Campaign,
+            sql,
+            [OPEN, micros(silent_since)],
+            |row| row.get(0),
+        )?;
         for id in broken {
             self.call_off(id, "a list that never came whole", now)?;
         }

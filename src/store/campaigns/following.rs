@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{self, micros},
         db::Txn,
         error::Outcome,
@@ -42,12 +43,12 @@ impl Txn<'_> {
         limit: usize,
         now: Timestamp,
     ) -> Outcome<Followed> {
-        let sql = "SELECT num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
+        let sql = "SELECT campaign, num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
                    FROM campaign_item \
                    WHERE campaign = ?1 AND num > ?2 AND state IN ('acknowledged', 'delivering') \
-                   ORDER BY num LIMIT ?3";
-        let params = params![id, after.unwrap_or(i64::MIN), count(limit)];
-        let waiting = self.all(sql, params, |row| {
+                   ORDER BY num";
+        let params = [id, after.unwrap_or(i64::MIN)];
+        let waiting = self.page(RowKind::CampaignItem, limit, sql, params, |row| {
             Ok(Waiting {
                 num: row.get("num")?,
                 awaits_token: row.get("awaits")?,
@@ -71,7 +72,7 @@ impl Txn<'_> {
     /// more. When a token was issued is no proof: by the clock of ACS, one from just before may be
     /// younger than what was asked for.
     fn look_for_token(&self, id: CampaignId, item: &Waiting) -> Outcome<()> {
-        let row = self.standing(item.num)?;
+        let row = self.readable(item.num)?;
         if row.is_some_and(|row| row.state.wants_token()) {
             return Ok(());
         }
@@ -114,12 +115,13 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<bool> {
         let long_ago = now.checked_sub(UNDER_WAY).unwrap_or(now);
-        let sql = "SELECT t.num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
+        let sql = "SELECT t.campaign, t.num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
                    WHERE t.campaign = ?1 AND t.state IN ('pending', 'called') AND c.phase = 'cancelled' \
                    AND (t.resource = ?2 OR coalesce(c.told_at, c.created_at) <= ?3) LIMIT ?4";
         let most = count(limit.saturating_add(skip.len()));
         let params = params![id, self.resource_num(resource)?, micros(long_ago), most];
-        let mut left: Vec<Num> = self.all(sql, params, |row| row.get(0))?;
+        let mut left: Vec<Num> =
+            self.all(RowKind::CampaignItem, sql, params, |row| row.get("num"))?;
         let more = left.len() >= limit;
         left.retain(|num| !skip.contains(num));
         for num in left {

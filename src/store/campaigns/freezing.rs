@@ -7,10 +7,11 @@ use rusqlite::params;
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{instant, micros},
         db::Txn,
         error::Outcome,
-        identities::{count, read_record},
+        identities::read_record,
     },
     CampaignId, creating, reading,
 };
@@ -71,8 +72,8 @@ impl Txn<'_> {
             return Ok(Frozen::Whole);
         };
         let from = micros(campaign.starts_at.unwrap_or(now).max(now));
-        let params = params![cursor, last, count(chunk)];
-        let rows = self.all(reading::ROWS_AFTER, params, read_record)?;
+        let (kind, sql) = (RowKind::Identity, reading::ROWS_AFTER);
+        let rows = self.page(kind, chunk, sql, [cursor, last], read_record)?;
         for record in &rows {
             let wanted = selection
                 .as_ref()

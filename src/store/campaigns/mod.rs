@@ -19,6 +19,7 @@ pub use freezing::Frozen;
 pub use orders::{Order, RowOrder, Stalled};
 #[cfg(test)]
 pub(super) use reading::ITEMS;
+pub(super) use reading::{read_campaign, read_item};
 
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,

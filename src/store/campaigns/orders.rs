@@ -5,6 +5,7 @@ use rusqlite::{Row, params};
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{self, micros},
         db::Db,
         error::Outcome,
@@ -101,16 +102,19 @@ impl Db {
     /// Campaigns that ended with something that failed for good and still matters.
     fn campaigns_that_failed(&self) -> Outcome<Vec<Campaign>> {
         let sql = format!(
-            "SELECT DISTINCT t.campaign FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
+            "SELECT DISTINCT t.campaign AS num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
              LEFT JOIN identity i ON i.num = t.num WHERE {STILL_WANTED} AND c.ended_at IS NOT NULL ORDER BY t.campaign LIMIT ?1"
         );
-        let ids: Vec<CampaignId> = self.all(&sql, [MOST], |row| row.get(0))?;
-        let found = ids.into_iter().map(|id| self.campaign(id));
-        Ok(found
-            .collect::<Outcome<Vec<_>>>()?
-            .into_iter()
-            .flatten()
-            .collect())
+        let ids: Vec<CampaignId> =
+            self.all(RowKind::Campaign, &sql, [MOST], |row| row.get("num"))?;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.campaign(id) {
+                Err(fault) if fault.is_unreadable() => {}
+                campaign => found.extend(campaign?),
+            }
+        }
+        Ok(found)
     }
 
     fn stalled(&self, condition: &str, id: CampaignId) -> Outcome<Stalled> {
@@ -125,10 +129,11 @@ impl Db {
             return Ok(Stalled::default());
         }
         let sql = format!(
-            "SELECT coalesce(t.name, t.id, '?'), t.error {from} ORDER BY t.num LIMIT {MOST}"
+            "SELECT t.campaign, t.num, coalesce(t.name, t.id, '?') AS label, t.error {from} ORDER BY t.num LIMIT {MOST}"
         );
-        let some = self.all(&sql, [id], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?))
+        let some = self.all(RowKind::CampaignItem, &sql, [id], |row| {
+            let error: Option<String> = row.get("error")?;
+            Ok((row.get::<_, String>("label")?, error))
         })?;
         Ok(Stalled {
             count,
@@ -153,12 +158,17 @@ impl Db {
         let mut orders = Vec::new();
         for condition in [waiting, &begun] {
             let sql = format!(
-                "SELECT t.campaign, c.action, c.after, c.actor, c.created_at, c.phase = 'paused' AS paused, \
+                "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.phase = 'paused' AS paused, \
                  t.state, t.attempts, t.next_at, t.error FROM campaign_item t JOIN campaign c \
                  ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
                  WHERE t.num = ?1 AND {condition} AND ?2 IS NOT NULL LIMIT {MOST}"
             );
-            orders.extend(self.all(&sql, params![num, micros(now)], read_row_order)?);
+            orders.extend(self.all(
+                RowKind::CampaignItem,
+                &sql,
+                params![num, micros(now)],
+                read_row_order,
+            )?);
         }
         orders.sort_by_key(|order| order.campaign);
         Ok(orders)

@@ -6,6 +6,7 @@ use rusqlite::{Row, params};
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{self, micros},
         db::Db,
         error::Outcome,
@@ -16,24 +17,24 @@ use super::{
 use crate::model::{IdentityId, Num, Timestamp};
 
 pub(super) const ROWS_AFTER: &str =
-    select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num LIMIT ?3");
-pub(in crate::store) const ITEMS: &str = "SELECT t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
+    select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num");
+pub(in crate::store) const ITEMS: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
     i.state AS row_state, t.attempts, t.next_at \
-    FROM campaign_item t JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
-    WHERE t.campaign = ?1 AND t.resource = ?3 AND t.state IN ('pending', 'called') \
-    ORDER BY t.next_at, t.num LIMIT ?2";
+    FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
+    WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+    ORDER BY t.next_at, t.num";
 
 impl Db {
     pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
         let sql = "SELECT * FROM campaign WHERE num = ?1";
-        let found = self.first(sql, [id], read_campaign)?;
+        let found = self.one(RowKind::Campaign, sql, [id], read_campaign)?;
         found.map(|campaign| self.counted(campaign)).transpose()
     }
 
     /// Campaigns that have something left to do: urgent ones first, then the oldest.
     pub(in crate::store) fn open_campaigns(&self) -> Outcome<Vec<Campaign>> {
         let sql = "SELECT * FROM campaign WHERE ended_at IS NULL ORDER BY urgent DESC, num";
-        let found = self.all(sql, [], read_campaign)?;
+        let found = self.all(RowKind::Campaign, sql, [], read_campaign)?;
         found.into_iter().map(|one| self.counted(one)).collect()
     }
 
@@ -43,9 +44,9 @@ impl Db {
         before: Option<CampaignId>,
         limit: usize,
     ) -> Outcome<Vec<Campaign>> {
-        let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC LIMIT ?2";
-        let params = params![before.unwrap_or(i64::MAX), count(limit)];
-        let found = self.all(sql, params, read_campaign)?;
+        let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC";
+        let params = [before.unwrap_or(i64::MAX)];
+        let found = self.page(RowKind::Campaign, limit, sql, params, read_campaign)?;
         found.into_iter().map(|one| self.counted(one)).collect()
     }
 
@@ -56,36 +57,50 @@ impl Db {
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Vec<CampaignItem>> {
-        let limited = count(limit.saturating_add(skip.len()));
-        let params = params![id, limited, self.resource_num(resource)?];
-        let mut items = self.all(ITEMS, params, read_item)?;
-        items.retain(|item| !skip.contains(&item.num));
-        items.truncate(limit);
-        Ok(items)
+        let params = [id, self.resource_num(resource)?];
+        Ok(self.some(
+            RowKind::CampaignItem,
+            limit,
+            ITEMS,
+            params,
+            |row| match skip.contains(&row.get("num")?) {
+                true => Ok(None),
+                false => read_item(row).map(Some),
+            },
+        )?)
     }
 
     /// One item of each kind that waits: at each resource for its call, and anywhere for its token or its
     /// consumers.
     pub(in crate::store) fn waiting_items(&self, id: CampaignId) -> Outcome<Vec<WaitingItem>> {
-        const COLUMNS: &str = "SELECT t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
-            FROM campaign_item t JOIN resource r ON r.num = t.resource";
+        const COLUMNS: &str = "SELECT t.campaign, t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
+            FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource";
         let mut waiting = Vec::new();
-        let resources: Vec<i64> = self.all("SELECT num FROM resource ORDER BY num", [], |row| {
-            row.get(0)
-        })?;
+        let resources: Vec<i64> = self.all(
+            RowKind::Resource,
+            "SELECT num FROM resource ORDER BY num",
+            [],
+            |row| row.get(0),
+        )?;
         for resource in resources {
             let sql = format!(
                 "{COLUMNS} WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
-                 ORDER BY t.next_at LIMIT 1"
+                 ORDER BY t.next_at"
             );
-            waiting.extend(self.first(&sql, [id, resource], read_waiting)?);
+            waiting.extend(self.page(
+                RowKind::CampaignItem,
+                1,
+                &sql,
+                [id, resource],
+                read_waiting,
+            )?);
         }
         for state in ["acknowledged", "delivering"] {
             let sql = format!(
                 "{COLUMNS} WHERE t.campaign = ?1 AND t.state IN ('acknowledged', 'delivering') \
-                 AND t.state = '{state}' LIMIT 1"
+                 AND t.state = '{state}'"
             );
-            waiting.extend(self.first(&sql, [id], read_waiting)?);
+            waiting.extend(self.page(RowKind::CampaignItem, 1, &sql, [id], read_waiting)?);
         }
         Ok(waiting)
     }
@@ -112,13 +127,14 @@ impl Db {
         failed: bool,
         limit: usize,
     ) -> Outcome<Vec<ReportLine>> {
-        let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t JOIN resource r ON r.num = t.resource \
-                   WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num LIMIT ?3";
-        let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t JOIN resource r \
+        let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource \
+                   WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num";
+        let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r \
                    ON r.num = t.resource WHERE t.campaign = ?1 AND t.num > ?2 AND t.state = 'failed' \
-                   ORDER BY t.num LIMIT ?3";
-        let params = params![id, after.unwrap_or(i64::MIN), count(limit)];
-        Ok(self.all(if failed { quarantine } else { all }, params, read_line)?)
+                   ORDER BY t.num";
+        let params = [id, after.unwrap_or(i64::MIN)];
+        let sql = if failed { quarantine } else { all };
+        Ok(self.page(RowKind::CampaignItem, limit, sql, params, read_line)?)
     }
 
     /// How many of a resource's renewals wait now, counted up to `most`, and how many of these are
@@ -139,12 +155,12 @@ impl Db {
     /// Campaigns that have ended and whose report is not sealed yet.
     pub(in crate::store) fn unsealed_reports(&self) -> Outcome<Vec<CampaignId>> {
         let sql = "SELECT num FROM campaign WHERE ended_at IS NOT NULL AND report_sha256 IS NULL ORDER BY num";
-        Ok(self.all(sql, [], |row| row.get(0))?)
+        Ok(self.all(RowKind::Campaign, sql, [], |row| row.get("num"))?)
     }
 
     fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
         let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
-        for (state, n) in self.all(sql, [campaign.id], |row| {
+        for (state, n) in self.all(RowKind::Counter, sql, [campaign.id], |row| {
             Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
         })? {
             *match state.as_str() {
@@ -169,7 +185,7 @@ impl Db {
     }
 }
 
-fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
+pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
     let ended_at = columns::maybe_instant(row, "ended_at")?;
     let phase: String = row.get("phase")?;
     let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
@@ -213,7 +229,7 @@ fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
     })
 }
 
-fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignItem> {
+pub(in crate::store) fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignItem> {
     Ok(CampaignItem {
         num: row.get("num")?,
         name: columns::maybe_parsed(row, "name")?,

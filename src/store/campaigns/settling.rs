@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::{
     super::{
+        aside::RowKind,
         columns::{micros, spelled},
         db::Txn,
         error::Outcome,
@@ -77,11 +78,16 @@ impl Txn<'_> {
         let sql = "SELECT coalesce(i.id, t.id), coalesce(t.called_at, ?3) FROM campaign_item t \
                    LEFT JOIN identity i ON i.num = t.num WHERE t.campaign = ?1 AND t.num = ?2";
         let params = [campaign.id, num, micros(at)];
-        let found = self.first(sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let Some((Some(id), called)) = found else {
+        let found = self.first(sql, params, |row| {
+            // When it was called is not known: then nothing is.
+            Ok((
+                row.get::<_, Option<String>>(0),
+                row.get(1).unwrap_or(i64::MIN),
+            ))
+        })?;
+        let Some((Ok(Some(id)), called)) = found else {
             return Ok(());
         };
-        let id: String = id;
         match campaign.action {
             CampaignAction::Delete => self.orphans_deleted(&id),
             CampaignAction::Revoke => self.orphans_revoked(&id, called, micros(at)),
@@ -146,13 +152,17 @@ impl Txn<'_> {
     }
 
     fn let_off(&mut self, sql: &str, num: Num, now: Timestamp) -> Outcome<()> {
-        for campaign in self.all(sql, [num], |row| row.get(0))? {
+        for campaign in self.all(RowKind::Campaign, sql, [num], |row| row.get(0))? {
             self.end_if_settled(campaign, now)?;
         }
         Ok(())
     }
 
-    pub(super) fn end_if_settled(&mut self, id: CampaignId, now: Timestamp) -> Outcome<()> {
+    pub(in crate::store) fn end_if_settled(
+        &mut self,
+        id: CampaignId,
+        now: Timestamp,
+    ) -> Outcome<()> {
         let sql = format!(
             "UPDATE campaign SET ended_at = ?2 WHERE num = ?1 AND ended_at IS NULL AND cursor IS NULL \
              AND NOT EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 AND n > 0 AND state NOT IN ({ENDED}))"

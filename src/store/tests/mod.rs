@@ -5,6 +5,7 @@ mod consumers;
 mod declaring;
 mod delivering;
 mod doubts;
+mod examining;
 mod histories;
 mod id_map;
 mod opening;

@@ -323,14 +323,15 @@ async fn a_row_that_cannot_be_read_does_not_stop_the_others() {
         .await
         .unwrap();
     assert_eq!(due.len(), 1);
+    let due = home.due(&resource(), Work::Create, at(1), 1, &none()).await;
     assert_eq!(
-        number(
-            &home,
-            "SELECT due_at IS NULL FROM identity WHERE name = 'bad'"
-        )
-        .await,
-        1
+        due.unwrap()[0].spec.name,
+        name("good"),
+        "a page of what cannot be read hides nobody"
     );
+    let aside = home.counts().await.unwrap().set_aside;
+    assert_eq!((aside[0].kind.as_str(), aside[0].rows), ("identity", 1));
+    assert_eq!(aside[0].names, [name("bad")]);
 }
 
 #[tokio::test]

@@ -19,14 +19,11 @@ impl Store {
             .await
     }
 
-    /// Identities by name; those that do not exist are left out.
+    /// Identities by name; those that do not exist or cannot be read are left out.
     pub async fn records(&self, names: &[Name]) -> Answer<Vec<Record>> {
         let names = names.to_vec();
-        self.read("look identities up", move |db| {
-            let found: Result<Vec<_>, _> = names.iter().map(|n| db.record(n.as_str())).collect();
-            Ok(found?.into_iter().flatten().collect())
-        })
-        .await
+        self.read("look identities up", move |db| db.records(&names))
+            .await
     }
 
     /// An identity by its row.

@@ -11,7 +11,7 @@ use crate::{
 impl Store {
     /// The rows of a resource that are due, but for those in flight (`skip`): rows without a good
     /// token first, then the earliest expiry. Rows that wait for their creation are a queue of their
-    /// own (`work`). A row that cannot be read is taken out of the queue.
+    /// own (`work`). A row that cannot be read is passed over.
     pub async fn due(
         &self,
         resource: &ResourceName,
@@ -21,18 +21,10 @@ impl Store {
         skip: &BTreeSet<Num>,
     ) -> Answer<Vec<Record>> {
         let (resource, skip) = (resource.clone(), skip.clone());
-        let found = self
-            .read("look for due identities", move |db| {
-                db.due(resource.as_str(), work, now, limit, &skip)
-            })
-            .await?;
-        if !found.unreadable.is_empty() {
-            let nums = found.unreadable;
-            tracing::error!(rows = ?nums, "identities cannot be read from the store and are set aside");
-            self.write("set rows aside", move |txn| txn.quarantine(&nums))
-                .await?;
-        }
-        Ok(found.records)
+        self.read("look for due identities", move |db| {
+            db.due(resource.as_str(), work, now, limit, &skip)
+        })
+        .await
     }
 
     /// The earliest due time of a resource, but for those in `skip`; it may have passed.

@@ -16,14 +16,11 @@ pub struct Holding {
 }
 
 impl Store {
-    /// Holdings by name; those that do not exist are left out.
+    /// Holdings by name; those that do not exist or cannot be read are left out.
     pub async fn holdings(&self, names: Vec<Name>) -> Answer<Vec<Holding>> {
         self.read("read tokens", move |db| {
             let _same_state = db.conn.unchecked_transaction()?;
-            let mut found = Vec::with_capacity(names.len());
-            for name in &names {
-                found.extend(db.record(name.as_str())?);
-            }
+            let found = db.records(&names)?;
             db.held(found)
         })
         .await
