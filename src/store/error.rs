@@ -4,8 +4,11 @@ use std::{io, path::PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::aside::{is_unreadable, plain};
-use crate::model::{Name, is_lasting};
+use super::{
+    aside::{is_unreadable, plain},
+    backup::BackupError,
+};
+use crate::model::{Name, Timestamp, is_lasting};
 
 /// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -235,6 +238,28 @@ pub enum OpenError {
         /// Where the key came from.
         from: String,
     },
+    /// The backup that is made before the schema is changed could not be made.
+    #[error(
+        "the store {path} is of an older renewd and is brought up to date only once it is saved, and {source}; or run \
+         renewd once with `renewd run --no-backup`"
+    )]
+    NotSaved {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: BackupError,
+    },
+    /// It was given up for another place.
+    #[error(
+        "the store {path} was retired at {at:.0} by `renewd store backup --retire` and goes on elsewhere; to take it \
+         back, stop renewd there and say `renewd store adopt` here"
+    )]
+    Retired {
+        /// The database.
+        path: PathBuf,
+        /// When.
+        at: Timestamp,
+    },
     /// The database, or its folder, is closed to us.
     #[error(
         "the store {path} cannot be opened for writing ({reason}); it and its folder must belong to the user of renewd \
@@ -264,6 +289,8 @@ impl OpenError {
             Self::Locked { .. } | Self::Full { .. } | Self::Other { .. } => false,
             Self::Io { source, .. } => is_lasting(source),
             Self::Newer { .. }
+            | Self::NotSaved { .. }
+            | Self::Retired { .. }
             | Self::Closed { .. }
             | Self::Corrupt { .. }
             | Self::WrongKey { .. }

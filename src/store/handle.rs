@@ -37,6 +37,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    state_dir: PathBuf,
     mode: Option<Mode>,
     signals: Signals,
     disk: watch::Receiver<Disk>,
@@ -118,7 +119,7 @@ impl Store {
             readers,
             threads,
         };
-        let store = Self::made(settings, mode, tells, parts.lock);
+        let store = Self::made((settings, state_dir), mode, tells, parts.lock);
         Ok((store, parts.opened))
     }
 
@@ -135,18 +136,19 @@ impl Store {
         let parts = open::open(settings, state_dir, now, false)?;
         let tells = (parts.writer.signals.clone(), parts.writer.reserve.disk());
         let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
-        let store = Self::made(settings, mode, tells, parts.lock);
+        let store = Self::made((settings, state_dir), mode, tells, parts.lock);
         Ok((store, parts.opened))
     }
 
     fn made(
-        settings: &StoreSettings,
+        (settings, state_dir): (&StoreSettings, &Path),
         mode: Mode,
         (signals, disk): (Signals, watch::Receiver<Disk>),
         lock: Lock,
     ) -> Self {
         Self(Arc::new(Inner {
             path: settings.path.clone(),
+            state_dir: state_dir.to_owned(),
             mode: Some(mode),
             signals,
             disk,
@@ -161,6 +163,11 @@ impl Store {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Where the files beside the database are.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.0.state_dir
     }
 
     /// Rises after each commit that made rows due, or due earlier.

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -24,25 +24,18 @@ pub(super) fn seal(
     state_dir: &Path,
     stored: Option<&str>,
 ) -> Result<Seal, OpenError> {
-    let key_file = state_dir.join(KEY_FILE);
-    let (text, from) = match &settings.seal_key {
-        Some(given) => (
-            Zeroizing::new(given.secret.expose().to_owned()),
-            described(&given.from),
-        ),
-        None => {
-            let text = match (read(&key_file)?, stored) {
-                (Some(text), _) => text,
-                (None, None) => make(&key_file)?,
-                (None, Some(stored)) => {
-                    return Err(OpenError::KeyMissing {
-                        path: settings.path.clone(),
-                        key_file,
-                        stored: stored.to_owned(),
-                    });
-                }
-            };
-            (text, key_file.display().to_string())
+    let (text, from) = match (given(settings, state_dir)?, stored) {
+        (Some(given), _) => given,
+        (None, None) => {
+            let key_file = state_dir.join(KEY_FILE);
+            (make(&key_file)?, key_file.display().to_string())
+        }
+        (None, Some(stored)) => {
+            return Err(OpenError::KeyMissing {
+                path: settings.path.clone(),
+                key_file: state_dir.join(KEY_FILE),
+                stored: stored.to_owned(),
+            });
         }
     };
     let key = decode(&text).ok_or_else(|| OpenError::BadKey { from: from.clone() })?;
@@ -55,6 +48,50 @@ pub(super) fn seal(
             stored: stored.to_owned(),
         }),
         _ => Ok(seal),
+    }
+}
+
+/// The text of the key that the configuration gives, or that the key file holds, and where it is from.
+pub(super) fn given(
+    settings: &StoreSettings,
+    state_dir: &Path,
+) -> Result<Option<(Zeroizing<String>, String)>, OpenError> {
+    if let Some(given) = &settings.seal_key {
+        let text = Zeroizing::new(given.secret.expose().to_owned());
+        return Ok(Some((text, described(&given.from))));
+    }
+    let key_file = state_dir.join(KEY_FILE);
+    let text = read(&key_file)?;
+    Ok(text.map(|text| (text, key_file.display().to_string())))
+}
+
+/// The id of the key of this text, or `None` where it is no key.
+pub(super) fn id_of(text: &str) -> Option<String> {
+    decode(text).map(|key| Seal::new(&key).key_id().to_owned())
+}
+
+/// Puts a key file into the state directory, in place of none.
+pub(super) fn put(state_dir: &Path, text: &str) -> Result<(), OpenError> {
+    let path = state_dir.join(KEY_FILE);
+    write_new(&path, text.as_bytes()).map_err(|source| OpenError::Io {
+        doing: "make the key file",
+        path,
+        source,
+    })
+}
+
+/// Moves a key file that does not fit out of the way; where it is then.
+pub(super) fn set_aside(state_dir: &Path, name: &str) -> Result<Option<PathBuf>, OpenError> {
+    let path = state_dir.join(KEY_FILE);
+    let aside = state_dir.join(format!("{KEY_FILE}.{name}"));
+    match fs::rename(&path, &aside) {
+        Ok(()) => Ok(Some(aside)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OpenError::Io {
+            doing: "move the key file away",
+            path,
+            source,
+        }),
     }
 }
 
@@ -78,28 +115,13 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, OpenError> {
     }
 }
 
-/// Makes a key file under another name and links it into place: it is never there half-written, and
-/// never takes the place of another.
+/// Makes a key and its file.
 fn make(path: &Path) -> Result<Zeroizing<String>, OpenError> {
     let write = || -> io::Result<Zeroizing<String>> {
         let mut key = Zeroizing::new([0_u8; 32]);
         getrandom(&mut *key, GetRandomFlags::empty())?;
         let text = Zeroizing::new(BASE64_STANDARD.encode(*key) + "\n");
-        let unnamed = path.with_extension("key.new");
-        fs::remove_file(&unnamed).or_else(|e| match e.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(e),
-        })?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unnamed)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::hard_link(&unnamed, path)?;
-        fs::remove_file(&unnamed)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+        write_new(path, text.as_bytes())?;
         Ok(text)
     };
     write().map_err(|source| OpenError::Io {
@@ -107,6 +129,26 @@ fn make(path: &Path) -> Result<Zeroizing<String>, OpenError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Writes a key file under another name and links it into place: it is never there half-written, and
+/// never takes the place of another.
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let unnamed = path.with_extension("key.new");
+    fs::remove_file(&unnamed).or_else(|e| match e.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(e),
+    })?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unnamed)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::hard_link(&unnamed, path)?;
+    fs::remove_file(&unnamed)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// 32 bytes, in base64 or hex.

@@ -10,6 +10,7 @@
 mod access;
 mod aside;
 mod audit;
+mod backup;
 mod campaigns;
 mod columns;
 mod commit;
@@ -38,6 +39,7 @@ mod placements;
 mod reconcile;
 mod reservations;
 mod reserve;
+mod restore;
 mod schema;
 mod seal;
 mod signals;
@@ -54,6 +56,7 @@ mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
+pub use backup::{BackupError, Contents, verify_backup};
 pub use campaigns::{
     Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen,
     ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,
@@ -76,6 +79,7 @@ pub use orphans::Orphan;
 pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
 pub use reserve::Disk;
+pub use restore::{RestoreError, RestoreHow, Restored, open_without_key, restore_backup};
 pub use sinks::Disabled;
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};

@@ -11,7 +11,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, types::Value};
 
 use super::{
-    columns,
+    backup, columns,
     db::{Db, Txn},
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
@@ -73,7 +73,8 @@ pub(super) fn open(
     let mut reserve = Reserve::beside(path, durable);
     reserve.make_room();
     touch(path)?;
-    let (conn, created) = database(path, durable).map_err(|e| explained(path, &e))??;
+    let (conn, created) =
+        database(settings, state_dir, now, durable).map_err(|e| explained(path, &e))??;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
     let seal = Arc::new(key::seal(settings, state_dir, stored.as_deref())?);
     let aside = Arc::default();
@@ -130,7 +131,13 @@ fn touch(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The connection, with the newest schema; and whether the database was made just now.
-fn database(path: &Path, durable: bool) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
+fn database(
+    settings: &StoreSettings,
+    state_dir: &Path,
+    now: Timestamp,
+    durable: bool,
+) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
+    let path = &settings.path;
     let conn = Db::connect(path, durable)?;
     let found = schema::version(&conn)?;
     if found > schema::NEWEST {
@@ -147,6 +154,27 @@ fn database(path: &Path, durable: bool) -> rusqlite::Result<Result<(Connection, 
                 path: path.to_owned(),
                 reason: verdict,
             }));
+        }
+    }
+    if found > 0 {
+        if let Some(at) = columns::meta(&conn, backup::RETIRED)? {
+            return Ok(Err(OpenError::Retired {
+                path: path.to_owned(),
+                at: columns::instant(at),
+            }));
+        }
+        if found < schema::NEWEST && settings.save_before_migration {
+            match backup::before_migration(&conn, (path, state_dir), now) {
+                Ok(place) => {
+                    tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
+                }
+                Err(source) => {
+                    return Ok(Err(OpenError::NotSaved {
+                        path: path.to_owned(),
+                        source,
+                    }));
+                }
+            }
         }
     }
     schema::migrate(&conn, found)?;

@@ -26,7 +26,13 @@ pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
 
 /// Takes all steps that are missing, in one transaction each.
 pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
-    for (at, step) in (0_i64..).zip(STEPS).filter(|(at, _)| *at >= from) {
+    migrate_to(conn, from, NEWEST)
+}
+
+/// Takes the steps from one schema to another.
+pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    let missing = |(at, _): &(i64, &str)| (from..to).contains(at);
+    for (at, step) in (0_i64..).zip(STEPS).filter(missing) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
             at + 1

@@ -39,5 +39,6 @@ pub(super) fn read(mut section: Section<'_>, daemon: &DaemonSettings) -> Option<
         seal_key: seal_key?,
         keep_renewals,
         keep_other,
+        save_before_migration: true,
     })
 }

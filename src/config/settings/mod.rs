@@ -64,6 +64,8 @@ pub struct StoreSettings {
     pub keep_renewals: Duration,
     /// How long everything else stays.
     pub keep_other: Duration,
+    /// Whether the database is saved before its schema is changed; only the command line says no.
+    pub save_before_migration: bool,
 }
 
 /// `[renewal]`: how tokens are renewed, where an identity does not say otherwise.

@@ -1,5 +1,6 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
+mod backup;
 mod bulk;
 mod consumers;
 mod declaring;
@@ -70,6 +71,7 @@ fn settings(dir: &Path) -> StoreSettings {
         seal_key: None,
         keep_renewals: Duration::from_hours(7 * 24),
         keep_other: Duration::from_hours(400 * 24),
+        save_before_migration: true,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Verbs of the audit trail, and of cleaning up.
 
+use std::fs::File;
+
 use super::Answer;
 use crate::{
     model::{AuditEntry, Timestamp},
-    store::{AuditQuery, Cause, Pruned, Store},
+    store::{AuditQuery, Cause, Pruned, Store, backup, columns, error::Fault},
 };
 
 impl Store {
@@ -34,6 +36,39 @@ impl Store {
         let cause = cause.clone();
         self.write("distrust the store", move |txn| {
             txn.distrust(since, &cause, now)
+        })
+        .await
+    }
+
+    /// Writes a backup and hands the file over; the database's own may have been deleted meanwhile. With
+    /// `last` it says of itself that nothing was withdrawn since.
+    pub async fn backup(&self, last: bool, now: Timestamp) -> Answer<File> {
+        let state_dir = self.state_dir().to_owned();
+        self.read("make a backup", move |db| {
+            backup::lend(&db.conn, &state_dir, (now, last))
+                .map_err(|error| Fault::Refused(error.to_string()))
+        })
+        .await
+    }
+
+    /// Notes that a backup has reached its place; a store that ends with it is never opened again,
+    /// unless a person takes it back.
+    pub async fn backed_up(&self, made_at: Timestamp, retire: bool) -> Answer<()> {
+        self.write("note the backup", move |txn| {
+            columns::set_meta(&txn.conn, backup::BACKED_UP, columns::micros(made_at))?;
+            if retire {
+                columns::set_meta(&txn.conn, backup::RETIRED, columns::micros(made_at))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// When the last backup was made that reached its place.
+    pub async fn last_backup(&self) -> Answer<Option<Timestamp>> {
+        self.read("look for the last backup", |db| {
+            let at = columns::meta(&db.conn, backup::BACKED_UP)?;
+            Ok(at.map(columns::instant))
         })
         .await
     }

@@ -1,0 +1,371 @@
+//! Puts a backup back: all of it or nothing, never over a store that is used, and what was there before
+//! is set aside. And opens a store whose key is lost.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags};
+use zeroize::Zeroizing;
+
+use super::{
+    backup::{self, BackupError, Contents},
+    columns::{self, spelled},
+    error::OpenError,
+    key,
+    lock::Lock,
+};
+use crate::{
+    config::StoreSettings,
+    model::{DueReason, Timestamp},
+};
+
+/// How a backup is to be put back.
+#[derive(Debug, Default)]
+pub struct RestoreHow {
+    /// A store that is there is set aside, not refused.
+    pub replace: bool,
+    /// The text of the seal key, where it comes with the backup.
+    pub key: Option<Zeroizing<String>>,
+    /// The key is lost for ever: what it sealed is dropped.
+    pub key_lost: bool,
+}
+
+/// What a restored backup left.
+#[derive(Debug)]
+pub struct Restored {
+    /// What the backup held.
+    pub contents: Contents,
+    /// What was there before, where it is now.
+    pub aside: Vec<PathBuf>,
+    /// Files beside the database that stayed, because they know what came after the backup.
+    pub kept: Vec<PathBuf>,
+    /// Why it is not known what was withdrawn since; the daemon waits for a person then.
+    pub doubt: Option<String>,
+}
+
+/// Why a backup was not put back, or a store not opened without its key. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// The place where it would be put.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// There is a store.
+    #[error("there is a store already: {}; `--replace` sets it aside", path.display())]
+    There {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The key does not fit.
+    #[error(
+        "the backup is sealed with the key {needed}, and {found}; give its copy with `--key FILE`, or, if it is lost \
+         for ever, `--key-lost` drops what it sealed and renews every token"
+    )]
+    Key {
+        /// The id of the key that would fit.
+        needed: String,
+        /// What there is instead.
+        found: String,
+    },
+}
+
+impl RestoreError {
+    /// Whether the arguments or the surroundings have to be changed first.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Backup(error) => error.is_configuration(),
+            Self::Open(error) => error.is_configuration(),
+            Self::There { .. } | Self::Key { .. } => true,
+        }
+    }
+}
+
+/// Puts the backup in the file `from` into the place of the store.
+///
+/// # Errors
+/// When the backup is not whole, a daemon runs, a store is there, or the key does not fit; then nothing
+/// was changed.
+pub fn restore_backup(
+    from: &Path,
+    settings: &StoreSettings,
+    state_dir: &Path,
+    how: &RestoreHow,
+    now: Timestamp,
+) -> Result<Restored, RestoreError> {
+    let contents = backup::verify_backup(from)?;
+    let path = &settings.path;
+    for dir in [path.parent(), Some(state_dir)].into_iter().flatten() {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
+        made.map_err(BackupError::io("make the directory", dir))?;
+    }
+    let _lock = Lock::take(path)?;
+    let there = [path.clone(), beside(path, "-wal")]
+        .iter()
+        .any(|file| fs::metadata(file).is_ok_and(|found| found.len() > 0));
+    if there && !how.replace {
+        return Err(RestoreError::There { path: path.clone() });
+    }
+    let key = Key::fitting(&contents, settings, state_dir, how)?;
+    let new = beside(path, ".new");
+    let prepared = prepare(from, &new, state_dir, &contents);
+    let (kept, doubt) = prepared.inspect_err(|_| {
+        // The reason why it failed is the one to tell.
+        fs::remove_file(&new).ok();
+    })?;
+    let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+    let mut aside = key.install(state_dir, &format!("replaced-{stamp}"))?;
+    aside.extend(install(&new, path, &format!(".replaced-{stamp}"))?);
+    if how.key_lost {
+        drop_sealed(settings, state_dir, now)?;
+    }
+    Ok(Restored {
+        contents,
+        aside,
+        kept,
+        doubt,
+    })
+}
+
+/// Drops what the lost key of a store sealed, and takes the key that there is now, or a new one; how many
+/// tokens were dropped, each of which is renewed at once. Files that consumers have stay until then.
+///
+/// # Errors
+/// When a daemon runs, there is no store, or its key is not lost.
+pub fn open_without_key(
+    settings: &StoreSettings,
+    state_dir: &Path,
+    now: Timestamp,
+) -> Result<usize, RestoreError> {
+    let path = &settings.path;
+    fs::metadata(path).map_err(BackupError::io("open the store", path))?;
+    let _lock = Lock::take(path)?;
+    drop_sealed(settings, state_dir, now)
+}
+
+fn drop_sealed(
+    settings: &StoreSettings,
+    state_dir: &Path,
+    now: Timestamp,
+) -> Result<usize, RestoreError> {
+    let path = &settings.path;
+    let unreadable = |e: rusqlite::Error| OpenError::Corrupt {
+        path: path.clone(),
+        reason: e.to_string(),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    let stored = columns::meta::<String>(&conn, "seal_key").map_err(unreadable)?;
+    let seal = key::seal(settings, state_dir, None)?;
+    if stored.as_deref() == Some(seal.key_id()) {
+        return Err(OpenError::Other {
+            path: path.clone(),
+            reason: "its key is not lost: the key that is there fits".to_owned(),
+        }
+        .into());
+    }
+    let dropped = || -> rusqlite::Result<usize> {
+        conn.pragma_update(None, "secure_delete", true)?;
+        let txn = conn.unchecked_transaction()?;
+        let dropped = txn.execute(
+            "UPDATE identity SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
+             due_at = ?1, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
+            (columns::micros(now), spelled(&DueReason::Requested)),
+        )?;
+        txn.execute(
+            "UPDATE identity SET token = NULL WHERE token IS NOT NULL",
+            [],
+        )?;
+        columns::set_meta(&txn, "seal_key", seal.key_id())?;
+        txn.commit()?;
+        Ok(dropped)
+    };
+    Ok(dropped().map_err(unreadable)?)
+}
+
+/// The key that the restored store will be opened with.
+enum Key<'a> {
+    /// It is where it has to be.
+    There,
+    /// It comes with the backup, and goes into the state directory.
+    Brought(&'a str),
+}
+
+impl<'a> Key<'a> {
+    fn fitting(
+        contents: &Contents,
+        settings: &StoreSettings,
+        state_dir: &Path,
+        how: &'a RestoreHow,
+    ) -> Result<Self, RestoreError> {
+        let needed = Some(contents.seal_key.clone());
+        let there = key::given(settings, state_dir)?;
+        let found = |found: String| RestoreError::Key {
+            needed: contents.seal_key.clone(),
+            found,
+        };
+        if there
+            .as_ref()
+            .is_some_and(|(text, _)| key::id_of(text) == needed)
+            || how.key_lost
+        {
+            return Ok(Self::There);
+        }
+        if settings.seal_key.is_some() {
+            let from = there.map_or(String::new(), |(_, from)| from);
+            return Err(found(format!(
+                "the configuration gives another one ({from})"
+            )));
+        }
+        match (&how.key, there) {
+            (Some(brought), _) if key::id_of(brought) == needed => Ok(Self::Brought(brought)),
+            (Some(_), _) => Err(found("the one that was given is another".to_owned())),
+            (None, Some((_, from))) => Err(found(format!("{from} is another"))),
+            (None, None) => Err(found("there is none here".to_owned())),
+        }
+    }
+
+    /// Where another key lay is set aside, and said.
+    fn install(&self, state_dir: &Path, aside: &str) -> Result<Vec<PathBuf>, RestoreError> {
+        let Self::Brought(text) = self else {
+            return Ok(Vec::new());
+        };
+        let moved = key::set_aside(state_dir, aside)?;
+        key::put(state_dir, text)?;
+        Ok(moved.into_iter().collect())
+    }
+}
+
+/// Writes the new database beside the place of the store, synced, and the files beside it that are
+/// missing. Which of them stayed, and why it is not known what was withdrawn since.
+fn prepare(
+    from: &Path,
+    new: &Path,
+    state_dir: &Path,
+    contents: &Contents,
+) -> Result<(Vec<PathBuf>, Option<String>), RestoreError> {
+    copy(from, new)?;
+    let reading = BackupError::reading(from);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(new, flags).map_err(&reading)?;
+    let mut kept = Vec::new();
+    let mut vouched = contents.last;
+    for name in backup::BESIDE {
+        let place = state_dir.join(name);
+        if place.exists() {
+            vouched |= name == backup::WITHDRAWN;
+            kept.push(place);
+        } else {
+            write_beside(&conn, name, &place)?;
+        }
+    }
+    let doubt = (!vouched).then(|| {
+        format!(
+            "a backup of {:.0} was put back, and no {} was there that knows what came after it",
+            contents.made_at,
+            backup::WITHDRAWN
+        )
+    });
+    backup::strip(&conn, contents, doubt.as_deref()).map_err(&reading)?;
+    drop(conn);
+    sync(new)?;
+    Ok((kept, doubt))
+}
+
+/// A copy for our eyes only.
+fn copy(from: &Path, new: &Path) -> Result<(), BackupError> {
+    let mut source = File::open(from).map_err(BackupError::io("open", from))?;
+    let mut target = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(new)
+        .map_err(BackupError::io("make", new))?;
+    io::copy(&mut source, &mut target)
+        .map(drop)
+        .map_err(BackupError::io("write", new))
+}
+
+/// Writes a file beside the database as the backup holds it, if it does, under another name first.
+fn write_beside(backup: &Connection, name: &str, place: &Path) -> Result<(), RestoreError> {
+    let new = beside(place, ".new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(BackupError::io("make", &new))?;
+    let mut written = Ok(());
+    let pieces = backup::each_piece(backup, name, |piece| {
+        if written.is_ok() {
+            written = file.write_all(piece);
+        }
+    })
+    .map_err(BackupError::reading(&new))?;
+    written
+        .and_then(|()| file.sync_all())
+        .and_then(|()| match pieces {
+            0 => fs::remove_file(&new),
+            _ => fs::rename(&new, place),
+        })
+        .map_err(BackupError::io("write", place))?;
+    Ok(())
+}
+
+/// Moves the new database into place. The old one goes aside whole, with what its log still holds.
+fn install(new: &Path, path: &Path, aside: &str) -> Result<Vec<PathBuf>, RestoreError> {
+    let wal = beside(path, "-wal");
+    fold_in(path);
+    let mut moved = Vec::new();
+    let kept = beside(path, aside);
+    if fs::metadata(&wal).is_ok_and(|log| log.len() > 0) {
+        // It is damaged, so that its log could not be folded in: they stay together.
+        for (old, kept) in [(path, &kept), (&wal, &beside(&kept, "-wal"))] {
+            fs::rename(old, kept).map_err(BackupError::io("set aside", old))?;
+            moved.push(kept.clone());
+        }
+    } else if path.exists() {
+        // From here on there is one or the other at any instant.
+        fs::hard_link(path, &kept).map_err(BackupError::io("set aside", path))?;
+        moved.push(kept);
+    }
+    for left in ["-wal", "-shm"] {
+        fs::remove_file(beside(path, left)).ok();
+    }
+    fs::rename(new, path).map_err(BackupError::io("put into place", path))?;
+    sync(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(moved)
+}
+
+/// Folds the log of a database into it, where it can be read.
+fn fold_in(path: &Path) {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let folded = Connection::open_with_flags(path, flags)
+        .and_then(|conn| conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    if let Err(error) = folded {
+        tracing::debug!(%error, "the log of the store that is set aside stays beside it");
+    }
+}
+
+fn sync(path: &Path) -> Result<(), BackupError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(BackupError::io("sync", path))
+}
+
+/// `PATHSUFFIX`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
