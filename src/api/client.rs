@@ -7,6 +7,7 @@ mod exchange;
 mod jobs;
 mod keys;
 mod sources;
+mod store;
 mod watch;
 
 use std::{

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,6 +38,8 @@ pub struct Api {
     pub(super) reads: Reads,
     /// The TCP address that is not listened on, while it is refused.
     pub(super) unbound: watch::Sender<Option<Unbound>>,
+    /// One backup at a time.
+    pub(super) backing_up: Arc<Mutex<()>>,
     /// Once the servers end, long polls are answered at once.
     pub(super) stop: CancellationToken,
 }
@@ -149,6 +151,7 @@ impl Api {
             hub: Hub::default(),
             reads: Reads::default(),
             unbound: watch::Sender::new(None),
+            backing_up: Arc::default(),
             stop: CancellationToken::new(),
         }
     }

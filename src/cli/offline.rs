@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     api::client::Surroundings,
     config::{self, Settings, Source},
-    store::{OpenError, Opened, Store, StoreError},
+    store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
 };
 
 use super::{
@@ -84,12 +84,28 @@ pub(crate) fn settings(config: Option<PathBuf>) -> Result<Settings, Failed> {
 
 impl From<OpenError> for Failed {
     fn from(error: OpenError) -> Self {
-        let exit = if error.is_configuration() {
-            Exit::Usage
-        } else {
-            Exit::Failed
-        };
-        Self::new(exit, error)
+        Self::new(exit(error.is_configuration()), error)
+    }
+}
+
+impl From<BackupError> for Failed {
+    fn from(error: BackupError) -> Self {
+        Self::new(exit(error.is_configuration()), error)
+    }
+}
+
+impl From<RestoreError> for Failed {
+    fn from(error: RestoreError) -> Self {
+        Self::new(exit(error.is_configuration()), error)
+    }
+}
+
+/// What a person has to change first ends with 2.
+fn exit(is_configuration: bool) -> Exit {
+    if is_configuration {
+        Exit::Usage
+    } else {
+        Exit::Failed
     }
 }
 

@@ -1,4 +1,9 @@
-//! `renewd store`: a person's word about the store itself.
+//! `renewd store`: saves the store and puts it back; and a person's word about it.
+
+mod backup;
+mod owner;
+mod restore;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -15,7 +20,7 @@ use super::{
     output,
 };
 
-/// Go on with a store that was restored, or say that it may not be trusted
+/// Save the store, put it back, and say whether it may be used
 #[derive(Debug, clap::Args)]
 pub(crate) struct Store {
     #[command(subcommand)]
@@ -24,6 +29,14 @@ pub(crate) struct Store {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Save the database and the files beside it in one file, whether a daemon runs or not
+    Backup(backup::Backup),
+    /// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it
+    Verify(verify::Verify),
+    /// While no daemon runs: put a backup into the place of the store
+    Restore(restore::Restore),
+    /// While no daemon runs: open a store whose seal key is lost for ever
+    Open(restore::Open),
     /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
     Accept(Accept),
     /// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
@@ -67,6 +80,10 @@ struct Distrust {
 impl Store {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         match self.verb {
+            Verb::Backup(verb) => Box::pin(verb.run(context)).await,
+            Verb::Verify(verb) => verb.run(context).await,
+            Verb::Restore(verb) => verb.run(context).await,
+            Verb::Open(verb) => verb.run(context).await,
             Verb::Accept(verb) => verb.run(context).await,
             Verb::Distrust(verb) => verb.run(&context).await,
         }

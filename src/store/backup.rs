@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, types::
 use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 
-use super::{columns, schema};
+use super::{columns, schema, standing};
 use crate::model::{Timestamp, is_lasting};
 
 /// The files beside the database that a backup takes along, where they are.
@@ -450,7 +450,7 @@ pub(super) fn strip(
     txn.execute_batch("DROP TABLE backup; DROP TABLE backup_file;")?;
     columns::set_meta(&txn, BACKED_UP, columns::micros(contents.made_at))?;
     if let Some(doubt) = doubt {
-        columns::set_meta(&txn, "restored", doubt)?;
+        columns::set_meta(&txn, standing::RESTORED, doubt)?;
     }
     txn.commit()
 }

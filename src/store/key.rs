@@ -65,8 +65,29 @@ pub(super) fn given(
     Ok(text.map(|text| (text, key_file.display().to_string())))
 }
 
+/// The text of the seal key of a configuration's store, and its id.
+///
+/// # Errors
+/// When there is none, it cannot be read, or it is no key.
+pub fn seal_key_of(
+    settings: &StoreSettings,
+    state_dir: &Path,
+) -> Result<(Zeroizing<String>, String), OpenError> {
+    let Some((text, from)) = given(settings, state_dir)? else {
+        return Err(OpenError::Io {
+            doing: "read the key file",
+            path: state_dir.join(KEY_FILE),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    };
+    match seal_key_id(&text) {
+        Some(id) => Ok((text, id)),
+        None => Err(OpenError::BadKey { from }),
+    }
+}
+
 /// The id of the key of this text, or `None` where it is no key.
-pub(super) fn id_of(text: &str) -> Option<String> {
+pub fn seal_key_id(text: &str) -> Option<String> {
     decode(text).map(|key| Seal::new(&key).key_id().to_owned())
 }
 

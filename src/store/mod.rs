@@ -72,6 +72,7 @@ pub use identities::{Consignment, Work};
 pub use idmap::IdLine;
 pub use import::{ImportLine, Imported};
 pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};
+pub use key::{seal_key_id, seal_key_of};
 pub use key_changes::{KeyPage, NewKeyChange};
 pub use ledger::{Listed, Rows};
 pub use open::Opened;

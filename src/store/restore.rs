@@ -214,7 +214,7 @@ impl<'a> Key<'a> {
         };
         if there
             .as_ref()
-            .is_some_and(|(text, _)| key::id_of(text) == needed)
+            .is_some_and(|(text, _)| key::seal_key_id(text) == needed)
             || how.key_lost
         {
             return Ok(Self::There);
@@ -226,7 +226,7 @@ impl<'a> Key<'a> {
             )));
         }
         match (&how.key, there) {
-            (Some(brought), _) if key::id_of(brought) == needed => Ok(Self::Brought(brought)),
+            (Some(brought), _) if key::seal_key_id(brought) == needed => Ok(Self::Brought(brought)),
             (Some(_), _) => Err(found("the one that was given is another".to_owned())),
             (None, Some((_, from))) => Err(found(format!("{from} is another"))),
             (None, None) => Err(found("there is none here".to_owned())),

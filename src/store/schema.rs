@@ -31,8 +31,8 @@ pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
 
 /// Takes the steps from one schema to another.
 pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
-    let missing = |(at, _): &(i64, &str)| (from..to).contains(at);
-    for (at, step) in (0_i64..).zip(STEPS).filter(missing) {
+    let numbered = (0_i64..).zip(STEPS);
+    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
             at + 1

@@ -11,7 +11,7 @@ use super::{
 use crate::model::{AuditEntry, DueReason, Timestamp};
 
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
-const RESTORED: &str = "restored";
+pub(super) const RESTORED: &str = "restored";
 
 impl Db {
     /// Why it is not known what was withdrawn, where it is not.

@@ -2,6 +2,7 @@
 
 mod access;
 mod admin;
+mod backup;
 mod campaigns;
 mod deliveries;
 mod doctor;
@@ -96,6 +97,8 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/sources/{name}/test", post(sources::test))
         .route("/v1/sources/{name}/apply", post(sources::apply))
         .route("/v1/store/accept", post(store::accept))
+        .route("/v1/store/backup", post(backup::backup))
+        .route("/v1/store/backed-up", post(backup::backed_up))
         .route("/v1/reload", post(reload::reload))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }

@@ -1,6 +1,10 @@
 //! What is said about the store itself.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// The header of a backup that says when it was made, in microseconds since 1970.
+pub const MADE_AT_HEADER: &str = "x-renewd-made-at";
 
 /// `POST /v1/store/accept`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,4 +19,13 @@ pub struct StoreWord {
 pub struct StoreUsed {
     /// Identities whose tokens are of unknown standing and are renewed now.
     pub renewing: u64,
+}
+
+/// `POST /v1/store/backed-up`: a backup reached its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// When it was made, as [`MADE_AT_HEADER`] said.
+    pub made_at: Timestamp,
+    /// Where it is, for the audit trail.
+    pub place: String,
 }

@@ -221,7 +221,7 @@ async fn before_the_schema_changes_the_store_is_saved() {
     fs::remove_file(&path).unwrap();
     let conn = rusqlite::Connection::open(&path).unwrap();
     super::super::schema::migrate_to(&conn, 0, 5).unwrap();
-    let key = super::super::key::id_of(&seal_key).unwrap();
+    let key = super::super::key::seal_key_id(&seal_key).unwrap();
     super::super::columns::set_meta(&conn, "seal_key", key).unwrap();
     drop(conn);
     let older = fs::read(&path).unwrap();
