@@ -154,6 +154,14 @@ impl Client {
         self.get("/v1/doctor").await
     }
 
+    /// Takes over a store that belonged to another machine.
+    pub async fn adopt_store(
+        &self,
+        word: &wire::StoreWord,
+    ) -> Result<wire::StoreUsed, ClientError> {
+        self.call(Method::POST, "/v1/store/adopt", Some(word)).await
+    }
+
     /// Goes on with a store of which it is not known what was withdrawn.
     pub async fn accept_store(
         &self,

@@ -83,6 +83,8 @@ pub enum Command {
     },
     /// A person says that the store may be used from now on.
     UseStore {
+        /// What it says.
+        permission: Permission,
         /// Who, for the audit trail.
         cause: Cause,
         /// Done, or why it is not, for a person.
@@ -109,6 +111,15 @@ pub enum Command {
         /// What came of it; the text says why nothing did.
         answer: oneshot::Sender<Result<SourceReport, String>>,
     },
+}
+
+/// A person's word that lets a store be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// Although it is not known what was withdrawn.
+    Accept,
+    /// Although it belonged to another machine.
+    Adopt,
 }
 
 /// What a courier can be asked.

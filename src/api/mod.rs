@@ -62,7 +62,7 @@ mod tokens;
 mod watch;
 pub mod wire;
 
-pub use handle::{Api, ApplySource, Command, Scene, SinkAsk};
+pub use handle::{Api, ApplySource, Command, Permission, Scene, SinkAsk};
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};

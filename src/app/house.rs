@@ -303,10 +303,11 @@ impl House {
         self.publish();
     }
 
-    /// A person said that the store may be used: its parts are about to start.
-    pub(super) fn use_store(&mut self) {
-        self.opened.standing = StoreStanding::Own;
-        self.life.restored = false;
+    /// A person let the store be used, or one more word is needed. Where it may be used, its parts are
+    /// about to start.
+    pub(super) fn found(&mut self, standing: StoreStanding) {
+        self.life.restored &= !standing.is_usable();
+        self.opened.standing = standing;
         self.publish();
     }
 

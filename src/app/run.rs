@@ -12,11 +12,12 @@ use super::{
     signals::{Asked, Signals},
 };
 use crate::{
-    api::{Api, Command, Listeners, wire::StoreUsed},
+    api::{Api, Command, Listeners, Permission, wire::StoreUsed},
     clock::Clock,
     config::{Settings, Source},
     engine::Withdrawer,
-    store::{Cause, Opened, Store},
+    model::StoreStanding,
+    store::{Cause, OpenError, Opened, Store},
     systemd::{self, Notifier, Passed},
     telemetry::Metrics,
 };
@@ -28,17 +29,19 @@ const LAST_DELIVERIES: Duration = Duration::from_millis(1500);
 /// How much more time to start is asked for at once, while files are restored.
 const MORE_TIME: Duration = Duration::from_secs(30);
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it. With `no_backup` the store is not saved before its schema is
+/// changed.
 ///
 /// # Errors
 /// When it cannot start, or a loop ended that never should.
-pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
+pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunError> {
     systemd::harden()?;
     systemd::make_private();
     let notifier = Arc::new(Notifier::from_env()?);
     let mut signals = Signals::hear()?;
     let source = Source::of_process(config);
-    let (settings, _) = reload::load(&source).map_err(RunError::Config)?;
+    let (mut settings, _) = reload::load(&source).map_err(RunError::Config)?;
+    settings.store.save_before_migration &= !no_backup;
     let clock = Clock::system();
     let built = Built::new(
         &clock,
@@ -46,7 +49,7 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
         &settings.resources,
         &settings.sinks,
     )?;
-    let (store, opened) = open_store(&settings, &clock)?;
+    let (store, opened) = open_store(&settings, &clock, &notifier).await?;
     let passed = Passed::from_env()?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
     let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
@@ -62,8 +65,30 @@ pub async fn run(config: Option<PathBuf>) -> Result<(), RunError> {
     ended
 }
 
-fn open_store(settings: &Settings, clock: &Clock) -> Result<(Store, Opened), RunError> {
-    let opened = Store::open(&settings.store, &settings.daemon.state_dir, clock.now())?;
+/// Opens the store. Saving a large one before its schema is changed takes longer than the service
+/// manager allows a start, so it is asked for more time meanwhile.
+async fn open_store(
+    settings: &Settings,
+    clock: &Clock,
+    notifier: &Notifier,
+) -> Result<(Store, Opened), RunError> {
+    let (store, state_dir) = (settings.store.clone(), settings.daemon.state_dir.clone());
+    let now = clock.now();
+    let opening = tokio::task::spawn_blocking(move || Store::open(&store, &state_dir, now));
+    tokio::pin!(opening);
+    let opened = loop {
+        tokio::select! {
+            biased;
+            opened = &mut opening => break opened,
+            () = tokio::time::sleep(MORE_TIME / 2) => notifier.extend_timeout(MORE_TIME)?,
+        }
+    };
+    let opened = opened.unwrap_or_else(|error| {
+        Err(OpenError::Other {
+            path: settings.store.path.clone(),
+            reason: error.to_string(),
+        })
+    })?;
     if opened.1.orphans > 0 {
         tracing::warn!(
             orphans = opened.1.orphans,
@@ -124,6 +149,7 @@ async fn begin(house: &mut House, built: Built, settings: &Settings) -> Result<(
 async fn use_store(
     house: &mut House,
     source: &Source,
+    permission: Permission,
     cause: &Cause,
 ) -> Result<Result<StoreUsed, String>, RunError> {
     let prepared = reload::load(source)
@@ -141,15 +167,42 @@ async fn use_store(
         Ok(prepared) => prepared,
         Err(error) => return Ok(Err(format!("the store was not accepted: {error}"))),
     };
-    let renewing = match house.store.accept(cause, house.clock.now()).await {
-        Ok(renewing) => renewing,
+    let now = house.clock.now();
+    let said = match permission {
+        Permission::Accept if matches!(house.opened.standing, StoreStanding::Passive { .. }) => {
+            return Ok(Err(house.opened.standing.refusal().unwrap_or_default()));
+        }
+        Permission::Accept => {
+            let renewing = house.store.accept(cause, now).await;
+            renewing.map(|renewing| (renewing, StoreStanding::Own))
+        }
+        Permission::Adopt => {
+            let standing = house.store.adopt(cause, now).await;
+            standing.map(|standing| (0, standing))
+        }
+    };
+    let (renewing, standing) = match said {
+        Ok(said) => said,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    tracing::warn!(by = cause.actor, renewing, "the store was accepted");
-    house.use_store();
+    tracing::warn!(
+        by = cause.actor,
+        renewing,
+        ?permission,
+        standing = standing.as_str(),
+        "a person let the store be used"
+    );
+    let still = standing.refusal();
+    house.found(standing);
+    if still.is_some() {
+        return Ok(Ok(StoreUsed { renewing, still }));
+    }
     house.adopt(&settings);
     begin(house, built, &settings).await?;
-    Ok(Ok(StoreUsed { renewing }))
+    Ok(Ok(StoreUsed {
+        renewing,
+        still: None,
+    }))
 }
 
 /// The loops that are there once, whatever the store.
@@ -201,9 +254,9 @@ async fn live(
                 Command::Reload { answer } => {
                     reload::reload(house, source, notifier, Some(answer)).await;
                 }
-                Command::UseStore { cause, answer } => {
-                    let used = use_store(house, source, &cause).await?;
-                    if used.is_ok() {
+                Command::UseStore { permission, cause, answer } => {
+                    let used = use_store(house, source, permission, &cause).await?;
+                    if used.as_ref().is_ok_and(|used| used.still.is_none()) {
                         restored.set(house.restoring());
                         ready = false;
                     }

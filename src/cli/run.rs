@@ -19,6 +19,9 @@ pub(crate) struct Run {
     /// ~/.config/renewd/renewd.toml]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
+    /// After an upgrade: bring the store up to date without saving it first
+    #[arg(long)]
+    no_backup: bool,
 }
 
 impl Run {
@@ -29,7 +32,7 @@ impl Run {
             .build();
         let runtime =
             runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
-        match runtime.block_on(app::run(self.config)) {
+        match runtime.block_on(app::run(self.config, self.no_backup)) {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(failed(&error)),
         }

@@ -9,14 +9,21 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::{api::client::wire::StoreWord, store::Cause};
+use jiff::Timestamp;
 
+use crate::{
+    api::client::{ClientError, wire::StoreWord},
+    config::{Settings, Source},
+    store::{Cause, StoreError, take_back},
+};
+
+use self::owner::{Owner, succeeded};
 use super::{
     Context,
     daemon::daemon,
     duration::When,
-    exit::{Exit, Outcome},
-    offline::Offline,
+    exit::{Exit, Failed, Outcome},
+    offline::{Offline, settings},
     output,
 };
 
@@ -39,6 +46,8 @@ enum Verb {
     Open(restore::Open),
     /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
     Accept(Accept),
+    /// Take over a store that belonged to another machine, or take one back that was retired
+    Adopt(Adopt),
     /// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
     Distrust(Distrust),
 }
@@ -85,7 +94,74 @@ impl Store {
             Verb::Restore(verb) => verb.run(context).await,
             Verb::Open(verb) => verb.run(context).await,
             Verb::Accept(verb) => verb.run(context).await,
+            Verb::Adopt(verb) => verb.run(&context).await,
             Verb::Distrust(verb) => verb.run(&context).await,
+        }
+    }
+}
+
+/// Take over a store that belonged to another machine, or take one back that was retired
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Say it on the one machine that goes on with this store: a copy that is used beside its original renews, \
+revokes and delivers what the other one does.\nExit codes: 0 it goes on, or what another word is needed for is said; 1 \
+there is nothing to adopt."
+)]
+struct Adopt {
+    /// Why, for the audit trail
+    #[arg(long)]
+    reason: Option<String>,
+    /// The configuration that names the store, for when no daemon runs
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+}
+
+impl Adopt {
+    async fn run(self, context: &Context) -> Outcome {
+        let word = StoreWord {
+            reason: self.reason.clone(),
+        };
+        let configured = match &self.config {
+            Some(_) => Some(settings(self.config.clone())?.daemon.socket),
+            None => None,
+        };
+        let client = daemon(context.socket.clone().or(configured));
+        let still = match client.adopt_store(&word).await {
+            Ok(used) => used.still,
+            Err(error @ ClientError::Unreachable { .. }) => {
+                if self.config.is_none() && !Source::of_process(None).path.exists() {
+                    return Err(error.into());
+                }
+                let settings = settings(self.config.clone())?;
+                if let Some(owner) = Owner::to_become(&settings.daemon.state_dir)? {
+                    let mut child = owner.renewd(["store", "adopt", "--config"])?;
+                    child.arg(backup::config_path(&self.config)?);
+                    child.args(self.reason.map(|reason| format!("--reason={reason}")));
+                    succeeded(child.status())?;
+                    return Ok(Exit::Done);
+                }
+                self.offline(&settings, context.clock.now()).await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        output::print("the store belongs to this machine now\n")?;
+        if let Some(still) = still {
+            output::print(&format!("still {still}\n"))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn offline(self, settings: &Settings, now: Timestamp) -> Result<Option<String>, Failed> {
+        let retired = take_back(&settings.store)?;
+        let store = Offline::open_whatever(self.config, now)?.store;
+        let cause = Cause {
+            actor: format!("uid {}", rustix::process::getuid().as_raw()),
+            reason: self.reason,
+        };
+        match store.adopt(&cause, now).await {
+            Ok(standing) => Ok(standing.refusal()),
+            Err(StoreError::Refused { .. }) if retired => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

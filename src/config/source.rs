@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
 /// What to read.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -31,6 +33,7 @@ impl Source {
 pub struct Environment {
     variables: Variables,
     host: String,
+    machine: Option<String>,
     system: bool,
 }
 
@@ -57,6 +60,7 @@ impl Environment {
         let mut environment = Self {
             variables: Variables::Process,
             host: host_name(),
+            machine: machine(),
             system: root,
         };
         // A system unit runs as its own user, with its state below /var/lib.
@@ -78,6 +82,7 @@ impl Environment {
         Self {
             variables: Variables::Given(pairs.collect()),
             host: host.to_owned(),
+            machine: None,
             system,
         }
     }
@@ -112,6 +117,11 @@ impl Environment {
     /// The host's name, for `instance`.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// A digest of the machine's id, where it has one.
+    pub(super) fn machine(&self) -> Option<String> {
+        self.machine.clone()
     }
 
     /// A variable, unless it is unset, empty or not UTF-8.
@@ -149,6 +159,19 @@ fn host_name() -> String {
         .ok()
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// A digest of the machine's id: machine-id(5) asks to keep the id itself to oneself. An image that many
+/// machines start from has none, or says that it is still to be made.
+fn machine() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = text.trim();
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut digest = Sha256::new();
+    digest.update(b"renewd machine\0");
+    digest.update(id);
+    let digest = digest.finalize();
+    is_id.then(|| digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -452,6 +452,11 @@ pub(super) fn strip(
     if let Some(doubt) = doubt {
         columns::set_meta(&txn, standing::RESTORED, doubt)?;
     }
+    if contents.last {
+        // Its store does not go on, so that wherever it is put is its place.
+        let keys = [standing::INSTANCE, standing::MACHINE];
+        txn.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
+    }
     txn.commit()
 }
 

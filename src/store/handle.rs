@@ -20,7 +20,10 @@ use super::{
     signals::Signals,
     writer::{Operation, Writer},
 };
-use crate::{config::StoreSettings, model::Timestamp};
+use crate::{
+    config::{Owner, StoreSettings},
+    model::Timestamp,
+};
 
 /// Operations that may wait for the writer before callers wait too.
 const QUEUE: usize = 1024;
@@ -38,6 +41,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     path: PathBuf,
     state_dir: PathBuf,
+    owner: Owner,
     mode: Option<Mode>,
     signals: Signals,
     disk: watch::Receiver<Disk>,
@@ -149,6 +153,7 @@ impl Store {
         Self(Arc::new(Inner {
             path: settings.path.clone(),
             state_dir: state_dir.to_owned(),
+            owner: settings.owner.clone(),
             mode: Some(mode),
             signals,
             disk,
@@ -163,6 +168,11 @@ impl Store {
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Whom the store belongs to once a person says so.
+    pub(super) fn here(&self) -> &Owner {
+        &self.0.owner
     }
 
     /// Where the files beside the database are.

@@ -80,7 +80,9 @@ pub use orphans::Orphan;
 pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
 pub use reserve::Disk;
-pub use restore::{RestoreError, RestoreHow, Restored, open_without_key, restore_backup};
+pub use restore::{
+    RestoreError, RestoreHow, Restored, open_without_key, restore_backup, take_back,
+};
 pub use sinks::Disabled;
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};

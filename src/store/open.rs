@@ -23,7 +23,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    config::StoreSettings,
+    config::{Owner, StoreSettings},
     model::{StoreStanding, Timestamp},
 };
 
@@ -80,13 +80,14 @@ pub(super) fn open(
     let aside = Arc::default();
     let db = Db { conn, seal, aside };
     let mut id_map = IdMap::beside(state_dir, durable);
-    let opened = settle(&db, &mut id_map, created, now).map_err(|fault| match fault {
-        Fault::Sql(error) => explained(path, &error),
-        fault => other(
-            path,
-            StoreError::new("take over what was left", fault).to_string(),
-        ),
-    })?;
+    let opened =
+        settle(&db, &mut id_map, (created, &settings.owner), now).map_err(|fault| match fault {
+            Fault::Sql(error) => explained(path, &error),
+            fault => other(
+                path,
+                StoreError::new("take over what was left", fault).to_string(),
+            ),
+        })?;
     id_map.catch_up(&db);
     let seq = match db.seq() {
         Err(fault) if fault.is_unreadable() => {
@@ -182,7 +183,12 @@ fn database(
 }
 
 /// Takes over what was left: the id map, creations that were under way, the id of the key.
-fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome<Opened> {
+fn settle(
+    db: &Db,
+    id_map: &mut IdMap,
+    (created, owner): (bool, &Owner),
+    now: Timestamp,
+) -> Outcome<Opened> {
     db.conn.execute_batch("BEGIN IMMEDIATE")?;
     let settled = (|| {
         if columns::meta::<String>(&db.conn, "seal_key")?.is_none() {
@@ -202,9 +208,7 @@ fn settle(db: &Db, id_map: &mut IdMap, created: bool, now: Timestamp) -> Outcome
             id_map: known,
             orphans: txn.orphan_intents(columns::micros(now))?,
             broken_id_lines: broken,
-            standing: db
-                .restored()?
-                .map_or(StoreStanding::Own, |why| StoreStanding::Restored { why }),
+            standing: db.usable(owner)?,
         })
     })();
     let end = if settled.is_ok() {

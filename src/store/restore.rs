@@ -151,6 +151,24 @@ pub fn open_without_key(
     drop_sealed(settings, state_dir, now)
 }
 
+/// Takes a store back that was retired; whether it was.
+///
+/// # Errors
+/// When a daemon runs, or there is no store.
+pub fn take_back(settings: &StoreSettings) -> Result<bool, RestoreError> {
+    let path = &settings.path;
+    fs::metadata(path).map_err(BackupError::io("open the store", path))?;
+    let _lock = Lock::take(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let taken = Connection::open_with_flags(path, flags)
+        .and_then(|conn| conn.execute("DELETE FROM meta WHERE key = ?1", [backup::RETIRED]));
+    let taken = taken.map_err(|e| OpenError::Corrupt {
+        path: path.clone(),
+        reason: e.to_string(),
+    })?;
+    Ok(taken > 0)
+}
+
 fn drop_sealed(
     settings: &StoreSettings,
     state_dir: &Path,

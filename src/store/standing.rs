@@ -8,12 +8,72 @@ use super::{
     db::{Db, Txn},
     error::{Fault, Outcome},
 };
-use crate::model::{AuditEntry, DueReason, Timestamp};
+use crate::{
+    config::Owner,
+    model::{AuditEntry, DueReason, StoreStanding, Timestamp},
+};
 
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
 pub(super) const RESTORED: &str = "restored";
 
+/// The instance and the machine that the store belongs to.
+pub(super) const INSTANCE: &str = "instance";
+pub(super) const MACHINE: &str = "machine";
+
+/// Why a store that belongs to one machine may not be used on another; `None` where nothing says that
+/// they differ.
+fn elsewhere(store: &Owner, here: &Owner) -> Option<String> {
+    match (&store.instance, &here.instance) {
+        (Some(store), Some(here)) if store != here => {
+            return Some(format!(
+                "it is that of the instance {store}, and [daemon] instance is {here}"
+            ));
+        }
+        _ => {}
+    }
+    match (&store.machine, &here.machine) {
+        (Some(store), Some(here)) if store != here => Some(format!(
+            "it was last used on another machine ({store}; this one is {here}, by a digest of /etc/machine-id)"
+        )),
+        _ => None,
+    }
+}
+
 impl Db {
+    /// Whether the store may be used here. What it did not know of its machine so far, it knows then.
+    pub(super) fn usable(&self, here: &Owner) -> Outcome<StoreStanding> {
+        let store = Owner {
+            instance: columns::meta(&self.conn, INSTANCE)?,
+            machine: columns::meta(&self.conn, MACHINE)?,
+        };
+        if let Some(why) = elsewhere(&store, here) {
+            return Ok(StoreStanding::Passive { why });
+        }
+        if store.machine.is_some() && here.machine.is_none() {
+            tracing::warn!(
+                "this machine has no id (/etc/machine-id), so that it is not known whether the store is its own"
+            );
+        }
+        self.belong(&Owner {
+            instance: store.instance.or_else(|| here.instance.clone()),
+            machine: store.machine.or_else(|| here.machine.clone()),
+        })?;
+        let restored = self.restored()?;
+        Ok(restored.map_or(StoreStanding::Own, |why| StoreStanding::Restored { why }))
+    }
+
+    fn belong(&self, owner: &Owner) -> Outcome<()> {
+        for (key, value) in [(INSTANCE, &owner.instance), (MACHINE, &owner.machine)] {
+            match value {
+                Some(value) if columns::meta(&self.conn, key)?.as_ref() != Some(value) => {
+                    columns::set_meta(&self.conn, key, value)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Why it is not known what was withdrawn, where it is not.
     pub(super) fn restored(&self) -> Outcome<Option<String>> {
         Ok(columns::meta::<String>(&self.conn, RESTORED)?)
@@ -58,6 +118,23 @@ impl Txn<'_> {
         Ok(u64::try_from(renewing).unwrap_or(u64::MAX))
     }
 
+    /// A person says that the store belongs here from now on; whether it may be used then.
+    pub(super) fn adopt(
+        &mut self,
+        here: &Owner,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<StoreStanding> {
+        let StoreStanding::Passive { why } = self.usable(here)? else {
+            return Err(Fault::Refused(
+                "there is nothing to adopt: the store belongs here".to_owned(),
+            ));
+        };
+        self.belong(here)?;
+        self.note_word("store.adopt", why, cause, now)?;
+        self.usable(here)
+    }
+
     fn note_word(
         &mut self,
         action: &str,
@@ -74,5 +151,37 @@ impl Txn<'_> {
             request_id: None,
             result,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_of_both_and_differs_makes_a_store_another_machines() {
+        let owner = |instance: &str, machine: &str| {
+            let known = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            Owner {
+                instance: known(instance),
+                machine: known(machine),
+            }
+        };
+        for (store, here, differs) in [
+            (owner("", ""), owner("web-1", "a"), false),
+            (owner("web-1", "a"), owner("", ""), false),
+            (owner("web-1", "a"), owner("web-1", "a"), false),
+            (owner("web-1", "a"), owner("", "a"), false),
+            (owner("web-1", "a"), owner("web-2", "a"), true),
+            (owner("web-1", "a"), owner("web-1", "b"), true),
+            (owner("", "a"), owner("web-1", "b"), true),
+            (owner("web-1", ""), owner("web-1", "b"), false),
+        ] {
+            assert_eq!(
+                elsewhere(&store, &here).is_some(),
+                differs,
+                "{store:?} {here:?}"
+            );
+        }
     }
 }

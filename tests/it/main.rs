@@ -30,6 +30,7 @@ mod life;
 mod orphans;
 mod programs;
 mod readme;
+mod recovery;
 mod rooms;
 mod samples;
 mod secrecy;

@@ -36,6 +36,7 @@ impl Intaken {
             seal_key: None,
             keep_renewals: EVERY,
             keep_other: EVERY,
+            owner: renewd::config::Owner::default(),
             save_before_migration: true,
         };
         let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();

@@ -97,6 +97,7 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/sources/{name}/test", post(sources::test))
         .route("/v1/sources/{name}/apply", post(sources::apply))
         .route("/v1/store/accept", post(store::accept))
+        .route("/v1/store/adopt", post(store::adopt))
         .route("/v1/store/backup", post(backup::backup))
         .route("/v1/store/backed-up", post(backup::backed_up))
         .route("/v1/reload", post(reload::reload))

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        handle::{Api, Command},
+        handle::{Api, Command, Permission},
         problem::{Problem, ProblemType},
         wire::{StoreUsed, StoreWord},
     },
@@ -18,11 +18,33 @@ pub(super) async fn accept(
     admin: Admin,
     Body(word): Body<StoreWord>,
 ) -> Result<Json<StoreUsed>, Problem> {
+    say(&api, &admin, Permission::Accept, word).await
+}
+
+/// Takes over a store that belonged to another machine.
+pub(super) async fn adopt(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(word): Body<StoreWord>,
+) -> Result<Json<StoreUsed>, Problem> {
+    say(&api, &admin, Permission::Adopt, word).await
+}
+
+async fn say(
+    api: &Api,
+    admin: &Admin,
+    permission: Permission,
+    word: StoreWord,
+) -> Result<Json<StoreUsed>, Problem> {
     let cause = admin.cause(word.reason).await;
     let (answer, answered) = oneshot::channel();
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
     api.commands
-        .send(Command::UseStore { cause, answer })
+        .send(Command::UseStore {
+            permission,
+            cause,
+            answer,
+        })
         .await
         .map_err(|_| stopping(()))?;
     match answered.await.map_err(|_| stopping(()))? {

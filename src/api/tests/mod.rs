@@ -59,6 +59,7 @@ async fn house() -> House {
         seal_key: None,
         keep_renewals: Duration::from_hours(168),
         keep_other: Duration::from_hours(9600),
+        owner: crate::config::Owner::default(),
         save_before_migration: true,
     };
     let (store, _) = Store::open_inline(&settings, folder.path(), clock.now()).unwrap();

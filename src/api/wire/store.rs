@@ -19,6 +19,9 @@ pub struct StoreWord {
 pub struct StoreUsed {
     /// Identities whose tokens are of unknown standing and are renewed now.
     pub renewing: u64,
+    /// What another word is needed for, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still: Option<String>,
 }
 
 /// `POST /v1/store/backed-up`: a backup reached its place.

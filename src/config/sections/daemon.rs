@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     super::{
-        DaemonSettings, Environment,
+        DaemonSettings, Environment, Owner,
         reader::{Item, Section},
         suspicion::shown,
     },
@@ -15,8 +15,9 @@ use crate::model::Name;
 /// The path of a Unix socket must fit `sun_path` with its closing zero byte: unix(7).
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// Reads `[daemon]`.
-pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> DaemonSettings {
+/// Reads `[daemon]`, and whom a store would belong to.
+pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (DaemonSettings, Owner) {
+    let said = section.optional("instance").and_then(instance);
     let listen = SocketAddr::from(([127, 0, 0, 1], 9847));
     let settings = DaemonSettings {
         state_dir: section.or("state_dir", environment.state_dir(), |item| {
@@ -24,12 +25,18 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> Daemo
         }),
         listen: section.or("listen", Some(listen), address),
         socket: section.or("socket", environment.socket(), socket),
-        instance: section.or("instance", instance_of(environment.host()), instance),
+        instance: said
+            .clone()
+            .unwrap_or_else(|| instance_of(environment.host())),
         admins: section.or("admins", Vec::new(), references::readers),
         page_names: section.or("page_names", false, Item::boolean),
     };
     section.finish();
-    settings
+    let owner = Owner {
+        instance: said,
+        machine: environment.machine(),
+    };
+    (settings, owner)
 }
 
 fn address(item: Item<'_>) -> Option<Option<SocketAddr>> {

@@ -62,7 +62,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         Some(section) => renewal::read_defaults(section),
         None => Renewal::default(),
     };
-    let daemon = daemon::read(
+    let (daemon, owner) = daemon::read(
         root.optional("daemon")
             .and_then(|item| item.section("daemon", "{}"))
             .unwrap_or_else(|| Section::left_out("daemon", reading)),
@@ -72,7 +72,7 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
         root.optional("store")
             .and_then(|item| item.section("store", "{}"))
             .unwrap_or_else(|| Section::left_out("store", reading)),
-        &daemon,
+        (&daemon, owner),
     );
     let no_resource = root.optional("resource").is_none();
     let resources = entries(&mut root, "resource", resource::read);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{DaemonSettings, StoreSettings, reader::Section},
+    super::{DaemonSettings, Owner, StoreSettings, reader::Section},
     references,
 };
 
@@ -13,7 +13,10 @@ const KEEP_RENEWALS: Duration = Duration::from_hours(7 * DAY);
 const KEEP_OTHER: Duration = Duration::from_hours(400 * DAY);
 
 /// Reads `[store]`; nothing comes of it when the seal key cannot be read.
-pub(super) fn read(mut section: Section<'_>, daemon: &DaemonSettings) -> Option<StoreSettings> {
+pub(super) fn read(
+    mut section: Section<'_>,
+    (daemon, owner): (&DaemonSettings, Owner),
+) -> Option<StoreSettings> {
     let path = section.or("path", daemon.state_dir.join("renewd.db"), |item| {
         item.path("/var/lib/renewd/renewd.db")
     });
@@ -39,6 +42,7 @@ pub(super) fn read(mut section: Section<'_>, daemon: &DaemonSettings) -> Option<
         seal_key: seal_key?,
         keep_renewals,
         keep_other,
+        owner,
         save_before_migration: true,
     })
 }

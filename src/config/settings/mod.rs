@@ -64,8 +64,19 @@ pub struct StoreSettings {
     pub keep_renewals: Duration,
     /// How long everything else stays.
     pub keep_other: Duration,
+    /// What is known of the machine that the store would belong to.
+    pub owner: Owner,
     /// Whether the database is saved before its schema is changed; only the command line says no.
     pub save_before_migration: bool,
+}
+
+/// Who a store belongs to, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `[daemon] instance`, where it is set: a host's name alone says nothing, containers change it.
+    pub instance: Option<String>,
+    /// The machine, by a digest of its id.
+    pub machine: Option<String>,
 }
 
 /// `[renewal]`: how tokens are renewed, where an identity does not say otherwise.

@@ -34,6 +34,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
             seal_key: None,
             keep_renewals: Duration::ZERO,
             keep_other: Duration::ZERO,
+            owner: crate::config::Owner::default(),
             save_before_migration: true,
         },
         renewal: Renewal::default(),

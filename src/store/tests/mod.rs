@@ -71,6 +71,7 @@ fn settings(dir: &Path) -> StoreSettings {
         seal_key: None,
         keep_renewals: Duration::from_hours(7 * 24),
         keep_other: Duration::from_hours(400 * 24),
+        owner: crate::config::Owner::default(),
         save_before_migration: true,
     }
 }

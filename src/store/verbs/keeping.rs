@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::Answer;
 use crate::{
-    model::{AuditEntry, Timestamp},
+    model::{AuditEntry, StoreStanding, Timestamp},
     store::{AuditQuery, Cause, Pruned, Store, backup, columns, error::Fault},
 };
 
@@ -28,6 +28,13 @@ impl Store {
     pub async fn accept(&self, cause: &Cause, now: Timestamp) -> Answer<u64> {
         let cause = cause.clone();
         self.write("accept the store", move |txn| txn.accept(&cause, now))
+            .await
+    }
+
+    /// Takes a store over that belonged to another machine; whether it may be used then.
+    pub async fn adopt(&self, cause: &Cause, now: Timestamp) -> Answer<StoreStanding> {
+        let (here, cause) = (self.here().clone(), cause.clone());
+        self.write("adopt the store", move |txn| txn.adopt(&here, &cause, now))
             .await
     }
 

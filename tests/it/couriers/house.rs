@@ -195,6 +195,7 @@ impl House {
             seal_key: None,
             keep_renewals: Duration::from_hours(168),
             keep_other: Duration::from_hours(9600),
+            owner: renewd::config::Owner::default(),
             save_before_migration: true,
         };
         let open = if clock.is_simulated() {

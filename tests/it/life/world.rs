@@ -93,6 +93,7 @@ impl World {
             seal_key: None,
             keep_renewals: DAY * 400,
             keep_other: DAY * 400,
+            owner: renewd::config::Owner::default(),
             save_before_migration: true,
         };
         let (store, opened) = unlocked(|| Store::open_inline(&settings, self.dir.path(), now));
