@@ -44,6 +44,7 @@ pub(super) struct Stored {
     pub late: BTreeMap<ResourceName, Late>,
     pub orders: Vec<Order>,
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
+    pub last_backup: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -105,6 +106,7 @@ impl Snapshot {
                 .map(|stored| stored.earliest_expiry.clone())
                 .unwrap_or_default(),
             held_step: self.held_step,
+            last_backup: stored.and_then(|stored| stored.last_backup),
         }
     }
 
@@ -125,6 +127,7 @@ impl Snapshot {
             lanes: self.lanes,
             couriers: self.couriers,
             behind: Vec::new(),
+            last_backup: stored.last_backup,
             held_step_ms: self
                 .held_step
                 .map(|step| step.as_millis().try_into().unwrap_or(i64::MAX)),
@@ -265,6 +268,7 @@ async fn stored(api: &Api, now: Timestamp) -> Result<Stored, StoreError> {
         counts,
         late,
         orders: api.store.orders(now).await?,
+        last_backup: api.store.last_backup().await?,
         ..Stored::default()
     })
 }

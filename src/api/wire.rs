@@ -69,6 +69,9 @@ pub struct Status {
     /// where there are many.
     #[serde(default)]
     pub behind: Vec<HolderRow>,
+    /// When the last backup was made that reached its place; none is known where it is missing.
+    #[serde(default)]
+    pub last_backup: Option<Timestamp>,
     /// How far the wall clock has stepped, in milliseconds, while that is unconfirmed.
     pub held_step_ms: Option<i64>,
 }

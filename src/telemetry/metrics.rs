@@ -65,6 +65,8 @@ pub struct Scrape {
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
     /// How far the wall clock has stepped, while that is unconfirmed.
     pub held_step: Option<SignedDuration>,
+    /// When the last backup was made that reached its place.
+    pub last_backup: Option<Timestamp>,
 }
 
 impl Metrics {
@@ -164,6 +166,7 @@ mod tests {
                 "2026-11-23T00:00:00Z".parse().unwrap(),
             )]),
             held_step: None,
+            last_backup: Some("2026-11-22T00:00:00Z".parse().unwrap()),
         }
     }
 
@@ -183,6 +186,7 @@ mod tests {
             "renewd_pace_window_limit{resource=\"contoso\",operation=\"issue\"} 970",
             "renewd_clock_skew_seconds{resource=\"contoso\"} -1.5",
             "renewd_clock_held_step_seconds 0.0",
+            "renewd_last_backup_timestamp_seconds 1795305600",
             "renewd_overdue_seconds{resource=\"contoso\"} 30.0",
             "renewd_earliest_expiry_timestamp_seconds{resource=\"contoso\"} 1795392000",
             "renewd_deliveries_total{sink=\"crm\",result=\"delivered\"} 7",

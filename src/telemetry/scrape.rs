@@ -33,6 +33,16 @@ fn daemon(registry: &mut Registry, scrape: &Scrape) {
         "How far the wall clock stepped, while no authenticated answer has confirmed it",
         step,
     );
+    // Where none was made, there is no time to tell.
+    if let Some(at) = scrape.last_backup {
+        let backup: Gauge = Gauge::default();
+        backup.set(at.as_second());
+        registry.register(
+            "last_backup_timestamp_seconds",
+            "When the last backup was made that reached its place",
+            backup,
+        );
+    }
 }
 
 fn lanes(registry: &mut Registry, scrape: &Scrape) {

@@ -6,6 +6,8 @@ mod space;
 
 pub use receivers::reach;
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::{House, check};
@@ -13,10 +15,12 @@ use crate::{
     accounts,
     clock::Clock,
     config::{Finding, Settings, Severity},
-    model::Name,
+    model::{Name, Timestamp, short_duration},
     sinks,
 };
 
+/// Backups are made at least weekly, where they are made.
+const OLD_BACKUP: Duration = Duration::from_hours(8 * 24);
 /// Identities of the store that are looked at.
 const MOST: usize = 5000;
 
@@ -65,10 +69,24 @@ pub(super) fn answer(house: &House, answer: oneshot::Sender<Vec<Finding>>) {
             identities,
             ..settings
         };
+        // A store that cannot be read is told elsewhere.
+        let last = store.last_backup().await.ok().flatten();
+        findings.extend(backup_finding(last, clock.now()));
         // Whoever asked may have gone in the meantime.
         findings.extend(examine(settings, &clock).await);
         answer.send(findings).ok();
     });
+}
+
+/// Backups that were made once and are not made any more.
+fn backup_finding(last: Option<Timestamp>, now: Timestamp) -> Option<Finding> {
+    let age = Duration::try_from(now.duration_since(last?)).unwrap_or_default();
+    (age > OLD_BACKUP).then(|| Finding {
+        path: "store".to_owned(),
+        severity: Severity::Warning,
+        message: format!("the last backup was made {} ago", short_duration(age)),
+        hint: Some("renewd store backup FILE; look at what made it until then".to_owned()),
+    })
 }
 
 /// Keys that do not work, and tokens that may be dead because of theirs.

@@ -41,6 +41,11 @@ pub(super) fn render(of: &Status, width: Option<usize>) -> String {
             paint(WARN, plural(of.counts.orphans, "creation"))
         ));
     }
+    let backup = match of.last_backup {
+        Some(at) => format!("last backup {}", relative(at, of.at)),
+        None => "no backup was made yet (renewd store backup)".to_owned(),
+    };
+    text.push_str(&format!("\n  {}\n", paint(DIM, backup)));
     text
 }
 
