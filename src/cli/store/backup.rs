@@ -56,7 +56,7 @@ pub(super) struct Backup {
 impl Backup {
     pub(super) async fn run(self, context: Context) -> Outcome {
         if self.file.as_os_str() == "-" {
-            return self.to_stdout(context).await;
+            return self.print(context).await;
         }
         refuse_foreign(&self.file)?;
         let key = match &self.with_key {
@@ -124,7 +124,7 @@ impl Backup {
         Ok(Made::Offline)
     }
 
-    async fn to_stdout(self, context: Context) -> Outcome {
+    async fn print(self, context: Context) -> Outcome {
         if self.with_key.is_some() {
             return Err(Failed::usage("--with-key needs a FILE to stand beside"));
         }
@@ -272,9 +272,8 @@ impl Drop for New {
 
 /// Only an earlier backup may be replaced.
 fn refuse_foreign(file: &Path) -> Result<(), Failed> {
-    let found = match fs::symlink_metadata(file) {
-        Ok(found) => found,
-        Err(_) => return Ok(()),
+    let Ok(found) = fs::symlink_metadata(file) else {
+        return Ok(());
     };
     let is_backup = found.is_file()
         && !matches!(

@@ -60,7 +60,7 @@ impl Restore {
         let settings = settings(self.config.clone())?;
         let key = self.key.as_ref().map(key_file).transpose()?;
         if let Some(owner) = Owner::to_become(&settings.daemon.state_dir)? {
-            return self.as_owner(&owner, key);
+            return self.as_owner(&owner, key.as_ref());
         }
         let mut stdin = io::stdin().lock();
         let key = if self.key_on_stdin {
@@ -88,7 +88,7 @@ impl Restore {
     }
 
     /// Root reads the backup, and its owner puts it back.
-    fn as_owner(&self, owner: &Owner, key: Option<Zeroizing<String>>) -> Outcome {
+    fn as_owner(&self, owner: &Owner, key: Option<&Zeroizing<String>>) -> Outcome {
         let mut child = owner.renewd(["store", "restore", "-"])?;
         child
             .args(self.replace.then_some("--replace"))
@@ -111,7 +111,7 @@ impl Restore {
             Failed::plain(format!("cannot become the owner of the store: {error}"))
         })?;
         let piped = child.stdin.take().map_or(Ok(()), |mut stdin| {
-            if let Some(key) = &key {
+            if let Some(key) = key {
                 stdin.write_all(key.trim().as_bytes())?;
                 stdin.write_all(b"\n")?;
             }
