@@ -187,8 +187,17 @@ impl Accept {
 impl Distrust {
     async fn run(self, context: &Context) -> Outcome {
         let now = context.clock.now();
-        let offline = Offline::open_whatever(self.config, now)?;
         let since = self.since.before(now);
+        let state_dir = settings(self.config.clone())?.daemon.state_dir;
+        if let Some(owner) = Owner::to_become(&state_dir)? {
+            let mut child = owner.renewd(["store", "distrust", "--config"])?;
+            child.arg(backup::config_path(&self.config)?);
+            child.arg(format!("--since={since}"));
+            child.args(self.reason.map(|reason| format!("--reason={reason}")));
+            succeeded(child.status())?;
+            return Ok(Exit::Done);
+        }
+        let offline = Offline::open_whatever(self.config, now)?;
         let cause = Cause {
             actor: format!("uid {}", rustix::process::getuid().as_raw()),
             reason: self.reason,

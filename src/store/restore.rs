@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, BufRead as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -116,13 +116,22 @@ pub fn restore_backup(
     }
     let key = Key::fitting(&contents, settings, state_dir, how)?;
     let new = beside(path, ".new");
-    let prepared = prepare(from, &new, state_dir, &contents);
-    let (kept, doubt) = prepared.inspect_err(|_| {
+    let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+    let prepared = prepare(
+        from,
+        &new,
+        state_dir,
+        (&contents, &format!(".replaced-{stamp}")),
+    );
+    let Prepared {
+        kept,
+        mut aside,
+        doubt,
+    } = prepared.inspect_err(|_| {
         // The reason why it failed is the one to tell.
         fs::remove_file(&new).ok();
     })?;
-    let stamp = now.strftime("%Y%m%dT%H%M%SZ");
-    let mut aside = key.install(state_dir, &format!("replaced-{stamp}"))?;
+    aside.extend(key.install(state_dir, &format!("replaced-{stamp}"))?);
     aside.extend(install(&new, path, &format!(".replaced-{stamp}"))?);
     if how.key_lost {
         drop_sealed(settings, state_dir, now)?;
@@ -262,28 +271,43 @@ impl<'a> Key<'a> {
     }
 }
 
+/// What was done before the database is moved into place.
+struct Prepared {
+    kept: Vec<PathBuf>,
+    aside: Vec<PathBuf>,
+    doubt: Option<String>,
+}
+
 /// Writes the new database beside the place of the store, synced, and the files beside it that are
-/// missing. Which of them stayed, and why it is not known what was withdrawn since.
+/// missing or of another store.
 fn prepare(
     from: &Path,
     new: &Path,
     state_dir: &Path,
-    contents: &Contents,
-) -> Result<(Vec<PathBuf>, Option<String>), RestoreError> {
+    (contents, moved): (&Contents, &str),
+) -> Result<Prepared, RestoreError> {
     copy(from, new)?;
     let reading = BackupError::reading(from);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(new, flags).map_err(&reading)?;
-    let mut kept = Vec::new();
+    let id = columns::meta::<String>(&conn, "store_id").map_err(&reading)?;
+    let there = store_of(&state_dir.join(backup::WITHDRAWN));
+    let foreign = id.zip(there).is_some_and(|(ours, there)| ours != there);
+    let (mut kept, mut aside) = (Vec::new(), Vec::new());
     let mut vouched = contents.last;
     for name in backup::BESIDE {
         let place = state_dir.join(name);
-        if place.exists() {
+        if place.exists() && !foreign {
             vouched |= name == backup::WITHDRAWN;
             kept.push(place);
-        } else {
-            write_beside(&conn, name, &place)?;
+            continue;
         }
+        if place.exists() {
+            let old = beside(&place, moved);
+            fs::rename(&place, &old).map_err(BackupError::io("set aside", &place))?;
+            aside.push(old);
+        }
+        write_beside(&conn, name, &place)?;
     }
     let doubt = (!vouched).then(|| {
         format!(
@@ -295,7 +319,16 @@ fn prepare(
     backup::strip(&conn, contents, doubt.as_deref()).map_err(&reading)?;
     drop(conn);
     sync(new)?;
-    Ok((kept, doubt))
+    Ok(Prepared { kept, aside, doubt })
+}
+
+/// The store that the withdrawals in a file are of.
+fn store_of(withdrawn: &Path) -> Option<String> {
+    let mut first = String::new();
+    let file = File::open(withdrawn).ok()?;
+    io::BufReader::new(file).read_line(&mut first).ok()?;
+    let line: serde_json::Value = serde_json::from_str(&first).ok()?;
+    Some(line.get("store")?.as_str()?.to_owned())
 }
 
 /// A copy for our eyes only.

@@ -259,3 +259,24 @@ async fn a_retired_store_is_not_opened_and_its_last_backup_leaves_no_doubt() {
     assert_eq!(restored.doubt, None);
     open(dir.path()).unwrap();
 }
+
+#[tokio::test]
+async fn withdrawals_of_the_same_store_stay_and_those_of_another_are_set_aside() {
+    let (mut home, _) = active().await;
+    home.store = None;
+    let database = rusqlite::Connection::open(home.dir.path().join("renewd.db")).unwrap();
+    super::super::columns::set_meta(&database, "store_id", "ours").unwrap();
+    drop(database);
+    home.reopen();
+    let backup = backup(&home).await;
+    for (of, stays) in [("ours", true), ("another", false)] {
+        let dir = elsewhere(&home, true);
+        let file = dir.path().join("withdrawn.jsonl");
+        let line = format!("{{\"store\":\"{of}\",\"n\":1,\"left\":0}}\n");
+        fs::write(&file, &line).unwrap();
+        let restored = put_back(&backup, dir.path(), &RestoreHow::default()).unwrap();
+        assert_eq!(restored.doubt.is_none(), stays, "{of}");
+        let place = if stays { &file } else { &restored.aside[0] };
+        assert_eq!(fs::read_to_string(place).unwrap(), line);
+    }
+}
