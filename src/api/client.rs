@@ -34,7 +34,7 @@ pub use super::{
     problem::{Problem, ProblemType},
     wire,
 };
-use crate::model::{Name, Secret, Version};
+use crate::model::{Name, ResourceName, Secret, Version};
 
 /// The form of a fetched token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,15 +125,28 @@ impl Client {
 
     /// Removes an identity from the store, as its `on_removal` says; ACS keeps it.
     pub async fn remove(&self, name: &Name, reason: Option<&str>) -> Result<Removed, ClientError> {
-        let why = reason.map_or(String::new(), |reason| {
-            format!("?reason={}", encoded(reason))
-        });
-        self.call(
-            Method::DELETE,
-            &format!("/v1/identities/{name}{why}"),
-            None::<&()>,
-        )
-        .await
+        let path = format!("/v1/identities/{name}{}", because(reason));
+        self.call(Method::DELETE, &path, None::<&()>).await
+    }
+
+    /// Asks for an identity that is gone again, under the same id.
+    pub async fn revive(
+        &self,
+        name: &Name,
+        reason: Option<&str>,
+    ) -> Result<wire::Identity, ClientError> {
+        let path = format!("/v1/identities/{name}/revive{}", because(reason));
+        self.call(Method::POST, &path, None::<&()>).await
+    }
+
+    /// A person's word that what ACS says is gone of a resource is; whom that withdraws.
+    pub async fn confirm_gone(
+        &self,
+        resource: &ResourceName,
+        reason: Option<&str>,
+    ) -> Result<Vec<Name>, ClientError> {
+        let path = format!("/v1/gone/{resource}/confirm{}", because(reason));
+        self.call(Method::POST, &path, None::<&()>).await
     }
 
     /// Why the engine does, or does not do, what it does with an identity.
@@ -175,4 +188,11 @@ impl Client {
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.call(Method::POST, "/v1/reload", None::<&()>).await
     }
+}
+
+/// A reason as the query takes it.
+fn because(reason: Option<&str>) -> String {
+    reason.map_or(String::new(), |reason| {
+        format!("?reason={}", encoded(reason))
+    })
 }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, HealthView, KeysView, LaneView, Lapse, Name, ResourceName, SetAside,
-        SinkName, SourceName, State, StoreStanding, decided_lately,
+        Counts, CourierView, GoneHeld, HealthView, KeysView, LaneView, Lapse, Name, ResourceName,
+        SetAside, SinkName, SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, Order},
 };
@@ -33,6 +33,8 @@ pub(super) struct Known<'a> {
     pub keys: &'a BTreeMap<ResourceName, KeysView>,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
+    /// Where ACS says of too many identities at once that they are gone.
+    pub gone: &'a [GoneHeld],
     /// What people ordered and is not carried out yet.
     pub orders: &'a [Order],
     /// Sources whose list is not taken over.
@@ -71,6 +73,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for (resource, keys) in known.keys {
         key_needs(resource, keys, &mut needs);
     }
+    needs.extend(known.gone.iter().map(gone_need));
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
     }
@@ -82,7 +85,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
         if gone > 0 {
             let message = format!(
                 "ACS says that {} not exist or not ours; they are kept and never re-created: \
-                 see `renewd identity list`, then remove them or import the right ids",
+                 see `renewd identity list`, then `renewd identity revive NAME` if ACS knows them again, else remove them or import the right ids",
                 counted(gone, "identity does", "identities do")
             );
             needs.push(need(NeedKind::Gone, resource.as_str(), message));
@@ -136,6 +139,22 @@ fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
         Disk::Full => "its disk is full and the reserve is used up: free some space now",
     };
     needs.push(need(NeedKind::DiskFull, "store", message.to_owned()));
+}
+
+/// ACS says of too many at once that they are gone.
+fn gone_need(held: &GoneHeld) -> Need {
+    let resource = &held.resource;
+    let message = format!(
+        "it says since {:.0} that {} not exist or not its own; nothing is withdrawn: if the connection string is one \
+         of another resource, put the right one in its place and reload; if they are really gone, `renewd identity \
+         confirm-gone {resource}`",
+        held.since,
+        counted(held.count, "identity does", "identities do")
+    );
+    Need {
+        names: held.names.clone(),
+        ..need(NeedKind::GoneHeld, resource.as_str(), message)
+    }
 }
 
 /// No key works, or tokens may be dead because of their key.
@@ -313,6 +332,7 @@ mod tests {
             counts,
             keys: &BTreeMap::new(),
             late: &late,
+            gone: &[],
             orders: &[],
             lapses: &BTreeMap::new(),
             held_step_secs: None,

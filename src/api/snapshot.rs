@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, HealthView, LaneView, ResourceName, SinkName, State, short_duration,
+        Counts, CourierView, GoneHeld, HealthView, LaneView, ResourceName, SinkName, State,
+        short_duration,
     },
     store::{Disk, Order, StoreError},
     telemetry::Scrape,
@@ -42,6 +43,7 @@ pub(super) struct Snapshot {
 pub(super) struct Stored {
     pub counts: Counts,
     pub late: BTreeMap<ResourceName, Late>,
+    pub gone: Vec<GoneHeld>,
     pub orders: Vec<Order>,
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
     pub last_backup: Option<Timestamp>,
@@ -177,6 +179,7 @@ impl Snapshot {
             couriers: &self.couriers,
             counts: &stored.counts,
             keys: &self.scene.key_views(),
+            gone: &stored.gone,
             late: &stored.late,
             orders: &stored.orders,
             lapses: &self.scene.lapses(),
@@ -267,6 +270,7 @@ async fn stored(api: &Api, now: Timestamp) -> Result<Stored, StoreError> {
     Ok(Stored {
         counts,
         late,
+        gone: api.store.held_gone().await?,
         orders: api.store.orders(now).await?,
         last_backup: api.store.last_backup().await?,
         ..Stored::default()

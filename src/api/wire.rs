@@ -105,6 +105,8 @@ pub enum NeedKind {
     NoKey,
     /// Tokens may be dead because of the key that minted them.
     Doubtful,
+    /// ACS says of too many identities at once that they are gone.
+    GoneHeld,
     /// A deletion failed for good.
     OrderFailed,
     /// Tokens are late or dead.

@@ -5,7 +5,9 @@ use rand::Rng;
 
 use super::act::{Called, Item};
 use crate::{
-    model::{DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then},
+    model::{
+        Attempt, DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then,
+    },
     schedule::item_gap,
     store::{CampaignAction, ItemOutcome, StepOn, StoreError},
 };
@@ -159,35 +161,32 @@ fn failed(item: &Item, failure: &Failure, now: Timestamp, rng: &mut impl Rng) ->
     again(item, failure.message.clone(), request_id, now, rng)
 }
 
-/// Nothing can be revoked of it any more: the token that its consumers hold is withdrawn, as wherever
-/// this is learned.
+/// Nothing can be revoked of it any more: what its consumers hold is withdrawn, as wherever this is
+/// learned.
 fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
     let request_id = failure.request_id.clone();
     let ours = item.item.state.is_some_and(|state| state != State::Gone);
-    let message = format!(
-        "ACS does not know {} any more ({}). It is kept and shown, and never re-created by itself; remove it, or \
-         give it another id.",
-        item.item.label(),
-        failure.message
-    );
+    let status = failure
+        .status
+        .map_or(String::new(), |status| format!(" {status}"));
     Verdict {
         step: ours.then(|| StepOn {
             num: item.item.num,
-            step: Step::Gone,
+            step: Step::Gone {
+                attempt: Attempt {
+                    at: now,
+                    result: format!("{}{status}", failure.class.as_str()),
+                    request_id: request_id.clone(),
+                },
+                because: failure.message.clone(),
+            },
             request_id: request_id.clone(),
         }),
         outcome: ItemOutcome::Failed {
             error: failure.message.clone(),
             request_id,
         },
-        notice: ours.then(|| Notice {
-            at: now,
-            kind: NoticeKind::IdentityGone,
-            resource: Some(item.item.resource.clone()),
-            name: item.item.name.clone(),
-            key: None,
-            message,
-        }),
+        notice: None,
     }
 }
 

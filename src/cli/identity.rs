@@ -7,6 +7,7 @@ mod import;
 mod list;
 mod pin;
 mod remove;
+mod revive;
 mod rows;
 mod show;
 
@@ -56,6 +57,10 @@ enum Verb {
     Pin(pin::Pin),
     /// Remove one that was added with `add`; ACS keeps it
     Remove(remove::Remove),
+    /// Ask for identities that are gone again, under the same id
+    Revive(revive::Revive),
+    /// Say that the identities that ACS says are gone really are
+    ConfirmGone(revive::ConfirmGone),
 }
 
 impl Identity {
@@ -69,6 +74,8 @@ impl Identity {
             Verb::Export(verb) => verb.run(context).await,
             Verb::Pin(verb) => verb.run(context).await,
             Verb::Remove(verb) => verb.run(context).await,
+            Verb::Revive(verb) => verb.run(context).await,
+            Verb::ConfirmGone(verb) => verb.run(context).await,
         }
     }
 }

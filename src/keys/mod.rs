@@ -78,6 +78,8 @@ pub struct Keys {
     /// When the tokens of each were last put before all others.
     marked: BTreeMap<String, Steady>,
     none_works: Option<NoneWorks>,
+    /// Those that the resource said are gone were asked for again.
+    asked_again: bool,
     view: watch::Sender<KeysView>,
 }
 
@@ -100,6 +102,7 @@ impl Keys {
             doubts: Vec::new(),
             marked: BTreeMap::new(),
             none_works: None,
+            asked_again: false,
             view: watch::Sender::default(),
             settings,
             client,
@@ -153,6 +156,11 @@ impl Keys {
 
     /// One look and one step; how long to rest after it.
     async fn round(&mut self) -> Result<Duration, StoreError> {
+        if !self.asked_again {
+            let (resource, now) = (&self.settings.name, self.clock.now());
+            self.store.ask_held_again(resource, now).await?;
+            self.asked_again = true;
+        }
         let open = self.store.open_key_change(&self.settings.name).await?;
         let rest = self.watch_over(open.as_ref()).await?;
         let Some(change) = open else {

@@ -105,12 +105,15 @@ pub enum Change {
         /// The next attempt.
         due: Due,
     },
-    /// ACS says that the identity does not exist or is not ours: kept, shown, never re-created.
+    /// ACS says that the identity does not exist or is not ours. Once it has said so twice, and not of
+    /// too many at once: withdrawn, kept, shown, never re-created by itself.
     Gone {
         /// The row.
         num: Num,
         /// For the row's list of attempts.
         attempt: Attempt,
+        /// What it said, for people.
+        because: String,
     },
     /// Moves the due time without an attempt (a decision that changed nothing else).
     Due {
@@ -153,8 +156,13 @@ pub enum Step {
         /// When the call to ACS ended.
         at: Timestamp,
     },
-    /// ACS says that it does not exist or is not ours: withheld, kept, never re-created.
-    Gone,
+    /// ACS says that it does not exist or is not ours; see [`Change::Gone`].
+    Gone {
+        /// For the row's list of attempts.
+        attempt: Attempt,
+        /// What it said, for people.
+        because: String,
+    },
     /// The hold ends; the row becomes due.
     Release,
     /// The row becomes due now for this reason.

@@ -171,6 +171,19 @@ impl fmt::Display for State {
     }
 }
 
+/// ACS says of identities of a resource that they are gone, in a way that a person should look at first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneHeld {
+    /// The resource.
+    pub resource: ResourceName,
+    /// How many.
+    pub count: u64,
+    /// Since when.
+    pub since: Timestamp,
+    /// Some of them.
+    pub names: Vec<Name>,
+}
+
 /// A row's number in the store; never reused.
 pub type Num = i64;
 

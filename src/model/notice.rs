@@ -13,6 +13,12 @@ pub enum NoticeKind {
     /// An identity was created at ACS.
     #[serde(rename = "identity.created")]
     IdentityCreated,
+    /// ACS says that too many identities are gone at once: nothing is withdrawn until a person says so.
+    #[serde(rename = "gone.held")]
+    GoneHeld,
+    /// None waits for that word any more.
+    #[serde(rename = "gone.settled")]
+    GoneSettled,
     /// An identity's tokens were revoked.
     #[serde(rename = "identity.revoked")]
     IdentityRevoked,
@@ -127,6 +133,8 @@ impl NoticeKind {
         Self::IdentityRevoked,
         Self::IdentityGone,
         Self::IdentityOrphaned,
+        Self::GoneHeld,
+        Self::GoneSettled,
         Self::RenewalLate,
         Self::RenewalRecovered,
         Self::ResourceUnreachable,
@@ -168,6 +176,8 @@ impl NoticeKind {
             Self::IdentityRevoked => "identity.revoked",
             Self::IdentityGone => "identity.gone",
             Self::IdentityOrphaned => "identity.orphaned",
+            Self::GoneHeld => "gone.held",
+            Self::GoneSettled => "gone.settled",
             Self::RenewalLate => "renewal.late",
             Self::RenewalRecovered => "renewal.recovered",
             Self::ResourceUnreachable => "resource.unreachable",
@@ -214,6 +224,7 @@ impl NoticeKind {
             Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
             Self::KeyStuck => &[Self::KeyResumed, Self::KeyReplaced, Self::KeyKept],
             Self::TokensDoubtful => &[Self::TokensReplaced],
+            Self::GoneHeld => &[Self::GoneSettled],
             Self::SinkDisabled => &[Self::SinkEnabled],
             Self::SinkFailing => &[Self::SinkRecovered],
             Self::CreateRefused => &[Self::CreateAllowed],
@@ -234,6 +245,7 @@ impl NoticeKind {
             | Self::KeyKept
             | Self::KeyResumed
             | Self::TokensReplaced
+            | Self::GoneSettled
             | Self::SinkEnabled
             | Self::SinkRecovered
             | Self::CreateAllowed

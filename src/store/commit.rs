@@ -18,6 +18,7 @@ use crate::model::{
 };
 
 /// What a decision about a row depends on.
+#[derive(Debug, Clone)]
 pub(super) struct Standing {
     pub(super) num: Num,
     pub(super) name: Name,
@@ -75,7 +76,17 @@ impl Txn<'_> {
                 self.issued(*num, &issue, now)
             }
             Change::Failed { num, attempt, due } => self.failed(*num, attempt, *due),
-            Change::Gone { num, attempt } => self.gone(*num, attempt, now),
+            Change::Gone {
+                num,
+                attempt,
+                because,
+            } => match self.standing(*num)?.filter(|row| row.state.wants_token()) {
+                Some(row) => {
+                    let version = self.claimed_gone(row, attempt, because, now)?;
+                    Ok(Applied::Done(version))
+                }
+                None => Ok(Applied::Stale),
+            },
             Change::Due { num, due } => self.moved(*num, *due),
             Change::LateNotified { num } => self.late_notified(*num),
         }
@@ -101,6 +112,7 @@ impl Txn<'_> {
         self.want(num, &row.name, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
         self.items_reissued(num, now)?;
+        self.not_gone(&row, now)?;
         Ok(Applied::Done(version))
     }
 
@@ -249,28 +261,6 @@ impl Txn<'_> {
         )?;
         self.effects.due = true;
         Ok(Applied::Done(row.version))
-    }
-
-    fn gone(&mut self, num: Num, attempt: &Attempt, now: Timestamp) -> Outcome<Applied> {
-        let Some(mut row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
-            return Ok(Applied::Stale);
-        };
-        row.attempts.push(attempt.clone());
-        self.run(
-            "UPDATE identity SET attempts = ?2 WHERE num = ?1",
-            params![num, columns::packed(&row.attempts)],
-        )?;
-        let version = self.withdraw(&row, State::Gone, Kind::Held, now)?;
-        self.audit(&AuditEntry {
-            at: now,
-            actor: "renewd".to_owned(),
-            action: "gone".to_owned(),
-            name: Some(row.name),
-            reason: Some(attempt.result.clone()),
-            request_id: attempt.request_id.clone(),
-            result: format!("version {version}"),
-        })?;
-        Ok(Applied::Done(version))
     }
 
     fn moved(&mut self, num: Num, due: Due) -> Outcome<Applied> {

@@ -21,6 +21,7 @@ mod deliveries;
 mod doubts;
 mod error;
 mod examine;
+mod gone;
 mod handle;
 mod housekeeping;
 mod identities;

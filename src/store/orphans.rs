@@ -49,6 +49,7 @@ pub(super) struct Orphaned<'a> {
 impl Txn<'_> {
     pub(super) fn intend_creations(&self, nums: &[Num], now: Timestamp) -> Outcome<()> {
         for num in nums {
+            self.not_while_held(*num)?;
             self.run(
                 "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
                 [*num, columns::micros(now)],

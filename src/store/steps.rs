@@ -71,8 +71,9 @@ impl Txn<'_> {
                 self.effects.ids_removed = true;
                 self.withdraw(row, State::Deleted, Kind::Deleted, now)?
             }
-            Step::Gone if !matches!(row.state, State::Gone | State::Deleted) => {
-                self.withdraw(row, State::Gone, Kind::Held, now)?
+            Step::Gone { attempt, because } if row.state.wants_token() => {
+                let row = row.clone();
+                return self.claimed_gone(row, attempt, because, now);
             }
             Step::Release if row.state == State::Held => {
                 self.release(row.num, now)?;
@@ -83,7 +84,11 @@ impl Txn<'_> {
                 self.set_due(row.num, micros(now), &spelled(why))?;
                 row.version
             }
-            Step::Withhold | Step::Deleted { .. } | Step::Gone | Step::Release | Step::Due(_) => {
+            Step::Withhold
+            | Step::Deleted { .. }
+            | Step::Gone { .. }
+            | Step::Release
+            | Step::Due(_) => {
                 return Ok(row.version);
             }
         };
@@ -150,7 +155,7 @@ fn action(step: &Step) -> &'static str {
         Step::Withhold => "hold",
         Step::Revoked { .. } => "revoke",
         Step::Deleted { .. } => "delete",
-        Step::Gone => "gone",
+        Step::Gone { .. } => "gone",
         Step::Release => "release",
         Step::Due(_) => "renew",
     }

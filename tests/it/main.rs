@@ -22,6 +22,7 @@ mod doctor;
 mod file_proofs;
 mod files;
 mod full_disk;
+mod gone;
 mod identities;
 mod jobs;
 mod key_places;

@@ -124,6 +124,43 @@ async fn unreadable(api: &Api, name: &str) -> Result<Option<Name>, Problem> {
     }
 }
 
+/// Asks for one that is gone again, under the same id.
+pub(super) async fn revive(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+    Query(Why { reason }): Query<Why>,
+) -> Result<Json<Identity>, Problem> {
+    let row = record(&api, &name).await?;
+    let (cause, now) = (admin.cause(reason).await, api.clock.now());
+    api.store.revive(&row.spec.name, &cause, now).await?;
+    let row = record(&api, &name).await?;
+    Ok(Json(Identity::of(&row, now)))
+}
+
+/// A person's word: what ACS says is gone of a resource is.
+pub(super) async fn confirm_gone(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(resource): Path<String>,
+    Query(Why { reason }): Query<Why>,
+) -> Result<Json<Vec<Name>>, Problem> {
+    let known = api
+        .scene()
+        .lanes
+        .keys()
+        .find(|name| name.as_str() == resource)
+        .cloned();
+    let resource = known.ok_or_else(|| {
+        Problem::new(
+            ProblemType::Unknown,
+            format!("there is no resource {resource:?}"),
+        )
+    })?;
+    let (cause, now) = (admin.cause(reason).await, api.clock.now());
+    Ok(Json(api.store.confirm_gone(&resource, &cause, now).await?))
+}
+
 /// `?reason=…`.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Why {

@@ -55,6 +55,11 @@ pub(super) fn router() -> Router<Api> {
             "/v1/identities/{name}",
             get(identities::show).delete(identities::remove),
         )
+        .route("/v1/identities/{name}/revive", post(identities::revive))
+        .route(
+            "/v1/gone/{resource}/confirm",
+            post(identities::confirm_gone),
+        )
         .route("/v1/why/{name}", get(explain))
         .route(
             "/v1/campaigns",

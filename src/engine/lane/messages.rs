@@ -33,16 +33,6 @@ pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Not
     about(record, NoticeKind::IdentityOrphaned, at, message)
 }
 
-pub(super) fn gone(record: &Record, failure: &Failure, at: Timestamp) -> Notice {
-    let id = record.id.as_ref().map_or("its id", IdentityId::as_str);
-    let message = format!(
-        "ACS does not know {id} of {} any more ({}). It is kept and shown, and never re-created by itself; remove it, \
-         or give it another id.",
-        record.spec.name, failure.message
-    );
-    about(record, NoticeKind::IdentityGone, at, message)
-}
-
 pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
     let fate = match record.token.as_ref() {
         Some(token) if token.is_live(at) => {

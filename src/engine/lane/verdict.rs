@@ -148,11 +148,11 @@ fn failed(
         )
     };
     let Some(at) = next.filter(|_| class != FailureClass::Gone) else {
-        notices.push(messages::gone(record, failure, ended));
         return Verdict {
             change: Change::Gone {
                 num: record.num,
                 attempt,
+                because: failure.message.clone(),
             },
             notices,
         };

@@ -203,8 +203,8 @@ async fn a_new_id_revives_one_that_is_gone_or_deleted() {
     for gone in [true, false] {
         let (home, num) = active().await;
         if gone {
-            let attempt = attempt(20, "gone");
-            commit(&home, Change::Gone { num, attempt }, 21).await;
+            commit(&home, said_gone(num, 18, "gone 404"), 18).await;
+            commit(&home, said_gone(num, 20, "gone 404"), 21).await;
         } else {
             step(&home, num, Step::Deleted { at: at(21) }, 21).await;
         }

@@ -132,8 +132,7 @@ impl World {
                 commit(home, Change::Failed { num, attempt, due }, now).await;
             }
             OnRow::Gone => {
-                let attempt = attempt(now, "gone");
-                commit(home, Change::Gone { num, attempt }, now).await;
+                commit(home, said_gone(num, now, "gone 404"), now).await;
             }
             OnRow::Step(Step::Revoked { then, .. }) => {
                 step(home, num, revoked(now, then), now).await;

@@ -7,6 +7,7 @@ mod declaring;
 mod delivering;
 mod doubts;
 mod examining;
+mod gone;
 mod histories;
 mod id_map;
 mod opening;
@@ -227,4 +228,13 @@ async fn deliver(store: &Store, to: &str, num: Num, version: Version) {
 
 fn revoked(secs: i64, then: Then) -> Step {
     Step::Revoked { at: at(secs), then }
+}
+
+/// ACS says that a row is gone.
+fn said_gone(num: Num, secs: i64, result: &str) -> Change {
+    Change::Gone {
+        num,
+        attempt: attempt(secs, result),
+        because: "404 IdentityNotFound".to_owned(),
+    }
 }

@@ -201,10 +201,14 @@ async fn a_failure_moves_the_due_time_and_keeps_a_request_made_meanwhile() {
 #[tokio::test]
 async fn gone_is_kept_and_shown_and_never_due() {
     let (home, num) = active().await;
-    let gone = Change::Gone {
-        num,
-        attempt: attempt(20, "gone"),
-    };
+    commit(&home, said_gone(num, 17, "gone 404"), 18).await;
+    let asked = get(&home, "bot").await;
+    assert_eq!(
+        (asked.state, asked.due.unwrap().at),
+        (State::Active, at(20))
+    );
+    assert!(asked.token.is_some(), "it is asked for once more first");
+    let gone = said_gone(num, 20, "gone 404");
     version(commit(&home, gone.clone(), 21).await);
     let record = get(&home, "bot").await;
     assert_eq!(

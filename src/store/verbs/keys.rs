@@ -201,4 +201,14 @@ impl Store {
         })
         .await
     }
+
+    /// A resource is called anew, perhaps by another connection string: those that it said are gone, and
+    /// that wait for a person's word, are asked for at once.
+    pub async fn ask_held_again(&self, resource: &ResourceName, now: Timestamp) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("ask again for what is said to be gone", move |txn| {
+            txn.ask_held_again(resource.as_str(), now)
+        })
+        .await
+    }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Answer;
 use crate::{
-    model::{Applied, Change, Num, Operation, Record, ResourceName, Timestamp, Version},
+    model::{
+        Applied, Change, GoneHeld, Name, Num, Operation, Record, ResourceName, Timestamp, Version,
+    },
     store::{Cause, Decided, Orphan, StepOn, Store, Tidings, Work},
 };
 
@@ -159,5 +161,34 @@ impl Store {
     pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
         self.write("dismiss orphans", move |txn| txn.dismiss_orphans(&nums))
             .await
+    }
+
+    /// Where ACS says of too many identities that they are gone; a person decides.
+    pub async fn held_gone(&self) -> Answer<Vec<GoneHeld>> {
+        self.read("look for what is said to be gone", |db| db.held_gone())
+            .await
+    }
+
+    /// A person's word that what ACS says is gone is; answers with whom that withdraws.
+    pub async fn confirm_gone(
+        &self,
+        resource: &ResourceName,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<Vec<Name>> {
+        let (resource, cause) = (resource.clone(), cause.clone());
+        self.write("withdraw what is gone", move |txn| {
+            txn.confirm_gone(resource.as_str(), &cause, now)
+        })
+        .await
+    }
+
+    /// A person's word that one that is gone is known again, under the same id: it becomes due.
+    pub async fn revive(&self, name: &Name, cause: &Cause, now: Timestamp) -> Answer<Version> {
+        let (name, cause) = (name.clone(), cause.clone());
+        self.write("revive an identity", move |txn| {
+            txn.revive(&name, &cause, now)
+        })
+        .await
     }
 }

@@ -90,7 +90,7 @@ async fn no_failure_makes_a_hot_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_is_asked_for_once() {
+async fn what_is_gone_is_asked_for_twice_and_never_again() {
     let world = World::start(Setting::of(2)).await;
     world.pass(HOUR).await;
     world.service.forget_calls();
@@ -102,7 +102,7 @@ async fn what_is_gone_is_asked_for_once() {
     });
     world.pass(HOUR * 100).await;
     let calls = world.service.calls();
-    assert_eq!(calls.iter().filter(|call| call.id == gone).count(), 1);
+    assert_eq!(calls.iter().filter(|call| call.id == gone).count(), 2);
     assert_eq!(world.record("bot-0000").await.state, State::Gone);
     assert_eq!(world.news().await, ["identity.gone"]);
     assert!(

@@ -1,0 +1,351 @@
+//! What ACS says is gone. A single one is withdrawn when it says so twice; many at once, or one whose
+//! token this very resource has minted and that now is said not to be its own, are more likely the
+//! connection string of another resource: then nothing is withdrawn, and a person decides.
+
+use rusqlite::{Row, params};
+
+use super::{
+    aside::RowKind,
+    columns::{self, micros, spelled},
+    commit::Standing,
+    db::{Db, Txn},
+    error::{Fault, Outcome},
+    steps::Cause,
+};
+use crate::model::{
+    Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num, ResourceName,
+    State, Timestamp, Version,
+};
+
+/// ACS is asked again after so long.
+const CONFIRM: i64 = 2_000_000;
+/// So long one that is gone counts among those that are gone at once.
+const AT_ONCE: i64 = 600_000_000;
+/// So many may be gone at once, or a hundredth of all.
+const FEW: u64 = 3;
+/// One that is held is asked for again after so long, doubling.
+const SHORTEST_HOLD: i64 = 60_000_000;
+const LONGEST_HOLD: i64 = 3_600_000_000;
+/// At most so many are named.
+const NAMED: i64 = 20;
+
+/// What becomes of a row that ACS says is gone.
+enum Verdict {
+    /// It is: twice said.
+    Withdraw,
+    /// ACS is asked once more.
+    Ask,
+    /// Not before a person says so; why.
+    Hold(String),
+}
+
+impl Txn<'_> {
+    /// ACS says that a row is gone: it is withdrawn, or asked for again, or held for a person.
+    pub(super) fn claimed_gone(
+        &mut self,
+        mut row: Standing,
+        attempt: &Attempt,
+        because: &str,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        row.attempts.push(attempt.clone());
+        self.run(
+            "UPDATE identity SET attempts = ?2 WHERE num = ?1",
+            params![row.num, columns::packed(&row.attempts)],
+        )?;
+        match self.judge_claim(&row, attempt, now)? {
+            Verdict::Withdraw => self.withdraw_gone(&row, attempt, because, now),
+            Verdict::Ask => {
+                let soon = micros(now) + CONFIRM;
+                self.set_due(row.num, soon, &spelled(&DueReason::Retry))?;
+                Ok(row.version)
+            }
+            Verdict::Hold(why) => {
+                self.hold_claim(&row, &why, now)?;
+                Ok(row.version)
+            }
+        }
+    }
+
+    fn judge_claim(&self, row: &Standing, attempt: &Attempt, now: Timestamp) -> Outcome<Verdict> {
+        let sql = "INSERT INTO gone_claim (identity, resource, first_at) VALUES (?1, ?2, ?3) \
+                   ON CONFLICT DO UPDATE SET resource = excluded.resource, \
+                   first_at = iif(withdrawn, excluded.first_at, first_at), withdrawn = 0 RETURNING first_at, held";
+        let claim = self.first(sql, params![row.num, row.resource, micros(now)], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+        })?;
+        let (first_at, held) = claim.unwrap_or((micros(now), false));
+        if attempt.result == "gone 401" && self.was_minted_here(row)? {
+            return Ok(Verdict::Hold(
+                "it minted tokens for it before, and now says that it is not its own".to_owned(),
+            ));
+        }
+        let count = self.claims_at_once(row.resource, now)?;
+        let sql = "SELECT coalesce(sum(n), 0) AS n FROM identity_count WHERE resource = ?1";
+        let all = self.first(sql, [row.resource], |row| columns::unsigned(row, "n"))?;
+        if count > FEW.max(all.unwrap_or(0) / 100) {
+            return Ok(Verdict::Hold(format!("it says so of {count} at once")));
+        }
+        if held || micros(now) < first_at + CONFIRM {
+            return Ok(Verdict::Ask);
+        }
+        Ok(Verdict::Withdraw)
+    }
+
+    /// Whether this resource minted the row's token under the id that it has now.
+    fn was_minted_here(&self, row: &Standing) -> Outcome<bool> {
+        let sql = "SELECT minted_by IS NOT NULL AND coalesce(asked_at, 0) / 1000000 <= version FROM identity \
+                   WHERE num = ?1";
+        Ok(self
+            .first(sql, [row.num], |row| row.get(0))?
+            .unwrap_or(false))
+    }
+
+    fn claims_at_once(&self, resource: Num, now: Timestamp) -> Outcome<u64> {
+        let sql = "DELETE FROM gone_claim WHERE resource = ?1 AND withdrawn AND first_at < ?2";
+        let before = micros(now) - AT_ONCE;
+        self.run(sql, [resource, before])?;
+        let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1";
+        let count = self.first(sql, [resource], |row| columns::unsigned(row, "n"))?;
+        Ok(count.unwrap_or(0))
+    }
+
+    fn withdraw_gone(
+        &mut self,
+        row: &Standing,
+        attempt: &Attempt,
+        because: &str,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        self.run(
+            "UPDATE gone_claim SET withdrawn = 1, held = 0 WHERE identity = ?1",
+            [row.num],
+        )?;
+        let version = self.withdraw(row, State::Gone, Kind::Held, now)?;
+        self.audit(&AuditEntry {
+            at: now,
+            actor: "renewd".to_owned(),
+            action: "gone".to_owned(),
+            name: Some(row.name.clone()),
+            reason: Some(attempt.result.clone()),
+            request_id: attempt.request_id.clone(),
+            result: format!("version {version}"),
+        })?;
+        let id = row.id.as_ref().map_or("its id", |id| id.as_str());
+        let message = format!(
+            "ACS does not know {id} of {} any more ({because}). It is kept and shown, and never re-created by itself; \
+             remove it, give it another id, or, if ACS knows it again, `renewd identity revive {}`.",
+            row.name, row.name
+        );
+        let resource = self.resource_name(row.resource)?;
+        self.raise(&[Notice {
+            at: now,
+            kind: NoticeKind::IdentityGone,
+            resource,
+            name: Some(row.name.clone()),
+            key: None,
+            message,
+        }])?;
+        Ok(version)
+    }
+
+    /// Nothing is withdrawn; the row keeps what it has and is asked for again, ever more seldom.
+    fn hold_claim(&mut self, row: &Standing, why: &str, now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1 AND held";
+        let before = self.first(sql, [row.resource], |row| columns::unsigned(row, "n"))?;
+        self.run(
+            "UPDATE gone_claim SET held = 1 WHERE resource = ?1 AND NOT withdrawn",
+            [row.resource],
+        )?;
+        self.run(
+            "UPDATE identity SET failures = failures + 1, due_why = 'retry', \
+             due_at = ?2 + min(?3 << min(failures, 6), ?4) WHERE num = ?1",
+            params![row.num, micros(now), SHORTEST_HOLD, LONGEST_HOLD],
+        )?;
+        self.effects.due = true;
+        let Some(resource) = self.resource_name(row.resource)? else {
+            return Ok(());
+        };
+        if before.unwrap_or(0) > 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{resource} says that {} does not exist or is not its own, and {why}: nothing is withdrawn, as that looks \
+             like the connection string of another resource. If it is, put the right one in its place and reload; if \
+             they are really gone: `renewd identity confirm-gone {resource}`.",
+            row.name
+        );
+        self.raise(&[held_notice(NoticeKind::GoneHeld, &resource, message, now)])
+    }
+
+    /// A token came: it is not gone after all.
+    pub(super) fn not_gone(&mut self, row: &Standing, now: Timestamp) -> Outcome<()> {
+        let claimed = |attempt: &Attempt| attempt.result.starts_with("gone");
+        if !row.attempts.last().is_some_and(claimed) {
+            return Ok(());
+        }
+        self.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
+        self.tell_if_settled(row.resource, now)
+    }
+
+    fn tell_if_settled(&mut self, resource: Num, now: Timestamp) -> Outcome<()> {
+        let Some(resource) = self.resource_name(resource)? else {
+            return Ok(());
+        };
+        let sql = "SELECT 1 FROM gone_claim c JOIN resource r ON r.num = c.resource WHERE r.name = ?1 AND held";
+        let held = self.first(sql, [resource.as_str()], |_| Ok(()))?;
+        let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL \
+                   AND kind IN ('gone.held', 'gone.settled') ORDER BY seq DESC LIMIT 1";
+        let last: Option<NoticeKind> =
+            self.first(sql, [resource.as_str()], |row| columns::word(row, "kind"))?;
+        if held.is_some() || last != Some(NoticeKind::GoneHeld) {
+            return Ok(());
+        }
+        let message =
+            format!("Nothing of {resource} waits any more for a word on whether it is gone.");
+        self.raise(&[held_notice(
+            NoticeKind::GoneSettled,
+            &resource,
+            message,
+            now,
+        )])
+    }
+
+    /// A person's word: those that ACS says are gone are. How many that were.
+    pub(super) fn confirm_gone(
+        &mut self,
+        resource: &str,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<Vec<Name>> {
+        let num = self.resource_num(resource)?;
+        let sql = "SELECT identity FROM gone_claim WHERE resource = ?1 AND NOT withdrawn ORDER BY identity";
+        let claimed: Vec<Num> = self.all(RowKind::Identity, sql, [num], |row| row.get(0))?;
+        let mut names = Vec::new();
+        for row in claimed {
+            let Some(row) = self.standing(row)?.filter(|row| row.state.wants_token()) else {
+                continue;
+            };
+            let version = self.withdraw(&row, State::Gone, Kind::Held, now)?;
+            self.audit(&entry(cause, "gone", &row.name, version, now))?;
+            names.push(row.name);
+        }
+        self.run("DELETE FROM gone_claim WHERE resource = ?1", [num])?;
+        self.tell_if_settled(num, now)?;
+        Ok(names)
+    }
+
+    /// A person's word: one that is gone is asked for again, under the same id.
+    pub(super) fn revive(
+        &mut self,
+        name: &Name,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        let num = self.num_of(name.as_str())?;
+        let row = num.map(|num| self.standing(num)).transpose()?.flatten();
+        let Some(row) = row else {
+            return Err(Fault::Refused(format!("there is no identity {name}")));
+        };
+        if row.state != State::Gone {
+            return Err(Fault::Refused(format!(
+                "{name} is {}, not gone: there is nothing to revive",
+                row.state
+            )));
+        }
+        self.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
+        self.run(
+            "UPDATE identity SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
+            [row.num],
+        )?;
+        self.set_due(row.num, micros(now), &spelled(&DueReason::Requested))?;
+        self.audit(&entry(cause, "revive", &row.name, row.version, now))?;
+        Ok(row.version)
+    }
+
+    /// The resource was configured anew: what is held is asked for at once.
+    pub(super) fn ask_held_again(&mut self, resource: &str, now: Timestamp) -> Outcome<()> {
+        let asked = self.run(
+            "UPDATE identity SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
+             (SELECT identity FROM gone_claim WHERE resource = ?1 AND held)",
+            params![self.resource_num(resource)?, micros(now)],
+        )?;
+        self.effects.due |= asked > 0;
+        Ok(())
+    }
+
+    /// Nobody is created at what may be another resource.
+    pub(super) fn not_while_held(&self, num: Num) -> Outcome<()> {
+        let sql = "SELECT 1 FROM gone_claim WHERE held AND resource = (SELECT resource FROM identity WHERE num = ?1)";
+        match self.first(sql, [num], |_| Ok(()))? {
+            Some(()) => Err(Fault::Refused(
+                "it may be another resource: it says of identities that they are gone, and a person has not looked \
+                 yet; see `renewd status`"
+                    .to_owned(),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn resource_name(&self, num: Num) -> Outcome<Option<ResourceName>> {
+        let sql = "SELECT name FROM resource WHERE num = ?1";
+        Ok(self.first(sql, [num], |row| columns::parsed(row, "name"))?)
+    }
+}
+
+impl Db {
+    /// Where ACS says of too many at once that they are gone.
+    pub(super) fn held_gone(&self) -> Outcome<Vec<GoneHeld>> {
+        let sql = "SELECT r.name, count(*) AS n, min(c.first_at) AS since, r.num FROM gone_claim c \
+                   JOIN resource r ON r.num = c.resource WHERE c.held GROUP BY r.num ORDER BY r.name";
+        let mut all = self.all(RowKind::Identity, sql, [], read_held)?;
+        for (num, held) in &mut all {
+            let sql = "SELECT i.name FROM gone_claim c JOIN identity i ON i.num = c.identity \
+                       WHERE c.resource = ?1 AND c.held ORDER BY c.identity LIMIT ?2";
+            held.names = self.all(RowKind::Identity, sql, [*num, NAMED], |row| {
+                columns::parsed(row, "name")
+            })?;
+        }
+        Ok(all.into_iter().map(|(_, held)| held).collect())
+    }
+}
+
+fn read_held(row: &Row<'_>) -> rusqlite::Result<(Num, GoneHeld)> {
+    Ok((
+        row.get("num")?,
+        GoneHeld {
+            resource: columns::parsed(row, "name")?,
+            count: columns::unsigned(row, "n")?,
+            since: columns::instant_in(row, "since")?,
+            names: Vec::new(),
+        },
+    ))
+}
+
+fn entry(cause: &Cause, action: &str, name: &Name, version: Version, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        actor: cause.actor.clone(),
+        action: action.to_owned(),
+        name: Some(name.clone()),
+        reason: cause.reason.clone(),
+        request_id: None,
+        result: format!("version {version}"),
+    }
+}
+
+fn held_notice(
+    kind: NoticeKind,
+    resource: &ResourceName,
+    message: String,
+    at: Timestamp,
+) -> Notice {
+    Notice {
+        at,
+        kind,
+        resource: Some(resource.clone()),
+        name: None,
+        key: Some(format!("gone {resource}")),
+        message,
+    }
+}
