@@ -31,6 +31,11 @@ impl House {
 
     /// With these options of the emulator.
     async fn of(count: usize, options: &[&str]) -> Self {
+        Self::paced(count, options, "60000/30s").await
+    }
+
+    /// With this limit of issuing as well.
+    async fn paced(count: usize, options: &[&str], issue: &str) -> Self {
         let emulator = Emulator::start(options);
         let stage = Stage::new(&emulator);
         let receiver = Receiver::start().await;
@@ -41,7 +46,7 @@ impl House {
         let dir = dir.display();
         let text = format!(
             "{}secondary_connection_string = {{ file = \"{dir}secondary.cs\" }}\n\
-             limits = {{ issue = \"60000/30s\", create_with_token = \"60000/30s\" }}\nmax_in_flight = 64\n{}{}",
+             limits = {{ issue = \"{issue}\", create_with_token = \"60000/30s\" }}\nmax_in_flight = 64\n{}{}",
             stage.base_config(),
             stage.sinks_config(Some(&receiver)),
             identities("bot", count, &["hook"])
@@ -509,4 +514,37 @@ async fn when_no_key_works_that_is_said_first_and_a_key_in_its_place_mends_all()
         house.dead(house.tokens()).await.is_empty()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leak_closed_at_once_at_full_pace_draws_no_429() {
+    let options = [
+        "--limit",
+        "all=off",
+        "--limit",
+        "issue=60/2s",
+        "--token-alg",
+        "filler",
+    ];
+    let house = House::paced(240, &options, "60/2s").await;
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    house.emulator.control("DELETE", "stats", None).await;
+    let began = Instant::now();
+    let told = beside_regenerating(&house).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["gaps"]["identities"], 240, "{told}");
+    assert!(house.dead(house.tokens()).await.is_empty());
+    let stats = house.emulator.control("GET", "stats", None).await;
+    let issues = &stats["operations"]["issue"];
+    assert_eq!(issues["throttled"], 0, "{stats}");
+    assert!(issues["calls"].as_u64().unwrap() >= 240, "{stats}");
+    // Proofs are calls like others: together they keep to the pace, and use it.
+    assert!(began.elapsed() >= Duration::from_secs(5), "{stats}");
+}
+
+/// Closes a leak of the primary key at once, which is regenerated as it is asked for.
+async fn beside_regenerating(house: &House) -> String {
+    house.regenerate("primary").await;
+    house.done(&["key", "leak", "contoso", "--now", "--yes", "--json"], "")
 }

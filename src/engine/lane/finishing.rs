@@ -220,6 +220,9 @@ impl Lane {
                 if let Some(due) = due_of(change) {
                     self.issue.due_at(due);
                     self.create.due_at(due);
+                } else if matches!(change, Change::Gone { .. }) {
+                    // The store says when it is asked for once more.
+                    self.issue.look_again();
                 }
             }
             Applied::Stale => {
