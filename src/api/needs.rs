@@ -74,9 +74,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
         key_needs(resource, keys, &mut needs);
     }
     needs.extend(known.gone.iter().map(gone_need));
-    for (resource, late) in known.late {
-        needs.push(late_need(resource, late));
-    }
+    needs.extend(known.late.iter().map(|(of, late)| late_need(of, late)));
     for (resource, lane) in known.lanes {
         lane_needs(resource, lane, known, &mut needs);
     }
