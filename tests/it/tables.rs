@@ -1,4 +1,5 @@
-//! `tests/README.md` keeps its word: every test and module that its tables name is there.
+//! `tests/README.md` and `docs/failures.md` keep their word: every test and module that their tables name
+//! is there, and no failure stands without one.
 
 use std::{
     fs,
@@ -65,18 +66,30 @@ fn names(table: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_test_that_is_named_exists() {
-    let table = fs::read_to_string(Path::new(ROOT).join("tests/README.md")).unwrap();
     let mut rust = texts("src");
     rust.extend(texts("tests/it"));
     let mut scripts = texts("tests/systemd");
     scripts.extend(texts("tests/receivers"));
-    assert!(names(&table).count() > 100, "the table is read");
-    let lost: Vec<&str> = names(&table)
-        .filter(|name| !is_there(name, &rust, &scripts))
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "tests/README.md names what is not there: {lost:#?}"
-    );
+    for (page, least) in [("tests/README.md", 100), ("docs/failures.md", 20)] {
+        let table = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
+        assert!(
+            names(&table).count() > least,
+            "the tables of {page} are read"
+        );
+        let lost: Vec<&str> = names(&table)
+            .filter(|name| !is_there(name, &rust, &scripts))
+            .collect();
+        assert!(lost.is_empty(), "{page} names what is not there: {lost:#?}");
+    }
     assert!(!is_there("couriers::no_such_test", &rust, &scripts));
+}
+
+#[test]
+fn every_failure_has_a_test() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/failures.md")).unwrap();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| what breaks"));
+    let bare: Vec<&str> = rows.filter(|row| names(row).next().is_none()).collect();
+    assert!(bare.is_empty(), "without a test: {bare:#?}");
 }
