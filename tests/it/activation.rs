@@ -75,7 +75,7 @@ async fn what_is_no_stream_socket_is_named() {
         .stdin(Stdio::from(file))
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
         text.contains("oddity") && text.contains(".socket unit"),
