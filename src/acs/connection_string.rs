@@ -73,7 +73,7 @@ impl ConnectionString {
     /// When a part is missing, double or malformed; the error never repeats any of the text.
     pub fn parse(text: &Secret) -> Result<Self, ConnectionStringError> {
         use ConnectionStringError as Bad;
-        let text = text.expose().trim();
+        let text = text.expose().trim_start_matches('\u{feff}').trim();
         if text.is_empty() {
             return Err(Bad::Empty);
         }

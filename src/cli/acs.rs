@@ -9,11 +9,12 @@ use std::{
 };
 
 use clap::Subcommand;
+use zeroize::Zeroizing;
 
 use crate::{
     acs::{Client, Error},
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef},
-    model::{FailureClass, IdentityId, Scope, Secret},
+    model::{FailureClass, IdentityId, Scope, Secret, text_of},
     transport::{NetworkOptions, Transport},
 };
 
@@ -181,11 +182,15 @@ fn secret_from_stdin() -> Result<Secret, Failed> {
         return Err(Failed::usage("the Entra token is read from standard input")
             .hint("renewd acs exchange-teams … < token-file"));
     }
-    let mut text = String::new();
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failed::plain(format!("cannot read standard input: {error}"))
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
     stdin
         .lock()
-        .read_to_string(&mut text)
-        .map_err(|error| Failed::plain(format!("cannot read standard input: {error}")))?;
+        .read_to_end(&mut bytes)
+        .map_err(|error| cannot(&error))?;
+    let text = text_of(&bytes).map_err(|error| cannot(&error))?;
     Ok(Secret::new(text.trim().to_owned()))
 }
 

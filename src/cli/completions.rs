@@ -20,7 +20,7 @@ impl Completions {
     pub(crate) fn run(self) -> Outcome {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut definition(), "renewd", &mut script);
-        output::print(&String::from_utf8_lossy(&script))?;
+        output::print_data(&String::from_utf8_lossy(&script))?;
         Ok(Exit::Done)
     }
 }

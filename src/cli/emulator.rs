@@ -15,7 +15,7 @@ use crate::{
     emulator::{
         DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg, serve,
     },
-    model::Secret,
+    model::{Secret, text_of},
     telemetry,
 };
 
@@ -168,9 +168,11 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 fn read(path: &Path) -> Result<Secret, Failed> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failed::usage(format!("cannot read {}: {error}", path.display())))?;
-    let secret = text.trim();
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failed::usage(format!("cannot read {}: {error}", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
+    let secret = text_of(&bytes).map_err(|error| cannot(&error))?.trim();
     if secret.is_empty() {
         return Err(Failed::usage(format!("{} is empty", path.display())));
     }

@@ -46,7 +46,7 @@ impl Man {
                 Failed::usage(format!("there is no verb {verb:?}")).hint("renewd --help lists them")
             })?,
         };
-        output::print(&page(&command)?)?;
+        output::print_data(&page(&command)?)?;
         Ok(Exit::Done)
     }
 }

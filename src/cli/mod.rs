@@ -38,6 +38,7 @@ mod revoke;
 mod run;
 mod sink;
 mod source;
+mod spreadsheet;
 mod status;
 mod store;
 mod table;

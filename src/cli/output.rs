@@ -1,4 +1,5 @@
-//! Words on a screen: colour only on a terminal, times as people say them, secrets never.
+//! Words on a screen: colour only on a terminal, times as people say them, secrets never. Whatever others
+//! chose of them is made fit for a terminal here, where it leaves.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,7 +7,8 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{Secret, State, short_duration};
+pub(crate) use crate::model::paint;
+use crate::model::{Secret, State, fit, fit_json, short_duration};
 
 use super::exit::Failed;
 
@@ -23,14 +25,32 @@ pub(crate) const DIM: Style = Style::new().dimmed();
 /// No style at all.
 pub(crate) const PLAIN: Style = Style::new();
 
-/// The text in a style; whoever prints it strips the style where there is no terminal.
-pub(crate) fn paint(style: Style, text: impl std::fmt::Display) -> String {
-    format!("{style}{text}{style:#}")
-}
+/// Clears a terminal from the top, without a flicker and without touching what was scrolled away.
+const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// Prints to standard output. A reader that has gone away (`renewd status | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failed> {
+    put(&mut anstream::stdout().lock(), &fit(text))
+}
+
+/// Prints in the place of what was printed before, where standard output is a terminal.
+pub(crate) fn redraw(text: &str) -> Result<(), Failed> {
     let mut out = anstream::stdout().lock();
+    if on_terminal() {
+        put(&mut out, REDRAW)?;
+    }
+    put(&mut out, &fit(text))
+}
+
+/// Prints what other programs read: to the byte, but for a terminal.
+pub(crate) fn print_data(text: &str) -> Result<(), Failed> {
+    match on_terminal() {
+        true => print(text),
+        false => put(&mut io::stdout().lock(), text),
+    }
+}
+
+fn put(out: &mut impl Write, text: &str) -> Result<(), Failed> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
@@ -39,26 +59,26 @@ pub(crate) fn print(text: &str) -> Result<(), Failed> {
 
 /// Prints a secret that was asked for, and a line end.
 pub(crate) fn print_secret(secret: &Secret) -> Result<(), Failed> {
-    print(secret.expose())?;
-    print("\n")
+    print_data(secret.expose())?;
+    print_data("\n")
 }
 
 /// Prints lines of which one holds a secret that was asked for.
 pub(crate) fn print_secret_lines(lines: &Secret) -> Result<(), Failed> {
-    print(lines.expose())
+    print_data(lines.expose())
 }
 
 /// Prints one JSON document.
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failed> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failed::plain(format!("cannot write JSON: {error}")))?;
-    print(&format!("{text}\n"))
+    print_data(&format!("{}\n", fit_json(&text)))
 }
 
 /// Says something on standard error that is not the result.
 pub(crate) fn aside(text: &str) {
     // Nothing can be said where standard error itself is gone.
-    drop(writeln!(anstream::stderr(), "{text}"));
+    drop(writeln!(anstream::stderr(), "{}", fit(text)));
 }
 
 /// Shows a failure and what can be done about it.
@@ -87,7 +107,7 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failed> {
         return Ok(false);
     }
     let mut err = anstream::stderr();
-    write!(err, "{question} {} ", paint(DIM, "[y/N]"))?;
+    write!(err, "{} {} ", fit(question), fit(&paint(DIM, "[y/N]")))?;
     err.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;

@@ -15,8 +15,6 @@ use super::{
 
 /// How often the watched screen is drawn.
 const EVERY: Duration = Duration::from_secs(1);
-/// Clears a terminal from the top, without a flicker and without touching what was scrolled away.
-const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// Show what needs a person, then how everything is
 #[derive(Debug, clap::Args)]
@@ -54,8 +52,7 @@ async fn watch(client: &Client) -> Outcome {
             Ok(status) => screen::render(&status, output::width()),
             Err(error) => format!("{}\n", paint(WARN, Failed::from(error))),
         };
-        let clear = if output::on_terminal() { REDRAW } else { "" };
-        output::print(&format!("{clear}{drawn}"))?;
+        output::redraw(&drawn)?;
         tokio::select! {
             biased;
             stopped = &mut stop => {

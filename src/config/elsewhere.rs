@@ -7,6 +7,7 @@ use super::{
     problem::{Excerpt, Place},
     tree::{Node, Span, Value},
 };
+use crate::model::text_of;
 
 /// A template, or whatever a value refers to as `{ file }`, is no larger.
 pub(super) const LARGEST: u64 = 256 << 10;
@@ -25,7 +26,9 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
         return Err("it is larger than 256 KiB".to_owned());
     }
     let bytes = fs::read(path).map_err(cannot)?;
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+    text_of(&bytes)
+        .map(str::to_owned)
+        .map_err(|why| why.to_string())
 }
 
 /// Where a range of a value's text stands. A text with escapes does not lie in its file as it reads;

@@ -13,6 +13,7 @@ use super::{
     suspicion::MASK,
     tree::Span,
 };
+use crate::model::{NotText, is_utf16, without_mark};
 
 /// No configuration file is larger; 100,000 identities take about 20 MB.
 const LARGEST: u64 = 64 << 20;
@@ -58,7 +59,10 @@ impl File {
             return Err(fail("this file is larger than 64 MiB".to_owned()));
         }
         let bytes = fs::read(path).map_err(cannot)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
+        if is_utf16(&bytes) {
+            return Err(fail(NotText::Utf16.to_string()));
+        }
+        let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|error| {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let good = String::from_utf8_lossy(good);
             let line = good.matches('\n').count();

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use anstyle::{AnsiColor, Style};
 
 use super::{Place, Problem, Severity};
+use crate::model::paint;
 
 /// More than this are counted, not shown.
 const MOST: usize = 100;
@@ -86,7 +87,7 @@ impl Pen {
 
     fn paint(&self, style: Style, text: &str) -> String {
         if self.colour {
-            format!("{style}{text}{style:#}")
+            paint(style, text)
         } else {
             text.to_owned()
         }

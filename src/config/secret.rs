@@ -9,7 +9,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::{Environment, LoadedSecret, SecretRef};
-use crate::model::Secret;
+use crate::model::{NotText, Secret, text_of};
 
 /// No secret is larger.
 const LARGEST: u64 = 64 << 10;
@@ -35,8 +35,8 @@ pub enum SecretError {
     #[error("{0} is larger than 64 KiB, so it is hardly a secret")]
     TooLarge(PathBuf),
     /// It is no text.
-    #[error("{0} is not UTF-8 text")]
-    NotText(PathBuf),
+    #[error("{path} is no text that can be read: {reason}", path = .0.display(), reason = .1)]
+    NotText(PathBuf, NotText),
     /// There are no credentials.
     #[error("there is no credential {0:?}: $CREDENTIALS_DIRECTORY is not set")]
     NoCredentials(String),
@@ -120,9 +120,9 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
     text(&bytes, path)
 }
 
-/// The text without one line end after it.
+/// The text without a byte order mark before it and one line end after it.
 fn text(bytes: &[u8], path: &Path) -> Result<Secret, SecretError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| SecretError::NotText(path.to_owned()))?;
+    let text = text_of(bytes).map_err(|why| SecretError::NotText(path.to_owned(), why))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
@@ -204,6 +204,7 @@ mod tests {
             ("a\n", "a"),
             ("a\r\n", "a"),
             (" a \n", " a "),
+            ("\u{feff}a\r\n", "a"),
         ] {
             fs::write(&path, content).unwrap();
             let loaded = reload_secret(&SecretRef::File(path.clone()), &environment).unwrap();

@@ -19,7 +19,7 @@ use super::{
     db::{Db, Effects},
     error::{Fault, Outcome},
 };
-use crate::model::{IdentityId, Name, ResourceName, Timestamp};
+use crate::model::{IdentityId, Name, ResourceName, Timestamp, without_mark};
 
 /// The name of the map in the state directory.
 const FILE: &str = "identities.jsonl";
@@ -194,7 +194,7 @@ impl IdMap {
         for line in BufReader::new(file).split(b'\n') {
             let line = line?;
             if !line.trim_ascii().is_empty() {
-                see(serde_json::from_slice(&line).ok());
+                see(serde_json::from_slice(without_mark(&line)).ok());
             }
         }
         Ok(())

@@ -38,7 +38,8 @@ pub(super) fn seal(
             });
         }
     };
-    let key = decode(&text).ok_or_else(|| OpenError::BadKey { from: from.clone() })?;
+    let key = decode(text.trim_start_matches('\u{feff}'))
+        .ok_or_else(|| OpenError::BadKey { from: from.clone() })?;
     let seal = Seal::new(&key);
     match stored {
         Some(stored) if stored != seal.key_id() => Err(OpenError::WrongKey {

@@ -4,7 +4,10 @@
 //! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
 //! `renewd` is capped at `warn`, whatever the filter says.
 
-use std::io::{self, IsTerminal};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal},
+};
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
@@ -15,6 +18,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
     util::{SubscriberInitExt, TryInitError},
 };
+
+use crate::model::fit;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,8 +96,30 @@ where
         Format::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
         Format::Automatic | Format::Human => fmt::layer()
             .with_ansi(io::stderr().is_terminal())
-            .with_writer(io::stderr)
+            .with_writer(|| Fit(io::stderr()))
             .boxed(),
+    }
+}
+
+/// Lines for people, made fit for a terminal. A whole line comes at once; the only styles in it are those
+/// of the line's own making, because what is logged has its escape characters replaced before.
+struct Fit<W>(W);
+
+impl<W: io::Write> io::Write for Fit<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let mut parts = text.split("\x1b[");
+        let first = parts.next().map_or(Cow::Borrowed(""), fit);
+        self.0.write_all(first.as_bytes())?;
+        for part in parts {
+            self.0.write_all(b"\x1b[")?;
+            self.0.write_all(fit(part).as_bytes())?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -147,7 +174,7 @@ mod tests {
         let lines = tracing_subscriber::registry()
             .with(EnvFilter::try_new(filter).unwrap())
             .with(own_words_only())
-            .with(fmt::layer().with_writer(move || writer.clone()));
+            .with(fmt::layer().with_writer(move || Fit(writer.clone())));
         tracing::subscriber::with_default(lines, act);
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -165,6 +192,20 @@ mod tests {
         });
         assert!(!text.contains("canary"), "{text}");
         assert!(text.contains("heard") && text.contains("ours"), "{text}");
+    }
+
+    #[test]
+    fn what_others_chose_cannot_act_on_a_terminal() {
+        let text = logged("info", || {
+            let reason = "\x1b[2J\u{9b}1m\u{202e}doog\u{7}";
+            tracing::warn!(target: "renewd", reason, "the source {reason}");
+        });
+        let own = text.matches("\x1b[").count();
+        let plain = logged("info", || {
+            tracing::warn!(target: "renewd", reason = "x", "the source x");
+        });
+        assert_eq!(own, plain.matches("\x1b[").count(), "{text:?}");
+        assert!(!text.contains(['\u{9b}', '\u{202e}', '\u{7}']), "{text:?}");
     }
 
     #[test]

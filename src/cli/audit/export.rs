@@ -8,7 +8,7 @@ use super::{
         Context,
         daemon::daemon,
         exit::{Exit, Failed, Outcome},
-        output,
+        output, spreadsheet,
     },
     Which,
 };
@@ -54,7 +54,7 @@ impl Export {
         let (mut after, mut first) = (None, true);
         loop {
             let page = client.audit(&filter, after.as_deref()).await?;
-            output::print(&self.format.render(&page.items, first)?)?;
+            output::print_data(&self.format.render(&page.items, first)?)?;
             first = false;
             match page.next {
                 Some(next) => after = Some(next),
@@ -77,15 +77,8 @@ impl Format {
             }),
             Self::Text => Ok(entries.iter().map(text).collect()),
             Self::Csv => {
-                let mut writer = csv::WriterBuilder::new()
-                    .has_headers(first)
-                    .from_writer(Vec::new());
-                for entry in entries {
-                    let written = writer.serialize(line(entry));
-                    written.map_err(|error| failed(&error))?;
-                }
-                let bytes = writer.into_inner().map_err(|error| failed(&error))?;
-                String::from_utf8(bytes).map_err(|error| failed(&error))
+                let lines = entries.iter().map(line);
+                spreadsheet::rows(lines, first).map_err(|error| failed(&error))
             }
         }
     }

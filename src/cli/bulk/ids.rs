@@ -3,7 +3,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use crate::model::{IdentityId, Name};
+use crate::model::{IdentityId, Name, other_delimiter, text_of};
 
 use super::super::exit::Failed;
 
@@ -22,19 +22,21 @@ pub(super) struct Listed {
 /// Reads a file, or standard input for `-`.
 pub(super) fn read(path: &Path) -> Result<Listed, Failed> {
     let shown = path.display();
-    let failed = |error| Failed::usage(format!("cannot read {shown}: {error}"));
-    let mut text = String::new();
+    let failed =
+        |error: &dyn std::fmt::Display| Failed::usage(format!("cannot read {shown}: {error}"));
+    let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().take(LARGEST + 1).read_to_string(&mut text)
+        std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text))
+        File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
     };
-    if read.map_err(failed)? as u64 > LARGEST {
+    if read.map_err(|error| failed(&error))? as u64 > LARGEST {
         return Err(Failed::usage(format!(
             "{shown} is larger than 64 MiB; split it"
         )));
     }
-    parse(&text).map_err(|refused| {
+    let text = text_of(&bytes).map_err(|error| failed(&error))?;
+    parse(text).map_err(|refused| {
         let some: Vec<&str> = refused.iter().take(SHOWN).map(String::as_str).collect();
         Failed::usage(format!(
             "{shown}: nothing was done, {} lines cannot be understood:\n{}",
@@ -70,6 +72,12 @@ fn parse(text: &str) -> Result<Listed, Vec<String>> {
     }
     if refused.is_empty() && listed == Listed::default() {
         refused.push("it names nobody".to_owned());
+    }
+    let word = first.and_then(other_delimiter);
+    if let (Some(word), false, false) = (word, heading, refused.is_empty()) {
+        refused.push(format!(
+            "{word} separate the columns of its first line, and commas are wanted"
+        ));
     }
     if refused.is_empty() {
         Ok(listed)
@@ -169,5 +177,26 @@ mod tests {
         let starts: Vec<&str> = refused.iter().map(|line| &line[..7]).collect();
         assert_eq!(starts, ["line 2:", "line 3:", "line 4:", "line 5:"]);
         assert_eq!(parse("# nobody\n").unwrap_err(), ["it names nobody"]);
+        let semicolons = parse("name;id\nanna;8:acs:x\n").unwrap_err();
+        assert!(
+            semicolons[2].starts_with("semicolons separate"),
+            "{semicolons:?}"
+        );
+    }
+
+    #[test]
+    fn a_mark_is_skipped_and_utf16_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ids");
+        for text in ["anna\n", "name,id\nanna,\n", "{\"name\":\"anna\"}\n"] {
+            std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+            assert_eq!(
+                read(&path).unwrap().names,
+                ["anna".parse().unwrap()],
+                "{text}"
+            );
+        }
+        std::fs::write(&path, b"\xff\xfea\0\n\0").unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("UTF-16"));
     }
 }

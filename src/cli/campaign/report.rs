@@ -13,7 +13,7 @@ use super::super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output,
+    output, spreadsheet,
     table::{Cell, Table},
 };
 
@@ -71,8 +71,8 @@ impl Report {
                 "items": lines,
                 "sha256": sha256(&lines)?,
             }))?,
-            Format::Lines => output::print(&json_lines(&lines)?)?,
-            Format::Csv => output::print(&csv(&lines)?)?,
+            Format::Lines => output::print_data(&json_lines(&lines)?)?,
+            Format::Csv => output::print_data(&csv(&lines)?)?,
         }
         Ok(Exit::Done)
     }
@@ -105,12 +105,7 @@ fn sha256(lines: &[ReportLine]) -> Result<String, Failed> {
 }
 
 fn csv(lines: &[ReportLine]) -> Result<String, Failed> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for line in lines {
-        writer.serialize(line).map_err(Failed::plain)?;
-    }
-    let bytes = writer.into_inner().map_err(Failed::plain)?;
-    String::from_utf8(bytes).map_err(Failed::plain)
+    spreadsheet::rows(lines, true).map_err(Failed::plain)
 }
 
 fn text(of: &CampaignProgress, lines: &[ReportLine]) -> String {

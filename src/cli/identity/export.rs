@@ -19,7 +19,7 @@ use super::{
     super::{
         Context,
         exit::{Exit, Failed, Outcome},
-        output,
+        output, spreadsheet,
     },
     Known,
     list::joined,
@@ -106,7 +106,10 @@ async fn token(client: &Client, identity: &Identity) -> Result<Option<Secret>, F
 /// A file that nobody else can read, whatever stood there before; or standard output.
 fn open(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failed> {
     let Some(path) = path else {
-        return Ok(Box::new(io::stdout().lock()));
+        return Ok(match output::on_terminal() {
+            true => Box::new(Screen),
+            false => Box::new(io::stdout().lock()),
+        });
     };
     let cannot =
         |error: io::Error| Failed::plain(format!("cannot write {}: {error}", path.display()));
@@ -120,6 +123,21 @@ fn open(path: Option<&PathBuf>) -> Result<Box<dyn Write>, Failed> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
         .map_err(cannot)?;
     Ok(Box::new(file))
+}
+
+/// Standard output that is a terminal.
+struct Screen;
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        output::print_data(&String::from_utf8_lossy(bytes))
+            .map_err(|failed| io::Error::other(failed.to_string()))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where the identities go, and how many went.
@@ -164,12 +182,13 @@ impl Out {
                 out.write_all(b"\n").map_err(failed)
             }
             Lines::Csv(writer) => {
-                let record = self.columns.iter().map(|column| match fields.get(*column) {
+                let cells = self.columns.iter().map(|column| match fields.get(*column) {
                     Some(Value::String(text)) => text.clone(),
                     Some(Value::Array(_)) => column_list(identity, column),
                     Some(Value::Null) | None => String::new(),
                     Some(other) => other.to_string(),
                 });
+                let record = cells.map(spreadsheet::cell);
                 writer.write_record(record).map_err(failed)
             }
         }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     config::{self, Pinned, Source},
-    model::{IdentityId, Name, Origin},
+    model::{IdentityId, Name, Origin, text_of},
 };
 
 use super::{
@@ -52,14 +52,15 @@ impl Pin {
             let cannot = |what: &str, why: &dyn std::fmt::Display| {
                 Failed::plain(format!("cannot {what} {}: {why}", path.display()))
             };
-            let text = fs::read_to_string(&path).map_err(|error| cannot("read", &error))?;
-            let pinned = config::pin(&text, &ids).map_err(|error| cannot("understand", &error))?;
+            let bytes = fs::read(&path).map_err(|error| cannot("read", &error))?;
+            let text = text_of(&bytes).map_err(|error| cannot("read", &error))?;
+            let pinned = config::pin(text, &ids).map_err(|error| cannot("understand", &error))?;
             written += pinned.names.len();
             unknown.extend(pinned.unknown.iter().filter(|name| wanted(name)).cloned());
             if pinned.names.is_empty() {
                 continue;
             }
-            output::print(&difference(&path, &text, &pinned))?;
+            output::print(&difference(&path, text, &pinned))?;
             if !self.dry_run {
                 replace(&path, &pinned.text).map_err(|error| cannot("write", &error))?;
             }

@@ -3,16 +3,16 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader},
     path::Path,
 };
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
-use crate::model::{Entry, EntryError};
+use crate::model::{Entry, EntryError, NotText, is_utf16, other_delimiter, without_mark};
 
-use super::super::exit::Failed;
+use super::super::{exit::Failed, spreadsheet};
 
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,7 +50,8 @@ pub(super) fn rows(
             Failed::plain(format!("cannot read {}: {error}", file.display()))
         }
     };
-    let opened = BufReader::new(File::open(file).map_err(|error| cannot(&error))?);
+    let mut opened = BufReader::new(File::open(file).map_err(|error| cannot(&error))?);
+    begin(&mut opened).map_err(|error| cannot(&error))?;
     Ok(match format {
         Format::Csv => {
             let mut reader = csv::ReaderBuilder::new()
@@ -58,8 +59,12 @@ pub(super) fn rows(
                 .from_reader(opened);
             let columns = reader.headers().map_err(|error| cannot(&error))?.clone();
             if !columns.iter().any(|column| column == "name") {
+                let head: Vec<&str> = columns.iter().collect();
+                let instead = other_delimiter(&head.join(",")).map_or(String::new(), |word| {
+                    format!(": {word} separate its columns, and commas are wanted")
+                });
                 return Err(Failed::usage(format!(
-                    "{} has no column `name` in its first line",
+                    "{} has no column `name` in its first line{instead}",
                     file.display()
                 ))
                 .hint("such as name,id,resource,scopes,labels"));
@@ -100,8 +105,23 @@ pub(super) fn rows(
     })
 }
 
+/// Skips a byte order mark; UTF-16 is no text that we read.
+fn begin(file: &mut impl BufRead) -> std::io::Result<()> {
+    let start = file.fill_buf()?;
+    if is_utf16(start) {
+        return Err(std::io::Error::other(NotText::Utf16));
+    }
+    let mark = start.len() - without_mark(start).len();
+    file.consume(mark);
+    Ok(())
+}
+
 fn of_record(columns: &csv::StringRecord, record: &csv::StringRecord) -> Result<Entry, EntryError> {
-    let values: Vec<Value> = record.iter().map(Value::from).collect();
+    let values: Vec<Value> = record
+        .iter()
+        .map(spreadsheet::plain)
+        .map(Value::from)
+        .collect();
     Entry::of(columns.iter().zip(&values))
 }
 

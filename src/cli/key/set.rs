@@ -20,7 +20,7 @@ use super::super::{
 use crate::{
     acs::{Client, ConnectionString, Proof},
     config::{LoadedSecret, ResourceSettings, SecretRef},
-    model::{KeyRole, ResourceName, Secret},
+    model::{KeyRole, ResourceName, Secret, text_of},
     transport::{NetworkOptions, Transport},
 };
 
@@ -143,12 +143,15 @@ impl Set {
 }
 
 fn read() -> Result<Secret, Failed> {
-    let mut text = Zeroizing::new(String::new());
-    let cannot = |error| Failed::plain(format!("cannot read the key from standard input: {error}"));
+    let mut bytes = Zeroizing::new(Vec::new());
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failed::plain(format!("cannot read the key from standard input: {error}"))
+    };
     std::io::stdin()
         .take(LONGEST)
-        .read_to_string(&mut text)
-        .map_err(cannot)?;
+        .read_to_end(&mut bytes)
+        .map_err(|error| cannot(&error))?;
+    let text = text_of(&bytes).map_err(|error| cannot(&error))?;
     match text.trim() {
         "" => Err(Failed::usage("there is no key on standard input")),
         text => Ok(Secret::new(text.to_owned())),

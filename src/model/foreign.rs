@@ -1,0 +1,82 @@
+//! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
+//! it, and other encodings are named.
+
+/// The byte order mark of UTF-8, which Windows programs put before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Why bytes are no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotText {
+    /// Two bytes a character.
+    #[error("it is UTF-16 (Windows programs say Unicode); save it as UTF-8")]
+    Utf16,
+    /// Some other encoding, or no text at all.
+    #[error("it is not UTF-8 text")]
+    Other,
+}
+
+/// The bytes without a byte order mark before them.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
+}
+
+/// Whether a text that begins so is UTF-16: its mark, or every second byte zero.
+pub fn is_utf16(start: &[u8]) -> bool {
+    let zeros = |from: usize| {
+        let mut bytes = start.iter().skip(from).step_by(2).take(8).peekable();
+        bytes.peek().is_some() && start.len() >= 4 && bytes.all(|byte| *byte == 0)
+    };
+    start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") || zeros(0) != zeros(1)
+}
+
+/// The text that bytes are, without a byte order mark.
+///
+/// # Errors
+/// When they are no UTF-8; the reason names UTF-16.
+pub fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
+    if is_utf16(bytes) {
+        return Err(NotText::Utf16);
+    }
+    std::str::from_utf8(without_mark(bytes)).map_err(|_| NotText::Other)
+}
+
+/// What separates the columns of a head line, where that is no comma: a word for it.
+pub fn other_delimiter(head: &str) -> Option<&'static str> {
+    let of = |c| head.matches(c).count();
+    [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")]
+        .into_iter()
+        .filter(|(c, _)| of(*c) > of(','))
+        .max_by_key(|(c, _)| of(*c))
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_skipped_and_other_encodings_are_named() {
+        assert_eq!(text_of(b"\xef\xbb\xbfanna"), Ok("anna"));
+        assert_eq!(text_of("Müller".as_bytes()), Ok("Müller"));
+        for utf16 in [
+            &b"\xff\xfea\0b\0"[..],
+            b"\xfe\xff\0a\0b",
+            b"a\0b\0c\0",
+            b"\0a\0b\0c",
+        ] {
+            assert_eq!(text_of(utf16), Err(NotText::Utf16), "{utf16:?}");
+        }
+        assert_eq!(text_of(b"M\xfcller"), Err(NotText::Other));
+        for text in ["", "a", "{}", "\0\0\0\0"] {
+            assert_eq!(text_of(text.as_bytes()), Ok(text));
+        }
+    }
+
+    #[test]
+    fn other_delimiters_are_named() {
+        assert_eq!(other_delimiter("name;id;scopes"), Some("semicolons"));
+        assert_eq!(other_delimiter("name\tid"), Some("tabs"));
+        assert_eq!(other_delimiter("name,id,label_a;b"), None);
+        assert_eq!(other_delimiter("name"), None);
+    }
+}
