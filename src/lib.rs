@@ -33,7 +33,7 @@
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
 //! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api |
 //! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
-//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sinks::file config emulator systemd telemetry transport model clock |
+//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config emulator systemd telemetry transport model clock |
 
 pub mod accounts;
 pub mod acs;

@@ -17,7 +17,7 @@ use crate::{
 /// An intake that a reload stops gets so long.
 const GRACE: Duration = Duration::from_secs(5);
 /// Names in one transaction.
-const BATCH: usize = 2000;
+const BATCH: u32 = 1000;
 
 /// The intakes, by the names of their sources.
 #[derive(Debug, Default)]
@@ -93,21 +93,25 @@ async fn let_go(
     source: &SourceName,
     confirmed: bool,
 ) -> Result<SourceReport, StoreError> {
-    let removed: Vec<Name> = store.source_rows(source).await?.into_keys().collect();
-    let mut report = SourceReport {
-        removed,
-        ..SourceReport::default()
+    let names = async || -> Result<Vec<Name>, StoreError> {
+        let rows = store.source_rows(source, None, BATCH).await?;
+        Ok(rows.into_iter().map(|(name, _)| name).collect())
     };
+    let mut report = SourceReport::default();
+    report.totals.removed = store.source_count(source).await?;
+    report.removed = names().await?;
     if !confirmed {
         report.blocked = Some("it is no longer configured".to_owned());
         return Ok(report);
     }
-    for gone in report.removed.chunks(BATCH) {
+    let mut gone = report.removed.clone();
+    while !gone.is_empty() {
         let change = SourceChange {
-            gone: gone.to_vec(),
+            gone,
             ..SourceChange::default()
         };
         store.take_source(source, change, clock.now()).await?;
+        gone = names().await?;
     }
     store.forget_source(source).await?;
     report.applied = true;

@@ -57,7 +57,7 @@ fn write_all(command: &clap::Command, dir: &Path) -> io::Result<()> {
     std::fs::write(dir.join(format!("{name}.{SECTION}")), page(command)?)?;
     let below = command
         .get_subcommands()
-        .filter(|below| below.get_name() != "help");
+        .filter(|below| below.get_name() != "help" && !below.is_hide_set());
     below
         .into_iter()
         .try_for_each(|below| write_all(below, dir))

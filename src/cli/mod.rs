@@ -143,6 +143,9 @@ enum Verb {
     Completions(completions::Completions),
     /// Print a manual page, or write them all
     Man(man::Man),
+    /// Read a list for a daemon that started this process for it
+    #[command(name = crate::sources::VERB, hide = true)]
+    ReadList,
 }
 
 /// Parses the process's arguments, does what they ask, and says how it ended.
@@ -201,6 +204,10 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Emulator(verb) => verb.run(context),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
+        Verb::ReadList => {
+            crate::sources::serve().map_err(Failed::plain)?;
+            Ok(exit::Exit::Done)
+        }
     }
 }
 

@@ -140,6 +140,11 @@ pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
     short_duration(now.duration_since(since).try_into().unwrap_or_default())
 }
 
+/// Whether something takes long enough to be told of.
+pub(crate) fn is_long(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since).as_secs() >= 5
+}
+
 /// A count and its noun.
 pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     let noun = if count == 1 { one } else { many };

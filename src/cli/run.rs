@@ -1,6 +1,6 @@
 //! `renewd run`: the daemon.
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
     app::{self, RunError},
@@ -11,6 +11,9 @@ use super::{
     exit::{Exit, Failed, Outcome},
     output,
 };
+
+/// What threads get that still work when everything has ended.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
 
 /// Run the daemon until SIGTERM or SIGINT; SIGHUP reads the configuration again
 #[derive(Debug, clap::Args)]
@@ -32,7 +35,10 @@ impl Run {
             .build();
         let runtime =
             runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
-        match runtime.block_on(app::run(self.config, self.no_backup)) {
+        let ended = runtime.block_on(app::run(self.config, self.no_backup));
+        // A thread may hang in a file system that does not answer; it has nothing of ours to finish.
+        runtime.shutdown_timeout(LEFT_BEHIND);
+        match ended {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(failed(&error)),
         }

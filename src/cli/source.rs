@@ -16,7 +16,7 @@ use super::{
     table::{Cell, Table},
 };
 
-/// At most so many names or rows of a kind are printed; `--json` has all.
+/// At most so many names or rows of a kind are printed; `--json` has the first thousand.
 const SHOWN: usize = 20;
 
 /// Show and try sources of identities that others own
@@ -124,8 +124,9 @@ fn show(name: &SourceName, report: &SourceReport, json: bool) -> Outcome {
         output::print(&render(name, report))?;
     }
     Ok(
-        match report.refused.is_empty() && report.blocked.is_none()
-            || report.applied && report.refused.is_empty()
+        match report.totals.refused == 0
+            && report.doubt.is_none()
+            && (report.blocked.is_none() || report.applied)
         {
             true => Exit::Done,
             false => Exit::Partly,
@@ -161,9 +162,12 @@ fn list(sources: &[SourceView], now: jiff::Timestamp, width: Option<usize>) -> S
             ),
             ago(source.looked_at).into(),
             ago(source.taken_at).into(),
-            match &source.lapse {
-                Some(_) => Cell::styled("lapsed", BAD),
-                None => Cell::styled("good", GOOD),
+            match (&source.lapse, source.reading_since) {
+                (Some(_), _) => Cell::styled("lapsed", BAD),
+                (None, Some(since)) if output::is_long(since, now) => {
+                    Cell::styled(format!("reading for {}", output::ago(since, now)), WARN)
+                }
+                (None, _) => Cell::styled("good", GOOD),
             },
         ]);
     }
@@ -177,6 +181,9 @@ fn list(sources: &[SourceView], now: jiff::Timestamp, width: Option<usize>) -> S
                 lapse.reason
             ));
         }
+        if let Some(advice) = &source.advice {
+            text.push_str(&format!("\n{} {advice}\n", paint(WARN, "note:")));
+        }
     }
     text
 }
@@ -186,18 +193,18 @@ fn render(name: &SourceName, report: &SourceReport) -> String {
         "{}: {} rows; {} new, {} changed, {} no longer listed, {} as before, {} refused\n",
         paint(STRONG, name),
         report.rows,
-        report.added.len(),
-        report.changed.len(),
-        report.removed.len(),
+        report.totals.added,
+        report.totals.changed,
+        report.totals.removed,
         report.unchanged,
-        report.refused.len()
+        report.totals.refused
     );
-    for (sign, style, names) in [
-        ("+", GOOD, &report.added),
-        ("~", WARN, &report.changed),
-        ("-", BAD, &report.removed),
+    for (sign, style, names, total) in [
+        ("+", GOOD, &report.added, report.totals.added),
+        ("~", WARN, &report.changed, report.totals.changed),
+        ("-", BAD, &report.removed, report.totals.removed),
     ] {
-        text.push_str(&names_of(sign, style, names));
+        text.push_str(&names_of(sign, style, names, total));
     }
     for row in report.refused.iter().take(SHOWN) {
         let place = match (row.number, &row.name) {
@@ -211,10 +218,16 @@ fn render(name: &SourceName, report: &SourceReport) -> String {
             row.reason
         ));
     }
-    if report.refused.len() > SHOWN {
+    let more = report.totals.refused.saturating_sub(SHOWN as u64);
+    if more > 0 {
         text.push_str(&format!(
-            "  … and {} more refused; --json has them all\n",
-            report.refused.len() - SHOWN
+            "  … and {more} more refused; --json names the first thousand\n"
+        ));
+    }
+    if let Some(doubt) = &report.doubt {
+        text.push_str(&format!(
+            "{} {doubt}; if the list is whole: renewd source apply {name} --yes\n",
+            paint(BAD, "in doubt:")
         ));
     }
     match (&report.blocked, report.applied) {
@@ -230,17 +243,14 @@ fn render(name: &SourceName, report: &SourceReport) -> String {
     text
 }
 
-fn names_of(sign: &str, style: anstyle::Style, names: &[Name]) -> String {
+fn names_of(sign: &str, style: anstyle::Style, names: &[Name], total: u64) -> String {
     let mut text = String::new();
     for name in names.iter().take(SHOWN) {
         text.push_str(&format!("  {} {name}\n", paint(style, sign)));
     }
-    if names.len() > SHOWN {
-        text.push_str(&format!(
-            "  {} … and {} more\n",
-            paint(style, sign),
-            names.len() - SHOWN
-        ));
+    let more = total.saturating_sub(SHOWN as u64);
+    if more > 0 {
+        text.push_str(&format!("  {} … and {more} more\n", paint(style, sign)));
     }
     text
 }
@@ -248,7 +258,7 @@ fn names_of(sign: &str, style: anstyle::Style, names: &[Name]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::RefusedRow;
+    use crate::model::{RefusedRow, SourceTotals};
 
     #[test]
     fn a_report_shows_each_kind_and_what_to_do() {
@@ -261,6 +271,12 @@ mod tests {
             }],
             added: vec!["anna".parse().unwrap()],
             removed: vec!["bert".parse().unwrap()],
+            totals: SourceTotals {
+                added: 1,
+                removed: 1,
+                refused: 1,
+                changed: 0,
+            },
             blocked: Some("it is empty".to_owned()),
             ..SourceReport::default()
         };

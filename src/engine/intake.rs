@@ -13,12 +13,12 @@ use crate::{
         AuditEntry, Lapse, Notice, NoticeKind, RefusedRow, SourceName, SourceReport, SourceView,
         Timestamp,
     },
-    sources::{Difference, Listing, Look, Source},
+    sources::{Difference, Head, Look, Reading, Source},
     store::{SourceChange, SourceEnd, Store, StoreError},
 };
 
-/// Rows in one transaction.
-const BATCH: usize = 2000;
+use super::merge::{Merge, Step, Trouble};
+
 /// At most so many refused rows are kept for people's eyes.
 const SHOWN: usize = 1000;
 /// After a fault of the store.
@@ -65,20 +65,15 @@ pub struct Intake {
     file: Option<String>,
     /// The last read did not come to an end: the next look reads, whatever it finds.
     again: bool,
+    /// The source was known before ids had to be allowed.
+    adopted_before: bool,
 }
 
-/// Why a look came to nothing.
-enum Trouble {
-    /// The source.
-    Source(String),
-    /// Our own store.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+/// What a new list comes to, before anything of it is taken over.
+struct Compared {
+    reading: Reading,
+    difference: Difference,
+    report: SourceReport,
 }
 
 impl Intake {
@@ -94,6 +89,7 @@ impl Intake {
             view,
             file: None,
             again: true,
+            adopted_before: false,
         };
         (intake, asks)
     }
@@ -143,7 +139,13 @@ impl Intake {
         let known = self.store.sources().await?;
         if let Some(facts) = known.into_iter().find(|facts| facts.name == *self.name()) {
             self.file.clone_from(&facts.file);
+            self.adopted_before = facts.adopts;
+            let advice = self.advice();
+            if let Some(advice) = &advice {
+                tracing::warn!(source = %self.name(), "{advice}");
+            }
             self.view.send_modify(|view| {
+                view.advice = advice;
                 view.taken_at = facts.taken_at;
                 view.identities = facts.identities;
                 view.refused = facts.refused;
@@ -151,6 +153,18 @@ impl Intake {
             });
         }
         Ok(())
+    }
+
+    /// What somebody should write into the section of a source that goes on as it did before.
+    fn advice(&self) -> Option<String> {
+        let is_silent = self.source.settings().adopt_ids.is_none() && self.adopted_before;
+        is_silent.then(|| {
+            format!(
+                "the source {} may bring ids along that renewd does not hold, as it always could: write \
+                 `adopt_ids = true` into its section if it shall, else `adopt_ids = false`",
+                self.name()
+            )
+        })
     }
 
     /// One look, and what follows from it.
@@ -161,7 +175,7 @@ impl Intake {
                 return Ok(());
             }
             Ok(look) => self.take(&look, None).await,
-            Err(error) => Err(Trouble::Source(error.to_string())),
+            Err(error) => Err(error.into()),
         };
         self.looked();
         match ended {
@@ -178,9 +192,9 @@ impl Intake {
         let asked = match self.source.look().await {
             Ok(look) => match &ask.apply {
                 Some(apply) => self.take(&look, Some(apply)).await,
-                None => self.compare(&look).await.map(|(report, ..)| report),
+                None => self.compare(&look).await.map(|compared| compared.report),
             },
-            Err(error) => Err(Trouble::Source(error.to_string())),
+            Err(error) => Err(error.into()),
         };
         let answer = asked.map_err(|trouble| match trouble {
             Trouble::Source(reason) => reason,
@@ -191,102 +205,199 @@ impl Intake {
     }
 
     /// Reads the list and says what it would change.
-    async fn compare(&mut self, look: &Look) -> Result<(SourceReport, Difference), Trouble> {
+    async fn compare(&mut self, look: &Look) -> Result<Compared, Trouble> {
         // Whatever is read here has not been taken over: the next look reads it again.
         self.again = true;
-        let listing = self
-            .source
-            .read()
-            .await
-            .map_err(|error| Trouble::Source(error.to_string()))?;
-        let known = self.store.source_rows(self.name()).await?;
-        let difference = Difference::between(&known, &listing);
+        let since = Some(self.clock.now());
+        self.view.send_modify(|view| view.reading_since = since);
+        let read = self.source.read(look).await;
+        self.view.send_modify(|view| view.reading_since = None);
+        let mut reading = read?;
+        let mut report = SourceReport {
+            rows: reading.head().rows,
+            refused: reading.head().shown.clone(),
+            ..SourceReport::default()
+        };
+        report.totals.refused = reading.head().unnamed;
+        let adopts = self.adopts();
+        let mut merge = Merge::new(&self.store, self.name(), &mut reading, adopts).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                break;
+            }
+            steps.into_iter().for_each(|step| count(&mut report, step));
+        }
+        report.refused.sort_by_key(|row| row.number);
+        let totals = report.totals;
+        let difference = Difference {
+            added: totals.added,
+            changed: totals.changed,
+            removed: totals.removed,
+            unchanged: report.unchanged,
+        };
         let replaced = self.file.is_some() && look.file.is_some() && self.file != look.file;
-        let blocked =
-            difference.blocked(self.source.settings().max_removal, listing.rows, replaced);
-        Ok((report(listing, &difference, blocked), difference))
+        report.blocked = difference.blocked(report.rows, report.refused.first(), replaced);
+        report.doubt = doubt(reading.head());
+        if report.blocked.is_none() && report.doubt.is_none() {
+            report.blocked = difference.removes_too_many(self.source.settings().max_removal);
+        }
+        Ok(Compared {
+            reading,
+            difference,
+            report,
+        })
+    }
+
+    /// Whether a row may bring an id along that nobody here holds.
+    fn adopts(&self) -> bool {
+        let said = self.source.settings().adopt_ids;
+        said.unwrap_or(self.adopted_before)
     }
 
     /// Reads the list and takes it over, unless it is blocked and nobody has said yes.
     async fn take(&mut self, look: &Look, asked: Option<&Apply>) -> Result<SourceReport, Trouble> {
-        let (mut report, difference) = self.compare(look).await?;
-        if let Some(reason) = &report.blocked
-            && !asked.is_some_and(|apply| apply.confirmed)
-        {
-            let reason = format!(
-                "{reason}; nothing was changed: see `renewd source test {name}`, and if it is right, \
-                 `renewd source apply {name} --yes`",
-                name = self.name()
-            );
+        let Compared {
+            mut reading,
+            difference,
+            mut report,
+        } = self.compare(look).await?;
+        let confirmed = asked.is_some_and(|apply| apply.confirmed);
+        if let Some(reason) = report.blocked.as_ref().filter(|_| !confirmed) {
+            let reason = format!("{reason}; nothing was changed: {}", self.remedy());
             self.again = false;
             self.lapse(reason).await?;
             return Ok(report);
         }
-        let changed = !difference.is_empty();
-        let refused = self.write(difference).await?;
-        report.refused.extend(refused);
+        if confirmed {
+            report.doubt = None;
+        }
+        let removes = difference.removed > 0 && report.doubt.is_none();
+        if removes {
+            self.remove(&mut reading).await?;
+        }
+        let writes = difference.added + difference.changed > 0;
+        if writes {
+            let refused = self.write(&mut reading).await?;
+            report.totals.refused += refused.len() as u64;
+            report.refused.extend(refused);
+        }
         report.applied = true;
-        let count = report.refused.len() as u64;
-        self.taken(look.file.clone(), count).await?;
-        if changed {
-            self.told(&report, asked).await?;
+        let doubt = report
+            .doubt
+            .as_ref()
+            .map(|reason| format!("{reason}: {}", self.remedy()));
+        self.taken(look.file.clone(), report.totals.refused, doubt)
+            .await?;
+        if removes || writes {
+            self.told(&report, removes, asked).await?;
         }
         self.again = false;
         report.refused.truncate(SHOWN);
         Ok(report)
     }
 
-    /// Writes what differs, in batches: what was written stays, should the process end between two.
-    async fn write(&self, difference: Difference) -> Result<Vec<RefusedRow>, StoreError> {
-        let mut refused = Vec::new();
-        let mut specs = difference.changed;
-        specs.extend(difference.added);
-        // Removals first, so that ids of forgotten rows are free.
-        for gone in difference.removed.chunks(BATCH) {
-            let change = SourceChange {
-                gone: gone.to_vec(),
-                ..SourceChange::default()
-            };
-            self.store
-                .take_source(self.name(), change, self.clock.now())
-                .await?;
-        }
-        for part in specs.chunks(BATCH) {
-            let change = SourceChange {
-                specs: part.to_vec(),
-                ..SourceChange::default()
-            };
-            let done = self
-                .store
-                .take_source(self.name(), change, self.clock.now())
-                .await?;
-            refused.extend(done.refused.into_iter().map(RefusedRow::from));
-        }
-        Ok(refused)
+    fn remedy(&self) -> String {
+        format!(
+            "see `renewd source test {name}`, and if it is right, `renewd source apply {name} --yes`",
+            name = self.name()
+        )
     }
 
-    /// Notes that a list was taken over, and tells of the end of a lapse.
-    async fn taken(&mut self, file: Option<String>, refused: u64) -> Result<(), StoreError> {
+    /// Lets go who is no longer listed, in batches; first of all, so that ids of forgotten rows are free.
+    async fn remove(&self, reading: &mut Reading) -> Result<(), Trouble> {
+        let mut merge = Merge::new(&self.store, self.name(), reading, true).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                return Ok(());
+            }
+            let gone = steps.into_iter().filter_map(|step| match step {
+                Step::Removed(name) => Some(name),
+                _ => None,
+            });
+            let change = SourceChange {
+                gone: gone.collect(),
+                ..SourceChange::default()
+            };
+            if !change.gone.is_empty() {
+                let now = self.clock.now();
+                self.store.take_source(self.name(), change, now).await?;
+            }
+        }
+    }
+
+    /// Writes what is new or differs, in batches: what was written stays, should the process end between two.
+    async fn write(&self, reading: &mut Reading) -> Result<Vec<RefusedRow>, Trouble> {
+        let mut refused = Vec::new();
+        let mut merge = Merge::new(&self.store, self.name(), reading, self.adopts()).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                return Ok(refused);
+            }
+            let specs = steps.into_iter().filter_map(|step| match step {
+                Step::Wanted(row) => Some((row.spec, row.digest)),
+                _ => None,
+            });
+            let change = SourceChange {
+                specs: specs.collect(),
+                ..SourceChange::default()
+            };
+            if !change.specs.is_empty() {
+                let now = self.clock.now();
+                let done = self.store.take_source(self.name(), change, now).await?;
+                refused.extend(done.refused.into_iter().map(RefusedRow::from));
+            }
+        }
+    }
+
+    /// Notes that a list was taken over, and tells of the end of a lapse; where nobody was removed because
+    /// of a doubt, of a lapse's beginning.
+    async fn taken(
+        &mut self,
+        file: Option<String>,
+        refused: u64,
+        doubt: Option<String>,
+    ) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let end = SourceEnd::Taken {
-            file: file.clone(),
-            refused,
+        let (kind, message, end) = match doubt.clone() {
+            None => (
+                NoticeKind::SourceRecovered,
+                format!(
+                    "the source {} is read again, and its list is taken over",
+                    self.name()
+                ),
+                SourceEnd::Taken {
+                    file: file.clone(),
+                    refused,
+                },
+            ),
+            Some(reason) => (
+                NoticeKind::SourceLapsed,
+                format!(
+                    "the source {} is taken over only in part: {reason}",
+                    self.name()
+                ),
+                SourceEnd::Partly {
+                    file: file.clone(),
+                    refused,
+                    reason,
+                },
+            ),
         };
-        let message = format!(
-            "the source {} is read again, and its list is taken over",
-            self.name()
-        );
-        let notice = self.notice(NoticeKind::SourceRecovered, message.clone(), now);
+        let notice = self.notice(kind, message.clone(), now);
         if self.store.end_look(self.name(), end, notice, now).await? {
             tracing::info!(source = %self.name(), "{message}");
         }
-        let identities = self.store.source_rows(self.name()).await?.len() as u64;
+        let identities = self.store.source_count(self.name()).await?;
         self.file = file.or(self.file.take());
         self.view.send_modify(|view| {
+            let since = view.lapse.as_ref().map_or(now, |lapse| lapse.since);
             view.taken_at = Some(now);
             view.identities = identities;
             view.refused = refused;
-            view.lapse = None;
+            view.lapse = doubt.map(|reason| Lapse { reason, since });
         });
         Ok(())
     }
@@ -320,13 +431,19 @@ impl Intake {
     }
 
     /// What was changed, in the audit trail.
-    async fn told(&self, report: &SourceReport, asked: Option<&Apply>) -> Result<(), StoreError> {
+    async fn told(
+        &self,
+        report: &SourceReport,
+        removed: bool,
+        asked: Option<&Apply>,
+    ) -> Result<(), StoreError> {
+        let totals = report.totals;
         let result = format!(
             "+{} ~{} -{}, {} refused",
-            report.added.len(),
-            report.changed.len(),
-            report.removed.len(),
-            report.refused.len()
+            totals.added,
+            totals.changed,
+            if removed { totals.removed } else { 0 },
+            totals.refused
         );
         tracing::info!(source = %self.name(), result, "a source's list was taken over");
         let entry = AuditEntry {
@@ -378,21 +495,50 @@ fn view_of(settings: &SourceSettings) -> SourceView {
         identities: 0,
         refused: 0,
         lapse: None,
+        reading_since: None,
+        advice: None,
     }
 }
 
-fn report(listing: Listing, difference: &Difference, blocked: Option<String>) -> SourceReport {
-    let names = |specs: &[(crate::model::Spec, [u8; 16])]| {
-        specs.iter().map(|(spec, _)| spec.name.clone()).collect()
+/// Counts a step into a report; the first of each kind are named.
+fn count(report: &mut SourceReport, step: Step) {
+    let (total, names, name) = match step {
+        Step::Unchanged => {
+            report.unchanged += 1;
+            return;
+        }
+        Step::Refused(row) => {
+            report.totals.refused += 1;
+            if report.refused.len() < SHOWN {
+                report.refused.push(row);
+            }
+            return;
+        }
+        Step::Removed(name) => (&mut report.totals.removed, &mut report.removed, name),
+        Step::Wanted(row) if row.is_new => {
+            (&mut report.totals.added, &mut report.added, row.spec.name)
+        }
+        Step::Wanted(row) => (
+            &mut report.totals.changed,
+            &mut report.changed,
+            row.spec.name,
+        ),
     };
-    SourceReport {
-        rows: listing.rows,
-        refused: listing.refused,
-        added: names(&difference.added),
-        changed: names(&difference.changed),
-        removed: difference.removed.clone(),
-        unchanged: difference.unchanged,
-        blocked,
-        applied: false,
+    *total += 1;
+    if names.len() < SHOWN {
+        names.push(name);
     }
+}
+
+/// Why the list may not be whole, if so: whoever stands in a row that cannot be read is not missing.
+fn doubt(head: &Head) -> Option<String> {
+    let first = head.shown.first()?;
+    let others = match head.unnamed - 1 {
+        0 => String::new(),
+        others => format!(", nor can {others} more"),
+    };
+    Some(format!(
+        "row {} has no name that can be read ({}){others}, so nobody was removed who may stand there",
+        first.number, first.reason
+    ))
 }

@@ -8,6 +8,7 @@
 mod courier;
 mod intake;
 mod lane;
+mod merge;
 mod restore;
 mod withdrawer;
 

@@ -24,8 +24,14 @@ pub struct SourceView {
     pub identities: u64,
     /// Rows of its last list that were refused.
     pub refused: u64,
-    /// Why its list is not taken over at the moment; what was taken before stays.
+    /// Why its list is not taken over at the moment, or only in part; what was taken before stays.
     pub lapse: Option<Lapse>,
+    /// Since when it is being read; `None` while it is not.
+    #[serde(default)]
+    pub reading_since: Option<Timestamp>,
+    /// What somebody should write into its section, in one sentence.
+    #[serde(default)]
+    pub advice: Option<String>,
 }
 
 /// Why, and since when, a source's list is not taken over.
@@ -48,11 +54,27 @@ pub struct RefusedRow {
     pub reason: String,
 }
 
-/// What a source lists, against what was taken over before.
+/// What a source lists, in numbers, against what was taken over before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTotals {
+    /// Refused rows.
+    pub refused: u64,
+    /// Names that are new.
+    pub added: u64,
+    /// Names whose row changed.
+    pub changed: u64,
+    /// Names that are no longer listed.
+    pub removed: u64,
+}
+
+/// What a source lists, against what was taken over before. Of each kind of rows the first thousand are named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceReport {
     /// Rows that were read.
     pub rows: u64,
+    /// How many of each there are.
+    #[serde(default)]
+    pub totals: SourceTotals,
     /// Refused rows.
     pub refused: Vec<RefusedRow>,
     /// Names that are new.
@@ -65,6 +87,9 @@ pub struct SourceReport {
     pub unchanged: u64,
     /// Why the list is not taken over without a person's word.
     pub blocked: Option<String>,
+    /// Why nobody is removed without a person's word, although the rest can be taken over.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// Whether it was taken over now.
     pub applied: bool,
 }

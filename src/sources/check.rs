@@ -23,6 +23,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
         for (at, source) in sources.enumerate() {
             let path = format!("source.{kind}[{at}]");
             findings.extend(of_kind(source, &path, settings));
+            findings.extend(unbounded(source, &path));
             let readers = source.readers.iter().enumerate();
             findings.extend(
                 readers.filter_map(|(n, reader)| unknown(reader, format!("{path}.readers[{n}]"))),
@@ -47,6 +48,33 @@ fn of_kind(source: &SourceSettings, at: &str, settings: &Settings) -> Option<Fin
             not_executable(program, &at).or_else(|| closed(program, &at, settings))
         }
     }
+}
+
+/// What a list may grant without any bound.
+fn unbounded(source: &SourceSettings, at: &str) -> Option<Finding> {
+    let open: Vec<&str> = [
+        ("max_scopes", source.max_scopes.is_none()),
+        ("max_readers", source.max_readers.is_none()),
+        ("max_lifetime", source.max_lifetime.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_open)| is_open.then_some(key))
+    .collect();
+    (!open.is_empty()).then(|| Finding {
+        path: format!("{at}.name"),
+        severity: Severity::Warning,
+        message: format!(
+            "whoever writes the list of {} grants what they like: {} {} left out",
+            source.name,
+            open.join(", "),
+            if open.len() == 1 { "is" } else { "are" }
+        ),
+        hint: Some(
+            "such as max_scopes = [\"chat\"], max_readers = [\"app\"] and max_lifetime = \"24h\"; \
+             a row that asks for more is refused"
+                .to_owned(),
+        ),
+    })
 }
 
 /// Whoever checks may be another user than the daemon's, so this is no more than a warning.

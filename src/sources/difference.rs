@@ -1,75 +1,68 @@
-//! Compares a new list with the last one, and decides whether it may be taken over.
-
-use std::collections::BTreeMap;
+//! How a new list differs from the last one, in numbers, and whether it may be taken over.
 
 use sha2::{Digest as _, Sha256};
 
-use super::Listing;
 use crate::{
     config::MaxRemoval,
-    model::{Name, Spec},
+    model::{RefusedRow, Spec},
 };
 
 /// What differs between the last list and a new one.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// New rows, with their digests.
-    pub added: Vec<(Spec, [u8; 16])>,
+    /// New rows.
+    pub added: u64,
     /// Rows that differ.
-    pub changed: Vec<(Spec, [u8; 16])>,
+    pub changed: u64,
     /// Names that are no longer listed, not even in a refused row.
-    pub removed: Vec<Name>,
+    pub removed: u64,
     /// Rows that are as they were.
     pub unchanged: u64,
 }
 
 impl Difference {
-    /// Compares; `known` is every name of the last list with its row's digest.
-    pub fn between(known: &BTreeMap<Name, [u8; 16]>, listing: &Listing) -> Self {
-        let mut left = known.clone();
-        for name in listing.refused_names() {
-            left.remove(name);
-        }
-        let mut difference = Self::default();
-        for spec in &listing.specs {
-            let digest = digest(spec);
-            match left.remove(&spec.name) {
-                Some(was) if was == digest => difference.unchanged += 1,
-                Some(_) => difference.changed.push((spec.clone(), digest)),
-                None => difference.added.push((spec.clone(), digest)),
-            }
-        }
-        difference.removed = left.into_keys().collect();
-        difference
-    }
-
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+        self.added + self.changed + self.removed == 0
     }
 
-    /// Why a person has to say yes before this is taken over, if so. `listed` is how many rows there
-    /// are now, `replaced` whether they come from another file than before.
-    pub fn blocked(&self, most: MaxRemoval, listed: u64, replaced: bool) -> Option<String> {
-        let removed = self.removed.len() as u64;
+    /// Why a person has to say yes before anything of this is taken over, if so. `listed` is how many rows
+    /// there are now, `wrong` the first that was refused, `replaced` whether they come from another file
+    /// than before.
+    pub fn blocked(
+        &self,
+        listed: u64,
+        wrong: Option<&RefusedRow>,
+        replaced: bool,
+    ) -> Option<String> {
+        let removed = self.removed;
+        let known = removed + self.changed + self.unchanged;
         if removed == 0 {
             return None;
         }
-        let known = removed + self.changed.len() as u64 + self.unchanged;
         if listed == 0 {
             return Some(format!("it is empty, and listed {known} before"));
         }
-        let nobody = self.added.is_empty() && self.changed.is_empty() && self.unchanged == 0;
-        if nobody {
+        if self.added + self.changed + self.unchanged == 0 {
             return Some(format!(
-                "not one of its {listed} rows can be an identity, and it listed {known} before"
+                "not one of its {listed} rows can be an identity, and it listed {known} before{}",
+                wrong.map_or_else(String::new, |row| format!(
+                    " (row {}: {})",
+                    row.number, row.reason
+                ))
             ));
         }
-        if replaced {
-            return Some(format!(
+        replaced.then(|| {
+            format!(
                 "the file was replaced by another one, in which {removed} of {known} are missing"
-            ));
-        }
+            )
+        })
+    }
+
+    /// Why so many may not go without a person's word, if so.
+    pub fn removes_too_many(&self, most: MaxRemoval) -> Option<String> {
+        let removed = self.removed;
+        let known = removed + self.changed + self.unchanged;
         // Both are counts of rows, far below where a float rounds.
         #[expect(
             clippy::cast_precision_loss,

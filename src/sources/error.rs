@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a source cannot be read. What was taken over before stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SourceError {
     /// A file cannot be opened or read.
     #[error("cannot read {}: {reason}", path.display())]
@@ -65,6 +67,20 @@ pub enum SourceError {
         /// What.
         what: String,
         /// Rows or bytes.
-        most: &'static str,
+        most: String,
+    },
+    /// It never stood still.
+    #[error("{what} changes while it is read; it is tried again")]
+    Changing {
+        /// What.
+        what: String,
+    },
+    /// Whoever reads it for us ended.
+    #[error("{what} {reason}")]
+    Reader {
+        /// What was read.
+        what: String,
+        /// How it ended, and what can be done.
+        reason: String,
     },
 }

@@ -3,17 +3,21 @@
 
 use std::{io, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::{Child, Command},
+    signal::unix::{SignalKind, signal},
     time::timeout,
 };
 
-use super::{SourceError, jsonl, listing::Row};
+use super::{
+    SourceError,
+    list::Head,
+    reading::{Reader, Task},
+};
+use crate::model::one_line;
 
-/// The most that it may print.
-const LARGEST: u64 = 512 << 20;
 /// So much of what it complains about is kept.
 const COMPLAINT: u64 = 4096;
 /// What it finds in its environment; nothing of ours.
@@ -26,20 +30,49 @@ pub(super) struct Exec {
     timeout: Duration,
 }
 
-/// A running program. Dropped, it ends with everything in its process group.
-struct Running(Child);
+/// A running program. Dropped, it ends with everything in its process group, whether it has ended itself
+/// or not: a number of a group is given to nobody else while anybody is in it.
+struct Running {
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl Running {
+    fn of(child: Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Self {
+            child,
+            group: id.and_then(Pid::from_raw),
+        }
+    }
+
+    /// Waits for its end, and ends what it left behind before its number is free.
+    async fn ended(&mut self) -> io::Result<std::process::ExitStatus> {
+        if let Some(leader) = self.group {
+            let mut children = signal(SignalKind::child())?;
+            let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            while waitid(WaitId::Pid(leader), look)?.is_none() {
+                children.recv().await;
+            }
+            drop(self.group.take().map(Group));
+        }
+        self.child.wait().await
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let group = self
-            .0
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
-        if let Some(group) = group {
-            // It may have ended just now.
-            kill_process_group(group, Signal::KILL).ok();
-        }
+        drop(self.group.take().map(Group));
+    }
+}
+
+/// Everybody in it is killed when this is dropped.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It may have ended just now.
+        kill_process_group(self.0, Signal::KILL).ok();
     }
 }
 
@@ -48,20 +81,18 @@ impl Exec {
         Self { command, timeout }
     }
 
-    pub(super) async fn read(&self) -> Result<Vec<Row>, SourceError> {
-        let output = match timeout(self.timeout, self.run()).await {
-            Ok(output) => output?,
-            Err(_) => {
-                return Err(SourceError::Slow {
-                    what: self.program().to_owned(),
-                    seconds: self.timeout.as_secs(),
-                });
-            }
-        };
-        jsonl::rows(&output, self.program())
+    pub(super) async fn read(&self) -> Result<(Head, Reader), SourceError> {
+        match timeout(self.timeout, self.run()).await {
+            Ok(read) => read,
+            Err(_) => Err(SourceError::Slow {
+                what: self.program().to_owned(),
+                seconds: self.timeout.as_secs(),
+            }),
+        }
     }
 
-    async fn run(&self) -> Result<Vec<u8>, SourceError> {
+    /// The program prints, and a child of ours reads.
+    async fn run(&self) -> Result<(Head, Reader), SourceError> {
         let failed = |error: io::Error| self.failed(&error.to_string());
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(self.failed("there is no program"));
@@ -78,28 +109,28 @@ impl Exec {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
-        let mut running = Running(child);
-        let (out, complaints) = (running.0.stdout.take(), running.0.stderr.take());
-        let (text, complaint) =
-            tokio::try_join!(upto(out, LARGEST + 1), upto(complaints, COMPLAINT))
-                .map_err(failed)?;
-        if text.len() as u64 > LARGEST {
-            return Err(SourceError::Long {
-                what: self.program().to_owned(),
-                most: "512 MiB",
-            });
-        }
-        let status = running.0.wait().await.map_err(failed)?;
+        let mut running = Running::of(child);
+        let (out, complaints) = (running.child.stdout.take(), running.child.stderr.take());
+        let out = out
+            .map(|out| out.into_owned_fd())
+            .transpose()
+            .map_err(failed)?;
+        let task = Task::Input {
+            program: self.program().to_owned(),
+        };
+        let mut reader = Reader::start(&task, out).await?;
+        // Whoever still prints is heard to the end; only then what is left of the program is ended.
+        let heard = async {
+            let head = reader.head().await?;
+            Ok((head, running.ended().await.map_err(failed)?))
+        };
+        let complained = async { kept(complaints).await.map_err(failed) };
+        let ((head, status), complaint) = tokio::try_join!(heard, complained)?;
         if status.success() {
-            return Ok(text);
+            return Ok((head, reader));
         }
         let said = String::from_utf8_lossy(&complaint);
-        let said: String = said
-            .trim()
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(300)
-            .collect();
+        let said: String = one_line(said.trim()).chars().take(300).collect();
         Err(self.failed(&format!(
             "it ended with {status}{}{said}",
             if said.is_empty() { "" } else { ": " }
@@ -118,14 +149,12 @@ impl Exec {
     }
 }
 
-/// What comes, kept up to so many bytes; the rest of a complaint is read and dropped.
-async fn upto(from: Option<impl AsyncRead + Unpin>, most: u64) -> io::Result<Vec<u8>> {
+/// What it complains about, kept up to so many bytes; the rest is read and dropped.
+async fn kept(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     if let Some(mut from) = from {
-        (&mut from).take(most).read_to_end(&mut kept).await?;
-        if most == COMPLAINT {
-            tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
-        }
+        (&mut from).take(COMPLAINT).read_to_end(&mut kept).await?;
+        tokio::io::copy(&mut from, &mut tokio::io::sink()).await?;
     }
     Ok(kept)
 }

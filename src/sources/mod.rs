@@ -1,43 +1,49 @@
 //! Reads identities that others own, read only: an application's SQLite database, the output of a
 //! program, a file of JSON lines.
 //!
-//! A [`Source`] says cheaply whether its list may have changed, and reads the list when it is asked
-//! to. It keeps nothing of the list and decides nothing: [`Difference`] compares two lists, and
-//! whether a difference may be taken over is decided by [`Difference::blocked`], a plain function.
+//! A [`Source`] says cheaply whether its list may have changed, and reads the list when it is asked to, by a
+//! child process with limits of its own. What comes is a [`Reading`]: rows in the order of their names, as often
+//! as they are wanted. It keeps nothing of the list and decides nothing: [`Difference`] says in numbers what
+//! differs, and whether that may be taken over, by plain functions.
 
 mod check;
 mod difference;
 mod error;
 mod exec;
 mod jsonl;
-mod listing;
-mod regular;
+mod list;
+mod reading;
 mod sqlite;
+mod stamp;
+mod wanted;
+
+use std::path::Path;
 
 pub use check::check;
 pub use difference::{Difference, digest};
 pub use error::SourceError;
-pub use listing::Listing;
+pub use list::Head;
+pub use reading::{Listed, Reading, VERB, serve};
 
 use crate::{
     clock::Clock,
     config::{SourceKind, SourceSettings},
 };
 
-use self::{exec::Exec, regular::Regular, sqlite::Sqlite};
+use self::{
+    exec::Exec,
+    reading::{Reader, Task},
+    stamp::{Looker, Stamps},
+};
 
 /// A source of identities.
 #[derive(Debug)]
 pub struct Source {
     settings: SourceSettings,
-    reader: Reader,
-}
-
-#[derive(Debug)]
-enum Reader {
-    Sqlite(Sqlite),
-    Exec(Exec),
-    File(Regular),
+    clock: Clock,
+    looker: Looker,
+    /// Its files as they were before the last read, where they were old enough to tell a change.
+    read: Option<Stamps>,
 }
 
 /// What a look found.
@@ -47,25 +53,19 @@ pub struct Look {
     pub changed: bool,
     /// Which file it is, for telling a replaced one; `None` where that means nothing.
     pub file: Option<String>,
+    /// The files as they were, before anything was read.
+    seen: Option<Stamps>,
 }
 
 impl Source {
     /// A source that has not been looked at yet.
     pub fn new(settings: SourceSettings, clock: &Clock) -> Self {
-        let reader = match &settings.kind {
-            SourceKind::Sqlite { path, query } => Reader::Sqlite(Sqlite::new(
-                path.clone(),
-                query.clone(),
-                clock.is_simulated(),
-            )),
-            SourceKind::Exec { command, timeout } => {
-                Reader::Exec(Exec::new(command.clone(), *timeout))
-            }
-            SourceKind::File { path } => {
-                Reader::File(Regular::new(path.clone(), clock.is_simulated()))
-            }
-        };
-        Self { settings, reader }
+        Self {
+            settings,
+            clock: clock.clone(),
+            looker: Looker::default(),
+            read: None,
+        }
     }
 
     /// Its settings.
@@ -73,32 +73,66 @@ impl Source {
         &self.settings
     }
 
+    fn path(&self) -> Option<&Path> {
+        match &self.settings.kind {
+            SourceKind::Sqlite { path, .. } | SourceKind::File { path } => Some(path),
+            SourceKind::Exec { .. } => None,
+        }
+    }
+
     /// Looks whether the list may have changed since it was last read; cheap.
     ///
     /// # Errors
     /// When it cannot be read at all; the sentence says what can be done.
     pub async fn look(&mut self) -> Result<Look, SourceError> {
-        match &mut self.reader {
-            Reader::Sqlite(reader) => reader.look().await,
-            Reader::Exec(_) => Ok(Look {
+        let Some(path) = self.path().map(Path::to_owned) else {
+            return Ok(Look {
                 changed: true,
                 file: None,
-            }),
-            Reader::File(reader) => reader.look().await,
-        }
+                seen: None,
+            });
+        };
+        let inline = self.clock.is_simulated();
+        let seen = self.looker.look(&path, inline).await;
+        let seen = seen.map_err(|error| SourceError::File {
+            path,
+            reason: error.to_string(),
+        })?;
+        // Renaming another over it is how a file of lines is written.
+        let is_database = matches!(self.settings.kind, SourceKind::Sqlite { .. });
+        Ok(Look {
+            changed: self.read.as_ref() != Some(&seen),
+            file: is_database.then(|| seen.file()),
+            seen: Some(seen),
+        })
     }
 
-    /// Reads the whole list.
+    /// Reads the whole list, as of this look.
     ///
     /// # Errors
     /// When it cannot be read, or is no list at all. A single row that is wrong is no error: it
     /// comes back among the refused.
-    pub async fn read(&mut self) -> Result<Listing, SourceError> {
-        let rows = match &mut self.reader {
-            Reader::Sqlite(reader) => reader.read().await,
-            Reader::Exec(reader) => reader.read().await,
-            Reader::File(reader) => reader.read().await,
-        }?;
-        Ok(Listing::of(rows, &self.settings))
+    pub async fn read(&mut self, look: &Look) -> Result<Reading, SourceError> {
+        let now = self.clock.now();
+        let task = match &self.settings.kind {
+            SourceKind::Sqlite { path, query } => Task::Query {
+                path: path.clone(),
+                query: query.clone(),
+            },
+            SourceKind::File { path } => Task::File { path: path.clone() },
+            SourceKind::Exec { command, timeout } => {
+                let (head, reader) = Exec::new(command.clone(), *timeout).read().await?;
+                return Ok(Reading::of_child(head, reader, self.settings.clone()));
+            }
+        };
+        let reading = if self.clock.is_simulated() {
+            Reading::here(task.read()?, self.settings.clone())
+        } else {
+            let mut reader = Reader::start(&task, None).await?;
+            let head = reader.head().await?;
+            Reading::of_child(head, reader, self.settings.clone())
+        };
+        self.read = look.seen.clone().filter(|seen| !seen.is_young(now));
+        Ok(reading)
     }
 }

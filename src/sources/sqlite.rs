@@ -1,159 +1,114 @@
 //! `[[source.sqlite]]`: a query on a database that another program owns.
 //!
-//! The connection is kept open, so that `PRAGMA data_version` tells of every commit of others; the
-//! file's stamp tells of a database that was put in its place. Never `immutable`: that would read
-//! half a change. The connection is opened read only, and an authorizer lets it do nothing but read:
-//! no write, no attach, no extension, whatever the query says.
+//! The connection is opened anew for each read and closed after it: a connection that stays open would keep
+//! the database's `-wal` and `-shm` in place after the application's last close, and whoever then puts a
+//! backup in the database's place would have the old `-wal` applied to it. Where neither lies there, nobody
+//! has the database open, and it is read as it lies (`immutable`), so that we make no such files either;
+//! what was read so counts only if nothing changed meanwhile. The connection is read only, and an authorizer
+//! lets it do nothing but read: no write, no attach, no extension, whatever the query says.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io::Read as _, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags,
     hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
     types::ValueRef,
 };
 use serde_json::Value;
 
 use super::{
-    Look, SourceError,
-    listing::{MOST_ROWS, Row},
-    regular::{Stamp, off_thread},
+    SourceError,
+    list::Collector,
+    stamp::{self, Stamp, beside},
 };
 use crate::model::{Entry, EntryError};
 
 /// How long another program may hold the database.
 const BUSY: Duration = Duration::from_secs(2);
-/// How long a query may run.
-const QUERY: Duration = Duration::from_secs(120);
+/// The largest value, and the largest row.
+const LARGEST: i32 = 1 << 20;
+/// How often a database that changes while it is read is tried at once.
+const TRIES: u32 = 3;
 
-/// A database and what it was when it was read.
-#[derive(Debug)]
-pub(super) struct Sqlite {
-    path: PathBuf,
-    query: String,
-    inline: bool,
-    /// Locked by nobody: it only makes the reader `Sync`, which a connection is not.
-    open: Mutex<Option<Open>>,
-    read: Option<(Stamp, i64)>,
-}
-
-/// An open connection, and the file that it is on.
-#[derive(Debug)]
-struct Open {
-    conn: Connection,
-    stamp: Stamp,
-}
-
-impl Sqlite {
-    pub(super) fn new(path: PathBuf, query: String, inline: bool) -> Self {
-        Self {
-            path,
-            query,
-            inline,
-            open: Mutex::new(None),
-            read: None,
-        }
-    }
-
-    fn take(&mut self) -> Option<Open> {
-        self.open
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-
-    pub(super) async fn look(&mut self) -> Result<Look, SourceError> {
-        let (path, open) = (self.path.clone(), self.take());
-        let (open, version) = off_thread(self.inline, move || {
-            let open = current(open, &path)?;
-            let version = data_version(&open.conn).map_err(|error| explained(&path, &error))?;
-            Ok((open, version))
-        })
-        .await?;
-        let now = (open.stamp.clone(), version);
-        let file = Some(open.stamp.file());
-        self.open = Mutex::new(Some(open));
-        Ok(Look {
-            changed: self.read.as_ref() != Some(&now),
-            file,
-        })
-    }
-
-    pub(super) async fn read(&mut self) -> Result<Vec<Row>, SourceError> {
-        let (path, query, open) = (self.path.clone(), self.query.clone(), self.take());
-        let mut open = off_thread(self.inline, {
-            let path = path.clone();
-            move || current(open, &path)
-        })
-        .await?;
-        let interrupt = open.conn.get_interrupt_handle();
-        let work = off_thread(self.inline, {
-            let path = path.clone();
-            move || {
-                let read = rows(&mut open.conn, &query, &path);
-                Ok((open, read))
-            }
-        });
-        tokio::pin!(work);
-        let ended = tokio::select! {
-            biased;
-            ended = &mut work => ended,
-            () = tokio::time::sleep(QUERY) => {
-                interrupt.interrupt();
-                return Err(match work.await {
-                    Ok((_, Ok(_))) | Err(_) => slow(&path),
-                    Ok((_, Err(error))) => match error {
-                        SourceError::Query { .. } => slow(&path),
-                        other => other,
-                    },
-                });
-            }
-        };
-        let (open, read) = ended?;
-        let (rows, version) = read?;
-        self.read = Some((open.stamp.clone(), version));
-        self.open = Mutex::new(Some(open));
-        Ok(rows)
-    }
-}
-
-fn slow(path: &Path) -> SourceError {
-    SourceError::Slow {
-        what: format!("the query on {}", path.display()),
-        seconds: QUERY.as_secs(),
-    }
-}
-
-/// The connection that is open, or a new one where the file is not as it was: what is cached of a
-/// file that was put in its place may be wrong.
-fn current(open: Option<Open>, path: &Path) -> Result<Open, SourceError> {
-    let stamp = Stamp::of(path).map_err(|error| SourceError::File {
+/// Reads the rows that the query gives.
+pub(super) fn read(path: &Path, query: &str) -> Result<Collector, SourceError> {
+    let cannot = |error: std::io::Error| SourceError::File {
         path: path.to_owned(),
         reason: error.to_string(),
-    })?;
-    if let Some(open) = open.filter(|open| open.stamp == stamp) {
-        return Ok(open);
+    };
+    for _ in 0..TRIES {
+        let before = Files::of(path).map_err(cannot)?;
+        let alone = before.is_alone() && is_wal(path);
+        let mut list = Collector::new(path.display().to_string());
+        let read = connect(path, alone)
+            .map_err(|error| explained(path, &error))
+            .and_then(|mut conn| rows(&mut conn, query, path, &mut list));
+        if alone && Files::of(path).map_err(cannot)? != before {
+            continue;
+        }
+        return read.map(|()| list);
     }
-    let conn = connect(path).map_err(|error| explained(path, &error))?;
-    Ok(Open { conn, stamp })
+    Err(SourceError::Changing {
+        what: path.display().to_string(),
+    })
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let mut conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+/// A database's files.
+#[derive(Debug, PartialEq, Eq)]
+struct Files {
+    main: Stamp,
+    beside: [Option<Stamp>; 3],
+}
+
+impl Files {
+    /// What lies there; all of it regular files, so that nothing waits in opening them.
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let main = Stamp::of(&stamp::open(path)?.metadata()?);
+        let side = |end: &str| match std::fs::metadata(beside(path, end)) {
+            Ok(found) if found.is_file() => Ok(Some(Stamp::of(&found))),
+            Ok(_) => Err(std::io::Error::other(format!(
+                "its {end} is not a regular file"
+            ))),
+            Err(_) => Ok(None),
+        };
+        Ok(Self {
+            main,
+            beside: [side("-wal")?, side("-shm")?, side("-journal")?],
+        })
+    }
+
+    fn is_alone(&self) -> bool {
+        self.beside.iter().all(Option::is_none)
+    }
+}
+
+fn connect(path: &Path, alone: bool) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = if alone {
+        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)
+    } else {
+        Connection::open_with_flags(path, flags)
+    }?;
     conn.busy_timeout(BUSY)?;
+    conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, LARGEST)?;
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "trusted_schema", false)?;
     conn.authorizer(Some(only_reading))?;
     Ok(conn)
+}
+
+/// The path as a URI (sqlite.org, URI filenames).
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 /// Lets a query read and nothing else.
@@ -168,53 +123,54 @@ fn only_reading(context: AuthContext<'_>) -> Authorization {
         {
             Authorization::Allow
         }
-        AuthAction::Pragma {
-            pragma_name: "data_version",
-            pragma_value: None,
-        } => Authorization::Allow,
         _ => Authorization::Deny,
     }
 }
 
-fn data_version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.query_row("PRAGMA data_version", [], |row| row.get(0))
-}
-
-/// The rows and the version that they are of, both of one snapshot.
-fn rows(conn: &mut Connection, query: &str, path: &Path) -> Result<(Vec<Row>, i64), SourceError> {
+/// The rows, all of one snapshot.
+fn rows(
+    conn: &mut Connection,
+    query: &str,
+    path: &Path,
+    list: &mut Collector,
+) -> Result<(), SourceError> {
     let failed = |error: rusqlite::Error| explained(path, &error);
+    let wrong = |reason: String| SourceError::Query {
+        path: path.to_owned(),
+        reason,
+    };
     let snapshot = conn.transaction().map_err(failed)?;
-    let version = data_version(&snapshot).map_err(failed)?;
     let mut statement = snapshot.prepare(query).map_err(failed)?;
     let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     if !columns.iter().any(|column| column == "name") {
-        return Err(SourceError::Query {
-            path: path.to_owned(),
-            reason: format!(
-                "the query has no column `name`; it has {}",
-                columns.join(", ")
-            ),
-        });
+        return Err(wrong(format!(
+            "the query has no column `name`; it has {}",
+            columns.join(", ")
+        )));
     }
-    let mut found = Vec::new();
+    let twice = (1..columns.len()).find(|at| columns[..*at].contains(&columns[*at]));
+    if let Some(at) = twice {
+        return Err(wrong(format!(
+            "the query has the column `{}` twice",
+            columns[at]
+        )));
+    }
     let mut result = statement.query([]).map_err(failed)?;
+    let mut number = 0;
     while let Some(row) = result.next().map_err(failed)? {
-        if found.len() == MOST_ROWS {
-            return Err(SourceError::Long {
-                what: path.display().to_string(),
-                most: "1,000,000 rows",
-            });
-        }
-        found.push((found.len() as u64 + 1, entry(row, &columns)));
+        number += 1;
+        list.push(number, entry(row, &columns))?;
     }
-    Ok((found, version))
+    Ok(())
 }
 
 fn entry(row: &rusqlite::Row<'_>, columns: &[String]) -> Result<Entry, EntryError> {
+    let name = columns.iter().position(|column| column == "name");
+    let name = name.and_then(|at| row.get_ref(at).ok()?.as_str().ok()?.parse().ok());
     let mut values = Vec::with_capacity(columns.len());
     for (at, column) in columns.iter().enumerate() {
         let unreadable = |what: &str| EntryError {
-            name: None,
+            name: name.clone(),
             reason: format!("its column {column} is {what}"),
         };
         let value = row.get_ref(at).map_err(|_| unreadable("not readable"))?;
@@ -233,6 +189,10 @@ fn entry(row: &rusqlite::Row<'_>, columns: &[String]) -> Result<Entry, EntryErro
 
 /// What SQLite says, in terms of what an operator can do.
 fn explained(path: &Path, error: &rusqlite::Error) -> SourceError {
+    let query = |reason: String| SourceError::Query {
+        path: path.to_owned(),
+        reason,
+    };
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Locked {
             path: path.to_owned(),
@@ -245,18 +205,19 @@ fn explained(path: &Path, error: &rusqlite::Error) -> SourceError {
                 reason: shm_trouble(path),
             }
         }
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => SourceError::Query {
-            path: path.to_owned(),
-            reason: format!("it is damaged, or no SQLite database ({error})"),
-        },
-        Some(ErrorCode::AuthorizationForStatementDenied) => SourceError::Query {
-            path: path.to_owned(),
-            reason: format!("the query may only read ({error})"),
-        },
-        _ => SourceError::Query {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            query(format!("it is damaged, or no SQLite database ({error})"))
+        }
+        Some(ErrorCode::AuthorizationForStatementDenied) => {
+            query(format!("the query may only read ({error})"))
+        }
+        Some(ErrorCode::TooBig) => query(format!(
+            "a value in it is larger than 1 MiB, which no part of an identity is ({error})"
+        )),
+        Some(ErrorCode::OutOfMemory) => query(format!(
+            "the query needs more memory than reading a list may take ({error})"
+        )),
+        _ => query(error.to_string()),
     }
 }
 
@@ -264,16 +225,14 @@ fn explained(path: &Path, error: &rusqlite::Error) -> SourceError {
 /// database file format, 1.3).
 fn is_wal(path: &Path) -> bool {
     let mut header = [0; 20];
-    File::open(path)
+    stamp::open(path)
         .and_then(|mut file| file.read_exact(&mut header))
         .is_ok()
         && header[18..20] == [2, 2]
 }
 
 fn shm_trouble(path: &Path) -> String {
-    let mut shm = path.as_os_str().to_owned();
-    shm.push("-shm");
-    match File::open(&shm) {
+    match stamp::open(&beside(path, "-shm")) {
         Ok(_) => "it is there, and may not be written".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -299,78 +258,96 @@ mod tests {
             Self { dir, owner }
         }
 
-        fn source(&self, query: &str) -> Sqlite {
-            Sqlite::new(self.dir.path().join("app.db"), query.to_owned(), true)
+        fn read(&self, query: &str) -> Result<u64, SourceError> {
+            let list = read(&self.dir.path().join("app.db"), query)?;
+            Ok(list.finish().head.rows)
+        }
+
+        fn files(&self) -> Vec<String> {
+            let files = std::fs::read_dir(self.dir.path()).unwrap();
+            let mut names: Vec<String> = files
+                .map(|file| file.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
         }
     }
 
     const QUERY: &str = "SELECT name, scopes FROM users ORDER BY name";
 
-    #[tokio::test]
-    async fn every_commit_of_others_is_noticed_and_nothing_else() {
+    #[test]
+    fn nothing_is_left_beside_a_database_that_nobody_has_open() {
+        let Stage { dir, owner } = Stage::new("wal");
+        drop(owner);
+        let stage = Stage {
+            dir,
+            owner: Connection::open_in_memory().unwrap(),
+        };
+        assert_eq!(stage.read(QUERY).unwrap(), 1);
+        assert_eq!(stage.files(), ["app.db"]);
+    }
+
+    #[test]
+    fn every_commit_shows_in_the_stamps_and_is_read() {
         for journal in ["wal", "delete"] {
             let stage = Stage::new(journal);
-            let mut source = stage.source(QUERY);
-            assert!(
-                source.look().await.unwrap().changed,
-                "{journal}: never read"
+            let path = stage.dir.path().join("app.db");
+            let before = stamp::Stamps::of(&path).unwrap();
+            assert_eq!(stage.read(QUERY).unwrap(), 1);
+            assert_eq!(
+                before,
+                stamp::Stamps::of(&path).unwrap(),
+                "{journal}: reading changes nothing"
             );
-            assert_eq!(source.read().await.unwrap().len(), 1);
-            for _ in 0..3 {
-                assert!(
-                    !source.look().await.unwrap().changed,
-                    "{journal}: nothing happened"
-                );
-            }
-            stage
-                .owner
-                .execute("INSERT INTO users VALUES ('bert', 'voip')", [])
-                .unwrap();
-            assert!(source.look().await.unwrap().changed, "{journal}: a commit");
-            assert_eq!(source.read().await.unwrap().len(), 2);
-            assert!(!source.look().await.unwrap().changed, "{journal}: read");
+            let sql = "INSERT INTO users VALUES ('bert', 'voip')";
+            stage.owner.execute(sql, []).unwrap();
+            assert_ne!(before, stamp::Stamps::of(&path).unwrap(), "{journal}");
+            assert_eq!(stage.read(QUERY).unwrap(), 2);
         }
     }
 
-    #[tokio::test]
-    async fn a_query_can_do_nothing_but_read() {
+    #[test]
+    fn a_query_can_do_nothing_but_read() {
         let stage = Stage::new("delete");
         for query in [
             "WITH x AS (SELECT 1) DELETE FROM users",
             "SELECT load_extension('x') AS name",
             "SELECT name FROM pragma_journal_mode('delete')",
         ] {
-            let error = stage.source(query).read().await.unwrap_err();
+            let error = stage.read(query).unwrap_err();
             assert!(
                 matches!(error, SourceError::Query { .. }),
                 "{query}: {error}"
             );
         }
-        let mut several = stage.source("SELECT name FROM users; DELETE FROM users");
-        several.read().await.unwrap_err();
-        assert_eq!(stage.source(QUERY).read().await.unwrap().len(), 1);
+        stage
+            .read("SELECT name FROM users; DELETE FROM users")
+            .unwrap_err();
+        assert_eq!(stage.read(QUERY).unwrap(), 1);
     }
 
-    #[tokio::test]
-    async fn what_is_wrong_is_said_in_words() {
+    #[test]
+    fn what_is_wrong_is_said_in_words() {
         let stage = Stage::new("delete");
-        let of = async |query: &str| stage.source(query).read().await.unwrap_err().to_string();
+        let of = |query: &str| stage.read(query).unwrap_err().to_string();
+        assert!(of("SELECT scopes FROM users").contains("no column `name`"));
+        assert!(of("SELECT name, 'x' AS name FROM users").contains("`name` twice"));
+        assert!(of("SELECT name FROM nobody").contains("nobody"));
         assert!(
-            of("SELECT scopes FROM users")
-                .await
-                .contains("no column `name`")
+            of("SELECT name, zeroblob(600000000) AS id FROM users").contains("larger than 1 MiB")
         );
-        assert!(of("SELECT name FROM nobody").await.contains("nobody"));
         stage.owner.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(of(QUERY).await.contains("locked by another program"));
+        assert!(of(QUERY).contains("locked by another program"));
         stage.owner.execute_batch("COMMIT").unwrap();
         std::fs::write(
             stage.dir.path().join("app.db"),
             "no database at all, but long enough",
         )
         .unwrap();
-        assert!(of(QUERY).await.contains("no SQLite database"));
+        assert!(of(QUERY).contains("no SQLite database"));
         std::fs::remove_file(stage.dir.path().join("app.db")).unwrap();
-        assert!(of(QUERY).await.contains("No such file"));
+        assert!(of(QUERY).contains("No such file"));
+        std::fs::create_dir(stage.dir.path().join("app.db")).unwrap();
+        assert!(of(QUERY).contains("not a regular file"));
     }
 }

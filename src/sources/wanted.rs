@@ -1,116 +1,19 @@
-//! A source's list: rows become identities as they are wanted, or are refused with a reason.
+//! What a row of a source may be: an identity as it is wanted, within what the configuration lets a list
+//! grant. A row that asks for more is refused, never cut to what is allowed: who gets less than the list
+//! says would not notice.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use crate::{
     config::{Renewal, SourceSettings},
-    model::{Entry, EntryError, IdentityId, Name, Origin, RefusedRow, Spec},
+    model::{Entry, Origin, Scope, Spec, short_duration},
 };
 
-/// The most rows that a source may list.
-pub(super) const MOST_ROWS: usize = 1_000_000;
-
-/// A row with its place in the list, from 1.
-pub(super) type Row = (u64, Result<Entry, EntryError>);
-
-/// What a source lists.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Listing {
-    /// Rows that were read.
-    pub rows: u64,
-    /// The identities, in the order of the list.
-    pub specs: Vec<Spec>,
-    /// Rows that cannot be identities.
-    pub refused: Vec<RefusedRow>,
-}
-
-impl Listing {
-    /// Checks rows, each for itself and against the others.
-    pub(super) fn of(rows: Vec<Row>, settings: &SourceSettings) -> Self {
-        let mut listing = Self {
-            rows: rows.len() as u64,
-            ..Self::default()
-        };
-        let mut good = Vec::with_capacity(rows.len());
-        for (number, row) in rows {
-            let spec = row.and_then(|entry| {
-                let name = entry.name.clone();
-                spec(entry, settings).map_err(|reason| EntryError {
-                    name: Some(name),
-                    reason,
-                })
-            });
-            match spec {
-                Ok(spec) => good.push((number, spec)),
-                Err(error) => listing.refuse(number, error.name, error.reason),
-            }
-        }
-        let twice = Twice::among(&good);
-        for (number, spec) in good {
-            match twice.reason(&spec) {
-                Some(reason) => listing.refuse(number, Some(spec.name), reason),
-                None => listing.specs.push(spec),
-            }
-        }
-        listing.refused.sort_by_key(|refused| refused.number);
-        listing
-    }
-
-    /// Names that stand in the list although their row is refused: they are not missing.
-    pub fn refused_names(&self) -> BTreeSet<&Name> {
-        self.refused
-            .iter()
-            .filter_map(|row| row.name.as_ref())
-            .collect()
-    }
-
-    fn refuse(&mut self, number: u64, name: Option<Name>, reason: String) {
-        self.refused.push(RefusedRow {
-            number,
-            name,
-            reason,
-        });
-    }
-}
-
-/// Names and ids that stand in more than one row; nobody can say which row is right.
-struct Twice {
-    names: BTreeMap<Name, u64>,
-    ids: BTreeMap<IdentityId, BTreeSet<Name>>,
-}
-
-impl Twice {
-    fn among(rows: &[(u64, Spec)]) -> Self {
-        let mut names: BTreeMap<Name, u64> = BTreeMap::new();
-        let mut ids: BTreeMap<IdentityId, BTreeSet<Name>> = BTreeMap::new();
-        for (_, spec) in rows {
-            *names.entry(spec.name.clone()).or_default() += 1;
-            if let Some(id) = &spec.id {
-                ids.entry(id.clone()).or_default().insert(spec.name.clone());
-            }
-        }
-        names.retain(|_, times| *times > 1);
-        ids.retain(|_, names| names.len() > 1);
-        Self { names, ids }
-    }
-
-    fn reason(&self, spec: &Spec) -> Option<String> {
-        if let Some(times) = self.names.get(&spec.name) {
-            return Some(format!("the name {} stands in {times} rows", spec.name));
-        }
-        let id = spec.id.as_ref()?;
-        let others: Vec<&str> = self.ids.get(id)?.iter().take(3).map(Name::as_str).collect();
-        Some(format!(
-            "the id {id} stands under more than one name: {}",
-            others.join(", ")
-        ))
-    }
-}
-
-fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
+/// The identity that a row asks for.
+///
+/// # Errors
+/// Why it cannot be one.
+pub(super) fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
     if entry.sinks.is_some() || entry.on_removal.is_some() {
         return Err(
             "sinks and on_removal are for the configuration to say, not for a row".to_owned(),
@@ -126,6 +29,7 @@ fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
             settings.resource
         ));
     }
+    within_bounds(&entry, settings)?;
     let scopes = entry.scopes.unwrap_or_else(|| settings.scopes.clone());
     if scopes.is_empty() {
         return Err("it says no scopes, and neither does the source".to_owned());
@@ -151,4 +55,40 @@ fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
         on_removal: settings.on_removal,
         origin: Origin::Source(settings.name.clone()),
     })
+}
+
+/// Whether a row asks for no more than a list may grant.
+fn within_bounds(entry: &Entry, settings: &SourceSettings) -> Result<(), String> {
+    let (scopes, readers) = (
+        entry.scopes.iter().flatten(),
+        entry.readers.iter().flatten(),
+    );
+    if let Some(most) = &settings.max_scopes {
+        let beyond: Vec<&str> = scopes
+            .filter(|scope| !most.contains(scope))
+            .map(|scope| Scope::as_str(*scope))
+            .collect();
+        if !beyond.is_empty() {
+            return Err(format!(
+                "it asks for the scopes {}, which max_scopes does not let this source grant",
+                beyond.join(" ")
+            ));
+        }
+    }
+    if let Some(most) = &settings.max_readers
+        && let Some(beyond) = readers.into_iter().find(|reader| !most.contains(reader))
+    {
+        return Err(format!(
+            "it asks for the reader {beyond}, which max_readers does not let this source grant"
+        ));
+    }
+    let lifetime = entry.lifetime_seconds.map(Duration::from_secs);
+    match (lifetime, settings.max_lifetime) {
+        (Some(asked), Some(most)) if asked > most => Err(format!(
+            "it asks for a lifetime of {}, and max_lifetime lets this source grant {}",
+            short_duration(asked),
+            short_duration(most)
+        )),
+        _ => Ok(()),
+    }
 }

@@ -15,6 +15,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0009-consumers.sql"),
     include_str!("sql/0010-doubted-keys.sql"),
     include_str!("sql/0011-gone-claims.sql"),
+    include_str!("sql/0012-adopting.sql"),
 ];
 
 /// The newest schema that we know.

@@ -1,8 +1,6 @@
 //! What sources list: which names, by a digest of each row, so that a new list touches only what
 //! differs; and how each source is.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Row, params};
 
 use super::{
@@ -10,9 +8,9 @@ use super::{
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::Outcome,
-    reconcile::{Plan, Reconciled, Refusal},
+    reconcile::{FORGOTTEN, Plan, Reconciled, Refusal},
 };
-use crate::model::{Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
+use crate::model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
 
 /// What tells two rows of a source apart.
 pub type Digest = [u8; 16];
@@ -32,6 +30,8 @@ pub struct SourceFacts {
     pub refused: u64,
     /// Why its list is not taken over.
     pub lapse: Option<Lapse>,
+    /// It was known before a list had to be allowed to bring ids along.
+    pub adopts: bool,
 }
 
 /// Part of what a new list changes.
@@ -52,6 +52,15 @@ pub enum SourceEnd {
         file: Option<String>,
         /// Rows that were refused.
         refused: u64,
+    },
+    /// It was taken over as far as it adds and changes, and why nobody was removed.
+    Partly {
+        /// Which file it came from.
+        file: Option<String>,
+        /// Rows that were refused.
+        refused: u64,
+        /// Why.
+        reason: String,
     },
     /// It was not, and why.
     Lapsed(String),
@@ -113,6 +122,19 @@ impl Txn<'_> {
                 )?;
                 lapsed
             }
+            SourceEnd::Partly {
+                file,
+                refused,
+                reason,
+            } => {
+                let refused = columns::signed(*refused);
+                self.run(
+                    "UPDATE source SET file = ?2, refused = ?3, taken_at = ?4, lapse = ?5, \
+                     lapsed_at = coalesce(lapsed_at, ?4) WHERE num = ?1",
+                    params![num, file, refused, micros(now), reason],
+                )?;
+                !lapsed
+            }
             SourceEnd::Lapsed(reason) => {
                 self.run(
                     "UPDATE source SET lapse = ?2, lapsed_at = coalesce(lapsed_at, ?3) WHERE num = ?1",
@@ -163,16 +185,44 @@ impl Txn<'_> {
 }
 
 impl Db {
-    /// Every name of a source's last list, and what its row was.
-    pub(super) fn source_rows(&self, source: &SourceName) -> Outcome<BTreeMap<Name, Digest>> {
-        let sql = "SELECT l.source, l.name, l.digest FROM source_row l JOIN source s ON s.num = l.source WHERE s.name = ?1";
-        let rows = self.all(RowKind::SourceRow, sql, [source.as_str()], |row| {
+    /// Names of a source's last list and what their rows were, in the order of names: some of them, after
+    /// one.
+    pub(super) fn source_rows(
+        &self,
+        source: &SourceName,
+        after: Option<&Name>,
+        most: u32,
+    ) -> Outcome<Vec<(Name, Digest)>> {
+        let sql = "SELECT source, name, digest FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1) \
+                   AND name > ?2 ORDER BY name LIMIT ?3";
+        let after = after.map_or("", Name::as_str);
+        Ok(self.all(RowKind::SourceRow, sql, params![source.as_str(), after, most], |row| {
             Ok((
                 columns::parsed::<Name>(row, "name")?,
                 row.get::<_, Digest>("digest")?,
             ))
-        })?;
-        Ok(rows.into_iter().collect())
+        })?)
+    }
+
+    /// How many names of a source's last list were taken over.
+    pub(super) fn source_count(&self, source: &SourceName) -> Outcome<u64> {
+        let sql = "SELECT count(*) FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1)";
+        let count = self.first(sql, [source.as_str()], |row| row.get::<_, i64>(0))?;
+        Ok(count.unwrap_or_default().unsigned_abs())
+    }
+
+    /// Those of these names whose id nobody here has or had: neither an identity, nor the memory of this name.
+    pub(super) fn strange_ids(&self, rows: &[(Name, IdentityId)]) -> Outcome<Vec<Name>> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM identity WHERE id = ?1 AND (name = ?2 OR removed <> ?3)) \
+                   OR EXISTS (SELECT 1 FROM remembered WHERE id = ?1 AND name = ?2)";
+        let mut strange = Vec::new();
+        for (name, id) in rows {
+            let params = params![id.as_str(), name.as_str(), FORGOTTEN];
+            if self.first(sql, params, |row| row.get::<_, bool>(0))? != Some(true) {
+                strange.push(name.clone());
+            }
+        }
+        Ok(strange)
     }
 
     /// Every source that was ever taken over and still lists something, or is configured.
@@ -192,6 +242,7 @@ pub(super) fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
         taken_at: columns::maybe_instant(row, "taken_at")?,
         identities: columns::unsigned(row, "identities")?,
         refused: columns::unsigned(row, "refused")?,
+        adopts: row.get("adopts")?,
         lapse: reason
             .zip(since)
             .map(|(reason, since)| Lapse { reason, since }),

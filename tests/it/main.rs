@@ -35,6 +35,7 @@ mod recovery;
 mod rooms;
 mod samples;
 mod secrecy;
+mod source_attacks;
 mod source_programs;
 mod source_wal;
 mod sources;

@@ -201,6 +201,23 @@ async fn a_program_that_fails_keeps_its_last_good_list_and_has_a_reason() {
 }
 
 #[tokio::test]
+async fn what_a_program_leaves_behind_ends_with_it() {
+    let house = House::new();
+    let pids = house.stage.path("pids");
+    house.program(&format!(
+        "(exec >/dev/null 2>&1; sleep 600 & echo $! > {0}.new; mv {0}.new {0}); {TWO}",
+        pids.display()
+    ));
+    let _daemon = Daemon::start(&house.config).await;
+    house.stage.there("bert").await;
+    let pid = fs::read_to_string(&pids).unwrap();
+    house.program(TWO);
+    while is_alive(&pid) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_source_that_is_no_longer_configured_keeps_its_identities_until_a_person_lets_them_go() {
     let house = House::new();
     house.program(TWO);

@@ -99,10 +99,24 @@ async fn a_database_in_wal_mode_is_read_by_another_user_or_says_what_is_missing(
     owner
         .execute_batch("CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('anna')")
         .unwrap();
-    // The last to leave takes -wal and -shm along.
+    // The last to leave takes -wal and -shm along: then it is read as it lies, and stays alone.
     drop(owner);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let _daemon = foreign_daemon(&stage, &path);
+    let (code, told) = says(&stage).await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("1 rows"), "{told}");
+    assert_eq!(fs::read_dir(app.path()).unwrap().count(), 1);
+
+    // A -wal is there without its index, as after a crash: what it holds cannot be told.
+    let owner = open();
+    owner.execute("DELETE FROM users WHERE 0", []).unwrap();
+    owner.execute("UPDATE users SET name = 'anna'", []).unwrap();
+    let wal = app.path().join("app.db-wal");
+    let copy = fs::read(&wal).unwrap();
+    drop(owner);
+    fs::write(&wal, copy).unwrap();
+    fs::set_permissions(&wal, fs::Permissions::from_mode(0o644)).unwrap();
 
     let (code, told) = says(&stage).await;
     assert_eq!(code, Some(1), "{told}");

@@ -31,6 +31,10 @@ struct Intaken {
 impl Intaken {
     /// Starts on whatever the folder holds.
     fn start(dir: tempfile::TempDir, clock: Clock, kind: SourceKind) -> Self {
+        Self::start_as(dir, clock, source(kind))
+    }
+
+    fn start_as(dir: tempfile::TempDir, clock: Clock, of: SourceSettings) -> Self {
         let settings = StoreSettings {
             path: dir.path().join("renewd.db"),
             seal_key: None,
@@ -41,7 +45,7 @@ impl Intaken {
         };
         let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
         let deps = IntakeDeps {
-            settings: source(kind),
+            settings: of,
             store: store.clone(),
             clock: clock.clone(),
         };
@@ -155,6 +159,10 @@ fn source(kind: SourceKind) -> SourceSettings {
             share: 0.2,
             count: 10,
         },
+        max_scopes: None,
+        max_readers: None,
+        max_lifetime: None,
+        adopt_ids: Some(true),
     }
 }
 
@@ -408,5 +416,194 @@ async fn rows_that_cannot_be_identities_are_refused_and_their_names_stay() {
     let numbers: Vec<u64> = report.refused.iter().map(|row| row.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8], "{:?}", report.refused);
     assert!(report.refused[4].reason.contains("carl, dora"));
-    assert_eq!(house.lapse(), None);
+    let lapse = house
+        .lapse()
+        .expect("two rows have no name that can be read");
+    assert!(
+        lapse.contains("row 3") && lapse.contains("nor can 1 more"),
+        "{lapse}"
+    );
+}
+
+/// Puts these lines in a list's place.
+fn put_lines(path: &PathBuf, lines: &[&str]) {
+    put(path, lines.join("\n").as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_may_not_be_whole_adds_and_changes_and_removes_nobody() {
+    let dir = folder();
+    let path = dir.path().join("users.jsonl");
+    let kind = SourceKind::File { path: path.clone() };
+    let anna = r#"{"name":"anna"}"#;
+    put_lines(&path, &[anna, r#"{"name":"bert"}"#]);
+    let house = Intaken::start(dir, clock(), kind);
+    house.pass().await;
+    for (damaged, line, word) in [
+        (r#"{"name":"bert"},"#, "row 3", "a comma follows it"),
+        (r#"{"name":"be"#, "row 3", "its end is missing"),
+        (r#"{"name":null}"#, "row 3", "its name is not a text"),
+        (r#"{"name":" bert"}"#, "row 3", "is not valid"),
+    ] {
+        put_lines(
+            &path,
+            &[
+                r#"{"name":"anna","labels":{"a":"b"}}"#,
+                r#"{"name":"carl"}"#,
+                damaged,
+            ],
+        );
+        house.pass().await;
+        assert_eq!(house.wanted_and_held().await, (3, 0), "{damaged}");
+        let lapse = house
+            .lapse()
+            .unwrap_or_else(|| panic!("{damaged}: nobody was told"));
+        assert!(lapse.contains(line) && lapse.contains(word), "{lapse}");
+        assert!(lapse.contains("source apply app-users --yes"), "{lapse}");
+    }
+    let carl = house.record("carl").await.unwrap();
+    assert_eq!(carl.state, State::New, "who is new is taken over");
+    assert_eq!(house.record("anna").await.unwrap().spec.labels["a"], "b");
+    assert_eq!(house.notices().await.len(), 1, "told once");
+
+    let report = house.ask(Some(false)).await.unwrap();
+    assert!(report.applied && report.doubt.is_some());
+    assert_eq!(house.wanted_and_held().await, (3, 0));
+    assert!(house.ask(Some(true)).await.unwrap().applied);
+    assert_eq!(
+        house.wanted_and_held().await,
+        (2, 1),
+        "a person said that it is whole"
+    );
+    put_lines(
+        &path,
+        &[
+            "\u{feff}{\"name\":\"anna\"}",
+            r#"{"name":"bert"}"#,
+            r#"{"name":"carl"}"#,
+        ],
+    );
+    house.pass().await;
+    assert_eq!(
+        (house.wanted_and_held().await, house.lapse()),
+        ((3, 0), None)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_asks_for_more_than_it_may_is_refused_by_name_and_keeps_what_it_had() {
+    let dir = folder();
+    let path = dir.path().join("users.jsonl");
+    let kind = SourceKind::File { path: path.clone() };
+    let bounded = SourceSettings {
+        max_scopes: Some(vec![Scope::Chat]),
+        max_readers: Some(vec!["app".to_owned().into()]),
+        max_lifetime: Some(Duration::from_hours(2)),
+        ..source(kind)
+    };
+    put_lines(
+        &path,
+        &[r#"{"name":"anna","readers":["app"],"lifetime":"2h"}"#],
+    );
+    let house = Intaken::start_as(dir, clock(), bounded);
+    house.pass().await;
+    let before = house.record("anna").await.unwrap().spec;
+    for (more, word) in [
+        (r#""scopes":["chat","voip"]"#, "voip"),
+        (r#""readers":["app","mallory"]"#, "mallory"),
+        (r#""lifetime":"24h""#, "max_lifetime"),
+    ] {
+        let anna = format!("{{\"name\":\"anna\",{more}}}");
+        put_lines(&path, &[&anna, &anna.replace("anna", "bert")]);
+        house.pass().await;
+        assert_eq!(house.record("anna").await.unwrap().spec, before, "{more}");
+        assert!(house.record("bert").await.is_none(), "{more}");
+        let report = house.ask(None).await.unwrap();
+        let names: Vec<_> = report
+            .refused
+            .iter()
+            .map(|row| row.name.clone().unwrap())
+            .collect();
+        assert_eq!(
+            names.iter().map(Name::as_str).collect::<Vec<_>>(),
+            ["anna", "bert"]
+        );
+        assert!(
+            report.refused[0].reason.contains(word),
+            "{:?}",
+            report.refused
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so() {
+    let dir = folder();
+    let path = dir.path().join("users.jsonl");
+    let kind = SourceKind::File { path: path.clone() };
+    let silent = SourceSettings {
+        adopt_ids: None,
+        ..source(kind.clone())
+    };
+    put_lines(
+        &path,
+        &[r#"{"name":"anna","id":"8:acs:1_1"}"#, r#"{"name":"bert"}"#],
+    );
+    let house = Intaken::start_as(dir, clock(), silent.clone());
+    house.pass().await;
+    assert!(
+        house.record("anna").await.is_none(),
+        "neither adopted nor created"
+    );
+    assert_eq!(house.wanted_and_held().await, (1, 0));
+    let report = house.ask(None).await.unwrap();
+    assert!(
+        report.refused[0].reason.contains("adopt_ids = true"),
+        "{:?}",
+        report.refused
+    );
+
+    // Told so, it adopts; told nothing again, what is held stays and what is new is refused.
+    let house = house.restart(kind.clone()).await;
+    house.pass().await;
+    assert_eq!(house.wanted_and_held().await, (2, 0));
+    house.stop.cancel();
+    house.asks.closed().await;
+    let Intaken {
+        dir, clock, store, ..
+    } = house;
+    drop(store);
+    put_lines(
+        &path,
+        &[
+            r#"{"name":"anna","id":"8:acs:1_1","labels":{"a":"b"}}"#,
+            r#"{"name":"bert","id":"8:acs:1_2"}"#,
+        ],
+    );
+    let house = Intaken::start_as(dir, clock, silent.clone());
+    house.pass().await;
+    assert_eq!(house.record("anna").await.unwrap().spec.labels["a"], "b");
+    assert_eq!(house.record("bert").await.unwrap().spec.id, None);
+
+    // A store of before goes on as it did, and says what to write.
+    house.stop.cancel();
+    house.asks.closed().await;
+    let Intaken {
+        dir, clock, store, ..
+    } = house;
+    drop(store);
+    let old = Connection::open(dir.path().join("renewd.db")).unwrap();
+    old.execute("UPDATE source SET adopts = 1", []).unwrap();
+    drop(old);
+    let house = Intaken::start_as(dir, clock, silent);
+    house.pass().await;
+    let id = house
+        .store
+        .record(&"bert".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(id.spec.id.unwrap().as_str(), "8:acs:1_2");
+    let advice = house.view.borrow().advice.clone().unwrap();
+    assert!(advice.contains("`adopt_ids = true`"), "{advice}");
 }

@@ -44,6 +44,8 @@ pub(super) async fn list(State(api): State<Api>, _: Admin) -> Result<Json<wire::
                     since: facts.taken_at.unwrap_or(api.clock.now()),
                 }),
                 name: facts.name,
+                reading_since: None,
+                advice: None,
             });
         }
     }

@@ -47,7 +47,7 @@ pub(super) fn read(section: &mut Section<'_>, defaults: &Renewal) -> Renewal {
     renewal
 }
 
-fn lifetime(item: Item<'_>) -> Option<Duration> {
+pub(super) fn lifetime(item: Item<'_>) -> Option<Duration> {
     let lifetime = item.duration(SHORTEST..=LONGEST)?;
     if lifetime.as_secs().is_multiple_of(60) {
         return Some(lifetime);

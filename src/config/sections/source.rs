@@ -39,6 +39,10 @@ pub(in super::super) struct Draft {
     readers: Vec<Reader>,
     on_removal: OnRemoval,
     max_removal: MaxRemoval,
+    max_scopes: Option<Vec<Scope>>,
+    max_readers: Option<Vec<Reader>>,
+    max_lifetime: Option<Duration>,
+    adopt_ids: Option<bool>,
 }
 
 impl Draft {
@@ -59,6 +63,10 @@ impl Draft {
             sinks: self.sinks.into_iter().map(|sink| sink.value).collect(),
             on_removal: self.on_removal,
             max_removal: self.max_removal,
+            max_scopes: self.max_scopes,
+            max_readers: self.max_readers,
+            max_lifetime: self.max_lifetime,
+            adopt_ids: self.adopt_ids,
         })
     }
 }
@@ -109,6 +117,14 @@ fn read(
         sinks: section.or("sinks", Vec::new(), identity::sinks),
         on_removal: section.or("on_removal", OnRemoval::Hold, identity::on_removal),
         max_removal: section.or("max_removal", USUAL_REMOVAL, max_removal),
+        max_scopes: section.optional("max_scopes").and_then(identity::scopes),
+        max_readers: section
+            .optional("max_readers")
+            .and_then(references::readers),
+        max_lifetime: section.optional("max_lifetime").and_then(renewal::lifetime),
+        adopt_ids: section
+            .optional("adopt_ids")
+            .and_then(|item| item.boolean()),
     };
     section.finish();
     draft

@@ -30,6 +30,14 @@ pub struct SourceSettings {
     pub on_removal: OnRemoval,
     /// How many may go at once without a person's word.
     pub max_removal: MaxRemoval,
+    /// The scopes that a row may ask for; `None` for any.
+    pub max_scopes: Option<Vec<Scope>>,
+    /// The readers that a row may ask for; `None` for any.
+    pub max_readers: Option<Vec<Reader>>,
+    /// The longest lifetime that a row may ask for; `None` for any.
+    pub max_lifetime: Option<Duration>,
+    /// Whether a row may bring an id along that nobody here holds; `None` where it is not said.
+    pub adopt_ids: Option<bool>,
 }
 
 /// What a source reads.

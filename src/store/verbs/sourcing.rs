@@ -1,21 +1,40 @@
 //! Verbs of identities that sources list.
 
-use std::collections::BTreeMap;
-
 use super::Answer;
 use crate::{
-    model::{Name, Notice, SourceName, Timestamp},
+    model::{IdentityId, Name, Notice, SourceName, Timestamp},
     store::{Digest, Reconciled, SourceChange, SourceEnd, SourceFacts, Store},
 };
 
 impl Store {
-    /// Every name of a source's last list, and a digest of its row.
-    pub async fn source_rows(&self, source: &SourceName) -> Answer<BTreeMap<Name, Digest>> {
+    /// Names of a source's last list, each with a digest of its row, in the order of names: at most so many,
+    /// after one.
+    pub async fn source_rows(
+        &self,
+        source: &SourceName,
+        after: Option<Name>,
+        most: u32,
+    ) -> Answer<Vec<(Name, Digest)>> {
         let source = source.clone();
         self.read("read a source's last list", move |db| {
-            db.source_rows(&source)
+            db.source_rows(&source, after.as_ref(), most)
         })
         .await
+    }
+
+    /// How many names of a source's last list were taken over.
+    pub async fn source_count(&self, source: &SourceName) -> Answer<u64> {
+        let source = source.clone();
+        self.read("count a source's last list", move |db| {
+            db.source_count(&source)
+        })
+        .await
+    }
+
+    /// Those of these names whose id nobody here has or had.
+    pub async fn strange_ids(&self, rows: Vec<(Name, IdentityId)>) -> Answer<Vec<Name>> {
+        self.read("look up the ids of a list", move |db| db.strange_ids(&rows))
+            .await
     }
 
     /// What is known of every source.

@@ -1,0 +1,425 @@
+//! Reading a list: what is to be read, by whom, and the rows as they come.
+//!
+//! Lists are made by others, so they are read by a child of ours: the same program, told over its standard
+//! output (a socket) what to read, with limits of its own for memory and time, an empty environment and no
+//! descriptor of ours. Whatever it dies of is the end of one look. It keeps the list, in the order of names, and
+//! hands it over as often as it is asked to: once to be compared, then to be written. Under simulated time
+//! the same functions read in place.
+
+use std::{
+    io::{self, BufRead as _, Write as _},
+    os::{
+        fd::{AsFd as _, OwnedFd, RawFd},
+        unix::{net::UnixStream, process::ExitStatusExt as _},
+    },
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream as Socket,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{
+    SourceError, jsonl,
+    list::{Collector, Head, Item, List},
+    sqlite, stamp, wanted,
+};
+use crate::{
+    config::SourceSettings,
+    model::{Name, RefusedRow, Spec},
+};
+
+/// The verb, left out of every help, that makes our program such a child.
+pub const VERB: &str = "read-list";
+/// Our own program, also after it was replaced by a newer one.
+const OURSELVES: &str = "/proc/self/exe";
+/// The memory that a child may map. A list takes at most 256 MiB of it.
+const MEMORY: u64 = 640 << 20;
+/// How much a child may compute, in seconds, for a list and all its hand-overs.
+const COMPUTING: u64 = 240;
+/// What a database may spill into temporary files while it sorts.
+const SPILLED: u64 = 1 << 30;
+const DESCRIPTORS: u64 = 32;
+/// How long reading may take, and how long a child may think before its next row.
+pub(super) const READING: Duration = Duration::from_secs(120);
+const NEXT: Duration = Duration::from_secs(30);
+/// No line between us is longer: a row of 1 MiB, escaped.
+const LONGEST: u64 = 8 << 20;
+/// How often a file that changes while it is read is tried at once.
+const TRIES: u32 = 3;
+
+/// What is to be read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Task {
+    /// The rows of a query.
+    Query { path: PathBuf, query: String },
+    /// The lines of a file.
+    File { path: PathBuf },
+    /// The lines that a program prints: standard input.
+    Input { program: String },
+}
+
+/// What a child answers first.
+type Answer = Result<Head, SourceError>;
+
+impl Task {
+    fn what(&self) -> String {
+        match self {
+            Self::Query { path, .. } | Self::File { path } => path.display().to_string(),
+            Self::Input { program } => program.clone(),
+        }
+    }
+
+    /// Reads the list, here and now.
+    pub(super) fn read(&self) -> Result<List, SourceError> {
+        let list = match self {
+            Self::Query { path, query } => sqlite::read(path, query)?,
+            Self::File { path } => lines_of(path)?,
+            Self::Input { program } => {
+                let mut list = Collector::new(program.clone());
+                jsonl::rows(io::stdin().lock(), program, &mut list)?;
+                list
+            }
+        };
+        Ok(list.finish())
+    }
+}
+
+fn lines_of(path: &std::path::Path) -> Result<Collector, SourceError> {
+    let what = path.display().to_string();
+    let cannot = |error: io::Error| SourceError::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    for _ in 0..TRIES {
+        let file = stamp::open(path).map_err(cannot)?;
+        let before = stamp::Stamp::of(&file.metadata().map_err(cannot)?);
+        let mut list = Collector::new(what.clone());
+        jsonl::rows(&file, &what, &mut list)?;
+        if stamp::Stamp::of(&file.metadata().map_err(cannot)?) == before {
+            return Ok(list);
+        }
+    }
+    Err(SourceError::Changing { what })
+}
+
+/// The life of such a child: reads what it is told to, and hands the rows over as often as it is asked.
+///
+/// # Errors
+/// When whoever started it is gone, or a limit cannot be set.
+pub fn serve() -> io::Result<()> {
+    close_what_was_inherited()?;
+    for (what, most) in [
+        (Resource::As, MEMORY),
+        (Resource::Data, MEMORY),
+        (Resource::Cpu, COMPUTING),
+        (Resource::Fsize, SPILLED),
+        (Resource::Nofile, DESCRIPTORS),
+        (Resource::Core, 0),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(what, limit)?;
+    }
+    let socket = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut told = io::BufReader::new(socket.try_clone()?).lines();
+    let task = told.next().transpose()?.unwrap_or_default();
+    let task: Task = serde_json::from_str(&task).map_err(io::Error::other)?;
+    let (ask, asked) = mpsc::channel();
+    // Whatever hangs in here: it ends with whoever wants to know.
+    std::thread::spawn(move || {
+        for _ in told.map_while(Result::ok) {
+            if ask.send(()).is_err() {
+                break;
+            }
+        }
+        end()
+    });
+    let read = task.read();
+    let mut out = io::BufWriter::with_capacity(1 << 16, socket);
+    let answer: Answer = read
+        .as_ref()
+        .map(|list| list.head.clone())
+        .map_err(Clone::clone);
+    serde_json::to_writer(&mut out, &answer).map_err(io::Error::other)?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    let Ok(list) = read else { return Ok(()) };
+    while asked.recv().is_ok() {
+        for line in (0..).map_while(|at| list.line(at)) {
+            out.write_all(&line)?;
+            out.write_all(b"\n")?;
+        }
+        out.write_all(b"\n")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// What we open closes by itself when a program is started; what somebody handed down to us need not.
+fn close_what_was_inherited() -> io::Result<()> {
+    let open = std::fs::read_dir("/proc/self/fd")?;
+    let open: Vec<RawFd> = open
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one that listed them is closed already.
+        nix::unistd::close(descriptor).ok();
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::exit,
+    reason = "a child that nobody waits for has nothing to tidy up, and its other thread may hang"
+)]
+fn end() {
+    std::process::exit(0)
+}
+
+/// A row as it comes: an identity, or why it cannot be one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// Its name.
+    pub name: Name,
+    /// Its place in the list.
+    pub number: u64,
+    /// What it asks for.
+    pub spec: Result<Box<Spec>, RefusedRow>,
+}
+
+/// A list that has been read, and can be gone through as often as wanted.
+#[derive(Debug)]
+pub struct Reading {
+    head: Head,
+    settings: SourceSettings,
+    rows: Rows,
+    last: Option<Name>,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Here { list: List, at: usize },
+    Child(Box<Reader>),
+}
+
+impl Reading {
+    pub(super) fn here(mut list: List, settings: SourceSettings) -> Self {
+        Self {
+            head: std::mem::take(&mut list.head),
+            settings,
+            rows: Rows::Here { list, at: 0 },
+            last: None,
+        }
+    }
+
+    pub(super) fn of_child(head: Head, reader: Reader, settings: SourceSettings) -> Self {
+        Self {
+            head,
+            settings,
+            rows: Rows::Child(Box::new(reader)),
+            last: None,
+        }
+    }
+
+    /// What is known of it before its rows.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Starts with its first row.
+    ///
+    /// # Errors
+    /// When whoever holds it ended.
+    pub async fn begin(&mut self) -> Result<(), SourceError> {
+        self.last = None;
+        match &mut self.rows {
+            Rows::Here { at, .. } => *at = 0,
+            Rows::Child(reader) => reader.tell("again").await?,
+        }
+        Ok(())
+    }
+
+    /// The next row in the order of names; `None` after the last.
+    ///
+    /// # Errors
+    /// When whoever holds it ended.
+    pub async fn next(&mut self) -> Result<Option<Listed>, SourceError> {
+        let item = match &mut self.rows {
+            Rows::Here { list, at } => {
+                *at += 1;
+                let line = list.line(*at - 1);
+                line.map(|line| serde_json::from_slice(&line))
+            }
+            Rows::Child(reader) => {
+                let line = reader.line(NEXT).await?;
+                (!line.is_empty()).then(|| serde_json::from_slice(&line))
+            }
+        };
+        let Some(item) = item else { return Ok(None) };
+        let item = item.map_err(|error| self.strange(&format!("a strange row ({error})")))?;
+        let listed = self.listed(item)?;
+        if self.last.as_ref().is_some_and(|last| *last > listed.name) {
+            return Err(self.strange("its rows out of order"));
+        }
+        self.last = Some(listed.name.clone());
+        Ok(Some(listed))
+    }
+
+    fn listed(&self, item: Item) -> Result<Listed, SourceError> {
+        match item {
+            Item::Row(number, entry) => {
+                let name = entry.name.clone();
+                let refused = |reason| RefusedRow {
+                    number,
+                    name: Some(name.clone()),
+                    reason,
+                };
+                let spec = wanted::spec(*entry, &self.settings).map_err(refused);
+                Ok(Listed {
+                    name,
+                    number,
+                    spec: spec.map(Box::new),
+                })
+            }
+            Item::Refused(row) => match row.name.clone() {
+                Some(name) => Ok(Listed {
+                    name,
+                    number: row.number,
+                    spec: Err(row),
+                }),
+                None => Err(self.strange("a row without a name")),
+            },
+        }
+    }
+
+    fn strange(&self, what: &str) -> SourceError {
+        SourceError::Reader {
+            what: format!("the list of {}", self.settings.name),
+            reason: format!("cannot be read: its reader gave {what}"),
+        }
+    }
+}
+
+/// Our end of a child that reads. Dropped, the child ends.
+#[derive(Debug)]
+pub(super) struct Reader {
+    what: String,
+    child: Child,
+    socket: BufReader<Socket>,
+}
+
+impl Reader {
+    /// Starts a child on its task.
+    pub(super) async fn start(task: &Task, input: Option<OwnedFd>) -> Result<Self, SourceError> {
+        let what = task.what();
+        let failed = |error: io::Error| SourceError::Reader {
+            what: what.clone(),
+            reason: format!("cannot be read: no program for that can be started ({error})"),
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let child = Command::new(OURSELVES)
+            .arg(VERB)
+            .env_clear()
+            .current_dir("/")
+            .stdin(input.map_or_else(Stdio::null, Stdio::from))
+            .stdout(OwnedFd::from(theirs))
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let socket = BufReader::with_capacity(1 << 16, Socket::from_std(ours).map_err(failed)?);
+        let mut reader = Self {
+            what: what.clone(),
+            child,
+            socket,
+        };
+        let task = serde_json::to_string(task).map_err(|error| failed(error.into()))?;
+        reader.tell(&task).await?;
+        Ok(reader)
+    }
+
+    /// What the child says of its list, once it has read it.
+    pub(super) async fn head(&mut self) -> Result<Head, SourceError> {
+        let line = self.line(READING).await?;
+        let answer: Result<Answer, _> = serde_json::from_slice(&line);
+        answer.unwrap_or_else(|error| {
+            Err(SourceError::Reader {
+                what: self.what.clone(),
+                reason: format!("cannot be read: its reader gave a strange answer ({error})"),
+            })
+        })
+    }
+
+    async fn tell(&mut self, line: &str) -> Result<(), SourceError> {
+        let told = self.socket.write_all(format!("{line}\n").as_bytes()).await;
+        match told {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.ended().await),
+        }
+    }
+
+    async fn line(&mut self, within: Duration) -> Result<Vec<u8>, SourceError> {
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.socket).take(LONGEST);
+        match timeout(within, bounded.read_until(b'\n', &mut line)).await {
+            Ok(Ok(_)) if line.last() == Some(&b'\n') => {
+                line.pop();
+                Ok(line)
+            }
+            Ok(_) => Err(self.ended().await),
+            Err(_) => Err(SourceError::Slow {
+                what: format!("reading {}", self.what),
+                seconds: within.as_secs(),
+            }),
+        }
+    }
+
+    /// Why the child ended.
+    async fn ended(&mut self) -> SourceError {
+        self.child.start_kill().ok();
+        let what = self.what.clone();
+        match self.child.wait().await {
+            Ok(status) => explained(what, status),
+            Err(error) => SourceError::Reader {
+                what,
+                reason: format!("cannot be read ({error})"),
+            },
+        }
+    }
+}
+
+/// What a child died of, in terms of what an operator can do.
+fn explained(what: String, status: ExitStatus) -> SourceError {
+    use rustix::process::Signal;
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    let reason = match signal {
+        Some(Signal::BUS) => {
+            "or a file beside it was cut short while it was read; it is tried again".to_owned()
+        }
+        Some(Signal::XCPU) => {
+            return SourceError::Slow {
+                what: format!("reading {what}"),
+                seconds: COMPUTING,
+            };
+        }
+        Some(Signal::ABORT) => format!(
+            "takes more than the {} MiB of memory that reading a list may take",
+            MEMORY >> 20
+        ),
+        _ => format!("cannot be read: the program that reads it ended ({status})"),
+    };
+    SourceError::Reader { what, reason }
+}

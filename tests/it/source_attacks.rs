@@ -1,0 +1,327 @@
+//! Lists that others own, made to hurt: whatever lies in a list's place, the daemon lives, says why nothing
+//! is taken over, ends when it is told to, and keeps nobody's files in place.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::stage::{Daemon, Emulator, Stage, soak};
+
+/// A daemon with one source.
+struct House {
+    stage: Stage,
+    daemon: Daemon,
+    _emulator: Emulator,
+}
+
+impl House {
+    /// Starts it on a `[[source.KIND]]` `list` with these lines.
+    async fn start(stage: Stage, emulator: Emulator, kind: &str, lines: &str) -> Self {
+        let config = stage.configure(&format!(
+            "{}{}\n[[source.{kind}]]\nname = \"list\"\nevery = \"1s\"\n{lines}\n",
+            stage.base_config(),
+            stage.sinks_config(None)
+        ));
+        let daemon = Daemon::start(&config).await;
+        Self {
+            stage,
+            daemon,
+            _emulator: emulator,
+        }
+    }
+
+    fn listed(&self) -> Value {
+        let output = self.stage.renewd(&["source", "list", "--json"]);
+        let all: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|e| panic!("{e}: {}", self.daemon.log()));
+        all["sources"][0].clone()
+    }
+
+    /// Waits until what the source says of itself is as wanted.
+    async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let listed = self.listed();
+            if wanted(&listed) {
+                return listed;
+            }
+            let waited = began.elapsed();
+            assert!(
+                waited < Duration::from_secs(60),
+                "no {what}: {listed}\n{}",
+                self.daemon.log()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn lapsed(&self, word: &str) -> String {
+        let reason = |listed: &Value| listed["lapse"]["reason"].as_str().map(str::to_owned);
+        let is_said = |listed: &Value| reason(listed).is_some_and(|reason| reason.contains(word));
+        reason(&self.until(word, is_said).await).unwrap()
+    }
+
+    async fn taken(&self, identities: u64) -> Value {
+        let is_so =
+            |listed: &Value| listed["identities"] == identities && listed["lapse"].is_null();
+        self.until("list that was taken over", is_so).await
+    }
+}
+
+fn stage() -> (Stage, Emulator) {
+    let emulator = Emulator::start(&["--limit", "all=off"]);
+    (Stage::new(&emulator), emulator)
+}
+
+/// Lines of a source on a database in this folder.
+fn query(path: &Path, query: &str) -> String {
+    format!(
+        "path = \"{}\"\nquery = '''{query}'''\nscopes = [\"chat\"]\nsinks = [\"files\"]",
+        path.display()
+    )
+}
+
+fn database(path: &Path, journal: &str) -> Connection {
+    let owner = Connection::open(path).unwrap();
+    owner.pragma_update(None, "journal_mode", journal).unwrap();
+    owner
+        .execute_batch("CREATE TABLE users (name TEXT); INSERT INTO users VALUES ('anna')")
+        .unwrap();
+    owner
+}
+
+/// Never gives a row, and never ends.
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                       SELECT 'x' AS name FROM n WHERE i < 0";
+
+/// The children of a process.
+fn children(of: u32) -> Vec<PathBuf> {
+    let is_child = |folder: &Path| {
+        let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        let rest = stat
+            .rsplit_once(") ")
+            .map_or("", |(_, rest)| rest)
+            .to_owned();
+        rest.split(' ').nth(1) == Some(&of.to_string())
+    };
+    let folders = fs::read_dir("/proc")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    folders.filter(|folder| is_child(folder)).collect()
+}
+
+#[tokio::test]
+async fn a_query_that_never_ends_is_seen_and_holds_nobody_up() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let _owner = database(&path, "delete");
+    let house = House::start(stage, emulator, "sqlite", &query(&path, ENDLESS)).await;
+    house
+        .until("read under way", |listed| {
+            !listed["reading_since"].is_null()
+        })
+        .await;
+
+    // Who reads has nothing of ours.
+    let readers = children(house.daemon.pid());
+    assert_eq!(readers.len(), 1, "{readers:?}");
+    let reader = &readers[0];
+    assert_eq!(
+        fs::read(reader.join("environ")).unwrap(),
+        b"",
+        "its environment"
+    );
+    let argv = fs::read(reader.join("cmdline")).unwrap();
+    assert_eq!(argv, b"/proc/self/exe\0read-list\0");
+    for descriptor in fs::read_dir(reader.join("fd")).unwrap() {
+        let leads_to = fs::read_link(descriptor.unwrap().path()).unwrap();
+        let leads_to = leads_to.to_string_lossy();
+        let is_known = leads_to == "/dev/null"
+            || leads_to.starts_with("socket:")
+            || leads_to.ends_with("/app.db");
+        assert!(is_known, "{leads_to}");
+    }
+    let limits = fs::read_to_string(reader.join("limits")).unwrap();
+    for limit in [
+        "Max address space         671088640",
+        "Max cpu time              240",
+        "Max core file size        0",
+    ] {
+        assert!(limits.contains(limit), "{limit}\n{limits}");
+    }
+
+    let began = Instant::now();
+    let House { daemon, .. } = house;
+    assert!(daemon.stop().success());
+    assert!(
+        began.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(!reader.join("exe").exists(), "its reader ended with it");
+}
+
+#[tokio::test]
+async fn what_is_no_list_is_explained_whatever_lies_there() {
+    let (stage, emulator) = stage();
+    let path = stage.path("users.jsonl");
+    let lines = format!("path = \"{}\"\nscopes = [\"chat\"]", path.display());
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+    let house = House::start(stage, emulator, "file", &lines).await;
+    house.lapsed("it is not a regular file").await;
+    let put = |content: &[u8]| {
+        let beside = path.with_extension("new");
+        fs::write(&beside, content).unwrap();
+        fs::rename(&beside, &path).unwrap();
+    };
+    put("\u{feff}{\"name\":\"anna\"}\n".as_bytes());
+    house.taken(1).await;
+    put(b"\xff\xfe{\0\"\0n\0");
+    house.lapsed("it is UTF-16").await;
+    put(&[b'x'; 3 << 20]);
+    house.lapsed("it is longer than 1 MiB").await;
+    put(b"{\"name\":\"\x1b]0;owned\x07\xe2\x80\xae\"}\n");
+    let reason = house.lapsed("is not valid").await;
+    assert!(
+        !reason.contains(|c: char| c.is_control() || c == '\u{202e}'),
+        "{reason:?}"
+    );
+    assert_eq!(house.listed()["identities"], 1);
+}
+
+#[tokio::test]
+async fn a_database_made_to_hurt_ends_its_reader_alone() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let owner = database(&path, "wal");
+    owner
+        .execute_batch("CREATE VIEW list AS SELECT name FROM users")
+        .unwrap();
+    let house = House::start(
+        stage,
+        emulator,
+        "sqlite",
+        &query(&path, "SELECT * FROM list"),
+    )
+    .await;
+    house.taken(1).await;
+    for (view, word) in [
+        (
+            "SELECT 'x' AS name, zeroblob(600000000) AS id",
+            "larger than 1 MiB",
+        ),
+        ("SELECT 1 AS \"\x1b[2J\u{202e}\"", "no column `name`"),
+        ("SELECT name FROM nobody", "no such table"),
+    ] {
+        owner
+            .execute_batch(&format!("DROP VIEW list; CREATE VIEW list AS {view}"))
+            .unwrap();
+        let reason = house.lapsed(word).await;
+        assert!(
+            !reason.contains(|c: char| c.is_control() || c == '\u{202e}'),
+            "{reason:?}"
+        );
+    }
+    // The index of the -wal is cut off under whoever has it mapped.
+    let shm = fs::File::options()
+        .write(true)
+        .open(stage_shm(&path))
+        .unwrap();
+    shm.set_len(0).unwrap();
+    house.lapsed("").await;
+    let version = house.daemon.status(&house.stage.path("renewd.sock"));
+    assert!(version.is_object(), "it answers");
+    std::mem::forget(owner);
+}
+
+fn stage_shm(path: &Path) -> PathBuf {
+    path.with_extension("db-shm")
+}
+
+#[tokio::test]
+async fn a_watched_database_is_let_go_of_so_that_a_backup_can_take_its_place() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let owner = database(&path, "wal");
+    owner.execute_batch("VACUUM INTO 'unused'").ok();
+    let backup = stage.path("backup.db");
+    owner
+        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    let house = House::start(
+        stage,
+        emulator,
+        "sqlite",
+        &query(&path, "SELECT name FROM users"),
+    )
+    .await;
+    house.taken(1).await;
+    owner
+        .execute("INSERT INTO users VALUES ('bert')", [])
+        .unwrap();
+    house.taken(2).await;
+    drop(owner);
+    for end in ["-wal", "-shm"] {
+        let beside = PathBuf::from(format!("{}{end}", path.display()));
+        assert!(
+            !beside.exists(),
+            "{end} is left after the application's last close"
+        );
+    }
+    // Read while nobody has it open, it stays alone.
+    fs::File::open(&path)
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let files = fs::read_dir(house.stage.path("")).unwrap();
+    let beside = files.filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("app.db-")
+    });
+    assert_eq!(beside.count(), 0);
+    fs::rename(&backup, &path).unwrap();
+    house.lapsed("the file was replaced by another one").await;
+    let restored = Connection::open(&path).unwrap();
+    let names: i64 = restored
+        .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(names, 1, "the backup is what was put there");
+}
+
+/// The most memory that a process had, in kB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_long_list_costs_the_daemon_no_memory() {
+    let rows = if soak() { 1_000_000 } else { 100_000 };
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let _owner = database(&path, "delete");
+    // Each row asks for more than it may, so that nothing is written but all is read and compared.
+    let text = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) \
+         SELECT printf('user-%07d', i * 7919 % 1000003) AS name, 'chat voip' AS scopes, printf('%0200d', i) AS label_a FROM n"
+    );
+    let lines = format!("{}\nmax_scopes = [\"chat\"]", query(&path, &text));
+    let house = House::start(stage, emulator, "sqlite", &lines).await;
+    let before = peak(house.daemon.pid());
+    house
+        .until("long list", |listed| listed["refused"] == rows)
+        .await;
+    let more = peak(house.daemon.pid()).saturating_sub(before);
+    assert!(more < 40_000, "{more} kB more for {rows} rows");
+}
