@@ -80,6 +80,17 @@ fn foreign_daemon(stage: &Stage, path: &Path) -> Foreign {
     )
 }
 
+/// Lets an application end as a crash would: its -wal stays, without the index.
+fn crashed(owner: Connection, path: &Path) {
+    let sql = "UPDATE users SET name = 'anna'";
+    owner.execute(sql, []).unwrap();
+    let wal = path.with_extension("db-wal");
+    let copy = fs::read(&wal).unwrap();
+    drop(owner);
+    fs::write(&wal, copy).unwrap();
+    fs::set_permissions(&wal, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
 #[tokio::test]
 async fn a_database_in_wal_mode_is_read_by_another_user_or_says_what_is_missing() {
     let emulator = Emulator::start(&[]);
@@ -109,14 +120,7 @@ async fn a_database_in_wal_mode_is_read_by_another_user_or_says_what_is_missing(
     assert_eq!(fs::read_dir(app.path()).unwrap().count(), 1);
 
     // A -wal is there without its index, as after a crash: what it holds cannot be told.
-    let owner = open();
-    owner.execute("DELETE FROM users WHERE 0", []).unwrap();
-    owner.execute("UPDATE users SET name = 'anna'", []).unwrap();
-    let wal = app.path().join("app.db-wal");
-    let copy = fs::read(&wal).unwrap();
-    drop(owner);
-    fs::write(&wal, copy).unwrap();
-    fs::set_permissions(&wal, fs::Permissions::from_mode(0o644)).unwrap();
+    crashed(open(), &path);
 
     let (code, told) = says(&stage).await;
     assert_eq!(code, Some(1), "{told}");

@@ -131,14 +131,16 @@ impl Intaken {
         answered.await.unwrap()
     }
 
-    /// Ends the intake and the store, and starts them again on the same folder.
-    async fn restart(self, kind: SourceKind) -> Self {
+    /// Ends the intake and the store.
+    async fn stopped(self) -> (tempfile::TempDir, Clock) {
         self.stop.cancel();
         self.asks.closed().await;
-        let Self {
-            dir, clock, store, ..
-        } = self;
-        drop(store);
+        (self.dir, self.clock)
+    }
+
+    /// Ends the intake and the store, and starts them again on the same folder.
+    async fn restart(self, kind: SourceKind) -> Self {
+        let (dir, clock) = self.stopped().await;
         Self::start(dir, clock, kind)
     }
 }
@@ -567,12 +569,7 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
     let house = house.restart(kind.clone()).await;
     house.pass().await;
     assert_eq!(house.wanted_and_held().await, (2, 0));
-    house.stop.cancel();
-    house.asks.closed().await;
-    let Intaken {
-        dir, clock, store, ..
-    } = house;
-    drop(store);
+    let (dir, clock) = house.stopped().await;
     put_lines(
         &path,
         &[
@@ -580,18 +577,28 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
             r#"{"name":"bert","id":"8:acs:1_2"}"#,
         ],
     );
-    let house = Intaken::start_as(dir, clock, silent.clone());
+    let house = Intaken::start_as(dir, clock, silent);
     house.pass().await;
     assert_eq!(house.record("anna").await.unwrap().spec.labels["a"], "b");
     assert_eq!(house.record("bert").await.unwrap().spec.id, None);
+}
 
-    // A store of before goes on as it did, and says what to write.
-    house.stop.cancel();
-    house.asks.closed().await;
-    let Intaken {
-        dir, clock, store, ..
-    } = house;
-    drop(store);
+#[tokio::test(start_paused = true)]
+async fn a_source_that_was_known_before_goes_on_adopting_and_says_what_to_write() {
+    let dir = folder();
+    let path = dir.path().join("users.jsonl");
+    let silent = SourceSettings {
+        adopt_ids: None,
+        ..source(SourceKind::File { path: path.clone() })
+    };
+    put_lines(&path, &[r#"{"name":"anna"}"#]);
+    let house = Intaken::start_as(dir, clock(), silent.clone());
+    house.pass().await;
+    let (dir, clock) = house.stopped().await;
+    put_lines(
+        &path,
+        &[r#"{"name":"anna"}"#, r#"{"name":"bert","id":"8:acs:1_2"}"#],
+    );
     let old = Connection::open(dir.path().join("renewd.db")).unwrap();
     old.execute("UPDATE source SET adopts = 1", []).unwrap();
     drop(old);
