@@ -186,7 +186,7 @@ async fn what_is_no_list_is_explained_whatever_lies_there() {
     house.lapsed("it is UTF-16").await;
     put(&[b'x'; 3 << 20]);
     house.lapsed("it is longer than 1 MiB").await;
-    put(b"{\"name\":\"\x1b]0;owned\x07\xe2\x80\xae\"}\n");
+    put(br#"{"name":"\u001b]0;owned\u0007\u202e"}"#);
     let reason = house.lapsed("is not valid").await;
     assert!(
         !reason.contains(|c: char| c.is_control() || c == '\u{202e}'),
