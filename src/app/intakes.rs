@@ -17,7 +17,7 @@ use crate::{
 /// An intake that a reload stops gets so long.
 const GRACE: Duration = Duration::from_secs(5);
 /// Names in one transaction.
-const BATCH: u32 = 1000;
+const BATCH: usize = 1000;
 
 /// The intakes, by the names of their sources.
 #[derive(Debug, Default)]

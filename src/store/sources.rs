@@ -191,12 +191,13 @@ impl Db {
         &self,
         source: &SourceName,
         after: Option<&Name>,
-        most: u32,
+        most: usize,
     ) -> Outcome<Vec<(Name, Digest)>> {
         let sql = "SELECT source, name, digest FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1) \
-                   AND name > ?2 ORDER BY name LIMIT ?3";
+                   AND name > ?2 ORDER BY name";
         let after = after.map_or("", Name::as_str);
-        Ok(self.all(RowKind::SourceRow, sql, params![source.as_str(), after, most], |row| {
+        let params = params![source.as_str(), after];
+        Ok(self.page(RowKind::SourceRow, most, sql, params, |row| {
             Ok((
                 columns::parsed::<Name>(row, "name")?,
                 row.get::<_, Digest>("digest")?,

@@ -13,7 +13,7 @@ impl Store {
         &self,
         source: &SourceName,
         after: Option<Name>,
-        most: u32,
+        most: usize,
     ) -> Answer<Vec<(Name, Digest)>> {
         let source = source.clone();
         self.read("read a source's last list", move |db| {
