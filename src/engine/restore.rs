@@ -143,11 +143,10 @@ impl<'a> Page<'a> {
             Ok(None) => return,
             Err(error) => return self.give_up(&row, &error),
         };
-        let document = Arc::new(consignment.document);
-        let end = document.token.as_ref().and(document.expires_at);
-        if end.is_some_and(|end| end <= now) {
+        if consignment.dead(now).is_some() {
             return;
         }
+        let document = Arc::new(consignment.document);
         let (sink, readers, version) = (self.sink.clone(), consignment.readers, document.version);
         let delivery = sinks::Delivery { document, readers };
         let writing = async move { sink.deliver(delivery, now).await };

@@ -49,6 +49,21 @@ pub struct Consignment {
     pub document: TokenDocument,
     /// Who may read it.
     pub readers: Vec<Reader>,
+    /// Whether its token was revoked and the successor is still to come.
+    pub revoked: bool,
+}
+
+impl Consignment {
+    /// Why its token is known to be dead, if it is: then it is neither delivered nor put back, and what
+    /// consumers hold stays until the successor comes.
+    pub fn dead(&self, now: Timestamp) -> Option<&'static str> {
+        self.document.token.as_ref()?;
+        if self.revoked {
+            return Some("the token was revoked before it could be delivered");
+        }
+        let over = self.document.expires_at.is_some_and(|end| end <= now);
+        over.then_some("the token expired before it could be delivered")
+    }
 }
 
 /// The two queues of a resource.
@@ -220,6 +235,7 @@ impl Db {
             _ => None,
         };
         Ok(Consignment {
+            revoked: row.get::<_, Option<i64>>("good_until")? == Some(0),
             document: TokenDocument {
                 resource: columns::parsed(row, "resource_name")?,
                 id: columns::maybe_parsed(row, "id")?,

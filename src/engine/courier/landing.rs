@@ -180,10 +180,9 @@ impl Courier {
 
     /// The token ended before it could be delivered. Nobody is served by it, so it is kept back; the
     /// next version goes out at once.
-    pub(super) fn park(&mut self, parcel: &Parcel) {
+    pub(super) fn park(&mut self, parcel: &Parcel, why: &str) {
         let next_at = self.clock.now() + PARKED;
-        let error = "the token expired before it could be delivered".to_owned();
-        self.set_back(parcel, next_at, error);
+        self.set_back(parcel, next_at, why.to_owned());
     }
 
     /// A fault that lies with us and not with the receiver: this one waits, longer each time.

@@ -98,11 +98,12 @@ impl Courier {
                 return self.quarantine(Cargo::Parcel(parcel), error.to_string());
             }
         };
+        let dead = consignment.dead(now);
         let document = Arc::new(consignment.document);
         let expires_at = document.token.as_ref().and(document.expires_at);
         let parcel = Parcel::new(&delivery, document.version, expires_at);
-        if expires_at.is_some_and(|end| end <= now) {
-            return self.park(&parcel);
+        if let Some(why) = dead {
+            return self.park(&parcel, why);
         }
         let (sink, readers) = (self.sink.clone(), consignment.readers);
         let attempt = async move {

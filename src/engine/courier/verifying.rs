@@ -99,11 +99,10 @@ impl Courier {
             return Ok(());
         };
         let now = self.clock.now();
-        let document = Arc::new(consignment.document);
-        let end = document.token.as_ref().and(document.expires_at);
-        if end.is_some_and(|end| end <= now) {
+        if consignment.dead(now).is_some() {
             return Ok(());
         }
+        let document = Arc::new(consignment.document);
         let (sink, readers) = (self.sink.clone(), consignment.readers);
         let delivery = sinks::Delivery { document, readers };
         let look = async move { sink.deliver(delivery, now).await };

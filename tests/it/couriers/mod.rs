@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use renewd::{
     config::SinkSettings,
     engine::restore,
-    model::{Notice, NoticeKind, Step, Timestamp},
+    model::{Notice, NoticeKind, Step, Then, Timestamp},
     sinks::FileSink,
     store::{Cause, StepOn},
 };
@@ -127,6 +127,30 @@ async fn what_expired_undelivered_is_never_sent_but_a_hold_is() {
         .unwrap();
     house.after(S).await;
     assert_eq!(house.receiver.seen()[0].kind, "renewd.token.held");
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_revoked_undelivered_is_never_sent_but_its_successor_is() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    house.issue("bot").await;
+    let revoked = StepOn {
+        num: house.num("bot"),
+        step: Step::Revoked {
+            at: house.clock.now(),
+            then: Then::Reissue,
+        },
+        request_id: None,
+    };
+    let cause = Cause::ours("lost laptop");
+    let step = house.store.step(vec![revoked], &cause, house.clock.now());
+    step.await.unwrap();
+    let courier = house.webhook("crm", &["token.*"]);
+    house.after(S * 60).await;
+    assert!(house.receiver.seen().is_empty());
+    house.issue("bot").await;
+    house.after(S).await;
+    assert_eq!(house.receiver.seen().len(), 1);
     courier.stop().await;
 }
 
