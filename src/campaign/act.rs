@@ -26,6 +26,27 @@ pub(super) struct Item {
     pub(super) item: CampaignItem,
     /// Sinks that had not confirmed when the tokens were revoked.
     pub(super) unconfirmed: Vec<String>,
+    /// It failed since it was taken into hand, while something held the operation.
+    pub(super) tried: bool,
+    /// Calls without an answer although others were answered.
+    pub(super) unanswered: u32,
+}
+
+impl Item {
+    pub(super) fn new(campaign: Arc<Campaign>, item: CampaignItem, unanswered: u32) -> Self {
+        Self {
+            campaign,
+            item,
+            unconfirmed: Vec::new(),
+            tried: false,
+            unanswered,
+        }
+    }
+
+    /// Whether it failed although others did not.
+    pub(super) fn fails(&self) -> bool {
+        self.item.attempts + self.unanswered > 0
+    }
 }
 
 /// A call that is on its way.
@@ -43,6 +64,8 @@ pub(super) enum Done {
     Withheld(Result<Vec<String>, StoreError>),
     /// ACS was called.
     Called(Called),
+    /// An operation was tried out on nobody.
+    TriedOut(Called),
     /// The report of an ended campaign was sealed.
     Sealed(CampaignId, Result<(), StoreError>),
 }
@@ -102,6 +125,20 @@ pub(super) async fn call(
         Err(error) => (error.requests, Err(Error::failure(&error))),
     };
     Done::Called(Called {
+        ended: clock.now(),
+        requests,
+        result,
+    })
+}
+
+/// Tries an operation out on an identity that nobody has.
+pub(super) async fn try_out(client: Arc<Client>, clock: Clock, operation: Operation) -> Done {
+    let answer = client.try_out(operation, DEADLINE).await;
+    let (requests, result) = match answer {
+        Ok(requests) => (requests, Ok(None)),
+        Err(error) => (error.requests, Err(Error::failure(&error))),
+    };
+    Done::TriedOut(Called {
         ended: clock.now(),
         requests,
         result,

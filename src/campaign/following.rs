@@ -11,13 +11,15 @@ use sha2::{Digest, Sha256};
 use super::{act::Done, runner::Runner};
 use crate::{
     clock::Clock,
-    model::Num,
+    model::{Num, Operation},
     schedule::Steady,
     store::{Campaign, CampaignId, CampaignState, Store, StoreError},
 };
 
 /// How often it is looked whether tokens came and were delivered.
 const EVERY: Duration = Duration::from_secs(1);
+/// Tokens have to be issued for so long before one that does not follow is about its identity.
+const CALM: Duration = Duration::from_mins(2);
 /// Items looked at in one transaction.
 const CHUNK: usize = 1000;
 
@@ -28,6 +30,8 @@ pub(super) struct Following {
     /// Where the last look at a campaign ended.
     cursors: BTreeMap<CampaignId, Num>,
     sealing: BTreeSet<CampaignId>,
+    /// Since when nothing holds the issuing of tokens, as far as it was looked.
+    issued_since: Option<Steady>,
 }
 
 impl Default for Following {
@@ -37,6 +41,7 @@ impl Default for Following {
             at: Some(Steady::ZERO),
             cursors: BTreeMap::new(),
             sealing: BTreeSet::new(),
+            issued_since: None,
         }
     }
 }
@@ -53,6 +58,17 @@ impl Following {
         self.at = Some(self.at.map_or(by, |at| at.min(by)));
     }
 
+    /// Whether tokens have been issued for a while.
+    fn is_calm(&mut self, issued: bool, now: Steady) -> bool {
+        match issued {
+            true => now >= *self.issued_since.get_or_insert(now) + CALM,
+            false => {
+                self.issued_since = None;
+                false
+            }
+        }
+    }
+
     /// A report could not be sealed: later.
     pub(super) fn unsealed(&mut self, id: CampaignId) {
         self.sealing.remove(&id);
@@ -64,12 +80,20 @@ impl Following {
 }
 
 impl Runner {
+    /// Whether nothing holds up what the lane does.
+    fn tokens_are_issued(&self) -> bool {
+        let gate = self.permits.gate();
+        let lane = [Operation::Issue, Operation::CreateWithToken];
+        !lane.iter().any(|operation| gate.is_probing(*operation))
+    }
+
     pub(super) async fn follow(&mut self) -> Result<(), StoreError> {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         if self.following.at.is_none_or(|at| at > steady) {
             return Ok(());
         }
         self.following.at = None;
+        let calm = self.following.is_calm(self.tokens_are_issued(), steady);
         let mut more = false;
         for campaign in self.store.open_campaigns().await? {
             if !is_followed(&campaign) {
@@ -84,7 +108,9 @@ impl Runner {
                 swept.await?;
             }
             let after = self.following.cursors.remove(&campaign.id);
-            let followed = self.store.follow_items(campaign.id, after, CHUNK, now);
+            let followed = self
+                .store
+                .follow_items(campaign.id, after, CHUNK, calm, now);
             if let Some(next) = followed.await?.next {
                 self.following.cursors.insert(campaign.id, next);
             }

@@ -16,6 +16,7 @@
 
 mod act;
 mod following;
+mod line;
 mod outcome;
 mod runner;
 mod settling;

@@ -8,7 +8,7 @@ use crate::{
     model::{
         Attempt, DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then,
     },
-    schedule::item_gap,
+    schedule::{Finding, item_gap, item_is_over},
     store::{CampaignAction, ItemOutcome, StepOn, StoreError},
 };
 
@@ -84,13 +84,14 @@ pub(super) fn refused(why: &str) -> Verdict {
     }
 }
 
-/// Judges an ended call. `None`: something holds the whole operation back (an outage, Retry-After,
-/// refused keys), which is not the item's failure; it stays pending as it is.
+/// Judges an ended call with what it told of the item and of the resource. `None`: something holds the
+/// whole operation back (an outage, Retry-After, refused keys), which is not the item's failure; it stays
+/// pending as it is.
 pub(super) fn judge(
     item: &Item,
     operation: Operation,
     called: &Called,
-    gated: bool,
+    finding: &Finding,
     rng: &mut impl Rng,
 ) -> Option<Verdict> {
     match &called.result {
@@ -108,14 +109,14 @@ pub(super) fn judge(
                 failure.request_id.clone(),
             ))
         }
-        Err(_) if gated => None,
-        Err(failure) => Some(failed(item, failure, called.ended, rng)),
+        Err(_) if finding.gated => None,
+        Err(failure) => Some(failed(item, failure, called.ended, finding.chance, rng)),
     }
 }
 
 /// A call of ours panicked.
 pub(super) fn panicked(item: &Item, now: Timestamp, rng: &mut impl Rng) -> Verdict {
-    again(item, "our own code failed".to_owned(), None, now, rng)
+    again(item, "our own code failed".to_owned(), None, now, 0.0, rng)
 }
 
 /// The store refuses to withhold this row.
@@ -126,7 +127,7 @@ pub(super) fn not_withheld(
     rng: &mut impl Rng,
 ) -> Verdict {
     let why = format!("its token could not be withheld, so it was not revoked: {error}");
-    again(item, why, None, now, rng)
+    again(item, why, None, now, 0.0, rng)
 }
 
 fn acknowledged(
@@ -153,12 +154,31 @@ fn acknowledged(
     }
 }
 
-fn failed(item: &Item, failure: &Failure, now: Timestamp, rng: &mut impl Rng) -> Verdict {
+fn failed(
+    item: &Item,
+    failure: &Failure,
+    now: Timestamp,
+    chance: f64,
+    rng: &mut impl Rng,
+) -> Verdict {
     let request_id = failure.request_id.clone();
     if failure.class == FailureClass::Gone {
         return gone(item, failure, now);
     }
-    again(item, failure.message.clone(), request_id, now, rng)
+    if failure.status.is_none() && !item_is_over(0, item.unanswered + 1, chance) {
+        // What was not answered is tried again, and counts for nothing but that.
+        let gap = item_gap(item.item.attempts + item.unanswered + 1, rng);
+        return Verdict {
+            step: None,
+            outcome: ItemOutcome::Unanswered {
+                next_at: now.checked_add(gap).unwrap_or(now),
+                error: failure.message.clone(),
+                request_id,
+            },
+            notice: None,
+        };
+    }
+    again(item, failure.message.clone(), request_id, now, chance, rng)
 }
 
 /// Nothing can be revoked of it any more: what its consumers hold is withdrawn, as wherever this is
@@ -190,27 +210,60 @@ fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
     }
 }
 
-/// Another attempt later, unless there were six.
+/// Another attempt later, unless there were enough and `chance` says that it is the item.
 fn again(
     item: &Item,
     error: String,
     request_id: Option<String>,
     now: Timestamp,
+    chance: f64,
     rng: &mut impl Rng,
 ) -> Verdict {
-    let outcome = match item_gap(item.item.attempts + 1, rng) {
-        Some(gap) => ItemOutcome::Retry {
+    let attempts = item.item.attempts + 1;
+    if item_is_over(attempts, item.unanswered + 1, chance) {
+        return Verdict {
+            step: None,
+            notice: Some(failed_for_good(item, &error, now)),
+            outcome: ItemOutcome::Failed { error, request_id },
+        };
+    }
+    let gap = item_gap(attempts, rng);
+    Verdict {
+        step: None,
+        outcome: ItemOutcome::Retry {
             next_at: now.checked_add(gap).unwrap_or(now),
             error,
             request_id,
         },
-        None => ItemOutcome::Failed { error, request_id },
-    };
-    Verdict {
-        step: None,
-        outcome,
         notice: None,
     }
+}
+
+fn failed_for_good(item: &Item, error: &str, at: Timestamp) -> Notice {
+    let (campaign, label) = (&item.campaign, item.item.label());
+    let what = match campaign.action {
+        CampaignAction::Revoke => "The tokens of {} could not be revoked and may still work",
+        CampaignAction::Delete => "{} could not be deleted",
+        _ => "What was ordered for {} could not be done",
+    };
+    let what = what.replace("{}", label);
+    let id = campaign.id;
+    Notice {
+        at,
+        kind: NoticeKind::OrderFailed,
+        resource: Some(item.item.resource.clone()),
+        name: item.item.name.clone(),
+        key: Some(order_key(label)),
+        message: format!(
+            "{what}: {error}. It was ordered by {}; `renewd campaign retry {id}` tries again.",
+            campaign.actor
+        ),
+    }
+}
+
+/// What a failed order and its later success share.
+fn order_key(label: &str) -> String {
+    format!("order {label}")
 }
 
 fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> Notice {
@@ -238,7 +291,7 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
         kind: NoticeKind::IdentityRevoked,
         resource: Some(item.item.resource.clone()),
         name: item.item.name.clone(),
-        key: None,
+        key: Some(order_key(item.item.label())),
         message,
     }
 }

@@ -1,7 +1,7 @@
 //! One resource's runner: the loop that carries campaigns out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,8 +16,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    act::{Done, Flight, Item},
+    act::{Done, Flight},
     following::Following,
+    line::Line,
     settling::Settling,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     config::ResourceSettings,
     model::{Num, Operation},
     permits::Permits,
-    schedule::{Moment, Steady},
+    schedule::{Moment, Steady, Ticket},
     store::{CampaignId, Store, StoreError},
     telemetry::Metrics,
 };
@@ -84,9 +85,15 @@ pub struct Runner {
     pub(super) metrics: Metrics,
     pub(super) rng: ChaCha8Rng,
     /// Items that wait for a call only.
-    pub(super) ready: VecDeque<(Item, Operation)>,
+    pub(super) lines: [Line; 2],
     pub(super) tasks: JoinSet<Done>,
     pub(super) flights: BTreeMap<Id, Flight>,
+    /// Harmless calls that are on their way.
+    pub(super) trials: BTreeMap<Id, (Operation, Ticket)>,
+    /// How often items were not answered although others were.
+    pub(super) unanswered: BTreeMap<Num, u32>,
+    /// Items of which a failure is taken back.
+    pub(super) excused: Vec<Num>,
     /// Rows under way or not settled yet.
     pub(super) busy: BTreeSet<Num>,
     pub(super) settling: Settling,
@@ -113,9 +120,12 @@ impl Runner {
         } = deps;
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            ready: VecDeque::new(),
+            lines: [Line::new(Operation::Revoke), Line::new(Operation::Delete)],
             tasks: JoinSet::new(),
             flights: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            excused: Vec::new(),
             busy: BTreeSet::new(),
             settling: Settling::default(),
             called: Vec::new(),
@@ -228,6 +238,15 @@ impl Runner {
         }
         let wait = at.max(steady + SHORTEST_REST) - steady;
         now.checked_add(wait).unwrap_or(now)
+    }
+
+    /// What waits for an operation.
+    pub(super) fn line(&mut self, operation: Operation) -> &mut Line {
+        let [revoke, delete] = &mut self.lines;
+        match operation {
+            Operation::Delete => delete,
+            _ => revoke,
+        }
     }
 
     pub(super) fn moment(&self) -> Moment {

@@ -6,12 +6,13 @@ use tokio::task::{Id, JoinError};
 
 use super::{
     act::{Called, Done, Item, cause},
+    line::NOBODY,
     outcome::{self, Verdict, judge},
     runner::Runner,
 };
 use crate::{
     model::{Notice, Num, Operation},
-    schedule::{Steady, Ticket},
+    schedule::{Finding, Steady, Ticket},
     store::{Campaign, CampaignId, ItemOutcome, StepOn, StoreError},
 };
 
@@ -100,13 +101,25 @@ impl Runner {
             };
             for (num, outcome) in &chunk.outcomes {
                 self.busy.remove(num);
-                if let ItemOutcome::Retry { next_at, .. } = outcome {
-                    self.look_by(*next_at);
+                match outcome {
+                    ItemOutcome::Retry { next_at, .. } => self.look_by(*next_at),
+                    ItemOutcome::Unanswered { next_at, .. } => {
+                        *self.unanswered.entry(*num).or_default() += 1;
+                        self.look_by(*next_at);
+                    }
+                    ItemOutcome::Done { .. } | ItemOutcome::Failed { .. } => {
+                        self.unanswered.remove(num);
+                    }
                 }
             }
             // Rows that were skipped because another campaign had them in hand.
             self.look_by(now);
             self.following.look_by(self.clock.steady());
+        }
+        if !self.excused.is_empty() {
+            let (name, nums) = (&self.settings.name, self.excused.clone());
+            self.store.excuse_items(name, nums).await?;
+            self.excused.clear();
         }
         self.settling.trouble = None;
         Ok(())
@@ -120,6 +133,9 @@ impl Runner {
         };
         if let Some(Done::Sealed(id, result)) = &done {
             return self.on_sealed(*id, result);
+        }
+        if let Some((operation, ticket)) = self.trials.remove(&id) {
+            return self.on_tried_out(operation, ticket, done);
         }
         let Some(flight) = self.flights.remove(&id) else {
             return;
@@ -138,7 +154,7 @@ impl Runner {
             Ok(unconfirmed) => {
                 item.unconfirmed = unconfirmed;
                 if item.item.id.is_some() {
-                    self.ready.push_back((item, Operation::Revoke));
+                    self.line(Operation::Revoke).push(item);
                 } else {
                     let verdict = outcome::stepped(&item, None, self.clock.now());
                     self.settling.add(&item, verdict);
@@ -160,16 +176,32 @@ impl Runner {
     }
 
     fn on_called(&mut self, item: &Item, operation: Operation, ticket: Ticket, called: &Called) {
-        let gated = self.learn(operation, ticket, called);
-        match judge(item, operation, called, gated, &mut self.rng) {
+        let finding = self.learn(operation, ticket, called);
+        match judge(item, operation, called, &finding, &mut self.rng) {
             Some(verdict) => {
                 self.log(item, operation, &verdict);
                 self.settling.add(item, verdict);
             }
             None => {
-                // It is still pending; the gate says when it is tried again.
-                self.ready.push_front((item.clone(), operation));
+                // It is still pending; the gate says when it is tried again, after those that were not.
+                let tried = Item {
+                    tried: true,
+                    ..item.clone()
+                };
+                self.line(operation).push(tried);
             }
+        }
+    }
+
+    /// What an operation answered to nobody tells of it, not of any item.
+    fn on_tried_out(&mut self, operation: Operation, ticket: Ticket, done: Option<Done>) {
+        self.line(operation).tried_out();
+        let steady = self.clock.steady();
+        match done {
+            Some(Done::TriedOut(called)) => {
+                self.learn(operation, ticket, &called);
+            }
+            _ => self.permits.gate().abandoned(ticket, 1, steady),
         }
     }
 
@@ -190,9 +222,8 @@ impl Runner {
         self.settling.add(item, verdict);
     }
 
-    /// Takes from an ended call what it tells of the resource. Returns whether something now holds
-    /// the operation back.
-    fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> bool {
+    /// Takes from an ended call what it tells of the item and of the resource.
+    fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> Finding {
         let result = called
             .result
             .as_ref()
@@ -209,7 +240,9 @@ impl Runner {
         {
             tracing::error!(resource = %self.settings.name, %operation, "only probes go out: {}", failure.message);
         }
-        finding.gated
+        let excused = finding.excused.iter().filter(|num| **num != NOBODY);
+        self.excused.extend(excused);
+        finding
     }
 
     fn log(&self, item: &Item, operation: Operation, verdict: &Verdict) {
@@ -220,6 +253,9 @@ impl Runner {
                 tracing::info!(%resource, %identity, campaign, %operation, request_id, "acknowledged");
             }
             ItemOutcome::Retry {
+                error, request_id, ..
+            }
+            | ItemOutcome::Unanswered {
                 error, request_id, ..
             } => {
                 tracing::warn!(%resource, %identity, campaign, %operation, request_id, "failed, and is tried again: {error}");

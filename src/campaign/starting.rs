@@ -1,18 +1,19 @@
 //! Taking items into hand and starting what may start of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::{
     act::{self, Flight, Item},
+    line::{Line, NOBODY, Turn},
     outcome::{self, Need, need},
     runner::Runner,
 };
 use crate::{
-    model::{Num, Operation},
+    model::Operation,
     schedule::{Press, Remaining, Steady, Ticket, awaiting, is_yielding, share_beside},
-    store::{Campaign, CampaignState, Frozen, StoreError},
+    store::{Campaign, CampaignAction, CampaignState, Frozen, StoreError},
 };
 
 /// Rows looked at in one transaction while a selection is frozen.
@@ -36,12 +37,9 @@ impl Runner {
         if self.look_at.is_none_or(|at| at > now) {
             return Ok(());
         }
+        self.look_at = None;
         let open = self.store.open_campaigns().await?;
         self.let_go_of_stopped(&open);
-        if self.busy.len() >= self.most() {
-            return Ok(());
-        }
-        self.look_at = None;
         let waiting = self.waiting_renewals(&open, now).await?;
         for campaign in open {
             match campaign.state {
@@ -65,17 +63,34 @@ impl Runner {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let campaign = Arc::new(campaign);
-        let under_way = self.ready.len() + self.flights.len();
-        let room = self
-            .most()
-            .saturating_sub(self.busy.len())
-            .min(self.room_for(&campaign, waiting, under_way));
-        if room == 0 {
+        // Those that failed before have a hand of their own: neither part keeps the other out.
+        let (failing, fresh) = self.in_hand(&campaign);
+        let room = (self.most() / 2).saturating_sub(failing);
+        self.take_some(&campaign, true, room, now).await?;
+        let under_way = self.lines.iter().map(Line::len).sum::<usize>() + self.flights.len();
+        let may = self.room_for(&campaign, waiting, under_way);
+        if may == 0 {
             self.look_by(ahead(now, YIELD));
+        }
+        let room = self.most().saturating_sub(fresh).min(may);
+        self.take_some(&campaign, false, room, now).await
+    }
+
+    async fn take_some(
+        &mut self,
+        campaign: &Arc<Campaign>,
+        failing: bool,
+        room: usize,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if room == 0 {
+            // Whatever ends makes room, and is followed by a look.
             return Ok(());
         }
         let (name, skip) = (&self.settings.name, &self.busy);
-        let found = self.store.campaign_items(campaign.id, name, room, skip);
+        let found = self
+            .store
+            .campaign_items(campaign.id, name, failing, room, skip);
         let items = found.await?;
         if items.len() == room {
             self.look_by(now);
@@ -86,13 +101,29 @@ impl Runner {
                 break;
             }
             self.busy.insert(item.num);
-            self.take(Item {
-                campaign: campaign.clone(),
-                item,
-                unconfirmed: Vec::new(),
-            });
+            let unanswered = self.unanswered.get(&item.num).copied().unwrap_or(0);
+            self.take(Item::new(campaign.clone(), item, unanswered));
         }
         Ok(())
+    }
+
+    /// How many items are in hand that compete with those of a campaign: those that failed before, and
+    /// the others. What waits for another operation does not.
+    fn in_hand(&self, campaign: &Campaign) -> (usize, usize) {
+        let [revoke, delete] = &self.lines;
+        let (own, other) = match campaign.action {
+            CampaignAction::Delete => (delete, revoke),
+            _ => (revoke, delete),
+        };
+        let calls = |operation| {
+            let flights = self.flights.values();
+            flights
+                .filter(|flight| flight.call.as_ref().map(|call| call.0) == Some(operation))
+                .count()
+        };
+        let others = other.len() + calls(other.operation);
+        let all = self.busy.len().saturating_sub(others);
+        (own.failing(), all.saturating_sub(own.failing()))
     }
 
     /// How many more items of a campaign may be begun: as many as tokens can follow.
@@ -140,14 +171,11 @@ impl Runner {
             open.iter()
                 .any(|one| one.id == id && one.state == CampaignState::Running)
         };
-        let busy = &mut self.busy;
-        self.ready.retain(|(item, _)| {
-            let keep = runs(item.campaign.id);
-            if !keep {
-                busy.remove(&item.item.num);
+        for line in &mut self.lines {
+            for num in line.let_go(runs) {
+                self.busy.remove(&num);
             }
-            keep
-        });
+        }
     }
 
     /// Looks for items at this time at the latest.
@@ -168,103 +196,107 @@ impl Runner {
                 let task = self.tasks.spawn(work);
                 self.flights.insert(task.id(), Flight { item, call: None });
             }
-            Need::Call(operation) => self.ready.push_back((item, operation)),
+            Need::Call(operation) => self.line(operation).push(item),
         }
     }
 
     /// Starts calls, as many as keys, health and pace allow.
     pub(super) async fn start_calls(&mut self) -> Result<(), StoreError> {
-        let mut shut = BTreeSet::new();
-        let mut index = 0;
-        while index < self.ready.len() {
-            let (num, operation) = (self.ready[index].0.item.num, self.ready[index].1);
-            let ticket = match shut.contains(&operation) {
-                true => None,
-                false => self.permit(operation, num).await?,
-            };
-            let Some(ticket) = ticket else {
-                shut.insert(operation);
-                index += 1;
-                continue;
-            };
-            if let Some((item, operation)) = self.ready.remove(index) {
-                self.launch(ticket, item, operation);
+        for operation in [Operation::Revoke, Operation::Delete] {
+            while self.may_call(operation) {
+                let turn = {
+                    let (permits, now) = (self.permits.clone(), self.clock.steady());
+                    let gate = permits.gate();
+                    self.line(operation).next(&gate, now)
+                };
+                let Some(turn) = turn else { break };
+                if !self.start(operation, turn).await? {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
-    /// Takes a permit for an item, where a call may start now.
-    async fn permit(
-        &mut self,
-        operation: Operation,
-        num: Num,
-    ) -> Result<Option<Ticket>, StoreError> {
-        let room = self
-            .permits
-            .gate()
-            .room(operation, Remaining::Never, self.clock.steady());
-        if room == 0 || self.calls_in_flight() >= self.settings.max_in_flight {
-            return Ok(None);
-        }
-        let waiting = self.ready.len();
-        self.permits
-            .take(operation, num, Press::Ordinary, waiting)
-            .await
+    /// Whether one more call may start, pace aside.
+    fn may_call(&mut self, operation: Operation) -> bool {
+        let steady = self.clock.steady();
+        self.line(operation).len() > 0
+            && self.calls_in_flight() < self.settings.max_in_flight
+            && self
+                .permits
+                .gate()
+                .room(operation, Remaining::Never, steady)
+                > 0
     }
 
-    fn launch(&mut self, ticket: Ticket, item: Item, operation: Operation) {
+    /// Takes the permit of a call and starts it; false where the pace allows none.
+    async fn start(&mut self, operation: Operation, turn: Turn) -> Result<bool, StoreError> {
+        let who = match &turn {
+            Turn::Of(item) => item.item.num,
+            Turn::Nobody => NOBODY,
+        };
+        let waiting = self.line(operation).len() + 1;
+        let permit = self
+            .permits
+            .take(operation, who, Press::Ordinary, waiting)
+            .await;
+        match (permit, turn) {
+            (Ok(Some(ticket)), turn) => {
+                self.launch(ticket, operation, turn);
+                Ok(true)
+            }
+            (other, turn) => {
+                match turn {
+                    Turn::Of(item) => self.line(operation).give_back(*item),
+                    Turn::Nobody => self.line(operation).tried_out(),
+                }
+                other.map(|_| false)
+            }
+        }
+    }
+
+    fn launch(&mut self, ticket: Ticket, operation: Operation, turn: Turn) {
+        let (client, clock) = (self.client.clone(), self.clock.clone());
+        let Turn::Of(item) = turn else {
+            let task = self.tasks.spawn(act::try_out(client, clock, operation));
+            self.trials.insert(task.id(), (operation, ticket));
+            return;
+        };
         let Some(id) = item.item.id.clone() else {
             // Only items with an id need a call.
             let steady = self.clock.steady();
             self.permits.gate().abandoned(ticket, 0, steady);
             return;
         };
-        let work = act::call(self.client.clone(), self.clock.clone(), operation, id);
-        let task = self.tasks.spawn(work);
+        let task = self.tasks.spawn(act::call(client, clock, operation, id));
         self.called.push((item.campaign.id, item.item.num));
         let call = Some((operation, ticket));
-        self.flights.insert(task.id(), Flight { item, call });
+        self.flights.insert(task.id(), Flight { item: *item, call });
     }
 
     pub(super) fn calls_in_flight(&self) -> usize {
         let calls = self.flights.values();
-        calls.filter(|flight| flight.call.is_some()).count()
+        calls.filter(|flight| flight.call.is_some()).count() + self.trials.len()
     }
 
     /// When items may be pending that can be taken.
     pub(super) fn next_look(&self, now: Timestamp, steady: Steady) -> Option<Steady> {
-        if self.busy.len() >= self.most() {
-            return None;
-        }
         let wait = self.look_at?.duration_since(now);
         Some(steady + Duration::try_from(wait).unwrap_or_default())
     }
 
     /// When a call may start that could not now.
     pub(super) fn next_call(&mut self, steady: Steady) -> Option<Steady> {
-        if self.ready.is_empty() {
-            return None;
-        }
         if self.calls_in_flight() >= self.settings.max_in_flight {
             return None;
         }
-        let waits = |ready: &std::collections::VecDeque<(Item, Operation)>, operation| {
-            ready
-                .iter()
-                .filter(|(_, wanted)| *wanted == operation)
-                .count()
-        };
-        [Operation::Revoke, Operation::Delete]
-            .into_iter()
-            .filter_map(|operation| {
-                let waiting = waits(&self.ready, operation);
-                if waiting == 0 {
-                    return None;
-                }
+        let mut gate = self.permits.gate();
+        let waiting = self.lines.iter().filter(|line| line.len() > 0);
+        waiting
+            .filter_map(|line| {
                 let urgency = (Press::Ordinary, Remaining::Never);
-                let mut gate = self.permits.gate();
-                gate.opens_at(operation, waiting, urgency, steady)
+                gate.opens_at(line.operation, line.len(), urgency, steady)
             })
             .min()
     }

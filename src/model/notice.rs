@@ -28,6 +28,9 @@ pub enum NoticeKind {
     /// A creation's answer was lost: an identity may exist that nobody knows.
     #[serde(rename = "identity.orphaned")]
     IdentityOrphaned,
+    /// A revocation or deletion that was ordered failed for good.
+    #[serde(rename = "order.failed")]
+    OrderFailed,
     /// A renewal is late; once per lapse.
     #[serde(rename = "renewal.late")]
     RenewalLate,
@@ -135,6 +138,7 @@ impl NoticeKind {
         Self::IdentityOrphaned,
         Self::GoneHeld,
         Self::GoneSettled,
+        Self::OrderFailed,
         Self::RenewalLate,
         Self::RenewalRecovered,
         Self::ResourceUnreachable,
@@ -178,6 +182,7 @@ impl NoticeKind {
             Self::IdentityOrphaned => "identity.orphaned",
             Self::GoneHeld => "gone.held",
             Self::GoneSettled => "gone.settled",
+            Self::OrderFailed => "order.failed",
             Self::RenewalLate => "renewal.late",
             Self::RenewalRecovered => "renewal.recovered",
             Self::ResourceUnreachable => "resource.unreachable",
@@ -219,6 +224,7 @@ impl NoticeKind {
     /// none for what cannot end.
     pub fn ended_by(self) -> &'static [Self] {
         match self {
+            Self::OrderFailed => &[Self::IdentityRevoked],
             Self::RenewalLate => &[Self::RenewalRecovered],
             Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
             Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],

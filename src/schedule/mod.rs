@@ -38,7 +38,8 @@ pub use outage::Outage;
 pub use pace::{Pace, Press};
 pub use rate::Rate;
 pub use retry::{
-    call_deadline, floor, hastened, item_gap, next_attempt, presses_at, quarantine_gap,
+    call_deadline, floor, hastened, item_gap, item_is_over, next_attempt, presses_at,
+    quarantine_gap,
 };
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
 pub use vigil::{News, Vigil, Word};

@@ -25,9 +25,14 @@ const LONGEST_GAP: Duration = Duration::from_mins(5);
 const LONGEST_GAP_WITHOUT_TOKEN: Duration = Duration::from_mins(1);
 const SHORTEST_REFUSED: Duration = Duration::from_mins(1);
 const LONGEST_REFUSED: Duration = Duration::from_hours(1);
-/// An item of a bulk operation that failed so often has failed for good.
+/// An item of a bulk operation that failed so often has failed for good, where it is known to be about
+/// the item: others would hardly ever see such a run of failures.
 const ITEM_ATTEMPTS: u32 = 6;
-const LONGEST_ITEM_GAP: Duration = Duration::from_mins(1);
+const ITEM_CHANCE: f64 = 3e-5;
+/// One that is not answered although others are is given up after so many calls.
+const ITEM_UNANSWERED: u32 = 20;
+/// The gap once there were that many: what is looked for is evidence.
+const LATER_ITEM_GAP: Duration = Duration::from_secs(4);
 /// A call that hung has used up its gap; this much air is left all the same.
 const AIR: Duration = Duration::from_millis(250);
 
@@ -83,14 +88,20 @@ pub fn quarantine_gap(failures: u32, rng: &mut impl Rng) -> Duration {
     between(base, base.mul_f64(1.2), rng)
 }
 
-/// The gap before another attempt at one item of a bulk operation that has failed so often; `None`:
-/// it has failed for good.
-pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Option<Duration> {
-    if failed_attempts >= ITEM_ATTEMPTS {
-        return None;
-    }
-    let base = doubled(SHORTEST_GAP, failed_attempts.saturating_sub(1)).min(LONGEST_ITEM_GAP);
-    Some(between(base, base.mul_f64(1.2), rng))
+/// The gap before another attempt at one item of a bulk operation that has failed so often.
+pub fn item_gap(failed_attempts: u32, rng: &mut impl Rng) -> Duration {
+    let base = match failed_attempts {
+        0..ITEM_ATTEMPTS => doubled(SHORTEST_GAP, failed_attempts.saturating_sub(1)),
+        _ => LATER_ITEM_GAP,
+    };
+    between(base, base.mul_f64(1.2), rng)
+}
+
+/// Whether an item has failed for good: it was answered with a failure so often, or left without an
+/// answer, and `chance` is how likely an item like the others would have been.
+pub fn item_is_over(failed_attempts: u32, unanswered: u32, chance: f64) -> bool {
+    let often = failed_attempts >= ITEM_ATTEMPTS || unanswered >= ITEM_UNANSWERED;
+    often && chance <= ITEM_CHANCE
 }
 
 /// From when on a row waits no longer for a pace that a 429 lowered: once it is late, and before that
@@ -305,16 +316,15 @@ mod tests {
     #[test]
     fn the_sixth_failure_of_an_item_is_its_last() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let gaps: Vec<_> = (1..=6)
-            .map(|n| item_gap(n, &mut rng).map(|gap| gap.as_secs()))
-            .collect();
-        assert_eq!(gaps[5], None);
+        let mut gaps = (1..=7).map(|n| item_gap(n, &mut rng).as_secs());
         assert!(
-            gaps[..5]
+            [1, 2, 4, 8, 16, 4, 4]
                 .iter()
-                .zip([1, 2, 4, 8, 16])
-                .all(|(gap, least)| gap.unwrap() >= least)
+                .all(|least| gaps.next().unwrap() >= *least)
         );
+        assert!(!item_is_over(5, 0, 1e-9) && item_is_over(6, 0, 1e-9));
+        assert!(!item_is_over(40, 0, 0.01), "as many others fail");
+        assert!(!item_is_over(0, 19, 1e-9) && item_is_over(0, 20, 1e-9));
     }
 
     #[test]

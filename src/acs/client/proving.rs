@@ -6,8 +6,8 @@ use tokio::sync::watch;
 
 use super::{Client, Course, TOKEN, lock};
 use crate::{
-    acs::{AccessKey, Proof, proof, request::Call},
-    model::{DoubtedKeys, KeyRole, Scope},
+    acs::{AccessKey, Cause, Error, Proof, proof, request::Call},
+    model::{DoubtedKeys, KeyRole, Operation, Scope},
 };
 
 impl Client {
@@ -37,6 +37,29 @@ impl Client {
         let hour = Duration::from_hours(1);
         let call = Call::issue(&nobody, &[Scope::Chat], hour);
         proof::read(self.follow(&call, &TOKEN, course).await.map(|_| ()))
+    }
+
+    /// Tries an operation out, `Revoke` or `Delete`, on an identity that nobody has: it changes nothing,
+    /// and that there is no such identity is what the service should say. How many requests were sent.
+    ///
+    /// # Errors
+    /// See [`Error`]; the call never takes longer than `deadline`.
+    pub async fn try_out(&self, operation: Operation, deadline: Duration) -> Result<u32, Error> {
+        let Ok(nobody) = proof::NOBODY.parse() else {
+            // It can always be read.
+            return Ok(0);
+        };
+        let tried = match operation {
+            Operation::Delete => self.delete(&nobody, deadline).await,
+            _ => self.revoke(&nobody, deadline).await,
+        };
+        match tried {
+            Ok(answer) => Ok(answer.requests),
+            Err(error) => match &error.cause {
+                Cause::Rejected(rejection) if rejection.proves_key() => Ok(error.requests),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Signs with the other key wherever the one of this fingerprint would; `None` ends it. The

@@ -8,16 +8,22 @@ use super::{
     super::{
         aside::RowKind,
         columns::{self, micros},
+        commit::Standing,
         db::Txn,
         error::Outcome,
         identities::count,
     },
     CampaignId,
 };
-use crate::model::{Num, Timestamp};
+use crate::model::{FailureClass, Num, State, Timestamp};
 
 /// A consumer that was not told within this is reported; its courier goes on trying.
 const DELIVERED_WITHIN: Duration = Duration::from_mins(15);
+/// A token that did not follow within this, although others are issued, is reported; the engine goes on
+/// trying.
+const ISSUED_WITHIN: Duration = Duration::from_mins(5);
+/// So many failures in a row are more than an accident.
+const FAILED_OFTEN: usize = 5;
 /// No call takes so long, noting its result included.
 const UNDER_WAY: Duration = Duration::from_mins(2);
 
@@ -41,6 +47,7 @@ impl Txn<'_> {
         id: CampaignId,
         after: Option<Num>,
         limit: usize,
+        calm: bool,
         now: Timestamp,
     ) -> Outcome<Followed> {
         let sql = "SELECT campaign, num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
@@ -57,7 +64,7 @@ impl Txn<'_> {
         })?;
         for item in &waiting {
             if item.awaits_token {
-                self.look_for_token(id, item)?;
+                self.look_for_token(id, item, calm, now)?;
             } else {
                 self.look_for_delivery(id, item, now)?;
             }
@@ -71,16 +78,49 @@ impl Txn<'_> {
     /// The commit of the token says so itself; this finds what it cannot: a row that wants none any
     /// more. When a token was issued is no proof: by the clock of ACS, one from just before may be
     /// younger than what was asked for.
-    fn look_for_token(&self, id: CampaignId, item: &Waiting) -> Outcome<()> {
+    ///
+    /// And a row that fails by itself while tokens are issued (`calm`): its campaign does not wait for it.
+    fn look_for_token(
+        &self,
+        id: CampaignId,
+        item: &Waiting,
+        calm: bool,
+        now: Timestamp,
+    ) -> Outcome<()> {
         let row = self.readable(item.num)?;
-        if row.is_some_and(|row| row.state.wants_token()) {
-            return Ok(());
-        }
+        let (state, error) = match row {
+            Some(row) if row.state.wants_token() => {
+                let waited = now.duration_since(item.since).unsigned_abs();
+                match self.why_no_token(&row).filter(|_| calm) {
+                    Some(why) if waited > ISSUED_WITHIN => ("undelivered", Some(why)),
+                    _ => return Ok(()),
+                }
+            }
+            Some(row) if row.state == State::Gone => {
+                let why =
+                    "no token follows: ACS says that the identity does not exist or is not ours";
+                ("undelivered", Some(why.to_owned()))
+            }
+            _ => ("delivering", None),
+        };
         self.run(
-            "UPDATE campaign_item SET state = 'delivering' WHERE campaign = ?1 AND num = ?2",
-            params![id, item.num],
+            "UPDATE campaign_item SET state = ?3, error = ?4 WHERE campaign = ?1 AND num = ?2",
+            params![id, item.num, state, error],
         )?;
         Ok(())
+    }
+
+    /// Why a row that wants a token may not get one soon, while others do.
+    fn why_no_token(&self, row: &Standing) -> Option<String> {
+        if row.id.is_none() {
+            return Some("no token follows: it has no id and is not created".to_owned());
+        }
+        let last = row.attempts.last().filter(|last| last.result != "ok")?;
+        let failed = row.attempts.iter().rev();
+        let failed = failed.take_while(|one| one.result != "ok").count();
+        let refused = last.result.starts_with(FailureClass::Refuse.as_str());
+        let often = failed >= if refused { 2 } else { FAILED_OFTEN };
+        often.then(|| format!("no token follows yet, the last attempt: {}", last.result))
     }
 
     fn look_for_delivery(&self, id: CampaignId, item: &Waiting, now: Timestamp) -> Outcome<()> {

@@ -356,6 +356,15 @@ pub enum ItemOutcome {
         /// The service's request id.
         request_id: Option<String>,
     },
+    /// Not answered although others were: to be tried again, and not counted.
+    Unanswered {
+        /// When.
+        next_at: Timestamp,
+        /// What happened.
+        error: String,
+        /// The request id that we sent.
+        request_id: Option<String>,
+    },
     /// Failed for good.
     Failed {
         /// Why.

@@ -22,6 +22,12 @@ pub(in crate::store) const ITEMS: &str = "SELECT t.campaign, t.num, t.name, r.na
     i.state AS row_state, t.attempts, t.next_at \
     FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
     WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+    AND t.attempts = 0 ORDER BY t.next_at, t.num";
+/// The same of those that failed before.
+const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
+    i.state AS row_state, t.attempts, t.next_at \
+    FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
+    WHERE t.campaign = ?1 AND t.resource = ?2 AND t.attempts > 0 AND t.state = 'called' \
     ORDER BY t.next_at, t.num";
 
 impl Db {
@@ -54,20 +60,20 @@ impl Db {
         &self,
         id: CampaignId,
         resource: &str,
+        failing: bool,
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Outcome<Vec<CampaignItem>> {
         let params = [id, self.resource_num(resource)?];
-        Ok(self.some(
-            RowKind::CampaignItem,
-            limit,
-            ITEMS,
-            params,
-            |row| match skip.contains(&row.get("num")?) {
+        let sql = if failing { FAILING } else { ITEMS };
+        Ok(
+            self.some(RowKind::CampaignItem, limit, sql, params, |row| match skip
+                .contains(&row.get("num")?)
+            {
                 true => Ok(None),
                 false => read_item(row).map(Some),
-            },
-        )?)
+            })?,
+        )
     }
 
     /// One item of each kind that waits: at each resource for its call, and anywhere for its token or its

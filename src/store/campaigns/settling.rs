@@ -41,6 +41,11 @@ impl Txn<'_> {
                 next_at,
                 error,
                 request_id,
+            }
+            | ItemOutcome::Unanswered {
+                next_at,
+                error,
+                request_id,
             } => (
                 ItemState::Called,
                 None,
@@ -52,10 +57,14 @@ impl Txn<'_> {
                 (ItemState::Failed, None, None, Some(error), request_id)
             }
         };
+        let counts = matches!(
+            outcome,
+            ItemOutcome::Retry { .. } | ItemOutcome::Failed { .. }
+        );
         self.run(
             "UPDATE campaign_item SET state = ?3, acked_at = coalesce(?4, acked_at), \
              next_at = coalesce(?5, next_at), error = ?6, request_id = coalesce(?7, request_id), \
-             attempts = attempts + (?6 IS NOT NULL) \
+             attempts = attempts + ?8 \
              WHERE campaign = ?1 AND num = ?2 AND state IN ('pending', 'called')",
             params![
                 campaign.id,
@@ -64,7 +73,8 @@ impl Txn<'_> {
                 at.map(micros),
                 next_at.map(micros),
                 error,
-                request_id
+                request_id,
+                counts
             ],
         )?;
         match outcome {
@@ -107,6 +117,19 @@ impl Txn<'_> {
             State::Gone => ItemState::Done,
             _ => ItemState::Delivering,
         })
+    }
+
+    /// Takes a failure each back: it was the beginning of what is known to be about the resource.
+    pub(in crate::store) fn excuse_items(&self, resource: &str, nums: &[Num]) -> Outcome<()> {
+        let resource = self.resource_num(resource)?;
+        for num in nums {
+            self.run(
+                "UPDATE campaign_item SET attempts = max(attempts - 1, 0) WHERE num = ?1 AND resource = ?2 \
+                 AND state IN ('called', 'failed') AND state = 'called'",
+                [*num, resource],
+            )?;
+        }
+        Ok(())
     }
 
     /// ACS is being called for these.

@@ -62,7 +62,7 @@ async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
     assert_eq!(counted, (2, 1, 0));
     let skip = [nums[2]].into();
     let items = home
-        .campaign_items(id, &resource(), 10, &skip)
+        .campaign_items(id, &resource(), true, 10, &skip)
         .await
         .unwrap();
     assert_eq!(items.len(), 1);
@@ -74,7 +74,10 @@ async fn a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item() {
     };
     let outcomes = vec![(nums[1], failed), (nums[2], done.clone()), (nums[0], done)];
     settle(&home, id, outcomes, 70).await;
-    let followed = home.follow_items(id, None, 100, at(70)).await.unwrap();
+    let followed = home
+        .follow_items(id, None, 100, true, at(70))
+        .await
+        .unwrap();
     assert_eq!(followed.next, None);
     let ended = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((ended.pending, ended.done, ended.failed), (0, 2, 1));
@@ -148,7 +151,7 @@ async fn a_list_that_never_came_whole_is_never_begun() {
         .await
         .unwrap();
     let items = home
-        .campaign_items(id, &resource(), 10, &none())
+        .campaign_items(id, &resource(), false, 10, &none())
         .await
         .unwrap();
     assert_eq!(items.len(), 4, "an id of ours is its row");
@@ -195,7 +198,7 @@ async fn a_release_undoes_a_planned_deletion() {
     step(&home, nums[0], Step::Withhold, 11).await;
     step(&home, nums[0], Step::Release, 12).await;
     let items = home
-        .campaign_items(id, &resource(), 10, &none())
+        .campaign_items(id, &resource(), false, 10, &none())
         .await
         .unwrap();
     assert_eq!(items.len(), 1);
@@ -278,7 +281,7 @@ async fn an_order_is_told_until_it_is_carried_out() {
     };
     let outcomes = vec![(nums[0], refused_for_good()), (nums[1], done)];
     settle(&home, id, outcomes, 8).await;
-    home.follow_items(id, None, 9, at(9)).await.unwrap();
+    home.follow_items(id, None, 9, true, at(9)).await.unwrap();
     assert_eq!(told(&home, 9).await, [(0, 0, vec!["a".to_owned()])]);
     assert_eq!(told_of(&home, nums[0], 9).await, [(ItemState::Failed, 2)]);
     // Revoked by another order since: nothing is left to be done.

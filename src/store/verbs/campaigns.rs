@@ -112,18 +112,19 @@ impl Store {
             .await
     }
 
-    /// Items of one resource that are to be begun, but for those in flight (`skip`), the earliest
-    /// `next_at` first; it may lie in the future.
+    /// Items of one resource that are to be begun, those that failed before or the others, but for those
+    /// in flight (`skip`), the earliest `next_at` first; it may lie in the future.
     pub async fn campaign_items(
         &self,
         id: CampaignId,
         resource: &ResourceName,
+        failing: bool,
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Answer<Vec<CampaignItem>> {
         let (resource, skip) = (resource.clone(), skip.clone());
         self.read("list a campaign's items", move |db| {
-            db.campaign_items(id, resource.as_str(), limit, &skip)
+            db.campaign_items(id, resource.as_str(), failing, limit, &skip)
         })
         .await
     }
@@ -152,6 +153,15 @@ impl Store {
         let resource = resource.clone();
         self.read("count what waits", move |db| {
             db.waiting_renewals(resource.as_str(), most, now)
+        })
+        .await
+    }
+
+    /// Takes a failure of each of these items back.
+    pub async fn excuse_items(&self, resource: &ResourceName, nums: Vec<Num>) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("take failures back", move |txn| {
+            txn.excuse_items(resource.as_str(), &nums)
         })
         .await
     }
@@ -202,16 +212,18 @@ impl Store {
         .await
     }
 
-    /// Looks at up to `limit` items that wait for a token or for a consumer.
+    /// Looks at up to `limit` items that wait for a token or for a consumer. `calm` says that tokens have
+    /// been issued for a while: then a row that fails by itself is waited for no longer.
     pub async fn follow_items(
         &self,
         id: CampaignId,
         after: Option<Num>,
         limit: usize,
+        calm: bool,
         now: Timestamp,
     ) -> Answer<Followed> {
         self.write("follow a campaign", move |txn| {
-            txn.follow_items(id, after, limit, now)
+            txn.follow_items(id, after, limit, calm, now)
         })
         .await
     }

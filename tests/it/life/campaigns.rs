@@ -1,5 +1,7 @@
 //! Revoking, holding, releasing and deleting, beside the lane that re-issues.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
@@ -299,6 +301,136 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
     assert!(most <= 12, "{most}");
 }
 
+/// What six of three hundred are refused with, whatever it is, the others are revoked all the same, and
+/// these six fail by name.
+async fn refused_alone(fault: Fault, count: usize, poisoned: usize) {
+    let told = format!("{fault:?}");
+    let world = World::start(Setting::of(count)).await;
+    world.pass(MINUTE).await;
+    let bad: BTreeSet<String> = some_ids(&world, poisoned).await;
+    let victims = bad.clone();
+    world.service.fail(move |call| {
+        let hit = call.operation == "revoke" && victims.contains(&call.id);
+        hit.then(|| fault.clone())
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    let window = count as u64 / 485 + 1;
+    world
+        .pass(SECOND * 30 * u32::try_from(window).unwrap())
+        .await;
+    let now = world.store().campaign(id).await.unwrap().unwrap();
+    let healthy = (count - poisoned) as u64;
+    assert_eq!(
+        now.done, healthy,
+        "{told}: the others wait for nobody: {now:?}"
+    );
+    world.pass(MINUTE * 2).await;
+    let ended = world.store().campaign(id).await.unwrap().unwrap();
+    assert!(ended.ended_at.is_some(), "{told}: {ended:?}");
+    assert_eq!(failed_ids(&world, id).await, bad, "{told}");
+    let calls = world.service.calls();
+    let most = calls
+        .iter()
+        .filter(|call| call.operation == "revoke" && bad.contains(&call.id))
+        .count();
+    assert!(most <= poisoned * 10, "{told}: {most} calls");
+}
+
+/// Evenly chosen ids of the fleet.
+async fn some_ids(world: &World, count: usize) -> BTreeSet<String> {
+    let records = world.records().await;
+    let every = records.len() / count;
+    let chosen = records.iter().step_by(every).take(count);
+    chosen
+        .map(|record| record.id.as_ref().unwrap().to_string())
+        .collect()
+}
+
+async fn failed_ids(world: &World, campaign: CampaignId) -> BTreeSet<String> {
+    let lines = world
+        .store()
+        .campaign_report(campaign, None, true, 10_000)
+        .await
+        .unwrap();
+    lines
+        .iter()
+        .map(|line| line.id.as_ref().unwrap().to_string())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_alone_holds_no_other_up_and_fails_by_name() {
+    for fault in [
+        Fault::Status(400, "ValidationError", "No."),
+        Fault::Status(401, "Unauthorized", "Who?"),
+        Fault::Status(403, "Forbidden", "No."),
+        Fault::Status(404, "NotFound", "Not here."),
+        Fault::Status(409, "Conflict", "No."),
+        Fault::Status(500, "InternalError", "Sorry."),
+        Fault::Status(502, "BadGateway", "Sorry."),
+        Fault::Malformed,
+        Fault::Panic,
+    ] {
+        refused_alone(fault, 300, 6).await;
+    }
+    refused_alone(Fault::Status(403, "Forbidden", "No."), 2000, 20).await;
+}
+
+/// Nobody else waits who could say whether it is the service or this one.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_refused_with_nobody_beside_it_fails_too() {
+    for fault in [
+        Fault::Status(401, "Unauthorized", "Who?"),
+        Fault::Status(403, "Forbidden", "No."),
+        Fault::Status(500, "InternalError", "Sorry."),
+        Fault::Malformed,
+    ] {
+        let told = format!("{fault:?}");
+        let world = World::start(Setting::of(3)).await;
+        world.pass(MINUTE).await;
+        let row = world.record("bot-0001").await;
+        let bad = row.id.unwrap().to_string();
+        world.service.fail(move |call| {
+            (call.operation == "revoke" && call.id == bad).then(|| fault.clone())
+        });
+        let then = Some(Then::Hold);
+        let id = campaign_over(&world, vec![row.num], CampaignAction::Revoke, then).await;
+        world.pass(MINUTE * 2).await;
+        let ended = world.store().campaign(id).await.unwrap().unwrap();
+        assert_eq!((ended.failed, ended.left()), (1, 0), "{told}: {ended:?}");
+    }
+}
+
+/// The last calls before the proof of an outage failed for it, too.
+#[tokio::test(start_paused = true)]
+async fn what_preceded_the_proof_of_an_outage_is_taken_back() {
+    let world = World::start(Setting::of(40)).await;
+    world.pass(MINUTE).await;
+    let (clock, from) = (world.clock.clone(), world.clock.steady());
+    let bad: Vec<String> = some_ids(&world, 2).await.into_iter().collect();
+    // One outage after another, each a little longer than its proof; between them all is well but for two.
+    world.service.fail(move |call| {
+        if call.operation != "revoke" {
+            return None;
+        }
+        let passed = (clock.steady() - from).as_secs();
+        let down = passed < 600 && passed % 20 < 14;
+        (down || bad.contains(&call.id)).then_some(Fault::Status(500, "InternalError", "Sorry."))
+    });
+    let mut setting_rows = nums(&world).await;
+    setting_rows.truncate(40);
+    let id = campaign_over(
+        &world,
+        setting_rows,
+        CampaignAction::Revoke,
+        Some(Then::Hold),
+    )
+    .await;
+    world.pass(MINUTE * 20).await;
+    let ended = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((ended.done, ended.failed), (38, 2), "{ended:?}");
+}
+
 /// Seven of ten calls fail, whoever they are for: nobody is to blame.
 #[tokio::test(start_paused = true)]
 async fn a_brown_out_quarantines_nobody() {
@@ -316,6 +448,28 @@ async fn a_brown_out_quarantines_nobody() {
         let ended = world.store().campaign(id).await.unwrap().unwrap();
         assert_eq!((ended.done, ended.failed), (200, 0), "{seed}: {ended:?}");
     }
+}
+
+/// An outage of one operation is none of the other: deletions that wait hold no revocation up.
+#[tokio::test(start_paused = true)]
+async fn deletions_that_wait_hold_no_revocation_up() {
+    let world = World::start(Setting::of(400)).await;
+    world.pass(MINUTE).await;
+    world
+        .service
+        .fail(|call| (call.operation == "delete").then_some(Fault::Connect));
+    let all = nums(&world).await;
+    let first = campaign_over(&world, all[..300].to_vec(), CampaignAction::Delete, None).await;
+    world.pass(SECOND * 10).await;
+    let then = Some(Then::Hold);
+    let second = campaign_over(&world, all[300..].to_vec(), CampaignAction::Revoke, then).await;
+    world.pass(SECOND * 20).await;
+    let revoked = world.store().campaign(second).await.unwrap().unwrap();
+    assert_eq!(revoked.done, 100, "{revoked:?}");
+    world.service.mend();
+    world.pass(MINUTE * 2).await;
+    let deleted = world.store().campaign(first).await.unwrap().unwrap();
+    assert_eq!((deleted.done, deleted.failed), (300, 0), "{deleted:?}");
 }
 
 /// A list of names that never came whole ends by itself and costs nothing meanwhile; a new runner, which a
@@ -400,6 +554,36 @@ async fn a_campaign_that_is_cancelled_ends_whatever_its_items_wait_for() {
     assert_eq!((ended.cancelled, ended.left()), (5, 0), "{ended:?}");
 }
 
+/// Revoked, and the token that is to follow does not come: the others go on, and it is told.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_does_not_follow_holds_no_campaign_up() {
+    for fault in [
+        Fault::Status(403, "Forbidden", "No."),
+        Fault::Status(400, "ValidationError", "No."),
+    ] {
+        let told = format!("{fault:?}");
+        let mut setting = Setting::of(60);
+        setting.resource.limits.issue.calls = 20;
+        let world = World::start(setting).await;
+        world.pass(MINUTE * 5).await;
+        let bad = some_ids(&world, 4).await;
+        let victims = bad.clone();
+        world.service.fail(move |call| {
+            let hit = call.operation == "issue" && victims.contains(&call.id);
+            hit.then(|| fault.clone())
+        });
+        let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+        world.pass(MINUTE * 40).await;
+        let ended = world.store().campaign(id).await.unwrap().unwrap();
+        assert!(ended.ended_at.is_some(), "{told}: {ended:?}");
+        assert_eq!(
+            (ended.done, ended.undelivered),
+            (56, 4),
+            "{told}: {ended:?}"
+        );
+    }
+}
+
 /// ACS does not know it any more: its token is withdrawn as anywhere else.
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_is_withdrawn_by_a_revocation_too() {
@@ -423,4 +607,74 @@ async fn what_is_gone_is_withdrawn_by_a_revocation_too() {
         news.iter().filter(|kind| *kind == "identity.gone").count(),
         1
     );
+}
+
+const POISONS: [Fault; 8] = [
+    Fault::Status(400, "ValidationError", "No."),
+    Fault::Status(401, "Unauthorized", "Who?"),
+    Fault::Status(403, "Forbidden", "No."),
+    Fault::Status(404, "NotFound", "Not here."),
+    Fault::Status(409, "Conflict", "No."),
+    Fault::Status(500, "InternalError", "Sorry."),
+    Fault::Status(502, "BadGateway", "Sorry."),
+    Fault::Malformed,
+];
+
+/// One random campaign over a random fleet with random poisoned items, each with a status of its own, and
+/// perhaps an outage in the middle.
+async fn a_random_campaign(seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let count = rng.random_range(1..40);
+    let world = World::start(Setting::of(count)).await;
+    world.pass(SECOND * 20).await;
+    let share = rng.random_range(0.0..0.4);
+    let ids = some_ids(&world, count).await;
+    let bad: BTreeMap<String, Fault> = ids
+        .into_iter()
+        .filter_map(|id| {
+            let fault = &POISONS[rng.random_range(0..POISONS.len())];
+            rng.random_bool(share).then(|| (id, fault.clone()))
+        })
+        .collect();
+    let (action, then) = match rng.random_range(0..3) {
+        0 => (CampaignAction::Delete, None),
+        1 => (CampaignAction::Revoke, Some(Then::Hold)),
+        _ => (CampaignAction::Revoke, Some(Then::Reissue)),
+    };
+    // Nobody is left to be deleted where ACS does not know it.
+    let is_poisoned = |fault: &Fault| {
+        let unknown = matches!(fault, Fault::Status(404, ..));
+        !unknown || action != CampaignAction::Delete
+    };
+    let bad: BTreeMap<String, Fault> = bad
+        .into_iter()
+        .filter(|(_, fault)| is_poisoned(fault))
+        .collect();
+    let (clock, from) = (world.clock.clone(), world.clock.steady());
+    let outage = rng.random_bool(0.3).then(|| rng.random_range(0..20));
+    let poisoned = bad.clone();
+    world.service.fail(move |call| {
+        let passed = (clock.steady() - from).as_secs();
+        if outage.is_some_and(|begins| (begins..begins + 90).contains(&passed)) {
+            return Some(Fault::Status(503, "Unavailable", "Later."));
+        }
+        let hit = call.operation != "issue";
+        poisoned.get(&call.id).filter(|_| hit).cloned()
+    });
+    let id = campaign(&world, action, then).await;
+    world.pass(MINUTE * 8).await;
+    let ended = world.store().campaign(id).await.unwrap().unwrap();
+    let told = format!("seed {seed}: {} poisoned, {ended:?}", bad.len());
+    assert!(ended.ended_at.is_some(), "{told}");
+    let healthy = (count - bad.len()) as u64;
+    assert_eq!(ended.done, healthy, "{told}");
+    let failed: BTreeSet<String> = bad.into_keys().collect();
+    assert_eq!(failed_ids(&world, id).await, failed, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_campaign_ends_and_names_what_was_poisoned() {
+    for seed in 0..200 {
+        a_random_campaign(seed).await;
+    }
 }
