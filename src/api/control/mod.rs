@@ -101,12 +101,18 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/test", post(sources::test))
         .route("/v1/sources/{name}/apply", post(sources::apply))
+        .merge(store_router())
+        .route("/v1/reload", post(reload::reload))
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+}
+
+/// Whether the store may be used, and its backups.
+fn store_router() -> Router<Api> {
+    Router::new()
         .route("/v1/store/accept", post(store::accept))
         .route("/v1/store/adopt", post(store::adopt))
         .route("/v1/store/backup", post(backup::backup))
         .route("/v1/store/backed-up", post(backup::backed_up))
-        .route("/v1/reload", post(reload::reload))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }
 
 async fn status(State(api): State<Api>, _: Admin) -> Result<Json<Status>, Problem> {
