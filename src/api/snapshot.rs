@@ -124,6 +124,7 @@ impl Snapshot {
             since: self.scene.life.since,
             ready,
             needs,
+            brought_up: self.scene.brought_up.clone(),
             counts: stored.counts,
             earliest_expiry: stored.earliest_expiry,
             lanes: self.lanes,

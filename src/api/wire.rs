@@ -57,6 +57,9 @@ pub struct Status {
     pub ready: bool,
     /// What needs a person, the worst first.
     pub needs: Vec<Need>,
+    /// What a start took over from `withdrawn.jsonl` because the store did not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought_up: Option<String>,
     /// The store's counts.
     pub counts: Counts,
     /// The earliest end of a current token, by resource.

@@ -15,6 +15,10 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         ("daemon.socket", was.socket != is.socket),
         ("daemon.instance", was.instance != is.instance),
         ("store.path", old.store.path != new.store.path),
+        (
+            "store.withdrawn_copy",
+            old.store.withdrawn_copy != new.store.withdrawn_copy,
+        ),
         ("store.seal_key", seal(old) != seal(new)),
         (
             "store.retention.renewals",

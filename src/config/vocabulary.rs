@@ -21,7 +21,10 @@ const SECTIONS: &[(&str, &[&str])] = &[
             "page_names",
         ],
     ),
-    ("store", &["path", "seal_key", "retention"]),
+    (
+        "store",
+        &["path", "seal_key", "retention", "withdrawn_copy"],
+    ),
     ("store.retention", &["renewals", "other"]),
     ("renewal", &["lifetime", "renew_at", "spread"]),
     (

@@ -97,6 +97,12 @@ pub enum NoticeKind {
     /// Its list is taken over again.
     #[serde(rename = "source.recovered")]
     SourceRecovered,
+    /// The store was older than what was withdrawn since, and was brought up to it.
+    #[serde(rename = "store.brought_up")]
+    StoreBroughtUp,
+    /// The list of what is withdrawn was missing and was written anew.
+    #[serde(rename = "withdrawals.rewritten")]
+    WithdrawalsRewritten,
     /// The store cannot be written.
     #[serde(rename = "store.unwritable")]
     StoreUnwritable,
@@ -158,6 +164,8 @@ impl NoticeKind {
         Self::SinkFailing,
         Self::SinkRecovered,
         Self::CreateRefused,
+        Self::StoreBroughtUp,
+        Self::WithdrawalsRewritten,
         Self::CreateAllowed,
         Self::SourceLapsed,
         Self::SourceRecovered,
@@ -203,6 +211,8 @@ impl NoticeKind {
             Self::SinkRecovered => "sink.recovered",
             Self::CreateRefused => "create.refused",
             Self::CreateAllowed => "create.allowed",
+            Self::StoreBroughtUp => "store.brought_up",
+            Self::WithdrawalsRewritten => "withdrawals.rewritten",
             Self::SourceLapsed => "source.lapsed",
             Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
@@ -260,6 +270,8 @@ impl NoticeKind {
             | Self::StoreFound
             | Self::DiskRecovered
             | Self::SocketFound
+            | Self::StoreBroughtUp
+            | Self::WithdrawalsRewritten
             | Self::ReloadAccepted => &[],
         }
     }

@@ -107,7 +107,7 @@ impl Txn<'_> {
             return Ok(Applied::Stale);
         }
         let kind = row.kind_of(issue.token);
-        let version = row.version.next(now);
+        let version = self.next_version(row.version, now);
         self.store_token(&row, issue, kind, version)?;
         self.want(num, &row.name, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
@@ -290,7 +290,7 @@ impl Txn<'_> {
         kind: Kind,
         now: Timestamp,
     ) -> Outcome<Version> {
-        let version = row.version.next(now);
+        let version = self.next_version(row.version, now);
         self.run(
             "UPDATE identity SET prev_version = version, prev_until = 0, prev_key = NULL, \
              state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
@@ -300,6 +300,9 @@ impl Txn<'_> {
         )?;
         self.want(row.num, &row.name, version, micros(now))?;
         self.expect_none(row.num)?;
+        if state != State::Gone || row.state == State::Held {
+            self.effects.touched.rows.insert(row.num);
+        }
         Ok(version)
     }
 

@@ -1,15 +1,17 @@
 //! One connection and one transaction on it: what the verbs of this room are written on.
 
-use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, ops::Deref, path::Path, sync::Arc, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, config::DbConfig};
 
 use super::{
     aside::{self, Aside, RowKind},
+    campaigns::CampaignId,
     columns,
     error::Outcome,
     idmap::IdLine,
     seal::Seal,
+    withdrawals::Fact,
 };
 use crate::model::{Name, Num, Version};
 
@@ -25,6 +27,8 @@ pub(super) struct Db {
     pub(super) seal: Arc<Seal>,
     /// Rows that cannot be read.
     pub(super) aside: Arc<Aside>,
+    /// Versions begin above this one.
+    pub(super) floor: Cell<u64>,
 }
 
 /// Without this, SQLite prepares statements anew each time other values are bound, because of the
@@ -70,7 +74,12 @@ impl Db {
         conn.pragma_update(None, "cache_size", -READER_CACHE)?;
         keep_plans(&conn)?;
         conn.set_prepared_statement_cache_capacity(64);
-        Ok(Self { conn, seal, aside })
+        Ok(Self {
+            conn,
+            seal,
+            aside,
+            floor: Cell::default(),
+        })
     }
 
     /// Runs one statement; how many rows it changed.
@@ -204,6 +213,28 @@ pub(super) struct Effects {
     pub(super) ids_removed: bool,
     /// It was a clean-up: time to catch up with what was put off.
     pub(super) cleaned: bool,
+    /// Whose withdrawal changed; said in [`Effects::facts`] once the operation ends.
+    pub(super) touched: Touched,
+    /// What `withdrawn.jsonl` has to say before the commit.
+    pub(super) facts: Vec<Fact>,
+    /// The highest version that was given out, and whether it ran ahead of the clock.
+    pub(super) highest: u64,
+    pub(super) ahead: bool,
+    /// A person accepted a store of which it was not known what was withdrawn.
+    pub(super) accepted: bool,
+}
+
+/// Whose withdrawal an operation changed.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    /// Rows that were held, released, revoked, deleted, or let go of.
+    pub(super) rows: BTreeSet<Num>,
+    /// Rows that became items of a campaign.
+    pub(super) listed: BTreeSet<Num>,
+    /// Items without a row.
+    pub(super) ids: BTreeSet<(CampaignId, Num)>,
+    /// Campaigns.
+    pub(super) campaigns: BTreeSet<CampaignId>,
 }
 
 impl Effects {
@@ -216,6 +247,10 @@ impl Effects {
         self.ids.extend(next.ids);
         self.ids_removed |= next.ids_removed;
         self.cleaned |= next.cleaned;
+        self.facts.extend(next.facts);
+        self.highest = self.highest.max(next.highest);
+        self.ahead |= next.ahead;
+        self.accepted |= next.accepted;
     }
 }
 
@@ -251,6 +286,7 @@ impl<'a> Txn<'a> {
             }
             columns::set_meta(&self.db.conn, "seq", columns::signed(seq))?;
         }
+        self.effects.facts = self.facts()?;
         Ok(self.effects)
     }
 

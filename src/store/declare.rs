@@ -134,7 +134,8 @@ impl Txn<'_> {
         let num = self.conn.last_insert_rowid();
         self.effects.due = true;
         self.noted(spec, id, created_at);
-        self.bind(num, &spec.sinks, Version(0), now)
+        self.bind(num, &spec.sinks, Version(0), now)?;
+        self.take_waiting(num, spec.name.as_str(), now)
     }
 
     /// The id that a new row begins with: the declared one, or the one that the name had before. A
@@ -215,7 +216,7 @@ impl Txn<'_> {
     }
 
     /// Nothing names a row any more.
-    fn let_go(&mut self, num: Num, how: OnRemoval, now: Timestamp) -> Outcome<()> {
+    pub(super) fn let_go(&mut self, num: Num, how: OnRemoval, now: Timestamp) -> Outcome<()> {
         let Some(row) = self.readable(num)? else {
             return Ok(());
         };
@@ -225,6 +226,7 @@ impl Txn<'_> {
         };
         let sql = "UPDATE identity SET declared = 0, removed = ?2 WHERE num = ?1";
         self.run(sql, params![num, mark])?;
+        self.effects.touched.rows.insert(num);
         let (action, version) = match how {
             OnRemoval::Forget => ("forget", self.forget(&row, now)?),
             OnRemoval::Hold | OnRemoval::Revoke if row.state.wants_token() => {

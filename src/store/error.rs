@@ -104,6 +104,10 @@ impl StoreError {
                 let reason = plain(&error);
                 return Self::Unreadable { doing, reason };
             }
+            Fault::File(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+                return Self::Full { doing };
+            }
+            Fault::File(_, reason) => return Self::NotWritable { doing, reason },
             Fault::Sql(error) => error,
         };
         let reason = error.to_string();
@@ -133,6 +137,15 @@ pub(super) enum Fault {
     Unseal(Name),
     /// What was asked for cannot be done.
     Refused(String),
+    /// A file beside the database.
+    File(io::ErrorKind, String),
+}
+
+impl Fault {
+    /// A file beside the database could not be written.
+    pub(super) fn file(error: &io::Error) -> Self {
+        Self::File(error.kind(), error.to_string())
+    }
 }
 
 impl From<rusqlite::Error> for Fault {

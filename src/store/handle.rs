@@ -18,7 +18,7 @@ use super::{
     open::{self, Opened},
     reserve::Disk,
     signals::Signals,
-    writer::{Operation, Writer},
+    writer::{Operation, Run, Writer},
 };
 use crate::{
     config::{Owner, StoreSettings},
@@ -231,8 +231,36 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
+        self.queue(doing, false, work).await
+    }
+
+    /// The same for an operation that as a rule withdraws something. What is withdrawn by any operation is in
+    /// `withdrawn.jsonl`, synced, before it answers; of this one the store notes beforehand that it may be,
+    /// so that a crash in between is known for one. Without that a crash counts as a store that was put back,
+    /// which costs new versions and nothing else.
+    pub(super) async fn withdraw<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+    {
+        self.queue(doing, true, work).await
+    }
+
+    async fn queue<T, F>(
+        &self,
+        doing: &'static str,
+        withdraws: bool,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let operation = boxed(doing, work, reply);
+        let operation = Operation {
+            withdraws,
+            run: boxed(doing, work, reply),
+        };
         match self.mode() {
             Mode::Inline(writer) => writer
                 .lock()
@@ -308,11 +336,7 @@ impl Drop for Inner {
     }
 }
 
-fn boxed<T, F>(
-    doing: &'static str,
-    work: F,
-    reply: oneshot::Sender<Result<T, StoreError>>,
-) -> Operation
+fn boxed<T, F>(doing: &'static str, work: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Run
 where
     T: Send + 'static,
     F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,

@@ -217,7 +217,7 @@ impl Db {
                         .note_num(RowKind::Token, num, Some(name.clone()), reason);
                 }
             }
-            Fault::Sql(_) | Fault::Refused(_) => {}
+            Fault::Sql(_) | Fault::Refused(_) | Fault::File(..) => {}
         }
     }
 

@@ -127,6 +127,11 @@ impl IdMap {
         }
     }
 
+    /// The store changed beside it: it is to be written anew.
+    pub(super) fn fall_behind(&mut self) {
+        self.behind = true;
+    }
+
     fn failed(&mut self, error: &io::Error) {
         // The store itself holds the ids; the next clean-up or start writes the file anew.
         self.behind = true;

@@ -11,6 +11,7 @@ mod access;
 mod aside;
 mod audit;
 mod backup;
+mod bringing;
 mod campaigns;
 mod columns;
 mod commit;
@@ -53,11 +54,13 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod verbs;
+mod withdrawals;
 mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use audit::AuditQuery;
 pub use backup::{BackupError, Contents, verify_backup};
+pub use bringing::BroughtUp;
 pub use campaigns::{
     Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen,
     ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,

@@ -1,6 +1,7 @@
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
 
 use std::{
+    cell::Cell,
     fs::{self, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
@@ -11,7 +12,9 @@ use std::{
 use rusqlite::{Connection, ErrorCode, types::Value};
 
 use super::{
-    backup, columns,
+    backup,
+    bringing::BroughtUp,
+    columns,
     db::{Db, Txn},
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
@@ -20,6 +23,7 @@ use super::{
     reserve::Reserve,
     schema,
     signals::Signals,
+    withdrawals::Withdrawals,
     writer::Writer,
 };
 use crate::{
@@ -46,6 +50,8 @@ pub struct Opened {
     pub broken_id_lines: usize,
     /// Whether the store may be used at all.
     pub standing: StoreStanding,
+    /// What was taken over from `withdrawn.jsonl`, where the store did not know it.
+    pub brought: Option<BroughtUp>,
 }
 
 /// What a handle is made of.
@@ -77,34 +83,38 @@ pub(super) fn open(
         database(settings, state_dir, now, durable).map_err(|e| explained(path, &e))??;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
     let seal = Arc::new(key::seal(settings, state_dir, stored.as_deref())?);
-    let aside = Arc::default();
-    let db = Db { conn, seal, aside };
-    let mut id_map = IdMap::beside(state_dir, durable);
-    let opened =
-        settle(&db, &mut id_map, (created, &settings.owner), now).map_err(|fault| match fault {
-            Fault::Sql(error) => explained(path, &error),
-            fault => other(
-                path,
-                StoreError::new("take over what was left", fault).to_string(),
-            ),
-        })?;
-    id_map.catch_up(&db);
-    let seq = match db.seq() {
-        Err(fault) if fault.is_unreadable() => {
-            // No watcher has seen a number as high as the time.
-            let seq = columns::micros(now);
-            columns::set_meta(&db.conn, "seq", seq).map_err(|e| explained(path, &e))?;
-            seq.unsigned_abs()
-        }
-        seq => seq.map_err(|_| other(path, "no sequence".to_owned()))?,
+    let db = Db {
+        conn,
+        seal,
+        aside: Arc::default(),
+        floor: Cell::default(),
     };
+    let id_map = IdMap::beside(state_dir, durable);
+    let copy = settings.withdrawn_copy.as_deref();
+    let mut beside = Beside {
+        id_map,
+        withdrawals: Withdrawals::beside(state_dir, copy, durable),
+    };
+    let settled = settle(&db, &mut beside, (created, &settings.owner), now);
+    let (opened, rewrite) = settled.map_err(|fault| in_words(path, fault))?;
+    let Beside {
+        mut id_map,
+        withdrawals,
+    } = beside;
+    id_map.catch_up(&db);
+    let seq = seq_of(&db, now).map_err(|_| other(path, "no sequence".to_owned()))?;
     let signals = Signals::since(seq);
     let mut writer = Writer {
         db,
         id_map,
+        withdrawals,
         reserve,
         signals,
     };
+    if rewrite {
+        let written = writer.fold_withdrawals();
+        written.map_err(|fault| in_words(path, fault))?;
+    }
     writer.hold_reserve();
     Ok(Parts {
         writer,
@@ -182,35 +192,45 @@ fn database(
     Ok(Ok((conn, found == 0)))
 }
 
-/// Takes over what was left: the id map, creations that were under way, the id of the key.
+/// The last number of the watch stream.
+fn seq_of(db: &Db, now: Timestamp) -> Outcome<u64> {
+    match db.seq() {
+        Err(fault) if fault.is_unreadable() => {
+            // No watcher has seen a number as high as the time.
+            let seq = columns::micros(now);
+            columns::set_meta(&db.conn, "seq", seq)?;
+            Ok(seq.unsigned_abs())
+        }
+        seq => seq,
+    }
+}
+
+fn in_words(path: &Path, fault: Fault) -> OpenError {
+    match fault {
+        Fault::Sql(error) => explained(path, &error),
+        fault => other(
+            path,
+            StoreError::new("take over what was left", fault).to_string(),
+        ),
+    }
+}
+
+/// The files beside the database.
+struct Beside {
+    id_map: IdMap,
+    withdrawals: Withdrawals,
+}
+
+/// Takes over what was left: the id map, what was withdrawn, creations that were under way, the id of the
+/// key. And whether `withdrawn.jsonl` is to be written anew.
 fn settle(
     db: &Db,
-    id_map: &mut IdMap,
+    beside: &mut Beside,
     (created, owner): (bool, &Owner),
     now: Timestamp,
-) -> Outcome<Opened> {
+) -> Outcome<(Opened, bool)> {
     db.conn.execute_batch("BEGIN IMMEDIATE")?;
-    let settled = (|| {
-        if columns::meta::<String>(&db.conn, "seal_key")?.is_none() {
-            columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
-        }
-        let Found { known, broken } = id_map.compare(db)?;
-        if created && known > 0 {
-            columns::set_meta(&db.conn, "awaits_import", 1)?;
-        }
-        let (fresh, txn) = (created || db.awaits_import()?, Txn::on(db));
-        if !fresh {
-            // An older database was restored: its rows get back the ids that were given since.
-            txn.adopt_remembered()?;
-        }
-        Ok(Opened {
-            fresh,
-            id_map: known,
-            orphans: txn.orphan_intents(columns::micros(now))?,
-            broken_id_lines: broken,
-            standing: db.usable(owner)?,
-        })
-    })();
+    let settled = settle_in(db, beside, (created, owner), now);
     let end = if settled.is_ok() {
         "COMMIT"
     } else {
@@ -218,6 +238,41 @@ fn settle(
     };
     db.conn.execute_batch(end)?;
     settled
+}
+
+fn settle_in(
+    db: &Db,
+    beside: &mut Beside,
+    (created, owner): (bool, &Owner),
+    now: Timestamp,
+) -> Outcome<(Opened, bool)> {
+    if columns::meta::<String>(&db.conn, "seal_key")?.is_none() {
+        columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+    }
+    db.load_floor()?;
+    let Found { known, broken } = beside.id_map.compare(db)?;
+    if created && known > 0 {
+        columns::set_meta(&db.conn, "awaits_import", 1)?;
+    }
+    let (fresh, mut txn) = (created || db.awaits_import()?, Txn::on(db));
+    if !fresh {
+        // An older database was restored: its rows get back the ids that were given since.
+        txn.adopt_remembered()?;
+    }
+    let settled = txn.settle_withdrawals(&mut beside.withdrawals, (created, known), now)?;
+    if settled.brought.is_some() {
+        beside.id_map.fall_behind();
+    }
+    txn.raise(&settled.notices(now))?;
+    let opened = Opened {
+        fresh,
+        id_map: known,
+        orphans: txn.orphan_intents(columns::micros(now))?,
+        broken_id_lines: broken,
+        standing: db.usable(owner)?,
+        brought: settled.brought,
+    };
+    Ok((opened, settled.rewrite))
 }
 
 impl Db {

@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0010-doubted-keys.sql"),
     include_str!("sql/0011-gone-claims.sql"),
     include_str!("sql/0012-adopting.sql"),
+    include_str!("sql/0013-withdrawals.sql"),
 ];
 
 /// The newest schema that we know.

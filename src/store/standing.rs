@@ -107,12 +107,14 @@ impl Txn<'_> {
                 "there is nothing to accept: it is known what was withdrawn".to_owned(),
             ));
         }
+        self.raise_versions(now)?;
         let renewing = self.run(
             "UPDATE identity SET good_until = 0, due_at = ?1, due_why = ?2 WHERE state = 'active'",
             params![micros(now), spelled(&DueReason::Requested)],
         )?;
         self.run("DELETE FROM meta WHERE key = ?1", [RESTORED])?;
         self.effects.due = true;
+        self.effects.accepted = true;
         let said = format!("{renewing} tokens of unknown standing are renewed");
         self.note_word("store.accept", said, cause, now)?;
         Ok(u64::try_from(renewing).unwrap_or(u64::MAX))

@@ -104,7 +104,7 @@ impl Txn<'_> {
         Ok(version)
     }
 
-    fn revoked(
+    pub(super) fn revoked(
         &mut self,
         row: &Standing,
         at: Timestamp,
@@ -114,6 +114,7 @@ impl Txn<'_> {
         let sql =
             "UPDATE identity SET revoked_at = max(coalesce(revoked_at, ?2), ?2) WHERE num = ?1";
         self.run(sql, [row.num, micros(at)])?;
+        self.effects.touched.rows.insert(row.num);
         if !row.state.wants_token() {
             return Ok(row.version);
         }
@@ -136,6 +137,7 @@ impl Txn<'_> {
 
     /// Ends a hold: the row waits for its first token again.
     pub(super) fn release(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        self.effects.touched.rows.insert(num);
         let sql =
             "UPDATE identity SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";
         self.run(sql, [num])?;

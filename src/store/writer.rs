@@ -11,13 +11,21 @@ use super::{
     idmap::IdMap,
     reserve::Reserve,
     signals::Signals,
+    withdrawals::Withdrawals,
 };
 
 /// Answers whoever asked, once the transaction has ended.
 pub(super) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// One operation. It answers by itself when it fails, or gets no transaction.
-pub(super) type Operation =
+/// What an operation does. It answers by itself when it fails, or gets no transaction.
+pub(super) type Run =
     Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Result<Finish, StoreError> + Send>;
+
+/// One operation.
+pub(super) struct Operation {
+    /// Whether it may withdraw something.
+    pub(super) withdraws: bool,
+    pub(super) run: Run,
+}
 
 /// At most so many operations share a commit.
 const GROUP: usize = 512;
@@ -30,6 +38,7 @@ const LONGEST_GATHER_MS: u32 = 20;
 pub(super) struct Writer {
     pub(super) db: Db,
     pub(super) id_map: IdMap,
+    pub(super) withdrawals: Withdrawals,
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
 }
@@ -49,16 +58,18 @@ impl Writer {
 
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
+        let promised = group.iter().any(|operation| operation.withdraws);
         let (mut finishes, mut effects) = (Vec::with_capacity(group.len()), Effects::default());
         self.reserve.make_room();
-        let mut broken = self.sql("BEGIN IMMEDIATE").err();
+        let promise = if promised { self.promise() } else { Ok(()) };
+        let mut broken = promise.and_then(|()| self.sql("BEGIN IMMEDIATE")).err();
         for operation in group {
             if let Some(error) = &broken {
                 // It answers its caller with the error; there is nothing more to do with it here.
-                drop(operation(Err(error.clone())));
+                drop((operation.run)(Err(error.clone())));
                 continue;
             }
-            match self.one(operation) {
+            match self.one(operation.run) {
                 Ok((finish, its_effects)) => {
                     finishes.push(finish);
                     effects.absorb(its_effects);
@@ -70,7 +81,7 @@ impl Writer {
         }
         let result = match broken {
             Some(error) => Err(error),
-            None => self.sql("COMMIT"),
+            None => self.commit(&mut effects, promised),
         };
         if result.is_err() && !self.db.conn.is_autocommit() {
             self.sql("ROLLBACK").ok();
@@ -78,6 +89,7 @@ impl Writer {
         match &result {
             Ok(()) => {
                 self.id_map.follow(&self.db, &effects);
+                self.fold_if_long(effects.cleaned);
                 if effects.cleaned {
                     self.hold_reserve();
                 }
@@ -88,6 +100,27 @@ impl Writer {
         }
         for finish in finishes {
             finish(result.clone());
+        }
+    }
+
+    /// Tells the file what is withdrawn, then commits; together or not at all.
+    fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
+        let written = self.tell_withdrawals(effects, promised)?;
+        let committed = self.sql("COMMIT");
+        if let (Err(_), Some(written)) = (&committed, &written)
+            && let Err(error) = self.withdrawals.take_back(written)
+        {
+            tracing::error!(%error, "withdrawn.jsonl says what the store did not take; the next start carries it out");
+        }
+        committed
+    }
+
+    fn fold_if_long(&mut self, cleaned: bool) {
+        if self.withdrawals.wants_fold(cleaned)
+            && let Err(fault) = self.fold_withdrawals()
+        {
+            let error = StoreError::new("fold withdrawn.jsonl", fault);
+            tracing::warn!(%error, "it is tried again later");
         }
     }
 
@@ -103,7 +136,7 @@ impl Writer {
         self.reserve.hold(identities.unsigned_abs());
     }
 
-    fn one(&self, operation: Operation) -> Result<(Finish, Effects), StoreError> {
+    fn one(&self, operation: Run) -> Result<(Finish, Effects), StoreError> {
         self.sql("SAVEPOINT operation")?;
         let ran = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = Txn::on(&self.db);

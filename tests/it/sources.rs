@@ -42,6 +42,7 @@ impl Intaken {
             keep_other: EVERY,
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            withdrawn_copy: None,
         };
         let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
         let deps = IntakeDeps {

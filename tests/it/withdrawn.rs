@@ -105,3 +105,119 @@ async fn a_distrusted_store_does_nothing_until_it_is_accepted() {
     ok(&stage.renewd(&["token", "bot-1"]));
     assert!(daemon.stop().success());
 }
+
+/// Copies the database as a snapshot of the machine would, or puts it back.
+fn copy_database(stage: &Stage, from: &str, to: &str) {
+    fs::create_dir_all(stage.path(to)).unwrap();
+    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
+        let (from, to) = (stage.path(from).join(name), stage.path(to).join(name));
+        fs::remove_file(&to).ok();
+        if from.exists() {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+fn version(stage: &Stage, name: &str) -> u64 {
+    stage.document(name).unwrap()["version"].as_u64().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_put_back_from_a_copy_is_brought_up_to_what_was_withdrawn_since() {
+    let emulator = Emulator::start(&[]);
+    let (stage, config) = house(&emulator, 4);
+    let daemon = Daemon::start(&config).await;
+    for n in 0..4 {
+        stage.there(&format!("bot-{n}")).await;
+    }
+    let old: Vec<String> = (0..4).map(|n| stage.token(&format!("bot-{n}"))).collect();
+    // In the middle of its work, as a snapshot comes.
+    copy_database(&stage, "state", "copy");
+    ok(&stage.renewd(&["revoke", "bot-0", "--then", "hold", "--yes"]));
+    ok(&stage.renewd(&["revoke", "bot-1", "--then", "reissue", "--yes"]));
+    ok(&stage.renewd(&["identity", "delete", "bot-2", "--yes"]));
+    stage.reissued("bot-1", &old[1]).await;
+    ok(&stage.renewd(&["renew", "bot-3"]));
+    stage.reissued("bot-3", &old[3]).await;
+    let versions = [0, 1, 3].map(|n| version(&stage, &format!("bot-{n}")));
+    assert!(daemon.stop().success());
+    copy_database(&stage, "copy", "state");
+
+    let daemon = Daemon::start(&config).await;
+    let held = stage.renewd(&["token", "bot-0"]);
+    assert_eq!(held.status.code(), Some(5), "{}", said(&held));
+    assert!(said(&held).contains("held"), "{}", said(&held));
+    stage.reissued("bot-1", &old[1]).await;
+    for attempt in 0.. {
+        let served = stage.renewd(&["token", "bot-1"]);
+        assert!(
+            !said(&served).contains(&old[1]),
+            "a revoked token is served"
+        );
+        if served.status.success() {
+            break;
+        }
+        assert!(attempt < 200, "{}", said(&served));
+    }
+    let deleted = stage.renewd(&["token", "bot-2"]);
+    assert!(said(&deleted).contains("deleted"), "{}", said(&deleted));
+    for (n, before) in [0, 1, 3].iter().zip(versions) {
+        let name = format!("bot-{n}");
+        while version(&stage, &name) <= before {
+            assert!(version(&stage, &name) >= before, "{name} fell");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    let status = ok(&stage.renewd(&["status"]));
+    assert!(status.contains("brought up"), "{status}");
+    assert_eq!(
+        emulator.control("GET", "stats", None).await["identities"]["created"],
+        4,
+        "nobody is made anew"
+    );
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(&config).await;
+    assert_eq!(stage.renewd(&["token", "bot-0"]).status.code(), Some(5));
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_lost_its_end_waits_for_a_person_and_a_torn_line_does_not() {
+    let emulator = Emulator::start(&[]);
+    let (stage, config) = house(&emulator, 3);
+    let daemon = Daemon::start(&config).await;
+    for n in 0..3 {
+        stage.there(&format!("bot-{n}")).await;
+    }
+    for n in 0..3 {
+        ok(&stage.renewd(&["hold", &format!("bot-{n}"), "--yes"]));
+    }
+    assert!(daemon.stop().success());
+    let file = stage.path("state/withdrawn.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    assert!(!whole.contains("eyJ"), "no secret in it");
+
+    fs::write(&file, &whole[..whole.len() - 7]).unwrap();
+    let daemon = Daemon::start(&config).await;
+    assert!(!ok(&stage.renewd(&["status"])).contains("store accept"));
+    assert!(daemon.stop().success());
+
+    let lines: Vec<&str> = whole.lines().collect();
+    fs::write(&file, lines[..lines.len() / 2].join("\n") + "\n").unwrap();
+    let daemon = Daemon::start(&config).await;
+    let status = ok(&stage.renewd(&["status"]));
+    assert!(
+        status.contains("is cut off") && status.contains("renewd store accept"),
+        "{status}"
+    );
+    ok(&stage.renewd(&["store", "accept"]));
+    let held = stage.renewd(&["token", "bot-0"]);
+    assert!(said(&held).contains("held"), "{}", said(&held));
+    assert!(daemon.stop().success());
+
+    // Missing beside a store that knows: written anew.
+    fs::remove_file(&file).unwrap();
+    let daemon = Daemon::start(&config).await;
+    assert!(fs::read_to_string(&file).unwrap().contains("\"held\":true"));
+    assert!(daemon.stop().success());
+}

@@ -61,6 +61,7 @@ async fn house() -> House {
         keep_other: Duration::from_hours(9600),
         owner: crate::config::Owner::default(),
         save_before_migration: true,
+        withdrawn_copy: None,
     };
     let (store, _) = Store::open_inline(&settings, folder.path(), clock.now()).unwrap();
     store
@@ -123,6 +124,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
     });
     let scene = Scene {
         standing: StoreStanding::Own,
+        brought_up: None,
         jobs: Vec::new(),
         jobs_decided: None,
         keys: BTreeMap::new(),

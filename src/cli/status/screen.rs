@@ -24,6 +24,9 @@ pub(super) fn render(of: &Status, width: Option<usize>) -> String {
     if of.needs.is_empty() {
         text.push_str(&format!("  {}\n", paint(GOOD, "nothing needs you")));
     }
+    if let Some(brought) = &of.brought_up {
+        text.push_str(&format!("  {}\n", paint(WARN, brought)));
+    }
     for table in [resources(of), sinks(of)] {
         if !table.is_empty() {
             text.push('\n');

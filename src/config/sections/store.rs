@@ -36,8 +36,12 @@ pub(super) fn read(
             retention.finish();
             Some((renewals, other))
         });
+    let withdrawn_copy = section
+        .optional("withdrawn_copy")
+        .and_then(|item| item.path("/mnt/elsewhere/renewd-withdrawn.jsonl"));
     section.finish();
     Some(StoreSettings {
+        withdrawn_copy,
         path,
         seal_key: seal_key?,
         keep_renewals,

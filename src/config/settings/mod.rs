@@ -64,6 +64,8 @@ pub struct StoreSettings {
     pub keep_renewals: Duration,
     /// How long everything else stays.
     pub keep_other: Duration,
+    /// A second place of `withdrawn.jsonl`, which is not put back together with the first.
+    pub withdrawn_copy: Option<PathBuf>,
     /// What is known of the machine that the store would belong to.
     pub owner: Owner,
     /// Whether the database is saved before its schema is changed; only the command line says no.

@@ -36,6 +36,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
             keep_other: Duration::ZERO,
             owner: crate::config::Owner::default(),
             save_before_migration: true,
+            withdrawn_copy: None,
         },
         renewal: Renewal::default(),
         resources: Vec::new(),

@@ -108,6 +108,7 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<()> {
         self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
         let action = format!("campaign.{what}");
         self.write_trail(&action, format!("campaign {id}"), cause, now)
     }

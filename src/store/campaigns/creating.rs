@@ -14,7 +14,7 @@ use super::{
 use crate::model::{AuditEntry, Num, Timestamp};
 
 /// The cursor of a campaign whose items are brought from outside.
-pub(super) const OPEN: i64 = -1;
+pub(in crate::store) const OPEN: i64 = -1;
 
 impl Txn<'_> {
     pub(in crate::store) fn create_campaign(
@@ -49,6 +49,7 @@ impl Txn<'_> {
             ],
         )?;
         let id = self.conn.last_insert_rowid();
+        self.effects.touched.campaigns.insert(id);
         if let Target::Items(items) = &new.target {
             self.list(id, items, now)?;
         }
@@ -68,7 +69,7 @@ impl Txn<'_> {
 
     /// Lists more items of a campaign whose items are brought from outside.
     pub(in crate::store) fn add_items(
-        &self,
+        &mut self,
         id: CampaignId,
         items: &[Wanted],
         now: Timestamp,
@@ -81,7 +82,7 @@ impl Txn<'_> {
     }
 
     /// Lists items. One that is listed already is left as it is.
-    fn list(&self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
+    fn list(&mut self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
         let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
         let from = self.first(sql, [id, micros(now)], |row| row.get::<_, i64>(0))?;
         let from = from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
@@ -100,7 +101,8 @@ impl Txn<'_> {
         Ok(())
     }
 
-    pub(super) fn add_row(&self, id: CampaignId, num: Num, from: i64) -> Outcome<()> {
+    pub(in crate::store) fn add_row(&mut self, id: CampaignId, num: Num, from: i64) -> Outcome<()> {
+        self.effects.touched.listed.insert(num);
         self.run(
             "INSERT INTO campaign_item (campaign, num, resource, name, id, next_at) \
              SELECT ?1, num, resource, name, id, ?3 FROM identity WHERE num = ?2 ON CONFLICT DO NOTHING",
@@ -110,14 +112,26 @@ impl Txn<'_> {
     }
 
     /// Ids without a row count downwards from -1.
-    fn add_id(&self, campaign: CampaignId, resource: &str, id: &str, from: i64) -> Outcome<()> {
+    pub(in crate::store) fn add_id(
+        &mut self,
+        campaign: CampaignId,
+        resource: &str,
+        id: &str,
+        from: i64,
+    ) -> Outcome<()> {
         let resource = self.resource_num_or_new(resource)?;
         self.run(
             "INSERT INTO campaign_item (campaign, num, resource, id, next_at) \
-             VALUES (?1, (SELECT min(0, coalesce(min(num), 0)) - 1 FROM campaign_item WHERE campaign = ?1), \
-             ?2, ?3, ?4)",
+             SELECT ?1, (SELECT min(0, coalesce(min(num), 0)) - 1 FROM campaign_item WHERE campaign = ?1), \
+             ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?3)",
             params![campaign, resource, id, from],
         )?;
+        let item = "SELECT num FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?2";
+        let item: Option<Num> = self.first(item, params![campaign, id], |row| row.get(0))?;
+        self.effects
+            .touched
+            .ids
+            .extend(item.map(|num| (campaign, num)));
         Ok(())
     }
 
@@ -133,6 +147,7 @@ impl Txn<'_> {
             return Err(takes_no_more(id));
         }
         self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
         self.end_if_settled(id, now)
     }
 
@@ -164,6 +179,7 @@ impl Txn<'_> {
             params![id, target, micros(now)],
         )?;
         self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
         self.end_if_settled(id, now)
     }
 }

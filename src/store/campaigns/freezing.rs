@@ -90,6 +90,7 @@ impl Txn<'_> {
         self.run(sql, params![id, next])?;
         if next.is_none() {
             self.effects.campaigns = true;
+            self.effects.touched.campaigns.insert(id);
             self.end_if_settled(id, now)?;
         }
         Ok(match next {

@@ -14,6 +14,7 @@ mod settling;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use creating::OPEN;
 pub use following::Followed;
 pub use freezing::Frozen;
 pub use orders::{Order, RowOrder, Stalled};

@@ -31,7 +31,7 @@ impl Txn<'_> {
         self.end_if_settled(id, now)
     }
 
-    fn settle_item(&self, campaign: &Campaign, num: Num, outcome: &ItemOutcome) -> Outcome<()> {
+    fn settle_item(&mut self, campaign: &Campaign, num: Num, outcome: &ItemOutcome) -> Outcome<()> {
         let (state, at, next_at, error, request_id) = match outcome {
             ItemOutcome::Done { at, request_id } => {
                 let state = self.after_step(campaign, num)?;
@@ -78,7 +78,22 @@ impl Txn<'_> {
             ],
         )?;
         match outcome {
-            ItemOutcome::Done { at, .. } => self.account_for_orphans(campaign, num, *at),
+            ItemOutcome::Done { at, .. } => {
+                let withdraws = matches!(
+                    campaign.action,
+                    CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete
+                );
+                match num {
+                    _ if !withdraws => {}
+                    1.. => {
+                        self.effects.touched.rows.insert(num);
+                    }
+                    _ => {
+                        self.effects.touched.ids.insert((campaign.id, num));
+                    }
+                }
+                self.account_for_orphans(campaign, num, *at)
+            }
             _ => Ok(()),
         }
     }
@@ -175,6 +190,7 @@ impl Txn<'_> {
     }
 
     fn let_off(&mut self, sql: &str, num: Num, now: Timestamp) -> Outcome<()> {
+        self.effects.touched.rows.insert(num);
         for campaign in self.all(RowKind::Campaign, sql, [num], |row| row.get(0))? {
             self.end_if_settled(campaign, now)?;
         }

@@ -74,6 +74,7 @@ fn settings(dir: &Path) -> StoreSettings {
         keep_other: Duration::from_hours(400 * 24),
         owner: crate::config::Owner::default(),
         save_before_migration: true,
+        withdrawn_copy: None,
     }
 }
 

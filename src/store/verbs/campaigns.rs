@@ -14,7 +14,7 @@ use crate::{
 impl Store {
     /// Makes a campaign; the answer is its number. The runners freeze what was selected and begin.
     pub async fn create_campaign(&self, new: NewCampaign, now: Timestamp) -> Answer<CampaignId> {
-        self.write("make a campaign", move |txn| txn.create_campaign(&new, now))
+        self.withdraw("make a campaign", move |txn| txn.create_campaign(&new, now))
             .await
     }
 
@@ -25,7 +25,7 @@ impl Store {
         items: Vec<Wanted>,
         now: Timestamp,
     ) -> Answer<()> {
-        self.write("list a campaign's items", move |txn| {
+        self.withdraw("list a campaign's items", move |txn| {
             txn.add_items(id, &items, now)
         })
         .await
@@ -49,7 +49,7 @@ impl Store {
         target: String,
         now: Timestamp,
     ) -> Answer<()> {
-        self.write("start a campaign", move |txn| {
+        self.withdraw("start a campaign", move |txn| {
             txn.seal_campaign(id, &target, now)
         })
         .await
@@ -58,7 +58,7 @@ impl Store {
     /// Ends campaigns whose items were still being listed when the last process ended; when a process
     /// starts, before anybody can bring any.
     pub async fn end_unsealed(&self, now: Timestamp) -> Answer<()> {
-        self.write("end campaigns that never began", move |txn| {
+        self.withdraw("end campaigns that never began", move |txn| {
             txn.end_unsealed(now, now)
         })
         .await
@@ -67,7 +67,7 @@ impl Store {
     /// Freezes up to `chunk` more rows of a selection. A list that somebody brings ends here when
     /// nothing came for half a minute.
     pub async fn freeze(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<Frozen> {
-        self.write("freeze a campaign", move |txn| txn.freeze(id, chunk, now))
+        self.withdraw("freeze a campaign", move |txn| txn.freeze(id, chunk, now))
             .await
     }
 
@@ -186,7 +186,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<()> {
         let cause = cause.clone();
-        self.write("note a campaign's results", move |txn| {
+        self.withdraw("note a campaign's results", move |txn| {
             txn.step(&steps, &cause, now)?;
             txn.settle_items(id, &outcomes, now)?;
             txn.raise(&notices)
@@ -251,7 +251,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<bool> {
         let cause = cause.clone();
-        self.write("cancel a campaign", move |txn| {
+        self.withdraw("cancel a campaign", move |txn| {
             txn.cancel_campaign(id, &cause, now)
         })
         .await
@@ -265,7 +265,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<usize> {
         let cause = cause.clone();
-        self.write("try a campaign again", move |txn| {
+        self.withdraw("try a campaign again", move |txn| {
             txn.retry_campaign(id, &cause, now)
         })
         .await

@@ -44,7 +44,7 @@ impl Store {
         how: Option<OnRemoval>,
         now: Timestamp,
     ) -> Answer<Reconciled> {
-        self.write("remove identities", move |txn| txn.remove(&names, how, now))
+        self.withdraw("remove identities", move |txn| txn.remove(&names, how, now))
             .await
     }
 

@@ -27,7 +27,7 @@ impl Store {
     /// standing are renewed now.
     pub async fn accept(&self, cause: &Cause, now: Timestamp) -> Answer<u64> {
         let cause = cause.clone();
-        self.write("accept the store", move |txn| txn.accept(&cause, now))
+        self.withdraw("accept the store", move |txn| txn.accept(&cause, now))
             .await
     }
 

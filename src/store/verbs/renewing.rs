@@ -87,7 +87,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<Vec<Version>> {
         let cause = cause.clone();
-        self.write("take a step", move |txn| txn.step(&steps, &cause, now))
+        self.withdraw("take a step", move |txn| txn.step(&steps, &cause, now))
             .await
     }
 

@@ -197,6 +197,7 @@ impl House {
             keep_other: Duration::from_hours(9600),
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            withdrawn_copy: None,
         };
         let open = if clock.is_simulated() {
             Store::open_inline

@@ -95,6 +95,7 @@ impl World {
             keep_other: DAY * 400,
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            withdrawn_copy: None,
         };
         let (store, opened) = unlocked(|| Store::open_inline(&settings, self.dir.path(), now));
         let sinks = &self.setting.sinks;

@@ -1,0 +1,796 @@
+//! At each start the store is compared with `withdrawn.jsonl` and brought up to it; where that cannot be
+//! done, a person is waited for ([`super::standing`]).
+//!
+//! The store commits the number of a transaction before its lines are written. So a file that goes no
+//! further than that was overtaken by a crash, and its last lines are applied; a file that goes further
+//! belongs to a store that was put back from a copy: it is brought up to the file, and every version
+//! begins anew above the highest. A file that ends before what the store knows of lost its end: then
+//! nothing is done until a person accepts.
+
+use std::collections::BTreeMap;
+
+use rusqlite::params;
+
+use super::{
+    aside::RowKind,
+    campaigns::CampaignId,
+    columns::{self, micros, signed, spelled},
+    commit::Standing,
+    db::{Db, Effects, Txn},
+    error::{Fault, Outcome, StoreError},
+    identities::token_place,
+    reconcile::REMOVED,
+    withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals, Written},
+    writer::Writer,
+};
+use crate::model::{Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version};
+
+/// Which store this is; the file says the same.
+const STORE_ID: &str = "store_id";
+/// The number of the last transaction that withdrew something, and of the one before it.
+const LAST: &str = "withdrawn";
+const BEFORE: &str = "withdrawn_before";
+/// Numbers up to this one may be in the file.
+const BOUND: &str = "withdrawn_bound";
+/// No version is given out at or below this one.
+const FLOOR: &str = "version_floor";
+/// Rows whose versions are raised at once.
+const PAGE: i64 = 1000;
+
+/// What a start took over from `withdrawn.jsonl`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BroughtUp {
+    /// The store had been put back from an older copy, or made anew.
+    pub older: bool,
+    /// Identities that are held.
+    pub held: usize,
+    /// Identities whose hold had ended.
+    pub released: usize,
+    /// Identities that were deleted.
+    pub deleted: usize,
+    /// Identities that were revoked and get a new token.
+    pub revoked: usize,
+    /// Identities that campaigns are still to withdraw.
+    pub pending: usize,
+}
+
+impl BroughtUp {
+    fn is_something(self) -> bool {
+        self.held + self.released + self.deleted + self.revoked + self.pending > 0
+    }
+}
+
+impl std::fmt::Display for BroughtUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.older {
+            true => "the store was older than withdrawn.jsonl and was brought up to it",
+            false => "what a crash left in withdrawn.jsonl was carried out",
+        })?;
+        let parts = [
+            (self.held, "held"),
+            (self.released, "released"),
+            (self.deleted, "deleted"),
+            (self.revoked, "revoked and minted anew"),
+            (self.pending, "still to be withdrawn by campaigns"),
+        ];
+        for (at, (count, what)) in parts.iter().filter(|(count, _)| *count > 0).enumerate() {
+            write!(f, "{} {count} {what}", if at == 0 { ":" } else { "," })?;
+        }
+        if self.older {
+            f.write_str("; every version begins above the highest that was given out")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the file beside what is known of the store.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It says nothing of use, and the store itself knows.
+    Missing {
+        /// It should have been there.
+        lost: bool,
+    },
+    /// Lines after this number are applied.
+    Sound { after: u64, older: bool },
+    /// It cannot be known what was withdrawn.
+    Doubt(String),
+}
+
+/// What the store knows of the file.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Known {
+    id: Option<String>,
+    last: u64,
+    before: u64,
+    bound: u64,
+}
+
+fn judge(created: bool, names: usize, known: &Known, found: &Found, is_there: bool) -> Verdict {
+    let file = "withdrawn.jsonl";
+    if let Some(damage) = &found.damage {
+        return Verdict::Doubt(damage.clone());
+    }
+    let Some(of) = &found.store else {
+        if created && names > 0 {
+            return Verdict::Doubt(format!(
+                "the database is new, {file} beside it is missing, and identities.jsonl knows of {names} identities"
+            ));
+        }
+        if is_there && known.last > 0 {
+            return Verdict::Doubt(format!("{file} is empty"));
+        }
+        let lost = known.id.is_some();
+        return Verdict::Missing { lost };
+    };
+    if known.id.as_ref().is_some_and(|id| id != of) {
+        return Verdict::Doubt(format!("{file} belongs to another store"));
+    }
+    if found.last >= known.last {
+        return Verdict::Sound {
+            after: known.last,
+            older: found.last > known.bound,
+        };
+    }
+    let only_the_last_line = match found.torn {
+        Some((n, left)) => n == known.last && left <= 1,
+        None => found.half && found.last == known.before,
+    };
+    if only_the_last_line {
+        return Verdict::Sound {
+            after: known.last,
+            older: false,
+        };
+    }
+    Verdict::Doubt(format!(
+        "{file} is cut off: it ends with the transaction {}, and the store knows of {}",
+        found.last, known.last
+    ))
+}
+
+/// How a start left store and file.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) brought: Option<BroughtUp>,
+    /// The file has to be written anew.
+    pub(super) rewrite: bool,
+    /// It was missing although it should have been there.
+    pub(super) lost: bool,
+}
+
+impl Settled {
+    /// What people are told of it.
+    pub(super) fn notices(&self, now: Timestamp) -> Vec<Notice> {
+        let notice = |kind, message| Notice {
+            at: now,
+            kind,
+            resource: None,
+            name: None,
+            key: None,
+            message,
+        };
+        let missing = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may \
+                       be known, and with it what a copy of the store will lack";
+        let brought = self.brought.as_ref();
+        let brought =
+            brought.map(|brought| notice(NoticeKind::StoreBroughtUp, brought.to_string()));
+        let lost = self
+            .lost
+            .then(|| notice(NoticeKind::WithdrawalsRewritten, missing.to_owned()));
+        brought.into_iter().chain(lost).collect()
+    }
+}
+
+impl Db {
+    fn number(&self, key: &str) -> Outcome<u64> {
+        let number = columns::meta::<i64>(&self.conn, key)?;
+        Ok(number.unwrap_or(0).unsigned_abs())
+    }
+
+    fn set_number(&self, key: &str, number: u64) -> Outcome<()> {
+        if self.number(key)? != number {
+            columns::set_meta(&self.conn, key, signed(number))?;
+        }
+        Ok(())
+    }
+
+    /// Versions begin above this one.
+    pub(super) fn load_floor(&self) -> Outcome<()> {
+        self.floor.set(self.number(FLOOR)?);
+        Ok(())
+    }
+
+    fn known_of_the_file(&self) -> Outcome<Known> {
+        Ok(Known {
+            id: columns::meta::<String>(&self.conn, STORE_ID)?,
+            last: self.number(LAST)?,
+            before: self.number(BEFORE)?,
+            bound: self.number(BOUND)?,
+        })
+    }
+
+    /// All that the file has to say, campaigns first.
+    pub(super) fn each_withdrawal(&self, see: &mut dyn FnMut(Fact)) -> Outcome<()> {
+        let open = "SELECT num FROM campaign WHERE action IN ('revoke', 'hold', 'delete') AND ended_at IS NULL \
+                    OR num IN (SELECT campaign FROM campaign_item WHERE state = 'failed')";
+        for campaign in self.all(RowKind::Campaign, open, [], |row| {
+            row.get::<_, CampaignId>(0)
+        })? {
+            if let Some(order) = self.order(campaign)? {
+                see(Fact::Campaign(order));
+            }
+        }
+        let rows = "SELECT num FROM identity WHERE state IN ('held', 'deleted') OR revoked_at IS NOT NULL \
+                    UNION SELECT num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num > 0";
+        let mut statement = self.conn.prepare_cached(rows)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(withdrawal) = self.withdrawal(row.get(0)?)? {
+                see(Fact::Identity(withdrawal));
+            }
+        }
+        let ids = "SELECT campaign, num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num < 0";
+        for (campaign, num) in self.all(RowKind::CampaignItem, ids, [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })? {
+            if let Some(withdrawal) = self.withdrawal_of_id(campaign, num)? {
+                see(Fact::Identity(withdrawal));
+            }
+        }
+        let waiting = "SELECT line FROM withdrawal ORDER BY name";
+        for line in self.all(RowKind::Identity, waiting, [], |row| {
+            row.get::<_, String>(0)
+        })? {
+            if let Ok(withdrawal) = serde_json::from_str(&line) {
+                see(Fact::Identity(withdrawal));
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is withdrawn of a row.
+    fn withdrawal(&self, num: Num) -> Outcome<Option<Withdrawal>> {
+        let sql = "SELECT i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at \
+                   FROM identity i JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let pending = self.all(RowKind::CampaignItem, PENDING, [num], |row| row.get(0))?;
+        Ok(self.first(sql, [num], |row| {
+            let state: State = columns::word(row, "state")?;
+            let removed: u8 = row.get("removed")?;
+            let forgotten = removed == super::reconcile::FORGOTTEN;
+            Ok(Withdrawal {
+                name: columns::maybe_parsed(row, "name")?,
+                resource: columns::parsed(row, "resource")?,
+                id: columns::maybe_parsed(row, "id")?,
+                version: columns::unsigned(row, "version")?,
+                held: state == State::Held,
+                removed: state == State::Held && removed == REMOVED,
+                deleted: state == State::Deleted && !forgotten,
+                forgotten,
+                revoked_at: columns::maybe_instant(row, "revoked_at")?,
+                pending,
+            })
+        })?)
+    }
+
+    fn withdrawal_of_id(&self, campaign: CampaignId, num: Num) -> Outcome<Option<Withdrawal>> {
+        let sql = "SELECT r.name AS resource, t.id, t.state IN ('pending', 'called', 'failed') AS open \
+                   FROM campaign_item t JOIN resource r ON r.num = t.resource \
+                   WHERE t.campaign = ?1 AND t.num = ?2";
+        Ok(self.first(sql, [campaign, num], |row| {
+            Ok(Withdrawal {
+                name: None,
+                resource: columns::parsed(row, "resource")?,
+                id: columns::maybe_parsed(row, "id")?,
+                version: 0,
+                held: false,
+                removed: false,
+                deleted: false,
+                forgotten: false,
+                revoked_at: None,
+                pending: row
+                    .get::<_, bool>("open")?
+                    .then_some(campaign)
+                    .into_iter()
+                    .collect(),
+            })
+        })?)
+    }
+
+    fn order(&self, id: CampaignId) -> Outcome<Option<Order>> {
+        let sql = "SELECT action, after, actor, reason, created_at, starts_at, urgent, target, selection, cursor, \
+                   phase = 'cancelled' OR given_up_at IS NOT NULL AS over FROM campaign \
+                   WHERE num = ?1 AND action IN ('revoke', 'hold', 'delete')";
+        Ok(self.first(sql, [id], |row| {
+            let cursor: Option<i64> = row.get("cursor")?;
+            Ok(Order {
+                campaign: id,
+                action: columns::word(row, "action")?,
+                then: row
+                    .get::<_, Option<String>>("after")?
+                    .and_then(|then| then.parse::<Then>().ok()),
+                actor: row.get("actor")?,
+                reason: row.get("reason")?,
+                created_at: columns::instant_in(row, "created_at")?,
+                starts_at: columns::maybe_instant(row, "starts_at")?,
+                urgent: row.get("urgent")?,
+                target: row.get("target")?,
+                selection: row.get("selection")?,
+                stage: match cursor {
+                    _ if row.get("over")? => Stage::Over,
+                    None => Stage::Listed,
+                    Some(super::campaigns::OPEN) => Stage::Brought,
+                    Some(_) => Stage::Listing,
+                },
+            })
+        })?)
+    }
+}
+
+/// Campaigns that are still to withdraw a row.
+const PENDING: &str = "SELECT t.campaign FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
+    WHERE t.num = ?1 AND t.state IN ('pending', 'called', 'failed') AND c.action IN ('revoke', 'hold', 'delete') \
+    AND c.phase <> 'cancelled' AND c.given_up_at IS NULL ORDER BY t.campaign";
+
+impl Txn<'_> {
+    /// Compares the store with the file and brings it up to it. `names` are those that the map knows.
+    pub(super) fn settle_withdrawals(
+        &mut self,
+        file: &mut Withdrawals,
+        (created, names): (bool, usize),
+        now: Timestamp,
+    ) -> Outcome<Settled> {
+        let mut known = self.known_of_the_file()?;
+        let unread = |e: std::io::Error| Fault::Refused(format!("read withdrawn.jsonl: {e}"));
+        let found = file.look(known.id.as_deref()).map_err(unread)?;
+        let fresh_id = || hex(&rand::random::<[u8; 8]>());
+        let id = known.id.clone().or_else(|| found.store.clone());
+        let id = id.unwrap_or_else(fresh_id);
+        if known.id.is_none() {
+            columns::set_meta(&self.conn, STORE_ID, id.as_str())?;
+        }
+        if self.restored()?.is_some() {
+            return Ok(Settled::default());
+        }
+        let verdict = judge(created, names, &known, &found, file.is_there());
+        let mut settled = Settled::default();
+        match verdict {
+            Verdict::Doubt(why) => {
+                self.doubt(&why)?;
+                return Ok(settled);
+            }
+            Verdict::Missing { lost } => {
+                known.last += 1;
+                (settled.lost, settled.rewrite) = (lost, true);
+            }
+            Verdict::Sound { after, older } => {
+                file.begin(&id, &found).map_err(unread)?;
+                settled.rewrite = found.last < after;
+                if found.last > after || older {
+                    let brought = self.bring_up(file, after, older, &found, now)?;
+                    settled.rewrite = true;
+                    // A store that was made anew beside a file that withdraws nothing is no news.
+                    settled.brought = (!created || brought.is_something()).then_some(brought);
+                    known.last = found.last;
+                }
+            }
+        }
+        if settled.rewrite {
+            file.begin(&id, &found).map_err(unread)?;
+        }
+        if settled.rewrite {
+            self.set_number(LAST, known.last)?;
+            self.set_number(BEFORE, known.last)?;
+            self.set_number(BOUND, known.last.max(known.bound))?;
+        }
+        Ok(settled)
+    }
+
+    fn bring_up(
+        &mut self,
+        file: &Withdrawals,
+        after: u64,
+        older: bool,
+        found: &Found,
+        now: Timestamp,
+    ) -> Outcome<BroughtUp> {
+        let floor = self.number(FLOOR)?.max(found.high);
+        self.set_number(FLOOR, floor)?;
+        self.load_floor()?;
+        let mut brought = BroughtUp {
+            older,
+            ..BroughtUp::default()
+        };
+        let (mut campaigns, mut result) = (BTreeMap::new(), Ok(()));
+        let read = file.facts_after(after, |fact| {
+            if result.is_ok() {
+                result = match fact {
+                    Fact::High { .. } => Ok(()),
+                    Fact::Campaign(order) => self.take_order(&order, &mut campaigns),
+                    Fact::Identity(line) => self.take_line(&line, &campaigns, &mut brought, now),
+                };
+            }
+        });
+        read.map_err(|e| Fault::Refused(format!("read withdrawn.jsonl: {e}")))?;
+        result?;
+        if older {
+            self.raise_versions(now)?;
+        }
+        Ok(brought)
+    }
+
+    /// A campaign as the file knows it: found again, or made again under its number where that is free.
+    fn take_order(
+        &mut self,
+        order: &Order,
+        campaigns: &mut BTreeMap<CampaignId, CampaignId>,
+    ) -> Outcome<()> {
+        let sql = "SELECT num FROM campaign WHERE created_at = ?1 AND action = ?2 AND actor = ?3";
+        let mine = params![
+            micros(order.created_at),
+            spelled(&order.action),
+            order.actor
+        ];
+        let same: Option<CampaignId> = self.first(sql, mine, |row| row.get(0))?;
+        let num = match (same, order.stage) {
+            (Some(num), _) => num,
+            (None, Stage::Over) => return Ok(()),
+            (None, _) => self.make_again(order)?,
+        };
+        campaigns.insert(order.campaign, num);
+        match order.stage {
+            Stage::Over => self.run(
+                "UPDATE campaign SET phase = 'cancelled', cursor = NULL WHERE num = ?1 AND ended_at IS NULL",
+                [num],
+            )?,
+            Stage::Listed => self.run("UPDATE campaign SET cursor = NULL WHERE num = ?1", [num])?,
+            Stage::Brought | Stage::Listing => 0,
+        };
+        Ok(())
+    }
+
+    fn make_again(&self, order: &Order) -> Outcome<CampaignId> {
+        let cursor = match order.stage {
+            Stage::Brought => Some(super::campaigns::OPEN),
+            Stage::Listing => Some(0),
+            Stage::Listed | Stage::Over => None,
+        };
+        let taken = "SELECT 1 FROM campaign WHERE num = ?1";
+        let taken = self.first(taken, [order.campaign], |_| Ok(()))?.is_some();
+        self.run(
+            "INSERT INTO campaign (num, action, after, actor, reason, created_at, urgent, starts_at, target, \
+             selection, cursor, told_at, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?6, \
+             (SELECT coalesce(max(num), 0) FROM identity))",
+            params![
+                (!taken).then_some(order.campaign),
+                spelled(&order.action),
+                order.then.as_ref().map(spelled),
+                order.actor,
+                order.reason,
+                micros(order.created_at),
+                order.urgent,
+                order.starts_at.map(micros),
+                order.target,
+                order.selection,
+                cursor
+            ],
+        )?;
+        Ok(self.conn.last_insert_rowid())
+    }
+
+    fn take_line(
+        &mut self,
+        line: &Withdrawal,
+        campaigns: &BTreeMap<CampaignId, CampaignId>,
+        brought: &mut BroughtUp,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let pending: Vec<CampaignId> = line
+            .pending
+            .iter()
+            .filter_map(|campaign| campaigns.get(campaign).copied())
+            .collect();
+        let row = match &line.name {
+            Some(name) => self.num_of(name.as_str())?,
+            None => None,
+        };
+        let row = match row {
+            Some(num) => self.readable(num)?,
+            None => None,
+        };
+        let Some(row) = row else {
+            return self.take_line_without_row(line, &pending, brought, now);
+        };
+        if line.id.is_some() && row.id.is_some() && line.id != row.id {
+            // The name belongs to another identity by now.
+            return Ok(());
+        }
+        self.settle_done(row.num, &pending, now)?;
+        for campaign in &pending {
+            self.take_up_item(*campaign, row.num, now)?;
+            brought.pending += 1;
+        }
+        self.bring_row(&row, line, brought, now)
+    }
+
+    /// Makes one row what the file says of it.
+    fn bring_row(
+        &mut self,
+        row: &Standing,
+        line: &Withdrawal,
+        brought: &mut BroughtUp,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let is_newer = |at: Timestamp| row.revoked_at.is_none_or(|was| was < micros(at));
+        if let Some(at) = line.revoked_at.filter(|at| is_newer(*at)) {
+            self.revoked(row, at, Then::Reissue, now)?;
+            // Whatever the row holds is from before: it ended with the revocation.
+            self.run(
+                "UPDATE identity SET expires_at = min(expires_at, ?2) WHERE num = ?1",
+                [row.num, micros(at)],
+            )?;
+            brought.revoked += usize::from(!line.held && !line.deleted);
+        }
+        if line.deleted {
+            if row.state != State::Deleted {
+                self.effects.ids_removed = true;
+                self.withdraw(row, State::Deleted, Kind::Deleted, now)?;
+                brought.deleted += 1;
+            }
+        } else if line.forgotten {
+            let sql = "SELECT 1 FROM identity WHERE num = ?1 AND declared = 0 AND removed = 0";
+            if self.first(sql, [row.num], |_| Ok(()))?.is_some() {
+                self.let_go(row.num, OnRemoval::Forget, now)?;
+            }
+        } else if line.held {
+            if row.state.wants_token() {
+                self.withdraw(row, State::Held, Kind::Held, now)?;
+                brought.held += 1;
+            }
+            if line.removed {
+                let sql = "UPDATE identity SET removed = ?2, declared = 0 WHERE num = ?1";
+                self.run(sql, params![row.num, REMOVED])?;
+            }
+        } else if row.state == State::Held {
+            self.release(row.num, now)?;
+            brought.released += 1;
+        }
+        Ok(())
+    }
+
+    /// Nobody has this name yet: what is said of it waits until somebody does; its campaigns go on by its id.
+    fn take_line_without_row(
+        &mut self,
+        line: &Withdrawal,
+        pending: &[CampaignId],
+        brought: &mut BroughtUp,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        if let Some(id) = &line.id {
+            for campaign in pending {
+                self.add_id(*campaign, line.resource.as_str(), id.as_str(), micros(now))?;
+                brought.pending += 1;
+            }
+        }
+        let Some(name) = &line.name else {
+            return Ok(());
+        };
+        let mut line = line.clone();
+        line.held |= self.are_to_hold(pending)?;
+        line.pending.clear();
+        if (line.held && !line.removed) || line.deleted {
+            let sql = "INSERT OR REPLACE INTO withdrawal (name, line) VALUES (?1, ?2)";
+            let text = serde_json::to_string(&line).unwrap_or_default();
+            self.run(sql, [name.as_str(), &text])?;
+        } else {
+            self.run("DELETE FROM withdrawal WHERE name = ?1", [name.as_str()])?;
+        }
+        Ok(())
+    }
+
+    fn are_to_hold(&self, campaigns: &[CampaignId]) -> Outcome<bool> {
+        for campaign in campaigns {
+            let sql = "SELECT 1 FROM campaign WHERE num = ?1 AND (action IN ('hold', 'delete') OR after = 'hold')";
+            if self.first(sql, [*campaign], |_| Ok(()))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A row that was made just now, if something was said of its name before.
+    pub(super) fn take_waiting(&mut self, num: Num, name: &str, now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT line FROM withdrawal WHERE name = ?1";
+        let Some(text) = self.first(sql, [name], |row| row.get::<_, String>(0))? else {
+            return Ok(());
+        };
+        self.run("DELETE FROM withdrawal WHERE name = ?1", [name])?;
+        let line: Option<Withdrawal> = serde_json::from_str(&text).ok();
+        if let (Some(line), Some(row)) = (line, self.readable(num)?) {
+            if line.id.is_some() && row.id.is_some() && line.id != row.id {
+                return Ok(());
+            }
+            self.bring_row(&row, &line, &mut BroughtUp::default(), now)?;
+        }
+        Ok(())
+    }
+
+    /// Items of a row that the file knows to be done.
+    fn settle_done(&mut self, num: Num, pending: &[CampaignId], now: Timestamp) -> Outcome<()> {
+        for campaign in self.all(RowKind::CampaignItem, PENDING, [num], |row| {
+            row.get::<_, CampaignId>(0)
+        })? {
+            if !pending.contains(&campaign) {
+                self.run(
+                    "UPDATE campaign_item SET state = 'done', acked_at = coalesce(acked_at, ?3), delivered_at = ?3, \
+                     error = NULL WHERE campaign = ?1 AND num = ?2",
+                    [campaign, num, micros(now)],
+                )?;
+                self.end_if_settled(campaign, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_up_item(&mut self, campaign: CampaignId, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
+        let from = self.first(sql, [campaign, micros(now)], |row| row.get::<_, i64>(0))?;
+        self.add_row(campaign, num, from.unwrap_or_else(|| micros(now)))?;
+        let again = self.run(
+            "UPDATE campaign_item SET state = 'pending', attempts = 0, error = NULL WHERE campaign = ?1 AND num = ?2 \
+             AND state NOT IN ('pending', 'called')",
+            [campaign, num],
+        )?;
+        if again > 0 {
+            let sql = "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
+            self.run(sql, [campaign])?;
+        }
+        Ok(())
+    }
+
+    /// Every version begins anew above the floor, so that none that was given out before comes again.
+    pub(super) fn raise_versions(&mut self, now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT num, name, version, token FROM identity WHERE num > ?1 AND version > 0 ORDER BY num LIMIT ?2";
+        let mut after = 0;
+        loop {
+            let rows = self.all(RowKind::Identity, sql, [after, PAGE], |row| {
+                Ok((
+                    row.get::<_, Num>("num")?,
+                    columns::parsed::<crate::model::Name>(row, "name")?,
+                    Version(columns::unsigned(row, "version")?),
+                    row.get::<_, Option<Vec<u8>>>("token")?,
+                ))
+            })?;
+            let Some((last, ..)) = rows.last() else {
+                return Ok(());
+            };
+            after = *last;
+            for (num, name, was, token) in rows {
+                let version = self.next_version(was, now);
+                let sealed = token.and_then(|token| self.seal_anew(&token, &name, was, version));
+                self.run(
+                    "UPDATE identity SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
+                     version = ?2, token = ?3 WHERE num = ?1",
+                    params![num, signed(version.0), sealed],
+                )?;
+                self.want(num, &name, version, micros(now))?;
+            }
+        }
+    }
+
+    /// A token under its new version; one that does not open is as good as none.
+    fn seal_anew(
+        &self,
+        token: &[u8],
+        name: &crate::model::Name,
+        was: Version,
+        version: Version,
+    ) -> Option<Vec<u8>> {
+        let open = self.seal.open(token_place(name, was.0), token).ok()?;
+        self.seal.seal(token_place(name, version.0), &open).ok()
+    }
+
+    /// The version that follows; above all that were ever given out.
+    pub(super) fn next_version(&mut self, was: Version, now: Timestamp) -> Version {
+        let version = Version(was.0.max(self.floor.get())).next(now);
+        let seconds = u64::try_from(now.as_second()).unwrap_or(0);
+        self.effects.highest = self.effects.highest.max(version.0);
+        self.effects.ahead |= version.0 > seconds;
+        version
+    }
+
+    /// What the file has to say of all that was touched.
+    pub(super) fn facts(&self) -> Outcome<Vec<Fact>> {
+        let touched = &self.effects.touched;
+        let mut facts = Vec::new();
+        for campaign in &touched.campaigns {
+            facts.extend(self.order(*campaign)?.map(Fact::Campaign));
+        }
+        for num in touched.rows.union(&touched.listed) {
+            let line = self.withdrawal(*num)?;
+            let line = line.filter(|line| touched.rows.contains(num) || !line.pending.is_empty());
+            facts.extend(line.map(Fact::Identity));
+        }
+        for (campaign, num) in &touched.ids {
+            facts.extend(self.withdrawal_of_id(*campaign, *num)?.map(Fact::Identity));
+        }
+        Ok(facts)
+    }
+}
+
+impl Writer {
+    /// Before an operation that withdraws: commits that a number may be in the file. What follows is known
+    /// to be a crash's by it.
+    pub(super) fn promise(&self) -> Result<(), StoreError> {
+        let promised = self
+            .db
+            .number(BOUND)
+            .and_then(|bound| self.db.set_number(BOUND, bound + 1));
+        promised.map_err(|fault| StoreError::new("prepare a withdrawal", fault))
+    }
+
+    /// Before the commit: writes what is withdrawn into the file and syncs it.
+    pub(super) fn tell_withdrawals(
+        &mut self,
+        effects: &mut Effects,
+        promised: bool,
+    ) -> Result<Option<Written>, StoreError> {
+        let failed = |fault| StoreError::new("note what is withdrawn", fault);
+        if effects.accepted {
+            return self.begin_anew().map_err(failed).map(|()| None);
+        }
+        if self.withdrawals.is_news(effects.highest, effects.ahead) {
+            effects.facts.push(Fact::High {
+                version: effects.highest,
+            });
+        }
+        if effects.facts.is_empty() || !self.withdrawals.has_begun() {
+            return Ok(None);
+        }
+        let facts = std::mem::take(&mut effects.facts);
+        self.number_and_append(&facts, promised)
+            .map(Some)
+            .map_err(failed)
+    }
+
+    fn number_and_append(&mut self, facts: &[Fact], promised: bool) -> Outcome<Written> {
+        let bound = self.db.number(BOUND)?;
+        let n = if promised { bound } else { bound + 1 };
+        self.db.set_number(BEFORE, self.db.number(LAST)?)?;
+        self.db.set_number(LAST, n)?;
+        self.db.set_number(BOUND, n)?;
+        self.withdrawals
+            .append(n, facts)
+            .map_err(|e| Fault::file(&e))
+    }
+
+    /// A person accepted: the file is what the store knows from here on.
+    fn begin_anew(&mut self) -> Outcome<()> {
+        let known = self.db.known_of_the_file()?;
+        let n = known.bound.max(known.last) + 1;
+        self.withdrawals.set_aside().map_err(|e| Fault::file(&e))?;
+        let id = known.id.unwrap_or_default();
+        let found = Found {
+            high: self.db.floor.get(),
+            ..Found::default()
+        };
+        self.withdrawals
+            .begin(&id, &found)
+            .map_err(|e| Fault::file(&e))?;
+        for key in [LAST, BEFORE, BOUND] {
+            self.db.set_number(key, n)?;
+        }
+        self.fold_withdrawals()
+    }
+
+    /// Writes the file anew from what the store knows.
+    pub(super) fn fold_withdrawals(&mut self) -> Outcome<()> {
+        let n = self.db.number(LAST)?;
+        let db = &self.db;
+        let folded = self.withdrawals.rewrite(n, |see| db.each_withdrawal(see));
+        folded.map_err(|e| Fault::file(&e))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
