@@ -228,7 +228,7 @@ impl House {
             .chain(sinks.iter().map(|name| courier_loop(name)))
             .collect();
         self.loops
-            .stop_all(PART_GRACE, |name| chosen.contains(name))
+            .replace_all(PART_GRACE, |name| chosen.contains(name))
             .await;
         self.lanes
             .retain(|name, _| !resources.contains(&name.to_string()));
@@ -249,7 +249,9 @@ impl House {
 
     /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
     pub(super) async fn start_jobs(&mut self) {
-        self.loops.stop_all(PART_GRACE, |name| name == JOBS).await;
+        self.loops
+            .replace_all(PART_GRACE, |name| name == JOBS)
+            .await;
         self.jobs_decided = None;
         if !self.settings.jobs.is_empty() {
             let jobs = Jobs::new(&self.settings.jobs, self.store.clone(), self.clock.clone());

@@ -1,10 +1,17 @@
 //! The loops of the daemon: spawned here and nowhere else, each with a stop of its own. A loop that
 //! ends before it was told to, by error or panic, ends the process; systemd starts it anew.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    time::Duration,
+};
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+
+/// A loop that is aborted ends at its next pause.
+const ABORTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a loop ended on its own.
 #[derive(Debug, thiserror::Error)]
@@ -21,12 +28,15 @@ pub struct LoopEnded {
 pub struct Loops {
     set: JoinSet<Result<(), String>>,
     running: BTreeMap<Id, Running>,
+    /// How loops ended badly, until somebody is told.
+    ended: VecDeque<LoopEnded>,
 }
 
 #[derive(Debug)]
 struct Running {
     name: String,
     stop: CancellationToken,
+    abort: AbortHandle,
 }
 
 impl Loops {
@@ -49,40 +59,44 @@ impl Loops {
             Running {
                 name: name.into(),
                 stop,
+                abort: handle,
             },
         );
     }
 
-    /// Waits until a loop ends that was not told to. Never returns while all is well.
+    /// Waits until a loop ends that was not told to, or ended badly when it was. Never returns while all
+    /// is well.
     pub async fn failed(&mut self) -> LoopEnded {
         loop {
-            let Some(joined) = self.set.join_next_with_id().await else {
-                std::future::pending::<()>().await;
-                continue;
-            };
-            let (id, result) = match joined {
-                Ok((id, result)) => (id, result),
-                Err(error) => (error.id(), Err(describe_panic(&error))),
-            };
-            let Some(running) = self.running.remove(&id) else {
-                continue;
-            };
-            match result {
-                Ok(()) if running.stop.is_cancelled() => {}
-                Ok(()) => {
-                    return LoopEnded {
-                        name: running.name,
-                        reason: "it returned".to_owned(),
-                    };
+            if let Some(ended) = self.ended.pop_front() {
+                return ended;
+            }
+            match self.set.join_next_with_id().await {
+                Some(joined) => {
+                    self.collect(joined);
                 }
-                Err(reason) => {
-                    return LoopEnded {
-                        name: running.name,
-                        reason,
-                    };
-                }
+                None => std::future::pending().await,
             }
         }
+    }
+
+    /// Takes a loop that has ended off the list, and notes it where it should not have ended so.
+    fn collect(&mut self, joined: Result<(Id, Result<(), String>), JoinError>) -> Id {
+        let (id, result) = match joined {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(describe_panic(&error))),
+        };
+        if let Some(running) = self.running.remove(&id) {
+            let reason = match result {
+                Ok(()) if running.stop.is_cancelled() => return id,
+                Ok(()) => "it returned".to_owned(),
+                Err(reason) => reason,
+            };
+            let name = running.name;
+            tracing::error!(name, reason, "a loop ended badly");
+            self.ended.push_back(LoopEnded { name, reason });
+        }
+        id
     }
 
     /// Tells one loop to stop; [`Loops::failed`] collects it.
@@ -93,8 +107,9 @@ impl Loops {
             .for_each(|running| running.stop.cancel());
     }
 
-    /// Tells every loop whose name matches to stop and waits for all of them, at most `grace`.
-    /// Returns the names of those that had not ended by then; they are aborted.
+    /// Tells every loop whose name matches to stop and waits for all of them, at most `grace`. Those that
+    /// had not ended by then are aborted and waited for, so that none runs beside its successor; their
+    /// names are returned. How any loop ended badly meanwhile, chosen or not, [`Loops::failed`] tells.
     pub async fn stop_all(
         &mut self,
         grace: Duration,
@@ -107,26 +122,61 @@ impl Loops {
                 waiting.insert(*id, running.name.clone());
             }
         }
+        if self.collect_all(&mut waiting, grace).await {
+            return Vec::new();
+        }
+        let late: Vec<String> = waiting.values().cloned().collect();
+        for id in waiting.keys() {
+            // Its end is told by whoever asked for it; an abort is no other failure.
+            if let Some(running) = self.running.remove(id) {
+                running.abort.abort();
+            }
+        }
+        if !self.collect_all(&mut waiting, ABORTED_WITHIN).await {
+            for name in waiting.into_values() {
+                let reason = "it does not even end when it is aborted".to_owned();
+                tracing::error!(name, reason, "a loop ended badly");
+                self.ended.push_back(LoopEnded { name, reason });
+            }
+        }
+        late
+    }
+
+    /// The same for parts that others are to take the place of, or that may hold what is not committed:
+    /// one that did not end in time has failed.
+    pub async fn replace_all(&mut self, grace: Duration, chosen: impl Fn(&str) -> bool) {
+        for name in self.stop_all(grace, chosen).await {
+            let reason = format!(
+                "it did not end within {} s and was aborted",
+                grace.as_secs()
+            );
+            tracing::error!(name, reason, "a loop ended badly");
+            self.ended.push_back(LoopEnded { name, reason });
+        }
+    }
+
+    /// How the first loop ended badly that nobody was told of yet.
+    pub fn first_failure(&mut self) -> Option<LoopEnded> {
+        self.ended.pop_front()
+    }
+
+    /// Collects loops until all of these have ended, or the time is over.
+    async fn collect_all(&mut self, waiting: &mut BTreeMap<Id, String>, within: Duration) -> bool {
         let all_ended = async {
             while !waiting.is_empty() {
                 let Some(joined) = self.set.join_next_with_id().await else {
                     break;
                 };
-                let id = joined.map_or_else(|error| error.id(), |(id, _)| id);
-                waiting.remove(&id);
-                self.running.remove(&id);
+                waiting.remove(&self.collect(joined));
             }
         };
-        if tokio::time::timeout(grace, all_ended).await.is_ok() {
-            return Vec::new();
-        }
-        waiting.into_values().collect()
+        tokio::time::timeout(within, all_ended).await.is_ok()
     }
 }
 
 /// Where a panic happened is logged by the panic hook; its payload may hold anything, so it is not
 /// repeated.
-fn describe_panic(error: &tokio::task::JoinError) -> String {
+fn describe_panic(error: &JoinError) -> String {
     if error.is_panic() {
         "it panicked".to_owned()
     } else {
@@ -172,5 +222,55 @@ mod tests {
             loops.stop_all(Duration::from_secs(5), |_| true).await,
             ["deaf"]
         );
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_outlived_its_grace_is_gone_before_its_successor_comes() {
+        struct Alive(std::sync::Arc<std::sync::atomic::AtomicBool>);
+        impl Drop for Alive {
+            fn drop(&mut self) {
+                self.0.store(false, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        let alive = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let held = Alive(alive.clone());
+        let mut loops = Loops::default();
+        loops.spawn("deaf", |_| async move {
+            let _held = held;
+            std::future::pending::<Result<(), String>>().await
+        });
+        loops
+            .replace_all(Duration::from_secs(5), |name| name == "deaf")
+            .await;
+        assert!(!alive.load(std::sync::atomic::Ordering::SeqCst));
+        let ended = loops.failed().await.to_string();
+        assert_eq!(
+            ended,
+            "the loop `deaf` ended: it did not end within 5 s and was aborted"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_while_others_are_stopped_is_told() {
+        let mut loops = Loops::default();
+        loops.spawn("chosen", |stop| async move {
+            stop.cancelled().await;
+            Err::<(), _>("3 results could not be committed")
+        });
+        loops.spawn("other", |_| async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Err::<(), _>("no more work")
+        });
+        loops.spawn("slow", |stop| async move {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok::<(), String>(())
+        });
+        let late = loops
+            .stop_all(Duration::from_secs(5), |name| name != "other")
+            .await;
+        assert!(late.is_empty());
+        let told = [loops.failed().await, loops.failed().await].map(|ended| ended.name);
+        assert_eq!(told, ["chosen", "other"]);
+        assert!(loops.first_failure().is_none());
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The loops that obtain and commit get so long to end; then the couriers get the rest of the 10 s.
-const DRAIN: Duration = Duration::from_secs(8);
+const DRAIN: Duration = Duration::from_millis(8500);
 /// What the couriers and the listeners get.
 const LAST_DELIVERIES: Duration = Duration::from_millis(1500);
 /// How much more time to start is asked for at once, while files are restored.
@@ -61,8 +61,8 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
     let (commands, mut asked) = mpsc::channel(8);
     serve(&mut house, listeners, commands, &notifier);
     let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
-    end(house, &notifier).await;
-    ended
+    let drained = end(house, &notifier).await;
+    ended.and(drained)
 }
 
 /// Opens the store. Saving a large one before its schema is changed takes longer than the service
@@ -280,20 +280,28 @@ async fn live(
     }
 }
 
-/// What is uncommitted goes first, then what is committed is delivered, then the store closes.
-async fn end(mut house: House, notifier: &Notifier) {
+/// What is uncommitted goes first, then what is committed is delivered, then the store closes. Fails where
+/// a loop did, or what was obtained or done could not be noted: the process then does not end as if all
+/// were well.
+async fn end(mut house: House, notifier: &Notifier) -> Result<(), RunError> {
     house.stopping();
     if let Err(error) = notifier.stopping("draining") {
         tracing::warn!(%error, "cannot tell the service manager of the end");
     }
     let obtains = |name: &str| name.starts_with("lane ") || name.starts_with("campaigns ");
-    let mut late = house.loops.stop_all(DRAIN, obtains).await;
-    late.extend(house.loops.stop_all(LAST_DELIVERIES, |_| true).await);
+    house.loops.replace_all(DRAIN, obtains).await;
+    let late = house.loops.stop_all(LAST_DELIVERIES, |_| true).await;
     if !late.is_empty() {
         tracing::warn!(
             loops = late.join(", "),
             "did not end in time; what they had begun is due again at the next start"
         );
     }
-    tracing::info!("ended");
+    match house.loops.first_failure() {
+        Some(failure) => Err(failure.into()),
+        None => {
+            tracing::info!("ended");
+            Ok(())
+        }
+    }
 }
