@@ -32,7 +32,7 @@ pub struct Issued {
 pub struct Created {
     /// What ACS calls it.
     pub id: IdentityId,
-    /// Its first token; there whenever one was asked for.
+    /// Its first token, where one was asked for and could be read.
     pub token: Option<Issued>,
 }
 
@@ -113,15 +113,17 @@ pub(super) fn created(body: &[u8]) -> Result<Created, String> {
 pub(super) fn created_with_token(body: &[u8]) -> Result<Created, String> {
     let read: wire::CreateResponse = json(body)?;
     let id = identity_id(&read.identity)?;
+    // Whatever is wrong with the token, the identity is there: its id is not thrown away.
     let token = read
         .access_token
-        .ok_or_else(|| format!("{id} was created, but without a token"))
-        .and_then(|token| {
-            issue(token).map_err(|reason| format!("{id} was created, but {reason}"))
-        })?;
+        .ok_or_else(|| "no token came with it".to_owned())
+        .and_then(issue);
+    if let Err(reason) = &token {
+        tracing::warn!(%id, "an identity was created, but {reason}");
+    }
     Ok(Created {
         id,
-        token: Some(token),
+        token: token.ok(),
     })
 }
 

@@ -114,6 +114,25 @@ pub(super) fn judge(
     }
 }
 
+/// What was done, but the store refuses to note it with its row: the item has failed, and says so.
+pub(super) fn unnoted(verdict: &Verdict, why: &str) -> Verdict {
+    let (done, request_id) = match &verdict.outcome {
+        ItemOutcome::Done { request_id, .. } => ("it was done, but", request_id),
+        ItemOutcome::Retry { request_id, .. }
+        | ItemOutcome::Unanswered { request_id, .. }
+        | ItemOutcome::Failed { request_id, .. } => ("it was not done, and", request_id),
+    };
+    let outcome = ItemOutcome::Failed {
+        error: format!("{done} the store refuses to note it: {why}"),
+        request_id: request_id.clone(),
+    };
+    Verdict {
+        step: None,
+        outcome,
+        notice: None,
+    }
+}
+
 /// A call of ours panicked.
 pub(super) fn panicked(item: &Item, now: Timestamp, rng: &mut impl Rng) -> Verdict {
     again(item, "our own code failed".to_owned(), None, now, 0.0, rng)

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{Notice, Num, Operation},
     schedule::{Finding, Steady, Ticket},
-    store::{Campaign, CampaignId, ItemOutcome, StepOn, StoreError},
+    store::{Campaign, CampaignId, Cause, ItemOutcome, StepOn, StoreError},
 };
 
 const SHORTEST_TROUBLE: Duration = Duration::from_millis(500);
@@ -29,9 +29,36 @@ pub(super) struct Settling {
 #[derive(Debug)]
 struct Chunk {
     campaign: Arc<Campaign>,
+    verdicts: Vec<(Num, Verdict)>,
+}
+
+/// What the store takes of verdicts, in one commit.
+#[derive(Debug, Default)]
+struct Commit {
     steps: Vec<StepOn>,
     outcomes: Vec<(Num, ItemOutcome)>,
     notices: Vec<Notice>,
+}
+
+impl Commit {
+    fn of(verdicts: &[(Num, Verdict)]) -> Self {
+        let mut commit = Self::default();
+        for (num, verdict) in verdicts {
+            commit.steps.extend(verdict.step.clone());
+            commit.outcomes.push((*num, verdict.outcome.clone()));
+            commit.notices.extend(verdict.notice.clone());
+        }
+        commit
+    }
+}
+
+/// Whether time, or an operator, mends it; any other refusal is about what was to be written.
+fn passes(error: &StoreError) -> bool {
+    error.is_unwritable()
+        || matches!(
+            error,
+            StoreError::Closed { .. } | StoreError::Corrupt { .. }
+        )
 }
 
 impl Settling {
@@ -41,13 +68,9 @@ impl Settling {
             .entry(item.campaign.id)
             .or_insert_with(|| Chunk {
                 campaign: item.campaign.clone(),
-                steps: Vec::new(),
-                outcomes: Vec::new(),
-                notices: Vec::new(),
+                verdicts: Vec::new(),
             });
-        chunk.steps.extend(verdict.step);
-        chunk.outcomes.push((item.item.num, verdict.outcome));
-        chunk.notices.extend(verdict.notice);
+        chunk.verdicts.push((item.item.num, verdict));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -57,7 +80,7 @@ impl Settling {
     pub(super) fn count(&self) -> usize {
         self.campaigns
             .values()
-            .map(|chunk| chunk.outcomes.len())
+            .map(|chunk| chunk.verdicts.len())
             .sum()
     }
 
@@ -91,17 +114,21 @@ impl Runner {
         }
         while let Some((id, chunk)) = self.settling.campaigns.first_key_value() {
             let id = *id;
-            let (steps, cause) = (chunk.steps.clone(), cause(&chunk.campaign));
-            let (outcomes, notices) = (chunk.outcomes.clone(), chunk.notices.clone());
-            self.store
-                .settle_items(id, steps, &cause, outcomes, notices, now)
-                .await?;
+            let cause = cause(&chunk.campaign);
+            match self.commit(id, &cause, &chunk.verdicts).await {
+                Err(error) if passes(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(campaign = id, %error, "results are noted one by one, because the store refuses one of them");
+                    self.settle_singly(id, &cause).await?;
+                }
+                Ok(()) => {}
+            }
             let Some(chunk) = self.settling.campaigns.remove(&id) else {
                 return Ok(());
             };
-            for (num, outcome) in &chunk.outcomes {
+            for (num, verdict) in &chunk.verdicts {
                 self.busy.remove(num);
-                match outcome {
+                match &verdict.outcome {
                     ItemOutcome::Retry { next_at, .. } => self.look_by(*next_at),
                     ItemOutcome::Unanswered { next_at, .. } => {
                         *self.unanswered.entry(*num).or_default() += 1;
@@ -123,6 +150,62 @@ impl Runner {
         }
         self.settling.trouble = None;
         Ok(())
+    }
+
+    async fn commit(
+        &self,
+        id: CampaignId,
+        cause: &Cause,
+        verdicts: &[(Num, Verdict)],
+    ) -> Result<(), StoreError> {
+        let Commit {
+            steps,
+            outcomes,
+            notices,
+        } = Commit::of(verdicts);
+        let now = self.clock.now();
+        let settled = self
+            .store
+            .settle_items(id, steps, cause, outcomes, notices, now);
+        settled.await
+    }
+
+    /// Notes the results of a campaign one after the other. One that the store refuses by itself has
+    /// failed, and says what was done; where even that is refused, it is left alone.
+    async fn settle_singly(&mut self, id: CampaignId, cause: &Cause) -> Result<(), StoreError> {
+        loop {
+            let Some(chunk) = self.settling.campaigns.get_mut(&id) else {
+                return Ok(());
+            };
+            let Some((num, verdict)) = chunk.verdicts.pop() else {
+                return Ok(());
+            };
+            let one = [(num, verdict)];
+            let error = match self.commit(id, cause, &one).await {
+                Ok(()) => {
+                    self.busy.remove(&num);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let [(num, verdict)] = one;
+            if passes(&error) {
+                if let Some(chunk) = self.settling.campaigns.get_mut(&id) {
+                    chunk.verdicts.push((num, verdict));
+                }
+                return Err(error);
+            }
+            let failed = [(num, outcome::unnoted(&verdict, &error.to_string()))];
+            match self.commit(id, cause, &failed).await {
+                Ok(()) => {
+                    self.busy.remove(&num);
+                }
+                // It stays in hand, so that nothing is done twice.
+                Err(error) => {
+                    tracing::error!(campaign = id, row = num, %error, "a result of a campaign is set aside, because the store refuses it");
+                }
+            }
+        }
     }
 
     /// A task has ended, or panicked.

@@ -44,10 +44,10 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
-    model::{LaneView, NoticeKind, Num, Operation},
+    model::{Change, LaneView, NoticeKind, Num, Operation},
     permits::Permits,
     schedule::{Moment, Outage, Steady},
-    store::{Opened, Store, StoreError},
+    store::{Decided, Opened, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -99,6 +99,15 @@ pub enum LaneError {
     },
 }
 
+/// A row that is left alone for a while, because the store refused what became of it.
+#[derive(Debug)]
+struct Aside {
+    until: Steady,
+    /// What was obtained, to be tried again.
+    kept: Option<Decided>,
+    reason: String,
+}
+
 /// The loop of one resource.
 #[derive(Debug)]
 pub struct Lane {
@@ -116,8 +125,8 @@ pub struct Lane {
     key_outage: Outage,
     /// When the last announced outage ended.
     recovered: Option<Moment>,
-    /// The service answers again: what failed meanwhile is to be hastened.
-    hastening: bool,
+    /// The service answers again: what failed meanwhile and is due after this is to be hastened.
+    hastening: Option<Timestamp>,
     creation_refused: Option<String>,
     creation_refusal_told: bool,
     late: LateWatch,
@@ -128,7 +137,9 @@ pub struct Lane {
     /// Rows in flight or not committed yet.
     busy: BTreeSet<Num>,
     /// Rows whose result the store choked on, and until when they are left alone.
-    choked: BTreeMap<Num, Steady>,
+    choked: BTreeMap<Num, Aside>,
+    /// Whether it is known what an earlier process announced.
+    restored: bool,
     due: watch::Receiver<u64>,
     results: BTreeMap<String, u64>,
     view: watch::Sender<LaneView>,
@@ -155,7 +166,7 @@ impl Lane {
             outage: Outage::default(),
             key_outage: Outage::default(),
             recovered: None,
-            hastening: false,
+            hastening: None,
             creation_refused: creation_refused(settings.create, &opened),
             creation_refusal_told: false,
             late: LateWatch::default(),
@@ -165,6 +176,7 @@ impl Lane {
             flights: BTreeMap::new(),
             busy: BTreeSet::new(),
             choked: BTreeMap::new(),
+            restored: false,
             due: store.due_signal(),
             results: BTreeMap::new(),
             view: watch::Sender::default(),
@@ -187,7 +199,6 @@ impl Lane {
     /// # Errors
     /// When the store is gone, or results could not be committed at the end.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LaneError> {
-        self.restore().await;
         loop {
             let wake = self.round().await;
             tokio::select! {
@@ -227,6 +238,9 @@ impl Lane {
         if !self.ledger.is_open() {
             return Ok(());
         }
+        if !self.restored {
+            self.restore().await?;
+        }
         self.mend_due_times().await?;
         self.hasten_failed().await?;
         self.start_queue(Operation::Issue).await?;
@@ -236,26 +250,26 @@ impl Lane {
     }
 
     /// Takes over the outage that an earlier process announced.
-    async fn restore(&mut self) {
+    async fn restore(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
-        match self.store.announced_trouble(&self.settings.name).await {
-            Ok(Some(NoticeKind::ResourceUnreachable)) => {
-                self.outage = Outage::inherited(now.steady)
-            }
-            Ok(Some(NoticeKind::KeyRejected)) => self.key_outage = Outage::inherited(now.steady),
-            Ok(_) => {}
-            Err(error) => self.ledger.failed(&error, now.steady),
+        match self.store.announced_trouble(&self.settings.name).await? {
+            Some(NoticeKind::ResourceUnreachable) => self.outage = Outage::inherited(now.steady),
+            Some(NoticeKind::KeyRejected) => self.key_outage = Outage::inherited(now.steady),
+            _ => {}
         }
+        self.restored = true;
+        Ok(())
     }
 
     /// The end: nothing new starts, what is in flight may end, results are committed.
     async fn drain(&mut self) -> Result<(), LaneError> {
         let ends = tokio::time::sleep(GRACE);
         tokio::pin!(ends);
+        self.release_all();
         loop {
             self.begin_write();
             if self.calls.is_empty() && self.ledger.is_empty() {
-                return Ok(());
+                return self.last_word().await;
             }
             let again = self.clock.now() + SHORTEST_REST * 10;
             tokio::select! {
@@ -266,14 +280,50 @@ impl Lane {
                 () = self.clock.sleep_until(again) => {}
             }
         }
-        let count = self.ledger.uncommitted();
+        self.last_word().await
+    }
+
+    /// What could not be committed by the end is said; ids that the database refuses are kept in
+    /// `identities.jsonl`.
+    async fn last_word(&mut self) -> Result<(), LaneError> {
+        let refused: Vec<_> = self
+            .choked
+            .values()
+            .filter_map(|aside| aside.kept.as_ref())
+            .collect();
+        let count = self.ledger.uncommitted() + refused.len();
+        let reason = self
+            .choked
+            .values()
+            .map(|aside| aside.reason.clone())
+            .next();
+        let ids = refused.into_iter().chain(self.ledger.all());
+        let ids: Vec<_> = ids
+            .filter_map(|decided| match &decided.change {
+                Change::Adopted { num, id, .. }
+                | Change::Issued {
+                    num, id: Some(id), ..
+                } => Some((*num, id.clone())),
+                _ => None,
+            })
+            .collect();
+        if !ids.is_empty()
+            && let Err(error) = self.store.keep_ids(ids).await
+        {
+            tracing::error!(resource = %self.settings.name, %error, "ids of new identities could not be kept");
+        }
         if count == 0 {
             return Ok(());
         }
         Err(LaneError::Uncommitted {
             resource: self.name(),
             count,
-            reason: self.ledger.trouble().unwrap_or("no time left").to_owned(),
+            reason: self
+                .ledger
+                .trouble()
+                .map(str::to_owned)
+                .or(reason)
+                .unwrap_or_else(|| "no time left".to_owned()),
         })
     }
 

@@ -96,6 +96,16 @@ pub enum Change {
         /// For the row's list of attempts.
         attempt: Attempt,
     },
+    /// An identity was made, but the token that came with it could not be read or kept: the id is
+    /// committed alone, so that no second person is made, and the token is issued next.
+    Adopted {
+        /// The row.
+        num: Num,
+        /// What ACS calls it.
+        id: IdentityId,
+        /// For the row's list of attempts.
+        attempt: Attempt,
+    },
     /// A call failed; the row becomes due again.
     Failed {
         /// The row.

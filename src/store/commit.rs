@@ -75,12 +75,13 @@ impl Txn<'_> {
                 };
                 self.issued(*num, &issue, now)
             }
+            Change::Adopted { num, id, attempt } => self.adopted(*num, id, attempt, now),
             Change::Failed { num, attempt, due } => self.failed(*num, attempt, *due),
             Change::Gone {
                 num,
                 attempt,
                 because,
-            } => match self.standing(*num)?.filter(|row| row.state.wants_token()) {
+            } => match self.readable(*num)?.filter(|row| row.state.wants_token()) {
                 Some(row) => {
                     let version = self.claimed_gone(row, attempt, because, now)?;
                     Ok(Applied::Done(version))
@@ -188,6 +189,61 @@ impl Txn<'_> {
         })
     }
 
+    /// Gives a row the id that was made for it, whatever else can be read of the row: so no second person
+    /// is made. Its token is due at once.
+    fn adopted(
+        &mut self,
+        num: Num,
+        id: &IdentityId,
+        attempt: &Attempt,
+        now: Timestamp,
+    ) -> Outcome<Applied> {
+        self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
+        let sql = "SELECT num FROM identity WHERE id = ?1";
+        let owner = self.first(sql, [id.as_str()], |row| row.get::<_, Num>(0))?;
+        let taken = match owner {
+            Some(owner) => usize::from(owner == num),
+            None => self.run(
+                "UPDATE identity SET id = ?2, due_at = ?3, due_why = 'first' \
+                 WHERE num = ?1 AND id IS NULL AND state IS NOT 'deleted'",
+                params![num, id.as_str(), micros(now)],
+            )?,
+        };
+        if taken == 0 {
+            self.orphan(&Orphaned {
+                at: micros(now),
+                kind: "identity",
+                num,
+                id: Some(id.as_str()),
+                request_id: attempt.request_id.as_deref(),
+                expires_at: None,
+            })?;
+            return Ok(Applied::Stale);
+        }
+        self.effects.due = true;
+        self.note_id(num, id)?;
+        Ok(Applied::Done(Version::default()))
+    }
+
+    /// The map of names to ids follows after the commit.
+    pub(super) fn note_id(&mut self, num: Num, id: &IdentityId) -> Outcome<()> {
+        let sql = "SELECT i.name, r.name AS resource, i.created_at FROM identity i \
+                   LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let line = self.first(sql, [num], |row| {
+            let line = || -> rusqlite::Result<IdLine> {
+                Ok(IdLine {
+                    name: columns::parsed(row, "name")?,
+                    resource: columns::parsed(row, "resource")?,
+                    id: id.clone(),
+                    created_at: columns::instant_in(row, "created_at")?,
+                })
+            };
+            Ok(line().ok())
+        })?;
+        self.effects.ids.extend(line.flatten());
+        Ok(())
+    }
+
     /// Gives a row the id that was made for it, even when the token that came with it is too late: so
     /// no second person is made. The map follows after the commit. False: the id cannot be the row's.
     fn adopt_id(&mut self, row: &Standing, id: Option<&IdentityId>) -> Outcome<bool> {
@@ -241,7 +297,7 @@ impl Txn<'_> {
     }
 
     fn failed(&mut self, num: Num, attempt: &Attempt, due: Due) -> Outcome<Applied> {
-        let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+        let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
         let mut attempts = row.attempts;
@@ -264,7 +320,7 @@ impl Txn<'_> {
     }
 
     fn moved(&mut self, num: Num, due: Due) -> Outcome<Applied> {
-        let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+        let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
         self.set_due(num, micros(due.at), &spelled(&due.why))?;
@@ -272,7 +328,7 @@ impl Txn<'_> {
     }
 
     fn late_notified(&mut self, num: Num) -> Outcome<Applied> {
-        let Some(row) = self.standing(num)? else {
+        let Some(row) = self.readable(num)? else {
             return Ok(Applied::Stale);
         };
         self.run(

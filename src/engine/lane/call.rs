@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     acs::Client,
     clock::Clock,
-    model::{About, Failure, IdentityId, Num, Operation, Record, Scope, Secret},
+    model::{Failure, IdentityId, Num, Operation, Record, Scope, Secret},
     schedule::Ticket,
     store::{Store, StoreError},
 };
@@ -43,6 +43,13 @@ pub(super) struct Done {
 pub(super) enum CallResult {
     /// With a token.
     Token(Obtained),
+    /// An identity was made, but its token could not be read.
+    Named {
+        id: IdentityId,
+        request_id: Option<String>,
+        /// Requests sent for it.
+        requests: u32,
+    },
     /// Without one.
     Failed {
         failure: Failure,
@@ -119,7 +126,13 @@ async fn create(client: &Client, store: &Store, clock: &Clock, ask: &Ask) -> Cal
                     requests: answer.requests,
                 });
             }
-            None => (without_token(answer.request_id), answer.requests),
+            None => {
+                return CallResult::Named {
+                    id: answer.value.id,
+                    request_id: answer.request_id,
+                    requests: answer.requests,
+                };
+            }
         },
         Err(error) => (error.failure(), error.requests),
     };
@@ -132,18 +145,4 @@ async fn create(client: &Client, store: &Store, clock: &Clock, ask: &Ask) -> Cal
         tracing::warn!(num = ask.num, %error, "a failed creation could not be noted");
     }
     CallResult::Failed { failure, requests }
-}
-
-/// The client promises a token whenever one was asked for; should it break that, the identity
-/// exists all the same.
-fn without_token(request_id: Option<String>) -> Failure {
-    Failure {
-        class: crate::model::FailureClass::Retry,
-        about: About::Unclear,
-        status: None,
-        message: "the identity was created, but no token came with it".to_owned(),
-        request_id,
-        retry_after: None,
-        maybe_done: true,
-    }
 }

@@ -3,16 +3,16 @@
 use tokio::task::{Id, JoinError};
 
 use super::{
-    Lane, Moment,
+    Aside, Lane, Moment,
     call::{CallResult, Done, Flight},
     ledger::Written,
     messages,
     verdict::{self, Circumstances, judge},
 };
 use crate::{
-    model::{Applied, AuditEntry, Change, Failure, FailureClass, Operation},
+    model::{Applied, AuditEntry, Change, Failure, FailureClass, Num, Operation},
     schedule::Finding,
-    store::StoreError,
+    store::{Decided, StoreError},
 };
 
 impl Lane {
@@ -60,6 +60,12 @@ impl Lane {
                 self.key_outage.heard();
                 self.find(flight, obtained.requests, Ok(()), now)
             }
+            CallResult::Named { requests, .. } => {
+                self.count(flight.operation, "named");
+                self.outage.heard();
+                self.key_outage.heard();
+                self.find(flight, *requests, Ok(()), now)
+            }
             CallResult::Failed { failure, requests } => {
                 self.learn_failure(flight, failure, *requests, now)
             }
@@ -106,7 +112,9 @@ impl Lane {
             .permits
             .gate()
             .ended(flight.ticket, requests, result, now);
-        self.hastening |= finding.opened;
+        if finding.opened {
+            self.hastening = Some(now.wall);
+        }
         finding
     }
 
@@ -184,27 +192,67 @@ impl Lane {
             Err(error) => {
                 tracing::error!(resource = %self.settings.name, %error, "results could not be committed");
                 if let Some(decided) = self.ledger.choked() {
-                    // It stays out of the way for a while; its row is still due then.
-                    let until = now.steady + super::CHOKED;
-                    self.choked.insert(num_of(&decided.change), until);
+                    self.set_aside(decided, &error, now);
                 }
             }
         }
     }
 
-    /// Lets rows go that were left alone long enough.
+    /// A change that the store refuses by itself: it stays out of the way for a while, its row too. An
+    /// identity that was made is at least not made anew: its id is committed alone. What was obtained is
+    /// kept and tried again; what can be decided anew is not.
+    fn set_aside(&mut self, decided: Decided, error: &StoreError, now: Moment) {
+        let num = num_of(&decided.change);
+        let until = now.steady + super::CHOKED;
+        let kept = match decided.change {
+            Change::Issued {
+                id: Some(id),
+                attempt,
+                ..
+            } => {
+                let change = Change::Adopted { num, id, attempt };
+                return self.ledger.add(change, decided.notices);
+            }
+            Change::Issued { .. } | Change::Adopted { .. } => Some(decided),
+            _ => None,
+        };
+        let reason = error.to_string();
+        let aside = Aside {
+            until,
+            kept,
+            reason,
+        };
+        self.choked.insert(num, aside);
+    }
+
+    /// Lets rows go that were left alone long enough; what was obtained for them is tried again.
     pub(super) fn release_choked(&mut self) {
         let now = self.clock.steady();
-        let busy = &mut self.busy;
-        let before = self.choked.len();
-        self.choked.retain(|num, until| {
-            let over = *until <= now;
-            if over {
-                busy.remove(num);
+        let over: Vec<Num> = self
+            .choked
+            .iter()
+            .filter(|(_, aside)| aside.until <= now)
+            .map(|(num, _)| *num)
+            .collect();
+        self.release(&over);
+    }
+
+    /// Lets rows go before their time: what was obtained for them is tried once more.
+    pub(super) fn release_all(&mut self) {
+        let all: Vec<Num> = self.choked.keys().copied().collect();
+        self.release(&all);
+    }
+
+    fn release(&mut self, nums: &[Num]) {
+        for num in nums {
+            match self.choked.remove(num).and_then(|aside| aside.kept) {
+                Some(Decided { change, notices }) => self.ledger.add(change, notices),
+                None => {
+                    self.busy.remove(num);
+                }
             }
-            !over
-        });
-        if self.choked.len() < before {
+        }
+        if !nums.is_empty() {
             self.issue.look_again();
             self.create.look_again();
         }
@@ -237,6 +285,7 @@ impl Lane {
 fn num_of(change: &Change) -> crate::model::Num {
     match change {
         Change::Issued { num, .. }
+        | Change::Adopted { num, .. }
         | Change::Failed { num, .. }
         | Change::Gone { num, .. }
         | Change::Due { num, .. }
@@ -249,6 +298,7 @@ fn due_of(change: &Change) -> Option<jiff::Timestamp> {
         Change::Issued { due, .. } | Change::Failed { due, .. } | Change::Due { due, .. } => {
             Some(due.at)
         }
+        Change::Adopted { attempt, .. } => Some(attempt.at),
         Change::Gone { .. } | Change::LateNotified { .. } => None,
     }
 }

@@ -93,6 +93,11 @@ impl Ledger {
         self.tidings.audits.push(entry);
     }
 
+    /// Every result that is not committed.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Decided> {
+        self.pending.iter().chain(&self.batch)
+    }
+
     /// How many results are not committed.
     pub(super) fn uncommitted(&self) -> usize {
         self.pending.len() + self.batch.len()

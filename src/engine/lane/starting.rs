@@ -174,12 +174,14 @@ impl Lane {
     /// After an outage what failed in it is due at once, instead of waiting for times that were drawn
     /// while nothing answered; but never sooner than a second after its last attempt.
     pub(super) async fn hasten_failed(&mut self) -> Result<(), StoreError> {
-        if !std::mem::take(&mut self.hastening) {
+        let Some(after) = self.hastening else {
             return Ok(());
-        }
+        };
         let now = self.moment();
         let name = self.settings.name.clone();
-        let failing = self.store.failing(&name, now.wall, HASTENED).await?;
+        let failing = self.store.failing(&name, after, HASTENED).await?;
+        let full = failing.last().filter(|_| failing.len() == HASTENED);
+        let next = full.and_then(|last| last.due).map(|due| due.at);
         let changes: Vec<Change> = failing
             .iter()
             .filter(|record| !self.busy.contains(&record.num))
@@ -191,6 +193,8 @@ impl Lane {
             self.issue.look_again();
             self.create.look_again();
         }
+        // Only now: what the store did not take is hastened again.
+        self.hastening = next;
         Ok(())
     }
 }

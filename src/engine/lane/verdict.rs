@@ -42,6 +42,14 @@ pub(super) fn judge(
 ) -> Verdict {
     match done.result {
         CallResult::Token(obtained) => issued(flight, obtained, done.ended, circumstances, rng),
+        CallResult::Named { id, request_id, .. } => Verdict {
+            notices: vec![messages::created(&flight.record, &id, done.ended)],
+            change: Change::Adopted {
+                num: flight.record.num,
+                id,
+                attempt: attempt(flight, "created without a token".to_owned(), request_id),
+            },
+        },
         CallResult::Failed { failure, .. } => {
             failed(flight, &failure, done.ended, circumstances, rng)
         }

@@ -50,7 +50,7 @@ impl Lane {
         let mut at = now.steady + LONGEST_REST;
         let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
         sooner(self.late.fold.ends_at());
-        sooner(self.choked.values().min().copied());
+        sooner(self.choked.values().map(|aside| aside.until).min());
         if !self.ledger.is_open() {
             sooner(self.ledger.retry_at());
         } else {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Answer;
 use crate::{
     model::{
-        Applied, Change, GoneHeld, Name, Num, Operation, Record, ResourceName, Timestamp, Version,
+        Applied, Change, GoneHeld, IdentityId, Name, Num, Operation, Record, ResourceName,
+        Timestamp, Version,
     },
     store::{Cause, Decided, Orphan, StepOn, Store, Tidings, Work},
 };
@@ -74,6 +75,15 @@ impl Store {
     ) -> Answer<Vec<Applied>> {
         self.write("commit results", move |txn| {
             txn.commit_and_tell(&decided, &tidings, now)
+        })
+        .await
+    }
+
+    /// Keeps ids of identities that were just made in the map beside the store alone: the last resort for
+    /// what the database does not take. The next start gives them back to their names.
+    pub async fn keep_ids(&self, ids: Vec<(Num, IdentityId)>) -> Answer<()> {
+        self.write("keep ids", move |txn| {
+            ids.iter().try_for_each(|(num, id)| txn.note_id(*num, id))
         })
         .await
     }

@@ -253,7 +253,7 @@ async fn a_result_that_the_store_chokes_on_stops_nobody_else() {
     let calls = world.service.calls();
     let id = world.record("bot-0004").await.id.unwrap().to_string();
     let of_it = calls.iter().filter(|call| call.id == id).count();
-    assert!((2..=30).contains(&of_it), "{of_it}");
+    assert_eq!(of_it, 1, "what was obtained is kept, and noted later");
     assert_eq!(calls.len() - of_it, 9, "the others were renewed once each");
     connection.execute_batch("DROP TRIGGER choke").unwrap();
     world.pass(MINUTE * 6).await;

@@ -3,7 +3,10 @@
 
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-use renewd::model::Name;
+use renewd::{
+    model::Name,
+    store::{CampaignAction, Cause, NewCampaign, Target},
+};
 use rusqlite::Connection;
 
 use super::{
@@ -97,16 +100,30 @@ async fn garbage_in_a_fleet(seed: u64) {
         poison(&db, &name, &column, garbage);
         victims.insert(name);
     }
+    // A campaign goes over all that can be read, and ends.
+    let everybody = NewCampaign::new(
+        CampaignAction::Renew,
+        None,
+        Target::All,
+        Cause::ours("test"),
+    );
+    let now = world.clock.now();
+    world.store().create_campaign(everybody, now).await.unwrap();
     for round in 0..12 {
         world.pass(MINUTE * 15).await;
         let dead = world.service.without_live_token();
         assert!(dead <= victims.len(), "seed {seed}: {dead} of {victims:?}");
         if round == 6 {
-            world.down().await.unwrap();
+            // A token that the store refuses to its last breath is told, and nothing else.
+            if let Err(error) = world.down().await {
+                assert!(error.to_string().contains("cannot be read"), "{error}");
+            }
             world.up().await;
         }
     }
     examine(&world).await;
+    let open = world.store().open_campaigns().await.unwrap();
+    assert_eq!(open, [], "seed {seed}: the campaign ended");
     let known: Vec<String> = world
         .records()
         .await
@@ -123,7 +140,7 @@ async fn garbage_in_a_fleet(seed: u64) {
         );
         assert!(!missing || count > 0, "seed {seed}: {name} is not named");
     }
-    world.down().await.unwrap();
+    world.down().await.ok();
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,4 +182,40 @@ async fn garbage_in_any_other_table_stops_no_loop_and_no_start() {
         assert_eq!(world.service.without_live_token(), 0, "{told}");
         examine(&world).await;
     }
+}
+
+/// The store refuses one row's token, for a reason that time does not mend: its person is made once all
+/// the same, and everybody else lives on.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_store_refuses_makes_nobody_anew() {
+    let mut world = World::start(Setting::of(0)).await;
+    open(&world)
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE UPDATE OF token ON identity WHEN new.name = 'bot-0001' \
+             BEGIN SELECT RAISE(ABORT, 'no'); END",
+        )
+        .unwrap();
+    world.down().await.unwrap();
+    world.setting.specs = Setting::of(4).specs;
+    world.service.tokens_live(HOUR);
+    world.up().await;
+    for _ in 0..8 {
+        world.pass(MINUTE * 15).await;
+    }
+    let calls = world.service.calls();
+    let made = calls.iter().filter(|call| call.operation == "create");
+    assert_eq!(made.count(), 4, "each person is made once");
+    assert!(
+        world.record("bot-0001").await.id.is_some(),
+        "its id is kept"
+    );
+    let issued = calls.iter().filter(|call| call.operation == "issue");
+    assert!(
+        issued.count() < 40,
+        "what is refused is tried at a slow pace"
+    );
+    open(&world).execute_batch("DROP TRIGGER refuse").unwrap();
+    world.pass(MINUTE * 10).await;
+    assert_eq!(world.service.without_live_token(), 0);
+    world.down().await.unwrap();
 }
