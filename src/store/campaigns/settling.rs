@@ -77,24 +77,24 @@ impl Txn<'_> {
                 counts
             ],
         )?;
-        match outcome {
-            ItemOutcome::Done { at, .. } => {
-                let withdraws = matches!(
-                    campaign.action,
-                    CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete
-                );
-                match num {
-                    _ if !withdraws => {}
-                    1.. => {
-                        self.effects.touched.rows.insert(num);
-                    }
-                    _ => {
-                        self.effects.touched.ids.insert((campaign.id, num));
-                    }
-                }
-                self.account_for_orphans(campaign, num, *at)
+        if let ItemOutcome::Done { at, .. } = outcome {
+            self.note_withdrawn(campaign, num);
+            self.account_for_orphans(campaign, num, *at)?;
+        }
+        Ok(())
+    }
+
+    /// An item that withdraws something is written to the withdrawals with this commit.
+    fn note_withdrawn(&mut self, campaign: &Campaign, num: Num) {
+        let touched = &mut self.effects.touched;
+        match campaign.action {
+            CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete if num >= 1 => {
+                touched.rows.insert(num);
             }
-            _ => Ok(()),
+            CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete => {
+                touched.ids.insert((campaign.id, num));
+            }
+            CampaignAction::Renew | CampaignAction::Release => {}
         }
     }
 
