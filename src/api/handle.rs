@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
     model::{
-        CourierView, KeysView, LaneView, Lapse, ResourceName, SinkName, SourceName, SourceReport,
-        SourceView, StoreStanding, Tested,
+        Amiss, CourierView, KeysView, LaneView, Lapse, ResourceName, SinkName, SourceName,
+        SourceReport, SourceView, StoreStanding, Tested,
     },
     store::{Cause, Store},
     telemetry::Metrics,
@@ -40,6 +40,8 @@ pub struct Api {
     pub(super) unbound: watch::Sender<Option<Unbound>>,
     /// One backup at a time.
     pub(super) backing_up: Arc<Mutex<()>>,
+    /// What is wrong with the file of the local socket.
+    pub(super) socket: watch::Sender<Option<Amiss>>,
     /// Once the servers end, long polls are answered at once.
     pub(super) stop: CancellationToken,
 }
@@ -71,6 +73,10 @@ pub struct Scene {
     pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
     /// What the sources publish; their names are the sources that there are.
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
+    /// What is wrong with the file of the store.
+    pub store_moved: watch::Receiver<Option<Amiss>>,
+    /// Why the last reload was refused, if it was.
+    pub reload_refused: Option<Amiss>,
     /// `[renewal]`, for identities that are added over the socket.
     pub renewal: Renewal,
 }
@@ -165,6 +171,7 @@ impl Api {
             reads: Reads::default(),
             unbound: watch::Sender::new(None),
             backing_up: Arc::default(),
+            socket: watch::Sender::new(None),
             stop: CancellationToken::new(),
         }
     }

@@ -1,8 +1,13 @@
 //! Binds what the configuration says and serves it until told to stop.
 
-use std::{convert::Infallible, io, net::SocketAddr, os::unix::net::UnixListener, time::Duration};
+use std::{
+    convert::Infallible, io, net::SocketAddr, os::unix::net::UnixListener as StdUnixListener,
+    sync::Arc, time::Duration,
+};
 
-use tokio::net::TcpListener;
+use axum::Router;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,8 +18,10 @@ use super::{
     socket::{self, BoundSocket, ListenError},
     watch::Hub,
 };
-use crate::config::DaemonSettings;
+use crate::{config::DaemonSettings, model::Amiss};
 
+/// Between two looks at the file of the local socket.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Between two attempts to listen on a TCP address that was refused.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
@@ -60,7 +67,7 @@ impl Listeners {
     /// manager holds open (`socket`, `listen`) in place of either.
     pub async fn bind(
         daemon: &DaemonSettings,
-        (socket, listen): (Option<UnixListener>, Option<std::net::TcpListener>),
+        (socket, listen): (Option<StdUnixListener>, Option<std::net::TcpListener>),
     ) -> Result<Self, ListenError> {
         let tcp = match (listen, daemon.listen) {
             (Some(listen), _) => {
@@ -96,7 +103,7 @@ impl Listeners {
         let Self { socket, tcp } = self;
         let local = local::router(api.clone());
         let telling = Hub::run(api.clone(), stop.clone());
-        let on_socket = serve_unix(&socket.listener, local, Bounds::SOCKET, stop.clone());
+        let on_socket = serve_socket(socket, &api, local, &stop);
         let on_tcp = async {
             let Some(tcp) = tcp.bound(&api, &stop).await else {
                 return;
@@ -121,6 +128,40 @@ impl Listeners {
         tokio::join!(on_socket, on_tcp, telling, counting);
         api.reads.write(&api.store).await;
         Ok(())
+    }
+}
+
+/// Serves the local socket, and looks after its file: one that is gone is made again, while those who
+/// are connected by the old one go on.
+async fn serve_socket(
+    mut socket: BoundSocket,
+    api: &Api,
+    router: Router,
+    stop: &CancellationToken,
+) {
+    let mut serving = FuturesUnordered::new();
+    let served = |listener: Arc<UnixListener>| {
+        let (router, stop) = (router.clone(), stop.clone());
+        async move { serve_unix(&listener, router, Bounds::SOCKET, stop).await }
+    };
+    serving.push(served(Arc::clone(&socket.listener)));
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.next() => if ended.is_none() { return },
+            () = tokio::time::sleep(LOOK_AGAIN), if !stop.is_cancelled() => {
+                let before = api.socket.borrow().clone();
+                let amiss = socket.look_after(&mut |new| serving.push(served(new))).await;
+                let now = Amiss::still(amiss, before.as_ref(), api.clock.now());
+                if now != before {
+                    match &now {
+                        Some(amiss) => tracing::error!("{}", amiss.what),
+                        None => tracing::info!("the local socket can be reached again"),
+                    }
+                    api.socket.send_replace(now);
+                }
+            }
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What needs a person, found in what the parts of the daemon published; the worst first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     listeners::Unbound,
@@ -11,14 +11,20 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, GoneHeld, HealthView, KeysView, LaneView, Lapse, Name, ResourceName,
-        SetAside, SinkName, SourceName, State, StoreStanding, decided_lately,
+        Counts, CourierView, Footing, GoneHeld, HealthView, KeyChange, KeyStage, KeysView,
+        LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside, SinkName,
+        SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, Order},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
 const FAILING: u32 = 3;
+/// So many, or failing for so long, and everybody who hears notices is told.
+const FAILING_FOR_LONG: u32 = 10;
+const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
+/// A delivery that waits for so long is behind, whatever its sink says.
+const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
 /// What is known at one instant.
 #[derive(Debug, Clone)]
@@ -31,6 +37,16 @@ pub(super) struct Known<'a> {
     pub counts: &'a Counts,
     /// What is known of the access keys of each resource.
     pub keys: &'a BTreeMap<ResourceName, KeysView>,
+    /// Who holds a live token, where that is known.
+    pub served: Option<&'a Served>,
+    /// Some of those who hold none, by what serves them.
+    pub lacking: &'a BTreeMap<String, Vec<Name>>,
+    /// Replacements of access keys that are not over.
+    pub key_changes: &'a [KeyChange],
+    /// Why the store cannot be read, or not all of it.
+    pub unreadable: Option<&'a str>,
+    /// What the daemon stands on.
+    pub footing: &'a Footing,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
     /// Where ACS says of too many identities at once that they are gone.
@@ -73,10 +89,47 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for (resource, keys) in known.keys {
         key_needs(resource, keys, &mut needs);
     }
+    footing_needs(known.footing, &mut needs);
+    store_needs(known, &mut needs);
+    if let Some(served) = known.served {
+        consumer_needs(served, known, &mut needs);
+    }
+    needs.extend(known.key_changes.iter().map(key_need));
     needs.extend(known.gone.iter().map(gone_need));
-    needs.extend(known.late.iter().map(|(of, late)| late_need(of, late)));
+    for (resource, late) in known.late {
+        needs.push(late_need(resource, late));
+    }
     for (resource, lane) in known.lanes {
         lane_needs(resource, lane, known, &mut needs);
+    }
+    for (sink, courier) in known.couriers {
+        courier_needs(sink, courier, known, &mut needs);
+    }
+    surrounding_needs(known, &mut needs);
+    needs.sort_by_key(|need| need.kind);
+    needs
+}
+
+/// What the store knows, or does not know.
+fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
+    if let Some(why) = known.unreadable {
+        let message = "it cannot be read, or not all of it, so what it knows is not known here";
+        needs.push(Need {
+            because: Some(why.to_owned()),
+            command: Some("journalctl -u renewd -n 50".to_owned()),
+            ..need(NeedKind::StoreUnreadable, "store", message.to_owned())
+        });
+    }
+    let orphans = known.counts.orphans;
+    if orphans > 0 {
+        let count = counted(orphans, "identity or token", "identities or tokens");
+        let message = format!(
+            "{count} may exist at ACS without a record, because an answer was lost or came too late"
+        );
+        needs.push(Need {
+            command: Some("renewd orphan list".to_owned()),
+            ..need(NeedKind::Orphans, "orphans", message)
+        });
     }
     for (resource, states) in &known.counts.identities {
         let gone = states.get(&State::Gone).copied().unwrap_or(0);
@@ -89,18 +142,19 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
             needs.push(need(NeedKind::Gone, resource.as_str(), message));
         }
     }
-    for (sink, courier) in known.couriers {
-        courier_needs(sink, courier, known, &mut needs);
-    }
     needs.extend(known.counts.set_aside.iter().map(unreadable_need));
+    disk_need(known.disk, needs);
+}
+
+/// Sources, the clock, the network.
+fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
     for (source, lapse) in known.lapses {
-        let message = format!(
-            "its list is not taken over since {:.0}, what it listed before stays: see `renewd source test {source}`",
-            lapse.since
-        );
+        let message = "its list is not taken over, what it listed before stays";
         needs.push(Need {
             because: Some(lapse.reason.clone()),
-            ..need(NeedKind::SourceLapsed, source.as_str(), message)
+            since: Some(lapse.since),
+            command: Some(format!("renewd source test {source}")),
+            ..need(NeedKind::SourceLapsed, source.as_str(), message.to_owned())
         });
     }
     if let Some(seconds) = known.held_step_secs {
@@ -110,7 +164,6 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
         );
         needs.push(need(NeedKind::Clock, "clock", message));
     }
-    disk_need(known.disk, &mut needs);
     if let Some(unbound) = known.unbound {
         let message = "health and metrics are not served there, it is tried again every 5 s: stop whoever holds the \
                        port, or set another [daemon] listen";
@@ -123,8 +176,206 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
             )
         });
     }
-    needs.sort_by_key(|need| need.kind);
-    needs
+}
+
+/// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
+/// begin and end it. Of everything else those tell who notice it.
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 4] = [
+    (
+        NeedKind::StoreMoved,
+        "file of",
+        NoticeKind::StoreMoved,
+        NoticeKind::StoreFound,
+    ),
+    (
+        NeedKind::SocketMoved,
+        "file of",
+        NoticeKind::SocketMoved,
+        NoticeKind::SocketFound,
+    ),
+    (
+        NeedKind::ReloadRefused,
+        "reload of",
+        NoticeKind::ReloadRefused,
+        NoticeKind::ReloadAccepted,
+    ),
+    (
+        NeedKind::SinkFailing,
+        "failing",
+        NoticeKind::SinkFailing,
+        NoticeKind::SinkRecovered,
+    ),
+];
+
+/// The notices that are due: of what needs a person and is not told, and of what was told (`open`, by
+/// key) and is over.
+pub(super) fn news(
+    known: &Known<'_>,
+    needs: &[Need],
+    open: &BTreeMap<String, NoticeKind>,
+) -> Vec<Notice> {
+    let notice = |kind, key: &str, message: String| Notice {
+        at: known.now,
+        kind,
+        resource: None,
+        name: None,
+        key: Some(key.to_owned()),
+        message,
+    };
+    let (mut news, mut lasting) = (Vec::new(), BTreeSet::new());
+    for need in needs {
+        let Some((_, word, begins, _)) = TOLD.iter().find(|(kind, ..)| *kind == need.kind) else {
+            continue;
+        };
+        let key = format!("{word} {}", need.subject);
+        if !open.contains_key(&key) && is_worth_telling(need, known) {
+            news.push(notice(*begins, &key, sentence(need)));
+        }
+        lasting.insert(key);
+    }
+    for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
+        let Some((_, word, _, ends)) = TOLD.iter().find(|(_, _, begins, _)| begins == kind) else {
+            continue;
+        };
+        let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
+        if *kind != NoticeKind::SinkFailing || works_again(subject, known) {
+            news.push(notice(*ends, key, ended(*ends, subject)));
+        }
+    }
+    news
+}
+
+/// One failure may be an accident: a sink is told of when it lasts.
+fn is_worth_telling(need: &Need, known: &Known<'_>) -> bool {
+    if need.kind != NeedKind::SinkFailing {
+        return true;
+    }
+    let lasts = need
+        .since
+        .is_some_and(|since| known.now.duration_since(since) >= TOLD_AFTER);
+    let mut couriers = known.couriers.iter();
+    let courier = couriers.find(|(sink, _)| sink.as_str() == need.subject);
+    lasts || courier.is_some_and(|(_, courier)| courier.failures_in_row >= FAILING_FOR_LONG)
+}
+
+/// A sink works again when something was delivered: that it has not been tried since a start says nothing.
+fn works_again(sink: &str, known: &Known<'_>) -> bool {
+    let mut couriers = known.couriers.iter();
+    let courier = couriers.find(|(name, _)| name.as_str() == sink);
+    courier.is_none_or(|(_, courier)| courier.failures_in_row == 0 && courier.delivered > 0)
+}
+
+fn sentence(need: &Need) -> String {
+    let because = need.because.as_ref();
+    let because = because.map_or(String::new(), |because| format!(" ({because})"));
+    let command = need.command.as_ref();
+    let command = command.map_or(String::new(), |command| format!(" See `{command}`."));
+    let what = if need.kind == NeedKind::SinkFailing {
+        format!("The sink {} fails: {}", need.subject, need.message)
+    } else {
+        format!("{}: {}", need.subject, need.message)
+    };
+    format!("{what}{because}.{command}")
+}
+
+fn ended(kind: NoticeKind, subject: &str) -> String {
+    match kind {
+        NoticeKind::SinkRecovered => {
+            format!("The sink {subject} works again, or is no longer configured.")
+        }
+        NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
+        NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),
+        _ => format!("The {subject} is as it should be again."),
+    }
+}
+
+fn footing_needs(footing: &Footing, needs: &mut Vec<Need>) {
+    if let Some(moved) = &footing.store {
+        let message = format!(
+            "{}. Renewing and serving go on over the open file, but what is renewed is lost when renewd ends: rescue \
+             it now, and do not stop renewd before",
+            moved.what
+        );
+        needs.push(Need {
+            since: Some(moved.since),
+            command: Some("renewd store backup FILE".to_owned()),
+            ..need(NeedKind::StoreMoved, "store", message)
+        });
+    }
+    if let Some(moved) = &footing.socket {
+        needs.push(Need {
+            since: Some(moved.since),
+            command: Some("systemctl restart renewd.socket renewd".to_owned()),
+            ..need(NeedKind::SocketMoved, "socket", moved.what.clone())
+        });
+    }
+    if let Some(refused) = &footing.reload {
+        let message =
+            "the last reload was refused: the configuration from before stays in force".to_owned();
+        needs.push(Need {
+            since: Some(refused.since),
+            because: Some(refused.what.clone()),
+            command: Some("renewd check".to_owned()),
+            ..need(NeedKind::ReloadRefused, "configuration", message)
+        });
+    }
+}
+
+/// Consumers that hold no live token, or of which nothing is known.
+fn consumer_needs(served: &Served, known: &Known<'_>, needs: &mut Vec<Need>) {
+    let sinks = served.sinks.iter();
+    let sinks = sinks.map(|(name, consumers)| (name.to_string(), consumers));
+    for (by, consumers) in sinks.chain([("socket".to_owned(), &served.socket)]) {
+        let all = consumers.total();
+        if consumers.without + consumers.unknown == 0 {
+            continue;
+        }
+        let mut words = Vec::new();
+        if consumers.without > 0 {
+            let verb = if consumers.without == 1 {
+                "holds"
+            } else {
+                "hold"
+            };
+            words.push(format!(
+                "{} of {all} consumers {verb} no live token",
+                consumers.without
+            ));
+        }
+        if consumers.unknown > 0 {
+            words.push(format!("of {} of {all} it is not known", consumers.unknown));
+        }
+        let names = known.lacking.get(&by).cloned().unwrap_or_default();
+        let command = names.first().map(|name| format!("renewd why {name}"));
+        needs.push(Need {
+            names,
+            command,
+            ..need(NeedKind::NoLiveToken, &by, words.join("; "))
+        });
+    }
+}
+
+/// A replacement that goes on is an order that is not carried out yet.
+fn key_need(change: &KeyChange) -> Need {
+    let (role, resource) = (change.role, &change.resource);
+    let what = match change.stage {
+        KeyStage::Regenerate => "its tokens are replaced: it may be regenerated now",
+        KeyStage::Replace => "it is refused, and the new one is awaited",
+        _ => "its tokens are being replaced",
+    };
+    Need {
+        because: change.trouble.clone(),
+        since: Some(change.started_at),
+        command: Some(format!("renewd key status {resource}")),
+        ..need(
+            NeedKind::KeyChange,
+            resource.as_str(),
+            format!(
+                "the {role} key is being replaced, by order of {}: {what}",
+                change.actor
+            ),
+        )
+    }
 }
 
 fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
@@ -177,8 +428,10 @@ fn key_needs(resource: &ResourceName, keys: &KeysView, needs: &mut Vec<Need>) {
 fn late_need(resource: &ResourceName, late: &Late) -> Need {
     let count = counted(late.count, "identity is", "identities are");
     let message = format!("{count} late: see `renewd why NAME`");
+    let command = late.names.first().map(|name| format!("renewd why {name}"));
     Need {
         names: late.names.clone(),
+        command,
         ..need(NeedKind::Late, resource.as_str(), message)
     }
 }
@@ -221,6 +474,10 @@ fn lane_needs(resource: &ResourceName, lane: &LaneView, known: &Known<'_>, needs
     let mut add = |kind, message: &str, because: Option<&String>| {
         needs.push(Need {
             because: because.cloned(),
+            since: match kind {
+                NeedKind::Outage => since_of(lane),
+                _ => None,
+            },
             ..need(kind, resource.as_str(), message.to_owned())
         });
     };
@@ -261,10 +518,29 @@ fn lane_needs(resource: &ResourceName, lane: &LaneView, known: &Known<'_>, needs
     }
 }
 
+/// Since when a resource does not answer.
+fn since_of(lane: &LaneView) -> Option<Timestamp> {
+    let probing = lane.health.values().filter_map(|health| match health {
+        HealthView::Probing { since, .. } => Some(*since),
+        HealthView::Held { .. } | HealthView::Open => None,
+    });
+    probing.min()
+}
+
 fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, needs: &mut Vec<Need>) {
     let mut add = |kind, message: String, because: Option<&String>| {
+        let command = match kind {
+            NeedKind::Stuck => None,
+            _ => Some(format!("renewd delivery list --sink {sink}")),
+        };
         needs.push(Need {
             because: because.cloned(),
+            since: match kind {
+                NeedKind::SinkFailing => courier.failing_since,
+                NeedKind::SinkBehind => known.counts.oldest_pending.get(sink).copied(),
+                _ => None,
+            },
+            command,
             ..need(kind, sink.as_str(), message)
         });
     };
@@ -277,9 +553,16 @@ fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, need
     if courier.disabled.is_some() {
         let message = format!("it is disabled; {waiting}");
         add(NeedKind::SinkDisabled, message, courier.disabled.as_ref());
-    } else if courier.failures_in_row >= FAILING {
+        return;
+    }
+    let for_long = |since: &Timestamp| known.now.duration_since(*since) >= TOLD_AFTER;
+    let oldest = known.counts.oldest_pending.get(sink);
+    if courier.failures_in_row >= FAILING || courier.failing_since.as_ref().is_some_and(for_long) {
         let message = format!("{} failures in a row; {waiting}", courier.failures_in_row);
         add(NeedKind::SinkFailing, message, courier.last_error.as_ref());
+    } else if oldest.is_some_and(|since| known.now.duration_since(*since) >= BEHIND) {
+        let message = format!("{waiting}, the oldest for long");
+        add(NeedKind::SinkBehind, message, courier.last_error.as_ref());
     }
 }
 
@@ -290,6 +573,8 @@ fn need(kind: NeedKind, subject: &str, message: String) -> Need {
         message,
         because: None,
         names: Vec::new(),
+        since: None,
+        command: None,
     }
 }
 
@@ -329,6 +614,11 @@ mod tests {
             )]),
             counts,
             keys: &BTreeMap::new(),
+            served: None,
+            lacking: &BTreeMap::new(),
+            key_changes: &[],
+            unreadable: None,
+            footing: &Footing::default(),
             late: &late,
             gone: &[],
             orders: &[],

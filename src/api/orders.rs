@@ -79,6 +79,8 @@ fn need(kind: NeedKind, campaign: &Campaign, message: String, stalled: &Stalled)
         message,
         because: stalled.error.clone(),
         names,
+        since: Some(campaign.created_at),
+        command: Some(format!("renewd campaign show {}", campaign.id)),
     }
 }
 

@@ -26,7 +26,8 @@ pub struct Life {
 pub struct Readiness {
     /// Whether all is ready.
     pub ready: bool,
-    /// Each part: `daemon`, `store`, `lane NAME`, `campaigns NAME`, `sink NAME`.
+    /// Each part: `daemon`, `store`, `lane NAME`, `campaigns NAME`, `sink NAME`; and `needs`, while
+    /// something does not work for which it is no less ready, such as an outage of the provider.
     pub parts: Vec<Part>,
 }
 
@@ -84,6 +85,19 @@ pub fn readiness(
     Readiness {
         ready: parts.iter().all(|part| part.ready),
         parts,
+    }
+}
+
+impl Readiness {
+    /// The same with what a person should know although it is ready.
+    #[must_use]
+    pub fn beside(mut self, remark: Option<String>) -> Self {
+        self.parts.extend(remark.map(|reason| Part {
+            part: "needs".into(),
+            ready: true,
+            reason: Some(reason),
+        }));
+        self
     }
 }
 

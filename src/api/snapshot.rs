@@ -1,27 +1,33 @@
 //! One look at the whole daemon: what status, readiness and metrics are made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handle::{Api, Scene},
     listeners::Unbound,
-    needs::{Known, Late, needs},
+    needs::{Known, Late, needs, news},
     readiness::{Readiness, readiness},
     wire::{Need, PublicResource, PublicSink, PublicStatus, Status},
 };
 use crate::{
     model::{
-        Counts, CourierView, GoneHeld, HealthView, LaneView, ResourceName, SinkName, State,
-        short_duration,
+        Counts, CourierView, Footing, GoneHeld, HealthView, KeyChange, LaneView, Name, Notice,
+        NoticeKind, ResourceName, Served, SinkName, State, short_duration,
     },
-    store::{Disk, Order, StoreError},
+    store::{Disk, Order, Store, StoreError},
     telemetry::Scrape,
 };
 
 /// How many late identities of a resource are named.
 const NAMED: usize = 20;
+
+/// What the store says of something, or why it says nothing.
+type Answer<T> = Result<T, StoreError>;
 
 /// The daemon at one instant.
 #[derive(Debug)]
@@ -34,30 +40,60 @@ pub(super) struct Snapshot {
     pub disk: Disk,
     /// The TCP address that is refused.
     pub unbound: Option<Unbound>,
-    /// What the store says, or why it says nothing.
-    pub stored: Result<Stored, StoreError>,
+    pub footing: Footing,
+    pub stored: Stored,
 }
 
-/// What only the store knows.
-#[derive(Debug, Default)]
+/// What only the store knows, each by itself: what cannot be read leaves the rest standing.
+#[derive(Debug)]
 pub(super) struct Stored {
-    pub counts: Counts,
-    pub late: BTreeMap<ResourceName, Late>,
-    pub gone: Vec<GoneHeld>,
-    pub orders: Vec<Order>,
-    pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
-    pub last_backup: Option<Timestamp>,
+    pub counts: Answer<Counts>,
+    pub late: Answer<BTreeMap<ResourceName, Late>>,
+    pub served: Answer<Served>,
+    pub gone: Answer<Vec<GoneHeld>>,
+    pub orders: Answer<Vec<Order>>,
+    /// Some of those who hold no live token, by what serves them.
+    pub lacking: BTreeMap<String, Vec<Name>>,
+    pub key_changes: Answer<Vec<KeyChange>>,
+    pub last_backup: Answer<Option<Timestamp>>,
+    /// Read where it is worth its price.
+    pub earliest_expiry: Answer<BTreeMap<ResourceName, Timestamp>>,
+    /// Since when the oldest overdue renewal of each resource is overdue; the same.
+    pub overdue_since: Answer<BTreeMap<ResourceName, Timestamp>>,
+}
+
+impl Stored {
+    /// Why something of it is not known.
+    fn trouble(&self) -> Option<String> {
+        let errors = [
+            self.counts.as_ref().err(),
+            self.served.as_ref().err(),
+            self.late.as_ref().err(),
+            self.gone.as_ref().err(),
+            self.orders.as_ref().err(),
+            self.key_changes.as_ref().err(),
+            self.last_backup.as_ref().err(),
+            self.earliest_expiry.as_ref().err(),
+            self.overdue_since.as_ref().err(),
+        ];
+        errors.into_iter().flatten().next().map(ToString::to_string)
+    }
 }
 
 impl Snapshot {
     /// Looks now at everything.
     pub(super) async fn take(api: &Api) -> Self {
         let mut snapshot = Self::glance(api).await;
-        if let Ok(stored) = &mut snapshot.stored {
-            match api.store.earliest_expiry().await {
-                Ok(expiry) => stored.earliest_expiry = expiry,
-                Err(error) => snapshot.stored = Err(error),
-            }
+        let now = snapshot.now;
+        snapshot.stored.earliest_expiry = api.store.earliest_expiry().await;
+        snapshot.stored.overdue_since = api.store.overdue_since(now).await;
+        match (
+            &mut snapshot.stored.served,
+            api.store.next_end_by_socket(now).await,
+        ) {
+            (Ok(served), Ok(next)) => served.socket.next_end = next,
+            (served, Err(error)) => *served = Err(error),
+            (Err(_), Ok(_)) => {}
         }
         snapshot
     }
@@ -68,56 +104,86 @@ impl Snapshot {
         let now = api.clock.now();
         let scene = api.scene();
         let unbound = api.unbound.borrow().clone();
+        let lanes = scene.lane_views();
+        let footing = Footing {
+            socket: api.socket.borrow().clone(),
+            reload: scene.reload_refused.clone(),
+            store: scene.store_moved.borrow().clone(),
+        };
         Self {
             now,
-            lanes: scene.lane_views(),
             couriers: scene.courier_views(),
             held_step: api.clock.held_step(),
             disk: api.store.disk(),
             unbound,
-            stored: stored(api, now).await,
+            footing,
+            stored: stored(api, service_time(&lanes, now), now).await,
+            lanes,
             scene,
         }
     }
 
     /// Whether the daemon is ready, and what is not.
     pub(super) fn readiness(&self) -> Readiness {
-        let unreadable = self.stored.as_ref().err().map(ToString::to_string);
-        let store = self.scene.standing.refusal().or(unreadable);
         readiness(
             self.scene.life,
-            store,
+            self.store_trouble(),
             &self.lanes,
             &self.scene.runner_decisions(),
             &self.couriers,
             self.now,
         )
+        .beside(self.remarks())
     }
 
-    /// For `/metrics`; without a store, what the store counts is left out.
+    /// Why the store does not do what it is there for.
+    fn store_trouble(&self) -> Option<String> {
+        let full = (self.disk == Disk::Full).then(|| {
+            "it cannot be written: its disk is full and the reserve is used up".to_owned()
+        });
+        let blocked = self.lanes.values().find_map(|lane| lane.blocked.clone());
+        let refusal = self.scene.standing.refusal();
+        refusal
+            .or(self.stored.trouble())
+            .or(full)
+            .or(blocked.map(|why| format!("it cannot be written: {why}")))
+    }
+
+    /// The kinds of what does not work although every loop decides; a probe is told no more than that.
+    fn remarks(&self) -> Option<String> {
+        let needs = self.needs();
+        let grave = needs.iter().filter(|need| need.kind.is_grave());
+        let kinds: BTreeSet<String> = grave.map(|need| need.kind.as_word()).collect();
+        let kinds: Vec<String> = kinds.into_iter().collect();
+        (!kinds.is_empty()).then(|| format!("{}: see `renewd status`", kinds.join(", ")))
+    }
+
+    /// For `/metrics`; what is not known is left out.
     pub(super) fn scrape(&self) -> Scrape {
-        let stored = self.stored.as_ref().ok();
+        let stored = &self.stored;
+        let mut needs: BTreeMap<String, u64> = BTreeMap::new();
+        for need in self.needs() {
+            *needs.entry(need.kind.as_word()).or_default() += 1;
+        }
         Scrape {
             now: self.now,
             lanes: self.lanes.clone(),
             couriers: self.couriers.clone(),
-            counts: stored
-                .map(|stored| stored.counts.clone())
-                .unwrap_or_default(),
-            earliest_expiry: stored
-                .map(|stored| stored.earliest_expiry.clone())
-                .unwrap_or_default(),
+            counts: stored.counts.as_ref().ok().cloned(),
+            served: stored.served.as_ref().ok().cloned(),
+            needs,
+            earliest_expiry: stored.earliest_expiry.as_ref().cloned().unwrap_or_default(),
+            overdue_since: stored.overdue_since.as_ref().ok().cloned(),
             held_step: self.held_step,
-            last_backup: stored.and_then(|stored| stored.last_backup),
+            last_backup: stored.last_backup.as_ref().ok().copied().flatten(),
         }
     }
 
     /// For admins.
-    pub(super) fn status(self) -> Result<Status, StoreError> {
+    pub(super) fn status(self) -> Status {
         let ready = self.readiness().ready;
         let needs = self.needs();
-        let stored = self.stored?;
-        Ok(Status {
+        Status {
             at: self.now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.scene.daemon.instance.clone(),
@@ -125,64 +191,119 @@ impl Snapshot {
             ready,
             needs,
             brought_up: self.scene.brought_up.clone(),
-            counts: stored.counts,
-            earliest_expiry: stored.earliest_expiry,
+            consumers: self.stored.served.ok(),
+            counts: self.stored.counts.ok(),
+            earliest_expiry: self.stored.earliest_expiry.unwrap_or_default(),
             lanes: self.lanes,
             couriers: self.couriers,
             behind: Vec::new(),
-            last_backup: stored.last_backup,
+            last_backup: self.stored.last_backup.unwrap_or_default(),
             held_step_ms: self
                 .held_step
                 .map(|step| step.as_millis().try_into().unwrap_or(i64::MAX)),
-        })
+        }
     }
 
     /// For anybody who can reach the TCP listener: without names of identities unless they were
     /// allowed, and without the texts of errors, which may quote what a receiver answered.
-    pub(super) fn public(self) -> Result<PublicStatus, StoreError> {
+    pub(super) fn public(self) -> PublicStatus {
         let ready = self.readiness().ready;
         let mut needs = self.needs();
         for need in &mut needs {
             need.because = None;
             if !self.scene.daemon.page_names {
                 need.names.clear();
+                need.command = None;
             }
         }
-        let stored = self.stored?;
-        Ok(PublicStatus {
+        let stored = &self.stored;
+        PublicStatus {
             at: self.now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: self.scene.daemon.instance.clone(),
             since: self.scene.life.since,
             ready,
             needs,
+            consumers: stored.served.as_ref().ok().map(Served::all),
             resources: self
                 .lanes
                 .iter()
-                .map(|(name, lane)| resource(name, lane, &stored, self.now))
+                .map(|(name, lane)| resource(name, lane, stored, self.now))
                 .collect(),
             sinks: self
                 .couriers
                 .iter()
-                .map(|(name, courier)| sink(name, courier, &stored))
+                .map(|(name, courier)| sink(name, courier, stored))
                 .collect(),
-        })
+        }
     }
 
-    fn needs(&self) -> Vec<Need> {
-        let nothing = Stored::default();
-        let stored = self.stored.as_ref().unwrap_or(&nothing);
-        needs(&Known {
+    /// What needs a person.
+    pub(super) fn needs(&self) -> Vec<Need> {
+        self.known(needs)
+    }
+
+    /// The notices that are due, given what was told and is not told to be over.
+    pub(super) fn news(&self, open: &BTreeMap<String, NoticeKind>) -> Vec<Notice> {
+        self.known(|known| news(known, &needs(known), open))
+    }
+
+    /// One line for the service manager: what needs a person first.
+    pub(super) fn headline(&self) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        let needs = self.needs();
+        if let Some(need) = needs.first() {
+            let because = need.because.as_ref();
+            let because = because.map_or(String::new(), |because| format!(" ({because})"));
+            parts.push(format!("{}: {}{because}", need.subject, need.message));
+            if needs.len() > 1 {
+                parts.push(format!("{} more need a person", needs.len() - 1));
+            }
+        }
+        parts.push(match &self.stored.served {
+            Ok(served) => {
+                let all = served.all();
+                format!(
+                    "{} of {} consumers hold a live token",
+                    all.live,
+                    all.total()
+                )
+            }
+            Err(_) => "it is not known who holds a live token".to_owned(),
+        });
+        if let Ok(counts) = &self.stored.counts {
+            let pending: u64 = counts.pending.values().sum();
+            if pending > 0 {
+                parts.push(format!("{pending} deliveries pending"));
+            }
+        }
+        if let Some(next) = self.lanes.values().filter_map(|lane| lane.next_due).min() {
+            let wait = next.duration_since(self.now).try_into().unwrap_or_default();
+            parts.push(format!("next renewal in {}", short_duration(wait)));
+        }
+        parts.join(", ")
+    }
+
+    /// Hands everything that is known to a decision.
+    fn known<T>(&self, decide: impl FnOnce(&Known<'_>) -> T) -> T {
+        let (counts, late) = (Counts::default(), BTreeMap::new());
+        let stored = &self.stored;
+        decide(&Known {
             standing: &self.scene.standing,
             now: self.now,
             since: self.scene.life.since,
             lanes: &self.lanes,
             couriers: &self.couriers,
-            counts: &stored.counts,
+            counts: stored.counts.as_ref().unwrap_or(&counts),
+            served: stored.served.as_ref().ok(),
+            lacking: &stored.lacking,
+            key_changes: stored.key_changes.as_deref().unwrap_or_default(),
+            unreadable: stored.trouble().as_deref(),
+            footing: &self.footing,
+            late: stored.late.as_ref().unwrap_or(&late),
             keys: &self.scene.key_views(),
-            gone: &stored.gone,
-            late: &stored.late,
-            orders: &stored.orders,
+            orders: stored.orders.as_deref().unwrap_or_default(),
+            gone: stored.gone.as_deref().unwrap_or_default(),
             lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
@@ -191,22 +312,49 @@ impl Snapshot {
     }
 }
 
+impl Api {
+    /// One line for the service manager: what needs a person first.
+    pub async fn headline(&self) -> String {
+        Snapshot::glance(self).await.headline()
+    }
+
+    /// The notices that are due, given what was told and is not told to be over, by key.
+    pub async fn news(&self, open: &BTreeMap<String, NoticeKind>) -> Vec<Notice> {
+        if self.scene().standing.refusal().is_some() {
+            // Nothing is written to a store that may not be used.
+            return Vec::new();
+        }
+        Snapshot::glance(self).await.news(open)
+    }
+}
+
+/// The time of the service that is furthest ahead: tokens end by the service's clock.
+fn service_time(lanes: &BTreeMap<ResourceName, LaneView>, now: Timestamp) -> Timestamp {
+    let ahead = lanes.values().filter_map(|lane| lane.skew_ms).max();
+    let ahead = SignedDuration::from_millis(ahead.unwrap_or(0));
+    now.checked_add(ahead).unwrap_or(now)
+}
+
 fn resource(
     name: &ResourceName,
     lane: &LaneView,
     stored: &Stored,
     now: Timestamp,
 ) -> PublicResource {
+    let counts = stored.counts.as_ref().ok();
+    let standing = counts
+        .zip(stored.served.as_ref().ok())
+        .map(|(counts, served)| counts.standing(name, served));
     PublicResource {
         name: name.clone(),
         health: health(lane, now),
-        identities: stored
-            .counts
-            .identities
-            .get(name)
-            .cloned()
-            .unwrap_or_default(),
-        earliest_expiry: stored.earliest_expiry.get(name).copied(),
+        dead: standing.as_ref().map(|standing| standing.dead),
+        identities: standing.map(|standing| standing.states).unwrap_or_default(),
+        earliest_expiry: stored
+            .earliest_expiry
+            .as_ref()
+            .ok()
+            .and_then(|ends| ends.get(name).copied()),
         next_due: lane.next_due,
         in_flight: lane.in_flight,
     }
@@ -247,33 +395,52 @@ fn sink(name: &SinkName, courier: &CourierView, stored: &Stored) -> PublicSink {
     };
     PublicSink {
         name: name.clone(),
-        pending: stored.counts.pending.get(name).copied().unwrap_or(0),
+        pending: stored
+            .counts
+            .as_ref()
+            .ok()
+            .map(|counts| counts.pending.get(name).copied().unwrap_or(0)),
         delivered: courier.delivered,
         failed: courier.failed,
         trouble,
     }
 }
 
-async fn stored(api: &Api, now: Timestamp) -> Result<Stored, StoreError> {
-    let counts = api.store.counts().await?;
+async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
+    let store = &api.store;
+    let served = store.served(service).await;
+    Stored {
+        counts: store.counts().await,
+        late: late(store, now).await,
+        lacking: match &served {
+            // Without names the number still stands.
+            Ok(served) if served.all().without > 0 => {
+                store.lacking(service, NAMED).await.unwrap_or_default()
+            }
+            _ => BTreeMap::new(),
+        },
+        served,
+        gone: store.held_gone().await,
+        orders: store.orders(now).await,
+        last_backup: store.last_backup().await,
+        key_changes: store.open_key_changes().await,
+        earliest_expiry: Ok(BTreeMap::new()),
+        overdue_since: Ok(BTreeMap::new()),
+    }
+}
+
+async fn late(store: &Store, now: Timestamp) -> Answer<BTreeMap<ResourceName, Late>> {
     let mut late: BTreeMap<ResourceName, Late> = BTreeMap::new();
-    for (resource, count) in api.store.late(now).await? {
+    for (resource, count) in store.late(now).await? {
         late.entry(resource).or_default().count = count;
     }
     if !late.is_empty() {
-        for record in api.store.troubled(now, NAMED).await? {
+        for record in store.troubled(now, NAMED).await? {
             let late = late.get_mut(&record.spec.resource);
             if let Some(late) = late.filter(|_| record.state_at(now) == State::Late) {
                 late.names.push(record.spec.name);
             }
         }
     }
-    Ok(Stored {
-        counts,
-        late,
-        gone: api.store.held_gone().await?,
-        orders: api.store.orders(now).await?,
-        last_backup: api.store.last_backup().await?,
-        ..Stored::default()
-    })
+    Ok(late)
 }

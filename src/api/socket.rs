@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -87,17 +88,23 @@ fn advice(path: &Path, source: &io::Error) -> String {
 /// The bound socket; its file goes when this does, if we made it.
 #[derive(Debug)]
 pub(super) struct BoundSocket {
-    pub listener: UnixListener,
-    ours: Option<(PathBuf, u64)>,
+    pub listener: Arc<UnixListener>,
+    /// The file, by device and inode, if we made it.
+    ours: Option<(PathBuf, (u64, u64))>,
+    /// The file that the service manager made.
+    passed: Option<(PathBuf, (u64, u64))>,
 }
 
 /// Takes a socket over that the service manager holds open, and whose file is its own.
 pub(super) fn take_over(
     socket: std::os::unix::net::UnixListener,
 ) -> Result<BoundSocket, ListenError> {
+    let address = socket.local_addr().ok();
+    let path = address.and_then(|address| address.as_pathname().map(Path::to_owned));
     Ok(BoundSocket {
-        listener: UnixListener::from_std(socket).map_err(ListenError::Passed)?,
+        listener: Arc::new(UnixListener::from_std(socket).map_err(ListenError::Passed)?),
         ours: None,
+        passed: path.and_then(|path| Some((path.clone(), place(&path).ok()?))),
     })
 }
 
@@ -107,18 +114,64 @@ pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
     let made = || {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-        let inode = fs::symlink_metadata(path)?.ino();
-        Ok((listener, inode))
+        Ok((listener, place(path)?))
     };
     match made() {
-        Ok((listener, inode)) => Ok(BoundSocket {
-            listener,
-            ours: Some((path.to_owned(), inode)),
+        Ok((listener, place)) => Ok(BoundSocket {
+            listener: Arc::new(listener),
+            ours: Some((path.to_owned(), place)),
+            passed: None,
         }),
         Err(source) => Err(ListenError::Socket {
             path: path.to_owned(),
             source,
         }),
+    }
+}
+
+/// Device and inode of a file.
+fn place(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+impl BoundSocket {
+    /// Looks whether callers still reach us by the file. One of ours that is gone is made again, which
+    /// `made` is told of; what is wrong otherwise, in a sentence.
+    pub(super) async fn look_after(
+        &mut self,
+        made: &mut (dyn FnMut(Arc<UnixListener>) + Send),
+    ) -> Option<String> {
+        let (path, known, is_ours) = match (&self.ours, &self.passed) {
+            (Some((path, known)), _) => (path.clone(), *known, true),
+            (None, Some((path, known))) => (path.clone(), *known, false),
+            (None, None) => return None,
+        };
+        let shown = path.display();
+        match place(&path) {
+            Ok(found) if found == known => None,
+            Ok(_) => Some(format!(
+                "another file lies at {shown} than the socket that renewd listens on, so nobody reaches renewd there: \
+                 remove it if it is not wanted"
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_ours => {
+                match bind(&path).await {
+                    Ok(new) => {
+                        tracing::warn!("the socket {shown} was gone and is made again");
+                        made(Arc::clone(&new.listener));
+                        *self = new;
+                        None
+                    }
+                    Err(error) => Some(format!(
+                        "the socket {shown} is gone and cannot be made again: {error}"
+                    )),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!(
+                "the socket {shown} is gone, and the service manager holds it: restart the socket unit and renewd"
+            )),
+            Err(error) => Some(format!("the socket {shown} cannot be looked at: {error}")),
+        }
     }
 }
 
@@ -153,10 +206,10 @@ async fn clear_the_way(path: &Path) -> Result<(), ListenError> {
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
-        let Some((path, inode)) = &self.ours else {
+        let Some((path, known)) = &self.ours else {
             return;
         };
-        let ours = fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode);
+        let ours = place(path).is_ok_and(|found| found == *known);
         if ours && let Err(error) = fs::remove_file(path) {
             tracing::debug!(path = %path.display(), %error, "the socket file stays behind");
         }

@@ -36,7 +36,7 @@ pub use store::{BackedUp, MADE_AT_HEADER, StoreUsed, StoreWord};
 
 use crate::model::{
     Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
-    Reader, Record, ResourceName, Scope, SinkName, State, Version, whole_seconds,
+    Reader, Record, ResourceName, Scope, Served, SinkName, State, Version, whole_seconds,
 };
 
 /// The header that every request over the socket carries, with any value.
@@ -60,8 +60,13 @@ pub struct Status {
     /// What a start took over from `withdrawn.jsonl` because the store did not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought_up: Option<String>,
-    /// The store's counts.
-    pub counts: Counts,
+    /// Who holds a live token, by the version that was delivered last; `None` where that cannot be
+    /// known.
+    #[serde(default)]
+    pub consumers: Option<Served>,
+    /// The store's counts; `None` where they cannot be read.
+    #[serde(default)]
+    pub counts: Option<Counts>,
     /// The earliest end of a current token, by resource.
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
     /// What each lane published.
@@ -94,6 +99,12 @@ pub struct Need {
     /// Some of the identities concerned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Name>,
+    /// Since when, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// The command to begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// Kinds of [`Need`], the worst first.
@@ -102,10 +113,16 @@ pub struct Need {
 pub enum NeedKind {
     /// The store may not be used: nothing is issued, delivered or served.
     StoreUnusable,
+    /// The file of the store is gone, or another one lies in its place.
+    StoreMoved,
+    /// The store cannot be read, or not all of it: what it knows is not known here.
+    StoreUnreadable,
     /// A revocation failed for good.
     RevocationFailed,
     /// No access key works: nothing can be minted.
     NoKey,
+    /// Consumers hold no live token.
+    NoLiveToken,
     /// Tokens may be dead because of the key that minted them.
     Doubtful,
     /// ACS says of too many identities at once that they are gone.
@@ -134,6 +151,14 @@ pub enum NeedKind {
     SinkDisabled,
     /// A sink fails.
     SinkFailing,
+    /// Deliveries of a sink wait for long.
+    SinkBehind,
+    /// The replacement of an access key goes on, or waits for a person.
+    KeyChange,
+    /// The last reload was refused: another configuration is in force than lies on the disk.
+    ReloadRefused,
+    /// The file of the local socket is gone, or another one lies in its place.
+    SocketMoved,
     /// A source's list is not taken over.
     SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
@@ -142,6 +167,41 @@ pub enum NeedKind {
     Unbound,
     /// A loop does not decide any more.
     Stuck,
+    /// Identities or tokens may exist at ACS without a record.
+    Orphans,
+}
+
+impl NeedKind {
+    /// Whether something does not work; otherwise a person should look at it in time.
+    pub fn is_grave(self) -> bool {
+        !matches!(
+            self,
+            Self::Gone
+                | Self::OrderWaits
+                | Self::SinkDisabled
+                | Self::SinkFailing
+                | Self::SinkBehind
+                | Self::KeyChange
+                | Self::Clock
+                | Self::Orphans
+        )
+    }
+
+    /// The word in JSON and in labels.
+    pub fn as_word(self) -> String {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::String(word)) => word,
+            _ => String::new(),
+        }
+    }
+
+    /// Whether it stands before everything else that is said.
+    pub fn is_first(self) -> bool {
+        matches!(
+            self,
+            Self::StoreUnusable | Self::StoreMoved | Self::RevocationFailed
+        )
+    }
 }
 
 /// One identity as listings show it; never its token.

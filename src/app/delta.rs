@@ -1,9 +1,12 @@
 //! What a new configuration changes, decided without touching anything: which keys need a restart,
 //! which parts start, stop or are replaced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{ResourceSettings, Settings, SinkSettings};
+use crate::{
+    config::{ResourceSettings, Settings, SinkSettings},
+    model::ResourceName,
+};
 
 /// The keys that differ and cannot be changed while the daemon runs, by name.
 pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
@@ -43,11 +46,23 @@ pub(super) struct Delta<T> {
     pub(super) start: Vec<T>,
 }
 
-/// How the resources change.
-pub(super) fn resources(old: &Settings, new: &Settings) -> Delta<ResourceSettings> {
-    delta(&old.resources, &new.resources, |resource| {
+/// How the resources change; those of `other_ca` do because their CA file holds something else.
+pub(super) fn resources(
+    old: &Settings,
+    new: &Settings,
+    other_ca: &BTreeSet<ResourceName>,
+) -> Delta<ResourceSettings> {
+    let mut delta = delta(&old.resources, &new.resources, |resource| {
         resource.name.to_string()
-    })
+    });
+    let started: BTreeSet<ResourceName> = delta.start.iter().map(|one| one.name.clone()).collect();
+    let again = new.resources.iter();
+    let again = again.filter(|one| other_ca.contains(&one.name) && !started.contains(&one.name));
+    for resource in again {
+        delta.stop.push(resource.name.to_string());
+        delta.start.push(resource.clone());
+    }
+    delta
 }
 
 /// How the sinks change.

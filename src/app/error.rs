@@ -61,6 +61,14 @@ pub enum RunError {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
+    /// The daemon ended although nobody will find what it had open.
+    #[error(
+        "renewd ended over a store that nobody will find: {what}; what was renewed since is lost"
+    )]
+    StoreMoved {
+        /// What is wrong with the file of the store.
+        what: String,
+    },
     /// A loop ended that never should.
     #[error(transparent)]
     Loop(#[from] LoopEnded),
@@ -82,6 +90,7 @@ impl RunError {
             | Self::Notify(_)
             | Self::Store(_)
             | Self::Signals(_)
+            | Self::StoreMoved { .. }
             | Self::Loop(_) => false,
         }
     }

@@ -20,7 +20,8 @@ use crate::{
     jobs::Jobs,
     keys::{Keys, KeysDeps},
     model::{
-        CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, StoreStanding, Timestamp,
+        Amiss, CourierView, KeyStage, KeysView, LaneView, ResourceName, SinkName, StoreStanding,
+        Timestamp,
     },
     permits::Permits,
     sinks::Sink,
@@ -51,6 +52,11 @@ pub(super) struct House {
     doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
     files: watch::Sender<FileSinks>,
     pub(super) intakes: Intakes,
+    /// What is wrong with the file of the store.
+    pub(super) store_moved: watch::Sender<Option<Amiss>>,
+    reload_refused: Option<Amiss>,
+    /// What the CA files held when their resources were started.
+    ca_files: BTreeMap<ResourceName, Option<Vec<u8>>>,
     scene: watch::Sender<Arc<Scene>>,
 }
 
@@ -137,6 +143,7 @@ impl House {
             identities: Vec::new(),
             ..settings.clone()
         };
+        let store_moved = watch::Sender::new(None);
         let scene = Scene {
             daemon: settings.daemon.clone(),
             life,
@@ -150,6 +157,8 @@ impl House {
             keys: BTreeMap::new(),
             couriers: BTreeMap::new(),
             sources: BTreeMap::new(),
+            store_moved: store_moved.subscribe(),
+            reload_refused: None,
             renewal: settings.renewal,
         };
         Self {
@@ -168,6 +177,9 @@ impl House {
             doors: BTreeMap::new(),
             files: watch::Sender::default(),
             intakes: Intakes::default(),
+            store_moved,
+            reload_refused: None,
+            ca_files: BTreeMap::new(),
             scene: watch::Sender::new(Arc::new(scene)),
         }
     }
@@ -300,6 +312,22 @@ impl House {
         }
     }
 
+    /// Notes whether the last reload was refused, and why.
+    pub(super) fn reloaded(&mut self, refused: Option<String>) {
+        let now = self.clock.now();
+        self.reload_refused = refused.map(|what| Amiss { what, since: now });
+        self.publish();
+    }
+
+    /// Resources whose CA file holds something else than when they were started.
+    pub(super) fn other_ca(&self, resources: &[ResourceSettings]) -> BTreeSet<ResourceName> {
+        let changed = resources.iter().filter(|resource| {
+            let before = self.ca_files.get(&resource.name);
+            before.is_some_and(|before| *before != ca_content(resource))
+        });
+        changed.map(|resource| resource.name.clone()).collect()
+    }
+
     /// Every live token is on disk again.
     pub(super) fn restored(&mut self) {
         self.life.restored = true;
@@ -323,6 +351,7 @@ impl House {
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
         let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
+        self.ca_files.insert(name.clone(), ca_content(&settings));
         let runner = Runner::new(RunnerDeps {
             settings: settings.clone(),
             client: client.clone(),
@@ -402,6 +431,8 @@ impl House {
             keys: self.keys.clone(),
             couriers: self.couriers.clone(),
             sources: self.intakes.views(),
+            store_moved: self.store_moved.subscribe(),
+            reload_refused: self.reload_refused.clone(),
             renewal: self.settings.renewal,
         }));
     }
@@ -432,6 +463,11 @@ fn limits(resources: &[ResourceSettings]) -> BTreeMap<ResourceName, Limits> {
         .iter()
         .map(|one| (one.name.clone(), one.limits))
         .collect()
+}
+
+/// What the CA file holds, where there is one that can be read.
+fn ca_content(settings: &ResourceSettings) -> Option<Vec<u8>> {
+    std::fs::read(settings.ca_file.as_ref()?).ok()
 }
 
 fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {

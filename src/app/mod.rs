@@ -4,6 +4,7 @@ mod check;
 mod delta;
 pub mod doctor;
 mod error;
+mod footing;
 mod heart;
 mod house;
 mod intakes;

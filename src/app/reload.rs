@@ -29,6 +29,14 @@ pub(super) enum Refused {
     Failed(#[from] RunError),
 }
 
+impl Refused {
+    /// Enough of it for a line of the status.
+    fn first_line(&self) -> String {
+        let whole = self.to_string();
+        whole.lines().next().unwrap_or_default().to_owned()
+    }
+}
+
 /// Reloads, tells the service manager, the log and whoever asked.
 pub(super) async fn reload(
     house: &mut House,
@@ -40,6 +48,7 @@ pub(super) async fn reload(
         tracing::warn!(%error, "cannot tell the service manager of the reload");
     }
     let result = take_over(house, source).await;
+    house.reloaded(result.as_ref().err().map(Refused::first_line));
     let status = match &result {
         Ok(Reloaded { effect, .. }) => {
             tracing::info!(effect, "configuration reloaded");
@@ -70,7 +79,8 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
     if !keys.is_empty() {
         return Err(Refused::NeedsRestart(keys.join(", ")));
     }
-    let resources = delta::resources(house.settings(), &new);
+    let other_ca = house.other_ca(&new.resources);
+    let resources = delta::resources(house.settings(), &new, &other_ca);
     let sinks = delta::sinks(house.settings(), &new);
     let built = Built::new(
         &house.clock,

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{
     House, RunError, delta, doctor,
+    footing::Footing,
     heart::Heart,
     house::Built,
     janitor, reload,
@@ -61,8 +62,12 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
     let (commands, mut asked) = mpsc::channel(8);
     serve(&mut house, listeners, commands, &notifier);
     let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
+    let moved = house.store_moved.borrow().clone();
     let drained = end(house, &notifier).await;
-    ended.and(drained)
+    match (ended.and(drained), moved) {
+        (Ok(()), Some(moved)) => Err(RunError::StoreMoved { what: moved.what }),
+        (ended, _) => ended,
+    }
 }
 
 /// Opens the store. Saving a large one before its schema is changed takes longer than the service
@@ -222,13 +227,20 @@ fn serve(
     let heart = Heart {
         notifier: Arc::clone(notifier),
         clock: house.clock.clone(),
-        store: house.store.clone(),
+        api: api.clone(),
         scene: house.scene(),
+    };
+    let footing = Footing {
+        api: api.clone(),
+        store: house.store.clone(),
+        clock: house.clock.clone(),
+        moved: house.store_moved.clone(),
     };
     house
         .loops
         .spawn("listeners", |stop| listeners.serve(api, stop));
     house.loops.spawn("heart", |stop| heart.beat(stop));
+    house.loops.spawn("footing", |stop| footing.watch(stop));
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.
@@ -285,7 +297,11 @@ async fn live(
 /// were well.
 async fn end(mut house: House, notifier: &Notifier) -> Result<(), RunError> {
     house.stopping();
-    if let Err(error) = notifier.stopping("draining") {
+    let words = match &*house.store_moved.borrow() {
+        Some(moved) => format!("draining, and what was renewed is lost: {}", moved.what),
+        None => "draining".to_owned(),
+    };
+    if let Err(error) = notifier.stopping(&words) {
         tracing::warn!(%error, "cannot tell the service manager of the end");
     }
     let obtains = |name: &str| name.starts_with("lane ") || name.starts_with("campaigns ");

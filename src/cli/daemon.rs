@@ -1,10 +1,17 @@
 //! Finds the daemon's socket, and turns its answers into exit codes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::api::client::{Client, ClientError, ProblemType};
 
-use super::exit::{Exit, Failed};
+use super::{
+    exit::{Exit, Failed},
+    output,
+};
+
+/// A restart is waited for so long, and asked for so often.
+const PATIENCE: Duration = Duration::from_mins(5);
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// Where a daemon that serves the system listens.
 const SYSTEM_SOCKET: &str = "/run/renewd/renewd.sock";
@@ -17,6 +24,39 @@ pub(crate) fn daemon(socket: Option<PathBuf>) -> Client {
             .or_else(own_socket)
             .unwrap_or_else(|| SYSTEM_SOCKET.into()),
     )
+}
+
+/// Asks for something that goes on in the daemon, and waits through a restart of it. What is asked must
+/// change nothing.
+pub(crate) async fn through_restart<T>(
+    ask: impl AsyncFn() -> Result<T, ClientError>,
+) -> Result<T, Failed> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if is_absent(&error) && waited < PATIENCE => error,
+            Err(error) => return Err(error.into()),
+        };
+        if waited.is_zero() {
+            output::aside(&format!(
+                "the daemon does not answer ({error}); waiting until it is back, what was asked for goes on there"
+            ));
+        }
+        tokio::time::sleep(AGAIN).await;
+        waited += AGAIN;
+    }
+}
+
+/// Whether it may be restarting.
+fn is_absent(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Silent { .. }
+        | ClientError::Ended { .. } => true,
+        ClientError::Problem(_) | ClientError::Unreadable { .. } => false,
+    }
 }
 
 fn own_socket() -> Option<PathBuf> {

@@ -16,7 +16,9 @@ use super::{
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
+    status::screen,
 };
+use crate::model::Timestamp;
 
 /// Find what is wrong around the daemon, each with its remedy
 ///
@@ -57,7 +59,7 @@ impl Doctor {
         if self.json {
             output::print_json(&found)?;
         } else {
-            output::print(&render(&found))?;
+            output::print(&render(&found, context.clock.now()))?;
         }
         Ok(if found.any_error() {
             Exit::Failed
@@ -76,6 +78,8 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
     })?;
     let findings = app::doctor::examine(loaded.settings, &context.clock).await;
     Ok(Examination {
+        consumers: None,
+        needs: None,
         by: Examiner::Command,
         user: app::doctor::own_user(),
         findings: findings.into_iter().map(Into::into).collect(),
@@ -91,8 +95,17 @@ fn no_daemon(error: &ClientError) -> Ailment {
     }
 }
 
-fn render(found: &Examination) -> String {
-    let mut text = String::new();
+fn render(found: &Examination, now: Timestamp) -> String {
+    let mut text = match (&found.needs, &found.consumers) {
+        (None, _) => format!(
+            "{}\n",
+            paint(WARN, "consumers: not known, no daemon was asked")
+        ),
+        (Some(_), consumers) => format!("{}\n", screen::consumers(consumers.as_ref(), now)),
+    };
+    for need in found.needs.iter().flatten() {
+        text += &screen::need_lines(need, now, output::width());
+    }
     for finding in &found.findings {
         let mark = match finding.severity {
             Gravity::Error => paint(BAD, "wrong:"),
@@ -111,7 +124,9 @@ fn render(found: &Examination) -> String {
             found.user
         ),
     };
-    let sum = match found.findings.len() {
+    let needs = found.needs.as_ref().map_or(0, Vec::len);
+    let sum = match found.findings.len() + needs {
+        0 if found.needs.is_none() => "nothing is wrong around it".to_owned(),
         0 => paint(GOOD, "nothing is wrong"),
         1 => "1 finding".to_owned(),
         many => format!("{many} findings"),
@@ -122,10 +137,16 @@ fn render(found: &Examination) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        api::client::wire::{Need, NeedKind},
+        model::Served,
+    };
 
     #[test]
     fn each_finding_stands_with_its_remedy_and_who_looked() {
         let mut found = Examination {
+            consumers: Some(Served::default()),
+            needs: Some(Vec::new()),
             by: Examiner::Daemon,
             user: "renewd".to_owned(),
             findings: vec![Ailment {
@@ -135,16 +156,36 @@ mod tests {
                 fix: Some("setfacl -m u:bot:x /home/x".to_owned()),
             }],
         };
-        let plain = |found: &Examination| anstream::adapter::strip_str(&render(found)).to_string();
+        let plain = |found: &Examination| {
+            let now = Timestamp::UNIX_EPOCH;
+            anstream::adapter::strip_str(&render(found, now)).to_string()
+        };
         assert_eq!(
             plain(&found),
-            "wrong: the reader bot cannot pass through /home/x (sink.file[0].path)\n  \
+            "0 consumers: no identity wants a token\n\
+             wrong: the reader bot cannot pass through /home/x (sink.file[0].path)\n  \
              fix: setfacl -m u:bot:x /home/x\n1 finding (the daemon looked, as renewd)\n"
         );
         found.findings.clear();
         assert_eq!(
             plain(&found),
-            "nothing is wrong (the daemon looked, as renewd)\n"
+            "0 consumers: no identity wants a token\n\
+             nothing is wrong (the daemon looked, as renewd)\n"
         );
+        found.needs = Some(vec![Need {
+            kind: NeedKind::Outage,
+            subject: "contoso".to_owned(),
+            message: "it does not answer".to_owned(),
+            because: None,
+            names: Vec::new(),
+            since: None,
+            command: Some("renewd status".to_owned()),
+        }]);
+        assert_eq!(
+            plain(&found),
+            "0 consumers: no identity wants a token\n  ! contoso: it does not answer\n    renewd status\n\
+             1 finding (the daemon looked, as renewd)\n"
+        );
+        assert!(found.any_error());
     }
 }

@@ -1,6 +1,6 @@
 //! `renewd status`: what needs a person first, then how everything is.
 
-mod screen;
+pub(super) mod screen;
 
 use std::time::Duration;
 

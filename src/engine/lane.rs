@@ -123,6 +123,11 @@ pub struct Lane {
     doubts: Doubts,
     outage: Outage,
     key_outage: Outage,
+    /// How often the outage was told again: when the first token ended, when all had. Unknown after a
+    /// start.
+    told_again: Option<u32>,
+    /// When it was last looked whether tokens ended.
+    looked_for_ended: Steady,
     /// When the last announced outage ended.
     recovered: Option<Moment>,
     /// The service answers again: what failed meanwhile and is due after this is to be hastened.
@@ -165,6 +170,8 @@ impl Lane {
             doubts: Doubts::default(),
             outage: Outage::default(),
             key_outage: Outage::default(),
+            told_again: None,
+            looked_for_ended: Steady::ZERO,
             recovered: None,
             hastening: None,
             creation_refused: creation_refused(settings.create, &opened),

@@ -68,6 +68,8 @@ pub struct CourierView {
     pub in_flight: usize,
     /// Failures in a row; at ten the breaker opens.
     pub failures_in_row: u32,
+    /// Since when it fails, while it does.
+    pub failing_since: Option<Timestamp>,
     /// While the breaker is open: when the next probe goes out.
     pub probe_at: Option<Timestamp>,
     /// Whether it is disabled (by a 410 or a command), and why.
@@ -86,6 +88,34 @@ pub struct CourierView {
     pub delivered: u64,
     /// Failed attempts since the start.
     pub failed: u64,
+}
+
+/// What the daemon stands on, as far as something is wrong with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Footing {
+    /// The file of the store is gone, or another one lies in its place.
+    pub store: Option<Amiss>,
+    /// The file of the local socket is gone and cannot be made again, or another one lies there.
+    pub socket: Option<Amiss>,
+    /// The last reload was refused.
+    pub reload: Option<Amiss>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amiss {
+    /// In a sentence.
+    pub what: String,
+    /// Since when that is known.
+    pub since: Timestamp,
+}
+
+impl Amiss {
+    /// What is wrong at `now`, if something is, given what was wrong before.
+    pub fn still(what: Option<String>, before: Option<&Self>, now: Timestamp) -> Option<Self> {
+        let since = before.map_or(now, |before| before.since);
+        what.map(|what| Self { what, since })
+    }
 }
 
 /// How a sink was tried out.
@@ -125,6 +155,29 @@ pub struct SetAside {
     pub names: Vec<Name>,
     /// The first of them: its table, its key, and what is wrong with it.
     pub because: String,
+}
+
+/// Identities of one resource by how they stand, those whose token ended apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// By state; `active` are those with a live token.
+    pub states: BTreeMap<State, u64>,
+    /// Those whose token ended or was revoked, and whose next one is awaited.
+    pub dead: u64,
+}
+
+impl Counts {
+    /// How the identities of a resource stand.
+    pub fn standing(&self, resource: &ResourceName, served: &Served) -> Standings {
+        let mut states = self.identities.get(resource).cloned().unwrap_or_default();
+        let without = served.without.get(resource).copied().unwrap_or(0);
+        let new = states.get(&State::New).copied().unwrap_or(0);
+        let dead = without.saturating_sub(new);
+        if let Some(active) = states.get_mut(&State::Active) {
+            *active = active.saturating_sub(dead);
+        }
+        Standings { states, dead }
+    }
 }
 
 /// Consumers by what they hold: a sink of an identity is one, and so is the socket for an identity

@@ -25,6 +25,8 @@ const GAPS: [Duration; 5] = [
 #[derive(Debug, Clone, Default)]
 pub struct Breaker {
     failures: u32,
+    /// When the first of the failures in a row was.
+    since: Option<Steady>,
     open: Option<Open>,
 }
 
@@ -46,12 +48,14 @@ impl Breaker {
     /// Notes a success. True when it closed the breaker: then everything pending is due.
     pub fn succeeded(&mut self) -> bool {
         self.failures = 0;
+        self.since = None;
         self.open.take().is_some()
     }
 
     /// Notes a failure. True when it opened the breaker.
     pub fn failed(&mut self, now: Steady) -> bool {
         self.failures = self.failures.saturating_add(1);
+        self.since.get_or_insert(now);
         let opened = self.open.is_none() && self.failures >= TRIPS_AT;
         if let Some(open) = &mut self.open {
             // What was in flight when it opened is not a probe.
@@ -78,6 +82,11 @@ impl Breaker {
         if let Some(open) = &mut self.open {
             open.probe_at = open.probe_at.min(now);
         }
+    }
+
+    /// Since when it fails, while it does.
+    pub fn failing_since(&self) -> Option<Steady> {
+        self.since
     }
 
     /// Failures in a row.

@@ -10,13 +10,17 @@ use super::{
     columns::{self, micros},
     db::{Db, Txn},
     error::Outcome,
+    identities::count,
 };
-use crate::model::{Consumers, Num, ResourceName, Served, SinkName, Timestamp};
+use crate::model::{Consumers, Name, Num, ResourceName, Served, SinkName, Timestamp};
 
 /// What a sink's consumers lack: only those are read that hold nothing live.
 pub(super) const LACKING: &str = "SELECT coalesce(sum(live_until >= 0), 0), coalesce(sum(live_until < 0), 0) \
     FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until <= ?2";
 pub(super) const NEXT_END: &str = "SELECT min(live_until) FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until > ?2";
+pub(super) const LACKING_NAMES: &str = "SELECT i.name FROM delivery d JOIN identity i ON i.num = d.identity \
+    WHERE d.sink = ?1 AND d.live_until IS NOT NULL AND d.live_until >= 0 AND d.live_until <= ?2 \
+    ORDER BY d.live_until LIMIT ?3";
 /// Identities that want a token and have no live one, and those of them that only the socket serves:
 /// whoever has none is due, or failed and waits for its next attempt.
 pub(super) const LACKING_OF: &str = "SELECT count(*), coalesce(sum(by_socket), 0) FROM ( \
@@ -25,6 +29,15 @@ pub(super) const LACKING_OF: &str = "SELECT count(*), coalesce(sum(by_socket), 0
 /// Reads the index through.
 pub(super) const NEXT_END_OF: &str = "SELECT min(good_until) FROM identity WHERE resource = ?1 AND by_socket \
     AND due_at IS NOT NULL AND good_until > ?2";
+
+/// Tokens of a resource that ended while their identity wants one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How many.
+    pub ended: u64,
+    /// Whether any other lives.
+    pub any_lives: bool,
+}
 
 impl Db {
     /// Counts who holds a live token at an instant of the service's clock.
@@ -83,6 +96,23 @@ impl Db {
         Ok(())
     }
 
+    /// Tokens of a resource that ended, at an instant of the service's clock.
+    pub(super) fn ended_tokens(&self, resource: &str, now: Timestamp) -> Outcome<Ended> {
+        let params = [self.resource_num(resource)?, micros(now)];
+        let ended = self.first(
+            "SELECT (SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND due_at <= ?2 \
+             AND good_until > 0 AND good_until <= ?2) + (SELECT count(*) FROM identity WHERE resource = ?1 \
+             AND failures > 0 AND due_at > ?2 AND good_until > 0 AND good_until <= ?2)",
+            params,
+            |row| row.get::<_, i64>(0),
+        )?;
+        let lives = "SELECT 1 FROM identity WHERE resource = ?1 AND due_at IS NOT NULL AND good_until > ?2 LIMIT 1";
+        Ok(Ended {
+            ended: ended.unwrap_or(0).unsigned_abs(),
+            any_lives: self.first(lives, params, |_| Ok(()))?.is_some(),
+        })
+    }
+
     /// When the next token ends that only the socket hands out.
     pub(super) fn next_end_by_socket(&self, now: Timestamp) -> Outcome<Option<Timestamp>> {
         let mut next: Option<i64> = None;
@@ -95,6 +125,65 @@ impl Db {
             next = next.into_iter().chain(end.flatten()).min();
         }
         Ok(next.map(columns::instant))
+    }
+
+    /// Some of those who hold no live token, by sink, or `socket`; the longest without first.
+    pub(super) fn lacking(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Outcome<BTreeMap<String, Vec<Name>>> {
+        let sinks = "SELECT num, name FROM sink WHERE configured";
+        let sinks = self.all(RowKind::Sink, sinks, [], |row| {
+            Ok((row.get::<_, Num>(0)?, row.get::<_, String>(1)?))
+        })?;
+        let mut lacking = BTreeMap::new();
+        for (num, sink) in sinks {
+            let params = rusqlite::params![num, micros(now), count(limit)];
+            let names = self.all(RowKind::Identity, LACKING_NAMES, params, |row| {
+                columns::parsed(row, "name")
+            })?;
+            lacking.insert(sink, names);
+        }
+        let by_socket = "SELECT name FROM identity WHERE (id IS NULL) IN (0, 1) AND due_at IS NOT NULL AND by_socket \
+            AND resource = ?1 AND good_until <= ?2 LIMIT ?3";
+        let mut names = Vec::new();
+        for num in self.all(RowKind::Resource, "SELECT num FROM resource", [], |row| {
+            row.get::<_, Num>(0)
+        })? {
+            let params = rusqlite::params![num, micros(now), count(limit)];
+            names.extend(self.all(RowKind::Identity, by_socket, params, |row| {
+                columns::parsed(row, "name")
+            })?);
+        }
+        names.truncate(limit);
+        lacking.insert("socket".to_owned(), names);
+        Ok(lacking)
+    }
+
+    /// Since when the oldest renewal that is overdue should have been made, by resource: by facts that
+    /// no attempt moves.
+    pub(super) fn overdue_since(
+        &self,
+        now: Timestamp,
+    ) -> Outcome<BTreeMap<ResourceName, Timestamp>> {
+        let sql = "SELECT r.name, (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at \
+            ELSE coalesce(i.revoked_at, i.created_at) END) FROM identity i WHERE i.resource = r.num \
+            AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1) AS due, \
+            (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
+            FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r";
+        let rows = self.all(RowKind::Resource, sql, [micros(now)], |row| {
+            let name: ResourceName = columns::parsed(row, "name")?;
+            let ats = [row.get::<_, Option<i64>>("due")?, row.get("failing")?];
+            Ok((name, ats.into_iter().flatten().min()))
+        })?;
+        let overdue = |at: i64| at <= micros(now);
+        let rows = rows
+            .into_iter()
+            .filter_map(|(name, at)| Some((name, at.filter(|at| overdue(*at))?)));
+        Ok(rows
+            .map(|(name, at)| (name, columns::instant(at)))
+            .collect())
     }
 
     /// Consumers that still hold a token of this access key which lives, as far as is known; and

@@ -2,7 +2,8 @@
 //! or runs them in place under simulated time.
 
 use std::{
-    fmt,
+    fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
@@ -44,6 +45,8 @@ struct Inner {
     owner: Owner,
     mode: Option<Mode>,
     signals: Signals,
+    /// The files that are open, by device and inode.
+    files: Vec<(PathBuf, u64, u64)>,
     disk: watch::Receiver<Disk>,
     pub(super) keep: Keep,
     /// Released when everything else is closed.
@@ -151,6 +154,7 @@ impl Store {
         lock: Lock,
     ) -> Self {
         Self(Arc::new(Inner {
+            files: open_files(&settings.path),
             path: settings.path.clone(),
             state_dir: state_dir.to_owned(),
             owner: settings.owner.clone(),
@@ -178,6 +182,24 @@ impl Store {
     /// Where the files beside the database are.
     pub(super) fn state_dir(&self) -> &Path {
         &self.0.state_dir
+    }
+
+    /// What is wrong where the files of the store lie, if anything is: what is open goes on to work, but
+    /// nobody finds it when it is closed.
+    pub fn moved(&self) -> Option<String> {
+        self.0.files.iter().find_map(|(path, device, inode)| {
+            let shown = path.display();
+            match fs::metadata(path) {
+                Ok(found) if (found.dev(), found.ino()) == (*device, *inode) => None,
+                Ok(_) => Some(format!(
+                    "another file lies at {shown} than the one that renewd has open"
+                )),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Some(format!("the file {shown} is gone"))
+                }
+                Err(error) => Some(format!("the file {shown} cannot be looked at: {error}")),
+            }
+        })
     }
 
     /// Rises after each commit that made rows due, or due earlier.
@@ -334,6 +356,20 @@ impl Drop for Inner {
             None => {}
         }
     }
+}
+
+/// The database and what SQLite keeps beside it.
+fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
+    let beside = ["", "-wal", "-shm"].map(|ending| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(ending);
+        PathBuf::from(path)
+    });
+    let found = beside.into_iter().filter_map(|path| {
+        let meta = fs::metadata(&path).ok()?;
+        Some((path, meta.dev(), meta.ino()))
+    });
+    found.collect()
 }
 
 fn boxed<T, F>(doing: &'static str, work: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Run

@@ -240,6 +240,12 @@ impl Db {
         found.map(|change| self.counted_change(change)).transpose()
     }
 
+    /// Every change of keys that is not over, without its counts.
+    pub(super) fn open_key_changes(&self) -> Outcome<Vec<KeyChange>> {
+        let sql = format!("{CHANGE} WHERE ended_at IS NULL ORDER BY num");
+        Ok(self.all(RowKind::KeyChange, &sql, [], read_change)?)
+    }
+
     /// The newest change of a resource's keys.
     pub(super) fn last_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
         let sql = format!("{CHANGE} WHERE resource = ?1 ORDER BY num DESC LIMIT 1");

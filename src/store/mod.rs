@@ -66,6 +66,7 @@ pub use campaigns::{
     ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,
     Wanted,
 };
+pub use consumers::Ended;
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};

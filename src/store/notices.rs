@@ -1,5 +1,7 @@
 //! Notices in order, and how far each sink has read them.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Row, params};
 
 use super::{
@@ -84,6 +86,31 @@ impl Db {
         let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 1";
         let last: Option<NoticeKind> = self.first(sql, [key], |row| columns::word(row, "kind"))?;
         Ok(last.filter(|kind| !kind.ended_by().is_empty()))
+    }
+
+    /// How often what is not over was told under a key.
+    pub(super) fn times_told(&self, key: &str) -> Outcome<u32> {
+        let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 10";
+        let kinds: Vec<NoticeKind> = self.all(RowKind::Notice, sql, [key], |row| {
+            columns::word(row, "kind")
+        })?;
+        let open = kinds.iter().take_while(|kind| !kind.ended_by().is_empty());
+        Ok(u32::try_from(open.count()).unwrap_or(u32::MAX))
+    }
+
+    /// What was told and is not told to be over, by key.
+    pub(super) fn open_notices(&self) -> Outcome<BTreeMap<String, NoticeKind>> {
+        let sql = "SELECT n.key, n.kind FROM (SELECT max(seq) AS seq FROM notice WHERE key IS NOT NULL GROUP BY key) l \
+                   JOIN notice n ON n.seq = l.seq";
+        let mut open: BTreeMap<String, NoticeKind> = BTreeMap::new();
+        for (key, kind) in self.all(RowKind::Notice, sql, [], |row| {
+            Ok((row.get(0)?, columns::word::<NoticeKind>(row, "kind")?))
+        })? {
+            if !kind.ended_by().is_empty() {
+                open.insert(key, kind);
+            }
+        }
+        Ok(open)
     }
 
     /// The trouble of a resource whose end nobody was told of.

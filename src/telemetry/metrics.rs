@@ -15,7 +15,7 @@ use prometheus_client::{
 };
 
 use super::scrape;
-use crate::model::{Counts, CourierView, LaneView, Operation, ResourceName, SinkName};
+use crate::model::{Counts, CourierView, LaneView, Operation, ResourceName, Served, SinkName};
 
 /// Name and value of each label.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -59,10 +59,16 @@ pub struct Scrape {
     pub lanes: BTreeMap<ResourceName, LaneView>,
     /// What each courier published.
     pub couriers: BTreeMap<SinkName, CourierView>,
-    /// The store's counts.
-    pub counts: Counts,
+    /// The store's counts; `None` where they cannot be read.
+    pub counts: Option<Counts>,
+    /// Who holds a live token, where that is known.
+    pub served: Option<Served>,
+    /// How many things of each kind need a person.
+    pub needs: BTreeMap<String, u64>,
     /// The earliest end of a live or dead current token, by resource.
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
+    /// Since when the oldest overdue renewal of a resource is overdue; `None` where that is not known.
+    pub overdue_since: Option<BTreeMap<ResourceName, Timestamp>>,
     /// How far the wall clock has stepped, while that is unconfirmed.
     pub held_step: Option<SignedDuration>,
     /// When the last backup was made that reached its place.
@@ -160,7 +166,13 @@ mod tests {
                     ..CourierView::default()
                 },
             )]),
-            counts: Counts::default(),
+            counts: Some(Counts::default()),
+            served: Some(Served::default()),
+            needs: BTreeMap::from([("outage".to_owned(), 1)]),
+            overdue_since: Some(BTreeMap::from([(
+                "contoso".parse().unwrap(),
+                "2026-11-22T11:59:30Z".parse().unwrap(),
+            )])),
             earliest_expiry: BTreeMap::from([(
                 "contoso".parse().unwrap(),
                 "2026-11-23T00:00:00Z".parse().unwrap(),

@@ -1,6 +1,5 @@
 //! The metrics that are computed from the truth at each scrape, rather than counted along.
 
-use jiff::Timestamp;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
@@ -8,7 +7,7 @@ use prometheus_client::{
 use std::sync::atomic::AtomicU64;
 
 use super::metrics::{Labels, Scrape};
-use crate::model::{HealthView, LaneView};
+use crate::model::{Counts, HealthView};
 
 type Whole = Family<Labels, Gauge>;
 type Real = Family<Labels, Gauge<f64, AtomicU64>>;
@@ -18,6 +17,7 @@ pub(super) fn register(registry: &mut Registry, scrape: &Scrape) {
     daemon(registry, scrape);
     lanes(registry, scrape);
     identities(registry, scrape);
+    consumers(registry, scrape);
     deliveries(registry, scrape);
 }
 
@@ -51,9 +51,11 @@ fn lanes(registry: &mut Registry, scrape: &Scrape) {
     for (resource, lane) in &scrape.lanes {
         let labels: Labels = vec![("resource", resource.to_string())];
         in_flight.get_or_create(&labels).set(whole(lane.in_flight));
-        overdue
-            .get_or_create(&labels)
-            .set(overdue_seconds(lane, scrape.now));
+        if let Some(overdue_since) = &scrape.overdue_since {
+            let since = overdue_since.get(resource);
+            let seconds = since.map_or(0.0, |at| scrape.now.duration_since(*at).as_secs_f64());
+            overdue.get_or_create(&labels).set(seconds.max(0.0));
+        }
         if let Some(ms) = lane.skew_ms {
             #[expect(
                 clippy::cast_precision_loss,
@@ -99,31 +101,40 @@ fn lanes(registry: &mut Registry, scrape: &Scrape) {
     );
     registry.register(
         "overdue_seconds",
-        "How long the oldest due identity has been due",
+        "How long the oldest overdue renewal has been overdue, whatever attempts were made since",
         overdue,
     );
 }
 
 fn identities(registry: &mut Registry, scrape: &Scrape) {
     let (identities, expiry) = <(Whole, Whole)>::default();
-    for (resource, states) in &scrape.counts.identities {
-        for (state, count) in states {
-            let labels: Labels = vec![
-                ("resource", resource.to_string()),
-                ("state", state.to_string()),
-            ];
-            identities.get_or_create(&labels).set(whole(*count));
+    if let (Some(counts), Some(served)) = (&scrape.counts, &scrape.served) {
+        for resource in counts.identities.keys() {
+            let standing = counts.standing(resource, served);
+            let states = standing.states.iter();
+            let states = states.map(|(state, count)| (state.to_string(), *count));
+            for (state, count) in states.chain([("dead".to_owned(), standing.dead)]) {
+                let labels: Labels = vec![("resource", resource.to_string()), ("state", state)];
+                identities.get_or_create(&labels).set(whole(count));
+            }
         }
     }
     for (resource, at) in &scrape.earliest_expiry {
         let labels: Labels = vec![("resource", resource.to_string())];
         expiry.get_or_create(&labels).set(at.as_second());
     }
-    let orphans: Gauge = Gauge::default();
-    orphans.set(whole(scrape.counts.orphans));
+    if let Some(Counts { orphans, .. }) = &scrape.counts {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(whole(*orphans));
+        registry.register(
+            "orphans",
+            "Identities and tokens that may exist at ACS without a record",
+            gauge,
+        );
+    }
     registry.register(
         "identities",
-        "Identities by resource and stored state",
+        "Identities by resource and state: active ones have a live token, the token of dead ones ended",
         identities,
     );
     registry.register(
@@ -131,10 +142,43 @@ fn identities(registry: &mut Registry, scrape: &Scrape) {
         "When the first of the current tokens ends",
         expiry,
     );
+}
+
+/// Who holds what, and what needs a person; what is not known is left out.
+fn consumers(registry: &mut Registry, scrape: &Scrape) {
+    let (consumers, needs, readable) = <(Whole, Whole, Gauge)>::default();
+    if let Some(served) = &scrape.served {
+        let sinks = served.sinks.iter();
+        let sinks = sinks.map(|(name, held)| (name.to_string(), *held));
+        for (by, held) in sinks.chain([("socket".to_owned(), served.socket)]) {
+            let labels: Labels = vec![("by", by)];
+            for (word, count) in [
+                ("live", held.live),
+                ("none", held.without),
+                ("unknown", held.unknown),
+            ] {
+                let labels = with(&labels, "holds", word);
+                consumers.get_or_create(&labels).set(whole(count));
+            }
+        }
+    }
+    for (kind, count) in &scrape.needs {
+        let labels: Labels = vec![("kind", kind.clone())];
+        needs.get_or_create(&labels).set(whole(*count));
+    }
+    readable.set(i64::from(
+        scrape.counts.is_some() && scrape.served.is_some(),
+    ));
     registry.register(
-        "orphans",
-        "Creations and tokens whose answer was lost",
-        orphans,
+        "consumers",
+        "Consumers by what they hold, as it was delivered last: a live token, none, or not known",
+        consumers,
+    );
+    registry.register("needs", "Things that need a person, by kind", needs);
+    registry.register(
+        "store_readable",
+        "0 while the store cannot be read: what it knows is left out then",
+        readable,
     );
 }
 
@@ -142,16 +186,15 @@ fn deliveries(registry: &mut Registry, scrape: &Scrape) {
     let (pending, in_flight, enabled) = <(Whole, Whole, Whole)>::default();
     let oldest = Real::default();
     let ended = Family::<Labels, Counter>::default();
-    for (sink, count) in &scrape.counts.pending {
-        pending
-            .get_or_create(&vec![("sink", sink.to_string())])
-            .set(whole(*count));
-    }
     for (sink, courier) in &scrape.couriers {
         let labels: Labels = vec![("sink", sink.to_string())];
-        let since = scrape.counts.oldest_pending.get(sink);
-        let behind = since.map_or(0.0, |since| scrape.now.duration_since(*since).as_secs_f64());
-        oldest.get_or_create(&labels).set(behind.max(0.0));
+        if let Some(counts) = &scrape.counts {
+            let waiting = counts.pending.get(sink).copied().unwrap_or(0);
+            pending.get_or_create(&labels).set(whole(waiting));
+            let since = counts.oldest_pending.get(sink);
+            let behind = since.map_or(0.0, |since| scrape.now.duration_since(*since).as_secs_f64());
+            oldest.get_or_create(&labels).set(behind.max(0.0));
+        }
         in_flight
             .get_or_create(&labels)
             .set(whole(courier.in_flight));
@@ -177,11 +220,6 @@ fn deliveries(registry: &mut Registry, scrape: &Scrape) {
     registry.register("deliveries_in_flight", "Deliveries on their way", in_flight);
     registry.register("sink_enabled", "0 while a sink is disabled", enabled);
     registry.register("deliveries", "Attempts to deliver by how they ended", ended);
-}
-
-fn overdue_seconds(lane: &LaneView, now: Timestamp) -> f64 {
-    lane.next_due
-        .map_or(0.0, |due| now.duration_since(due).as_secs_f64().max(0.0))
 }
 
 fn with(labels: &Labels, name: &'static str, value: &str) -> Labels {

@@ -134,12 +134,10 @@ async fn the_daemon_names_what_stands_between_a_token_and_its_reader() {
         (Some("sink.file[0].path"), Some(1))
     );
     shell(closed["fix"].as_str().unwrap());
+    let (found, code) = doctor(&stage);
     assert_eq!(
-        doctor(&stage),
-        (
-            serde_json::json!({"by": "daemon", "user": "root", "findings": []}),
-            Some(0)
-        )
+        (&found["findings"], &found["needs"], code),
+        (&serde_json::json!([]), &serde_json::json!([]), Some(0))
     );
 
     chmod(&stage.path("tokens"), 0o777);

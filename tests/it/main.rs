@@ -13,6 +13,7 @@ mod activation;
 mod apps;
 mod campaigns;
 mod chaos;
+mod claims;
 mod cli;
 mod config;
 mod config_secrets;

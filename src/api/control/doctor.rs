@@ -7,6 +7,7 @@ use super::{
     super::{
         handle::{Api, Command},
         problem::{Problem, ProblemType},
+        snapshot::Snapshot,
         wire::{Examination, Examiner},
     },
     Admin,
@@ -25,7 +26,10 @@ pub(super) async fn examine(
         .await
         .map_err(|_| stopping(()))?;
     let findings = answered.await.map_err(|_| stopping(()))?;
+    let status = Snapshot::take(&api).await.status();
     Ok(Json(Examination {
+        consumers: status.consumers,
+        needs: Some(status.needs),
         by: Examiner::Daemon,
         user: accounts::user_of(accounts::own_uid()).name,
         findings: findings.into_iter().map(Into::into).collect(),

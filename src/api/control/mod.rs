@@ -116,8 +116,9 @@ fn store_router() -> Router<Api> {
 }
 
 async fn status(State(api): State<Api>, _: Admin) -> Result<Json<Status>, Problem> {
-    let mut status = Snapshot::take(&api).await.status()?;
-    status.behind = access::behind(&api).await?;
+    let mut status = Snapshot::take(&api).await.status();
+    // Where the store cannot be read, the needs say so; the rest is shown all the same.
+    status.behind = access::behind(&api).await.unwrap_or_default();
     Ok(Json(status))
 }
 

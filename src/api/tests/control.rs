@@ -36,6 +36,10 @@ async fn control_is_for_admins_alone() {
 #[tokio::test(start_paused = true)]
 async fn status_tells_what_needs_a_person() {
     let house = house().await;
+    house.issue(BERT, "canary-2").await;
+    for who in [ANNA, BERT] {
+        house.deliver(who).await;
+    }
     let calm: wire::Status =
         serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
     assert!(calm.ready && calm.needs.is_empty(), "{calm:?}");
@@ -50,7 +54,7 @@ async fn status_tells_what_needs_a_person() {
         serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
     assert_eq!(status.needs.len(), 1, "{:?}", status.needs);
     assert_eq!(status.needs[0].kind, wire::NeedKind::Late);
-    assert_eq!(status.needs[0].names, [name(ANNA)]);
+    assert_eq!(status.needs[0].names, [name(ANNA), name(BERT)]);
 }
 
 #[tokio::test(start_paused = true)]

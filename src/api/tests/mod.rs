@@ -3,6 +3,7 @@
 mod access;
 mod control;
 mod long_poll;
+mod needs;
 mod over_sockets;
 mod public;
 mod tokens;
@@ -23,9 +24,9 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Renewal, StoreSettings},
     model::{
-        Attempt, Attempts, Change, CourierView, Due, DueReason, Kind, LaneView, Name, Origin,
-        Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding, Token,
-        TokenDocument, TokenMeta, Version,
+        Amiss, Attempt, Attempts, Change, CourierView, Due, DueReason, Kind, LaneView, Name,
+        Origin, Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding,
+        Token, TokenDocument, TokenMeta, Version,
     },
     store::{Cause, Holding, ItemOutcome, StepOn, Store},
     telemetry::Metrics,
@@ -45,6 +46,7 @@ struct House {
     lane: watch::Sender<LaneView>,
     runner: watch::Sender<Option<Timestamp>>,
     courier: watch::Sender<CourierView>,
+    moved: watch::Sender<Option<Amiss>>,
     scene: watch::Sender<Arc<Scene>>,
     commands: mpsc::Receiver<Command>,
     _folder: tempfile::TempDir,
@@ -77,6 +79,7 @@ async fn house() -> House {
         lane,
         runner,
         courier,
+        moved,
     } = stage(&clock, folder.path());
     let scene_seen = scene.subscribe();
     let (sender, commands) = mpsc::channel(1);
@@ -94,6 +97,7 @@ async fn house() -> House {
         lane,
         runner,
         courier,
+        moved,
         scene,
         commands,
         _folder: folder,
@@ -108,6 +112,7 @@ struct Stage {
     lane: watch::Sender<LaneView>,
     runner: watch::Sender<Option<Timestamp>>,
     courier: watch::Sender<CourierView>,
+    moved: watch::Sender<Option<Amiss>>,
 }
 
 /// A ready daemon.
@@ -122,6 +127,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         decided_at: fresh,
         ..CourierView::default()
     });
+    let moved = watch::Sender::new(None);
     let scene = Scene {
         standing: StoreStanding::Own,
         brought_up: None,
@@ -146,6 +152,8 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
         sources: BTreeMap::new(),
+        store_moved: moved.subscribe(),
+        reload_refused: None,
         renewal: Renewal {
             lifetime: Duration::from_hours(24),
             renew_at: 0.5,
@@ -157,6 +165,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         lane,
         runner,
         courier,
+        moved,
     }
 }
 
@@ -254,6 +263,17 @@ impl House {
             .unwrap()
             .unwrap()
             .version
+    }
+
+    /// Its sink has what the store has.
+    async fn deliver(&self, who: &str) {
+        let row = self.store.record(&name(who)).await.unwrap().unwrap();
+        let settled = crate::store::Settled::Delivered {
+            sink: "files".parse().unwrap(),
+            num: row.num,
+            version: row.version,
+        };
+        self.store.settle(vec![settled]).await.unwrap();
     }
 
     async fn step(&self, who: &str, step: Step) {

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Finding, Severity};
+use super::Need;
+use crate::{
+    config::{Finding, Severity},
+    model::Served,
+};
 
 /// `GET /v1/doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,7 +15,13 @@ pub struct Examination {
     pub by: Examiner,
     /// The user that looked: what may be read and written depends on it.
     pub user: String,
-    /// What is wrong, the worst first.
+    /// Who holds a live token; `None` where no daemon was asked, or it does not know.
+    #[serde(default)]
+    pub consumers: Option<Served>,
+    /// What needs a person by what the daemon knows, the worst first; `None` where no daemon was asked.
+    #[serde(default)]
+    pub needs: Option<Vec<Need>>,
+    /// What is wrong around it, the worst first.
     pub findings: Vec<Ailment>,
 }
 
@@ -52,7 +62,9 @@ impl Examination {
     /// Whether anything cannot work.
     pub fn any_error(&self) -> bool {
         let mut findings = self.findings.iter();
+        let mut needs = self.needs.iter().flatten();
         findings.any(|finding| finding.severity == Gravity::Error)
+            || needs.any(|need| need.kind.is_grave())
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Need;
-use crate::model::{ResourceName, SinkName, State};
+use crate::model::{Consumers, ResourceName, SinkName, State};
 
 /// `GET /api/status`: what a page may show without knowing who looks. No names of identities (but
 /// in `needs`, with `[daemon] page_names`) and no texts of errors, which may quote anything.
@@ -24,6 +24,9 @@ pub struct PublicStatus {
     pub ready: bool,
     /// What needs a person, the worst first.
     pub needs: Vec<Need>,
+    /// Who holds a live token; `None` where that cannot be known.
+    #[serde(default)]
+    pub consumers: Option<Consumers>,
     /// One line for each resource.
     pub resources: Vec<PublicResource>,
     /// One line for each sink.
@@ -37,8 +40,11 @@ pub struct PublicResource {
     pub name: ResourceName,
     /// `open`, or what is wrong in a sentence.
     pub health: String,
-    /// Identities by stored state.
+    /// Identities by state, those with a live token as `active`; empty where the store cannot be read.
     pub identities: BTreeMap<State, u64>,
+    /// Identities without a live token that had one; `None` where that is not known.
+    #[serde(default)]
+    pub dead: Option<u64>,
     /// The earliest end of a current token.
     pub earliest_expiry: Option<Timestamp>,
     /// The next renewal.
@@ -52,8 +58,8 @@ pub struct PublicResource {
 pub struct PublicSink {
     /// Its name.
     pub name: SinkName,
-    /// Deliveries that wait.
-    pub pending: u64,
+    /// Deliveries that wait; `None` where that is not known.
+    pub pending: Option<u64>,
     /// Delivered since the start.
     pub delivered: u64,
     /// Failed attempts since the start.

@@ -12,6 +12,7 @@ use crate::{
 
 use super::{
     super::{
+        daemon::through_restart,
         exit::{Exit, Outcome},
         output,
     },
@@ -35,15 +36,19 @@ pub(crate) async fn follow(
         if of.campaign.ended_at.is_some() || of.campaign.state == CampaignState::Paused {
             break;
         }
+        let id = of.campaign.id;
+        let next = async {
+            tokio::time::sleep(EVERY).await;
+            through_restart(async || client.campaign(id).await).await
+        };
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => {
                 progress.leave(&of);
                 return Ok(Exit::Done);
             }
-            () = tokio::time::sleep(EVERY) => {}
+            next = next => of = next?,
         }
-        of = client.campaign(of.campaign.id).await?;
     }
     progress.clear();
     if json {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::{
-    acs::Client,
+    acs::{Client, Proof},
     app,
     config::{ResourceSettings, Settings, SinkSettings, WebhookSinkSettings},
-    model::{FailureClass, Scope},
     transport::{NetworkOptions, Transport},
 };
 
@@ -19,9 +18,6 @@ use super::super::{
 
 /// How long one of them may take.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Nobody has this id: asking for its token proves the key and makes nothing.
-const NOBODY: &str =
-    "8:acs:00000000-0000-0000-0000-000000000000_00000000-0000-0000-0000-000000000000";
 
 pub(super) async fn show(settings: &Settings, context: &Context) -> Outcome {
     let mut table = Table::new(&["", "", ""]);
@@ -35,10 +31,9 @@ pub(super) async fn show(settings: &Settings, context: &Context) -> Outcome {
         table.row([Cell::styled(name, STRONG), mark, words.into()]);
     };
     for resource in &settings.resources {
-        tell(
-            resource.name.as_str(),
-            Box::pin(reach(resource, context)).await,
-        );
+        for (name, result) in Box::pin(reach(resource, context)).await {
+            tell(&name, result);
+        }
     }
     for sink in &settings.sinks {
         if let SinkSettings::Webhook(sink) = sink {
@@ -49,21 +44,40 @@ pub(super) async fn show(settings: &Settings, context: &Context) -> Outcome {
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-async fn reach(resource: &ResourceSettings, context: &Context) -> Result<String, Failed> {
-    let transport = network(resource.ca_file.clone())?;
-    let client = Client::new(resource, context.clock.clone(), transport).map_err(Failed::plain)?;
-    let nobody = NOBODY.parse().map_err(Failed::plain)?;
-    let hour = Duration::from_hours(1);
-    let answer = client.issue(&nobody, &[Scope::Chat], hour, DEADLINE).await;
-    match answer {
-        Err(error) if !matches!(error.class(), FailureClass::Gone | FailureClass::Refuse) => {
-            Err(Failed::plain(error))
-        }
-        _ => Ok(format!(
-            "answers and takes the key; its clock is {:+.1} s from ours",
-            client.skew().as_secs_f64()
-        )),
+/// Proves each key of a resource by a signed call that makes nothing.
+async fn reach(
+    resource: &ResourceSettings,
+    context: &Context,
+) -> Vec<(String, Result<String, Failed>)> {
+    let name = &resource.name;
+    let client = network(resource.ca_file.clone()).and_then(|transport| {
+        Client::new(resource, context.clock.clone(), transport).map_err(Failed::plain)
+    });
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return vec![(name.to_string(), Err(error))],
+    };
+    let mut proofs = Vec::new();
+    for key in client.key_status().keys {
+        let result = match client.prove(key.role, DEADLINE).await {
+            Some(Proof::Accepted) => Ok(format!(
+                "answers and takes the {} key; its clock is {:+.1} s from ours",
+                key.role,
+                client.skew().as_secs_f64()
+            )),
+            Some(Proof::Denied(why)) => Err(Failed::plain(format!(
+                "the {} key is refused: {why}",
+                key.role
+            ))),
+            Some(Proof::Unknown(why)) => Err(Failed::plain(format!(
+                "the {} key could not be proved: {why}",
+                key.role
+            ))),
+            None => Err(Failed::plain(format!("there is no {} key", key.role))),
+        };
+        proofs.push((format!("{name} {}", key.role), result));
     }
+    proofs
 }
 
 async fn knock(sink: &WebhookSinkSettings, context: &Context) -> Result<String, Failed> {

@@ -162,7 +162,10 @@ pub(super) async fn told_to_stop() -> std::io::Result<()> {
 }
 
 fn has_all(status: &Status) -> bool {
-    let states = status.counts.identities.values();
+    let states = status
+        .counts
+        .iter()
+        .flat_map(|counts| counts.identities.values());
     let active: u64 = states.filter_map(|states| states.get(&State::Active)).sum();
     status.ready && active == NAMES.len() as u64
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::{
+    daemon::through_restart,
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, GOOD, STRONG, paint},
 };
@@ -23,8 +24,8 @@ const EVERY: Duration = Duration::from_millis(300);
 pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool) -> Outcome {
     let bar = bar(json);
     let mut told = None;
+    let mut keys = client.keys(resource).await?;
     loop {
-        let keys = client.keys(resource).await?;
         let Some(change) = &keys.change else {
             return Err(Failed::plain("the replacement is not there any more"));
         };
@@ -51,7 +52,10 @@ pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool)
                 output::aside(&format!("it goes on in the daemon: renewd key status {resource}"));
                 return Ok(Exit::Done);
             }
-            () = tokio::time::sleep(EVERY) => {}
+            next = async {
+                tokio::time::sleep(EVERY).await;
+                through_restart(async || client.keys(resource).await).await
+            } => keys = next?,
         }
     }
 }
@@ -174,7 +178,8 @@ pub(super) async fn everyone(
 ) -> Result<Vec<KeyItem>, Failed> {
     let (mut items, mut after) = (Vec::new(), None);
     loop {
-        let page = client.key_items(resource, after.as_deref()).await?;
+        let page =
+            through_restart(async || client.key_items(resource, after.as_deref()).await).await?;
         items.extend(page.items);
         match page.next {
             Some(next) => after = Some(next),

@@ -1,10 +1,11 @@
 //! The status as text: every line that asks for a person stands above every line that does not.
 
+use anstyle::Style;
 use jiff::Timestamp;
 
 use crate::{
-    api::client::wire::{Need, NeedKind, Status},
-    model::{CourierView, HealthView, LaneView, ResourceName, SinkName, State},
+    api::client::wire::{Need, Status},
+    model::{CourierView, HealthView, LaneView, Served, SinkName, Standings, State},
 };
 
 use super::super::{
@@ -17,9 +18,16 @@ use super::super::{
 const NAMES: usize = 5;
 
 pub(super) fn render(of: &Status, width: Option<usize>) -> String {
-    let mut text = headline(of);
-    for need in &of.needs {
-        text.push_str(&need_lines(need, width));
+    let (first, rest): (Vec<&Need>, Vec<&Need>) =
+        of.needs.iter().partition(|need| need.kind.is_first());
+    let mut text = String::new();
+    for need in first {
+        text.push_str(&need_lines(need, of.at, width));
+    }
+    text.push_str(&headline(of));
+    text.push_str(&format!("  {}\n", consumers(of.consumers.as_ref(), of.at)));
+    for need in &rest {
+        text.push_str(&need_lines(need, of.at, width));
     }
     if of.needs.is_empty() {
         text.push_str(&format!("  {}\n", paint(GOOD, "nothing needs you")));
@@ -38,12 +46,6 @@ pub(super) fn render(of: &Status, width: Option<usize>) -> String {
         let table = holders::table(&of.behind, of.at).render(2, width);
         text.push_str(&format!("\n  {title}\n{table}"));
     }
-    if of.counts.orphans > 0 {
-        text.push_str(&format!(
-            "\n  {} whose answer was lost and that may exist at ACS\n",
-            paint(WARN, plural(of.counts.orphans, "creation"))
-        ));
-    }
     let backup = match of.last_backup {
         Some(at) => format!("last backup {}", relative(at, of.at)),
         None => "no backup was made yet (renewd store backup)".to_owned(),
@@ -52,11 +54,44 @@ pub(super) fn render(of: &Status, width: Option<usize>) -> String {
     text
 }
 
+/// Who holds a live token, in one line.
+pub(in crate::cli) fn consumers(served: Option<&Served>, now: Timestamp) -> String {
+    let Some(served) = served else {
+        return paint(BAD, "consumers: it is not known who holds a live token");
+    };
+    let all = served.all();
+    let total = plural(all.total(), "consumer");
+    if all.total() == 0 {
+        return format!("{total}: no identity wants a token");
+    }
+    let live = format!("{} a live token", verb(all.live, "hold"));
+    let mut words = vec![paint(if all.live > 0 { GOOD } else { BAD }, live)];
+    if all.without > 0 {
+        words.push(paint(BAD, format!("{} not", verb(all.without, "do"))));
+    }
+    if all.unknown > 0 {
+        words.push(paint(WARN, format!("of {} it is not known", all.unknown)));
+    }
+    let next = all.next_end.map_or(String::new(), |at| {
+        format!("; the next one ends {}", relative(at, now))
+    });
+    format!("{total}: {}{next}", words.join(", "))
+}
+
+fn verb(count: u64, verb: &str) -> String {
+    match (count, verb) {
+        (1, "do") => "1 does".to_owned(),
+        (1, verb) => format!("1 {verb}s"),
+        (count, verb) => format!("{count} {verb}"),
+    }
+}
+
 fn headline(of: &Status) -> String {
-    let ready = if of.ready {
-        paint(GOOD, "ready")
-    } else {
-        paint(BAD, "not ready")
+    let well = !of.needs.iter().any(|need| need.kind.is_grave());
+    let ready = match (of.ready, well) {
+        (true, true) => paint(GOOD, "ready"),
+        (true, false) => paint(WARN, "runs, but not all is well"),
+        (false, _) => paint(BAD, "not ready"),
     };
     let since = relative(of.since, of.at);
     format!(
@@ -66,20 +101,18 @@ fn headline(of: &Status) -> String {
     )
 }
 
-fn need_lines(need: &Need, width: Option<usize>) -> String {
+/// What needs a person: since when, why, whom it concerns, and where to begin.
+pub(in crate::cli) fn need_lines(need: &Need, now: Timestamp, width: Option<usize>) -> String {
     let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
-    let style = match need.kind {
-        NeedKind::Gone
-        | NeedKind::OrderWaits
-        | NeedKind::SinkDisabled
-        | NeedKind::SinkFailing
-        | NeedKind::Clock => WARN,
-        _ => BAD,
-    };
+    let style = if need.kind.is_grave() { BAD } else { WARN };
+    let since = need.since.map_or(String::new(), |at| {
+        format!(" (since {})", relative(at, now))
+    });
     let mut text = format!(
-        "  {} {}\n",
+        "  {} {}{}\n",
         paint(style, format!("! {}:", need.subject)),
-        need.message
+        need.message,
+        paint(DIM, since)
     );
     if let Some(cause) = &need.because {
         text.push_str(&format!("    {}\n", paint(DIM, cut(cause, room))));
@@ -92,6 +125,9 @@ fn need_lines(need: &Need, width: Option<usize>) -> String {
             paint(DIM, format!("{}{more}", shown.join(", ")))
         ));
     }
+    if let Some(command) = &need.command {
+        text.push_str(&format!("    {}\n", paint(STRONG, command)));
+    }
     text
 }
 
@@ -99,6 +135,7 @@ fn resources(of: &Status) -> Table {
     let mut table = Table::new(&[
         "RESOURCE",
         ">ACTIVE",
+        ">DEAD",
         ">NEW",
         ">HELD",
         ">GONE",
@@ -111,12 +148,16 @@ fn resources(of: &Status) -> Table {
     for (name, lane) in &of.lanes {
         let first_end = of.earliest_expiry.get(name).copied();
         let dead = first_end.is_some_and(|at| at <= of.at);
+        let known = of.counts.as_ref().zip(of.consumers.as_ref());
+        let standing = known.map(|(counts, served)| counts.standing(name, served));
+        let count = |state| count(standing.as_ref(), state);
         table.row([
             Cell::styled(name.as_str(), STRONG),
-            count(of, name, State::Active),
-            count(of, name, State::New),
-            count(of, name, State::Held),
-            count(of, name, State::Gone),
+            count(State::Active),
+            number(standing.as_ref().map(|standing| standing.dead), BAD),
+            count(State::New),
+            count(State::Held),
+            count(State::Gone),
             Cell::styled(when(first_end, of.at), if dead { BAD } else { PLAIN }),
             when(lane.next_due, of.at).into(),
             pace(lane).into(),
@@ -127,12 +168,18 @@ fn resources(of: &Status) -> Table {
     table
 }
 
-fn count(of: &Status, resource: &ResourceName, state: State) -> Cell {
-    let states = of.counts.identities.get(resource);
-    match states.and_then(|states| states.get(&state)).copied() {
-        None | Some(0) => Cell::styled("–", DIM),
-        Some(count) if state == State::Gone => Cell::styled(count.to_string(), BAD),
-        Some(count) => count.to_string().into(),
+fn count(standing: Option<&Standings>, state: State) -> Cell {
+    let style = if state == State::Gone { BAD } else { PLAIN };
+    let count = standing.map(|standing| standing.states.get(&state).copied().unwrap_or(0));
+    number(count, style)
+}
+
+/// A number, a dash for none, a question mark for what is not known.
+fn number(count: Option<u64>, style: Style) -> Cell {
+    match count {
+        None => Cell::styled("?", WARN),
+        Some(0) => Cell::styled("–", DIM),
+        Some(count) => Cell::styled(count.to_string(), style),
     }
 }
 
@@ -186,10 +233,14 @@ fn health(lane: &LaneView, now: Timestamp) -> Cell {
 fn sinks(of: &Status) -> Table {
     let mut table = Table::new(&["SINK", ">PENDING", ">LAG", ">DELIVERED", ">FAILED", "STATE"]);
     for (name, courier) in &of.couriers {
-        let pending = of.counts.pending.get(name).copied().unwrap_or(0);
+        let counts = of.counts.as_ref();
+        let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
         table.row([
             Cell::styled(name.as_str(), STRONG),
-            Cell::styled(pending.to_string(), if pending > 0 { WARN } else { PLAIN }),
+            match pending {
+                Some(0) => "0".into(),
+                pending => number(pending, WARN),
+            },
             lag(of, name),
             courier.delivered.to_string().into(),
             courier.failed.to_string().into(),
@@ -201,7 +252,10 @@ fn sinks(of: &Status) -> Table {
 
 /// How long the oldest pending delivery has been pending.
 fn lag(of: &Status, sink: &SinkName) -> Cell {
-    match of.counts.oldest_pending.get(sink) {
+    let Some(counts) = &of.counts else {
+        return Cell::styled("?", WARN);
+    };
+    match counts.oldest_pending.get(sink) {
         None => Cell::styled("–", DIM),
         Some(since) => ago(*since, of.at).into(),
     }
@@ -239,6 +293,10 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1",
             "since": "2026-11-19T10:00:00Z", "ready": true, "needs": needs,
+            "consumers": {"sinks": {
+                "bot-file": {"live": 200, "without": 0, "unknown": 0, "next_end": "2026-11-22T15:12:00Z"},
+                "crm": {"live": 200, "without": 0, "unknown": 0, "next_end": "2026-11-22T14:40:00Z"}},
+                "socket": {"live": 0, "without": 0, "unknown": 0, "next_end": null}, "without": {"contoso": 1}},
             "counts": {
                 "identities": {"contoso": {"active": 198, "held": 1, "new": 1}},
                 "pending": {"crm": 3}, "oldest_pending": {"crm": "2026-11-22T11:57:55Z"}, "orphans": 1

@@ -14,6 +14,10 @@ impl Courier {
             restored: self.restored || self.is_paused(),
             in_flight: self.attempts.len(),
             failures_in_row: self.breaker.failures_in_row(),
+            failing_since: self.breaker.failing_since().map(|at| {
+                let ago = steady.saturating_sub(at);
+                now.checked_sub(ago).unwrap_or(now)
+            }),
             probe_at: probe_at.map(|at| now + at.saturating_sub(steady)),
             disabled: self.disabled.as_ref().map(|d| d.why.clone()),
             paused: self.disabled.as_ref().is_some_and(|d| d.by_command),

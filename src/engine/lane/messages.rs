@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 
-use crate::model::{Failure, IdentityId, Notice, NoticeKind, Record, ResourceName, short_duration};
+use crate::{
+    model::{Failure, IdentityId, Notice, NoticeKind, Record, ResourceName, short_duration},
+    store::Ended,
+};
 
 /// Why nothing is created with `create = "never"`.
 pub(super) const CREATE_NEVER: &str = "identities without an id are not created because the resource says create = \"never\"; give \
@@ -41,9 +44,10 @@ pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
         Some(token) => format!("its token ended at {:.0}", token.expires_at),
         None => "it has no token".to_owned(),
     };
-    let last = record.attempts.last().map_or(String::new(), |attempt| {
-        format!("; the last attempt ended with {}", attempt.result)
-    });
+    let last = match record.attempts.last().filter(|_| record.failures > 0) {
+        Some(attempt) => format!("; the last attempt ended with {}", attempt.result),
+        None => "; it was not tried since it became due".to_owned(),
+    };
     let message = format!(
         "The renewal of {} is late: {fate}{last}. See `renewd why {}`.",
         record.spec.name, record.spec.name
@@ -75,6 +79,44 @@ pub(super) fn unreachable(
         at,
         message,
     )
+}
+
+/// Under which key an outage is told.
+pub(super) fn trouble_key(kind: NoticeKind, resource: &ResourceName) -> String {
+    let word = match kind {
+        NoticeKind::KeyRejected => "keys",
+        _ => "outage",
+    };
+    format!("{word} {resource}")
+}
+
+/// An outage goes on while tokens end.
+pub(super) fn outlived(
+    resource: &ResourceName,
+    kind: NoticeKind,
+    because: &str,
+    ended: Ended,
+    at: Timestamp,
+) -> Notice {
+    let still = match kind {
+        NoticeKind::KeyRejected => "still refuses the access keys",
+        _ => "still does not answer",
+    };
+    let tokens = match (ended.ended, ended.any_lives) {
+        (1, true) => "The first token has ended; consumers of it hold a dead one.".to_owned(),
+        (count, true) => format!("{count} tokens have ended; consumers of them hold dead ones."),
+        (count, false) => format!(
+            "No token lives any more: all {count} have ended, and every consumer is without a live one."
+        ),
+    };
+    Notice {
+        at,
+        kind,
+        resource: Some(resource.clone()),
+        name: None,
+        key: Some(trouble_key(kind, resource)),
+        message: format!("{resource} {still} ({because}). {tokens}"),
+    }
 }
 
 pub(super) fn recovered(

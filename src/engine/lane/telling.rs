@@ -1,14 +1,19 @@
 //! What a lane tells people about its resource: the beginning and the end of an outage, refused
 //! keys, refused creation; each once.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::{Lane, Moment, messages, view::OPERATIONS};
 use crate::{
     config::CreatePolicy,
-    model::HealthView,
-    store::{StoreError, Work},
+    model::{HealthView, NoticeKind},
+    store::{Ended, StoreError, Work},
 };
+
+/// Between two looks for tokens that ended in an outage.
+const LOOK_FOR_ENDED: Duration = Duration::from_secs(2);
 
 impl Lane {
     /// Tells what has changed since the last round.
@@ -38,6 +43,10 @@ impl Lane {
                 let notice = messages::unreachable(&resource, &because, survives, now.wall);
                 tracing::error!(%resource, "{}", notice.message);
                 self.ledger.tell(notice);
+                self.told_again = Some(0);
+            } else if self.outage.is_announced() {
+                self.tell_of_ended(NoticeKind::ResourceUnreachable, &because, now)
+                    .await;
             }
             return;
         }
@@ -62,6 +71,10 @@ impl Lane {
                 let notice = messages::key_rejected(&resource, &because, survives, now.wall);
                 tracing::error!(%resource, "{}", notice.message);
                 self.ledger.tell(notice);
+                self.told_again = Some(0);
+            } else if self.key_outage.is_announced() {
+                self.tell_of_ended(NoticeKind::KeyRejected, &because, now)
+                    .await;
             }
             return;
         }
@@ -73,6 +86,42 @@ impl Lane {
         }
         if was_on {
             self.recovered = Some(now);
+        }
+    }
+
+    /// An outage that outlives tokens is told again when the first one ends, and when all have.
+    async fn tell_of_ended(&mut self, kind: NoticeKind, because: &str, now: Moment) {
+        if self.told_again >= Some(2) || now.steady < self.looked_for_ended + LOOK_FOR_ENDED {
+            return;
+        }
+        self.looked_for_ended = now.steady;
+        let resource = self.settings.name.clone();
+        let service = now.wall + self.client.skew();
+        let Ok(ended) = self.store.ended_tokens(&resource, service).await else {
+            return;
+        };
+        let stage = match ended {
+            Ended { ended: 0, .. } => 0,
+            Ended {
+                any_lives: true, ..
+            } => 1,
+            Ended { .. } => 2,
+        };
+        let told = match self.told_again {
+            Some(told) => told,
+            None => {
+                let key = messages::trouble_key(kind, &resource);
+                let Ok(times) = self.store.times_told(key).await else {
+                    return;
+                };
+                times.saturating_sub(1)
+            }
+        };
+        self.told_again = Some(told.max(stage));
+        if stage > told {
+            let notice = messages::outlived(&resource, kind, because, ended, now.wall);
+            tracing::error!(%resource, "{}", notice.message);
+            self.ledger.tell(notice);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Verbs of the couriers: what is pending, what arrived, notices.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Answer;
 use crate::{
@@ -130,6 +130,18 @@ impl Store {
     /// Whether it was raised.
     pub async fn announce(&self, notice: Notice) -> Answer<bool> {
         self.write("raise a notice", move |txn| txn.announce(&notice))
+            .await
+    }
+
+    /// What was told and is not told to be over, by key.
+    pub async fn open_notices(&self) -> Answer<BTreeMap<String, NoticeKind>> {
+        self.read("look for what was told", |db| db.open_notices())
+            .await
+    }
+
+    /// How often what is not over was told under a key.
+    pub async fn times_told(&self, key: String) -> Answer<u32> {
+        self.read("look for what was told", move |db| db.times_told(&key))
             .await
     }
 

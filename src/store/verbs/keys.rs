@@ -79,6 +79,12 @@ impl Store {
         .await
     }
 
+    /// Every change of keys that is not over, without its counts.
+    pub async fn open_key_changes(&self) -> Answer<Vec<KeyChange>> {
+        self.read("look replacements of keys up", |db| db.open_key_changes())
+            .await
+    }
+
     /// The newest change of a resource's keys, over or not.
     pub async fn last_key_change(&self, resource: &ResourceName) -> Answer<Option<KeyChange>> {
         let resource = resource.clone();

@@ -8,7 +8,7 @@ use crate::{
         Counts, IdentityId, Name, Num, Record, ResourceName, Served, SinkName, Timestamp,
         TokenDocument,
     },
-    store::{Consignment, IdLine, Store},
+    store::{Consignment, Ended, IdLine, Store},
 };
 
 impl Store {
@@ -63,10 +63,39 @@ impl Store {
         self.read("count consumers", move |db| db.served(now)).await
     }
 
+    /// Tokens of a resource that ended, at an instant of the service's clock.
+    pub async fn ended_tokens(&self, resource: &ResourceName, now: Timestamp) -> Answer<Ended> {
+        let resource = resource.clone();
+        self.read("look for tokens that ended", move |db| {
+            db.ended_tokens(resource.as_str(), now)
+        })
+        .await
+    }
+
     /// When the next token ends that only the socket hands out; reads an index through.
     pub async fn next_end_by_socket(&self, now: Timestamp) -> Answer<Option<Timestamp>> {
         self.read("look for the next end", move |db| {
             db.next_end_by_socket(now)
+        })
+        .await
+    }
+
+    /// Some of those who hold no live token, by sink, or `socket`.
+    pub async fn lacking(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Answer<BTreeMap<String, Vec<Name>>> {
+        self.read("list consumers without a token", move |db| {
+            db.lacking(now, limit)
+        })
+        .await
+    }
+
+    /// Since when the oldest overdue renewal of each resource is overdue; looks at all that are.
+    pub async fn overdue_since(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, Timestamp>> {
+        self.read("look for the oldest overdue renewal", move |db| {
+            db.overdue_since(now)
         })
         .await
     }

@@ -1,0 +1,300 @@
+//! What needs a person is one function of facts: status, readiness, metrics and notices say the same, and
+//! each kind appears and goes.
+
+use super::*;
+use crate::model::{HealthView, NoticeKind};
+use wire::NeedKind;
+
+impl House {
+    /// Two identities whose consumers hold live tokens, and every loop decides.
+    async fn calm() -> Self {
+        let house = house().await;
+        house.issue(BERT, "canary-2").await;
+        for who in [ANNA, BERT] {
+            house.deliver(who).await;
+        }
+        house
+    }
+
+    fn reaffirm(&self) {
+        let fresh = Some(self.clock.now());
+        self.lane.send_modify(|lane| lane.decided_at = fresh);
+        self.courier.send_modify(|one| one.decided_at = fresh);
+        self.runner.send_replace(fresh);
+    }
+
+    async fn status(&self) -> wire::Status {
+        let answer = self.get(admin(), "/v1/status", &[]).await;
+        serde_json::from_value(answer.json()).unwrap()
+    }
+
+    async fn kinds(&self) -> Vec<NeedKind> {
+        let status = self.status().await;
+        status.needs.iter().map(|need| need.kind).collect()
+    }
+
+    async fn tcp(&self, target: &str) -> Answer {
+        let router = crate::api::public::router(self.api.clone(), guard::Door::Loopback);
+        let request = Request::get(target).header("host", "localhost:9847");
+        Answer::of(
+            router
+                .oneshot(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Status, metrics, readiness and the service manager's line tell of this kind alone.
+    async fn tells(&self, kind: NeedKind) {
+        let status = self.status().await;
+        let kinds: Vec<_> = status.needs.iter().map(|need| need.kind).collect();
+        assert!(kinds.contains(&kind), "{kind:?} is not in {kinds:?}");
+        let metrics = self.tcp("/metrics").await.text;
+        let line = format!("renewd_needs{{kind=\"{}\"}} 1", kind.as_word());
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+        let ready = self.tcp("/readyz").await.text;
+        let told = ready.contains(&kind.as_word()) && ready.contains("renewd status");
+        assert_eq!(told, kind.is_grave(), "{ready}");
+        let line = self.api.headline().await;
+        assert!(line.contains(&status.needs[0].subject), "{line}");
+    }
+
+    /// None of them tells of this kind.
+    async fn is_silent_about(&self, kind: NeedKind) {
+        assert!(!self.kinds().await.contains(&kind), "{kind:?} does not go");
+        let metrics = self.tcp("/metrics").await.text;
+        let line = format!("kind=\"{}\"", kind.as_word());
+        assert!(!metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_needs_a_person_while_every_consumer_holds_a_live_token() {
+    let house = House::calm().await;
+    assert_eq!(house.kinds().await, []);
+    let all = house.status().await.consumers.unwrap().all();
+    assert_eq!((all.live, all.without, all.unknown), (2, 0, 0));
+    assert_eq!(all.next_end, Some(at(&house, 3600)));
+    let line = house.api.headline().await;
+    assert!(
+        line.starts_with("2 of 2 consumers hold a live token"),
+        "{line}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_ended_in_an_outage_are_said_everywhere() {
+    let house = House::calm().await;
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    house.reaffirm();
+    house.tells(NeedKind::NoLiveToken).await;
+    let ready = house.tcp("/readyz").await;
+    assert_eq!(ready.status, 200, "every loop decides: {}", ready.text);
+    let metrics = house.tcp("/metrics").await.text;
+    for line in [
+        "renewd_identities{resource=\"contoso\",state=\"active\"} 0",
+        "renewd_identities{resource=\"contoso\",state=\"dead\"} 2",
+        "renewd_consumers{by=\"files\",holds=\"live\"} 0",
+        "renewd_consumers{by=\"files\",holds=\"none\"} 2",
+        // Due at half of an hour's life, whatever was tried since.
+        "renewd_overdue_seconds{resource=\"contoso\"} 1800.0",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    for who in [ANNA, BERT] {
+        house.issue(who, "canary-3").await;
+        house.deliver(who).await;
+    }
+    house.is_silent_about(NeedKind::NoLiveToken).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_fails_is_told_once_and_its_end_when_something_arrived() {
+    let house = House::calm().await;
+    let now = house.clock.now();
+    let mut open = BTreeMap::new();
+    house.courier.send_modify(|courier| {
+        courier.failures_in_row = 3;
+        courier.failing_since = Some(now);
+        courier.last_error = Some("500".into());
+    });
+    house.tells(NeedKind::SinkFailing).await;
+    assert_eq!(house.api.news(&open).await, [], "it may be an accident");
+    house.courier.send_modify(|one| one.failures_in_row = 10);
+    let news = house.api.news(&open).await;
+    assert_eq!(news[0].kind, NoticeKind::SinkFailing);
+    assert!(news[0].message.contains("500"), "{}", news[0].message);
+    open.insert(news[0].key.clone().unwrap(), news[0].kind);
+    assert_eq!(house.api.news(&open).await, [], "it is told");
+    // A restart: nothing was tried yet.
+    house.courier.send_modify(|courier| {
+        courier.failures_in_row = 0;
+        courier.failing_since = None;
+    });
+    assert_eq!(house.api.news(&open).await, [], "nothing was seen to work");
+    house.courier.send_modify(|courier| courier.delivered = 1);
+    let over = house.api.news(&open).await;
+    assert_eq!(
+        (over[0].kind, over[0].key.as_deref()),
+        (NoticeKind::SinkRecovered, Some("failing files"))
+    );
+    house.is_silent_about(NeedKind::SinkFailing).await;
+    house.courier.send_modify(|courier| {
+        courier.failures_in_row = 1;
+        courier.failing_since = Some(now);
+    });
+    assert_eq!(house.kinds().await, [], "one failure");
+    tokio::time::advance(Duration::from_secs(300)).await;
+    house.reaffirm();
+    house.tells(NeedKind::SinkFailing).await;
+    let long = house.api.news(&BTreeMap::new()).await;
+    assert_eq!(long[0].kind, NoticeKind::SinkFailing, "five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_daemon_stands_on_is_said_and_told() {
+    let house = House::calm().await;
+    let amiss = Some(Amiss {
+        what: "the file /x is gone".into(),
+        since: house.clock.now(),
+    });
+    let mut open = BTreeMap::new();
+    for (kind, begins, ends) in [
+        (
+            NeedKind::StoreMoved,
+            NoticeKind::StoreMoved,
+            NoticeKind::StoreFound,
+        ),
+        (
+            NeedKind::SocketMoved,
+            NoticeKind::SocketMoved,
+            NoticeKind::SocketFound,
+        ),
+        (
+            NeedKind::ReloadRefused,
+            NoticeKind::ReloadRefused,
+            NoticeKind::ReloadAccepted,
+        ),
+    ] {
+        let set = |amiss: Option<Amiss>| match kind {
+            NeedKind::StoreMoved => drop(house.moved.send_replace(amiss)),
+            NeedKind::SocketMoved => drop(house.api.socket.send_replace(amiss)),
+            _ => house.scene.send_modify(|scene| {
+                let mut now = Scene::clone(scene);
+                now.reload_refused = amiss.clone();
+                *scene = Arc::new(now);
+            }),
+        };
+        set(amiss.clone());
+        house.tells(kind).await;
+        let news = house.api.news(&open).await;
+        assert_eq!((news.len(), news[0].kind), (1, begins));
+        let key = news[0].key.clone().unwrap();
+        open.insert(key.clone(), begins);
+        assert_eq!(house.api.news(&open).await, []);
+        set(None);
+        house.is_silent_about(kind).await;
+        let over = house.api.news(&open).await;
+        assert_eq!((over.len(), over[0].kind), (1, ends));
+        assert_eq!(over[0].key, Some(key.clone()), "the same key");
+        open.remove(&key);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_trouble_appears_and_goes() {
+    let house = House::calm().await;
+    let later = at(&house, 600);
+    type Set = Box<dyn Fn(&mut LaneView)>;
+    let health = |health: HealthView| -> Set {
+        Box::new(move |lane: &mut LaneView| {
+            lane.health.insert("issue".into(), health.clone());
+        })
+    };
+    let cases: [(NeedKind, Set); 4] = [
+        (
+            NeedKind::Outage,
+            health(HealthView::Probing {
+                since: house.clock.now(),
+                because: "refused".into(),
+            }),
+        ),
+        (
+            NeedKind::Held,
+            health(HealthView::Held {
+                until: later,
+                because: "403".into(),
+            }),
+        ),
+        (
+            NeedKind::Blocked,
+            Box::new(|lane| lane.blocked = Some("the disk is full".into())),
+        ),
+        (
+            NeedKind::CreationRefused,
+            Box::new(|lane| lane.creation_refused = Some("import first".into())),
+        ),
+    ];
+    for (kind, set) in cases {
+        house.lane.send_modify(|lane| set(lane));
+        house.tells(kind).await;
+        house.lane.send_modify(|lane| {
+            lane.health.clear();
+            lane.blocked = None;
+            lane.creation_refused = None;
+        });
+        house.is_silent_about(kind).await;
+    }
+    let disabled = |why: Option<&str>| {
+        let why = why.map(str::to_owned);
+        house.courier.send_modify(|one| one.disabled = why.clone());
+    };
+    disabled(Some("410"));
+    house.tells(NeedKind::SinkDisabled).await;
+    disabled(None);
+    house.is_silent_about(NeedKind::SinkDisabled).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_written_is_not_ready() {
+    let house = House::calm().await;
+    house
+        .lane
+        .send_modify(|lane| lane.blocked = Some("the disk is full".into()));
+    let ready = house.tcp("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(
+        ready.text.contains("it cannot be written"),
+        "{}",
+        ready.text
+    );
+    house.lane.send_modify(|lane| lane.blocked = None);
+    assert_eq!(house.tcp("/readyz").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_unknown_and_the_rest_is_shown() {
+    let house = House::calm().await;
+    let other = rusqlite::Connection::open(house.store.path()).unwrap();
+    other
+        .execute_batch("ALTER TABLE consumer_count RENAME TO elsewhere")
+        .unwrap();
+    let status = house.status().await;
+    assert_eq!(status.consumers, None);
+    assert!(status.counts.is_some() && !status.ready);
+    assert_eq!(status.needs[0].kind, NeedKind::StoreUnreadable);
+    let metrics = house.tcp("/metrics").await.text;
+    assert!(!metrics.contains("renewd_consumers{"), "{metrics}");
+    assert!(metrics.contains("renewd_store_readable 0"), "{metrics}");
+    let page = house.tcp("/api/status").await;
+    assert_eq!(
+        (page.status, &page.json()["consumers"]),
+        (200, &serde_json::Value::Null)
+    );
+    let line = house.api.headline().await;
+    assert!(
+        line.contains("it is not known who holds a live token"),
+        "{line}"
+    );
+}
