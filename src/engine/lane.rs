@@ -6,6 +6,7 @@
 
 mod call;
 mod doubt;
+mod failing;
 mod finishing;
 mod late;
 mod ledger;
@@ -35,9 +36,10 @@ use tokio_util::sync::CancellationToken;
 use self::{
     call::{Done, Flight},
     doubt::Doubts,
+    failing::Failing,
     late::LateWatch,
     ledger::Ledger,
-    queue::Queue,
+    queue::{Line, Queue, Queues},
     scan::Scan,
 };
 use crate::{
@@ -118,8 +120,8 @@ pub struct Lane {
     clock: Clock,
     metrics: Metrics,
     rng: ChaCha8Rng,
-    issue: Queue,
-    create: Queue,
+    issue: Queues,
+    create: Queues,
     doubts: Doubts,
     outage: Outage,
     key_outage: Outage,
@@ -132,9 +134,12 @@ pub struct Lane {
     recovered: Option<Moment>,
     /// The service answers again: what failed meanwhile and is due after this is to be hastened.
     hastening: Option<Timestamp>,
+    /// Others succeed again: what was refused while nobody did is to be tried again, too.
+    hastening_refused: bool,
     creation_refused: Option<String>,
     creation_refusal_told: bool,
     late: LateWatch,
+    failing: Failing,
     scan: Scan,
     ledger: Ledger,
     calls: JoinSet<Done>,
@@ -165,8 +170,8 @@ impl Lane {
         } = deps;
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            issue: Queue::new(settings.limits.issue),
-            create: Queue::new(settings.limits.create_with_token),
+            issue: Queues::new(settings.limits.issue),
+            create: Queues::new(settings.limits.create_with_token),
             doubts: Doubts::default(),
             outage: Outage::default(),
             key_outage: Outage::default(),
@@ -174,9 +179,11 @@ impl Lane {
             looked_for_ended: Steady::ZERO,
             recovered: None,
             hastening: None,
+            hastening_refused: false,
             creation_refused: creation_refused(settings.create, &opened),
             creation_refusal_told: false,
             late: LateWatch::default(),
+            failing: Failing::default(),
             scan: Scan::new(&clock),
             ledger: Ledger::new(store.clone(), settings.max_in_flight),
             calls: JoinSet::new(),
@@ -221,8 +228,7 @@ impl Lane {
                 asked = self.doubts.answered() => self.on_proof(asked),
                 changed = self.due.changed() => {
                     changed.map_err(|_| LaneError::StoreClosed(self.name()))?;
-                    self.issue.look_again();
-                    self.create.look_again();
+                    self.look_again();
                 }
                 () = self.clock.sleep_until(wake) => {}
             }
@@ -350,11 +356,32 @@ impl Lane {
         self.settings.name.to_string()
     }
 
-    fn queue(&mut self, operation: Operation) -> &mut Queue {
+    fn queues(&mut self, operation: Operation) -> &mut Queues {
         match operation {
             Operation::CreateWithToken => &mut self.create,
             _ => &mut self.issue,
         }
+    }
+
+    fn queue(&mut self, line: Line) -> &mut Queue {
+        self.queues(line.operation).line_mut(line)
+    }
+
+    fn queue_of(&self, line: Line) -> &Queue {
+        match line.operation {
+            Operation::CreateWithToken => self.create.line(line),
+            _ => self.issue.line(line),
+        }
+    }
+
+    /// Every line.
+    fn lines(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.issue.both().into_iter().chain(self.create.both())
+    }
+
+    /// Rows may have become due.
+    fn look_again(&mut self) {
+        self.lines().for_each(Queue::look_again);
     }
 }
 

@@ -114,6 +114,14 @@ pub enum Change {
         attempt: Attempt,
         /// The next attempt.
         due: Due,
+        /// Whom the failure is about.
+        blame: Blame,
+    },
+    /// Takes the last failure back: it was the beginning of what is now known to be about the resource.
+    /// The row is due again at once, or as soon as a second after that failure.
+    Excused {
+        /// The row.
+        num: Num,
     },
     /// ACS says that the identity does not exist or is not ours. Once it has said so twice, and not of
     /// too many at once: withdrawn, kept, shown, never re-created by itself.
@@ -137,6 +145,17 @@ pub enum Change {
         /// The row.
         num: Num,
     },
+}
+
+/// Whom a failed call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The resource: it counts against nobody.
+    Resource,
+    /// The row, as far as it is known.
+    Row,
+    /// The row for certain: it fails while others succeed.
+    RowAlone,
 }
 
 /// What became of one [`Change`].

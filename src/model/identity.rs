@@ -208,8 +208,10 @@ pub struct Record {
     pub late_at: Option<Timestamp>,
     /// The last attempts, newest last.
     pub attempts: Attempts,
-    /// Failures in a row since the last success.
+    /// Failures in a row since the last success, without those that are about the resource.
     pub failures: u32,
+    /// Since when it is known to fail by itself, while others succeed.
+    pub failing_since: Option<Timestamp>,
     /// When its tokens were last revoked, as ACS acknowledged it.
     pub revoked_at: Option<Timestamp>,
     /// Whether the token was revoked and its successor is still to come.

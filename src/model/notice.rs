@@ -31,6 +31,12 @@ pub enum NoticeKind {
     /// A revocation or deletion that was ordered failed for good.
     #[serde(rename = "order.failed")]
     OrderFailed,
+    /// An identity fails by itself, while others succeed.
+    #[serde(rename = "identity.failing")]
+    IdentityFailing,
+    /// It does no more.
+    #[serde(rename = "identity.recovered")]
+    IdentityRecovered,
     /// A renewal is late; once per lapse.
     #[serde(rename = "renewal.late")]
     RenewalLate,
@@ -145,6 +151,8 @@ impl NoticeKind {
         Self::GoneHeld,
         Self::GoneSettled,
         Self::OrderFailed,
+        Self::IdentityFailing,
+        Self::IdentityRecovered,
         Self::RenewalLate,
         Self::RenewalRecovered,
         Self::ResourceUnreachable,
@@ -191,6 +199,8 @@ impl NoticeKind {
             Self::GoneHeld => "gone.held",
             Self::GoneSettled => "gone.settled",
             Self::OrderFailed => "order.failed",
+            Self::IdentityFailing => "identity.failing",
+            Self::IdentityRecovered => "identity.recovered",
             Self::RenewalLate => "renewal.late",
             Self::RenewalRecovered => "renewal.recovered",
             Self::ResourceUnreachable => "resource.unreachable",
@@ -235,6 +245,7 @@ impl NoticeKind {
     pub fn ended_by(self) -> &'static [Self] {
         match self {
             Self::OrderFailed => &[Self::IdentityRevoked],
+            Self::IdentityFailing => &[Self::IdentityRecovered],
             Self::RenewalLate => &[Self::RenewalRecovered],
             Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
             Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
@@ -254,6 +265,7 @@ impl NoticeKind {
             | Self::IdentityRevoked
             | Self::IdentityGone
             | Self::IdentityOrphaned
+            | Self::IdentityRecovered
             | Self::RenewalRecovered
             | Self::ResourceRecovered
             | Self::KeySwitched
@@ -281,6 +293,11 @@ impl Notice {
     /// The key of a late renewal.
     pub fn late_key(name: &Name) -> String {
         format!("renewal {name}")
+    }
+
+    /// The key of an identity that fails by itself.
+    pub fn failing_key(name: &Name) -> String {
+        format!("identity {name}")
     }
 }
 

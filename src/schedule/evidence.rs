@@ -16,11 +16,11 @@ const UNANSWERED: usize = 3;
 /// Where a harmless call was answered meanwhile, so many different rows have to fail.
 const DESPITE_PROOF: usize = 4;
 /// A row is known to fail by itself where a row like the others would see such a run of failures once
-/// in a million times.
-const CHANCE: f64 = 1e-6;
-/// Before others were seen, a failure is expected of one call in five, as if two and a half had been.
-const EXPECTED_FAILED: f64 = 0.5;
-const EXPECTED_OK: f64 = 2.0;
+/// in ten million times.
+const CHANCE: f64 = 1e-7;
+/// Before others were seen, anything is expected, as if one call had failed and one had not.
+const EXPECTED_FAILED: f64 = 1.0;
+const EXPECTED_OK: f64 = 1.0;
 /// Failures of one run that are looked at, and rows that are remembered, at most.
 const LONGEST_RUN: u32 = 200;
 const MOST_RUNS: usize = 16_384;
@@ -50,6 +50,10 @@ pub(super) struct Sign {
     pub(super) chance: f64,
     /// So it is about the row.
     pub(super) own: bool,
+    /// Others have succeeded since the row began to fail.
+    pub(super) others_succeed: bool,
+    /// Others have failed as well.
+    pub(super) others_fail: bool,
 }
 
 /// What is known of the rows of one operation.
@@ -62,6 +66,8 @@ pub(super) struct Evidence {
     runs: BTreeMap<Num, Run>,
     unanswered: Streak,
     forbidden: Streak,
+    /// Rows were refused while nobody succeeded.
+    hushed: bool,
     /// Rows that failed while the gate was shut.
     accused: BTreeSet<Num>,
 }
@@ -124,6 +130,7 @@ impl Evidence {
             // The service answers.
             self.unanswered = Streak::default();
         }
+        self.hushed |= kind == Kind::Refused && weighs;
         let mut sign = match kind {
             Kind::Unconnected => Sign {
                 chance: 1.0,
@@ -161,6 +168,17 @@ impl Evidence {
         if self.accused.len() < MOST_RUNS {
             self.accused.insert(who);
         }
+    }
+
+    /// An earlier process found out that it fails by itself.
+    pub(super) fn knows_failing(&mut self, who: Num) {
+        let begun = self.begun();
+        self.runs.entry(who).or_insert(begun).failing = true;
+    }
+
+    /// Somebody succeeds. True when rows had been refused while nobody did.
+    pub(super) fn end_hush(&mut self) -> bool {
+        std::mem::take(&mut self.hushed)
     }
 
     /// The row is no more.
@@ -267,6 +285,8 @@ impl Evidence {
         }
         Sign {
             own: run.failing,
+            others_succeed: others.ok > 0,
+            others_fail: others.failed > 0,
             chance,
             ..Sign::default()
         }

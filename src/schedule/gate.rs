@@ -48,6 +48,12 @@ pub struct Finding {
     /// How likely a row like the others would have failed so often in a row; below 0.001 it is safe
     /// to say that it is not the resource. 1 where that is not known.
     pub chance: f64,
+    /// Others have succeeded since the row began to fail.
+    pub others_succeed: bool,
+    /// Others have failed since then as well, so it may be no fault of the row: see `chance`.
+    pub others_fail: bool,
+    /// Others succeed again, after nobody did while rows were refused: those are tried again, too.
+    pub rate_is_back: bool,
     /// Nobody else can be asked whether it is the row or the resource: the next attempt comes as
     /// soon as its floor allows, see [`Gate::doubt`].
     pub doubtful: bool,
@@ -212,6 +218,11 @@ impl Gate {
         })
     }
 
+    /// A row is known to fail by itself, as an earlier process found out.
+    pub fn knows_failing(&mut self, operation: Operation, who: Num) {
+        self.way(operation).evidence.knows_failing(who);
+    }
+
     /// A call has ended; so many requests were sent for it.
     pub fn ended(
         &mut self,
@@ -269,6 +280,12 @@ impl Gate {
             _ if operation == Operation::Issue => Some(Doubt::Prove),
             _ => evidence.all_but_proves().then_some(Doubt::Conclude),
         }
+    }
+
+    /// Whether a row was forbidden something, and it is not known whether all are.
+    pub fn is_forbidding(&self, operation: Operation) -> bool {
+        let question = self.look(operation).evidence.open_question();
+        question == Some(Kind::Forbidden) && !self.is_probing(operation)
     }
 
     /// Whether another failure of this row could tell nothing new of the resource.
@@ -362,6 +379,7 @@ impl Gate {
         let widest = self.widest;
         let keys = self.keys.accepted();
         let way = self.way(ticket.operation);
+        let rate_is_back = way.evidence.end_hush();
         let recovered = way.evidence.succeeded(ticket.who);
         let opened = way.hold.accepted() | way.health.answered(widest) | keys;
         if opened {
@@ -370,6 +388,7 @@ impl Gate {
         Finding {
             opened,
             recovered,
+            rate_is_back,
             chance: 1.0,
             ..Finding::default()
         }
@@ -460,6 +479,8 @@ impl Gate {
         Finding {
             gated,
             own: sign.own,
+            others_succeed: sign.others_succeed,
+            others_fail: sign.others_fail,
             chance: sign.chance,
             doubtful,
             excused: sign.excused,

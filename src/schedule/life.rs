@@ -219,6 +219,7 @@ pub(super) mod tests {
             due,
             attempts: Attempts::default(),
             failures: 0,
+            failing_since: None,
             revoked_at: None,
             revoked: false,
             late_notified: false,

@@ -39,7 +39,7 @@ pub use pace::{Pace, Press};
 pub use rate::Rate;
 pub use retry::{
     call_deadline, floor, hastened, item_gap, item_is_over, next_attempt, presses_at,
-    quarantine_gap,
+    quarantine_gap, refused_early,
 };
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
 pub use vigil::{News, Vigil, Word};

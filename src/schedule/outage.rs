@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::Steady;
 
 /// An outage that follows the last one closer than this …
-const RELAPSE: Duration = Duration::from_mins(5);
-/// … is announced only when it lasts so long, so that a half-broken service is not a flood.
+const RELAPSE: Duration = Duration::from_hours(1);
+/// … is announced only when it lasts so long, and twice as long after each that was, so that a
+/// half-broken service is not a flood.
 const LASTING: Duration = Duration::from_secs(30);
+const MOST_DOUBLED: u32 = 6;
 
 /// Turns bad and good news into at most one announcement of each.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,8 @@ pub struct Outage {
     since: Option<Steady>,
     announced: bool,
     ended: Option<Steady>,
+    /// Announced relapses, one after the other.
+    relapses: u32,
     /// An earlier process announced it, and nothing was heard of the service since.
     inherited: bool,
 }
@@ -40,9 +44,11 @@ impl Outage {
     pub fn bad(&mut self, now: Steady) -> bool {
         let since = *self.since.get_or_insert(now);
         let relapse = self.ended.is_some_and(|ended| since < ended + RELAPSE);
-        if self.announced || (relapse && now < since + LASTING) {
+        let lasting = LASTING * 2_u32.pow(self.relapses.min(MOST_DOUBLED));
+        if self.announced || (relapse && now < since + lasting) {
             return false;
         }
+        self.relapses = if relapse { self.relapses + 1 } else { 0 };
         self.announced = true;
         true
     }

@@ -5,6 +5,7 @@
 //! | `retry`: no answer, an unreadable one, 5xx | 1 s | a sixth of the life left, at most 5 min; once dead 1 min |
 //! | `wait`: throttled | 1 s (and the operation is held for Retry-After) | as above |
 //! | `credentials` | 5 s (and the resource is held) | as above |
+//! | `refuse`, while it is not known to be the row's own fault | 1 s | a sixth of the life left, at most 60 s |
 //! | `refuse`: the same request will be refused again | 60 s, doubling | 1 h |
 //! | `gone` | never again by itself | – |
 //! | a panic in our own code | 60 s, doubling | 1 h |
@@ -82,6 +83,18 @@ pub fn next_attempt(
     Some(ahead(began, gap).max(ahead(ended, AIR)))
 }
 
+/// When to try again after a refusal that may not be the row's own fault: soon enough that its token
+/// outlives a service that refuses at random, and after a minute at the latest.
+pub fn refused_early(
+    (began, ended): (Timestamp, Timestamp),
+    remaining: Remaining,
+    failures: u32,
+    rng: &mut impl Rng,
+) -> Timestamp {
+    let base = longest_gap(remaining, failures).min(SHORTEST_REFUSED);
+    ahead(began, between(base, base.mul_f64(1.2), rng)).max(ahead(ended, AIR))
+}
+
 /// The gap after something that will fail again unless somebody changes it: 60 s, doubling to 1 h.
 pub fn quarantine_gap(failures: u32, rng: &mut impl Rng) -> Duration {
     let base = doubled(SHORTEST_REFUSED, failures).min(LONGEST_REFUSED);
@@ -124,14 +137,20 @@ pub fn presses_at(record: &Record, grounds: &Grounds, now: Timestamp) -> Option<
 }
 
 /// When a row that failed in an outage is due once the service answers again: now, but a second after
-/// its last attempt at the earliest. `None` for one that waits for another reason: a refusal, our own
-/// failure, or a time that is not later than that.
-pub fn hastened(record: &Record, now: Timestamp) -> Option<(Num, Due)> {
+/// its last attempt at the earliest. `None` for one that waits for another reason: a refusal, unless
+/// those are tried again too because nobody else had succeeded either; a failure of its own, or ours; or
+/// a time that is not later than that.
+pub fn hastened(record: &Record, refused: bool, now: Timestamp) -> Option<(Num, Due)> {
     let due = record.due.filter(|due| due.why == DueReason::Retry)?;
+    if record.failing_since.is_some() {
+        return None;
+    }
     let last = record.attempts.last()?;
     let waits = [FailureClass::Retry, FailureClass::Wait];
+    let refusal = refused.then_some(FailureClass::Refuse);
     if !waits
         .iter()
+        .chain(&refusal)
         .any(|class| last.result.starts_with(class.as_str()))
     {
         return None;
@@ -295,7 +314,7 @@ mod tests {
             row
         };
         let later = ahead(noon(), Duration::from_secs(20));
-        let at = |row: &Record, now| hastened(row, now).map(|(_, due)| due.at);
+        let at = |row: &Record, now| hastened(row, false, now).map(|(_, due)| due.at);
         assert_eq!(at(&failed("retry no answer"), later), Some(later));
         let floor = ahead(noon(), SHORTEST_GAP);
         assert_eq!(at(&failed("retry 503"), noon()), Some(floor));

@@ -13,8 +13,8 @@ use super::{
     orphans::Orphaned,
 };
 use crate::model::{
-    Applied, Attempt, Attempts, AuditEntry, Change, Due, IdentityId, Kind, Name, Num, State,
-    Timestamp, Token, Version,
+    Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdentityId, Kind, Name,
+    Num, State, Timestamp, Token, Version,
 };
 
 /// What a decision about a row depends on.
@@ -76,7 +76,13 @@ impl Txn<'_> {
                 self.issued(*num, &issue, now)
             }
             Change::Adopted { num, id, attempt } => self.adopted(*num, id, attempt, now),
-            Change::Failed { num, attempt, due } => self.failed(*num, attempt, *due),
+            Change::Failed {
+                num,
+                attempt,
+                due,
+                blame,
+            } => self.failed(*num, attempt, *due, (*blame, now)),
+            Change::Excused { num } => self.excused(*num, now),
             Change::Gone {
                 num,
                 attempt,
@@ -137,7 +143,7 @@ impl Txn<'_> {
             "UPDATE identity SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
              state = 'active', version = ?2, kind = ?3, \
              next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, good_until = ?6, expires_at = ?6, \
-             issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, attempts = ?10, \
+             issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, failing_since = NULL, attempts = ?10, \
              token = ?11 WHERE num = ?1",
             params![
                 row.num,
@@ -296,7 +302,13 @@ impl Txn<'_> {
         })
     }
 
-    fn failed(&mut self, num: Num, attempt: &Attempt, due: Due) -> Outcome<Applied> {
+    fn failed(
+        &mut self,
+        num: Num,
+        attempt: &Attempt,
+        due: Due,
+        (blame, now): (Blame, Timestamp),
+    ) -> Outcome<Applied> {
         let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
@@ -312,8 +324,30 @@ impl Txn<'_> {
             None => (at, why),
         };
         self.run(
-            "UPDATE identity SET due_at = ?2, due_why = ?3, failures = failures + 1, attempts = ?4 WHERE num = ?1",
-            params![num, at, why, columns::packed(&attempts)],
+            "UPDATE identity SET due_at = ?2, due_why = ?3, failures = failures + ?5, attempts = ?4, \
+             failing_since = CASE WHEN ?6 THEN coalesce(failing_since, ?7) ELSE failing_since END WHERE num = ?1",
+            params![
+                num,
+                at,
+                why,
+                columns::packed(&attempts),
+                blame != Blame::Resource,
+                blame == Blame::RowAlone,
+                micros(now)
+            ],
+        )?;
+        self.effects.due = true;
+        Ok(Applied::Done(row.version))
+    }
+
+    fn excused(&mut self, num: Num, now: Timestamp) -> Outcome<Applied> {
+        let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
+            return Ok(Applied::Stale);
+        };
+        self.run(
+            "UPDATE identity SET failures = max(failures - 1, 0), due_at = min(due_at, ?2) \
+             WHERE num = ?1 AND due_why = ?3",
+            params![num, micros(now), spelled(&DueReason::Retry)],
         )?;
         self.effects.due = true;
         Ok(Applied::Done(row.version))
@@ -351,7 +385,7 @@ impl Txn<'_> {
             "UPDATE identity SET prev_version = version, prev_until = 0, prev_key = NULL, \
              state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
-             minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, token = NULL WHERE num = ?1",
+             minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str()],
         )?;
         self.want(row.num, &row.name, version, micros(now))?;

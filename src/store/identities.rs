@@ -23,7 +23,7 @@ macro_rules! record_columns {
     () => {
         "i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, \
          i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, \
-         (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, i.attempts, i.wish"
+         (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, i.attempts, i.wish, i.failing_since"
     };
 }
 
@@ -123,7 +123,7 @@ impl Db {
     pub(super) fn due(
         &self,
         resource: &str,
-        work: Work,
+        (work, alone): (Work, bool),
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
@@ -136,7 +136,8 @@ impl Db {
                 resource,
                 columns::micros(now),
                 count(most),
-                work == Work::Create
+                work == Work::Create,
+                alone
             ];
             let found = self.all(RowKind::Identity, DUE, params, |row| row.get::<_, Num>(0))?;
             let full = found.len() >= most;
@@ -178,11 +179,11 @@ impl Db {
     pub(super) fn next_due(
         &self,
         resource: &str,
-        work: Work,
+        (work, alone): (Work, bool),
         skip: &BTreeSet<Num>,
     ) -> Outcome<Option<Timestamp>> {
         let skip = self.and_set_aside(skip);
-        let params = params![self.resource_num(resource)?, work == Work::Create];
+        let params = params![self.resource_num(resource)?, work == Work::Create, alone];
         let heads = self.some(RowKind::Identity, 1, NEXT_DUE, params, |row| {
             let at = columns::instant_in(row, "due_at")?;
             Ok((!skip.contains(&row.get("num")?)).then_some(at))
@@ -315,9 +316,10 @@ impl Db {
 
 /// Renewals that are late go before all; then rows without a good token, then the earliest end.
 pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
+    AND (failing_since IS NOT NULL) = ?5 \
     ORDER BY (good_until > 0 AND late_at <= ?2) DESC, good_until, due_at, num LIMIT ?3";
 pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
-    AND due_at IS NOT NULL ORDER BY due_at";
+    AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL ORDER BY due_at";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
 pub(super) const LATE: &str = "SELECT r.num, r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
@@ -389,6 +391,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         late_at: columns::maybe_instant(row, "late_at")?,
         attempts: columns::unpacked(row, "attempts")?,
         failures: row.get("failures")?,
+        failing_since: columns::maybe_instant(row, "failing_since")?,
         revoked_at: columns::maybe_instant(row, "revoked_at")?,
         revoked: row.get("revoked")?,
         late_notified: row.get("late_notified")?,

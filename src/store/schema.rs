@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0011-gone-claims.sql"),
     include_str!("sql/0012-adopting.sql"),
     include_str!("sql/0013-withdrawals.sql"),
+    include_str!("sql/0014-failing.sql"),
 ];
 
 /// The newest schema that we know.

@@ -6,6 +6,7 @@ mod failures;
 mod garbage;
 mod jobs;
 mod outages;
+mod poisoned;
 mod service;
 mod world;
 

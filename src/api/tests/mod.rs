@@ -207,6 +207,7 @@ pub(super) fn holding(text: &str) -> Holding {
         late_at: None,
         attempts: Attempts::default(),
         failures: 0,
+        failing_since: None,
         revoked_at: None,
         revoked: false,
         late_notified: false,

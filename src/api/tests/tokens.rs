@@ -184,6 +184,7 @@ async fn a_revoked_token_stays_dead_after_a_re_issue_that_failed_whatever_the_cl
         )
         .await;
     let failed = Change::Failed {
+        blame: crate::model::Blame::Row,
         num: house.num(ANNA).await,
         attempt: Attempt {
             at: house.clock.now(),

@@ -5,11 +5,11 @@ use std::{fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use super::{Lane, Moment};
+use super::{Lane, Moment, queue::Line};
 use crate::{
     acs::Proof,
     model::{Operation, Record},
-    schedule::{Doubt, Finding, Steady, call_deadline},
+    schedule::{Doubt, Steady, call_deadline},
     store::StoreError,
 };
 
@@ -38,6 +38,11 @@ impl fmt::Debug for Doubts {
 }
 
 impl Doubts {
+    /// Whether an answer is waited for.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking.is_some()
+    }
+
     /// Waits for the answer, for ever where nothing is asked.
     pub(super) async fn answered(&mut self) -> Asked {
         let Some(asking) = &mut self.asking else {
@@ -61,10 +66,18 @@ impl Lane {
         let (alone, testified, doubt) = {
             let gate = self.permits.gate();
             let has_testified = |row: &Record| gate.has_testified(operation, row.num);
-            let alone = self.queue_of(operation).ready.iter().all(has_testified);
+            let alone = self
+                .queue_of(Line::main(operation))
+                .ready
+                .iter()
+                .all(has_testified);
             let doubt = gate.doubt(operation, record.num).filter(|_| alone);
             (alone, has_testified(record), doubt)
         };
+        if !alone && self.permits.gate().is_forbidding(operation) && self.doubts.asking.is_none() {
+            // Others wait and are witnesses, but so may be the next that fails by itself.
+            self.ask(operation, record, now);
+        }
         match doubt {
             Some(Doubt::Conclude) => self.conclude(operation, now),
             Some(Doubt::Prove) if self.doubts.asking.is_none() => self.ask(operation, record, now),
@@ -104,7 +117,4 @@ impl Lane {
         let finding = self.permits.gate().conclude(operation, &because, now);
         self.take_back(&finding);
     }
-
-    /// What led to the proof of an outage is taken back from the rows.
-    pub(super) fn take_back(&mut self, _finding: &Finding) {}
 }

@@ -29,9 +29,13 @@ impl Lane {
         let verdict = match done {
             Some(done) => {
                 let finding = self.learn(&flight, &done, now);
+                if finding.rate_is_back {
+                    self.hastening_refused = true;
+                    self.hastening = Some(now.wall);
+                }
                 let circumstances = Circumstances {
                     grounds: self.grounds(),
-                    gated: finding.gated || finding.doubtful,
+                    finding,
                 };
                 judge(&flight, done, &circumstances, &mut self.rng)
             }
@@ -40,7 +44,9 @@ impl Lane {
         if matches!(verdict.change, Change::Failed { .. }) {
             self.tell_if_late(&flight.record, now);
         }
-        self.ledger.add(verdict.change, verdict.notices);
+        let mut notices = verdict.notices;
+        notices.extend(self.failing_notices(&flight.record, &verdict.change, now));
+        self.ledger.add(verdict.change, notices);
     }
 
     /// Takes from an ended call what it tells of the resource and of its row.
@@ -253,30 +259,27 @@ impl Lane {
             }
         }
         if !nums.is_empty() {
-            self.issue.look_again();
-            self.create.look_again();
+            self.look_again();
         }
     }
 
     fn on_applied(&mut self, change: &Change, applied: Applied) {
         let num = num_of(change);
-        if !matches!(change, Change::LateNotified { .. }) {
+        if !matches!(change, Change::LateNotified { .. } | Change::Excused { .. }) {
             self.busy.remove(&num);
         }
         match applied {
             Applied::Done(_) => {
                 if let Some(due) = due_of(change) {
-                    self.issue.due_at(due);
-                    self.create.due_at(due);
+                    self.lines().for_each(|line| line.due_at(due));
                 } else if matches!(change, Change::Gone { .. }) {
                     // The store says when it is asked for once more.
-                    self.issue.look_again();
+                    self.look_again();
                 }
             }
             Applied::Stale => {
                 tracing::debug!(resource = %self.settings.name, num, "a result came too late; its row had moved on");
-                self.issue.look_again();
-                self.create.look_again();
+                self.look_again();
             }
         }
     }
@@ -289,6 +292,7 @@ fn num_of(change: &Change) -> crate::model::Num {
         | Change::Failed { num, .. }
         | Change::Gone { num, .. }
         | Change::Due { num, .. }
+        | Change::Excused { num }
         | Change::LateNotified { num } => *num,
     }
 }
@@ -299,6 +303,6 @@ fn due_of(change: &Change) -> Option<jiff::Timestamp> {
             Some(due.at)
         }
         Change::Adopted { attempt, .. } => Some(attempt.at),
-        Change::Gone { .. } | Change::LateNotified { .. } => None,
+        Change::Gone { .. } | Change::Excused { .. } | Change::LateNotified { .. } => None,
     }
 }

@@ -27,7 +27,9 @@ impl Lane {
     /// Looks at those that wait: a backlog makes identities late without a single failure.
     pub(super) async fn look_for_late(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
-        let waiting = !self.issue.ready.is_empty() || self.issue.wants_rows(now);
+        let waiting = self
+            .lines()
+            .any(|line| !line.ready.is_empty() || line.wants_rows(now));
         if !waiting || now.steady < self.late.looked + EVERY || self.in_announced_outage() {
             return Ok(());
         }

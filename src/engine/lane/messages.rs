@@ -37,13 +37,7 @@ pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Not
 }
 
 pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
-    let fate = match record.token.as_ref() {
-        Some(token) if token.is_live(at) => {
-            format!("its token ends in {}", short_duration(token.left(at)))
-        }
-        Some(token) => format!("its token ended at {:.0}", token.expires_at),
-        None => "it has no token".to_owned(),
-    };
+    let fate = fate(record, at);
     let last = match record.attempts.last().filter(|_| record.failures > 0) {
         Some(attempt) => format!("; the last attempt ended with {}", attempt.result),
         None => "; it was not tried since it became due".to_owned(),
@@ -53,6 +47,56 @@ pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
         record.spec.name, record.spec.name
     );
     about(record, NoticeKind::RenewalLate, at, message)
+}
+
+/// What is left to the token of a row, in words.
+fn fate(record: &Record, at: Timestamp) -> String {
+    match record.token.as_ref() {
+        Some(token) if token.is_live(at) => {
+            format!("its token ends in {}", short_duration(token.left(at)))
+        }
+        Some(token) => format!("its token ended at {:.0}", token.expires_at),
+        None => "it has no token".to_owned(),
+    }
+}
+
+pub(super) fn failing(
+    record: &Record,
+    (because, result): (&str, &str),
+    next: Timestamp,
+    at: Timestamp,
+) -> Notice {
+    let (name, token) = (&record.spec.name, fate(record, at));
+    let message = format!(
+        "{name} fails by itself, while others of {} succeed ({because}): {token}; it is tried again at {next:.0}, apart \
+         from the others. The last attempt ended with {result}. See `renewd why {name}`.",
+        record.spec.resource
+    );
+    Notice {
+        key: Some(Notice::failing_key(name)),
+        ..about(record, NoticeKind::IdentityFailing, at, message)
+    }
+}
+
+pub(super) fn no_longer_failing(record: &Record, at: Timestamp) -> Notice {
+    let name = &record.spec.name;
+    let message = format!("{name} does not fail any more.");
+    Notice {
+        key: Some(Notice::failing_key(name)),
+        ..about(record, NoticeKind::IdentityRecovered, at, message)
+    }
+}
+
+pub(super) fn many_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    let message = format!(
+        "{more} more identities of {resource} fail by themselves, while others succeed. See `renewd status`."
+    );
+    of(resource, NoticeKind::IdentityFailing, "", at, message)
+}
+
+pub(super) fn many_no_longer_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    let message = format!("{more} more identities of {resource} do not fail any more.");
+    of(resource, NoticeKind::IdentityRecovered, "", at, message)
 }
 
 pub(super) fn many_late(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {

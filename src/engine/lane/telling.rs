@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Lane, Moment, messages, view::OPERATIONS};
+use super::{Lane, Moment, messages, queue::Line, view::OPERATIONS};
 use crate::{
     config::CreatePolicy,
-    model::{HealthView, NoticeKind},
+    model::{HealthView, NoticeKind, Operation},
     store::{Ended, StoreError, Work},
 };
 
@@ -22,6 +22,7 @@ impl Lane {
         self.tell_outage(now).await;
         self.tell_keys(now).await;
         self.tell_folded(now);
+        self.tell_failing_folded(now);
         if let Some(trouble) = self.ledger.untold_trouble() {
             let notice = messages::unwritable(&self.settings.name, &trouble, now.wall);
             self.ledger.tell(notice);
@@ -142,7 +143,10 @@ impl Lane {
         let Some(why) = self.creation_refused.clone() else {
             return Ok(());
         };
-        if !self.create.wants_rows(now) {
+        if !self
+            .queue_of(Line::main(Operation::CreateWithToken))
+            .wants_rows(now)
+        {
             return Ok(());
         }
         if self.settings.create == CreatePolicy::Auto && !self.store.awaits_import().await? {
@@ -156,9 +160,10 @@ impl Lane {
             .due(name, Work::Create, now.wall, 1, &self.busy)
             .await?;
         if waiting.is_empty() {
-            self.create.look_at = self.store.next_due(name, Work::Create, &self.busy).await?;
+            self.queue(Line::main(Operation::CreateWithToken)).look_at =
+                self.store.next_due(name, Work::Create, &self.busy).await?;
         } else {
-            self.create.look_at = None;
+            self.queue(Line::main(Operation::CreateWithToken)).look_at = None;
             self.tell_creation_refused(&why, now);
         }
         Ok(())

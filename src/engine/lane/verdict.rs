@@ -9,12 +9,15 @@ use super::{
 };
 use crate::{
     model::{
-        About, Attempt, Change, Due, DueReason, Failure, FailureClass, Notice, Operation, Token,
-        TokenMeta,
+        About, Attempt, Blame, Change, Due, DueReason, Failure, FailureClass, Notice, Operation,
+        Token, TokenMeta,
     },
-    schedule::{Grounds, Life, Remaining, next_attempt, quarantine_gap},
+    schedule::{Finding, Grounds, Life, Remaining, next_attempt, quarantine_gap, refused_early},
     store::StoreError,
 };
+
+/// So often a row is refused, while nobody else is heard of, before it counts as its own fault.
+const REFUSED_EARLY: u32 = 2;
 
 /// What to write, and what to tell once it is written.
 #[derive(Debug)]
@@ -28,9 +31,9 @@ pub(super) struct Verdict {
 pub(super) struct Circumstances {
     /// What decides how tokens stand; its skew is that of the service's clock.
     pub(super) grounds: Grounds,
-    /// Something else than the row's due time holds it back (probing, a hold, Retry-After): then the
-    /// row simply stays due.
-    pub(super) gated: bool,
+    /// What the call tells besides its result. Where something else than the row's due time holds it
+    /// back (probing, a hold, Retry-After), the row simply stays due.
+    pub(super) finding: Finding,
 }
 
 /// Judges an ended call.
@@ -143,18 +146,7 @@ fn failed(
         FailureClass::Gone if record.id.is_none() => FailureClass::Refuse,
         class => class,
     };
-    let next = if circumstances.gated && class != FailureClass::Refuse {
-        stays_due(class, flight.began, ended)
-    } else {
-        let remaining = Remaining::of(record, &circumstances.grounds, ended);
-        next_attempt(
-            class,
-            (flight.began, ended),
-            remaining,
-            record.failures,
-            rng,
-        )
-    };
+    let next = next_after(class, flight, ended, circumstances, rng);
     let Some(at) = next.filter(|_| class != FailureClass::Gone) else {
         return Verdict {
             change: Change::Gone {
@@ -173,8 +165,36 @@ fn failed(
                 at,
                 why: DueReason::Retry,
             },
+            blame: match &circumstances.finding {
+                finding if finding.own => Blame::RowAlone,
+                finding if finding.gated => Blame::Resource,
+                _ => Blame::Row,
+            },
         },
         notices,
+    }
+}
+
+/// When a row is tried again whose call failed so; `None`: not by itself.
+fn next_after(
+    class: FailureClass,
+    flight: &Flight,
+    ended: Timestamp,
+    circumstances: &Circumstances,
+    rng: &mut impl Rng,
+) -> Option<Timestamp> {
+    let (record, finding) = (&flight.record, &circumstances.finding);
+    let refused = class == FailureClass::Refuse;
+    if (finding.gated || finding.doubtful) && !refused {
+        return stays_due(class, flight.began, ended);
+    }
+    let remaining = Remaining::of(record, &circumstances.grounds, ended);
+    let times = (flight.began, ended);
+    // While most others fail as well, or nothing is known of them yet, it may be no fault of the row.
+    let unproved = finding.others_succeed || record.failures < REFUSED_EARLY;
+    match refused && !finding.own && unproved {
+        true => Some(refused_early(times, remaining, record.failures, rng)),
+        false => next_attempt(class, times, remaining, record.failures, rng),
     }
 }
 
@@ -214,6 +234,7 @@ fn quarantine(flight: &Flight, result: &str, now: Timestamp, rng: &mut impl Rng)
             at: now.checked_add(gap).unwrap_or(now),
             why: DueReason::Retry,
         },
+        blame: Blame::Row,
     }
 }
 

@@ -2,11 +2,18 @@
 
 use jiff::Timestamp;
 
-use super::{LONGEST_REST, Lane, Moment, SHORTEST_REST, queue::Queue, starting::press};
+use super::{
+    LONGEST_REST, Lane, Moment, SHORTEST_REST,
+    queue::{Line, Queue},
+    starting::press,
+};
 use crate::{
     model::{LaneView, Operation},
     schedule::{Press, Steady, presses_at},
 };
+
+/// While a question is open, whether others wait beside it is looked at so often.
+const LOOK_BESIDE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a lane calls.
 pub(super) const OPERATIONS: [Operation; 2] = [Operation::Issue, Operation::CreateWithToken];
@@ -18,9 +25,9 @@ impl Lane {
         let mut view = LaneView {
             decided_at: Some(now.wall),
             in_flight: self.calls.len(),
-            next_due: [&self.issue, &self.create]
-                .into_iter()
-                .filter_map(|queue| queue.next_due(now.wall))
+            next_due: self
+                .lines()
+                .filter_map(|line| line.next_due(now.wall))
                 .min(),
             skew_ms: self
                 .client
@@ -50,37 +57,48 @@ impl Lane {
         let mut at = now.steady + LONGEST_REST;
         let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
         sooner(self.late.fold.ends_at());
+        sooner(self.failing.ends_at());
         sooner(self.choked.values().map(|aside| aside.until).min());
         if !self.ledger.is_open() {
             sooner(self.ledger.retry_at());
         } else {
             sooner(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
             sooner(self.scan.is_on().then_some(now.steady));
-            sooner(self.queue_wake(Operation::Issue, now));
-            sooner(self.queue_wake(Operation::CreateWithToken, now));
+            for operation in OPERATIONS {
+                sooner(self.queue_wake(Line::main(operation), now));
+                sooner(self.queue_wake(Line::alone(operation), now));
+            }
         }
         now.wall_at(at.max(now.steady + SHORTEST_REST))
     }
 
     /// When something of this operation may start that could not now; `None` while only an ended
     /// call can make room.
-    fn queue_wake(&mut self, operation: Operation, now: Moment) -> Option<Steady> {
+    fn queue_wake(&mut self, line: Line, now: Moment) -> Option<Steady> {
+        let operation = line.operation;
         if operation == Operation::CreateWithToken && self.creation_refused.is_some() {
             return None;
         }
-        let Some(head) = self.queue_of(operation).ready.front() else {
-            let look_at = self.queue_of(operation).look_at?;
+        let Some(head) = self.queue_of(line).ready.front() else {
+            let look_at = self.queue_of(line).look_at?;
             let wait =
                 std::time::Duration::try_from(look_at.duration_since(now.wall)).unwrap_or_default();
             return Some(now.steady + wait);
         };
-        if self.room() == 0 {
+        let others_wait = line.alone && !self.queue_of(Line::main(operation)).ready.is_empty();
+        if self.room() == 0
+            || others_wait
+            || line.alone && self.alone_in_flight() >= self.most_alone()
+        {
             return None;
+        }
+        if !line.alone && (self.doubts.is_asking() || now.steady < self.doubts.rest) {
+            return Some(now.steady + LOOK_BESIDE);
         }
         let grounds = self.grounds();
         let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now));
         // One that waits for a lowered pace need not, once it presses.
-        let late = self.queue_of(operation).ready.iter();
+        let late = self.queue_of(line).ready.iter();
         let late = late
             .filter_map(|row| presses_at(row, &grounds, now.wall))
             .min();
@@ -88,25 +106,22 @@ impl Lane {
             let wait = at.duration_since(now.wall);
             now.steady + std::time::Duration::try_from(wait).unwrap_or_default()
         });
-        let waiting = self.queue_of(operation).ready.len();
+        let waiting = self.queue_of(line).ready.len();
         let mut gate = self.permits.gate();
         let opens = gate.opens_at(operation, waiting, (press, remaining), now.steady);
         let late = late.filter(|_| !gate.is_probing(operation));
         opens.into_iter().chain(late).min()
-    }
-
-    pub(super) fn queue_of(&self, operation: Operation) -> &Queue {
-        match operation {
-            Operation::CreateWithToken => &self.create,
-            _ => &self.issue,
-        }
     }
 }
 
 impl Queue {
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         match self.ready.front() {
-            Some(record) => record.due.map(|due| due.at),
+            Some(record) => self
+                .earliest
+                .into_iter()
+                .chain(record.due.map(|due| due.at))
+                .min(),
             None => self.look_at.map(|at| at.max(now)),
         }
     }

@@ -69,6 +69,7 @@ async fn what_failed_lately_keeps_its_distance_and_what_was_refused_its_own_time
     let (home, nums) = minted().await;
     for (num, result) in [(nums[0], "retry 500"), (nums[1], "refuse 400")] {
         let failed = Change::Failed {
+            blame: crate::model::Blame::Row,
             num,
             attempt: attempt(99, result),
             due: Due {

@@ -129,7 +129,17 @@ impl World {
             }
             OnRow::Fail => {
                 let attempt = attempt(now, "retry");
-                commit(home, Change::Failed { num, attempt, due }, now).await;
+                commit(
+                    home,
+                    Change::Failed {
+                        num,
+                        attempt,
+                        due,
+                        blame: crate::model::Blame::Row,
+                    },
+                    now,
+                )
+                .await;
             }
             OnRow::Gone => {
                 commit(home, said_gone(num, now, "gone 404"), now).await;

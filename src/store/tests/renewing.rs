@@ -181,6 +181,7 @@ async fn the_kind_tells_the_history() {
 async fn a_failure_moves_the_due_time_and_keeps_a_request_made_meanwhile() {
     let (home, num) = active().await;
     let failed = |began, due| Change::Failed {
+        blame: crate::model::Blame::Row,
         num,
         attempt: attempt(began, "retry"),
         due: Due {
@@ -290,6 +291,7 @@ async fn late_ones_are_counted_and_listed_without_a_scan() {
     let late = at(64_900);
     assert_eq!(home.late(late).await.unwrap()[&resource()], 1);
     let failed = Change::Failed {
+        blame: crate::model::Blame::Row,
         num,
         attempt: attempt(64_800, "retry"),
         due: Due {

@@ -23,9 +23,21 @@ impl Store {
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Answer<Vec<Record>> {
+        self.due_in(resource, (work, false), now, limit, skip).await
+    }
+
+    /// The same of those that fail by themselves, or of those that do not.
+    pub async fn due_in(
+        &self,
+        resource: &ResourceName,
+        line: (Work, bool),
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<Record>> {
         let (resource, skip) = (resource.clone(), skip.clone());
         self.read("look for due identities", move |db| {
-            db.due(resource.as_str(), work, now, limit, &skip)
+            db.due(resource.as_str(), line, now, limit, &skip)
         })
         .await
     }
@@ -37,9 +49,19 @@ impl Store {
         work: Work,
         skip: &BTreeSet<Num>,
     ) -> Answer<Option<Timestamp>> {
+        self.next_due_in(resource, (work, false), skip).await
+    }
+
+    /// The same of those that fail by themselves, or of those that do not.
+    pub async fn next_due_in(
+        &self,
+        resource: &ResourceName,
+        line: (Work, bool),
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Option<Timestamp>> {
         let (resource, skip) = (resource.clone(), skip.clone());
         self.read("look for the next due time", move |db| {
-            db.next_due(resource.as_str(), work, &skip)
+            db.next_due(resource.as_str(), line, &skip)
         })
         .await
     }
