@@ -99,6 +99,19 @@ impl Permits {
             .unwrap_or_else(out_of_pace))
     }
 
+    /// Proves the key that signs; `None` where no permit for that comes in time, which says nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn prove_in_use(
+        &self,
+        client: &Client,
+        deadline: Duration,
+    ) -> Result<Option<Proof>, StoreError> {
+        let proof = client.prove(client.key_status().in_use, deadline);
+        Ok(self.within_pace(proof, deadline).await?.flatten())
+    }
+
     /// Proves a key that is not in place yet, such as a successor.
     ///
     /// # Errors

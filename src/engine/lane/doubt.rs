@@ -91,8 +91,7 @@ impl Lane {
         let (permits, client) = (self.permits.clone(), self.client.clone());
         let deadline = call_deadline(self.remaining(record, now));
         self.doubts.asking = Some(Box::pin(async move {
-            let role = client.key_status().in_use;
-            (operation, permits.prove(&client, role, deadline).await)
+            (operation, permits.prove_in_use(&client, deadline).await)
         }));
     }
 
@@ -107,7 +106,9 @@ impl Lane {
                 let because = self.doubts.because.clone();
                 self.permits.gate().keys_refused(&because, now.steady);
             }
-            Ok(Some(Proof::Unknown(_)) | None) => self.conclude(operation, now),
+            Ok(Some(Proof::Unknown(_))) => self.conclude(operation, now),
+            // There was no permit: it is asked again.
+            Ok(None) => {}
             Err(error) => self.ledger.failed(&error, now.steady),
         }
     }
