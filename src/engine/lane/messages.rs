@@ -38,7 +38,7 @@ pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Not
 
 pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
     let fate = fate(record, at);
-    let last = match record.attempts.last().filter(|_| record.failures > 0) {
+    let last = match record.attempts.last().filter(|last| last.result != "ok") {
         Some(attempt) => format!("; the last attempt ended with {}", attempt.result),
         None => "; it was not tried since it became due".to_owned(),
     };
