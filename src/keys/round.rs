@@ -6,6 +6,7 @@ use super::Keys;
 use crate::{
     acs::Proof,
     model::{KeyChange, KeyStage, KeyWork},
+    schedule::Steady,
     store::StoreError,
 };
 
@@ -32,7 +33,7 @@ impl Keys {
             let (over, soon) = self.sweep(change).await?;
             rest = soon;
             change.trouble = self.fallen_back(change);
-            if over {
+            if over && self.is_proved_once_more(change).await? {
                 change.reminted_at = Some(self.clock.now());
                 change.stage = KeyStage::Regenerate;
             }
@@ -85,12 +86,23 @@ impl Keys {
         })
     }
 
+    /// Nobody holds a token of the old key any more: whether one of them was dead before is known only by
+    /// a proof after the last was replaced.
+    async fn is_proved_once_more(&mut self, change: &mut KeyChange) -> Result<bool, StoreError> {
+        let since = self.clock.now();
+        self.prove_at = Steady::ZERO;
+        self.look_at_old_key(change).await?;
+        let held = self.client.key_status().keys;
+        let is_held = held.iter().any(|key| key.fingerprint == change.old_key);
+        Ok(!is_held || change.refused_at.is_some() || change.accepted_at >= Some(since))
+    }
+
     /// Proves the old key from time to time, and looks for its successor.
     async fn look_at_old_key(&mut self, change: &mut KeyChange) -> Result<(), StoreError> {
         let eager = change.work == KeyWork::LeakNow;
         let waiting = matches!(change.stage, KeyStage::Regenerate | KeyStage::Replace);
         let now = self.clock.steady();
-        if !(eager || waiting) || now < self.prove_at {
+        if now < self.prove_at {
             return Ok(());
         }
         let pause = if eager { PROVE_NOW } else { PROVE };
@@ -115,12 +127,18 @@ impl Keys {
         let asked = self.clock.now();
         let proof = self.permits.prove(&self.client, change.role, DEADLINE);
         match proof.await? {
-            Some(Proof::Accepted) if change.work == KeyWork::LeakNow => {
-                change.accepted_at = Some(asked);
-            }
+            Some(Proof::Accepted) if needs_evidence(change) => change.accepted_at = Some(asked),
             Some(Proof::Denied(_)) => change.refused_at = Some(self.clock.now()),
             Some(Proof::Accepted | Proof::Unknown(_)) | None => {}
         }
         Ok(())
     }
+}
+
+/// Whether it matters until when the old key was accepted: while a consumer may hold a token of it.
+fn needs_evidence(change: &KeyChange) -> bool {
+    change.work == KeyWork::LeakNow
+        || change
+            .reminted_at
+            .is_none_or(|reminted| change.accepted_at.is_none_or(|at| at < reminted))
 }

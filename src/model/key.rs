@@ -298,21 +298,41 @@ pub struct KeyChange {
     pub issued: u64,
     /// Replaced, and with every consumer.
     pub delivered: u64,
-    /// Those that needed no replacement after all: held, gone, deleted, expired.
+    /// Those that needed no replacement after all: held, gone, deleted, ended by themselves.
     pub over: u64,
+    /// Consumers that still hold a live token of the old key, by sink, as far as is known.
+    #[serde(default)]
+    pub still_held: std::collections::BTreeMap<super::SinkName, u64>,
 }
 
 impl KeyChange {
-    /// From when on tokens of the old key may have been dead.
+    /// From when on tokens of the old key may have been dead: it was seen to be accepted until then, and
+    /// refused later. Before it was seen at all, since the beginning.
     pub fn dead_from(&self) -> Option<Timestamp> {
-        match self.work {
-            KeyWork::LeakNow => self
-                .refused_at
-                .and(self.accepted_at.or(Some(self.started_at))),
-            // Nothing was left of it when it might be regenerated.
-            KeyWork::Roll | KeyWork::Leak => self.refused_at,
-        }
+        self.refused_at
+            .and(self.accepted_at.or(Some(self.started_at)))
     }
+
+    /// For how long whoever got its new token at `delivered_at` was without a live one, by evidence.
+    pub fn gap(&self, delivered_at: Timestamp) -> Option<Gap> {
+        let (from, refused) = (self.dead_from()?, self.refused_at?);
+        let ms = |since: Timestamp| {
+            u64::try_from(delivered_at.duration_since(since).as_millis()).unwrap_or(0)
+        };
+        Some(Gap {
+            least_ms: ms(refused),
+            most_ms: ms(from),
+        })
+    }
+}
+
+/// How long a consumer was without a live token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// At least.
+    pub least_ms: u64,
+    /// At most; 0: certainly at no time.
+    pub most_ms: u64,
 }
 
 /// One identity of a change of keys.
@@ -320,10 +340,66 @@ impl KeyChange {
 pub struct KeyItem {
     /// The identity.
     pub name: super::Name,
-    /// `pending`, `issued`, `delivered` or `over`.
+    /// `pending`, `issued`, `delivered`, `over`, or `ended`: its token ended before it was replaced.
     pub state: String,
     /// When its new token was with every consumer.
     pub delivered_at: Option<Timestamp>,
     /// For how long it had no live, delivered token, at most; in milliseconds.
     pub gap_ms: Option<u64>,
+    /// The same, at least: 0 beside a `gap_ms` above 0 means that it is not known whether there was one.
+    #[serde(default)]
+    pub gap_least_ms: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + secs).unwrap()
+    }
+
+    fn change(accepted: Option<i64>, refused: Option<i64>) -> KeyChange {
+        KeyChange {
+            id: 1,
+            resource: "contoso".parse().unwrap(),
+            work: KeyWork::Roll,
+            role: KeyRole::Primary,
+            old_key: "aa".to_owned(),
+            actor: "ops".to_owned(),
+            reason: None,
+            stage: KeyStage::Reminting,
+            trouble: None,
+            started_at: at(0),
+            reminted_at: None,
+            accepted_at: accepted.map(at),
+            refused_at: refused.map(at),
+            ended_at: None,
+            pending: 0,
+            issued: 0,
+            delivered: 0,
+            over: 0,
+            still_held: std::collections::BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_gap_lies_between_what_was_seen() {
+        let gap = |least_ms, most_ms| Some(Gap { least_ms, most_ms });
+        let seen = change(Some(10), Some(12));
+        assert_eq!(
+            seen.gap(at(9)),
+            gap(0, 0),
+            "replaced while the old one lived"
+        );
+        assert_eq!(seen.gap(at(11)), gap(0, 1000), "not known");
+        assert_eq!(seen.gap(at(15)), gap(3000, 5000));
+        let never = change(None, Some(12));
+        assert_eq!(
+            never.gap(at(11)),
+            gap(0, 11_000),
+            "it may have died at once"
+        );
+        assert_eq!(change(Some(10), None).gap(at(15)), None, "it lives");
+    }
 }

@@ -164,6 +164,16 @@ impl Txn<'_> {
             ),
             params![id, after, upto, old, now, resource],
         )?;
+        // Renewed by now, but a consumer still holds the token of before.
+        let held = self.run(
+            "INSERT INTO key_item (change, identity, state, version) SELECT ?1, i.num, 'issued', i.version \
+             FROM identity i WHERE i.num IN (SELECT d.identity FROM delivery d WHERE d.identity > ?2 \
+             AND d.identity <= ?3 AND d.live_key = ?4 AND d.live_until > ?5) AND i.minted_by <> ?4 \
+             AND i.state = 'active' AND i.resource = (SELECT num FROM resource WHERE name = ?6) \
+             ON CONFLICT DO NOTHING",
+            params![id, after, upto, old, now, resource],
+        )?;
+        let marked = marked + held;
         let why = spelled(&DueReason::KeyChange);
         self.run(
             &format!(
@@ -216,7 +226,8 @@ impl Txn<'_> {
         )?;
         self.effects.due |= again > 0;
         self.run(
-            "UPDATE key_item SET state = 'over' WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
+            "UPDATE key_item SET state = iif(EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
+             AND i.state = 'active'), 'ended', 'over') WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
              AND state = 'pending' AND NOT EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
              AND i.state = 'active' AND i.expires_at > ?4)",
             params![change.id, after, upto, micros(now)],
@@ -273,16 +284,15 @@ impl Db {
     ) -> Outcome<Vec<KeyItem>> {
         let sql = "SELECT k.change, k.identity, i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
                    WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name";
-        let dead_from = change.dead_from();
         let read = |row: &Row<'_>| {
             let delivered_at = columns::maybe_instant(row, "delivered_at")?;
+            let gap = delivered_at.and_then(|at| change.gap(at));
             Ok(KeyItem {
                 name: columns::parsed(row, "name")?,
                 state: row.get("state")?,
                 delivered_at,
-                gap_ms: dead_from.zip(delivered_at).map(|(dead, delivered)| {
-                    u64::try_from(delivered.duration_since(dead).as_millis()).unwrap_or(0)
-                }),
+                gap_ms: gap.map(|gap| gap.most_ms),
+                gap_least_ms: gap.map(|gap| gap.least_ms),
             })
         };
         Ok(self.page(
@@ -303,7 +313,7 @@ impl Db {
                 "pending" => change.pending = n,
                 "issued" => change.issued = n,
                 "delivered" => change.delivered = n,
-                _ => change.over = n,
+                _ => change.over += n,
             }
         }
         Ok(change)
@@ -330,5 +340,6 @@ pub(super) fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
         issued: 0,
         delivered: 0,
         over: 0,
+        still_held: BTreeMap::new(),
     })
 }

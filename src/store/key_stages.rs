@@ -28,6 +28,16 @@ impl Txn<'_> {
             ),
         })?;
         match news(change, actor) {
+            Some((NoticeKind::KeyReplaceable, message)) => {
+                let held = self.holding_key(&change.old_key, now)?;
+                let message = match held.iter().next() {
+                    None => message,
+                    Some((sink, count)) => format!(
+                        "{message} But {count} consumers of {sink}, which is disabled, still hold a token of it."
+                    ),
+                };
+                self.raise(&[notice(change, NoticeKind::KeyReplaceable, message, now)])
+            }
             Some((kind, message)) => self.raise(&[notice(change, kind, message, now)]),
             None => Ok(()),
         }
@@ -54,8 +64,8 @@ fn news(change: &KeyChange, actor: &str) -> Option<(NoticeKind, String)> {
         KeyStage::Regenerate => (
             NoticeKind::KeyReplaceable,
             format!(
-                "The {role} key of {resource} may be regenerated now: no consumer holds a token of it. \
-                 `renewd key status {resource}` shows the command."
+                "The {role} key of {resource} may be regenerated now: every consumer that can be reached \
+                 holds another token. `renewd key status {resource}` shows the command."
             ),
         ),
         KeyStage::Done => (

@@ -548,3 +548,40 @@ async fn beside_regenerating(house: &House) -> String {
     house.regenerate("primary").await;
     house.done(&["key", "leak", "contoso", "--now", "--yes", "--json"], "")
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_regenerated_in_the_middle_of_a_roll_is_not_called_a_roll_without_gaps() {
+    let house = Arc::new(House::new(60).await);
+    let _daemon = Daemon::start(&house.config).await;
+    house.all_delivered().await;
+    // The new tokens come one second later, so that some are still old when the key dies.
+    let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 3000});
+    house.emulator.control("POST", "faults", Some(slow)).await;
+    let rolling = tokio::spawn({
+        let house = house.clone();
+        async move { beside(&house, &["key", "roll", "contoso", "--yes"]).await }
+    });
+    house.reached("reminting").await;
+    house.regenerate("primary").await;
+    let dead = house.dead(house.tokens()).await;
+    assert!(
+        !dead.is_empty(),
+        "nobody held a token of the old key any more"
+    );
+    let told = rolling.await.unwrap();
+    assert!(
+        !told.contains("No consumer was without a live token"),
+        "{told}"
+    );
+    let gaps = &house.status()["gaps"];
+    let (with, unknown) = (gaps["with_a_gap"].as_u64(), gaps["unknown"].as_u64());
+    assert!(
+        with >= Some(dead.len() as u64),
+        "{with:?} of {}: {gaps}",
+        dead.len()
+    );
+    assert!(
+        told.contains("were without a live token") || unknown > Some(0),
+        "{told}{gaps}"
+    );
+}

@@ -15,7 +15,7 @@ use super::{
     Admin, After, Body, PAGE,
 };
 use crate::{
-    model::{KeysView, ResourceName},
+    model::{KeyStage, KeysView, ResourceName},
     store::NewKeyChange,
 };
 
@@ -129,9 +129,21 @@ async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Prob
         issues_per_minute: view.issues_per_minute,
         doubts: view.doubts,
         none_works: view.none_works,
-        change: api.store.last_key_change(&resource).await?,
+        change: change_of(api, &resource).await?,
         resource,
     })
+}
+
+/// The newest change, with those who still hold a token of the old key where it waits for a person.
+async fn change_of(api: &Api, resource: &ResourceName) -> Result<Option<KeyChange>, Problem> {
+    let Some(mut change) = api.store.last_key_change(resource).await? else {
+        return Ok(None);
+    };
+    if matches!(change.stage, KeyStage::Regenerate | KeyStage::Replace) {
+        let (key, now) = (change.old_key.clone(), api.clock.now());
+        change.still_held = api.store.holding_key(key, now).await?;
+    }
+    Ok(Some(change))
 }
 
 fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> {

@@ -61,7 +61,7 @@ pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool)
 }
 
 async fn end(client: &Client, keys: &ResourceKeys, change: &KeyChange, json: bool) -> Outcome {
-    let gaps = Gaps::of(&everyone(client, &keys.resource).await?);
+    let gaps = Gaps::of(&everyone(client, &keys.resource).await?, Some(change));
     if json {
         output::print_json(&serde_json::json!({ "keys": keys, "gaps": gaps.json() }))?;
     } else {
@@ -88,6 +88,20 @@ fn words(keys: &ResourceKeys, change: &KeyChange, gaps: &Gaps) -> String {
             "{} the {role} key of {resource} is replaced\n{gaps}",
             paint(GOOD, "done:")
         ),
+        _ if !change.still_held.is_empty() => {
+            let held: Vec<String> = change
+                .still_held
+                .iter()
+                .map(|(sink, count)| format!("{count} of {sink}"))
+                .collect();
+            format!(
+                "{} tokens replaced and delivered, but consumers still hold one of the old key ({}): their sink is \
+                 disabled or behind. They are without a live token once the {role} key of {resource} is regenerated.\n{gaps}{}",
+                change.delivered,
+                held.join(", "),
+                regenerate(keys, change)
+            )
+        }
         _ if change.refused_at.is_some() => format!(
             "{} tokens replaced and delivered; the old {role} key is refused.\n{gaps}Put the new one in place:\n{}",
             change.delivered,
@@ -189,51 +203,130 @@ pub(super) async fn everyone(
 }
 
 /// A gap in words.
-pub(super) fn gap(ms: u64) -> String {
+pub(super) fn gap(item: &KeyItem) -> String {
+    match (item.gap_least_ms, item.gap_ms) {
+        (_, None) if item.state == "ended" => "its token ended before it was replaced".to_owned(),
+        (_, None) => String::new(),
+        (_, Some(0)) => "none".to_owned(),
+        (Some(0), Some(most)) => format!("unknown, at most {}", length(most)),
+        (_, Some(most)) => length(most),
+    }
+}
+
+fn length(ms: u64) -> String {
     match ms {
-        0 => "none".to_owned(),
         ms if ms < 60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         ms => short_duration(Duration::from_millis(ms)),
     }
 }
 
-/// How long consumers were without a live token, in milliseconds, shortest first.
-pub(super) struct Gaps(Vec<u64>);
+/// How long consumers were without a live token, by evidence.
+pub(super) struct Gaps {
+    /// At most, in milliseconds, of those that certainly had one; shortest first.
+    certain: Vec<u64>,
+    /// At most, of those of which it is not known whether they had one.
+    possible: Vec<u64>,
+    /// Those that certainly had none.
+    none: usize,
+    /// Tokens that ended before they were replaced.
+    ended: usize,
+    /// Those that wait for their new token, while the old key is refused.
+    waiting: usize,
+    /// Of how many nothing more is to be known.
+    all: usize,
+}
 
 impl Gaps {
-    pub(super) fn of(items: &[KeyItem]) -> Self {
-        let mut gaps: Vec<u64> = items.iter().filter_map(|item| item.gap_ms).collect();
-        gaps.sort_unstable();
-        Self(gaps)
+    pub(super) fn of(items: &[KeyItem], change: Option<&KeyChange>) -> Self {
+        let refused = change.is_some_and(|change| change.refused_at.is_some());
+        let mut gaps = Self {
+            certain: Vec::new(),
+            possible: Vec::new(),
+            none: 0,
+            ended: 0,
+            waiting: 0,
+            all: items.iter().filter(|item| item.gap_ms.is_some()).count(),
+        };
+        for item in items {
+            match (item.gap_least_ms, item.gap_ms) {
+                (_, Some(0)) => gaps.none += 1,
+                (Some(0), Some(most)) => gaps.possible.push(most),
+                (_, Some(most)) => gaps.certain.push(most),
+                (_, None) if item.state == "ended" => gaps.ended += 1,
+                (_, None) if refused && matches!(&*item.state, "pending" | "issued") => {
+                    gaps.waiting += 1;
+                }
+                (_, None) => {}
+            }
+        }
+        gaps.certain.sort_unstable();
+        gaps.possible.sort_unstable();
+        gaps
     }
 
-    fn at(&self, percent: usize) -> u64 {
-        let last = self.0.len().saturating_sub(1);
-        self.0.get(last * percent / 100).copied().unwrap_or(0)
+    /// At most, of all that had a gap or may have had one.
+    fn any(&self) -> Vec<u64> {
+        let mut any: Vec<u64> = self.certain.iter().chain(&self.possible).copied().collect();
+        any.extend(std::iter::repeat_n(0, self.none));
+        any.sort_unstable();
+        any
     }
 
     pub(super) fn json(&self) -> serde_json::Value {
+        let any = self.any();
         serde_json::json!({
-            "identities": self.0.len(),
-            "with_a_gap": self.0.iter().filter(|gap| **gap > 0).count(),
-            "median_ms": self.at(50),
-            "longest_ms": self.at(100),
+            "identities": self.all,
+            "with_a_gap": self.certain.len() + self.possible.len(),
+            "unknown": self.possible.len(),
+            "ended": self.ended,
+            "waiting": self.waiting,
+            "median_ms": at(&any, 50),
+            "longest_ms": at(&any, 100),
         })
     }
 }
 
+fn at(gaps: &[u64], percent: usize) -> u64 {
+    let last = gaps.len().saturating_sub(1);
+    gaps.get(last * percent / 100).copied().unwrap_or(0)
+}
+
 impl std::fmt::Display for Gaps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let with = self.0.iter().filter(|gap| **gap > 0).count();
-        if with == 0 {
+        if self.certain.is_empty() && self.possible.is_empty() && self.ended + self.waiting == 0 {
             return writeln!(f, "No consumer was without a live token.");
         }
-        let words = gap;
-        writeln!(
-            f,
-            "{with} consumers were without a live token: half of them for at most {}, the longest {}.",
-            words(self.at(50)),
-            words(self.at(100))
-        )
+        if !self.certain.is_empty() {
+            writeln!(
+                f,
+                "{} consumers were without a live token: half of them for at most {}, the longest {}.",
+                self.certain.len(),
+                length(at(&self.certain, 50)),
+                length(at(&self.certain, 100))
+            )?;
+        }
+        if !self.possible.is_empty() {
+            writeln!(
+                f,
+                "Of {} consumers it is unknown whether they were without a live token: at most for {}.",
+                self.possible.len(),
+                length(at(&self.possible, 100))
+            )?;
+        }
+        if self.waiting > 0 {
+            writeln!(
+                f,
+                "{} consumers are without a live token: the old key is refused, and their new one is on its way.",
+                self.waiting
+            )?;
+        }
+        if self.ended > 0 {
+            writeln!(
+                f,
+                "{} tokens ended by themselves before they could be replaced.",
+                self.ended
+            )?;
+        }
+        Ok(())
     }
 }

@@ -57,7 +57,8 @@ impl Status {
         }
         if let Some(items) = items {
             output::print(&list(&items, now, output::width()))?;
-            output::print(&Gaps::of(&items).to_string())?;
+            let change = keys.first().and_then(|one| one.change.as_ref());
+            output::print(&Gaps::of(&items, change).to_string())?;
         }
         Ok(Exit::Done)
     }
@@ -68,7 +69,7 @@ async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_jso
     match keys {
         [one] if one.change.is_some() => {
             let items = follow::everyone(client, &one.resource).await?;
-            Ok(Some(Gaps::of(&items).json()))
+            Ok(Some(Gaps::of(&items, one.change.as_ref()).json()))
         }
         _ => Ok(None),
     }
@@ -129,7 +130,7 @@ fn progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
 fn list(items: &[KeyItem], now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["IDENTITY", "STATE", "DELIVERED", ">GAP"]);
     for item in items {
-        let gap = item.gap_ms.map_or(String::new(), follow::gap);
+        let gap = follow::gap(item);
         table.row([
             item.name.as_str().into(),
             item.state.as_str().into(),
