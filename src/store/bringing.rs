@@ -250,57 +250,60 @@ impl Db {
 
     /// All that is withdrawn of a row.
     fn withdrawal(&self, num: Num) -> Outcome<Option<Withdrawal>> {
-        let sql = "SELECT i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at \
-                   FROM identity i JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let sql = "SELECT i.num, i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at \
+                   FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let pending = self.all(RowKind::CampaignItem, PENDING, [num], |row| row.get(0))?;
-        Ok(self.first(sql, [num], |row| {
+        Ok(self.readable_one(RowKind::Identity, sql, [num], |row| {
             let state: State = columns::word(row, "state")?;
-            let removed: u8 = row.get("removed")?;
+            // What is withdrawn is told although something else cannot be read.
+            let removed: u8 = row.get("removed").unwrap_or(0);
             let forgotten = removed == super::reconcile::FORGOTTEN;
             Ok(Withdrawal {
-                name: columns::maybe_parsed(row, "name")?,
+                name: columns::maybe_parsed(row, "name").unwrap_or(None),
                 resource: columns::parsed(row, "resource")?,
                 id: columns::maybe_parsed(row, "id")?,
-                version: columns::unsigned(row, "version")?,
+                version: columns::unsigned(row, "version").unwrap_or(0),
                 held: state == State::Held,
                 removed: state == State::Held && removed == REMOVED,
                 deleted: state == State::Deleted && !forgotten,
                 forgotten,
-                revoked_at: columns::maybe_instant(row, "revoked_at")?,
+                revoked_at: columns::maybe_instant(row, "revoked_at").unwrap_or(None),
                 pending,
             })
         })?)
     }
 
     fn withdrawal_of_id(&self, campaign: CampaignId, num: Num) -> Outcome<Option<Withdrawal>> {
-        let sql = "SELECT r.name AS resource, t.id, t.state IN ('pending', 'called', 'failed') AS open \
-                   FROM campaign_item t JOIN resource r ON r.num = t.resource \
+        let sql = "SELECT t.campaign, t.num, r.name AS resource, t.id, t.state IN ('pending', 'called', 'failed') AS open \
+                   FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource \
                    WHERE t.campaign = ?1 AND t.num = ?2";
-        Ok(self.first(sql, [campaign, num], |row| {
-            Ok(Withdrawal {
-                name: None,
-                resource: columns::parsed(row, "resource")?,
-                id: columns::maybe_parsed(row, "id")?,
-                version: 0,
-                held: false,
-                removed: false,
-                deleted: false,
-                forgotten: false,
-                revoked_at: None,
-                pending: row
-                    .get::<_, bool>("open")?
-                    .then_some(campaign)
-                    .into_iter()
-                    .collect(),
-            })
-        })?)
+        Ok(
+            self.readable_one(RowKind::CampaignItem, sql, [campaign, num], |row| {
+                Ok(Withdrawal {
+                    name: None,
+                    resource: columns::parsed(row, "resource")?,
+                    id: columns::maybe_parsed(row, "id")?,
+                    version: 0,
+                    held: false,
+                    removed: false,
+                    deleted: false,
+                    forgotten: false,
+                    revoked_at: None,
+                    pending: row
+                        .get::<_, bool>("open")?
+                        .then_some(campaign)
+                        .into_iter()
+                        .collect(),
+                })
+            })?,
+        )
     }
 
     fn order(&self, id: CampaignId) -> Outcome<Option<Order>> {
-        let sql = "SELECT action, after, actor, reason, created_at, starts_at, urgent, target, selection, cursor, \
+        let sql = "SELECT num, action, after, actor, reason, created_at, starts_at, urgent, target, selection, cursor, \
                    phase = 'cancelled' OR given_up_at IS NOT NULL AS over FROM campaign \
                    WHERE num = ?1 AND action IN ('revoke', 'hold', 'delete')";
-        Ok(self.first(sql, [id], |row| {
+        Ok(self.readable_one(RowKind::Campaign, sql, [id], |row| {
             let cursor: Option<i64> = row.get("cursor")?;
             Ok(Order {
                 campaign: id,

@@ -106,7 +106,7 @@ impl Db {
         kind: RowKind,
         sql: &str,
         params: impl Params,
-        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
         self.first(sql, params, |row| {
             read(row).inspect_err(|error| {
@@ -115,6 +115,20 @@ impl Db {
                 }
             })
         })
+    }
+
+    /// The same, nothing also where the row cannot be read: who tells of many goes on without it.
+    pub(super) fn readable_one<T>(
+        &self,
+        kind: RowKind,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        match self.one(kind, sql, params, read) {
+            Err(error) if aside::is_unreadable(&error) => Ok(None),
+            found => found,
+        }
     }
 
     /// All rows that can be read; the others are set aside.
