@@ -3,7 +3,10 @@
 
 use rand::{RngExt, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-use renewd::model::Name;
+use renewd::{
+    model::Name,
+    store::{CampaignAction, Cause, NewCampaign, Target},
+};
 use rusqlite::Connection;
 
 use super::{
@@ -97,6 +100,15 @@ async fn garbage_in_a_fleet(seed: u64) {
         poison(&db, &name, &column, garbage);
         victims.insert(name);
     }
+    // A campaign goes over all that can be read, and ends.
+    let everybody = NewCampaign::new(
+        CampaignAction::Renew,
+        None,
+        Target::All,
+        Cause::ours("test"),
+    );
+    let now = world.clock.now();
+    world.store().create_campaign(everybody, now).await.unwrap();
     for round in 0..12 {
         world.pass(MINUTE * 15).await;
         let dead = world.service.without_live_token();
@@ -110,6 +122,8 @@ async fn garbage_in_a_fleet(seed: u64) {
         }
     }
     examine(&world).await;
+    let open = world.store().open_campaigns().await.unwrap();
+    assert_eq!(open, [], "seed {seed}: the campaign ended");
     let known: Vec<String> = world
         .records()
         .await
