@@ -26,8 +26,9 @@
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock config schedule acs store |
-//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits sources sinks |
-//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits |
+//! | `outbox` | keeps what was done until the store has noted it | schedule store |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks |
+//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
@@ -49,6 +50,7 @@ pub mod engine;
 pub mod jobs;
 pub mod keys;
 pub mod model;
+pub mod outbox;
 pub mod permits;
 pub mod sandbox;
 pub mod schedule;

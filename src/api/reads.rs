@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{handle::Api, peer::Peer};
 use crate::{
     model::Name,
-    store::{Store, TokenReads},
+    store::{Each, Store, TokenReads},
 };
 
 /// Between two writes.
@@ -77,9 +77,12 @@ impl Reads {
             })
             .collect();
         for batch in reads.chunks(BATCH) {
-            if let Err(error) = store.note_reads(batch.to_vec()).await {
-                tracing::warn!(%error, "token reads cannot be counted in the store yet");
-                self.give_back(batch);
+            match store.note_reads(batch.to_vec()).await {
+                Ok(each) => told_refused(batch, each),
+                Err(error) => {
+                    tracing::warn!(%error, "token reads cannot be counted in the store yet");
+                    self.give_back(batch);
+                }
             }
         }
     }
@@ -96,5 +99,17 @@ impl Reads {
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<(i64, Name, u32), u64>> {
         self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts that the store refuses by themselves are in the log, if nowhere else.
+fn told_refused(batch: &[TokenReads], each: Each<()>) {
+    for (read, refused) in batch.iter().zip(each) {
+        if let Err(error) = refused {
+            let TokenReads {
+                name, uid, count, ..
+            } = read;
+            tracing::error!(identity = %name, uid, count, %error, "token reads could not be counted");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     config::SourceSettings,
     engine::{Apply, Intake, IntakeDeps, SourceAsk},
-    model::{Name, SourceName, SourceReport, SourceView},
+    model::{Name, RefusedRow, SourceName, SourceReport, SourceView},
     store::{SourceChange, Store, StoreError},
 };
 
@@ -93,25 +93,30 @@ async fn let_go(
     source: &SourceName,
     confirmed: bool,
 ) -> Result<SourceReport, StoreError> {
-    let names = async || -> Result<Vec<Name>, StoreError> {
-        let rows = store.source_rows(source, None, BATCH).await?;
+    let names = async |after: Option<Name>| -> Result<Vec<Name>, StoreError> {
+        let rows = store.source_rows(source, after, BATCH).await?;
         Ok(rows.into_iter().map(|(name, _)| name).collect())
     };
     let mut report = SourceReport::default();
     report.totals.removed = store.source_count(source).await?;
-    report.removed = names().await?;
+    report.removed = names(None).await?;
     if !confirmed {
         report.blocked = Some("it is no longer configured".to_owned());
         return Ok(report);
     }
     let mut gone = report.removed.clone();
     while !gone.is_empty() {
+        let after = gone.last().cloned();
         let change = SourceChange {
             gone,
             ..SourceChange::default()
         };
-        store.take_source(source, change, clock.now()).await?;
-        gone = names().await?;
+        let done = store.take_source(source, change, clock.now()).await?;
+        report.totals.refused += done.refused.len() as u64;
+        let refused = done.refused.into_iter().map(RefusedRow::from);
+        report.refused.extend(refused);
+        // What was refused stays on the list: it is not met again.
+        gone = names(after).await?;
     }
     store.forget_source(source).await?;
     report.applied = true;

@@ -9,7 +9,7 @@ use crate::{
         Attempt, DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then,
     },
     schedule::{Finding, item_gap, item_is_over},
-    store::{CampaignAction, ItemOutcome, StepOn, StoreError},
+    store::{CampaignAction, ItemEnd, ItemOutcome, StepOn, StoreError},
 };
 
 /// What becomes of an item.
@@ -115,8 +115,8 @@ pub(super) fn judge(
 }
 
 /// What was done, but the store refuses to note it with its row: the item has failed, and says so.
-pub(super) fn unnoted(verdict: &Verdict, why: &str) -> Verdict {
-    let (done, request_id) = match &verdict.outcome {
+pub(super) fn unnoted(end: &ItemEnd, why: &str) -> ItemEnd {
+    let (done, request_id) = match &end.outcome {
         ItemOutcome::Done { request_id, .. } => ("it was done, but", request_id),
         ItemOutcome::Retry { request_id, .. }
         | ItemOutcome::Unanswered { request_id, .. }
@@ -126,10 +126,11 @@ pub(super) fn unnoted(verdict: &Verdict, why: &str) -> Verdict {
         error: format!("{done} the store refuses to note it: {why}"),
         request_id: request_id.clone(),
     };
-    Verdict {
+    ItemEnd {
         step: None,
         outcome,
         notice: None,
+        ..end.clone()
     }
 }
 
@@ -272,17 +273,12 @@ fn failed_for_good(item: &Item, error: &str, at: Timestamp) -> Notice {
         kind: NoticeKind::OrderFailed,
         resource: Some(item.item.resource.clone()),
         name: item.item.name.clone(),
-        key: Some(order_key(label)),
+        key: Some(Notice::order_key(label)),
         message: format!(
             "{what}: {error}. It was ordered by {}; `renewd campaign retry {id}` tries again.",
             campaign.actor
         ),
     }
-}
-
-/// What a failed order and its later success share.
-fn order_key(label: &str) -> String {
-    format!("order {label}")
 }
 
 fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> Notice {
@@ -310,7 +306,7 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
         kind: NoticeKind::IdentityRevoked,
         resource: Some(item.item.resource.clone()),
         name: item.item.name.clone(),
-        key: Some(order_key(item.item.label())),
+        key: Some(Notice::order_key(item.item.label())),
         message,
     }
 }

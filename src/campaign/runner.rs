@@ -19,16 +19,16 @@ use super::{
     act::{Done, Flight},
     following::Following,
     line::Line,
-    settling::Settling,
 };
 use crate::{
     acs::Client,
     clock::Clock,
     config::ResourceSettings,
     model::{Num, Operation},
+    outbox::Outbox,
     permits::Permits,
     schedule::{Moment, Steady, Ticket},
-    store::{CampaignId, Store, StoreError},
+    store::{ItemNote, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -65,12 +65,16 @@ pub enum RunnerError {
     #[error("the store was closed under the campaigns of {0}")]
     StoreClosed(String),
     /// What was done could not be noted; it is done once more at the next start.
-    #[error("{count} results of campaigns at {resource} could not be noted before the end")]
+    #[error(
+        "{count} results of campaigns at {resource} could not be noted before the end: {reason}"
+    )]
     Unsettled {
         /// The resource.
         resource: String,
         /// How many.
         count: usize,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -92,13 +96,10 @@ pub struct Runner {
     pub(super) trials: BTreeMap<Id, (Operation, Ticket)>,
     /// How often items were not answered although others were.
     pub(super) unanswered: BTreeMap<Num, u32>,
-    /// Items of which a failure is taken back.
-    pub(super) excused: Vec<Num>,
     /// Rows under way or not settled yet.
     pub(super) busy: BTreeSet<Num>,
-    pub(super) settling: Settling,
-    /// Items whose call began, to be noted.
-    pub(super) called: Vec<(CampaignId, Num)>,
+    /// What was done and is not noted yet.
+    pub(super) outbox: Outbox<ItemNote, ()>,
     pub(super) following: Following,
     /// When items may be pending that are not under way.
     pub(super) look_at: Option<Timestamp>,
@@ -125,10 +126,8 @@ impl Runner {
             flights: BTreeMap::new(),
             trials: BTreeMap::new(),
             unanswered: BTreeMap::new(),
-            excused: Vec::new(),
             busy: BTreeSet::new(),
-            settling: Settling::default(),
-            called: Vec::new(),
+            outbox: Outbox::new("campaigns wait until the store works"),
             following: Following::default(),
             look_at: Some(Timestamp::MIN),
             campaigns: store.campaign_signal(),
@@ -177,36 +176,33 @@ impl Runner {
     /// One decision: what is known is settled, what may start is started.
     async fn round(&mut self) -> Timestamp {
         if let Err(error) = self.settle_and_start().await {
-            self.settling.failed(&error, self.clock.steady());
+            self.outbox.failed(&error, self.clock.steady());
         }
         self.decided.send_replace(Some(self.clock.now()));
         self.wake()
     }
 
     async fn settle_and_start(&mut self) -> Result<(), StoreError> {
-        if self.settling.too_soon(self.clock.steady()) {
+        self.settle().await;
+        if !self.outbox.is_open() {
             return Ok(());
         }
-        self.settle().await?;
         self.take_items().await?;
         self.follow().await?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
-        self.settle().await
+        self.settle().await;
+        Ok(())
     }
 
     async fn drain(&mut self) -> Result<(), RunnerError> {
         let ends = tokio::time::sleep(GRACE);
         tokio::pin!(ends);
+        self.outbox.try_all();
         loop {
-            if !self.settling.too_soon(self.clock.steady())
-                && let Err(error) = self.settle().await
-            {
-                self.settling.failed(&error, self.clock.steady());
-            }
-            if self.flights.values().all(|flight| flight.call.is_none()) && self.settling.is_empty()
-            {
-                return Ok(());
+            self.settle().await;
+            if self.flights.values().all(|flight| flight.call.is_none()) && self.outbox.is_idle() {
+                break;
             }
             let again = self.clock.now() + SHORTEST_REST * 10;
             tokio::select! {
@@ -216,11 +212,13 @@ impl Runner {
                 () = self.clock.sleep_until(again) => {}
             }
         }
-        match self.settling.count() {
+        let is_result = |note: &&ItemNote| matches!(note, ItemNote::Ended(_));
+        match self.outbox.all().filter(is_result).count() {
             0 => Ok(()),
             count => Err(RunnerError::Unsettled {
                 resource: self.settings.name.to_string(),
                 count,
+                reason: self.outbox.reason().to_owned(),
             }),
         }
     }
@@ -229,9 +227,8 @@ impl Runner {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         let mut at = steady + LONGEST_REST;
         let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
-        if let Some(retry) = self.settling.retry_at() {
-            sooner(Some(retry));
-        } else {
+        sooner(self.outbox.wakes_at());
+        if self.outbox.is_open() {
             sooner(self.next_look(now, steady));
             sooner(self.next_call(steady));
             sooner(self.following.next());

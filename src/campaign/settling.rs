@@ -1,211 +1,102 @@
 //! Ended tasks, and noting in the store what became of their items.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-
 use tokio::task::{Id, JoinError};
 
 use super::{
-    act::{Called, Done, Item, cause},
+    act::{Called, Done, Item},
     line::NOBODY,
     outcome::{self, Verdict, judge},
     runner::Runner,
 };
 use crate::{
-    model::{Notice, Num, Operation},
+    model::Operation,
+    outbox::Refused,
     schedule::{Finding, Steady, Ticket},
-    store::{Campaign, CampaignId, Cause, ItemOutcome, StepOn, StoreError},
+    store::{CampaignId, ItemEnd, ItemNote, ItemOutcome, StoreError},
 };
 
-const SHORTEST_TROUBLE: Duration = Duration::from_millis(500);
-const LONGEST_TROUBLE: Duration = Duration::from_secs(30);
-
-/// What is done and not noted yet. While it cannot be noted, nothing more is done.
-#[derive(Debug, Default)]
-pub(super) struct Settling {
-    campaigns: BTreeMap<CampaignId, Chunk>,
-    trouble: Option<(Steady, Duration)>,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    campaign: Arc<Campaign>,
-    verdicts: Vec<(Num, Verdict)>,
-}
-
-/// What the store takes of verdicts, in one commit.
-#[derive(Debug, Default)]
-struct Commit {
-    steps: Vec<StepOn>,
-    outcomes: Vec<(Num, ItemOutcome)>,
-    notices: Vec<Notice>,
-}
-
-impl Commit {
-    fn of(verdicts: &[(Num, Verdict)]) -> Self {
-        let mut commit = Self::default();
-        for (num, verdict) in verdicts {
-            commit.steps.extend(verdict.step.clone());
-            commit.outcomes.push((*num, verdict.outcome.clone()));
-            commit.notices.extend(verdict.notice.clone());
-        }
-        commit
-    }
-}
-
-/// Whether time, or an operator, mends it; any other refusal is about what was to be written.
-fn passes(error: &StoreError) -> bool {
-    error.is_unwritable()
-        || matches!(
-            error,
-            StoreError::Closed { .. } | StoreError::Corrupt { .. }
-        )
-}
-
-impl Settling {
-    pub(super) fn add(&mut self, item: &Item, verdict: Verdict) {
-        let chunk = self
-            .campaigns
-            .entry(item.campaign.id)
-            .or_insert_with(|| Chunk {
-                campaign: item.campaign.clone(),
-                verdicts: Vec::new(),
-            });
-        chunk.verdicts.push((item.item.num, verdict));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.campaigns.is_empty()
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.campaigns
-            .values()
-            .map(|chunk| chunk.verdicts.len())
-            .sum()
-    }
-
-    pub(super) fn failed(&mut self, error: &StoreError, now: Steady) {
-        let gap = match self.trouble {
-            Some((_, gap)) => (gap * 2).min(LONGEST_TROUBLE),
-            None => {
-                tracing::error!(%error, "campaigns wait until the store works");
-                SHORTEST_TROUBLE
-            }
-        };
-        self.trouble = Some((now + gap, gap));
-    }
-
-    pub(super) fn too_soon(&self, now: Steady) -> bool {
-        self.trouble.is_some_and(|(at, _)| now < at)
-    }
-
-    pub(super) fn retry_at(&self) -> Option<Steady> {
-        self.trouble.map(|(at, _)| at)
-    }
-}
-
 impl Runner {
-    /// Notes what was done: the step of each row, its item and its notice are one commit.
-    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
-        let now = self.clock.now();
-        if !self.called.is_empty() {
-            self.store.items_called(self.called.clone(), now).await?;
-            self.called.clear();
-        }
-        while let Some((id, chunk)) = self.settling.campaigns.first_key_value() {
-            let id = *id;
-            let cause = cause(&chunk.campaign);
-            match self.commit(id, &cause, &chunk.verdicts).await {
-                Err(error) if passes(&error) => return Err(error),
-                Err(error) => {
-                    tracing::error!(campaign = id, %error, "results are noted one by one, because the store refuses one of them");
-                    self.settle_singly(id, &cause).await?;
-                }
-                Ok(()) => {}
-            }
-            let Some(chunk) = self.settling.campaigns.remove(&id) else {
-                return Ok(());
+    /// Notes what was done: the step of each row, its item and its notice are one commit. While it cannot be
+    /// noted, nothing more is done.
+    pub(super) async fn settle(&mut self) {
+        while self.begin_write() {
+            let written = self.outbox.ended().await;
+            let steady = self.clock.steady();
+            let Some(noted) = self.outbox.settle(written, steady) else {
+                return;
             };
-            for (num, verdict) in &chunk.verdicts {
-                self.busy.remove(num);
-                match &verdict.outcome {
-                    ItemOutcome::Retry { next_at, .. } => self.look_by(*next_at),
-                    ItemOutcome::Unanswered { next_at, .. } => {
-                        *self.unanswered.entry(*num).or_default() += 1;
-                        self.look_by(*next_at);
-                    }
-                    ItemOutcome::Done { .. } | ItemOutcome::Failed { .. } => {
-                        self.unanswered.remove(num);
-                    }
+            for refused in noted.refused {
+                self.on_refused(refused, steady);
+            }
+            for (note, ()) in noted.done {
+                if let ItemNote::Ended(end) = note {
+                    self.on_noted(&end);
                 }
             }
-            // Rows that were skipped because another campaign had them in hand.
-            self.look_by(now);
-            self.following.look_by(self.clock.steady());
         }
-        if !self.excused.is_empty() {
-            let (name, nums) = (&self.settings.name, self.excused.clone());
-            self.store.excuse_items(name, nums).await?;
-            self.excused.clear();
-        }
-        self.settling.trouble = None;
-        Ok(())
     }
 
-    async fn commit(
-        &self,
-        id: CampaignId,
-        cause: &Cause,
-        verdicts: &[(Num, Verdict)],
-    ) -> Result<(), StoreError> {
-        let Commit {
-            steps,
-            outcomes,
-            notices,
-        } = Commit::of(verdicts);
-        let now = self.clock.now();
-        let settled = self
-            .store
-            .settle_items(id, steps, cause, outcomes, notices, now);
-        settled.await
+    fn begin_write(&mut self) -> bool {
+        let (store, now) = (self.store.clone(), self.clock.now());
+        let resource = self.settings.name.clone();
+        self.outbox.begin(self.clock.steady(), |notes| {
+            Box::pin(async move { store.note_items(&resource, notes, now).await })
+        })
     }
 
-    /// Notes the results of a campaign one after the other. One that the store refuses by itself has
-    /// failed, and says what was done; where even that is refused, it is left alone.
-    async fn settle_singly(&mut self, id: CampaignId, cause: &Cause) -> Result<(), StoreError> {
-        loop {
-            let Some(chunk) = self.settling.campaigns.get_mut(&id) else {
-                return Ok(());
-            };
-            let Some((num, verdict)) = chunk.verdicts.pop() else {
-                return Ok(());
-            };
-            let one = [(num, verdict)];
-            let error = match self.commit(id, cause, &one).await {
-                Ok(()) => {
-                    self.busy.remove(&num);
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let [(num, verdict)] = one;
-            if passes(&error) {
-                if let Some(chunk) = self.settling.campaigns.get_mut(&id) {
-                    chunk.verdicts.push((num, verdict));
-                }
-                return Err(error);
+    fn on_noted(&mut self, end: &ItemEnd) {
+        self.busy.remove(&end.num);
+        match &end.outcome {
+            ItemOutcome::Retry { next_at, .. } => self.look_by(*next_at),
+            ItemOutcome::Unanswered { next_at, .. } => {
+                *self.unanswered.entry(end.num).or_default() += 1;
+                self.look_by(*next_at);
             }
-            let failed = [(num, outcome::unnoted(&verdict, &error.to_string()))];
-            match self.commit(id, cause, &failed).await {
-                Ok(()) => {
-                    self.busy.remove(&num);
-                }
-                // It stays in hand, so that nothing is done twice.
-                Err(error) => {
-                    tracing::error!(campaign = id, row = num, %error, "a result of a campaign is set aside, because the store refuses it");
-                }
+            ItemOutcome::Done { .. } | ItemOutcome::Failed { .. } => {
+                self.unanswered.remove(&end.num);
             }
         }
+        // Rows that were skipped because another campaign had them in hand.
+        self.look_by(self.clock.now());
+        self.following.look_by(self.clock.steady());
+    }
+
+    /// The store refuses one result by itself: its item has failed, and says what was done; where even that
+    /// is refused, it is set aside and stays in hand, so that nothing is done twice.
+    fn on_refused(&mut self, refused: Refused<ItemNote>, now: Steady) {
+        let Refused {
+            entry,
+            error,
+            again,
+        } = refused;
+        let (resource, row) = (&self.settings.name, entry.num());
+        let ItemNote::Ended(end) = entry else {
+            tracing::error!(%resource, row, %error, "a note about an item is let go of, because the store refuses it");
+            return;
+        };
+        tracing::error!(%resource, campaign = end.campaign.id, row, %error, "the store refuses a result of a campaign");
+        let says_so = end.step.is_none() && end.notice.is_none();
+        if again || says_so {
+            return self.outbox.set_aside(ItemNote::Ended(end), &error, now);
+        }
+        let unnoted = outcome::unnoted(&end, &error.to_string());
+        self.outbox.add(ItemNote::Ended(Box::new(unnoted)));
+    }
+
+    /// Takes what becomes of an item.
+    pub(super) fn note(&mut self, item: &Item, verdict: Verdict) {
+        let Verdict {
+            step,
+            outcome,
+            notice,
+        } = verdict;
+        self.outbox.add(ItemNote::Ended(Box::new(ItemEnd {
+            campaign: item.campaign.clone(),
+            num: item.item.num,
+            step,
+            outcome,
+            notice,
+        })));
     }
 
     /// A task has ended, or panicked.
@@ -240,20 +131,20 @@ impl Runner {
                     self.line(Operation::Revoke).push(item);
                 } else {
                     let verdict = outcome::stepped(&item, None, self.clock.now());
-                    self.settling.add(&item, verdict);
+                    self.note(&item, verdict);
                 }
             }
             Err(error) if error.is_unwritable() || matches!(error, StoreError::Closed { .. }) => {
                 self.busy.remove(&item.item.num);
                 self.look_at = Some(self.clock.now());
-                self.settling.failed(&error, self.clock.steady());
+                self.outbox.failed(&error, self.clock.steady());
             }
             Err(error) => {
                 // It is this row that the store refuses: the others do not wait for it.
                 let now = self.clock.now();
                 let verdict = outcome::not_withheld(&item, &error, now, &mut self.rng);
                 self.log(&item, Operation::Revoke, &verdict);
-                self.settling.add(&item, verdict);
+                self.note(&item, verdict);
             }
         }
     }
@@ -263,7 +154,7 @@ impl Runner {
         match judge(item, operation, called, &finding, &mut self.rng) {
             Some(verdict) => {
                 self.log(item, operation, &verdict);
-                self.settling.add(item, verdict);
+                self.note(item, verdict);
             }
             None => {
                 // It is still pending; the gate says when it is tried again, after those that were not.
@@ -302,7 +193,7 @@ impl Runner {
             self.permits.gate().abandoned(ticket, 1, steady);
         }
         let verdict = outcome::panicked(item, now, &mut self.rng);
-        self.settling.add(item, verdict);
+        self.note(item, verdict);
     }
 
     /// Takes from an ended call what it tells of the item and of the resource.
@@ -323,8 +214,9 @@ impl Runner {
         {
             tracing::error!(resource = %self.settings.name, %operation, "only probes go out: {}", failure.message);
         }
-        let excused = finding.excused.iter().filter(|num| **num != NOBODY);
-        self.excused.extend(excused);
+        for num in finding.excused.iter().filter(|num| **num != NOBODY) {
+            self.outbox.add(ItemNote::Excused(*num));
+        }
         finding
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::Operation,
     schedule::{Press, Remaining, Steady, Ticket, awaiting, is_yielding, share_beside},
-    store::{Campaign, CampaignAction, CampaignState, Frozen, StoreError},
+    store::{Campaign, CampaignAction, CampaignState, Frozen, ItemNote, StoreError},
 };
 
 /// Rows looked at in one transaction while a selection is frozen.
@@ -188,9 +188,9 @@ impl Runner {
         match need(&item) {
             Need::Step(step) => {
                 let verdict = outcome::stepped(&item, step, now);
-                self.settling.add(&item, verdict);
+                self.note(&item, verdict);
             }
-            Need::Refusal(why) => self.settling.add(&item, outcome::refused(why)),
+            Need::Refusal(why) => self.note(&item, outcome::refused(why)),
             Need::Withhold => {
                 let work = act::withhold(self.store.clone(), self.clock.clone(), item.clone());
                 let task = self.tasks.spawn(work);
@@ -270,7 +270,8 @@ impl Runner {
             return;
         };
         let task = self.tasks.spawn(act::call(client, clock, operation, id));
-        self.called.push((item.campaign.id, item.item.num));
+        let called = ItemNote::Called(item.campaign.id, item.item.num);
+        self.outbox.add(called);
         let call = Some((operation, ticket));
         self.flights.insert(task.id(), Flight { item: *item, call });
     }

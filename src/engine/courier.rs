@@ -2,14 +2,13 @@
 //!
 //! Each time round it starts what may start (`starting`, `announcing`), says what it knows (`view`)
 //! and sleeps until the next thing can happen. How an attempt ended is judged (`landing`) and settled
-//! in batches (`ledger`). The document is read when the attempt begins, so the newest goes out, and
+//! in batches (`Outbox`). The document is read when the attempt begins, so the newest goes out, and
 //! an identity has one attempt in flight at most, so an older one never follows a newer.
 
 mod announcing;
 pub(super) mod bundle;
 mod door;
 mod landing;
-mod ledger;
 mod starting;
 mod verifying;
 mod view;
@@ -30,18 +29,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::door::Ask;
-use self::{
-    announcing::Notices, bundle::Bundle, door::Test, landing::Cargo, ledger::Ledger,
-    verifying::Verifying,
-};
+use self::{announcing::Notices, bundle::Bundle, door::Test, landing::Cargo, verifying::Verifying};
 use super::restore::{self, restore};
 use crate::{
     clock::Clock,
     config::Limit,
     model::{CourierView, Num, SinkName},
+    outbox::{Outbox, Refused, Written},
     schedule::{Breaker, Rate, Steady},
     sinks::{Receipt, Sink, SinkFailure},
-    store::{self, Disabled, Store},
+    store::{self, Disabled, Settled, Store},
     telemetry::Metrics,
 };
 
@@ -81,12 +78,14 @@ pub enum CourierError {
     #[error("the store was closed under the courier of {0}")]
     StoreClosed(SinkName),
     /// What was delivered could not be noted; it will be delivered once more.
-    #[error("{count} deliveries of {sink} could not be settled before the end")]
+    #[error("{count} deliveries of {sink} could not be settled before the end: {reason}")]
     Unsettled {
         /// The sink.
         sink: SinkName,
         /// How many.
         count: usize,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -123,7 +122,8 @@ pub struct Courier {
     tests: BTreeMap<Id, Test>,
     /// Rows in the queue, in flight or not settled yet.
     busy: BTreeSet<Num>,
-    ledger: Ledger,
+    /// How attempts ended, to be settled in the store.
+    outbox: Outbox<Settled, ()>,
     wanted: watch::Receiver<u64>,
     counts: Counts,
     view: watch::Sender<CourierView>,
@@ -171,7 +171,7 @@ impl Courier {
             cargo: BTreeMap::new(),
             tests: BTreeMap::new(),
             busy: BTreeSet::new(),
-            ledger: Ledger::new(store.clone()),
+            outbox: Outbox::new("deliveries wait for the store"),
             wanted: store.wanted_signal(),
             counts: Counts::default(),
             view: watch::Sender::default(),
@@ -219,7 +219,7 @@ impl Courier {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.drain().await,
-                settled = self.ledger.settled() => self.on_settled(&settled),
+                written = self.outbox.ended() => self.on_settled(written),
                 Some(joined) = self.attempts.join_next_with_id() => {
                     self.land(joined).await;
                     while let Some(joined) = self.attempts.try_join_next_with_id() {
@@ -281,9 +281,9 @@ impl Courier {
     async fn round(&mut self) -> Timestamp {
         self.heed_the_clock().await;
         if let Err(error) = self.start_what_may().await {
-            self.ledger.trouble(&error, self.clock.steady());
+            self.outbox.failed(&error, self.clock.steady());
         }
-        self.ledger.begin(self.clock.steady());
+        self.begin_write();
         self.publish();
         self.wake()
     }
@@ -300,7 +300,7 @@ impl Courier {
                 tracing::info!(sink = %self.name, why, "trying a sink again that was disabled");
                 let enabled = self.store.enable_sink(&self.name, self.clock.now()).await;
                 if let Err(error) = enabled {
-                    self.ledger.trouble(&error, self.clock.steady());
+                    self.outbox.failed(&error, self.clock.steady());
                 }
             }
             // If the store is in trouble, the first look meets it again.
@@ -312,11 +312,45 @@ impl Courier {
         self.disabled.as_ref().is_some_and(|d| d.by_command)
     }
 
-    fn on_settled(&mut self, nums: &[Num]) {
-        for num in nums {
-            self.busy.remove(num);
-        }
+    fn begin_write(&mut self) {
+        let store = self.store.clone();
+        self.outbox.begin(self.clock.steady(), |settled| {
+            Box::pin(async move { store.settle(settled).await })
+        });
+    }
+
+    /// Results are settled; a row that the store refuses is left alone for a while, so that it is not
+    /// delivered over and over.
+    fn on_settled(&mut self, written: Written<()>) {
         self.look = true;
+        let steady = self.clock.steady();
+        let Some(noted) = self.outbox.settle(written, steady) else {
+            return;
+        };
+        for refused in noted.refused {
+            let Refused {
+                entry,
+                error,
+                again,
+            } = refused;
+            let (sink, row) = (&self.name, num_of(&entry));
+            tracing::error!(%sink, row, %error, "how a delivery ended is set aside, because the store refuses it");
+            match again {
+                // What is newest is handed over all the same.
+                true => _ = self.busy.remove(&row),
+                false => {
+                    self.busy.insert(row);
+                    self.outbox.set_aside(entry, &error, steady);
+                }
+            }
+        }
+        let aside: BTreeSet<Num> = self.outbox.aside().map(num_of).collect();
+        for (settled, ()) in noted.done {
+            let num = num_of(&settled);
+            if !aside.contains(&num) {
+                self.busy.remove(&num);
+            }
+        }
     }
 
     /// The latest instant at which something may have to be done.
@@ -330,7 +364,7 @@ impl Courier {
         ];
         let gate = gates.into_iter().flatten().max().filter(|at| *at > steady);
         let mut times = vec![now + LONGEST_REST];
-        times.extend(self.ledger.retry_at().map(ahead));
+        times.extend(self.outbox.wakes_at().map(ahead));
         if !self.restored && !self.is_paused() {
             // A pause has ended: its files are put right first.
             times.push(now);
@@ -355,25 +389,35 @@ impl Courier {
     async fn drain(&mut self) -> Result<(), CourierError> {
         let ends = tokio::time::sleep(GRACE);
         tokio::pin!(ends);
+        self.outbox.try_all();
         loop {
-            self.ledger.begin(self.clock.steady());
-            if self.attempts.is_empty() && self.ledger.is_empty() {
-                return Ok(());
+            self.begin_write();
+            if self.attempts.is_empty() && self.outbox.is_idle() {
+                break;
             }
             tokio::select! {
                 biased;
-                settled = self.ledger.settled() => self.on_settled(&settled),
+                written = self.outbox.ended() => self.on_settled(written),
                 Some(joined) = self.attempts.join_next_with_id() => self.land(joined).await,
                 () = &mut ends => break,
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
         }
-        match self.ledger.len() {
+        match self.outbox.unnoted() {
             0 => Ok(()),
             count => Err(CourierError::Unsettled {
                 sink: self.name.clone(),
                 count,
+                reason: self.outbox.reason().to_owned(),
             }),
         }
+    }
+}
+
+fn num_of(settled: &Settled) -> Num {
+    match settled {
+        Settled::Delivered { num, .. }
+        | Settled::Failed { num, .. }
+        | Settled::Placed { num, .. } => *num,
     }
 }

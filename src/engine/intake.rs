@@ -273,15 +273,16 @@ impl Intake {
             report.doubt = None;
         }
         let removes = difference.removed > 0 && report.doubt.is_none();
+        let mut refused = Vec::new();
         if removes {
-            self.remove(&mut reading).await?;
+            refused.extend(self.remove(&mut reading).await?);
         }
         let writes = difference.added + difference.changed > 0;
         if writes {
-            let refused = self.write(&mut reading).await?;
-            report.totals.refused += refused.len() as u64;
-            report.refused.extend(refused);
+            refused.extend(self.write(&mut reading).await?);
         }
+        report.totals.refused += refused.len() as u64;
+        report.refused.extend(refused);
         report.applied = true;
         let doubt = report
             .doubt
@@ -305,12 +306,13 @@ impl Intake {
     }
 
     /// Lets go who is no longer listed, in batches; first of all, so that ids of forgotten rows are free.
-    async fn remove(&self, reading: &mut Reading) -> Result<(), Trouble> {
+    async fn remove(&self, reading: &mut Reading) -> Result<Vec<RefusedRow>, Trouble> {
+        let mut refused = Vec::new();
         let mut merge = Merge::new(&self.store, self.name(), reading, true).await?;
         loop {
             let steps = merge.next().await?;
             if steps.is_empty() {
-                return Ok(());
+                return Ok(refused);
             }
             let gone = steps.into_iter().filter_map(|step| match step {
                 Step::Removed(name) => Some(name),
@@ -322,7 +324,8 @@ impl Intake {
             };
             if !change.gone.is_empty() {
                 let now = self.clock.now();
-                self.store.take_source(self.name(), change, now).await?;
+                let done = self.store.take_source(self.name(), change, now).await?;
+                refused.extend(done.refused.into_iter().map(RefusedRow::from));
             }
         }
     }

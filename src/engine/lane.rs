@@ -2,14 +2,13 @@
 //!
 //! Each time round it starts what may start (`starting`), says what it knows (`view`) and sleeps
 //! until the next thing can happen. What calls brought is judged (`verdict`) and committed in
-//! batches (`ledger`). While results cannot be committed, nothing more is obtained.
+//! batches (`Outbox`). While results cannot be committed, nothing more is obtained.
 
 mod call;
 mod doubt;
 mod failing;
 mod finishing;
 mod late;
-mod ledger;
 mod messages;
 mod queue;
 mod scan;
@@ -38,7 +37,6 @@ use self::{
     doubt::Doubts,
     failing::Failing,
     late::LateWatch,
-    ledger::Ledger,
     queue::{Line, Queue, Queues},
     scan::Scan,
 };
@@ -46,10 +44,11 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
-    model::{Change, LaneView, NoticeKind, Num, Operation},
+    model::{Applied, Change, LaneView, NoticeKind, Num, Operation},
+    outbox::Outbox,
     permits::Permits,
     schedule::{Moment, Outage, Steady},
-    store::{Decided, Opened, Store, StoreError},
+    store::{Decided, Opened, Posting, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -57,8 +56,6 @@ use crate::{
 const LONGEST_REST: Duration = Duration::from_secs(15);
 /// A round that found nothing to start is not repeated sooner than this.
 const SHORTEST_REST: Duration = Duration::from_millis(20);
-/// A row whose result cannot be committed, for a reason that time does not mend, rests so long.
-const CHOKED: Duration = Duration::from_mins(5);
 /// At stop, calls in flight and uncommitted results get so long.
 const GRACE: Duration = Duration::from_secs(8);
 
@@ -101,15 +98,6 @@ pub enum LaneError {
     },
 }
 
-/// A row that is left alone for a while, because the store refused what became of it.
-#[derive(Debug)]
-struct Aside {
-    until: Steady,
-    /// What was obtained, to be tried again.
-    kept: Option<Decided>,
-    reason: String,
-}
-
 /// The loop of one resource.
 #[derive(Debug)]
 pub struct Lane {
@@ -141,13 +129,14 @@ pub struct Lane {
     late: LateWatch,
     failing: Failing,
     scan: Scan,
-    ledger: Ledger,
+    /// Results that are not committed, and what is told of them.
+    outbox: Outbox<Posting, Option<Applied>>,
     calls: JoinSet<Done>,
     flights: BTreeMap<Id, Flight>,
     /// Rows in flight or not committed yet.
     busy: BTreeSet<Num>,
-    /// Rows whose result the store choked on, and until when they are left alone.
-    choked: BTreeMap<Num, Aside>,
+    /// Rows that are left alone for a while, because the store refused what became of them.
+    resting: BTreeMap<Num, Steady>,
     /// Whether it is known what an earlier process announced.
     restored: bool,
     due: watch::Receiver<u64>,
@@ -185,11 +174,11 @@ impl Lane {
             late: LateWatch::default(),
             failing: Failing::default(),
             scan: Scan::new(&clock),
-            ledger: Ledger::new(store.clone(), settings.max_in_flight),
+            outbox: Outbox::new("nothing is obtained until the store works"),
             calls: JoinSet::new(),
             flights: BTreeMap::new(),
             busy: BTreeSet::new(),
-            choked: BTreeMap::new(),
+            resting: BTreeMap::new(),
             restored: false,
             due: store.due_signal(),
             results: BTreeMap::new(),
@@ -218,7 +207,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.drain().await,
-                outcome = self.ledger.committed() => self.on_commit(outcome),
+                written = self.outbox.ended() => self.on_commit(written),
                 Some(joined) = self.calls.join_next_with_id() => {
                     self.on_call(joined);
                     while let Some(joined) = self.calls.try_join_next_with_id() {
@@ -238,7 +227,7 @@ impl Lane {
     /// One decision: what may start is started. Returns when to decide again at the latest.
     async fn round(&mut self) -> Timestamp {
         if let Err(error) = self.start_what_may().await {
-            self.ledger.failed(&error, self.moment().steady);
+            self.outbox.failed(&error, self.moment().steady);
         }
         self.tell().await;
         self.begin_write();
@@ -247,8 +236,8 @@ impl Lane {
     }
 
     async fn start_what_may(&mut self) -> Result<(), StoreError> {
-        self.release_choked();
-        if !self.ledger.is_open() {
+        self.release_rested();
+        if !self.outbox.is_open() {
             return Ok(());
         }
         if !self.restored {
@@ -278,16 +267,16 @@ impl Lane {
     async fn drain(&mut self) -> Result<(), LaneError> {
         let ends = tokio::time::sleep(GRACE);
         tokio::pin!(ends);
-        self.release_all();
+        self.outbox.try_all();
         loop {
             self.begin_write();
-            if self.calls.is_empty() && self.ledger.is_empty() {
+            if self.calls.is_empty() && self.outbox.is_idle() {
                 return self.last_word().await;
             }
             let again = self.clock.now() + SHORTEST_REST * 10;
             tokio::select! {
                 biased;
-                outcome = self.ledger.committed() => self.on_commit(outcome),
+                written = self.outbox.ended() => self.on_commit(written),
                 Some(joined) = self.calls.join_next_with_id() => self.on_call(joined),
                 () = &mut ends => break,
                 () = self.clock.sleep_until(again) => {}
@@ -299,44 +288,31 @@ impl Lane {
     /// What could not be committed by the end is said; ids that the database refuses are kept in
     /// `identities.jsonl`.
     async fn last_word(&mut self) -> Result<(), LaneError> {
-        let refused: Vec<_> = self
-            .choked
-            .values()
-            .filter_map(|aside| aside.kept.as_ref())
-            .collect();
-        let count = self.ledger.uncommitted() + refused.len();
-        let reason = self
-            .choked
-            .values()
-            .map(|aside| aside.reason.clone())
-            .next();
-        let ids = refused.into_iter().chain(self.ledger.all());
-        let ids: Vec<_> = ids
-            .filter_map(|decided| match &decided.change {
-                Change::Adopted { num, id, .. }
-                | Change::Issued {
-                    num, id: Some(id), ..
-                } => Some((*num, id.clone())),
-                _ => None,
-            })
-            .collect();
+        let decided = |posting: &Posting| match posting {
+            Posting::Decided(Decided { change, .. }) => Some(change.clone()),
+            Posting::Notice(_) | Posting::Audit(_) => None,
+        };
+        let left: Vec<Change> = self.outbox.all().filter_map(decided).collect();
+        let ids = left.iter().filter_map(|change| match change {
+            Change::Adopted { num, id, .. }
+            | Change::Issued {
+                num, id: Some(id), ..
+            } => Some((*num, id.clone())),
+            _ => None,
+        });
+        let ids: Vec<_> = ids.collect();
         if !ids.is_empty()
             && let Err(error) = self.store.keep_ids(ids).await
         {
             tracing::error!(resource = %self.settings.name, %error, "ids of new identities could not be kept");
         }
-        if count == 0 {
+        if left.is_empty() {
             return Ok(());
         }
         Err(LaneError::Uncommitted {
             resource: self.name(),
-            count,
-            reason: self
-                .ledger
-                .trouble()
-                .map(str::to_owned)
-                .or(reason)
-                .unwrap_or_else(|| "no time left".to_owned()),
+            count: left.len(),
+            reason: self.outbox.reason().to_owned(),
         })
     }
 
@@ -349,7 +325,10 @@ impl Lane {
 
     fn begin_write(&mut self) {
         let now = self.moment();
-        self.ledger.begin(now.wall, now.steady);
+        let store = self.store.clone();
+        self.outbox.begin(now.steady, |postings| {
+            Box::pin(async move { store.post(postings, now.wall).await })
+        });
     }
 
     fn name(&self) -> String {

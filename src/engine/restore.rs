@@ -92,7 +92,7 @@ async fn restore_bundle(
             };
             let settled: Vec<_> = gathered.waiting.into_iter().map(settled).collect();
             if !settled.is_empty() {
-                store.settle(settled).await?;
+                settle(store, name, settled).await?;
             }
         }
         Err(error) => {
@@ -101,6 +101,19 @@ async fn restore_bundle(
         }
     }
     Ok(restored)
+}
+
+/// Notes what lies on disk; a row that the store refuses keeps no other back, and is delivered once more.
+async fn settle(store: &Store, sink: &SinkName, settled: Vec<Settled>) -> Result<(), StoreError> {
+    for refused in store
+        .settle(settled)
+        .await?
+        .into_iter()
+        .filter_map(Result::err)
+    {
+        tracing::error!(%sink, error = %refused, "a file that was put right could not be noted");
+    }
+    Ok(())
 }
 
 /// One page on its way to disk.
@@ -201,12 +214,18 @@ impl<'a> Page<'a> {
         restored.mended += self.counts.mended;
         restored.failed += self.counts.failed;
         if !self.settled.is_empty() {
-            self.store.settle(self.settled).await?;
+            settle(self.store, self.name, self.settled).await?;
         }
         let now = self.clock.now();
         let redeliver = |num| self.store.redeliver(num, Some(self.name.clone()), now);
         // All at once, so that they share one commit.
         let again = join_all(self.failed.into_iter().map(redeliver)).await;
-        again.into_iter().collect()
+        for refused in again.into_iter().filter_map(Result::err) {
+            if !refused.is_about_what_was_written() {
+                return Err(refused);
+            }
+            tracing::error!(sink = %self.name, error = %refused, "a file that could not be put right is not delivered again");
+        }
+        Ok(())
     }
 }

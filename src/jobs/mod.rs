@@ -21,6 +21,9 @@ use crate::{
 /// While the store cannot be written, it is tried again after so long.
 const TROUBLE: Duration = Duration::from_secs(5);
 
+/// A run that the store refuses by itself is tried again after so long.
+const REFUSED: Duration = Duration::from_mins(1);
+
 /// The loop of all jobs.
 #[derive(Debug)]
 pub struct Jobs {
@@ -36,6 +39,8 @@ struct Job {
     cron: Cron,
     /// Every instant until then is decided.
     decided_until: Timestamp,
+    /// The store refuses its run by itself: until then it is not tried again.
+    rests_until: Option<Timestamp>,
 }
 
 impl Jobs {
@@ -47,6 +52,7 @@ impl Jobs {
                 cron: Cron::parse(&settings.cron, &settings.timezone).ok()?,
                 settings: settings.clone(),
                 decided_until: Timestamp::MAX,
+                rests_until: None,
             })
         });
         Self {
@@ -112,12 +118,35 @@ impl Jobs {
         Ok(())
     }
 
+    /// A run was decided, or the store refuses it by itself: then its job rests, and the others go on.
+    fn ran(&mut self, run: &NewRun, done: &Result<JobRun, StoreError>, now: Timestamp) {
+        let mut jobs = self.jobs.iter_mut();
+        let Some(job) = jobs.find(|job| job.settings.name == run.job) else {
+            return;
+        };
+        match done {
+            Ok(done) => {
+                tell(done);
+                job.rests_until = None;
+                job.decided_until = run.decided_until.unwrap_or(job.decided_until);
+            }
+            Err(error) => {
+                tracing::error!(job = %run.job, scheduled_at = %run.scheduled_at, %error, "the store refuses a run of a job; it is tried again");
+                job.rests_until = now.checked_add(REFUSED).ok();
+            }
+        }
+    }
+
     /// Decides what is due; the earliest instant that comes next.
     async fn round(&mut self) -> Result<Option<Timestamp>, StoreError> {
         loop {
             let now = self.clock.now();
             let (mut runs, mut next) = (Vec::new(), None::<Timestamp>);
             for job in &self.jobs {
+                if let Some(until) = job.rests_until.filter(|until| now < *until) {
+                    next = next.into_iter().chain([until]).min();
+                    continue;
+                }
                 match call(&job.cron, job.decided_until, job.settings.missed, now) {
                     Call::Wait(at) => next = next.into_iter().chain(at).min(),
                     due => runs.push(run(job, due)),
@@ -128,15 +157,8 @@ impl Jobs {
                 return Ok(next);
             }
             let done = self.store.run_jobs(runs.clone(), now).await?;
-            done.iter().for_each(tell);
-            for run in runs {
-                let job = self
-                    .jobs
-                    .iter_mut()
-                    .find(|job| job.settings.name == run.job);
-                if let (Some(job), Some(until)) = (job, run.decided_until) {
-                    job.decided_until = until;
-                }
+            for (run, done) in runs.iter().zip(done) {
+                self.ran(run, &done, now);
             }
         }
     }

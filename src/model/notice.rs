@@ -295,6 +295,12 @@ impl Notice {
         format!("renewal {name}")
     }
 
+    /// The key of an order for one identity that failed, and of its later success; the label is what people
+    /// call it.
+    pub fn order_key(label: &str) -> String {
+        format!("order {label}")
+    }
+
     /// The key of an identity that fails by itself.
     pub fn failing_key(name: &Name) -> String {
         format!("identity {name}")

@@ -251,8 +251,17 @@ pub(super) struct Touched {
     pub(super) campaigns: BTreeSet<CampaignId>,
 }
 
+impl Touched {
+    fn absorb(&mut self, next: Self) {
+        self.rows.extend(next.rows);
+        self.listed.extend(next.listed);
+        self.ids.extend(next.ids);
+        self.campaigns.extend(next.campaigns);
+    }
+}
+
 impl Effects {
-    /// Adds those of the next operation.
+    /// Adds those of the next operation, or of the next part of one.
     pub(super) fn absorb(&mut self, next: Self) {
         self.due |= next.due;
         self.wanted |= next.wanted;
@@ -261,6 +270,7 @@ impl Effects {
         self.ids.extend(next.ids);
         self.ids_removed |= next.ids_removed;
         self.cleaned |= next.cleaned;
+        self.touched.absorb(next.touched);
         self.facts.extend(next.facts);
         self.highest = self.highest.max(next.highest);
         self.ahead |= next.ahead;

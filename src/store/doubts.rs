@@ -136,7 +136,7 @@ impl Txn<'_> {
         let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
             return Ok(KeyPage::default());
         };
-        let marked = self.run(
+        let marked = self.rows_apart("put a row first", (after, upto), |txn, after, upto| Ok(txn.run(
             "UPDATE identity SET good_until = expires_at - ?6, \
              due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
              WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
@@ -154,10 +154,10 @@ impl Txn<'_> {
                 AFTER_ATTEMPT,
                 spelled(&DueReason::KeyChange)
             ],
-        )?;
+        )?))?;
         self.effects.due |= marked > 0;
         Ok(KeyPage {
-            marked: marked as u64,
+            marked,
             next: Some(upto),
         })
     }
@@ -175,7 +175,7 @@ impl Txn<'_> {
         let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
             return Ok(KeyPage::default());
         };
-        let marked = self.run(
+        let marked = self.rows_apart("give a row its time back", (after, upto), |txn, after, upto| Ok(txn.run(
             "UPDATE identity SET good_until = expires_at, \
              due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
              due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
@@ -188,10 +188,10 @@ impl Txn<'_> {
                 micros(now),
                 spelled(&DueReason::KeyChange)
             ],
-        )?;
+        )?))?;
         self.effects.due |= marked > 0;
         Ok(KeyPage {
-            marked: marked as u64,
+            marked,
             next: Some(upto),
         })
     }

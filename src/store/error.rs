@@ -96,10 +96,16 @@ impl StoreError {
         )
     }
 
+    /// Whether it is about what was to be written, so that other entries are not concerned.
+    pub fn is_about_what_was_written(&self) -> bool {
+        !self.is_unwritable() && !matches!(self, Self::Closed { .. })
+    }
+
     pub(super) fn new(doing: &'static str, fault: Fault) -> Self {
         let error = match fault {
             Fault::Unseal(name) => return Self::Unseal { name },
             Fault::Refused(reason) => return Self::Refused { doing, reason },
+            Fault::Told(error) => return error,
             Fault::Sql(error) if is_unreadable(&error) => {
                 let reason = plain(&error);
                 return Self::Unreadable { doing, reason };
@@ -139,6 +145,8 @@ pub(super) enum Fault {
     Refused(String),
     /// A file beside the database.
     File(io::ErrorKind, String),
+    /// It was put in words already.
+    Told(StoreError),
 }
 
 impl Fault {

@@ -218,7 +218,7 @@ impl Db {
                         .note_num(RowKind::Token, num, Some(name.clone()), reason);
                 }
             }
-            Fault::Sql(_) | Fault::Refused(_) | Fault::File(..) => {}
+            Fault::Sql(_) | Fault::Refused(_) | Fault::File(..) | Fault::Told(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Target,
+    apart::Each,
     aside::{RowKind, is_unreadable},
     columns::{self, micros, spelled},
     db::{Db, Txn},
@@ -123,8 +124,10 @@ impl Txn<'_> {
     }
 
     /// Decides runs. One whose predecessor's campaign still runs is left out.
-    pub(super) fn run_jobs(&mut self, runs: &[NewRun], now: Timestamp) -> Outcome<Vec<JobRun>> {
-        runs.iter().map(|run| self.run_job(run, now)).collect()
+    pub(super) fn run_jobs(&mut self, runs: &[NewRun], now: Timestamp) -> Outcome<Each<JobRun>> {
+        self.each("start a job", runs, |txn, runs| {
+            runs.iter().map(|run| txn.run_job(run, now)).collect()
+        })
     }
 
     fn run_job(&mut self, run: &NewRun, now: Timestamp) -> Outcome<JobRun> {

@@ -151,6 +151,22 @@ impl Txn<'_> {
         let Some(upto) = upto else {
             return Ok(KeyPage::default());
         };
+        let marked = self.rows_apart("mark a row", (after, upto), |txn, after, upto| {
+            txn.mark_rows(change, (after, upto), now)
+        })?;
+        self.effects.due |= marked > 0;
+        Ok(KeyPage {
+            marked,
+            next: Some(upto),
+        })
+    }
+
+    fn mark_rows(
+        &self,
+        change: &KeyChange,
+        (after, upto): (Num, Num),
+        now: Timestamp,
+    ) -> Outcome<usize> {
         let (id, old, now, resource) = (
             change.id,
             &change.old_key,
@@ -173,7 +189,6 @@ impl Txn<'_> {
              ON CONFLICT DO NOTHING",
             params![id, after, upto, old, now, resource],
         )?;
-        let marked = marked + held;
         let why = spelled(&DueReason::KeyChange);
         self.run(
             &format!(
@@ -181,11 +196,7 @@ impl Txn<'_> {
             ),
             params![why, after, upto, old, now, resource],
         )?;
-        self.effects.due |= marked > 0;
-        Ok(KeyPage {
-            marked: marked as u64,
-            next: Some(upto),
-        })
+        Ok(marked + held)
     }
 
     /// Follows identities on their way, a page at a time: replaced, then with every consumer. A sink
@@ -204,6 +215,20 @@ impl Txn<'_> {
         let Some(upto) = upto else {
             return Ok(None);
         };
+        let again = self.rows_apart("follow a row", (after, upto), |txn, after, upto| {
+            txn.follow_rows(change, (after, upto), now)
+        })?;
+        self.effects.due |= again > 0;
+        Ok(Some(upto))
+    }
+
+    /// How many the old key minted once more.
+    fn follow_rows(
+        &self,
+        change: &KeyChange,
+        (after, upto): (Num, Num),
+        now: Timestamp,
+    ) -> Outcome<usize> {
         self.run(
             "UPDATE key_item SET state = 'issued', version = i.version FROM identity i \
              WHERE change = ?1 AND identity > ?2 AND identity <= ?3 AND key_item.state = 'pending' \
@@ -224,7 +249,6 @@ impl Txn<'_> {
                 spelled(&DueReason::KeyChange)
             ],
         )?;
-        self.effects.due |= again > 0;
         self.run(
             "UPDATE key_item SET state = iif(EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
              AND i.state = 'active'), 'ended', 'over') WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
@@ -239,7 +263,7 @@ impl Txn<'_> {
              AND d.delivered < key_item.version AND s.configured AND s.disabled IS NULL)",
             params![change.id, after, upto, micros(now)],
         )?;
-        Ok(Some(upto))
+        Ok(again)
     }
 }
 

@@ -8,6 +8,7 @@
 //! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
 
 mod access;
+mod apart;
 mod aside;
 mod audit;
 mod backup;
@@ -58,13 +59,14 @@ mod withdrawals;
 mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
+pub use apart::Each;
 pub use audit::AuditQuery;
 pub use backup::{BackupError, Contents, verify_backup};
 pub use bringing::BroughtUp;
 pub use campaigns::{
-    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen,
-    ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,
-    Wanted,
+    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen, ItemEnd,
+    ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target,
+    WaitingItem, Wanted,
 };
 pub use consumers::Ended;
 pub use db::Changed;
@@ -91,5 +93,5 @@ pub use restore::{
 pub use sinks::Disabled;
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};
-pub use telling::{Decided, Tidings};
+pub use telling::{Decided, Posting};
 pub use verbs::Holding;

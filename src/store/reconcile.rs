@@ -43,6 +43,20 @@ pub struct Reconciled {
 }
 
 impl Reconciled {
+    /// Adds what the next part of the same declaration did.
+    pub(super) fn absorb(&mut self, next: Self) {
+        self.create += next.create;
+        self.reissue += next.reissue;
+        self.update += next.update;
+        self.release += next.release;
+        self.hold += next.hold;
+        self.forget += next.forget;
+        self.revoke += next.revoke;
+        self.unchanged += next.unchanged;
+        self.sinks += next.sinks;
+        self.refused.extend(next.refused);
+    }
+
     /// Whether nothing was, or would be, written.
     pub fn is_unchanged(&self) -> bool {
         *self

@@ -1,6 +1,8 @@
 //! What sources list: which names, by a digest of each row, so that a new list touches only what
 //! differs; and how each source is.
 
+use std::{collections::BTreeSet, ops::Range};
+
 use rusqlite::{Row, params};
 
 use super::{
@@ -75,10 +77,51 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Reconciled> {
         let num = self.source_num_or_new(source)?;
-        let specs: Vec<Spec> = change.specs.iter().map(|(spec, _)| spec.clone()).collect();
+        let mut told = Reconciled::default();
+        let count = |entries: usize| entries as i64;
+        let part = |range: &Range<i64>| range.start as usize..range.end as usize;
+        let doing = "take a row of a source over";
+        let gone = self.apart(doing, 0..count(change.gone.len()), |txn, range| {
+            let gone = change.gone.get(part(&range)).unwrap_or_default();
+            txn.drop_rows(source, num, gone, now)
+        })?;
+        let specs = self.apart(doing, 0..count(change.specs.len()), |txn, range| {
+            let specs = change.specs.get(part(&range)).unwrap_or_default();
+            txn.take_rows(num, specs, now)
+        })?;
+        let gone = gone.into_iter().map(|part| (part, true));
+        for ((range, taken), is_gone) in gone.chain(specs.into_iter().map(|part| (part, false))) {
+            let at = range.start as usize;
+            let name = match is_gone {
+                true => change.gone.get(at),
+                false => change.specs.get(at).map(|(spec, _)| &spec.name),
+            };
+            match (taken, name) {
+                (Ok(part), _) => told.absorb(part),
+                (Err(error), Some(name)) => {
+                    tracing::error!(%source, identity = %name, %error, "a row of a source is left as it is, because the store refuses it");
+                    told.refused.push(Refusal {
+                        name: name.clone(),
+                        reason: error.to_string(),
+                    });
+                }
+                (Err(_), None) => {}
+            }
+        }
+        Ok(told)
+    }
+
+    /// Lets names go that the source does not list any more.
+    fn drop_rows(
+        &mut self,
+        source: &SourceName,
+        num: Num,
+        gone: &[Name],
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
         let mut plan = Plan::default();
         let origin = spelled(&Origin::Source(source.clone()));
-        for name in &change.gone {
+        for name in gone {
             let sql = "SELECT num FROM identity WHERE name = ?1 AND origin = ?2 AND removed = 0";
             let row = self.first(sql, [name.as_str(), &origin], |row| row.get::<_, Num>(0))?;
             if let Some(row) = row {
@@ -88,11 +131,22 @@ impl Txn<'_> {
             let sql = "DELETE FROM source_row WHERE source = ?1 AND name = ?2";
             self.run(sql, params![num, name.as_str()])?;
         }
+        self.carry_out(&plan, &[], now)?;
+        Ok(plan.told())
+    }
+
+    fn take_rows(
+        &mut self,
+        num: Num,
+        rows: &[(Spec, Digest)],
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let specs: Vec<Spec> = rows.iter().map(|(spec, _)| spec.clone()).collect();
+        let mut plan = Plan::default();
         self.plan_specs(&specs, &mut plan)?;
         self.carry_out(&plan, &specs, now)?;
-        let refused: std::collections::BTreeSet<&Name> =
-            plan.refused.iter().map(|refusal| &refusal.name).collect();
-        for (spec, digest) in &change.specs {
+        let refused: BTreeSet<&Name> = plan.refused.iter().map(|refusal| &refusal.name).collect();
+        for (spec, digest) in rows {
             if !refused.contains(&spec.name) {
                 let sql = "INSERT INTO source_row VALUES (?1, ?2, ?3) \
                            ON CONFLICT DO UPDATE SET digest = excluded.digest";

@@ -1,7 +1,7 @@
 //! Results together with what people are told of them: who sees the one sees the other, whenever the
 //! process ends.
 
-use super::{db::Txn, error::Outcome};
+use super::{apart::Each, db::Txn, error::Outcome};
 use crate::model::{Applied, AuditEntry, Change, Notice, Timestamp};
 
 /// A decision, and what people are told once it is applied.
@@ -13,42 +13,48 @@ pub struct Decided {
     pub notices: Vec<Notice>,
 }
 
-/// What is told of no row.
-#[derive(Debug, Clone, Default)]
-pub struct Tidings {
-    /// Notices, in order.
-    pub notices: Vec<Notice>,
-    /// Entries of the audit trail.
-    pub audits: Vec<AuditEntry>,
-}
-
-impl Tidings {
-    /// Whether there is nothing to tell.
-    pub fn is_empty(&self) -> bool {
-        self.notices.is_empty() && self.audits.is_empty()
-    }
+/// What is to be noted of results.
+#[derive(Debug, Clone)]
+pub enum Posting {
+    /// A decision about a row.
+    Decided(Decided),
+    /// A notice that is about no row's decision.
+    Notice(Notice),
+    /// An entry of the audit trail.
+    Audit(AuditEntry),
 }
 
 impl Txn<'_> {
-    /// Tidings first: they were there before.
-    pub(super) fn commit_and_tell(
+    /// Notes postings in order; each is answered, a decision with how it was applied.
+    pub(super) fn post(
         &mut self,
-        decided: &[Decided],
-        tidings: &Tidings,
+        postings: &[Posting],
         now: Timestamp,
-    ) -> Outcome<Vec<Applied>> {
-        self.raise(&tidings.notices)?;
-        for entry in &tidings.audits {
-            self.audit(entry)?;
-        }
-        let mut all = Vec::with_capacity(decided.len());
-        for one in decided {
-            let applied = self.apply(&one.change, now)?;
-            if matches!(applied, Applied::Done(_)) {
-                self.raise(&one.notices)?;
+    ) -> Outcome<Each<Option<Applied>>> {
+        self.each("note a result", postings, |txn, postings| {
+            postings
+                .iter()
+                .map(|posting| txn.post_one(posting, now))
+                .collect()
+        })
+    }
+
+    fn post_one(&mut self, posting: &Posting, now: Timestamp) -> Outcome<Option<Applied>> {
+        let decided = match posting {
+            Posting::Decided(decided) => decided,
+            Posting::Notice(notice) => {
+                self.raise(std::slice::from_ref(notice))?;
+                return Ok(None);
             }
-            all.push(applied);
+            Posting::Audit(entry) => {
+                self.audit(entry)?;
+                return Ok(None);
+            }
+        };
+        let applied = self.apply(&decided.change, now)?;
+        if matches!(applied, Applied::Done(_)) {
+            self.raise(&decided.notices)?;
         }
-        Ok(all)
+        Ok(Some(applied))
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn run(
     let audited = admin.audit(&api, "job.run", None, Some(format!("job {name}")), "asked");
     audited.await?;
     let run = done.into_iter().next();
-    let run = run.ok_or_else(|| Problem::new(ProblemType::Internal, "nothing was decided"))?;
+    let run = run.ok_or_else(|| Problem::new(ProblemType::Internal, "nothing was decided"))??;
     Ok((StatusCode::ACCEPTED, Json(run)))
 }
 

@@ -89,7 +89,7 @@ pub(in crate::engine) async fn gather(
 impl Courier {
     /// Writes the bundle if it is time to.
     pub(super) async fn start_bundle(&mut self, files: FileSink) -> Result<(), StoreError> {
-        if self.look && !self.bundle.is_writing && self.ledger.is_empty() {
+        if self.look && !self.bundle.is_writing && self.outbox.is_idle() {
             self.notice_changes().await?;
         }
         let steady = self.clock.steady();
@@ -156,10 +156,10 @@ impl Courier {
         tracing::debug!(sink = %self.name, identities = count, waiting = waiting.len(), "bundle delivered");
         for (num, version) in waiting {
             let sink = self.name.clone();
-            self.ledger.add(Settled::Delivered { sink, num, version });
+            self.outbox.add(Settled::Delivered { sink, num, version });
         }
         if let Err(error) = self.store.place_bundle(&self.name, placed).await {
-            self.ledger.trouble(&error, self.clock.steady());
+            self.outbox.failed(&error, self.clock.steady());
             self.bundle.losses = None;
         }
     }
@@ -171,7 +171,7 @@ impl Courier {
         let gap = delivery_gap(self.bundle.failures, &mut self.rng);
         let next_at = self.clock.now() + gap;
         for (num, version) in load.waiting {
-            self.ledger.add(Settled::Failed {
+            self.outbox.add(Settled::Failed {
                 sink: self.name.clone(),
                 num,
                 version,
@@ -195,7 +195,7 @@ impl Courier {
         for (num, version, error) in broken {
             tracing::error!(sink = %self.name, row = num, %error, "an identity is left out of the bundle");
             let next_at = self.clock.now() + quarantine_gap(10, &mut self.rng);
-            self.ledger.add(Settled::Failed {
+            self.outbox.add(Settled::Failed {
                 sink: self.name.clone(),
                 num,
                 version,

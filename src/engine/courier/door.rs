@@ -48,7 +48,7 @@ impl Courier {
         }
     }
 
-    /// A test goes down the real path and leaves no trace in the ledger: neither breaker nor schedule
+    /// A test goes down the real path and leaves no trace in the store: neither breaker nor schedule
     /// learn from it. The receiver's rate counts it, as the receiver does.
     fn begin_test(&mut self, resource: ResourceName, answer: oneshot::Sender<Tested>) {
         let (now, began) = (self.clock.now(), self.clock.steady());

@@ -117,10 +117,10 @@ impl Courier {
                         .delivered(&self.name, lag.try_into().unwrap_or_default());
                 }
                 let sink = self.name.clone();
-                self.ledger.add(Settled::Delivered { sink, num, version });
+                self.outbox.add(Settled::Delivered { sink, num, version });
                 if matches!(self.sink, Sink::File(_)) {
                     let sink = self.name.clone();
-                    self.ledger.add(Settled::Placed { sink, num, placed });
+                    self.outbox.add(Settled::Placed { sink, num, placed });
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Courier {
         tracing::info!(sink = %self.name, "the sink works again; everything pending goes out");
         self.empty_queue();
         if let Err(error) = self.store.hasten(&self.name, self.clock.now()).await {
-            self.ledger.trouble(&error, self.clock.steady());
+            self.outbox.failed(&error, self.clock.steady());
         }
     }
 
@@ -207,7 +207,7 @@ impl Courier {
     }
 
     fn set_back(&mut self, parcel: &Parcel, next_at: Timestamp, error: String) {
-        self.ledger.add(Settled::Failed {
+        self.outbox.add(Settled::Failed {
             sink: self.name.clone(),
             num: parcel.num,
             version: parcel.version,
@@ -232,7 +232,7 @@ impl Courier {
         tracing::error!(sink = %self.name, why, "the sink is disabled");
         let now = self.clock.now();
         if let Err(error) = self.store.disable_sink(&self.name, disabled, now).await {
-            self.ledger.trouble(&error, self.clock.steady());
+            self.outbox.failed(&error, self.clock.steady());
         }
     }
 }

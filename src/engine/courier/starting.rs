@@ -15,12 +15,14 @@ use crate::{
 
 /// Rows read at once.
 const PAGE: usize = 64;
+/// So many results that are not settled, and nothing new is attempted.
+const UNSETTLED: usize = 1024;
 /// Rows read while only a probe may go out.
 const PROBE_PAGE: usize = 4;
 
 impl Courier {
     pub(super) async fn start_what_may(&mut self) -> Result<(), StoreError> {
-        if !self.ledger.is_open(self.clock.steady()) {
+        if !self.has_room() {
             return Ok(());
         }
         if self.look {
@@ -47,12 +49,18 @@ impl Courier {
         self.look_at_files().await
     }
 
+    /// Whether how one more attempt ends could be kept: what could not be noted would be delivered again
+    /// after a crash.
+    fn has_room(&self) -> bool {
+        self.outbox.is_open() && self.outbox.unnoted() < UNSETTLED
+    }
+
     /// Whether one more attempt may go out.
     pub(super) fn may_start(&self) -> bool {
         let steady = self.clock.steady();
         self.disabled.is_none()
             && self.attempts.len() < self.sink.max_in_flight()
-            && self.ledger.is_open(steady)
+            && self.has_room()
             && self.quiet_until.is_none_or(|until| steady >= until)
             && self.rate.opens_at(steady).is_none()
             && self.breaker.admits(self.attempts.len(), steady)

@@ -129,13 +129,13 @@ impl Courier {
             Ok(Receipt { placed, .. }) => {
                 tracing::warn!(sink = %self.name, identity = %name, "a file was not as it should be and has been mended");
                 let sink = self.name.clone();
-                self.ledger.add(Settled::Placed { sink, num, placed });
+                self.outbox.add(Settled::Placed { sink, num, placed });
             }
             Err(failure) => {
                 tracing::warn!(sink = %self.name, identity = %name, error = %failure, "a file is not as it should be");
                 let (sink, now) = (Some(self.name.clone()), self.clock.now());
                 if let Err(error) = self.store.redeliver(num, sink, now).await {
-                    self.ledger.trouble(&error, self.clock.steady());
+                    self.outbox.failed(&error, self.clock.steady());
                 }
                 self.busy.remove(&num);
             }

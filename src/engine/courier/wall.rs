@@ -19,7 +19,7 @@ impl Courier {
         if self.seen.is_none_or(|last| went_back(last, seen)) {
             self.empty_queue();
             if let Err(error) = self.store.hasten(&self.name, seen.0).await {
-                self.ledger.trouble(&error, seen.1);
+                self.outbox.failed(&error, seen.1);
                 return;
             }
         }

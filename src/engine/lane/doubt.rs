@@ -109,7 +109,7 @@ impl Lane {
             Ok(Some(Proof::Unknown(_))) => self.conclude(operation, now),
             // There was no permit: it is asked again.
             Ok(None) => {}
-            Err(error) => self.ledger.failed(&error, now.steady),
+            Err(error) => self.outbox.failed(&error, now.steady),
         }
     }
 

@@ -61,21 +61,21 @@ impl Lane {
 
     /// At the end of a minute, tells how many more there were.
     pub(super) fn tell_failing_folded(&mut self, now: Moment) {
-        let resource = &self.settings.name;
+        let resource = &self.settings.name.clone();
         if let Some(LateNotice::Many(more)) = self.failing.begun.fold(now.steady) {
             let notice = messages::many_failing(resource, more, now.wall);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
         if let Some(LateNotice::Many(more)) = self.failing.ended.fold(now.steady) {
             let notice = messages::many_no_longer_failing(resource, more, now.wall);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
     }
 
     /// What led to the proof of an outage is taken back from the rows.
     pub(super) fn take_back(&mut self, finding: &Finding) {
         for num in &finding.excused {
-            self.ledger.add(Change::Excused { num: *num }, Vec::new());
+            self.note(Change::Excused { num: *num }, Vec::new());
         }
     }
 }

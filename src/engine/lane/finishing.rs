@@ -3,17 +3,20 @@
 use tokio::task::{Id, JoinError};
 
 use super::{
-    Aside, Lane, Moment,
+    Lane, Moment,
     call::{CallResult, Done, Flight},
-    ledger::Written,
     messages,
     verdict::{self, Circumstances, judge},
 };
 use crate::{
-    model::{Applied, AuditEntry, Change, Failure, FailureClass, Num, Operation},
+    model::{Applied, AuditEntry, Change, Failure, FailureClass, Notice, Operation},
+    outbox::{ASIDE, Refused, Written},
     schedule::Finding,
-    store::{Decided, StoreError},
+    store::{Decided, Posting, StoreError},
 };
+
+/// Notices that wait while the store cannot be written; older ones are let go.
+const NOTICES_KEPT: usize = 1024;
 
 impl Lane {
     /// A call has ended, or panicked.
@@ -46,7 +49,7 @@ impl Lane {
         }
         let mut notices = verdict.notices;
         notices.extend(self.failing_notices(&flight.record, &verdict.change, now));
-        self.ledger.add(verdict.change, notices);
+        self.note(verdict.change, notices);
     }
 
     /// Takes from an ended call what it tells of the resource and of its row.
@@ -130,7 +133,7 @@ impl Lane {
         if let StoreError::Refused { reason, .. } = error {
             self.tell_creation_refused(reason, now);
         } else {
-            self.ledger.failed(error, now.steady);
+            self.outbox.failed(error, now.steady);
         }
     }
 
@@ -166,11 +169,10 @@ impl Lane {
     }
 
     fn tell_switched(&mut self, key: &str, request_id: Option<String>, now: Moment) {
-        let resource = &self.settings.name;
+        let resource = &self.settings.name.clone();
         tracing::warn!(%resource, key, "one access key is refused, the other one works and is used from now on");
-        self.ledger
-            .tell(messages::key_switched(resource, key, now.wall));
-        self.ledger.audit(AuditEntry {
+        self.raise(messages::key_switched(resource, key, now.wall));
+        self.outbox.add(Posting::Audit(AuditEntry {
             at: now.wall,
             actor: "renewd".to_owned(),
             action: "key.switch".to_owned(),
@@ -178,87 +180,82 @@ impl Lane {
             reason: Some(format!("{resource} refuses the other key")),
             request_id,
             result: format!("now using {key}"),
-        });
+        }));
+    }
+
+    /// Takes a result to be committed, and what is told of it.
+    pub(super) fn note(&mut self, change: Change, notices: Vec<Notice>) {
+        let decided = Decided { change, notices };
+        self.outbox.add(Posting::Decided(decided));
+    }
+
+    /// Takes a notice that is about no row's result.
+    pub(super) fn raise(&mut self, notice: Notice) {
+        let is_notice = |posting: &Posting| matches!(posting, Posting::Notice(_));
+        self.outbox.keep_at_most(NOTICES_KEPT, is_notice);
+        self.outbox.add(Posting::Notice(notice));
     }
 
     /// A write has ended.
-    pub(super) fn on_commit(&mut self, written: Written) {
+    pub(super) fn on_commit(&mut self, written: Written<Option<Applied>>) {
         let now = self.moment();
-        match written {
-            Ok(applied) => {
-                let took = self.ledger.took(now.steady);
-                self.metrics.committed(applied.len(), took);
-                for (decided, applied) in self.ledger.settled(now.steady).into_iter().zip(applied) {
-                    self.on_applied(&decided.change, applied);
-                }
+        let Some(noted) = self.outbox.settle(written, now.steady) else {
+            return;
+        };
+        self.metrics.committed(noted.done.len(), noted.took);
+        for (posting, applied) in noted.done {
+            if let (Posting::Decided(decided), Some(applied)) = (posting, applied) {
+                self.on_applied(&decided.change, applied);
             }
-            Err(error) if error.is_unwritable() || matches!(error, StoreError::Closed { .. }) => {
-                self.ledger.failed(&error, now.steady);
-            }
-            Err(error) => {
-                tracing::error!(resource = %self.settings.name, %error, "results could not be committed");
-                if let Some(decided) = self.ledger.choked() {
-                    self.set_aside(decided, &error, now);
-                }
-            }
+        }
+        for refused in noted.refused {
+            self.on_refused(refused, now);
         }
     }
 
-    /// A change that the store refuses by itself: it stays out of the way for a while, its row too. An
-    /// identity that was made is at least not made anew: its id is committed alone. What was obtained is
-    /// kept and tried again; what can be decided anew is not.
-    fn set_aside(&mut self, decided: Decided, error: &StoreError, now: Moment) {
-        let num = num_of(&decided.change);
-        let until = now.steady + super::CHOKED;
-        let kept = match decided.change {
+    /// The store refuses one result by itself: it and its row stay out of the way for a while. What was
+    /// obtained is kept and tried again; what can be decided anew is not. An identity that was made is at
+    /// least not made anew: its id is committed alone.
+    fn on_refused(&mut self, refused: Refused<Posting>, now: Moment) {
+        let Refused { entry, error, .. } = refused;
+        let resource = &self.settings.name;
+        let Posting::Decided(Decided { change, notices }) = entry else {
+            tracing::error!(%resource, %error, "a notice is let go of, because the store refuses it");
+            return;
+        };
+        let num = num_of(&change);
+        tracing::error!(%resource, row = num, %error, "a result is set aside, because the store refuses it");
+        match change {
             Change::Issued {
                 id: Some(id),
                 attempt,
                 ..
-            } => {
-                let change = Change::Adopted { num, id, attempt };
-                return self.ledger.add(change, decided.notices);
+            } => self.note(Change::Adopted { num, id, attempt }, notices),
+            Change::Issued { .. } | Change::Adopted { .. } | Change::Gone { .. } => {
+                let decided = Decided { change, notices };
+                let posting = Posting::Decided(decided);
+                self.outbox.set_aside(posting, &error, now.steady);
             }
-            Change::Issued { .. } | Change::Adopted { .. } => Some(decided),
-            _ => None,
-        };
-        let reason = error.to_string();
-        let aside = Aside {
-            until,
-            kept,
-            reason,
-        };
-        self.choked.insert(num, aside);
-    }
-
-    /// Lets rows go that were left alone long enough; what was obtained for them is tried again.
-    pub(super) fn release_choked(&mut self) {
-        let now = self.clock.steady();
-        let over: Vec<Num> = self
-            .choked
-            .iter()
-            .filter(|(_, aside)| aside.until <= now)
-            .map(|(num, _)| *num)
-            .collect();
-        self.release(&over);
-    }
-
-    /// Lets rows go before their time: what was obtained for them is tried once more.
-    pub(super) fn release_all(&mut self) {
-        let all: Vec<Num> = self.choked.keys().copied().collect();
-        self.release(&all);
-    }
-
-    fn release(&mut self, nums: &[Num]) {
-        for num in nums {
-            match self.choked.remove(num).and_then(|aside| aside.kept) {
-                Some(Decided { change, notices }) => self.ledger.add(change, notices),
-                None => {
-                    self.busy.remove(num);
-                }
+            Change::LateNotified { .. } | Change::Excused { .. } => {}
+            Change::Failed { .. } | Change::Due { .. } => {
+                self.resting.insert(num, now.steady + ASIDE);
             }
         }
-        if !nums.is_empty() {
+    }
+
+    /// Lets rows go that were left alone long enough.
+    pub(super) fn release_rested(&mut self) {
+        let now = self.clock.steady();
+        let before = self.resting.len();
+        let busy = &mut self.busy;
+        self.resting.retain(|num, until| {
+            let rests = now < *until;
+            if !rests {
+                busy.remove(num);
+            }
+            rests
+        });
+        if self.resting.len() < before {
             self.look_again();
         }
     }

@@ -62,15 +62,14 @@ impl Lane {
             }
             None => Vec::new(),
         };
-        self.ledger
-            .add(Change::LateNotified { num: record.num }, notices);
+        self.note(Change::LateNotified { num: record.num }, notices);
     }
 
     /// At the end of a minute, tells how many more there were.
     pub(super) fn tell_folded(&mut self, now: Moment) {
         if let Some(LateNotice::Many(more)) = self.late.fold.fold(now.steady) {
             let notice = messages::many_late(&self.settings.name, more, now.wall);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
     }
 

@@ -77,7 +77,7 @@ impl Lane {
                     resource = %self.settings.name, identity = %record.spec.name,
                     "the clock was corrected; its renewal is moved to {:.0}", due.at
                 );
-                self.ledger.add(
+                self.note(
                     Change::Due {
                         num: record.num,
                         due,

@@ -1,4 +1,4 @@
-//! Starting calls: as many as gate, pace and ledger allow, earliest expiry first.
+//! Starting calls: as many as gate, pace and outbox allow, earliest expiry first.
 
 use std::collections::BTreeSet;
 
@@ -17,6 +17,8 @@ use crate::{
 
 /// At most so many rows are hastened after an outage; only those fail that were tried in it.
 const HASTENED: usize = 1000;
+/// So many results at least may be obtained and not committed.
+const SMALLEST_BATCH: usize = 256;
 
 /// Whether a row waits for a lowered pace.
 pub(super) fn press(record: &Record, grounds: &Grounds, now: Moment) -> Press {
@@ -117,10 +119,11 @@ impl Lane {
     /// How many more calls of the lane may start now, whatever the gate says.
     pub(super) fn room(&self) -> usize {
         let in_flight = self.calls.len();
-        self.settings
-            .max_in_flight
-            .saturating_sub(in_flight)
-            .min(self.ledger.room(in_flight))
+        let most = self.settings.max_in_flight;
+        // What is in flight and not committed is at most one batch.
+        let batch = (4 * most).max(SMALLEST_BATCH);
+        let uncommitted = batch.saturating_sub(in_flight + self.outbox.pressing());
+        most.saturating_sub(in_flight).min(uncommitted)
     }
 
     pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {

@@ -23,9 +23,9 @@ impl Lane {
         self.tell_keys(now).await;
         self.tell_folded(now);
         self.tell_failing_folded(now);
-        if let Some(trouble) = self.ledger.untold_trouble() {
+        if let Some(trouble) = self.outbox.untold_trouble() {
             let notice = messages::unwritable(&self.settings.name, &trouble, now.wall);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
     }
 
@@ -43,7 +43,7 @@ impl Lane {
                 let survives = self.survives_until().await;
                 let notice = messages::unreachable(&resource, &because, survives, now.wall);
                 tracing::error!(%resource, "{}", notice.message);
-                self.ledger.tell(notice);
+                self.raise(notice);
                 self.told_again = Some(0);
             } else if self.outage.is_announced() {
                 self.tell_of_ended(NoticeKind::ResourceUnreachable, &because, now)
@@ -56,7 +56,7 @@ impl Lane {
             let survives = self.survives_until().await;
             let notice = messages::recovered(&resource, survives, now.wall);
             tracing::info!(%resource, "{}", notice.message);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
         if was_on {
             self.recovered = Some(now);
@@ -71,7 +71,7 @@ impl Lane {
                 let survives = self.survives_until().await;
                 let notice = messages::key_rejected(&resource, &because, survives, now.wall);
                 tracing::error!(%resource, "{}", notice.message);
-                self.ledger.tell(notice);
+                self.raise(notice);
                 self.told_again = Some(0);
             } else if self.key_outage.is_announced() {
                 self.tell_of_ended(NoticeKind::KeyRejected, &because, now)
@@ -83,7 +83,7 @@ impl Lane {
         if self.key_outage.good(now.steady) {
             let notice = messages::key_accepted(&resource, now.wall);
             tracing::info!(%resource, "{}", notice.message);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
         if was_on {
             self.recovered = Some(now);
@@ -122,7 +122,7 @@ impl Lane {
         if stage > told {
             let notice = messages::outlived(&resource, kind, because, ended, now.wall);
             tracing::error!(%resource, "{}", notice.message);
-            self.ledger.tell(notice);
+            self.raise(notice);
         }
     }
 
@@ -133,7 +133,7 @@ impl Lane {
         }
         tracing::error!(resource = %self.settings.name, "identities are not created: {why}");
         let notice = messages::create_refused(&self.settings.name, why, now.wall);
-        self.ledger.tell(notice);
+        self.raise(notice);
     }
 
     /// While creation is refused for all: looks whether an import has ended that, and tells once

@@ -212,7 +212,7 @@ fn not_sent(flight: &Flight, error: &StoreError, now: Timestamp, rng: &mut impl 
             notices: Vec::new(),
         };
     }
-    // The store cannot be written; the ledger waits for it. The row stays due.
+    // The store cannot be written; the outbox waits for it. The row stays due.
     Verdict {
         change: Change::Due {
             num,

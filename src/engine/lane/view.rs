@@ -34,7 +34,7 @@ impl Lane {
                 .measured_skew()
                 .map(|skew| skew.as_millis() as i64),
             doubted: self.client.doubted_keys(),
-            blocked: self.ledger.trouble().map(str::to_owned),
+            blocked: self.outbox.trouble().map(str::to_owned),
             creation_refused: self.creation_refused.clone(),
             calls: self.results.clone(),
             ..LaneView::default()
@@ -58,10 +58,9 @@ impl Lane {
         let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
         sooner(self.late.fold.ends_at());
         sooner(self.failing.ends_at());
-        sooner(self.choked.values().map(|aside| aside.until).min());
-        if !self.ledger.is_open() {
-            sooner(self.ledger.retry_at());
-        } else {
+        sooner(self.resting.values().min().copied());
+        sooner(self.outbox.wakes_at());
+        if self.outbox.is_open() {
             sooner(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
             sooner(self.scan.is_on().then_some(now.steady));
             for operation in OPERATIONS {

@@ -6,6 +6,7 @@ use rusqlite::params;
 
 use super::{
     super::{
+        apart::Each,
         aside::RowKind,
         columns::{self, micros},
         commit::Standing,
@@ -62,13 +63,14 @@ impl Txn<'_> {
                 since: columns::instant_in(row, "since")?,
             })
         })?;
-        for item in &waiting {
-            if item.awaits_token {
-                self.look_for_token(id, item, calm, now)?;
-            } else {
-                self.look_for_delivery(id, item, now)?;
-            }
-        }
+        let looked = self.each("follow an item", &waiting, |txn, items| {
+            let look = |item: &Waiting| match item.awaits_token {
+                true => txn.look_for_token(id, item, calm, now),
+                false => txn.look_for_delivery(id, item, now),
+            };
+            items.iter().map(look).collect()
+        })?;
+        told_refused(id, &waiting, looked);
         self.end_if_settled(id, now)?;
         let full = waiting.len() == limit;
         let next = waiting.last().filter(|_| full).map(|item| item.num);
@@ -164,13 +166,24 @@ impl Txn<'_> {
             self.all(RowKind::CampaignItem, sql, params, |row| row.get("num"))?;
         let more = left.len() >= limit;
         left.retain(|num| !skip.contains(num));
-        for num in left {
-            self.run(
-                "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2",
-                [id, num],
-            )?;
-        }
+        self.each("cancel an item", &left, |txn, left| {
+            let cancel = |num: &Num| {
+                let sql =
+                    "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2";
+                Ok(txn.run(sql, [id, *num])?)
+            };
+            left.iter().map(cancel).collect()
+        })?;
         self.end_if_settled(id, now)?;
         Ok(more)
+    }
+}
+
+/// Items that the store refuses to move on: the others do.
+fn told_refused(campaign: CampaignId, items: &[Waiting], looked: Each<()>) {
+    for (item, refused) in items.iter().zip(looked) {
+        if let Err(error) = refused {
+            tracing::error!(campaign, row = item.num, %error, "an item of a campaign cannot be followed");
+        }
     }
 }

@@ -7,15 +7,16 @@ use rusqlite::params;
 
 use super::{
     super::{
+        StoreError,
         aside::RowKind,
         columns::{instant, micros},
         db::Txn,
         error::Outcome,
         identities::read_record,
     },
-    CampaignId, creating, reading,
+    Campaign, CampaignId, creating, reading,
 };
-use crate::model::{Facts, Num, Selection, Timestamp};
+use crate::model::{Facts, Notice, NoticeKind, Num, Record, Selection, Timestamp};
 
 /// A list of which nothing came for so long has broken off.
 const SILENT: Duration = Duration::from_secs(30);
@@ -74,14 +75,7 @@ impl Txn<'_> {
         let from = micros(campaign.starts_at.unwrap_or(now).max(now));
         let (kind, sql) = (RowKind::Identity, reading::ROWS_AFTER);
         let rows = self.page(kind, chunk, sql, [cursor, last], read_record)?;
-        for record in &rows {
-            let wanted = selection
-                .as_ref()
-                .is_none_or(|selection| selection.matches(&Facts::of(record, now)));
-            if wanted && campaign.action.applies(record).is_ok() {
-                self.add_row(id, record.num, from)?;
-            }
-        }
+        self.list_selected(&campaign, selection.as_ref(), (&rows, from), now)?;
         let next = rows
             .last()
             .filter(|_| rows.len() == chunk)
@@ -97,5 +91,51 @@ impl Txn<'_> {
             Some(_) => Frozen::More,
             None => Frozen::Whole,
         })
+    }
+
+    /// Lists those of some rows that are selected, from a time on.
+    fn list_selected(
+        &mut self,
+        campaign: &Campaign,
+        selection: Option<&Selection>,
+        (rows, from): (&[Record], i64),
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let is_wanted = |record: &&Record| {
+            let selected =
+                selection.is_none_or(|selection| selection.matches(&Facts::of(record, now)));
+            selected && campaign.action.applies(record).is_ok()
+        };
+        let wanted: Vec<&Record> = rows.iter().filter(is_wanted).collect();
+        let listed = self.each("list an item", &wanted, |txn, wanted| {
+            wanted
+                .iter()
+                .map(|record| txn.add_row(campaign.id, record.num, from))
+                .collect()
+        })?;
+        for (record, listed) in wanted.iter().zip(listed) {
+            if let Err(error) = listed {
+                self.raise(&[not_listed(campaign, record, &error, now)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The store refuses to list an identity: the others are, and somebody is told.
+fn not_listed(campaign: &Campaign, record: &Record, error: &StoreError, at: Timestamp) -> Notice {
+    let (id, name) = (campaign.id, &record.spec.name);
+    let message = format!(
+        "{name} is left out of campaign {id} ({}): {error}. What was ordered is not done to it.",
+        campaign.action.as_str()
+    );
+    tracing::error!(campaign = id, "{message}");
+    Notice {
+        at,
+        kind: NoticeKind::OrderFailed,
+        resource: Some(record.spec.resource.clone()),
+        name: Some(name.clone()),
+        key: Some(Notice::order_key(name.as_str())),
+        message,
     }
 }

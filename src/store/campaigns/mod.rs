@@ -21,6 +21,7 @@ pub use orders::{Order, RowOrder, Stalled};
 #[cfg(test)]
 pub(super) use reading::ITEMS;
 pub(super) use reading::{read_campaign, read_item};
+pub use settling::{ItemEnd, ItemNote};
 
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,

@@ -1,9 +1,12 @@
 //! Noting what became of items, together with the steps of their rows: one commit.
 
+use std::sync::Arc;
+
 use rusqlite::params;
 
 use super::{
     super::{
+        Cause, StepOn,
         aside::RowKind,
         columns::{micros, spelled},
         db::Txn,
@@ -11,11 +14,97 @@ use super::{
     },
     Campaign, CampaignAction, CampaignId, ItemOutcome, ItemState,
 };
-use crate::model::{Num, State, Timestamp};
+use crate::model::{Notice, Num, State, Timestamp};
 
 const ENDED: &str = "'done', 'failed', 'undelivered', 'cancelled'";
 
+/// What is to be noted of an item.
+#[derive(Debug, Clone)]
+pub enum ItemNote {
+    /// ACS is being called for it.
+    Called(CampaignId, Num),
+    /// How an attempt at it ended.
+    Ended(Box<ItemEnd>),
+    /// A failure of it is taken back: it was the beginning of what is known to be about the resource.
+    Excused(Num),
+}
+
+/// How an attempt at an item ended.
+#[derive(Debug, Clone)]
+pub struct ItemEnd {
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// The item.
+    pub num: Num,
+    /// The step that its row takes in the same commit.
+    pub step: Option<StepOn>,
+    /// What becomes of the item.
+    pub outcome: ItemOutcome,
+    /// What is told of it.
+    pub notice: Option<Notice>,
+}
+
+impl ItemNote {
+    /// The row of the item.
+    pub fn num(&self) -> Num {
+        match self {
+            Self::Called(_, num) | Self::Excused(num) => *num,
+            Self::Ended(end) => end.num,
+        }
+    }
+
+    /// Whether it may withdraw something.
+    pub(in crate::store) fn withdraws(&self) -> bool {
+        matches!(self, Self::Ended(end) if matches!(end.outcome, ItemOutcome::Done { .. }) || end.step.is_some())
+    }
+
+    fn end(&self) -> Option<&ItemEnd> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Called(..) | Self::Excused(_) => None,
+        }
+    }
+}
+
 impl Txn<'_> {
+    /// Notes what became of items, in order: neighbours of one campaign together.
+    pub(in crate::store) fn note_items(
+        &mut self,
+        resource: &str,
+        notes: &[ItemNote],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let campaign = |note: &ItemNote| note.end().map(|end| end.campaign.id);
+        for notes in notes.chunk_by(|one, next| campaign(one) == campaign(next)) {
+            let Some(id) = notes.first().and_then(campaign) else {
+                for note in notes {
+                    match note {
+                        ItemNote::Called(id, num) => self.items_called(&[(*id, *num)], now)?,
+                        ItemNote::Excused(num) => self.excuse_items(resource, &[*num])?,
+                        ItemNote::Ended(_) => {}
+                    }
+                }
+                continue;
+            };
+            let mut outcomes = Vec::with_capacity(notes.len());
+            for end in notes.iter().filter_map(ItemNote::end) {
+                if let Some(step) = &end.step {
+                    let cause = Cause {
+                        actor: end.campaign.actor.clone(),
+                        reason: end.campaign.reason.clone(),
+                    };
+                    self.step(std::slice::from_ref(step), &cause, now)?;
+                }
+                outcomes.push((end.num, end.outcome.clone()));
+            }
+            self.settle_items(id, &outcomes, now)?;
+            for end in notes.iter().filter_map(ItemNote::end) {
+                self.raise(end.notice.as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
     pub(in crate::store) fn settle_items(
         &mut self,
         id: CampaignId,

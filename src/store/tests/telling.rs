@@ -1,5 +1,7 @@
 //! A state and the notice of it are one commit: where the notice cannot be kept, neither is the state.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::model::{KeyRole, KeyStage, KeyWork, Notice, NoticeKind};
 
@@ -54,18 +56,13 @@ async fn a_token_and_its_notice_are_kept_together_or_not_at_all() {
         notices: vec![created("anna")],
     };
     home.notices_break(true);
-    let tidings = Tidings::default();
-    let failed = home
-        .commit_and_tell(vec![decided()], tidings.clone(), at(2))
-        .await;
-    assert!(failed.is_err());
+    let post = |decided| Arc::new(vec![Posting::Decided(decided)]);
+    let failed = home.post(post(decided()), at(2)).await.unwrap();
+    assert!(failed[0].is_err());
     assert_eq!(home.record(&name("anna")).await.unwrap().unwrap().id, None);
     home.notices_break(false);
-    let applied = home
-        .commit_and_tell(vec![decided()], tidings.clone(), at(2))
-        .await
-        .unwrap();
-    assert!(matches!(applied[..], [Applied::Done(_)]));
+    let applied = home.post(post(decided()), at(2)).await.unwrap();
+    assert!(matches!(applied[..], [Ok(Some(Applied::Done(_)))]));
     // As `kill -9` right after the commit.
     home.reopen();
     assert_eq!(home.kinds().await, [NoticeKind::IdentityCreated]);
@@ -74,8 +71,8 @@ async fn a_token_and_its_notice_are_kept_together_or_not_at_all() {
         change: issued(num + 1, 1, None),
         notices: vec![created("bert")],
     };
-    let applied = home.commit_and_tell(vec![late], tidings, at(3)).await;
-    assert_eq!(applied.unwrap(), [Applied::Stale]);
+    let applied = home.post(post(late), at(3)).await.unwrap();
+    assert!(matches!(applied[..], [Ok(Some(Applied::Stale))]));
     assert_eq!(home.kinds().await.len(), 1);
 }
 

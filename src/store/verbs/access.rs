@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::{
     model::{Num, Timestamp},
-    store::{Acknowledgement, Holder, ReadsQuery, Store, TokenReads},
+    store::{Acknowledgement, Each, Holder, ReadsQuery, Store, TokenReads},
 };
 
 impl Store {
@@ -27,10 +27,16 @@ impl Store {
             .await
     }
 
-    /// Adds to the counts of tokens that were taken.
-    pub async fn note_reads(&self, reads: Vec<TokenReads>) -> Answer<()> {
-        self.write("count token reads", move |txn| txn.note_reads(&reads))
-            .await
+    /// Adds to the counts of tokens that were taken. Each is answered; one that the store refuses keeps no
+    /// other back.
+    pub async fn note_reads(&self, reads: Vec<TokenReads>) -> Answer<Each<()>> {
+        self.write("count token reads", move |txn| {
+            txn.each("count a token read", &reads, |txn, reads| {
+                txn.note_reads(reads)?;
+                Ok(vec![(); reads.len()])
+            })
+        })
+        .await
     }
 
     /// The counts of tokens that were taken, the latest hour first.

@@ -1,13 +1,17 @@
 //! Verbs of campaigns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Answer;
 use crate::{
     model::{IdentityId, Notice, Num, ResourceName, Timestamp},
     store::{
-        Campaign, CampaignId, CampaignItem, Cause, Followed, Frozen, ItemOutcome, NewCampaign,
-        Order, ReportLine, RowOrder, Stalled, StepOn, Store, WaitingItem, Wanted,
+        Campaign, CampaignId, CampaignItem, Cause, Each, Followed, Frozen, ItemNote, ItemOutcome,
+        NewCampaign, Order, ReportLine, RowOrder, Stalled, StepOn, Store, WaitingItem, Wanted,
+        db::Txn,
     },
 };
 
@@ -157,21 +161,26 @@ impl Store {
         .await
     }
 
-    /// Takes a failure of each of these items back.
-    pub async fn excuse_items(&self, resource: &ResourceName, nums: Vec<Num>) -> Answer<()> {
-        let resource = resource.clone();
-        self.write("take failures back", move |txn| {
-            txn.excuse_items(resource.as_str(), &nums)
-        })
-        .await
-    }
-
-    /// Notes that ACS is being called for these.
-    pub async fn items_called(&self, called: Vec<(CampaignId, Num)>, now: Timestamp) -> Answer<()> {
-        self.write("note a campaign's calls", move |txn| {
-            txn.items_called(&called, now)
-        })
-        .await
+    /// Notes what became of items of one resource: the steps of their rows, how attempts ended, what is told
+    /// of it; a campaign ends with its last item. Each is answered; one that the store refuses keeps no
+    /// other back.
+    pub async fn note_items(
+        &self,
+        resource: &ResourceName,
+        notes: Arc<Vec<ItemNote>>,
+        now: Timestamp,
+    ) -> Answer<Each<()>> {
+        let (resource, withdraws) = (resource.clone(), notes.iter().any(ItemNote::withdraws));
+        let note = move |txn: &mut Txn<'_>| {
+            txn.each("note an item", &notes, |txn, notes| {
+                txn.note_items(resource.as_str(), notes, now)?;
+                Ok(vec![(); notes.len()])
+            })
+        };
+        match withdraws {
+            true => self.withdraw("note a campaign's results", note).await,
+            false => self.write("note a campaign's results", note).await,
+        }
     }
 
     /// Takes the steps of rows, notes how attempts at their items ended and tells it, in one commit; the

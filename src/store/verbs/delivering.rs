@@ -1,11 +1,14 @@
 //! Verbs of the couriers: what is pending, what arrived, notices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Answer;
 use crate::{
     model::{Notice, NoticeKind, Num, ResourceName, SinkName, Timestamp},
-    store::{Delivery, Disabled, Settled, Store},
+    store::{Delivery, Disabled, Each, Settled, Store},
 };
 
 impl Store {
@@ -37,10 +40,17 @@ impl Store {
         .await
     }
 
-    /// Notes how attempts at deliveries ended.
-    pub async fn settle(&self, settled: Vec<Settled>) -> Answer<()> {
-        self.write("note deliveries", move |txn| txn.settle(&settled))
-            .await
+    /// Notes how attempts at deliveries ended. Each is answered; one that the store refuses keeps no other
+    /// back.
+    pub async fn settle(&self, settled: impl Into<Arc<Vec<Settled>>>) -> Answer<Each<()>> {
+        let settled = settled.into();
+        self.write("note deliveries", move |txn| {
+            txn.each("note a delivery", &settled, |txn, settled| {
+                txn.settle(settled)?;
+                Ok(vec![(); settled.len()])
+            })
+        })
+        .await
     }
 
     /// Lets a sink deliver a version only once these others have.

@@ -1,6 +1,6 @@
 //! Verbs of the engine: what is due, what became of it, what may be orphaned.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::Answer;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         Applied, Change, GoneHeld, IdentityId, Name, Num, Operation, Record, ResourceName,
         Timestamp, Version,
     },
-    store::{Cause, Decided, Orphan, StepOn, Store, Tidings, Work},
+    store::{Cause, Each, Orphan, Posting, StepOn, Store, Work},
 };
 
 impl Store {
@@ -87,18 +87,15 @@ impl Store {
             .await
     }
 
-    /// The same together with what people are told of it: who sees the one sees the other, whenever the
-    /// process ends.
-    pub async fn commit_and_tell(
+    /// Notes decisions together with what people are told of them: who sees the one sees the other, whenever
+    /// the process ends. Each posting is answered; one that the store refuses keeps no other back.
+    pub async fn post(
         &self,
-        decided: Vec<Decided>,
-        tidings: Tidings,
+        postings: Arc<Vec<Posting>>,
         now: Timestamp,
-    ) -> Answer<Vec<Applied>> {
-        self.write("commit results", move |txn| {
-            txn.commit_and_tell(&decided, &tidings, now)
-        })
-        .await
+    ) -> Answer<Each<Option<Applied>>> {
+        self.write("commit results", move |txn| txn.post(&postings, now))
+            .await
     }
 
     /// Keeps ids of identities that were just made in the map beside the store alone: the last resort for

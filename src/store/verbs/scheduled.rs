@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::{
     model::{JobName, Timestamp},
-    store::{JobRun, JobSchedule, NewRun, Store},
+    store::{Each, JobRun, JobSchedule, NewRun, Store},
 };
 
 impl Store {
@@ -19,8 +19,9 @@ impl Store {
     }
 
     /// Decides runs and makes their campaigns, in one transaction: so each instant starts at most one
-    /// campaign, over crashes too. A run whose job has a campaign that is not over is left out.
-    pub async fn run_jobs(&self, runs: Vec<NewRun>, now: Timestamp) -> Answer<Vec<JobRun>> {
+    /// campaign, over crashes too. A run whose job has a campaign that is not over is left out. Each is
+    /// answered; one that the store refuses keeps no other back.
+    pub async fn run_jobs(&self, runs: Vec<NewRun>, now: Timestamp) -> Answer<Each<JobRun>> {
         self.write("start jobs", move |txn| txn.run_jobs(&runs, now))
             .await
     }
