@@ -10,6 +10,13 @@ use crate::{
 
 /// The keys that differ and cannot be changed while the daemon runs, by name.
 pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let differing = restart_keys(old, new).into_iter();
+    differing
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+}
+
+fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 9] {
     let (was, is) = (&old.daemon, &new.daemon);
     let seal = |settings: &Settings| settings.store.seal_key.clone();
     [
@@ -32,9 +39,6 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
             old.store.keep_other != new.store.keep_other,
         ),
     ]
-    .into_iter()
-    .filter_map(|(key, differs)| differs.then_some(key))
-    .collect()
 }
 
 /// How a kind of parts changes.
@@ -90,6 +94,24 @@ fn delta<T: Clone + PartialEq>(old: &[T], new: &[T], name: impl Fn(&T) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Environment, Source};
+
+    #[test]
+    fn the_keys_that_need_a_restart_are_those_that_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("renewd.toml");
+        let text = "[[resource]]\nname = \"a\"\nconnection_string = { env = \"A\" }\n";
+        std::fs::write(&path, text).unwrap();
+        let environment =
+            Environment::given([("A", "endpoint=https://a.b/;accesskey=YQ==")], "h", true);
+        let settings = config::load(&Source { path, environment })
+            .unwrap()
+            .settings;
+        let ours = restart_keys(&settings, &settings).map(|(key, _)| key.to_owned());
+        let said = config::restart_keys();
+        assert_eq!(BTreeSet::from(ours), said.into_iter().collect());
+        assert!(needs_restart(&settings, &settings).is_empty());
+    }
 
     #[test]
     fn what_did_not_change_goes_on_running() {

@@ -42,7 +42,7 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
             environment: &source.environment,
             report: &report,
         };
-        let section = Section::new("", Span::new(0, 0..0), &root, &reading);
+        let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &root, &reading);
         links::link(sections::read(section, &reading), &report)
     };
     let mut problems = report.into_problems(&files);

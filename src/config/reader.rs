@@ -1,15 +1,15 @@
 //! A small collecting reader over the tree: take a key, expect a type, tell what is wrong and go on.
 
-use std::{ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
-    Environment,
+    Environment, Limit,
     file::File,
-    quantity::{duration, duration_text},
+    keys::{self, Key, Table, Takes},
+    quantity::{duration, duration_text, limit},
     report::{Note, Report},
     suspicion::shown,
     tree::{Fields, Node, Span, Value},
-    vocabulary,
 };
 
 /// What reading takes besides the tree.
@@ -32,7 +32,7 @@ static EMPTY: Fields = Fields::new();
 /// A table that is being read.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
-    name: &'static str,
+    table: &'static Table,
     head: Span,
     fields: &'a Fields,
     reading: &'a Reading<'a>,
@@ -41,15 +41,14 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The section of this name, as the vocabulary has it.
     pub(super) fn new(
-        name: &'static str,
+        table: &'static Table,
         head: Span,
         fields: &'a Fields,
         reading: &'a Reading<'a>,
     ) -> Self {
         Self {
-            name,
+            table,
             head,
             fields,
             reading,
@@ -58,9 +57,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A section that is left out.
-    pub(super) fn left_out(name: &'static str, reading: &'a Reading<'a>) -> Self {
-        Self::new(name, Span::new(0, 0..0), &EMPTY, reading)
+    /// The table under a key, as a section of its own; an empty one where the key is left out.
+    pub(super) fn inner(&mut self, name: &'static str) -> Section<'a> {
+        let (key, item) = self.take(name);
+        let left_out = || match key.takes {
+            Takes::Table(table) => Section::new(table, Span::new(0, 0..0), &EMPTY, self.reading),
+            _ => unreachable!("only a key of a table is read so"),
+        };
+        item.and_then(Item::section).unwrap_or_else(left_out)
     }
 
     /// Where its header stands.
@@ -68,23 +72,42 @@ impl<'a> Section<'a> {
         self.head
     }
 
-    /// What stands under a key, if it is there.
-    pub(super) fn optional(&mut self, key: &'static str) -> Option<Item<'a>> {
+    /// Its header as an operator writes it.
+    pub(super) fn header(&self) -> &'static str {
+        self.table.header
+    }
+
+    /// The row of a key and what stands under it.
+    #[expect(
+        clippy::expect_used,
+        reason = "every key that is read has its row, or the first test that reads its section fails"
+    )]
+    fn take(&mut self, name: &'static str) -> (&'static Key, Option<Item<'a>>) {
         #[cfg(debug_assertions)]
-        self.taken.insert(key);
-        let field = self.fields.get(key)?;
-        Some(Item {
+        self.taken.insert(name);
+        let key = self
+            .table
+            .key(name)
+            .expect("each key that is read has a row");
+        let item = self.fields.get(name).map(|field| Item {
             key,
             node: &field.node,
+            entry: false,
             reading: self.reading,
-        })
+        });
+        (key, item)
+    }
+
+    /// What stands under a key, if it is there.
+    pub(super) fn optional(&mut self, key: &'static str) -> Option<Item<'a>> {
+        self.take(key).1
     }
 
     /// What stands under a key that must be there.
     pub(super) fn required(&mut self, key: &'static str) -> Option<Item<'a>> {
         let item = self.optional(key);
         if item.is_none() {
-            let message = format!("{} needs `{key}`", vocabulary::header(self.name));
+            let message = format!("{} needs `{key}`", self.table.header);
             self.reading
                 .report
                 .add(Note::error(self.head, message).absence());
@@ -103,34 +126,72 @@ impl<'a> Section<'a> {
         self.optional(key).and_then(read).unwrap_or(default)
     }
 
+    /// What is read under a key, or the default of its row.
+    fn preset<T: Default>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(Item<'a>) -> Option<T>,
+        preset: impl FnOnce(&'static Key) -> Option<T>,
+    ) -> T {
+        let (row, item) = self.take(key);
+        item.and_then(read)
+            .or_else(|| preset(row))
+            .unwrap_or_default()
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str) -> bool {
+        self.preset(key, Item::boolean, |row| row.preset_text().parse().ok())
+    }
+
+    pub(super) fn integer<T: TryFrom<i64> + Default>(&mut self, key: &'static str) -> T {
+        self.preset(key, Item::integer, |row| {
+            row.preset_text()
+                .parse()
+                .ok()
+                .and_then(|n| T::try_from(n).ok())
+        })
+    }
+
+    pub(super) fn share(&mut self, key: &'static str) -> f64 {
+        self.preset(key, Item::share, |row| row.preset_text().parse().ok())
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str) -> Duration {
+        self.preset(key, Item::duration, |row| duration(row.preset_text()))
+    }
+
+    /// One of the row's words, as the value that stands at the same place; the row names a default.
+    pub(super) fn word<T: Copy, const N: usize>(&mut self, key: &'static str, values: [T; N]) -> T {
+        let (row, item) = self.take(key);
+        let read = match item {
+            Some(item) => item.word(&values),
+            None => row.value_of(row.preset_text(), &values),
+        };
+        read.unwrap_or(values[0])
+    }
+
     /// Tells of every key that the section does not know.
     pub(super) fn finish(self) {
-        let known = vocabulary::keys_of(self.name);
         #[cfg(debug_assertions)]
         assert_eq!(
             self.taken,
-            known.iter().copied().collect(),
-            "the vocabulary and the reader of {:?} agree",
-            self.name
+            self.table.keys().map(|key| key.name).collect(),
+            "every key of {:?} is read",
+            self.table.name
         );
-        for (key, field) in self.fields {
-            if known.contains(&key.as_str()) {
-                continue;
-            }
-            let header = vocabulary::header(self.name);
-            let message = match self.name {
-                "" | "sink" | "source" => format!("there is no section {}", shown(key)),
-                _ => format!("{header} knows no key {}", shown(key)),
+        let known = || self.table.keys().map(|key| key.name);
+        let unknown = self.fields.iter();
+        for (key, field) in unknown.filter(|(key, _)| self.table.key(key).is_none()) {
+            let message = if self.table.is_of_sections() {
+                format!("there is no section {}", shown(key))
+            } else {
+                format!("{} knows no key {}", self.table.header, shown(key))
             };
-            let homes: Vec<_> = vocabulary::homes_of(key)
-                .into_iter()
-                .map(vocabulary::header)
-                .collect();
-            let meant = vocabulary::nearest(key, known.iter().copied());
-            let hint = match meant {
+            let homes = keys::homes_of(key);
+            let hint = match keys::nearest(key, known()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if !homes.is_empty() => format!("`{key}` belongs in {}", homes.join(" or ")),
-                None => format!("it knows {}", known.join(", ")),
+                None => format!("it knows {}", known().collect::<Vec<_>>().join(", ")),
             };
             self.reading
                 .report
@@ -142,8 +203,10 @@ impl<'a> Section<'a> {
 /// A value that is being read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item<'a> {
-    key: &'static str,
+    key: &'static Key,
     node: &'a Node,
+    /// It is one of the list that stands under the key.
+    entry: bool,
     reading: &'a Reading<'a>,
 }
 
@@ -153,7 +216,7 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn key(self) -> &'static str {
-        self.key
+        self.key.name
     }
 
     pub(super) fn value(self) -> &'a Value {
@@ -179,6 +242,18 @@ impl<'a> Item<'a> {
         None
     }
 
+    /// Tells that this value is wrong, with the sample as a hint.
+    pub(super) fn unlike_sample<T>(self, message: impl Into<String>) -> Option<T> {
+        self.wrong(message, self.sample())
+    }
+
+    fn out_of_range<T>(self, bounds: &str) -> Option<T> {
+        self.wrong(
+            format!("`{}` is out of range", self.key.name),
+            format!("it must be {bounds}"),
+        )
+    }
+
     pub(super) fn error(self, message: impl Into<String>) -> Note {
         Note::error(self.span(), message)
     }
@@ -191,114 +266,124 @@ impl<'a> Item<'a> {
         self.reading.report.add(note);
     }
 
-    /// The wrong type, with an example of the right one.
-    pub(super) fn mistyped<T>(self, wanted: &str, example: &str) -> Option<T> {
-        let message = format!(
-            "`{}` must be {wanted}, not {}",
-            self.key,
-            self.value().kind()
-        );
-        self.wrong(message, format!("such as {} = {example}", self.key))
+    /// How it could be written, for a hint.
+    pub(super) fn sample(self) -> String {
+        format!("such as {} = {}", self.key.name, self.key.sample)
     }
 
-    /// A string; the example is for the hint.
-    pub(super) fn text(self, example: &str) -> Option<&'a str> {
+    /// The wrong type, with an example of the right one.
+    pub(super) fn mistyped<T>(self, wanted: &str) -> Option<T> {
+        let what = if self.entry { "an entry of " } else { "" };
+        let (name, kind) = (self.key.name, self.value().kind());
+        self.unlike_sample(format!("{what}`{name}` must be {wanted}, not {kind}"))
+    }
+
+    pub(super) fn text(self) -> Option<&'a str> {
         match self.value() {
             Value::Text(text) => Some(text),
-            _ => self.mistyped("a string", &format!("{example:?}")),
+            _ => self.mistyped("a string"),
         }
     }
 
     pub(super) fn boolean(self) -> Option<bool> {
         match self.value() {
             Value::Boolean(yes) => Some(*yes),
-            _ => self.mistyped("true or false, without quotes", "true"),
+            _ => self.mistyped("true or false, without quotes"),
         }
     }
 
-    pub(super) fn integer(self, range: RangeInclusive<i64>) -> Option<i64> {
-        let example = range.end().min(&32).to_string();
+    fn integer<T: TryFrom<i64>>(self) -> Option<T> {
         let Value::Integer(number, _) = self.value() else {
-            return self.mistyped("a whole number", &example);
+            return self.mistyped("a whole number");
         };
-        match number.filter(|number| range.contains(number)) {
+        let Takes::Integer(least, most) = self.key.takes else {
+            return number.and_then(|number| T::try_from(number).ok());
+        };
+        let fits = number.filter(|number| (least..=most).contains(number));
+        match fits.and_then(|number| T::try_from(number).ok()) {
             Some(number) => Some(number),
-            None => self.wrong(
-                format!("`{}` is out of range", self.key),
-                format!("it must be between {} and {}", range.start(), range.end()),
-            ),
+            None => self.out_of_range(&format!("between {least} and {most}")),
         }
     }
 
-    pub(super) fn fraction(self, range: RangeInclusive<f64>, example: &str) -> Option<f64> {
+    pub(super) fn share(self) -> Option<f64> {
         let number = match self.value() {
             Value::Float(number) => *number,
             Value::Integer(Some(number), _) => {
                 f64::from(i32::try_from(*number).unwrap_or(i32::MAX))
             }
-            _ => return self.mistyped("a number", example),
+            _ => return self.mistyped("a number"),
         };
-        if range.contains(&number) {
-            return Some(number);
+        match self.key.takes {
+            Takes::Share(least, most) if !(least..=most).contains(&number) => {
+                self.out_of_range(&format!("a share between {least} and {most}"))
+            }
+            _ => Some(number),
         }
-        self.wrong(
-            format!("`{}` is out of range", self.key),
-            format!(
-                "it is a share of a token's life and must be between {} and {}",
-                range.start(),
-                range.end()
-            ),
-        )
     }
 
     /// A duration such as `24h`.
-    pub(super) fn duration(self, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let bounds = format!(
-            "between {} and {}",
-            duration_text(*range.start()),
-            duration_text(*range.end())
-        );
-        let example = format!("{:?}", duration_text(*range.end()));
+    pub(super) fn duration(self) -> Option<Duration> {
         let Value::Text(text) = self.value() else {
-            return self.mistyped("a duration with its unit, in quotes", &example);
+            return self.mistyped("a duration with its unit, in quotes");
         };
         let Some(read) = duration(text) else {
             return self.wrong(
                 format!("{} is not a duration", shown(text)),
                 format!(
-                    "write a number and its unit, s, m, h or d: {} = {example}",
-                    self.key
+                    "write a number and its unit, s, m, h or d, {}",
+                    self.sample()
                 ),
             );
         };
-        if range.contains(&read) {
-            return Some(read);
+        match self.key.takes {
+            Takes::Duration(least, most) if !(least..=most).contains(&read.as_secs()) => {
+                let text = |secs| duration_text(Duration::from_secs(secs));
+                self.out_of_range(&format!("between {} and {}", text(least), text(most)))
+            }
+            _ => Some(read),
         }
-        self.wrong(
-            format!("`{}` is out of range", self.key),
-            format!("it must be {bounds}"),
-        )
     }
 
-    /// One of several words.
-    pub(super) fn choice<T: Copy>(self, choices: &[(&'static str, T)]) -> Option<T> {
-        let text = self.text(choices.first().map_or("", |(word, _)| word))?;
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+    /// So many in a window, such as `1000/30s`.
+    pub(super) fn limit(self) -> Option<Limit> {
+        let text = self.text()?;
+        let Some(limit) = limit(text) else {
+            return self.wrong(
+                format!("{} is not a limit", shown(text)),
+                format!("so many in so long, {}", self.sample()),
+            );
+        };
+        let windows = Duration::from_secs(1)..=Duration::from_hours(1);
+        match self.key.takes {
+            Takes::Limit(most)
+                if !(1..=most).contains(&limit.calls) || !windows.contains(&limit.window) =>
+            {
+                self.out_of_range(&format!("1 to {most} in 1s to 1h"))
+            }
+            _ => Some(limit),
         }
-        let words = || choices.iter().map(|(word, _)| *word);
+    }
+
+    /// One of the row's words, as the value that stands at the same place.
+    pub(super) fn word<T: Copy>(self, values: &[T]) -> Option<T> {
+        let text = self.text()?;
+        if let Some(value) = self.key.value_of(text, values) {
+            return Some(value);
+        }
+        let words = self.key.words().iter().map(|(word, _)| *word);
         self.wrong(
-            format!("`{}` cannot be {}", self.key, shown(text)),
-            one_of(text, words()),
+            format!("`{}` cannot be {}", self.key.name, shown(text)),
+            one_of(text, words),
         )
     }
 
     /// A name or id of the model.
-    pub(super) fn name<T>(self, example: &str) -> Option<Located<T>>
+    pub(super) fn name<T>(self) -> Option<Located<T>>
     where
         T: FromStr<Err = crate::model::NameError>,
     {
-        let text = self.text(example)?;
+        let text = self.text()?;
         match text.parse() {
             Ok(name) => Some(self.at(name)),
             Err(error) => self.wrong(
@@ -309,35 +394,48 @@ impl<'a> Item<'a> {
     }
 
     /// A path; a relative one starts at the directory of the file that names it.
-    pub(super) fn path(self, example: &str) -> Option<PathBuf> {
-        let text = self.text(example)?;
+    pub(super) fn path(self) -> Option<PathBuf> {
+        let text = self.text()?;
         if text.is_empty() || text.contains('\0') {
-            return self.wrong(
-                format!("`{}` is not a path", self.key),
-                format!("such as {} = {example:?}", self.key),
-            );
+            return self.unlike_sample(format!("`{}` is not a path", self.key.name));
         }
         Some(self.reading.files[self.span().file].directory().join(text))
     }
 
     /// A list.
-    pub(super) fn items(self, example: &str) -> Option<impl ExactSizeIterator<Item = Item<'a>>> {
+    pub(super) fn items(self) -> Option<impl ExactSizeIterator<Item = Item<'a>>> {
         let Value::Array(nodes) = self.value() else {
-            return self.mistyped("a list", example);
+            return self.mistyped("a list");
         };
-        Some(nodes.iter().map(move |node| Item { node, ..self }))
+        Some(nodes.iter().map(move |node| Item {
+            node,
+            entry: true,
+            ..self
+        }))
     }
 
-    /// A table, to be read as the section of this name.
-    pub(super) fn section(self, name: &'static str, example: &str) -> Option<Section<'a>> {
+    /// A table, to be read as the section of its row.
+    pub(super) fn section(self) -> Option<Section<'a>> {
+        match self.key.takes {
+            Takes::Table(table) | Takes::Tables(table) => self.section_of(table),
+            _ => None,
+        }
+    }
+
+    /// A table, to be read as this section.
+    pub(super) fn section_of(self, table: &'static Table) -> Option<Section<'a>> {
         match self.value() {
-            Value::Table(fields) => Some(Section::new(name, self.span(), fields, self.reading)),
-            _ => self.mistyped("a table", example),
+            Value::Table(fields) => Some(Section::new(table, self.span(), fields, self.reading)),
+            _ => self.mistyped("a table"),
         }
     }
 
     /// The entries of a `[[…]]` list.
-    pub(super) fn sections(self, name: &'static str) -> Vec<Section<'a>> {
+    pub(super) fn sections(self) -> Vec<Section<'a>> {
+        let Takes::Tables(table) = self.key.takes else {
+            return Vec::new();
+        };
+        let name = table.name;
         let wrong = |span| {
             let message = format!("`{name}` is a list of sections, each with its own header");
             let hint = format!("write [[{name}]], with two brackets");
@@ -355,7 +453,7 @@ impl<'a> Item<'a> {
             }
         };
         let section = |node: &'a Node| match &node.value {
-            Value::Table(fields) => Some(Section::new(name, node.span, fields, self.reading)),
+            Value::Table(fields) => Some(Section::new(table, node.span, fields, self.reading)),
             _ => {
                 wrong(node.span);
                 None
@@ -367,7 +465,7 @@ impl<'a> Item<'a> {
 
 /// A hint for a word that is none of those that are allowed.
 pub(super) fn one_of<'w>(word: &str, words: impl Iterator<Item = &'w str> + Clone) -> String {
-    match vocabulary::nearest(word, words.clone()) {
+    match keys::nearest(word, words.clone()) {
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("known are {}", words.collect::<Vec<_>>().join(", ")),
     }

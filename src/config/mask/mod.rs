@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use lexis::{closing, ends_word, key_at};
 
-use super::{suspicion::suspicious_pieces, vocabulary};
+use super::{keys, suspicion::suspicious_pieces};
 
 /// Whether what the scan is in may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +226,7 @@ impl Scan<'_> {
         let rest = &self.text[end..];
         // An array of bare words is no header; a header whose bracket was forgotten is one.
         if !rest.trim_start_matches([' ', '\t']).starts_with(']')
-            && !path.iter().all(|word| vocabulary::is_known(word))
+            && !path.iter().all(|word| keys::is_known(word))
         {
             return None;
         }
@@ -234,7 +234,7 @@ impl Scan<'_> {
             Some(last) if last == "labels" => Owner::Free,
             _ if path
                 .iter()
-                .any(|word| vocabulary::is_known(word) && !vocabulary::may_show(word)) =>
+                .any(|word| keys::is_known(word) && !keys::may_show(word)) =>
             {
                 Owner::Hidden
             }
@@ -248,7 +248,7 @@ impl Scan<'_> {
     fn key(&self) -> Option<(Vec<String>, usize)> {
         let (path, end) = key_at(self.text, self.at)?;
         let rest = self.text[end..].trim_start_matches([' ', '\t']);
-        let known = path.last().is_some_and(|word| vocabulary::is_known(word));
+        let known = path.last().is_some_and(|word| keys::is_known(word));
         (rest.starts_with('=') || (known && !rest.starts_with([',', ']', '}'])))
             .then_some((path, end))
     }
@@ -295,8 +295,8 @@ fn within(around: Owner, key: &str) -> Owner {
     match around {
         Owner::Hidden => Owner::Hidden,
         _ if key == "labels" => Owner::Free,
-        Owner::Free if !vocabulary::is_known(key) => Owner::Free,
-        _ if vocabulary::may_show(key) => Owner::Open,
+        Owner::Free if !keys::is_known(key) => Owner::Free,
+        _ if keys::may_show(key) => Owner::Open,
         _ => Owner::Hidden,
     }
 }

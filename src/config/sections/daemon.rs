@@ -2,6 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use super::super::keys::{
+    Preset::{Is, Said},
+    Table, Takes, key,
+};
 use super::{
     super::{
         DaemonSettings, Environment, Owner,
@@ -12,6 +16,64 @@ use super::{
 };
 use crate::model::Name;
 
+pub(super) static DAEMON: Table = Table {
+    name: "daemon",
+    header: "[daemon]",
+    says: "",
+    groups: &[&[
+        key(
+            "state_dir",
+            Takes::Path,
+            Said(
+                "$STATE_DIRECTORY, which systemd sets; else /var/lib/renewd, or for an ordinary user $XDG_STATE_HOME/renewd.",
+            ),
+            "\"/var/lib/renewd\"",
+            "What must survive: the database, its key, the map of ids.",
+        )
+        .restart(),
+        key(
+            "listen",
+            Takes::Text,
+            Is("\"127.0.0.1:9847\""),
+            "\"127.0.0.1:9847\"",
+            "Where health, metrics and the page are served over TCP; no secret ever is. \"\" turns it off. A port that is taken stops nothing: `status` says so, and it is tried again every 5 s.",
+        )
+        .restart(),
+        key(
+            "socket",
+            Takes::Path,
+            Said(
+                "renewd.sock in $RUNTIME_DIRECTORY; else in /run/renewd, or for an ordinary user in $XDG_RUNTIME_DIR/renewd.",
+            ),
+            "\"/run/renewd/renewd.sock\"",
+            "The local socket: `renewd token NAME`, and control for admins. At most 107 bytes.",
+        )
+        .restart(),
+        key(
+            "instance",
+            Takes::Text,
+            Said("the host's name"),
+            "\"web-1\"",
+            "This daemon's name in the `source` of events. Where it is set, the store belongs to it: under another name nothing is done before `renewd store adopt`.",
+        )
+        .restart(),
+        key(
+            "admins",
+            Takes::Accounts,
+            Is("[]"),
+            "[\"group:ops\"]",
+            "Who may control it besides root and the daemon's own user: users, and groups as \"group:NAME\".",
+        ),
+        key(
+            "page_names",
+            Takes::Boolean,
+            Is("false"),
+            "false",
+            "Whether the page shows names of identities.",
+        ),
+    ]],
+};
+
 /// The path of a Unix socket must fit `sun_path` with its closing zero byte: unix(7).
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -20,16 +82,14 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (Daem
     let said = section.optional("instance").and_then(instance);
     let listen = SocketAddr::from(([127, 0, 0, 1], 9847));
     let settings = DaemonSettings {
-        state_dir: section.or("state_dir", environment.state_dir(), |item| {
-            item.path("/var/lib/renewd")
-        }),
+        state_dir: section.or("state_dir", environment.state_dir(), Item::path),
         listen: section.or("listen", Some(listen), address),
         socket: section.or("socket", environment.socket(), socket),
         instance: said
             .clone()
             .unwrap_or_else(|| instance_of(environment.host())),
         admins: section.or("admins", Vec::new(), references::readers),
-        page_names: section.or("page_names", false, Item::boolean),
+        page_names: section.boolean("page_names"),
     };
     section.finish();
     let owner = Owner {
@@ -40,7 +100,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (Daem
 }
 
 fn address(item: Item<'_>) -> Option<Option<SocketAddr>> {
-    let text = item.text("127.0.0.1:9847")?;
+    let text = item.text()?;
     if text.is_empty() {
         return Some(None);
     }
@@ -60,7 +120,7 @@ fn address(item: Item<'_>) -> Option<Option<SocketAddr>> {
 }
 
 fn socket(item: Item<'_>) -> Option<PathBuf> {
-    let path = item.path("/run/renewd/renewd.sock")?;
+    let path = item.path()?;
     if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
         return Some(path);
     }
@@ -71,7 +131,7 @@ fn socket(item: Item<'_>) -> Option<PathBuf> {
 }
 
 fn instance(item: Item<'_>) -> Option<String> {
-    let text = item.text("web-1")?;
+    let text = item.text()?;
     if text.parse::<Name>().is_ok() {
         return Some(text.to_owned());
     }

@@ -2,6 +2,12 @@
 
 use std::{collections::BTreeMap, collections::BTreeSet};
 
+use super::super::keys::{
+    Key,
+    Preset::{self, Is, Required, Said},
+    Table, Takes, key,
+};
+use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
 use super::{
     super::{
         reader::{Item, Located, Section, one_of},
@@ -12,6 +18,100 @@ use super::{
 };
 use crate::model::{
     IdentityId, Name, OnRemoval, Origin, Reader, ResourceName, Scope, SinkName, Spec, is_label_key,
+};
+
+pub(super) const NAME: Key = key(
+    "name",
+    Takes::Name,
+    Required,
+    "\"contoso\"",
+    "Letters, digits and . _ @ + -, at most 128, starting with a letter or digit.",
+);
+
+pub(super) const OF_IDENTITY: &str = "As in [renewal], for this identity.";
+
+pub(super) const OF_RENEWAL: Preset = Said("what [renewal] says");
+
+pub(super) const THE_RESOURCE: Key = key(
+    "resource",
+    Takes::Name,
+    Said("the only one, where there is one"),
+    "\"contoso\"",
+    "Which resource it belongs to.",
+);
+
+pub(super) const SCOPES: Key = key(
+    "scopes",
+    Takes::Texts,
+    Required,
+    "[\"chat\", \"voip\"]",
+    "What its tokens are good for: chat, chat.join, chat.join.limited, voip, voip.join.",
+);
+
+pub(super) const LABELS: Key = key(
+    "labels",
+    Takes::Free,
+    Is("{}"),
+    "{ team = \"support\" }",
+    "Free words to select by, as in `label.team = 'support'`.",
+);
+
+pub(super) const READERS: Key = key(
+    "readers",
+    Takes::Accounts,
+    Is("[]"),
+    "[\"bot\", \"group:voip\"]",
+    "Who may read its file and fetch its token over the socket: users, and groups as \"group:NAME\".",
+);
+
+pub(super) const SINKS: Key = key(
+    "sinks",
+    Takes::Names,
+    Is("[]"),
+    "[\"bot-file\", \"crm\"]",
+    "Where its tokens go, by the names of sinks below.",
+);
+
+pub(super) const ON_REMOVAL: Key = key(
+    "on_removal",
+    Takes::Word(&[
+        ("hold", "keep it, withhold its token"),
+        ("forget", "drop it here; Azure keeps it"),
+        ("revoke", "its tokens end, then hold"),
+    ]),
+    Is("\"hold\""),
+    "\"hold\"",
+    "What happens when it is taken out of this file.",
+);
+
+pub(super) static IDENTITY: Table = Table {
+    name: "identity",
+    header: "[[identity]]",
+    says: "",
+    groups: &[&[
+        NAME.again(
+            Required,
+            "\"support-bot\"",
+            "Our name for it; the same rule as for a resource.",
+        ),
+        THE_RESOURCE,
+        key(
+            "id",
+            Takes::Name,
+            Said("it is created on first run and remembered."),
+            "\"8:acs:00000000-0000-0000-0000-000000000000_00000000-0000-0000-0000-000000000000\"",
+            "What Azure calls it.",
+        )
+        .commented(),
+        SCOPES,
+        LIFETIME.again(OF_RENEWAL, "\"12h\"", OF_IDENTITY),
+        RENEW_AT.again(OF_RENEWAL, "0.4", OF_IDENTITY),
+        SPREAD.again(OF_RENEWAL, "0.05", OF_IDENTITY),
+        LABELS,
+        READERS,
+        SINKS,
+        ON_REMOVAL,
+    ]],
 };
 
 /// An identity before its resource and its sinks are looked up.
@@ -61,36 +161,33 @@ pub(super) fn read(mut section: Section<'_>, defaults: &Renewal) -> Draft {
     let resource = section.optional("resource");
     let draft = Draft {
         head: section.head(),
-        name: section
-            .required("name")
-            .and_then(|item| item.name("support-bot")),
+        name: section.required("name").and_then(Item::name),
         resource_left_out: resource.is_none(),
-        resource: resource.and_then(|item| item.name("contoso")),
-        id: section.optional("id").and_then(|item| item.name("8:acs:…")),
+        resource: resource.and_then(Item::name),
+        id: section.optional("id").and_then(Item::name),
         sinks: section.or("sinks", Vec::new(), sinks),
         scopes: section.required("scopes").and_then(scopes),
         renewal: renewal::read(&mut section, defaults),
         labels: section.or("labels", BTreeMap::new(), labels),
         readers: section.or("readers", Vec::new(), references::readers),
-        on_removal: section.or("on_removal", OnRemoval::Hold, on_removal),
+        on_removal: on_removal(&mut section),
     };
     section.finish();
     draft
 }
 
-pub(super) fn on_removal(item: Item<'_>) -> Option<OnRemoval> {
-    item.choice(&[
-        ("hold", OnRemoval::Hold),
-        ("forget", OnRemoval::Forget),
-        ("revoke", OnRemoval::Revoke),
-    ])
+pub(super) fn on_removal(section: &mut Section<'_>) -> OnRemoval {
+    section.word(
+        "on_removal",
+        [OnRemoval::Hold, OnRemoval::Forget, OnRemoval::Revoke],
+    )
 }
 
 pub(super) fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
     let mut seen = BTreeSet::new();
     let mut sinks = Vec::new();
-    for item in item.items("[\"bot-file\"]")? {
-        let Some(sink) = item.name::<SinkName>("bot-file") else {
+    for item in item.items()? {
+        let Some(sink) = item.name::<SinkName>() else {
             continue;
         };
         if seen.insert(sink.value.clone()) {
@@ -107,8 +204,8 @@ pub(super) fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
 
 pub(super) fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
     let mut scopes = BTreeSet::new();
-    for item in item.items("[\"chat\", \"voip\"]")? {
-        let Some(text) = item.text("chat") else {
+    for item in item.items()? {
+        let Some(text) = item.text() else {
             continue;
         };
         match text.parse::<Scope>() {
@@ -126,17 +223,14 @@ pub(super) fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
         }
     }
     if matches!(item.value(), Value::Array(items) if items.is_empty()) {
-        return item.wrong(
-            "an identity needs at least one scope",
-            "such as scopes = [\"chat\"]",
-        );
+        return item.unlike_sample("an identity needs at least one scope");
     }
     Some(scopes.into_iter().collect())
 }
 
 pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Table(fields) = item.value() else {
-        return item.mistyped("a table of words", "{ team = \"support\" }");
+        return item.mistyped("a table of words");
     };
     let mut labels = BTreeMap::new();
     for (key, field) in fields {

@@ -1,11 +1,70 @@
 //! `[[job]]`: work by the calendar. Pattern, zone and selection are words here; the rooms that
 //! understand them check them.
 
+use super::super::keys::{
+    Preset::{Is, Required},
+    Table, Takes, key,
+};
 use super::super::{
     JobSettings,
     reader::{Item, Located, Section},
 };
+use super::identity::NAME;
 use crate::model::{JobAction, JobName, Missed, Selection, Then};
+
+pub(super) static JOB: Table = Table {
+    name: "job",
+    header: "[[job]]",
+    says: "",
+    groups: &[&[
+        NAME.again(Required, "\"friday-guests\"", ""),
+        key(
+            "cron",
+            Takes::Text,
+            Required,
+            "\"0 0 22 * * FRI\"",
+            "Minute, hour, day, month, weekday; or six fields with seconds first. 0 and 7 are Sunday. A local time that a clock change skips runs at the next valid instant, a doubled one runs once.",
+        ),
+        key(
+            "timezone",
+            Takes::Text,
+            Is("\"UTC\""),
+            "\"Europe/Prague\"",
+            "The IANA zone in which the pattern is meant.",
+        ),
+        key(
+            "action",
+            Takes::Word(&[("revoke", ""), ("renew", ""), ("hold", "")]),
+            Required,
+            "\"revoke\"",
+            "",
+        ),
+        key(
+            "select",
+            Takes::Text,
+            Required,
+            "\"label.team = 'guest'\"",
+            "Which identities.",
+        ),
+        key(
+            "then",
+            Takes::Word(&[("reissue", ""), ("hold", "")]),
+            Is("\"reissue\""),
+            "\"reissue\"",
+            "What follows a revocation.",
+        ),
+        key(
+            "missed",
+            Takes::Word(&[
+                ("run_once", "one run for all of them, at once"),
+                ("skip", "they are noted and left out"),
+            ]),
+            Is("\"run_once\""),
+            "\"run_once\"",
+            "What becomes of instants that passed while the daemon was not running.",
+        ),
+    ]],
+};
 
 /// A job and where its name stands.
 #[derive(Debug)]
@@ -16,28 +75,20 @@ pub(in super::super) struct Draft {
 
 /// Reads one `[[job]]`.
 pub(super) fn read(mut section: Section<'_>) -> Draft {
-    let name: Option<Located<JobName>> = section
-        .required("name")
-        .and_then(|item| item.name("friday-guests"));
+    let name: Option<Located<JobName>> = section.required("name").and_then(Item::name);
     let cron = section
         .required("cron")
-        .and_then(|item| item.text("0 22 * * FRI"))
+        .and_then(Item::text)
         .map(str::to_owned);
     let timezone = section.or("timezone", "UTC".to_owned(), |item| {
-        item.text("Europe/Prague").map(str::to_owned)
+        item.text().map(str::to_owned)
     });
-    let action = section.required("action").and_then(|item| {
-        item.choice(&[
-            ("revoke", JobAction::Revoke),
-            ("renew", JobAction::Renew),
-            ("hold", JobAction::Hold),
-        ])
-    });
+    let action = section
+        .required("action")
+        .and_then(|item| item.word(&[JobAction::Revoke, JobAction::Renew, JobAction::Hold]));
     let select = section.required("select").and_then(selection);
     let then = section.optional("then").and_then(|item| then(item, action));
-    let missed = section.or("missed", Missed::RunOnce, |item| {
-        item.choice(&[("run_once", Missed::RunOnce), ("skip", Missed::Skip)])
-    });
+    let missed = section.word("missed", [Missed::RunOnce, Missed::Skip]);
     section.finish();
     let settings =
         name.as_ref()
@@ -57,7 +108,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
 }
 
 fn selection(item: Item<'_>) -> Option<Selection> {
-    let text = item.text("label.team = 'guest'")?;
+    let text = item.text()?;
     match Selection::parse(text) {
         Ok(selection) => Some(selection),
         Err(error) => item.wrong(
@@ -71,7 +122,7 @@ fn selection(item: Item<'_>) -> Option<Selection> {
 }
 
 fn then(item: Item<'_>, action: Option<JobAction>) -> Option<Then> {
-    let then = item.choice(&[("reissue", Then::Reissue), ("hold", Then::Hold)])?;
+    let then = item.word(&[Then::Reissue, Then::Hold])?;
     match action {
         Some(JobAction::Renew | JobAction::Hold) => {
             item.wrong("`then` goes with action = \"revoke\" alone", "take it out")

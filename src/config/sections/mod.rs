@@ -13,16 +13,87 @@ mod sink_webhook;
 mod source;
 mod store;
 
+use super::keys::{
+    Preset::{Nothing, Required},
+    Table, Takes, key,
+};
 use super::{
     DaemonSettings, Renewal, ResourceSettings, StoreSettings,
-    reader::{Item, Located, Section},
+    reader::{Located, Section},
     report::Note,
 };
 use crate::model::ResourceName;
+use daemon::DAEMON;
+use identity::IDENTITY;
+use job::JOB;
+use renewal::RENEWAL;
+use resource::RESOURCE;
+use sink::SINK;
+use source::SOURCE;
+use store::STORE;
 pub(super) use {
-    identity::Draft as IdentityDraft, job::Draft as JobDraft, sink_exec::Draft as ExecSinkDraft,
-    sink_file::Draft as FileSinkDraft, sink_webhook::Draft as WebhookSinkDraft,
-    source::Draft as SourceDraft,
+    identity::Draft as IdentityDraft, job::Draft as JobDraft, references::SECRET_REFERENCE,
+    sink_exec::Draft as ExecSinkDraft, sink_file::Draft as FileSinkDraft,
+    sink_webhook::Draft as WebhookSinkDraft, source::Draft as SourceDraft,
+};
+
+/// All that may stand at the top level.
+pub(super) static ROOT: Table = Table {
+    name: "",
+    header: "the top level",
+    says: "",
+    groups: &[&[
+        key(
+            "daemon",
+            Takes::Table(&DAEMON),
+            Nothing,
+            "{}",
+            "The process",
+        ),
+        key("store", Takes::Table(&STORE), Nothing, "{}", "The database"),
+        key(
+            "renewal",
+            Takes::Table(&RENEWAL),
+            Nothing,
+            "{}",
+            "When tokens are renewed",
+        ),
+        key(
+            "resource",
+            Takes::Tables(&RESOURCE),
+            Required,
+            "[{}]",
+            "Azure Communication Services",
+        ),
+        key(
+            "identity",
+            Takes::Tables(&IDENTITY),
+            Nothing,
+            "[{}]",
+            "Who gets tokens",
+        ),
+        key(
+            "sink",
+            Takes::Table(&SINK),
+            Nothing,
+            "{}",
+            "Where tokens go",
+        ),
+        key(
+            "job",
+            Takes::Tables(&JOB),
+            Nothing,
+            "[{}]",
+            "Work by the calendar",
+        ),
+        key(
+            "source",
+            Takes::Table(&SOURCE),
+            Nothing,
+            "{}",
+            "Identities that others own",
+        ),
+    ]],
 };
 
 /// Everything that was read, before the sections are held against each other. A part that is wrong
@@ -55,45 +126,20 @@ pub(super) struct ResourceDraft {
 
 /// Reads every section.
 pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) -> Drafts {
-    let renewal = match root
-        .optional("renewal")
-        .and_then(|item| item.section("renewal", "{}"))
-    {
-        Some(section) => renewal::read_defaults(section),
-        None => Renewal::default(),
-    };
-    let (daemon, owner) = daemon::read(
-        root.optional("daemon")
-            .and_then(|item| item.section("daemon", "{}"))
-            .unwrap_or_else(|| Section::left_out("daemon", reading)),
-        reading.environment,
-    );
-    let store = store::read(
-        root.optional("store")
-            .and_then(|item| item.section("store", "{}"))
-            .unwrap_or_else(|| Section::left_out("store", reading)),
-        (&daemon, owner),
-    );
+    let renewal = renewal::read_defaults(root.inner("renewal"));
+    let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);
+    let store = store::read(root.inner("store"), (&daemon, owner));
     let no_resource = root.optional("resource").is_none();
     let resources = entries(&mut root, "resource", resource::read);
     let identities = entries(&mut root, "identity", |section| {
         identity::read(section, &renewal)
     });
-    let (mut file_sinks, mut webhook_sinks, mut exec_sinks) = (Vec::new(), Vec::new(), Vec::new());
-    if let Some(mut sinks) = root
-        .optional("sink")
-        .and_then(|item| item.section("sink", "{}"))
-    {
-        file_sinks = entries_of(sinks.optional("file"), "sink.file", sink_file::read);
-        webhook_sinks = entries_of(
-            sinks.optional("webhook"),
-            "sink.webhook",
-            sink_webhook::read,
-        );
-        exec_sinks = entries_of(sinks.optional("exec"), "sink.exec", sink_exec::read);
-        sinks.finish();
-    }
-    let sources = source::read_all(root.optional("source"), &renewal);
+    let mut sinks = root.inner("sink");
+    let file_sinks = entries(&mut sinks, "file", sink_file::read);
+    let webhook_sinks = entries(&mut sinks, "webhook", sink_webhook::read);
+    let exec_sinks = entries(&mut sinks, "exec", sink_exec::read);
+    sinks.finish();
+    let sources = source::read_all(root.inner("source"), &renewal);
     let jobs = entries(&mut root, "job", job::read);
     root.finish();
     Drafts {
@@ -112,18 +158,11 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
 }
 
 fn entries<'a, T>(
-    root: &mut Section<'a>,
-    name: &'static str,
+    section: &mut Section<'a>,
+    key: &'static str,
     read: impl FnMut(Section<'a>) -> T,
 ) -> Vec<T> {
-    entries_of(root.optional(name), name, read)
-}
-
-fn entries_of<'a, T>(
-    item: Option<Item<'a>>,
-    name: &'static str,
-    read: impl FnMut(Section<'a>) -> T,
-) -> Vec<T> {
-    item.map(|item| item.sections(name).into_iter().map(read).collect())
+    let item = section.optional(key);
+    item.map(|item| item.sections().into_iter().map(read).collect())
         .unwrap_or_default()
 }

@@ -2,15 +2,33 @@
 
 use std::collections::BTreeSet;
 
+use super::super::keys::{Preset::Nothing, Table, Takes, key};
 use super::super::{
     LoadedSecret, SecretRef,
     reader::Item,
     secret::{reload_secret, too_open},
     suspicion::{looks_secret, shown},
     tree::Value,
-    vocabulary::SECRET_REFERENCE,
 };
 use crate::model::Reader;
+
+/// The inline table that refers to a secret.
+pub(in super::super) static SECRET_REFERENCE: Table = Table {
+    name: "a secret's reference",
+    header: "a secret's reference",
+    says: "",
+    groups: &[&[
+        key(
+            "file",
+            Takes::Path,
+            Nothing,
+            "\"/etc/renewd/contoso.cs\"",
+            "",
+        ),
+        key("credential", Takes::Text, Nothing, "\"contoso\"", ""),
+        key("env", Takes::Text, Nothing, "\"CONTOSO\"", ""),
+    ]],
+};
 
 /// Reads the secret that `{ file }`, `{ credential }` or `{ env }` refers to.
 pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {
@@ -33,7 +51,7 @@ fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
     let Value::Table(fields) = item.value() else {
         return refuse_bare(item);
     };
-    let mut section = item.section(SECRET_REFERENCE, "")?;
+    let mut section = item.section_of(&SECRET_REFERENCE)?;
     let file = section.optional("file");
     let credential = section.optional("credential");
     let env = section.optional("env");
@@ -41,10 +59,7 @@ fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
     let found = [file, credential, env];
     if found.iter().flatten().count() != 1 {
         // An unknown key was told of, and is the likelier mistake.
-        if fields
-            .keys()
-            .all(|key| ["file", "credential", "env"].contains(&key.as_str()))
-        {
+        if fields.keys().all(|key| SECRET_REFERENCE.key(key).is_some()) {
             item.tell(
                 item.error(format!(
                     "`{}` must refer to its secret in exactly one way",
@@ -56,7 +71,7 @@ fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
         return None;
     }
     let reference = found.into_iter().flatten().next()?;
-    let text = reference.text("name")?;
+    let text = reference.text()?;
     if looks_secret(text) {
         return reference.wrong(
             format!(
@@ -70,7 +85,7 @@ fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
         );
     }
     match reference.key() {
-        "file" => reference.path("/etc/renewd/secret").map(SecretRef::File),
+        "file" => reference.path().map(SecretRef::File),
         "credential" => credential_name(reference, text),
         _ => variable_name(reference, text),
     }
@@ -129,7 +144,7 @@ fn advice(key: &str) -> String {
 pub(super) fn readers(item: Item<'_>) -> Option<Vec<Reader>> {
     let mut seen = BTreeSet::new();
     let mut readers = Vec::new();
-    for item in item.items("[\"www-data\", \"group:ops\"]")? {
+    for item in item.items()? {
         let Some(reader) = reader(item) else { continue };
         if seen.insert(reader.clone()) {
             readers.push(reader);
@@ -141,7 +156,7 @@ pub(super) fn readers(item: Item<'_>) -> Option<Vec<Reader>> {
 }
 
 fn reader(item: Item<'_>) -> Option<Reader> {
-    let text = item.text("www-data")?;
+    let text = item.text()?;
     let name = text.strip_prefix("group:").unwrap_or(text);
     let odd = |c: char| c.is_whitespace() || c.is_control() || ":/,".contains(c);
     if !name.is_empty() && name.len() <= 256 && !name.contains(odd) && !name.starts_with('-') {

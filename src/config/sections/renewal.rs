@@ -2,19 +2,60 @@
 
 use std::time::Duration;
 
+use super::super::keys::{DAY, HOUR, Key, Preset::Is, Table, Takes, key};
 use super::super::{
     Renewal,
+    quantity::duration,
     reader::{Item, Section},
     report::Note,
 };
 
-/// ACS issues tokens for 60 to 1440 minutes. Source: ACS REST 2023-10-01, `expiresInMinutes`.
-const SHORTEST: Duration = Duration::from_hours(1);
-const LONGEST: Duration = Duration::from_hours(24);
-/// From here on a renewal is urgent, so a normal one must come before.
-const URGENT_FROM: f64 = 0.75;
+pub(super) const LIFETIME: Key = key(
+    "lifetime",
+    // Source: ACS REST 2023-10-01, `expiresInMinutes`, 60 to 1440.
+    Takes::Duration(HOUR, DAY),
+    Is("\"24h\""),
+    "\"24h\"",
+    "The life asked of Azure, in whole minutes.",
+);
+
+pub(super) const RENEW_AT: Key = key(
+    "renew_at",
+    // Renewed earlier than this, a token would hardly be used; from 0.75 on a renewal is urgent.
+    Takes::Share(EARLIEST, 0.75),
+    Is("0.5"),
+    "0.5",
+    "Renew after this share of a token's own life. What is left then is the time that an outage of Azure may take without anybody noticing.",
+);
+
+pub(super) const SPREAD: Key = key(
+    "spread",
+    Takes::Share(0.0, 0.5),
+    Is("0.02"),
+    "0.02",
+    "Spread the renewals over this share of the life, early only. renew_at less spread must stay at 0.05 or more.",
+);
+
+pub(super) static RENEWAL: Table = Table {
+    name: "renewal",
+    header: "[renewal]",
+    says: "Each of these three may also be set in an [[identity]], for that one alone.",
+    groups: &[&[LIFETIME, RENEW_AT, SPREAD]],
+};
+
 /// Renewed earlier than this, a token would hardly be used.
 const EARLIEST: f64 = 0.05;
+
+impl Default for Renewal {
+    fn default() -> Self {
+        let share = |text: &str| text.parse().ok();
+        Self {
+            lifetime: RENEWAL.preset("lifetime", duration),
+            renew_at: RENEWAL.preset("renew_at", share),
+            spread: RENEWAL.preset("spread", share),
+        }
+    }
+}
 
 /// Reads `[renewal]`.
 pub(super) fn read_defaults(mut section: Section<'_>) -> Renewal {
@@ -28,12 +69,8 @@ pub(super) fn read(section: &mut Section<'_>, defaults: &Renewal) -> Renewal {
     let (renew_at, spread) = (section.optional("renew_at"), section.optional("spread"));
     let renewal = Renewal {
         lifetime: section.or("lifetime", defaults.lifetime, lifetime),
-        renew_at: renew_at
-            .and_then(|item| item.fraction(EARLIEST..=URGENT_FROM, "0.5"))
-            .unwrap_or(defaults.renew_at),
-        spread: spread
-            .and_then(|item| item.fraction(0.0..=0.5, "0.02"))
-            .unwrap_or(defaults.spread),
+        renew_at: renew_at.and_then(Item::share).unwrap_or(defaults.renew_at),
+        spread: spread.and_then(Item::share).unwrap_or(defaults.spread),
     };
     if let Some(item) = spread.or(renew_at)
         && renewal.renew_at - renewal.spread < EARLIEST - f64::EPSILON
@@ -48,7 +85,7 @@ pub(super) fn read(section: &mut Section<'_>, defaults: &Renewal) -> Renewal {
 }
 
 pub(super) fn lifetime(item: Item<'_>) -> Option<Duration> {
-    let lifetime = item.duration(SHORTEST..=LONGEST)?;
+    let lifetime = item.duration()?;
     if lifetime.as_secs().is_multiple_of(60) {
         return Some(lifetime);
     }

@@ -1,10 +1,16 @@
 //! `[[resource]]`: one ACS resource, its keys and its limits.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
+use super::super::keys::{
+    Key,
+    Preset::{Is, Nothing, Required, Said},
+    Table, Takes, key,
+};
+use super::identity::NAME;
 use super::{
     super::{
-        CreatePolicy, Limit, Limits, LoadedSecret, ResourceSettings,
+        CreatePolicy, Limits, LoadedSecret, ResourceSettings,
         quantity::limit,
         reader::{Item, Located, Section},
         suspicion::shown,
@@ -13,11 +19,88 @@ use super::{
 };
 use crate::model::ResourceName;
 
+pub(super) static RESOURCE: Table = Table {
+    name: "resource",
+    header: "[[resource]]",
+    says: "",
+    groups: &[&[
+        NAME,
+        key(
+            "connection_string",
+            Takes::Secret,
+            Required,
+            "{ file = \"/etc/renewd/contoso.cs\" }",
+            "endpoint=https://….communication.azure.com/;accesskey=… Plain http only to loopback.",
+        ),
+        key(
+            "secondary_connection_string",
+            Takes::Secret,
+            Nothing,
+            "{ credential = \"contoso-secondary\" }",
+            "The same with the other access key, to go on with while one is regenerated.",
+        ),
+        CA_FILE,
+        key(
+            "api_version",
+            Takes::Text,
+            Is("\"2023-10-01\""),
+            "\"2023-10-01\"",
+            "The version of the ACS API.",
+        ),
+        key(
+            "create",
+            Takes::Word(&[("auto", ""), ("never", "")]),
+            Is("\"auto\""),
+            "\"auto\"",
+            "Whether identities without an id are created.",
+        ),
+        key(
+            "limits",
+            Takes::Table(&LIMITS),
+            Said("the documented limits, which are shown here"),
+            "{ issue = \"1000/30s\", create = \"1000/30s\", create_with_token = \"1000/30s\", revoke = \"500/30s\", delete = \"500/30s\", exchange = \"500/30s\" }",
+            "What Azure allows this resource: calls in any window of that length. An entry that is left out keeps its default.",
+        ),
+        key(
+            "max_in_flight",
+            Takes::Integer(1, 1000),
+            Is("32"),
+            "32",
+            "Calls in flight at once.",
+        ),
+    ]],
+};
+
+/// One of the documented limits. Source: azure-docs, service limits of Communication Services.
+pub(super) const fn documented(name: &'static str, limit: &'static str) -> Key {
+    key(name, Takes::Limit(1_000_000), Is(limit), limit, "")
+}
+
+pub(super) static LIMITS: Table = Table {
+    name: "resource.limits",
+    header: "`limits`",
+    says: "",
+    groups: &[&[
+        documented("issue", "\"1000/30s\""),
+        documented("create", "\"1000/30s\""),
+        documented("create_with_token", "\"1000/30s\""),
+        documented("revoke", "\"500/30s\""),
+        documented("delete", "\"500/30s\""),
+        documented("exchange", "\"500/30s\""),
+    ]],
+};
+
+pub(super) const CA_FILE: Key = key(
+    "ca_file",
+    Takes::Path,
+    Nothing,
+    "\"/etc/renewd/ca.pem\"",
+    "Trust the certificates in this PEM file besides the system's.",
+);
+
 /// Reads one `[[resource]]`.
 pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
-    let name: Option<Located<ResourceName>> = section
-        .required("name")
-        .and_then(|item| item.name("contoso"));
+    let name: Option<Located<ResourceName>> = section.required("name").and_then(Item::name);
     let primary = section
         .required("connection_string")
         .and_then(references::secret);
@@ -27,14 +110,10 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
     };
     let ca_file = section.optional("ca_file").and_then(ca_file);
     let api_version = section.or("api_version", "2023-10-01".to_owned(), api_version);
-    let create = section.or("create", CreatePolicy::Auto, |item| {
-        item.choice(&[("auto", CreatePolicy::Auto), ("never", CreatePolicy::Never)])
-    });
+    let create = section.word("create", [CreatePolicy::Auto, CreatePolicy::Never]);
     let limits_item = section.optional("limits");
     let limits = limits_item.and_then(limits).unwrap_or_default();
-    let max_in_flight = section.or("max_in_flight", 32, |item| {
-        item.integer(1..=1000).and_then(|n| usize::try_from(n).ok())
-    });
+    let max_in_flight = section.integer("max_in_flight");
     let limits_at = limits_item.map_or(section.head(), Item::span);
     section.finish();
     let settings = name.as_ref().zip(primary).zip(secondary).map(
@@ -70,7 +149,7 @@ fn other_secret(item: Item<'_>, primary: Option<&LoadedSecret>) -> Option<Loaded
 
 /// A file of certificates, which must be there: whoever connects reads it again.
 pub(super) fn ca_file(item: Item<'_>) -> Option<PathBuf> {
-    let path = item.path("/etc/renewd/ca.pem")?;
+    let path = item.path()?;
     match std::fs::File::open(&path) {
         Ok(_) => Some(path),
         Err(error) => {
@@ -89,7 +168,7 @@ fn shown_path(path: &std::path::Path) -> String {
 }
 
 fn api_version(item: Item<'_>) -> Option<String> {
-    let text = item.text("2023-10-01")?;
+    let text = item.text()?;
     let date = text.strip_suffix("-preview").unwrap_or(text);
     let digits = |part: &str, n| part.len() == n && part.bytes().all(|b| b.is_ascii_digit());
     let parts: Vec<_> = date.split('-').collect();
@@ -100,39 +179,35 @@ fn api_version(item: Item<'_>) -> Option<String> {
     {
         return Some(text.to_owned());
     }
-    item.wrong(
-        format!("{} is not an API version", shown(text)),
-        "such as \"2023-10-01\"",
-    )
+    item.unlike_sample(format!("{} is not an API version", shown(text)))
 }
 
 fn limits(item: Item<'_>) -> Option<Limits> {
-    let mut section = item.section("resource.limits", "{ issue = \"1000/30s\" }")?;
+    let mut section = item.section()?;
     let known = Limits::default();
     let limits = Limits {
-        issue: section.or("issue", known.issue, one_limit),
-        create: section.or("create", known.create, one_limit),
-        create_with_token: section.or("create_with_token", known.create_with_token, one_limit),
-        revoke: section.or("revoke", known.revoke, one_limit),
-        delete: section.or("delete", known.delete, one_limit),
-        exchange: section.or("exchange", known.exchange, one_limit),
+        issue: section.or("issue", known.issue, Item::limit),
+        create: section.or("create", known.create, Item::limit),
+        create_with_token: section.or("create_with_token", known.create_with_token, Item::limit),
+        revoke: section.or("revoke", known.revoke, Item::limit),
+        delete: section.or("delete", known.delete, Item::limit),
+        exchange: section.or("exchange", known.exchange, Item::limit),
     };
     section.finish();
     Some(limits)
 }
 
-fn one_limit(item: Item<'_>) -> Option<Limit> {
-    let text = item.text("1000/30s")?;
-    let example = format!("so many calls in so long: {} = \"1000/30s\"", item.key());
-    let Some(limit) = limit(text) else {
-        return item.wrong(format!("{} is not a limit", shown(text)), example);
-    };
-    let windows = Duration::from_secs(1)..=Duration::from_hours(1);
-    if (1..=1_000_000).contains(&limit.calls) && windows.contains(&limit.window) {
-        return Some(limit);
+impl Default for Limits {
+    /// The documented ones.
+    fn default() -> Self {
+        let of = |name| LIMITS.preset(name, limit);
+        Self {
+            issue: of("issue"),
+            create: of("create"),
+            create_with_token: of("create_with_token"),
+            revoke: of("revoke"),
+            delete: of("delete"),
+            exchange: of("exchange"),
+        }
     }
-    item.wrong(
-        format!("the limit {} is out of range", shown(text)),
-        "1 to 1000000 calls in 1s to 1h",
-    )
 }

@@ -1,24 +1,29 @@
 //! What all kinds of sinks have in common.
 
-use std::time::Duration;
+use super::super::keys::{
+    Key,
+    Preset::{Nothing, Said},
+    Table, Takes, key,
+};
+use super::sink_exec::SINK_EXEC;
+use super::sink_file::SINK_FILE;
+use super::sink_webhook::SINK_WEBHOOK;
 
-use super::super::{Limit, quantity::limit, reader::Item, suspicion::shown};
+pub(super) static SINK: Table = Table {
+    name: "sink",
+    header: "[sink]",
+    says: "",
+    groups: &[&[
+        key("file", Takes::Tables(&SINK_FILE), Nothing, "[{}]", ""),
+        key("webhook", Takes::Tables(&SINK_WEBHOOK), Nothing, "[{}]", ""),
+        key("exec", Takes::Tables(&SINK_EXEC), Nothing, "[{}]", ""),
+    ]],
+};
 
-/// The most attempts that a sink may see: `rate = "50/s"`.
-pub(super) fn rate(item: Item<'_>) -> Option<Limit> {
-    let text = item.text("50/s")?;
-    let Some(limit) = limit(text) else {
-        return item.wrong(
-            format!("{} is not a rate", shown(text)),
-            "so many attempts in so long: rate = \"50/s\" or \"600/10m\"",
-        );
-    };
-    let windows = Duration::from_secs(1)..=Duration::from_hours(1);
-    if (1..=10_000).contains(&limit.calls) && windows.contains(&limit.window) {
-        return Some(limit);
-    }
-    item.wrong(
-        format!("the rate {} is out of range", shown(text)),
-        "1 to 10000 attempts in 1s to 1h",
-    )
-}
+pub(super) const RATE: Key = key(
+    "rate",
+    Takes::Limit(10_000),
+    Said("no limit"),
+    "\"50/s\"",
+    "The most attempts in any such time, retries and notices included: \"50/s\", \"600/10m\".",
+);

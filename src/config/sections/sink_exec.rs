@@ -2,6 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use super::super::keys::{
+    MINUTE,
+    Preset::{Is, Required, Said},
+    Table, Takes, key,
+};
+use super::identity::NAME;
+use super::sink::RATE;
 use super::{
     super::{
         ExecSinkSettings, Limit,
@@ -9,9 +16,59 @@ use super::{
         suspicion::{looks_secret, shown},
         tree::{Span, Value},
     },
-    Note, sink,
+    Note,
 };
 use crate::model::SinkName;
+
+pub(super) static SINK_EXEC: Table = Table {
+    name: "sink.exec",
+    header: "[[sink.exec]]",
+    says: "A program that is run with each new version: the token document on standard input, no shell. The version is delivered when it ends with status 0; else it is run again, at growing intervals.",
+    groups: &[&[
+        NAME.again(Required, "\"reload\"", ""),
+        key(
+            "command",
+            Takes::Texts,
+            Required,
+            "[\"/usr/local/bin/on-token\"]",
+            "The program by its absolute path, then its arguments. Under the shipped unit it needs a drop-in, which `renewd check` prints.",
+        ),
+        key(
+            "timeout",
+            Takes::Duration(1, 10 * MINUTE),
+            Is("\"30s\""),
+            "\"30s\"",
+            "One run altogether; then the program and what it started are ended.",
+        ),
+        key(
+            "environment",
+            Takes::Free,
+            Is("{}"),
+            "{ APP_HOME = \"/opt/app\" }",
+            "Additions to its environment: PATH, LANG, RENEWD_NAME, RENEWD_RESOURCE, RENEWD_STATE, RENEWD_EVENT, RENEWD_VERSION, RENEWD_EXPIRES_AT and RENEWD_SINK. Nothing else is passed on.",
+        ),
+        key(
+            "max_in_flight",
+            Takes::Integer(1, 16),
+            Is("4"),
+            "4",
+            "Runs at once, each for another identity.",
+        ),
+        RATE.again(
+            Said("no limit"),
+            "\"10/s\"",
+            "The most runs in any such time.",
+        )
+        .commented(),
+        key(
+            "after",
+            Takes::Names,
+            Is("[]"),
+            "[\"bot-file\"]",
+            "Run it for a version once these sinks have delivered that version.",
+        ),
+    ]],
+};
 
 /// An exec sink before its name and those it waits for are held against the others.
 #[derive(Debug)]
@@ -42,40 +99,28 @@ impl Draft {
 /// Reads one `[[sink.exec]]`.
 pub(super) fn read(mut section: Section<'_>) -> Draft {
     let draft = Draft {
-        name: section
-            .required("name")
-            .and_then(|item| item.name("reload")),
+        name: section.required("name").and_then(Item::name),
         command: section.required("command").and_then(command),
-        timeout: section.or("timeout", Duration::from_secs(30), |item| {
-            item.duration(Duration::from_secs(1)..=Duration::from_mins(10))
-        }),
+        timeout: section.duration("timeout"),
         environment: section.or("environment", BTreeMap::new(), environment),
-        max_in_flight: section.or("max_in_flight", 4, |item| {
-            let count = item.integer(1..=16)?;
-            usize::try_from(count).ok()
-        }),
+        max_in_flight: section.integer("max_in_flight"),
         after: section.or("after", Vec::new(), after),
-        rate: section.optional("rate").and_then(sink::rate),
+        rate: section.optional("rate").and_then(Item::limit),
     };
     section.finish();
     draft
 }
 
-const EXAMPLE: &str = "[\"/usr/local/bin/on-token\"]";
-
 fn command(item: Item<'_>) -> Option<Vec<String>> {
     if let Value::Text(_) = item.value() {
         return item.wrong(
             "`command` must be a list: the program, then each of its arguments",
-            format!("there is no shell to split it; such as command = {EXAMPLE}"),
+            format!("there is no shell to split it; {}", item.sample()),
         );
     }
-    let items: Vec<Item<'_>> = item.items(EXAMPLE)?.collect();
+    let items: Vec<Item<'_>> = item.items()?.collect();
     let Some(program) = items.first() else {
-        return item.wrong(
-            "`command` names no program",
-            format!("such as command = {EXAMPLE}"),
-        );
+        return item.unlike_sample("`command` names no program");
     };
     let mut words = vec![absolute(*program)];
     words.extend(items[1..].iter().map(|item| word(*item)));
@@ -96,7 +141,7 @@ fn absolute(item: Item<'_>) -> Option<String> {
 }
 
 fn word(item: Item<'_>) -> Option<String> {
-    let text = item.text("/usr/local/bin/on-token")?;
+    let text = item.text()?;
     if text.contains('\0') {
         return item.wrong("an argument cannot hold a NUL byte", "take it out");
     }
@@ -112,7 +157,7 @@ fn word(item: Item<'_>) -> Option<String> {
 /// Additions to the environment. Ours are known and kept apart, secrets have no place there.
 fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Table(fields) = item.value() else {
-        return item.mistyped("a table of strings", "{ APP_HOME = \"/opt/app\" }");
+        return item.mistyped("a table of strings");
     };
     let tell = |span: Span, message: String, hint: &str| {
         item.tell(Note::error(span, message).hint(hint));
@@ -172,6 +217,6 @@ fn is_variable(key: &str) -> bool {
 }
 
 fn after(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
-    let items = item.items("[\"bot-file\"]")?;
-    Some(items.filter_map(|item| item.name("bot-file")).collect())
+    let items = item.items()?;
+    Some(items.filter_map(Item::name).collect())
 }

@@ -1,5 +1,11 @@
 //! `[[sink.file]]`: token files.
 
+use super::super::keys::{
+    Preset::{Is, Nothing, Required, Said},
+    Table, Takes, key,
+};
+use super::identity::{NAME, READERS};
+use super::sink::RATE;
 use super::{
     super::{
         FileFormat, FileSinkSettings, Template, WriteMode, elsewhere,
@@ -7,9 +13,110 @@ use super::{
         suspicion::shown,
         tree::Value,
     },
-    references, sink,
+    references,
 };
 use crate::model::{Reader, SinkName};
+
+pub(super) static SINK_FILE: Table = Table {
+    name: "sink.file",
+    header: "[[sink.file]]",
+    says: "Token files.",
+    groups: &[&[
+        NAME.again(Required, "\"bot-file\"", ""),
+        key(
+            "path",
+            Takes::Text,
+            Required,
+            "\"/run/renewd/tokens/{name}.json\"",
+            "Absolute, without \"..\". {name} and {resource} stand for the identity's; {name} must be in it where more than one identity uses the sink, unless it is a bundle.",
+        ),
+        key(
+            "format",
+            Takes::Word(&[
+                ("json", "the token document"),
+                ("token", "the bare token"),
+                ("env", "KEY='value' lines"),
+                ("template", "your own"),
+            ]),
+            Said("\"json\", or \"template\" where there is one"),
+            "\"json\"",
+            "What the file holds.",
+        ),
+        key(
+            "template",
+            Takes::Table(&TEMPLATE),
+            Nothing,
+            "{ file = \"/etc/renewd/bot.conf.j2\" }",
+            "For format = \"template\": the file, or the text itself, such as template = \"{{ token }}\". Minijinja (Jinja2) with name, resource, id, state, token, scopes, issued_at, expires_at, renews_at, version, and the filters json, shell and unix; docs/files.md has more.",
+        )
+        .commented(),
+        key(
+            "mode",
+            Takes::Text,
+            Is("\"0600\""),
+            "\"0600\"",
+            "Permission bits in octal, as \"0600\" or 0o600; readers are let in by ACL on top.",
+        ),
+        RATE.again(
+            Said("no limit"),
+            "\"500/s\"",
+            "The most files written in any such time.",
+        )
+        .commented(),
+        key(
+            "owner",
+            Takes::Text,
+            Said("the daemon's user"),
+            "\"bot\"",
+            "To whom the file is given. Needs CAP_CHOWN, which the shipped unit does not have: `renewd check` names the drop-in. `readers` need nothing.",
+        )
+        .commented(),
+        key(
+            "group",
+            Takes::Text,
+            Said("the daemon's group"),
+            "\"bot\"",
+            "As `owner`, for its group.",
+        )
+        .commented(),
+        key(
+            "bundle",
+            Takes::Boolean,
+            Is("false"),
+            "false",
+            "One file with all identities of this sink: {\"identities\":{NAME:DOCUMENT,…}}, or a template that goes through `identities`.",
+        ),
+        READERS.again(
+            Said("only those who may read each identity in it"),
+            "[\"group:voip\"]",
+            "Who may read a bundle.",
+        )
+        .commented(),
+        key(
+            "write",
+            Takes::Word(&[
+                ("replace", "rename a complete file over the old one"),
+                ("in-place", "overwrite it; only for a single file that is mounted elsewhere"),
+            ]),
+            Is("\"replace\""),
+            "\"replace\"",
+            "How a file is changed.",
+        ),
+    ]],
+};
+
+pub(super) static TEMPLATE: Table = Table {
+    name: "sink.file.template",
+    header: "`template`",
+    says: "",
+    groups: &[&[key(
+        "file",
+        Takes::Path,
+        Required,
+        "\"/etc/renewd/bot.conf.j2\"",
+        "",
+    )]],
+};
 
 /// A file sink before the identities that use it are known.
 #[derive(Debug)]
@@ -28,9 +135,7 @@ impl Draft {
 
 /// Reads one `[[sink.file]]`.
 pub(super) fn read(mut section: Section<'_>) -> Draft {
-    let name: Option<Located<SinkName>> = section
-        .required("name")
-        .and_then(|item| item.name("bot-file"));
+    let name: Option<Located<SinkName>> = section.required("name").and_then(Item::name);
     let path = section.required("path").and_then(path);
     let keys = Keys {
         format: section.optional("format"),
@@ -48,13 +153,13 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     }
     let readers = keys.readers.and_then(|item| readers(item, bundle));
     let mode = section.or("mode", 0o600, mode);
-    let write = keys.write.and_then(write).unwrap_or(WriteMode::Replace);
+    let write = section.word("write", [WriteMode::Replace, WriteMode::InPlace]);
     if write == WriteMode::InPlace {
         check_in_place(&keys, mode);
     }
     let owner = keys.owner.and_then(account);
     let group = section.optional("group").and_then(account);
-    let rate = section.optional("rate").and_then(sink::rate);
+    let rate = section.optional("rate").and_then(Item::limit);
     section.finish();
     let settings = name.as_ref().zip(path.as_ref()).map(|(name, path)| {
         let plain = FileSinkSettings::new(name.value.clone(), path.value.clone());
@@ -122,14 +227,11 @@ fn template(item: Item<'_>) -> Option<Template> {
             file: None,
         });
     }
-    let mut section = item.section(
-        "sink.file.template",
-        "{ file = \"/etc/renewd/bot.conf.j2\" }",
-    )?;
+    let mut section = item.section()?;
     let named = section.required("file");
     section.finish();
     let named = named?;
-    let path = named.path("/etc/renewd/bot.conf.j2")?;
+    let path = named.path()?;
     match elsewhere::read(&path) {
         Ok(text) => Some(Template {
             text,
@@ -179,13 +281,6 @@ fn readers(item: Item<'_>, bundle: bool) -> Option<Vec<Reader>> {
     )
 }
 
-fn write(item: Item<'_>) -> Option<WriteMode> {
-    item.choice(&[
-        ("replace", WriteMode::Replace),
-        ("in-place", WriteMode::InPlace),
-    ])
-}
-
 /// What a file that keeps its inode cannot have; and what its readers may see.
 fn check_in_place(keys: &Keys<'_>, mode: u32) {
     let Some(item) = keys.write else { return };
@@ -209,26 +304,18 @@ fn check_in_place(keys: &Keys<'_>, mode: u32) {
 
 /// The name or the number of a user or a group.
 fn account(item: Item<'_>) -> Option<String> {
-    let text = item.text("www-data")?;
+    let text = item.text()?;
     let odd = |c: char| c.is_whitespace() || c.is_control() || ":/,".contains(c);
     if !text.is_empty() && text.len() <= 256 && !text.contains(odd) && !text.starts_with('-') {
         return Some(text.to_owned());
     }
-    item.wrong(
-        format!("{} is no name of a user or a group", shown(text)),
-        format!("such as {} = \"www-data\"", item.key()),
-    )
+    item.unlike_sample(format!("{} is no name of a user or a group", shown(text)))
 }
 
-const EXAMPLE: &str = "/run/renewd/tokens/{name}.json";
-
 fn path(item: Item<'_>) -> Option<Located<String>> {
-    let text = item.text(EXAMPLE)?;
+    let text = item.text()?;
     if !text.starts_with('/') {
-        return item.wrong(
-            "the path of a file sink must be absolute",
-            format!("such as path = {EXAMPLE:?}"),
-        );
+        return item.unlike_sample("the path of a file sink must be absolute");
     }
     if text.split('/').any(|part| part == "..") {
         return item.wrong(
@@ -237,10 +324,7 @@ fn path(item: Item<'_>) -> Option<Located<String>> {
         );
     }
     if text.ends_with('/') || text.contains(char::is_control) {
-        return item.wrong(
-            "this path names no file",
-            format!("end it with a file's name, such as {EXAMPLE:?}"),
-        );
+        return item.unlike_sample("this path names no file");
     }
     if let Some(wrong) = unknown_placeholder(text) {
         return item.wrong(
@@ -270,11 +354,11 @@ fn unknown_placeholder(path: &str) -> Option<&str> {
 }
 
 fn format(item: Item<'_>) -> Option<FileFormat> {
-    item.choice(&[
-        ("json", FileFormat::Json),
-        ("token", FileFormat::Token),
-        ("env", FileFormat::Env),
-        ("template", FileFormat::Template),
+    item.word(&[
+        FileFormat::Json,
+        FileFormat::Token,
+        FileFormat::Env,
+        FileFormat::Template,
     ])
 }
 
@@ -293,7 +377,7 @@ fn mode(item: Item<'_>) -> Option<u32> {
                 hint,
             );
         }
-        _ => return item.mistyped("an octal number", "\"0600\""),
+        _ => return item.mistyped("an octal number"),
     };
     let Some(mode) = mode.filter(|mode| *mode <= 0o777 && mode & 0o400 != 0) else {
         return item.wrong(

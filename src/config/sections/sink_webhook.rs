@@ -1,9 +1,15 @@
 //! `[[sink.webhook]]`: signed events over HTTP.
 
-use std::time::Duration;
-
 use reqwest::Url;
 
+use super::super::keys::{
+    Key, MINUTE,
+    Preset::{Is, Nothing, Required},
+    Table, Takes, key,
+};
+use super::identity::NAME;
+use super::resource::CA_FILE;
+use super::sink::RATE;
 use super::{
     super::{
         Include, LoadedSecret, WebhookSinkSettings,
@@ -12,9 +18,81 @@ use super::{
         suspicion::shown,
         tree::Value,
     },
-    references, resource, sink,
+    references, resource,
 };
 use crate::model::{Kind, NoticeKind, SinkName};
+
+pub(super) const PROXY: Key = key(
+    "proxy",
+    Takes::Text,
+    Nothing,
+    "\"http://proxy.example:3128\"",
+    "Everything goes through this proxy, which then resolves the host's name; proxies from the environment are never used.",
+);
+
+pub(super) static SINK_WEBHOOK: Table = Table {
+    name: "sink.webhook",
+    header: "[[sink.webhook]]",
+    says: "Signed events over HTTP.",
+    groups: &[&[
+        NAME.again(Required, "\"crm\"", ""),
+        key(
+            "url",
+            Takes::Text,
+            Required,
+            "\"https://crm.example/hooks/acs\"",
+            "https, or http to this machine; no user and password in it.",
+        ),
+        key(
+            "allow_http",
+            Takes::Boolean,
+            Is("false"),
+            "false",
+            "Whether plain http may leave the machine.",
+        ),
+        key(
+            "allow_private",
+            Takes::Boolean,
+            Is("false"),
+            "false",
+            "Whether the host's name may resolve to this machine or a private network. An address that is written in the URL needs no permission; metadata services are never reached.",
+        ),
+        PROXY,
+        key(
+            "secrets",
+            Takes::Secrets,
+            Required,
+            "[{ credential = \"crm-webhook\" }]",
+            "Standard Webhooks secrets: whsec_ and 24 to 64 bytes in base64. The first signs first; two while one replaces the other.",
+        ),
+        key(
+            "include",
+            Takes::Word(&[
+                ("token", "the event carries it"),
+                ("reference", "the app fetches it itself"),
+            ]),
+            Is("\"token\""),
+            "\"token\"",
+            "How the receiver gets the token.",
+        ),
+        key(
+            "events",
+            Takes::Texts,
+            Is("[\"token.*\"]"),
+            "[\"token.*\", \"identity.gone\"]",
+            "Which events: types without \"renewd.\", or groups such as \"token.*\", \"resource.*\", or \"*\".",
+        ),
+        CA_FILE,
+        key(
+            "timeout",
+            Takes::Duration(1, MINUTE),
+            Is("\"15s\""),
+            "\"15s\"",
+            "One attempt altogether, answer included.",
+        ),
+        RATE,
+    ]],
+};
 
 /// A webhook sink before its name is held against the others.
 #[derive(Debug)]
@@ -31,24 +109,19 @@ impl Draft {
 
 /// Reads one `[[sink.webhook]]`.
 pub(super) fn read(mut section: Section<'_>) -> Draft {
-    let name: Option<Located<SinkName>> =
-        section.required("name").and_then(|item| item.name("crm"));
-    let allow_http = section.or("allow_http", false, Item::boolean);
+    let name: Option<Located<SinkName>> = section.required("name").and_then(Item::name);
+    let allow_http = section.boolean("allow_http");
     let url = section
         .required("url")
         .and_then(|item| url(item, allow_http));
-    let allow_private = section.or("allow_private", false, Item::boolean);
+    let allow_private = section.boolean("allow_private");
     let proxy = section.optional("proxy").and_then(proxy);
     let secrets = section.required("secrets").and_then(secrets);
-    let include = section.or("include", Include::Token, |item| {
-        item.choice(&[("token", Include::Token), ("reference", Include::Reference)])
-    });
+    let include = section.word("include", [Include::Token, Include::Reference]);
     let events = section.or("events", vec!["token.*".to_owned()], events);
     let ca_file = section.optional("ca_file").and_then(resource::ca_file);
-    let timeout = section.or("timeout", Duration::from_secs(15), |item| {
-        item.duration(Duration::from_secs(1)..=Duration::from_mins(1))
-    });
-    let rate = section.optional("rate").and_then(sink::rate);
+    let timeout = section.duration("timeout");
+    let rate = section.optional("rate").and_then(Item::limit);
     section.finish();
     let settings = name
         .as_ref()
@@ -71,14 +144,11 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
 }
 
 fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
-    let example = "https://crm.example/hooks/acs";
-    let text = item.text(example)?;
+    let text = item.text()?;
     let url = match Url::parse(text) {
         Ok(url) if url.host().is_some() => url,
-        Ok(_) => return item.wrong("this URL names no host", format!("such as {example:?}")),
-        Err(_) => {
-            return item.wrong("this is not a URL", format!("such as {example:?}"));
-        }
+        Ok(_) => return item.unlike_sample("this URL names no host"),
+        Err(_) => return item.unlike_sample("this is not a URL"),
     };
     if !url.username().is_empty() || url.password().is_some() {
         return item.wrong(
@@ -99,31 +169,26 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
             "plain http carries the token in the clear over the network",
             "use https; or, where the network itself is guarded, say allow_http = true",
         ),
-        _ => item.wrong(
-            "the URL must start with https://",
-            format!("such as {example:?}"),
-        ),
+        _ => item.unlike_sample("the URL must start with https://"),
     }
 }
 
 /// A proxy by its URL. Its password would be a bare secret, so there is none.
 fn proxy(item: Item<'_>) -> Option<String> {
-    let example = "http://proxy.example:3128";
-    let text = item.text(example)?;
-    let hint = format!("such as {example:?}");
+    let text = item.text()?;
     match Url::parse(text) {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
             "a user and a password must not stand in a URL",
             "use a proxy that knows this machine by its address",
         ),
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
-            item.wrong("a proxy is reached over http or https", hint)
+            item.unlike_sample("a proxy is reached over http or https")
         }
         Ok(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
-            item.wrong("the URL of a proxy ends after its port", hint)
+            item.unlike_sample("the URL of a proxy ends after its port")
         }
         Ok(_) => Some(text.to_owned()),
-        Err(_) => item.wrong("this is not a URL", hint),
+        Err(_) => item.unlike_sample("this is not a URL"),
     }
 }
 
@@ -143,14 +208,9 @@ fn secrets(item: Item<'_>) -> Option<Vec<LoadedSecret>> {
             "write secrets = [{ file = \"/etc/renewd/NAME\" }], with the secret in that file",
         );
     }
-    let items: Vec<_> = item
-        .items("[{ file = \"/etc/renewd/crm.whsec\" }]")?
-        .collect();
+    let items: Vec<_> = item.items()?.collect();
     if items.is_empty() {
-        return item.wrong(
-            "a webhook needs a secret to be signed with",
-            "such as secrets = [{ credential = \"crm-webhook\" }]",
-        );
+        return item.unlike_sample("a webhook needs a secret to be signed with");
     }
     if items.len() > 2 {
         item.tell(
@@ -182,16 +242,13 @@ fn secret(item: Item<'_>) -> Option<LoadedSecret> {
 
 fn events(item: Item<'_>) -> Option<Vec<String>> {
     let mut events = Vec::new();
-    for item in item.items("[\"token.*\"]")? {
-        if let Some(text) = item.text("token.*").and_then(|text| event(item, text)) {
+    for item in item.items()? {
+        if let Some(text) = item.text().and_then(|text| event(item, text)) {
             events.push(text);
         }
     }
     if matches!(item.value(), Value::Array(items) if items.is_empty()) {
-        return item.wrong(
-            "a webhook without events would get nothing",
-            "such as events = [\"token.*\"]",
-        );
+        return item.unlike_sample("a webhook without events would get nothing");
     }
     Some(events)
 }

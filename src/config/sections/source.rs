@@ -2,24 +2,210 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::super::keys::{
+    DAY, Key, MINUTE,
+    Preset::{Is, Nothing, Required, Said},
+    Table, Takes, key,
+};
+use super::identity::{LABELS, NAME, ON_REMOVAL, READERS, SCOPES, SINKS, THE_RESOURCE};
+use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
 use super::{
     super::{
         MaxRemoval, Renewal, SourceKind, SourceSettings,
         reader::{Item, Located, Section},
         tree::Span,
-        vocabulary::MAX_REMOVAL,
     },
-    entries_of, identity, references, renewal,
+    entries, identity, references, renewal,
 };
 use crate::model::{OnRemoval, Reader, ResourceName, Scope, SinkName, SourceName};
 
-/// Looked at no more often than this, and no more seldom than that.
-const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
-const USUAL: Duration = Duration::from_secs(30);
-/// What is removed at once without a person's word.
-const USUAL_REMOVAL: MaxRemoval = MaxRemoval {
-    share: 0.2,
-    count: 10,
+pub(super) static SOURCE: Table = Table {
+    name: "source",
+    header: "[source]",
+    says: "",
+    groups: &[&[
+        key("sqlite", Takes::Tables(&SOURCE_SQLITE), Nothing, "[{}]", ""),
+        key("exec", Takes::Tables(&SOURCE_EXEC), Nothing, "[{}]", ""),
+        key("file", Takes::Tables(&SOURCE_FILE), Nothing, "[{}]", ""),
+    ]],
+};
+
+pub(super) const EVERY: Key = key(
+    "every",
+    Takes::Duration(1, DAY),
+    Is("\"30s\""),
+    "\"30s\"",
+    "Between two looks; only a change is read again.",
+);
+
+pub(super) const MAX_REMOVAL: Key = key(
+    "max_removal",
+    Takes::Table(&REMOVAL),
+    Is("{ share = 0.2, count = 10 }"),
+    "{ share = 0.2, count = 10 }",
+    "More than both may not go at once without `renewd source apply NAME --yes`: the share of those that were listed, and so many in any case.",
+);
+
+pub(super) const OF_ROWS: Key = SCOPES.again(
+    Said("none, so every row must say its own."),
+    "[\"chat\"]",
+    "For rows that say no scopes.",
+);
+
+pub(super) const TO_SINKS: Key = SINKS.again(
+    Said("as there"),
+    "[\"bot-file\"]",
+    "As in [[identity]]: resource, lifetime, renew_at, spread, labels, readers, sinks, on_removal. A row's own lifetime, labels and readers win.",
+);
+
+pub(super) const MAX_SCOPES: Key = key(
+    "max_scopes",
+    Takes::Texts,
+    Said("anything"),
+    "[\"chat\"]",
+    "Who writes the list can mint: it says whose tokens are made, what they may do and who may read them. The scopes that a row may ask for; one that asks for more is refused.",
+);
+
+pub(super) const MAX_READERS: Key = key(
+    "max_readers",
+    Takes::Accounts,
+    Said("anybody"),
+    "[\"bot\"]",
+    "The readers that a row may ask for.",
+);
+
+pub(super) const MAX_LIFETIME: Key = key(
+    "max_lifetime",
+    LIFETIME.takes,
+    Said("any"),
+    "\"24h\"",
+    "The longest lifetime that a row may ask for.",
+);
+
+pub(super) const ADOPT_IDS: Key = key(
+    "adopt_ids",
+    Takes::Boolean,
+    Is("false"),
+    "true",
+    "Whether a row may bring an id along that renewd does not hold yet.",
+);
+
+pub(super) static SOURCE_SQLITE: Table = Table {
+    name: "source.sqlite",
+    header: "[[source.sqlite]]",
+    says: "An application's own SQLite database, read only. The columns of the query: name, and as wanted id, scopes (\"chat voip\" or JSON), lifetime (\"24h\"), labels (JSON) or label_KEY, readers.",
+    groups: &[&[
+        NAME.again(Required, "\"app-users\"", ""),
+        key(
+            "path",
+            Takes::Path,
+            Required,
+            "\"/var/lib/app/app.db\"",
+            "The database.",
+        ),
+        key(
+            "query",
+            Takes::Text,
+            Required,
+            "\"SELECT user_name AS name, acs_id AS id, 'chat' AS scopes FROM users WHERE active\"",
+            "One SELECT.",
+        ),
+        EVERY,
+        THE_RESOURCE.elsewhere(),
+        OF_ROWS,
+        LIFETIME.elsewhere(),
+        RENEW_AT.elsewhere(),
+        SPREAD.elsewhere(),
+        LABELS.elsewhere(),
+        READERS.elsewhere(),
+        TO_SINKS,
+        ON_REMOVAL.elsewhere(),
+        MAX_REMOVAL,
+        MAX_SCOPES,
+        MAX_READERS,
+        MAX_LIFETIME,
+        ADOPT_IDS,
+    ]],
+};
+
+/// What the other kinds know besides their own, explained at [[source.sqlite]].
+const LISTED: &[Key] = &[
+    EVERY.elsewhere(),
+    THE_RESOURCE.elsewhere(),
+    OF_ROWS.again(Nothing, "[\"chat\"]", ""),
+    LIFETIME.elsewhere(),
+    RENEW_AT.elsewhere(),
+    SPREAD.elsewhere(),
+    LABELS.elsewhere(),
+    READERS.elsewhere(),
+    SINKS.elsewhere(),
+    ON_REMOVAL.elsewhere(),
+    MAX_REMOVAL.elsewhere(),
+    MAX_SCOPES.again(Nothing, "[\"chat\"]", ""),
+    MAX_READERS.again(Nothing, "[]", ""),
+    MAX_LIFETIME.again(Nothing, "\"24h\"", ""),
+    ADOPT_IDS.elsewhere(),
+];
+
+pub(super) static SOURCE_EXEC: Table = Table {
+    name: "source.exec",
+    header: "[[source.exec]]",
+    says: "A program that prints JSON lines, such as {\"name\":\"anna\",\"scopes\":[\"chat\"]}. No shell runs it. The other keys are those of [[source.sqlite]].",
+    groups: &[
+        &[
+            NAME.again(Required, "\"directory\"", ""),
+            key(
+                "command",
+                Takes::Texts,
+                Required,
+                "[\"/usr/local/bin/list-users\", \"--active\"]",
+                "The absolute path of the program, then its arguments.",
+            ),
+            key(
+                "timeout",
+                Takes::Duration(1, 10 * MINUTE),
+                Is("\"1m\""),
+                "\"1m\"",
+                "It is ended, with all it started, after so long.",
+            ),
+        ],
+        LISTED,
+    ],
+};
+
+pub(super) static SOURCE_FILE: Table = Table {
+    name: "source.file",
+    header: "[[source.file]]",
+    says: "A file of JSON lines, which another program replaces (write beside it, then rename). The other keys are those of [[source.sqlite]].",
+    groups: &[
+        &[
+            NAME.again(Required, "\"partners\"", ""),
+            key(
+                "path",
+                Takes::Path,
+                Required,
+                "\"/var/lib/app/partners.jsonl\"",
+                "The file.",
+            ),
+        ],
+        LISTED,
+    ],
+};
+
+pub(super) static REMOVAL: Table = Table {
+    name: "source.max_removal",
+    header: "`max_removal`",
+    says: "",
+    groups: &[&[
+        key("share", Takes::Share(0.0, 1.0), Is("0.2"), "0.2", ""),
+        key(
+            "count",
+            Takes::Integer(0, 1_000_000_000),
+            Is("10"),
+            "10",
+            "",
+        ),
+    ]],
 };
 
 /// A source before its resource and its sinks are looked up.
@@ -72,68 +258,54 @@ impl Draft {
 }
 
 /// Reads every source, those of a kind together.
-pub(super) fn read_all(item: Option<Item<'_>>, defaults: &Renewal) -> Vec<Draft> {
-    let Some(mut sources) = item.and_then(|item| item.section("source", "{}")) else {
-        return Vec::new();
-    };
-    let mut drafts = entries_of(sources.optional("sqlite"), "source.sqlite", |section| {
-        read(section, "[[source.sqlite]]", defaults, sqlite)
+pub(super) fn read_all(mut sources: Section<'_>, defaults: &Renewal) -> Vec<Draft> {
+    let mut drafts = entries(&mut sources, "sqlite", |section| {
+        read(section, defaults, sqlite)
     });
-    drafts.extend(entries_of(
-        sources.optional("exec"),
-        "source.exec",
-        |section| read(section, "[[source.exec]]", defaults, exec),
-    ));
-    drafts.extend(entries_of(
-        sources.optional("file"),
-        "source.file",
-        |section| read(section, "[[source.file]]", defaults, file),
-    ));
+    drafts.extend(entries(&mut sources, "exec", |section| {
+        read(section, defaults, exec)
+    }));
+    drafts.extend(entries(&mut sources, "file", |section| {
+        read(section, defaults, file)
+    }));
     sources.finish();
     drafts
 }
 
 fn read(
     mut section: Section<'_>,
-    header: &'static str,
     defaults: &Renewal,
     kind: impl FnOnce(&mut Section<'_>) -> Option<SourceKind>,
 ) -> Draft {
     let resource = section.optional("resource");
     let draft = Draft {
         head: section.head(),
-        header,
-        name: section
-            .required("name")
-            .and_then(|item| item.name("app-users")),
+        header: section.header(),
+        name: section.required("name").and_then(Item::name),
         kind: kind(&mut section),
-        every: section.or("every", USUAL, |item| item.duration(EVERY)),
+        every: section.duration("every"),
         resource_left_out: resource.is_none(),
-        resource: resource.and_then(|item| item.name("contoso")),
+        resource: resource.and_then(Item::name),
         scopes: section.or("scopes", Vec::new(), identity::scopes),
         renewal: renewal::read(&mut section, defaults),
         labels: section.or("labels", BTreeMap::new(), identity::labels),
         readers: section.or("readers", Vec::new(), references::readers),
         sinks: section.or("sinks", Vec::new(), identity::sinks),
-        on_removal: section.or("on_removal", OnRemoval::Hold, identity::on_removal),
-        max_removal: section.or("max_removal", USUAL_REMOVAL, max_removal),
+        on_removal: identity::on_removal(&mut section),
+        max_removal: max_removal(section.inner("max_removal")),
         max_scopes: section.optional("max_scopes").and_then(identity::scopes),
         max_readers: section
             .optional("max_readers")
             .and_then(references::readers),
         max_lifetime: section.optional("max_lifetime").and_then(renewal::lifetime),
-        adopt_ids: section
-            .optional("adopt_ids")
-            .and_then(|item| item.boolean()),
+        adopt_ids: section.optional("adopt_ids").and_then(Item::boolean),
     };
     section.finish();
     draft
 }
 
 fn sqlite(section: &mut Section<'_>) -> Option<SourceKind> {
-    let path = section
-        .required("path")
-        .and_then(|item| item.path("/var/lib/app/app.db"));
+    let path = section.required("path").and_then(Item::path);
     let query = section.required("query").and_then(query);
     Some(SourceKind::Sqlite {
         path: path?,
@@ -143,9 +315,7 @@ fn sqlite(section: &mut Section<'_>) -> Option<SourceKind> {
 
 /// The query is tried when the source is read; here only what can be no query at all.
 fn query(item: Item<'_>) -> Option<String> {
-    let text = item
-        .text("SELECT user_name AS name, acs_id AS id FROM users")?
-        .trim();
+    let text = item.text()?.trim();
     let first = text
         .split(|c: char| !c.is_ascii_alphabetic())
         .next()
@@ -161,9 +331,7 @@ fn query(item: Item<'_>) -> Option<String> {
 
 fn exec(section: &mut Section<'_>) -> Option<SourceKind> {
     let command = section.required("command").and_then(command);
-    let timeout = section.or("timeout", Duration::from_secs(60), |item| {
-        item.duration(Duration::from_secs(1)..=Duration::from_mins(10))
-    });
+    let timeout = section.duration("timeout");
     Some(SourceKind::Exec {
         command: command?,
         timeout,
@@ -171,51 +339,37 @@ fn exec(section: &mut Section<'_>) -> Option<SourceKind> {
 }
 
 fn command(item: Item<'_>) -> Option<Vec<String>> {
-    let example = "[\"/usr/local/bin/list-users\"]";
     let words: Vec<String> = item
-        .items(example)?
-        .filter_map(|item| item.text("/usr/local/bin/list-users"))
+        .items()?
+        .filter_map(Item::text)
         .map(str::to_owned)
         .collect();
     match words.first() {
-        Some(program) if program.starts_with('/') && !words.iter().any(|word| word.contains('\0')) => Some(words),
+        Some(program)
+            if program.starts_with('/') && !words.iter().any(|word| word.contains('\0')) =>
+        {
+            Some(words)
+        }
         _ => item.wrong(
             "`command` must begin with the absolute path of a program",
-            format!("such as command = {example}; no shell runs it, each argument is an entry of its own"),
+            format!(
+                "{}; no shell runs it, each argument is an entry of its own",
+                item.sample()
+            ),
         ),
     }
 }
 
 fn file(section: &mut Section<'_>) -> Option<SourceKind> {
-    let path = section
-        .required("path")
-        .and_then(|item| item.path("/var/lib/app/users.jsonl"))?;
+    let path = section.required("path").and_then(Item::path)?;
     Some(SourceKind::File { path })
 }
 
-fn max_removal(item: Item<'_>) -> Option<MaxRemoval> {
-    let mut section = item.section(MAX_REMOVAL, "{ share = 0.2, count = 10 }")?;
-    let share = section.or("share", USUAL_REMOVAL.share, share);
-    let count = section.or("count", 10, |item| item.integer(0..=1_000_000_000));
-    section.finish();
-    Some(MaxRemoval {
-        share,
-        count: count.unsigned_abs(),
-    })
-}
-
-fn share(item: Item<'_>) -> Option<f64> {
-    use super::super::tree::Value;
-    let share = match item.value() {
-        Value::Float(number) => *number,
-        Value::Integer(Some(number @ 0..=1), _) => f64::from(u8::from(*number == 1)),
-        _ => return item.mistyped("a number from 0 to 1", "0.2"),
+fn max_removal(mut section: Section<'_>) -> MaxRemoval {
+    let removal = MaxRemoval {
+        share: section.share("share"),
+        count: section.integer("count"),
     };
-    if (0.0..=1.0).contains(&share) {
-        return Some(share);
-    }
-    item.wrong(
-        "`share` is out of range",
-        "it is a share of the identities and must be between 0 and 1",
-    )
+    section.finish();
+    removal
 }

@@ -92,16 +92,6 @@ pub struct Renewal {
     pub spread: f64,
 }
 
-impl Default for Renewal {
-    fn default() -> Self {
-        Self {
-            lifetime: Duration::from_hours(24),
-            renew_at: 0.5,
-            spread: 0.02,
-        }
-    }
-}
-
 /// Where a secret lies. Secrets in the configuration are references, never bare strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {

@@ -68,21 +68,3 @@ pub struct Limits {
     /// Exchange a Teams token.
     pub exchange: Limit,
 }
-
-impl Default for Limits {
-    /// The documented limits per 30 s (azure-docs, service limits).
-    fn default() -> Self {
-        let per_30s = |calls| Limit {
-            calls,
-            window: Duration::from_secs(30),
-        };
-        Self {
-            issue: per_30s(1000),
-            create: per_30s(1000),
-            create_with_token: per_30s(1000),
-            revoke: per_30s(500),
-            delete: per_30s(500),
-            exchange: per_30s(500),
-        }
-    }
-}

@@ -1,0 +1,351 @@
+//! What is said of a key, once: its type, bounds, default, sample and meaning. The rows stand in
+//! [`sections`](super::sections), each above the lines that read it. The reader takes bounds and
+//! defaults from them; hints for unknown keys, the mask, the check of a reload and the reference file
+//! (`config/renewd.toml`) are made from the same rows.
+//!
+//! To add a key: a row in its section, the line there that reads it, and a field in `settings`.
+
+use std::sync::LazyLock;
+
+use super::sections::{ROOT, SECRET_REFERENCE};
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    pub(super) preset: Preset,
+    /// A value as it is written in TOML.
+    pub(super) sample: &'static str,
+    pub(super) shown: Shown,
+    /// A running daemon cannot follow a change of it.
+    pub(super) restart: bool,
+    pub(super) says: &'static str,
+}
+
+/// What a key takes, with its bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Takes {
+    Text,
+    Path,
+    /// A name or an id of the model.
+    Name,
+    Names,
+    Boolean,
+    Integer(i64, i64),
+    Share(f64, f64),
+    /// In seconds.
+    Duration(u64, u64),
+    /// One of these, each with what it means where the word alone does not say it.
+    Word(&'static [(&'static str, &'static str)]),
+    /// So many, at most this, in a window of 1s to 1h.
+    Limit(u32),
+    /// Users, and groups as `group:NAME`.
+    Accounts,
+    /// A list of strings.
+    Texts,
+    /// A table whose keys are free.
+    Free,
+    /// A reference to a secret.
+    Secret,
+    /// A list of references to secrets.
+    Secrets,
+    /// `[name]`, or an inline table.
+    Table(&'static Table),
+    /// `[[name]]`.
+    Tables(&'static Table),
+}
+
+/// What holds where a key is left out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Preset {
+    Required,
+    /// Nothing: what the key would bring about does not happen.
+    Nothing,
+    /// This, as it is written in TOML.
+    Is(&'static str),
+    /// Something that depends on the surroundings, in words.
+    Said(&'static str),
+}
+
+/// How the reference file shows a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    Line,
+    /// In a comment, since it does not go together with the rest of the sample.
+    Comment,
+    /// Not here: another section explains it.
+    Elsewhere,
+}
+
+/// The keys of a section.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// As it stands in a header: `sink.file`.
+    pub(super) name: &'static str,
+    /// As an operator writes it: `[[sink.file]]`.
+    pub(super) header: &'static str,
+    pub(super) says: &'static str,
+    /// In groups, of which several sections share one.
+    pub(super) groups: &'static [&'static [Key]],
+}
+
+impl Table {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static Key> + Clone {
+        self.groups.iter().copied().flatten()
+    }
+
+    /// The row of a key.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys().find(|key| key.name == name)
+    }
+
+    /// The default of a row whose default is a plain value.
+    #[expect(clippy::expect_used, reason = "a test reads the default of every row")]
+    pub(super) fn preset<T>(&self, name: &str, read: impl FnOnce(&str) -> Option<T>) -> T {
+        let text = self.key(name).map(Key::preset_text);
+        text.and_then(read)
+            .expect("the row has a default that can be read")
+    }
+
+    /// Whether it holds nothing but sections.
+    pub(super) fn is_of_sections(&self) -> bool {
+        self.keys()
+            .all(|key| matches!(key.takes, Takes::Table(_) | Takes::Tables(_)))
+    }
+}
+
+/// A row that the reference file shows.
+pub(super) const fn key(
+    name: &'static str,
+    takes: Takes,
+    preset: Preset,
+    sample: &'static str,
+    says: &'static str,
+) -> Key {
+    Key {
+        name,
+        takes,
+        preset,
+        sample,
+        shown: Shown::Line,
+        restart: false,
+        says,
+    }
+}
+
+impl Key {
+    pub(super) const fn restart(self) -> Self {
+        Self {
+            restart: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn commented(self) -> Self {
+        Self {
+            shown: Shown::Comment,
+            ..self
+        }
+    }
+
+    pub(super) const fn elsewhere(self) -> Self {
+        Self {
+            shown: Shown::Elsewhere,
+            ..self
+        }
+    }
+
+    /// The same key where another section has another default, sample or meaning.
+    pub(super) const fn again(
+        self,
+        preset: Preset,
+        sample: &'static str,
+        says: &'static str,
+    ) -> Self {
+        Self {
+            preset,
+            sample,
+            says,
+            ..self
+        }
+    }
+
+    /// The words that it takes; none where it takes something else.
+    pub(super) fn words(&self) -> &'static [(&'static str, &'static str)] {
+        match self.takes {
+            Takes::Word(words) => words,
+            _ => &[],
+        }
+    }
+
+    /// The value at the place of this word.
+    pub(super) fn value_of<T: Copy>(&self, word: &str, values: &[T]) -> Option<T> {
+        debug_assert_eq!(self.words().len(), values.len(), "{}", self.name);
+        let at = self.words().iter().position(|(known, _)| *known == word)?;
+        values.get(at).copied()
+    }
+
+    /// Whether what stands under it is a secret, or would be if somebody wrote it in the clear.
+    fn is_secret(&self) -> bool {
+        matches!(self.takes, Takes::Secret | Takes::Secrets)
+    }
+
+    /// The default as a text without its quotes; none where it is not a plain value.
+    pub(super) fn preset_text(&self) -> &'static str {
+        match self.preset {
+            Preset::Is(text) => text.trim_matches('"'),
+            _ => "",
+        }
+    }
+}
+
+pub(super) const MINUTE: u64 = 60;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
+/// Every table, the outer ones first.
+static TABLES: LazyLock<Vec<&'static Table>> = LazyLock::new(|| {
+    let mut tables: Vec<&'static Table> = vec![&ROOT];
+    let mut at = 0;
+    while let Some(table) = tables.get(at) {
+        let inner = table.keys().filter_map(|key| match key.takes {
+            Takes::Table(inner) | Takes::Tables(inner) => Some(inner),
+            _ => None,
+        });
+        tables.extend(inner.collect::<Vec<_>>());
+        at += 1;
+    }
+    tables.push(&SECRET_REFERENCE);
+    tables
+});
+
+fn every_key() -> impl Iterator<Item = &'static Key> {
+    TABLES.iter().flat_map(|table| table.keys())
+}
+
+/// The keys that a running daemon cannot follow, such as `daemon.listen`.
+pub fn restart_keys() -> Vec<String> {
+    let path = |table: &Table, key: &Key| format!("{}.{}", table.name, key.name);
+    TABLES
+        .iter()
+        .flat_map(|table| table.keys().map(move |key| (table, key)))
+        .filter(|(_, key)| key.restart)
+        .map(|(table, key)| path(table, key))
+        .collect()
+}
+
+/// The headers of the sections that know a key, for "this belongs in …".
+pub(super) fn homes_of(name: &str) -> Vec<&'static str> {
+    let sections = TABLES.iter().filter(|table| {
+        !table.name.is_empty() && !std::ptr::eq(**table, &raw const SECRET_REFERENCE)
+    });
+    sections
+        .filter(|table| table.key(name).is_some())
+        .map(|table| table.header)
+        .collect()
+}
+
+/// Whether a word is a key of some section.
+pub(super) fn is_known(word: &str) -> bool {
+    every_key().any(|key| key.name == word)
+}
+
+/// Whether what stands under this key may be shown: it is, or was probably meant to be, a key that
+/// holds no secret. Anything else might be a misspelt secret key.
+pub(super) fn may_show(word: &str) -> bool {
+    if is_known(word) {
+        return !every_key().any(|key| key.name == word && key.is_secret());
+    }
+    let secret = every_key()
+        .filter(|key| key.is_secret())
+        .map(|key| key.name);
+    nearest(word, secret).is_none() && nearest(word, every_key().map(|key| key.name)).is_some()
+}
+
+/// The candidate that a misspelt word was probably meant to be: at most a third of it is wrong.
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', ' '], "_");
+    let word = plain(word);
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word, &plain(candidate)),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= (word.chars().count().max(candidate.len()) / 3).max(1)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::quantity::duration;
+
+    #[test]
+    fn misspelt_words_find_their_meaning() {
+        let table = TABLES.iter().find(|table| table.name == "sink.file");
+        let keys = || table.unwrap().keys().map(|key| key.name);
+        assert_eq!(nearest("paht", keys()), Some("path"));
+        assert_eq!(nearest("Path", keys()), Some("path"));
+        assert_eq!(nearest("colour", keys()), None);
+    }
+
+    #[test]
+    fn what_might_be_a_secret_is_not_shown() {
+        for key in [
+            "connection_string",
+            "conection_string",
+            "connection-string",
+            "secret",
+            "secrets",
+            "seal_key",
+            "sealkey",
+            "password",
+            "accesskey",
+        ] {
+            assert!(!may_show(key), "{key}");
+        }
+        for key in ["name", "nmae", "listne", "scopes", "renew_att"] {
+            assert!(may_show(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn every_default_is_within_its_bounds() {
+        for key in every_key() {
+            let text = key.preset_text();
+            if !matches!(key.preset, Preset::Is(_)) {
+                continue;
+            }
+            let fits = match key.takes {
+                Takes::Boolean => matches!(text, "true" | "false"),
+                Takes::Integer(least, most) => {
+                    text.parse().is_ok_and(|n: i64| (least..=most).contains(&n))
+                }
+                Takes::Share(least, most) => {
+                    text.parse().is_ok_and(|n: f64| (least..=most).contains(&n))
+                }
+                Takes::Duration(least, most) => duration(text).is_some_and(|read| {
+                    (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&read)
+                }),
+                Takes::Word(words) => words.iter().any(|(word, _)| *word == text),
+                Takes::Limit(most) => {
+                    crate::config::quantity::limit(text).is_some_and(|limit| limit.calls <= most)
+                }
+                _ => true,
+            };
+            assert!(fits, "{}", key.name);
+        }
+    }
+}

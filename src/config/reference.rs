@@ -1,0 +1,163 @@
+//! `config/renewd.toml`: every key with its bounds, its default and what it means, written from the rows
+//! that the reader takes them from.
+
+use std::{fmt::Write, time::Duration};
+
+use super::{
+    keys::{Key, Preset, Shown, Table, Takes},
+    quantity::duration_text,
+    sections::ROOT,
+};
+
+/// No comment is wider.
+const WIDTH: usize = 100;
+
+const PREFACE: &str = "\
+# renewd: every key, with its unit and its default.
+#
+# Read from /etc/renewd/renewd.toml (an ordinary user: $XDG_CONFIG_HOME/renewd/renewd.toml), then
+# from conf.d/*.toml beside it in the order of their names. Files add to each other: [[…]] lists
+# follow one another, and a key that is set in two files is an error.
+#
+#   renewd check                 says what is wrong, all at once, with line and column
+#   systemctl reload renewd      takes a change over, all or nothing
+#
+# Only one [[resource]] is needed; every other section may be left out. Relative paths start at the
+# directory of the file that names them. Durations are whole numbers with a unit: s, m, h or d, as
+# in \"90s\", \"1h30m\", \"30d\".
+#
+# Secrets never stand in this file. A secret is one of
+#   { file = \"/etc/renewd/contoso.cs\" }    a file, mode 0600; one line end after it is ignored
+#   { credential = \"contoso\" }             LoadCredential= or LoadCredentialEncrypted= of the unit
+#   { env = \"CONTOSO\" }                    an environment variable
+";
+
+/// The reference file.
+pub fn reference() -> String {
+    let mut out = PREFACE.to_owned();
+    for section in ROOT.keys() {
+        let title = format!("# ---- {} ", section.says);
+        let _infallible = write!(out, "\n\n{title:-<WIDTH$}\n");
+        if let Takes::Table(table) | Takes::Tables(table) = section.takes {
+            write_table(&mut out, table);
+        }
+    }
+    out
+}
+
+fn write_table(out: &mut String, table: &Table) {
+    if table.is_of_sections() {
+        for key in table.keys() {
+            if let Takes::Tables(inner) = key.takes {
+                write_table(out, inner);
+            }
+        }
+        return;
+    }
+    out.push('\n');
+    write_comment(out, table.says, "");
+    let _infallible = writeln!(out, "{}", table.header);
+    for (at, key) in table
+        .keys()
+        .filter(|key| key.shown != Shown::Elsewhere)
+        .enumerate()
+    {
+        let (does, default) = meaning(key);
+        if at > 0 && !default.is_empty() {
+            out.push('\n');
+        }
+        write_comment(out, &does, &default);
+        let off = if key.shown == Shown::Comment {
+            "# "
+        } else {
+            ""
+        };
+        let _infallible = writeln!(out, "{off}{} = {}", key.name, key.sample);
+    }
+}
+
+/// What it does and takes, and what holds without it; nothing where another section says it.
+fn meaning(key: &Key) -> (String, String) {
+    let default = match key.preset {
+        Preset::Required => "Required.".to_owned(),
+        Preset::Nothing if key.says.is_empty() => return (String::new(), String::new()),
+        Preset::Nothing => "Default: none".to_owned(),
+        Preset::Is(value) => format!("Default: {value}"),
+        Preset::Said(words) => format!("Default: {words}"),
+    };
+    let bounds = bounds(key);
+    let one_sentence = !key.says.trim_end_matches('.').contains(". ");
+    let does = match (key.says, bounds.as_str()) {
+        (says, "") => says.to_owned(),
+        ("", bounds) => format!("{bounds}."),
+        (says, bounds) if one_sentence => format!("{}: {bounds}.", says.trim_end_matches('.')),
+        (says, bounds) => format!("{says} It is {bounds}."),
+    };
+    let restart = " A change needs a restart.";
+    let restart = if key.restart { restart } else { "" };
+    (format!("{does}{restart}"), default)
+}
+
+fn bounds(key: &Key) -> String {
+    let secs = |secs| duration_text(Duration::from_secs(secs));
+    match key.takes {
+        Takes::Integer(least, most) => format!("{least} to {most}"),
+        Takes::Share(least, most) => format!("{least} to {most}"),
+        Takes::Duration(least, most) => format!("{} to {}", secs(least), secs(most)),
+        Takes::Word(words) => {
+            let one = |(word, means): &(&str, &str)| match *means {
+                "" => (*word).to_owned(),
+                means => format!("{word} ({means})"),
+            };
+            words.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// Words as they fit into lines; what stands together begins a line where it does not fit on the last.
+fn write_comment(out: &mut String, words: &str, together: &str) {
+    let mut lines = wrapped(words);
+    let last = lines.last().map_or(0, |line| line.chars().count() + 1);
+    match lines.last_mut() {
+        Some(line) if last + together.chars().count() + 2 <= WIDTH => {
+            *line = format!("{line} {together}");
+        }
+        _ => lines.extend(wrapped(together)),
+    }
+    for line in lines {
+        let _infallible = writeln!(out, "# {}", line.trim_end());
+    }
+}
+
+fn wrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() + 3 <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rewrites the file where a row changed.
+    #[test]
+    fn the_reference_file_is_what_the_rows_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/renewd.toml");
+        let said = reference();
+        if std::fs::read_to_string(path).unwrap() != said {
+            std::fs::write(path, said).unwrap();
+            panic!(
+                "config/renewd.toml was not what the rows say: it is written anew, look at the difference"
+            );
+        }
+    }
+}
