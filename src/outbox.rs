@@ -40,6 +40,8 @@ pub struct Outbox<E, T> {
     trouble: Option<Trouble>,
     /// When the last trouble ended, and the gap that it had grown to.
     relapse: Option<(Steady, Duration)>,
+    /// A trouble that people were told of has ended, which they were not told yet.
+    over: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,8 @@ struct Trouble {
     gap: Duration,
     retry_at: Steady,
     told: bool,
+    /// Whether it was told by itself, not as part of the one before.
+    begun: bool,
 }
 
 /// What became of a batch.
@@ -101,6 +105,7 @@ impl<E, T> Outbox<E, T> {
             aside: Vec::new(),
             trouble: None,
             relapse: None,
+            over: false,
         }
     }
 
@@ -165,7 +170,18 @@ impl<E, T> Outbox<E, T> {
     /// The trouble that nobody was told of yet, once.
     pub fn untold_trouble(&mut self) -> Option<String> {
         let trouble = self.trouble.as_mut()?;
+        trouble.begun |= !trouble.told;
         (!std::mem::replace(&mut trouble.told, true)).then(|| trouble.reason.clone())
+    }
+
+    /// Whether a trouble that people were told of has ended, once.
+    pub fn ended_trouble(&mut self) -> bool {
+        std::mem::take(&mut self.over)
+    }
+
+    /// An earlier process told of a trouble and not of its end, and the store works.
+    pub fn inherit_trouble(&mut self) {
+        self.over = true;
     }
 
     /// When there is something to do again that cannot be done now.
@@ -189,11 +205,13 @@ impl<E, T> Outbox<E, T> {
                 (SHORTEST_TROUBLE, false)
             }
         };
+        let begun = self.trouble.as_ref().is_some_and(|trouble| trouble.begun);
         self.trouble = Some(Trouble {
             reason: error.to_string(),
             gap,
             retry_at: now + gap,
             told,
+            begun,
         });
     }
 
@@ -252,6 +270,7 @@ impl<E, T> Outbox<E, T> {
 
     fn recovered(&mut self, now: Steady) {
         if let Some(trouble) = self.trouble.take() {
+            self.over |= trouble.begun;
             self.relapse = Some((now, trouble.gap));
         }
     }

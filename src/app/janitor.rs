@@ -12,6 +12,8 @@ use crate::{
     store::{Disk, Store},
 };
 
+/// Under which a full disk is told.
+const KEY: &str = "disk of the store";
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(600);
 /// The same while the disk is full: then each round also looks whether there is room again.
@@ -69,7 +71,12 @@ pub(super) async fn prune(
     stop: CancellationToken,
 ) -> Result<(), Infallible> {
     let mut disk = store.disk_signal();
-    let (mut wait, mut told) = (BREATH, Disk::Roomy);
+    // What an earlier process told and is not over; where that cannot be read, it is told again.
+    let mut told = match store.open_notice(KEY.to_owned()).await {
+        Ok(Some(_)) => Disk::OnReserve,
+        _ => Disk::Roomy,
+    };
+    let mut wait = BREATH;
     loop {
         tokio::select! {
             biased;
@@ -116,7 +123,7 @@ async fn tell(store: &Store, disk: Disk, clock: &Clock) -> bool {
         kind,
         resource: None,
         name: None,
-        key: Some("disk of the store".to_owned()),
+        key: Some(KEY.to_owned()),
         message,
     };
     let raised = store.raise(vec![notice]).await;

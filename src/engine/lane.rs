@@ -126,6 +126,8 @@ pub struct Lane {
     hastening_refused: bool,
     creation_refused: Option<String>,
     creation_refusal_told: bool,
+    /// When it is looked next whether anybody waits for a creation that was refused.
+    creation_waits_at: Steady,
     late: LateWatch,
     failing: Failing,
     scan: Scan,
@@ -171,6 +173,7 @@ impl Lane {
             hastening_refused: false,
             creation_refused: creation_refused(settings.create, &opened),
             creation_refusal_told: false,
+            creation_waits_at: Steady::ZERO,
             late: LateWatch::default(),
             failing: Failing::default(),
             scan: Scan::new(&clock),
@@ -258,6 +261,14 @@ impl Lane {
             Some(NoticeKind::ResourceUnreachable) => self.outage = Outage::inherited(now.steady),
             Some(NoticeKind::KeyRejected) => self.key_outage = Outage::inherited(now.steady),
             _ => {}
+        }
+        let told = self.store.open_notices().await?;
+        let is_told = |word: &str| told.contains_key(&format!("{word} {}", self.settings.name));
+        self.late.many_told = is_told(messages::LATE);
+        self.failing.many_told = is_told(messages::FAILING);
+        self.creation_refusal_told = is_told(messages::CREATE);
+        if is_told(messages::STORE) {
+            self.outbox.inherit_trouble();
         }
         self.restored = true;
         Ok(())

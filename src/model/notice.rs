@@ -13,6 +13,9 @@ pub enum NoticeKind {
     /// An identity was created at ACS.
     #[serde(rename = "identity.created")]
     IdentityCreated,
+    /// One that was gone has a token again.
+    #[serde(rename = "identity.revived")]
+    IdentityRevived,
     /// ACS says that too many identities are gone at once: nothing is withdrawn until a person says so.
     #[serde(rename = "gone.held")]
     GoneHeld,
@@ -31,6 +34,9 @@ pub enum NoticeKind {
     /// A revocation or deletion that was ordered failed for good.
     #[serde(rename = "order.failed")]
     OrderFailed,
+    /// What had failed is done after all, or nobody wants it any more.
+    #[serde(rename = "order.done")]
+    OrderDone,
     /// An identity fails by itself, while others succeed.
     #[serde(rename = "identity.failing")]
     IdentityFailing,
@@ -147,10 +153,12 @@ impl NoticeKind {
         Self::IdentityCreated,
         Self::IdentityRevoked,
         Self::IdentityGone,
+        Self::IdentityRevived,
         Self::IdentityOrphaned,
         Self::GoneHeld,
         Self::GoneSettled,
         Self::OrderFailed,
+        Self::OrderDone,
         Self::IdentityFailing,
         Self::IdentityRecovered,
         Self::RenewalLate,
@@ -195,10 +203,12 @@ impl NoticeKind {
             Self::IdentityCreated => "identity.created",
             Self::IdentityRevoked => "identity.revoked",
             Self::IdentityGone => "identity.gone",
+            Self::IdentityRevived => "identity.revived",
             Self::IdentityOrphaned => "identity.orphaned",
             Self::GoneHeld => "gone.held",
             Self::GoneSettled => "gone.settled",
             Self::OrderFailed => "order.failed",
+            Self::OrderDone => "order.done",
             Self::IdentityFailing => "identity.failing",
             Self::IdentityRecovered => "identity.recovered",
             Self::RenewalLate => "renewal.late",
@@ -244,7 +254,8 @@ impl NoticeKind {
     /// none for what cannot end.
     pub fn ended_by(self) -> &'static [Self] {
         match self {
-            Self::OrderFailed => &[Self::IdentityRevoked],
+            Self::OrderFailed => &[Self::IdentityRevoked, Self::OrderDone],
+            Self::IdentityGone => &[Self::IdentityRevived, Self::GoneSettled],
             Self::IdentityFailing => &[Self::IdentityRecovered],
             Self::RenewalLate => &[Self::RenewalRecovered],
             Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
@@ -263,8 +274,9 @@ impl NoticeKind {
             Self::ReloadRefused => &[Self::ReloadAccepted],
             Self::IdentityCreated
             | Self::IdentityRevoked
-            | Self::IdentityGone
+            | Self::IdentityRevived
             | Self::IdentityOrphaned
+            | Self::OrderDone
             | Self::IdentityRecovered
             | Self::RenewalRecovered
             | Self::ResourceRecovered
@@ -295,10 +307,19 @@ impl Notice {
         format!("renewal {name}")
     }
 
-    /// The key of an order for one identity that failed, and of its later success; the label is what people
-    /// call it.
+    /// The key of an identity that is gone.
+    pub fn gone_key(name: &Name) -> String {
+        format!("lost {name}")
+    }
+
+    /// The key of an order for one identity, by name, or by id where there is no name.
     pub fn order_key(label: &str) -> String {
         format!("order {label}")
+    }
+
+    /// The key of a sink that is disabled.
+    pub fn disabled_key(sink: &str) -> String {
+        format!("disabled {sink}")
     }
 
     /// The key of an identity that fails by itself.

@@ -10,6 +10,7 @@ use super::{
     error::Outcome,
     identities::token_place,
     idmap::IdLine,
+    notices::CameTo,
     orphans::Orphaned,
 };
 use crate::model::{
@@ -95,7 +96,7 @@ impl Txn<'_> {
                 None => Ok(Applied::Stale),
             },
             Change::Due { num, due } => self.moved(*num, *due),
-            Change::LateNotified { num } => self.late_notified(*num),
+            Change::LateNotified { num } => self.late_notified(*num, now),
         }
     }
 
@@ -114,6 +115,7 @@ impl Txn<'_> {
             return Ok(Applied::Stale);
         }
         let kind = row.kind_of(issue.token);
+        self.end_notices_of(num, CameTo::Token, now)?;
         let version = self.next_version(row.version, now);
         self.store_token(&row, issue, kind, version)?;
         self.want(num, &row.name, version, micros(now))?;
@@ -361,15 +363,19 @@ impl Txn<'_> {
         Ok(Applied::Done(row.version))
     }
 
-    fn late_notified(&mut self, num: Num) -> Outcome<Applied> {
-        let Some(row) = self.readable(num)? else {
+    fn late_notified(&mut self, num: Num, now: Timestamp) -> Outcome<Applied> {
+        let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
-        self.run(
-            "UPDATE identity SET late_notified = 1 WHERE num = ?1",
-            [num],
+        // Renewed while it was found to be late: then nothing is told.
+        let told = self.run(
+            "UPDATE identity SET late_notified = 1 WHERE num = ?1 AND (late_at <= ?2 OR good_until <= 0)",
+            [num, micros(now)],
         )?;
-        Ok(Applied::Done(row.version))
+        Ok(match told {
+            0 => Applied::Stale,
+            _ => Applied::Done(row.version),
+        })
     }
 
     /// Takes the token away: a new version without one, told to every sink.
@@ -381,6 +387,11 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Version> {
         let version = self.next_version(row.version, now);
+        self.end_notices_of(row.num, CameTo::None, now)?;
+        if matches!(state, State::Gone | State::Deleted) {
+            let how = "needs nobody any more: it does not exist";
+            self.end_order_notice(row.name.as_str(), how, now)?;
+        }
         self.run(
             "UPDATE identity SET prev_version = version, prev_until = 0, prev_key = NULL, \
              state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \

@@ -28,6 +28,7 @@ impl Txn<'_> {
     ) -> Outcome<Reconciled> {
         let plan = self.plan_reconcile(specs, sinks)?;
         for sink in &plan.sinks_gone {
+            self.tell_enabled(sink.as_str(), "is no longer configured", now)?;
             self.retire_sink(sink)?;
         }
         for sink in &plan.sinks_new {
@@ -65,7 +66,7 @@ impl Txn<'_> {
                         }
                         // Nothing else can be done with it; its id stays known.
                         (false, OnRemoval::Forget) => {
-                            self.drop_identity(num)?;
+                            self.drop_identity(num, now)?;
                             forgotten += 1;
                             continue;
                         }
@@ -250,7 +251,7 @@ impl Txn<'_> {
             return Ok(row.version);
         }
         if row.version == Version(0) {
-            self.drop_identity(row.num)?;
+            self.drop_identity(row.num, now)?;
             return Ok(row.version);
         }
         self.withdraw(row, State::Deleted, Kind::Deleted, now)

@@ -142,8 +142,8 @@ impl Txn<'_> {
             at: now,
             kind: NoticeKind::IdentityGone,
             resource,
+            key: Some(Notice::gone_key(&row.name)),
             name: Some(row.name.clone()),
-            key: None,
             message,
         }])?;
         Ok(version)

@@ -9,6 +9,7 @@ use super::{
     error::Outcome,
     handle::Keep,
     identities::count,
+    notices::CameTo,
 };
 use crate::model::{Counts, Num, Timestamp};
 
@@ -101,7 +102,7 @@ impl Txn<'_> {
             audit: self.run(&trail.replace("{}", "audit"), other)?,
             notices: self.run(&trail.replace("{}", "notice"), other)?,
             orphans: self.run(orphans, (micros(now), count(batch)))?,
-            forgotten: self.drop_forgotten(batch)?,
+            forgotten: self.drop_forgotten(batch, now)?,
             items: self.drop_campaigns(other)?,
             key_items: self.drop_key_changes(other)?,
             reads,
@@ -140,26 +141,27 @@ impl Txn<'_> {
     }
 
     /// Drops forgotten identities whose consumers have been told; their ids stay in the id map.
-    fn drop_forgotten(&mut self, batch: usize) -> Outcome<usize> {
+    fn drop_forgotten(&mut self, batch: usize, now: Timestamp) -> Outcome<usize> {
         let sql = "SELECT num FROM identity i WHERE removed = 2 AND NOT EXISTS \
                    (SELECT 1 FROM delivery WHERE identity = i.num AND wanted > delivered) LIMIT ?1";
         let nums = self.all(RowKind::Identity, sql, [count(batch)], |row| {
             row.get::<_, Num>(0)
         })?;
         for num in &nums {
-            self.drop_identity(*num)?;
+            self.drop_identity(*num, now)?;
         }
         Ok(nums.len())
     }
 
     /// Drops a row; its id is remembered, so that the name never becomes a new person.
-    pub(super) fn drop_identity(&mut self, num: Num) -> Outcome<()> {
+    pub(super) fn drop_identity(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
         self.run(
             "INSERT INTO remembered SELECT i.name, coalesce(r.name, ''), i.id, i.created_at FROM identity i \
              LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
              ON CONFLICT DO UPDATE SET resource = excluded.resource, id = excluded.id",
             [num],
         )?;
+        self.end_notices_of(num, CameTo::Dropped, now)?;
         self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
         self.run("DELETE FROM identity WHERE num = ?1", [num])?;

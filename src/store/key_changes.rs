@@ -104,6 +104,9 @@ impl Txn<'_> {
                 change.ended_at.map(micros)
             ],
         )?;
+        if trouble.is_some() && change.trouble.is_none() {
+            self.tell_resumed(change, now)?;
+        }
         if before != change.stage {
             self.tell_stage(change, "renewd", now)?;
         } else if trouble.is_none() {

@@ -43,6 +43,16 @@ impl Txn<'_> {
         }
     }
 
+    /// It is held up no more, in the stage that it was in.
+    pub(super) fn tell_resumed(&mut self, change: &KeyChange, now: Timestamp) -> Outcome<()> {
+        let message = format!(
+            "The replacement of the {} key of {} goes on.",
+            change.role, change.resource
+        );
+        self.announce(&notice(change, NoticeKind::KeyResumed, message, now))?;
+        Ok(())
+    }
+
     /// It is held up.
     pub(super) fn tell_trouble(&mut self, change: &KeyChange, now: Timestamp) -> Outcome<()> {
         let Some(trouble) = &change.trouble else {

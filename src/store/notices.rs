@@ -10,7 +10,18 @@ use super::{
     db::{Db, Txn},
     error::Outcome,
 };
-use crate::model::{Notice, NoticeKind};
+use crate::model::{Name, Notice, NoticeKind, Num, ResourceName, Timestamp};
+
+/// What a row has come to, so that nothing that was told of it while it had no token goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CameTo {
+    /// A token was committed.
+    Token,
+    /// It is without a token on purpose, or gone.
+    None,
+    /// Nobody names it any more.
+    Dropped,
+}
 
 impl Txn<'_> {
     pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
@@ -48,6 +59,93 @@ impl Txn<'_> {
             self.raise(std::slice::from_ref(notice))?;
         }
         Ok(news)
+    }
+
+    /// Tells that what was told of a row is over, before what marks it is taken from the row: that its
+    /// renewal is late, that it fails by itself, that it is gone, that an order for it failed.
+    pub(super) fn end_notices_of(
+        &mut self,
+        num: Num,
+        came_to: CameTo,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = "SELECT i.name, r.name AS resource, i.late_notified, i.failing_since IS NOT NULL AS failing, \
+                   i.next_kind = 'issued' AS first FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
+        let found = self.first(sql, [num], |row| {
+            let marks = [row.get(2), row.get(3), row.get(4)];
+            let marks = marks.map(|mark: rusqlite::Result<bool>| mark.unwrap_or(true));
+            // Of a row whose name cannot be read nothing was told.
+            let name: Option<Name> = columns::parsed(row, "name").ok();
+            Ok(name.map(|name| (name, columns::parsed(row, "resource").ok(), marks)))
+        })?;
+        let Some((name, resource, [late, failing, first])) = found.flatten() else {
+            return Ok(());
+        };
+        let resource: Option<ResourceName> = resource;
+        let mut over = Vec::new();
+        let how = match came_to {
+            CameTo::Token => "it has a new token",
+            CameTo::None => "it is to have no token any more",
+            CameTo::Dropped => "it is let go of",
+        };
+        if late {
+            let message = format!("The renewal of {name} is not late any more: {how}.");
+            over.push((
+                Notice::late_key(&name),
+                NoticeKind::RenewalRecovered,
+                message,
+            ));
+        }
+        if failing {
+            let message = format!("{name} does not fail any more: {how}.");
+            over.push((
+                Notice::failing_key(&name),
+                NoticeKind::IdentityRecovered,
+                message,
+            ));
+        }
+        if first && came_to == CameTo::Token {
+            let message = format!("ACS knows {name} again, and it has a token.");
+            over.push((
+                Notice::gone_key(&name),
+                NoticeKind::IdentityRevived,
+                message,
+            ));
+        }
+        if came_to == CameTo::Dropped {
+            let message = format!("{name}, which ACS did not know any more, is let go of.");
+            over.push((Notice::gone_key(&name), NoticeKind::GoneSettled, message));
+        }
+        for (key, kind, message) in over {
+            let (resource, name) = (resource.clone(), Some(name.clone()));
+            self.announce(&Notice {
+                at: now,
+                kind,
+                resource,
+                name,
+                key: Some(key),
+                message,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An order that had failed for good is done after all, or given up.
+    pub(super) fn end_order_notice(
+        &mut self,
+        label: &str,
+        how: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.announce(&Notice {
+            at: now,
+            kind: NoticeKind::OrderDone,
+            resource: None,
+            name: label.parse().ok(),
+            key: Some(Notice::order_key(label)),
+            message: format!("What was ordered for {label} and had failed {how}."),
+        })?;
+        Ok(())
     }
 
     pub(super) fn advance_cursor(&self, sink: &str, seq: u64) -> Outcome<()> {

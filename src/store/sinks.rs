@@ -82,8 +82,10 @@ impl Txn<'_> {
             kind: NoticeKind::SinkDisabled,
             resource: None,
             name: None,
-            key: Some(format!("disabled {sink}")),
-            message: format!("the sink {sink} is disabled: {why}"),
+            key: Some(Notice::disabled_key(sink)),
+            message: format!(
+                "The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."
+            ),
         }])?;
         let sql =
             "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
@@ -99,7 +101,21 @@ impl Txn<'_> {
             "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2",
             [self.sink_num(sink)?, micros(now)],
         )?;
+        self.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
         self.effects.wanted = true;
+        Ok(())
+    }
+
+    /// That a sink is disabled is over.
+    pub(super) fn tell_enabled(&mut self, sink: &str, how: &str, now: Timestamp) -> Outcome<()> {
+        self.announce(&Notice {
+            at: now,
+            kind: NoticeKind::SinkEnabled,
+            resource: None,
+            name: None,
+            key: Some(Notice::disabled_key(sink)),
+            message: format!("The sink {sink} {how}."),
+        })?;
         Ok(())
     }
 }

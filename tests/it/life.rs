@@ -328,6 +328,9 @@ async fn nothing_is_created_beside_a_filled_id_map() {
     assert_eq!(calls.len(), 5);
     assert!(calls.iter().all(|call| call.operation == "issue"));
     assert!(world.view().creation_refused.is_none());
+    world.pass(MINUTE).await;
+    assert_eq!(world.news().await, ["create.refused", "create.allowed"]);
+    assert_eq!(world.store().open_notices().await.unwrap().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,13 +340,19 @@ async fn create_never_creates_nothing() {
     let mut with_id = world::spec("known");
     with_id.id = Some("8:acs:known".parse().unwrap());
     setting.specs.push(with_id);
-    let world = World::start(setting).await;
+    let mut world = World::start(setting).await;
     world.pass(HOUR).await;
     let calls = world.service.calls();
     assert_eq!(calls.len(), 1, "{calls:?}");
     assert_eq!(calls[0].operation, "issue");
     assert_eq!(world.news().await, ["create.refused"]);
     assert_eq!(world.record("bot-0000").await.state, State::New);
+    // The next process knows what was told, and tells that it is over when the configuration allows it.
+    world.down().await.unwrap();
+    world.setting.resource.create = renewd::config::CreatePolicy::Auto;
+    world.up().await;
+    world.pass(MINUTE).await;
+    assert_eq!(world.news().await, ["create.refused", "create.allowed"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use renewd::model::NoticeKind;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The files below a folder, with what they hold.
@@ -92,4 +94,69 @@ fn every_failure_has_a_test() {
         .filter(|line| line.starts_with("| ") && !line.starts_with("| what breaks"));
     let bare: Vec<&str> = rows.filter(|row| names(row).next().is_none()).collect();
     assert!(bare.is_empty(), "without a test: {bare:#?}");
+}
+
+/// What cannot end by itself: something that happened once, or the end of something.
+const EVENTS: &[NoticeKind] = &[
+    NoticeKind::IdentityCreated,
+    NoticeKind::IdentityRevoked,
+    NoticeKind::IdentityOrphaned,
+    NoticeKind::KeySwitched,
+    NoticeKind::StoreBroughtUp,
+    NoticeKind::WithdrawalsRewritten,
+];
+
+#[test]
+fn every_notice_that_can_end_has_a_twin_and_each_is_raised_somewhere() {
+    let rust: Vec<(PathBuf, String)> = texts("src")
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("model/notice.rs"))
+        .filter(|(path, _)| !path.components().any(|part| part.as_os_str() == "tests"))
+        .collect();
+    let is_raised = |kind: &NoticeKind| {
+        let word = format!("NoticeKind::{kind:?}");
+        let is_whole = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric());
+        let said = |text: &str| text.split(&word).skip(1).any(is_whole);
+        rust.iter().any(|(_, text)| {
+            let (code, _) = text
+                .split_once("#[cfg(test)]\nmod tests")
+                .unwrap_or((text, ""));
+            said(code)
+        })
+    };
+    let silent: Vec<_> = NoticeKind::ALL
+        .iter()
+        .filter(|kind| !is_raised(kind))
+        .collect();
+    assert!(silent.is_empty(), "never raised: {silent:?}");
+    for kind in NoticeKind::ALL {
+        let ends = NoticeKind::ALL
+            .iter()
+            .any(|begun| begun.ended_by().contains(kind));
+        let has_end = !kind.ended_by().is_empty();
+        let is_event = EVENTS.contains(kind);
+        let is_known = has_end || ends || is_event;
+        assert!(
+            is_known,
+            "{kind}: neither has it a twin nor is it one, nor can it be said to happen once"
+        );
+    }
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/notices.md")).unwrap();
+    for kind in NoticeKind::ALL {
+        let told = format!("`{kind}`");
+        assert!(
+            page.contains(&told),
+            "docs/notices.md does not tell of {told}"
+        );
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{kind}`")));
+        for end in kind.ended_by() {
+            let row = row.unwrap_or_default();
+            assert!(
+                row.contains(&format!("`{end}`")),
+                "{kind} ends with {end}: {row}"
+            );
+        }
+    }
 }

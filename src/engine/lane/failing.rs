@@ -1,24 +1,28 @@
-//! Identities that fail by themselves while others succeed: each is told once when that begins and once
-//! when it ends, the rest of more than ten a minute in one notice.
+//! Identities that fail by themselves while others succeed: each is told once when that begins, the rest of
+//! more than ten a minute in one notice. The store tells of each that it is over, with the commit that
+//! ends it; here it is told when none is left.
 
-use super::{Lane, Moment, messages};
+use std::collections::BTreeSet;
+
+use super::{Lane, Moment, messages, queue::Line, view::OPERATIONS};
 use crate::{
-    model::{Blame, Change, Notice, NoticeKind, Record},
+    model::{Blame, Change, Notice, Record},
     schedule::{Finding, LateFold, LateNotice, Steady},
+    store::StoreError,
 };
 
 /// What was told within this minute.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     begun: LateFold,
-    ended: LateFold,
+    /// Many were told of in one notice, and not that it is over.
+    pub(super) many_told: bool,
 }
 
 impl Failing {
     /// When the current minute ends.
     pub(super) fn ends_at(&self) -> Option<Steady> {
-        let ends = [self.begun.ends_at(), self.ended.ends_at()];
-        ends.into_iter().flatten().min()
+        self.begun.ends_at()
     }
 }
 
@@ -30,46 +34,50 @@ impl Lane {
         change: &Change,
         now: Moment,
     ) -> Vec<Notice> {
-        let was = record.failing_since.is_some();
-        let (fold, notice) = match change {
-            Change::Failed {
-                blame: Blame::RowAlone,
-                attempt,
-                due,
-                ..
-            } if !was => {
-                let because = (&*self.doubts.because, &*attempt.result);
-                (
-                    &mut self.failing.begun,
-                    messages::failing(record, because, due.at, now.wall),
-                )
-            }
-            Change::Issued { .. } | Change::Gone { .. } if was => (
-                &mut self.failing.ended,
-                messages::no_longer_failing(record, now.wall),
-            ),
-            _ => return Vec::new(),
+        let Change::Failed {
+            blame: Blame::RowAlone,
+            attempt,
+            due,
+            ..
+        } = change
+        else {
+            return Vec::new();
         };
-        let told = fold.late(&record.spec.name, now.steady);
-        let resource = &self.settings.name;
-        match notice.kind {
-            NoticeKind::IdentityFailing => tracing::warn!(%resource, "{}", notice.message),
-            _ => tracing::info!(%resource, "{}", notice.message),
+        if record.failing_since.is_some() {
+            return Vec::new();
         }
+        let because = (&*self.doubts.because, &*attempt.result);
+        let notice = messages::failing(record, &self.grounds(), because, due.at, now.wall);
+        tracing::warn!(resource = %self.settings.name, "{}", notice.message);
+        let told = self.failing.begun.late(&record.spec.name, now.steady);
         told.map(|_| notice).into_iter().collect()
     }
 
     /// At the end of a minute, tells how many more there were.
     pub(super) fn tell_failing_folded(&mut self, now: Moment) {
-        let resource = &self.settings.name.clone();
         if let Some(LateNotice::Many(more)) = self.failing.begun.fold(now.steady) {
-            let notice = messages::many_failing(resource, more, now.wall);
+            let notice = messages::many_failing(&self.settings.name, more, now.wall);
             self.raise(notice);
+            self.failing.many_told = true;
         }
-        if let Some(LateNotice::Many(more)) = self.failing.ended.fold(now.steady) {
-            let notice = messages::many_no_longer_failing(resource, more, now.wall);
-            self.raise(notice);
+    }
+
+    /// Tells that none fails any more, where many were told of.
+    pub(super) async fn tell_if_none_fails(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.failing.many_told {
+            return Ok(());
         }
+        let (name, nobody) = (&self.settings.name, BTreeSet::new());
+        for operation in OPERATIONS {
+            let work = Line::alone(operation).work();
+            let next = self.store.next_due_in(name, work, &nobody).await?;
+            if next.is_some() {
+                return Ok(());
+            }
+        }
+        self.failing.many_told = false;
+        self.raise(messages::none_fails(name, now.wall));
+        Ok(())
     }
 
     /// What led to the proof of an outage is taken back from the rows.

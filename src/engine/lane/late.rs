@@ -1,11 +1,12 @@
-//! `renewal.late`: told once per lapse, folded above ten a minute, never inside an announced outage.
+//! `renewal.late`: told once per lapse, folded above ten a minute, never inside an announced outage. The
+//! store tells of each that it is over, with the commit that ends it; here it is told when none is left.
 
 use std::time::Duration;
 
 use super::{Lane, Moment, messages};
 use crate::{
     model::{Change, Record, State},
-    schedule::{LateFold, LateNotice, Steady},
+    schedule::{LateFold, LateNotice, Steady, state},
     store::{StoreError, Work},
 };
 
@@ -20,6 +21,8 @@ const AFTER_OUTAGE: Duration = Duration::from_mins(10);
 #[derive(Debug, Default)]
 pub(super) struct LateWatch {
     pub(super) fold: LateFold,
+    /// Many were told of in one notice, and not that it is over.
+    pub(super) many_told: bool,
     looked: Steady,
 }
 
@@ -27,13 +30,18 @@ impl Lane {
     /// Looks at those that wait: a backlog makes identities late without a single failure.
     pub(super) async fn look_for_late(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
-        let waiting = self
-            .lines()
-            .any(|line| !line.ready.is_empty() || line.wants_rows(now));
-        if !waiting || now.steady < self.late.looked + EVERY || self.in_announced_outage() {
+        if now.steady < self.late.looked + EVERY || self.in_announced_outage() {
             return Ok(());
         }
         self.late.looked = now.steady;
+        self.tell_if_none_is_late(now).await?;
+        self.tell_if_none_fails(now).await?;
+        let waiting = self
+            .lines()
+            .any(|line| !line.ready.is_empty() || line.wants_rows(now));
+        if !waiting {
+            return Ok(());
+        }
         let name = &self.settings.name;
         let waiting = self
             .store
@@ -48,7 +56,7 @@ impl Lane {
     /// Tells that this record is late, if it is and nobody was told.
     pub(super) fn tell_if_late(&mut self, record: &Record, now: Moment) {
         if record.late_notified
-            || record.state_at(now.wall) != State::Late
+            || state(record, &self.grounds(), now.wall) != State::Late
             || self.in_announced_outage()
             || self.lapsed_in_outage(record, now)
         {
@@ -56,7 +64,7 @@ impl Lane {
         }
         let notices = match self.late.fold.late(&record.spec.name, now.steady) {
             Some(_) => {
-                let notice = messages::late(record, now.wall);
+                let notice = messages::late(record, &self.grounds(), now.wall);
                 tracing::warn!(resource = %self.settings.name, identity = %record.spec.name, "{}", notice.message);
                 vec![notice]
             }
@@ -70,7 +78,22 @@ impl Lane {
         if let Some(LateNotice::Many(more)) = self.late.fold.fold(now.steady) {
             let notice = messages::many_late(&self.settings.name, more, now.wall);
             self.raise(notice);
+            self.late.many_told = true;
         }
+    }
+
+    /// Tells that none is late any more, where many were told of.
+    async fn tell_if_none_is_late(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.late.many_told {
+            return Ok(());
+        }
+        let name = &self.settings.name;
+        if self.store.late(now.wall).await?.contains_key(name) {
+            return Ok(());
+        }
+        self.late.many_told = false;
+        self.raise(messages::none_is_late(name, now.wall));
+        Ok(())
     }
 
     fn in_announced_outage(&self) -> bool {

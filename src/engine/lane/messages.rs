@@ -4,8 +4,15 @@ use jiff::Timestamp;
 
 use crate::{
     model::{Failure, IdentityId, Notice, NoticeKind, Record, ResourceName, short_duration},
+    schedule::{Ended as How, Grounds, Standing, standing},
     store::Ended,
 };
+
+/// The words before the resource's name in keys.
+pub(super) const LATE: &str = "late";
+pub(super) const FAILING: &str = "identities";
+pub(super) const CREATE: &str = "create";
+pub(super) const STORE: &str = "store";
 
 /// Why nothing is created with `create = "never"`.
 pub(super) const CREATE_NEVER: &str = "identities without an id are not created because the resource says create = \"never\"; give \
@@ -36,8 +43,8 @@ pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Not
     about(record, NoticeKind::IdentityOrphaned, at, message)
 }
 
-pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
-    let fate = fate(record, at);
+pub(super) fn late(record: &Record, grounds: &Grounds, at: Timestamp) -> Notice {
+    let fate = fate(record, grounds, at);
     let last = match record.attempts.last().filter(|last| last.result != "ok") {
         Some(attempt) => format!("; the last attempt ended with {}", attempt.result),
         None => "; it was not tried since it became due".to_owned(),
@@ -50,23 +57,34 @@ pub(super) fn late(record: &Record, at: Timestamp) -> Notice {
 }
 
 /// What is left to the token of a row, in words.
-fn fate(record: &Record, at: Timestamp) -> String {
-    match record.token.as_ref() {
-        Some(token) if token.is_live(at) => {
-            format!("its token ends in {}", short_duration(token.left(at)))
-        }
-        Some(token) => format!("its token ended at {:.0}", token.expires_at),
-        None => "it has no token".to_owned(),
+fn fate(record: &Record, grounds: &Grounds, at: Timestamp) -> String {
+    match standing(record, grounds, at) {
+        Standing::None => "it has no token".to_owned(),
+        Standing::Good { left } => format!("its token ends in {}", short_duration(left)),
+        Standing::Doubtful { since, left } => format!(
+            "its token may be dead, as its access key is refused or no longer configured since {since:.0}; if it is \
+             not, it ends in {}",
+            short_duration(left)
+        ),
+        Standing::Dead {
+            since,
+            how: How::Expired,
+        } => format!("its token ended at {since:.0}"),
+        Standing::Dead {
+            since,
+            how: How::Revoked,
+        } => format!("its token was revoked at {since:.0}"),
     }
 }
 
 pub(super) fn failing(
     record: &Record,
+    grounds: &Grounds,
     (because, result): (&str, &str),
     next: Timestamp,
     at: Timestamp,
 ) -> Notice {
-    let (name, token) = (&record.spec.name, fate(record, at));
+    let (name, token) = (&record.spec.name, fate(record, grounds, at));
     let message = format!(
         "{name} fails by itself, while others of {} succeed ({because}): {token}; it is tried again at {next:.0}, apart \
          from the others. The last attempt ended with {result}. See `renewd why {name}`.",
@@ -78,32 +96,34 @@ pub(super) fn failing(
     }
 }
 
-pub(super) fn no_longer_failing(record: &Record, at: Timestamp) -> Notice {
-    let name = &record.spec.name;
-    let message = format!("{name} does not fail any more.");
-    Notice {
-        key: Some(Notice::failing_key(name)),
-        ..about(record, NoticeKind::IdentityRecovered, at, message)
-    }
-}
-
 pub(super) fn many_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
     let message = format!(
         "{more} more identities of {resource} fail by themselves, while others succeed. See `renewd status`."
     );
-    of(resource, NoticeKind::IdentityFailing, "", at, message)
+    of(resource, NoticeKind::IdentityFailing, FAILING, at, message)
 }
 
-pub(super) fn many_no_longer_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
-    let message = format!("{more} more identities of {resource} do not fail any more.");
-    of(resource, NoticeKind::IdentityRecovered, "", at, message)
+pub(super) fn none_fails(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("No identity of {resource} fails by itself any more.");
+    of(
+        resource,
+        NoticeKind::IdentityRecovered,
+        FAILING,
+        at,
+        message,
+    )
 }
 
 pub(super) fn many_late(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
     let message = format!(
         "The renewals of {more} more identities of {resource} are late. See `renewd status`."
     );
-    of(resource, NoticeKind::RenewalLate, "late", at, message)
+    of(resource, NoticeKind::RenewalLate, LATE, at, message)
+}
+
+pub(super) fn none_is_late(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("No renewal of {resource} is late any more.");
+    of(resource, NoticeKind::RenewalRecovered, LATE, at, message)
 }
 
 pub(super) fn unreachable(
@@ -205,18 +225,23 @@ pub(super) fn key_switched(resource: &ResourceName, key: &str, at: Timestamp) ->
 }
 
 pub(super) fn create_refused(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
-    of(
-        resource,
-        NoticeKind::CreateRefused,
-        "create",
-        at,
-        format!("{resource}: {why}."),
-    )
+    let message = format!("{resource}: {why}.");
+    of(resource, NoticeKind::CreateRefused, CREATE, at, message)
+}
+
+pub(super) fn create_allowed(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("{resource}: no identity waits any more for a creation that is refused.");
+    of(resource, NoticeKind::CreateAllowed, CREATE, at, message)
 }
 
 pub(super) fn unwritable(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
     let message = format!("No tokens of {resource} could be obtained for a while: {why}.");
-    of(resource, NoticeKind::StoreUnwritable, "store", at, message)
+    of(resource, NoticeKind::StoreUnwritable, STORE, at, message)
+}
+
+pub(super) fn writable(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("The store can be written again, and tokens of {resource} are obtained.");
+    of(resource, NoticeKind::StoreWritable, STORE, at, message)
 }
 
 fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {

@@ -1,7 +1,7 @@
 //! What a lane tells people about its resource: the beginning and the end of an outage, refused
 //! keys, refused creation; each once.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -12,6 +12,8 @@ use crate::{
     store::{Ended, StoreError, Work},
 };
 
+/// Between two looks whether anybody waits for a creation that was refused.
+const LOOK_FOR_REFUSED: Duration = Duration::from_secs(5);
 /// Between two looks for tokens that ended in an outage.
 const LOOK_FOR_ENDED: Duration = Duration::from_secs(2);
 
@@ -25,6 +27,10 @@ impl Lane {
         self.tell_failing_folded(now);
         if let Some(trouble) = self.outbox.untold_trouble() {
             let notice = messages::unwritable(&self.settings.name, &trouble, now.wall);
+            self.raise(notice);
+        }
+        if self.outbox.ended_trouble() {
+            let notice = messages::writable(&self.settings.name, now.wall);
             self.raise(notice);
         }
     }
@@ -131,6 +137,7 @@ impl Lane {
         if std::mem::replace(&mut self.creation_refusal_told, true) {
             return;
         }
+        self.creation_waits_at = now.steady + LOOK_FOR_REFUSED;
         tracing::error!(resource = %self.settings.name, "identities are not created: {why}");
         let notice = messages::create_refused(&self.settings.name, why, now.wall);
         self.raise(notice);
@@ -141,7 +148,7 @@ impl Lane {
     pub(super) async fn review_refused_creation(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
         let Some(why) = self.creation_refused.clone() else {
-            return Ok(());
+            return self.look_for_refused(now).await;
         };
         if !self
             .queue_of(Line::main(Operation::CreateWithToken))
@@ -152,6 +159,7 @@ impl Lane {
         if self.settings.create == CreatePolicy::Auto && !self.store.awaits_import().await? {
             tracing::info!(resource = %self.settings.name, "the ids are known again; creation is no longer refused");
             self.creation_refused = None;
+            self.tell_creation_allowed(now);
             return Ok(());
         }
         let name = &self.settings.name;
@@ -160,13 +168,42 @@ impl Lane {
             .due(name, Work::Create, now.wall, 1, &self.busy)
             .await?;
         if waiting.is_empty() {
-            self.queue(Line::main(Operation::CreateWithToken)).look_at =
-                self.store.next_due(name, Work::Create, &self.busy).await?;
+            let next = self.store.next_due(name, Work::Create, &self.busy).await?;
+            self.queue(Line::main(Operation::CreateWithToken)).look_at = next;
+            self.tell_creation_allowed(now);
         } else {
             self.queue(Line::main(Operation::CreateWithToken)).look_at = None;
             self.tell_creation_refused(&why, now);
         }
         Ok(())
+    }
+
+    /// What refused one creation may be over: told when none waits that failed.
+    async fn look_for_refused(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.creation_refusal_told || now.steady < self.creation_waits_at {
+            return Ok(());
+        }
+        self.creation_waits_at = now.steady + LOOK_FOR_REFUSED;
+        let (name, nobody) = (&self.settings.name, BTreeSet::new());
+        for line in [
+            Line::main(Operation::CreateWithToken),
+            Line::alone(Operation::CreateWithToken),
+        ] {
+            let next = self.store.next_due_in(name, line.work(), &nobody);
+            if next.await?.is_some() {
+                return Ok(());
+            }
+        }
+        self.tell_creation_allowed(now);
+        Ok(())
+    }
+
+    fn tell_creation_allowed(&mut self, now: Moment) {
+        if std::mem::replace(&mut self.creation_refusal_told, false) {
+            let notice = messages::create_allowed(&self.settings.name, now.wall);
+            tracing::info!(resource = %self.settings.name, "{}", notice.message);
+            self.raise(notice);
+        }
     }
 
     /// Until when every token of the resource lives at least.

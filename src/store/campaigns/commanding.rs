@@ -51,7 +51,11 @@ impl Txn<'_> {
                 self.told_campaign(id, "cancel", cause, now)?;
                 self.end_if_settled(id, now)?;
             }
-            (false, true) => self.told_campaign(id, "give_up", cause, now)?,
+            (false, true) => {
+                self.told_campaign(id, "give_up", cause, now)?;
+                let failed = ("t.state = 'failed'", 0);
+                self.end_order_notices(id, failed, "is given up by a person's word", now)?;
+            }
             (false, false) => {}
         }
         Ok(stop || give_up)

@@ -115,12 +115,18 @@ impl Txn<'_> {
             return Ok(());
         };
         for (num, outcome) in outcomes {
-            self.settle_item(&campaign, *num, outcome)?;
+            self.settle_item(&campaign, *num, outcome, now)?;
         }
         self.end_if_settled(id, now)
     }
 
-    fn settle_item(&mut self, campaign: &Campaign, num: Num, outcome: &ItemOutcome) -> Outcome<()> {
+    fn settle_item(
+        &mut self,
+        campaign: &Campaign,
+        num: Num,
+        outcome: &ItemOutcome,
+        now: Timestamp,
+    ) -> Outcome<()> {
         let (state, at, next_at, error, request_id) = match outcome {
             ItemOutcome::Done { at, request_id } => {
                 let state = self.after_step(campaign, num)?;
@@ -169,6 +175,31 @@ impl Txn<'_> {
         if let ItemOutcome::Done { at, .. } = outcome {
             self.note_withdrawn(campaign, num);
             self.account_for_orphans(campaign, num, *at)?;
+            if campaign.action == CampaignAction::Delete {
+                let which = "t.num = ?2";
+                self.end_order_notices(campaign.id, (which, num), "is done after all", now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of items of which it was told that they failed that this is over.
+    pub(super) fn end_order_notices(
+        &mut self,
+        id: CampaignId,
+        (which, num): (&str, Num),
+        how: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = format!(
+            "SELECT t.campaign, t.num, coalesce(t.name, t.id) AS label FROM campaign_item t \
+             WHERE t.campaign = ?1 AND ?2 IS NOT NULL AND {which} AND label IS NOT NULL"
+        );
+        let labels: Vec<String> = self.all(RowKind::CampaignItem, &sql, [id, num], |row| {
+            row.get("label")
+        })?;
+        for label in labels {
+            self.end_order_notice(&label, how, now)?;
         }
         Ok(())
     }

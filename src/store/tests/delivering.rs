@@ -140,11 +140,20 @@ async fn the_end_of_a_sink_is_told_once_and_to_every_other() {
         (told[0].1.kind, told[0].1.message.as_str()),
         (
             NoticeKind::SinkDisabled,
-            "the sink file is disabled: it answered 410"
+            "The sink file is disabled: it answered 410. `renewd sink enable file` ends it."
         )
     );
     let itself = home.notices_for(&sink("file"), before, 10).await.unwrap();
     assert_eq!(itself, []);
+    for _ in 0..2 {
+        home.enable_sink(&sink("file"), at(6)).await.unwrap();
+    }
+    let told = home.notices_for(&sink("hook"), before, 10).await.unwrap();
+    assert_eq!(told.len(), 2);
+    assert_eq!(
+        (told[1].1.kind, &told[1].1.key),
+        (NoticeKind::SinkEnabled, &told[0].1.key)
+    );
 }
 
 #[tokio::test]

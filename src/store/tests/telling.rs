@@ -89,6 +89,8 @@ async fn stages_of_a_replaced_key_are_told_in_the_commit_that_notes_them() {
         (KeyStage::Reminting, None),
         (KeyStage::Reminting, Some("the other key is refused")),
         (KeyStage::Reminting, Some("it is refused again")),
+        (KeyStage::Reminting, None),
+        (KeyStage::Reminting, Some("and once more")),
         (KeyStage::Regenerate, None),
         (KeyStage::Replace, None),
         (KeyStage::Done, None),
@@ -98,11 +100,22 @@ async fn stages_of_a_replaced_key_are_told_in_the_commit_that_notes_them() {
         change.ended_at = stage.is_over().then(|| at(9));
         home.note_key_change(change.clone(), at(9)).await.unwrap();
     }
-    use NoticeKind::{KeyReplaceable, KeyReplaced, KeyReplacing, KeyStuck};
+    use NoticeKind::{KeyReplaceable, KeyReplaced, KeyReplacing, KeyResumed, KeyStuck};
     assert_eq!(
         home.kinds().await,
-        [KeyReplacing, KeyStuck, KeyReplaceable, KeyReplaced]
+        [
+            KeyReplacing,
+            KeyStuck,
+            KeyResumed,
+            KeyStuck,
+            KeyResumed,
+            KeyReplaceable,
+            KeyReplaced
+        ]
     );
+    let keys = home.notices(0, 100).await.unwrap().into_iter();
+    let keys: BTreeSet<_> = keys.map(|(_, notice)| notice.key).collect();
+    assert_eq!(keys.len(), 1, "all under one key: {keys:?}");
 }
 
 #[tokio::test]
@@ -169,4 +182,110 @@ async fn the_end_of_an_outage_is_owed_until_it_is_told() {
     }
     let elsewhere = "fabrikam".parse().unwrap();
     assert_eq!(home.announced_trouble(&elsewhere).await.unwrap(), None);
+}
+
+fn told(kind: NoticeKind, key: String) -> Notice {
+    Notice {
+        kind,
+        key: Some(key),
+        ..created("bot")
+    }
+}
+
+/// A row of which everything was told that can be told of one.
+async fn told_of() -> (Home, Num) {
+    let (home, num) = active().await;
+    let bot = name("bot");
+    let fails = Change::Failed {
+        num,
+        attempt: attempt(70_000, "refused 403"),
+        due: Due {
+            at: at(70_010),
+            why: DueReason::Retry,
+        },
+        blame: crate::model::Blame::RowAlone,
+    };
+    let (late, failing) = (Notice::late_key(&bot), Notice::failing_key(&bot));
+    let decided = vec![
+        Decided {
+            change: fails,
+            notices: vec![told(NoticeKind::IdentityFailing, failing)],
+        },
+        Decided {
+            change: Change::LateNotified { num },
+            notices: vec![told(NoticeKind::RenewalLate, late)],
+        },
+    ];
+    let postings = decided.into_iter().map(Posting::Decided);
+    let posted = home.post(Arc::new(postings.collect()), at(70_001)).await;
+    assert!(posted.unwrap().iter().all(Result::is_ok));
+    assert_eq!(home.open_notices().await.unwrap().len(), 2);
+    (home, num)
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_row_is_told_to_be_over_under_the_same_key() {
+    let (home, num) = told_of().await;
+    commit(&home, issued(num, 70_020, None), 70_021).await;
+    assert_eq!(home.open_notices().await.unwrap(), Default::default());
+    let all = home.notices(0, 100).await.unwrap();
+    assert_eq!(all.len(), 4, "{all:?}");
+    let said: Vec<&str> = all.iter().map(|(_, told)| told.message.as_str()).collect();
+    assert!(said.contains(&"The renewal of bot is not late any more: it has a new token."));
+
+    let (home, num) = told_of().await;
+    step(&home, num, Step::Withhold, 70_030).await;
+    assert_eq!(home.open_notices().await.unwrap(), Default::default());
+    let last = home.latest_notices(1).await.unwrap().remove(0).1;
+    assert!(last.message.contains("to have no token"), "{last:?}");
+
+    // Gone, which is told in its turn, and over when a person takes it out.
+    let (home, num) = told_of().await;
+    for secs in [70_040, 70_060] {
+        commit(&home, said_gone(num, secs, "gone 404"), secs).await;
+    }
+    let open = home.open_notices().await.unwrap();
+    assert_eq!(
+        open.into_values().collect::<Vec<_>>(),
+        [NoticeKind::IdentityGone]
+    );
+    let names = vec![name("bot")];
+    home.remove(names, Some(OnRemoval::Forget), at(70_070))
+        .await
+        .unwrap();
+    for version in pending(&home, "file", 80_000).await {
+        deliver(&home, "file", num, version.wanted).await;
+    }
+    home.prune(100, at(80_000)).await.unwrap();
+    assert_eq!(home.open_notices().await.unwrap(), Default::default());
+}
+
+#[tokio::test]
+async fn what_is_renewed_meanwhile_is_not_called_late() {
+    let (home, num) = active().await;
+    let decided = Decided {
+        change: Change::LateNotified { num },
+        notices: vec![told(
+            NoticeKind::RenewalLate,
+            Notice::late_key(&name("bot")),
+        )],
+    };
+    let postings = Arc::new(vec![Posting::Decided(decided)]);
+    let applied = home.post(postings, at(64_000)).await.unwrap();
+    assert!(matches!(applied[..], [Ok(Some(Applied::Stale))]));
+    assert_eq!(home.kinds().await, []);
+}
+
+#[tokio::test]
+async fn one_that_was_gone_and_comes_back_is_told() {
+    let (home, num) = active().await;
+    for secs in [100, 120] {
+        commit(&home, said_gone(num, secs, "gone 404"), secs).await;
+    }
+    let cause = Cause::ours("it is back");
+    home.revive(&name("bot"), &cause, at(200)).await.unwrap();
+    commit(&home, issued(num, 210, None), 211).await;
+    use NoticeKind::{IdentityGone, IdentityRevived};
+    assert_eq!(home.kinds().await, [IdentityGone, IdentityRevived]);
+    assert_eq!(home.open_notices().await.unwrap(), Default::default());
 }

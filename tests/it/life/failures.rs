@@ -172,6 +172,14 @@ async fn a_lapse_is_told_once_and_many_are_folded() {
             .iter()
             .all(|record| !record.late_notified)
     );
+    // Each one told of, and the many told of in one notice, are told to be over under their keys.
+    let open = world.store().open_notices().await.unwrap();
+    assert!(open.is_empty(), "{open:?}");
+    let over = world.notices().await;
+    let over = over
+        .iter()
+        .filter(|told| told.kind.as_str() == "renewal.recovered");
+    assert!(over.count() >= 11);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +243,7 @@ async fn what_was_issued_but_not_committed_is_held_until_it_is() {
             .all(|(record, version)| record.version > *version)
     );
     assert_eq!(world.service.calls().len(), 300, "none was obtained twice");
-    assert_eq!(world.news().await, ["store.unwritable"]);
+    assert_eq!(world.news().await, ["store.unwritable", "store.writable"]);
     assert_eq!(world.store().counts().await.unwrap().orphans, 0);
     assert_eq!(world.view().blocked, None);
 }

@@ -103,6 +103,15 @@ async fn is_well_again(world: &World, told: &str) {
         assert!(gone || !is_dead(&record, world), "{told}");
         assert_eq!(record.failing_since, None, "{told}");
     }
+    let open = world.store().open_notices().await.unwrap();
+    let open: Vec<_> = open
+        .iter()
+        .filter(|(_, kind)| kind.as_str() != "identity.gone")
+        .collect();
+    assert!(
+        open.is_empty(),
+        "{told}: told and not told to be over: {open:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
