@@ -157,18 +157,7 @@ async fn use_store(
     permission: Permission,
     cause: &Cause,
 ) -> Result<Result<StoreUsed, String>, RunError> {
-    let prepared = reload::load(source)
-        .map_err(RunError::Config)
-        .and_then(|(settings, _)| {
-            let keys = delta::needs_restart(house.settings(), &settings);
-            if !keys.is_empty() {
-                return Err(RunError::NeedsRestart(keys.join(", ")));
-            }
-            let (daemon, sinks) = (&settings.daemon, &settings.sinks);
-            let built = Built::new(&house.clock, &daemon.instance, &settings.resources, sinks)?;
-            Ok((settings, built))
-        });
-    let (settings, built) = match prepared {
+    let (settings, built) = match prepare(house, source) {
         Ok(prepared) => prepared,
         Err(error) => return Ok(Err(format!("the store was not accepted: {error}"))),
     };
@@ -208,6 +197,18 @@ async fn use_store(
         renewing,
         still: None,
     }))
+}
+
+/// The configuration as it is now, and all parts of it, ready to start.
+fn prepare(house: &House, source: &Source) -> Result<(Settings, Built), RunError> {
+    let (settings, _) = reload::load(source).map_err(RunError::Config)?;
+    let keys = delta::needs_restart(house.settings(), &settings);
+    if !keys.is_empty() {
+        return Err(RunError::NeedsRestart(keys.join(", ")));
+    }
+    let (daemon, sinks) = (&settings.daemon, &settings.sinks);
+    let built = Built::new(&house.clock, &daemon.instance, &settings.resources, sinks)?;
+    Ok((settings, built))
 }
 
 /// The loops that are there once, whatever the store.
