@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: demo test lint unit formats sdk receivers systemd soak bench audit build package-check prerequisites
 
-# The main job against the embedded emulator, in about a minute; ends by itself and cleans up.
+# The main job against the embedded emulator, in half a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 

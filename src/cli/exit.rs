@@ -67,6 +67,11 @@ impl Failed {
         Self::new(Exit::Usage, message)
     }
 
+    /// Standard output, or the terminal, cannot be written.
+    pub(crate) fn output(error: &std::io::Error) -> Self {
+        Self::plain(format!("cannot write the output: {error}"))
+    }
+
     /// Adds what can be done about it.
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
@@ -81,8 +86,9 @@ impl fmt::Display for Failed {
 }
 
 impl From<std::io::Error> for Failed {
+    /// What the system refused while nothing more can be said of it: signals, pipes, children.
     fn from(error: std::io::Error) -> Self {
-        Self::plain(format!("cannot write the output: {error}"))
+        Self::plain(format!("the system refused: {error}"))
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn print_data(text: &str) -> Result<(), Failed> {
 fn put(out: &mut impl Write, text: &str) -> Result<(), Failed> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other.map_err(|error| Failed::output(&error)),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Token {
 /// What is known of a token besides its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenMeta {
-    /// When it was issued, by our clock, after skew.
+    /// When its call began, by the service's clock: ours, and how far ahead of it that one is.
     pub issued_at: Timestamp,
     /// When it ends, as ACS gave it.
     pub expires_at: Timestamp,

@@ -8,9 +8,9 @@ use rand::{Rng, RngExt};
 use super::{Grounds, Standing, standing};
 use crate::model::{Due, DueReason, Record, Spec, Tier, TokenMeta};
 
-/// A renewal never follows its token faster than this, whatever the token says.
 /// Six of the gaps between probes while something is dead.
 const AS_IF_ALIVE: Duration = Duration::from_secs(30);
+/// A renewal never follows its token faster than this, whatever the token says.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// A token issued further in the future than this was minted under another clock.
 const FUTURE: SignedDuration = SignedDuration::from_mins(5);

@@ -195,10 +195,11 @@ impl Out {
     }
 
     fn end(self) -> Result<u64, Failed> {
-        match self.lines {
-            Lines::Jsonl(mut out) => out.flush()?,
-            Lines::Csv(mut writer) => writer.flush()?,
-        }
+        let flushed = match self.lines {
+            Lines::Jsonl(mut out) => out.flush(),
+            Lines::Csv(mut writer) => writer.flush(),
+        };
+        flushed.map_err(|error| Failed::output(&error))?;
         Ok(self.count)
     }
 }

@@ -143,8 +143,8 @@ impl Db {
         Ok(self.page(RowKind::CampaignItem, limit, sql, params, read_line)?)
     }
 
-    /// How many of a resource's renewals wait now, counted up to `most`, and how many of these are
-    /// late: what a campaign yields to.
+    /// How many of a resource's renewals wait now, counted up to `most`, without those that somebody
+    /// asked for: what a campaign yields to.
     pub(in crate::store) fn waiting_renewals(
         &self,
         resource: &str,
