@@ -12,6 +12,9 @@ use crate::{
     store::{ImportLine, Refusal, Store, StoreError},
 };
 
+/// Renewed earlier than this, a token would hardly be used.
+const EARLIEST: f64 = 0.0499;
+
 /// A batch whose lines make sense by themselves, and those that do not.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -27,7 +30,11 @@ impl Batch {
         let mut batch = Self::default();
         for Line { number, entry } in lines {
             let name = entry.name.clone();
-            batch.numbers.insert(name.clone(), number);
+            if batch.numbers.insert(name.clone(), number).is_some() {
+                // Of two lines of a map the later one counts.
+                batch.specs.retain(|spec| spec.name != name);
+                batch.ids.retain(|line| line.name != name);
+            }
             if let Err(reason) = batch.take(entry, within) {
                 batch.refused.push(RefusedRow {
                     number,
@@ -41,6 +48,7 @@ impl Batch {
 
     fn take(&mut self, entry: Entry, within: &Surroundings) -> Result<(), String> {
         if let Some(scopes) = entry.scopes {
+            let (renew_at, spread) = (entry.renew_at, entry.spread);
             let new = NewIdentity {
                 name: entry.name,
                 resource: entry.resource,
@@ -52,7 +60,16 @@ impl Batch {
                 sinks: entry.sinks.unwrap_or_default(),
                 on_removal: entry.on_removal.unwrap_or_default(),
             };
-            self.specs.push(new.spec(within)?);
+            let mut spec = new.spec(within)?;
+            spec.renew_at = renew_at.unwrap_or(spec.renew_at);
+            spec.spread = spread.unwrap_or(spec.spread);
+            if spec.renew_at - spec.spread < EARLIEST {
+                return Err(format!(
+                    "renew_at {} less spread {} leaves less than {EARLIEST} of a token's life",
+                    spec.renew_at, spec.spread
+                ));
+            }
+            self.specs.push(spec);
             return Ok(());
         }
         let id = entry
@@ -91,10 +108,16 @@ impl Batch {
             std::mem::take(&mut self.specs),
             std::mem::take(&mut self.ids),
         );
-        let (declared, imported) = store.take_batch(specs, ids, now).await?;
+        let (declared, mut imported) = store.take_batch(specs, ids, now).await?;
         self.refuse(declared.refused);
         self.refuse(imported.refused);
+        let missing = std::mem::take(&mut imported.missing);
         Ok(Imported {
+            missing: missing.iter().map(|waiting| waiting.count).sum(),
+            missing_names: missing
+                .into_iter()
+                .flat_map(|waiting| waiting.names)
+                .collect(),
             added: declared.create as u64,
             changed: (declared.update + declared.reissue + declared.release) as u64,
             unchanged: (declared.unchanged + imported.unchanged) as u64,

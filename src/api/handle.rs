@@ -55,7 +55,7 @@ pub struct Scene {
     pub life: Life,
     /// Whether the store may be used; while it may not, there are no other parts.
     pub standing: StoreStanding,
-    /// What this start took over from `withdrawn.jsonl` because the store did not know it.
+    /// What this start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
     pub brought_up: Option<String>,
     /// What the lanes publish; its names are the resources that there are.
     pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,

@@ -24,6 +24,7 @@
 //! | `GET /v1/sources` | admins | sources of identities and how they are |
 //! | `POST /v1/sources/{name}/test`, `POST /v1/sources/{name}/apply` | admins | what a list would change; take it over |
 //! | `POST /v1/import` | admins | identities or ids, in batches; `check` changes nothing |
+//! | `POST /v1/create` | admins | let identities be created that wait because the store had been lost |
 //! | `POST /v1/store/accept` | admins | go on with a store of which it is not known what was withdrawn |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!

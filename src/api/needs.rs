@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, Footing, GoneHeld, HealthView, KeyChange, KeyStage, KeysView,
-        LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside, SinkName,
-        SourceName, State, StoreStanding, decided_lately,
+        Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, KeyStage,
+        KeysView, LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside,
+        SinkName, SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, Order},
 };
@@ -51,6 +51,8 @@ pub(super) struct Known<'a> {
     pub late: &'a BTreeMap<ResourceName, Late>,
     /// Where ACS says of too many identities at once that they are gone.
     pub gone: &'a [GoneHeld],
+    /// Who waits for a person's word before it is created.
+    pub creations: &'a [CreationsWaiting],
     /// What people ordered and is not carried out yet.
     pub orders: &'a [Order],
     /// Sources whose list is not taken over.
@@ -96,6 +98,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     }
     needs.extend(known.key_changes.iter().map(key_need));
     needs.extend(known.gone.iter().map(gone_need));
+    needs.extend(known.creations.iter().map(creations_need));
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
     }
@@ -180,7 +183,13 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
 /// begin and end it. Of everything else those tell who notice it.
-const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 4] = [
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 5] = [
+    (
+        NeedKind::CreationsWait,
+        "creations of",
+        NoticeKind::CreateRefused,
+        NoticeKind::CreateAllowed,
+    ),
     (
         NeedKind::StoreMoved,
         "file of",
@@ -285,6 +294,9 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         }
         NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
         NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),
+        NoticeKind::CreateAllowed => {
+            format!("No identity of {subject} waits any more for a word on whether it is created.")
+        }
         _ => format!("The {subject} is as it should be again."),
     }
 }
@@ -403,6 +415,20 @@ fn gone_need(held: &GoneHeld) -> Need {
     Need {
         names: held.names.clone(),
         ..need(NeedKind::GoneHeld, resource.as_str(), message)
+    }
+}
+
+/// The store had been lost, and nothing beside it knows the ids of these.
+fn creations_need(waiting: &CreationsWaiting) -> Need {
+    let message = format!(
+        "{} without a known id, and not created: the store had been lost, so they may exist at ACS. Import their \
+         ids (`renewd identity import FILE`), or say that they are new: `renewd identity create NAME…`, or \
+         `--all-missing`",
+        counted(waiting.count, "identity is", "identities are")
+    );
+    Need {
+        names: waiting.names.clone(),
+        ..need(NeedKind::CreationsWait, waiting.resource.as_str(), message)
     }
 }
 
@@ -621,6 +647,7 @@ mod tests {
             footing: &Footing::default(),
             late: &late,
             gone: &[],
+            creations: &[],
             orders: &[],
             lapses: &BTreeMap::new(),
             held_step_secs: None,

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, Footing, GoneHeld, HealthView, KeyChange, LaneView, Name, Notice,
-        NoticeKind, ResourceName, Served, SinkName, State, short_duration,
+        Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, LaneView,
+        Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, short_duration,
     },
     store::{Disk, Order, Store, StoreError},
     telemetry::Scrape,
@@ -51,6 +51,7 @@ pub(super) struct Stored {
     pub late: Answer<BTreeMap<ResourceName, Late>>,
     pub served: Answer<Served>,
     pub gone: Answer<Vec<GoneHeld>>,
+    pub creations: Answer<Vec<CreationsWaiting>>,
     pub orders: Answer<Vec<Order>>,
     /// Some of those who hold no live token, by what serves them.
     pub lacking: BTreeMap<String, Vec<Name>>,
@@ -70,6 +71,7 @@ impl Stored {
             self.served.as_ref().err(),
             self.late.as_ref().err(),
             self.gone.as_ref().err(),
+            self.creations.as_ref().err(),
             self.orders.as_ref().err(),
             self.key_changes.as_ref().err(),
             self.last_backup.as_ref().err(),
@@ -304,6 +306,7 @@ impl Snapshot {
             keys: &self.scene.key_views(),
             orders: stored.orders.as_deref().unwrap_or_default(),
             gone: stored.gone.as_deref().unwrap_or_default(),
+            creations: stored.creations.as_deref().unwrap_or_default(),
             lapses: &self.scene.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
@@ -421,6 +424,7 @@ async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
         },
         served,
         gone: store.held_gone().await,
+        creations: store.creations_waiting().await,
         orders: store.orders(now).await,
         last_backup: store.last_backup().await,
         key_changes: store.open_key_changes().await,

@@ -25,7 +25,7 @@ pub use deliveries::{
     AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
 };
 pub use doctor::{Ailment, Examination, Examiner, Gravity};
-pub use import::{Import, Imported, Line};
+pub use import::{CreateMissing, CreationsAllowed, Import, Imported, Line};
 pub use jobs::{Job, JobRun, JobRuns, Jobs, RunOutcome};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
@@ -57,7 +57,7 @@ pub struct Status {
     pub ready: bool,
     /// What needs a person, the worst first.
     pub needs: Vec<Need>,
-    /// What a start took over from `withdrawn.jsonl` because the store did not know it.
+    /// What a start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought_up: Option<String>,
     /// Who holds a live token, by the version that was delivered last; `None` where that cannot be
@@ -139,6 +139,8 @@ pub enum NeedKind {
     DiskFull,
     /// Identities without an id are not created.
     CreationRefused,
+    /// Identities without an id wait for a person's word, because the store had been lost.
+    CreationsWait,
     /// An operation is held back because of a failure, such as refused keys.
     Held,
     /// A resource does not answer.

@@ -148,7 +148,7 @@ impl House {
             daemon: settings.daemon.clone(),
             life,
             standing: opened.standing.clone(),
-            brought_up: opened.brought.map(|brought| brought.to_string()),
+            brought_up: opened.told(),
             lanes: BTreeMap::new(),
             limits: limits(&settings.resources),
             runners: BTreeMap::new(),
@@ -375,7 +375,6 @@ impl House {
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
-            opened: self.opened.clone(),
             seed: rand::random(),
         });
         self.lanes.insert(name.clone(), lane.view());
@@ -422,7 +421,7 @@ impl House {
             daemon: self.settings.daemon.clone(),
             life: self.life,
             standing: self.opened.standing.clone(),
-            brought_up: self.opened.brought.map(|brought| brought.to_string()),
+            brought_up: self.opened.told(),
             lanes: self.lanes.clone(),
             limits: limits(&self.settings.resources),
             runners: self.runners.clone(),

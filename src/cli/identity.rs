@@ -1,6 +1,7 @@
 //! `renewd identity`: which identities there are; adds, removes and takes over.
 
 mod add;
+mod create;
 mod delete;
 mod export;
 mod import;
@@ -47,6 +48,8 @@ enum Verb {
     Show(show::Show),
     /// Add one that no configuration file declares
     Add(add::Add),
+    /// Let identities be created whose ids are not known because the database was lost
+    Create(create::Create),
     /// Take over identities and ids from CSV or JSON lines
     Import(import::Import),
     /// Delete identities at ACS, with everything that hangs on them; asks first
@@ -69,6 +72,7 @@ impl Identity {
             Verb::List(verb) => verb.run(context).await,
             Verb::Show(verb) => verb.run(context).await,
             Verb::Add(verb) => verb.run(context).await,
+            Verb::Create(verb) => verb.run(context).await,
             Verb::Delete(verb) => verb.run(context).await,
             Verb::Import(verb) => Box::pin(verb.run(context)).await,
             Verb::Export(verb) => verb.run(context).await,

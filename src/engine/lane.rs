@@ -48,7 +48,7 @@ use crate::{
     outbox::Outbox,
     permits::Permits,
     schedule::{Moment, Outage, Steady},
-    store::{Decided, Opened, Posting, Store, StoreError},
+    store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -72,8 +72,6 @@ pub struct LaneDeps {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
-    /// What the store found when it was opened.
-    pub opened: Opened,
     /// Where calls and commits are counted.
     pub metrics: Metrics,
     /// Where chance starts: the same seed, the same run.
@@ -155,7 +153,6 @@ impl Lane {
             permits,
             store,
             clock,
-            opened,
             metrics,
             seed,
         } = deps;
@@ -171,7 +168,8 @@ impl Lane {
             recovered: None,
             hastening: None,
             hastening_refused: false,
-            creation_refused: creation_refused(settings.create, &opened),
+            creation_refused: (settings.create == CreatePolicy::Never)
+                .then(|| messages::CREATE_NEVER.to_owned()),
             creation_refusal_told: false,
             creation_waits_at: Steady::ZERO,
             late: LateWatch::default(),
@@ -373,12 +371,4 @@ impl Lane {
     fn look_again(&mut self) {
         self.lines().for_each(Queue::look_again);
     }
-}
-
-/// Why identities are never created by this lane, if so.
-fn creation_refused(policy: CreatePolicy, opened: &Opened) -> Option<String> {
-    if policy == CreatePolicy::Never {
-        return Some(messages::CREATE_NEVER.to_owned());
-    }
-    (opened.fresh && opened.id_map > 0).then(|| messages::fresh_beside_map(opened.id_map))
 }

@@ -20,10 +20,11 @@ const IGNORED: [&str; 6] = [
     "expires_at",
     "token",
 ];
-const KNOWN: &str = "name, id, resource, scopes, lifetime, labels (or label_KEY), readers, sinks, on_removal, created_at";
+const KNOWN: &str = "name, id, resource, scopes, lifetime, renew_at, spread, labels (or label_KEY), readers, sinks, on_removal, \
+    created_at";
 
 /// What a row says; what it leaves out is `None` or empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Our name of it.
@@ -40,6 +41,12 @@ pub struct Entry {
     /// The life asked of ACS, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_seconds: Option<u64>,
+    /// The share of a token's own life after which it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<f64>,
+    /// The share of a token's own life by which renewals are spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
     /// Free words to select by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -55,6 +62,9 @@ pub struct Entry {
     /// When it was made, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
+    /// The name is known no more; such lines are of `identities.jsonl`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
 }
 
 /// Why a row is no entry.
@@ -109,11 +119,14 @@ impl Entry {
             id: None,
             scopes: None,
             lifetime_seconds: None,
+            renew_at: None,
+            spread: None,
             labels: BTreeMap::new(),
             readers: None,
             sinks: None,
             on_removal: None,
             created_at: None,
+            dropped: false,
         }
     }
 
@@ -123,6 +136,9 @@ impl Entry {
             "id" => self.id = Some(parsed(column, value)?),
             "scopes" => self.scopes = Some(scopes(value)?),
             "lifetime" | "lifetime_seconds" => self.lifetime_seconds = Some(lifetime(value)?),
+            "renew_at" => self.renew_at = Some(share(column, value, 0.05..=0.75)?),
+            "spread" => self.spread = Some(share(column, value, 0.0..=0.5)?),
+            "dropped" => self.dropped = value.as_bool().unwrap_or(false),
             "labels" => self.labels.extend(labels(value)?),
             "readers" => {
                 self.readers = Some(
@@ -229,6 +245,25 @@ fn lifetime(value: &Value) -> Result<u64, String> {
     seconds.filter(fits).ok_or_else(|| {
         "the lifetime must be whole minutes from 1h to 24h, such as 24h, 90m or 3600 (seconds)"
             .to_owned()
+    })
+}
+
+/// A share of a token's life, as `[renewal]` takes it.
+fn share(
+    column: &str,
+    value: &Value,
+    within: std::ops::RangeInclusive<f64>,
+) -> Result<f64, String> {
+    let share = match value {
+        Value::String(text) => text.parse().ok(),
+        value => value.as_f64(),
+    };
+    share.filter(|share| within.contains(share)).ok_or_else(|| {
+        format!(
+            "{column} must be a share of a token's life from {} to {}",
+            within.start(),
+            within.end()
+        )
     })
 }
 

@@ -184,6 +184,18 @@ pub struct GoneHeld {
     pub names: Vec<Name>,
 }
 
+/// Identities of a resource that wait for a person's word before they are created: they have no id, and
+/// the store had been lost, so that they may exist at ACS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreationsWaiting {
+    /// The resource.
+    pub resource: ResourceName,
+    /// How many.
+    pub count: u64,
+    /// Some of them.
+    pub names: Vec<Name>,
+}
+
 /// A row's number in the store; never reused.
 pub type Num = i64;
 

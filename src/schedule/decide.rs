@@ -56,6 +56,16 @@ pub fn decide(record: &Record, lane: &LaneView, now: Timestamp) -> Action {
         return rest(record.state);
     }
     let Some(due) = record.due else {
+        if record.state == State::New && record.id.is_none() {
+            let name = &record.spec.name;
+            return held(
+                None,
+                &format!(
+                    "its id is not known, because the store had been lost, and it may exist at ACS: import its id, or \
+                 `renewd identity create {name}` lets it be created"
+                ),
+            );
+        }
         return Action::Rest {
             because: "nothing is due".to_owned(),
         };

@@ -36,7 +36,7 @@ pub struct Head {
 }
 
 /// A row of a list, as it comes out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Item {
     /// What a row says.

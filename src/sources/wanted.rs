@@ -14,6 +14,11 @@ use crate::{
 /// # Errors
 /// Why it cannot be one.
 pub(super) fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
+    if entry.renew_at.is_some() || entry.spread.is_some() || entry.dropped {
+        return Err(
+            "renew_at and spread are for the configuration to say, not for a row".to_owned(),
+        );
+    }
     if entry.sinks.is_some() || entry.on_removal.is_some() {
         return Err(
             "sinks and on_removal are for the configuration to say, not for a row".to_owned(),

@@ -44,10 +44,12 @@ pub struct BroughtUp {
     pub older: bool,
     /// Identities that are held.
     pub held: usize,
-    /// Identities whose hold had ended.
+    /// Identities whose hold had ended, or which ACS knew again.
     pub released: usize,
     /// Identities that were deleted.
     pub deleted: usize,
+    /// Identities that ACS did not know any more.
+    pub gone: usize,
     /// Identities that were revoked and get a new token.
     pub revoked: usize,
     /// Identities that campaigns are still to withdraw.
@@ -56,7 +58,7 @@ pub struct BroughtUp {
 
 impl BroughtUp {
     fn is_something(self) -> bool {
-        self.held + self.released + self.deleted + self.revoked + self.pending > 0
+        self.held + self.released + self.deleted + self.gone + self.revoked + self.pending > 0
     }
 }
 
@@ -70,6 +72,7 @@ impl std::fmt::Display for BroughtUp {
             (self.held, "held"),
             (self.released, "released"),
             (self.deleted, "deleted"),
+            (self.gone, "gone at ACS"),
             (self.revoked, "revoked and minted anew"),
             (self.pending, "still to be withdrawn by campaigns"),
         ];
@@ -95,6 +98,24 @@ enum Verdict {
     Sound { after: u64, older: bool },
     /// It cannot be known what was withdrawn.
     Doubt(String),
+}
+
+/// The file, and what the store knows of it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    known: Known,
+    found: Found,
+}
+
+impl Seen {
+    /// Whether there is a file that some store wrote.
+    pub(super) fn is_known(&self) -> bool {
+        self.found.store.is_some()
+    }
+}
+
+fn unread(error: &std::io::Error) -> Fault {
+    Fault::Refused(format!("read withdrawn.jsonl: {error}"))
 }
 
 /// What the store knows of the file.
@@ -159,8 +180,8 @@ pub(super) struct Settled {
 }
 
 impl Settled {
-    /// What people are told of it.
-    pub(super) fn notices(&self, now: Timestamp) -> Vec<Notice> {
+    /// What people are told of it, and of what was taken over before.
+    pub(super) fn notices(&self, taken: Option<String>, now: Timestamp) -> Vec<Notice> {
         let notice = |kind, message| Notice {
             at: now,
             kind,
@@ -171,13 +192,13 @@ impl Settled {
         };
         let missing = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may \
                        be known, and with it what a copy of the store will lack";
-        let brought = self.brought.as_ref();
-        let brought =
-            brought.map(|brought| notice(NoticeKind::StoreBroughtUp, brought.to_string()));
+        let brought = self.brought.map(|brought| brought.to_string());
+        let brought = taken.into_iter().chain(brought);
+        let brought = brought.map(|said| notice(NoticeKind::StoreBroughtUp, said));
         let lost = self
             .lost
             .then(|| notice(NoticeKind::WithdrawalsRewritten, missing.to_owned()));
-        brought.into_iter().chain(lost).collect()
+        brought.chain(lost).collect()
     }
 }
 
@@ -220,7 +241,7 @@ impl Db {
                 see(Fact::Campaign(order));
             }
         }
-        let rows = "SELECT num FROM identity WHERE state IN ('held', 'deleted') OR revoked_at IS NOT NULL \
+        let rows = "SELECT num FROM identity WHERE state IN ('held', 'deleted', 'gone') OR revoked_at IS NOT NULL \
                     UNION SELECT num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num > 0";
         let mut statement = self.conn.prepare_cached(rows)?;
         let mut rows = statement.query([])?;
@@ -266,6 +287,7 @@ impl Db {
                 held: state == State::Held,
                 removed: state == State::Held && removed == REMOVED,
                 deleted: state == State::Deleted && !forgotten,
+                gone: state == State::Gone,
                 forgotten,
                 revoked_at: columns::maybe_instant(row, "revoked_at").unwrap_or(None),
                 pending,
@@ -287,6 +309,7 @@ impl Db {
                     held: false,
                     removed: false,
                     deleted: false,
+                    gone: false,
                     forgotten: false,
                     revoked_at: None,
                     pending: row
@@ -335,16 +358,22 @@ const PENDING: &str = "SELECT t.campaign FROM campaign_item t JOIN campaign c ON
     AND c.phase <> 'cancelled' AND c.given_up_at IS NULL ORDER BY t.campaign";
 
 impl Txn<'_> {
+    /// Reads the file, and what the store knows of it.
+    pub(super) fn look_at_withdrawals(&self, file: &mut Withdrawals) -> Outcome<Seen> {
+        let known = self.known_of_the_file()?;
+        let found = file.look(known.id.as_deref()).map_err(|e| unread(&e))?;
+        Ok(Seen { known, found })
+    }
+
     /// Compares the store with the file and brings it up to it. `names` are those that the map knows.
     pub(super) fn settle_withdrawals(
         &mut self,
         file: &mut Withdrawals,
+        Seen { mut known, found }: Seen,
         (created, names): (bool, usize),
         now: Timestamp,
     ) -> Outcome<Settled> {
-        let mut known = self.known_of_the_file()?;
-        let unread = |e: std::io::Error| Fault::Refused(format!("read withdrawn.jsonl: {e}"));
-        let found = file.look(known.id.as_deref()).map_err(unread)?;
+        let unread = |e: std::io::Error| unread(&e);
         let fresh_id = || hex(&rand::random::<[u8; 8]>());
         let id = known.id.clone().or_else(|| found.store.clone());
         let id = id.unwrap_or_else(fresh_id);
@@ -413,7 +442,7 @@ impl Txn<'_> {
                 };
             }
         });
-        read.map_err(|e| Fault::Refused(format!("read withdrawn.jsonl: {e}")))?;
+        read.map_err(|e| unread(&e))?;
         result?;
         if older {
             self.raise_versions(now)?;
@@ -531,11 +560,10 @@ impl Txn<'_> {
                 "UPDATE identity SET expires_at = min(expires_at, ?2) WHERE num = ?1",
                 [row.num, micros(at)],
             )?;
-            brought.revoked += usize::from(!line.held && !line.deleted);
+            brought.revoked += usize::from(!line.held && !line.deleted && !line.gone);
         }
         if line.deleted {
             if row.state != State::Deleted {
-                self.effects.ids_removed = true;
                 self.withdraw(row, State::Deleted, Kind::Deleted, now)?;
                 brought.deleted += 1;
             }
@@ -553,7 +581,12 @@ impl Txn<'_> {
                 let sql = "UPDATE identity SET removed = ?2, declared = 0 WHERE num = ?1";
                 self.run(sql, params![row.num, REMOVED])?;
             }
-        } else if row.state == State::Held {
+        } else if line.gone {
+            if row.state.wants_token() {
+                self.withdraw(row, State::Gone, Kind::Held, now)?;
+                brought.gone += 1;
+            }
+        } else if matches!(row.state, State::Held | State::Gone) {
             self.release(row.num, now)?;
             brought.released += 1;
         }
@@ -580,7 +613,7 @@ impl Txn<'_> {
         let mut line = line.clone();
         line.held |= self.are_to_hold(pending)?;
         line.pending.clear();
-        if (line.held && !line.removed) || line.deleted {
+        if (line.held && !line.removed) || line.deleted || line.gone {
             let sql = "INSERT OR REPLACE INTO withdrawal (name, line) VALUES (?1, ?2)";
             let text = serde_json::to_string(&line).unwrap_or_default();
             self.run(sql, [name.as_str(), &text])?;

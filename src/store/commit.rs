@@ -33,7 +33,6 @@ pub(super) struct Standing {
     pub(super) minted_by: Option<String>,
     pub(super) revoked_at: Option<i64>,
     pub(super) asked_at: Option<i64>,
-    pub(super) created_at: i64,
     pub(super) attempts: Attempts,
 }
 
@@ -235,16 +234,24 @@ impl Txn<'_> {
 
     /// The map of names to ids follows after the commit.
     pub(super) fn note_id(&mut self, num: Num, id: &IdentityId) -> Outcome<()> {
+        if let Some(line) = self.id_line(num)? {
+            self.effects.ids.push(IdLine {
+                id: Some(id.clone()),
+                dropped: false,
+                ..line
+            });
+            return Ok(());
+        }
         let sql = "SELECT i.name, r.name AS resource, i.created_at FROM identity i \
                    LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let line = self.first(sql, [num], |row| {
             let line = || -> rusqlite::Result<IdLine> {
-                Ok(IdLine {
-                    name: columns::parsed(row, "name")?,
-                    resource: columns::parsed(row, "resource")?,
-                    id: id.clone(),
-                    created_at: columns::instant_in(row, "created_at")?,
-                })
+                let named = (
+                    columns::parsed(row, "name")?,
+                    columns::parsed(row, "resource")?,
+                );
+                let created_at = columns::instant_in(row, "created_at")?;
+                Ok(IdLine::of_id(named, id.clone(), created_at))
             };
             Ok(line().ok())
         })?;
@@ -271,19 +278,7 @@ impl Txn<'_> {
             "DELETE FROM remembered WHERE name = ?1 OR id = ?2",
             [row.name.as_str(), id.as_str()],
         )?;
-        let resource = self.first(
-            "SELECT name FROM resource WHERE num = ?1",
-            [row.resource],
-            |r| columns::parsed(r, "name"),
-        )?;
-        if let Some(resource) = resource {
-            self.effects.ids.push(IdLine {
-                name: row.name.clone(),
-                resource,
-                id: id.clone(),
-                created_at: columns::instant(row.created_at),
-            });
-        }
+        self.effects.mapped.insert(row.num);
         Ok(true)
     }
 
@@ -401,14 +396,17 @@ impl Txn<'_> {
         )?;
         self.want(row.num, &row.name, version, micros(now))?;
         self.expect_none(row.num)?;
-        if state != State::Gone || row.state == State::Held {
-            self.effects.touched.rows.insert(row.num);
+        self.effects.touched.rows.insert(row.num);
+        if state == State::Deleted {
+            self.effects.mapped.insert(row.num);
         }
         Ok(version)
     }
 
+    /// Makes a row due. One that waits for a person's word before it is created is left as it is.
     pub(super) fn set_due(&mut self, num: Num, at: i64, why: &str) -> Outcome<()> {
-        let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1";
+        let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
+                   AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first')";
         self.run(sql, params![num, at, why])?;
         self.effects.due = true;
         Ok(())
@@ -419,7 +417,7 @@ impl Db {
     /// What a decision about a row depends on.
     pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
         let sql = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
-                   revoked_at, asked_at, created_at, attempts FROM identity WHERE num = ?1";
+                   revoked_at, asked_at, attempts FROM identity WHERE num = ?1";
         Ok(self.one(RowKind::Identity, sql, [num], read_standing)?)
     }
 
@@ -464,7 +462,6 @@ fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
         minted_by: row.get("minted_by")?,
         revoked_at: row.get("revoked_at")?,
         asked_at: row.get("asked_at")?,
-        created_at: row.get("created_at")?,
         attempts: columns::unpacked(row, "attempts")?,
     })
 }

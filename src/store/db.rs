@@ -221,10 +221,12 @@ pub(super) struct Effects {
     pub(super) campaigns: bool,
     /// Versions that changed, in order.
     pub(super) changed: Vec<Changed>,
-    /// Names that got an id.
+    /// Rows of which the map has to say something new; said in [`Effects::ids`] once the operation ends.
+    pub(super) mapped: BTreeSet<Num>,
+    /// New lines of the map.
     pub(super) ids: Vec<IdLine>,
-    /// Names that lost theirs.
-    pub(super) ids_removed: bool,
+    /// Lines of the map do not count any more.
+    pub(super) ids_replaced: bool,
     /// It was a clean-up: time to catch up with what was put off.
     pub(super) cleaned: bool,
     /// Whose withdrawal changed; said in [`Effects::facts`] once the operation ends.
@@ -268,7 +270,7 @@ impl Effects {
         self.campaigns |= next.campaigns;
         self.changed.extend(next.changed);
         self.ids.extend(next.ids);
-        self.ids_removed |= next.ids_removed;
+        self.ids_replaced |= next.ids_replaced;
         self.cleaned |= next.cleaned;
         self.touched.absorb(next.touched);
         self.facts.extend(next.facts);
@@ -311,6 +313,10 @@ impl<'a> Txn<'a> {
             columns::set_meta(&self.db.conn, "seq", columns::signed(seq))?;
         }
         self.effects.facts = self.facts()?;
+        for num in std::mem::take(&mut self.effects.mapped) {
+            let line = self.id_line(num)?;
+            self.effects.ids.extend(line);
+        }
         Ok(self.effects)
     }
 

@@ -8,7 +8,6 @@ use super::{
     columns::{micros, spelled},
     db::Txn,
     error::Outcome,
-    idmap::IdLine,
     reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
     spec::Wish,
     steps::just_after,
@@ -35,6 +34,7 @@ impl Txn<'_> {
             self.add_sink(sink, now)?;
         }
         self.carry_out(&plan, specs, now)?;
+        self.files_were_compared()?;
         Ok(plan.told())
     }
 
@@ -117,6 +117,7 @@ impl Txn<'_> {
         if let Some(id) = &id {
             self.take_id(id, &spec.name)?;
         }
+        let due = id.is_some() || self.may_create(&spec.origin)?;
         self.run(
             "INSERT INTO identity (name, resource, origin, declared, state, id, created_at, due_at, due_why, wish) \
              VALUES (?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9)",
@@ -127,22 +128,21 @@ impl Txn<'_> {
                 spec.origin == Origin::File,
                 id.as_ref().map(IdentityId::as_str),
                 created_at,
-                micros(now),
+                due.then(|| micros(now)),
                 spelled(&DueReason::First),
                 Wish::of(spec).to_text(),
             ],
         )?;
         let num = self.conn.last_insert_rowid();
         self.effects.due = true;
-        self.noted(spec, id, created_at);
+        self.effects.mapped.insert(num);
         self.bind(num, &spec.sinks, Version(0), now)?;
         self.take_waiting(num, spec.name.as_str(), now)
     }
 
-    /// The id that a new row begins with: the declared one, or the one that the name had before. A
-    /// store that lost its rows takes nothing from the map by itself; see [`super::Opened::fresh`].
+    /// The id that a new row begins with: the declared one, or the one that the name had before.
     fn first_id(&self, spec: &Spec, now: Timestamp) -> Outcome<(Option<IdentityId>, i64)> {
-        if spec.id.is_some() || self.awaits_import()? {
+        if spec.id.is_some() {
             return Ok((spec.id.clone(), micros(now)));
         }
         let sql = "SELECT id, created_at FROM remembered WHERE name = ?1 AND resource = ?2";
@@ -160,18 +160,9 @@ impl Txn<'_> {
         )?;
         let sql = "DELETE FROM remembered WHERE id = ?1 OR name = ?2";
         if self.run(sql, [id.as_str(), name.as_str()])? > 0 {
-            self.effects.ids_removed = true;
+            self.effects.ids_replaced = true;
         }
         Ok(())
-    }
-
-    fn noted(&mut self, spec: &Spec, id: Option<IdentityId>, created_at: i64) {
-        self.effects.ids.extend(id.map(|id| IdLine {
-            name: spec.name.clone(),
-            resource: spec.resource.clone(),
-            id,
-            created_at: super::columns::instant(created_at),
-        }));
     }
 
     fn alter(&mut self, spec: &Spec, alteration: Alteration, now: Timestamp) -> Outcome<()> {
@@ -183,9 +174,10 @@ impl Txn<'_> {
             self.take_id(id, &spec.name)?;
             let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
             self.run(sql, params![num, id.as_str()])?;
-            self.effects.ids_removed |= row.id.is_some();
-            self.noted(spec, Some(id.clone()), row.created_at);
+            self.effects.ids_replaced |= row.id.is_some();
+            self.adopted_first(num, now)?;
         }
+        self.effects.mapped.insert(num);
         self.leave_source(num, &spec.origin)?;
         self.run(
             "UPDATE identity SET wish = ?2, origin = ?3, declared = ?4 WHERE num = ?1",
@@ -228,6 +220,7 @@ impl Txn<'_> {
         let sql = "UPDATE identity SET declared = 0, removed = ?2 WHERE num = ?1";
         self.run(sql, params![num, mark])?;
         self.effects.touched.rows.insert(num);
+        self.effects.mapped.insert(num);
         let (action, version) = match how {
             OnRemoval::Forget => ("forget", self.forget(&row, now)?),
             OnRemoval::Hold | OnRemoval::Revoke if row.state.wants_token() => {

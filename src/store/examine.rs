@@ -16,7 +16,7 @@ use super::{
     doubts::read_doubt,
     error::{Fault, Outcome},
     identities::{read_record, record_columns},
-    idmap::read_line,
+    idmap::read_remembered,
     jobs::read_run,
     key_changes::read_change,
     notices::read_numbered,
@@ -95,7 +95,7 @@ const WALKS: [Walk; 17] = [
     Walk {
         kind: RowKind::RememberedId,
         sql: "SELECT name AS k1, 0 AS k2, * FROM remembered WHERE name > ?1 AND ?2 = ?2 ORDER BY name",
-        read: |_, row, _| Ok(read_line(row).map(drop)?),
+        read: |_, row, _| Ok(read_remembered(row).map(drop)?),
     },
     Walk {
         kind: RowKind::Orphan,
@@ -269,6 +269,7 @@ impl Txn<'_> {
         for num in nums {
             let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
                        AND state IN ('new', 'active', 'late') \
+                       AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first') \
                        AND (due_at IS NULL OR due_why IS NULL OR (due_at > ?2 AND due_why <> ?3))";
             self.effects.due |= self.run(sql, params![num, micros(now), retry])? > 0;
         }

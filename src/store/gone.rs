@@ -258,6 +258,7 @@ impl Txn<'_> {
             "UPDATE identity SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
             [row.num],
         )?;
+        self.effects.touched.rows.insert(row.num);
         self.set_due(row.num, micros(now), &spelled(&DueReason::Requested))?;
         self.audit(&entry(cause, "revive", &row.name, row.version, now))?;
         Ok(row.version)

@@ -268,7 +268,8 @@ impl Store {
         self.queue(doing, true, work).await
     }
 
-    async fn queue<T, F>(
+    /// The same for an operation of which the caller knows whether it withdraws something.
+    pub(super) async fn queue<T, F>(
         &self,
         doing: &'static str,
         withdraws: bool,

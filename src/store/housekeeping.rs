@@ -9,6 +9,7 @@ use super::{
     error::Outcome,
     handle::Keep,
     identities::count,
+    idmap::{IdLine, read_remembered},
     notices::CameTo,
 };
 use crate::model::{Counts, Num, Timestamp};
@@ -162,10 +163,24 @@ impl Txn<'_> {
             [num],
         )?;
         self.end_notices_of(num, CameTo::Dropped, now)?;
+        self.map_dropped(num)?;
         self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
         self.run("DELETE FROM identity WHERE num = ?1", [num])?;
         self.effects.wanted = true;
+        Ok(())
+    }
+
+    /// What the map says of a row that goes: its id stays known, and nothing else.
+    fn map_dropped(&mut self, num: Num) -> Outcome<()> {
+        let sql = "SELECT i.num, i.name, r.name AS resource, i.id, i.created_at FROM identity i \
+                   LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND (id IS NOT NULL OR origin <> 'file')";
+        // Of a name that cannot be read the map says what it said.
+        let line = self.readable_one(RowKind::Identity, sql, [num], read_remembered)?;
+        self.effects.ids.extend(line.map(|line| IdLine {
+            dropped: line.id.is_none(),
+            ..line
+        }));
         Ok(())
     }
 }

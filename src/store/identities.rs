@@ -274,7 +274,13 @@ impl Db {
     /// Names that only the id map knows.
     pub(super) fn remembered(&self, after: &str, limit: usize) -> Outcome<Vec<IdLine>> {
         let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name";
-        Ok(self.page(RowKind::RememberedId, limit, sql, [after], idmap::read_line)?)
+        Ok(self.page(
+            RowKind::RememberedId,
+            limit,
+            sql,
+            [after],
+            idmap::read_remembered,
+        )?)
     }
 
     /// How many are late, by resource: of those overdue and those that fail, without a scan.

@@ -1,5 +1,9 @@
-//! `identities.jsonl`, beside the store: which name has which id at ACS, without secrets. It outlives
-//! the database, so that a lost or old one never makes a new person of an old name.
+//! `identities.jsonl`, beside the store: which name has which id at ACS, and the whole declaration of what
+//! no configuration file and no source declares; without secrets. It outlives the database, so that a lost
+//! or old one never makes a new person of an old name, and forgets nobody.
+//!
+//! Lines are appended, and of two lines of one name or one id the later one counts; the file is folded when
+//! it has become twice too large.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +22,9 @@ use super::{
     columns,
     db::{Db, Effects},
     error::{Fault, Outcome},
+    spec::{Kept, Wish},
 };
-use crate::model::{IdentityId, Name, ResourceName, Timestamp, without_mark};
+use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp, without_mark};
 
 /// The name of the map in the state directory.
 const FILE: &str = "identities.jsonl";
@@ -27,16 +32,47 @@ const FILE: &str = "identities.jsonl";
 const SMALL: u64 = 1 << 20;
 
 /// One line of the map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdLine {
     /// Our name.
     pub name: Name,
     /// Its resource.
     pub resource: ResourceName,
-    /// What ACS calls it.
-    pub id: IdentityId,
+    /// What ACS calls it; what the store alone declares may wait for its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<IdentityId>,
     /// When renewd first knew of it.
     pub created_at: Timestamp,
+    /// The name is known no more: lines before this one do not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
+    /// Its declaration, as far as the map keeps it.
+    #[serde(flatten)]
+    pub kept: Kept,
+}
+
+impl IdLine {
+    /// A line that gives a name its id.
+    pub(super) fn of_id(
+        (name, resource): (Name, ResourceName),
+        id: IdentityId,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            name,
+            resource,
+            id: Some(id),
+            created_at,
+            dropped: false,
+            kept: Kept::default(),
+        }
+    }
+
+    /// The whole declaration, where the line has one.
+    pub(super) fn spec(&self) -> Option<Spec> {
+        let kept = self.kept.clone();
+        kept.into_spec(self.name.clone(), self.resource.clone())
+    }
 }
 
 /// Keeps the file as the store is.
@@ -44,76 +80,120 @@ pub(super) struct IdMap {
     path: PathBuf,
     durable: bool,
     behind: bool,
+    /// How long the file is, and how long it was when it was last written anew.
+    length: u64,
+    folded: u64,
 }
 
 /// What the file said when the store was opened.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Names with an id.
-    pub(super) known: usize,
+    /// Names that the store has; `None` where the file has more.
+    pub(super) known: Option<usize>,
+    /// Lines that the store does not know; they are in `map_line`.
+    pub(super) news: usize,
     /// Lines that could not be read; the file was kept under another name.
     pub(super) broken: usize,
 }
 
 impl IdMap {
     pub(super) fn beside(state_dir: &Path, durable: bool) -> Self {
+        let path = state_dir.join(FILE);
+        let length = fs::metadata(&path).map_or(0, |file| file.len());
         Self {
-            path: state_dir.join(FILE),
+            path,
             durable,
             behind: false,
+            length,
+            folded: length,
         }
     }
 
-    /// Compares the file with the store: what only the file knows is remembered in the store, and
-    /// the file is written anew if it differs.
+    /// Compares the file with the store: what only the file knows is put into `map_line`, and the file is
+    /// written anew if it differs.
     pub(super) fn compare(&mut self, db: &Db) -> Outcome<Found> {
-        let (mut in_file, mut found) = (Sum::default(), Found::default());
-        self.each_line(|line| match line {
-            Some(line) => in_file.add(&line),
-            None => found.broken += 1,
-        })
-        .map_err(|e| Fault::Refused(format!("read {}: {e}", self.path.display())))?;
+        let unread =
+            |path: &Path, e: io::Error| Fault::Refused(format!("read {}: {e}", path.display()));
+        let mut in_file = Sum::default();
+        self.each_text(|text| in_file.add(text))
+            .map_err(|e| unread(&self.path, e))?;
         let mut in_store = Sum::default();
-        each_known(db, |line| in_store.add(&line))?;
-        if in_file == in_store && found.broken == 0 {
-            found.known = in_store.lines;
-            return Ok(found);
+        each_known(db, |line| {
+            let mut text = Vec::new();
+            // Writing into memory cannot fail.
+            write_line(&mut text, &line).ok();
+            in_store.add(text.trim_ascii_end());
+        })?;
+        if in_file == in_store {
+            return Ok(Found {
+                known: Some(in_store.lines),
+                ..Found::default()
+            });
         }
-        if found.broken > 0 {
-            let aside = self.path.with_extension("jsonl.broken");
-            fs::copy(&self.path, aside)
-                .map_err(|e| Fault::Refused(format!("keep {}: {e}", self.path.display())))?;
-        }
-        let mut result = Ok(());
-        self.each_line(|line| {
-            if let (Some(line), Ok(())) = (line, &result) {
-                result = mend(db, &line).and_then(|()| remember_unknown(db, &line));
-            }
+        let (mut found, mut result) = (Found::default(), Ok(()));
+        self.each_text(|text| match serde_json::from_slice::<IdLine>(text) {
+            Ok(line) if result.is_ok() => result = stage(db, &line, text),
+            Ok(_) => {}
+            Err(_) => found.broken += 1,
         })
-        .map_err(|e| Fault::Refused(format!("read {}: {e}", self.path.display())))?;
+        .map_err(|e| unread(&self.path, e))?;
         result?;
+        if found.broken > 0 {
+            self.keep_aside()?;
+        }
         self.behind = true;
-        found.known = 0;
-        each_known(db, |_| found.known += 1)?;
+        let sql = "SELECT count(*) FROM map_line";
+        let news = db.first(sql, [], |row| row.get::<_, u32>(0))?;
+        found.news = usize::try_from(news.unwrap_or(0)).unwrap_or(usize::MAX);
         Ok(found)
+    }
+
+    /// Keeps the file as it is under another name, because not all of it could be taken over.
+    pub(super) fn keep_aside(&self) -> Outcome<()> {
+        let aside = self.path.with_extension("jsonl.broken");
+        fs::copy(&self.path, aside)
+            .map(drop)
+            .map_err(|e| Fault::Refused(format!("keep {}: {e}", self.path.display())))
+    }
+
+    /// Before a commit: what the store is about to drop goes first, so that a crash between the two never
+    /// brings it back.
+    pub(super) fn lead(&mut self, effects: &mut Effects) {
+        if !effects.ids.iter().any(|line| line.dropped) {
+            return;
+        }
+        let (mut dropped, mut others) = (Vec::new(), Vec::<IdLine>::new());
+        for line in std::mem::take(&mut effects.ids) {
+            if line.dropped {
+                others.retain(|before| before.name != line.name);
+                dropped.push(line);
+            } else {
+                others.push(line);
+            }
+        }
+        effects.ids = others;
+        effects.ids_replaced = true;
+        self.write(&dropped);
     }
 
     /// Takes a commit's changes into the file.
     pub(super) fn follow(&mut self, db: &Db, effects: &Effects) {
-        if !effects.ids.is_empty()
-            && let Err(error) = self.append(&effects.ids)
+        self.write(&effects.ids);
+        let restated = |line: &IdLine| line.kept.origin == Some(Origin::Cli);
+        self.behind |= effects.ids_replaced || effects.ids.iter().any(restated);
+        let is_small = self.length <= SMALL;
+        let is_long = self.length > 2 * self.folded + SMALL;
+        if (effects.ids_replaced && is_small) || is_long || effects.cleaned {
+            self.behind |= is_long;
+            self.catch_up(db);
+        }
+    }
+
+    fn write(&mut self, lines: &[IdLine]) {
+        if !lines.is_empty()
+            && let Err(error) = self.append(lines)
         {
             self.failed(&error);
-        }
-        if effects.ids_removed {
-            self.behind = true;
-            let size = fs::metadata(&self.path).map_or(0, |m| m.len());
-            if size <= SMALL {
-                self.catch_up(db);
-            }
-        }
-        if effects.cleaned {
-            self.catch_up(db);
         }
     }
 
@@ -138,17 +218,18 @@ impl IdMap {
         tracing::error!(path = %self.path.display(), %error, "the map of names to ids could not be written");
     }
 
-    fn append(&self, lines: &[IdLine]) -> io::Result<()> {
+    fn append(&mut self, lines: &[IdLine]) -> io::Result<()> {
         let mut text = Vec::new();
         for line in lines {
             write_line(&mut text, line)?;
         }
         let mut file = private().append(true).create(true).open(&self.path)?;
         file.write_all(&text)?;
+        self.length += text.len() as u64;
         self.sync(&file)
     }
 
-    fn rewrite(&self, db: &Db) -> io::Result<()> {
+    fn rewrite(&mut self, db: &Db) -> io::Result<()> {
         let new = self.path.with_extension("jsonl.new");
         let file = private()
             .write(true)
@@ -165,15 +246,20 @@ impl IdMap {
         .map_err(|fault| io::Error::other(format!("{fault:?}")))?;
         result?;
         let mut result = Ok(());
-        self.each_line(|line| {
-            let kept = line.filter(|line| hidden.concerns(line));
-            if let (Some(line), Ok(())) = (kept, &result) {
-                result = write_line(&mut out, &line);
-            }
-        })?;
+        if !hidden.words.is_empty() {
+            self.each_text(|text| {
+                let line = serde_json::from_slice(text).ok();
+                let kept = line.filter(|line| hidden.concerns(line));
+                if let (Some(line), Ok(())) = (kept, &result) {
+                    result = write_line(&mut out, &line);
+                }
+            })?;
+        }
         result?;
         let file = out.into_inner().map_err(|e| e.into_error())?;
         self.sync(&file)?;
+        self.length = file.metadata()?.len();
+        self.folded = self.length;
         fs::rename(&new, &self.path)?;
         match self.path.parent() {
             Some(dir) => self.sync(&File::open(dir)?),
@@ -189,8 +275,8 @@ impl IdMap {
         }
     }
 
-    /// Each line; `None` for one that cannot be read. A missing file has none.
-    fn each_line(&self, mut see: impl FnMut(Option<IdLine>)) -> io::Result<()> {
+    /// Each line that is not empty. A missing file has none.
+    fn each_text(&self, mut see: impl FnMut(&[u8])) -> io::Result<()> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -198,8 +284,9 @@ impl IdMap {
         };
         for line in BufReader::new(file).split(b'\n') {
             let line = line?;
-            if !line.trim_ascii().is_empty() {
-                see(serde_json::from_slice(without_mark(&line)).ok());
+            let text = without_mark(&line).trim_ascii();
+            if !text.is_empty() {
+                see(text);
             }
         }
         Ok(())
@@ -231,18 +318,26 @@ impl Hidden {
     }
 
     fn concerns(&self, line: &IdLine) -> bool {
-        self.words.contains(line.name.as_str()) || self.words.contains(line.id.as_str())
+        let id = line.id.as_ref().map_or("", IdentityId::as_str);
+        self.words.contains(line.name.as_str()) || self.words.contains(id)
     }
 }
 
-/// Every name whose id the store knows.
+/// What the map says of a row; whether it says anything (`known`).
+const LINES: &str = "SELECT i.num, i.name, r.name AS resource, i.id, i.created_at, i.origin, i.wish, \
+    i.removed <> 0 OR i.state = 'deleted' AS let_go, \
+    CASE WHEN i.id IS NOT NULL THEN i.state <> 'deleted' OR i.removed = 2 \
+    ELSE i.origin = 'cli' AND i.removed = 0 AND i.state <> 'deleted' END AS known \
+    FROM identity i LEFT JOIN resource r ON r.num = i.resource";
+
+/// Every name whose id the store knows, and every one that the store alone declares.
 fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<Hidden> {
     let mut hidden = Hidden::default();
-    let mut statement = db.conn.prepare_cached(
-        "SELECT i.num, i.name, r.name AS resource, i.id, i.created_at FROM identity i \
-         LEFT JOIN resource r ON r.num = i.resource WHERE i.id IS NOT NULL AND (i.state <> 'deleted' OR i.removed = 2) \
-         UNION ALL SELECT NULL, name, resource, id, created_at FROM remembered",
-    )?;
+    let sql = format!(
+        "SELECT * FROM ({LINES}) WHERE known \
+         UNION ALL SELECT NULL, name, resource, id, created_at, NULL, NULL, 1, 1 FROM remembered"
+    );
+    let mut statement = db.conn.prepare_cached(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         match read_line(row) {
@@ -257,9 +352,61 @@ fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<Hidden> {
     Ok(hidden)
 }
 
+impl Db {
+    /// The new line of a row; `None` where the map need not say anything of it, or the row cannot be read.
+    pub(super) fn id_line(&self, num: Num) -> Outcome<Option<IdLine>> {
+        let sql = format!("{LINES} WHERE i.num = ?1");
+        let line = self.readable_one(RowKind::Identity, &sql, [num], |row| {
+            let was_known = row.get::<_, Option<String>>("id")?.is_some()
+                || row
+                    .get_ref("origin")?
+                    .as_str()
+                    .is_ok_and(|origin| origin == "cli");
+            let dropped = !row.get::<_, Option<bool>>("known")?.unwrap_or(true);
+            let line = read_line(row)?;
+            Ok((!dropped || was_known).then_some(IdLine { dropped, ..line }))
+        })?;
+        Ok(line.flatten())
+    }
+
+    /// How many names the map has.
+    pub(super) fn known_names(&self) -> Outcome<usize> {
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM ({LINES}) WHERE known) + (SELECT count(*) FROM remembered)"
+        );
+        let known = self.first(&sql, [], |row| row.get::<_, u32>(0))?;
+        Ok(usize::try_from(known.unwrap_or(0)).unwrap_or(usize::MAX))
+    }
+}
+
+/// Puts a line of the file aside for a start to take over, if the store knows nothing of it.
+fn stage(db: &Db, line: &IdLine, text: &[u8]) -> Outcome<()> {
+    let (name, id) = (line.name.as_str(), line.id.as_ref().map(IdentityId::as_str));
+    if id.is_some() && !line.dropped {
+        mend(db, line)?;
+    }
+    let is_news = "SELECT NOT EXISTS (SELECT 1 FROM identity WHERE id = ?2) \
+         AND NOT EXISTS (SELECT 1 FROM identity WHERE name = ?1 AND (id IS NOT NULL OR ?2 IS NULL)) \
+         AND NOT EXISTS (SELECT 1 FROM remembered WHERE id = ?2 OR (name = ?1 AND ?2 IS NULL))";
+    let is_news = db.first(is_news, params![name, id], |row| row.get::<_, bool>(0))?;
+    if line.dropped || is_news != Some(true) {
+        db.run("DELETE FROM map_line WHERE name = ?1", [name])?;
+        return Ok(());
+    }
+    let sql = "INSERT OR REPLACE INTO map_line (name, id, line) VALUES (?1, ?2, ?3)";
+    db.run(
+        sql,
+        params![name, id, std::str::from_utf8(text).unwrap_or_default()],
+    )?;
+    Ok(())
+}
+
 /// Gives a row its name or its id back, where one of the two can no longer be read and the file knows it.
 fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
-    let (name, id) = (line.name.as_str(), line.id.as_str());
+    let name = line.name.as_str();
+    let Some(id) = line.id.as_ref().map(IdentityId::as_str) else {
+        return Ok(());
+    };
     let sql = "SELECT num, name, id FROM identity WHERE name = ?1 OR id = ?2";
     let mut statement = db.conn.prepare_cached(sql)?;
     let mut rows = statement.query([name, id])?;
@@ -284,17 +431,36 @@ fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
     Ok(())
 }
 
-pub(super) fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
+fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
+    let kept = match row.get::<_, bool>("let_go")? {
+        true => Kept::default(),
+        false => read_kept(row)?,
+    };
+    let line = read_remembered(row)?;
+    Ok(IdLine { kept, ..line })
+}
+
+fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
+    let origin: Origin = columns::word(row, "origin")?;
+    let wish = row.get_ref("wish")?.as_str().unwrap_or_default();
+    Kept::of(origin, || Wish::parse(wish)).map_err(|e| columns::broken("wish", e))
+}
+
+/// The same without a declaration, as the rows of `remembered` are.
+pub(super) fn read_remembered(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
     Ok(IdLine {
         name: columns::parsed(row, "name")?,
         resource: columns::parsed(row, "resource")?,
-        id: columns::parsed(row, "id")?,
+        id: columns::maybe_parsed(row, "id")?,
         created_at: columns::instant_in(row, "created_at")?,
+        dropped: false,
+        kept: Kept::default(),
     })
 }
 
-/// Remembers a line that the store does not hold; what the store says of a name or an id goes first.
+/// Remembers an id that the store does not hold; what the store says of a name or an id goes first.
 pub(super) fn remember_unknown(db: &Db, line: &IdLine) -> Outcome<()> {
+    let Some(id) = &line.id else { return Ok(()) };
     db.run(
         "INSERT INTO remembered SELECT ?1, ?2, ?3, ?4 \
          WHERE NOT EXISTS (SELECT 1 FROM identity WHERE id = ?3) \
@@ -304,7 +470,7 @@ pub(super) fn remember_unknown(db: &Db, line: &IdLine) -> Outcome<()> {
         params![
             line.name.as_str(),
             line.resource.as_str(),
-            line.id.as_str(),
+            id.as_str(),
             columns::micros(line.created_at)
         ],
     )?;
@@ -319,11 +485,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, line: &IdLine) {
-        let mut text = Vec::new();
-        // Writing into memory cannot fail.
-        write_line(&mut text, line).ok();
-        let digest: [u8; 32] = Sha256::digest(&text).into();
+    fn add(&mut self, text: &[u8]) {
+        let digest: [u8; 32] = Sha256::digest(text).into();
         let (half, _) = digest.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
         self.lines += 1;
         self.sum = self.sum.wrapping_add(u128::from_le_bytes(*half));

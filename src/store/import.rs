@@ -4,13 +4,15 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    columns::{self, micros},
+    columns::{self, micros, spelled},
     db::{Db, Txn},
     error::Outcome,
     idmap::{IdLine, remember_unknown},
     reconcile::Refusal,
 };
-use crate::model::{IdentityId, Name, ResourceName, Timestamp};
+use crate::model::{
+    CreationsWaiting, DueReason, IdentityId, Name, Origin, ResourceName, Spec, Timestamp,
+};
 
 /// A line of an import; lines of `identities.jsonl` are such lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,8 @@ pub struct Imported {
     pub remembered: usize,
     /// Names that had this id before.
     pub unchanged: usize,
+    /// Who is still without an id and waits for a person's word before it is created.
+    pub missing: Vec<CreationsWaiting>,
     /// Lines that were not taken.
     pub refused: Vec<Refusal>,
 }
@@ -50,14 +54,9 @@ enum Line {
 }
 
 impl Txn<'_> {
-    /// Takes a batch over. After the first one a store that had been lost may create again: by then
-    /// every name that `identities.jsonl` knows has its id back.
+    /// Takes a batch over.
     pub(super) fn import(&mut self, lines: &[ImportLine], now: Timestamp) -> Outcome<Imported> {
         let mut imported = Imported::default();
-        if self.awaits_import()? {
-            self.run("DELETE FROM meta WHERE key = 'awaits_import'", [])?;
-            imported.adopted += self.adopt_remembered()?;
-        }
         for line in lines {
             let taken = match self.take_over(line, now) {
                 Err(fault) if fault.is_unreadable() => Line::Refused(UNREADABLE.to_owned()),
@@ -74,6 +73,7 @@ impl Txn<'_> {
             }
         }
         self.effects.due = true;
+        self.end_wait()?;
         Ok(imported)
     }
 
@@ -84,12 +84,9 @@ impl Txn<'_> {
                 false => Line::Refused(format!("the id {} belongs to {owner}", line.id)),
             });
         }
-        let id_line = IdLine {
-            name: line.name.clone(),
-            resource: line.resource.clone(),
-            id: line.id.clone(),
-            created_at: line.created_at.unwrap_or(now),
-        };
+        let named = (line.name.clone(), line.resource.clone());
+        let created_at = line.created_at.unwrap_or(now);
+        let id_line = IdLine::of_id(named, line.id.clone(), created_at);
         let Some(row) = self.num_of(line.name.as_str())? else {
             remember_unknown(self, &id_line)?;
             self.effects.ids.push(id_line);
@@ -101,7 +98,7 @@ impl Txn<'_> {
             params![
                 row,
                 line.id.as_str(),
-                micros(id_line.created_at),
+                micros(created_at),
                 self.resource_num(line.resource.as_str())?
             ],
         )?;
@@ -110,18 +107,19 @@ impl Txn<'_> {
                 "this name has another id already, or belongs to another resource".to_owned(),
             ));
         }
-        self.effects.ids.push(id_line);
+        self.adopted_first(row, now)?;
+        self.effects.mapped.insert(row);
         Ok(Line::Adopted)
     }
 
     /// Gives every row without an id the one that its name had before.
-    pub(super) fn adopt_remembered(&self) -> Outcome<usize> {
+    pub(super) fn adopt_remembered(&self, now: Timestamp) -> Outcome<usize> {
         let adopted = self.run(
-            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at FROM remembered m \
-             JOIN resource r ON r.name = m.resource \
+            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), \
+             due_why = coalesce(due_why, ?2) FROM remembered m JOIN resource r ON r.name = m.resource \
              WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
              AND identity.state = 'new'",
-            [],
+            params![micros(now), spelled(&DueReason::First)],
         )?;
         let sql = "DELETE FROM remembered WHERE name IN \
                    (SELECT m.name FROM remembered m JOIN identity i ON i.name = m.name WHERE i.id = m.id)";
@@ -131,6 +129,33 @@ impl Txn<'_> {
 }
 
 impl Db {
+    /// Lines of a map may be of names that a file or a source declares by now: of those only the id counts,
+    /// so they go from `specs` to `ids`.
+    pub(super) fn leave_to_others(
+        &self,
+        specs: &mut Vec<Spec>,
+        ids: &mut Vec<ImportLine>,
+    ) -> Outcome<()> {
+        let sql = "SELECT origin FROM identity WHERE name = ?1 AND removed = 0";
+        let mut ours = Vec::with_capacity(specs.len());
+        for spec in std::mem::take(specs) {
+            let origin = self.first(sql, [spec.name.as_str()], |row| {
+                Ok(columns::word::<Origin>(row, "origin").unwrap_or(Origin::Cli))
+            })?;
+            match (&spec.id, origin) {
+                (Some(id), Some(Origin::File | Origin::Source(_))) => ids.push(ImportLine {
+                    name: spec.name,
+                    resource: spec.resource,
+                    id: id.clone(),
+                    created_at: None,
+                }),
+                _ => ours.push(spec),
+            }
+        }
+        *specs = ours;
+        Ok(())
+    }
+
     /// Lines that [`Txn::import`] would refuse.
     pub(super) fn plan_ids(&self, lines: &[ImportLine]) -> Outcome<Vec<Refusal>> {
         let mut refused = Vec::new();

@@ -17,6 +17,7 @@ mod campaigns;
 mod columns;
 mod commit;
 mod consumers;
+mod creations;
 mod db;
 mod declare;
 mod deliveries;
@@ -69,6 +70,7 @@ pub use campaigns::{
     WaitingItem, Wanted,
 };
 pub use consumers::Ended;
+pub use creations::TakenOver;
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};

@@ -9,12 +9,13 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, ErrorCode, types::Value};
+use rusqlite::{Connection, ErrorCode};
 
 use super::{
     backup,
     bringing::BroughtUp,
     columns,
+    creations::TakenOver,
     db::{Db, Txn},
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
@@ -37,10 +38,8 @@ const CHECKED: u64 = 64 << 20;
 /// What was found when the store was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Opened {
-    /// The store began empty and nothing has been imported since. Together with `id_map > 0` this
-    /// means that a database was lost: nothing may be created before an import. It stays so over
-    /// restarts, until [`crate::store::Store::import`].
-    pub fresh: bool,
+    /// What was taken over from `identities.jsonl`, where the store did not know it.
+    pub taken_over: Option<TakenOver>,
     /// Names whose id `identities.jsonl` knows.
     pub id_map: usize,
     /// Creations that were under way when the last process ended; they are possible orphans now.
@@ -52,6 +51,16 @@ pub struct Opened {
     pub standing: StoreStanding,
     /// What was taken over from `withdrawn.jsonl`, where the store did not know it.
     pub brought: Option<BroughtUp>,
+}
+
+impl Opened {
+    /// What this start took over because the store did not know it, in words.
+    pub fn told(&self) -> Option<String> {
+        let taken = self.taken_over.map(|taken| taken.to_string());
+        let brought = self.brought.map(|brought| brought.to_string());
+        let told: Vec<String> = taken.into_iter().chain(brought).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
 }
 
 /// What a handle is made of.
@@ -250,22 +259,35 @@ fn settle_in(
         columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
     }
     db.load_floor()?;
-    let Found { known, broken } = beside.id_map.compare(db)?;
-    if created && known > 0 {
-        columns::set_meta(&db.conn, "awaits_import", 1)?;
+    let mut txn = Txn::on(db);
+    let file = txn.look_at_withdrawals(&mut beside.withdrawals)?;
+    let Found {
+        known,
+        news,
+        broken,
+    } = beside.id_map.compare(db)?;
+    let lost = created && (news > 0 || file.is_known());
+    if lost {
+        txn.begin_wait()?;
     }
-    let (fresh, mut txn) = (created || db.awaits_import()?, Txn::on(db));
-    if !fresh {
-        // An older database was restored: its rows get back the ids that were given since.
-        txn.adopt_remembered()?;
+    let taken_over = match news {
+        0 => None,
+        _ => Some(txn.take_map_over(lost, now)?).filter(|taken| taken.is_news()),
+    };
+    if taken_over.is_some_and(|taken| taken.refused > 0) {
+        beside.id_map.keep_aside()?;
     }
-    let settled = txn.settle_withdrawals(&mut beside.withdrawals, (created, known), now)?;
+    // An older database was restored: its rows get back the ids that were given since.
+    txn.adopt_remembered(now)?;
+    let known = known.map_or_else(|| db.known_names(), Ok)?;
+    let settled = txn.settle_withdrawals(&mut beside.withdrawals, file, (created, known), now)?;
     if settled.brought.is_some() {
         beside.id_map.fall_behind();
     }
-    txn.raise(&settled.notices(now))?;
+    let taken = taken_over.map(|taken| taken.to_string());
+    txn.raise(&settled.notices(taken, now))?;
     let opened = Opened {
-        fresh,
+        taken_over,
         id_map: known,
         orphans: txn.orphan_intents(columns::micros(now))?,
         broken_id_lines: broken,
@@ -273,13 +295,6 @@ fn settle_in(
         brought: settled.brought,
     };
     Ok((opened, settled.rewrite))
-}
-
-impl Db {
-    /// Whether a lost database waits for its names to be imported.
-    pub(super) fn awaits_import(&self) -> Outcome<bool> {
-        Ok(columns::meta::<Value>(&self.conn, "awaits_import")?.is_some())
-    }
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> OpenError {

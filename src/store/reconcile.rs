@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Row;
 
-use super::{aside::RowKind, columns, db::Db, error::Outcome, idmap::read_line, spec::Wish};
+use super::{aside::RowKind, columns, db::Db, error::Outcome, idmap::read_remembered, spec::Wish};
 use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
 
 /// A declaration that was not taken, and why; or a row that stays as it is.
@@ -242,7 +242,7 @@ impl Db {
         let known = self.one(RowKind::Identity, KNOWN, [name], read_known)?;
         if known.is_none() && spec.id.is_none() {
             let sql = "SELECT * FROM remembered WHERE name = ?1";
-            self.one(RowKind::RememberedId, sql, [name], read_line)?;
+            self.one(RowKind::RememberedId, sql, [name], read_remembered)?;
             if self.aside.hides_a_name() {
                 return Err(columns::broken("name", Hidden).into());
             }

@@ -18,6 +18,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0012-adopting.sql"),
     include_str!("sql/0013-withdrawals.sql"),
     include_str!("sql/0014-failing.sql"),
+    include_str!("sql/0015-map.sql"),
 ];
 
 /// The newest schema that we know.

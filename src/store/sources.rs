@@ -164,6 +164,9 @@ impl Txn<'_> {
         notice: &Notice,
         now: Timestamp,
     ) -> Outcome<bool> {
+        if matches!(end, SourceEnd::Taken { .. } | SourceEnd::Partly { .. }) {
+            self.source_was_compared(source)?;
+        }
         let num = self.source_num_or_new(source)?;
         let sql = "SELECT lapse IS NOT NULL FROM source WHERE num = ?1";
         let lapsed = self.first(sql, [num], |row| row.get::<_, bool>(0))? == Some(true);

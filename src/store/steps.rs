@@ -68,7 +68,6 @@ impl Txn<'_> {
             }
             Step::Revoked { at, then } => self.revoked(row, *at, *then, now)?,
             Step::Deleted { .. } if row.state != State::Deleted => {
-                self.effects.ids_removed = true;
                 self.withdraw(row, State::Deleted, Kind::Deleted, now)?
             }
             Step::Gone { attempt, because } if row.state.wants_token() => {
@@ -141,8 +140,9 @@ impl Txn<'_> {
         let sql =
             "UPDATE identity SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";
         self.run(sql, [num])?;
+        self.effects.mapped.insert(num);
         self.expect_token(num)?;
-        self.set_due(num, just_after(now), &spelled(&DueReason::Released))
+        self.begin_waiting(num, just_after(now), &DueReason::Released)
     }
 }
 

@@ -69,6 +69,9 @@ pub(super) struct Withdrawal {
     pub(super) removed: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) deleted: bool,
+    /// ACS does not know it any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) gone: bool,
     /// It was let go of; ACS keeps it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) forgotten: bool,

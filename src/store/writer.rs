@@ -106,7 +106,11 @@ impl Writer {
     /// Tells the file what is withdrawn, then commits; together or not at all.
     fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
         let written = self.tell_withdrawals(effects, promised)?;
+        self.id_map.lead(effects);
         let committed = self.sql("COMMIT");
+        if committed.is_err() {
+            self.id_map.fall_behind();
+        }
         if let (Err(_), Some(written)) = (&committed, &written)
             && let Err(error) = self.withdrawals.take_back(written)
         {

@@ -209,30 +209,58 @@ async fn after_a_lost_database_an_import_over_the_daemon_creates_nobody_anew() {
         &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 3, &["files"])),
     );
     let daemon = Daemon::start(&config).await;
-    for name in ["bot-0", "bot-1", "bot-2"] {
+    let rows =
+        "name,scopes,sinks,label_team\nkept-0,chat,files,night\nkept-1,chat voip,files,day\n";
+    let csv = stage.path("kept.csv").display().to_string();
+    fs::write(&csv, rows).unwrap();
+    ok(&stage.renewd(&["identity", "import", &csv]));
+    let names = ["bot-0", "bot-1", "bot-2", "kept-0", "kept-1"];
+    for name in names {
         stage.there(name).await;
     }
     assert!(daemon.stop().success());
-    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
-        fs::remove_file(stage.path("state").join(name)).ok();
-    }
-    let ids =
-        || ["bot-0", "bot-1", "bot-2"].map(|name| stage.document(name).unwrap()["id"].clone());
+    stage.lose_database();
+    // And half of the map with it.
+    let map = stage.path("state/identities.jsonl");
+    let whole = stage.path("whole.jsonl");
+    fs::copy(&map, &whole).unwrap();
+    let text = fs::read_to_string(&map).unwrap();
+    let half: Vec<&str> = text.lines().filter(|line| line.contains("-0\"")).collect();
+    fs::write(&map, half.join("\n") + "\n").unwrap();
+    let ids = || names.map(|name| stage.document(name).unwrap()["id"].clone());
     let before = ids();
-    let tokens = ["bot-0", "bot-1", "bot-2"].map(|name| (name, stage.token(name)));
-    let map = stage.path("state/identities.jsonl").display().to_string();
-    let mut daemon = Daemon::launch(&config, &[]);
-    daemon.ready().await;
-    stage.creation_refused(&daemon).await;
-    let said = ok(&stage.renewd(&["identity", "import", &map]));
-    assert!(said.contains("ids given back: 3"), "{said}");
+    let tokens = names.map(|name| (name, stage.token(name)));
+    let daemon = Daemon::start(&config).await;
+    stage.reissued(tokens[0].0, &tokens[0].1).await;
+    stage.reissued(tokens[3].0, &tokens[3].1).await;
+    assert_eq!(stage.wait_to_be_created(&daemon), ["bot-1", "bot-2"]);
+    let shown = ok(&stage.renewd(&["identity", "show", "kept-0", "--json"]));
+    assert!(shown.contains("night"), "{shown}");
+    let part = stage.path("part.jsonl");
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("bot-2"))
+        .collect();
+    fs::write(&part, lines.join("\n") + "\n").unwrap();
+    let said = ok(&stage.renewd(&["identity", "import", &part.display().to_string()]));
+    assert!(
+        said.contains("1 added") && said.contains("ids given back: 1"),
+        "{said}"
+    );
+    assert!(
+        said.contains("bot-2") && said.contains("renewd identity create"),
+        "{said}"
+    );
+    let said = ok(&stage.renewd(&["identity", "import", &whole.display().to_string()]));
+    assert!(said.contains("ids given back: 1"), "{said}");
     for (name, token) in &tokens {
         stage.reissued(name, token).await;
     }
     assert_eq!(ids(), before);
+    assert_eq!(stage.wait_to_be_created(&daemon), Vec::<String>::new());
     let stats = emulator.control("GET", "stats", None).await;
     assert_eq!(
-        stats["identities"]["created"], 3,
+        stats["identities"]["created"], 5,
         "zero creations after the loss"
     );
     assert!(daemon.stop().success());

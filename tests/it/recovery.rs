@@ -119,7 +119,7 @@ impl Machine {
     }
 
     /// Everybody has the same id as before, a token that ACS takes for live, and nobody was made anew.
-    async fn all_is_well(&self, ids: &[String]) {
+    async fn all_is_well(&self, ids: &[String], created: u64) {
         let served = async {
             for name in ["bot-0", "bot-1", "bot-2"] {
                 while self.run(&format!("renewd token {name}")).0 != 0 {
@@ -132,7 +132,7 @@ impl Machine {
             .unwrap_or_else(|_| panic!("not everybody is served: {}", self.run("renewd status").1));
         assert_eq!(self.ids(), ids);
         let stats = self.emulator.control("GET", "stats", None).await;
-        assert_eq!(stats["identities"]["created"], 3, "{stats}");
+        assert_eq!(stats["identities"]["created"], created, "{stats}");
     }
 }
 
@@ -186,23 +186,55 @@ async fn a_snapshot_was_restored() {
     )
     .await
     .expect("what is of unknown standing is minted anew");
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_database_is_lost() {
     let mut machine = Machine::start().await;
+    for line in [
+        "renewd identity add extra --scope voip --sink files --label team=night",
+        "renewd identity add held --scope chat --sink files",
+    ] {
+        machine.type_in(line).await;
+    }
+    for name in ["extra", "held"] {
+        machine.stage.there(name).await;
+    }
+    machine
+        .type_in("renewd revoke held --then hold --yes")
+        .await;
+    let (ids, before) = (machine.ids(), machine.stage.token("extra"));
+    machine.stage.lose_database();
+    machine.follow("Only the database is lost").await;
+    timeout(
+        Duration::from_secs(30),
+        machine.stage.reissued("extra", &before),
+    )
+    .await
+    .expect("what the database alone kept goes on");
+    let (_, shown) = machine.run("renewd identity show extra --json");
+    assert!(shown.contains("voip") && shown.contains("night"), "{shown}");
+    let (code, said) = machine.run("renewd token held");
+    assert!(code != 0 && said.contains("held"), "{said}");
+    assert!(machine.kinds().is_empty(), "{:?}", machine.kinds());
+    machine.all_is_well(&ids, 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_is_lost_and_there_is_a_backup() {
+    let mut machine = Machine::start().await;
     machine.follow("Make backups").await;
     let ids = machine.ids();
-    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
-        fs::remove_file(machine.stage.path("state").join(name)).unwrap();
-    }
-    machine.follow("Only the database is lost").await;
+    machine.stage.lose_database();
+    machine
+        .follow("The database is lost and there is a backup")
+        .await;
     if machine.kinds().contains(&"store_unusable".to_owned()) {
         // Nothing had been withdrawn, so that no file was there that knows what came after.
         machine.type_in("renewd store accept").await;
     }
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +252,7 @@ async fn everything_is_lost_but_the_configuration() {
     )
     .await
     .expect("what is of unknown standing is minted anew");
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +276,7 @@ async fn moving_to_a_new_host() {
         machine.type_in(line).await;
     }
     assert!(machine.kinds().is_empty(), "{:?}", machine.kinds());
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,7 +292,7 @@ async fn the_seal_key_is_lost_for_ever() {
     )
     .await
     .expect("every token is minted anew");
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,7 +318,7 @@ async fn a_copy_on_another_machine_does_nothing_until_it_is_adopted() {
     let (code, said) = machine.run("renewd store accept");
     assert_eq!(code, 1, "{said}");
     machine.type_in("renewd store adopt").await;
-    machine.all_is_well(&ids).await;
+    machine.all_is_well(&ids, 3).await;
     let (code, said) = machine.run("renewd store adopt");
     assert_eq!(code, 1, "{said}");
 }

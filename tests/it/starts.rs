@@ -164,6 +164,12 @@ async fn a_locked_a_newer_and_a_corrupt_database_are_refused_and_left_alone() {
     );
 }
 
+/// How many identities were ever made.
+async fn created(emulator: &Emulator) -> u64 {
+    let stats = emulator.control("GET", "stats", None).await;
+    stats["identities"]["created"].as_u64().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_database_beside_the_id_map_creates_nobody_anew() {
     let emulator = Emulator::start(&[]);
@@ -173,36 +179,83 @@ async fn a_deleted_database_beside_the_id_map_creates_nobody_anew() {
     stage.there("bot-0").await;
     stage.there("bot-1").await;
     assert!(daemon.stop().success());
-    for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
-        fs::remove_file(stage.path("state").join(name)).ok();
-    }
-    let created = async || {
-        emulator.control("GET", "stats", None).await["identities"]["created"]
-            .as_u64()
-            .unwrap()
-    };
-    assert_eq!(created().await, 2);
-    let mut daemon = Daemon::launch(&config, &[]);
-    daemon.ready().await;
-    stage.creation_refused(&daemon).await;
-    assert!(daemon.stop().success());
-    let import = Command::new(RENEWD)
-        .args(["identity", "import"])
-        .arg(stage.path("state/identities.jsonl"))
-        .arg("--config")
-        .arg(&config)
-        .output()
-        .unwrap();
-    assert!(
-        import.status.success(),
-        "{}",
-        String::from_utf8_lossy(&import.stderr)
-    );
+    stage.lose_database();
+    assert_eq!(created(&emulator).await, 2);
     let before = stage.document("bot-0").unwrap()["id"].clone();
     let token = stage.token("bot-0");
     let daemon = Daemon::start(&config).await;
     stage.reissued("bot-0", &token).await;
     assert_eq!(stage.document("bot-0").unwrap()["id"], before);
-    assert_eq!(created().await, 2);
+    assert_eq!(created(&emulator).await, 2);
+    assert_eq!(stage.wait_to_be_created(&daemon), Vec::<String>::new());
+    let said = stage.renewd(&["status"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains("identities.jsonl was taken over: 2 ids"),
+        "{said}"
+    );
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_id_nobody_knows_after_a_loss_is_created_by_a_persons_word_alone() {
+    let emulator = Emulator::start(&[]);
+    let stage = stage(&emulator);
+    let config = stage.path("renewd.toml");
+    let daemon = Daemon::start(&config).await;
+    let tokens = ["bot-0", "bot-1"];
+    for name in tokens {
+        stage.there(name).await;
+    }
+    assert!(daemon.stop().success());
+    let tokens = tokens.map(|name| (name, stage.token(name)));
+    stage.lose_database();
+    fs::remove_file(stage.path("state/identities.jsonl")).unwrap();
+    let renewd = |args: &[&str]| {
+        let output = stage.renewd(args);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    for _ in 0..2 {
+        let mut daemon = Daemon::launch(&config, &[]);
+        daemon.ready().await;
+        assert_eq!(stage.wait_to_be_created(&daemon), ["bot-0", "bot-1"]);
+        let (_, why) = renewd(&["why", "bot-0"]);
+        assert!(why.contains("renewd identity create bot-0"), "{why}");
+        assert!(daemon.stop().success());
+    }
+    assert_eq!(
+        created(&emulator).await,
+        2,
+        "nobody is made anew in silence"
+    );
+    let daemon = Daemon::start(&config).await;
+    assert_eq!(renewd(&["identity", "create"]).0, Some(2));
+    let (code, said) = renewd(&[
+        "identity",
+        "create",
+        "bot-0",
+        "bot-9",
+        "--reason",
+        "it is new",
+    ]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("1 identity is created now") && said.contains("bot-9"),
+        "{said}"
+    );
+    stage.reissued(tokens[0].0, &tokens[0].1).await;
+    assert_eq!(created(&emulator).await, 3);
+    assert_eq!(stage.wait_to_be_created(&daemon), ["bot-1"]);
+    assert_eq!(renewd(&["identity", "create", "bot-0"]).0, Some(1));
+    assert_eq!(renewd(&["identity", "create", "--all-missing"]).0, Some(0));
+    stage.reissued(tokens[1].0, &tokens[1].1).await;
+    assert_eq!(created(&emulator).await, 4);
+    assert_eq!(stage.wait_to_be_created(&daemon), Vec::<String>::new());
+    let (_, trail) = renewd(&["audit", "list", "--json"]);
+    assert!(
+        trail.contains("it is new") && trail.contains("may be created"),
+        "{trail}"
+    );
     assert!(daemon.stop().success());
 }

@@ -17,6 +17,14 @@ impl Client {
             .await
     }
 
+    /// A person's word that identities that wait may be created.
+    pub async fn create_missing(
+        &self,
+        asked: &wire::CreateMissing,
+    ) -> Result<wire::CreationsAllowed, ClientError> {
+        self.call(Method::POST, "/v1/create", Some(asked)).await
+    }
+
     /// The sources of identities and how they are.
     pub async fn sources(&self) -> Result<wire::Sources, ClientError> {
         self.get("/v1/sources").await

@@ -1,4 +1,5 @@
-//! `POST /v1/import`: identities and ids in batches.
+//! `POST /v1/import`: identities and ids in batches. `POST /v1/create`: the word that those without an id
+//! may be created.
 
 use axum::{Json, extract::State};
 
@@ -6,8 +7,8 @@ use super::{
     super::{
         batch::Batch,
         handle::Api,
-        problem::Problem,
-        wire::{Import, Imported},
+        problem::{Problem, ProblemType},
+        wire::{CreateMissing, CreationsAllowed, Import, Imported},
     },
     Admin, Body,
     identities::surroundings,
@@ -32,4 +33,24 @@ pub(super) async fn import(
         admin.audit(&api, "import", None, None, &result).await?;
     }
     Ok(Json(done))
+}
+
+/// Lets identities be created that wait for it; each is an entry of the audit trail.
+pub(super) async fn create(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(asked): Body<CreateMissing>,
+) -> Result<Json<CreationsAllowed>, Problem> {
+    if asked.all_missing != asked.names.is_empty() {
+        let why = "say either names or all_missing";
+        return Err(Problem::new(ProblemType::Invalid, why.to_owned()));
+    }
+    let cause = admin.cause(asked.reason).await;
+    let names = (!asked.all_missing).then_some(asked.names);
+    let word = api.store.create_by_word(names, &cause, api.clock.now());
+    let (allowed, refused) = word.await?;
+    Ok(Json(CreationsAllowed {
+        allowed,
+        refused: refused.into_iter().map(Into::into).collect(),
+    }))
 }

@@ -98,6 +98,7 @@ pub(super) fn router() -> Router<Api> {
         )
         .route("/v1/keys/{resource}/identities", get(keys::identities))
         .route("/v1/import", post(import::import))
+        .route("/v1/create", post(import::create))
         .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/test", post(sources::test))
         .route("/v1/sources/{name}/apply", post(sources::apply))

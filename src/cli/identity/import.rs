@@ -15,7 +15,7 @@ use crate::{
         wire::{Import as Wish, Imported, Line},
     },
     clock::Clock,
-    model::{Entry, RefusedRow, ResourceName, Scope, SinkName},
+    model::{Entry, Name, RefusedRow, ResourceName, Scope, SinkName},
 };
 
 use super::{
@@ -39,8 +39,8 @@ const STEP: u64 = 100_000;
 /// Take over identities and ids from a file
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A line with scopes is an identity to keep, a line with only a name and an id gives the id back \
-(such as identities.jsonl beside a lost database). Columns: name, id, resource, scopes, lifetime, labels or label_KEY, \
+    after_help = "A line with scopes is an identity to keep, a line with only a name and an id gives the id back; \
+identities.jsonl has both. Columns: name, id, resource, scopes, lifetime, renew_at, spread, labels or label_KEY, \
 readers, sinks, on_removal. Every line is checked first; when one is refused, nothing is changed. What a run that was \
 cut off took over stays, and the next run of the same file completes it.\n\
 Exit codes: 0 all taken over, 2 lines are refused and nothing was changed, 4 the rest was taken over (--skip-bad)."
@@ -79,17 +79,17 @@ impl Import {
         self.scopes.dedup();
         let place = std::mem::replace(&mut self.place, super::Place { config: None });
         let taker = Taker::of(place.known(&context).await?, &context);
-        let (lines, mut refused) = self.check(&taker).await?;
-        refused.sort_by_key(|row| row.number);
-        let done = match refused.is_empty() || self.skip_bad {
-            true if !self.dry_run => self.apply(&taker, lines, &refused).await?,
+        let mut checked = self.check(&taker).await?;
+        checked.refused.sort_by_key(|row| row.number);
+        let done = match checked.refused.is_empty() || self.skip_bad {
+            true if !self.dry_run => self.apply(&taker, &checked).await?,
             _ => Imported::default(),
         };
-        self.tell(lines, done, refused)
+        self.tell(checked.lines, done, checked.refused)
     }
 
-    /// Reads every line and asks what would be refused; how many lines there are.
-    async fn check(&self, taker: &Taker) -> Result<(u64, Vec<RefusedRow>), Failed> {
+    /// Reads every line and asks what would be refused.
+    async fn check(&self, taker: &Taker) -> Result<Checked, Failed> {
         let progress = Progress::new("checked", None);
         let (mut twice, mut refused, mut batch, mut count) =
             (Twice::default(), Vec::new(), Vec::new(), 0);
@@ -99,6 +99,7 @@ impl Import {
             progress.step(count);
             match row.map(|entry| self.filled(entry)) {
                 Ok(entry) => match twice.reason(number, &entry) {
+                    None if entry.dropped => {}
                     None => batch.push(Line { number, entry }),
                     Some(reason) => refused.push(RefusedRow {
                         number,
@@ -120,23 +121,27 @@ impl Import {
             refused.extend(taker.check(batch).await?.refused);
         }
         progress.end();
-        Ok((count, refused))
+        let superseded = twice.superseded;
+        refused.retain(|row| !superseded.contains(&row.number));
+        Ok(Checked {
+            lines: count,
+            refused,
+            superseded,
+        })
     }
 
     /// Takes over what was not refused.
-    async fn apply(
-        &self,
-        taker: &Taker,
-        lines: u64,
-        refused: &[RefusedRow],
-    ) -> Result<Imported, Failed> {
-        let bad: HashSet<u64> = refused.iter().map(|row| row.number).collect();
-        let progress = Progress::new("taken over", Some(lines));
+    async fn apply(&self, taker: &Taker, checked: &Checked) -> Result<Imported, Failed> {
+        let refused = checked.refused.iter().map(|row| row.number);
+        let bad: HashSet<u64> = refused.chain(checked.superseded.iter().copied()).collect();
+        let progress = Progress::new("taken over", Some(checked.lines));
         let (mut whole, mut batch, mut count) = (Imported::default(), Vec::new(), 0);
         for row in rows::rows(&self.file, self.format())? {
             let (number, row) = row?;
             count += 1;
-            if let (Ok(entry), false) = (row, bad.contains(&number)) {
+            if let (Ok(entry), false) = (row, bad.contains(&number))
+                && !entry.dropped
+            {
                 let entry = self.filled(entry);
                 batch.push(Line { number, entry });
             }
@@ -145,7 +150,7 @@ impl Import {
                 progress.step(count);
             }
         }
-        // An empty file still ends the wait for an import: whoever imports it says that nobody existed.
+        // The last batch, which may be empty, says who is still without an id.
         whole.absorb(taker.apply(batch, count).await?);
         progress.end();
         Ok(whole)
@@ -173,7 +178,8 @@ impl Import {
         if self.json {
             let result = serde_json::json!({
                 "lines": lines, "added": done.added, "changed": done.changed, "unchanged": done.unchanged,
-                "adopted": done.adopted, "remembered": done.remembered, "refused": refused,
+                "adopted": done.adopted, "remembered": done.remembered, "missing": done.missing,
+                "missing_names": done.missing_names, "refused": refused,
                 "applied": !nothing && !self.dry_run,
             });
             output::print_json(&result)?;
@@ -192,7 +198,8 @@ impl Import {
                     done.added, done.changed, done.unchanged, done.adopted, done.remembered
                 ),
             };
-            output::print(&format!("{heading}\n{}", self.refusals(&refused)))?;
+            let missing = missing(&done);
+            output::print(&format!("{heading}\n{missing}{}", self.refusals(&refused)))?;
         }
         Ok(match (refused.is_empty(), nothing) {
             (true, _) => Exit::Done,
@@ -222,6 +229,33 @@ impl Import {
         }
         text
     }
+}
+
+/// What was found before anything is changed.
+struct Checked {
+    lines: u64,
+    refused: Vec<RefusedRow>,
+    /// Lines of a map that a later one takes the place of.
+    superseded: HashSet<u64>,
+}
+
+/// Who is still without an id after the loss of a database.
+fn missing(done: &Imported) -> String {
+    if done.missing == 0 {
+        return String::new();
+    }
+    let names: Vec<&str> = done.missing_names.iter().map(Name::as_str).collect();
+    let more = done.missing.saturating_sub(names.len() as u64);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{} still without an id and not created, because the database had been lost: {}{more}\n\
+         import their ids, or say that they are new: renewd identity create NAME… | --all-missing\n",
+        done.missing,
+        names.join(", ")
+    )
 }
 
 /// Who takes batches over: the daemon, or this process while none runs.
@@ -264,24 +298,37 @@ impl Taker {
     }
 }
 
-/// Names and ids that were seen before, as hashes of 128 bits: the file may have a million lines.
+/// Names and ids that were seen before, as hashes of 128 bits: the file may have a million lines. Lines of
+/// `identities.jsonl` tell when they were made: of two such lines the later one counts.
 #[derive(Default)]
 struct Twice {
     keys: (RandomState, RandomState),
-    names: HashMap<(u64, u64), u64>,
-    ids: HashMap<(u64, u64), u64>,
+    names: HashMap<(u64, u64), (u64, bool)>,
+    ids: HashMap<(u64, u64), (u64, bool)>,
+    superseded: HashSet<u64>,
 }
 
 impl Twice {
     fn reason(&mut self, number: u64, entry: &Entry) -> Option<String> {
         let hash = |text: &str| (self.keys.0.hash_one(text), self.keys.1.hash_one(text));
-        if let Some(first) = self.names.insert(hash(entry.name.as_str()), number) {
-            return Some(format!("the name stands in line {first} before"));
+        let this = (number, entry.created_at.is_some());
+        let name = hash(entry.name.as_str());
+        let id = entry.id.as_ref().map(|id| hash(id.as_str()));
+        if let Some((first, of_map)) = self.names.insert(name, this) {
+            if !(of_map && this.1) {
+                return Some(format!("the name stands in line {first} before"));
+            }
+            self.superseded.insert(first);
         }
-        let first = self.ids.insert(hash(entry.id.as_ref()?.as_str()), number)?;
-        Some(format!(
-            "its id stands in line {first} before, under another name"
-        ))
+        match self.ids.insert(id?, this)? {
+            (first, true) if this.1 => {
+                self.superseded.insert(first);
+                None
+            }
+            (first, _) => Some(format!(
+                "its id stands in line {first} before, under another name"
+            )),
+        }
     }
 }
 

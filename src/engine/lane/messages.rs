@@ -18,14 +18,6 @@ pub(super) const STORE: &str = "store";
 pub(super) const CREATE_NEVER: &str = "identities without an id are not created because the resource says create = \"never\"; give \
      them an id in the configuration, or run `renewd identity import`";
 
-/// Why nothing is created by an empty store beside a filled id map.
-pub(super) fn fresh_beside_map(known: usize) -> String {
-    format!(
-        "the store is empty, but identities.jsonl beside it knows {known} ids: nothing is created, so that nobody \
-         silently becomes a new person; run `renewd identity import identities.jsonl`, or restore the store's backup"
-    )
-}
-
 pub(super) fn created(record: &Record, id: &IdentityId, at: Timestamp) -> Notice {
     about(
         record,

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use super::{Lane, Moment, messages, queue::Line, view::OPERATIONS};
 use crate::{
-    config::CreatePolicy,
     model::{HealthView, NoticeKind, Operation},
     store::{Ended, StoreError, Work},
 };
@@ -143,8 +142,7 @@ impl Lane {
         self.raise(notice);
     }
 
-    /// While creation is refused for all: looks whether an import has ended that, and tells once
-    /// when somebody waits.
+    /// While creation is refused for all: tells once when somebody waits.
     pub(super) async fn review_refused_creation(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
         let Some(why) = self.creation_refused.clone() else {
@@ -154,12 +152,6 @@ impl Lane {
             .queue_of(Line::main(Operation::CreateWithToken))
             .wants_rows(now)
         {
-            return Ok(());
-        }
-        if self.settings.create == CreatePolicy::Auto && !self.store.awaits_import().await? {
-            tracing::info!(resource = %self.settings.name, "the ids are known again; creation is no longer refused");
-            self.creation_refused = None;
-            self.tell_creation_allowed(now);
             return Ok(());
         }
         let name = &self.settings.name;

@@ -107,7 +107,7 @@ impl World {
             Event::Tick(by) => self.now += by,
             Event::Restart => {
                 self.home.reopen();
-                assert!(!self.home.opened.fresh);
+                assert_eq!(self.home.opened.taken_over, None);
             }
             Event::Prune => {
                 self.home.prune(2, at(self.now)).await.unwrap();

@@ -20,7 +20,7 @@ async fn everything_is_there_again_after_a_restart() {
         home.seq(),
     );
     assert_eq!(before, after);
-    assert!(!home.opened.fresh);
+    assert_eq!(home.opened.taken_over, None);
     assert_eq!(home.opened.id_map, 1);
 }
 

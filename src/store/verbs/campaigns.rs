@@ -246,7 +246,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<bool> {
         let cause = cause.clone();
-        self.write("pause a campaign", move |txn| {
+        self.withdraw("pause a campaign", move |txn| {
             txn.pause_campaign(id, pause, &cause, now)
         })
         .await

@@ -3,7 +3,7 @@
 use super::Answer;
 use crate::{
     model::{Name, OnRemoval, SinkName, Spec, Timestamp},
-    store::{ImportLine, Imported, Reconciled, Refusal, Store},
+    store::{Cause, ImportLine, Imported, Reconciled, Refusal, Store},
 };
 
 impl Store {
@@ -15,8 +15,10 @@ impl Store {
         sinks: &[SinkName],
         now: Timestamp,
     ) -> Answer<Reconciled> {
+        // Nothing is written where nothing changed: not even that something may be withdrawn.
+        let withdraws = !self.plan_reconcile(specs, sinks).await?.is_unchanged();
         let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
-        self.write("take the declared identities over", move |txn| {
+        self.queue("take the declared identities over", withdraws, move |txn| {
             txn.reconcile(&specs, &sinks, now)
         })
         .await
@@ -33,7 +35,7 @@ impl Store {
 
     /// Adds identities, or changes them, without touching others; for those kept in the store alone.
     pub async fn declare(&self, specs: Vec<Spec>, now: Timestamp) -> Answer<Reconciled> {
-        self.write("add identities", move |txn| txn.declare(&specs, now))
+        self.withdraw("add identities", move |txn| txn.declare(&specs, now))
             .await
     }
 
@@ -51,13 +53,16 @@ impl Store {
     /// Takes a batch over in one transaction: ids given back first, then identities to keep.
     pub async fn take_batch(
         &self,
-        specs: Vec<Spec>,
-        ids: Vec<ImportLine>,
+        mut specs: Vec<Spec>,
+        mut ids: Vec<ImportLine>,
         now: Timestamp,
     ) -> Answer<(Reconciled, Imported)> {
-        self.write("import identities", move |txn| {
-            let imported = txn.import(&ids, now)?;
-            Ok((txn.declare(&specs, now)?, imported))
+        self.withdraw("import identities", move |txn| {
+            txn.leave_to_others(&mut specs, &mut ids)?;
+            let mut imported = txn.import(&ids, now)?;
+            let declared = txn.declare(&specs, now)?;
+            imported.missing = txn.creations_waiting()?;
+            Ok((declared, imported))
         })
         .await
     }
@@ -65,10 +70,11 @@ impl Store {
     /// What [`Store::take_batch`] would refuse.
     pub async fn plan_import(
         &self,
-        specs: Vec<Spec>,
-        ids: Vec<ImportLine>,
+        mut specs: Vec<Spec>,
+        mut ids: Vec<ImportLine>,
     ) -> Answer<Vec<Refusal>> {
         self.read("check an import", move |db| {
+            db.leave_to_others(&mut specs, &mut ids)?;
             let mut refused = db.plan_declare(&specs)?.refused;
             refused.extend(db.plan_ids(&ids)?);
             Ok(refused)
@@ -76,8 +82,22 @@ impl Store {
         .await
     }
 
-    /// Takes names and ids over, such as the lines of `identities.jsonl`. The first call ends
-    /// [`crate::store::Opened::fresh`].
+    /// A person's word: these identities, which wait because the store had been lost, are created, or all
+    /// that wait. How many, and who does not wait.
+    pub async fn create_by_word(
+        &self,
+        names: Option<Vec<Name>>,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<(u64, Vec<Refusal>)> {
+        let cause = cause.clone();
+        self.write("let identities be created", move |txn| {
+            txn.create_by_word(names.as_deref(), &cause, now)
+        })
+        .await
+    }
+
+    /// Takes names and ids over, such as lines of `identities.jsonl`.
     pub async fn import(&self, lines: Vec<ImportLine>, now: Timestamp) -> Answer<Imported> {
         self.write("import ids", move |txn| txn.import(&lines, now))
             .await

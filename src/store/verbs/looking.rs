@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Answer;
 use crate::{
     model::{
-        Counts, IdentityId, Name, Num, Record, ResourceName, Served, SinkName, Timestamp,
-        TokenDocument,
+        Counts, CreationsWaiting, IdentityId, Name, Num, Record, ResourceName, Served, SinkName,
+        Timestamp, TokenDocument,
     },
     store::{Consignment, Ended, IdLine, Store},
 };
@@ -154,9 +154,9 @@ impl Store {
         .await
     }
 
-    /// Whether a lost database still waits for an import; see [`crate::store::Opened::fresh`].
-    pub async fn awaits_import(&self) -> Answer<bool> {
-        self.read("ask for an import", |db| db.awaits_import())
+    /// Who waits for a person's word before it is created, because the store had been lost.
+    pub async fn creations_waiting(&self) -> Answer<Vec<CreationsWaiting>> {
+        self.read("look for creations that wait", |db| db.creations_waiting())
             .await
     }
 }

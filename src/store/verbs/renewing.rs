@@ -83,8 +83,11 @@ impl Store {
     /// Commits a batch of decisions; one answer each, in order. A token that comes too late
     /// ([`Applied::Stale`]) is listed as an orphan until it expires.
     pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
-        self.write("commit results", move |txn| txn.commit(&changes, now))
-            .await
+        let withdraws = changes.iter().any(is_gone);
+        self.queue("commit results", withdraws, move |txn| {
+            txn.commit(&changes, now)
+        })
+        .await
     }
 
     /// Notes decisions together with what people are told of them: who sees the one sees the other, whenever
@@ -94,8 +97,13 @@ impl Store {
         postings: Arc<Vec<Posting>>,
         now: Timestamp,
     ) -> Answer<Each<Option<Applied>>> {
-        self.write("commit results", move |txn| txn.post(&postings, now))
-            .await
+        let withdraws = postings.iter().any(
+            |posting| matches!(posting, Posting::Decided(decided) if is_gone(&decided.change)),
+        );
+        self.queue("commit results", withdraws, move |txn| {
+            txn.post(&postings, now)
+        })
+        .await
     }
 
     /// Keeps ids of identities that were just made in the map beside the store alone: the last resort for
@@ -206,7 +214,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<Vec<Name>> {
         let (resource, cause) = (resource.clone(), cause.clone());
-        self.write("withdraw what is gone", move |txn| {
+        self.withdraw("withdraw what is gone", move |txn| {
             txn.confirm_gone(resource.as_str(), &cause, now)
         })
         .await
@@ -215,9 +223,14 @@ impl Store {
     /// A person's word that one that is gone is known again, under the same id: it becomes due.
     pub async fn revive(&self, name: &Name, cause: &Cause, now: Timestamp) -> Answer<Version> {
         let (name, cause) = (name.clone(), cause.clone());
-        self.write("revive an identity", move |txn| {
+        self.withdraw("revive an identity", move |txn| {
             txn.revive(&name, &cause, now)
         })
         .await
     }
+}
+
+/// Whether a change may withdraw what a consumer holds.
+fn is_gone(change: &Change) -> bool {
+    matches!(change, Change::Gone { .. })
 }

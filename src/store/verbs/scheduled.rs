@@ -22,7 +22,7 @@ impl Store {
     /// campaign, over crashes too. A run whose job has a campaign that is not over is left out. Each is
     /// answered; one that the store refuses keeps no other back.
     pub async fn run_jobs(&self, runs: Vec<NewRun>, now: Timestamp) -> Answer<Each<JobRun>> {
-        self.write("start jobs", move |txn| txn.run_jobs(&runs, now))
+        self.withdraw("start jobs", move |txn| txn.run_jobs(&runs, now))
             .await
     }
 

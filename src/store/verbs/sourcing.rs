@@ -50,7 +50,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<Reconciled> {
         let source = source.clone();
-        self.write("take a source's list over", move |txn| {
+        self.withdraw("take a source's list over", move |txn| {
             txn.take_source(&source, &change, now)
         })
         .await

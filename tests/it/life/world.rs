@@ -115,7 +115,6 @@ impl World {
             store: store.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::new(),
-            opened: opened.clone(),
             seed: self.setting.seed + self.starts,
         });
         let campaigns = Runner::new(RunnerDeps {

@@ -148,16 +148,25 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
         }
     }
 
-    /// Waits until the daemon says that it creates nobody before an import.
-    pub async fn creation_refused(&self, daemon: &Daemon) {
-        let socket = self.path("renewd.sock");
-        while !daemon
-            .status(&socket)
-            .to_string()
-            .contains("identity import")
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    /// Loses the database, as a broken disk does.
+    pub fn lose_database(&self) {
+        for name in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
+            std::fs::remove_file(self.path("state").join(name)).ok();
         }
+    }
+
+    /// Whom `status` names as waiting for a word before they are created.
+    pub fn wait_to_be_created(&self, daemon: &Daemon) -> Vec<String> {
+        let status = daemon.status(&self.path("renewd.sock"));
+        let needs = status["needs"].as_array().unwrap();
+        let waits = |need: &&serde_json::Value| need["kind"] == "creations_wait";
+        let names = needs
+            .iter()
+            .filter(waits)
+            .flat_map(|need| need["names"].as_array().unwrap());
+        names
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
     }
 
     /// The token document in an identity's file, if there is a file. A torn one panics.

@@ -1,0 +1,302 @@
+//! Nobody is made anew in silence. A store that was lost, whose names `identities.jsonl` or
+//! `withdrawn.jsonl` beside it may have known, takes the map over; who is declared and has no id then waits
+//! for a person: an import of its id, or the word that it may be created.
+//!
+//! Who waits has nothing due, and the first token as the reason.
+
+use rusqlite::{params, types::Value};
+
+use super::{
+    Cause, Refusal,
+    aside::RowKind,
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::Outcome,
+    idmap::{IdLine, remember_unknown},
+};
+use crate::model::{
+    AuditEntry, CreationsWaiting, DueReason, Name, Num, Origin, ResourceName, SourceName, Spec,
+    Timestamp,
+};
+
+/// What a start took over from `identities.jsonl`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The database had been lost, not only set back.
+    pub lost: bool,
+    /// Names whose id is known by it.
+    pub ids: usize,
+    /// Identities that the store alone had declared, which are declared again.
+    pub declared: usize,
+    /// Those of them that could not be; the file was kept under another name.
+    pub refused: usize,
+}
+
+impl TakenOver {
+    /// Whether it is worth telling.
+    pub(super) fn is_news(self) -> bool {
+        self.lost || self.declared + self.refused > 0
+    }
+}
+
+impl std::fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (ids, declared) = (self.ids, self.declared);
+        match self.lost {
+            true => write!(
+                f,
+                "the database had been lost, and identities.jsonl was taken over: {ids} ids, {declared} identities \
+                 declared again"
+            )?,
+            false => write!(
+                f,
+                "identities.jsonl knew of {declared} identities that the store did not: they are declared again"
+            )?,
+        }
+        match self.refused {
+            0 => Ok(()),
+            refused => write!(
+                f,
+                "; {refused} could not be declared again, see identities.jsonl.broken and the log"
+            ),
+        }
+    }
+}
+
+/// That the store had been lost: what is declared without an id waits. Its value says whether the files
+/// have been compared since.
+const AWAITS_WORD: &str = "awaits_word";
+const COMPARED: i64 = 2;
+/// The same for the first list of a source since.
+const AWAITS_SOURCE: &str = "awaits_source ";
+/// Names that are shown.
+const NAMED: i64 = 20;
+/// Lines that are taken over at once.
+const PAGE: usize = 1000;
+
+/// Who waits for a person's word before it is created.
+pub(super) const WAITING: &str =
+    "id IS NULL AND state = 'new' AND due_at IS NULL AND due_why = 'first'";
+
+impl Txn<'_> {
+    /// The database was lost: from now on what has no id waits for a person.
+    pub(super) fn begin_wait(&self) -> Outcome<()> {
+        Ok(columns::set_meta(&self.conn, AWAITS_WORD, 1)?)
+    }
+
+    /// Takes over what [`super::idmap::IdMap::compare`] put aside: ids are remembered, and what the store
+    /// alone had declared is declared again.
+    pub(super) fn take_map_over(&mut self, lost: bool, now: Timestamp) -> Outcome<TakenOver> {
+        let mut taken = TakenOver {
+            lost,
+            ..TakenOver::default()
+        };
+        let sql = "SELECT name, line FROM map_line WHERE name > ?1 ORDER BY name LIMIT ?2";
+        let mut after = String::new();
+        loop {
+            let params = params![after, super::identities::count(PAGE)];
+            let lines = self.all(RowKind::RememberedId, sql, params, |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })?;
+            let Some((last, _)) = lines.last() else { break };
+            after.clone_from(last);
+            let lines = lines.iter().map(|(_, text)| serde_json::from_str(text));
+            self.take_lines(
+                &lines.filter_map(Result::ok).collect::<Vec<_>>(),
+                &mut taken,
+                now,
+            )?;
+        }
+        self.run("DELETE FROM map_line", [])?;
+        Ok(taken)
+    }
+
+    fn take_lines(
+        &mut self,
+        lines: &[IdLine],
+        taken: &mut TakenOver,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let mut specs: Vec<Spec> = Vec::new();
+        for line in lines {
+            remember_unknown(self, line)?;
+            taken.ids += usize::from(line.id.is_some());
+            if let (true, Some(Origin::Source(source))) = (taken.lost, &line.kept.origin) {
+                columns::set_meta(&self.conn, &format!("{AWAITS_SOURCE}{source}"), 1)?;
+            }
+            if let Some(spec) = line.spec()
+                && self.num_of(spec.name.as_str())?.is_none()
+            {
+                specs.push(spec);
+            }
+        }
+        let declared = self.declare(&specs, now)?;
+        taken.declared += declared.create;
+        taken.refused += declared.refused.len();
+        for refusal in &declared.refused {
+            tracing::error!(
+                name = %refusal.name,
+                "identities.jsonl declares it, and it cannot be declared again: {}", refusal.reason
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether one of this origin that has no id may be created without a person's word.
+    pub(super) fn may_create(&self, origin: &Origin) -> Outcome<bool> {
+        let is_set = |key: &str| {
+            Ok::<_, rusqlite::Error>(columns::meta::<Value>(&self.conn, key)?.is_some())
+        };
+        Ok(match origin {
+            Origin::Source(source) if is_set(&format!("{AWAITS_SOURCE}{source}"))? => false,
+            _ => !is_set(AWAITS_WORD)?,
+        })
+    }
+
+    /// A row that waits for its first token is due, unless it waits for a person's word.
+    pub(super) fn begin_waiting(&mut self, num: Num, at: i64, why: &DueReason) -> Outcome<()> {
+        let sql = "SELECT origin, id IS NULL AS nobody FROM identity WHERE num = ?1";
+        let row = self.first(sql, [num], |row| {
+            let origin = columns::word(row, "origin").unwrap_or(Origin::Cli);
+            Ok((origin, row.get::<_, bool>("nobody")?))
+        })?;
+        match row {
+            Some((origin, true)) if !self.may_create(&origin)? => {
+                let sql = "UPDATE identity SET due_at = NULL, due_why = ?2 WHERE num = ?1";
+                self.run(sql, params![num, spelled(&DueReason::First)])?;
+                Ok(())
+            }
+            _ => self.set_due(num, at, &spelled(why)),
+        }
+    }
+
+    /// A row that waited for a person's word has its id: its token is due.
+    pub(super) fn adopted_first(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE identity SET due_at = ?2 WHERE num = ?1 AND state = 'new' AND due_at IS NULL \
+                   AND due_why = 'first'";
+        self.run(sql, params![num, micros(now)])?;
+        self.effects.due = true;
+        Ok(())
+    }
+
+    /// All that files declare has a row now: where nobody waits, the loss of the store is over.
+    pub(super) fn files_were_compared(&self) -> Outcome<()> {
+        if columns::meta::<Value>(&self.conn, AWAITS_WORD)?.is_some() {
+            columns::set_meta(&self.conn, AWAITS_WORD, COMPARED)?;
+            self.end_wait()?;
+        }
+        Ok(())
+    }
+
+    /// All that a source lists has a row now.
+    pub(super) fn source_was_compared(&self, source: &SourceName) -> Outcome<()> {
+        let key = format!("{AWAITS_SOURCE}{source}");
+        self.run("DELETE FROM meta WHERE key = ?1", [key])?;
+        Ok(())
+    }
+
+    /// Somebody got an id, or may be created: where nobody waits any more, the loss of the store is over.
+    pub(super) fn end_wait(&self) -> Outcome<()> {
+        let compared =
+            columns::meta::<Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
+        let sql = format!("SELECT 1 FROM identity WHERE {WAITING} LIMIT 1");
+        if compared && self.first(&sql, [], |_| Ok(()))?.is_none() {
+            self.run("DELETE FROM meta WHERE key = ?1", [AWAITS_WORD])?;
+        }
+        Ok(())
+    }
+
+    /// A person's word: these are created, or all that wait. How many, and who does not wait.
+    pub(super) fn create_by_word(
+        &mut self,
+        names: Option<&[Name]>,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<(u64, Vec<Refusal>)> {
+        let (mut created, mut refused) = (0, Vec::new());
+        match names {
+            None => {
+                let sql = format!("UPDATE identity SET due_at = ?1 WHERE {WAITING}");
+                created = self.run(&sql, [micros(now)])? as u64;
+                let result = format!("{created} identities may be created");
+                self.audit(&word(cause, None, result, now))?;
+            }
+            Some(names) => {
+                let sql = format!("UPDATE identity SET due_at = ?2 WHERE name = ?1 AND {WAITING}");
+                for name in names {
+                    if self.run(&sql, params![name.as_str(), micros(now)])? > 0 {
+                        created += 1;
+                        let result = "may be created".to_owned();
+                        self.audit(&word(cause, Some(name), result, now))?;
+                    } else {
+                        refused.push(self.does_not_wait(name)?);
+                    }
+                }
+            }
+        }
+        self.effects.due |= created > 0;
+        self.end_wait()?;
+        Ok((created, refused))
+    }
+
+    fn does_not_wait(&self, name: &Name) -> Outcome<Refusal> {
+        let sql = "SELECT id FROM identity WHERE name = ?1";
+        let id = self.first(sql, [name.as_str()], |row| row.get::<_, Option<String>>(0))?;
+        let reason = match id {
+            None => "there is no identity of this name: declare it, or `renewd identity add` it"
+                .to_owned(),
+            Some(Some(id)) => format!("it has the id {id}"),
+            Some(None) => "it does not wait for a word: see `renewd why`".to_owned(),
+        };
+        Ok(Refusal {
+            name: name.clone(),
+            reason,
+        })
+    }
+}
+
+fn word(cause: &Cause, name: Option<&Name>, result: String, at: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at,
+        actor: cause.actor.clone(),
+        action: "create".to_owned(),
+        name: name.cloned(),
+        reason: cause.reason.clone(),
+        request_id: None,
+        result,
+    }
+}
+
+impl Db {
+    /// Who waits for a person's word before it is created, by resource, with some names.
+    pub(super) fn creations_waiting(&self) -> Outcome<Vec<CreationsWaiting>> {
+        let sql = format!(
+            "SELECT w.resource AS num, r.name, w.n FROM (SELECT resource, count(*) AS n FROM identity \
+             WHERE {WAITING} GROUP BY resource) w JOIN resource r ON r.num = w.resource ORDER BY r.name"
+        );
+        let mut waiting = self.all(RowKind::Resource, &sql, [], |row| {
+            let resource: ResourceName = columns::parsed(row, "name")?;
+            Ok((
+                row.get::<_, Num>("num")?,
+                resource,
+                columns::unsigned(row, "n")?,
+            ))
+        })?;
+        let sql = format!(
+            "SELECT num, name FROM identity WHERE resource = ?1 AND {WAITING} ORDER BY name LIMIT ?2"
+        );
+        waiting
+            .drain(..)
+            .map(|(num, resource, count)| {
+                let names = self.all(RowKind::Identity, &sql, [num, NAMED], |row| {
+                    columns::parsed(row, "name")
+                })?;
+                Ok(CreationsWaiting {
+                    resource,
+                    count,
+                    names,
+                })
+            })
+            .collect()
+    }
+}
