@@ -269,6 +269,7 @@ impl Effects {
         self.wanted |= next.wanted;
         self.campaigns |= next.campaigns;
         self.changed.extend(next.changed);
+        self.mapped.extend(next.mapped);
         self.ids.extend(next.ids);
         self.ids_replaced |= next.ids_replaced;
         self.cleaned |= next.cleaned;
