@@ -243,7 +243,11 @@ pub(super) fn news(
         lasting.insert(key);
     }
     for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
-        let Some((_, word, _, ends)) = TOLD.iter().find(|(_, _, begins, _)| begins == kind) else {
+        let ours = |word: &str| key.starts_with(word);
+        let told = TOLD
+            .iter()
+            .find(|(_, word, begins, _)| begins == kind && ours(word));
+        let Some((_, word, _, ends)) = told else {
             continue;
         };
         let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
