@@ -183,7 +183,13 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
 /// begin and end it. Of everything else those tell who notice it.
-const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 5] = [
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 6] = [
+    (
+        NeedKind::WithdrawnCopy,
+        "place of",
+        NoticeKind::WithdrawalsUncopied,
+        NoticeKind::WithdrawalsCopied,
+    ),
     (
         NeedKind::CreationsWait,
         "creations of",
@@ -298,6 +304,9 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         }
         NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
         NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),
+        NoticeKind::WithdrawalsCopied => {
+            "The second place of what was withdrawn is written again.".to_owned()
+        }
         NoticeKind::CreateAllowed => {
             format!("No identity of {subject} waits any more for a word on whether it is created.")
         }
@@ -333,6 +342,19 @@ fn footing_needs(footing: &Footing, needs: &mut Vec<Need>) {
             because: Some(refused.what.clone()),
             command: Some("renewd check".to_owned()),
             ..need(NeedKind::ReloadRefused, "configuration", message)
+        });
+    }
+    if let Some(why) = &footing.withdrawn_copy {
+        let message = "the second place of what was withdrawn ([store] withdrawn_copy) cannot be used: a database that \
+                       is put back from a snapshot of this machine would not know what was withdrawn since. Mend the \
+                       place; it is written whole again at the next withdrawal, and within minutes";
+        needs.push(Need {
+            because: Some(why.clone()),
+            ..need(
+                NeedKind::WithdrawnCopy,
+                "withdrawn_copy",
+                message.to_owned(),
+            )
         });
     }
 }

@@ -111,6 +111,7 @@ impl Snapshot {
             socket: api.socket.borrow().clone(),
             reload: scene.reload_refused.clone(),
             store: scene.store_moved.borrow().clone(),
+            withdrawn_copy: api.store.copy_trouble(),
         };
         Self {
             now,

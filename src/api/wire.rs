@@ -161,6 +161,8 @@ pub enum NeedKind {
     ReloadRefused,
     /// The file of the local socket is gone, or another one lies in its place.
     SocketMoved,
+    /// The second place of what was withdrawn cannot be used.
+    WithdrawnCopy,
     /// A source's list is not taken over.
     SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
@@ -184,6 +186,7 @@ impl NeedKind {
                 | Self::SinkFailing
                 | Self::SinkBehind
                 | Self::KeyChange
+                | Self::WithdrawnCopy
                 | Self::Clock
                 | Self::Orphans
         )

@@ -72,7 +72,7 @@ struct Accept {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The next start then issues, delivers and serves nothing until `renewd store accept`, which renews every \
-token. It is for a person who knows that the store was put back, where the daemon could not see it."
+token, whatever the instant: a revocation since then that the store does not know of may have killed any of them. It is for a person who knows that the store was put back, where the daemon could not see it."
 )]
 struct Distrust {
     /// From when on: an instant (2026-11-22T00:00:00Z) or how long ago (24h)
@@ -188,6 +188,11 @@ impl Distrust {
     async fn run(self, context: &Context) -> Outcome {
         let now = context.clock.now();
         let since = self.since.before(now);
+        if since > now {
+            return Err(Failed::usage(format!(
+                "{since:.0} is yet to come: say since when the store knows nothing of what was withdrawn"
+            )));
+        }
         let state_dir = settings(self.config.clone())?.daemon.state_dir;
         if let Some(owner) = Owner::to_become(&state_dir)? {
             let mut child = owner.renewd(["store", "distrust", "--config"])?;

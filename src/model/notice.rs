@@ -115,6 +115,12 @@ pub enum NoticeKind {
     /// The list of what is withdrawn was missing and was written anew.
     #[serde(rename = "withdrawals.rewritten")]
     WithdrawalsRewritten,
+    /// The second place of what is withdrawn cannot be used.
+    #[serde(rename = "withdrawals.uncopied")]
+    WithdrawalsUncopied,
+    /// It is whole again.
+    #[serde(rename = "withdrawals.copied")]
+    WithdrawalsCopied,
     /// The store cannot be written.
     #[serde(rename = "store.unwritable")]
     StoreUnwritable,
@@ -183,6 +189,8 @@ impl NoticeKind {
         Self::CreateAllowed,
         Self::StoreBroughtUp,
         Self::WithdrawalsRewritten,
+        Self::WithdrawalsUncopied,
+        Self::WithdrawalsCopied,
         Self::SourceLapsed,
         Self::SourceRecovered,
         Self::StoreUnwritable,
@@ -233,6 +241,8 @@ impl NoticeKind {
             Self::CreateAllowed => "create.allowed",
             Self::StoreBroughtUp => "store.brought_up",
             Self::WithdrawalsRewritten => "withdrawals.rewritten",
+            Self::WithdrawalsUncopied => "withdrawals.uncopied",
+            Self::WithdrawalsCopied => "withdrawals.copied",
             Self::SourceLapsed => "source.lapsed",
             Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
@@ -266,6 +276,7 @@ impl NoticeKind {
             Self::SinkDisabled => &[Self::SinkEnabled],
             Self::SinkFailing => &[Self::SinkRecovered],
             Self::CreateRefused => &[Self::CreateAllowed],
+            Self::WithdrawalsUncopied => &[Self::WithdrawalsCopied],
             Self::SourceLapsed => &[Self::SourceRecovered],
             Self::StoreUnwritable => &[Self::StoreWritable],
             Self::StoreMoved => &[Self::StoreFound],
@@ -296,6 +307,7 @@ impl NoticeKind {
             | Self::SocketFound
             | Self::StoreBroughtUp
             | Self::WithdrawalsRewritten
+            | Self::WithdrawalsCopied
             | Self::ReloadAccepted => &[],
         }
     }

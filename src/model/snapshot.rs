@@ -99,6 +99,8 @@ pub struct Footing {
     pub socket: Option<Amiss>,
     /// The last reload was refused.
     pub reload: Option<Amiss>,
+    /// The second place of what was withdrawn cannot be written or read; why.
+    pub withdrawn_copy: Option<String>,
 }
 
 /// Something that is wrong.

@@ -48,6 +48,7 @@ struct Inner {
     /// The files that are open, by device and inode.
     files: Vec<(PathBuf, u64, u64)>,
     disk: watch::Receiver<Disk>,
+    copy: watch::Receiver<Option<String>>,
     pub(super) keep: Keep,
     /// Released when everything else is closed.
     _lock: Lock,
@@ -117,7 +118,7 @@ impl Store {
                     .map_err(|e| other(&e))?,
             );
         }
-        let tells = (parts.writer.signals.clone(), parts.writer.reserve.disk());
+        let tells = Tells::of(&parts.writer);
         let named = thread::Builder::new().name("store-write".to_owned());
         let spawned = named.spawn(move || parts.writer.serve(write_queue));
         threads.push(spawned.map_err(|e| other(&e))?);
@@ -141,7 +142,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(Self, Opened), OpenError> {
         let parts = open::open(settings, state_dir, now, false)?;
-        let tells = (parts.writer.signals.clone(), parts.writer.reserve.disk());
+        let tells = Tells::of(&parts.writer);
         let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
         let store = Self::made((settings, state_dir), mode, tells, parts.lock);
         Ok((store, parts.opened))
@@ -150,7 +151,11 @@ impl Store {
     fn made(
         (settings, state_dir): (&StoreSettings, &Path),
         mode: Mode,
-        (signals, disk): (Signals, watch::Receiver<Disk>),
+        Tells {
+            signals,
+            disk,
+            copy,
+        }: Tells,
         lock: Lock,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -161,6 +166,7 @@ impl Store {
             mode: Some(mode),
             signals,
             disk,
+            copy,
             keep: Keep {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
@@ -235,6 +241,11 @@ impl Store {
     /// How the disk of the store is.
     pub fn disk(&self) -> Disk {
         *self.0.disk.borrow()
+    }
+
+    /// What is wrong with the second place of the withdrawals (`[store] withdrawn_copy`), if something is.
+    pub fn copy_trouble(&self) -> Option<String> {
+        self.0.copy.borrow().clone()
     }
 
     /// Tells when that changes.
@@ -355,6 +366,23 @@ impl Drop for Inner {
                 .unwrap_or_else(PoisonError::into_inner)
                 .close(),
             None => {}
+        }
+    }
+}
+
+/// What the writer tells of itself.
+struct Tells {
+    signals: Signals,
+    disk: watch::Receiver<Disk>,
+    copy: watch::Receiver<Option<String>>,
+}
+
+impl Tells {
+    fn of(writer: &Writer) -> Self {
+        Self {
+            signals: writer.signals.clone(),
+            disk: writer.reserve.disk(),
+            copy: writer.withdrawals.trouble(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod deliveries;
 mod doubts;
 mod error;
 mod examine;
+mod facts;
 mod gone;
 mod handle;
 mod housekeeping;

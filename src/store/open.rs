@@ -117,6 +117,7 @@ pub(super) fn open(
         db,
         id_map,
         withdrawals,
+        owed: 0,
         reserve,
         signals,
     };

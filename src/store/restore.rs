@@ -117,10 +117,14 @@ pub fn restore_backup(
     let key = Key::fitting(&contents, settings, state_dir, how)?;
     let new = beside(path, ".new");
     let stamp = now.strftime("%Y%m%dT%H%M%SZ");
+    let beside_it = Places {
+        state_dir,
+        copy: settings.withdrawn_copy.as_deref(),
+    };
     let prepared = prepare(
         from,
         &new,
-        state_dir,
+        &beside_it,
         (&contents, &format!(".replaced-{stamp}")),
     );
     let Prepared {
@@ -278,12 +282,19 @@ struct Prepared {
     doubt: Option<String>,
 }
 
+/// Where the files beside the store lie.
+struct Places<'a> {
+    state_dir: &'a Path,
+    /// The second place of what was withdrawn.
+    copy: Option<&'a Path>,
+}
+
 /// Writes the new database beside the place of the store, synced, and the files beside it that are
 /// missing or of another store.
 fn prepare(
     from: &Path,
     new: &Path,
-    state_dir: &Path,
+    places: &Places<'_>,
     (contents, moved): (&Contents, &str),
 ) -> Result<Prepared, RestoreError> {
     copy(from, new)?;
@@ -291,12 +302,16 @@ fn prepare(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(new, flags).map_err(&reading)?;
     let id = columns::meta::<String>(&conn, "store_id").map_err(&reading)?;
-    let there = store_of(&state_dir.join(backup::WITHDRAWN));
+    let there = store_of(&places.state_dir.join(backup::WITHDRAWN));
+    // The second place may know what came after the backup; the next start takes the one that goes further.
+    let second = places
+        .copy
+        .filter(|second| id.is_some() && store_of(second) == id);
     let foreign = id.zip(there).is_some_and(|(ours, there)| ours != there);
     let (mut kept, mut aside) = (Vec::new(), Vec::new());
     let mut vouched = contents.last;
     for name in backup::BESIDE {
-        let place = state_dir.join(name);
+        let place = places.state_dir.join(name);
         if place.exists() && !foreign {
             vouched |= name == backup::WITHDRAWN;
             kept.push(place);
@@ -307,7 +322,17 @@ fn prepare(
             fs::rename(&place, &old).map_err(BackupError::io("set aside", &place))?;
             aside.push(old);
         }
-        write_beside(&conn, name, &place)?;
+        match second.filter(|_| name == backup::WITHDRAWN) {
+            Some(second) => {
+                vouched = true;
+                kept.push(second.to_owned());
+                let new = beside(&place, ".new");
+                copy(second, &new)?;
+                sync(&new)?;
+                fs::rename(&new, &place).map_err(BackupError::io("write", &place))?;
+            }
+            None => write_beside(&conn, name, &place)?,
+        }
     }
     let doubt = (!vouched).then(|| {
         format!(

@@ -7,6 +7,7 @@
 //! that the last one is enough.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, BufWriter, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -14,14 +15,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::campaigns::{CampaignAction, CampaignId};
 use crate::model::{IdentityId, Name, ResourceName, Then, Timestamp};
 
 /// The name of the file in the state directory.
 const FILE: &str = "withdrawn.jsonl";
-/// Up to this size the file is never folded.
-const SMALL: u64 = 1 << 20;
+/// Up to this size the file is never folded; tests fold often.
+const SMALL: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +145,8 @@ pub(super) struct Withdrawals {
     high: u64,
     /// How long the file is.
     length: u64,
+    /// What is wrong with the copy.
+    trouble: watch::Sender<Option<String>>,
 }
 
 struct Place {
@@ -186,6 +190,7 @@ impl Withdrawals {
             store: String::new(),
             high: 0,
             length: 0,
+            trouble: watch::Sender::new(None),
         }
     }
 
@@ -199,7 +204,7 @@ impl Withdrawals {
         let other = match read(&copy.path, |_, _| {}) {
             Ok(other) => other,
             Err(error) => {
-                tracing::warn!(path = %copy.path.display(), %error, "the copy of the withdrawals cannot be read");
+                copy.failed(&error, &self.trouble);
                 return Ok(found);
             }
         };
@@ -240,6 +245,28 @@ impl Withdrawals {
         self.sync_folder(&copy.path)
     }
 
+    /// The last line of each identity with one of these names or ids.
+    pub(super) fn last_of(&self, words: &BTreeSet<String>) -> io::Result<Vec<Fact>> {
+        let mut last = BTreeMap::new();
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        read(&self.file.path, |_, fact| {
+            if let Fact::Identity(line) = fact {
+                let (name, id) = (line.name.as_ref(), line.id.as_ref());
+                let said = [name.map(Name::as_str), id.map(IdentityId::as_str)];
+                if let Some(word) = said
+                    .into_iter()
+                    .flatten()
+                    .find(|word| words.contains(*word))
+                {
+                    last.insert(word.to_owned(), line);
+                }
+            }
+        })?;
+        Ok(last.into_values().map(Fact::Identity).collect())
+    }
+
     /// Each fact of the whole transactions after `known`.
     pub(super) fn facts_after(&self, known: u64, mut see: impl FnMut(Fact)) -> io::Result<()> {
         read(&self.file.path, |n, fact| {
@@ -260,9 +287,8 @@ impl Withdrawals {
         }
         self.file.folded = found.end;
         self.length = found.end;
-        if let Some(copy) = &mut self.copy {
-            copy.behind = true;
-        }
+        self.set_foreign_copy_aside()?;
+        self.mend_copy();
         Ok(())
     }
 
@@ -284,12 +310,21 @@ impl Withdrawals {
             return Err(error);
         }
         let durable = self.durable;
-        if let Some(copy) = self.copy.as_mut().filter(|copy| !copy.behind) {
-            let before = length(&copy.path);
-            match add(&copy.path, &text, durable) {
-                Ok(()) => written.copied = Some(before),
-                Err(error) => copy.failed(&error),
+        match &mut self.copy {
+            // Whole again as soon as it can be: the file has the new lines already.
+            Some(copy) if copy.behind => {
+                if self.mend_copy() {
+                    written.copied = Some(written.before);
+                }
             }
+            Some(copy) => {
+                let before = length(&copy.path);
+                match add(&copy.path, &text, durable) {
+                    Ok(()) => written.copied = Some(before),
+                    Err(error) => copy.failed(&error, &self.trouble),
+                }
+            }
+            None => {}
         }
         let highest = facts.iter().map(Fact::version).max();
         self.high = self.high.max(highest.unwrap_or(0));
@@ -303,9 +338,48 @@ impl Withdrawals {
         if let (Some(copy), Some(before)) = (&mut self.copy, written.copied)
             && let Err(error) = cut(&copy.path, before, self.durable)
         {
-            copy.failed(&error);
+            copy.failed(&error, &self.trouble);
         }
         Ok(())
+    }
+
+    /// Writes the copy anew; whether there is one, and it is whole.
+    pub(super) fn mend_copy(&mut self) -> bool {
+        let copied = self.copy_anew();
+        let Some(copy) = &mut self.copy else {
+            return false;
+        };
+        match copied {
+            Ok(()) => {
+                copy.behind = false;
+                self.trouble
+                    .send_if_modified(|trouble| trouble.take().is_some());
+                true
+            }
+            Err(error) => {
+                copy.failed(&error, &self.trouble);
+                false
+            }
+        }
+    }
+
+    /// A copy that another store wrote is not written over.
+    fn set_foreign_copy_aside(&self) -> io::Result<()> {
+        let Some(copy) = &self.copy else {
+            return Ok(());
+        };
+        // What cannot be read now cannot be moved either, and fails when it is written.
+        let found = read(&copy.path, |_, _| {}).unwrap_or_default();
+        if found.store.is_some_and(|store| store != self.store) {
+            tracing::error!(path = %copy.path.display(), "the copy of the withdrawals was that of another store; it is kept as .jsonl.other");
+            fs::rename(&copy.path, copy.path.with_extension("jsonl.other"))?;
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the copy, as it changes.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
     }
 
     /// Whether the file has become twice as long as it need be; or, when it is time to clean up, its copy
@@ -362,13 +436,7 @@ impl Withdrawals {
         self.sync_folder(&self.file.path)?;
         self.file.folded = length(&self.file.path);
         self.length = self.file.folded;
-        let copied = self.copy_anew();
-        if let Some(copy) = &mut self.copy {
-            match copied {
-                Ok(()) => copy.behind = false,
-                Err(error) => copy.failed(&error),
-            }
-        }
+        self.mend_copy();
         Ok(())
     }
 
@@ -436,11 +504,13 @@ pub(super) struct Written {
 }
 
 impl Place {
-    fn failed(&mut self, error: &io::Error) {
+    fn failed(&mut self, error: &io::Error, trouble: &watch::Sender<Option<String>>) {
         if !self.behind {
             tracing::error!(path = %self.path.display(), %error, "the copy of the withdrawals could not be written; it is written anew when it can be");
         }
         self.behind = true;
+        let said = format!("{}: {error}", self.path.display());
+        trouble.send_if_modified(|trouble| trouble.replace(said.clone()).as_ref() != Some(&said));
     }
 }
 

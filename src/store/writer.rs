@@ -39,6 +39,8 @@ pub(super) struct Writer {
     pub(super) db: Db,
     pub(super) id_map: IdMap,
     pub(super) withdrawals: Withdrawals,
+    /// A version that `withdrawn.jsonl` has to speak of, once a number for it is noted beforehand; or 0.
+    pub(super) owed: u64,
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
 }
@@ -58,7 +60,7 @@ impl Writer {
 
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
-        let promised = group.iter().any(|operation| operation.withdraws);
+        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
         let (mut finishes, mut effects) = (Vec::with_capacity(group.len()), Effects::default());
         self.reserve.make_room();
         let promise = if promised { self.promise() } else { Ok(()) };
@@ -173,6 +175,9 @@ impl Writer {
 
     /// Leaves a tidy database behind: everything in one file, the id map written.
     pub(super) fn close(&mut self) {
+        if self.owed > 0 {
+            self.apply(Vec::new());
+        }
         self.id_map.catch_up(&self.db);
         let tidied = self
             .db

@@ -13,6 +13,7 @@ mod id_map;
 mod opening;
 mod placing;
 mod plans;
+mod putting_back;
 mod refusing;
 mod renewing;
 mod telling;
