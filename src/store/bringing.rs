@@ -330,13 +330,7 @@ impl Txn<'_> {
         order: &Order,
         campaigns: &mut BTreeMap<CampaignId, CampaignId>,
     ) -> Outcome<()> {
-        let sql = "SELECT num FROM campaign WHERE created_at = ?1 AND action = ?2 AND actor = ?3";
-        let mine = params![
-            micros(order.created_at),
-            spelled(&order.action),
-            order.actor
-        ];
-        let same: Option<CampaignId> = self.first(sql, mine, |row| row.get(0))?;
+        let same = self.same_campaign(order)?;
         let num = match (same, order.stage) {
             (Some(num), _) => num,
             (None, Stage::Over) => return Ok(()),
@@ -352,6 +346,27 @@ impl Txn<'_> {
             Stage::Brought | Stage::Listing => 0,
         };
         Ok(())
+    }
+
+    /// The campaign of the store that an order is: by its number, for many may be made at one instant; or
+    /// by who made it and when, where it was made again under another number because that was taken.
+    fn same_campaign(&self, order: &Order) -> Outcome<Option<CampaignId>> {
+        let sql =
+            "SELECT created_at = ?2 AND action = ?3 AND actor = ?4 FROM campaign WHERE num = ?1";
+        let told = params![
+            order.campaign,
+            micros(order.created_at),
+            spelled(&order.action),
+            order.actor
+        ];
+        match self.first(sql, told, |row| row.get::<_, bool>(0))? {
+            None => Ok(None),
+            Some(true) => Ok(Some(order.campaign)),
+            Some(false) => {
+                let sql = "SELECT num FROM campaign WHERE num > ?1 AND created_at = ?2 AND action = ?3 AND actor = ?4";
+                Ok(self.first(sql, told, |row| row.get(0))?)
+            }
+        }
     }
 
     fn make_again(&self, order: &Order) -> Outcome<CampaignId> {
@@ -390,11 +405,18 @@ impl Txn<'_> {
         brought: &mut BroughtUp,
         now: Timestamp,
     ) -> Outcome<()> {
-        let pending: Vec<CampaignId> = line
-            .pending
-            .iter()
-            .filter_map(|campaign| campaigns.get(campaign).copied())
-            .collect();
+        let mut pending: Vec<CampaignId> = Vec::new();
+        for campaign in &line.pending {
+            pending.extend(match campaigns.get(campaign) {
+                Some(ours) => Some(*ours),
+                // Ordered before the copy was taken, so that the store has it under the same number.
+                None => self.first(
+                    "SELECT num FROM campaign WHERE num = ?1",
+                    [*campaign],
+                    |row| row.get::<_, CampaignId>(0),
+                )?,
+            });
+        }
         let row = match &line.name {
             Some(name) => self.num_of(name.as_str())?,
             None => None,

@@ -253,14 +253,11 @@ impl Withdrawals {
         }
         read(&self.file.path, |_, fact| {
             if let Fact::Identity(line) = fact {
-                let (name, id) = (line.name.as_ref(), line.id.as_ref());
-                let said = [name.map(Name::as_str), id.map(IdentityId::as_str)];
-                if let Some(word) = said
-                    .into_iter()
-                    .flatten()
-                    .find(|word| words.contains(*word))
-                {
-                    last.insert(word.to_owned(), line);
+                let known = |word: &str| words.contains(word).then(|| word.to_owned());
+                let name = line.name.as_ref().and_then(|name| known(name.as_str()));
+                let id = || line.id.as_ref().and_then(|id| known(id.as_str()));
+                if let Some(word) = name.or_else(id) {
+                    last.insert(word, line);
                 }
             }
         })?;

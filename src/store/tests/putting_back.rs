@@ -172,6 +172,7 @@ impl World {
                 let rest = NAMES[..3].iter().enumerate().filter(|(at, _)| *at != row);
                 let specs: Vec<Spec> = rest.map(|(_, text)| spec(text)).collect();
                 declare(&self.home, &specs, self.now).await;
+                self.declare_all().await;
             }
             Event::Tick(by) => self.now += by,
             Event::Prune => drop(self.home.prune(2, at(self.now)).await.unwrap()),
@@ -221,7 +222,11 @@ impl World {
             false => (CampaignAction::Revoke, Some(Then::Hold)),
         };
         let target = Target::Items(nums.into_iter().map(Wanted::Row).collect());
-        let new = NewCampaign::new(action, then, target, Cause::ours("test"));
+        let cause = Cause {
+            actor: "uid 0 (root)".to_owned(),
+            reason: None,
+        };
+        let new = NewCampaign::new(action, then, target, cause);
         let id = self.home.create_campaign(new, at(self.now)).await.unwrap();
         self.campaigns.push(id);
     }
@@ -350,7 +355,7 @@ impl World {
             };
             let pending = self.is_pending(text).await;
             assert!(
-                pending || !before.pending,
+                pending || !before.pending || record.state == State::Deleted,
                 "{told} {record:?}: no longer to be withdrawn"
             );
             if !pending {
