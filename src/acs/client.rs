@@ -27,7 +27,7 @@ use crate::{
     model::{
         DoubtedKeys, IdentityId, KeyRole, KeyStanding, KeyStatus, ResourceName, Scope, Secret,
     },
-    transport::{Transport, TransportError},
+    transport::Transport,
 };
 
 /// Larger answers are refused; the service's are about 1 KiB.
@@ -196,7 +196,7 @@ impl Client {
         let began = self.clock.now();
         loop {
             let heard = self.request(call, wanted, &course).await;
-            course.requests += 1;
+            course.requests += u32::from(!matches!(heard.result, Err(Cause::Unsent(_))));
             let switched_key = self.learn(&heard, &course);
             match heard.result {
                 Ok(value) => {
@@ -252,16 +252,16 @@ impl Client {
             request_id: &ours,
         });
         let left = course.ends.saturating_sub(self.clock.steady());
-        let reply = match signed {
-            Ok(request) => self.transport.send(request, LARGEST_ANSWER, left).await,
-            Err(error) => Err(TransportError::Connect(error.to_string())),
+        let unheard = |cause| Heard {
+            result: Err(cause),
+            date: None,
+            request_id: None,
         };
-        let mut heard = match reply {
-            Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
-            Err(error) => Heard {
-                result: Err(Cause::NoAnswer(error)),
-                date: None,
-                request_id: None,
+        let mut heard = match signed {
+            Err(error) => unheard(Cause::Unsent(error.to_string())),
+            Ok(request) => match self.transport.send(request, LARGEST_ANSWER, left).await {
+                Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
+                Err(error) => unheard(Cause::NoAnswer(error)),
             },
         };
         heard.request_id.get_or_insert(ours);

@@ -34,6 +34,9 @@ pub enum Cause {
     /// No answer came.
     #[error("{0}")]
     NoAnswer(TransportError),
+    /// The request could not be put together, so nothing was sent.
+    #[error("the request could not be put together, so nothing was sent: {0}")]
+    Unsent(String),
     /// An answer came that is none of the service's, such as a page of something in between.
     #[error("the answer ({status}) cannot be read: {reason}")]
     Unreadable {
@@ -73,6 +76,7 @@ impl Error {
             class: self.class(),
             about: match &self.cause {
                 Cause::NoAnswer(TransportError::Connect(_)) => About::Resource,
+                Cause::Unsent(_) => About::Request,
                 _ if self.blames_key => About::Keys,
                 _ => About::Unclear,
             },
@@ -95,6 +99,7 @@ impl Cause {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::NoAnswer(_) => FailureClass::Retry,
+            Self::Unsent(_) => FailureClass::Refuse,
             Self::Unreadable { status, .. } => class_of_status(*status),
             Self::Rejected(rejection) => rejection.class(),
         }
@@ -103,7 +108,7 @@ impl Cause {
     /// The HTTP status, where there was an answer.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::NoAnswer(_) => None,
+            Self::NoAnswer(_) | Self::Unsent(_) => None,
             Self::Unreadable { status, .. } => Some(*status),
             Self::Rejected(rejection) => Some(rejection.status),
         }
@@ -112,7 +117,7 @@ impl Cause {
     /// What the service asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoAnswer(_) => None,
+            Self::NoAnswer(_) | Self::Unsent(_) => None,
             Self::Unreadable { retry_after, .. } => *retry_after,
             Self::Rejected(rejection) => rejection.retry_after,
         }
@@ -121,7 +126,7 @@ impl Cause {
     /// Whether the request may have taken effect all the same.
     pub fn maybe_done(&self) -> bool {
         match self {
-            Self::NoAnswer(TransportError::Connect(_)) => false,
+            Self::NoAnswer(TransportError::Connect(_)) | Self::Unsent(_) => false,
             Self::NoAnswer(_) => true,
             Self::Unreadable { status, .. } => matches!(status, 200..300 | 500..),
             Self::Rejected(rejection) => rejection.status >= 500,
@@ -175,15 +180,21 @@ impl fmt::Display for Rejection {
         if let Some(target) = &self.target {
             write!(f, " (target {target})")?;
         }
-        match self.class() {
-            FailureClass::Credentials if self.status == 403 => {
-                f.write_str(" (the access key lacks the permission)")
+        // What one answer alone says; whether others are refused too is seen by their calls.
+        f.write_str(match (self.class(), self.code.as_str()) {
+            (FailureClass::Credentials, _) if self.status == 403 => {
+                " (it is forbidden to whoever signed: to this identity alone, or to all by a rule of the resource \
+                 or the rights of its access key)"
             }
-            FailureClass::Credentials => f.write_str(
-                " (check the connection strings against the keys that the Azure portal shows)",
-            ),
-            _ => Ok(()),
-        }
+            (FailureClass::Credentials, "Denied") => {
+                " (check the connection strings against the keys that the Azure portal shows)"
+            }
+            (FailureClass::Credentials, _) => {
+                " (the service does not accept how this request was signed, and does not say that the access key \
+                 is to blame)"
+            }
+            _ => "",
+        })
     }
 }
 

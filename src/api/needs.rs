@@ -15,7 +15,7 @@ use crate::{
         KeysView, LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside,
         SinkName, SourceName, State, StoreStanding, decided_lately,
     },
-    store::{Disk, Order},
+    store::{Disk, FailingAlone, Order},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -49,6 +49,8 @@ pub(super) struct Known<'a> {
     pub footing: &'a Footing,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
+    /// Identities that fail by themselves, by resource.
+    pub failing: &'a BTreeMap<ResourceName, FailingAlone>,
     /// Where ACS says of too many identities at once that they are gone.
     pub gone: &'a [GoneHeld],
     /// Who waits for a person's word before it is created.
@@ -101,6 +103,9 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     needs.extend(known.creations.iter().map(creations_need));
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
+    }
+    for (resource, failing) in known.failing {
+        needs.push(failing_need(resource, failing));
     }
     for (resource, lane) in known.lanes {
         lane_needs(resource, lane, known, &mut needs);
@@ -488,6 +493,36 @@ fn late_need(resource: &ResourceName, late: &Late) -> Need {
     }
 }
 
+/// Identities that fail although others succeed: since when, how the last attempt ended, and the next.
+fn failing_need(resource: &ResourceName, failing: &FailingAlone) -> Need {
+    let count = counted(failing.count, "identity fails", "identities fail");
+    let names: Vec<Name> = failing
+        .some
+        .iter()
+        .map(|row| row.spec.name.clone())
+        .collect();
+    let command = names.first().map(|name| format!("renewd why {name}"));
+    let because = failing.some.first().and_then(|record| {
+        let (last, due) = (record.attempts.last()?, record.due?);
+        let name = &record.spec.name;
+        Some(format!(
+            "the last attempt of {name} ended with {}, it is tried again at {:.0}",
+            last.result, due.at
+        ))
+    });
+    Need {
+        because,
+        names,
+        since: Some(failing.since),
+        command,
+        ..need(
+            NeedKind::Failing,
+            resource.as_str(),
+            format!("{count} while others of it succeed: tried again at a pace of their own"),
+        )
+    }
+}
+
 /// Rows that cannot be read: what that costs, and what can be done.
 fn unreadable_need(found: &SetAside) -> Need {
     let rows = counted(found.rows, "row", "rows");
@@ -672,6 +707,7 @@ mod tests {
             unreadable: None,
             footing: &Footing::default(),
             late: &late,
+            failing: &BTreeMap::new(),
             gone: &[],
             creations: &[],
             orders: &[],

@@ -19,7 +19,7 @@ use crate::{
         Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, LaneView,
         Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, short_duration,
     },
-    store::{Disk, Order, Store, StoreError},
+    store::{Disk, FailingAlone, Order, Store, StoreError},
     telemetry::Scrape,
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Snapshot {
 pub(super) struct Stored {
     pub counts: Answer<Counts>,
     pub late: Answer<BTreeMap<ResourceName, Late>>,
+    /// Identities that fail by themselves, by resource.
+    pub failing: Answer<BTreeMap<ResourceName, FailingAlone>>,
     pub served: Answer<Served>,
     pub gone: Answer<Vec<GoneHeld>>,
     pub creations: Answer<Vec<CreationsWaiting>>,
@@ -70,6 +72,7 @@ impl Stored {
             self.counts.as_ref().err(),
             self.served.as_ref().err(),
             self.late.as_ref().err(),
+            self.failing.as_ref().err(),
             self.gone.as_ref().err(),
             self.creations.as_ref().err(),
             self.orders.as_ref().err(),
@@ -289,7 +292,7 @@ impl Snapshot {
 
     /// Hands everything that is known to a decision.
     fn known<T>(&self, decide: impl FnOnce(&Known<'_>) -> T) -> T {
-        let (counts, late) = (Counts::default(), BTreeMap::new());
+        let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
         let stored = &self.stored;
         decide(&Known {
             standing: &self.scene.standing,
@@ -304,6 +307,7 @@ impl Snapshot {
             unreadable: stored.trouble().as_deref(),
             footing: &self.footing,
             late: stored.late.as_ref().unwrap_or(&late),
+            failing: stored.failing.as_ref().unwrap_or(&failing),
             keys: &self.scene.key_views(),
             orders: stored.orders.as_deref().unwrap_or_default(),
             gone: stored.gone.as_deref().unwrap_or_default(),
@@ -416,6 +420,7 @@ async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
     Stored {
         counts: store.counts().await,
         late: late(store, now).await,
+        failing: store.failing_alone(NAMED).await,
         lacking: match &served {
             // Without names the number still stands.
             Ok(served) if served.all().without > 0 => {

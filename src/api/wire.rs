@@ -131,6 +131,8 @@ pub enum NeedKind {
     OrderFailed,
     /// Tokens are late or dead.
     Late,
+    /// Identities fail by themselves, while others succeed.
+    Failing,
     /// Somebody ordered something that is not carried out yet.
     OrderWaits,
     /// Nothing can be obtained: the store cannot be written.
@@ -181,6 +183,7 @@ impl NeedKind {
         !matches!(
             self,
             Self::Gone
+                | Self::Failing
                 | Self::OrderWaits
                 | Self::SinkDisabled
                 | Self::SinkFailing

@@ -1,16 +1,22 @@
 //! What an ended call means for its item: a plain function.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rand::Rng;
 
 use super::act::{Called, Item};
 use crate::{
     model::{
-        Attempt, DueReason, Failure, FailureClass, Notice, NoticeKind, Operation, State, Step, Then,
+        About, Attempt, DueReason, Failure, FailureClass, Notice, NoticeKind, Operation,
+        ResourceName, State, Step, Then,
     },
     schedule::{Finding, item_gap, item_is_over},
     store::{CampaignAction, ItemEnd, ItemOutcome, StepOn, StoreError},
 };
+
+/// An item that alone is asked to wait waits no longer.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// What becomes of an item.
 #[derive(Debug)]
@@ -73,14 +79,18 @@ pub(super) fn stepped(item: &Item, step: Option<Step>, now: Timestamp) -> Verdic
 }
 
 /// An item that cannot be done.
-pub(super) fn refused(why: &str) -> Verdict {
+pub(super) fn refused(item: &Item, why: &str, now: Timestamp) -> Verdict {
+    let matters = matches!(
+        item.campaign.action,
+        CampaignAction::Revoke | CampaignAction::Delete
+    );
     Verdict {
         step: None,
         outcome: ItemOutcome::Failed {
             error: why.to_owned(),
             request_id: None,
         },
-        notice: None,
+        notice: matters.then(|| failed_for_good(item, why, now)),
     }
 }
 
@@ -115,21 +125,30 @@ pub(super) fn judge(
 }
 
 /// What was done, but the store refuses to note it with its row: the item has failed, and says so.
-pub(super) fn unnoted(end: &ItemEnd, why: &str) -> ItemEnd {
+pub(super) fn unnoted(end: &ItemEnd, why: &str, at: Timestamp) -> ItemEnd {
     let (done, request_id) = match &end.outcome {
         ItemOutcome::Done { request_id, .. } => ("it was done, but", request_id),
         ItemOutcome::Retry { request_id, .. }
         | ItemOutcome::Unanswered { request_id, .. }
         | ItemOutcome::Failed { request_id, .. } => ("it was not done, and", request_id),
     };
-    let outcome = ItemOutcome::Failed {
-        error: format!("{done} the store refuses to note it: {why}"),
-        request_id: request_id.clone(),
+    let error = format!("{done} the store refuses to note it: {why}");
+    let (id, num) = (end.campaign.id, end.num);
+    let notice = Notice {
+        at,
+        kind: NoticeKind::OrderFailed,
+        resource: None,
+        name: end.notice.as_ref().and_then(|notice| notice.name.clone()),
+        key: None,
+        message: format!("Item {num} of campaign {id}: {error}."),
     };
     ItemEnd {
         step: None,
-        outcome,
-        notice: None,
+        outcome: ItemOutcome::Failed {
+            error,
+            request_id: request_id.clone(),
+        },
+        notice: Some(notice),
         ..end.clone()
     }
 }
@@ -174,6 +193,20 @@ fn acknowledged(
     }
 }
 
+/// More orders failed for good than are told one by one.
+pub(super) fn many_failed(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    Notice {
+        at,
+        kind: NoticeKind::OrderFailed,
+        resource: Some(resource.clone()),
+        name: None,
+        key: None,
+        message: format!(
+            "What was ordered for {more} more identities of {resource} failed for good. See `renewd status`."
+        ),
+    }
+}
+
 fn failed(
     item: &Item,
     failure: &Failure,
@@ -185,7 +218,8 @@ fn failed(
     if failure.class == FailureClass::Gone {
         return gone(item, failure, now);
     }
-    if failure.status.is_none() && !item_is_over(0, item.unanswered + 1, chance) {
+    let unanswered = failure.status.is_none() && failure.about != About::Request;
+    if unanswered && !item_is_over(0, item.unanswered + 1, chance) {
         // What was not answered is tried again, and counts for nothing but that.
         let gap = item_gap(item.item.attempts + item.unanswered + 1, rng);
         return Verdict {
@@ -198,7 +232,13 @@ fn failed(
             notice: None,
         };
     }
-    again(item, failure.message.clone(), request_id, now, chance, rng)
+    let mut verdict = again(item, failure.message.clone(), request_id, now, chance, rng);
+    if let ItemOutcome::Retry { next_at, .. } = &mut verdict.outcome {
+        // One that alone is asked to wait does.
+        let told = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
+        *next_at = now.checked_add(told).unwrap_or(now).max(*next_at);
+    }
+    verdict
 }
 
 /// Nothing can be revoked of it any more: what its consumers hold is withdrawn, as wherever this is

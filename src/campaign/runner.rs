@@ -27,7 +27,7 @@ use crate::{
     model::{Num, Operation},
     outbox::Outbox,
     permits::Permits,
-    schedule::{Moment, Steady, Ticket},
+    schedule::{Fold, Moment, SecondChance, Steady, Ticket},
     store::{ItemNote, Store, StoreError},
     telemetry::Metrics,
 };
@@ -101,6 +101,10 @@ pub struct Runner {
     /// What was done and is not noted yet.
     pub(super) outbox: Outbox<ItemNote, ()>,
     pub(super) following: Following,
+    /// What is told of orders that failed for good.
+    pub(super) failures: Fold,
+    /// Items that failed for good while others failed as well.
+    pub(super) second_chance: SecondChance,
     /// When items may be pending that are not under way.
     pub(super) look_at: Option<Timestamp>,
     campaigns: watch::Receiver<u64>,
@@ -129,6 +133,8 @@ impl Runner {
             busy: BTreeSet::new(),
             outbox: Outbox::new("campaigns wait until the store works"),
             following: Following::default(),
+            failures: Fold::default(),
+            second_chance: SecondChance::default(),
             look_at: Some(Timestamp::MIN),
             campaigns: store.campaign_signal(),
             decided: watch::Sender::default(),
@@ -189,6 +195,7 @@ impl Runner {
         }
         self.take_items().await?;
         self.follow().await?;
+        self.look_back().await?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
         self.settle().await;
@@ -232,6 +239,8 @@ impl Runner {
             sooner(self.next_look(now, steady));
             sooner(self.next_call(steady));
             sooner(self.following.next());
+            sooner(self.failures.ends_at());
+            sooner(self.second_chance.wakes_at());
         }
         let wait = at.max(steady + SHORTEST_REST) - steady;
         now.checked_add(wait).unwrap_or(now)

@@ -9,7 +9,7 @@ use super::{
     runner::Runner,
 };
 use crate::{
-    model::Operation,
+    model::{NoticeKind, Operation},
     outbox::Refused,
     schedule::{Finding, Steady, Ticket},
     store::{CampaignId, ItemEnd, ItemNote, ItemOutcome, StoreError},
@@ -75,11 +75,11 @@ impl Runner {
             return;
         };
         tracing::error!(%resource, campaign = end.campaign.id, row, %error, "the store refuses a result of a campaign");
-        let says_so = end.step.is_none() && end.notice.is_none();
+        let says_so = matches!(end.outcome, ItemOutcome::Failed { .. });
         if again || says_so {
             return self.outbox.set_aside(ItemNote::Ended(end), &error, now);
         }
-        let unnoted = outcome::unnoted(&end, &error.to_string());
+        let unnoted = outcome::unnoted(&end, &error.to_string(), self.clock.now());
         self.outbox.add(ItemNote::Ended(Box::new(unnoted)));
     }
 
@@ -88,8 +88,10 @@ impl Runner {
         let Verdict {
             step,
             outcome,
-            notice,
+            mut notice,
         } = verdict;
+        let steady = self.clock.steady();
+        notice.take_if(|one| one.kind == NoticeKind::OrderFailed && !self.failures.tells(steady));
         self.outbox.add(ItemNote::Ended(Box::new(ItemEnd {
             campaign: item.campaign.clone(),
             num: item.item.num,
@@ -97,6 +99,23 @@ impl Runner {
             outcome,
             notice,
         })));
+    }
+
+    /// At the end of a minute, tells how many more orders failed for good; and tries those again that failed
+    /// while others did, once they do no more.
+    pub(super) async fn look_back(&mut self) -> Result<(), StoreError> {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        if let Some(more) = self.failures.rest(steady) {
+            let notice = outcome::many_failed(&self.settings.name, more, now);
+            self.store.raise(vec![notice]).await?;
+        }
+        let items = self.second_chance.due(steady);
+        if !items.is_empty() {
+            let again = self.store.retry_items(items.clone(), now).await?;
+            self.second_chance.taken(&items);
+            tracing::warn!(resource = %self.settings.name, items = again, "what failed for good while others failed as well is tried again");
+        }
+        Ok(())
     }
 
     /// A task has ended, or panicked.
@@ -153,6 +172,11 @@ impl Runner {
         let finding = self.learn(operation, ticket, called);
         match judge(item, operation, called, &finding, &mut self.rng) {
             Some(verdict) => {
+                if matches!(verdict.outcome, ItemOutcome::Failed { .. }) {
+                    let which = (item.campaign.id, item.item.num);
+                    let now = self.clock.steady();
+                    self.second_chance.failed(which, finding.rate, now);
+                }
                 self.log(item, operation, &verdict);
                 self.note(item, verdict);
             }
@@ -209,6 +233,12 @@ impl Runner {
             .permits
             .gate()
             .ended(ticket, called.requests, result, self.moment());
+        let own = finding.own || finding.chance < 1e-3;
+        match &result {
+            Ok(()) => self.second_chance.heard(true),
+            Err(_) if own => {}
+            Err(_) => self.second_chance.heard(false),
+        }
         if finding.closed
             && let Err(failure) = &called.result
         {

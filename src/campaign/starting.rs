@@ -68,7 +68,7 @@ impl Runner {
         let room = (self.most() / 2).saturating_sub(failing);
         self.take_some(&campaign, true, room, now).await?;
         let under_way = self.lines.iter().map(Line::len).sum::<usize>() + self.flights.len();
-        let may = self.room_for(&campaign, waiting, under_way);
+        let may = self.room_for(&campaign, waiting, under_way).await?;
         if may == 0 {
             self.look_by(ahead(now, YIELD));
         }
@@ -126,15 +126,27 @@ impl Runner {
         (own.failing(), all.saturating_sub(own.failing()))
     }
 
-    /// How many more items of a campaign may be begun: as many as tokens can follow.
-    fn room_for(&self, campaign: &Campaign, waiting: usize, under_way: usize) -> usize {
+    /// How many more items of a campaign may be begun: as many as tokens can follow. Those of identities
+    /// that fail by themselves are not waited for.
+    async fn room_for(
+        &mut self,
+        campaign: &Campaign,
+        waiting: usize,
+        under_way: usize,
+    ) -> Result<usize, StoreError> {
         if campaign.urgent || !campaign.reissues() {
-            return usize::MAX;
+            return Ok(usize::MAX);
         }
         let awaited = usize::try_from(campaign.acknowledged).unwrap_or(usize::MAX);
+        let name = &self.settings.name;
+        let stuck = match awaited {
+            0 => 0,
+            _ => self.store.awaiting_failing(campaign.id, name).await?,
+        };
         let limit = self.settings.limits.issue;
         let yields = is_yielding(waiting, self.settings.max_in_flight);
-        awaiting(limit, yields).saturating_sub(awaited.saturating_add(under_way))
+        let begun = awaited.saturating_sub(stuck).saturating_add(under_way);
+        Ok(awaiting(limit, yields).saturating_sub(begun))
     }
 
     /// How many renewals wait beside campaigns that are to yield to them; sets their pace by it.
@@ -190,7 +202,10 @@ impl Runner {
                 let verdict = outcome::stepped(&item, step, now);
                 self.note(&item, verdict);
             }
-            Need::Refusal(why) => self.note(&item, outcome::refused(why)),
+            Need::Refusal(why) => {
+                let verdict = outcome::refused(&item, why, now);
+                self.note(&item, verdict);
+            }
             Need::Withhold => {
                 let work = act::withhold(self.store.clone(), self.clock.clone(), item.clone());
                 let task = self.tasks.spawn(work);

@@ -50,6 +50,8 @@ struct Explanation {
     #[serde(default)]
     about_token: Option<String>,
     #[serde(default)]
+    about_failing: Option<String>,
+    #[serde(default)]
     standing: String,
     tier: Option<Tier>,
     expires_at: Option<Timestamp>,
@@ -70,7 +72,12 @@ fn render(of: &Explanation, now: Timestamp) -> String {
         text.push_str(&format!("  {} {order}\n", paint(BAD, "!")));
     }
     text.push_str(&format!("  {}\n", of.sentence));
-    for trouble in of.about_token.iter().chain(&of.lane) {
+    for trouble in of
+        .about_token
+        .iter()
+        .chain(&of.about_failing)
+        .chain(&of.lane)
+    {
         text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
     }
     text.push('\n');

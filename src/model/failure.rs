@@ -80,6 +80,8 @@ pub enum About {
     Resource,
     /// The access keys: 401 `Denied`, and not because of a clock.
     Keys,
+    /// This request: it could not be put together, so nothing was sent.
+    Request,
 }
 
 /// How a call to ACS failed, without the error's type: what decisions, rows and people need.

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Forbidden,
     /// The service understood and said no.
     Refused,
+    /// 429, although others succeed since it was first said to this row.
+    Throttled,
 }
 
 /// What a failure adds up to.
@@ -54,6 +56,8 @@ pub(super) struct Sign {
     pub(super) others_succeed: bool,
     /// Others have failed as well.
     pub(super) others_fail: bool,
+    /// The share of their first attempts that did.
+    pub(super) rate: f64,
 }
 
 /// What is known of the rows of one operation.
@@ -70,6 +74,9 @@ pub(super) struct Evidence {
     hushed: bool,
     /// Rows that failed while the gate was shut.
     accused: BTreeSet<Num>,
+    /// Rows that were answered 429 and have not succeeded since; with more successes of others than so
+    /// many, it is about the row.
+    throttled: BTreeMap<Num, u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,13 +115,9 @@ impl Evidence {
     /// A call for this row succeeded. True when the row was known to fail by itself.
     pub(super) fn succeeded(&mut self, who: Num) -> bool {
         let run = self.runs.remove(&who);
-        // They failed where this one succeeds: until they succeed they are no witnesses any more.
-        let accused = std::mem::take(&mut self.accused);
-        for other in accused.into_iter().filter(|other| *other != who) {
-            let run = self.begun();
-            self.runs.entry(other).or_insert(run);
-        }
-        self.successes += 1;
+        self.throttled.remove(&who);
+        self.accused.remove(&who);
+        self.heard_well();
         if run.is_none_or(|run| run.failures == 0) {
             self.tally.ok += 1;
         }
@@ -162,6 +165,26 @@ impl Evidence {
         sign
     }
 
+    /// Somebody is served: those that failed meanwhile are no witnesses any more until they succeed.
+    fn heard_well(&mut self) {
+        for other in std::mem::take(&mut self.accused) {
+            let run = self.begun();
+            self.runs.entry(other).or_insert(run);
+        }
+        self.successes += 1;
+    }
+
+    /// A call for this row was answered 429, beside so many that are on their way. Whether that may be about
+    /// the resource: not where others have succeeded since it was first said to this row.
+    pub(super) fn throttled(&mut self, who: Num, in_flight: usize) -> bool {
+        // What was on its way may succeed and tells nothing.
+        let silent_until = self.successes + in_flight as u64;
+        if self.throttled.len() >= MOST_RUNS && !self.throttled.contains_key(&who) {
+            return true;
+        }
+        self.successes <= *self.throttled.entry(who).or_insert(silent_until)
+    }
+
     /// A call for this row failed while the gate was shut: that counts against nobody, but where
     /// another succeeds after that, it is not the resource.
     pub(super) fn accuse(&mut self, who: Num) {
@@ -185,6 +208,7 @@ impl Evidence {
     pub(super) fn forget(&mut self, who: Num) {
         self.runs.remove(&who);
         self.accused.remove(&who);
+        self.throttled.remove(&who);
     }
 
     /// Whether others have succeeded since this row began to fail: then it is no witness against the
@@ -211,13 +235,6 @@ impl Evidence {
         (self.unanswered.unvouched() >= UNANSWERED - 1).then_some(Kind::Unanswered)
     }
 
-    /// Whether these are failures enough for an outage, but for a second row, and not only of rows
-    /// that are known to fail while others succeed.
-    pub(super) fn all_but_proves(&self) -> bool {
-        let failures = &self.unanswered.failures;
-        failures.len() >= UNANSWERED && failures.iter().any(|one| one.weighs)
-    }
-
     /// A harmless call was answered well.
     pub(super) fn vouched(&mut self) {
         self.tally.ok += 1;
@@ -225,6 +242,17 @@ impl Evidence {
             streak.vouched = streak.failures.len();
             streak.was_vouched = true;
         }
+    }
+
+    /// A harmless call was answered well while the gate was shut: whether that opens it. What is
+    /// `conclusive` does; otherwise too many rows may not have failed.
+    pub(super) fn vindicated(&mut self, conclusive: bool) -> bool {
+        let opens = conclusive || self.accused.len() < DESPITE_PROOF;
+        if opens {
+            self.heard_well();
+            self.tally.ok += 1;
+        }
+        opens
     }
 
     /// It is about the resource: what led there is taken back from the rows, which are returned.
@@ -253,7 +281,7 @@ impl Evidence {
         match kind {
             Kind::Unconnected | Kind::Unanswered => Some(&mut self.unanswered),
             Kind::Forbidden => Some(&mut self.forbidden),
-            Kind::Refused => None,
+            Kind::Refused | Kind::Throttled => None,
         }
     }
 
@@ -287,6 +315,7 @@ impl Evidence {
             own: run.failing,
             others_succeed: others.ok > 0,
             others_fail: others.failed > 0,
+            rate: others.failed as f64 / (others.failed + others.ok).max(1) as f64,
             chance,
             ..Sign::default()
         }
@@ -429,24 +458,70 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_row_that_alone_is_answered_429_holds_nobody_up() {
+        let mut evidence = Evidence::default();
+        assert!(evidence.throttled(1, 5));
+        (2..7).for_each(|other| _ = evidence.succeeded(other));
+        assert!(
+            evidence.throttled(1, 0),
+            "those were on their way when it was said"
+        );
+        evidence.succeeded(8);
+        assert!(!evidence.throttled(1, 0), "others are served, it is not");
+        assert!(evidence.throttled(9, 0), "another one says so, too");
+        evidence.succeeded(1);
+        assert!(evidence.throttled(1, 0));
+    }
+
+    #[test]
+    fn a_shut_gate_opens_by_proof_while_few_failed() {
+        let mut evidence = Evidence::default();
+        (0..3).for_each(|row| evidence.accuse(row));
+        assert!(evidence.vindicated(false) && evidence.is_suspect(2));
+        (10..14).for_each(|row| evidence.accuse(row));
+        assert!(
+            !evidence.vindicated(false),
+            "so many do not fail by themselves"
+        );
+        assert!(evidence.vindicated(true));
+    }
+
+    /// Seeds that once were said to fail.
+    #[test]
+    fn no_row_is_to_blame_in_these_lives_either() {
+        for (share, seed) in [
+            (0.7416, 13_491_722_447_556_021_196),
+            (0.202_518_212_083_600_5, 4_578_601_080_973_701_356),
+        ] {
+            assert_eq!(blamed(share, seed), None, "{share} {seed}");
+        }
+    }
+
+    /// Calls that fail by chance, every row alike: the first row that is blamed.
+    fn blamed(share: f64, seed: u64) -> Option<Num> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut evidence = Evidence::default();
+        let mut waiting: Vec<Num> = Vec::new();
+        for _ in 0..2000 {
+            if waiting.is_empty() {
+                waiting = (0..30).collect();
+            }
+            let at = rng.random_range(0..waiting.len());
+            if rng.random::<f64>() >= share {
+                evidence.succeeded(waiting.swap_remove(at));
+            } else if evidence.failed(waiting[at], Kind::Refused).own {
+                return Some(waiting[at]);
+            }
+        }
+        None
+    }
+
     proptest! {
-        /// Calls that fail by chance, every row alike: nobody is to blame, however long it lasts.
+        /// However long it lasts.
         #[test]
         fn when_all_fail_alike_no_row_is_to_blame(share in 0.1_f64..0.8, seed: u64) {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut evidence = Evidence::default();
-            let mut waiting: Vec<Num> = (0..30).collect();
-            for _ in 0..2000 {
-                if waiting.is_empty() {
-                    waiting = (0..30).collect();
-                }
-                let at = rng.random_range(0..waiting.len());
-                if rng.random::<f64>() < share {
-                    prop_assert!(!evidence.failed(waiting[at], Kind::Refused).own);
-                } else {
-                    evidence.succeeded(waiting.swap_remove(at));
-                }
-            }
+            prop_assert_eq!(blamed(share, seed), None);
         }
     }
 }

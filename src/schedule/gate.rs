@@ -13,7 +13,8 @@
 //! | 429 | the operation is held for Retry-After, and goes on slower |
 //!
 //! A row that fails while others succeed is no witness any more. Where nothing else waits, a harmless
-//! signed call is the second witness; see [`Gate::doubt`].
+//! signed call is the second witness; see [`Gate::is_doubted`]. The same call ends an outage or a hold in which
+//! nobody else is left to ask; see [`Gate::wants_proof`].
 
 use std::collections::BTreeSet;
 
@@ -28,6 +29,9 @@ use crate::{
     config::Limits,
     model::{About, Failure, FailureClass, HealthView, Num, Operation},
 };
+
+/// In a hold, after so many probes of rows one is a harmless call, whoever else waits.
+const PROVED_EVERY: u32 = 2;
 
 /// A call that is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +56,12 @@ pub struct Finding {
     pub others_succeed: bool,
     /// Others have failed since then as well, so it may be no fault of the row: see `chance`.
     pub others_fail: bool,
+    /// The share of the first attempts of others since then that failed.
+    pub rate: f64,
     /// Others succeed again, after nobody did while rows were refused: those are tried again, too.
     pub rate_is_back: bool,
     /// Nobody else can be asked whether it is the row or the resource: the next attempt comes as
-    /// soon as its floor allows, see [`Gate::doubt`].
+    /// soon as its floor allows, see [`Gate::is_doubted`].
     pub doubtful: bool,
     /// Rows whose failures are taken back: they were the beginning of what is now known to be about
     /// the resource.
@@ -66,15 +72,6 @@ pub struct Finding {
     pub opened: bool,
     /// The row was known to fail by itself, and does no more.
     pub recovered: bool,
-}
-
-/// How it can be found out whether failures are about the resource.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// By a harmless signed call; see [`Gate::proved`].
-    Prove,
-    /// All that wait have failed, and nothing else can be asked; see [`Gate::conclude`].
-    Conclude,
 }
 
 /// The gate of one resource.
@@ -97,6 +94,8 @@ struct Way {
     /// Rows that were probed since only probes go out.
     probed: BTreeSet<Num>,
     probes: u32,
+    /// Every row that waits was probed: the next probe is a harmless call.
+    all_probed: bool,
 }
 
 impl Gate {
@@ -110,6 +109,7 @@ impl Gate {
             in_flight: 0,
             probed: BTreeSet::new(),
             probes: 0,
+            all_probed: false,
         };
         Self {
             keys: KeyHold::default(),
@@ -188,9 +188,18 @@ impl Gate {
         (passes && self.is_probing(operation)).then_some(&way.probed)
     }
 
-    /// Every row that waits was probed once; start over.
+    /// Every row that waits was probed once: a harmless call is next, then start over.
     pub fn forget_probed(&mut self, operation: Operation) {
-        self.way(operation).probed.clear();
+        let way = self.way(operation);
+        way.probed.clear();
+        way.all_probed = true;
+    }
+
+    /// Whether the next probe is a harmless call, because every row that waits has failed: perhaps each of
+    /// them by itself. Refused keys are proved by whoever watches over them.
+    pub fn wants_proof(&self, operation: Operation) -> bool {
+        let shut = self.is_probing(operation) && self.keys.until(None).is_none();
+        shut && self.look(operation).all_probed
     }
 
     /// Uses a permit for a call that starts now; `None` where none is in hand.
@@ -209,6 +218,9 @@ impl Gate {
         if probing {
             way.probed.insert(who);
             way.probes += 1;
+            // What only a right of the key can explain is soon found out.
+            let held = operation == Operation::Issue && way.hold.until(None).is_some();
+            way.all_probed |= held && way.probes % PROVED_EVERY == 0;
         }
         way.in_flight += 1;
         Some(Ticket {
@@ -238,23 +250,20 @@ impl Gate {
             return self.succeeded(ticket);
         };
         match (failure.class, failure.about) {
+            (_, About::Request) => {
+                way.health.abandoned(ticket.began, now.steady);
+                Finding {
+                    own: true,
+                    ..Finding::default()
+                }
+            }
             (FailureClass::Retry, About::Resource) => {
                 self.unanswered(ticket, Kind::Unconnected, failure, now)
             }
             (FailureClass::Retry, _) => self.unanswered(ticket, Kind::Unanswered, failure, now),
             (FailureClass::Credentials, About::Keys) => self.denied(ticket, failure, now),
             (FailureClass::Credentials, _) => self.forbidden(ticket, failure, now),
-            (FailureClass::Wait, _) => {
-                let opened = self.answered(ticket, now);
-                let pace = &mut self.way(ticket.operation).pace;
-                pace.throttled(failure.retry_after, now.steady);
-                Finding {
-                    gated: true,
-                    opened,
-                    chance: 1.0,
-                    ..Finding::default()
-                }
-            }
+            (FailureClass::Wait, _) => self.throttled(ticket, failure, now),
             (FailureClass::Refuse | FailureClass::Gone, _) => self.refused(ticket, failure, now),
         }
     }
@@ -267,19 +276,14 @@ impl Gate {
         way.health.abandoned(ticket.began, now);
     }
 
-    /// Whether failures are about this row or about the resource can only be found out so, now that
-    /// it is its turn again: nothing but rows that cannot tell any more may wait beside it, see
-    /// [`Gate::has_testified`].
-    pub fn doubt(&self, operation: Operation, who: Num) -> Option<Doubt> {
+    /// Whether failures are about this row or about the resource can only be found out by a harmless signed
+    /// call, now that it is its turn again: nothing but rows that cannot tell any more may wait beside it,
+    /// see [`Gate::has_testified`].
+    pub fn is_doubted(&self, operation: Operation, who: Num) -> bool {
         let evidence = &self.look(operation).evidence;
-        if self.is_probing(operation) || !evidence.has_testified(who) {
-            return None;
-        }
-        match evidence.open_question()? {
-            Kind::Forbidden => Some(Doubt::Prove),
-            _ if operation == Operation::Issue => Some(Doubt::Prove),
-            _ => evidence.all_but_proves().then_some(Doubt::Conclude),
-        }
+        !self.is_probing(operation)
+            && evidence.has_testified(who)
+            && evidence.open_question().is_some()
     }
 
     /// Whether a row was forbidden something, and it is not known whether all are.
@@ -293,7 +297,7 @@ impl Gate {
         self.look(operation).evidence.has_testified(who)
     }
 
-    /// All that wait have failed: it is about the resource. The rows whose failures are taken back.
+    /// A harmless call failed as well: it is about the resource. The rows whose failures are taken back.
     pub fn conclude(&mut self, operation: Operation, because: &str, now: Moment) -> Finding {
         let way = self.way(operation);
         let forbidden = way.evidence.open_question() == Some(Kind::Forbidden);
@@ -317,9 +321,41 @@ impl Gate {
         }
     }
 
-    /// A harmless signed call was answered well: what failed is about the rows.
-    pub fn proved(&mut self, operation: Operation) {
-        self.way(operation).evidence.vouched();
+    /// A harmless signed call was answered well: what failed is about the rows. Where only probes go out,
+    /// that ends; but where many rows fail, what works for nobody says little.
+    pub fn proved(&mut self, operation: Operation, now: Moment) -> Finding {
+        let (widest, probing) = (self.widest, self.is_probing(operation));
+        let way = self.way(operation);
+        if !probing {
+            way.evidence.vouched();
+            return Finding::default();
+        }
+        // A right that the key has is no other for another row.
+        let forbidden = way.hold.until(None).is_some();
+        let conclusive = forbidden && operation == Operation::Issue;
+        if !way.evidence.vindicated(conclusive) {
+            let because = "nobody else is served";
+            self.disproved(operation, because, now.steady);
+            return Finding::default();
+        }
+        let opened = way.hold.accepted() | way.health.answered(widest);
+        way.end_probing();
+        Finding {
+            opened,
+            chance: 1.0,
+            ..Finding::default()
+        }
+    }
+
+    /// A harmless signed call failed as well, while only probes go out.
+    pub fn disproved(&mut self, operation: Operation, because: &str, now: Steady) {
+        let way = self.way(operation);
+        way.all_probed = false;
+        if way.hold.until(None).is_some() {
+            way.hold.refused(because, now);
+        }
+        let began = way.health.start(now);
+        way.health.probe_failed(began, because, now);
     }
 
     /// The keys are refused, as a harmless signed call says.
@@ -455,6 +491,22 @@ impl Gate {
         self.found(ticket, sign, gated)
     }
 
+    /// 429: the operation is held, unless others are served at the same pace and this row alone is not; then
+    /// it alone waits as long as it was told.
+    fn throttled(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+        let opened = self.answered(ticket, now);
+        let way = self.way(ticket.operation);
+        if way.evidence.throttled(ticket.who, way.in_flight) {
+            way.pace.throttled(failure.retry_after, now.steady);
+            return Finding { opened, ..gated() };
+        }
+        let sign = way.evidence.failed(ticket.who, Kind::Throttled);
+        Finding {
+            opened,
+            ..self.found(ticket, sign, false)
+        }
+    }
+
     fn refused(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
         let opened = self.answered(ticket, now);
         let way = self.way(ticket.operation);
@@ -481,6 +533,7 @@ impl Gate {
             own: sign.own,
             others_succeed: sign.others_succeed,
             others_fail: sign.others_fail,
+            rate: sign.rate,
             chance: sign.chance,
             doubtful,
             excused: sign.excused,
@@ -542,6 +595,7 @@ impl Way {
     fn end_probing(&mut self) {
         self.probed.clear();
         self.probes = 0;
+        self.all_probed = false;
     }
 }
 

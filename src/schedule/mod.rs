@@ -8,16 +8,17 @@ mod cron;
 mod decide;
 mod evidence;
 mod fairness;
+mod fold;
 mod gate;
 mod health;
 mod hold;
 mod job;
-mod lapse;
 mod life;
 mod outage;
 mod pace;
 mod rate;
 mod retry;
+mod second_chance;
 mod standing;
 mod vigil;
 mod why;
@@ -30,9 +31,9 @@ pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
 pub use fairness::{awaiting, is_yielding, share_beside};
-pub use gate::{Doubt, Finding, Gate, Ticket};
+pub use fold::Fold;
+pub use gate::{Finding, Gate, Ticket};
 pub use job::{Call, call, check_jobs};
-pub use lapse::{LateFold, LateNotice};
 pub use life::{Life, Remaining, misplaced};
 pub use outage::Outage;
 pub use pace::{Pace, Press};
@@ -41,6 +42,7 @@ pub use retry::{
     call_deadline, floor, hastened, item_gap, item_is_over, next_attempt, presses_at,
     quarantine_gap, refused_early,
 };
+pub use second_chance::SecondChance;
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
 pub use vigil::{News, Vigil, Word};
 pub use why::{Explanation, why};

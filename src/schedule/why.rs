@@ -38,6 +38,12 @@ pub struct Explanation {
     pub expires_at: Option<Timestamp>,
     /// The life left in seconds; once dead, less than zero: for how long it has been.
     pub left_secs: Option<i64>,
+    /// Since when it fails by itself, while others of its resource succeed.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
+    /// The same in a sentence: how the last attempt ended, and when the next is.
+    #[serde(default)]
+    pub about_failing: Option<String>,
     /// Failures in a row.
     pub failures: u32,
     /// The last attempts, newest last.
@@ -85,6 +91,8 @@ pub fn why(record: &Record, lane: &LaneView, now: Timestamp) -> Explanation {
             Standing::Dead { since, .. } => Some(since.duration_since(now).as_secs()),
             _ => life.map(|life| life.to.duration_since(now).as_secs()),
         },
+        failing_since: record.failing_since,
+        about_failing: about_failing(record, now),
         failures: record.failures,
         attempts: record.attempts.iter().cloned().collect(),
         lane: troubles(record, lane),
@@ -121,6 +129,29 @@ fn about_token(record: &Record, stands: Standing, now: Timestamp) -> Option<Stri
             ago(since)
         )),
     }
+}
+
+/// That it fails by itself, if it does.
+fn about_failing(record: &Record, now: Timestamp) -> Option<String> {
+    let long = |time: jiff::SignedDuration| short_duration(time.try_into().unwrap_or_default());
+    let since = long(now.duration_since(record.failing_since?));
+    let last = record.attempts.last().map_or(String::new(), |last| {
+        format!(
+            "; the last attempt, {} ago, ended with {}",
+            long(now.duration_since(last.at)),
+            last.result
+        )
+    });
+    let next = match record.due {
+        Some(due) if due.at > now => {
+            format!(", the next is in {}", long(due.at.duration_since(now)))
+        }
+        _ => ", the next comes as soon as its turn does".to_owned(),
+    };
+    Some(format!(
+        "it fails by itself since {since}, while others of {} succeed{last}{next}",
+        record.spec.resource
+    ))
 }
 
 fn sentence(record: &Record, action: &Action, now: Timestamp) -> String {
@@ -218,6 +249,32 @@ mod tests {
         );
         assert_eq!(told.left_secs, Some(3600));
         assert_eq!(told.action, decide(&row, &LaneView::default(), noon()));
+    }
+
+    #[test]
+    fn it_says_that_an_identity_fails_by_itself() {
+        let due = Due {
+            at: ahead(noon(), Duration::from_secs(90)),
+            why: DueReason::Retry,
+        };
+        let mut row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let told = |row: &Record| why(row, &LaneView::default(), noon()).about_failing;
+        assert_eq!(told(&row), None);
+        row.failing_since = Some(noon() - Duration::from_mins(14));
+        row.attempts.push(Attempt {
+            at: noon() - Duration::from_secs(30),
+            result: "credentials 403".to_owned(),
+            request_id: None,
+        });
+        let told = told(&row).unwrap();
+        for part in [
+            "since 14m",
+            "30s ago",
+            "credentials 403",
+            "next is in 1m 30s",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
     }
 
     #[test]

@@ -320,6 +320,54 @@ impl Db {
     }
 }
 
+/// Identities of one resource that fail by themselves, while others succeed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailingAlone {
+    /// How many.
+    pub count: u64,
+    /// Since when the first of them does.
+    pub since: Timestamp,
+    /// Those that have for the longest.
+    pub some: Vec<Record>,
+}
+
+impl Db {
+    /// Those that fail by themselves, by resource; of each some are named.
+    pub(super) fn failing_alone(
+        &self,
+        limit: usize,
+    ) -> Outcome<BTreeMap<ResourceName, FailingAlone>> {
+        let counted = self.all(RowKind::Resource, FAILING_ALONE, [], |row| {
+            let failing = FailingAlone {
+                count: columns::unsigned(row, "n")?,
+                since: columns::instant_in(row, "since")?,
+                some: Vec::new(),
+            };
+            Ok((
+                row.get::<_, Num>("num")?,
+                columns::parsed(row, "name")?,
+                failing,
+            ))
+        })?;
+        let mut all = BTreeMap::new();
+        for (resource, name, mut failing) in counted {
+            let params = params![resource, count(limit)];
+            let nums = self.all(RowKind::Identity, LONGEST_FAILING, params, |row| {
+                row.get::<_, Num>("num")
+            })?;
+            failing.some = self.records_of(&nums, limit)?;
+            all.insert(name, failing);
+        }
+        Ok(all)
+    }
+}
+
+pub(super) const FAILING_ALONE: &str = "SELECT r.num, r.name, count(*) AS n, min(i.failing_since) AS since \
+    FROM resource r CROSS JOIN identity i INDEXED BY identity_alone ON i.resource = r.num \
+    AND i.failing_since IS NOT NULL GROUP BY r.num";
+pub(super) const LONGEST_FAILING: &str = "SELECT num FROM identity INDEXED BY identity_alone WHERE resource = ?1 \
+    AND failing_since IS NOT NULL ORDER BY failing_since LIMIT ?2";
+
 /// Renewals that are late go before all; then rows without a good token, then the earliest end.
 pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
     AND (failing_since IS NOT NULL) = ?5 \

@@ -11,7 +11,8 @@ use super::*;
 use crate::{
     acs::hmac,
     config::{CreatePolicy, Limits, LoadedSecret, SecretRef},
-    model::{FailureClass, Operation},
+    model::{About, FailureClass, Operation},
+    transport::TransportError,
 };
 
 const PRIMARY: &[u8] = b"primary";
@@ -414,4 +415,29 @@ async fn what_goes_over_a_socket_is_what_was_signed() {
     };
     let key = AccessKey::new(PRIMARY.to_vec());
     assert_eq!(header("authorization"), signable.authorization(&key));
+}
+
+/// What cannot be signed was never sent: it is no failed connection.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_put_together_is_about_itself() {
+    let side = Side::new();
+    let client = Client {
+        api_version: "no version".to_owned(),
+        ..Client::new(&settings(), side.clock.clone(), side.transport()).unwrap()
+    };
+    let id = ID.parse().unwrap();
+    let error = client
+        .issue(&id, &[Scope::Chat], HOUR, SECOND)
+        .await
+        .unwrap_err();
+    let failure = error.failure();
+    assert_eq!((error.requests, side.requests()), (0, 0));
+    assert_eq!(
+        (failure.about, failure.class),
+        (About::Request, FailureClass::Refuse)
+    );
+    assert!(
+        !failure.maybe_done && failure.message.contains("nothing was sent"),
+        "{failure:?}"
+    );
 }

@@ -2,7 +2,7 @@
 //! each kind appears and goes.
 
 use super::*;
-use crate::model::{HealthView, NoticeKind};
+use crate::model::{Attempt, Blame, Change, Due, DueReason, HealthView, NoticeKind};
 use wire::NeedKind;
 
 impl House {
@@ -81,6 +81,50 @@ async fn nothing_needs_a_person_while_every_consumer_holds_a_live_token() {
         line.starts_with("2 of 2 consumers hold a live token"),
         "{line}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_by_itself_is_told_until_it_does_no_more() {
+    let house = House::calm().await;
+    let name: crate::model::Name = ANNA.parse().unwrap();
+    let record = house.api.store.record(&name).await.unwrap().unwrap();
+    let due = Due {
+        at: at(&house, 90),
+        why: DueReason::Retry,
+    };
+    let failed = Change::Failed {
+        num: record.num,
+        attempt: Attempt {
+            at: house.clock.now(),
+            result: "credentials 403".to_owned(),
+            request_id: None,
+        },
+        due,
+        blame: Blame::RowAlone,
+    };
+    let now = house.clock.now();
+    house.api.store.commit(vec![failed], now).await.unwrap();
+    house.tells(NeedKind::Failing).await;
+    let status = house.status().await;
+    let need = status
+        .needs
+        .iter()
+        .find(|need| need.kind == NeedKind::Failing);
+    let need = need.unwrap();
+    assert_eq!((need.since, &need.names[..]), (Some(now), &[name][..]));
+    let because = need.because.as_ref().unwrap();
+    assert!(
+        because.contains("credentials 403")
+            && because.contains(&due.at.strftime("%H:%M:%S").to_string()),
+        "{because}"
+    );
+    assert_eq!(
+        need.command.as_deref(),
+        Some(&*format!("renewd why {ANNA}"))
+    );
+    house.issue(ANNA, "canary-4").await;
+    house.deliver(ANNA).await;
+    house.is_silent_about(NeedKind::Failing).await;
 }
 
 #[tokio::test(start_paused = true)]

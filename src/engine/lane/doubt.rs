@@ -9,7 +9,7 @@ use super::{Lane, Moment, queue::Line};
 use crate::{
     acs::Proof,
     model::{Operation, Record},
-    schedule::{Doubt, Steady, call_deadline},
+    schedule::{Steady, call_deadline},
     store::StoreError,
 };
 
@@ -63,7 +63,7 @@ impl Lane {
         record: &Record,
         now: Moment,
     ) -> bool {
-        let (alone, testified, doubt) = {
+        let (alone, testified, doubted) = {
             let gate = self.permits.gate();
             let has_testified = |row: &Record| gate.has_testified(operation, row.num);
             let alone = self
@@ -71,18 +71,32 @@ impl Lane {
                 .ready
                 .iter()
                 .all(has_testified);
-            let doubt = gate.doubt(operation, record.num).filter(|_| alone);
-            (alone, has_testified(record), doubt)
+            let doubted = alone && gate.is_doubted(operation, record.num);
+            (alone, has_testified(record), doubted)
         };
-        if !alone && self.permits.gate().is_forbidding(operation) && self.doubts.asking.is_none() {
-            // Others wait and are witnesses, but so may be the next that fails by itself.
+        // Where others wait they are witnesses, but so may be the next that fails by itself.
+        let asks = doubted || !alone && self.permits.gate().is_forbidding(operation);
+        if asks && self.doubts.asking.is_none() {
             self.ask(operation, record, now);
         }
-        match doubt {
-            Some(Doubt::Conclude) => self.conclude(operation, now),
-            Some(Doubt::Prove) if self.doubts.asking.is_none() => self.ask(operation, record, now),
-            Some(Doubt::Prove) => {}
-            None => return alone && testified && now.steady < self.doubts.rest,
+        doubted || alone && testified && now.steady < self.doubts.rest
+    }
+
+    /// Whether this row, whose turn it is, must wait because a harmless call is the next probe; makes it as
+    /// soon as a probe may go out.
+    pub(super) fn awaits_proof(
+        &mut self,
+        operation: Operation,
+        record: &Record,
+        now: Moment,
+    ) -> bool {
+        if !self.permits.gate().wants_proof(operation) {
+            return false;
+        }
+        let remaining = self.remaining(record, now);
+        let room = self.permits.gate().room(operation, remaining, now.steady);
+        if room > 0 && self.doubts.asking.is_none() {
+            self.ask(operation, record, now);
         }
         true
     }
@@ -100,22 +114,30 @@ impl Lane {
         let now = self.moment();
         self.doubts.rest = now.steady + REST;
         match proof {
-            Ok(Some(Proof::Accepted)) => self.permits.gate().proved(operation),
-            Ok(Some(Proof::Denied(_))) => {
-                self.conclude(operation, now);
-                let because = self.doubts.because.clone();
-                self.permits.gate().keys_refused(&because, now.steady);
+            Ok(Some(Proof::Accepted)) => {
+                let finding = self.permits.gate().proved(operation, now);
+                if finding.opened {
+                    self.hastening = Some(now.wall);
+                }
             }
-            Ok(Some(Proof::Unknown(_))) => self.conclude(operation, now),
+            Ok(Some(Proof::Denied(why))) => {
+                self.conclude(operation, &why, now);
+                self.permits.gate().keys_refused(&why, now.steady);
+            }
+            Ok(Some(Proof::Unknown(why))) => self.conclude(operation, &why, now),
             // There was no permit: it is asked again.
             Ok(None) => {}
             Err(error) => self.outbox.failed(&error, now.steady),
         }
     }
 
-    fn conclude(&mut self, operation: Operation, now: Moment) {
-        let because = self.doubts.because.clone();
-        let finding = self.permits.gate().conclude(operation, &because, now);
+    /// It is about the resource, for the reason that the harmless call gave.
+    fn conclude(&mut self, operation: Operation, because: &str, now: Moment) {
+        if self.permits.gate().is_probing(operation) {
+            let mut gate = self.permits.gate();
+            return gate.disproved(operation, because, now.steady);
+        }
+        let finding = self.permits.gate().conclude(operation, because, now);
         self.take_back(&finding);
     }
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 use super::{Lane, Moment, messages, queue::Line, view::OPERATIONS};
 use crate::{
     model::{Blame, Change, Notice, Record},
-    schedule::{Finding, LateFold, LateNotice, Steady},
+    schedule::{Finding, Fold, Steady},
     store::StoreError,
 };
 
 /// What was told within this minute.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
-    begun: LateFold,
+    begun: Fold,
     /// Many were told of in one notice, and not that it is over.
     pub(super) many_told: bool,
 }
@@ -49,13 +49,13 @@ impl Lane {
         let because = (&*self.doubts.because, &*attempt.result);
         let notice = messages::failing(record, &self.grounds(), because, due.at, now.wall);
         tracing::warn!(resource = %self.settings.name, "{}", notice.message);
-        let told = self.failing.begun.late(&record.spec.name, now.steady);
-        told.map(|_| notice).into_iter().collect()
+        let told = self.failing.begun.tells(now.steady);
+        told.then_some(notice).into_iter().collect()
     }
 
     /// At the end of a minute, tells how many more there were.
     pub(super) fn tell_failing_folded(&mut self, now: Moment) {
-        if let Some(LateNotice::Many(more)) = self.failing.begun.fold(now.steady) {
+        if let Some(more) = self.failing.begun.rest(now.steady) {
             let notice = messages::many_failing(&self.settings.name, more, now.wall);
             self.raise(notice);
             self.failing.many_told = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Lane, Moment, messages};
 use crate::{
     model::{Change, Record, State},
-    schedule::{LateFold, LateNotice, Steady, state},
+    schedule::{Fold, Steady, state},
     store::{StoreError, Work},
 };
 
@@ -20,7 +20,7 @@ const AFTER_OUTAGE: Duration = Duration::from_mins(10);
 /// Watches for late renewals.
 #[derive(Debug, Default)]
 pub(super) struct LateWatch {
-    pub(super) fold: LateFold,
+    pub(super) fold: Fold,
     /// Many were told of in one notice, and not that it is over.
     pub(super) many_told: bool,
     looked: Steady,
@@ -62,20 +62,20 @@ impl Lane {
         {
             return;
         }
-        let notices = match self.late.fold.late(&record.spec.name, now.steady) {
-            Some(_) => {
+        let notices = match self.late.fold.tells(now.steady) {
+            true => {
                 let notice = messages::late(record, &self.grounds(), now.wall);
                 tracing::warn!(resource = %self.settings.name, identity = %record.spec.name, "{}", notice.message);
                 vec![notice]
             }
-            None => Vec::new(),
+            false => Vec::new(),
         };
         self.note(Change::LateNotified { num: record.num }, notices);
     }
 
     /// At the end of a minute, tells how many more there were.
     pub(super) fn tell_folded(&mut self, now: Moment) {
-        if let Some(LateNotice::Many(more)) = self.late.fold.fold(now.steady) {
+        if let Some(more) = self.late.fold.rest(now.steady) {
             let notice = messages::many_late(&self.settings.name, more, now.wall);
             self.raise(notice);
             self.late.many_told = true;

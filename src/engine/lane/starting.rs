@@ -67,7 +67,9 @@ impl Lane {
         let Some(record) = self.next_row(line, now).await? else {
             return Ok(Next::Nobody);
         };
-        let ticket = match !line.alone && self.is_doubtful(line.operation, &record, now) {
+        let waits = self.awaits_proof(line.operation, &record, now)
+            || !line.alone && self.is_doubtful(line.operation, &record, now);
+        let ticket = match waits {
             true => None,
             false => self.permit(line, &record, now).await?,
         };

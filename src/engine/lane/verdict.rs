@@ -1,5 +1,7 @@
 //! What one ended call means for its row: a plain function.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 
@@ -18,6 +20,8 @@ use crate::{
 
 /// So often a row is refused, while nobody else is heard of, before it counts as its own fault.
 const REFUSED_EARLY: u32 = 2;
+/// A row that alone is asked to wait waits no longer.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// What to write, and what to tell once it is written.
 #[derive(Debug)]
@@ -146,7 +150,7 @@ fn failed(
         FailureClass::Gone if record.id.is_none() => FailureClass::Refuse,
         class => class,
     };
-    let next = next_after(class, flight, ended, circumstances, rng);
+    let next = next_after((class, failure), flight, ended, circumstances, rng);
     let Some(at) = next.filter(|_| class != FailureClass::Gone) else {
         return Verdict {
             change: Change::Gone {
@@ -177,7 +181,7 @@ fn failed(
 
 /// When a row is tried again whose call failed so; `None`: not by itself.
 fn next_after(
-    class: FailureClass,
+    (class, failure): (FailureClass, &Failure),
     flight: &Flight,
     ended: Timestamp,
     circumstances: &Circumstances,
@@ -190,11 +194,13 @@ fn next_after(
     }
     let remaining = Remaining::of(record, &circumstances.grounds, ended);
     let times = (flight.began, ended);
+    let told = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
+    let told = flight.began.checked_add(told).unwrap_or(flight.began);
     // While most others fail as well, or nothing is known of them yet, it may be no fault of the row.
     let unproved = finding.others_succeed || record.failures < REFUSED_EARLY;
     match refused && !finding.own && unproved {
         true => Some(refused_early(times, remaining, record.failures, rng)),
-        false => next_attempt(class, times, remaining, record.failures, rng),
+        false => next_attempt(class, times, remaining, record.failures, rng).map(|at| at.max(told)),
     }
 }
 
@@ -250,6 +256,7 @@ fn attempt(flight: &Flight, result: String, request_id: Option<String>) -> Attem
 pub(super) fn result_of(failure: &Failure) -> String {
     match failure.status {
         Some(status) => format!("{} {status}", failure.class.as_str()),
+        None if failure.about == About::Request => format!("{} not sent", failure.class.as_str()),
         None => format!("{} no answer", failure.class.as_str()),
     }
 }

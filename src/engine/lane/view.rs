@@ -18,6 +18,9 @@ const LOOK_BESIDE: std::time::Duration = std::time::Duration::from_secs(1);
 /// What a lane calls.
 pub(super) const OPERATIONS: [Operation; 2] = [Operation::Issue, Operation::CreateWithToken];
 
+/// What campaigns call; the gate knows how those are, too.
+const CAMPAIGNS: [Operation; 2] = [Operation::Revoke, Operation::Delete];
+
 impl Lane {
     /// Publishes what the lane knows.
     pub(super) fn publish(&mut self) {
@@ -41,7 +44,7 @@ impl Lane {
         };
         {
             let mut gate = self.permits.gate();
-            for operation in OPERATIONS {
+            for operation in OPERATIONS.into_iter().chain(CAMPAIGNS) {
                 let name = operation.as_str().to_owned();
                 let pace = gate.pace(operation).view(now.steady);
                 view.pace.insert(name.clone(), pace);

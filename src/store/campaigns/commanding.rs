@@ -6,7 +6,7 @@ use super::{
     super::{Cause, columns::micros, db::Txn, error::Outcome},
     CampaignId,
 };
-use crate::model::{AuditEntry, Timestamp};
+use crate::model::{AuditEntry, Num, Timestamp};
 
 impl Txn<'_> {
     /// Stops it for now, or lets it go on. False where it has ended.
@@ -79,6 +79,29 @@ impl Txn<'_> {
                 [id],
             )?;
             self.told_campaign(id, "retry", cause, now)?;
+        }
+        Ok(again)
+    }
+
+    /// Takes items out of quarantine that failed while others did as well, and tries them again; how many.
+    pub(in crate::store) fn retry_items(
+        &mut self,
+        items: &[(CampaignId, Num)],
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let mut again = 0;
+        for (id, num) in items {
+            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3 WHERE campaign = ?1 \
+                       AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
+                       AND phase <> 'cancelled' AND given_up_at IS NULL)";
+            if self.run(sql, [*id, *num, micros(now)])? > 0 {
+                again += 1;
+                let sql =
+                    "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
+                self.run(sql, [id])?;
+                self.effects.campaigns = true;
+                self.effects.touched.campaigns.insert(*id);
+            }
         }
         Ok(again)
     }

@@ -30,7 +30,25 @@ const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coa
     WHERE t.campaign = ?1 AND t.resource = ?2 AND t.attempts > 0 AND t.state = 'called' \
     ORDER BY t.next_at, t.num";
 
+/// So many failures in a row are more than an accident.
+const FAILED_OFTEN: i64 = 5;
+
 impl Db {
+    /// Items that wait for the token of an identity that fails by itself, or many times in a row while others
+    /// may be served.
+    pub(in crate::store) fn awaiting_failing(
+        &self,
+        id: CampaignId,
+        resource: &str,
+    ) -> Outcome<usize> {
+        let sql = "SELECT count(*) FROM identity i INDEXED BY identity_failing CROSS JOIN campaign_item t \
+                   ON t.campaign = ?1 AND t.num = i.num AND t.state = 'acknowledged' \
+                   WHERE i.resource = ?2 AND i.failures > 0 AND (i.failures >= ?3 OR i.failing_since IS NOT NULL)";
+        let params = [id, self.resource_num(resource)?, FAILED_OFTEN];
+        let waiting = self.first(sql, params, |row| row.get::<_, u32>(0))?;
+        Ok(waiting.unwrap_or(0) as usize)
+    }
+
     pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
         let sql = "SELECT * FROM campaign WHERE num = ?1";
         let found = self.one(RowKind::Campaign, sql, [id], read_campaign)?;

@@ -41,6 +41,14 @@ async fn every_query_of_the_day_uses_its_index() {
         (identities::LATE, "COVERING INDEX identity_due (resource=?"),
         (identities::TROUBLED, "INDEX identity_failing (resource=?"),
         (
+            identities::FAILING_ALONE,
+            "COVERING INDEX identity_alone (resource=?",
+        ),
+        (
+            identities::LONGEST_FAILING,
+            "COVERING INDEX identity_alone (resource=?",
+        ),
+        (
             deliveries::PENDING,
             "INDEX delivery_pending (sink=? AND next_at<?)",
         ),

@@ -203,6 +203,27 @@ impl Store {
         .await
     }
 
+    /// Tries items again that failed for good while others failed as well; how many.
+    pub async fn retry_items(
+        &self,
+        items: Vec<(CampaignId, Num)>,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        self.withdraw("try a campaign's items again", move |txn| {
+            txn.retry_items(&items, now)
+        })
+        .await
+    }
+
+    /// How many items of a campaign wait for the token of an identity that fails again and again.
+    pub async fn awaiting_failing(&self, id: CampaignId, resource: &ResourceName) -> Answer<usize> {
+        let resource = resource.clone();
+        self.read("count what waits", move |db| {
+            db.awaiting_failing(id, resource.as_str())
+        })
+        .await
+    }
+
     /// Ends up to `limit` items of a cancelled campaign that are not acknowledged: those of one resource,
     /// but for what is in hand there (`skip`), and after some minutes those of every other, for which
     /// nobody may work any more. True while there may be more.

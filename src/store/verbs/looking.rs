@@ -8,7 +8,7 @@ use crate::{
         Counts, CreationsWaiting, IdentityId, Name, Num, Record, ResourceName, Served, SinkName,
         Timestamp, TokenDocument,
     },
-    store::{Consignment, Ended, IdLine, Store},
+    store::{Consignment, Ended, FailingAlone, IdLine, Store},
 };
 
 impl Store {
@@ -49,6 +49,17 @@ impl Store {
     pub async fn late(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, u64>> {
         self.read("count late identities", move |db| db.late(now))
             .await
+    }
+
+    /// Those that fail by themselves while others succeed, by resource; of each at most so many are named.
+    pub async fn failing_alone(
+        &self,
+        limit: usize,
+    ) -> Answer<BTreeMap<ResourceName, FailingAlone>> {
+        self.read("look for failing identities", move |db| {
+            db.failing_alone(limit)
+        })
+        .await
     }
 
     /// The earliest end of a current token, by resource; reads an index through.

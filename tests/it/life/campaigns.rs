@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
-    model::{Num, State, Then},
+    model::{HealthView, Num, State, Then},
     store::{
         CampaignAction, CampaignId, CampaignState, Cause, ItemState, NewCampaign, Settled, Target,
         Wanted,
@@ -376,6 +376,25 @@ async fn what_is_refused_alone_holds_no_other_up_and_fails_by_name() {
     refused_alone(Fault::Status(403, "Forbidden", "No."), 2000, 20).await;
 }
 
+/// One that alone is answered 429 holds the operation once, not for ever, and fails by name.
+#[tokio::test(start_paused = true)]
+async fn one_that_alone_is_answered_429_holds_no_campaign_up() {
+    let world = World::start(Setting::of(300)).await;
+    world.pass(MINUTE).await;
+    let bad = some_ids(&world, 1).await;
+    let victims = bad.clone();
+    world.service.fail(move |call| {
+        let hit = call.operation == "revoke" && victims.contains(&call.id);
+        hit.then_some(Fault::Throttle(5))
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    world.pass(MINUTE).await;
+    let now = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!(now.done, 299, "{now:?}");
+    world.pass(MINUTE * 3).await;
+    assert_eq!(failed_ids(&world, id).await, bad);
+}
+
 /// Nobody else waits who could say whether it is the service or this one.
 #[tokio::test(start_paused = true)]
 async fn one_that_is_refused_with_nobody_beside_it_fails_too() {
@@ -677,4 +696,127 @@ async fn every_campaign_ends_and_names_what_was_poisoned() {
     for seed in 0..200 {
         a_random_campaign(seed).await;
     }
+}
+
+/// Nobody else waits for a token who could say whether it is the service or these.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_does_not_follow_is_told_although_nobody_else_waits_for_one() {
+    for (status, count) in [(500, 1), (500, 3), (403, 1), (403, 3)] {
+        let told = format!("{count} of {status}");
+        let world = World::start(Setting::of(20)).await;
+        world.pass(MINUTE * 5).await;
+        let bad = some_ids(&world, count).await;
+        let victims = bad.clone();
+        world.service.fail(move |call| {
+            let hit = call.operation == "issue" && victims.contains(&call.id);
+            hit.then_some(Fault::Status(status, "Odd", "No."))
+        });
+        let rows = world.records().await.into_iter();
+        let rows = rows.filter(|row| bad.contains(row.id.as_ref().unwrap().as_str()));
+        let rows = rows.map(|row| row.num).collect();
+        let id = campaign_over(&world, rows, CampaignAction::Revoke, Some(Then::Reissue)).await;
+        world.pass(MINUTE * 20).await;
+        let ended = world.store().campaign(id).await.unwrap().unwrap();
+        let (left, undelivered) = (ended.left(), ended.undelivered);
+        assert_eq!((left, undelivered), (0, count as u64), "{told}: {ended:?}");
+    }
+}
+
+/// More tokens that do not follow than may be awaited at once: the others are revoked all the same.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_do_not_follow_leave_the_others_room() {
+    let mut setting = Setting::of(80);
+    setting.resource.limits.issue.calls = 20;
+    let world = World::start(setting).await;
+    world.pass(MINUTE * 5).await;
+    let records = world.records().await;
+    // These are taken first, and are twice as many as tokens may be awaited.
+    let bad: BTreeSet<String> = records[..20]
+        .iter()
+        .map(|record| record.id.as_ref().unwrap().to_string())
+        .collect();
+    world.service.fail(move |call| {
+        let hit = call.operation == "issue" && bad.contains(&call.id);
+        hit.then_some(Fault::Status(403, "Forbidden", "No."))
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Reissue)).await;
+    world.pass(MINUTE * 15).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.pending), (60, 0), "{told:?}");
+}
+
+/// What is given up while most calls fail is tried again when they do no more, without anybody's word.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_in_a_brown_out_is_tried_again_when_it_is_over() {
+    let world = World::start(Setting::of(60)).await;
+    world.pass(MINUTE).await;
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let (clock, until) = (world.clock.clone(), world.clock.steady() + MINUTE * 40);
+    let bad: Vec<String> = some_ids(&world, 12).await.into_iter().collect();
+    world.service.fail(move |call| {
+        // A part of the fleet has it worse than the rest.
+        let share = if bad.contains(&call.id) { 0.99 } else { 0.6 };
+        let hit = call.operation == "revoke" && clock.steady() < until && rng.random_bool(share);
+        hit.then_some(Fault::Status(409, "Conflict", "No."))
+    });
+    let id = campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    let mut given_up = 0;
+    for _ in 0..40 {
+        world.pass(MINUTE).await;
+        let told = world.store().campaign(id).await.unwrap().unwrap();
+        given_up = given_up.max(told.failed);
+    }
+    assert!(given_up > 0, "or nothing is shown here");
+    world.pass(MINUTE * 60).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (60, 0), "{told:?}");
+}
+
+/// An outage of what campaigns call is seen by everybody.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_revocations_is_published() {
+    let world = World::start(Setting::of(10)).await;
+    world.pass(MINUTE).await;
+    world
+        .service
+        .fail(|call| (call.operation == "revoke").then_some(Fault::Connect));
+    campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
+    world.pass(MINUTE).await;
+    let view = world.view();
+    let probing = |name: &str| matches!(view.health.get(name), Some(HealthView::Probing { .. }));
+    assert!(probing("revoke") && !probing("issue"), "{:?}", view.health);
+    world.service.mend();
+    world.pass(MINUTE).await;
+    assert_eq!(world.view().health.get("revoke"), Some(&HealthView::Open));
+}
+
+/// Many that fail for good are told in few notices; a deletion that failed is told, and told to be done when
+/// it is after all.
+#[tokio::test(start_paused = true)]
+async fn orders_that_failed_are_told_in_few_notices_and_told_to_be_done() {
+    let world = World::start(Setting::of(200)).await;
+    world.pass(MINUTE).await;
+    let bad = some_ids(&world, 40).await;
+    let victims = bad.clone();
+    world.service.fail(move |call| {
+        let hit = call.operation == "delete" && victims.contains(&call.id);
+        hit.then_some(Fault::Status(409, "Conflict", "No."))
+    });
+    let id = campaign(&world, CampaignAction::Delete, None).await;
+    world.pass(MINUTE * 5).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (160, 40), "{told:?}");
+    let news = world.news().await;
+    let count = |kind: &str| news.iter().filter(|one| *one == kind).count();
+    assert!((11..=14).contains(&count("order.failed")), "{news:?}");
+    assert_eq!(count("order.done"), 0, "what never failed is not told");
+    world.service.mend();
+    let (cause, now) = (Cause::ours("drill"), world.clock.now());
+    world.store().retry_campaign(id, &cause, now).await.unwrap();
+    world.pass(MINUTE).await;
+    let open = world.store().open_notices().await.unwrap();
+    assert!(
+        !open.keys().any(|key| key.starts_with("order ")),
+        "{open:?}"
+    );
 }

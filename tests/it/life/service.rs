@@ -24,6 +24,8 @@ pub(super) struct Call {
     pub(super) operation: &'static str,
     /// On which identity.
     pub(super) id: String,
+    /// What it asks for.
+    pub(super) body: String,
 }
 
 /// What the service does instead of answering well.
@@ -170,6 +172,7 @@ impl Service {
             at: inner.clock.steady(),
             operation,
             id,
+            body: String::from_utf8_lossy(request.body()).into_owned(),
         };
         inner.calls.push(call.clone());
         let fault = inner.plan.as_mut().and_then(|plan| plan(&call));

@@ -1,0 +1,60 @@
+//! News of one kind: at most ten a minute one by one, the rest in one.
+
+use std::time::Duration;
+
+use super::Steady;
+
+const ONE_BY_ONE: u32 = 10;
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Folds news above ten a minute into one.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    minute: Option<Steady>,
+    told: u32,
+    folded: u32,
+}
+
+impl Fold {
+    /// One more. Whether it is told by itself.
+    pub fn tells(&mut self, now: Steady) -> bool {
+        self.minute.get_or_insert(now);
+        let by_itself = self.told < ONE_BY_ONE;
+        match by_itself {
+            true => self.told += 1,
+            false => self.folded += 1,
+        }
+        by_itself
+    }
+
+    /// At the end of a minute: how many were not told by themselves, if any.
+    pub fn rest(&mut self, now: Steady) -> Option<u32> {
+        if now < self.ends_at()? {
+            return None;
+        }
+        let folded = std::mem::take(self).folded;
+        (folded > 0).then_some(folded)
+    }
+
+    /// When the current minute ends.
+    pub fn ends_at(&self) -> Option<Steady> {
+        Some(self.minute? + MINUTE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_a_minute_and_the_rest_in_one() {
+        let mut fold = Fold::default();
+        let start = Duration::from_secs(100);
+        let told = (0..50).filter(|_| fold.tells(start)).count();
+        assert_eq!(told, 10);
+        assert_eq!(fold.rest(start + MINUTE / 2), None);
+        assert_eq!(fold.rest(start + MINUTE), Some(40));
+        assert_eq!(fold.rest(start + MINUTE * 2), None);
+        assert!(fold.tells(start + MINUTE));
+    }
+}
