@@ -220,7 +220,7 @@ impl Gate {
             way.probes += 1;
             // What only a right of the key can explain is soon found out.
             let held = operation == Operation::Issue && way.hold.until(None).is_some();
-            way.all_probed |= held && way.probes % PROVED_EVERY == 0;
+            way.all_probed |= held && way.probes.is_multiple_of(PROVED_EVERY);
         }
         way.in_flight += 1;
         Some(Ticket {

@@ -226,7 +226,7 @@ async fn is_well_again(world: &World, fate: &Fate) {
         .collect();
     assert!(
         open.is_empty(),
-        "{told}: told and not told to be over: {open:?}"
+        "{fate:?}: told and not told to be over: {open:?}"
     );
 }
 
