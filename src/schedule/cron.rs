@@ -2,35 +2,25 @@
 //! the zone says which instant that is: a local time that a clock change skips becomes the first
 //! valid instant after it, a doubled one its first occurrence. Pure.
 
-use croner::parser::{CronParser, Seconds, Year};
+mod pattern;
+
 use jiff::{
     Timestamp, ToSpan,
     civil::{Date, DateTime},
     tz::{AmbiguousOffset, TimeZone},
 };
 
+use pattern::Pattern;
+
 /// Patterns exist that match once in so many years (a 29 February on a given weekday, over a year
 /// such as 2100); one that matches never within them matches never.
 const HORIZON_YEARS: i16 = 50;
 
-/// The fields, in the order of a pattern of six.
-const FIELDS: [&str; 6] = [
-    "second",
-    "minute",
-    "hour",
-    "day of the month",
-    "month",
-    "day of the week",
-];
-
 /// A cron pattern and the zone in which it is meant.
 #[derive(Debug, Clone)]
 pub struct Cron {
-    pattern: croner::Cron,
+    pattern: Pattern,
     zone: TimeZone,
-    hours: Vec<i8>,
-    minutes: Vec<i8>,
-    seconds: Vec<i8>,
 }
 
 /// Why a pattern or a zone cannot be used.
@@ -40,12 +30,18 @@ pub enum CronError {
     #[error("a cron pattern has five fields, or six with seconds first; this one has {0}")]
     Fields(usize),
     /// One field is wrong.
-    #[error("the {field} field of the pattern cannot be `{text}`")]
+    #[error(
+        "the {field} field of the pattern cannot be `{text}`: {why} (column {column} of the pattern)"
+    )]
     Field {
         /// Which.
         field: &'static str,
         /// As it is written.
         text: String,
+        /// Which character of the pattern is meant, from 1.
+        column: usize,
+        /// What is wrong there.
+        why: String,
     },
     /// Such as 30 February.
     #[error("the pattern never comes")]
@@ -61,20 +57,9 @@ impl Cron {
     /// # Errors
     /// When either cannot be used.
     pub fn parse(pattern: &str, zone: &str) -> Result<Self, CronError> {
-        let zone = time_zone(zone)?;
-        let pattern = read(pattern)?;
-        let matched = |most: u8, is: &dyn Fn(u32) -> Result<bool, croner::errors::CronError>| {
-            (0..most)
-                .filter(|n| is(u32::from(*n)).unwrap_or(false))
-                .map(u8::cast_signed)
-                .collect::<Vec<i8>>()
-        };
         Ok(Self {
-            hours: matched(24, &|n| pattern.pattern.hour_match(n)),
-            minutes: matched(60, &|n| pattern.pattern.minute_match(n)),
-            seconds: matched(60, &|n| pattern.pattern.second_match(n)),
-            pattern,
-            zone,
+            zone: time_zone(zone)?,
+            pattern: Pattern::parse(pattern)?,
         })
     }
 
@@ -91,18 +76,6 @@ impl Cron {
         }
     }
 
-    /// Whether the pattern comes on this day.
-    fn matches_day(&self, date: Date) -> bool {
-        let (year, month, day) = (
-            i32::from(date.year()),
-            u32::from(date.month().unsigned_abs()),
-            u32::from(date.day().unsigned_abs()),
-        );
-        let pattern = &self.pattern.pattern;
-        pattern.month_match(month).unwrap_or(false)
-            && pattern.day_match(year, month, day).unwrap_or(false)
-    }
-
     /// The first civil time that matches after this one.
     fn next_civil(&self, after: DateTime) -> Option<DateTime> {
         let start = after
@@ -113,7 +86,7 @@ impl Cron {
             .checked_add(1.second())
             .ok()?;
         let mut date = start.date();
-        if self.matches_day(date)
+        if self.pattern.matches_day(date)
             && let Some(found) = self.first_of_day(start)
         {
             return Some(found);
@@ -121,7 +94,7 @@ impl Cron {
         let last = date.year().saturating_add(HORIZON_YEARS);
         loop {
             date = date.tomorrow().ok().filter(|date| date.year() <= last)?;
-            if self.matches_day(date) {
+            if self.pattern.matches_day(date) {
                 return self.first_of_day(date.at(0, 0, 0, 0));
             }
         }
@@ -129,12 +102,17 @@ impl Cron {
 
     /// The first match on the day of `from`, not before it.
     fn first_of_day(&self, from: DateTime) -> Option<DateTime> {
-        for &hour in self.hours.iter().filter(|hour| **hour >= from.hour()) {
+        for &hour in self
+            .pattern
+            .hours
+            .iter()
+            .filter(|hour| **hour >= from.hour())
+        {
             let same_hour = hour == from.hour();
-            let minutes = self.minutes.iter();
+            let minutes = self.pattern.minutes.iter();
             for &minute in minutes.filter(|minute| !same_hour || **minute >= from.minute()) {
                 let same_minute = same_hour && minute == from.minute();
-                let mut seconds = self.seconds.iter();
+                let mut seconds = self.pattern.seconds.iter();
                 let second = seconds.find(|second| !same_minute || **second >= from.second());
                 if let Some(&second) = second {
                     return Some(from.date().at(hour, minute, second, 0));
@@ -179,34 +157,7 @@ pub(super) fn nearest_zone(name: &str) -> Option<String> {
         .map(|(_, zone)| zone)
 }
 
-fn read(text: &str) -> Result<croner::Cron, CronError> {
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    let skipped = match fields.len() {
-        5 => 1,
-        6 => 0,
-        n => return Err(CronError::Fields(n)),
-    };
-    for (place, field) in fields.iter().enumerate() {
-        let alone: Vec<&str> = (0..fields.len())
-            .map(|n| if n == place { *field } else { "*" })
-            .collect();
-        if field.contains(['@', '+']) || parse(&alone.join(" ")).is_none() {
-            return Err(CronError::Field {
-                field: FIELDS[place + skipped],
-                text: (*field).to_owned(),
-            });
-        }
-    }
-    parse(text).ok_or(CronError::Never)
-}
-
-fn parse(text: &str) -> Option<croner::Cron> {
-    let parser = CronParser::builder()
-        .seconds(Seconds::Optional)
-        .year(Year::Disallowed)
-        .build();
-    parser.parse(text).ok()
-}
-
+#[cfg(test)]
+mod debian;
 #[cfg(test)]
 mod tests;

@@ -96,9 +96,11 @@ fn zone_hint(name: &str) -> String {
 fn field_hint(field: &str) -> &'static str {
     match field {
         "hour" => "0 to 23, *, lists 1,2, ranges 8-18, steps */2",
-        "day of the month" => "1 to 31, L for the last, *, lists, ranges, steps",
-        "month" => "1 to 12 or JAN to DEC, *, lists, ranges, steps",
-        "day of the week" => "0 to 7 (0 and 7 are Sunday) or SUN to SAT, *, lists, ranges",
+        "day of the month" => "1 to 31, L for the last, *, lists 1,15, ranges 1-7, steps */2",
+        "month" => "1 to 12 or JAN to DEC, *, lists 1,7, ranges 4-6, steps */3",
+        "day of the week" => {
+            "0 to 7 (0 and 7 are Sunday) or SUN to SAT, *, lists 1,3, ranges MON-FRI, the last one 5L, the second 5#2"
+        }
         _ => "0 to 59, *, lists 0,30, ranges 10-20, steps */5",
     }
 }

@@ -154,15 +154,16 @@ fn nonsense_names_its_field() {
     let why = |pattern: &str| Cron::parse(pattern, "UTC").unwrap_err().to_string();
     assert_eq!(
         why("61 * * * *"),
-        "the minute field of the pattern cannot be `61`"
+        "the minute field of the pattern cannot be `61`: 61 is not within 0 to 59 (column 1 of the pattern)"
     );
     assert_eq!(
         why("0 61 * * * *"),
-        "the minute field of the pattern cannot be `61`"
+        "the minute field of the pattern cannot be `61`: 61 is not within 0 to 59 (column 3 of the pattern)"
     );
     assert_eq!(
-        why("0 0 * * FRIDAYS"),
-        "the day of the week field of the pattern cannot be `FRIDAYS`"
+        why("0 0 * *  FRIDAYS"),
+        "the day of the week field of the pattern cannot be `FRIDAYS`: `FRIDAYS` is neither a number nor a name of \
+         three letters (column 10 of the pattern)"
     );
     assert!(why("@daily").contains("this one has 1"));
     assert!(why("0 0 0 * * * 2030").contains("this one has 7"));
@@ -238,9 +239,9 @@ fn walk(cron: &Cron, start: Timestamp, end: Timestamp) -> Vec<Timestamp> {
     let mut found = Vec::new();
     while civil <= last {
         let time = (civil.hour(), civil.minute());
-        if cron.matches_day(civil.date())
-            && cron.hours.contains(&time.0)
-            && cron.minutes.contains(&time.1)
+        if cron.pattern.matches_day(civil.date())
+            && cron.pattern.hours.contains(&time.0)
+            && cron.pattern.minutes.contains(&time.1)
         {
             let local = cron.zone.to_ambiguous_timestamp(civil);
             let instant = if local.is_ambiguous() {
