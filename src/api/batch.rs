@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{Entry, Name, RefusedRow, Spec, Timestamp},
-    store::{ImportLine, Refusal, Store, StoreError},
+    store::{ImportLine, Imported as Taken, Reconciled, Refusal, Store, StoreError},
 };
 
 /// Renewed earlier than this, a token would hardly be used.
@@ -84,19 +84,14 @@ impl Batch {
         Ok(())
     }
 
-    /// What would be refused; nothing is changed.
+    /// What would be done and refused; nothing is changed.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn check(mut self, store: &Store) -> Result<Imported, StoreError> {
-        let refused = store
-            .plan_import(self.specs.clone(), self.ids.clone())
-            .await?;
-        self.refuse(refused);
-        Ok(Imported {
-            refused: self.refused,
-            ..Imported::default()
-        })
+        let (specs, ids) = self.parts();
+        let (declared, imported) = store.plan_import(specs, ids).await?;
+        Ok(self.told(declared, imported))
     }
 
     /// Takes the batch over, all that can be, in one transaction.
@@ -104,15 +99,23 @@ impl Batch {
     /// # Errors
     /// When the store cannot be written; then nothing of it was taken.
     pub async fn apply(mut self, store: &Store, now: Timestamp) -> Result<Imported, StoreError> {
-        let (specs, ids) = (
+        let (specs, ids) = self.parts();
+        let (declared, imported) = store.take_batch(specs, ids, now).await?;
+        Ok(self.told(declared, imported))
+    }
+
+    fn parts(&mut self) -> (Vec<Spec>, Vec<ImportLine>) {
+        (
             std::mem::take(&mut self.specs),
             std::mem::take(&mut self.ids),
-        );
-        let (declared, mut imported) = store.take_batch(specs, ids, now).await?;
+        )
+    }
+
+    fn told(mut self, declared: Reconciled, imported: Taken) -> Imported {
         self.refuse(declared.refused);
         self.refuse(imported.refused);
-        let missing = std::mem::take(&mut imported.missing);
-        Ok(Imported {
+        let missing = imported.missing;
+        Imported {
             missing: missing.iter().map(|waiting| waiting.count).sum(),
             missing_names: missing
                 .into_iter()
@@ -124,7 +127,7 @@ impl Batch {
             adopted: imported.adopted as u64,
             remembered: imported.remembered as u64,
             refused: self.refused,
-        })
+        }
     }
 
     fn refuse(&mut self, refusals: Vec<Refusal>) {

@@ -1,6 +1,7 @@
 //! `renewd status`: what needs a person first, then how everything is.
 
 pub(super) mod screen;
+mod verdict;
 
 use std::time::Duration;
 
@@ -25,11 +26,19 @@ pub(crate) struct Status {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// One line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    #[arg(long, conflicts_with_all = ["watch", "json"])]
+    check: bool,
 }
 
 impl Status {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = daemon(context.socket);
+        if self.check {
+            let verdict = verdict::Verdict::of(client.status().await);
+            output::print(&format!("{verdict}\n"))?;
+            return Ok(verdict.exit());
+        }
         if self.watch {
             return watch(&client).await;
         }

@@ -85,8 +85,16 @@ impl Entry {
     pub fn of<'a>(
         fields: impl IntoIterator<Item = (&'a str, &'a Value)>,
     ) -> Result<Self, EntryError> {
-        let (mut name, mut rest) = (None, Vec::new());
+        let (mut name, mut rest, mut seen) = (None, Vec::new(), Vec::new());
         for (column, value) in fields {
+            let meant = match column {
+                "lifetime_seconds" => "lifetime",
+                column => column,
+            };
+            if seen.contains(&meant) {
+                return Err(nameless(&format!("the column {meant} stands twice")));
+            }
+            seen.push(meant);
             match column {
                 "name" => {
                     name = Some(text(value).ok_or_else(|| nameless("its name is not a text"))?)
@@ -139,7 +147,11 @@ impl Entry {
             "renew_at" => self.renew_at = Some(share(column, value, 0.05..=0.75)?),
             "spread" => self.spread = Some(share(column, value, 0.0..=0.5)?),
             "dropped" => self.dropped = value.as_bool().unwrap_or(false),
-            "labels" => self.labels.extend(labels(value)?),
+            "labels" => {
+                for (key, value) in labels(value)? {
+                    self.label(key, value)?;
+                }
+            }
             "readers" => {
                 self.readers = Some(
                     words(column, value)?
@@ -167,11 +179,19 @@ impl Entry {
             _ => match column.strip_prefix("label_") {
                 Some(key) => {
                     let (key, value) = label(key, value)?;
-                    self.labels.insert(key, value);
+                    self.label(key, value)?;
                 }
                 None => return Err(format!("there is no column {column:?}; known are {KNOWN}")),
             },
         }
+        Ok(())
+    }
+
+    fn label(&mut self, key: String, value: String) -> Result<(), String> {
+        if self.labels.contains_key(&key) {
+            return Err(format!("the label {key} stands twice"));
+        }
+        self.labels.insert(key, value);
         Ok(())
     }
 }
@@ -363,6 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn a_column_that_stands_twice_is_refused_even_if_one_is_empty() {
+        let (name, empty, id) = (json!("a"), json!(null), json!("8:acs:x"));
+        for columns in [
+            [("name", &name), ("id", &empty), ("id", &id)],
+            [("name", &name), ("name", &name), ("id", &id)],
+            [
+                ("name", &name),
+                ("lifetime", &empty),
+                ("lifetime_seconds", &empty),
+            ],
+        ] {
+            let error = Entry::of(columns).unwrap_err();
+            assert!(error.reason.contains("stands twice"), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_the_name() {
         for (row, word) in [
             (json!({"id": "8:acs:x"}), "no name"),
@@ -373,6 +410,10 @@ mod tests {
             (json!({"name": "a", "colour": "red"}), "colour"),
             (json!({"name": "a", "label_a b": "red"}), "a b"),
             (json!({"name": "a", "readers": "group:"}), "group:"),
+            (
+                json!({"name": "a", "label_x": "1", "labels": {"x": "1"}}),
+                "label x stands twice",
+            ),
         ] {
             let error = of(&row).unwrap_err();
             assert!(error.reason.contains(word), "{row}: {error}");

@@ -1,5 +1,17 @@
 //! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
-//! it, and other encodings are named.
+//! it, other encodings are named, a line may end in any way, and no key of a JSON object stands twice.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    io::{self, BufRead},
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value};
 
 /// The byte order mark of UTF-8, which Windows programs put before a text.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -50,9 +62,191 @@ pub fn other_delimiter(head: &str) -> Option<&'static str> {
         .map(|(_, word)| word)
 }
 
+/// The lines of a text, each with its number as every editor counts: a line ends with `\n`, `\r\n` or
+/// `\r`, and one without anything in it counts.
+#[derive(Debug)]
+pub struct Lines<R> {
+    from: R,
+    number: u64,
+    after_return: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// All of them.
+    pub fn of(from: R) -> Self {
+        Self {
+            from,
+            number: 0,
+            after_return: false,
+        }
+    }
+
+    /// The rest of a line without its end; `None` at the end of the text.
+    fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = None::<Vec<u8>>;
+        loop {
+            let chunk = match self.from.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                chunk => chunk?,
+            };
+            if std::mem::take(&mut self.after_return) && chunk.first() == Some(&b'\n') {
+                self.from.consume(1);
+                continue;
+            }
+            if chunk.is_empty() {
+                return Ok(line);
+            }
+            let line = line.get_or_insert_default();
+            let end = chunk.iter().position(|byte| is_line_end(*byte));
+            let (text, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
+            line.extend_from_slice(text);
+            self.after_return = rest.first() == Some(&b'\r');
+            let read = text.len() + usize::from(end.is_some());
+            self.from.consume(read);
+            if end.is_some() {
+                return Ok(Some(std::mem::take(line)));
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = io::Result<(u64, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.line().transpose()?;
+        self.number += 1;
+        Some(line.map(|line| (self.number, line)))
+    }
+}
+
+/// Whether a line may end with this byte.
+pub fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// A JSON object in which no key stands twice, however deep: which of the two is meant nobody can say.
+///
+/// # Errors
+/// When it is no such object.
+pub fn object_of(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
+    match serde_json::from_slice(text)? {
+        Unique(Value::Object(fields)) => Ok(fields),
+        Unique(_) => Err(serde_json::Error::custom(
+            "an object is wanted, such as {\"name\":\"bot\"}",
+        )),
+    }
+}
+
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(UniqueKeys).map(Self)
+    }
+}
+
+struct UniqueKeys;
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
+        let (mut seen, mut map) = (BTreeSet::new(), Map::new());
+        while let Some(key) = fields.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(A::Error::custom(format!("the key {key:?} stands twice")));
+            }
+            map.insert(key, fields.next_value::<Unique>()?.0);
+        }
+        Ok(map.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_numbered_as_editors_do_whatever_ends_them() {
+        let told = |text: &str, room| {
+            let lines = Lines::of(io::BufReader::with_capacity(room, text.as_bytes()));
+            let lines = lines.map(|line| {
+                line.map(|(n, line)| format!("{n}{}", String::from_utf8(line).unwrap()))
+            });
+            lines.collect::<io::Result<Vec<String>>>().unwrap()
+        };
+        for room in [1, 2, 3, 64] {
+            for end in ["\n", "\r\n", "\r"] {
+                let text = ["a", "", "b", "", "", "c"].join(end);
+                let wanted = ["1a", "2", "3b", "4", "5", "6c"];
+                assert_eq!(told(&text, room), wanted, "{end:?}");
+                assert_eq!(told(&(text + end), room), wanted, "{end:?}");
+            }
+            assert_eq!(told("a\n\rb\r\r\nc", room), ["1a", "2", "3b", "4", "5c"]);
+            assert!(told("", room).is_empty());
+        }
+    }
+
+    #[test]
+    fn no_key_stands_twice() {
+        let good = br#"{"a":{"x":[1,-2,3.5,null,true,"t"]},"b":{"x":1}}"#;
+        assert_eq!(
+            Value::Object(object_of(good).unwrap()),
+            serde_json::from_slice::<Value>(good).unwrap()
+        );
+        for bad in [
+            r#"{"id":1,"id":1}"#,
+            r#"{"id":null,"\u0069d":"x"}"#,
+            r#"{"l":{"a":1,"b":2,"a":3}}"#,
+            r#"{"l":[{"a":1,"a":2}]}"#,
+        ] {
+            let error = object_of(bad.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("stands twice"), "{error}");
+        }
+        assert!(
+            object_of(b"[]")
+                .unwrap_err()
+                .to_string()
+                .contains("an object is wanted")
+        );
+    }
 
     #[test]
     fn a_mark_is_skipped_and_other_encodings_are_named() {

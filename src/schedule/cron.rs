@@ -6,7 +6,7 @@ mod pattern;
 
 use jiff::{
     Timestamp, ToSpan,
-    civil::{Date, DateTime},
+    civil::DateTime,
     tz::{AmbiguousOffset, TimeZone},
 };
 

@@ -2,10 +2,8 @@
 
 use std::io::{BufRead, BufReader, Cursor, Read};
 
-use serde_json::Value;
-
 use super::{SourceError, list::Collector};
-use crate::model::{Entry, EntryError, NotText, is_utf16, without_mark};
+use crate::model::{Entry, EntryError, NotText, is_utf16, object_of, without_mark};
 
 /// The most that is read.
 const LARGEST: u64 = 512 << 20;
@@ -65,7 +63,7 @@ pub(super) fn rows(
 }
 
 fn row(line: &[u8]) -> Result<Entry, EntryError> {
-    let fields: serde_json::Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
+    let fields = object_of(line).map_err(|error| {
         let why = match (line.first(), line.last()) {
             (Some(b'['), _) | (_, Some(b']')) => {
                 "it belongs to a JSON array, and one object a line is wanted".to_owned()
@@ -107,6 +105,7 @@ mod tests {
             (b"{\"name\":\"a\"", "its end is missing"),
             (b"{\"name\":null}", "its name is not a text"),
             (b"{\"name\":\"a b\"}", "is not valid"),
+            (b"{\"name\":\"a\",\"name\":\"b\"}", "stands twice"),
         ] {
             let list = list(text).unwrap();
             assert_eq!(list.head.unnamed, 1);

@@ -11,7 +11,7 @@ use super::{
     reconcile::Refusal,
 };
 use crate::model::{
-    CreationsWaiting, DueReason, IdentityId, Name, Origin, ResourceName, Spec, Timestamp,
+    CreationsWaiting, DueReason, IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp,
 };
 
 /// A line of an import; lines of `identities.jsonl` are such lines.
@@ -47,10 +47,33 @@ pub struct Imported {
 const UNREADABLE: &str = "a row of the store that it is about cannot be read: see `renewd status`";
 
 enum Line {
-    Adopted,
+    Adopted(Num),
     Remembered,
     Unchanged,
     Refused(String),
+}
+
+/// Whether the row of a name has room for an id; `?2` is the resource that is said.
+const ROOM: &str = "SELECT i.num, i.id IS NULL AND i.state = 'new' AND r.name IS ?2 FROM identity i \
+    LEFT JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
+
+impl Imported {
+    fn count(&mut self, line: &ImportLine, taken: Outcome<Line>) -> Outcome<()> {
+        let taken = match taken {
+            Err(fault) if fault.is_unreadable() => Line::Refused(UNREADABLE.to_owned()),
+            taken => taken?,
+        };
+        match taken {
+            Line::Adopted(_) => self.adopted += 1,
+            Line::Remembered => self.remembered += 1,
+            Line::Unchanged => self.unchanged += 1,
+            Line::Refused(reason) => self.refused.push(Refusal {
+                name: line.name.clone(),
+                reason,
+            }),
+        }
+        Ok(())
+    }
 }
 
 impl Txn<'_> {
@@ -58,19 +81,8 @@ impl Txn<'_> {
     pub(super) fn import(&mut self, lines: &[ImportLine], now: Timestamp) -> Outcome<Imported> {
         let mut imported = Imported::default();
         for line in lines {
-            let taken = match self.take_over(line, now) {
-                Err(fault) if fault.is_unreadable() => Line::Refused(UNREADABLE.to_owned()),
-                taken => taken?,
-            };
-            match taken {
-                Line::Adopted => imported.adopted += 1,
-                Line::Remembered => imported.remembered += 1,
-                Line::Unchanged => imported.unchanged += 1,
-                Line::Refused(reason) => imported.refused.push(Refusal {
-                    name: line.name.clone(),
-                    reason,
-                }),
-            }
+            let taken = self.take_over(line, now);
+            imported.count(line, taken)?;
         }
         self.effects.due = true;
         self.end_wait()?;
@@ -78,38 +90,24 @@ impl Txn<'_> {
     }
 
     fn take_over(&mut self, line: &ImportLine, now: Timestamp) -> Outcome<Line> {
-        if let Some(owner) = self.owner_of(&line.id)? {
-            return Ok(match owner == line.name {
-                true => Line::Unchanged,
-                false => Line::Refused(format!("the id {} belongs to {owner}", line.id)),
-            });
-        }
+        let fate = self.fate(line)?;
         let named = (line.name.clone(), line.resource.clone());
         let created_at = line.created_at.unwrap_or(now);
-        let id_line = IdLine::of_id(named, line.id.clone(), created_at);
-        let Some(row) = self.num_of(line.name.as_str())? else {
-            remember_unknown(self, &id_line)?;
-            self.effects.ids.push(id_line);
-            return Ok(Line::Remembered);
-        };
-        let adopted = self.run(
-            "UPDATE identity SET id = ?2, created_at = ?3 WHERE num = ?1 AND id IS NULL AND state = 'new' \
-             AND resource = ?4",
-            params![
-                row,
-                line.id.as_str(),
-                micros(created_at),
-                self.resource_num(line.resource.as_str())?
-            ],
-        )?;
-        if adopted == 0 {
-            return Ok(Line::Refused(
-                "this name has another id already, or belongs to another resource".to_owned(),
-            ));
+        match &fate {
+            Line::Unchanged | Line::Refused(_) => {}
+            Line::Remembered => {
+                let id_line = IdLine::of_id(named, line.id.clone(), created_at);
+                remember_unknown(self, &id_line)?;
+                self.effects.ids.push(id_line);
+            }
+            Line::Adopted(row) => {
+                let sql = "UPDATE identity SET id = ?2, created_at = ?3 WHERE num = ?1";
+                self.run(sql, params![row, line.id.as_str(), micros(created_at)])?;
+                self.adopted_first(*row, now)?;
+                self.effects.mapped.insert(*row);
+            }
         }
-        self.adopted_first(row, now)?;
-        self.effects.mapped.insert(row);
-        Ok(Line::Adopted)
+        Ok(fate)
     }
 
     /// Gives every row without an id the one that its name had before.
@@ -156,28 +154,34 @@ impl Db {
         Ok(())
     }
 
-    /// Lines that [`Txn::import`] would refuse.
-    pub(super) fn plan_ids(&self, lines: &[ImportLine]) -> Outcome<Vec<Refusal>> {
-        let mut refused = Vec::new();
+    /// What [`Txn::import`] would do.
+    pub(super) fn plan_ids(&self, lines: &[ImportLine]) -> Outcome<Imported> {
+        let mut plan = Imported::default();
         for line in lines {
-            let reason = match self.owner_of(&line.id)? {
-                Some(owner) if owner != line.name => {
-                    Some(format!("the id {} belongs to {owner}", line.id))
-                }
-                Some(_) => None,
-                None => match self.known_id(line.name.as_str())? {
-                    Some(other) if self.num_of(line.name.as_str())?.is_some() => {
-                        Some(format!("this name has the id {other} already"))
-                    }
-                    _ => None,
-                },
-            };
-            refused.extend(reason.map(|reason| Refusal {
-                name: line.name.clone(),
-                reason,
-            }));
+            plan.count(line, self.fate(line))?;
         }
-        Ok(refused)
+        Ok(plan)
+    }
+
+    /// What becomes of a line, decided by reads alone.
+    fn fate(&self, line: &ImportLine) -> Outcome<Line> {
+        if let Some(owner) = self.owner_of(&line.id)? {
+            return Ok(match owner == line.name {
+                true => Line::Unchanged,
+                false => Line::Refused(format!("the id {} belongs to {owner}", line.id)),
+            });
+        }
+        let words = [line.name.as_str(), line.resource.as_str()];
+        let row = self.first(ROOM, words, |row| {
+            Ok((row.get::<_, Num>(0)?, row.get::<_, bool>(1)?))
+        })?;
+        Ok(match row {
+            None => Line::Remembered,
+            Some((row, true)) => Line::Adopted(row),
+            Some((_, false)) => Line::Refused(
+                "this name has another id already, or belongs to another resource".to_owned(),
+            ),
+        })
     }
 
     /// Whose id this is, by row or by memory.

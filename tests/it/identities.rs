@@ -265,3 +265,63 @@ async fn after_a_lost_database_an_import_over_the_daemon_creates_nobody_anew() {
     );
     assert!(daemon.stop().success());
 }
+
+/// What an import counts, for comparing.
+fn counts(output: &Output) -> Value {
+    let mut said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    said.as_object_mut().unwrap().remove("applied").unwrap();
+    said
+}
+
+/// What an import counts, which its dry run counted before; and the lines that it refused.
+fn planned_and_done(stage: &Stage, name: &str, text: &str) -> (Value, Vec<u64>) {
+    let path = stage.path(name);
+    fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    let args = ["identity", "import", &path, "--skip-bad", "--json"];
+    let planned = stage.renewd(&[&args[..], &["--dry-run"]].concat());
+    let done = stage.renewd(&args);
+    assert_eq!(planned.status.code(), done.status.code(), "{name}");
+    let done = counts(&done);
+    assert_eq!(counts(&planned), done, "{name}");
+    let refused = done["refused"].as_array().unwrap().iter();
+    let lines = refused.map(|row| row["number"].as_u64().unwrap());
+    let lines = lines.collect();
+    (done, lines)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_as_the_real_run_does_and_lines_are_the_files_own() {
+    let emulator = Emulator::start(&[]);
+    let stage = quiet_stage(&emulator);
+    let daemon = Daemon::start(&stage.path("renewd.toml")).await;
+    let (done, refused) = planned_and_done(
+        &stage,
+        "first.csv",
+        "name,id,scopes\r\n\r\nanna,8:acs:a,chat\r\nb b,,chat\r\n\r\ncora,8:acs:c,\r\ndora,8:acs:a,chat\r\nemil,,voip\r\n",
+    );
+    assert_eq!(
+        (&done["added"], &done["remembered"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(refused, [4, 7], "{done}");
+    let (done, refused) = planned_and_done(
+        &stage,
+        "second.jsonl",
+        "{\"name\":\"anna\",\"id\":\"8:acs:a\",\"scopes\":\"chat\"}\r{\"name\":\"emil\",\"scopes\":\"chat\"}\r\r\
+         {\"name\":\"cora\",\"id\":\"8:acs:c\"}\r{\"name\":\"emil2\",\"id\":\"8:acs:e\"}\r{\"name\":\"fritz\",\"id\":\"8:acs:c\"}\r\
+         {\"name\":\"gina\",\"id\":\"8:acs:g\",\"id\":\"8:acs:h\"}\r{\"name\":\"cora3\",\"scopes\":\"chat\"}\r{\"name\":\"anna\"}",
+    );
+    assert_eq!(
+        (&done["changed"], &done["unchanged"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(refused, [6, 7, 9], "{done}");
+    let (done, refused) = planned_and_done(
+        &stage,
+        "third.jsonl",
+        "{\"name\":\"emil\",\"id\":\"8:acs:z\"}\n{\"name\":\"anna\",\"id\":\"8:acs:y\"}\n",
+    );
+    assert_eq!((&done["adopted"], refused), (&1.into(), vec![2]));
+    assert!(daemon.stop().success());
+}

@@ -8,7 +8,7 @@ use crate::model::{Entry, Name, RefusedRow};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Import {
-    /// Only say what is wrong; nothing is changed.
+    /// Only say what would be done and what is wrong; nothing is changed.
     #[serde(default)]
     pub check: bool,
     /// The lines, each name once.

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use crate::model::{IdentityId, Name, other_delimiter, text_of};
+use crate::model::{IdentityId, Lines, Name, object_of, other_delimiter, text_of};
 
 use super::super::exit::Failed;
 
@@ -49,31 +49,35 @@ pub(super) fn read(path: &Path) -> Result<Listed, Failed> {
 /// All that a text names, or every line that cannot be understood with its number and the reason.
 fn parse(text: &str) -> Result<Listed, Vec<String>> {
     let (mut listed, mut refused) = (Listed::default(), Vec::new());
-    let first = text.lines().map(str::trim).find(|line| is_content(line));
-    let columns = first.and_then(Columns::of);
+    let lines = Lines::of(text.as_bytes()).filter_map(Result::ok);
+    // It was read as text, and no end of a line is a part of a character.
+    let lines = lines.filter_map(|(at, line)| Some((at, String::from_utf8(line).ok()?)));
+    let mut lines = lines.filter(|(_, line)| is_content(line.trim())).peekable();
+    let first = lines.peek().map(|(_, line)| line.trim().to_owned());
+    let columns = first
+        .as_deref()
+        .and_then(Columns::of)
+        .transpose()
+        .map_err(|why| vec![why])?;
     let heading = columns.is_some();
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| is_content(line.trim()));
     if heading {
         lines.next();
     }
     for (at, line) in lines {
         let found = match &columns {
-            Some(columns) => columns.pick(line),
-            None if line.trim_start().starts_with('{') => from_json(line),
+            Some(columns) => columns.pick(&line),
+            None if line.trim_start().starts_with('{') => from_json(&line),
             None => Ok(line.trim().to_owned()),
         };
         let added = found.and_then(|word| listed.add(&word));
         if let Err(why) = added {
-            refused.push(format!("line {}: {why}", at + 1));
+            refused.push(format!("line {at}: {why}"));
         }
     }
     if refused.is_empty() && listed == Listed::default() {
         refused.push("it names nobody".to_owned());
     }
-    let word = first.and_then(other_delimiter);
+    let word = first.as_deref().and_then(other_delimiter);
     if let (Some(word), false, false) = (word, heading, refused.is_empty()) {
         refused.push(format!(
             "{word} separate the columns of its first line, and commas are wanted"
@@ -109,11 +113,18 @@ struct Columns {
 
 impl Columns {
     /// The columns, if a line is a heading.
-    fn of(line: &str) -> Option<Self> {
+    fn of(line: &str) -> Option<Result<Self, String>> {
         let cells = cells(line)?;
         let place = |word: &str| cells.iter().position(|cell| cell.trim() == word);
         let (name, id) = (place("name"), place("id"));
-        (name.is_some() || id.is_some()).then_some(Self { name, id })
+        if name.is_none() && id.is_none() {
+            return None;
+        }
+        let twice = |word: &str| cells.iter().filter(|cell| cell.trim() == word).count() > 1;
+        Some(match ["name", "id"].into_iter().find(|word| twice(word)) {
+            Some(word) => Err(format!("its first line has the column `{word}` twice")),
+            None => Ok(Self { name, id }),
+        })
     }
 
     fn pick(&self, line: &str) -> Result<String, String> {
@@ -136,17 +147,11 @@ fn cells(line: &str) -> Option<Vec<String>> {
     Some(record.iter().map(str::to_owned).collect())
 }
 
-#[derive(serde::Deserialize)]
-struct Line {
-    name: Option<String>,
-    id: Option<String>,
-}
-
 fn from_json(line: &str) -> Result<String, String> {
-    let line: Line = serde_json::from_str(line).map_err(|e| format!("not a JSON object: {e}"))?;
-    line.name
-        .or(line.id)
-        .ok_or_else(|| "it has neither name nor id".to_owned())
+    let fields = object_of(line.as_bytes()).map_err(|e| format!("not a JSON object: {e}"))?;
+    let word = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
+    let word = word("name").or_else(|| word("id")).map(str::to_owned);
+    word.ok_or_else(|| "it has neither name nor id".to_owned())
 }
 
 #[cfg(test)]
@@ -176,6 +181,14 @@ mod tests {
         let refused = parse("anna\na b\n{\"nme\":1}\n{oops\n8:\u{e4}\n").unwrap_err();
         let starts: Vec<&str> = refused.iter().map(|line| &line[..7]).collect();
         assert_eq!(starts, ["line 2:", "line 3:", "line 4:", "line 5:"]);
+        for end in ["\r\n", "\r"] {
+            let refused =
+                parse(&["", "anna", "", "a b", "{\"name\":\"x\",\"name\":\"y\"}"].join(end))
+                    .unwrap_err();
+            let starts: Vec<&str> = refused.iter().map(|line| &line[..7]).collect();
+            assert_eq!(starts, ["line 4:", "line 5:"], "{refused:?}");
+        }
+        assert!(parse("name,id,name\na,,b\n").unwrap_err()[0].contains("twice"));
         assert_eq!(parse("# nobody\n").unwrap_err(), ["it names nobody"]);
         let semicolons = parse("name;id\nanna;8:acs:x\n").unwrap_err();
         assert!(

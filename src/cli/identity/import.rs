@@ -63,7 +63,7 @@ pub(crate) struct Import {
     /// Take over the good lines although others are refused
     #[arg(long)]
     skip_bad: bool,
-    /// Only check; nothing is changed
+    /// Only check, and count as the real run does; nothing is changed
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document
@@ -82,8 +82,8 @@ impl Import {
         let mut checked = self.check(&taker).await?;
         checked.refused.sort_by_key(|row| row.number);
         let done = match checked.refused.is_empty() || self.skip_bad {
-            true if !self.dry_run => self.apply(&taker, &checked).await?,
-            _ => Imported::default(),
+            true => self.apply(&taker, &checked).await?,
+            false => Imported::default(),
         };
         self.tell(checked.lines, done, checked.refused)
     }
@@ -130,11 +130,16 @@ impl Import {
         })
     }
 
-    /// Takes over what was not refused.
+    /// Takes over what was not refused; a dry run asks of the same lines what would be done.
     async fn apply(&self, taker: &Taker, checked: &Checked) -> Result<Imported, Failed> {
         let refused = checked.refused.iter().map(|row| row.number);
         let bad: HashSet<u64> = refused.chain(checked.superseded.iter().copied()).collect();
-        let progress = Progress::new("taken over", Some(checked.lines));
+        let what = if self.dry_run {
+            "counted"
+        } else {
+            "taken over"
+        };
+        let progress = Progress::new(what, Some(checked.lines));
         let (mut whole, mut batch, mut count) = (Imported::default(), Vec::new(), 0);
         for row in rows::rows(&self.file, self.format())? {
             let (number, row) = row?;
@@ -146,14 +151,22 @@ impl Import {
                 batch.push(Line { number, entry });
             }
             if batch.len() == BATCH {
-                whole.absorb(taker.apply(std::mem::take(&mut batch), count).await?);
+                let lines = std::mem::take(&mut batch);
+                whole.absorb(self.take(taker, lines, count).await?);
                 progress.step(count);
             }
         }
         // The last batch, which may be empty, says who is still without an id.
-        whole.absorb(taker.apply(batch, count).await?);
+        whole.absorb(self.take(taker, batch, count).await?);
         progress.end();
         Ok(whole)
+    }
+
+    async fn take(&self, taker: &Taker, lines: Vec<Line>, upto: u64) -> Result<Imported, Failed> {
+        match self.dry_run {
+            true => taker.check(lines).await,
+            false => taker.apply(lines, upto).await,
+        }
     }
 
     fn filled(&self, mut entry: Entry) -> Entry {
@@ -190,13 +203,11 @@ impl Import {
                     refused.len()
                 ),
                 (false, true) => format!(
-                    "{lines} lines, {} refused; nothing was changed",
-                    refused.len()
+                    "{lines} lines, {} refused; nothing was changed. It would be: {}",
+                    refused.len(),
+                    counts(&done)
                 ),
-                (false, false) => format!(
-                    "{} added, {} changed, {} as before; ids given back: {}, remembered until they are declared: {}",
-                    done.added, done.changed, done.unchanged, done.adopted, done.remembered
-                ),
+                (false, false) => counts(&done),
             };
             let missing = missing(&done);
             output::print(&format!("{heading}\n{missing}{}", self.refusals(&refused)))?;
@@ -229,6 +240,13 @@ impl Import {
         }
         text
     }
+}
+
+fn counts(of: &Imported) -> String {
+    format!(
+        "{} added, {} changed, {} as before; ids given back: {}, remembered until they are declared: {}",
+        of.added, of.changed, of.unchanged, of.adopted, of.remembered
+    )
 }
 
 /// What was found before anything is changed.

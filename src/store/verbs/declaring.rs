@@ -67,17 +67,15 @@ impl Store {
         .await
     }
 
-    /// What [`Store::take_batch`] would refuse.
+    /// What [`Store::take_batch`] would do.
     pub async fn plan_import(
         &self,
         mut specs: Vec<Spec>,
         mut ids: Vec<ImportLine>,
-    ) -> Answer<Vec<Refusal>> {
+    ) -> Answer<(Reconciled, Imported)> {
         self.read("check an import", move |db| {
             db.leave_to_others(&mut specs, &mut ids)?;
-            let mut refused = db.plan_declare(&specs)?.refused;
-            refused.extend(db.plan_ids(&ids)?);
-            Ok(refused)
+            Ok((db.plan_declare(&specs)?, db.plan_ids(&ids)?))
         })
         .await
     }
