@@ -23,7 +23,7 @@ pub(super) static JOB: Table = Table {
             Takes::Text,
             Required,
             "\"0 0 22 * * FRI\"",
-            "Minute, hour, day, month, weekday; or six fields with seconds first. 0 and 7 are Sunday. A local time that a clock change skips runs at the next valid instant, a doubled one runs once.",
+            "Minute, hour, day, month, weekday; or six fields with seconds first. 0 and 7 are Sunday; all of it as Debian's cron reads it (docs/jobs.md). A local time that a clock change skips runs at the next valid instant, a doubled one runs once.",
         ),
         key(
             "timezone",
