@@ -53,6 +53,15 @@ pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
             findings.push(error(at("ca_file"), reason.to_string()));
         }
     }
+    if let Some(proxy) = &settings.proxy {
+        let options = NetworkOptions {
+            proxy: Some(proxy.clone()),
+            ..NetworkOptions::default()
+        };
+        if let Err(reason) = Transport::network(&options) {
+            findings.push(error(at("proxy"), reason.to_string()));
+        }
+    }
     findings
 }
 

@@ -472,6 +472,7 @@ fn ca_content(settings: &ResourceSettings) -> Option<Vec<u8>> {
 fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {
     let options = NetworkOptions {
         ca_file: settings.ca_file.clone(),
+        proxy: settings.proxy.clone(),
         ..NetworkOptions::default()
     };
     let transport = Transport::network(&options).map_err(|source| RunError::Transport {

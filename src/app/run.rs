@@ -43,6 +43,14 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
     let source = Source::of_process(config);
     let (mut settings, _) = reload::load(&source).map_err(RunError::Config)?;
     settings.store.save_before_migration &= !no_backup;
+    let listen = settings.daemon.listen;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %source.path.display(),
+        socket = %settings.daemon.socket.display(),
+        listener = %listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
+        "renewd starts"
+    );
     let clock = Clock::system();
     let built = Built::new(
         &clock,

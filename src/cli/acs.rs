@@ -169,6 +169,7 @@ fn resource(connection_string: Secret) -> Result<ResourceSettings, Failed> {
         },
         secondary_connection_string: None,
         ca_file: None,
+        proxy: None,
         api_version: "2023-10-01".to_owned(),
         create: CreatePolicy::Auto,
         limits: Limits::default(),

@@ -33,11 +33,12 @@ Runs until SIGTERM and prints on standard output, once it accepts:
   endpoint=https://127.0.0.1:PORT/;accesskey=KEY
 With a command after --, it sets the connection string and the CA variables of the common languages
 for it, leaves standard output to it, and ends as it ended:
-  renewd emulator --listen 127.0.0.1:0 -- pytest")]
+  renewd emulator -- pytest")]
 pub(crate) struct Emulator {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:8443", value_name = "HOST:PORT")]
-    listen: String,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8443; with a command
+    /// 127.0.0.1:0]
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
     /// Plain http instead of TLS
     #[arg(long)]
     http: bool,
@@ -95,7 +96,7 @@ impl Emulator {
 
     async fn serve(self, context: Context) -> Outcome {
         let options = ServeOptions {
-            listen: self.listen.clone(),
+            listen: self.listen(),
             plain_http: self.http,
             names: self.name.clone(),
             ca_file: self.ca_file.clone(),
@@ -114,6 +115,15 @@ impl Emulator {
         } else {
             child::run(&self.command, serving).await
         }
+    }
+
+    /// A program that is given the address needs no port that others may hold.
+    fn listen(&self) -> String {
+        let usual = match self.command.is_empty() {
+            true => "127.0.0.1:8443",
+            false => "127.0.0.1:0",
+        };
+        self.listen.clone().unwrap_or_else(|| usual.to_owned())
     }
 
     fn options(&self) -> Result<EmulatorOptions, Failed> {

@@ -19,6 +19,26 @@ const REPLACING: [&str; 5] = [
 /// Variables that add to what a program trusts: Node.js, Deno.
 const ADDING: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
+/// Variables with the hosts that a program reaches without a proxy, in both spellings.
+const WITHOUT_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// The emulator's own names.
+const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
+
+/// What is reached without a proxy: what was, and this machine.
+fn without_proxy(before: &str) -> String {
+    let mut hosts: Vec<&str> = before
+        .split(',')
+        .map(str::trim)
+        .filter(|host| !host.is_empty())
+        .collect();
+    hosts.extend(
+        LOOPBACK
+            .into_iter()
+            .filter(|host| !before.split(',').any(|known| known.trim() == *host)),
+    );
+    hosts.join(",")
+}
+
 /// What to set in the environment of a program that should use the emulator: the connection string,
 /// the bare endpoint, and the authority for the common languages (Java has no such variable).
 pub fn child_environment(serving: &Serving) -> Vec<(String, String)> {
@@ -28,6 +48,12 @@ pub fn child_environment(serving: &Serving) -> Vec<(String, String)> {
         .map(|name| (name, connection_string.expose().to_owned()))
         .collect();
     variables.push(("RENEWD_EMULATOR_ENDPOINT", serving.endpoint().to_owned()));
+    // Most programs read one of the two, and not all the same one.
+    let before = WITHOUT_PROXY
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
+    let hosts = without_proxy(&before.unwrap_or_default());
+    variables.extend(WITHOUT_PROXY.map(|name| (name, hosts.clone())));
     for (names, path) in [
         (&REPLACING[..], serving.bundle_path()),
         (&ADDING[..], serving.ca_path()),
@@ -40,4 +66,18 @@ pub fn child_environment(serving: &Serving) -> Vec<(String, String)> {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_added_to_what_needs_no_proxy() {
+        assert_eq!(without_proxy(""), "127.0.0.1,localhost,::1");
+        assert_eq!(
+            without_proxy("corp.example, localhost"),
+            "corp.example,localhost,127.0.0.1,::1"
+        );
+    }
 }

@@ -404,9 +404,7 @@ impl Gate {
             return held(until, because);
         }
         match way.pace.held_until(now.steady) {
-            Some(until) if !way.health.is_probing() => {
-                held(until, "ACS answered 429 and asked us to wait")
-            }
+            Some(until) if !way.health.is_probing() => held(until, &way.pace.held_because()),
             _ => way.health.view(),
         }
     }

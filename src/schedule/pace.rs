@@ -28,6 +28,8 @@ const TRAVEL: Duration = Duration::from_secs(5);
 const STEPS: u32 = 64;
 /// The share of the limit that is ever used.
 const USED: f64 = 0.97;
+/// A 429 below this part of what we allow ourselves is brought about by somebody else.
+const OURS: f64 = 0.5;
 /// What a 429 leaves of the pace.
 const LOWERED: f64 = 0.8;
 const LOWEST: f64 = 0.1;
@@ -58,6 +60,8 @@ pub struct Pace {
     cap: f64,
     grown: Steady,
     held: Option<Steady>,
+    /// What we had sent in the window when a 429 began the hold.
+    sent_when_held: u32,
     in_flight: u32,
     /// Ended calls and when they leave the window, oldest first.
     ended: VecDeque<(Steady, u32)>,
@@ -80,6 +84,7 @@ impl Pace {
             cap: 1.0,
             grown: Steady::ZERO,
             held: None,
+            sent_when_held: 0,
             in_flight: 0,
             ended: VecDeque::new(),
             ended_calls: 0,
@@ -205,6 +210,7 @@ impl Pace {
             Some(held) => *held = until.max(*held),
             None => {
                 self.held = Some(until);
+                self.sent_when_held = self.ended_calls + self.in_flight;
                 self.share = (self.share * LOWERED).max(LOWEST);
             }
         }
@@ -215,6 +221,19 @@ impl Pace {
     pub fn held_until(&mut self, now: Steady) -> Option<Steady> {
         self.settle(now);
         self.held
+    }
+
+    /// Why a 429 holds the operation. Far below what we allow ourselves, it is not us.
+    pub fn held_because(&self) -> String {
+        let (sent, most) = (self.sent_when_held, self.allowed(Press::Pressing));
+        let window = self.limit.window.as_secs();
+        match f64::from(sent) < f64::from(most) * OURS {
+            true => format!(
+                "ACS answered 429 and asked us to wait, though we had sent only {sent} of our {most} calls in {window} s: \
+                 somebody else uses this resource (with `share` in its [[resource]] installations leave room to each other)"
+            ),
+            false => "ACS answered 429 and asked us to wait".to_owned(),
+        }
     }
 
     /// When so many waiting calls are worth another look; `None` while only calls in flight can

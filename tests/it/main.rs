@@ -31,6 +31,7 @@ mod keys;
 mod life;
 mod orphans;
 mod programs;
+mod proxies;
 mod readme;
 mod recovery;
 mod rooms;

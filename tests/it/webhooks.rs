@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use renewd::{
-    config::{Include, LoadedSecret, SecretRef, WebhookSinkSettings},
+    config::{ContentType, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
     model::{Notice, NoticeKind, Secret, Timestamp},
     sinks::{Outcome, WebhookSink},
     transport::{Transport, TransportError},
@@ -33,6 +33,7 @@ pub(crate) fn settings(url: &str, secrets: &[&str]) -> WebhookSinkSettings {
         proxy: None,
         secrets: secrets.iter().map(loaded).collect(),
         include: Include::Token,
+        content_type: ContentType::CloudEvents,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),
@@ -94,6 +95,32 @@ async fn the_official_library_accepts_either_secret_while_rotating() {
     let stranger = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
     let library = standardwebhooks::Webhook::new(stranger).unwrap();
     assert!(library.verify(request.body(), request.headers()).is_err());
+}
+
+#[tokio::test]
+async fn as_plain_json_body_id_and_signature_are_the_same() {
+    let (transport, seen) = receiver(204, &[], String::new());
+    let now = Timestamp::from_second(1_795_366_800).unwrap();
+    for content_type in [ContentType::CloudEvents, ContentType::Json] {
+        let settings = WebhookSinkSettings {
+            content_type,
+            ..settings("https://crm.example/hooks", &[NEW])
+        };
+        let sink = WebhookSink::new(&settings, "web-1", Some(transport.clone())).unwrap();
+        sink.deliver(&delivery(document("bot", 7), &[]), now)
+            .await
+            .unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    let (events, json) = (&seen[0], &seen[1]);
+    assert_eq!(
+        json.headers()["content-type"],
+        "application/json; charset=utf-8"
+    );
+    assert_eq!(json.body(), events.body());
+    for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+        assert_eq!(json.headers()[name], events.headers()[name], "{name}");
+    }
 }
 
 #[tokio::test]

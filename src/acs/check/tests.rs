@@ -24,6 +24,7 @@ fn section(endpoint: &str) -> ResourceSettings {
         connection_string: loaded(endpoint, KEY),
         secondary_connection_string: Some(loaded(endpoint, OTHER)),
         ca_file: None,
+        proxy: None,
         api_version: "2023-10-01".to_owned(),
         create: CreatePolicy::Auto,
         limits: Limits::default(),

@@ -142,6 +142,7 @@ fn settings() -> ResourceSettings {
         connection_string: loaded(endpoint, PRIMARY),
         secondary_connection_string: Some(loaded(endpoint, SECONDARY)),
         ca_file: None,
+        proxy: None,
         api_version: "2023-10-01".to_owned(),
         create: CreatePolicy::Auto,
         limits: Limits::default(),

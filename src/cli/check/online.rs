@@ -50,7 +50,7 @@ async fn reach(
     context: &Context,
 ) -> Vec<(String, Result<String, Failed>)> {
     let name = &resource.name;
-    let client = network(resource.ca_file.clone()).and_then(|transport| {
+    let client = network(resource).and_then(|transport| {
         Client::new(resource, context.clock.clone(), transport).map_err(Failed::plain)
     });
     let client = match client {
@@ -90,9 +90,10 @@ async fn knock(sink: &WebhookSinkSettings, context: &Context) -> Result<String, 
     Ok(format!("answers (to OPTIONS with {}){clock}", knock.status))
 }
 
-fn network(ca_file: Option<std::path::PathBuf>) -> Result<Transport, Failed> {
+fn network(resource: &ResourceSettings) -> Result<Transport, Failed> {
     let options = NetworkOptions {
-        ca_file,
+        ca_file: resource.ca_file.clone(),
+        proxy: resource.proxy.clone(),
         ..NetworkOptions::default()
     };
     Transport::network(&options).map_err(Failed::usage)

@@ -124,6 +124,7 @@ impl Set {
         let read = ConnectionString::parse(text).map_err(Failed::usage)?;
         let options = NetworkOptions {
             ca_file: resource.ca_file.clone(),
+            proxy: resource.proxy.clone(),
             ..NetworkOptions::default()
         };
         let transport = Transport::network(&options).map_err(Failed::usage)?;

@@ -8,6 +8,7 @@ use super::super::keys::{
     Table, Takes, key,
 };
 use super::identity::NAME;
+use super::sink_webhook::PROXY;
 use super::{
     super::{
         CreatePolicy, Limits, LoadedSecret, ResourceSettings,
@@ -15,7 +16,7 @@ use super::{
         reader::{Item, Located, Section},
         suspicion::shown,
     },
-    ResourceDraft, references,
+    ResourceDraft, references, sink_webhook,
 };
 use crate::model::ResourceName;
 
@@ -40,6 +41,7 @@ pub(super) static RESOURCE: Table = Table {
             "The same with the other access key, to go on with while one is regenerated.",
         ),
         CA_FILE,
+        PROXY,
         key(
             "api_version",
             Takes::Text,
@@ -60,6 +62,13 @@ pub(super) static RESOURCE: Table = Table {
             Said("the documented limits, which are shown here"),
             "{ issue = \"1000/30s\", create = \"1000/30s\", create_with_token = \"1000/30s\", revoke = \"500/30s\", delete = \"500/30s\", exchange = \"500/30s\" }",
             "What Azure allows this resource: calls in any window of that length. An entry that is left out keeps its default.",
+        ),
+        key(
+            "share",
+            Takes::Share(0.001, 1.0),
+            Is("1"),
+            "1",
+            "The part of these limits that this installation uses, where several use one resource: 0.3 leaves the rest to the others.",
         ),
         key(
             "max_in_flight",
@@ -109,10 +118,15 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
         None => Some(None),
     };
     let ca_file = section.optional("ca_file").and_then(ca_file);
+    let proxy = section.optional("proxy").and_then(sink_webhook::proxy);
     let api_version = section.or("api_version", "2023-10-01".to_owned(), api_version);
     let create = section.word("create", [CreatePolicy::Auto, CreatePolicy::Never]);
     let limits_item = section.optional("limits");
-    let limits = limits_item.and_then(limits).unwrap_or_default();
+    let share = section.share("share");
+    let limits = limits_item
+        .and_then(limits)
+        .unwrap_or_default()
+        .shared(share);
     let max_in_flight = section.integer("max_in_flight");
     let limits_at = limits_item.map_or(section.head(), Item::span);
     section.finish();
@@ -122,6 +136,7 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
             connection_string,
             secondary_connection_string,
             ca_file,
+            proxy,
             api_version,
             create,
             limits,

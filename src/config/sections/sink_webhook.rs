@@ -12,7 +12,7 @@ use super::resource::CA_FILE;
 use super::sink::RATE;
 use super::{
     super::{
-        Include, LoadedSecret, WebhookSinkSettings,
+        ContentType, Include, LoadedSecret, WebhookSinkSettings,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
         suspicion::shown,
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::model::{Kind, NoticeKind, SinkName};
 
+/// Also of a resource.
 pub(super) const PROXY: Key = key(
     "proxy",
     Takes::Text,
@@ -82,6 +83,16 @@ pub(super) static SINK_WEBHOOK: Table = Table {
             "[\"token.*\", \"identity.gone\"]",
             "Which events: types without \"renewd.\", or groups such as \"token.*\", \"resource.*\", or \"*\".",
         ),
+        key(
+            "content_type",
+            Takes::Word(&[
+                ("application/cloudevents+json", "as CloudEvents say"),
+                ("application/json", "for frameworks that parse nothing else"),
+            ]),
+            Is("\"application/cloudevents+json\""),
+            "\"application/cloudevents+json\"",
+            "How the body is declared; body, id and signature are the same.",
+        ),
         CA_FILE,
         key(
             "timeout",
@@ -118,6 +129,10 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let proxy = section.optional("proxy").and_then(proxy);
     let secrets = section.required("secrets").and_then(secrets);
     let include = section.word("include", [Include::Token, Include::Reference]);
+    let content_type = section.word(
+        "content_type",
+        [ContentType::CloudEvents, ContentType::Json],
+    );
     let events = section.or("events", vec!["token.*".to_owned()], events);
     let ca_file = section.optional("ca_file").and_then(resource::ca_file);
     let timeout = section.duration("timeout");
@@ -135,6 +150,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
             proxy,
             secrets,
             include,
+            content_type,
             events,
             ca_file,
             timeout,
@@ -174,7 +190,7 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
 }
 
 /// A proxy by its URL. Its password would be a bare secret, so there is none.
-fn proxy(item: Item<'_>) -> Option<String> {
+pub(super) fn proxy(item: Item<'_>) -> Option<String> {
     let text = item.text()?;
     match Url::parse(text) {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(

@@ -10,7 +10,7 @@ use crate::model::{JobAction, JobName, Missed, Reader, Secret, Selection, Spec, 
 
 pub use resource::{CreatePolicy, Limit, Limits, ResourceSettings};
 pub use sink::{
-    ExecSinkSettings, FileFormat, FileSinkSettings, Include, SinkSettings, Template,
+    ContentType, ExecSinkSettings, FileFormat, FileSinkSettings, Include, SinkSettings, Template,
     WebhookSinkSettings, WriteMode,
 };
 pub use source::{MaxRemoval, SourceKind, SourceSettings};

@@ -16,11 +16,13 @@ pub struct ResourceSettings {
     pub secondary_connection_string: Option<LoadedSecret>,
     /// Trust these certificates besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The proxy that every call goes through, `http://host:port`.
+    pub proxy: Option<String>,
     /// Such as `2023-10-01`.
     pub api_version: String,
     /// Whether missing identities are created.
     pub create: CreatePolicy,
-    /// What ACS allows, by operation.
+    /// What this installation may use of what ACS allows, by operation.
     pub limits: Limits,
     /// Calls in flight at once.
     pub max_in_flight: usize,
@@ -67,4 +69,22 @@ pub struct Limits {
     pub delete: Limit,
     /// Exchange a Teams token.
     pub exchange: Limit,
+}
+
+impl Limits {
+    /// The part of them that one of several installations may use; never less than one call.
+    pub fn shared(self, share: f64) -> Self {
+        let part = |limit: Limit| Limit {
+            calls: ((f64::from(limit.calls) * share).round() as u32).max(1),
+            ..limit
+        };
+        Self {
+            issue: part(self.issue),
+            create: part(self.create),
+            create_with_token: part(self.create_with_token),
+            revoke: part(self.revoke),
+            delete: part(self.delete),
+            exchange: part(self.exchange),
+        }
+    }
 }

@@ -130,6 +130,8 @@ pub struct WebhookSinkSettings {
     pub secrets: Vec<LoadedSecret>,
     /// Whether the event carries the token.
     pub include: Include,
+    /// How the body is declared.
+    pub content_type: ContentType,
     /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
     pub events: Vec<String>,
     /// Trust these certificates besides the system's.
@@ -157,6 +159,25 @@ pub struct ExecSinkSettings {
     pub rate: Option<Limit>,
     /// The program is run for a version once these sinks have delivered it.
     pub after: Vec<SinkName>,
+}
+
+/// `content_type =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/cloudevents+json`.
+    CloudEvents,
+    /// `application/json`.
+    Json,
+}
+
+impl ContentType {
+    /// As a header says it.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "application/cloudevents+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        }
+    }
 }
 
 /// `include =`.

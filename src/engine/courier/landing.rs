@@ -19,6 +19,9 @@ const PARKED: Duration = Duration::from_hours(1);
 /// A receiver that asks for more quiet is asked again all the same: it may have been restarted.
 const LONGEST_QUIET: Duration = Duration::from_mins(10);
 
+/// A receiver that asks for quiet beyond a token's end is asked again after so much of what is left of it.
+const BEFORE_THE_END: f64 = 0.8;
+
 /// An attempt that panicked.
 const OURS: &str = "renewd itself failed at it; see the log";
 
@@ -66,6 +69,12 @@ impl Parcel {
             expires_at,
         }
     }
+}
+
+/// The longest wait for a receiver that leaves time for another attempt before a token ends.
+fn wait_within(end: Timestamp, now: Timestamp) -> Duration {
+    let left = Duration::try_from(end.duration_since(now)).unwrap_or_default();
+    left.mul_f64(BEFORE_THE_END)
 }
 
 impl Courier {
@@ -148,7 +157,13 @@ impl Courier {
             self.empty_queue();
         }
         if let Some(wait) = failure.retry_after {
-            self.quiet_until = Some(steady + wait.min(LONGEST_QUIET));
+            let now = self.clock.now();
+            let within = match &cargo {
+                Cargo::Parcel(parcel) => parcel.expires_at.map(|end| wait_within(end, now)),
+                Cargo::Notice(_) | Cargo::Bundle(_) | Cargo::Look(_) => None,
+            };
+            let wait = wait.min(LONGEST_QUIET).min(within.unwrap_or(LONGEST_QUIET));
+            self.quiet_until = Some(steady + wait);
         }
         if failure.disable {
             self.disable(&failure.message).await;
@@ -169,7 +184,9 @@ impl Courier {
     fn next_attempt(&mut self, parcel: &Parcel, retry_after: Option<Duration>) -> Timestamp {
         let (now, end) = (self.clock.now(), parcel.expires_at);
         let usual = delivery_retry_at(parcel.failures + 1, end, now, &mut self.rng);
-        let asked = retry_after.and_then(|wait| now.checked_add(wait).ok());
+        // However long a receiver asks us to wait: it is asked again while the token lives.
+        let asked = retry_after.map(|wait| end.map_or(wait, |end| wait.min(wait_within(end, now))));
+        let asked = asked.and_then(|wait| now.checked_add(wait).ok());
         let next_at = usual.map(|at| at.max(asked.unwrap_or(at)));
         match (next_at, end) {
             (Some(at), None) => at,

@@ -175,3 +175,27 @@ fn a_small_share_is_used_however_many_wait() {
     assert!(pace.start(Press::Ordinary, Steady::ZERO));
     assert!(!pace.start(Press::Ordinary, Steady::ZERO));
 }
+
+#[test]
+fn a_429_far_below_our_own_pace_is_brought_about_by_somebody_else() {
+    let limit = Limit {
+        calls: 100,
+        window: Duration::from_secs(30),
+    };
+    for (sent, others) in [(10, true), (90, false)] {
+        let mut pace = Pace::new(limit);
+        let now = Steady::ZERO + Duration::from_secs(60);
+        pace.reserved(97, now);
+        for _ in 0..sent {
+            assert!(pace.start(Press::Ordinary, now));
+            pace.end(1, now);
+        }
+        pace.throttled(None, now);
+        let because = pace.held_because();
+        assert_eq!(
+            because.contains("somebody else uses this resource"),
+            others,
+            "{because}"
+        );
+    }
+}

@@ -10,8 +10,8 @@ use std::{
 use super::*;
 use crate::{
     config::{
-        DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef, Severity,
-        StoreSettings, WebhookSinkSettings,
+        ContentType, DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef,
+        Severity, StoreSettings, WebhookSinkSettings,
     },
     model::Secret,
 };
@@ -157,6 +157,7 @@ fn whom_the_system_does_not_know_is_named() {
             secret: Secret::new("whsec_c2hvcnQ=".to_owned()),
         }],
         include: Include::Token,
+        content_type: ContentType::CloudEvents,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),

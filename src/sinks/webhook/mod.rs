@@ -25,13 +25,12 @@ use event::Event;
 
 use super::{Delivery, Outcome, SinkFailure};
 use crate::{
-    config::{Include, WebhookSinkSettings},
+    config::{ContentType, Include, WebhookSinkSettings},
     model::{Notice, SinkName, TokenDocument},
     transport::{NetworkOptions, Resolver, Transport, TransportSetupError},
 };
 
 /// The structured mode of CloudEvents in JSON.
-const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
 
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +69,7 @@ struct Inner {
     endpoint: Endpoint,
     secrets: Vec<SigningSecret>,
     include: Include,
+    content_type: ContentType,
     events: Vec<EventPattern>,
     timeout: Duration,
     transport: Transport,
@@ -127,6 +127,7 @@ impl WebhookSink {
             endpoint: Endpoint::new(&settings.url, rules)?,
             secrets: secrets(settings)?,
             include: settings.include,
+            content_type: settings.content_type,
             events: patterns.collect::<Result<_, _>>()?,
             timeout: settings.timeout,
             transport,
@@ -227,7 +228,7 @@ impl Inner {
         Request::builder()
             .method(Method::POST)
             .uri(self.endpoint.uri())
-            .header(header::CONTENT_TYPE, CONTENT_TYPE)
+            .header(header::CONTENT_TYPE, self.content_type.header())
             .header(
                 header::USER_AGENT,
                 concat!("renewd/", env!("CARGO_PKG_VERSION")),

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use renewd::{
     clock::Clock,
     config::{
-        FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef, SinkSettings,
+        ContentType, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef, SinkSettings,
         StoreSettings, WebhookSinkSettings,
     },
     engine::{Ask, Courier, CourierDeps},
@@ -300,6 +300,7 @@ impl House {
                 secret: Secret::new(SECRET.to_owned()),
             }],
             include: Include::Token,
+            content_type: ContentType::CloudEvents,
             events: events.iter().map(|text| (*text).to_owned()).collect(),
             ca_file: None,
             timeout: Duration::from_secs(15),

@@ -314,6 +314,25 @@ async fn retry_after_is_heeded_by_the_whole_sink() {
     courier.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_beyond_the_tokens_end_is_cut_so_that_it_is_tried_again_before() {
+    let house = House::new(&["bot"], &["crm"]).await;
+    let courier = house.webhook("crm", &["token.*"]);
+    house.receiver.behaves(|_| Manner::Wait(503, 7 * 86_400));
+    house.issue("bot").await;
+    house.after(S * 86_400).await;
+    let seen = house.receiver.seen();
+    assert!(seen.len() >= 2, "tried again while it lives: {seen:?}");
+    let attempts = seen.len();
+    house.after(S * 3_600).await;
+    assert_eq!(
+        house.receiver.seen().len(),
+        attempts,
+        "and not after its end"
+    );
+    courier.stop().await;
+}
+
 /// Crashes, rotations, lost answers, slow receivers and clocks that are set, in random order: every history ends with the
 /// newest version, and no receiver ever sees an older one after a newer.
 #[tokio::test(start_paused = true)]

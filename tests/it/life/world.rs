@@ -268,6 +268,7 @@ pub(super) fn resource() -> ResourceSettings {
         },
         secondary_connection_string: None,
         ca_file: None,
+        proxy: None,
         api_version: "2023-10-01".to_owned(),
         create: CreatePolicy::Auto,
         limits: Limits::default(),
