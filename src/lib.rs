@@ -15,6 +15,7 @@
 //! | `model` | names the words: newtypes, secrets, events, snapshots; no IO | – |
 //! | `clock` | reads the time | – |
 //! | `accounts` | asks the system who a user or group is | – |
+//! | `pool` | runs what blocks, on threads made at the start | – |
 //! | `transport` | sends an HTTP request out, bounded in time and size | – |
 //! | `sandbox` | reads what the service manager's unit lets the daemon do | – |
 //! | `telemetry` | sets up logs, names metrics | model |
@@ -23,18 +24,18 @@
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config |
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
-//! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox |
-//! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox |
+//! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
+//! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock config schedule acs store |
 //! | `outbox` | keeps what was done until the store has noted it | schedule store |
 //! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks |
 //! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits |
-//! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api |
+//! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store pool |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool |
 //! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
-//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config emulator systemd telemetry transport model clock |
+//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config emulator systemd telemetry transport model clock pool |
 
 pub mod accounts;
 pub mod acs;
@@ -52,6 +53,7 @@ pub mod keys;
 pub mod model;
 pub mod outbox;
 pub mod permits;
+pub mod pool;
 pub mod sandbox;
 pub mod schedule;
 pub mod sinks;

@@ -3,68 +3,68 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, State},
+    extract::{FromRequest, Path, Request, State},
 };
 use http::HeaderMap;
 
 use super::{
-    control::Body,
+    body::{self, Body},
     handle::Api,
-    peer::{Peer, Right},
+    peer::{Peer, Turns},
     problem::{Problem, ProblemType},
-    tokens::not_for_you,
+    rights::not_for_you,
     wire::{Ack, Acked, CLIENT_HEADER},
 };
-use crate::{model::Name, store::Acknowledgement};
+use crate::store::Acknowledgement;
 
 /// The longest name of a consumer that is kept.
 const LONGEST_LABEL: usize = 64;
 
-/// The endpoint; for those who may read the token.
+/// The endpoint; for those who may read the token. Nothing of the body is read before that is known.
 pub(super) async fn acknowledge(
     State(api): State<Api>,
     peer: Option<Extension<Peer>>,
+    turns: Option<Extension<Turns>>,
     Path(name): Path<String>,
-    headers: HeaderMap,
-    Body(ack): Body<Ack>,
+    request: Request,
 ) -> Result<Json<Acked>, Problem> {
     let Some(Extension(peer)) = peer else {
         return Err(not_for_you());
     };
-    let record = match name.parse::<Name>() {
-        Ok(name) => api.store.record(&name).await?,
-        Err(_) => None,
+    let turns = turns.as_deref();
+    let record = {
+        let _turn = Turns::next(turns).await;
+        let name = name.parse().ok();
+        api.rights.admit(&api, Some(peer), name.as_ref()).await?
     };
-    let readers = record.as_ref().map(|record| record.spec.readers.as_slice());
-    let right = api
-        .hub
-        .rights()
-        .of(&api, peer, readers.unwrap_or_default())
-        .await;
-    let record = match (record, right) {
-        (Some(record), Right::Control | Right::Read) => record,
-        (None, Right::Control) => {
-            let why = "there is no identity of this name";
-            return Err(Problem::new(ProblemType::Unknown, why));
-        }
-        _ => return Err(not_for_you()),
-    };
-    if ack.version > record.version {
+    let client = label(request.headers());
+    let (request, _room) = body::read(&api, request, body::ACKNOWLEDGEMENT).await?;
+    let Body(ack) = Body::<Ack>::from_request(request, &api).await?;
+    let name = &record.spec.name;
+    let version = ack.version;
+    if version > record.version {
         let why = format!(
-            "{name} has no version {} yet: the newest is {}",
-            ack.version, record.version
+            "{name} has no version {version} yet: the newest is {}",
+            record.version
         );
         return Err(Problem::new(ProblemType::Invalid, why));
     }
     let noted = Acknowledgement {
         num: record.num,
         uid: peer.uid,
-        client: label(&headers),
-        version: ack.version,
+        client,
+        version,
     };
-    api.store.acknowledge(noted, api.clock.now()).await?;
+    let _turn = Turns::next(turns).await;
+    if !api.store.acknowledge(noted, api.clock.now()).await? {
+        let why = format!(
+            "{name} never had a version {version}, as far as its last few are remembered: the newest is {}",
+            record.version
+        );
+        return Err(Problem::new(ProblemType::Invalid, why));
+    }
     Ok(Json(Acked {
-        version: ack.version,
+        version,
         current: record.version,
     }))
 }

@@ -1,6 +1,8 @@
 //! Refuses requests that did not mean to come here: from a browser, through a proxy, or by a name
 //! that somebody else's DNS points at this machine.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{Request, State},
     middleware::Next,
@@ -61,7 +63,7 @@ pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Prob
     if door == Door::Socket {
         if !headers.contains_key(CLIENT_HEADER) {
             return refuse(
-                ProblemType::Invalid,
+                ProblemType::HeaderMissing,
                 "the header X-Renewd-Client is missing; any value will do",
             );
         }
@@ -72,7 +74,7 @@ pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Prob
             let why = format!(
                 "requests with {name} are refused: the socket is for programs on this machine"
             );
-            return refuse(ProblemType::Forbidden, &why);
+            return refuse(ProblemType::HeaderRefused, &why);
         }
     }
     let hosts = headers
@@ -81,10 +83,13 @@ pub(super) fn refusal(door: Door, headers: &HeaderMap, uri: &Uri) -> Option<Prob
         .map(|host| host.to_str().unwrap_or("?"));
     let foreign = hosts
         .chain(uri.authority().map(|authority| authority.as_str()))
-        .any(|host| !is_local(host));
+        .any(|host| match door {
+            Door::Socket => is_elsewhere(host),
+            Door::Loopback | Door::Network => !is_local(host),
+        });
     if foreign {
         return refuse(
-            ProblemType::Forbidden,
+            ProblemType::HeaderRefused,
             "the request names another host; use localhost",
         );
     }
@@ -96,19 +101,57 @@ fn tells_of_a_stranger(header: &str) -> bool {
     matches!(header, "origin" | "forwarded") || header.starts_with("x-forwarded-")
 }
 
-/// Whether a `Host` (with or without a port) can only mean this machine.
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
+/// Ends of names that no other host has: reserved ones, and what clients of sockets invent.
+const NO_HOST: [&str; 9] = [
+    "sock",
+    "socket",
+    "unix",
+    "local",
+    "localhost",
+    "internal",
+    "invalid",
+    "docker",
+    "renewd",
+];
+
+/// Whether a `Host` on the socket is the name or the address of another host. There the kernel says who
+/// calls, and clients invent what they like for a host: `unix`, `docker`, the path of the socket.
+fn is_elsewhere(host: &str) -> bool {
+    if is_local(host) {
+        return false;
+    }
+    let name = without_port(host);
+    if name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b >= 0x80)
+    };
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    let Some((_, end)) = plain.rsplit_once('.') else {
+        return false;
+    };
+    plain.split('.').all(is_label) && !NO_HOST.iter().any(|known| end.eq_ignore_ascii_case(known))
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
-    };
+    }
+}
+
+/// Whether a `Host` (with or without a port) can only mean this machine.
+fn is_local(host: &str) -> bool {
+    let name = without_port(host);
     let literal = name.trim_start_matches('[').trim_end_matches(']');
     name.is_empty()
         || name.eq_ignore_ascii_case("localhost")
         || name.eq_ignore_ascii_case("renewd")
-        || literal
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
+        || literal.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -167,6 +210,41 @@ mod tests {
                 "{host}"
             );
             assert_eq!(status(Door::Network, &[("host", host)]), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_socket_takes_whatever_clients_invent_for_a_host() {
+        let on_socket =
+            |host: &str| status(Door::Socket, &[("x-renewd-client", ""), ("host", host)]);
+        for host in [
+            "unix",
+            "docker",
+            "d",
+            "_",
+            "localhost:80",
+            "/run/renewd/renewd.sock",
+            "%2Frun%2Frenewd%2Frenewd.sock",
+            "2f72756e2f72656e6577642e736f636b:0",
+            "renewd.sock",
+            "http.unix",
+            "api.localhost",
+            "",
+        ] {
+            assert_eq!(on_socket(host), None, "{host}");
+            assert_eq!(
+                status(Door::Loopback, &[("host", "unix")]),
+                Some(403),
+                "TCP is for loopback names"
+            );
+        }
+        for host in [
+            "evil.example",
+            "evil.example.:80",
+            "192.0.2.1",
+            "[2001:db8::1]:80",
+        ] {
+            assert_eq!(on_socket(host), Some(403), "{host}");
         }
     }
 

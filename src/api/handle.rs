@@ -7,9 +7,11 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    body::Room,
     listeners::Unbound,
     readiness::Life,
     reads::Reads,
+    rights::Rights,
     watch::Hub,
     wire::{Reloaded, StoreUsed},
 };
@@ -32,6 +34,10 @@ pub struct Api {
     pub(super) metrics: Metrics,
     pub(super) scene: watch::Receiver<Arc<Scene>>,
     pub(super) commands: mpsc::Sender<Command>,
+    /// What callers may do.
+    pub(super) rights: Rights,
+    /// What the bodies of requests may take.
+    pub(super) room: Room,
     /// Everybody who watches.
     pub(super) hub: Hub,
     /// Tokens that were handed over.
@@ -167,6 +173,8 @@ impl Api {
             metrics,
             scene,
             commands,
+            rights: Rights::default(),
+            room: Room::default(),
             hub: Hub::default(),
             reads: Reads::default(),
             unbound: watch::Sender::new(None),

@@ -14,7 +14,8 @@ use super::{
     guard::Door,
     handle::Api,
     local, public,
-    serve::{Bounds, serve_tcp, serve_unix},
+    seats::{Limits, Seats},
+    serve::{serve_tcp, serve_unix},
     socket::{self, BoundSocket, ListenError},
     watch::Hub,
 };
@@ -116,13 +117,7 @@ impl Listeners {
             } else {
                 Door::Network
             };
-            serve_tcp(
-                &tcp,
-                public::router(api.clone(), door),
-                Bounds::TCP,
-                stop.clone(),
-            )
-            .await;
+            serve_tcp(&tcp, public::router(api.clone(), door), stop.clone()).await;
         };
         let counting = api.reads.keep(&api, stop.clone());
         tokio::join!(on_socket, on_tcp, telling, counting);
@@ -140,9 +135,10 @@ async fn serve_socket(
     stop: &CancellationToken,
 ) {
     let mut serving = FuturesUnordered::new();
+    let seats = Seats::new(Limits::SOCKET);
     let served = |listener: Arc<UnixListener>| {
-        let (router, stop) = (router.clone(), stop.clone());
-        async move { serve_unix(&listener, router, Bounds::SOCKET, stop).await }
+        let (seats, router, stop) = (seats.clone(), router.clone(), stop.clone());
+        async move { serve_unix(&listener, (api, &seats), router, stop).await }
     };
     serving.push(served(Arc::clone(&socket.listener)));
     loop {

@@ -40,6 +40,7 @@
 mod acks;
 mod addition;
 mod batch;
+mod body;
 pub mod client;
 mod control;
 mod guard;
@@ -54,6 +55,8 @@ mod problem;
 mod public;
 mod readiness;
 mod reads;
+mod rights;
+mod seats;
 mod serve;
 mod snapshot;
 mod socket;
@@ -62,6 +65,7 @@ mod tests;
 mod tokens;
 mod watch;
 pub mod wire;
+mod worded;
 
 pub use handle::{Api, ApplySource, Command, Permission, Scene, SinkAsk};
 pub use listeners::Listeners;

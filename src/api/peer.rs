@@ -3,12 +3,14 @@
 //! The kernel says which user connected (`SO_PEERCRED`, fixed at `connect`); the system's user
 //! database says which groups that user is in. Both decide, and nothing that the caller sends.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{accounts, model::Reader};
 
 /// The user that connected, as the kernel saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// Its uid.
     pub uid: u32,
@@ -21,6 +23,37 @@ pub struct Peer {
 pub(super) struct Caller {
     pub uid: u32,
     pub gids: BTreeSet<u32>,
+    /// What the system calls the user.
+    pub name: String,
+    /// Every way in which a list of readers names the user or one of the groups.
+    pub names: Vec<Reader>,
+}
+
+/// How far a caller is known before it has asked for anything; by it seats are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Root, or the daemon's own user.
+    Trusted,
+    /// May read some identity, or control.
+    Reader,
+    /// May do nothing, as far as the names of its user and groups tell.
+    Stranger,
+}
+
+/// The turns of all requests of one user: so many are worked on at once.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    /// So many at once.
+    pub(super) fn of(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most)))
+    }
+
+    /// Waits for the next turn, where turns are taken; it lasts until dropped.
+    pub(super) async fn next(turns: Option<&Self>) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&turns?.0).acquire_owned().await.ok()
+    }
 }
 
 /// A user or group of this system, as numbers.
@@ -59,6 +92,25 @@ pub(super) fn right(
 }
 
 impl Caller {
+    /// Asks the system.
+    pub(super) fn ask(peer: Peer) -> Self {
+        let name = accounts::user_of(peer.uid).name;
+        let gids: BTreeSet<u32> = accounts::groups_of(peer.uid)
+            .into_iter()
+            .chain([peer.gid])
+            .collect();
+        let users = [name.clone(), peer.uid.to_string()].map(Reader::User);
+        let groups = gids
+            .iter()
+            .flat_map(|gid| [accounts::group_of(*gid).name, gid.to_string()].map(Reader::Group));
+        Self {
+            uid: peer.uid,
+            names: users.into_iter().chain(groups).collect(),
+            gids,
+            name,
+        }
+    }
+
     fn is(&self, principal: Principal) -> bool {
         match principal {
             Principal::User(uid) => self.uid == uid,
@@ -67,51 +119,14 @@ impl Caller {
     }
 }
 
-/// Asks the system about the peer and the lists, then decides. It may take as long as a directory
-/// server takes, so it runs where blocking is allowed; root and the daemon's own user need no asking.
-pub(super) async fn decide(peer: Peer, admins: Vec<Reader>, readers: Vec<Reader>) -> Right {
-    let own_uid = accounts::own_uid();
-    let asked = move || {
-        let caller = Caller {
-            uid: peer.uid,
-            gids: accounts::groups_of(peer.uid)
-                .into_iter()
-                .chain([peer.gid])
-                .collect(),
-        };
-        right(
-            &caller,
-            own_uid,
-            &principals(&admins),
-            &principals(&readers),
-        )
-    };
-    if peer.uid == 0 || peer.uid == own_uid {
-        return Right::Control;
+impl Principal {
+    /// Whom a name means, if the system knows it.
+    pub(super) fn of(reader: &Reader) -> Option<Self> {
+        match reader {
+            Reader::User(name) => accounts::user(name).map(|user| Self::User(user.uid)),
+            Reader::Group(name) => accounts::group(name).map(|group| Self::Group(group.gid)),
+        }
     }
-    tokio::task::spawn_blocking(asked)
-        .await
-        .unwrap_or(Right::None)
-}
-
-/// How the audit trail names a peer: `uid 1000 (anna)`.
-pub(super) async fn actor(peer: Peer) -> String {
-    let name = tokio::task::spawn_blocking(move || accounts::user_of(peer.uid).name).await;
-    match name {
-        Ok(name) if name != peer.uid.to_string() => format!("uid {} ({name})", peer.uid),
-        _ => format!("uid {}", peer.uid),
-    }
-}
-
-/// Names that the system does not know grant nothing.
-fn principals(readers: &[Reader]) -> Vec<Principal> {
-    readers
-        .iter()
-        .filter_map(|reader| match reader {
-            Reader::User(name) => accounts::user(name).map(|user| Principal::User(user.uid)),
-            Reader::Group(name) => accounts::group(name).map(|group| Principal::Group(group.gid)),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -124,6 +139,8 @@ mod tests {
         Caller {
             uid,
             gids: gids.iter().copied().collect(),
+            name: String::new(),
+            names: Vec::new(),
         }
     }
 
@@ -155,20 +172,23 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn an_unknown_name_grants_nothing_and_a_known_one_does() {
+    #[test]
+    fn an_unknown_name_means_nobody_and_a_caller_is_known_by_every_name() {
+        let of = |text: &str| Principal::of(&Reader::from(text.to_owned()));
+        assert_eq!(of("no-such-user-here"), None);
         let nobody = accounts::user("nobody").unwrap();
-        let peer = Peer {
+        assert_eq!(of("nobody"), Some(Principal::User(nobody.uid)));
+        let caller = Caller::ask(Peer {
             uid: nobody.uid,
-            gid: nobody.gid.unwrap(),
-        };
-        let list = |text: &str| vec![Reader::from(text.to_owned())];
-        assert_eq!(
-            decide(peer, list("no-such-user-here"), vec![]).await,
-            Right::None
-        );
-        assert_eq!(decide(peer, vec![], list("nobody")).await, Right::Read);
-        assert_eq!(decide(peer, list("nobody"), vec![]).await, Right::Control);
-        assert_eq!(actor(peer).await, format!("uid {} (nobody)", peer.uid));
+            gid: 0,
+        });
+        let group = accounts::group_of(nobody.gid.unwrap()).name;
+        for name in ["nobody", "group:root", "group:0", &format!("group:{group}")] {
+            assert!(
+                caller.names.contains(&Reader::from(name.to_owned())),
+                "{name}"
+            );
+        }
+        assert_eq!(caller.name, "nobody");
     }
 }

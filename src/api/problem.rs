@@ -3,7 +3,9 @@
 use std::{fmt, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, to_bytes},
+    extract::Request,
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
@@ -29,8 +31,26 @@ pub enum ProblemType {
     Pending,
     /// 503: the store may not be used until a person says so; nothing is served from it.
     StoreUnusable,
+    /// 503: others keep renewd busy at the moment; or a request took too long.
+    Busy,
     /// 400: the request itself is wrong.
     Invalid,
+    /// 400: a header is missing that every request over the socket carries.
+    HeaderMissing,
+    /// 403: a header shows that the request was not meant for here, or came through a proxy or a browser.
+    HeaderRefused,
+    /// 405: the endpoint is there, and not for this method.
+    MethodNotAllowed,
+    /// 408: the request did not come to its end in time.
+    Timeout,
+    /// 413: the body is larger than is taken here.
+    TooLarge,
+    /// 414: the target is too long.
+    TargetTooLong,
+    /// 415: the body is of a kind that is not taken here.
+    UnsupportedMedia,
+    /// 431: the headers are larger than is taken here.
+    HeadersTooLarge,
     /// 409: it cannot be done in the state in which things are.
     Conflict,
     /// 422: the configuration was refused; nothing was changed.
@@ -47,12 +67,37 @@ impl ProblemType {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::Held | Self::Conflict => StatusCode::CONFLICT,
             Self::Deleted => StatusCode::GONE,
-            Self::Unreachable | Self::Throttled | Self::Pending | Self::StoreUnusable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::Unreachable
+            | Self::Throttled
+            | Self::Pending
+            | Self::StoreUnusable
+            | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Invalid | Self::HeaderMissing => StatusCode::BAD_REQUEST,
+            Self::HeaderRefused => StatusCode::FORBIDDEN,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Refused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The type of an answer that somebody else made with this status.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::Unknown,
+            StatusCode::FORBIDDEN => Self::Forbidden,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::REQUEST_TIMEOUT => Self::Timeout,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::URI_TOO_LONG => Self::TargetTooLong,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMedia,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::HeadersTooLarge,
+            status if status.is_server_error() => Self::Internal,
+            _ => Self::Invalid,
         }
     }
 
@@ -66,7 +111,16 @@ impl ProblemType {
             Self::Throttled => "Too many requests",
             Self::Pending => "No live token yet",
             Self::StoreUnusable => "The store waits for a person",
+            Self::Busy => "Too busy at the moment",
             Self::Invalid => "The request is not valid",
+            Self::HeaderMissing => "A header is missing",
+            Self::HeaderRefused => "Not for requests like this one",
+            Self::MethodNotAllowed => "Not with this method",
+            Self::Timeout => "The request took too long",
+            Self::TooLarge => "The body is too large",
+            Self::TargetTooLong => "The target is too long",
+            Self::UnsupportedMedia => "The body is not JSON",
+            Self::HeadersTooLarge => "The headers are too large",
             Self::Conflict => "Not possible at the moment",
             Self::Refused => "The configuration was refused",
             Self::Internal => "renewd could not do its part",
@@ -112,6 +166,25 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The whole answer as it goes over a connection that ends with it.
+    pub(super) fn whole_answer(&self) -> Vec<u8> {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let status = self.kind.status();
+        let again = self.retry_after.map_or(String::new(), |seconds| {
+            format!("retry-after: {seconds}\r\n")
+        });
+        let head = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+             {again}connection: close\r\ncontent-length: {}\r\n\r\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or(""),
+            body.len()
+        );
+        [head.into_bytes(), body].concat()
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)
@@ -134,6 +207,39 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// The longest explanation that somebody else gives.
+const LONGEST_FOREIGN: usize = 4096;
+
+/// Middleware: what a library answers in words of its own becomes a problem document.
+pub(super) async fn as_document(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    let told = response.headers().get(header::CONTENT_TYPE);
+    let is_json = told.is_some_and(|told| told.as_bytes().ends_with(b"json"));
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = to_bytes(body, LONGEST_FOREIGN).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let kind = ProblemType::of_status(status);
+    let detail = match kind {
+        ProblemType::MethodNotAllowed => {
+            let takes = parts.headers.get(header::ALLOW);
+            let takes = takes.and_then(|takes| takes.to_str().ok()).unwrap_or("");
+            format!("{path} takes {takes}, not {method}")
+        }
+        _ if said.trim().is_empty() => kind.title().to_owned(),
+        _ => said.trim().to_owned(),
+    };
+    let mut response = Problem::new(kind, detail).into_response();
+    if let Some(takes) = parts.headers.get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, takes.clone());
+    }
+    response
 }
 
 #[cfg(test)]
@@ -168,6 +274,15 @@ mod tests {
             (ProblemType::Unreachable, "unreachable", 503),
             (ProblemType::Throttled, "throttled", 503),
             (ProblemType::StoreUnusable, "store-unusable", 503),
+            (ProblemType::Busy, "busy", 503),
+            (ProblemType::HeaderMissing, "header-missing", 400),
+            (ProblemType::HeaderRefused, "header-refused", 403),
+            (ProblemType::MethodNotAllowed, "method-not-allowed", 405),
+            (ProblemType::Timeout, "timeout", 408),
+            (ProblemType::TooLarge, "too-large", 413),
+            (ProblemType::TargetTooLong, "target-too-long", 414),
+            (ProblemType::UnsupportedMedia, "unsupported-media", 415),
+            (ProblemType::HeadersTooLarge, "headers-too-large", 431),
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), word);
             assert_eq!(kind.status(), status);

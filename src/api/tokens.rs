@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{
     handle::Api,
-    peer::{self, Peer, Right},
+    peer::{Peer, Turns},
     problem::{Problem, ProblemType},
 };
 use crate::{
@@ -59,39 +59,86 @@ enum Outlook {
 
 impl Outlook {
     /// Whether a caller that has seen `seen` need not wait any longer.
-    fn is_news(&self, seen: Option<Version>) -> bool {
+    fn is_news(&self, seen: &Seen) -> bool {
         match self {
-            Self::Live(version, _) | Self::Withheld(version, _) => seen != Some(*version),
+            Self::Live(version, _) => !seen.has(*version),
+            // There is nothing that `*` could mean.
+            Self::Withheld(version, _) => matches!(seen, Seen::Any) || !seen.has(*version),
             Self::Missing(_) => false,
         }
     }
+}
+
+/// What `If-None-Match` says that the caller has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    /// Whatever there is: `*`.
+    Any,
+    /// These versions; other tags match nothing.
+    These(Vec<Version>),
+}
+
+impl Seen {
+    /// Reads a list of entity tags, strong or weak, over as many lines as there are.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut versions = Vec::new();
+        for line in headers.get_all(header::IF_NONE_MATCH) {
+            let mut rest = line.to_str().unwrap_or("").trim();
+            if rest == "*" {
+                return Self::Any;
+            }
+            while let Some((tag, after)) = next_tag(rest) {
+                versions.extend(tag.parse().map(Version));
+                rest = after;
+            }
+        }
+        Self::These(versions)
+    }
+
+    fn has(&self, version: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::These(versions) => versions.contains(&version),
+        }
+    }
+}
+
+/// The text of the next entity tag of a list, and what follows it. What stands in a tag may hold commas.
+fn next_tag(list: &str) -> Option<(&str, &str)> {
+    let list = list.trim_start_matches([' ', '\t', ',']);
+    let list = list.strip_prefix("W/").unwrap_or(list);
+    list.strip_prefix('"')?.split_once('"')
 }
 
 /// The endpoint.
 pub(super) async fn token(
     State(api): State<Api>,
     peer: Option<Extension<Peer>>,
+    turns: Option<Extension<Turns>>,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wait = wait(asked.wait.as_deref())?;
-    let seen = seen(&headers);
+    let seen = Seen::of(&headers);
+    let bare = wants_bare(&headers);
     let name = name.parse().ok();
     let until = tokio::time::sleep(wait);
     let mut until = std::pin::pin!(until);
     // Subscribed before the first look, so that no commit falls in between.
     let mut watch = Watch::new(&api);
     loop {
+        let turn = Turns::next(turns.as_deref()).await;
         let (record, outlook) = look(&api, peer.as_deref(), name.as_ref()).await?;
         let over = wait.is_zero() || until.is_elapsed() || api.stop.is_cancelled();
-        if over || outlook.is_news(seen) {
-            let response = answer(&api, &record, outlook, seen, bare(&headers)).await?;
+        if over || outlook.is_news(&seen) {
+            let response = answer(&api, &record, outlook, &seen, bare).await?;
             if let (StatusCode::OK, Some(Extension(peer))) = (response.status(), peer) {
                 api.reads.count(peer, &record.spec.name, api.clock.now());
             }
             return Ok(response);
         }
+        drop(turn);
         // An expiry is no commit: nobody tells, so the wait ends with the token's life.
         let dead = async {
             match &outlook {
@@ -154,46 +201,10 @@ async fn look(
     peer: Option<&Peer>,
     name: Option<&Name>,
 ) -> Result<(Record, Outlook), Problem> {
-    let record = match name {
-        Some(name) => api.store.record(name).await?,
-        None => None,
-    };
-    let scene = api.scene();
-    let readers = record
-        .as_ref()
-        .map_or_else(Vec::new, |record| record.spec.readers.clone());
-    let right = match peer {
-        Some(peer) => peer::decide(*peer, scene.daemon.admins.clone(), readers).await,
-        None => Right::None,
-    };
-    let Some(record) = permitted(record, right)? else {
-        return Err(Problem::new(
-            ProblemType::Unknown,
-            "there is no identity of this name",
-        ));
-    };
-    let lane = scene.lane(&record.spec.resource);
+    let record = api.rights.admit(api, peer.copied(), name).await?;
+    let lane = api.scene().lane(&record.spec.resource);
     let outlook = outlook(&record, &lane, api.clock.now());
     Ok((record, outlook))
-}
-
-/// The row for those who may read it. Only admins learn that there is none: to everybody else the
-/// answer is the same as for somebody else's identity.
-fn permitted(record: Option<Record>, right: Right) -> Result<Option<Record>, Problem> {
-    match right {
-        Right::Control => Ok(record),
-        Right::Read if record.is_some() => Ok(record),
-        Right::Read | Right::None => Err(not_for_you()),
-    }
-}
-
-/// The same for somebody else's identity and for one that does not exist.
-pub(super) fn not_for_you() -> Problem {
-    Problem::new(
-        ProblemType::Forbidden,
-        "there is no identity of this name that you may read: ask for your user or group to be \
-         put into its `readers`",
-    )
 }
 
 /// The document as it may be shown now, and how its token stands: a dead one is left out.
@@ -289,7 +300,7 @@ async fn answer(
     api: &Api,
     record: &Record,
     outlook: Outlook,
-    seen: Option<Version>,
+    seen: &Seen,
     bare: bool,
 ) -> Result<Response, Problem> {
     match outlook {
@@ -299,7 +310,7 @@ async fn answer(
             response.headers_mut().insert(header::ETAG, etag(version));
             Ok(response)
         }
-        Outlook::Live(version, stands) if seen == Some(version) => {
+        Outlook::Live(version, stands) if seen.has(version) => {
             let mut response = with_headers(StatusCode::NOT_MODIFIED, version, Body::empty());
             tell_standing(&mut response, stands);
             Ok(response)
@@ -366,23 +377,51 @@ fn etag(version: Version) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{version}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 
-/// The version in `If-None-Match`; anything else there matches nothing.
-fn seen(headers: &HeaderMap) -> Option<Version> {
-    let text = headers.get(header::IF_NONE_MATCH)?.to_str().ok()?.trim();
-    let text = text.strip_prefix("W/").unwrap_or(text);
-    text.strip_prefix('"')?
-        .strip_suffix('"')?
-        .parse()
-        .ok()
-        .map(Version)
+/// Whether the caller would rather have the bare token than the document, by `Accept` (RFC 9110, 12.5.1): by
+/// weight, whatever the case and the order. A tie is the document's.
+fn wants_bare(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter();
+    let ranges: Vec<(String, u16)> = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(range)
+        .collect();
+    weight(&ranges, "text", "plain") > weight(&ranges, "application", "json")
 }
 
-/// Whether the caller wants the bare token.
-fn bare(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/plain"))
+/// A media range in lower case, and its weight in thousandths.
+fn range(text: &str) -> Option<(String, u16)> {
+    let mut parts = text.split(';').map(str::trim);
+    let range = parts.next()?.to_ascii_lowercase();
+    let mut weight = 1000;
+    for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+        if key.trim().eq_ignore_ascii_case("q") {
+            let q: f64 = value.trim().parse().ok()?;
+            let q = (0.0..=1.0).contains(&q).then_some(q)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it lies between 0 and 1000"
+            )]
+            let thousandths = (q * 1000.0) as u16;
+            weight = thousandths;
+        }
+    }
+    range.contains('/').then_some((range, weight))
+}
+
+/// The weight of a type by the range that names it most closely; 0 where none does.
+fn weight(ranges: &[(String, u16)], kind: &str, subtype: &str) -> u16 {
+    let closest = [
+        format!("{kind}/{subtype}"),
+        format!("{kind}/*"),
+        "*/*".to_owned(),
+    ];
+    let weights = closest.iter().filter_map(|wanted| {
+        let fitting = ranges.iter().filter(|(range, _)| range == wanted);
+        fitting.map(|(_, weight)| *weight).max()
+    });
+    weights.into_iter().next().unwrap_or(0)
 }
 
 /// How long to wait: `55s`, `55`, or nothing.
@@ -396,5 +435,64 @@ fn wait(text: Option<&str>) -> Result<Duration, Problem> {
             ProblemType::Invalid,
             "wait must be whole seconds, such as wait=55s; at most 60 s are granted",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+        let lines = lines
+            .iter()
+            .map(|line| (name.clone(), line.parse().unwrap()));
+        lines.collect()
+    }
+
+    #[test]
+    fn the_bare_token_is_for_whoever_likes_text_better() {
+        for (accept, bare) in [
+            (&[][..], false),
+            (&["text/plain"], true),
+            (&["TEXT/Plain; charset=utf-8"], true),
+            (&["text/*"], true),
+            (&["*/*"], false),
+            (&["application/json, text/plain, */*"], false),
+            (&["text/plain, application/json"], false),
+            (&["text/plain, application/json;q=0.9"], true),
+            (&["text/plain;q=0.5, application/json;Q=0.4"], true),
+            (&["text/plain;q=0.4", "application/json;q=0.5"], false),
+            (&["text/plain;q=0"], false),
+            (&["*/*;q=0.8, text/plain;q=0.9"], true),
+            (&["*/*, text/plain;q=0.1"], false),
+            (&["application/*;q=0.1, text/plain"], true),
+            (&["application/json;q=0, */*"], true),
+            (&["text/html"], false),
+            (&["text/plain;q=2"], false),
+            (&["nonsense;;,text/plain"], true),
+        ] {
+            assert_eq!(
+                wants_bare(&headers(header::ACCEPT, accept)),
+                bare,
+                "{accept:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn tags_come_in_lists_and_a_star_is_any() {
+        let seen = |lines: &[&str]| Seen::of(&headers(header::IF_NONE_MATCH, lines));
+        assert_eq!(seen(&[" * "]), Seen::Any);
+        for (lines, versions) in [
+            (&[][..], &[][..]),
+            (&["\"7\""], &[7]),
+            (&["W/\"7\" , \"8\""], &[7, 8]),
+            (&["\"a,b\", \"9\""], &[9]),
+            (&["\"1\"", "\"2\",,W/\"3\""], &[1, 2, 3]),
+            (&["7", "\"x\"", "\""], &[]),
+        ] {
+            let versions = versions.iter().copied().map(Version).collect();
+            assert_eq!(seen(lines), Seen::These(versions), "{lines:?}");
+        }
     }
 }

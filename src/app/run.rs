@@ -18,6 +18,7 @@ use crate::{
     config::{Settings, Source},
     engine::Withdrawer,
     model::StoreStanding,
+    pool,
     store::{Cause, OpenError, Opened, Store},
     systemd::{self, Notifier, Passed},
     telemetry::Metrics,
@@ -87,7 +88,7 @@ async fn open_store(
 ) -> Result<(Store, Opened), RunError> {
     let (store, state_dir) = (settings.store.clone(), settings.daemon.state_dir.clone());
     let now = clock.now();
-    let opening = tokio::task::spawn_blocking(move || Store::open(&store, &state_dir, now));
+    let opening = pool::LOOKS.run(move || Store::open(&store, &state_dir, now));
     tokio::pin!(opening);
     let opened = loop {
         tokio::select! {

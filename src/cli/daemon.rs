@@ -90,6 +90,15 @@ fn withholds_token(kind: ProblemType) -> bool {
         Type::Unknown
         | Type::Forbidden
         | Type::Invalid
+        | Type::HeaderMissing
+        | Type::HeaderRefused
+        | Type::MethodNotAllowed
+        | Type::Timeout
+        | Type::TooLarge
+        | Type::TargetTooLong
+        | Type::UnsupportedMedia
+        | Type::HeadersTooLarge
+        | Type::Busy
         | Type::Conflict
         | Type::Refused
         | Type::Internal => false,
@@ -109,6 +118,9 @@ impl From<ClientError> for Failed {
             | ClientError::Ended { .. } => Self::new(Exit::Unreachable, error),
             ClientError::Problem(problem) if problem.kind == ProblemType::Invalid => {
                 Self::usage(problem)
+            }
+            ClientError::Problem(problem) if problem.kind == ProblemType::Busy => {
+                Self::new(Exit::Unreachable, problem)
             }
             ClientError::Problem(_) | ClientError::Unreadable { .. } => Self::plain(error),
         }

@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
     app::{self, RunError},
-    config, telemetry,
+    config, pool, telemetry,
 };
 
 use super::{
@@ -30,11 +30,12 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn run(self) -> Outcome {
         telemetry::init(telemetry::Format::Automatic, None).map_err(Failed::usage)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build();
-        let runtime =
+        let runtime = pool::runtime();
+        let (runtime, lacking) =
             runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
+        if let Some(lacking) = lacking {
+            tracing::warn!("{lacking}");
+        }
         let ended = runtime.block_on(app::run(self.config, self.no_backup));
         // A thread may hang in a file system that does not answer; it has nothing of ours to finish.
         runtime.shutdown_timeout(LEFT_BEHIND);

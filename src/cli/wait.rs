@@ -76,7 +76,10 @@ fn passes(error: &ClientError) -> bool {
         | ClientError::Silent { .. } => true,
         ClientError::Problem(problem) => matches!(
             problem.kind,
-            ProblemType::Pending | ProblemType::Unreachable | ProblemType::Throttled
+            ProblemType::Pending
+                | ProblemType::Unreachable
+                | ProblemType::Throttled
+                | ProblemType::Busy
         ),
         ClientError::Unreadable { .. } => false,
     }

@@ -10,7 +10,12 @@ use std::{
 
 use jiff::Timestamp;
 use rustix::fs::OFlags;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+
+use crate::pool;
 
 /// Within so long of a change a file may change again without a new time: the clocks of file systems are
 /// that coarse (vfat counts in steps of 2 s).
@@ -113,7 +118,7 @@ fn not_a_file() -> io::Error {
 /// Takes stamps without ever being stuck: a look that hangs is left to itself, and no other begins before
 /// it ended.
 #[derive(Debug, Default)]
-pub(super) struct Looker(Option<JoinHandle<io::Result<Stamps>>>);
+pub(super) struct Looker(Option<JoinHandle<Result<io::Result<Stamps>, JoinError>>>);
 
 impl Looker {
     /// The stamps of a path, taken in place under simulated time.
@@ -124,10 +129,11 @@ impl Looker {
         let path = path.to_owned();
         let under_way = self
             .0
-            .get_or_insert_with(|| tokio::task::spawn_blocking(move || Stamps::of(&path)));
+            .get_or_insert_with(|| tokio::spawn(pool::LISTS.run(move || Stamps::of(&path))));
         match timeout(LOOK, under_way).await {
             Ok(ended) => {
                 self.0 = None;
+                let ended = ended.and_then(|ended| ended);
                 ended.unwrap_or_else(|error| Err(io::Error::other(error)))
             }
             Err(_) => Err(io::Error::other(

@@ -10,10 +10,13 @@ use super::{
     db::{Db, Txn},
     error::Outcome,
 };
-use crate::model::{Name, Num, Timestamp, Version};
+use crate::model::{Name, Num, Reader, Timestamp, Version};
 
-/// Consumers of one identity that are remembered, the latest to speak.
-const HOLDERS: i64 = 64;
+/// Consumers of one identity that are remembered of each user, the latest to speak.
+const HOLDERS_OF_USER: i64 = 64;
+/// Consumers of one identity that are remembered at all: beyond it goes whoever speaks with the most names,
+/// so that nobody pushes the one consumer of another user out.
+const HOLDERS: i64 = 1024;
 
 /// A consumer's word that it uses a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,20 +75,32 @@ pub struct ReadsQuery {
 }
 
 impl Txn<'_> {
-    pub(super) fn acknowledge(&self, ack: &Acknowledgement, now: Timestamp) -> Outcome<()> {
+    /// Notes it, unless the identity never had this version, as far as is remembered.
+    pub(super) fn acknowledge(&self, ack: &Acknowledgement, now: Timestamp) -> Outcome<bool> {
+        let version = columns::signed(ack.version.0);
+        let sql = "SELECT 1 FROM identity WHERE num = ?1 AND (version = ?2 OR prev_version = ?2 \
+                   OR instr(' ' || past, ' ' || ?2 || ' ') > 0)";
+        if self.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
+            return Ok(false);
+        }
         let sql = "INSERT INTO holder VALUES (?1, ?2, ?3, ?4, ?5) \
                    ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
-        let version = columns::signed(ack.version.0);
         self.run(
             sql,
             params![ack.num, ack.uid, ack.client, version, micros(now)],
         )?;
         self.run(
-            "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN \
-             (SELECT uid, client FROM holder WHERE identity = ?1 ORDER BY at DESC LIMIT -1 OFFSET ?2)",
+            "DELETE FROM holder WHERE identity = ?1 AND uid = ?2 AND client IN \
+             (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT -1 OFFSET ?3)",
+            [ack.num, i64::from(ack.uid), HOLDERS_OF_USER],
+        )?;
+        self.run(
+            "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN (SELECT uid, client FROM ( \
+             SELECT uid, client, at, row_number() OVER (PARTITION BY uid ORDER BY at DESC) AS nth \
+             FROM holder WHERE identity = ?1) ORDER BY nth, at DESC LIMIT -1 OFFSET ?2)",
             [ack.num, HOLDERS],
         )?;
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
@@ -119,6 +134,17 @@ impl Txn<'_> {
 }
 
 impl Db {
+    /// Whether any of these may read any identity.
+    pub(super) fn may_any_read(&self, readers: &[Reader]) -> Outcome<bool> {
+        for reader in readers {
+            let sql = "SELECT 1 FROM reader WHERE name = ?1";
+            if self.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Consumers of an identity, or of all; those that use an old version alone, if so wished.
     pub(super) fn holders(
         &self,

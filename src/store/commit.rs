@@ -141,7 +141,7 @@ impl Txn<'_> {
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
         self.run(
-            "UPDATE identity SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
+            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = good_until, prev_key = minted_by, \
              state = 'active', version = ?2, kind = ?3, \
              next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, good_until = ?6, expires_at = ?6, \
              issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, failing_since = NULL, attempts = ?10, \
@@ -388,7 +388,7 @@ impl Txn<'_> {
             self.end_order_notice(row.name.as_str(), how, now)?;
         }
         self.run(
-            "UPDATE identity SET prev_version = version, prev_until = 0, prev_key = NULL, \
+            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = 0, prev_key = NULL, \
              state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",

@@ -50,6 +50,9 @@ struct Inner {
     disk: watch::Receiver<Disk>,
     copy: watch::Receiver<Option<String>>,
     pub(super) keep: Keep,
+    /// Reads that were made.
+    #[cfg(test)]
+    reads: std::sync::atomic::AtomicUsize,
     /// Released when everything else is closed.
     _lock: Lock,
 }
@@ -171,6 +174,8 @@ impl Store {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
             },
+            #[cfg(test)]
+            reads: std::sync::atomic::AtomicUsize::new(0),
             _lock: lock,
         }))
     }
@@ -314,6 +319,10 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
     {
+        #[cfg(test)]
+        self.0
+            .reads
+            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let failed = move |fault| StoreError::new(doing, fault);
         match self.mode() {
             Mode::Inline(writer) => {
@@ -331,6 +340,12 @@ impl Store {
                 answer.await.unwrap_or_else(|_| Err(lost(doing)))
             }
         }
+    }
+
+    /// How many reads were made so far.
+    #[cfg(test)]
+    pub(crate) fn reads_made(&self) -> usize {
+        self.0.reads.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn mode(&self) -> &Mode {

@@ -53,6 +53,15 @@ pub struct Consignment {
     pub revoked: bool,
 }
 
+/// What a name leads to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Led {
+    /// An identity.
+    There(Box<Record>),
+    /// There is none of this name; the readers of another, to be looked at with the same work.
+    Nowhere(Option<Vec<Reader>>),
+}
+
 impl Consignment {
     /// Why its token is known to be dead, if it is: then it is neither delivered nor put back, and what
     /// consumers hold stays until the successor comes.
@@ -79,6 +88,31 @@ impl Db {
     pub(super) fn record(&self, name: &str) -> Outcome<Option<Record>> {
         let sql = select_record!("WHERE i.name = ?1");
         Ok(self.one(RowKind::Identity, sql, [name], read_record)?)
+    }
+
+    /// What these names lead to. Where there is no such identity another is read in its place, so that an
+    /// answer takes the same work whether there is one or not.
+    pub(super) fn led_to(&self, names: &[Name]) -> Outcome<Vec<Led>> {
+        let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
+        let first = select_record!("WHERE i.name >= '' AND ?1 = ?1 ORDER BY i.name LIMIT 1");
+        let mut led = Vec::with_capacity(names.len());
+        for name in names {
+            let mut found = self.one(RowKind::Identity, next, [name.as_str()], read_record);
+            if matches!(found, Ok(None)) {
+                found = self.one(RowKind::Identity, first, [name.as_str()], read_record);
+            }
+            led.push(match found {
+                Ok(Some(record)) if record.spec.name == *name => Led::There(Box::new(record)),
+                Ok(found) => Led::Nowhere(found.map(|other| other.spec.readers)),
+                // It may be this one or the next that cannot be read.
+                Err(error) if is_unreadable(&error) => match self.record(name.as_str())? {
+                    Some(record) => Led::There(Box::new(record)),
+                    None => Led::Nowhere(None),
+                },
+                Err(error) => return Err(error.into()),
+            });
+        }
+        Ok(led)
     }
 
     /// Identities by name; those that cannot be read are passed over.

@@ -78,7 +78,7 @@ pub use error::{OpenError, StoreError};
 pub use examine::Bookmark;
 pub use handle::Store;
 pub use housekeeping::Pruned;
-pub use identities::{Consignment, FailingAlone, Work};
+pub use identities::{Consignment, FailingAlone, Led, Work};
 pub use idmap::IdLine;
 pub use import::{ImportLine, Imported};
 pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};

@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0013-withdrawals.sql"),
     include_str!("sql/0014-failing.sql"),
     include_str!("sql/0015-map.sql"),
+    include_str!("sql/0016-callers.sql"),
 ];
 
 /// The newest schema that we know.

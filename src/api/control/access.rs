@@ -23,6 +23,7 @@ use super::{
 use crate::{
     accounts,
     model::Name,
+    pool,
     store::{Holder, ReadsQuery},
 };
 
@@ -115,7 +116,7 @@ async fn users(uids: impl Iterator<Item = u32>) -> BTreeMap<u32, String> {
             .map(|uid| (uid, accounts::user_of(uid).name));
         named.collect()
     };
-    tokio::task::spawn_blocking(names).await.unwrap_or_default()
+    pool::ACCOUNTS.run(names).await.unwrap_or_default()
 }
 
 fn place(cursor: &str) -> Option<(Timestamp, Name, u32)> {

@@ -40,7 +40,7 @@ pub(super) async fn start(
 ) -> Result<(StatusCode, Json<CampaignProgress>), Problem> {
     checked(&asked)?;
     let chosen = target::chosen(&api, &asked).await?;
-    let cause = admin.cause(asked.reason.clone()).await;
+    let cause = admin.cause(&api, asked.reason.clone()).await;
     let new = |target| NewCampaign {
         urgent: asked.urgent,
         starts_at: asked.starts_at,
@@ -150,7 +150,7 @@ pub(super) async fn order(
 ) -> Result<Json<CampaignProgress>, Problem> {
     let id = number(&id)?;
     let Json(before) = found(&api, id).await?;
-    let cause = admin.cause(reason).await;
+    let cause = admin.cause(&api, reason).await;
     let (store, now) = (&api.store, api.clock.now());
     let done = match order {
         CampaignOrder::Pause => store.pause_campaign(id, true, &cause, now).await?,

@@ -132,7 +132,7 @@ pub(super) async fn revive(
     Query(Why { reason }): Query<Why>,
 ) -> Result<Json<Identity>, Problem> {
     let row = record(&api, &name).await?;
-    let (cause, now) = (admin.cause(reason).await, api.clock.now());
+    let (cause, now) = (admin.cause(&api, reason).await, api.clock.now());
     api.store.revive(&row.spec.name, &cause, now).await?;
     let row = record(&api, &name).await?;
     Ok(Json(Identity::of(&row, now)))
@@ -157,7 +157,7 @@ pub(super) async fn confirm_gone(
             format!("there is no resource {resource:?}"),
         )
     })?;
-    let (cause, now) = (admin.cause(reason).await, api.clock.now());
+    let (cause, now) = (admin.cause(&api, reason).await, api.clock.now());
     Ok(Json(api.store.confirm_gone(&resource, &cause, now).await?))
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn replace(
         );
         return Err(Problem::new(ProblemType::Conflict, why));
     };
-    let cause = admin.cause(asked.reason).await;
+    let cause = admin.cause(&api, asked.reason).await;
     let new = NewKeyChange {
         resource,
         work: asked.work,
@@ -79,7 +79,7 @@ pub(super) async fn cancel(
     Path(resource): Path<String>,
 ) -> Result<Json<KeyChange>, Problem> {
     let (resource, _) = view(&api, &resource)?;
-    let actor = admin.cause(None).await.actor;
+    let actor = admin.cause(&api, None).await.actor;
     let ended = api
         .store
         .cancel_key_change(&resource, actor, api.clock.now());

@@ -18,13 +18,14 @@ mod store;
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequest, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, State},
+    middleware,
     routing::{get, post},
 };
-use serde::de::DeserializeOwned;
 
 use self::admin::Admin;
 use super::{
+    body::{self, Body},
     handle::Api,
     orders,
     problem::{Problem, ProblemType},
@@ -36,15 +37,32 @@ use crate::{
     schedule::{Explanation, why},
 };
 
-/// The largest body.
-const LARGEST_BODY: usize = 4 * 1024 * 1024;
-/// The largest list of names and ids for a campaign: some 500,000.
-const LARGEST_LIST: usize = 64 * 1024 * 1024;
 /// Items of one page.
 const PAGE: usize = 500;
 
-/// The endpoints.
-pub(super) fn router() -> Router<Api> {
+/// The endpoints: nobody but admins is let in, then the body is read, then the endpoint works.
+pub(super) fn router(api: &Api) -> Router<Api> {
+    let reading = |most| middleware::from_fn_with_state((api.clone(), most), body::whole);
+    let lists = lists().route_layer(reading(body::LARGEST_LIST));
+    let rest = identities_router()
+        .merge(work_router())
+        .merge(store_router())
+        .route_layer(reading(body::LARGEST));
+    lists
+        .merge(rest)
+        .route_layer(DefaultBodyLimit::disable())
+        .route_layer(middleware::from_fn_with_state(api.clone(), admin::let_in))
+}
+
+/// Those that take a list of names.
+fn lists() -> Router<Api> {
+    Router::new()
+        .route("/v1/campaigns", get(campaigns::list).post(campaigns::start))
+        .route("/v1/campaigns/plan", post(campaigns::plan))
+}
+
+/// Identities and what is known of them.
+fn identities_router() -> Router<Api> {
     Router::new()
         .route("/v1/status", get(status))
         .route(
@@ -61,16 +79,23 @@ pub(super) fn router() -> Router<Api> {
             post(identities::confirm_gone),
         )
         .route("/v1/why/{name}", get(explain))
-        .route(
-            "/v1/campaigns",
-            get(campaigns::list)
-                .post(campaigns::start)
-                .layer(DefaultBodyLimit::max(LARGEST_LIST)),
-        )
-        .route(
-            "/v1/campaigns/plan",
-            post(campaigns::plan).layer(DefaultBodyLimit::max(LARGEST_LIST)),
-        )
+        .route("/v1/notices", get(listings::notices))
+        .route("/v1/audit", get(listings::audit))
+        .route("/v1/doctor", get(doctor::examine))
+        .route("/v1/holders", get(access::holders))
+        .route("/v1/reads", get(access::reads))
+        .route("/v1/orphans", get(access::orphans))
+        .route("/v1/orphans/dismiss", post(access::dismiss))
+        .route("/v1/import", post(import::import))
+        .route("/v1/create", post(import::create))
+        .route("/v1/sources", get(sources::list))
+        .route("/v1/sources/{name}/test", post(sources::test))
+        .route("/v1/sources/{name}/apply", post(sources::apply))
+}
+
+/// Campaigns, deliveries, jobs, keys, and the configuration.
+fn work_router() -> Router<Api> {
+    Router::new()
         .route("/v1/campaigns/{id}", get(campaigns::progress))
         .route("/v1/campaigns/{id}/report", get(campaigns::report))
         .route("/v1/campaigns/{id}/{order}", post(campaigns::order))
@@ -81,13 +106,6 @@ pub(super) fn router() -> Router<Api> {
         .route("/v1/sinks/{name}/pause", post(sinks::pause))
         .route("/v1/sinks/{name}/enable", post(sinks::enable))
         .route("/v1/sinks/{name}/test", post(sinks::test))
-        .route("/v1/notices", get(listings::notices))
-        .route("/v1/audit", get(listings::audit))
-        .route("/v1/doctor", get(doctor::examine))
-        .route("/v1/holders", get(access::holders))
-        .route("/v1/reads", get(access::reads))
-        .route("/v1/orphans", get(access::orphans))
-        .route("/v1/orphans/dismiss", post(access::dismiss))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/runs", get(jobs::runs))
         .route("/v1/jobs/{name}/run", post(jobs::run))
@@ -97,14 +115,7 @@ pub(super) fn router() -> Router<Api> {
             get(keys::show).post(keys::replace).delete(keys::cancel),
         )
         .route("/v1/keys/{resource}/identities", get(keys::identities))
-        .route("/v1/import", post(import::import))
-        .route("/v1/create", post(import::create))
-        .route("/v1/sources", get(sources::list))
-        .route("/v1/sources/{name}/test", post(sources::test))
-        .route("/v1/sources/{name}/apply", post(sources::apply))
-        .merge(store_router())
         .route("/v1/reload", post(reload::reload))
-        .layer(DefaultBodyLimit::max(LARGEST_BODY))
 }
 
 /// Whether the store may be used, and its backups.
@@ -183,18 +194,4 @@ async fn records(api: &Api, names: &[Name]) -> Result<Vec<Record>, Problem> {
 #[derive(Debug, Default, serde::Deserialize)]
 struct After {
     after: Option<String>,
-}
-
-/// A JSON body whose mistakes are problem documents too.
-pub(super) struct Body<T>(pub(super) T);
-
-impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, api).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(rejection) => Err(Problem::new(ProblemType::Invalid, rejection.body_text())),
-        }
-    }
 }

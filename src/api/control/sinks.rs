@@ -55,7 +55,7 @@ pub(super) async fn pause(
     Body(asked): Body<AskSink>,
 ) -> Result<Json<Sinks>, Problem> {
     let (sink, _) = find(&api, &name)?;
-    let actor = admin.cause(None).await.actor;
+    let actor = admin.cause(&api, None).await.actor;
     let why = match &asked.reason {
         Some(reason) => format!("paused by {actor}: {reason}"),
         None => format!("paused by {actor}"),

@@ -70,7 +70,7 @@ pub(super) async fn apply(
     Body(wish): Body<wire::ApplySource>,
 ) -> Result<Json<SourceReport>, Problem> {
     let apply = ApplySource {
-        actor: admin.cause(None).await.actor,
+        actor: admin.cause(&api, None).await.actor,
         confirmed: wish.yes,
     };
     asked(&api, &name, Some(apply)).await

@@ -74,6 +74,57 @@ async fn an_ack_is_for_readers_and_for_versions_that_there_are() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ack_of_a_version_that_never_was_is_refused() {
+    let house = house().await;
+    let mut versions = vec![house.issue(ANNA, "canary-2").await.0];
+    for n in 3..8 {
+        tokio::time::advance(Duration::from_mins(5)).await;
+        versions.push(house.issue(ANNA, &format!("canary-{n}")).await.0);
+    }
+    for version in &versions {
+        assert_eq!(
+            house.ack(reader(), ANNA, *version, "x").await.status,
+            200,
+            "{version}"
+        );
+        let never = house.ack(reader(), ANNA, version - 100, "x").await;
+        assert_eq!(never.status, 400, "{}", never.text);
+        assert_eq!(never.json()["type"], "invalid");
+    }
+    let holders = house.get(admin(), "/v1/holders", &[]).await.json();
+    assert_eq!(holders["items"][0]["version"], *versions.last().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_pushes_the_acknowledgement_of_another_out() {
+    let house = house().await;
+    let version = house.issue(ANNA, "canary-2").await.0;
+    assert_eq!(
+        house.ack(reader(), ANNA, version, "quiet").await.status,
+        200
+    );
+    for n in 0..200 {
+        tokio::time::advance(Duration::from_millis(10)).await;
+        assert_eq!(
+            house
+                .ack(admin(), ANNA, version, &format!("loud-{n}"))
+                .await
+                .status,
+            200
+        );
+    }
+    let holders = house.get(admin(), "/v1/holders", &[]).await.json();
+    let clients: Vec<&str> = holders["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["client"].as_str().unwrap())
+        .collect();
+    assert!(clients.contains(&"quiet"), "{clients:?}");
+    assert_eq!(clients.len(), 65);
+}
+
+#[tokio::test(start_paused = true)]
 async fn consumers_are_remembered_in_bounds_and_forgotten_when_silent() {
     let house = house().await;
     let version = house.issue(ANNA, "canary-2").await.0;

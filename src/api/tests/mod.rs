@@ -2,6 +2,7 @@
 
 mod access;
 mod control;
+mod doors;
 mod long_poll;
 mod needs;
 mod over_sockets;

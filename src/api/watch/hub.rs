@@ -3,26 +3,32 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::handle::Api,
+    super::{
+        handle::Api,
+        problem::{Problem, ProblemType},
+    },
     event::Event,
-    rights::Rights,
     seat::{Interest, Seat},
 };
 use crate::{model::Name, store::Changed};
 
 /// Identities that are read from the store at once.
 const BATCH: usize = 64;
+/// Names that are watched at once, each as often as it is: what watchers may take is counted by them.
+pub(in crate::api) const MOST_WATCHED: usize = 96 * 1024;
+/// Those of one user other than root.
+const MOST_WATCHED_BY_USER: usize = 32 * 1024;
 
 /// Everybody who watches.
 #[derive(Debug, Clone, Default)]
 pub(in crate::api) struct Hub {
     seats: Arc<Mutex<Seats>>,
-    rights: Rights,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +37,8 @@ struct Seats {
     seats: BTreeMap<u64, Arc<Seat>>,
     by_name: BTreeMap<Name, BTreeSet<u64>>,
     everything: BTreeSet<u64>,
+    /// What each user watches.
+    weights: BTreeMap<u32, usize>,
 }
 
 /// A seat that is kept until dropped.
@@ -38,19 +46,20 @@ struct Seats {
 pub(super) struct Ticket {
     hub: Hub,
     number: u64,
+    uid: u32,
     interest: Interest,
     pub(super) seat: Arc<Seat>,
 }
 
 impl Hub {
-    /// What peers may do, remembered for a moment.
-    pub(in crate::api) fn rights(&self) -> &Rights {
-        &self.rights
-    }
-
     /// A seat for whatever changes from now on.
-    pub(super) fn sit(&self, interest: Interest) -> Ticket {
+    ///
+    /// # Errors
+    /// When this user, or all together, watch as much as may be watched.
+    pub(super) fn sit(&self, uid: u32, interest: Interest) -> Result<Ticket, Problem> {
         let mut seats = self.seats();
+        let weight = interest.weight();
+        seats.admit(uid, weight)?;
         seats.last += 1;
         let (number, seat) = (seats.last, Arc::new(Seat::default()));
         seats.seats.insert(number, Arc::clone(&seat));
@@ -69,12 +78,13 @@ impl Hub {
             }
         }
         drop(seats);
-        Ticket {
+        Ok(Ticket {
             hub: self.clone(),
             number,
+            uid,
             interest,
             seat,
-        }
+        })
     }
 
     /// Serves the watchers until `stop`. It looks from this call on, not from the first poll, so
@@ -149,6 +159,24 @@ impl Hub {
 }
 
 impl Seats {
+    /// Counts what a user watches more, within bounds.
+    fn admit(&mut self, uid: u32, weight: usize) -> Result<(), Problem> {
+        let refuse = |who: &str, most: usize| {
+            let why = format!("{who} {most} names at once, which is the most; come again later");
+            Err(Problem::new(ProblemType::Busy, why).retry_after(Duration::from_secs(5)))
+        };
+        let all: usize = self.weights.values().sum();
+        let own = self.weights.get(&uid).copied().unwrap_or(0);
+        if uid != 0 && own + weight > MOST_WATCHED_BY_USER {
+            return refuse("this user watches", MOST_WATCHED_BY_USER);
+        }
+        if all + weight > MOST_WATCHED {
+            return refuse("all users together watch", MOST_WATCHED);
+        }
+        self.weights.insert(uid, own + weight);
+        Ok(())
+    }
+
     fn of(&self, name: &Name) -> impl Iterator<Item = &Arc<Seat>> {
         let named = self.by_name.get(name).into_iter().flatten();
         let numbers = named.chain(&self.everything);
@@ -159,6 +187,12 @@ impl Seats {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut seats = self.hub.seats();
+        if let Some(own) = seats.weights.get_mut(&self.uid) {
+            *own = own.saturating_sub(self.interest.weight());
+            if *own == 0 {
+                seats.weights.remove(&self.uid);
+            }
+        }
         seats.seats.remove(&self.number);
         seats.everything.remove(&self.number);
         if let Interest::These(names) = &self.interest {

@@ -9,7 +9,6 @@
 
 mod event;
 mod hub;
-mod rights;
 mod seat;
 mod stream;
 
@@ -27,9 +26,9 @@ pub(super) use self::hub::Hub;
 use self::{seat::Interest, stream::Watcher};
 use super::{
     handle::Api,
-    peer::{Peer, Right},
+    peer::{Peer, Right, Turns},
     problem::{Problem, ProblemType},
-    tokens::not_for_you,
+    rights::not_for_you,
 };
 use crate::model::Name;
 
@@ -40,6 +39,7 @@ const MOST_NAMES: usize = 1000;
 pub(super) async fn watch(
     State(api): State<Api>,
     peer: Option<Extension<Peer>>,
+    turns: Option<Extension<Turns>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -47,12 +47,16 @@ pub(super) async fn watch(
         return Err(not_for_you());
     };
     let names = names(query.as_deref().unwrap_or(""))?;
-    permit(&api, peer, &names).await?;
+    let turns = turns.map(|Extension(turns)| turns);
+    {
+        let _turn = Turns::next(turns.as_ref()).await;
+        permit(&api, peer, &names).await?;
+    }
     let interest = match names.is_empty() {
         true => Interest::All,
         false => Interest::These(names),
     };
-    let watcher = Watcher::new(api, peer, interest, last_event_id(&headers));
+    let watcher = Watcher::new(api, (peer, turns), interest, last_event_id(&headers))?;
     let mut response = Response::new(Body::from_stream(watcher.frames()));
     let headers = response.headers_mut();
     headers.insert(
@@ -66,7 +70,7 @@ pub(super) async fn watch(
 /// Refuses, as for tokens, unless this peer may read every one of them; no names are all of them.
 async fn permit(api: &Api, peer: Peer, names: &BTreeSet<Name>) -> Result<(), Problem> {
     if names.is_empty() {
-        return match api.hub.rights().of(api, peer, &[]).await {
+        return match api.rights.of(api, peer, &[]).await? {
             Right::Control => Ok(()),
             Right::Read | Right::None => Err(Problem::new(
                 ProblemType::Forbidden,
@@ -74,26 +78,19 @@ async fn permit(api: &Api, peer: Peer, names: &BTreeSet<Name>) -> Result<(), Pro
             )),
         };
     }
-    let wanted: Vec<Name> = names.iter().cloned().collect();
-    let found = api.store.records(&wanted).await?;
-    for record in &found {
-        if api.hub.rights().of(api, peer, &record.spec.readers).await == Right::None {
-            return Err(not_for_you());
+    let led = api.store.led_to(names.iter().cloned().collect()).await?;
+    let mut unknown = Vec::new();
+    for (name, led) in names.iter().zip(led) {
+        if api.rights.permit(api, peer, Some(led)).await?.is_none() {
+            unknown.push(name.as_str());
         }
     }
-    if found.len() == names.len() {
+    if unknown.is_empty() {
         return Ok(());
     }
-    match api.hub.rights().of(api, peer, &[]).await {
-        Right::Control => {
-            let known: BTreeSet<&Name> = found.iter().map(|record| &record.spec.name).collect();
-            let unknown = wanted.iter().filter(|name| !known.contains(name));
-            let some: Vec<&str> = unknown.map(Name::as_str).take(10).collect();
-            let why = format!("there is no identity of this name: {}", some.join(", "));
-            Err(Problem::new(ProblemType::Unknown, why))
-        }
-        Right::Read | Right::None => Err(not_for_you()),
-    }
+    unknown.truncate(10);
+    let why = format!("there is no identity of this name: {}", unknown.join(", "));
+    Err(Problem::new(ProblemType::Unknown, why))
 }
 
 /// Every `name=` of the query.

@@ -23,6 +23,16 @@ pub(super) enum Interest {
     All,
 }
 
+impl Interest {
+    /// For how many names it counts: as many events may wait for it.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::These(names) => names.len(),
+            Self::All => MOST_WAITING,
+        }
+    }
+}
+
 /// One watcher's.
 #[derive(Debug, Default)]
 pub(super) struct Seat {

@@ -15,8 +15,9 @@ use tokio::time::timeout;
 use super::{
     super::{
         handle::Api,
-        peer::{Peer, Right},
-        tokens::not_for_you,
+        peer::{Peer, Right, Turns},
+        problem::Problem,
+        rights::not_for_you,
     },
     event::{self, Event},
     hub::Ticket,
@@ -37,6 +38,7 @@ const PAGE: usize = 64;
 pub(super) struct Watcher {
     api: Api,
     peer: Peer,
+    turns: Option<Turns>,
     interest: Interest,
     ticket: Ticket,
     ready: VecDeque<Bytes>,
@@ -63,9 +65,17 @@ enum Rest {
 
 impl Watcher {
     /// A watcher that saw everything up to `last`, where that is known.
-    pub(super) fn new(api: Api, peer: Peer, interest: Interest, last: Option<u64>) -> Self {
+    ///
+    /// # Errors
+    /// When as much is watched as may be.
+    pub(super) fn new(
+        api: Api,
+        (peer, turns): (Peer, Option<Turns>),
+        interest: Interest,
+        last: Option<u64>,
+    ) -> Result<Self, Problem> {
         // Seated before the first look, so that no commit falls in between.
-        let ticket = api.hub.sit(interest.clone());
+        let ticket = api.hub.sit(peer.uid, interest.clone())?;
         let upto = api.store.seq();
         let place = last.filter(|last| *last <= upto);
         let changed = place.and_then(|last| api.store.changes_after(last));
@@ -80,9 +90,10 @@ impl Watcher {
             }
             (None, interest) => Rest::everything(interest),
         };
-        Self {
+        Ok(Self {
             api,
             peer,
+            turns,
             interest,
             ticket,
             ready: VecDeque::from([event::welcome()]),
@@ -90,7 +101,7 @@ impl Watcher {
             sent: BTreeMap::new(),
             place: place.unwrap_or(0),
             ended: false,
-        }
+        })
     }
 
     /// The body of the answer. It ends when the daemon does, or when nothing is left that this
@@ -139,7 +150,10 @@ impl Watcher {
     /// Reads the next page of the full state. The numbers of its events stay where the reader was:
     /// only at the end has it seen everything.
     async fn step(&mut self, mut walk: Walk) {
-        let page = match self.page(&mut walk.rest).await {
+        let turn = Turns::next(self.turns.as_ref()).await;
+        let page = self.page(&mut walk.rest).await;
+        drop(turn);
+        let page = match page {
             Ok(page) => page,
             Err(error) => {
                 tracing::warn!(%error, "a watcher cannot be told the state; it comes again");
@@ -203,12 +217,12 @@ impl Watcher {
     /// Sends an event, unless the reader has it or may no longer see it. Rights are asked anew each
     /// time: a stream does not outlive them.
     async fn send(&mut self, event: &Event, id: u64) {
-        let right = self
-            .api
-            .hub
-            .rights()
-            .of(&self.api, self.peer, &event.readers)
-            .await;
+        let rights = self.api.rights.clone();
+        let Ok(right) = rights.of(&self.api, self.peer, &event.readers).await else {
+            // Nobody knows who it is at the moment; it comes again.
+            self.ended = true;
+            return;
+        };
         match (&mut self.interest, right) {
             (Interest::All, Right::Control) => {}
             (Interest::All, _) => {

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     config::{Finding, Settings, Severity},
     model::{Name, Timestamp, short_duration},
-    sinks,
+    pool, sinks,
 };
 
 /// Backups are made at least weekly, where they are made.
@@ -28,7 +28,7 @@ const MOST: usize = 5000;
 pub async fn examine(settings: Settings, clock: &Clock) -> Vec<Finding> {
     let mut findings = receivers::examine(&settings, clock).await;
     let names: Vec<Name> = settings.identities.iter().map(|s| s.name.clone()).collect();
-    let look = tokio::task::spawn_blocking(move || {
+    let look = pool::LOOKS.run(move || {
         let mut findings = without_guesses(check(&settings));
         findings.extend(sinks::examine(&settings));
         findings.extend(space::examine(&settings));

@@ -25,6 +25,7 @@ use std::{
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 pub use content::FormatError;
 pub use error::FileError;
@@ -42,7 +43,11 @@ use super::{Delivery, Outcome, Receipt, SinkError};
 use crate::{
     config::{FileFormat, FileSinkSettings, WriteMode},
     model::{Name, Placed, Reader, ResourceName, State, TokenDocument},
+    pool,
 };
+
+/// Files of one sink that are worked on at once: where they hang, other sinks go on.
+const AT_ONCE: usize = 8;
 
 /// A sink that keeps one file per identity.
 #[derive(Debug, Clone)]
@@ -62,6 +67,7 @@ struct Inner {
     readers: Readers,
     /// Whether to work on the calling thread, as simulated time demands.
     inline: bool,
+    turns: Arc<Semaphore>,
 }
 
 impl FileSink {
@@ -93,6 +99,7 @@ impl FileSink {
             write: settings.write,
             readers: Readers::default(),
             inline,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
         })))
     }
 
@@ -186,7 +193,12 @@ impl FileSink {
         work: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> T {
         let inner = Arc::clone(&self.0);
-        on_disk(self.0.inline, move || work(&inner)).await
+        let turn = Arc::clone(&self.0.turns).acquire_owned().await;
+        on_disk(self.0.inline, move || {
+            let _turn = turn;
+            work(&inner)
+        })
+        .await
     }
 }
 
@@ -194,7 +206,7 @@ async fn on_disk<T: Send + 'static>(inline: bool, work: impl FnOnce() -> T + Sen
     if inline {
         return work();
     }
-    match tokio::task::spawn_blocking(work).await {
+    match pool::FILES.run(work).await {
         Ok(done) => done,
         // A panic goes on where it would have without the thread. Nothing else ends such work early
         // but the end of the runtime, and then nobody waits for this.

@@ -2,17 +2,24 @@
 
 use super::Answer;
 use crate::{
-    model::{Num, Timestamp},
+    model::{Num, Reader, Timestamp},
     store::{Acknowledgement, Each, Holder, ReadsQuery, Store, TokenReads},
 };
 
 impl Store {
-    /// Notes which version a consumer uses. Of each identity the latest 64 consumers are kept.
-    pub async fn acknowledge(&self, ack: Acknowledgement, now: Timestamp) -> Answer<()> {
+    /// Notes which version a consumer uses; false where the identity never had it, as far as is remembered.
+    /// Of each user the latest 64 consumers of an identity are kept.
+    pub async fn acknowledge(&self, ack: Acknowledgement, now: Timestamp) -> Answer<bool> {
         self.write("note an acknowledgement", move |txn| {
             txn.acknowledge(&ack, now)
         })
         .await
+    }
+
+    /// Whether any of these users and groups may read any identity.
+    pub async fn may_any_read(&self, readers: Vec<Reader>) -> Answer<bool> {
+        self.read("look for readers", move |db| db.may_any_read(&readers))
+            .await
     }
 
     /// Consumers of an identity, or of all, in the order of names; those that use an old version

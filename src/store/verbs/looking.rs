@@ -8,7 +8,7 @@ use crate::{
         Counts, CreationsWaiting, IdentityId, Name, Num, Record, ResourceName, Served, SinkName,
         Timestamp, TokenDocument,
     },
-    store::{Consignment, Ended, FailingAlone, IdLine, Store},
+    store::{Consignment, Ended, FailingAlone, IdLine, Led, Store},
 };
 
 impl Store {
@@ -16,6 +16,12 @@ impl Store {
     pub async fn record(&self, name: &Name) -> Answer<Option<Record>> {
         let name = name.clone();
         self.read("look an identity up", move |db| db.record(name.as_str()))
+            .await
+    }
+
+    /// What each of these names leads to, by the same work whether it leads anywhere.
+    pub async fn led_to(&self, names: Vec<Name>) -> Answer<Vec<Led>> {
+        self.read("look identities up", move |db| db.led_to(&names))
             .await
     }
 

@@ -1,0 +1,271 @@
+//! What callers cost before anything is known of them, and that every refusal is a problem document.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::stream;
+use serde_json::json;
+
+use super::*;
+
+/// An identity that is not READER's.
+const CARL: &str = "carl";
+
+async fn with_carl() -> House {
+    let house = house().await;
+    let carl = json!({ "name": CARL, "scopes": ["chat"], "readers": ["daemon"] });
+    let added = house
+        .send("POST", "/v1/identities", &carl.to_string())
+        .await;
+    assert_eq!(added.status, 201, "{}", added.text);
+    house
+}
+
+/// A body that tells whether anybody looked at it, and never ends.
+fn endless(looked: &Arc<AtomicBool>) -> Body {
+    let looked = Arc::clone(looked);
+    Body::from_stream(stream::poll_fn(move |_| {
+        looked.store(true, Ordering::SeqCst);
+        std::task::Poll::<Option<Result<bytes::Bytes, std::io::Error>>>::Pending
+    }))
+}
+
+async fn send(house: &House, peer: Peer, method: &str, target: &str, body: Body) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("x-renewd-client", "test")
+        .header("content-type", "application/json")
+        .extension(peer)
+        .body(body)
+        .unwrap();
+    Answer::of(house.socket().oneshot(request).await.unwrap()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_and_forbidden_are_the_same_work() {
+    let house = with_carl().await;
+    for peer in [reader(), stranger()] {
+        let mut costs = Vec::new();
+        for target in [
+            "/v1/tokens/carl",
+            "/v1/tokens/aaron",
+            "/v1/tokens/zzz",
+            "/v1/tokens/not%20a%20name",
+            "/v1/watch?name=carl",
+            "/v1/watch?name=nosuch",
+        ] {
+            // Remembered answers end; the first ask of a fresh start counts.
+            tokio::time::advance(Duration::from_mins(11)).await;
+            let before = (house.store.reads_made(), house.api.rights.asked());
+            let answer = house.get(peer, target, &[]).await;
+            assert_eq!(answer.status, 403, "{target}: {}", answer.text);
+            costs.push((
+                house.store.reads_made() - before.0,
+                house.api.rights.asked() - before.1,
+            ));
+        }
+        assert!(costs.iter().all(|cost| *cost == (1, 2)), "{costs:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_system_is_asked_once_for_all_routes() {
+    let house = house().await;
+    let before = house.api.rights.asked();
+    for _ in 0..20 {
+        house.get(reader(), "/v1/tokens/anna", &[]).await;
+        house.get(reader(), "/v1/watch?name=nosuch", &[]).await;
+        house.get(reader(), "/v1/status", &[]).await;
+        send(
+            &house,
+            reader(),
+            "PUT",
+            "/v1/tokens/anna/ack",
+            Body::from("{}"),
+        )
+        .await;
+    }
+    let asked = house.api.rights.asked() - before;
+    assert_eq!(asked, 2, "who the caller is, and whom `readers` means");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_body_is_read_before_a_right_is_known() {
+    let house = with_carl().await;
+    for (peer, method, target) in [
+        (stranger(), "PUT", "/v1/tokens/anna/ack"),
+        (stranger(), "PUT", "/v1/tokens/nosuch/ack"),
+        (reader(), "PUT", "/v1/tokens/carl/ack"),
+        (stranger(), "POST", "/v1/campaigns"),
+        (reader(), "POST", "/v1/import"),
+        (reader(), "POST", "/v1/reload"),
+    ] {
+        let looked = Arc::default();
+        let answer = send(&house, peer, method, target, endless(&looked)).await;
+        assert_eq!(answer.status, 403, "{target}: {}", answer.text);
+        assert!(!looked.load(Ordering::SeqCst), "{target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_are_bounded_in_size_in_time_and_together() {
+    let house = house().await;
+    let large = Body::from(format!("{{\"version\":1,\"x\":\"{}\"}}", "x".repeat(1024)));
+    let answer = send(&house, reader(), "PUT", "/v1/tokens/anna/ack", large).await;
+    assert_eq!(
+        (answer.status, answer.json()["type"].as_str()),
+        (413, Some("too-large"))
+    );
+    let chunks = stream::iter((0..5).map(|_| Ok::<_, std::io::Error>("x".repeat(400))));
+    let chunked = Body::from_stream(chunks);
+    let answer = send(&house, reader(), "PUT", "/v1/tokens/anna/ack", chunked).await;
+    assert_eq!(answer.status, 413, "{}", answer.text);
+
+    let looked = Arc::default();
+    let began = house.clock.now();
+    let answer = send(
+        &house,
+        reader(),
+        "PUT",
+        "/v1/tokens/anna/ack",
+        endless(&looked),
+    )
+    .await;
+    assert_eq!(
+        (answer.status, answer.json()["type"].as_str()),
+        (408, Some("timeout"))
+    );
+    assert_eq!(house.clock.now().duration_since(began).as_secs(), 10);
+
+    // Two lists of unknown length may be read at once; the third is told that there is no room.
+    let lists = [(); 3].map(|()| send(&house, admin(), "POST", "/v1/campaigns", endless(&looked)));
+    let [first, second, third] = lists;
+    let (first, second, third) = tokio::join!(first, second, third);
+    assert_eq!((first.status, second.status), (408, 408));
+    assert_eq!(
+        (third.status, third.json()["type"].as_str()),
+        (503, Some("busy"))
+    );
+    assert!(third.text.contains("128 MiB"), "{}", third.text);
+    let again = house.send("POST", "/v1/campaigns/plan", "{}").await;
+    assert_eq!(again.status, 400, "the room is free again: {}", again.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_is_a_problem_document() {
+    let house = house().await;
+    for (method, target, content, body, status, kind) in [
+        ("GET", "/nowhere", "", "", 404, "unknown"),
+        ("POST", "/v1/tokens/anna", "", "", 405, "method-not-allowed"),
+        ("DELETE", "/v1/status", "", "", 405, "method-not-allowed"),
+        ("GET", "/v1/tokens/%ff", "", "", 400, "invalid"),
+        (
+            "GET",
+            "/v1/tokens/anna?wait=1&wait=2",
+            "",
+            "",
+            400,
+            "invalid",
+        ),
+        ("GET", "/v1/holders?old=maybe", "", "", 400, "invalid"),
+        ("GET", "/v1/campaigns/x", "", "", 400, "invalid"),
+        (
+            "PUT",
+            "/v1/tokens/anna/ack",
+            "text/plain",
+            "7",
+            415,
+            "unsupported-media",
+        ),
+        (
+            "PUT",
+            "/v1/tokens/anna/ack",
+            "application/json",
+            "{",
+            400,
+            "invalid",
+        ),
+        (
+            "POST",
+            "/v1/import",
+            "application/json",
+            "[]",
+            400,
+            "invalid",
+        ),
+    ] {
+        let headers = [("content-type", content)];
+        let answer = ask(house.socket(), admin(), method, target, &headers, body).await;
+        assert_eq!(answer.status, status, "{method} {target}: {}", answer.text);
+        assert_eq!(
+            answer.header("content-type"),
+            "application/problem+json",
+            "{target}"
+        );
+        let problem = answer.json();
+        assert_eq!(problem["type"], kind, "{target}: {problem}");
+        assert_eq!(problem["status"], status, "{target}");
+        assert!(!problem["detail"].as_str().unwrap().is_empty(), "{target}");
+        if status == 405 {
+            assert!(!answer.header("allow").is_empty(), "{target}");
+        }
+    }
+    for header in ["origin", "forwarded", "x-forwarded-for"] {
+        let answer = house.get(admin(), "/v1/status", &[(header, "x")]).await;
+        assert_eq!(answer.json()["type"], "header-refused", "{header}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_reads_anything_is_told_from_strangers() {
+    use crate::api::peer::Standing;
+    let house = with_carl().await;
+    let rights = &house.api.rights;
+    let daemon = accounts::user("daemon").unwrap();
+    let carls = Peer {
+        uid: daemon.uid,
+        gid: daemon.gid.unwrap(),
+    };
+    for (peer, standing) in [
+        (admin(), Standing::Trusted),
+        (reader(), Standing::Reader),
+        (carls, Standing::Reader),
+        (stranger(), Standing::Stranger),
+    ] {
+        assert_eq!(
+            rights.standing(&house.api, peer).await.unwrap(),
+            standing,
+            "{peer:?}"
+        );
+    }
+    let removed = house.send("DELETE", "/v1/identities/carl", "").await;
+    assert_eq!(removed.status, 200, "{}", removed.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_watched_is_bounded_for_each_user_and_together() {
+    let house = house().await;
+    let mut streams = Vec::new();
+    let refused = loop {
+        let request = Request::get("/v1/watch")
+            .header("x-renewd-client", "test")
+            .extension(admin())
+            .body(Body::empty())
+            .unwrap();
+        let response = house.socket().oneshot(request).await.unwrap();
+        if response.status() != 200 {
+            break Answer::of(response).await;
+        }
+        streams.push(response);
+        assert!(streams.len() < 1000, "it is bounded");
+    };
+    assert_eq!(
+        (refused.status, refused.json()["type"].as_str()),
+        (503, Some("busy"))
+    );
+    drop(streams);
+    assert_eq!(
+        house.get(reader(), "/v1/tokens/anna", &[]).await.status,
+        200
+    );
+}
