@@ -54,6 +54,7 @@ impl Share {
     ///
     /// # Errors
     /// When it panics, or the runtime ends.
+    #[expect(clippy::disallowed_methods, reason = "this is the pool")]
     pub async fn run<T: Send + 'static>(
         &'static self,
         work: impl FnOnce() -> T + Send + 'static,

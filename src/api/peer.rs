@@ -30,7 +30,7 @@ pub(super) struct Caller {
 }
 
 /// How far a caller is known before it has asked for anything; by it seats are given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// Root, or the daemon's own user.
     Trusted,
@@ -38,6 +38,8 @@ pub(super) enum Standing {
     Reader,
     /// May do nothing, as far as the names of its user and groups tell.
     Stranger,
+    /// The system is being asked.
+    Unknown,
 }
 
 /// The turns of all requests of one user: so many are worked on at once.

@@ -19,10 +19,12 @@ pub(super) struct Limits {
     pub all: usize,
     /// Those of one user other than root.
     pub of_user: usize,
-    /// Those of all callers without any right, and of callers of whom it is not known yet.
+    /// Those of all callers without any right.
     pub of_strangers: usize,
     /// Those of one such user.
     pub of_stranger: usize,
+    /// Those of callers of whom the system is being asked, and of one of them.
+    pub of_unknown: (usize, usize),
     /// Left to root: an operator must get in when everybody else has filled the house.
     pub for_root: usize,
     /// Left to users who have few.
@@ -36,6 +38,7 @@ impl Limits {
         of_user: 1024,
         of_strangers: 32,
         of_stranger: 8,
+        of_unknown: (1024, 256),
         for_root: 64,
         for_newcomers: 512,
     };
@@ -49,7 +52,7 @@ const fn turns(standing: Standing) -> usize {
     match standing {
         Standing::Trusted => 256,
         Standing::Reader => 16,
-        Standing::Stranger => 4,
+        Standing::Stranger | Standing::Unknown => 4,
     }
 }
 
@@ -63,8 +66,8 @@ pub(super) struct Seats {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    strangers: usize,
-    users: BTreeMap<(u32, bool), User>,
+    by_standing: BTreeMap<Standing, usize>,
+    users: BTreeMap<(u32, Standing), User>,
 }
 
 #[derive(Debug)]
@@ -77,7 +80,7 @@ struct User {
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Seats,
-    user: (u32, bool),
+    user: (u32, Standing),
     turns: Turns,
 }
 
@@ -92,14 +95,13 @@ impl Seats {
     /// A seat, or why there is none.
     pub(super) fn take(&self, peer: Peer, standing: Standing) -> Result<Seat, Problem> {
         let mut taken = self.taken();
-        let is_stranger = standing == Standing::Stranger;
-        let user = (peer.uid, is_stranger);
+        let user = (peer.uid, standing);
         let own = taken.users.get(&user).map_or(0, |user| user.seats);
         if let Some(why) = self.limits.full(&taken, own, standing) {
             return Err(Problem::new(ProblemType::Throttled, why).retry_after(AGAIN));
         }
         taken.all += 1;
-        taken.strangers += usize::from(is_stranger);
+        *taken.by_standing.entry(standing).or_default() += 1;
         let entry = taken.users.entry(user).or_insert_with(|| User {
             seats: 0,
             turns: Turns::of(turns(standing)),
@@ -125,7 +127,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Limits {
     /// Why somebody who has `own` seats gets no other.
     fn full(&self, taken: &Taken, own: usize, standing: Standing) -> Option<String> {
+        let alike = taken.by_standing.get(&standing).copied().unwrap_or(0);
         match standing {
+            Standing::Unknown if own >= self.of_unknown.1 || alike >= self.of_unknown.0 => {
+                Some(format!(
+                    "the system is still being asked who this user is, and {alike} connections wait for such answers"
+                ))
+            }
             Standing::Trusted if taken.all >= self.all => Some(format!(
                 "renewd has {} connections open, which is the most",
                 self.all
@@ -135,7 +143,7 @@ impl Limits {
                 "this user may read no identity here, and {} connections are the most that such a user may have",
                 self.of_stranger
             )),
-            Standing::Stranger if taken.strangers >= self.of_strangers => Some(format!(
+            Standing::Stranger if alike >= self.of_strangers => Some(format!(
                 "this user may read no identity here, and the {} connections are taken that all such users have together",
                 self.of_strangers
             )),
@@ -143,7 +151,7 @@ impl Limits {
                 "this user has {} connections open, which is the most",
                 self.of_user
             )),
-            Standing::Reader | Standing::Stranger => {
+            Standing::Reader | Standing::Stranger | Standing::Unknown => {
                 let left = self.for_root + if own < FEW { 0 } else { self.for_newcomers };
                 (taken.all + left >= self.all).then(|| {
                     format!("renewd has {} connections open: the last ones are for root and for users with fewer than {FEW}", taken.all)
@@ -164,7 +172,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.taken();
         taken.all -= 1;
-        taken.strangers -= usize::from(self.user.1);
+        if let Some(count) = taken.by_standing.get_mut(&self.user.1) {
+            *count -= 1;
+        }
         if let Some(user) = taken.users.get_mut(&self.user) {
             user.seats -= 1;
             if user.seats == 0 {
@@ -183,6 +193,7 @@ mod tests {
         of_user: 20,
         of_strangers: 6,
         of_stranger: 2,
+        of_unknown: (4, 2),
         for_root: 4,
         for_newcomers: 16,
     };

@@ -17,7 +17,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener, UnixStream},
-    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -28,7 +27,7 @@ use super::{
     handle::Api,
     patient::Patient,
     peer::{Peer, Standing},
-    problem::{Problem, ProblemType},
+    problem::Problem,
     seats::Seats,
     worded::Worded,
 };
@@ -78,12 +77,10 @@ impl Bounds {
 pub(super) const BUFFER: usize = 16 * 1024;
 /// What the system may keep of what a connection has not taken yet; it counts twice as much for itself.
 pub(super) const UNSENT: usize = 16 * 1024;
-/// Callers of whom is being asked who they are, at once.
-const ASKED_ABOUT: usize = 128;
 /// Connections over TCP at once.
 pub(super) const TCP_CONNECTIONS: usize = 256;
 /// Those of one address whose request has not come yet: of more, the oldest are cut.
-const UNFINISHED: usize = 32;
+const UNFINISHED: usize = 128;
 /// How long requests that are being answered may take after the listener closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to leave a listener alone that cannot accept (no more files).
@@ -97,7 +94,6 @@ pub(super) async fn serve_unix(
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
-    let asking = Arc::new(Semaphore::new(ASKED_ABOUT));
     while let Some(stream) = next(listener.accept(), &mut connections, &stop).await {
         let Some((stream, _)) = stream else { continue };
         let Ok(cred) = stream.peer_cred() else {
@@ -114,22 +110,23 @@ pub(super) async fn serve_unix(
             seats: seats.clone(),
         };
         let (router, stop) = (router.clone(), stop.clone());
-        match (known, Arc::clone(&asking).try_acquire_owned()) {
-            (Some(standing), _) => {
-                connections.spawn(caller.serve(standing, router, stop));
-            }
-            (None, Ok(asked)) => {
+        if let Some(standing) = known {
+            connections.spawn(caller.serve(standing, router, stop));
+            continue;
+        }
+        match seats.take(peer, Standing::Unknown) {
+            Err(problem) => turn_away(caller.stream, &problem),
+            Ok(meanwhile) => {
                 let api = api.clone();
                 connections.spawn(async move {
                     let standing = api.rights.standing(&api, peer).await;
-                    drop(asked);
+                    drop(meanwhile);
                     match standing {
                         Ok(standing) => caller.serve(standing, router, stop).await,
                         Err(problem) => turn_away(caller.stream, &problem),
                     }
                 });
             }
-            (None, Err(_)) => turn_away(caller.stream, &too_many_unknown()),
         }
     }
     finish(connections).await;
@@ -155,7 +152,7 @@ impl Caller {
             Err(problem) => return turn_away(stream, &problem),
         };
         let bounds = match standing {
-            Standing::Stranger => Bounds::STRANGER,
+            Standing::Stranger | Standing::Unknown => Bounds::STRANGER,
             Standing::Trusted | Standing::Reader => Bounds::SOCKET,
         };
         bound_unsent(&stream);
@@ -285,13 +282,6 @@ fn bound_unsent(stream: &impl std::os::fd::AsFd) {
     if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(stream, UNSENT) {
         tracing::debug!(%error, "a connection keeps the system's own bound of what is unsent");
     }
-}
-
-fn too_many_unknown() -> Problem {
-    let why = format!(
-        "the system's user database is being asked about {ASKED_ABOUT} other callers, which is the most at once"
-    );
-    Problem::new(ProblemType::Busy, why).retry_after(Duration::from_secs(1))
 }
 
 /// Tells why and ends the connection. The buffer of a new socket takes that at once; a caller that went away

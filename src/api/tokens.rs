@@ -442,7 +442,7 @@ fn wait(text: Option<&str>) -> Result<Duration, Problem> {
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
         let lines = lines
             .iter()
             .map(|line| (name.clone(), line.parse().unwrap()));
@@ -472,7 +472,7 @@ mod tests {
             (&["nonsense;;,text/plain"], true),
         ] {
             assert_eq!(
-                wants_bare(&headers(header::ACCEPT, accept)),
+                wants_bare(&headers(&header::ACCEPT, accept)),
                 bare,
                 "{accept:?}"
             );
@@ -481,7 +481,7 @@ mod tests {
 
     #[test]
     fn tags_come_in_lists_and_a_star_is_any() {
-        let seen = |lines: &[&str]| Seen::of(&headers(header::IF_NONE_MATCH, lines));
+        let seen = |lines: &[&str]| Seen::of(&headers(&header::IF_NONE_MATCH, lines));
         assert_eq!(seen(&[" * "]), Seen::Any);
         for (lines, versions) in [
             (&[][..], &[][..]),

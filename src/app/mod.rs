@@ -1,5 +1,6 @@
 //! Builds, checks, spawns, reloads, shuts down: the only room that knows all others.
 
+mod allowance;
 mod check;
 mod delta;
 pub mod doctor;
@@ -14,6 +15,7 @@ mod reload;
 mod run;
 mod signals;
 
+pub use allowance::THREADS;
 pub use check::check;
 pub use error::RunError;
 pub use loops::{LoopEnded, Loops};

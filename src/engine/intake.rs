@@ -215,10 +215,10 @@ impl Intake {
         let mut reading = read?;
         let mut report = SourceReport {
             rows: reading.head().rows,
-            refused: reading.head().shown.clone(),
+            refused: refused_before(reading.head()),
             ..SourceReport::default()
         };
-        report.totals.refused = reading.head().unnamed;
+        report.totals.refused = reading.head().unnamed + reading.head().invalid;
         let adopts = self.adopts();
         let mut merge = Merge::new(&self.store, self.name(), &mut reading, adopts).await?;
         loop {
@@ -531,6 +531,12 @@ fn count(report: &mut SourceReport, step: Step) {
     if names.len() < SHOWN {
         names.push(name);
     }
+}
+
+/// The rows of which it is known before the others that they cannot be identities.
+fn refused_before(head: &Head) -> Vec<RefusedRow> {
+    let rows = head.shown.iter().chain(&head.nobodies);
+    rows.take(SHOWN).cloned().collect()
 }
 
 /// Why the list may not be whole, if so: whoever stands in a row that cannot be read is not missing.

@@ -1,13 +1,18 @@
 //! One identity as a foreign row says it: a line of CSV or JSON, a row of a query. Whatever stands
 //! there is checked here, so that a row can never choose more than the words it is allowed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName};
+use super::{
+    Fields, IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName, screen::acts,
+};
 
 /// The longest text of a label, in bytes.
 const LONGEST_LABEL: usize = 256;
@@ -73,8 +78,31 @@ pub struct Entry {
 pub struct EntryError {
     /// Its name, where that is valid.
     pub name: Option<Name>,
+    /// Whether no identity can be meant, as none can have such a name: then nobody stands there who would be
+    /// missed. A row without a name that can be read may be anybody's.
+    pub is_nobody: bool,
     /// One sentence.
     pub reason: String,
+}
+
+impl EntryError {
+    /// A row that may be anybody's.
+    pub fn nameless(reason: impl Into<String>) -> Self {
+        Self {
+            name: None,
+            is_nobody: false,
+            reason: reason.into(),
+        }
+    }
+
+    /// A row of this identity.
+    pub fn of(name: Name, reason: impl Into<String>) -> Self {
+        Self {
+            name: Some(name),
+            is_nobody: false,
+            reason: reason.into(),
+        }
+    }
 }
 
 impl Entry {
@@ -85,38 +113,54 @@ impl Entry {
     pub fn of<'a>(
         fields: impl IntoIterator<Item = (&'a str, &'a Value)>,
     ) -> Result<Self, EntryError> {
-        let (mut name, mut rest, mut seen) = (None, Vec::new(), Vec::new());
+        let (mut name, mut rest) = (None, Vec::new());
+        let (mut seen, mut twice) = (BTreeSet::new(), None);
         for (column, value) in fields {
             let meant = match column {
                 "lifetime_seconds" => "lifetime",
                 column => column,
             };
-            if seen.contains(&meant) {
-                return Err(nameless(&format!("the column {meant} stands twice")));
+            if !seen.insert(meant) {
+                twice.get_or_insert(meant);
             }
-            seen.push(meant);
             match column {
                 "name" => {
-                    name = Some(text(value).ok_or_else(|| nameless("its name is not a text"))?)
+                    let text = text(value);
+                    name =
+                        Some(text.ok_or_else(|| EntryError::nameless("its name is not a text"))?);
                 }
                 _ if value.is_null() || value.as_str() == Some("") => {}
                 _ => rest.push((column, value)),
             }
         }
+        if twice == Some("name") {
+            return Err(EntryError::nameless("its name stands there twice"));
+        }
         let name = name
             .filter(|name| !name.is_empty())
-            .ok_or_else(|| nameless("it has no name"))?;
-        let name: Name = name
-            .parse()
-            .map_err(|error: super::NameError| nameless(&error.to_string()))?;
+            .ok_or_else(|| EntryError::nameless("it has no name"))?;
+        let name = valid(&name)?;
+        if let Some(column) = twice {
+            return Err(EntryError::of(name, stands_twice(column)));
+        }
         let mut entry = Self::named(name.clone());
         for (column, value) in rest {
-            entry.take(column, value).map_err(|reason| EntryError {
-                name: Some(name.clone()),
-                reason,
-            })?;
+            let taken = entry.take(column, value);
+            taken.map_err(|reason| EntryError::of(name.clone(), reason))?;
         }
         Ok(entry)
+    }
+
+    /// Reads an object of JSON.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn of_object(fields: &Fields) -> Result<Self, EntryError> {
+        let entry = Self::of(fields.iter())?;
+        match fields.twice_within() {
+            None => Ok(entry),
+            Some(key) => Err(EntryError::of(entry.name, stands_twice(key))),
+        }
     }
 
     /// A name and nothing else.
@@ -189,18 +233,29 @@ impl Entry {
 
     fn label(&mut self, key: String, value: String) -> Result<(), String> {
         if self.labels.contains_key(&key) {
-            return Err(format!("the label {key} stands twice"));
+            return Err(format!("the label {key} stands there twice"));
         }
         self.labels.insert(key, value);
         Ok(())
     }
 }
 
-fn nameless(reason: &str) -> EntryError {
-    EntryError {
-        name: None,
-        reason: reason.to_owned(),
-    }
+/// A name; of one that is not valid, whether somebody's stands there with something around it.
+fn valid(text: &str) -> Result<Name, EntryError> {
+    text.parse().map_err(|error: super::NameError| {
+        let around = |c: char| c.is_whitespace() || acts(c);
+        let within = text.trim_matches(around).chars();
+        let within: String = within.filter(|c| !acts(*c)).collect();
+        EntryError {
+            name: None,
+            is_nobody: within == text || within.parse::<Name>().is_err(),
+            reason: error.to_string(),
+        }
+    })
+}
+
+fn stands_twice(key: &str) -> String {
+    format!("{key:?} stands there twice, so nobody knows which is meant")
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -307,12 +362,19 @@ fn hours_and_minutes(text: &str) -> Option<u64> {
 fn labels(value: &Value) -> Result<BTreeMap<String, String>, String> {
     let wrong =
         || "labels must be a JSON object of texts, such as {\"team\":\"support\"}".to_owned();
-    let parsed;
+    let parsed: serde_json::Map<String, Value>;
     let fields = match value {
         Value::Object(fields) => fields,
         Value::String(text) => {
-            parsed = serde_json::from_str::<serde_json::Map<String, Value>>(text)
-                .map_err(|_| wrong())?;
+            let fields = Fields::read(text.as_bytes()).map_err(|_| wrong())?;
+            let mut keys = BTreeSet::new();
+            if let Some((key, _)) = fields.iter().find(|(key, _)| !keys.insert(*key)) {
+                return Err(stands_twice(key));
+            }
+            parsed = fields
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.clone()))
+                .collect();
             &parsed
         }
         _ => return Err(wrong()),
@@ -374,6 +436,54 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_nobody_can_have_is_told_from_one_that_cannot_be_read() {
+        for (name, is_nobody) in [
+            ("../x", true),
+            ("a b", true),
+            ("-rf", true),
+            ("", false),
+            ("\u{feff}anna", false),
+            ("anna ", false),
+            ("anna\r", false),
+            ("\u{a0}anna\u{200b}", false),
+        ] {
+            let error = of(&json!({ "name": name })).unwrap_err();
+            assert_eq!((error.name, error.is_nobody), (None, is_nobody), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_twice_is_refused() {
+        for (row, name, word) in [
+            (r#"{"name":"a","name":"b"}"#, None, "twice"),
+            (
+                r#"{"name":"a","scopes":"chat","scopes":"voip"}"#,
+                Some("a"),
+                "scopes",
+            ),
+            (
+                r#"{"scopes":null,"name":"a","scopes":"voip"}"#,
+                Some("a"),
+                "scopes",
+            ),
+            (
+                r#"{"name":"a","labels":{"k":"1","k":"2"}}"#,
+                Some("a"),
+                "\"k\"",
+            ),
+            (
+                r#"{"name":"a","labels":"{\"k\":\"1\",\"k\":\"2\"}"}"#,
+                Some("a"),
+                "\"k\"",
+            ),
+        ] {
+            let error = Entry::of_object(&Fields::read(row.as_bytes()).unwrap()).unwrap_err();
+            assert_eq!(error.name.as_ref().map(Name::as_str), name, "{row}");
+            assert!(error.reason.contains(word) && !error.is_nobody, "{error}");
+        }
+    }
+
+    #[test]
     fn lists_labels_and_lifetimes_are_read_however_they_are_written() {
         let plain = of(&json!({"name": "a", "scopes": ["voip", "chat"], "labels": {"team": "x"}, "lifetime": "90m"})).unwrap();
         let texts = of(&json!({"name": "a", "scopes": "chat;voip", "labels": "{\"team\":\"x\"}", "lifetime": 5400, "id": null})).unwrap();
@@ -395,7 +505,7 @@ mod tests {
             ],
         ] {
             let error = Entry::of(columns).unwrap_err();
-            assert!(error.reason.contains("stands twice"), "{error}");
+            assert!(error.reason.contains("stands there twice"), "{error}");
         }
     }
 
@@ -412,7 +522,7 @@ mod tests {
             (json!({"name": "a", "readers": "group:"}), "group:"),
             (
                 json!({"name": "a", "label_x": "1", "labels": {"x": "1"}}),
-                "label x stands twice",
+                "label x stands there twice",
             ),
         ] {
             let error = of(&row).unwrap_err();

@@ -1,17 +1,7 @@
 //! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
-//! it, other encodings are named, a line may end in any way, and no key of a JSON object stands twice.
+//! it, other encodings are named, and a line may end in any way.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    io::{self, BufRead},
-};
-
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::{Map, Value};
+use std::io::{self, BufRead};
 
 /// The byte order mark of UTF-8, which Windows programs put before a text.
 const MARK: &[u8] = b"\xef\xbb\xbf";
@@ -125,80 +115,6 @@ pub fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// A JSON object in which no key stands twice, however deep: which of the two is meant nobody can say.
-///
-/// # Errors
-/// When it is no such object.
-pub fn object_of(text: &[u8]) -> serde_json::Result<Map<String, Value>> {
-    match serde_json::from_slice(text)? {
-        Unique(Value::Object(fields)) => Ok(fields),
-        Unique(_) => Err(serde_json::Error::custom(
-            "an object is wanted, such as {\"name\":\"bot\"}",
-        )),
-    }
-}
-
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(UniqueKeys).map(Self)
-    }
-}
-
-struct UniqueKeys;
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(list.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
-        let (mut seen, mut map) = (BTreeSet::new(), Map::new());
-        while let Some(key) = fields.next_key::<String>()? {
-            if !seen.insert(key.clone()) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice")));
-            }
-            map.insert(key, fields.next_value::<Unique>()?.0);
-        }
-        Ok(map.into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,30 +138,6 @@ mod tests {
             assert_eq!(told("a\n\rb\r\r\nc", room), ["1a", "2", "3b", "4", "5c"]);
             assert!(told("", room).is_empty());
         }
-    }
-
-    #[test]
-    fn no_key_stands_twice() {
-        let good = br#"{"a":{"x":[1,-2,3.5,null,true,"t"]},"b":{"x":1}}"#;
-        assert_eq!(
-            Value::Object(object_of(good).unwrap()),
-            serde_json::from_slice::<Value>(good).unwrap()
-        );
-        for bad in [
-            r#"{"id":1,"id":1}"#,
-            r#"{"id":null,"\u0069d":"x"}"#,
-            r#"{"l":{"a":1,"b":2,"a":3}}"#,
-            r#"{"l":[{"a":1,"a":2}]}"#,
-        ] {
-            let error = object_of(bad.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains("stands twice"), "{error}");
-        }
-        assert!(
-            object_of(b"[]")
-                .unwrap_err()
-                .to_string()
-                .contains("an object is wanted")
-        );
     }
 
     #[test]

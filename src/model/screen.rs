@@ -87,7 +87,7 @@ fn is_layout(c: char) -> bool {
 
 /// Whether a character acts instead of being seen: controls (Cc), formats and bidirectional marks (Cf),
 /// line and paragraph separators (Zl, Zp). Source: UnicodeData.txt 16.0, general categories.
-fn acts(c: char) -> bool {
+pub(super) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 pub use check::check;
 pub use examine::examine;
-pub use exec::ExecSink;
+pub use exec::{ExecSink, PROGRAMS};
 pub use file::FileSink;
 pub use webhook::WebhookSink;
 

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     SourceError,
     list::Head,
-    reading::{Reader, Task},
+    reading::{Reader, Task, Turn},
 };
 use crate::model::one_line;
 
@@ -82,7 +82,8 @@ impl Exec {
     }
 
     pub(super) async fn read(&self) -> Result<(Head, Reader), SourceError> {
-        match timeout(self.timeout, self.run()).await {
+        let turn = Turn::come().await?;
+        match timeout(self.timeout, self.run(turn)).await {
             Ok(read) => read,
             Err(_) => Err(SourceError::Slow {
                 what: self.program().to_owned(),
@@ -92,7 +93,7 @@ impl Exec {
     }
 
     /// The program prints, and a child of ours reads.
-    async fn run(&self) -> Result<(Head, Reader), SourceError> {
+    async fn run(&self, turn: Turn) -> Result<(Head, Reader), SourceError> {
         let failed = |error: io::Error| self.failed(&error.to_string());
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(self.failed("there is no program"));
@@ -118,7 +119,7 @@ impl Exec {
         let task = Task::Input {
             program: self.program().to_owned(),
         };
-        let mut reader = Reader::start(&task, out).await?;
+        let mut reader = Reader::start(&task, out, turn).await?;
         // Whoever still prints is heard to the end; only then what is left of the program is ended.
         let heard = async {
             let head = reader.head().await?;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Cursor, Read};
 
 use super::{SourceError, list::Collector};
-use crate::model::{Entry, EntryError, NotText, is_utf16, object_of, without_mark};
+use crate::model::{Entry, EntryError, Fields, NotText, is_utf16, without_mark};
 
 /// The most that is read.
 const LARGEST: u64 = 512 << 20;
@@ -63,7 +63,7 @@ pub(super) fn rows(
 }
 
 fn row(line: &[u8]) -> Result<Entry, EntryError> {
-    let fields = object_of(line).map_err(|error| {
+    let fields = Fields::read(line).map_err(|error| {
         let why = match (line.first(), line.last()) {
             (Some(b'['), _) | (_, Some(b']')) => {
                 "it belongs to a JSON array, and one object a line is wanted".to_owned()
@@ -77,11 +77,11 @@ fn row(line: &[u8]) -> Result<Entry, EntryError> {
         };
         wrong(format!("it is no JSON object: {why}"))
     })?;
-    Entry::of(fields.iter().map(|(key, value)| (key.as_str(), value)))
+    Entry::of_object(&fields)
 }
 
 fn wrong(reason: String) -> EntryError {
-    EntryError { name: None, reason }
+    EntryError::nameless(reason)
 }
 
 #[cfg(test)]
@@ -104,13 +104,27 @@ mod tests {
             (b"[\n", "a JSON array"),
             (b"{\"name\":\"a\"", "its end is missing"),
             (b"{\"name\":null}", "its name is not a text"),
-            (b"{\"name\":\"a b\"}", "is not valid"),
-            (b"{\"name\":\"a\",\"name\":\"b\"}", "stands twice"),
+            (b"{\"name\":\"a\",\"name\":\"b\"}", "stands there twice"),
+            (b"{\"name\":\"\xc2\xa0a\"}", "is not valid"),
         ] {
             let list = list(text).unwrap();
             assert_eq!(list.head.unnamed, 1);
             assert!(list.head.shown[0].reason.contains(word), "{:?}", list.head);
         }
+        let strange = list(b"{\"name\":\"../x\"}\n{\"name\":\"a\"}\n").unwrap();
+        assert_eq!(
+            (
+                strange.head.rows,
+                strange.head.unnamed,
+                strange.head.invalid
+            ),
+            (2, 0, 1)
+        );
+        let said = &strange.head.nobodies[0];
+        assert!(
+            said.number == 1 && said.reason.contains("\"../x\""),
+            "{said:?}"
+        );
         let long = [&b"x".repeat(3 << 20)[..], b"\n{\"name\":\"a\"}\n"].concat();
         let long = list(&long).unwrap();
         assert_eq!((long.head.rows, long.head.shown[0].number), (2, 1));

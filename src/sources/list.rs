@@ -33,6 +33,10 @@ pub struct Head {
     pub unnamed: u64,
     /// The first of those.
     pub shown: Vec<RefusedRow>,
+    /// How many have a name that no identity can have: nobody stands there.
+    pub invalid: u64,
+    /// The first of those.
+    pub nobodies: Vec<RefusedRow>,
 }
 
 /// A row of a list, as it comes out.
@@ -113,15 +117,21 @@ impl Collector {
                 (entry.name.clone(), Item::Row(number, Box::new(entry)))
             }
             Err(error) => {
+                let is_nobody = error.is_nobody;
                 let row = RefusedRow {
                     number,
                     name: error.name,
                     reason: one_line(&error.reason).into_owned(),
                 };
                 let Some(name) = row.name.clone() else {
-                    list.head.unnamed += 1;
-                    if list.head.shown.len() < SHOWN {
-                        list.head.shown.push(row);
+                    let head = &mut list.head;
+                    let (count, shown) = match is_nobody {
+                        true => (&mut head.invalid, &mut head.nobodies),
+                        false => (&mut head.unnamed, &mut head.shown),
+                    };
+                    *count += 1;
+                    if shown.len() < SHOWN {
+                        shown.push(row);
                     }
                     return Ok(());
                 };

@@ -23,7 +23,9 @@ pub use check::check;
 pub use difference::{Difference, digest};
 pub use error::SourceError;
 pub use list::Head;
-pub use reading::{Listed, Reading, VERB, serve};
+pub use reading::{
+    AT_ONCE, Listed, MEMORY as MEMORY_OF_READER, Reading, THREADS as THREADS_OF_READER, VERB, serve,
+};
 
 use crate::{
     clock::Clock,
@@ -32,7 +34,7 @@ use crate::{
 
 use self::{
     exec::Exec,
-    reading::{Reader, Task},
+    reading::{Reader, Task, Turn},
     stamp::{Looker, Stamps},
 };
 
@@ -128,7 +130,7 @@ impl Source {
         let reading = if self.clock.is_simulated() {
             Reading::here(task.read()?, self.settings.clone())
         } else {
-            let mut reader = Reader::start(&task, None).await?;
+            let mut reader = Reader::start(&task, None, Turn::come().await?).await?;
             let head = reader.head().await?;
             Reading::of_child(head, reader, self.settings.clone())
         };

@@ -24,6 +24,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream as Socket,
     process::{Child, Command},
+    sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 
@@ -42,7 +43,14 @@ pub const VERB: &str = "read-list";
 /// Our own program, also after it was replaced by a newer one.
 const OURSELVES: &str = "/proc/self/exe";
 /// The memory that a child may map. A list takes at most 256 MiB of it.
-const MEMORY: u64 = 640 << 20;
+pub const MEMORY: usize = 640 << 20;
+/// Children at once, of all sources: the others wait for their turn.
+pub const AT_ONCE: usize = 2;
+/// Processes and threads of a child.
+pub const THREADS: usize = 2;
+static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+/// Where memory is short, a child is the first to be killed, long before the daemon.
+const FIRST_TO_GO: &str = "1000";
 /// How much a child may compute, in seconds, for a list and all its hand-overs.
 const COMPUTING: u64 = 240;
 /// What a database may spill into temporary files while it sorts.
@@ -118,9 +126,11 @@ fn lines_of(path: &std::path::Path) -> Result<Collector, SourceError> {
 /// When whoever started it is gone, or a limit cannot be set.
 pub fn serve() -> io::Result<()> {
     close_what_was_inherited()?;
+    // Where that cannot be said, the limits below still hold.
+    std::fs::write("/proc/self/oom_score_adj", FIRST_TO_GO).ok();
     for (what, most) in [
-        (Resource::As, MEMORY),
-        (Resource::Data, MEMORY),
+        (Resource::As, MEMORY as u64),
+        (Resource::Data, MEMORY as u64),
         (Resource::Cpu, COMPUTING),
         (Resource::Fsize, SPILLED),
         (Resource::Nofile, DESCRIPTORS),
@@ -138,7 +148,7 @@ pub fn serve() -> io::Result<()> {
     let task: Task = serde_json::from_str(&task).map_err(io::Error::other)?;
     let (ask, asked) = mpsc::channel();
     // Whatever hangs in here: it ends with whoever wants to know.
-    std::thread::spawn(move || {
+    let listening = std::thread::Builder::new().spawn(move || {
         for _ in told.map_while(Result::ok) {
             if ask.send(()).is_err() {
                 break;
@@ -146,6 +156,7 @@ pub fn serve() -> io::Result<()> {
         }
         end()
     });
+    listening?;
     let read = task.read();
     let mut out = io::BufWriter::with_capacity(1 << 16, socket);
     let answer: Answer = read
@@ -318,11 +329,35 @@ pub(super) struct Reader {
     what: String,
     child: Child,
     socket: BufReader<Socket>,
+    /// The next one's when this is dropped.
+    _turn: Turn,
+}
+
+/// Whose turn it is to have a child.
+#[derive(Debug)]
+pub(super) struct Turn {
+    _permit: SemaphorePermit<'static>,
+}
+
+impl Turn {
+    /// Waits for it.
+    pub(super) async fn come() -> Result<Self, SourceError> {
+        let turn = TURNS.acquire().await;
+        turn.map(|_permit| Self { _permit })
+            .map_err(|error| SourceError::Reader {
+                what: "a list".to_owned(),
+                reason: format!("cannot be read ({error})"),
+            })
+    }
 }
 
 impl Reader {
-    /// Starts a child on its task.
-    pub(super) async fn start(task: &Task, input: Option<OwnedFd>) -> Result<Self, SourceError> {
+    /// Starts a child on its task, when its turn has come.
+    pub(super) async fn start(
+        task: &Task,
+        input: Option<OwnedFd>,
+        turn: Turn,
+    ) -> Result<Self, SourceError> {
         let what = task.what();
         let failed = |error: io::Error| SourceError::Reader {
             what: what.clone(),
@@ -345,6 +380,7 @@ impl Reader {
             what: what.clone(),
             child,
             socket,
+            _turn: turn,
         };
         let task = serde_json::to_string(task).map_err(|error| failed(error.into()))?;
         reader.tell(&task).await?;

@@ -171,6 +171,7 @@ fn entry(row: &rusqlite::Row<'_>, columns: &[String]) -> Result<Entry, EntryErro
     for (at, column) in columns.iter().enumerate() {
         let unreadable = |what: &str| EntryError {
             name: name.clone(),
+            is_nobody: false,
             reason: format!("its column {column} is {what}"),
         };
         let value = row.get_ref(at).map_err(|_| unreadable("not readable"))?;

@@ -30,6 +30,8 @@ use crate::{
 const QUEUE: usize = 1024;
 /// Connections that read, each on a thread of its own.
 const READERS: usize = 2;
+/// Threads of an open store: the readers' and the writer's.
+pub const THREADS: usize = READERS + 1;
 
 /// A read, answering by itself.
 type Read = Box<dyn FnOnce(&Db) + Send>;

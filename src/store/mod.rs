@@ -76,7 +76,7 @@ pub use db::Changed;
 pub use deliveries::{Delivery, Settled};
 pub use error::{OpenError, StoreError};
 pub use examine::Bookmark;
-pub use handle::Store;
+pub use handle::{Store, THREADS};
 pub use housekeeping::Pruned;
 pub use identities::{Consignment, FailingAlone, Led, Work};
 pub use idmap::IdLine;

@@ -20,6 +20,7 @@ mod config_secrets;
 mod couriers;
 mod deliveries;
 mod doctor;
+mod doors;
 mod file_proofs;
 mod files;
 mod full_disk;

@@ -36,7 +36,7 @@ async fn say(
     permission: Permission,
     word: StoreWord,
 ) -> Result<Json<StoreUsed>, Problem> {
-    let cause = admin.cause(&api, word.reason).await;
+    let cause = admin.cause(api, word.reason).await;
     let (answer, answered) = oneshot::channel();
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
     api.commands

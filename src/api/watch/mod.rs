@@ -22,7 +22,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, header};
 
-pub(super) use self::hub::Hub;
+pub(super) use self::hub::{Hub, MOST_WATCHED};
 use self::{seat::Interest, stream::Watcher};
 use super::{
     handle::Api,

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use crate::model::{IdentityId, Lines, Name, object_of, other_delimiter, text_of};
+use crate::model::{Fields, IdentityId, Lines, Name, other_delimiter, text_of};
 
 use super::super::exit::Failed;
 
@@ -148,9 +148,12 @@ fn cells(line: &str) -> Option<Vec<String>> {
 }
 
 fn from_json(line: &str) -> Result<String, String> {
-    let fields = object_of(line.as_bytes()).map_err(|e| format!("not a JSON object: {e}"))?;
-    let word = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
-    let word = word("name").or_else(|| word("id")).map(str::to_owned);
+    let fields = Fields::read(line.as_bytes()).map_err(|e| format!("not a JSON object: {e}"))?;
+    let word = |key| match fields.only(key) {
+        Ok(value) => Ok(value.and_then(serde_json::Value::as_str)),
+        Err(key) => Err(format!("the key {key:?} stands there twice")),
+    };
+    let word = word("name")?.or(word("id")?).map(str::to_owned);
     word.ok_or_else(|| "it has neither name nor id".to_owned())
 }
 

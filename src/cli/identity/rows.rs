@@ -12,8 +12,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::model::{
-    Entry, EntryError, Lines, NotText, is_line_end, is_utf16, object_of, other_delimiter,
-    without_mark,
+    Entry, EntryError, Fields, Lines, NotText, is_line_end, is_utf16, other_delimiter, without_mark,
 };
 
 use super::super::{exit::Failed, spreadsheet};
@@ -239,20 +238,17 @@ fn of_record(columns: &csv::StringRecord, record: &csv::StringRecord) -> Result<
 }
 
 fn of_line(line: &[u8]) -> Result<Entry, EntryError> {
-    let fields = object_of(line).map_err(|error| {
+    let fields = Fields::read(line).map_err(|error| {
         // It stands on one line, whose number is the file's own.
         let (said, column) = (error.to_string(), error.column());
         let said = said.split(" at line ").next().unwrap_or(&said);
         wrong(&format!("it is no JSON object: {said} (column {column})"))
     })?;
-    Entry::of(fields.iter().map(|(key, value)| (key.as_str(), value)))
+    Entry::of_object(&fields)
 }
 
 fn wrong(reason: &str) -> EntryError {
-    EntryError {
-        name: None,
-        reason: reason.to_owned(),
-    }
+    EntryError::nameless(reason)
 }
 
 #[cfg(test)]
@@ -346,7 +342,7 @@ mod tests {
         );
         assert_eq!(
             rows,
-            ["1! it is no JSON object: the key \"id\" stands twice (column 31)"]
+            ["1! \"id\" stands there twice, so nobody knows which is meant"]
         );
     }
 }

@@ -15,6 +15,8 @@ use std::{fmt, sync::Arc};
 use super::{Delivery, Outcome, SinkFailure};
 use crate::{config::ExecSinkSettings, model::Secret};
 
+pub use process::PROGRAMS;
+
 /// Why an exec sink cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExecError {

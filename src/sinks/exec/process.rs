@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, Command},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -19,6 +20,11 @@ use zeroize::Zeroizing;
 
 use super::verdict::End;
 
+/// Programs of all sinks that run at once.
+pub const PROGRAMS: usize = 64;
+static TURNS: Semaphore = Semaphore::const_new(PROGRAMS);
+/// Where memory is short, programs go before the daemon.
+const FIRST_TO_GO: &str = "500";
 /// Between the request to end (SIGTERM) and the end (SIGKILL).
 const GRACE: Duration = Duration::from_secs(5);
 /// After a program has ended, what it said last is waited for so long; a process that it left behind
@@ -46,6 +52,7 @@ pub(super) struct Run {
 
 /// Runs it; at the end nothing of its process group is left. Dropping the future ends the group, too.
 pub(super) async fn run(task: Task<'_>) -> io::Result<Run> {
+    let _turn = TURNS.acquire().await.map_err(io::Error::other)?;
     let mut child = Command::new(task.program)
         .args(task.arguments)
         .env_clear()
@@ -58,6 +65,10 @@ pub(super) async fn run(task: Task<'_>) -> io::Result<Run> {
         .kill_on_drop(true)
         .spawn()?;
     let group = Group::of(&child);
+    if let Some(id) = child.id() {
+        // It may have ended already.
+        std::fs::write(format!("/proc/{id}/oom_score_adj"), FIRST_TO_GO).ok();
+    }
     let said = Said::default();
     let mut channels = JoinSet::new();
     if let Some(stdin) = child.stdin.take() {

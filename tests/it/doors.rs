@@ -1,0 +1,253 @@
+//! Whoever may connect, however many and as whomever: the daemon lives, takes little memory and no more
+//! threads, and serves the readers that it knows meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::stage::{Daemon, Emulator, Stage};
+
+/// The user that reads `bot`, one that reads `other`, and those that read nothing.
+const READER: u32 = 20_001;
+const OTHER: u32 = 20_002;
+const STRANGERS: [u32; 4] = [20_011, 20_012, 20_013, 20_014];
+/// How long each attack lasts, in seconds.
+const LASTS: &str = "4";
+/// More than a daemon takes that does little, in kB, whatever is asked of it.
+const MEMORY: u64 = 200_000;
+
+struct House {
+    stage: Stage,
+    daemon: Daemon,
+    _emulator: Emulator,
+}
+
+async fn house(listen: &str) -> House {
+    assert_eq!(renewd::accounts::own_uid(), 0, "this test needs root");
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+    let base = stage.base_config();
+    let base = base.replace("listen = \"\"", &format!("listen = \"{listen}\""));
+    let identity = |name: &str, reader: u32| {
+        format!(
+            "\n[[identity]]\nname = \"{name}\"\nscopes = [\"chat\"]\nreaders = [\"{reader}\"]\nsinks = []\n"
+        )
+    };
+    let config = format!(
+        "{base}{}{}",
+        identity("bot", READER),
+        identity("other", OTHER)
+    );
+    let daemon = Daemon::start(&stage.configure(&config)).await;
+    let house = House {
+        stage,
+        daemon,
+        _emulator: emulator,
+    };
+    let issued = async {
+        while house.stage.renewd(&["token", "bot"]).status.code() != Some(0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let issued = tokio::time::timeout(Duration::from_secs(20), issued).await;
+    issued.expect("bot has a token within 20 s");
+    house
+}
+
+fn python(script: &str, uid: u32, arguments: &[&str]) -> Child {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/fixtures")
+        .join(script);
+    // The folder of the sources need not be open to others.
+    let text = fs::read_to_string(script).unwrap();
+    Command::new("python3")
+        .args(["-I", "-c", &text])
+        .args(arguments)
+        .current_dir("/")
+        .uid(uid)
+        .gid(uid)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn told(child: Child) -> Value {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+impl House {
+    fn attack(&self, uid: u32, connections: u32, kind: &str) -> Child {
+        let socket = self.stage.path("renewd.sock");
+        let connections = connections.to_string();
+        python(
+            "callers.py",
+            uid,
+            &[socket.to_str().unwrap(), &connections, LASTS, kind],
+        )
+    }
+
+    /// The reader, and what the attackers were told; asserts what holds after every attack.
+    fn withstands(&self, attackers: Vec<Child>) -> Vec<BTreeMap<String, u64>> {
+        let threads = || {
+            fs::read_dir(format!("/proc/{}/task", self.daemon.pid()))
+                .unwrap()
+                .count()
+        };
+        let before = threads();
+        let socket = self.stage.path("renewd.sock");
+        let reader = python("reader.py", READER, &[socket.to_str().unwrap(), "bot", "3"]);
+        let reader = told(reader);
+        let during = threads();
+        let attackers: Vec<Value> = attackers.into_iter().map(told).collect();
+        let statuses = reader["statuses"].as_object().unwrap();
+        assert!(
+            statuses.len() == 1 && statuses["200"].as_u64().unwrap() > 5,
+            "the reader is served throughout: {reader}; {attackers:?}"
+        );
+        assert_eq!(
+            (before, threads()),
+            (during, during),
+            "no thread is made later on"
+        );
+        assert!(during <= renewd::app::THREADS, "{during}");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid())).unwrap();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        let peak: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
+        println!("{peak} kB at most, {during} threads; {reader}; {attackers:?}");
+        assert!(peak < MEMORY, "{peak} kB");
+        assert!(
+            !self.daemon.log().contains("panic"),
+            "{}",
+            self.daemon.log()
+        );
+        attackers
+            .into_iter()
+            .map(|told| serde_json::from_value(told).unwrap())
+            .collect()
+    }
+}
+
+/// The 503s of an attacker, in words.
+fn reasons(told: &BTreeMap<String, u64>) -> Vec<&str> {
+    let words = told.keys().map(String::as_str);
+    words
+        .filter(|word| word.len() > 3 && !["cut", "not connected"].contains(word))
+        .collect()
+}
+
+#[tokio::test]
+async fn bodies_that_never_end_of_users_without_rights_cost_nothing_and_lock_nobody_out() {
+    let house = house("").await;
+    let attackers = STRANGERS.map(|uid| house.attack(uid, 200, "bodies"));
+    for told in house.withstands(attackers.into()) {
+        let reasons = reasons(&told);
+        assert!(
+            !reasons.is_empty(),
+            "there are few seats for them: {told:?}"
+        );
+        assert!(
+            reasons
+                .iter()
+                .all(|why| why.contains("may read no identity here")
+                    || why.contains("user database")),
+            "{reasons:?}"
+        );
+        assert!(!told.contains_key("200"), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_nine_hundred_connections_delay_no_reader_and_make_no_thread() {
+    let house = house("").await;
+    let mut attackers: Vec<Child> = STRANGERS
+        .map(|uid| house.attack(uid, 150, "pipelined"))
+        .into();
+    attackers.push(house.attack(OTHER, 300, "pipelined"));
+    let told = house.withstands(attackers);
+    assert!(
+        told[4]["403"] > 0,
+        "a reader of another identity is answered, too: {:?}",
+        told[4]
+    );
+}
+
+#[tokio::test]
+async fn a_reader_who_sends_and_takes_nothing_costs_little_and_locks_nobody_out() {
+    let house = house("").await;
+    let attackers = vec![
+        house.attack(OTHER, 700, "deaf"),
+        house.attack(OTHER, 500, "bodies"),
+    ];
+    let told = house.withstands(attackers);
+    let reasons: Vec<&str> = told.iter().flat_map(reasons).collect();
+    assert!(
+        reasons
+            .iter()
+            .all(|why| *why == "this user has 1024 connections open, which is the most"),
+        "{reasons:?}"
+    );
+}
+
+#[tokio::test]
+async fn slow_connections_over_tcp_do_not_blind_the_probes() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let house = house(&format!("127.0.0.1:{port}")).await;
+    let address = format!("127.0.0.1:{port}");
+    let attacker = python(
+        "callers.py",
+        STRANGERS[0],
+        &[&address, "270", LASTS, "slow"],
+    );
+    let mut answered = 0;
+    let mut attacker = Some(attacker);
+    while let Some(slow) = &mut attacker {
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let answer = get(&address, path).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+            answered += 1;
+        }
+        if slow.try_wait().unwrap().is_some() {
+            println!("{answered} answers; {}", told(attacker.take().unwrap()));
+        }
+    }
+    assert!(answered > 10);
+    let garbage = get(&address, "/ no path").await;
+    assert!(
+        garbage.starts_with("HTTP/1.1 400") && garbage.contains("\"type\":\"invalid\""),
+        "{garbage}"
+    );
+    drop(house);
+}
+
+async fn get(address: &str, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let asked = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(10), asked).await;
+    answer
+        .expect("an answer within 10 s")
+        .unwrap_or_else(|error| error.to_string())
+}
