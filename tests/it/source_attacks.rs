@@ -2,6 +2,7 @@
 //! is taken over, ends when it is told to, and keeps nobody's files in place.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -292,6 +293,47 @@ async fn a_watched_database_is_let_go_of_so_that_a_backup_can_take_its_place() {
         .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
         .unwrap();
     assert_eq!(names, 1, "the backup is what was put there");
+}
+
+/// Lists that take for ever to read, more than may be read at once: never more readers than that, each ready
+/// to be killed before the daemon, and every list gets its turn.
+#[tokio::test]
+async fn readers_take_turns_and_are_the_first_to_go() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let _owner = database(&path, "delete");
+    let mut text = format!("{}{}", stage.base_config(), stage.sinks_config(None));
+    for n in 0..4 {
+        let _ = write!(
+            text,
+            "\n[[source.sqlite]]\nname = \"list-{n}\"\nevery = \"1s\"\n{}\n",
+            query(&path, ENDLESS)
+        );
+    }
+    let daemon = Daemon::start(&stage.configure(&text)).await;
+    let adjusted = |reader: &PathBuf| {
+        let said = fs::read_to_string(reader.join("oom_score_adj")).unwrap_or_default();
+        said.trim() == "1000"
+    };
+    let mut most = 0;
+    let both = async {
+        while most < renewd::sources::AT_ONCE {
+            let readers = children(daemon.pid());
+            if readers.iter().all(adjusted) {
+                most = most.max(readers.len());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(20), both).await;
+    seen.expect("as many readers as may be at once, within 20 s");
+    for _ in 0..50 {
+        let readers = children(daemon.pid()).len();
+        assert!(readers <= renewd::sources::AT_ONCE, "{readers} at once");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(daemon.stop().success());
+    drop(emulator);
 }
 
 /// The most memory that a process had, in kB.

@@ -1,4 +1,4 @@
-//! `tests/README.md` and `docs/failures.md` keep their word: every test and module that their tables name
+//! `tests/README.md`, `docs/failures.md` and `docs/security.md` keep their word: every test and module that their tables name
 //! is there, and no failure stands without one.
 
 use std::{
@@ -72,7 +72,11 @@ fn every_test_that_is_named_exists() {
     rust.extend(texts("tests/it"));
     let mut scripts = texts("tests/systemd");
     scripts.extend(texts("tests/receivers"));
-    for (page, least) in [("tests/README.md", 100), ("docs/failures.md", 20)] {
+    for (page, least) in [
+        ("tests/README.md", 100),
+        ("docs/failures.md", 20),
+        ("docs/security.md", 20),
+    ] {
         let table = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
         assert!(
             names(&table).count() > least,
@@ -86,13 +90,21 @@ fn every_test_that_is_named_exists() {
     assert!(!is_there("couriers::no_such_test", &rust, &scripts));
 }
 
-#[test]
-fn every_failure_has_a_test() {
-    let page = fs::read_to_string(Path::new(ROOT).join("docs/failures.md")).unwrap();
+/// Every row of a page's tables names a test in its last column.
+fn every_row_has_a_test(page: &str, head: &str) {
+    let page = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
     let rows = page
         .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| what breaks"));
-    let bare: Vec<&str> = rows.filter(|row| names(row).next().is_none()).collect();
+        .filter(|line| line.starts_with("| ") && !line.starts_with(head));
+    let last = |row: &str| {
+        row.trim_end_matches(['|', ' '])
+            .rsplit(" | ")
+            .next()
+            .map(str::to_owned)
+    };
+    let bare: Vec<&str> = rows
+        .filter(|row| names(&last(row).unwrap_or_default()).next().is_none())
+        .collect();
     assert!(bare.is_empty(), "without a test: {bare:#?}");
 }
 
@@ -159,4 +171,14 @@ fn every_notice_that_can_end_has_a_twin_and_each_is_raised_somewhere() {
             );
         }
     }
+}
+
+#[test]
+fn every_failure_has_a_test() {
+    every_row_has_a_test("docs/failures.md", "| what breaks");
+}
+
+#[test]
+fn every_attack_has_a_test() {
+    every_row_has_a_test("docs/security.md", "| who |");
 }

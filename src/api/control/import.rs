@@ -45,7 +45,7 @@ pub(super) async fn create(
         let why = "say either names or all_missing";
         return Err(Problem::new(ProblemType::Invalid, why.to_owned()));
     }
-    let cause = admin.cause(asked.reason).await;
+    let cause = admin.cause(&api, asked.reason).await;
     let names = (!asked.all_missing).then_some(asked.names);
     let word = api.store.create_by_word(names, &cause, api.clock.now());
     let (allowed, refused) = word.await?;
