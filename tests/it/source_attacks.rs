@@ -2,7 +2,6 @@
 //! is taken over, ends when it is told to, and keeps nobody's files in place.
 
 use std::{
-    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -304,8 +303,7 @@ async fn readers_take_turns_and_are_the_first_to_go() {
     let _owner = database(&path, "delete");
     let mut text = format!("{}{}", stage.base_config(), stage.sinks_config(None));
     for n in 0..4 {
-        let _ = write!(
-            text,
+        text += &format!(
             "\n[[source.sqlite]]\nname = \"list-{n}\"\nevery = \"1s\"\n{}\n",
             query(&path, ENDLESS)
         );
