@@ -3,14 +3,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint unit formats sdk receivers systemd soak bench audit build package-check prerequisites
+.PHONY: demo test lint audit unit formats sdk receivers systemd soak bench fuzz build package-check prerequisites
 
 # The main job against the embedded emulator, in half a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 
 # Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, a real systemd (needs root).
-test: root prerequisites lint unit formats sdk receivers systemd
+test: root prerequisites lint audit unit formats sdk receivers systemd
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -61,8 +61,12 @@ bench:
 	benches/watchers
 	benches/import
 
-# Bans, licences and sources; the advisory database only where it can be reached.
+# Bans, licences and sources, by a pinned cargo-deny; advisories only where their database can be reached.
 audit:
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check bans licenses sources
-	@cargo deny check advisories || { echo "advisories: see above; where the database cannot be reached, run this where it can" >&2; }
+	tests/audit/run
+
+# Every parser and door, SECONDS each; TARGETS="list schedule" for some. Only here libFuzzer is built and used.
+SECONDS := 600
+TARGETS :=
+fuzz:
+	tests/fuzz/run $(SECONDS) $(TARGETS)

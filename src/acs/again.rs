@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Cause;
+use super::{Cause, skew};
 
 /// Clocks this near are not the reason for a refusal.
 const SKEW_RULED_OUT: SignedDuration = SignedDuration::from_secs(60);
@@ -30,7 +30,9 @@ pub(super) fn diagnose(
         return Diagnosis::Neither;
     };
     let correction = date.duration_since(now);
-    if (correction - ahead).abs() > SKEW_RULED_OUT {
+    if !skew::is_believed(correction) {
+        Diagnosis::Neither
+    } else if (correction - ahead).abs() > SKEW_RULED_OUT {
         Diagnosis::Clock(correction)
     } else if matches!(cause, Cause::Rejected(rejection) if rejection.code == "Denied") {
         Diagnosis::Key

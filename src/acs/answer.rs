@@ -142,8 +142,13 @@ pub(super) fn nothing(_: &[u8]) -> Result<(), String> {
 }
 
 fn issue(token: wire::AccessToken) -> Result<Issued, String> {
-    if token.token.expose().is_empty() {
+    let text = token.token.expose();
+    if text.is_empty() {
         return Err("the token is empty".to_owned());
+    }
+    // Every format that a token is written in, every header and every shell takes these and no others.
+    if let Some(at) = text.bytes().position(|byte| !byte.is_ascii_graphic()) {
+        return Err(format!("byte {at} of the token is no visible ASCII"));
     }
     Ok(Issued {
         expires_at: token

@@ -19,7 +19,7 @@ use super::{
     keys::Keys,
     request::{Call, Signing},
     setup,
-    skew::Skew,
+    skew::{self, Skew},
 };
 use crate::{
     clock::Clock,
@@ -219,10 +219,17 @@ impl Client {
                         cause,
                         request_id: heard.request_id,
                         requests: course.requests,
+                        apart: self.too_far(heard.date),
                     });
                 }
             }
         }
+    }
+
+    /// How far a date is from ours, where that is too far to be believed.
+    fn too_far(&self, date: Option<Timestamp>) -> Option<SignedDuration> {
+        let apart = date?.duration_since(self.clock.now());
+        (!skew::is_believed(apart)).then_some(apart)
     }
 
     fn course(&self, deadline: Duration) -> Course {
@@ -281,7 +288,10 @@ impl Client {
         if !heard.is_authenticated() {
             return false;
         }
-        if let Some(date) = heard.date {
+        if let Some(date) = heard
+            .date
+            .filter(|date| self.too_far(Some(*date)).is_none())
+        {
             lock(&self.skew).note(date, self.clock.steady());
             self.clock.confirm(date);
         }

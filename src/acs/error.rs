@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use jiff::SignedDuration;
+
 use crate::{
     model::{About, Failure, FailureClass, IdentityId, Operation, ResourceName},
     transport::TransportError,
@@ -10,7 +12,11 @@ use crate::{
 /// A call that failed. Its text is one sentence: what was being done, to what, and how it failed. It
 /// never holds a token or a key.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot {} at resource {resource}: {cause}", Doing(*.operation, .identity.as_ref()))]
+#[error(
+    "cannot {} at resource {resource}: {cause}{}",
+    Doing(*.operation, .identity.as_ref()),
+    clocks(*.apart)
+)]
 pub struct Error {
     /// What was being done.
     pub operation: Operation,
@@ -26,6 +32,8 @@ pub struct Error {
     pub blames_key: bool,
     /// How many requests were sent: more than one after a re-signed date or a second key.
     pub requests: u32,
+    /// How far the answer's date is ahead of ours, where that is too far to be believed.
+    pub apart: Option<SignedDuration>,
 }
 
 /// How a call failed.
@@ -196,6 +204,22 @@ impl fmt::Display for Rejection {
             _ => "",
         })
     }
+}
+
+/// What two clocks ask for that cannot both be right.
+fn clocks(apart: Option<SignedDuration>) -> String {
+    let Some(apart) = apart else {
+        return String::new();
+    };
+    let days = apart.as_hours().unsigned_abs() / 24;
+    let side = if apart.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    format!(
+        "; its clock is {days} days {side} this machine's: set the clock of this machine, or find out who answers in its place"
+    )
 }
 
 /// An operation and its object in words.

@@ -10,6 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 const KEPT: usize = 9;
 /// An HTTP date is cut to whole seconds; its middle is nearer to the truth.
 const HALF_A_SECOND: SignedDuration = SignedDuration::from_millis(500);
+/// No clock is believed to be further away than this: neither that of whoever answers, nor ours. A
+/// certificate would not be valid much longer by either.
+const FURTHEST: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Whether a date this far from ours can be that of a clock.
+pub(super) fn is_believed(ahead: SignedDuration) -> bool {
+    ahead.abs() <= FURTHEST
+}
 
 /// The last dates, each as what the resource's clock showed when our steady clock showed zero.
 #[derive(Debug, Default)]
@@ -30,7 +38,8 @@ impl Skew {
         let mut sorted: Vec<_> = self.0.iter().copied().collect();
         sorted.sort_unstable();
         let median = sorted.get(sorted.len() / 2)?;
-        Some(*median + signed(steady) - now.as_duration())
+        let ahead = *median + signed(steady) - now.as_duration();
+        Some(ahead.clamp(-FURTHEST, FURTHEST))
     }
 }
 
@@ -68,6 +77,21 @@ mod tests {
         }
         skew.note(at(100_000), Duration::from_secs(8));
         assert_eq!(ahead(&skew, 8, 8), 90);
+    }
+
+    #[test]
+    fn no_clock_is_believed_to_be_further_away_than_a_week() {
+        let week = 7 * 24 * 3600;
+        for (date, ahead) in [(week + 1, week), (-week - 1, -week), (week - 1, week - 1)] {
+            let mut skew = Skew::default();
+            skew.note(at(date), Duration::ZERO);
+            let seen = skew.at(at(0), Duration::ZERO).unwrap();
+            assert_eq!(
+                (seen - HALF_A_SECOND).as_secs(),
+                ahead - i64::from(date > week)
+            );
+        }
+        assert!(is_believed(FURTHEST) && !is_believed(-FURTHEST - HALF_A_SECOND));
     }
 
     #[test]

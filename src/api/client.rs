@@ -184,6 +184,17 @@ impl Client {
             .await
     }
 
+    /// Replaces the seal key, or goes on with it.
+    pub async fn reseal(&self, word: &wire::StoreWord) -> Result<wire::ResealStarted, ClientError> {
+        self.call(Method::POST, "/v1/store/reseal", Some(word))
+            .await
+    }
+
+    /// How far the replacement of the seal key is.
+    pub async fn resealing(&self) -> Result<wire::Resealing, ClientError> {
+        self.get("/v1/store/reseal").await
+    }
+
     /// Reads the configuration again, all or nothing.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.call(Method::POST, "/v1/reload", None::<&()>).await

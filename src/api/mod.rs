@@ -26,6 +26,7 @@
 //! | `POST /v1/import` | admins | identities or ids, in batches; `check` changes nothing |
 //! | `POST /v1/create` | admins | let identities be created that wait because the store had been lost |
 //! | `POST /v1/store/accept` | admins | go on with a store of which it is not known what was withdrawn |
+//! | `GET`, `POST /v1/store/reseal` | admins | how far the replacement of the seal key is; begin it |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!
 //! Admins are root, the daemon's own user, and `[daemon] admins`. To everybody else an identity

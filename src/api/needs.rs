@@ -15,7 +15,7 @@ use crate::{
         KeysView, LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside,
         SinkName, SourceName, State, StoreStanding, decided_lately,
     },
-    store::{Disk, FailingAlone, Order},
+    store::{Disk, FailingAlone, Order, Resealing},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -57,6 +57,8 @@ pub(super) struct Known<'a> {
     pub creations: &'a [CreationsWaiting],
     /// What people ordered and is not carried out yet.
     pub orders: &'a [Order],
+    /// How far the replacement of the seal key is.
+    pub resealing: Option<&'a Resealing>,
     /// Sources whose list is not taken over.
     pub lapses: &'a BTreeMap<SourceName, Lapse>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
@@ -94,6 +96,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
         key_needs(resource, keys, &mut needs);
     }
     footing_needs(known.footing, &mut needs);
+    needs.extend(known.resealing.and_then(seal_key_need));
     store_needs(known, &mut needs);
     if let Some(served) = known.served {
         consumer_needs(served, known, &mut needs);
@@ -116,6 +119,22 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     surrounding_needs(known, &mut needs);
     needs.sort_by_key(|need| need.kind);
     needs
+}
+
+/// A seal key that is being replaced, or whose successor waits for its place.
+fn seal_key_need(resealing: &Resealing) -> Option<Need> {
+    let message = match (&resealing.successor, &resealing.by_hand) {
+        (Some(_), _) => format!(
+            "the seal key is being replaced: {} of {} tokens are sealed with the new one",
+            resealing.sealed, resealing.tokens
+        ),
+        (None, Some(left)) => left.clone(),
+        (None, None) => return None,
+    };
+    Some(Need {
+        command: Some("renewd key reseal --status".to_owned()),
+        ..need(NeedKind::OrderWaits, "store", message)
+    })
 }
 
 /// What the store knows, or does not know.
@@ -711,6 +730,7 @@ mod tests {
             gone: &[],
             creations: &[],
             orders: &[],
+            resealing: None,
             lapses: &BTreeMap::new(),
             held_step_secs: None,
             disk: Disk::Roomy,

@@ -19,7 +19,7 @@ use crate::{
         Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, LaneView,
         Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, short_duration,
     },
-    store::{Disk, FailingAlone, Order, Store, StoreError},
+    store::{Disk, FailingAlone, Order, Resealing, Store, StoreError},
     telemetry::Scrape,
 };
 
@@ -55,6 +55,7 @@ pub(super) struct Stored {
     pub gone: Answer<Vec<GoneHeld>>,
     pub creations: Answer<Vec<CreationsWaiting>>,
     pub orders: Answer<Vec<Order>>,
+    pub resealing: Answer<Resealing>,
     /// Some of those who hold no live token, by what serves them.
     pub lacking: BTreeMap<String, Vec<Name>>,
     pub key_changes: Answer<Vec<KeyChange>>,
@@ -76,6 +77,7 @@ impl Stored {
             self.gone.as_ref().err(),
             self.creations.as_ref().err(),
             self.orders.as_ref().err(),
+            self.resealing.as_ref().err(),
             self.key_changes.as_ref().err(),
             self.last_backup.as_ref().err(),
             self.earliest_expiry.as_ref().err(),
@@ -310,6 +312,7 @@ impl Snapshot {
             failing: stored.failing.as_ref().unwrap_or(&failing),
             keys: &self.scene.key_views(),
             orders: stored.orders.as_deref().unwrap_or_default(),
+            resealing: stored.resealing.as_ref().ok(),
             gone: stored.gone.as_deref().unwrap_or_default(),
             creations: stored.creations.as_deref().unwrap_or_default(),
             lapses: &self.scene.lapses(),
@@ -432,6 +435,7 @@ async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
         gone: store.held_gone().await,
         creations: store.creations_waiting().await,
         orders: store.orders(now).await,
+        resealing: store.resealing().await,
         last_backup: store.last_backup().await,
         key_changes: store.open_key_changes().await,
         earliest_expiry: Ok(BTreeMap::new()),

@@ -32,7 +32,7 @@ pub use keys::{
 };
 pub use public::{PublicResource, PublicSink, PublicStatus};
 pub use sources::{ApplySource, Sources};
-pub use store::{BackedUp, MADE_AT_HEADER, StoreUsed, StoreWord};
+pub use store::{BackedUp, MADE_AT_HEADER, ResealStarted, Resealing, StoreUsed, StoreWord};
 
 use crate::model::{
     Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,

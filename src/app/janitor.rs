@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::Clock,
     model::{Notice, NoticeKind},
-    store::{Disk, Store},
+    store::{Disk, Store, StoreError},
 };
 
 /// Under which a full disk is told.
@@ -28,6 +28,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Between two pages of a look, at least; and so many times what the page took.
 const PAGE_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 9;
+
+/// Tokens that are sealed anew in one transaction.
+const SEALED_AT_ONCE: usize = 100;
+/// No read of the store takes longer.
+const READERS_END: Duration = Duration::from_secs(10);
 
 /// Looks the store through until told to stop: rows that cannot be read are set aside, and taken up again
 /// once they are mended.
@@ -62,6 +67,48 @@ pub(super) async fn examine(
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// Replaces the seal key whenever somebody wants that, or a process before this one began to.
+pub(super) async fn reseal(
+    store: Store,
+    clock: Clock,
+    stop: CancellationToken,
+) -> Result<(), Infallible> {
+    loop {
+        let wait = match replace_seal_key(&store, &clock).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(%error, "the seal key is not replaced yet; trying again");
+                Some(LOOK_EVERY)
+            }
+        };
+        let again = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => store.reseal_wanted().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = again => {}
+        }
+    }
+}
+
+async fn replace_seal_key(store: &Store, clock: &Clock) -> Result<(), StoreError> {
+    let Some(before) = store.take_successor().await? else {
+        return Ok(());
+    };
+    while !store.reseal(SEALED_AT_ONCE, clock.now()).await? {
+        tokio::time::sleep(PAGE_REST).await;
+    }
+    let left = store.settle_reseal(&before).await?;
+    tracing::info!("every token is sealed with the new key; {left}");
+    // Whoever began to read before the last token was sealed anew has come to an end.
+    tokio::time::sleep(READERS_END).await;
+    store.forget_former_key().await
 }
 
 /// Prunes until told to stop.

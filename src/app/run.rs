@@ -154,6 +154,10 @@ async fn begin(house: &mut House, built: Built, settings: &Settings) -> Result<(
     let (store, clock) = (house.store.clone(), house.clock.clone());
     house
         .loops
+        .spawn("seal-key", |stop| janitor::reseal(store, clock, stop));
+    let (store, clock) = (house.store.clone(), house.clock.clone());
+    house
+        .loops
         .spawn("examiner", |stop| janitor::examine(store, clock, stop));
     Ok(())
 }

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::exit::{Exit, Failed};
+use crate::systemd::Given;
 
 /// What a shell ends with for a program that a signal ended is this plus the signal's number.
 const SIGNALLED: i32 = 128;
@@ -50,6 +51,17 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Starts a program with these additions to our environment, and the limits and the mask that we
+    /// were given ourselves.
+    pub(crate) fn start_with<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        given: &Given,
+        command: &[OsString],
+        environment: impl IntoIterator<Item = (K, V)>,
+        group: Group,
+    ) -> Result<Self, Failed> {
+        given.lend(|| Self::start(command, environment, group))
+    }
+
     /// Starts a program with these additions to our environment.
     pub(crate) fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         command: &[OsString],

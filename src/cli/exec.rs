@@ -7,7 +7,7 @@ use std::{ffi::OsString, process::ExitStatus, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::model::Name;
+use crate::{model::Name, systemd::Given};
 
 use super::{
     Context,
@@ -104,6 +104,7 @@ impl Exec {
             )
             .hint("leave --token-fd out: the file in RENEWD_TOKEN_FILE is replaced on each new token"));
         }
+        let given = Given::put_aside().map_err(Failed::plain)?;
         let group = Group::fitting();
         let mut signals = Signals::listen(group)?;
         let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-exec");
@@ -115,7 +116,8 @@ impl Exec {
         };
         loop {
             hand.put(holding.content(self.json))?;
-            let mut program = Program::start(&self.command, hand.environment(&self.name), group)?;
+            let environment = hand.environment(&self.name);
+            let mut program = Program::start_with(&given, &self.command, environment, group)?;
             feed.acknowledge(holding.version).await;
             match self
                 .live(&mut program, &mut feed, &mut signals, &mut hand)

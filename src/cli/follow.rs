@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     model::Name,
     sinks::file::{remove_private, write_private},
+    systemd::Given,
 };
 
 use super::{
@@ -58,6 +59,7 @@ pub(crate) struct Follow {
 
 impl Follow {
     pub(crate) async fn run(self, context: Context) -> Outcome {
+        let given = Given::put_aside().map_err(Failed::plain)?;
         let mut signals = Signals::listen(Group::Own)?;
         let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-follow");
         let file = self.write.as_deref().map(std::path::absolute).transpose()?;
@@ -85,7 +87,7 @@ impl Follow {
             let done = tokio::select! {
                 biased;
                 () = end_asked(&mut signals) => return Ok(Exit::Done),
-                done = self.act(news, file.as_deref()) => done,
+                done = self.act(&given, news, file.as_deref()) => done,
             };
             match done {
                 Ok(()) => {
@@ -100,7 +102,7 @@ impl Follow {
     }
 
     /// Writes or removes the file, then runs the program.
-    async fn act(&self, news: &News, file: Option<&Path>) -> Result<(), Failed> {
+    async fn act(&self, given: &Given, news: &News, file: Option<&Path>) -> Result<(), Failed> {
         if let Some(file) = file {
             let written = match news {
                 News::Token(holding) => {
@@ -111,7 +113,7 @@ impl Follow {
             };
             written.map_err(Failed::plain)?;
         }
-        self.call(news, file).await?;
+        self.call(given, news, file).await?;
         output::print(&match news {
             News::Token(new) => format!(
                 "{} version {} until {}\n",
@@ -121,7 +123,7 @@ impl Follow {
         })
     }
 
-    async fn call(&self, news: &News, file: Option<&Path>) -> Result<(), Failed> {
+    async fn call(&self, given: &Given, news: &News, file: Option<&Path>) -> Result<(), Failed> {
         if self.run.is_empty() {
             return Ok(());
         }
@@ -135,7 +137,7 @@ impl Follow {
             News::Withheld(_) => environment.push(("RENEWD_STATE", "withheld".into())),
         }
         environment.extend(file.map(|file| ("RENEWD_TOKEN_FILE", file.into())));
-        let mut program = Program::start(&self.run, environment, Group::Own)?;
+        let mut program = Program::start_with(given, &self.run, environment, Group::Own)?;
         let shown = self.run[0].to_string_lossy();
         let Ok(status) = timeout(self.timeout, program.wait()).await else {
             program.end(GRACE).await?;

@@ -23,6 +23,8 @@ use crate::{
     model::Name,
 };
 
+pub use rows::examine_import;
+
 use super::{
     Context,
     daemon::daemon,

@@ -1,15 +1,16 @@
-//! `renewd key`: which keys there are, and their replacement without a gap.
+//! `renewd key`: which keys there are, and their replacement without a gap; also of the one that seals the store.
 
 mod follow;
 mod leak;
 mod price;
+mod reseal;
 mod roll;
 mod set;
 mod status;
 
 use super::{Context, exit::Outcome};
 
-/// Show access keys and replace one without a gap
+/// Show access keys and replace one without a gap; replace the seal key
 #[derive(Debug, clap::Args)]
 pub(crate) struct Key {
     #[command(subcommand)]
@@ -24,6 +25,8 @@ enum Verb {
     Roll(roll::Roll),
     /// Replace a key that somebody else has; says first what it costs
     Leak(leak::Leak),
+    /// Replace the key that the store is sealed with; renewals and deliveries go on meanwhile
+    Reseal(reseal::Reseal),
     /// Put a new key in place: read from standard input, proved, written into its file
     Set(set::Set),
 }
@@ -34,6 +37,7 @@ impl Key {
             Verb::Status(verb) => verb.run(context).await,
             Verb::Roll(verb) => verb.run(context).await,
             Verb::Leak(verb) => verb.run(context).await,
+            Verb::Reseal(verb) => verb.run(context).await,
             Verb::Set(verb) => Box::pin(verb.run(context)).await,
         }
     }

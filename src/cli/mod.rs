@@ -50,9 +50,11 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, systemd};
 
 use exit::{Failed, Outcome};
+
+pub use identity::examine_import;
 
 /// Keeps short-lived ACS access tokens fresh and hands every new one to the apps that need it.
 #[derive(Debug, Parser)]
@@ -122,7 +124,7 @@ enum Verb {
     Orphan(orphan::Orphan),
     /// List jobs, run one now, show what ran
     Job(job::Job),
-    /// Show access keys and replace one without a gap
+    /// Show access keys and replace one without a gap; replace the seal key
     Key(key::Key),
     /// List, show, retry and replay deliveries
     Delivery(delivery::Delivery),
@@ -146,6 +148,27 @@ enum Verb {
     /// Read a list for a daemon that started this process for it
     #[command(name = crate::sources::VERB, hide = true)]
     ReadList,
+}
+
+impl Verb {
+    /// Whether its process is to be closed to others of its user before anything is read: tokens, keys and
+    /// configurations pass through all but those that show, try out or start something else. `run`,
+    /// `exec` and `follow` start programs, and see to it themselves.
+    fn holds_secrets(&self) -> bool {
+        #[cfg(feature = "emulator")]
+        if matches!(self, Self::Demo(_) | Self::Emulator(_)) {
+            return false;
+        }
+        !matches!(
+            self,
+            Self::Run(_)
+                | Self::Exec(_)
+                | Self::Follow(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+                | Self::ReadList
+        )
+    }
 }
 
 /// Parses the process's arguments, does what they ask, and says how it ended.
@@ -172,6 +195,10 @@ fn dispatch(cli: Cli) -> Outcome {
         clock: Clock::system(),
         socket: cli.socket,
     };
+    if cli.verb.holds_secrets() {
+        systemd::harden().map_err(Failed::plain)?;
+        systemd::make_private();
+    }
     match cli.verb {
         Verb::Run(verb) => verb.run(),
         Verb::Check(verb) => asking(verb.run(context)),

@@ -43,7 +43,11 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
             report: &report,
         };
         let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &root, &reading);
-        links::link(sections::read(section, &reading), &report)
+        let drafts = sections::read(section, &reading);
+        // What was not read is not missing.
+        (!report.is_full())
+            .then(|| links::link(drafts, &report))
+            .flatten()
     };
     let mut problems = report.into_problems(&files);
     let failed = Places::any_error(&problems);

@@ -182,6 +182,10 @@ impl<'a> Section<'a> {
         let known = || self.table.keys().map(|key| key.name);
         let unknown = self.fields.iter();
         for (key, field) in unknown.filter(|(key, _)| self.table.key(key).is_none()) {
+            // Guessing what was meant costs, and nobody would see it.
+            if self.reading.report.is_full() {
+                return;
+            }
             let message = if self.table.is_of_sections() {
                 format!("there is no section {}", shown(key))
             } else {
@@ -460,6 +464,11 @@ impl<'a> Item<'a> {
             }
         };
         nodes.into_iter().filter_map(section).collect()
+    }
+
+    /// Whether mistakes enough were told of.
+    pub(super) fn is_enough(self) -> bool {
+        self.reading.report.is_full()
     }
 }
 

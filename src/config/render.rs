@@ -1,22 +1,29 @@
 //! Problems as text for people: `path:line:col: error: message`, the line, a caret, a hint.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use anstyle::{AnsiColor, Style};
 
 use super::{Place, Problem, Severity};
 use crate::model::paint;
 
-/// More than this are counted, not shown.
-const MOST: usize = 100;
+/// More of one severity than this are counted, not shown.
+const MOST: usize = 101;
 
 /// Problems as text, each ending with a line end and apart by an empty line; in colour for a
 /// terminal.
 pub fn render(problems: &[Problem], colour: bool) -> String {
     let pen = Pen { colour };
-    let mut texts: Vec<String> = problems.iter().take(MOST).map(|p| pen.problem(p)).collect();
-    if problems.len() > MOST {
-        texts.push(format!("… and {} more\n", problems.len() - MOST));
+    let mut seen: BTreeMap<Severity, usize> = BTreeMap::new();
+    let is_shown = |problem: &&Problem| {
+        let count = seen.entry(problem.severity).or_default();
+        *count += 1;
+        *count <= MOST
+    };
+    let shown = problems.iter().filter(is_shown);
+    let mut texts: Vec<String> = shown.map(|p| pen.problem(p)).collect();
+    if problems.len() > texts.len() {
+        texts.push(format!("… and {} more\n", problems.len() - texts.len()));
     }
     texts.join("\n")
 }

@@ -1,6 +1,6 @@
 //! Collects what is wrong while the tree is read, so that every mistake is told at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::{
     Severity,
@@ -70,22 +70,44 @@ impl Note {
     }
 }
 
+/// So many mistakes are told; a configuration with more is not read further.
+pub(super) const MOST: usize = 100;
+
 /// What is wrong so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     notes: RefCell<Vec<Note>>,
     whole_files: RefCell<Vec<Problem>>,
     syntax: RefCell<Vec<Note>>,
+    errors: Cell<usize>,
 }
 
 impl Report {
     pub(super) fn add(&self, note: Note) {
-        self.notes.borrow_mut().push(note);
+        if self.takes(note.severity) {
+            self.notes.borrow_mut().push(note);
+        }
     }
 
     /// The text itself is no TOML here.
     pub(super) fn add_syntax(&self, note: Note) {
-        self.syntax.borrow_mut().push(note);
+        if self.takes(note.severity) {
+            self.syntax.borrow_mut().push(note);
+        }
+    }
+
+    /// Whether there are mistakes enough: what follows is not read.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.get() >= MOST
+    }
+
+    /// Counts a mistake; whether it is one of those that are told.
+    fn takes(&self, severity: Severity) -> bool {
+        let is_told = !self.is_full();
+        if severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
+        is_told
     }
 
     /// A file as a whole cannot be read.
@@ -102,6 +124,7 @@ impl Report {
     /// Everything in the order of the files. Where the text itself is wrong, what is said about the
     /// same line, or about something missing, would only confuse, and is left out.
     pub(super) fn into_problems(self, files: &[File]) -> Vec<Problem> {
+        let is_full = self.is_full();
         let syntax = self.syntax.into_inner();
         let mut problems = self.whole_files.into_inner();
         let line = |span: Span| (span.file, files[span.file].text.line_of(span.start));
@@ -119,7 +142,19 @@ impl Report {
         notes.extend(syntax);
         notes.sort_by_key(|note| (note.span.map(|span| (span.file, span.start)), note.severity));
         problems.extend(notes.into_iter().map(|note| note.into_problem(files)));
+        problems.extend(is_full.then(unread));
         problems
+    }
+}
+
+/// That the list of mistakes may not be whole.
+fn unread() -> Problem {
+    Problem {
+        severity: Severity::Warning,
+        place: None,
+        message: format!("and more: after {MOST} mistakes a configuration is not read further"),
+        hint: Some("mend these first, then check again".to_owned()),
+        related: Vec::new(),
     }
 }
 

@@ -54,6 +54,11 @@ pub struct Hidden {
 }
 
 impl Unit {
+    /// As whom it runs the daemon.
+    pub fn user(&self) -> Option<&str> {
+        Some(self.value("User")).filter(|user| !user.is_empty())
+    }
+
     /// The unit that runs a daemon with this state folder; `None` where the folder lies elsewhere than
     /// the unit puts it, so that the daemon is run by something else.
     pub fn running(state_dir: &Path) -> Option<Self> {

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-pub use check::check;
+pub use check::{Trusted, check};
 pub use examine::examine;
 pub use exec::{ExecSink, PROGRAMS};
 pub use file::FileSink;

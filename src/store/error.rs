@@ -251,6 +251,17 @@ pub enum OpenError {
         /// The id of the key that sealed the store.
         stored: String,
     },
+    /// The seal key was being replaced, and its successor is gone.
+    #[error(
+        "the seal key of this store is being replaced, and its successor {successor} does not lie in {path}: put it \
+         back; if it is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
+    )]
+    Successor {
+        /// Where it should lie.
+        path: PathBuf,
+        /// Its id.
+        successor: String,
+    },
     /// The seal key is not 32 bytes.
     #[error(
         "the seal key from {from} is not 32 bytes in base64 or hex; make one with `openssl rand -base64 32`"
@@ -315,6 +326,7 @@ impl OpenError {
             | Self::Closed { .. }
             | Self::Corrupt { .. }
             | Self::WrongKey { .. }
+            | Self::Successor { .. }
             | Self::KeyMissing { .. }
             | Self::BadKey { .. } => true,
         }

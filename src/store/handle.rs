@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     db::{Changed, Db, Txn},
@@ -39,11 +39,14 @@ type Read = Box<dyn FnOnce(&Db) + Send>;
 /// The store. All clones are the same; it closes when the last one is dropped. A verb whose future is
 /// dropped after it was queued is carried out all the same.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     path: PathBuf,
     state_dir: PathBuf,
+    settings: StoreSettings,
+    /// Somebody wants the seal key replaced.
+    pub(super) reseal: Notify,
     owner: Owner,
     mode: Option<Mode>,
     signals: Signals,
@@ -167,6 +170,8 @@ impl Store {
             files: open_files(&settings.path),
             path: settings.path.clone(),
             state_dir: state_dir.to_owned(),
+            settings: settings.clone(),
+            reseal: Notify::new(),
             owner: settings.owner.clone(),
             mode: Some(mode),
             signals,
@@ -195,6 +200,11 @@ impl Store {
     /// Where the files beside the database are.
     pub(super) fn state_dir(&self) -> &Path {
         &self.0.state_dir
+    }
+
+    /// What the configuration says of it.
+    pub(super) fn settings(&self) -> &StoreSettings {
+        &self.0.settings
     }
 
     /// What is wrong where the files of the store lie, if anything is: what is open goes on to work, but

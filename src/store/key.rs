@@ -16,14 +16,61 @@ use crate::config::{SecretRef, StoreSettings};
 
 /// The name of the key file in the state directory.
 const KEY_FILE: &str = "seal.key";
+/// The key that takes over from it, until it has its place.
+const NEXT_FILE: &str = "seal.key.next";
 
 /// Finds the key, makes one for a new store, and compares it with the id of the key that sealed the
 /// store before (`stored`).
 pub(super) fn seal(
     settings: &StoreSettings,
     state_dir: &Path,
+    (stored, successor): (Option<&str>, Option<&str>),
+) -> Result<Seal, OpenError> {
+    if let (Some(stored), None) = (stored, successor)
+        && next(state_dir)?.is_some_and(|(_, id)| id == stored)
+    {
+        // A replacement came to its end, and the process with it.
+        settle(settings, state_dir)?;
+    }
+    let seal = sealing(settings, state_dir, stored)?;
+    let Some(successor) = successor else {
+        return Ok(seal);
+    };
+    seal.succeed(&*self::successor(state_dir, successor)?);
+    Ok(seal)
+}
+
+/// The key that takes over, by its id.
+pub(super) fn successor(state_dir: &Path, id: &str) -> Result<SealKey, OpenError> {
+    let found = next(state_dir)?.filter(|(_, found)| found == id);
+    found
+        .map(|(key, _)| key)
+        .ok_or_else(|| OpenError::Successor {
+            path: state_dir.join(NEXT_FILE),
+            successor: id.to_owned(),
+        })
+}
+
+/// The key that the configuration gives, or the key file; or its successor, where that has taken over and
+/// the configuration still gives the old one.
+fn sealing(
+    settings: &StoreSettings,
+    state_dir: &Path,
     stored: Option<&str>,
 ) -> Result<Seal, OpenError> {
+    if let Some(stored) = stored
+        && let Some(given) = &settings.seal_key
+        && seal_key_id(given.secret.expose()).is_none_or(|id| id != stored)
+        && let Some((key, id)) = next(state_dir)?
+        && id == stored
+    {
+        tracing::warn!(
+            "the configuration still gives the old seal key ({}): put the key of {} in its place",
+            described(&given.from),
+            state_dir.join(NEXT_FILE).display()
+        );
+        return Ok(Seal::new(&key));
+    }
     let (text, from) = match (given(settings, state_dir)?, stored) {
         (Some(given), _) => given,
         (None, None) => {
@@ -45,11 +92,90 @@ pub(super) fn seal(
         Some(stored) if stored != seal.key_id() => Err(OpenError::WrongKey {
             path: settings.path.clone(),
             from,
-            given: seal.key_id().to_owned(),
+            given: seal.key_id(),
             stored: stored.to_owned(),
         }),
         _ => Ok(seal),
     }
+}
+
+type SealKey = Zeroizing<[u8; 32]>;
+
+/// The key that takes over, and its id.
+fn next(state_dir: &Path) -> Result<Option<(SealKey, String)>, OpenError> {
+    let path = state_dir.join(NEXT_FILE);
+    let Some(text) = read(&path)? else {
+        return Ok(None);
+    };
+    let key = decode(&text).ok_or_else(|| OpenError::BadKey {
+        from: path.display().to_string(),
+    })?;
+    let id = Seal::new(&key).key_id();
+    Ok(Some((key, id)))
+}
+
+/// The id of the key that is to take over: one that was made before, or a new one.
+pub(super) fn next_or_new(state_dir: &Path) -> Result<String, OpenError> {
+    if let Some((_, id)) = next(state_dir)? {
+        return Ok(id);
+    }
+    let path = state_dir.join(NEXT_FILE);
+    let text = make(&path)?;
+    seal_key_id(&text).ok_or_else(|| OpenError::BadKey {
+        from: path.display().to_string(),
+    })
+}
+
+/// Gives the key that has taken over its place. The old key file stays beside it under the id of its key,
+/// for backups that were made before. A key that the configuration gives is its owner's to replace: the new
+/// one stays where it is until it is given.
+pub(super) fn settle(settings: &StoreSettings, state_dir: &Path) -> Result<(), OpenError> {
+    let (path, next_path) = (state_dir.join(KEY_FILE), state_dir.join(NEXT_FILE));
+    let Some((_, id)) = next(state_dir)? else {
+        return Ok(());
+    };
+    let failed = |source| OpenError::Io {
+        doing: "put the new seal key in the place of",
+        path: path.clone(),
+        source,
+    };
+    if let Some(given) = &settings.seal_key {
+        if seal_key_id(given.secret.expose()).is_some_and(|given| given == id) {
+            fs::remove_file(&next_path).map_err(failed)?;
+        }
+        return Ok(());
+    }
+    if let Some(old) = read(&path)?.and_then(|text| seal_key_id(&text)) {
+        match fs::hard_link(&path, kept(state_dir, &old)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
+    }
+    fs::rename(&next_path, &path).map_err(failed)?;
+    let folder = File::open(state_dir).map_err(failed)?;
+    folder.sync_all().map_err(failed)
+}
+
+/// What is left to be done by hand: the store is sealed with a new key, and the configuration gives the old.
+pub(super) fn by_hand(settings: &StoreSettings, state_dir: &Path, stored: &str) -> Option<String> {
+    let given = settings.seal_key.as_ref()?;
+    let (_, id) = next(state_dir).ok().flatten()?;
+    (id == stored).then(|| {
+        format!(
+            "the store is sealed with a new key, and the configuration still gives the old one: put the key of {} in the \
+             place of {}, keep the old one apart for backups made before, and restart the daemon, which then removes \
+             that file",
+            state_dir.join(NEXT_FILE).display(),
+            described(&given.from)
+        )
+    })
+}
+
+/// Where the key file of the key with this id is kept, for backups made before it was replaced.
+pub(super) fn kept(state_dir: &Path, id: &str) -> PathBuf {
+    state_dir.join(format!("{KEY_FILE}.{id}"))
 }
 
 /// The text of the key that the configuration gives, or that the key file holds, and where it is from.
@@ -89,7 +215,7 @@ pub fn seal_key_of(
 
 /// The id of the key of this text, or `None` where it is no key.
 pub fn seal_key_id(text: &str) -> Option<String> {
-    decode(text).map(|key| Seal::new(&key).key_id().to_owned())
+    decode(text.trim_start_matches('\u{feff}')).map(|key| Seal::new(&key).key_id())
 }
 
 /// Puts a key file into the state directory, in place of none.
@@ -156,7 +282,9 @@ fn make(path: &Path) -> Result<Zeroizing<String>, OpenError> {
 /// Writes a key file under another name and links it into place: it is never there half-written, and
 /// never takes the place of another.
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let unnamed = path.with_extension("key.new");
+    let mut unnamed = path.to_owned().into_os_string();
+    unnamed.push(".new");
+    let unnamed = PathBuf::from(unnamed);
     fs::remove_file(&unnamed).or_else(|e| match e.kind() {
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(e),

@@ -42,6 +42,7 @@ mod open;
 mod orphans;
 mod placements;
 mod reconcile;
+mod reseal;
 mod reservations;
 mod reserve;
 mod restore;
@@ -89,6 +90,7 @@ pub use open::Opened;
 pub use orphans::Orphan;
 pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
+pub use reseal::Resealing;
 pub use reserve::Disk;
 pub use restore::{
     RestoreError, RestoreHow, Restored, open_without_key, restore_backup, take_back,

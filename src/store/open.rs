@@ -21,6 +21,7 @@ use super::{
     idmap::{Found, IdMap},
     key,
     lock::Lock,
+    reseal,
     reserve::Reserve,
     schema,
     signals::Signals,
@@ -91,7 +92,10 @@ pub(super) fn open(
     let (conn, created) =
         database(settings, state_dir, now, durable).map_err(|e| explained(path, &e))??;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
-    let seal = Arc::new(key::seal(settings, state_dir, stored.as_deref())?);
+    let successor =
+        columns::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
+    let keys = (stored.as_deref(), successor.as_deref());
+    let seal = Arc::new(key::seal(settings, state_dir, keys)?);
     let db = Db {
         conn,
         seal,

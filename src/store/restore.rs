@@ -17,6 +17,7 @@ use super::{
     error::OpenError,
     key,
     lock::Lock,
+    reseal,
 };
 use crate::{
     config::StoreSettings,
@@ -195,8 +196,9 @@ fn drop_sealed(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(unreadable)?;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(unreadable)?;
-    let seal = key::seal(settings, state_dir, None)?;
-    if stored.as_deref() == Some(seal.key_id()) {
+    let seal = key::seal(settings, state_dir, (None, None))?;
+    let successor = columns::meta::<String>(&conn, reseal::SUCCESSOR).map_err(unreadable)?;
+    if successor.is_none() && stored == Some(seal.key_id()) {
         return Err(OpenError::Other {
             path: path.clone(),
             reason: "its key is not lost: the key that is there fits".to_owned(),
@@ -216,6 +218,7 @@ fn drop_sealed(
             [],
         )?;
         columns::set_meta(&txn, "seal_key", seal.key_id())?;
+        reseal::forget(&txn)?;
         txn.commit()?;
         Ok(dropped)
     };

@@ -20,16 +20,17 @@ pub struct HardeningError {
 /// Forbids core files and debuggers of the same user: both would show tokens. To be called before
 /// a secret is read. Every protection is tried; the first that failed is returned.
 pub fn harden() -> Result<(), HardeningError> {
-    let core = forbid_core_files();
-    let dumpable = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let core = limit_core_files(none);
+    let dumpable = keep_debuggers_out();
     core.map_err(|source| HardeningError {
         what: "forbid core files",
         source,
     })?;
-    dumpable.map_err(|source| HardeningError {
-        what: "keep debuggers of its own user out",
-        source: source.into(),
-    })
+    dumpable
 }
 
 /// Makes what the process and the programs that it starts create private, where nobody says otherwise.
@@ -37,16 +38,60 @@ pub fn make_private() {
     umask(Mode::RWXG | Mode::RWXO);
 }
 
+/// What a process was given before it hardened itself, for programs that are not ours: their core files
+/// and the modes of their files are their owner's matter.
+#[derive(Debug)]
+pub struct Given {
+    core: Rlimit,
+    mask: Mode,
+}
+
+impl Given {
+    /// As [`harden`] and [`make_private`] together, such that a program can be given all of it back.
+    ///
+    /// # Errors
+    /// As [`harden`].
+    pub fn put_aside() -> Result<Self, HardeningError> {
+        let core = getrlimit(Resource::Core);
+        let mask = umask(Mode::RWXG | Mode::RWXO);
+        let none = Rlimit {
+            current: Some(0),
+            ..core
+        };
+        limit_core_files(none).map_err(|source| HardeningError {
+            what: "forbid core files",
+            source,
+        })?;
+        keep_debuggers_out()?;
+        Ok(Self { core, mask })
+    }
+
+    /// Starts a program by `start`, which inherits what was put aside.
+    pub fn lend<T>(&self, start: impl FnOnce() -> T) -> T {
+        let ours = getrlimit(Resource::Core);
+        // Where the limit cannot be lifted again, the program just leaves no core file.
+        limit_core_files(self.core).ok();
+        let mask = umask(self.mask);
+        let started = start();
+        umask(mask);
+        limit_core_files(ours).ok();
+        started
+    }
+}
+
+fn keep_debuggers_out() -> Result<(), HardeningError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|source| HardeningError {
+        what: "keep debuggers of its own user out",
+        source: source.into(),
+    })
+}
+
 /// The unit has `LimitCORE=0` and its sandbox refuses `setrlimit`, so a limit of 0 is left alone.
-fn forbid_core_files() -> io::Result<()> {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    if getrlimit(Resource::Core) == none {
+fn limit_core_files(limit: Rlimit) -> io::Result<()> {
+    if getrlimit(Resource::Core) == limit {
         return Ok(());
     }
-    Ok(setrlimit(Resource::Core, none)?)
+    Ok(setrlimit(Resource::Core, limit)?)
 }
 
 #[cfg(test)]

@@ -7,6 +7,6 @@ mod notify;
 mod watchdog;
 
 pub use activation::{ActivationError, Passed};
-pub use hardening::{HardeningError, harden, make_private};
+pub use hardening::{Given, HardeningError, harden, make_private};
 pub use notify::{Notifier, NotifyError};
 pub use watchdog::{Verdict, Watchdog};

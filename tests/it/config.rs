@@ -381,10 +381,53 @@ fn a_secret_is_read_again_when_asked() {
     assert!(read().unwrap_err().to_string().contains("contoso"));
 }
 
+/// Mistakes beyond the first hundred are not looked for, wherever they stand, and nothing is called missing
+/// that was merely not read.
 #[test]
-fn a_hundred_problems_are_enough() {
-    let etc = Etc::new();
-    let identities = "[[identity]]\nname = \"/\"\nscopes = [\"chat\"]\n".repeat(150);
-    let told = etc.told(&format!("{ONE}{identities}"));
-    assert!(told.trim_end().ends_with("… and 50 more"), "{told}");
+fn after_a_hundred_mistakes_a_configuration_is_not_read_further() {
+    let unknown_keys = |n: usize| {
+        (0..n)
+            .map(|n| format!("nonsense{n} = 1\n"))
+            .collect::<String>()
+    };
+    let wrong_sections = "[[identity]]\nname = \"a b\"\n".repeat(100_000);
+    let no_toml = "= x\n".repeat(5_000);
+    let unknown_sinks = format!(
+        "[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [{}]\n",
+        (0..5_000)
+            .map(|n| format!("\"nosuch{n}\", "))
+            .collect::<String>()
+    );
+    for (what, text) in [
+        ("keys", format!("{ONE}{}", unknown_keys(5_000))),
+        (
+            "sections",
+            format!("{ONE}{wrong_sections}[[sink.file]]\nname = \"late\"\n"),
+        ),
+        ("toml", format!("{ONE}{no_toml}")),
+        ("links", format!("{ONE}{unknown_sinks}")),
+    ] {
+        let problems = Etc::new().load_text(&text).unwrap_err();
+        let errors = problems.iter().filter(|p| p.severity == Severity::Error);
+        assert_eq!(errors.count(), 100, "{what}");
+        let last = problems.last().unwrap();
+        assert!(
+            last.message.starts_with("and more: after 100 mistakes"),
+            "{what}: {last:?}"
+        );
+        assert!(
+            !problems.iter().any(|p| p.message.contains("late")),
+            "{what}"
+        );
+        let shown = config::render(&problems, false);
+        assert!(shown.trim_end().ends_with("check again"), "{what}: {shown}");
+        assert!(shown.len() < 100_000, "{what}");
+    }
+    let few = Etc::new()
+        .load_text(&format!("{ONE}{}", unknown_keys(99)))
+        .unwrap_err();
+    assert!(
+        !few.iter().any(|p| p.message.contains("not read further")),
+        "{few}"
+    );
 }

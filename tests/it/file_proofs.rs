@@ -161,6 +161,58 @@ fn a_write_follows_the_recipe() {
     );
 }
 
+#[test]
+fn a_new_folder_is_kept_together_with_its_name() {
+    if let Ok(what) = std::env::var(WRITER) {
+        return be_the_writer(&what);
+    }
+    let folder = folder();
+    let out = folder.path().join("trace");
+    let told = out.display().to_string();
+    let strace = [
+        "strace",
+        "-f",
+        "-y",
+        "-e",
+        "mkdirat,fsync,renameat",
+        "-o",
+        &told,
+    ];
+    let status = writer(&strace, &folder.path().join("a/b"), 1)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let here = folder.path().display().to_string();
+    let seen: Vec<String> = fs::read_to_string(&out)
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&here))
+        .map(|line| {
+            let call = line
+                .split_once(' ')
+                .map_or(line, |(_, rest)| rest.trim_start());
+            let call = call.replace(&here, "");
+            let (name, rest) = call.split_once('(').unwrap();
+            let (_, on) = rest.split_once('<').unwrap();
+            format!("{name} {}", on.split('>').next().unwrap())
+        })
+        .filter(|call| !call.contains("bot.json"))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "mkdirat ",
+            "fsync /a",
+            "fsync ",
+            "mkdirat /a",
+            "fsync /a/b",
+            "fsync /a",
+            "renameat /a/b",
+            "fsync /a/b",
+        ]
+    );
+}
+
 /// Each step fails as a full disk, a quota or a broken one would have it: the old file stays to the byte
 /// and nothing lies beside it.
 #[test]

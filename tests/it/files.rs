@@ -1,6 +1,7 @@
 //! Token files: complete at every instant, readable by exactly whom they are for, never through a
 //! link.
 
+mod losing;
 mod ways;
 
 use std::{

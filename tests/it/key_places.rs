@@ -67,3 +67,54 @@ async fn a_key_from_the_environment_is_taken_up_by_a_restart_that_tokens_survive
     assert_eq!(judged["live"], true, "{judged}");
     assert!(daemon.stop().success());
 }
+
+/// The seal key is replaced while the daemon is killed: nobody gets another token for it, the next process
+/// goes on, and `status` and `key reseal` say how far it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_seal_key_is_replaced_over_a_kill_and_nobody_is_renewed_for_it() {
+    let emulator = Emulator::start(&["--token-alg", "filler", "--limit", "all=off"]);
+    let stage = Stage::new(&emulator);
+    let config = stage.configure(&(stage.base_config() + &identities("bot", 800, &[])));
+    let daemon = Daemon::start(&config).await;
+    for name in ["bot-0", "bot-400", "bot-799"] {
+        assert!(stage.renewd(&["wait", name]).status.success());
+    }
+    let tokens = |stage: &Stage| ["bot-0", "bot-400", "bot-799"].map(|name| stage.token(name));
+    let state = stage.path("state");
+    let before = (
+        tokens(&stage),
+        std::fs::read(state.join("seal.key")).unwrap(),
+    );
+    let mut reseal = std::process::Command::new(crate::stage::RENEWD)
+        .args(["key", "reseal", "--reason", "it leaked", "--socket"])
+        .arg(stage.path("renewd.sock"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has begun when its key lies there.
+    let begun = tokio::time::timeout(Duration::from_secs(20), async {
+        while !state.join("seal.key.next").exists() {
+            tokio::task::yield_now().await;
+        }
+    });
+    begun.await.expect("a key that takes over");
+    daemon.kill();
+    assert!(!reseal.wait().unwrap().success(), "its daemon was killed");
+
+    let daemon = Daemon::start(&config).await;
+    let followed = stage.renewd(&["key", "reseal"]);
+    let said = String::from_utf8_lossy(&followed.stdout).into_owned();
+    assert!(followed.status.success(), "{followed:?}");
+    assert!(said.contains("the old key is kept as"), "{said}");
+    assert_eq!(tokens(&stage), before.0);
+    assert_ne!(std::fs::read(state.join("seal.key")).unwrap(), before.1);
+    let shown = stage.renewd(&["key", "reseal", "--status", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown["successor"], Value::Null, "{shown}");
+    let trail = stage.renewd(&["audit", "list", "--json"]);
+    assert!(String::from_utf8_lossy(&trail.stdout).contains("store.reseal"));
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(&config).await;
+    assert_eq!(tokens(&stage), before.0);
+    assert!(daemon.stop().success());
+}

@@ -17,6 +17,7 @@ mod claims;
 mod cli;
 mod config;
 mod config_secrets;
+mod corpora;
 mod couriers;
 mod deliveries;
 mod doctor;

@@ -229,3 +229,46 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_token_is_visible_ascii_or_none() {
+    let body = |token: &str| {
+        let token = serde_json::to_string(token).unwrap();
+        format!(r#"{{"token":{token},"expiresOn":"2026-11-23T17:19:47+00:00"}}"#)
+    };
+    for bad in [
+        "",
+        " ",
+        "a b",
+        "a\nb",
+        "tok\n",
+        "\u{0}",
+        "é",
+        "a\u{7f}",
+        "\u{feff}eyJ",
+        "eyJ\u{200b}",
+        "\u{1b}[2J",
+    ] {
+        let cause = cause(Operation::Issue, reply(200, &[], &body(bad)));
+        let Cause::Unreadable { reason, .. } = &cause else {
+            panic!("{bad:?}: {cause:?}")
+        };
+        assert!(reason.contains("token"), "{bad:?}: {reason}");
+        assert!(
+            bad.is_empty() || !reason.contains(bad) || bad == " ",
+            "{reason}"
+        );
+        let created = format!(
+            r#"{{"identity":{{"id":"8:acs:a_b"}},"accessToken":{}}}"#,
+            body(bad)
+        );
+        let created = created_with_token(created.as_bytes()).unwrap();
+        assert_eq!(
+            created.token, None,
+            "{bad:?}: the id is kept, the token is not"
+        );
+    }
+    let all: String = ('!'..='~').collect();
+    let good = hear(Operation::Exchange, reply(200, &[], &body(&all)));
+    assert_eq!(good.result.unwrap().secret.expose(), all);
+}

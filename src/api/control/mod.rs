@@ -122,6 +122,10 @@ fn work_router() -> Router<Api> {
 fn store_router() -> Router<Api> {
     Router::new()
         .route("/v1/store/accept", post(store::accept))
+        .route(
+            "/v1/store/reseal",
+            get(store::resealing).post(store::reseal),
+        )
         .route("/v1/store/adopt", post(store::adopt))
         .route("/v1/store/backup", post(backup::backup))
         .route("/v1/store/backed-up", post(backup::backed_up))

@@ -7,7 +7,7 @@ use super::{
     super::{
         handle::{Api, Command, Permission},
         problem::{Problem, ProblemType},
-        wire::{StoreUsed, StoreWord},
+        wire::{ResealStarted, Resealing, StoreUsed, StoreWord},
     },
     Admin, Body,
 };
@@ -28,6 +28,28 @@ pub(super) async fn adopt(
     Body(word): Body<StoreWord>,
 ) -> Result<Json<StoreUsed>, Problem> {
     say(&api, &admin, Permission::Adopt, word).await
+}
+
+/// Replaces the seal key, or goes on with it; how far it is.
+pub(super) async fn reseal(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(word): Body<StoreWord>,
+) -> Result<Json<ResealStarted>, Problem> {
+    let cause = admin.cause(word.reason).await;
+    let begun = api.store.begin_reseal(&cause, api.clock.now()).await?;
+    Ok(Json(ResealStarted {
+        former: api.store.former_key(&begun.key),
+        now: begun,
+    }))
+}
+
+/// How far the replacement of the seal key is.
+pub(super) async fn resealing(
+    State(api): State<Api>,
+    _admin: Admin,
+) -> Result<Json<Resealing>, Problem> {
+    Ok(Json(api.store.resealing().await?))
 }
 
 async fn say(

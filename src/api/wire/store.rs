@@ -32,3 +32,14 @@ pub struct BackedUp {
     /// Where it is, for the audit trail.
     pub place: String,
 }
+
+pub use crate::store::Resealing;
+
+/// `POST /v1/store/reseal`: the seal key is being replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResealStarted {
+    /// Where the key that is replaced will be.
+    pub former: String,
+    /// How far it is.
+    pub now: Resealing,
+}

@@ -42,6 +42,21 @@ impl Format {
 /// A line's number, and what it says.
 pub(super) type Row = (u64, Result<Entry, EntryError>);
 
+/// Reads a file of identities as an import does; how many lines can be identities, and how many cannot.
+///
+/// # Errors
+/// With the sentence for the operator, when it is no such file.
+pub fn examine_import(file: &Path) -> Result<(usize, usize), String> {
+    let (mut good, mut bad) = (0, 0);
+    for row in rows(file, Format::of(None, Some(file))).map_err(|failed| failed.to_string())? {
+        match row.map_err(|failed| failed.to_string())?.1 {
+            Ok(_) => good += 1,
+            Err(_) => bad += 1,
+        }
+    }
+    Ok((good, bad))
+}
+
 /// Every line that is not empty.
 pub(super) fn rows(
     file: &Path,

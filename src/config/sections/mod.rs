@@ -163,6 +163,10 @@ fn entries<'a, T>(
     read: impl FnMut(Section<'a>) -> T,
 ) -> Vec<T> {
     let item = section.optional(key);
-    item.map(|item| item.sections().into_iter().map(read).collect())
-        .unwrap_or_default()
+    item.map(|item| {
+        let sections = item.sections().into_iter();
+        let read_on = sections.take_while(|_| !item.is_enough());
+        read_on.map(read).collect()
+    })
+    .unwrap_or_default()
 }

@@ -14,8 +14,15 @@ use crate::{
     sinks::file::PathPattern,
 };
 
+use super::Trusted;
+
 /// What is wrong with one file sink and the folder that it leads to, if anything.
-pub(super) fn check(sink: &FileSinkSettings, path: &str, settings: &Settings) -> Option<Finding> {
+pub(super) fn check(
+    sink: &FileSinkSettings,
+    path: &str,
+    settings: &Settings,
+    trusted: &Trusted,
+) -> Vec<Finding> {
     let finding = |severity, message, hint| Finding {
         path: format!("{path}.path"),
         severity,
@@ -24,17 +31,24 @@ pub(super) fn check(sink: &FileSinkSettings, path: &str, settings: &Settings) ->
     };
     let pattern: PathPattern = match sink.path.parse() {
         Ok(pattern) => pattern,
-        Err(error) => return Some(finding(Severity::Error, format!("{error}"), None)),
+        Err(error) => return vec![finding(Severity::Error, format!("{error}"), None)],
     };
     let root = pattern.root();
-    let problem =
-        symlink(&root)
-            .or_else(|| unsafe_folder(&root))
-            .or_else(|| match Unit::running(&settings.daemon.state_dir) {
-                Some(unit) => sandboxed(&root, settings, &unit),
-                None => not_writable(&root),
-            })?;
-    Some(finding(problem.severity, problem.message, problem.hint))
+    let problem = symlink(&root).or_else(|| unsafe_folder(&root)).or_else(|| {
+        match Unit::running(&settings.daemon.state_dir) {
+            Some(unit) => sandboxed(&root, settings, &unit),
+            None => not_writable(&root),
+        }
+    });
+    let is_wrong = problem
+        .as_ref()
+        .is_some_and(|p| p.severity == Severity::Error);
+    let problem = problem.map(|problem| finding(problem.severity, problem.message, problem.hint));
+    let exposed = match is_wrong {
+        true => Vec::new(),
+        false => trusted.exposed([root.as_path()], &format!("{path}.path")),
+    };
+    problem.into_iter().chain(exposed).collect()
 }
 
 struct Problem {

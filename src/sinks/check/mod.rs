@@ -2,7 +2,10 @@
 
 use crate::config::{Finding, Settings, SinkSettings};
 
+pub use folders::Trusted;
+
 mod files;
+mod folders;
 mod ownership;
 mod programs;
 mod readers;
@@ -15,12 +18,13 @@ mod webhooks;
 /// count the sinks of a kind in the order of the files, as in `sink.file[0].path`.
 pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut findings = readers::check(settings);
+    let trusted = Trusted::of(settings);
     let (mut files, mut webhooks, mut programs) = (0, 0, 0);
     for sink in &settings.sinks {
         match sink {
             SinkSettings::File(file) => {
                 let path = format!("sink.file[{files}]");
-                findings.extend(files::check(file, &path, settings));
+                findings.extend(files::check(file, &path, settings, &trusted));
                 findings.extend(templates::check(file, &path));
                 findings.extend(ownership::check(file, &path, settings));
                 findings.extend(readers::of_bundle(file, &path));
@@ -33,7 +37,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             }
             SinkSettings::Exec(exec) => {
                 let path = format!("sink.exec[{programs}]");
-                findings.extend(programs::check(exec, &path, settings));
+                findings.extend(programs::check(exec, &path, settings, &trusted));
                 programs += 1;
             }
         }

@@ -7,12 +7,19 @@ use crate::{
     sandbox::{self, Unit},
 };
 
+use super::Trusted;
+
 /// Programs that gain privileges, which `NoNewPrivileges=` forbids.
 const PRIVILEGED: [&str; 4] = ["sudo", "su", "pkexec", "doas"];
 
 /// What is odd about one exec sink. None of it is an error: the program may come later than the
 /// daemon, and no token waits for it.
-pub(super) fn check(sink: &ExecSinkSettings, path: &str, settings: &Settings) -> Vec<Finding> {
+pub(super) fn check(
+    sink: &ExecSinkSettings,
+    path: &str,
+    settings: &Settings,
+    trusted: &Trusted,
+) -> Vec<Finding> {
     let Some(program) = sink.command.first().map(Path::new) else {
         return Vec::new();
     };
@@ -25,8 +32,10 @@ pub(super) fn check(sink: &ExecSinkSettings, path: &str, settings: &Settings) ->
     if let Some(problem) = missing(program).or_else(|| replaceable(program)) {
         return vec![odd(problem)];
     }
+    let real = fs::canonicalize(program).unwrap_or_default();
+    let exposed = trusted.exposed(real.parent(), &format!("{path}.command"));
     let Some(unit) = Unit::running(&settings.daemon.state_dir) else {
-        return Vec::new();
+        return exposed;
     };
     let closed = hidden(program, &unit)
         .or_else(|| privileged(program))
@@ -35,6 +44,7 @@ pub(super) fn check(sink: &ExecSinkSettings, path: &str, settings: &Settings) ->
         .into_iter()
         .chain(needs_polkit(sink))
         .map(odd)
+        .chain(exposed)
         .collect()
 }
 

@@ -175,3 +175,50 @@ fn whom_the_system_does_not_know_is_named() {
         "{findings:?}"
     );
 }
+
+#[test]
+fn folders_that_others_could_swap_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let chmod = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (a, b) = (folder.path().join("a"), folder.path().join("a/b"));
+    fs::create_dir_all(&b).unwrap();
+    let told = |state_dir: &Path| {
+        let found = of_path(state_dir.to_str().unwrap(), &b.join("{name}"));
+        let told = found
+            .into_iter()
+            .map(|f| format!("{} {}", f.message, f.hint.unwrap()));
+        told.collect::<Vec<_>>().join("\n")
+    };
+    let nowhere = Path::new("/srv/renewd");
+    for (path, mode, is_fine) in [
+        (&a, 0o755, true),
+        (&a, 0o775, false),
+        (&a, 0o1775, true),
+        (&b, 0o770, false),
+        (&b, 0o1770, true),
+        (&b, 0o700, true),
+    ] {
+        chmod(path, mode);
+        let found = told(nowhere);
+        assert_eq!(found.is_empty(), is_fine, "{mode:o}: {found}");
+        if !is_fine {
+            let shown = path.display();
+            assert!(found.contains(&format!("chmod g-w {shown},")), "{found}");
+        }
+        chmod(path, 0o755);
+    }
+    std::os::unix::fs::chown(&a, Some(65_533), None).unwrap();
+    let found = told(nowhere);
+    assert!(found.contains("its owner 65533 could"), "{found}");
+    assert!(
+        found.contains(&format!("chown root {},", a.display())),
+        "{found}"
+    );
+    // What belongs to the daemon's user, as its state folder tells, is as good.
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    std::os::unix::fs::chown(&state, Some(65_533), None).unwrap();
+    assert_eq!(told(&state), "");
+}

@@ -15,7 +15,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 
-use super::file::PathPattern;
+use super::{check::Trusted, file::PathPattern};
 use crate::{
     config::{FileSinkSettings, Finding, Settings, Severity, SinkSettings, WriteMode},
     model::{Reader, Spec},
@@ -33,6 +33,7 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         SinkSettings::File(file) => Some(file),
         _ => None,
     });
+    let trusted = Trusted::of(settings);
     let mut findings = Vec::new();
     for (number, sink) in sinks.enumerate() {
         let Ok(pattern) = sink.path.parse::<PathPattern>() else {
@@ -47,6 +48,9 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
             findings.extend(targets.iter().flat_map(|target| mounts.of(target, &path)));
         }
         findings.extend(passage::closed(&ways(&places), &path));
+        let root = pattern.root();
+        let folders = places.iter().filter_map(|place| place.file.parent());
+        findings.extend(trusted.exposed(folders.chain([root.as_path()]), &path));
     }
     findings
 }

@@ -5,7 +5,7 @@
 //! set it without any privilege, whereas giving a file away needs one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -22,6 +22,10 @@ const ATTRIBUTE: &str = "system.posix_acl_access";
 const PERMISSIONS: u32 = 0o7777;
 /// What a reader may do.
 const READ: u32 = 0o4;
+/// What shows a token, or lets somebody put another in its place.
+const READ_AND_WRITE: u32 = 0o6;
+/// The kernel allows no attribute to be larger.
+const LARGEST: usize = 64 << 10;
 /// The id in entries that name nobody.
 const NO_ID: u32 = u32::MAX;
 
@@ -143,9 +147,9 @@ impl Access {
         fchmod(file, Mode::from_raw_mode(self.mode))
     }
 
-    /// Whether a file has exactly this access.
-    pub(super) fn is_on(&self, file: impl AsFd, stat: &Stat) -> bool {
-        let is_owned = stat.st_uid == self.owner && self.group.is_none_or(|gid| stat.st_gid == gid);
+    /// Whether a file has exactly this access, in a folder where new files get one of `groups`.
+    pub(super) fn is_on(&self, file: impl AsFd, stat: &Stat, groups: [u32; 2]) -> bool {
+        let is_owned = stat.st_uid == self.owner && self.fits_group(stat.st_gid, groups);
         if !is_owned || stat.st_mode & PERMISSIONS != self.mode {
             return false;
         }
@@ -157,6 +161,72 @@ impl Access {
             _ => false,
         }
     }
+
+    /// Whether a file may belong to this group. Where none is asked for and the group may read, it is
+    /// one that a new file would get: not that of an earlier configuration.
+    fn fits_group(&self, gid: u32, groups: [u32; 2]) -> bool {
+        match self.group {
+            Some(wanted) => wanted == gid,
+            None => self.mode & 0o060 == 0 || groups.contains(&gid),
+        }
+    }
+
+    /// Whether somebody may read or write the file now who may not under this access: whoever has it
+    /// open goes on. Ourselves and root aside. What cannot be read counts as so.
+    pub(super) fn takes_from(&self, file: impl AsFd, stat: &Stat, groups: [u32; 2]) -> bool {
+        if !self.fits_group(stat.st_gid, groups) && stat.st_mode & 0o060 != 0 {
+            return true;
+        }
+        let mut found = vec![0; LARGEST];
+        let acl = match fgetxattr(file, ATTRIBUTE, &mut found[..]) {
+            Ok(length) => found.get(..length),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => None,
+            Err(_) => return true,
+        };
+        let now = rights(acl, stat.st_mode, stat.st_uid, stat.st_gid);
+        let gid = self.group.unwrap_or(stat.st_gid);
+        let then = rights(self.acl.as_deref(), self.mode, self.owner, gid);
+        let own = Subject::User(crate::accounts::own_uid());
+        now.iter().any(|(who, may)| {
+            let left = then.get(who).copied().unwrap_or_default();
+            may & !left != 0 && *who != own && *who != Subject::User(0)
+        })
+    }
+}
+
+/// Somebody who may read or write a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    User(u32),
+    Group(u32),
+    Others,
+}
+
+/// Who may read or write a file by its ACL, or by its mode where it has none.
+fn rights(acl: Option<&[u8]>, mode: u32, uid: u32, gid: u32) -> BTreeMap<Subject, u32> {
+    let mut rights: BTreeMap<Subject, u32> = BTreeMap::new();
+    let mut add =
+        |who, permissions: u32| *rights.entry(who).or_default() |= permissions & READ_AND_WRITE;
+    add(Subject::User(uid), mode >> 6);
+    add(Subject::Others, mode);
+    // With an ACL the group's bits are its mask.
+    let mask = mode >> 3 & 7;
+    let entries = acl.and_then(|acl| acl.get(4..)).unwrap_or_default();
+    if acl.is_none() {
+        add(Subject::Group(gid), mask);
+    }
+    for entry in entries.as_chunks::<8>().0 {
+        let [tag_low, tag_high, low, high, id @ ..] = *entry;
+        let permissions = u32::from(u16::from_le_bytes([low, high])) & mask;
+        let id = u32::from_le_bytes(id);
+        match u16::from_le_bytes([tag_low, tag_high]) {
+            tag if tag == Tag::User as u16 => add(Subject::User(id), permissions),
+            tag if tag == Tag::OwningGroup as u16 => add(Subject::Group(gid), permissions),
+            tag if tag == Tag::Group as u16 => add(Subject::Group(id), permissions),
+            _ => {}
+        }
+    }
+    rights
 }
 
 #[cfg(test)]

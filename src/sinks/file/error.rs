@@ -40,6 +40,9 @@ pub enum FileError {
         /// Why not.
         source: Errno,
     },
+    /// Somebody is to lose access to a file that cannot be replaced.
+    #[error("{} may be read by somebody who is no reader any more and may have it open, and it cannot be replaced, since something is mounted on it; take the mount away, or, where nobody has it open, give it its new mode, ACL and owner yourself", .0.display())]
+    Kept(PathBuf),
     /// Something else than a file lies there.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),

@@ -9,7 +9,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, open, openat, statat},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, Stat, fchmod, fstat, fsync, mkdirat, open, openat, statat,
+    },
     io::Errno,
 };
 
@@ -76,6 +78,12 @@ impl Folder {
         })
     }
 
+    /// The groups that a new file gets here: ours, or that of the folder.
+    pub(super) fn groups(&self) -> [u32; 2] {
+        let own = rustix::process::getegid().as_raw();
+        [own, fstat(&self.fd).map_or(own, |stat| stat.st_gid)]
+    }
+
     /// The path of an entry, for messages.
     pub(super) fn path_of(&self, entry: &str) -> PathBuf {
         self.path.join(entry)
@@ -115,6 +123,14 @@ fn make(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     let made = step(folder, name, true)?;
     // Whatever the umask took away.
     fchmod(&made, FOLDER_MODE)?;
+    fsync(&made)?;
+    // Its name is kept by the folder that it is in, which may be open for passing alone.
+    let parent = openat(folder, c".", flags(true), Mode::empty());
+    match parent {
+        // Where we may make folders and not list them, the system keeps the name in its own time.
+        Err(Errno::ACCESS) => {}
+        parent => fsync(parent?)?,
+    }
     Ok(made)
 }
 

@@ -1,5 +1,8 @@
 //! The change of a file that must keep its inode, because something is mounted on it or from it.
 //!
+//! It keeps it as long as nobody loses access to it. Whoever does may have it open, or a link to it, and
+//! would read on whatever its mode says: then it is replaced once, and the old one emptied.
+//!
 //! A reader may see the beginning of the new content and the end of the old. What can be done is done:
 //! the access is right first, room is set aside first, so that a full disk leaves the old content,
 //! and the file is never empty in between.
@@ -29,6 +32,12 @@ pub(super) fn overwrite(
     let Some(fd) = open(folder, file)? else {
         return replace::replace(folder, file, bytes, access);
     };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    if access.takes_from(&fd, &stat, folder.groups())
+        && part(&fd, stat.st_size == 0, folder, file, (bytes, access))?
+    {
+        return Ok(());
+    }
     access
         .grant(&fd)
         .map_err(|refused| not_granted(refused, folder, &path))?;
@@ -46,6 +55,34 @@ pub(super) fn overwrite(
     })?;
     ftruncate(&target, length).map_err(io("shorten", &path))?;
     fsync(&target).map_err(io("flush", &path))
+}
+
+/// Puts a new file in the place of one that somebody has to lose; whether it could. An empty one that
+/// something is mounted on is what an operator made for the mount: it may stay.
+fn part(
+    old: &OwnedFd,
+    is_empty: bool,
+    folder: &Folder,
+    file: &str,
+    (bytes, access): (&[u8], &Access),
+) -> Result<bool, FileError> {
+    let path = folder.path_of(file);
+    match replace::replace(folder, file, bytes, access) {
+        Err(FileError::Io {
+            source: Errno::BUSY,
+            ..
+        }) if is_empty => return Ok(false),
+        Err(FileError::Io {
+            source: Errno::BUSY,
+            ..
+        }) => return Err(FileError::Kept(path)),
+        replaced => replaced?,
+    }
+    // The new one is there: what the old one still shows, and to whom, is the lesser matter.
+    if let Err(error) = ftruncate(old, 0).and_then(|()| fsync(old)) {
+        tracing::warn!(file = %path.display(), %error, "a token file was replaced, but the old one could not be emptied");
+    }
+    Ok(true)
 }
 
 /// Makes the file empty, and leaves it for the next token: whoever has it mounted would not see its

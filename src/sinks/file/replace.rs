@@ -39,7 +39,7 @@ pub(super) fn holds(folder: &Folder, file: &str, bytes: &[u8], access: &Access) 
     };
     let may_be = FileType::from_raw_mode(stat.st_mode).is_file()
         && u64::try_from(stat.st_size).is_ok_and(|size| size == bytes.len() as u64);
-    may_be && access.is_on(&found, &stat) && reads(found, bytes)
+    may_be && access.is_on(&found, &stat, folder.groups()) && reads(found, bytes)
 }
 
 fn reads(file: OwnedFd, bytes: &[u8]) -> bool {

@@ -216,7 +216,14 @@ mod tests {
             "https://[fd00:ec2::254]/",
             "https://[::ffff:169.254.169.254]/",
             "https://[64:ff9b::a9fe:a9fe]/",
+            "https://[2001:0:a00:1::5601:5601]/",
+            "https://[fd12::5efe:169.254.169.254]/",
             "https://2852039166/",
+            "https://0xa9fea9fe/",
+            "https://0251.0376.0251.0376/",
+            "https://169.16689662/",
+            "https://2822734096/",
+            "https://[::a83f:8110]/",
             "https://metadata.google.internal/",
         ] {
             let error = Endpoint::new(never, OPEN).unwrap_err();

@@ -13,6 +13,24 @@ pub(super) enum Form {
     Odd,
 }
 
+/// What an IPv4 address would be in every place where one may stand in an IPv6 address: whatever its
+/// prefix, it may be that of a translator whose own prefix ends at bit 32, 40, 48, 56, 64 or 96 (RFC 6052;
+/// bits 64 to 71 are skipped), of a 6to4 router, or of Teredo.
+pub(super) fn possible(address: Ipv6Addr) -> [Ipv4Addr; 8] {
+    let b = address.octets();
+    let join = |at: [usize; 4]| Ipv4Addr::from(at.map(|at| b[at]));
+    [
+        join([4, 5, 6, 7]),
+        join([5, 6, 7, 9]),
+        join([6, 7, 9, 10]),
+        join([7, 9, 10, 11]),
+        join([9, 10, 11, 12]),
+        join([12, 13, 14, 15]),
+        join([2, 3, 4, 5]),
+        Ipv4Addr::from(!u32::from(join([12, 13, 14, 15]))),
+    ]
+}
+
 /// Every IPv4 address that may be meant by an IPv6 address.
 pub(super) fn embedded(address: Ipv6Addr) -> Vec<(Form, Ipv4Addr)> {
     let s = address.segments();

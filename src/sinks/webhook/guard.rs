@@ -153,7 +153,9 @@ fn inside_v4(address: Ipv4Addr) -> Option<Inside> {
 }
 
 fn inside_v6(address: Ipv6Addr) -> Option<Inside> {
-    if METADATA_V6.contains(&address) {
+    // Before every other reading: what is allowed as a private address may be this as another.
+    let may_be = forms::possible(address);
+    if METADATA_V6.contains(&address) || may_be.iter().any(|v4| METADATA_V4.contains(v4)) {
         return Some(Inside::Metadata);
     }
     if address.is_loopback() || address.is_unspecified() {

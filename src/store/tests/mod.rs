@@ -16,6 +16,7 @@ mod plans;
 mod putting_back;
 mod refusing;
 mod renewing;
+mod resealing;
 mod telling;
 mod writing;
 

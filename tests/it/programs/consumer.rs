@@ -262,3 +262,74 @@ fn mode(file: &Path) -> u32 {
     let metadata = std::fs::metadata(file).unwrap();
     metadata.permissions().mode() & 0o7777
 }
+
+/// What a process does to itself comes before it asks for a token; the program that it runs is given back
+/// what the process had.
+#[tokio::test]
+async fn whoever_holds_a_token_is_closed_to_others_before_it_has_one() {
+    let world = World::new();
+    let _daemon = world.daemon().await;
+    let show = "umask; ulimit -c";
+    let script = r#"{ umask; ulimit -S -c; } >"$SAID""#;
+    let limited = || {
+        let mut command = Command::new("prlimit");
+        command.arg("--core=1048576:unlimited");
+        command
+    };
+    let given = limited().args(["sh", "-c", show]).output().unwrap();
+    let given = String::from_utf8(given.stdout).unwrap();
+    for arguments in [
+        &["token", "bot-0"][..],
+        &["token", "bot-0", "--json"],
+        &["wait", "bot-0"],
+        &["exec", "bot-0", "--", "/bin/sh", "-c", script],
+        &["follow", "bot-0", "--run", "/bin/sh", "-c", script],
+    ] {
+        let trace = world.stage.path("trace");
+        let mut strace = limited();
+        let calls = "trace=prctl,umask,prlimit64,connect";
+        strace.args(["strace", "-D", "-e", calls, "-o"]).arg(&trace);
+        let command = world.command(arguments);
+        strace.arg(RENEWD).args(arguments);
+        strace.envs(
+            command
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        );
+        let mut running = Running(strace.stdout(std::process::Stdio::null()).spawn().unwrap());
+        if arguments.last() == Some(&script) {
+            assert_eq!(world.pipe.heard().await, given, "{arguments:?}");
+        }
+        if arguments[0] == "follow" {
+            let status = running.end();
+            assert!(status.success(), "{status}");
+        } else {
+            assert!(running.0.wait().unwrap().success());
+        }
+        // What traces is another process, and ends a little later.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let trace = loop {
+            let told = std::fs::read_to_string(&trace).unwrap_or_default();
+            if told.contains("+++ exited") {
+                break told;
+            }
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no end of the trace: {told}"
+            );
+            tokio::task::yield_now().await;
+        };
+        let at = |call: &str| {
+            let found = trace.lines().position(|line| line.contains(call));
+            found.unwrap_or_else(|| panic!("{arguments:?} without {call}:\n{trace}"))
+        };
+        let asks = at("renewd.sock");
+        for call in [
+            "SUID_DUMP_DISABLE",
+            "umask(077)",
+            "RLIMIT_CORE, {rlim_cur=0",
+        ] {
+            assert!(at(call) < asks, "{arguments:?}: {call}\n{trace}");
+        }
+    }
+}

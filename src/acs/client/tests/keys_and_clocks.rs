@@ -132,3 +132,33 @@ async fn an_authenticated_date_confirms_a_step_of_our_clock() {
         "no sample was spoilt"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_cannot_be_is_not_followed() {
+    for days in [8, 3650, -8, -3650, 365 * 7900] {
+        let side = Side::new();
+        let client = client(&side);
+        *lock(&side.ahead) = SignedDuration::from_hours(24 * days);
+        let error = issue(&client).await.unwrap_err();
+        assert_eq!(
+            (client.measured_skew(), error.requests),
+            (None, 1),
+            "{days}"
+        );
+        let told = error.to_string();
+        assert!(told.contains("set the clock of this machine"), "{told}");
+        assert!(!error.blames_key, "{days}");
+    }
+    // Answers of success with such a date are taken, their date is not.
+    let side = Side::new();
+    let client = client(&side);
+    issue(&client).await.unwrap();
+    let before = client.skew();
+    side.clock.step_wall(SignedDuration::from_hours(-24 * 3650));
+    assert!(
+        client.skew().as_hours().abs() <= 7 * 24,
+        "{}",
+        client.skew()
+    );
+    assert!((client.skew() - before).as_hours().abs() <= 7 * 24);
+}
