@@ -307,21 +307,16 @@ impl Withdrawals {
             return Err(error);
         }
         let durable = self.durable;
-        match &mut self.copy {
+        let is_behind = self.copy.as_ref().is_some_and(|copy| copy.behind);
+        if is_behind && self.mend_copy() {
             // Whole again as soon as it can be: the file has the new lines already.
-            Some(copy) if copy.behind => {
-                if self.mend_copy() {
-                    written.copied = Some(written.before);
-                }
+            written.copied = Some(written.before);
+        } else if let Some(copy) = self.copy.as_mut().filter(|copy| !copy.behind) {
+            let before = length(&copy.path);
+            match add(&copy.path, &text, durable) {
+                Ok(()) => written.copied = Some(before),
+                Err(error) => copy.failed(&error, &self.trouble),
             }
-            Some(copy) => {
-                let before = length(&copy.path);
-                match add(&copy.path, &text, durable) {
-                    Ok(()) => written.copied = Some(before),
-                    Err(error) => copy.failed(&error, &self.trouble),
-                }
-            }
-            None => {}
         }
         let highest = facts.iter().map(Fact::version).max();
         self.high = self.high.max(highest.unwrap_or(0));
