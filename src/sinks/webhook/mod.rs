@@ -30,8 +30,6 @@ use crate::{
     transport::{NetworkOptions, Resolver, Transport, TransportSetupError},
 };
 
-/// The structured mode of CloudEvents in JSON.
-
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
