@@ -15,7 +15,7 @@ use crate::{
         KeysView, LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside,
         SinkName, SourceName, State, StoreStanding, decided_lately,
     },
-    store::{Disk, FailingAlone, Order, Resealing},
+    store::{Disk, FailingAlone, Order, Resealing, Withheld},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -59,6 +59,8 @@ pub(super) struct Known<'a> {
     pub orders: &'a [Order],
     /// How far the replacement of the seal key is.
     pub resealing: Option<&'a Resealing>,
+    /// What is withdrawn and has not reached a sink.
+    pub withheld: &'a [Withheld],
     /// Sources whose list is not taken over.
     pub lapses: &'a BTreeMap<SourceName, Lapse>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
@@ -92,6 +94,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for order in known.orders {
         needs.extend(orders::needs_of(order, known.now));
     }
+    needs.extend(known.withheld.iter().map(withheld_need));
     for (resource, keys) in known.keys {
         key_needs(resource, keys, &mut needs);
     }
@@ -135,6 +138,22 @@ fn seal_key_need(resealing: &Resealing) -> Option<Need> {
         command: Some("renewd key reseal --status".to_owned()),
         ..need(NeedKind::OrderWaits, "store", message)
     })
+}
+
+/// What is withdrawn and has not reached a sink.
+fn withheld_need(withheld: &Withheld) -> Need {
+    let sink = &withheld.sink;
+    let message = format!(
+        "that {} withdrawn (held, deleted or gone) has not reached it, so its consumers may still hold a token",
+        counted(withheld.count, "identity is", "identities are")
+    );
+    Need {
+        because: withheld.error.clone(),
+        names: withheld.names.clone(),
+        since: Some(withheld.since),
+        command: Some(format!("renewd delivery list --sink {sink}")),
+        ..need(NeedKind::WithdrawalWaits, sink.as_str(), message)
+    }
 }
 
 /// What the store knows, or does not know.
@@ -731,6 +750,7 @@ mod tests {
             creations: &[],
             orders: &[],
             resealing: None,
+            withheld: &[],
             lapses: &BTreeMap::new(),
             held_step_secs: None,
             disk: Disk::Roomy,

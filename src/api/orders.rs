@@ -100,6 +100,10 @@ pub(super) fn about_one(order: &RowOrder, now: Timestamp) -> String {
             "{what} failed for good after {} attempts{last}. `renewd campaign retry {id}` tries again.",
             order.attempts
         ),
+        _ if order.starts_at.is_some_and(|at| at > now) => format!(
+            "{what} is to begin {}: `renewd campaign cancel {id}` gives it up.",
+            soon(order.starts_at.unwrap_or(now), now)
+        ),
         _ if order.paused => {
             format!("{what} is paused: `renewd campaign resume {id}` lets it go on.")
         }

@@ -17,14 +17,17 @@ use super::{
 use crate::{
     model::{
         Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, LaneView,
-        Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, short_duration,
+        Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, Tokens, short_duration,
     },
-    store::{Disk, FailingAlone, Order, Resealing, Store, StoreError},
+    schedule::{Grounds, state},
+    store::{Disk, FailingAlone, Order, Resealing, Store, StoreError, Withheld},
     telemetry::Scrape,
 };
 
 /// How many late identities of a resource are named.
 const NAMED: usize = 20;
+/// What is withdrawn reaches its sinks at once; what has not after so long is told.
+const WITHHELD_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// What the store says of something, or why it says nothing.
 type Answer<T> = Result<T, StoreError>;
@@ -56,6 +59,8 @@ pub(super) struct Stored {
     pub creations: Answer<Vec<CreationsWaiting>>,
     pub orders: Answer<Vec<Order>>,
     pub resealing: Answer<Resealing>,
+    /// What is withdrawn and has not reached a sink.
+    pub withheld: Answer<Vec<Withheld>>,
     /// Some of those who hold no live token, by what serves them.
     pub lacking: BTreeMap<String, Vec<Name>>,
     pub key_changes: Answer<Vec<KeyChange>>,
@@ -78,6 +83,7 @@ impl Stored {
             self.creations.as_ref().err(),
             self.orders.as_ref().err(),
             self.resealing.as_ref().err(),
+            self.withheld.as_ref().err(),
             self.key_changes.as_ref().err(),
             self.last_backup.as_ref().err(),
             self.earliest_expiry.as_ref().err(),
@@ -94,6 +100,22 @@ impl Snapshot {
         let now = snapshot.now;
         snapshot.stored.earliest_expiry = api.store.earliest_expiry().await;
         snapshot.stored.overdue_since = api.store.overdue_since(now).await;
+        let service = service_time(&snapshot.lanes, now);
+        match (
+            &mut snapshot.stored.served,
+            api.store.doubtful_held(service).await,
+        ) {
+            (Ok(served), Ok((sinks, socket))) => {
+                served.socket.doubtful = socket;
+                for (sink, doubtful) in sinks {
+                    if let Some(one) = served.sinks.get_mut(&sink) {
+                        one.doubtful = doubtful.min(one.live);
+                    }
+                }
+            }
+            (served, Err(error)) => *served = Err(error),
+            (Err(_), Ok(_)) => {}
+        }
         match (
             &mut snapshot.stored.served,
             api.store.next_end_by_socket(now).await,
@@ -125,7 +147,7 @@ impl Snapshot {
             disk: api.store.disk(),
             unbound,
             footing,
-            stored: stored(api, service_time(&lanes, now), now).await,
+            stored: stored(api, &lanes, now).await,
             lanes,
             scene,
         }
@@ -180,6 +202,7 @@ impl Snapshot {
             counts: stored.counts.as_ref().ok().cloned(),
             served: stored.served.as_ref().ok().cloned(),
             needs,
+            tokens: self.tokens(),
             earliest_expiry: stored.earliest_expiry.as_ref().cloned().unwrap_or_default(),
             overdue_since: stored.overdue_since.as_ref().ok().cloned(),
             held_step: self.held_step,
@@ -187,10 +210,25 @@ impl Snapshot {
         }
     }
 
+    /// How the tokens of each resource stand, where that is known.
+    fn tokens(&self) -> BTreeMap<ResourceName, Tokens> {
+        let known = self.stored.counts.as_ref().ok();
+        let Some((counts, served)) = known.zip(self.stored.served.as_ref().ok()) else {
+            return BTreeMap::new();
+        };
+        let keys = self.scene.key_views();
+        let tokens = self.lanes.keys().map(|resource| {
+            let doubts = keys.get(resource).into_iter().flat_map(|keys| &keys.doubts);
+            let doubtful = doubts.map(|doubt| doubt.tokens).sum();
+            (resource.clone(), counts.tokens(resource, served, doubtful))
+        });
+        tokens.collect()
+    }
+
     /// For admins.
     pub(super) fn status(self) -> Status {
         let ready = self.readiness().ready;
-        let needs = self.needs();
+        let (needs, tokens) = (self.needs(), self.tokens());
         Status {
             at: self.now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -199,6 +237,7 @@ impl Snapshot {
             ready,
             needs,
             brought_up: self.scene.brought_up.clone(),
+            tokens,
             consumers: self.stored.served.ok(),
             counts: self.stored.counts.ok(),
             earliest_expiry: self.stored.earliest_expiry.unwrap_or_default(),
@@ -313,6 +352,7 @@ impl Snapshot {
             keys: &self.scene.key_views(),
             orders: stored.orders.as_deref().unwrap_or_default(),
             resealing: stored.resealing.as_ref().ok(),
+            withheld: stored.withheld.as_deref().unwrap_or_default(),
             gone: stored.gone.as_deref().unwrap_or_default(),
             creations: stored.creations.as_deref().unwrap_or_default(),
             lapses: &self.scene.lapses(),
@@ -417,12 +457,13 @@ fn sink(name: &SinkName, courier: &CourierView, stored: &Stored) -> PublicSink {
     }
 }
 
-async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
+async fn stored(api: &Api, lanes: &BTreeMap<ResourceName, LaneView>, now: Timestamp) -> Stored {
+    let service = service_time(lanes, now);
     let store = &api.store;
     let served = store.served(service).await;
     Stored {
         counts: store.counts().await,
-        late: late(store, now).await,
+        late: late(store, lanes, now).await,
         failing: store.failing_alone(NAMED).await,
         lacking: match &served {
             // Without names the number still stands.
@@ -436,6 +477,7 @@ async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
         creations: store.creations_waiting().await,
         orders: store.orders(now).await,
         resealing: store.resealing().await,
+        withheld: store.withheld(now - WITHHELD_FOR, NAMED).await,
         last_backup: store.last_backup().await,
         key_changes: store.open_key_changes().await,
         earliest_expiry: Ok(BTreeMap::new()),
@@ -443,7 +485,11 @@ async fn stored(api: &Api, service: Timestamp, now: Timestamp) -> Stored {
     }
 }
 
-async fn late(store: &Store, now: Timestamp) -> Answer<BTreeMap<ResourceName, Late>> {
+async fn late(
+    store: &Store,
+    lanes: &BTreeMap<ResourceName, LaneView>,
+    now: Timestamp,
+) -> Answer<BTreeMap<ResourceName, Late>> {
     let mut late: BTreeMap<ResourceName, Late> = BTreeMap::new();
     for (resource, count) in store.late(now).await? {
         late.entry(resource).or_default().count = count;
@@ -451,7 +497,10 @@ async fn late(store: &Store, now: Timestamp) -> Answer<BTreeMap<ResourceName, La
     if !late.is_empty() {
         for record in store.troubled(now, NAMED).await? {
             let late = late.get_mut(&record.spec.resource);
-            if let Some(late) = late.filter(|_| record.state_at(now) == State::Late) {
+            let lane = lanes.get(&record.spec.resource);
+            let grounds = lane.map_or_else(Grounds::default, Grounds::of);
+            let is_late = state(&record, &grounds, now) == State::Late;
+            if let Some(late) = late.filter(|_| is_late) {
                 late.names.push(record.spec.name);
             }
         }

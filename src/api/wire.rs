@@ -36,8 +36,10 @@ pub use store::{BackedUp, MADE_AT_HEADER, ResealStarted, Resealing, StoreUsed, S
 
 use crate::model::{
     Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
-    Reader, Record, ResourceName, Scope, Served, SinkName, State, Version, whole_seconds,
+    Reader, Record, ResourceName, Scope, Served, SinkName, State, Tokens, Version, whole_seconds,
 };
+
+use crate::schedule::{Grounds, Standing, standing, state};
 
 /// The header that every request over the socket carries, with any value.
 pub const CLIENT_HEADER: &str = "x-renewd-client";
@@ -60,6 +62,9 @@ pub struct Status {
     /// What a start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought_up: Option<String>,
+    /// How the tokens of each resource stand; left out where that cannot be known.
+    #[serde(default)]
+    pub tokens: BTreeMap<ResourceName, Tokens>,
     /// Who holds a live token, by the version that was delivered last; `None` where that cannot be
     /// known.
     #[serde(default)]
@@ -129,6 +134,8 @@ pub enum NeedKind {
     GoneHeld,
     /// A deletion failed for good.
     OrderFailed,
+    /// Something is withdrawn and has not reached a sink: its consumers may still hold a token.
+    WithdrawalWaits,
     /// Tokens are late or dead.
     Late,
     /// Identities fail by themselves, while others succeed.
@@ -223,6 +230,9 @@ pub struct Identity {
     pub id: Option<IdentityId>,
     /// Where it stands now.
     pub state: State,
+    /// How its token stands: `good`, `doubtful`, `dead` or `none`.
+    #[serde(default)]
+    pub standing: String,
     /// The version that its consumers should hold.
     pub version: Version,
     /// What its tokens may be used for.
@@ -254,12 +264,26 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The same while no daemon runs, so that nothing is known of the service's clock and of the keys.
+    pub fn offline(record: &Record, now: Timestamp) -> Self {
+        let standing = match standing(record, &Grounds::default(), now) {
+            Standing::Good { .. } if record.doubted => "doubtful",
+            stands => stands.as_str(),
+        };
+        Self {
+            state: record.state_at(now),
+            standing: standing.to_owned(),
+            ..Self::of(record, &Grounds::default(), now)
+        }
+    }
+
     /// What a person may see of a row at an instant.
-    pub fn of(record: &Record, now: Timestamp) -> Self {
+    pub fn of(record: &Record, grounds: &Grounds, now: Timestamp) -> Self {
         let spec = record.spec.clone();
         let time = |at: Option<Timestamp>| at.map(whole_seconds);
         Self {
-            state: record.state_at(now),
+            state: state(record, grounds, now),
+            standing: standing(record, grounds, now).as_str().to_owned(),
             id: record.id.clone(),
             version: record.version,
             lifetime_seconds: spec.lifetime.as_secs(),

@@ -45,6 +45,8 @@ pub(super) struct House {
     settings: Settings,
     life: Life,
     lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    /// The same, for the couriers.
+    lane_views: watch::Sender<BTreeMap<ResourceName, watch::Receiver<LaneView>>>,
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
@@ -170,6 +172,7 @@ impl House {
             settings,
             life,
             lanes: BTreeMap::new(),
+            lane_views: watch::Sender::default(),
             runners: BTreeMap::new(),
             jobs_decided: None,
             keys: BTreeMap::new(),
@@ -378,6 +381,7 @@ impl House {
             seed: rand::random(),
         });
         self.lanes.insert(name.clone(), lane.view());
+        self.lane_views.send_replace(self.lanes.clone());
         self.runners.insert(name.clone(), runner.decided());
         self.keys.insert(name.clone(), keys.view());
         self.loops
@@ -406,6 +410,7 @@ impl House {
             sink,
             store: self.store.clone(),
             clock: self.clock.clone(),
+            lanes: self.lane_views.subscribe(),
             metrics: self.metrics.clone(),
             rate: settings.rate(),
             seed: rand::random(),

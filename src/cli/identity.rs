@@ -129,7 +129,10 @@ impl Known {
         let (mut identities, mut after) = (Vec::new(), None);
         loop {
             let page = store.list(after.as_ref(), PAGE).await?;
-            identities.extend(page.iter().map(|record| wire::Identity::of(record, now)));
+            identities.extend(
+                page.iter()
+                    .map(|record| wire::Identity::offline(record, now)),
+            );
             match page.last() {
                 Some(last) => after = Some(last.spec.name.clone()),
                 None => return Ok(identities),
@@ -152,7 +155,7 @@ impl Known {
         Ok(wire::Page {
             items: page
                 .iter()
-                .map(|record| wire::Identity::of(record, now))
+                .map(|record| wire::Identity::offline(record, now))
                 .collect(),
             next: page.last().map(|last| last.spec.name.to_string()),
         })
@@ -162,7 +165,7 @@ impl Known {
         match self {
             Self::Daemon(client) => Ok(client.identity(name).await?),
             Self::Store(offline) => match offline.store.record(name).await? {
-                Some(record) => Ok(wire::Identity::of(&record, now)),
+                Some(record) => Ok(wire::Identity::offline(&record, now)),
                 None => Err(Failed::plain(format!("there is no identity {name}"))),
             },
         }

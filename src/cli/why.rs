@@ -60,6 +60,8 @@ struct Explanation {
     lane: Vec<String>,
     #[serde(default)]
     orders: Vec<String>,
+    #[serde(default)]
+    deliveries: Vec<String>,
 }
 
 fn render(of: &Explanation, now: Timestamp) -> String {
@@ -72,12 +74,8 @@ fn render(of: &Explanation, now: Timestamp) -> String {
         text.push_str(&format!("  {} {order}\n", paint(BAD, "!")));
     }
     text.push_str(&format!("  {}\n", of.sentence));
-    for trouble in of
-        .about_token
-        .iter()
-        .chain(&of.about_failing)
-        .chain(&of.lane)
-    {
+    let troubles = of.about_token.iter().chain(&of.about_failing);
+    for trouble in troubles.chain(&of.lane).chain(&of.deliveries) {
         text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
     }
     text.push('\n');

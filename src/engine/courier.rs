@@ -34,11 +34,11 @@ use super::restore::{self, restore};
 use crate::{
     clock::Clock,
     config::Limit,
-    model::{CourierView, Num, SinkName},
+    model::{CourierView, LaneView, Num, ResourceName, SinkName, TokenMeta},
     outbox::{Outbox, Refused, Written},
-    schedule::{Breaker, Rate, Steady},
+    schedule::{Breaker, Grounds, Rate, Steady, token_standing},
     sinks::{Receipt, Sink, SinkFailure},
-    store::{self, Disabled, Settled, Store},
+    store::{self, Consignment, Disabled, Settled, Store},
     telemetry::Metrics,
 };
 
@@ -63,6 +63,8 @@ pub struct CourierDeps {
     pub store: Store,
     /// The clock.
     pub clock: Clock,
+    /// What the lanes publish: by it is judged how a token stands.
+    pub lanes: LaneViews,
     /// Where deliveries are measured.
     pub metrics: Metrics,
     /// The most attempts that the sink may see in any such time.
@@ -70,6 +72,9 @@ pub struct CourierDeps {
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
+
+/// What the lane of each resource publishes, over reloads.
+pub type LaneViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<LaneView>>>;
 
 /// Why a courier ended although nobody stopped it, or could not end well.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +101,7 @@ pub struct Courier {
     sink: Sink,
     store: Store,
     clock: Clock,
+    lanes: LaneViews,
     metrics: Metrics,
     rng: ChaCha8Rng,
     breaker: Breaker,
@@ -139,6 +145,29 @@ struct Counts {
     last_error: Option<String>,
 }
 
+/// Why the token of a consignment is known to be dead, if it is: then it is neither delivered nor put back,
+/// and what consumers hold stays until the successor comes.
+pub(super) fn dead(
+    consignment: &Consignment,
+    lanes: &LaneViews,
+    now: Timestamp,
+) -> Option<&'static str> {
+    let document = &consignment.document;
+    document.token.as_ref()?;
+    let (issued_at, expires_at) = document.issued_at.zip(document.expires_at)?;
+    let lanes = lanes.borrow();
+    let grounds = lanes.get(&document.resource);
+    let grounds = grounds.map_or_else(Grounds::default, |lane| Grounds::of(&lane.borrow()));
+    let token = TokenMeta {
+        issued_at,
+        expires_at,
+        minted_by: String::new(),
+    };
+    let expired = token_standing(&token, None, &grounds, now).is_dead();
+    let revoked = consignment.revoked();
+    revoked.or(expired.then_some("the token expired before it could be delivered"))
+}
+
 impl Courier {
     /// A courier that has not begun.
     pub fn new(deps: CourierDeps) -> Self {
@@ -147,6 +176,7 @@ impl Courier {
             sink,
             store,
             clock,
+            lanes,
             metrics,
             rate,
             seed,
@@ -181,6 +211,7 @@ impl Courier {
             sink,
             store,
             clock,
+            lanes,
             metrics,
         }
     }
@@ -247,7 +278,15 @@ impl Courier {
             self.publish();
             let (view, clock) = (&self.view, &self.clock);
             let reaffirm = |_: &_| view.send_modify(|view| view.decided_at = Some(clock.now()));
-            match restore(&self.store, &self.name, files, clock, reaffirm).await {
+            match restore(
+                &self.store,
+                &self.name,
+                files,
+                (clock, &self.lanes),
+                reaffirm,
+            )
+            .await
+            {
                 Ok(done) => {
                     let restore::Restored {
                         seen,
@@ -267,6 +306,11 @@ impl Courier {
         let steady = self.clock.steady();
         self.verifying.rest(steady, steady.saturating_sub(began));
         self.restored = true;
+    }
+
+    /// Why the token of a consignment is dead, if it is.
+    fn dead(&self, consignment: &Consignment) -> Option<&'static str> {
+        dead(consignment, &self.lanes, self.clock.now())
     }
 
     /// Takes its place behind the sinks that it waits for, before it asks what is pending.

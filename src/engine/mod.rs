@@ -12,7 +12,7 @@ mod merge;
 mod restore;
 mod withdrawer;
 
-pub use courier::{Ask, Courier, CourierDeps, CourierError};
+pub use courier::{Ask, Courier, CourierDeps, CourierError, LaneViews};
 pub use intake::{Apply, Intake, IntakeDeps, SourceAsk};
 pub use lane::{Lane, LaneDeps, LaneError};
 pub use restore::{Restored, restore};

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 use futures_util::future::join_all;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::courier::bundle::gather;
+use super::courier::{LaneViews, bundle::gather, dead};
 use crate::{
     clock::Clock,
     model::{Num, SinkName, Version},
@@ -41,7 +41,7 @@ pub async fn restore(
     store: &Store,
     name: &SinkName,
     sink: &FileSink,
-    clock: &Clock,
+    (clock, lanes): (&Clock, &LaneViews),
     mut progress: impl FnMut(&Restored),
 ) -> Result<Restored, StoreError> {
     let mut restored = Restored::default();
@@ -62,7 +62,7 @@ pub async fn restore(
             return Ok(restored);
         };
         after = last.num;
-        let mut page_done = Page::new(store, name, sink, clock);
+        let mut page_done = Page::new(store, name, sink, (clock, lanes));
         for row in page {
             page_done.mend(row).await;
         }
@@ -122,6 +122,7 @@ struct Page<'a> {
     name: &'a SinkName,
     sink: &'a FileSink,
     clock: &'a Clock,
+    lanes: &'a LaneViews,
     writing: JoinSet<Result<Receipt, FileError>>,
     rows: BTreeMap<Id, (store::Delivery, Version)>,
     settled: Vec<Settled>,
@@ -130,12 +131,18 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    fn new(store: &'a Store, name: &'a SinkName, sink: &'a FileSink, clock: &'a Clock) -> Self {
+    fn new(
+        store: &'a Store,
+        name: &'a SinkName,
+        sink: &'a FileSink,
+        (clock, lanes): (&'a Clock, &'a LaneViews),
+    ) -> Self {
         Self {
             store,
             name,
             sink,
             clock,
+            lanes,
             writing: JoinSet::new(),
             rows: BTreeMap::new(),
             settled: Vec::new(),
@@ -156,7 +163,7 @@ impl<'a> Page<'a> {
             Ok(None) => return,
             Err(error) => return self.give_up(&row, &error),
         };
-        if consignment.dead(now).is_some() {
+        if dead(&consignment, self.lanes, now).is_some() {
             return;
         }
         let document = Arc::new(consignment.document);

@@ -228,16 +228,20 @@ pub struct Record {
     pub revoked_at: Option<Timestamp>,
     /// Whether the token was revoked and its successor is still to come.
     pub revoked: bool,
+    /// Whether the token is being minted anew because its access key is in doubt.
+    pub doubted: bool,
     /// Whether a `renewal.late` notice was raised for this lapse.
     pub late_notified: bool,
 }
 
 impl Record {
-    /// The state as people see it at an instant.
+    /// The state at an instant by what is stored: urgent to renew, revoked or in doubt is late. How far the
+    /// service's clock is from ours is not known here: `schedule::state` says the same with it.
     pub fn state_at(&self, now: Timestamp) -> State {
-        match (self.state, self.late_at) {
-            (State::Active, Some(late)) if now >= late => State::Late,
-            (state, _) => state,
+        let late = self.revoked || self.doubted || self.late_at.is_some_and(|late| now >= late);
+        match self.state {
+            State::Active if late => State::Late,
+            state => state,
         }
     }
 }

@@ -168,7 +168,31 @@ pub struct Standings {
     pub dead: u64,
 }
 
+/// The tokens of one resource by how they stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tokens {
+    /// They work.
+    pub good: u64,
+    /// They may be dead, because of the access key that minted them, and are minted anew.
+    pub doubtful: u64,
+    /// They ended or were revoked, and their successors are awaited.
+    pub dead: u64,
+}
+
 impl Counts {
+    /// The tokens of a resource by how they stand, `doubtful` of which may be dead.
+    pub fn tokens(&self, resource: &ResourceName, served: &Served, doubtful: u64) -> Tokens {
+        let standing = self.standing(resource, served);
+        let live = standing.states.get(&State::Active).copied().unwrap_or(0);
+        let doubtful = doubtful.min(live + standing.dead);
+        Tokens {
+            good: live.saturating_sub(doubtful),
+            doubtful,
+            dead: standing.dead,
+        }
+    }
+
     /// How the identities of a resource stand.
     pub fn standing(&self, resource: &ResourceName, served: &Served) -> Standings {
         let mut states = self.identities.get(resource).cloned().unwrap_or_default();
@@ -193,6 +217,8 @@ pub struct Consumers {
     pub without: u64,
     /// What they hold is not known.
     pub unknown: u64,
+    /// Of those that hold a live token, so many hold one that may be dead, because of its access key.
+    pub doubtful: u64,
     /// When the next token ends that one of them holds.
     pub next_end: Option<Timestamp>,
 }
@@ -210,6 +236,7 @@ impl Consumers {
             live: self.live + others.live,
             without: self.without + others.without,
             unknown: self.unknown + others.unknown,
+            doubtful: self.doubtful + others.doubtful,
             next_end: self.next_end.into_iter().chain(others.next_end).min(),
         }
     }

@@ -222,6 +222,7 @@ pub(super) mod tests {
             failing_since: None,
             revoked_at: None,
             revoked: false,
+            doubted: false,
             late_notified: false,
         }
     }

@@ -155,10 +155,10 @@ pub fn tier(record: &Record, grounds: &Grounds, now: Timestamp) -> Option<Tier> 
     }
 }
 
-/// The state as people see it at an instant: one whose token is doubtful or dead is late.
+/// The state as people see it at an instant: one whose token is urgent to renew, doubtful or dead is late.
 pub fn state(record: &Record, grounds: &Grounds, now: Timestamp) -> State {
-    match (record.state_at(now), standing(record, grounds, now)) {
-        (State::Active, Standing::Dead { .. } | Standing::Doubtful { .. }) => State::Late,
+    match (record.state, tier(record, grounds, now)) {
+        (State::Active, Some(Tier::Urgent | Tier::Emergency)) => State::Late,
         (state, _) => state,
     }
 }

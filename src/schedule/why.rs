@@ -53,16 +53,22 @@ pub struct Explanation {
     /// What people ordered for it and is not carried out yet, or failed, in sentences.
     #[serde(default)]
     pub orders: Vec<String>,
+    /// What is still to be delivered, by sink, in sentences.
+    #[serde(default)]
+    pub deliveries: Vec<String>,
 }
 
 impl Explanation {
-    /// The same beside orders that are not carried out yet: then it is not true that nothing happens.
+    /// The same beside orders that are not carried out yet, and what is still to be delivered: then it is
+    /// not true that nothing happens.
     #[must_use]
-    pub fn with_orders(mut self, orders: Vec<String>) -> Self {
-        if let (Action::Rest { because }, false) = (&self.action, orders.is_empty()) {
+    pub fn beside(mut self, orders: Vec<String>, deliveries: Vec<String>) -> Self {
+        let is_all = orders.is_empty() && deliveries.is_empty();
+        if let (Action::Rest { because }, false) = (&self.action, is_all) {
             self.sentence = format!("No token is obtained: {because}.");
         }
         self.orders = orders;
+        self.deliveries = deliveries;
         self
     }
 }
@@ -97,6 +103,7 @@ pub fn why(record: &Record, lane: &LaneView, now: Timestamp) -> Explanation {
         attempts: record.attempts.iter().cloned().collect(),
         lane: troubles(record, lane),
         orders: Vec::new(),
+        deliveries: Vec::new(),
     }
 }
 

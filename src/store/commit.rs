@@ -15,7 +15,7 @@ use super::{
 };
 use crate::model::{
     Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdentityId, Kind, Name,
-    Num, State, Timestamp, Token, Version,
+    Notice, NoticeKind, Num, State, Timestamp, Token, Version,
 };
 
 /// What a decision about a row depends on.
@@ -108,7 +108,7 @@ impl Txn<'_> {
             // Forgotten in between: no row names it any more, so neither can an orphan.
             return Ok(Applied::Stale);
         };
-        let named = self.adopt_id(&row, issue.id)?;
+        let named = self.adopt_id(&row, issue.id, now)?;
         if !named || !row.takes(issue, now) {
             self.orphan_token(&row, named, issue, now)?;
             return Ok(Applied::Stale);
@@ -261,7 +261,12 @@ impl Txn<'_> {
 
     /// Gives a row the id that was made for it, even when the token that came with it is too late: so
     /// no second person is made. The map follows after the commit. False: the id cannot be the row's.
-    fn adopt_id(&mut self, row: &Standing, id: Option<&IdentityId>) -> Outcome<bool> {
+    fn adopt_id(
+        &mut self,
+        row: &Standing,
+        id: Option<&IdentityId>,
+        now: Timestamp,
+    ) -> Outcome<bool> {
         let id = match (id, &row.id) {
             (None, _) => return Ok(true),
             (Some(id), Some(ours)) => return Ok(id == ours),
@@ -274,12 +279,44 @@ impl Txn<'_> {
         }
         let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
         self.run(sql, params![row.num, id.as_str()])?;
+        self.tell_if_strange(row, id, now)?;
         self.run(
             "DELETE FROM remembered WHERE name = ?1 OR id = ?2",
             [row.name.as_str(), id.as_str()],
         )?;
         self.effects.mapped.insert(row.num);
         Ok(true)
+    }
+
+    /// Ids carry the id of the resource that made them: one that differs from all others of its resource
+    /// was made by another one, and so by the wrong connection string.
+    fn tell_if_strange(&mut self, row: &Standing, id: &IdentityId, now: Timestamp) -> Outcome<()> {
+        let maker = |id: &str| id.rsplit_once('_').map(|(maker, _)| maker.to_owned());
+        let sql =
+            "SELECT id FROM identity WHERE resource = ?1 AND num <> ?2 AND id IS NOT NULL LIMIT 1";
+        let other: Option<String> = self.first(sql, [row.resource, row.num], |row| row.get(0))?;
+        let (ours, theirs) = (maker(id.as_str()), other.as_deref().and_then(maker));
+        let (Some(ours), Some(theirs)) = (ours, theirs) else {
+            return Ok(());
+        };
+        if ours == theirs {
+            return Ok(());
+        }
+        let name = &row.name;
+        let message = format!(
+            "{name} was created as {id}, by another resource than the others of its own, whose ids begin with \
+             {theirs}: look at the connection string. If it is the wrong one, put the right one in its place, then \
+             `renewd identity remove {name}` and declare it again."
+        );
+        tracing::warn!("{message}");
+        self.raise(&[Notice {
+            at: now,
+            kind: NoticeKind::IdentityCreated,
+            resource: None,
+            name: Some(name.clone()),
+            key: None,
+            message,
+        }])
     }
 
     fn orphan_token(

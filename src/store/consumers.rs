@@ -21,14 +21,39 @@ pub(super) const NEXT_END: &str = "SELECT min(live_until) FROM delivery WHERE si
 pub(super) const LACKING_NAMES: &str = "SELECT i.name FROM delivery d JOIN identity i ON i.num = d.identity \
     WHERE d.sink = ?1 AND d.live_until IS NOT NULL AND d.live_until >= 0 AND d.live_until <= ?2 \
     ORDER BY d.live_until LIMIT ?3";
-/// Identities that want a token and have no live one, and those of them that only the socket serves:
+/// Identities that want a token and have no live one (one that is in doubt may live), and those of them that only the socket serves:
 /// whoever has none is due, or failed and waits for its next attempt.
 pub(super) const LACKING_OF: &str = "SELECT count(*), coalesce(sum(by_socket), 0) FROM ( \
-    SELECT by_socket FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND due_at <= ?2 AND good_until <= ?2 \
-    UNION ALL SELECT by_socket FROM identity WHERE resource = ?1 AND failures > 0 AND due_at > ?2 AND good_until <= ?2)";
+    SELECT by_socket, good_until AS good FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND due_at <= ?2 \
+    AND good_until <= ?2 UNION ALL SELECT by_socket, good_until FROM identity \
+    WHERE resource = ?1 AND failures > 0 AND due_at > ?2 AND good_until <= ?2) \
+    WHERE good >= 0 OR good + (1 << 60) <= ?2";
 /// Reads the index through.
 pub(super) const NEXT_END_OF: &str = "SELECT min(good_until) FROM identity WHERE resource = ?1 AND by_socket \
     AND due_at IS NOT NULL AND good_until > ?2";
+
+/// What is withdrawn and not delivered, the oldest first.
+pub(super) const WITHHELD: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, d.since, d.last_error FROM delivery d \
+    INDEXED BY delivery_withheld CROSS JOIN identity i ON i.num = d.identity \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.live_until IS NULL AND d.since <= ?2 \
+    AND i.state IN ('held', 'gone', 'deleted') ORDER BY d.since LIMIT ?3";
+/// So many are counted.
+const COUNTED: usize = 10_000;
+
+/// What is withdrawn and has not reached a sink: its consumers may still hold a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withheld {
+    /// The sink.
+    pub sink: SinkName,
+    /// How many identities.
+    pub count: u64,
+    /// Some of them, the longest waiting first.
+    pub names: Vec<Name>,
+    /// Since when the first of them waits.
+    pub since: Timestamp,
+    /// How an attempt at one of them failed last.
+    pub error: Option<String>,
+}
 
 /// Tokens of a resource that ended while their identity wants one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +131,7 @@ impl Db {
             params,
             |row| row.get::<_, i64>(0),
         )?;
-        let lives = "SELECT 1 FROM identity WHERE resource = ?1 AND due_at IS NOT NULL AND good_until > ?2 LIMIT 1";
+        let lives = "SELECT 1 FROM identity WHERE resource = ?1 AND due_at IS NOT NULL AND (good_until > ?2 OR good_until < 0) LIMIT 1";
         Ok(Ended {
             ended: ended.unwrap_or(0).unsigned_abs(),
             any_lives: self.first(lives, params, |_| Ok(()))?.is_some(),
@@ -146,7 +171,7 @@ impl Db {
             lacking.insert(sink, names);
         }
         let by_socket = "SELECT name FROM identity WHERE (id IS NULL) IN (0, 1) AND due_at IS NOT NULL AND by_socket \
-            AND resource = ?1 AND good_until <= ?2 LIMIT ?3";
+            AND resource = ?1 AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1 << 60) <= ?2) LIMIT ?3";
         let mut names = Vec::new();
         for num in self.all(RowKind::Resource, "SELECT num FROM resource", [], |row| {
             row.get::<_, Num>(0)
@@ -184,6 +209,60 @@ impl Db {
         Ok(rows
             .map(|(name, at)| (name, columns::instant(at)))
             .collect())
+    }
+
+    /// What is withdrawn and has not reached its sink since an instant, by sink.
+    pub(super) fn withheld(&self, since: Timestamp, named: usize) -> Outcome<Vec<Withheld>> {
+        let sinks = "SELECT num, name FROM sink WHERE configured ORDER BY name";
+        let sinks = self.all(RowKind::Sink, sinks, [], |row| {
+            Ok((
+                row.get::<_, Num>("num")?,
+                columns::parsed::<SinkName>(row, "name")?,
+            ))
+        })?;
+        let mut withheld = Vec::new();
+        for (num, sink) in sinks {
+            let params = rusqlite::params![num, micros(since), count(COUNTED)];
+            let rows = self.all(RowKind::Delivery, WITHHELD, params, |row| {
+                let name: Name = columns::parsed(row, "name")?;
+                let error: Option<String> = row.get("last_error")?;
+                Ok((name, columns::instant_in(row, "since")?, error))
+            })?;
+            let Some((_, since, _)) = rows.first() else {
+                continue;
+            };
+            withheld.push(Withheld {
+                sink,
+                count: rows.len() as u64,
+                since: *since,
+                error: rows.iter().find_map(|(.., error)| error.clone()),
+                names: rows
+                    .into_iter()
+                    .take(named)
+                    .map(|(name, ..)| name)
+                    .collect(),
+            });
+        }
+        Ok(withheld)
+    }
+
+    /// Of the consumers that hold a live token, so many hold one that may be dead: minted by a key that is
+    /// in doubt. By sink, and for those that only the socket serves.
+    pub(super) fn doubtful_held(&self, now: Timestamp) -> Outcome<(BTreeMap<SinkName, u64>, u64)> {
+        let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
+                   WHERE s.configured AND d.live_until > ?1 AND d.live_key IN (SELECT fingerprint FROM doubted_key) \
+                   GROUP BY s.num";
+        let none = "SELECT 1 FROM doubted_key LIMIT 1";
+        if self.first(none, [], |_| Ok(()))?.is_none() {
+            return Ok(Default::default());
+        }
+        let rows = self.all(RowKind::Sink, sql, [micros(now)], |row| {
+            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+        })?;
+        let by_socket = "SELECT count(*) AS n FROM identity WHERE by_socket AND due_at IS NOT NULL AND good_until < 0 \
+                         AND expires_at > ?1";
+        let by_socket = self.first(by_socket, [micros(now)], |row| columns::unsigned(row, "n"))?;
+        Ok((rows.into_iter().collect(), by_socket.unwrap_or(0)))
     }
 
     /// Consumers that still hold a token of this access key which lives, as far as is known; and
@@ -233,6 +312,7 @@ fn consumers(all: u64, without: u64, unknown: u64, next: Option<i64>) -> Consume
         live: all.saturating_sub(without + unknown),
         without,
         unknown,
+        doubtful: 0,
         next_end: next.map(columns::instant),
     }
 }

@@ -23,7 +23,8 @@ macro_rules! record_columns {
     () => {
         "i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, \
          i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, \
-         (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, i.attempts, i.wish, i.failing_since"
+         (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, \
+         coalesce(i.good_until < 0, 0) AS doubted, i.attempts, i.wish, i.failing_since"
     };
 }
 
@@ -63,15 +64,11 @@ pub enum Led {
 }
 
 impl Consignment {
-    /// Why its token is known to be dead, if it is: then it is neither delivered nor put back, and what
-    /// consumers hold stays until the successor comes.
-    pub fn dead(&self, now: Timestamp) -> Option<&'static str> {
-        self.document.token.as_ref()?;
-        if self.revoked {
-            return Some("the token was revoked before it could be delivered");
-        }
-        let over = self.document.expires_at.is_some_and(|end| end <= now);
-        over.then_some("the token expired before it could be delivered")
+    /// Why its token may not be delivered or put back, if it was revoked: what consumers hold stays until
+    /// the successor comes.
+    pub fn revoked(&self) -> Option<&'static str> {
+        (self.document.token.is_some() && self.revoked)
+            .then_some("the token was revoked before it could be delivered")
     }
 }
 
@@ -482,6 +479,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         failing_since: columns::maybe_instant(row, "failing_since")?,
         revoked_at: columns::maybe_instant(row, "revoked_at")?,
         revoked: row.get("revoked")?,
+        doubted: row.get("doubted")?,
         late_notified: row.get("late_notified")?,
     })
 }

@@ -71,7 +71,7 @@ pub use campaigns::{
     ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target,
     WaitingItem, Wanted,
 };
-pub use consumers::Ended;
+pub use consumers::{Ended, Withheld};
 pub use creations::TakenOver;
 pub use db::Changed;
 pub use deliveries::{Delivery, Settled};

@@ -20,6 +20,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0014-failing.sql"),
     include_str!("sql/0015-map.sql"),
     include_str!("sql/0016-callers.sql"),
+    include_str!("sql/0017-withheld.sql"),
 ];
 
 /// The newest schema that we know.

@@ -15,7 +15,9 @@ use prometheus_client::{
 };
 
 use super::scrape;
-use crate::model::{Counts, CourierView, LaneView, Operation, ResourceName, Served, SinkName};
+use crate::model::{
+    Counts, CourierView, LaneView, Operation, ResourceName, Served, SinkName, Tokens,
+};
 
 /// Name and value of each label.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -65,6 +67,8 @@ pub struct Scrape {
     pub served: Option<Served>,
     /// How many things of each kind need a person.
     pub needs: BTreeMap<String, u64>,
+    /// How the tokens of each resource stand.
+    pub tokens: BTreeMap<ResourceName, Tokens>,
     /// The earliest end of a live or dead current token, by resource.
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
     /// Since when the oldest overdue renewal of a resource is overdue; `None` where that is not known.
@@ -169,6 +173,13 @@ mod tests {
             counts: Some(Counts::default()),
             served: Some(Served::default()),
             needs: BTreeMap::from([("outage".to_owned(), 1)]),
+            tokens: BTreeMap::from([(
+                "contoso".parse().unwrap(),
+                Tokens {
+                    doubtful: 3,
+                    ..Tokens::default()
+                },
+            )]),
             overdue_since: Some(BTreeMap::from([(
                 "contoso".parse().unwrap(),
                 "2026-11-22T11:59:30Z".parse().unwrap(),
@@ -198,6 +209,7 @@ mod tests {
             "renewd_pace_window_limit{resource=\"contoso\",operation=\"issue\"} 970",
             "renewd_clock_skew_seconds{resource=\"contoso\"} -1.5",
             "renewd_clock_held_step_seconds 0.0",
+            "renewd_tokens{resource=\"contoso\",standing=\"doubtful\"} 3",
             "renewd_last_backup_timestamp_seconds 1795305600",
             "renewd_overdue_seconds{resource=\"contoso\"} 30.0",
             "renewd_earliest_expiry_timestamp_seconds{resource=\"contoso\"} 1795392000",

@@ -107,7 +107,7 @@ fn lanes(registry: &mut Registry, scrape: &Scrape) {
 }
 
 fn identities(registry: &mut Registry, scrape: &Scrape) {
-    let (identities, expiry) = <(Whole, Whole)>::default();
+    let (identities, tokens, expiry) = <(Whole, Whole, Whole)>::default();
     if let (Some(counts), Some(served)) = (&scrape.counts, &scrape.served) {
         for resource in counts.identities.keys() {
             let standing = counts.standing(resource, served);
@@ -117,6 +117,19 @@ fn identities(registry: &mut Registry, scrape: &Scrape) {
                 let labels: Labels = vec![("resource", resource.to_string()), ("state", state)];
                 identities.get_or_create(&labels).set(whole(count));
             }
+        }
+    }
+    for (resource, all) in &scrape.tokens {
+        for (word, count) in [
+            ("good", all.good),
+            ("doubtful", all.doubtful),
+            ("dead", all.dead),
+        ] {
+            let labels: Labels = vec![
+                ("resource", resource.to_string()),
+                ("standing", word.to_owned()),
+            ];
+            tokens.get_or_create(&labels).set(whole(count));
         }
     }
     for (resource, at) in &scrape.earliest_expiry {
@@ -136,6 +149,12 @@ fn identities(registry: &mut Registry, scrape: &Scrape) {
         "identities",
         "Identities by resource and state: active ones have a live token, the token of dead ones ended",
         identities,
+    );
+    registry.register(
+        "tokens",
+        "Tokens by resource and how they stand: good, doubtful (their access key is refused or no longer \
+         configured: they may be dead and are minted anew), dead",
+        tokens,
     );
     registry.register(
         "earliest_expiry_timestamp_seconds",

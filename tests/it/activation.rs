@@ -82,3 +82,47 @@ async fn what_is_no_stream_socket_is_named() {
         "{text}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_the_service_manager_holds_and_that_is_gone_is_a_need() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config = stage.base_config() + &identities("bot", 1, &[]);
+    let config = stage.configure(&config.replace("renewd.sock", "never-made.sock"));
+    let (path, kept) = (stage.path("held.sock"), stage.path("kept.sock"));
+    let socket = UnixListener::bind(&path).unwrap();
+    std::fs::hard_link(&path, &kept).unwrap();
+    let mut early = wait(&path);
+    let daemon = activate(&socket, &config, "socket");
+    assert!(early.wait().unwrap().success());
+    std::fs::remove_file(&path).unwrap();
+    let status = || {
+        let mut command = Command::new(RENEWD);
+        let shown = command.args(["status", "--socket"]).arg(&kept).output();
+        String::from_utf8(shown.unwrap().stdout).unwrap()
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let shown = status();
+        if shown.contains("is gone, and the service manager holds it") {
+            assert!(
+                shown.contains("systemctl restart renewd.socket renewd"),
+                "{shown}"
+            );
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "no need: {shown}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(!path.exists(), "it is not the daemon's to make again");
+    std::fs::hard_link(&kept, &path).unwrap();
+    while !status().contains("nothing needs you") {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it does not go: {}",
+            status()
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(end(daemon).success());
+}

@@ -208,6 +208,9 @@ async fn a_refused_reload_is_a_need_until_one_succeeds_and_a_changed_ca_is_read(
     stage.configure(&format!("{good}\nnonsense = 1\n"));
     reload();
     says(&stage, "the last reload was refused").await;
+    let line = format!("renewd.toml:{}:1", good.lines().count() + 2);
+    let shown = status(&stage);
+    assert!(shown.contains(&line), "the line is named: {shown}");
     heard(&receiver, "renewd.reload.refused").await;
     stage.configure(&good);
     fs::write(stage.path("ca.pem"), format!("{ca}\n{ca}")).unwrap();
@@ -224,7 +227,7 @@ async fn a_failing_webhook_is_told_on_other_channels_and_its_end_too() {
     let stage = Stage::new(&emulator);
     let (receiver, ops) = (Receiver::start().await, Receiver::start().await);
     receiver.received.lock().unwrap().refuse =
-        Some((axum::http::StatusCode::INTERNAL_SERVER_ERROR, 15));
+        Some((axum::http::StatusCode::INTERNAL_SERVER_ERROR, 10_000));
     let config = stage.configure(
         &(stage.base_config()
             + &stage.sinks_config(Some(&receiver))
@@ -242,6 +245,7 @@ async fn a_failing_webhook_is_told_on_other_channels_and_its_end_too() {
         shown.contains("renewd delivery list --sink hook"),
         "{shown}"
     );
+    receiver.received.lock().unwrap().refuse = None;
     heard(&ops, "renewd.sink.recovered").await;
     calm(&stage).await;
 }
@@ -382,4 +386,40 @@ async fn who_follows_a_campaign_waits_through_a_restart() {
     let ended = tokio::time::timeout(SOON, follower.wait_with_output()).await;
     let (code, text) = exit(&ended.expect("the follower ends").unwrap());
     assert_eq!(code, Some(0), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_warns_of_backups_that_are_not_made_any_more() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config = stage.configure(
+        &(stage.base_config() + &stage.sinks_config(None) + &identities("bot", 1, &["files"])),
+    );
+    let daemon = Daemon::start(&config).await;
+    calm(&stage).await;
+    let doctor = || exit(&stage.renewd(&["doctor"]));
+    assert!(
+        !doctor().1.contains("last backup"),
+        "none was ever made: {}",
+        doctor().1
+    );
+    let backup = stage.path("backup");
+    let made = stage.renewd(&["store", "backup", backup.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", exit(&made).1);
+    assert!(!doctor().1.contains("last backup"), "{}", doctor().1);
+    assert!(daemon.stop().success());
+    let db = rusqlite::Connection::open(stage.path("state/renewd.db")).unwrap();
+    let nine_days = 9 * 86_400 * 1_000_000_i64;
+    let moved = db.execute(
+        "UPDATE meta SET value = value - ?1 WHERE key = 'backed_up_at'",
+        [nine_days],
+    );
+    assert_eq!(moved.unwrap(), 1);
+    drop(db);
+    let _daemon = Daemon::start(&config).await;
+    calm(&stage).await;
+    let (code, text) = doctor();
+    assert_eq!(code, Some(0), "odd, not wrong: {text}");
+    assert!(text.contains("the last backup was made 9d ago"), "{text}");
+    assert!(text.contains("renewd store backup FILE"), "{text}");
 }

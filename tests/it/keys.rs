@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::stage::{Daemon, Emulator, RENEWD, Receiver, Stage, identities};
 
@@ -415,6 +416,12 @@ async fn a_key_that_was_regenerated_by_hand_leaves_nobody_dead_for_long() {
         house.done(&["status"], "").contains("may be dead")
     })
     .await;
+    assert!(
+        head(&house, "bot-9")
+            .await
+            .contains("x-renewd-standing: doubtful"),
+        "the socket says so"
+    );
     let shown = house.done(&["key", "status", "contoso"], "");
     assert!(shown.contains("may be dead"), "{shown}");
     let doctor = house.renewd(&["doctor"], "");
@@ -496,19 +503,24 @@ async fn tokens_of_a_key_that_is_no_longer_configured_are_minted_anew_by_a_start
 #[tokio::test(flavor = "multi_thread")]
 async fn when_no_key_works_that_is_said_first_and_a_key_in_its_place_mends_all() {
     let house = House::new(10).await;
-    let _daemon = Daemon::start(&house.config).await;
+    let daemon = Daemon::start(&house.config).await;
     house.all_delivered().await;
     house.regenerate("secondary").await;
     let new = house.regenerate("primary").await;
     house.done(&["renew", "bot-0", "--detach"], "");
-    eventually(Duration::from_secs(20), "it is said first", async || {
+    let said_first = async || {
         let status = house.done(&["status"], "");
         let mut wrong = status.lines().filter(|line| line.contains('!'));
         wrong
             .next()
             .is_some_and(|line| line.contains("no access key works"))
-    })
-    .await;
+    };
+    let soon = Duration::from_secs(20);
+    eventually(soon, "it is said first", said_first).await;
+    // The next process finds it out as well.
+    assert!(daemon.stop().success());
+    let _daemon = Daemon::start(&house.config).await;
+    eventually(soon, "it is said first after a restart", said_first).await;
     house.stage.write_private("contoso.cs", &new);
     eventually(Duration::from_secs(25), "all consumers live", async || {
         house.dead(house.tokens()).await.is_empty()
@@ -584,4 +596,58 @@ async fn a_key_regenerated_in_the_middle_of_a_roll_is_not_called_a_roll_without_
         told.contains("were without a live token") || unknown > Some(0),
         "{told}{gaps}"
     );
+}
+
+/// What the socket answers to whoever asks for a token, without the token.
+async fn head(house: &House, name: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let socket = house.stage.path("renewd.sock");
+    let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+    let request = format!(
+        "GET /v1/tokens/{name} HTTP/1.1\r\nHost: renewd\r\nX-Renewd-Client: test\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split("\r\n\r\n").next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_a_roll_or_a_leak_waits_through_a_restart() {
+    for work in ["roll", "leak"] {
+        let house = House::new(20).await;
+        let daemon = Daemon::start(&house.config).await;
+        house.all_delivered().await;
+        let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1000});
+        house.emulator.control("POST", "faults", Some(slow)).await;
+        let mut follower = tokio::process::Command::new(RENEWD)
+            .args(["key", work, "contoso", "--yes", "--socket"])
+            .arg(house.stage.path("renewd.sock"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        house.reached("reminting").await;
+        daemon.kill();
+        let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
+        let waits = async {
+            while let Some(line) = said.next_line().await.unwrap() {
+                if line.contains("waiting until it is back") {
+                    return true;
+                }
+            }
+            false
+        };
+        let waits = tokio::time::timeout(Duration::from_secs(30), waits).await;
+        assert_eq!(waits, Ok(true), "{work}: the follower says that it waits");
+        house.emulator.control("DELETE", "faults", None).await;
+        let _daemon = Daemon::start(&house.config).await;
+        let ended = tokio::time::timeout(Duration::from_secs(60), follower.wait_with_output());
+        let ended = ended.await.expect("the follower ends").unwrap();
+        let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(ended.status.success(), "{work}: {told}");
+        let over = told.contains("20 tokens replaced and delivered");
+        assert!(over, "{work}: {told}");
+    }
 }

@@ -17,9 +17,50 @@ use super::{
     record, records, sinks,
 };
 use crate::{
-    model::{Num, SinkName},
-    store::Rows,
+    model::{CourierView, Num, Record, SinkName, Timestamp, short_duration},
+    store::{Listed, Rows},
 };
+
+/// What is still to be delivered of one identity to one sink, in a sentence.
+pub(super) fn about_one(
+    of: &Listed,
+    courier: Option<&CourierView>,
+    record: &Record,
+    now: Timestamp,
+) -> String {
+    let (sink, delivery) = (&of.delivery.sink, &of.delivery);
+    let span = |from: Timestamp, to: Timestamp| {
+        short_duration(to.duration_since(from).try_into().unwrap_or_default())
+    };
+    let what = match record.state.wants_token() {
+        true => format!("its token (version {}) has", delivery.wanted),
+        false => format!("that it is {} has", record.state),
+    };
+    let next = match courier {
+        None => "the sink is not configured".to_owned(),
+        Some(CourierView {
+            disabled: Some(why),
+            ..
+        }) => format!("the sink is disabled ({why}): `renewd sink enable {sink}`"),
+        _ if !of.waits_for.is_empty() => {
+            let names: Vec<&str> = of.waits_for.iter().map(SinkName::as_str).collect();
+            format!("it waits for {}", names.join(", "))
+        }
+        _ if delivery.next_at <= now => "it is tried as soon as its turn comes".to_owned(),
+        _ => format!("it is tried again in {}", span(now, delivery.next_at)),
+    };
+    let last = match &delivery.last_error {
+        Some(error) => format!(
+            " after {} failed attempts, the last: {error}",
+            delivery.attempts
+        ),
+        None => String::new(),
+    };
+    format!(
+        "{what} not reached the sink {sink} since {}{last}; {next}",
+        span(delivery.since, now)
+    )
+}
 
 /// Which rows are listed; what is left out matches all.
 #[derive(Debug, Deserialize)]

@@ -16,7 +16,8 @@ use super::{
     Admin, After, Body, PAGE, record,
 };
 use crate::{
-    model::{Name, OnRemoval, Origin},
+    model::{Name, OnRemoval, Origin, Record, Timestamp},
+    schedule::Grounds,
     store::StoreError,
 };
 
@@ -37,9 +38,15 @@ pub(super) async fn list(
         .filter(|_| rows.len() == PAGE)
         .map(|row| row.spec.name.to_string());
     Ok(Json(Page {
-        items: rows.iter().map(|row| Identity::of(row, now)).collect(),
+        items: rows.iter().map(|row| shown(&api, row, now)).collect(),
         next,
     }))
+}
+
+/// A row as it is by what its lane knows.
+fn shown(api: &Api, row: &Record, now: Timestamp) -> Identity {
+    let lane = api.scene().lane(&row.spec.resource);
+    Identity::of(row, &Grounds::of(&lane), now)
 }
 
 /// One identity.
@@ -49,7 +56,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<Identity>, Problem> {
     let row = record(&api, &name).await?;
-    Ok(Json(Identity::of(&row, api.clock.now())))
+    Ok(Json(shown(&api, &row, api.clock.now())))
 }
 
 /// Adds an identity that no file declares; the engine obtains its token.
@@ -70,7 +77,7 @@ pub(super) async fn add(
     api.store.declare(vec![spec], now).await?;
     admin.audit(&api, "add", Some(&name), None, "added").await?;
     let row = record(&api, name.as_str()).await?;
-    Ok((StatusCode::CREATED, Json(Identity::of(&row, now))))
+    Ok((StatusCode::CREATED, Json(shown(&api, &row, now))))
 }
 
 /// Removes an identity that was added, as its `on_removal` says. ACS keeps it in any case.
@@ -135,7 +142,7 @@ pub(super) async fn revive(
     let (cause, now) = (admin.cause(&api, reason).await, api.clock.now());
     api.store.revive(&row.spec.name, &cause, now).await?;
     let row = record(&api, &name).await?;
-    Ok(Json(Identity::of(&row, now)))
+    Ok(Json(shown(&api, &row, now)))
 }
 
 /// A person's word: what ACS says is gone of a resource is.

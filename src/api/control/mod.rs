@@ -35,6 +35,7 @@ use super::{
 use crate::{
     model::{Name, Record},
     schedule::{Explanation, why},
+    store::Rows,
 };
 
 /// Items of one page.
@@ -148,8 +149,20 @@ async fn explain(
     let now = api.clock.now();
     let orders = api.store.orders_of(record.num, now).await?;
     let orders = orders.iter().map(|order| orders::about_one(order, now));
+    let rows = Rows {
+        nums: Some(vec![record.num]),
+        pending: true,
+        ..Rows::default()
+    };
+    let pending = api.store.ledger(rows, 0, PENDING).await?;
+    let couriers = api.scene().courier_views();
+    let deliveries = pending
+        .iter()
+        .map(|one| deliveries::about_one(one, couriers.get(&one.delivery.sink), &record, now));
     let explanation = why(&record, &lane, now);
-    Ok(Json(explanation.with_orders(orders.collect())))
+    Ok(Json(
+        explanation.beside(orders.collect(), deliveries.collect()),
+    ))
 }
 
 /// The row of this name.
@@ -193,6 +206,9 @@ async fn records(api: &Api, names: &[Name]) -> Result<Vec<Record>, Problem> {
     );
     Err(Problem::new(ProblemType::Unknown, why))
 }
+
+/// So many pending deliveries of one identity are told.
+const PENDING: usize = 100;
 
 /// `?after=…`.
 #[derive(Debug, Default, serde::Deserialize)]

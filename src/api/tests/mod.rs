@@ -211,6 +211,7 @@ pub(super) fn holding(text: &str) -> Holding {
         failing_since: None,
         revoked_at: None,
         revoked: false,
+        doubted: false,
         late_notified: false,
     };
     let document = TokenDocument {

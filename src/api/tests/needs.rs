@@ -342,3 +342,133 @@ async fn what_cannot_be_read_is_unknown_and_the_rest_is_shown() {
         "{line}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
+    let house = House::calm().await;
+    house.step(ANNA, Step::Withhold).await;
+    assert_eq!(house.kinds().await, [], "it is on its way");
+    tokio::time::advance(Duration::from_secs(6)).await;
+    house.reaffirm();
+    house.tells(NeedKind::WithdrawalWaits).await;
+    let status = house.status().await;
+    let need = &status.needs[0];
+    assert_eq!(
+        (need.subject.as_str(), &need.names[..]),
+        ("files", &[name(ANNA)][..])
+    );
+    assert!(need.message.contains("may still hold a token"), "{need:?}");
+    let why = async || {
+        house
+            .get(admin(), &format!("/v1/why/{ANNA}"), &[])
+            .await
+            .json()
+    };
+    let told = why().await;
+    let deliveries = told["deliveries"].to_string();
+    assert!(
+        deliveries.contains("that it is held has not reached the sink files since 6s"),
+        "{told}"
+    );
+    assert!(
+        !told["sentence"]
+            .as_str()
+            .unwrap()
+            .contains("Nothing happens"),
+        "{told}"
+    );
+    house.deliver(ANNA).await;
+    house.is_silent_about(NeedKind::WithdrawalWaits).await;
+    let told = why().await;
+    assert_eq!(told["deliveries"], serde_json::json!([]));
+    assert!(
+        told["sentence"]
+            .as_str()
+            .unwrap()
+            .contains("Nothing happens"),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_tells_which_sink_waits_since_when_and_when_it_is_tried_again() {
+    let house = House::calm().await;
+    let version = house.issue(ANNA, "canary-4").await;
+    let failed = crate::store::Settled::Failed {
+        sink: "files".parse().unwrap(),
+        num: house.num(ANNA).await,
+        version,
+        next_at: at(&house, 30),
+        error: "it answered 500".to_owned(),
+    };
+    house.store.settle(vec![failed]).await.unwrap();
+    let told = house.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    let told = told.json()["deliveries"].to_string();
+    for words in [
+        "sink files since 0s",
+        "1 failed attempts",
+        "it answered 500",
+        "again in 30s",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    house
+        .courier
+        .send_modify(|one| one.disabled = Some("paused by anna".to_owned()));
+    let told = house
+        .get(admin(), &format!("/v1/why/{ANNA}"), &[])
+        .await
+        .text;
+    assert!(
+        told.contains("the sink is disabled (paused by anna)"),
+        "{told}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
+    let house = House::calm().await;
+    let now = house.clock.now();
+    let doubt = crate::model::KeyDoubt {
+        fingerprint: "key".to_owned(),
+        role: None,
+        why: crate::model::DoubtReason::Refused,
+        since: now,
+        told: false,
+        tokens: 0,
+        first_end: None,
+    };
+    house
+        .store
+        .note_doubt(&contoso(), doubt.clone(), None)
+        .await
+        .unwrap();
+    let marked = house
+        .store
+        .hasten_doubtful(&contoso(), "key", 0, 100, now)
+        .await;
+    assert_eq!(marked.unwrap().marked, 2);
+    let keys = watch::Sender::new(crate::model::KeysView {
+        doubts: vec![crate::model::KeyDoubt { tokens: 2, ..doubt }],
+        ..crate::model::KeysView::default()
+    });
+    house.scene.send_modify(|scene| {
+        let mut with = Scene::clone(scene);
+        with.keys = BTreeMap::from([(contoso(), keys.subscribe())]);
+        *scene = Arc::new(with);
+    });
+    house.tells(NeedKind::Doubtful).await;
+    let status = house.status().await;
+    let all = status.consumers.unwrap().all();
+    assert_eq!((all.live, all.doubtful, all.without), (2, 2, 0));
+    let tokens = status.tokens[&contoso()];
+    assert_eq!((tokens.good, tokens.doubtful, tokens.dead), (0, 2, 0));
+    let metrics = house.tcp("/metrics").await.text;
+    for line in [
+        "renewd_tokens{resource=\"contoso\",standing=\"doubtful\"} 2",
+        "renewd_tokens{resource=\"contoso\",standing=\"dead\"} 0",
+        "renewd_identities{resource=\"contoso\",state=\"dead\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+}

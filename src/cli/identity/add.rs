@@ -104,7 +104,7 @@ async fn declare(offline: &Offline, wish: NewIdentity, now: Timestamp) -> Result
     }
     let record = offline.store.record(&name).await?;
     let record = record.ok_or_else(|| Failed::plain(format!("{name} was not taken")))?;
-    Ok(Identity::of(&record, now))
+    Ok(Identity::offline(&record, now))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anstyle::Style;
 use jiff::Timestamp;
 
 use crate::{api::client::wire::Identity, model::State};
@@ -9,7 +10,7 @@ use crate::{api::client::wire::Identity, model::State};
 use super::super::{
     Context,
     exit::{Exit, Outcome},
-    output::{self, BAD, DIM, PLAIN, STRONG, paint, relative, state_style},
+    output::{self, BAD, DIM, PLAIN, STRONG, WARN, paint, relative, state_style},
     table::{Cell, Table},
 };
 
@@ -56,14 +57,11 @@ fn render(identities: &[Identity], now: Timestamp, width: Option<usize>) -> Stri
     for identity in identities {
         *counts.entry(identity.state).or_default() += 1;
         let ends: Option<Timestamp> = identity.expires_at.as_ref().and_then(|at| at.parse().ok());
-        let dead = ends.is_some_and(|at| at <= now);
+        let (ending, style) = token(identity, ends, now);
         table.row([
             Cell::styled(identity.name.as_str(), STRONG),
             Cell::styled(identity.state.as_str(), state_style(identity.state)),
-            Cell::styled(
-                ends.map_or_else(|| "–".to_owned(), |at| relative(at, now)),
-                if dead { BAD } else { PLAIN },
-            ),
+            Cell::styled(ending, style),
             identity
                 .due
                 .map_or_else(|| "–".to_owned(), |due| relative(due.at, now))
@@ -80,6 +78,17 @@ fn render(identities: &[Identity], now: Timestamp, width: Option<usize>) -> Stri
     match counted.is_empty() {
         true => "no identities\n".to_owned(),
         false => format!("{}\n{}\n", table.render(0, width), counted.join(", ")),
+    }
+}
+
+/// When the token ends, and what is wrong with it.
+fn token(of: &Identity, ends: Option<Timestamp>, now: Timestamp) -> (String, Style) {
+    let at = ends.map_or_else(|| "–".to_owned(), |at| relative(at, now));
+    match (of.standing.as_str(), ends.is_some_and(|at| at > now)) {
+        ("dead", true) => ("dead: revoked".to_owned(), BAD),
+        ("dead", false) => (at, BAD),
+        ("doubtful", _) => (format!("{at}, or dead"), WARN),
+        _ => (at, PLAIN),
     }
 }
 

@@ -43,6 +43,17 @@ impl Show {
     }
 }
 
+/// How the token stands, and what that means.
+fn about_token(standing: &str) -> &str {
+    match standing {
+        "doubtful" => {
+            "may be dead: its access key is refused or no longer configured; it is minted anew"
+        }
+        "dead" => "dead: it ended or was revoked; the next one is awaited",
+        word => word,
+    }
+}
+
 pub(super) fn render(of: &Identity, now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["", ""]);
     let mut fact = |what: &'static str, value: String| {
@@ -63,6 +74,7 @@ pub(super) fn render(of: &Identity, now: Timestamp, width: Option<usize>) -> Str
             .map_or_else(|| "not created yet".to_owned(), ToString::to_string),
     );
     fact("resource", of.resource.to_string());
+    fact("token", about_token(&of.standing).to_owned());
     fact("token ends", moment(&of.expires_at));
     fact("issued", moment(&of.issued_at));
     fact(
@@ -98,10 +110,10 @@ pub(super) fn render(of: &Identity, now: Timestamp, width: Option<usize>) -> Str
         of.revoked_at
             .map_or_else(String::new, |at| relative(at, now)),
     );
-    let state = paint(state_style(of.state), of.state);
     format!(
-        "{} {state}\n\n{}",
+        "{} {}\n\n{}",
         paint(STRONG, &of.name),
+        paint(state_style(of.state), of.state),
         table.render(2, width)
     )
 }

@@ -72,6 +72,10 @@ pub(in crate::cli) fn consumers(served: Option<&Served>, now: Timestamp) -> Stri
     if all.unknown > 0 {
         words.push(paint(WARN, format!("of {} it is not known", all.unknown)));
     }
+    if all.doubtful > 0 {
+        let doubtful = format!("{} of those may be dead", all.doubtful);
+        words.push(paint(WARN, doubtful));
+    }
     let next = all.next_end.map_or(String::new(), |at| {
         format!("; the next one ends {}", relative(at, now))
     });

@@ -45,7 +45,7 @@ pub(super) struct Load {
 pub(in crate::engine) struct Gathered {
     pub(in crate::engine) members: Vec<Delivery>,
     pub(in crate::engine) waiting: Vec<(Num, Version)>,
-    /// Rows that cannot be read, and why; the others are not to wait for them.
+    /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
     broken: Vec<(Num, Version, String)>,
     losses: i64,
 }
@@ -70,6 +70,13 @@ pub(in crate::engine) async fn gather(
         after = last.num;
         for member in page {
             match member.consignment {
+                Ok(consignment) if consignment.revoked().is_some() => {
+                    // Its old token is never put back; its successor comes at once.
+                    if let (true, Some(why)) = (member.is_pending, consignment.revoked()) {
+                        let why = why.to_owned();
+                        gathered.broken.push((member.num, member.wanted, why));
+                    }
+                }
                 Ok(consignment) => {
                     if member.is_pending {
                         let version = consignment.document.version;

@@ -106,7 +106,7 @@ impl Courier {
                 return self.quarantine(Cargo::Parcel(parcel), error.to_string());
             }
         };
-        let dead = consignment.dead(now);
+        let dead = self.dead(&consignment);
         let document = Arc::new(consignment.document);
         let expires_at = document.token.as_ref().and(document.expires_at);
         let parcel = Parcel::new(&delivery, document.version, expires_at);

@@ -99,7 +99,7 @@ impl Courier {
             return Ok(());
         };
         let now = self.clock.now();
-        if consignment.dead(now).is_some() {
+        if self.dead(&consignment).is_some() {
             return Ok(());
         }
         let document = Arc::new(consignment.document);

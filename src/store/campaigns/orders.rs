@@ -59,6 +59,8 @@ pub struct RowOrder {
     pub actor: String,
     /// When it was asked for.
     pub created_at: Timestamp,
+    /// When it begins, where that was set.
+    pub starts_at: Option<Timestamp>,
     /// Whether a person stopped it for now.
     pub paused: bool,
     /// Where the row's item stands.
@@ -149,8 +151,7 @@ impl Db {
 
     /// What is still to be done to one row, or failed for good: the oldest order first.
     pub(in crate::store) fn orders_of(&self, num: Num, now: Timestamp) -> Outcome<Vec<RowOrder>> {
-        let waiting = "t.state = 'pending' AND c.ended_at IS NULL AND c.phase <> 'cancelled' \
-                       AND coalesce(c.starts_at, 0) <= ?2";
+        let waiting = "t.state = 'pending' AND c.ended_at IS NULL AND c.phase <> 'cancelled'";
         let begun = format!(
             "t.state IN ('called', 'failed') AND ((t.state = 'called' AND c.ended_at IS NULL) \
              OR ({STILL_WANTED}))"
@@ -158,7 +159,7 @@ impl Db {
         let mut orders = Vec::new();
         for condition in [waiting, &begun] {
             let sql = format!(
-                "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.phase = 'paused' AS paused, \
+                "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.starts_at, c.phase = 'paused' AS paused, \
                  t.state, t.attempts, t.next_at, t.error FROM campaign_item t JOIN campaign c \
                  ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
                  WHERE t.num = ?1 AND {condition} AND ?2 IS NOT NULL LIMIT {MOST}"
@@ -182,6 +183,7 @@ fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
         then: columns::maybe_word(row, "after")?,
         actor: row.get("actor")?,
         created_at: columns::instant_in(row, "created_at")?,
+        starts_at: columns::maybe_instant(row, "starts_at")?,
         paused: row.get("paused")?,
         state: columns::word(row, "state")?,
         attempts: row.get("attempts")?,

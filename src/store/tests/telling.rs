@@ -289,3 +289,23 @@ async fn one_that_was_gone_and_comes_back_is_told() {
     assert_eq!(home.kinds().await, [IdentityGone, IdentityRevived]);
     assert_eq!(home.open_notices().await.unwrap(), Default::default());
 }
+
+#[tokio::test]
+async fn an_id_that_another_resource_made_is_named() {
+    let home = Home::new();
+    home.reconcile(&["anna", "bert", "carl"].map(spec), &[], at(0))
+        .await
+        .unwrap();
+    for (who, id) in [
+        ("anna", "8:acs:1_1"),
+        ("bert", "8:acs:1_2"),
+        ("carl", "8:acs:2_1"),
+    ] {
+        let num = get(&home, who).await.num;
+        commit(&home, issued(num, 1, Some(id)), 2).await;
+    }
+    let told = home.notices(0, 100).await.unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let told = &told[0].1.message;
+    assert!(told.contains("carl was created as 8:acs:2_1"), "{told}");
+}

@@ -8,7 +8,7 @@ use crate::{
         Counts, CreationsWaiting, IdentityId, Name, Num, Record, ResourceName, Served, SinkName,
         Timestamp, TokenDocument,
     },
-    store::{Consignment, Ended, FailingAlone, IdLine, Led, Store},
+    store::{Consignment, Ended, FailingAlone, IdLine, Led, Store, Withheld},
 };
 
 impl Store {
@@ -78,6 +78,21 @@ impl Store {
     /// confirmed last.
     pub async fn served(&self, now: Timestamp) -> Answer<Served> {
         self.read("count consumers", move |db| db.served(now)).await
+    }
+
+    /// What is withdrawn and waits for a sink since this instant or longer.
+    pub async fn withheld(&self, since: Timestamp, named: usize) -> Answer<Vec<Withheld>> {
+        self.read("look for what is withdrawn and not delivered", move |db| {
+            db.withheld(since, named)
+        })
+        .await
+    }
+
+    /// How many consumers hold a token that may be dead, by sink and by the socket alone; looks through
+    /// what they hold, where any key is in doubt.
+    pub async fn doubtful_held(&self, now: Timestamp) -> Answer<(BTreeMap<SinkName, u64>, u64)> {
+        self.read("count doubtful tokens", move |db| db.doubtful_held(now))
+            .await
     }
 
     /// Tokens of a resource that ended, at an instant of the service's clock.

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use renewd::{
     config::{FileFormat, FileSinkSettings, SinkSettings, Template},
-    model::{Reader, Step},
+    model::{Reader, Step, Then},
     store::{Cause, StepOn},
 };
 use serde_json::Value;
@@ -39,10 +39,14 @@ fn names(bundle: &Value) -> Vec<&str> {
 }
 
 async fn hold(house: &House, name: &str) {
+    step(house, name, Step::Withhold).await;
+}
+
+async fn step(house: &House, name: &str, step: Step) {
     let num = house.num(name);
     let on = StepOn {
         num,
-        step: Step::Withhold,
+        step,
         request_id: None,
     };
     let now = house.clock.now();
@@ -186,5 +190,32 @@ async fn a_bundle_that_cannot_be_written_is_written_when_it_can() {
     fs::write(path(&house), "{}").unwrap();
     house.after(S * 310).await;
     assert_eq!(names(&read(&house)), ["a"]);
+    courier.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_member_is_never_put_back() {
+    let house = House::new(&["a", "b"], &["files"]).await;
+    house.issue("a").await;
+    house.issue("b").await;
+    let courier = start(&house, settings(&house));
+    house.after(S * 3).await;
+    assert_eq!(names(&read(&house)), ["a", "b"]);
+    let at = house.clock.now();
+    let then = Then::Reissue;
+    step(&house, "b", Step::Revoked { at, then }).await;
+    // Whatever else makes it be written, a lost file and a restart too.
+    house.issue("a").await;
+    house.after(S * 3).await;
+    assert_eq!(names(&read(&house)), ["a"], "what is dead is not put back");
+    courier.stop().await;
+    fs::remove_file(path(&house)).unwrap();
+    let courier = start(&house, settings(&house));
+    house.after(S * 3).await;
+    assert_eq!(names(&read(&house)), ["a"]);
+    house.issue("b").await;
+    house.after(S * 3).await;
+    assert_eq!(names(&read(&house)), ["a", "b"], "its successor is");
+    assert!(!house.delivery("b").await.is_pending());
     courier.stop().await;
 }

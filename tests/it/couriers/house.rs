@@ -17,8 +17,8 @@ use renewd::{
     },
     engine::{Ask, Courier, CourierDeps},
     model::{
-        Applied, Attempt, Change, CourierView, Due, DueReason, Num, OnRemoval, Origin, Scope,
-        Secret, SinkName, Spec, Timestamp, Token, TokenMeta, Version,
+        Applied, Attempt, Change, CourierView, Due, DueReason, LaneView, Num, OnRemoval, Origin,
+        ResourceName, Scope, Secret, SinkName, Spec, Timestamp, Token, TokenMeta, Version,
     },
     sinks::Sink,
     store::Store,
@@ -174,6 +174,7 @@ pub(crate) struct House {
     pub(crate) clock: Clock,
     pub(crate) receiver: Receiver,
     nums: BTreeMap<String, Num>,
+    pub(crate) lanes: watch::Sender<BTreeMap<ResourceName, watch::Receiver<LaneView>>>,
 }
 
 impl House {
@@ -220,6 +221,7 @@ impl House {
             clock,
             receiver,
             nums,
+            lanes: watch::Sender::default(),
         }
     }
 
@@ -277,6 +279,18 @@ impl House {
         self.issue_for(name, Duration::from_hours(24)).await
     }
 
+    /// The lane of the resource measures the service's clock to be so far ahead of ours.
+    pub(crate) fn skew(&self, hours: i64) -> watch::Sender<LaneView> {
+        let lane = watch::Sender::new(LaneView {
+            skew_ms: Some(hours * 3_600_000),
+            ..LaneView::default()
+        });
+        let contoso = "contoso".parse().unwrap();
+        self.lanes
+            .send_replace([(contoso, lane.subscribe())].into());
+        lane
+    }
+
     /// Lets time pass.
     pub(crate) async fn after(&self, time: Duration) {
         tokio::time::sleep(time).await;
@@ -324,6 +338,7 @@ impl House {
             sink: Sink::build(settings, &self.clock, "house", transport).unwrap(),
             store: self.store.clone(),
             clock: self.clock.clone(),
+            lanes: self.lanes.subscribe(),
             metrics: Metrics::new(),
             rate: settings.rate(),
             seed: 7,

@@ -154,6 +154,21 @@ async fn what_was_revoked_undelivered_is_never_sent_but_its_successor_is() {
     courier.stop().await;
 }
 
+/// A token's times are the service's: by a clock that is hours off ours it is judged all the same.
+#[tokio::test(start_paused = true)]
+async fn whether_a_token_is_dead_is_judged_by_the_clock_that_it_was_minted_under() {
+    for (hours, delivered) in [(-3, 1), (3, 0)] {
+        let house = House::new(&["bot"], &["crm"]).await;
+        let _lane = house.skew(hours);
+        house.issue_for("bot", S * 3600 * 2).await;
+        house.after(if hours < 0 { S * 3600 * 4 } else { S }).await;
+        let courier = house.webhook("crm", &["token.*"]);
+        house.after(S * 10).await;
+        assert_eq!(house.receiver.seen().len(), delivered, "{hours}");
+        courier.stop().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_receiver_gets_probes_and_on_its_return_everything() {
     let names: Vec<String> = (0..200).map(|n| format!("bot{n}")).collect();

@@ -22,9 +22,13 @@ async fn files_are_restored_before_anything_else() {
     house.issue("c").await;
     let sink = FileSink::new(&settings, true).unwrap();
     let mut told = Vec::new();
-    let done = restore(&house.store, &name, &sink, &house.clock, |so_far| {
-        told.push(*so_far)
-    })
+    let done = restore(
+        &house.store,
+        &name,
+        &sink,
+        (&house.clock, &house.lanes.subscribe()),
+        |so_far| told.push(*so_far),
+    )
     .await
     .unwrap();
     assert_eq!(
@@ -53,9 +57,15 @@ async fn what_cannot_be_restored_is_left_to_the_courier() {
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir_all(path.join("in/the/way")).unwrap();
     let sink = FileSink::new(&settings, true).unwrap();
-    let done = restore(&house.store, &settings.name, &sink, &house.clock, |_| ())
-        .await
-        .unwrap();
+    let done = restore(
+        &house.store,
+        &settings.name,
+        &sink,
+        (&house.clock, &house.lanes.subscribe()),
+        |_| (),
+    )
+    .await
+    .unwrap();
     assert_eq!((done.mended, done.failed), (0, 1));
     let courier = house.start(&files);
     house.after(S * 2).await;
