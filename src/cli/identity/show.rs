@@ -81,14 +81,9 @@ pub(super) fn render(of: &Identity, now: Timestamp, width: Option<usize>) -> Str
         "next look",
         of.due.map_or_else(String::new, |due| relative(due.at, now)),
     );
-    fact(
-        "failures",
-        if of.failures > 0 {
-            format!("{} in a row", of.failures)
-        } else {
-            String::new()
-        },
-    );
+    if of.failures > 0 {
+        fact("failures", format!("{} in a row", of.failures));
+    }
     fact("version", of.version.to_string());
     fact("scopes", joined(&of.scopes));
     fact(
