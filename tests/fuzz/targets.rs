@@ -188,14 +188,7 @@ fn connection_string(data: &[u8]) {
     }
 }
 
-/// The first byte chooses call and status, the rest are headers to the first empty line, then the body.
-fn acs_answer(data: &[u8]) {
-    let Some((choice, rest)) = data.split_first() else {
-        return;
-    };
-    let status = [200, 201, 204, 400, 401, 403, 404, 429, 500, 503][usize::from(choice >> 3) % 10];
-    let split = rest.windows(2).position(|pair| pair == b"\n\n");
-    let (head, body) = split.map_or((&rest[..0], rest), |at| (&rest[..at], &rest[at + 2..]));
+fn header_map(head: &[u8]) -> http::HeaderMap {
     let mut headers = http::HeaderMap::new();
     for line in head.split(|byte| *byte == b'\n').take(20) {
         let mut parts = line.splitn(2, |byte| *byte == b':');
@@ -209,6 +202,18 @@ fn acs_answer(data: &[u8]) {
             headers.insert(name, value);
         }
     }
+    headers
+}
+
+/// The first byte chooses call and status, the rest are headers to the first empty line, then the body.
+fn acs_answer(data: &[u8]) {
+    let Some((choice, rest)) = data.split_first() else {
+        return;
+    };
+    let status = [200, 201, 204, 400, 401, 403, 404, 429, 500, 503][usize::from(choice >> 3) % 10];
+    let split = rest.windows(2).position(|pair| pair == b"\n\n");
+    let (head, body) = split.map_or((&rest[..0], rest), |at| (&rest[..at], &rest[at + 2..]));
+    let headers = header_map(head);
     let body = bytes::Bytes::copy_from_slice(body);
     let transport = Transport::InProcess(Arc::new(move |_| {
         let mut answer = http::Response::new(body.clone());

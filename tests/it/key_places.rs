@@ -79,7 +79,13 @@ async fn the_seal_key_is_replaced_over_a_kill_and_nobody_is_renewed_for_it() {
     for name in ["bot-0", "bot-400", "bot-799"] {
         assert!(stage.renewd(&["wait", name]).status.success());
     }
-    let tokens = |stage: &Stage| ["bot-0", "bot-400", "bot-799"].map(|name| stage.token(name));
+    let tokens = |stage: &Stage| {
+        ["bot-0", "bot-400", "bot-799"].map(|name| {
+            let token = stage.renewd(&["token", name]);
+            assert!(token.status.success(), "{token:?}");
+            token.stdout
+        })
+    };
     let state = stage.path("state");
     let before = (
         tokens(&stage),

@@ -36,7 +36,7 @@ pub(super) async fn reseal(
     admin: Admin,
     Body(word): Body<StoreWord>,
 ) -> Result<Json<ResealStarted>, Problem> {
-    let cause = admin.cause(word.reason).await;
+    let cause = admin.cause(&api, word.reason).await;
     let begun = api.store.begin_reseal(&cause, api.clock.now()).await?;
     Ok(Json(ResealStarted {
         former: api.store.former_key(&begun.key),

@@ -378,8 +378,9 @@ impl World {
                 assert!(record.version > before.version, "{told} {record:?}");
             }
             let consignment = self.home.consignment(record.num).await.unwrap().unwrap();
-            let handed_out =
-                consignment.document.token.is_some() && consignment.dead(at(self.now)).is_none();
+            let document = &consignment.document;
+            let lives = document.expires_at.is_some_and(|end| end > at(self.now));
+            let handed_out = document.token.is_some() && lives && consignment.revoked().is_none();
             let issued_at = consignment.document.issued_at;
             if let (true, Some(revoked_at)) = (handed_out, before.revoked_at) {
                 assert!(

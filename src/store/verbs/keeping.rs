@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-fn refused(error: OpenError) -> Fault {
+fn refused(error: &OpenError) -> Fault {
     Fault::Refused(error.to_string())
 }
 
@@ -67,7 +67,7 @@ impl Store {
                 return Ok(());
             }
             // Its file is on the disk before anything is sealed with it.
-            let id = key::next_or_new(&state_dir).map_err(refused)?;
+            let id = key::next_or_new(&state_dir).map_err(|error| refused(&error))?;
             txn.begin_reseal(&id, &cause, now)
         })
         .await?;
@@ -88,8 +88,9 @@ impl Store {
         };
         let state_dir = self.state_dir().to_owned();
         self.write("take the new seal key", move |txn| {
-            txn.seal
-                .succeed(&*key::successor(&state_dir, &successor).map_err(refused)?);
+            txn.seal.succeed(
+                &*key::successor(&state_dir, &successor).map_err(|error| refused(&error))?,
+            );
             Ok(Some(before.key))
         })
         .await
@@ -105,7 +106,7 @@ impl Store {
     pub async fn settle_reseal(&self, before: &str) -> Answer<String> {
         let (settings, state_dir) = (self.settings().clone(), self.state_dir().to_owned());
         self.write("put the new seal key in its place", move |_| {
-            key::settle(&settings, &state_dir).map_err(refused)
+            key::settle(&settings, &state_dir).map_err(|error| refused(&error))
         })
         .await?;
         let by_hand = self.resealing().await?.by_hand;

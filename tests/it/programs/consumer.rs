@@ -306,19 +306,7 @@ async fn whoever_holds_a_token_is_closed_to_others_before_it_has_one() {
         } else {
             assert!(running.0.wait().unwrap().success());
         }
-        // What traces is another process, and ends a little later.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        let trace = loop {
-            let told = std::fs::read_to_string(&trace).unwrap_or_default();
-            if told.contains("+++ exited") {
-                break told;
-            }
-            assert!(
-                std::time::Instant::now() < deadline,
-                "no end of the trace: {told}"
-            );
-            tokio::task::yield_now().await;
-        };
+        let trace = end_of(&trace).await;
         let at = |call: &str| {
             let found = trace.lines().position(|line| line.contains(call));
             found.unwrap_or_else(|| panic!("{arguments:?} without {call}:\n{trace}"))
@@ -331,5 +319,21 @@ async fn whoever_holds_a_token_is_closed_to_others_before_it_has_one() {
         ] {
             assert!(at(call) < asks, "{arguments:?}: {call}\n{trace}");
         }
+    }
+}
+
+/// What strace wrote. It is a process of its own, and ends a little later than what it traces.
+async fn end_of(trace: &Path) -> String {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let told = std::fs::read_to_string(trace).unwrap_or_default();
+        if told.contains("+++ exited") {
+            return told;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "no end of the trace: {told}"
+        );
+        tokio::task::yield_now().await;
     }
 }
