@@ -367,6 +367,7 @@ fn document() -> TokenDocument {
 
 fn record() -> Record {
     Record {
+        doubted: false,
         num: 1,
         spec: settings().identities[0].clone(),
         id: Some("8:acs:a_b".parse().unwrap()),
