@@ -48,7 +48,7 @@ build:
 
 # What takes longer than a change should wait for.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill couriers::bundles campaigns::thousands sources::a_change
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles campaigns::thousands sources::a_change
 
 # The figures of the README, all in one run: a quarter of an hour on a machine that does nothing else.
 bench: export PYTHONDONTWRITEBYTECODE = 1

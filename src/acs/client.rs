@@ -14,12 +14,11 @@ use tokio::sync::watch;
 
 use super::{
     AccessKey, Cause, Created, Endpoint, Error, Issued, SetupError,
-    again::{self, Diagnosis},
     answer::{self, Heard, Wanted},
+    client_clock::{self, Diagnosis, Skew},
     keys::Keys,
     request::{Call, Signing},
     setup,
-    skew::{self, Skew},
 };
 use crate::{
     clock::Clock,
@@ -229,7 +228,7 @@ impl Client {
     /// How far a date is from ours, where that is too far to be believed.
     fn too_far(&self, date: Option<Timestamp>) -> Option<SignedDuration> {
         let apart = date?.duration_since(self.clock.now());
-        (!skew::is_believed(apart)).then_some(apart)
+        (!client_clock::is_believed(apart)).then_some(apart)
     }
 
     fn course(&self, deadline: Duration) -> Course {
@@ -305,14 +304,14 @@ impl Client {
     }
 
     fn blames_key(&self, cause: &Cause, date: Option<Timestamp>, course: &Course) -> bool {
-        again::diagnose(cause, date, self.clock.now(), course.ahead) == Diagnosis::Key
+        client_clock::diagnose(cause, date, self.clock.now(), course.ahead) == Diagnosis::Key
     }
 
     /// Corrects the course after a refusal; whether one more try is worth it.
     fn correct(&self, course: &mut Course, cause: &Cause, date: Option<Timestamp>) -> bool {
         let now = self.clock.now();
         let in_time = self.clock.steady() < course.ends;
-        match again::diagnose(cause, date, now, course.ahead) {
+        match client_clock::diagnose(cause, date, now, course.ahead) {
             Diagnosis::Neither => false,
             Diagnosis::Clock(ahead) => {
                 course.ahead = ahead;

@@ -7,10 +7,10 @@
 //! (`answer`), when one more try is due (`again`), which key is in use (`keys`) and how far the
 //! clocks are apart (`skew`) are plain functions and values beside it.
 
-mod again;
 mod answer;
 mod check;
 mod client;
+mod client_clock;
 mod connection_string;
 mod error;
 pub mod hmac;
@@ -18,7 +18,6 @@ mod keys;
 mod proof;
 mod request;
 mod setup;
-mod skew;
 pub mod wire;
 
 pub use answer::{Created, Issued};

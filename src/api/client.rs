@@ -21,7 +21,7 @@ use http::{Method, Request, StatusCode, header};
 use self::exchange::{ANSWER, OWN_LABEL, encoded, unreadable};
 pub use self::{
     access::AuditFilter,
-    deliveries::Ledger,
+    deliveries::DeliveryTable,
     exchange::ClientError,
     watch::{Update, Watch},
 };
@@ -103,7 +103,7 @@ impl Client {
         }
     }
 
-    /// What needs a person, counts, lanes, couriers.
+    /// What needs a person, counts, renewers, dispatchers.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
     }

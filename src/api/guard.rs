@@ -38,7 +38,7 @@ pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next
 /// Middleware: while the store may not be used, people may look and say so; nothing else is done, and
 /// no token is served.
 pub(super) async fn usable(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let refusal = api.scene().standing.refusal();
+    let refusal = api.shared_state().standing.refusal();
     match refusal {
         Some(why) if !may_look(request.method(), request.uri().path()) => {
             Problem::new(ProblemType::StoreUnusable, why).into_response()

@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
     model::{
-        Amiss, CourierView, KeysView, LaneView, Lapse, ResourceName, SinkName, SourceName,
+        Amiss, DispatcherView, KeysView, Lapse, RenewerView, ResourceName, SinkName, SourceName,
         SourceReport, SourceView, StoreStanding, Tested,
     },
     store::{Cause, Store},
@@ -32,7 +32,7 @@ pub struct Api {
     pub(super) clock: Clock,
     pub(super) store: Store,
     pub(super) metrics: Metrics,
-    pub(super) scene: watch::Receiver<Arc<Scene>>,
+    pub(super) shared_state: watch::Receiver<Arc<SharedState>>,
     pub(super) commands: mpsc::Sender<Command>,
     /// What callers may do.
     pub(super) rights: Rights,
@@ -54,7 +54,7 @@ pub struct Api {
 
 /// The parts of the daemon.
 #[derive(Debug, Clone)]
-pub struct Scene {
+pub struct SharedState {
     /// `[daemon]`, of which admins and `page_names` are read again for each request.
     pub daemon: DaemonSettings,
     /// How far its life has come.
@@ -63,8 +63,8 @@ pub struct Scene {
     pub standing: StoreStanding,
     /// What this start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
     pub brought_up: Option<String>,
-    /// What the lanes publish; its names are the resources that there are.
-    pub lanes: BTreeMap<ResourceName, watch::Receiver<LaneView>>,
+    /// What the renewers publish; its names are the resources that there are.
+    pub renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
     /// What each resource allows, for estimates.
     pub limits: BTreeMap<ResourceName, Limits>,
     /// When each resource's campaign runner last decided.
@@ -75,8 +75,8 @@ pub struct Scene {
     pub jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     /// What those publish that replace keys.
     pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
-    /// What the couriers publish; its names are the sinks that there are.
-    pub couriers: BTreeMap<SinkName, watch::Receiver<CourierView>>,
+    /// What the dispatchers publish; its names are the sinks that there are.
+    pub dispatchers: BTreeMap<SinkName, watch::Receiver<DispatcherView>>,
     /// What the sources publish; their names are the sources that there are.
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// What is wrong with the file of the store.
@@ -109,7 +109,7 @@ pub enum Command {
         /// All of it, the worst first.
         answer: oneshot::Sender<Vec<Finding>>,
     },
-    /// Ask a sink's courier something; nothing happens where there is none.
+    /// Ask a sink's dispatcher something; nothing happens where there is none.
     Sink {
         /// Which.
         name: SinkName,
@@ -136,7 +136,7 @@ pub enum Permission {
     Adopt,
 }
 
-/// What a courier can be asked.
+/// What a dispatcher can be asked.
 #[derive(Debug)]
 pub enum SinkAsk {
     /// Attempt what is due now, whatever breaker and receiver said.
@@ -158,20 +158,20 @@ pub struct ApplySource {
 }
 
 impl Api {
-    /// Endpoints over these parts: `scene` is what there is now (a reload sends a new one), and
+    /// Endpoints over these parts: `shared_state` is what there is now (a reload sends a new one), and
     /// `commands` is where `app` listens.
     pub fn new(
         clock: Clock,
         store: Store,
         metrics: Metrics,
-        scene: watch::Receiver<Arc<Scene>>,
+        shared_state: watch::Receiver<Arc<SharedState>>,
         commands: mpsc::Sender<Command>,
     ) -> Self {
         Self {
             clock,
             store,
             metrics,
-            scene,
+            shared_state,
             commands,
             rights: Rights::default(),
             room: Room::default(),
@@ -185,15 +185,15 @@ impl Api {
     }
 
     /// The parts as they are now.
-    pub(super) fn scene(&self) -> Arc<Scene> {
-        Arc::clone(&self.scene.borrow())
+    pub(super) fn shared_state(&self) -> Arc<SharedState> {
+        Arc::clone(&self.shared_state.borrow())
     }
 }
 
-impl Scene {
-    /// What each lane published last.
-    pub fn lane_views(&self) -> BTreeMap<ResourceName, LaneView> {
-        self.lanes
+impl SharedState {
+    /// What each renewer published last.
+    pub fn renewer_views(&self) -> BTreeMap<ResourceName, RenewerView> {
+        self.renewers
             .iter()
             .map(|(name, view)| (name.clone(), view.borrow().clone()))
             .collect()
@@ -215,9 +215,9 @@ impl Scene {
             .collect()
     }
 
-    /// What each courier published last.
-    pub fn courier_views(&self) -> BTreeMap<SinkName, CourierView> {
-        self.couriers
+    /// What each dispatcher published last.
+    pub fn dispatcher_views(&self) -> BTreeMap<SinkName, DispatcherView> {
+        self.dispatchers
             .iter()
             .map(|(name, view)| (name.clone(), view.borrow().clone()))
             .collect()
@@ -225,9 +225,10 @@ impl Scene {
 
     /// Each loop with its last decision, for the watchdog; named as in `/readyz`.
     pub fn decisions(&self) -> Vec<(String, Option<Timestamp>)> {
-        let lanes = self.lanes.iter();
-        let lanes = lanes.map(|(name, view)| (format!("lane {name}"), view.borrow().decided_at));
-        let sinks = self.couriers.iter();
+        let renewers = self.renewers.iter();
+        let renewers =
+            renewers.map(|(name, view)| (format!("renewer {name}"), view.borrow().decided_at));
+        let sinks = self.dispatchers.iter();
         let sinks = sinks.map(|(name, view)| (format!("sink {name}"), view.borrow().decided_at));
         let runners = self.runners.iter();
         let runners =
@@ -236,7 +237,7 @@ impl Scene {
         let jobs = jobs.map(|decided| ("jobs".to_owned(), *decided.borrow()));
         let keys = self.keys.iter();
         let keys = keys.map(|(name, view)| (format!("keys {name}"), view.borrow().decided_at));
-        lanes
+        renewers
             .chain(runners)
             .chain(keys)
             .chain(jobs)
@@ -252,9 +253,9 @@ impl Scene {
             .collect()
     }
 
-    /// What the lane of this resource published last; nothing where there is no such lane.
-    pub(super) fn lane(&self, resource: &ResourceName) -> LaneView {
-        self.lanes
+    /// What the renewer of this resource published last; nothing where there is no such renewer.
+    pub(super) fn renewer(&self, resource: &ResourceName) -> RenewerView {
+        self.renewers
             .get(resource)
             .map(|view| view.borrow().clone())
             .unwrap_or_default()

@@ -9,12 +9,12 @@
 //! | `GET /v1/tokens/{name}` | readers | the token document, or the bare token as `text/plain`; `?wait=55s` is a long poll |
 //! | `PUT /v1/tokens/{name}/ack` | readers | which version the caller uses |
 //! | `GET /v1/watch?name=…` | readers | server-sent events: the state of these identities, then each new version |
-//! | `GET /v1/status` | admins | what needs a person, counts, lanes, couriers |
+//! | `GET /v1/status` | admins | what needs a person, counts, renewers, dispatchers |
 //! | `GET /v1/identities`, `GET /v1/identities/{name}` | admins | identities, in pages |
 //! | `POST /v1/identities`, `DELETE /v1/identities/{name}` | admins | add to the store, remove from it |
 //! | `GET /v1/why/{name}` | admins | what is decided about an identity, in words |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
-//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the ledger: listed, tried now, delivered once more |
+//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the delivery_table: listed, tried now, delivered once more |
 //! | `GET /v1/sinks`, `POST /v1/sinks/{name}/pause`, `…/enable`, `…/test` | admins | sinks |
 //! | `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
 //! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |
@@ -50,7 +50,6 @@ mod listeners;
 mod local;
 mod needs;
 mod orders;
-mod patient;
 mod peer;
 mod problem;
 mod public;
@@ -61,6 +60,7 @@ mod seats;
 mod serve;
 mod snapshot;
 mod socket;
+mod stalled_write;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -68,7 +68,7 @@ mod watch;
 pub mod wire;
 mod worded;
 
-pub use handle::{Api, ApplySource, Command, Permission, Scene, SinkAsk};
+pub use handle::{Api, ApplySource, Command, Permission, SharedState, SinkAsk};
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, KeyStage,
-        KeysView, LaneView, Lapse, Name, Notice, NoticeKind, ResourceName, Served, SetAside,
-        SinkName, SourceName, State, StoreStanding, decided_lately,
+        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, KeyStage,
+        KeysView, Lapse, Name, Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings,
+        Served, SetAside, SinkName, SourceName, State, StoreStanding, decided_lately,
     },
     store::{Disk, FailingAlone, Order, Resealing, Withheld},
 };
@@ -32,8 +32,8 @@ pub(super) struct Known<'a> {
     pub standing: &'a StoreStanding,
     pub now: Timestamp,
     pub since: Timestamp,
-    pub lanes: &'a BTreeMap<ResourceName, LaneView>,
-    pub couriers: &'a BTreeMap<SinkName, CourierView>,
+    pub renewers: &'a BTreeMap<ResourceName, RenewerView>,
+    pub dispatchers: &'a BTreeMap<SinkName, DispatcherView>,
     pub counts: &'a Counts,
     /// What is known of the access keys of each resource.
     pub keys: &'a BTreeMap<ResourceName, KeysView>,
@@ -46,7 +46,7 @@ pub(super) struct Known<'a> {
     /// Why the store cannot be read, or not all of it.
     pub unreadable: Option<&'a str>,
     /// What the daemon stands on.
-    pub footing: &'a Footing,
+    pub self_check: &'a SelfCheckFindings,
     /// Some of the late identities of each resource that has any.
     pub late: &'a BTreeMap<ResourceName, Late>,
     /// Identities that fail by themselves, by resource.
@@ -98,7 +98,7 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for (resource, keys) in known.keys {
         key_needs(resource, keys, &mut needs);
     }
-    footing_needs(known.footing, &mut needs);
+    self_check_needs(known.self_check, &mut needs);
     needs.extend(known.resealing.and_then(seal_key_need));
     store_needs(known, &mut needs);
     if let Some(served) = known.served {
@@ -113,11 +113,11 @@ fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
     for (resource, failing) in known.failing {
         needs.push(failing_need(resource, failing));
     }
-    for (resource, lane) in known.lanes {
-        lane_needs(resource, lane, known, &mut needs);
+    for (resource, renewer) in known.renewers {
+        renewer_needs(resource, renewer, known, &mut needs);
     }
-    for (sink, courier) in known.couriers {
-        courier_needs(sink, courier, known, &mut needs);
+    for (sink, dispatcher) in known.dispatchers {
+        dispatcher_needs(sink, dispatcher, known, &mut needs);
     }
     surrounding_needs(known, &mut needs);
     needs.sort_by_key(|need| need.kind);
@@ -315,16 +315,18 @@ fn is_worth_telling(need: &Need, known: &Known<'_>) -> bool {
     let lasts = need
         .since
         .is_some_and(|since| known.now.duration_since(since) >= TOLD_AFTER);
-    let mut couriers = known.couriers.iter();
-    let courier = couriers.find(|(sink, _)| sink.as_str() == need.subject);
-    lasts || courier.is_some_and(|(_, courier)| courier.failures_in_row >= FAILING_FOR_LONG)
+    let mut dispatchers = known.dispatchers.iter();
+    let dispatcher = dispatchers.find(|(sink, _)| sink.as_str() == need.subject);
+    lasts
+        || dispatcher.is_some_and(|(_, dispatcher)| dispatcher.failures_in_row >= FAILING_FOR_LONG)
 }
 
 /// A sink works again when something was delivered: that it has not been tried since a start says nothing.
 fn works_again(sink: &str, known: &Known<'_>) -> bool {
-    let mut couriers = known.couriers.iter();
-    let courier = couriers.find(|(name, _)| name.as_str() == sink);
-    courier.is_none_or(|(_, courier)| courier.failures_in_row == 0 && courier.delivered > 0)
+    let mut dispatchers = known.dispatchers.iter();
+    let dispatcher = dispatchers.find(|(name, _)| name.as_str() == sink);
+    dispatcher
+        .is_none_or(|(_, dispatcher)| dispatcher.failures_in_row == 0 && dispatcher.delivered > 0)
 }
 
 fn sentence(need: &Need) -> String {
@@ -357,8 +359,8 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
     }
 }
 
-fn footing_needs(footing: &Footing, needs: &mut Vec<Need>) {
-    if let Some(moved) = &footing.store {
+fn self_check_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
+    if let Some(moved) = &self_check.store {
         let message = format!(
             "{}. Renewing and serving go on over the open file, but what is renewed is lost when renewd ends: rescue \
              it now, and do not stop renewd before",
@@ -370,14 +372,14 @@ fn footing_needs(footing: &Footing, needs: &mut Vec<Need>) {
             ..need(NeedKind::StoreMoved, "store", message)
         });
     }
-    if let Some(moved) = &footing.socket {
+    if let Some(moved) = &self_check.socket {
         needs.push(Need {
             since: Some(moved.since),
             command: Some("systemctl restart renewd.socket renewd".to_owned()),
             ..need(NeedKind::SocketMoved, "socket", moved.what.clone())
         });
     }
-    if let Some(refused) = &footing.reload {
+    if let Some(refused) = &self_check.reload {
         let message =
             "the last reload was refused: the configuration from before stays in force".to_owned();
         needs.push(Need {
@@ -387,7 +389,7 @@ fn footing_needs(footing: &Footing, needs: &mut Vec<Need>) {
             ..need(NeedKind::ReloadRefused, "configuration", message)
         });
     }
-    if let Some(why) = &footing.withdrawn_copy {
+    if let Some(why) = &self_check.withdrawn_copy {
         let message = "the second place of what was withdrawn ([store] withdrawn_copy) cannot be used: a database that \
                        is put back from a snapshot of this machine would not know what was withdrawn since. Mend the \
                        place; it is written whole again at the next withdrawal, and within minutes";
@@ -595,40 +597,45 @@ fn unreadable_need(found: &SetAside) -> Need {
     }
 }
 
-fn lane_needs(resource: &ResourceName, lane: &LaneView, known: &Known<'_>, needs: &mut Vec<Need>) {
+fn renewer_needs(
+    resource: &ResourceName,
+    renewer: &RenewerView,
+    known: &Known<'_>,
+    needs: &mut Vec<Need>,
+) {
     let mut add = |kind, message: &str, because: Option<&String>| {
         needs.push(Need {
             because: because.cloned(),
             since: match kind {
-                NeedKind::Outage => since_of(lane),
+                NeedKind::Outage => since_of(renewer),
                 _ => None,
             },
             ..need(kind, resource.as_str(), message.to_owned())
         });
     };
-    if !decided_lately(lane.decided_at, known.since, known.now) {
+    if !decided_lately(renewer.decided_at, known.since, known.now) {
         add(
             NeedKind::Stuck,
-            "its lane does not decide any more: the watchdog restarts renewd",
+            "its renewer does not decide any more: the watchdog restarts renewd",
             None,
         );
     }
-    if lane.blocked.is_some() {
+    if renewer.blocked.is_some() {
         add(
             NeedKind::Blocked,
             "nothing can be obtained at the moment",
-            lane.blocked.as_ref(),
+            renewer.blocked.as_ref(),
         );
     }
-    if lane.creation_refused.is_some() {
+    if renewer.creation_refused.is_some() {
         let message = "identities without an id are not created: import their ids";
         add(
             NeedKind::CreationRefused,
             message,
-            lane.creation_refused.as_ref(),
+            renewer.creation_refused.as_ref(),
         );
     }
-    for (operation, health) in &lane.health {
+    for (operation, health) in &renewer.health {
         match health {
             HealthView::Probing { since, because } => {
                 let message = format!("{operation} is unanswered since {since:.0}");
@@ -644,15 +651,20 @@ fn lane_needs(resource: &ResourceName, lane: &LaneView, known: &Known<'_>, needs
 }
 
 /// Since when a resource does not answer.
-fn since_of(lane: &LaneView) -> Option<Timestamp> {
-    let probing = lane.health.values().filter_map(|health| match health {
+fn since_of(renewer: &RenewerView) -> Option<Timestamp> {
+    let probing = renewer.health.values().filter_map(|health| match health {
         HealthView::Probing { since, .. } => Some(*since),
         HealthView::Held { .. } | HealthView::Open => None,
     });
     probing.min()
 }
 
-fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, needs: &mut Vec<Need>) {
+fn dispatcher_needs(
+    sink: &SinkName,
+    dispatcher: &DispatcherView,
+    known: &Known<'_>,
+    needs: &mut Vec<Need>,
+) {
     let mut add = |kind, message: String, because: Option<&String>| {
         let command = match kind {
             NeedKind::Stuck => None,
@@ -661,7 +673,7 @@ fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, need
         needs.push(Need {
             because: because.cloned(),
             since: match kind {
-                NeedKind::SinkFailing => courier.failing_since,
+                NeedKind::SinkFailing => dispatcher.failing_since,
                 NeedKind::SinkBehind => known.counts.oldest_pending.get(sink).copied(),
                 _ => None,
             },
@@ -669,25 +681,42 @@ fn courier_needs(sink: &SinkName, courier: &CourierView, known: &Known<'_>, need
             ..need(kind, sink.as_str(), message)
         });
     };
-    if !decided_lately(courier.decided_at, known.since, known.now) {
-        let message = "its courier does not decide any more: the watchdog restarts renewd";
+    if !decided_lately(dispatcher.decided_at, known.since, known.now) {
+        let message = "its dispatcher does not decide any more: the watchdog restarts renewd";
         add(NeedKind::Stuck, message.to_owned(), None);
     }
     let waiting = known.counts.pending.get(sink).copied().unwrap_or(0);
     let waiting = counted(waiting, "delivery waits", "deliveries wait");
-    if courier.disabled.is_some() {
+    if dispatcher.disabled.is_some() {
         let message = format!("it is disabled; {waiting}");
-        add(NeedKind::SinkDisabled, message, courier.disabled.as_ref());
+        add(
+            NeedKind::SinkDisabled,
+            message,
+            dispatcher.disabled.as_ref(),
+        );
         return;
     }
     let for_long = |since: &Timestamp| known.now.duration_since(*since) >= TOLD_AFTER;
     let oldest = known.counts.oldest_pending.get(sink);
-    if courier.failures_in_row >= FAILING || courier.failing_since.as_ref().is_some_and(for_long) {
-        let message = format!("{} failures in a row; {waiting}", courier.failures_in_row);
-        add(NeedKind::SinkFailing, message, courier.last_error.as_ref());
+    if dispatcher.failures_in_row >= FAILING
+        || dispatcher.failing_since.as_ref().is_some_and(for_long)
+    {
+        let message = format!(
+            "{} failures in a row; {waiting}",
+            dispatcher.failures_in_row
+        );
+        add(
+            NeedKind::SinkFailing,
+            message,
+            dispatcher.last_error.as_ref(),
+        );
     } else if oldest.is_some_and(|since| known.now.duration_since(*since) >= BEHIND) {
         let message = format!("{waiting}, the oldest for long");
-        add(NeedKind::SinkBehind, message, courier.last_error.as_ref());
+        add(
+            NeedKind::SinkBehind,
+            message,
+            dispatcher.last_error.as_ref(),
+        );
     }
 }
 
@@ -715,7 +744,12 @@ mod tests {
         "2026-11-22T12:00:00Z".parse().unwrap()
     }
 
-    fn found(lane: LaneView, courier: CourierView, counts: &Counts, late: Late) -> Vec<Need> {
+    fn found(
+        renewer: RenewerView,
+        dispatcher: DispatcherView,
+        counts: &Counts,
+        late: Late,
+    ) -> Vec<Need> {
         let fresh = Some(noon());
         let mut late = BTreeMap::from([("contoso".parse().unwrap(), late)]);
         late.retain(|_, late| late.count > 0);
@@ -723,18 +757,18 @@ mod tests {
             standing: &StoreStanding::Own,
             now: noon(),
             since: noon(),
-            lanes: &BTreeMap::from([(
+            renewers: &BTreeMap::from([(
                 "contoso".parse().unwrap(),
-                LaneView {
+                RenewerView {
                     decided_at: fresh,
-                    ..lane
+                    ..renewer
                 },
             )]),
-            couriers: &BTreeMap::from([(
+            dispatchers: &BTreeMap::from([(
                 "crm".parse().unwrap(),
-                CourierView {
+                DispatcherView {
                     decided_at: fresh,
-                    ..courier
+                    ..dispatcher
                 },
             )]),
             counts,
@@ -743,7 +777,7 @@ mod tests {
             lacking: &BTreeMap::new(),
             key_changes: &[],
             unreadable: None,
-            footing: &Footing::default(),
+            self_check: &SelfCheckFindings::default(),
             late: &late,
             failing: &BTreeMap::new(),
             gone: &[],
@@ -761,8 +795,8 @@ mod tests {
     #[test]
     fn when_all_is_well_nobody_is_needed() {
         let all = found(
-            LaneView::default(),
-            CourierView::default(),
+            RenewerView::default(),
+            DispatcherView::default(),
             &Counts::default(),
             Late::default(),
         );
@@ -771,18 +805,18 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first() {
-        let mut lane = LaneView::default();
-        lane.health.insert(
+        let mut renewer = RenewerView::default();
+        renewer.health.insert(
             "issue".into(),
             HealthView::Probing {
                 since: noon(),
                 because: "connection refused".into(),
             },
         );
-        let courier = CourierView {
+        let dispatcher = DispatcherView {
             failures_in_row: 12,
             last_error: Some("500".into()),
-            ..CourierView::default()
+            ..DispatcherView::default()
         };
         let gone = BTreeMap::from([(State::Gone, 1)]);
         let counts = Counts {
@@ -793,7 +827,7 @@ mod tests {
             count: 1,
             names: vec!["anna".parse().unwrap()],
         };
-        let all = found(lane, courier, &counts, late);
+        let all = found(renewer, dispatcher, &counts, late);
         let kinds: Vec<_> = all.iter().map(|need| need.kind).collect();
         assert_eq!(
             kinds,
@@ -826,26 +860,26 @@ mod tests {
 
     #[test]
     fn a_hold_that_is_over_needs_nobody() {
-        let mut lane = LaneView::default();
+        let mut renewer = RenewerView::default();
         let held = |until| HealthView::Held {
             until,
             because: "429".into(),
         };
-        lane.health.insert("issue".into(), held(noon()));
+        renewer.health.insert("issue".into(), held(noon()));
         let quiet = found(
-            lane.clone(),
-            CourierView::default(),
+            renewer.clone(),
+            DispatcherView::default(),
             &Counts::default(),
             Late::default(),
         );
         assert_eq!(quiet, []);
-        lane.health.insert(
+        renewer.health.insert(
             "issue".into(),
             held("2026-11-22T12:00:01Z".parse().unwrap()),
         );
         let all = found(
-            lane,
-            CourierView::default(),
+            renewer,
+            DispatcherView::default(),
             &Counts::default(),
             Late::default(),
         );

@@ -53,7 +53,7 @@ fn waits(order: &Order, now: Timestamp) -> Need {
         CampaignState::Paused => format!(
             "{what}, {begun}, is paused with {pending} still to be done: `renewd campaign resume {id}` lets it go on"
         ),
-        CampaignState::Freezing => {
+        CampaignState::Expanding => {
             format!(
                 "{what} so far, {begun}, is still being listed: see `renewd campaign show {id}`"
             )

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CourierView, LaneView, ResourceName, SinkName, decided_lately};
+use crate::model::{DispatcherView, RenewerView, ResourceName, SinkName, decided_lately};
 
 /// How far the daemon's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Life {
 pub struct Readiness {
     /// Whether all is ready.
     pub ready: bool,
-    /// Each part: `daemon`, `store`, `lane NAME`, `campaigns NAME`, `sink NAME`; and `needs`, while
+    /// Each part: `daemon`, `store`, `renewer NAME`, `campaigns NAME`, `sink NAME`; and `needs`, while
     /// something does not work for which it is no less ready, such as an outage of the provider.
     pub parts: Vec<Part>,
 }
@@ -47,9 +47,9 @@ pub struct Part {
 pub fn readiness(
     life: Life,
     store: Option<String>,
-    lanes: &BTreeMap<ResourceName, LaneView>,
+    renewers: &BTreeMap<ResourceName, RenewerView>,
     runners: &BTreeMap<ResourceName, Option<Timestamp>>,
-    couriers: &BTreeMap<SinkName, CourierView>,
+    dispatchers: &BTreeMap<SinkName, DispatcherView>,
     now: Timestamp,
 ) -> Readiness {
     let mut parts = vec![
@@ -61,25 +61,25 @@ pub fn readiness(
         },
     ];
     let since = life.since;
-    parts.extend(lanes.iter().map(|(name, lane)| {
+    parts.extend(renewers.iter().map(|(name, renewer)| {
         deciding(
-            format!("lane {name}"),
-            lane.decided_at,
+            format!("renewer {name}"),
+            renewer.decided_at,
             since,
             now,
-            lane.blocked.clone(),
+            renewer.blocked.clone(),
         )
     }));
     parts.extend(runners.iter().map(|(name, decided_at)| {
         deciding(format!("campaigns {name}"), *decided_at, since, now, None)
     }));
-    parts.extend(couriers.iter().map(|(name, courier)| {
+    parts.extend(dispatchers.iter().map(|(name, dispatcher)| {
         deciding(
             format!("sink {name}"),
-            courier.decided_at,
+            dispatcher.decided_at,
             since,
             now,
-            courier.disabled.clone(),
+            dispatcher.disabled.clone(),
         )
     }));
     Readiness {
@@ -144,13 +144,13 @@ mod tests {
         Timestamp::from_second(1_795_000_000 + seconds).unwrap()
     }
 
-    fn lanes(decided_at: Option<Timestamp>) -> BTreeMap<ResourceName, LaneView> {
-        let lane = LaneView {
+    fn renewers(decided_at: Option<Timestamp>) -> BTreeMap<ResourceName, RenewerView> {
+        let renewer = RenewerView {
             decided_at,
             blocked: Some("the disk is full".into()),
-            ..LaneView::default()
+            ..RenewerView::default()
         };
-        BTreeMap::from([("contoso".parse().unwrap(), lane)])
+        BTreeMap::from([("contoso".parse().unwrap(), renewer)])
     }
 
     const LIFE: fn(bool) -> Life = |restored| Life {
@@ -160,11 +160,11 @@ mod tests {
     };
 
     #[test]
-    fn a_blocked_lane_that_decides_is_ready_and_says_why_it_is_blocked() {
+    fn a_blocked_renewer_that_decides_is_ready_and_says_why_it_is_blocked() {
         let found = readiness(
             LIFE(true),
             None,
-            &lanes(Some(at(0))),
+            &renewers(Some(at(0))),
             &BTreeMap::new(),
             &BTreeMap::new(),
             at(60),
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(not.len(), 1, "{not:?}");
             not[0].part.clone()
         };
-        let fresh = lanes(Some(at(0)));
+        let fresh = renewers(Some(at(0)));
         assert_eq!(
             part(readiness(LIFE(false), None, &fresh, &idle, &none, at(1))),
             "daemon"
@@ -194,18 +194,18 @@ mod tests {
         );
         assert_eq!(
             part(readiness(LIFE(true), None, &fresh, &idle, &none, at(91))),
-            "lane contoso"
+            "renewer contoso"
         );
         assert_eq!(
             part(readiness(
                 LIFE(true),
                 None,
-                &lanes(None),
+                &renewers(None),
                 &idle,
                 &none,
                 at(1)
             )),
-            "lane contoso"
+            "renewer contoso"
         );
         let ending = Life {
             stopping: true,

@@ -95,7 +95,7 @@ impl Rights {
             return Ok(Right::Control);
         }
         let now = api.clock.steady();
-        let admins = api.scene().daemon.admins.clone();
+        let admins = api.shared_state().daemon.admins.clone();
         let caller = self.caller(peer, now).await?;
         let all: BTreeSet<&Reader> = admins.iter().chain(readers).collect();
         let known = self.principals(&all, now).await?;
@@ -171,7 +171,7 @@ impl Rights {
         }
         let now = api.clock.steady();
         let caller = self.caller(peer, now).await?;
-        let admins = api.scene().daemon.admins.clone();
+        let admins = api.shared_state().daemon.admins.clone();
         let may = caller.names.iter().any(|name| admins.contains(name))
             || api.store.may_any_read(caller.names.clone()).await?;
         let standing = if may {

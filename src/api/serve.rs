@@ -25,10 +25,10 @@ use tower::ServiceExt as _;
 
 use super::{
     handle::Api,
-    patient::Patient,
     peer::{Peer, Standing},
     problem::Problem,
     seats::Seats,
+    stalled_write::StalledWrite,
     worded::Worded,
 };
 
@@ -241,7 +241,7 @@ async fn serve_connection<S>(
         .max_header_size(bounds.header_bytes)
         .max_buf_size(BUFFER)
         .serve_connection(
-            TokioIo::new(Worded::new(Patient::new(stream, bounds.patience))),
+            TokioIo::new(Worded::new(StalledWrite::new(stream, bounds.patience))),
             service,
         );
     let mut connection = std::pin::pin!(connection);

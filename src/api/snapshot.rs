@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    handle::{Api, Scene},
+    handle::{Api, SharedState},
     listeners::Unbound,
     needs::{Known, Late, needs, news},
     readiness::{Readiness, readiness},
@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CourierView, CreationsWaiting, Footing, GoneHeld, HealthView, KeyChange, LaneView,
-        Name, Notice, NoticeKind, ResourceName, Served, SinkName, State, Tokens, short_duration,
+        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, Name, Notice,
+        NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State, Tokens,
+        short_duration,
     },
     schedule::{Grounds, state},
     store::{Disk, FailingAlone, Order, Resealing, Store, StoreError, Withheld},
@@ -36,14 +37,14 @@ type Answer<T> = Result<T, StoreError>;
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub now: Timestamp,
-    pub scene: Arc<Scene>,
-    pub lanes: BTreeMap<ResourceName, LaneView>,
-    pub couriers: BTreeMap<SinkName, CourierView>,
+    pub shared_state: Arc<SharedState>,
+    pub renewers: BTreeMap<ResourceName, RenewerView>,
+    pub dispatchers: BTreeMap<SinkName, DispatcherView>,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
     /// The TCP address that is refused.
     pub unbound: Option<Unbound>,
-    pub footing: Footing,
+    pub self_check: SelfCheckFindings,
     pub stored: Stored,
 }
 
@@ -100,7 +101,7 @@ impl Snapshot {
         let now = snapshot.now;
         snapshot.stored.earliest_expiry = api.store.earliest_expiry().await;
         snapshot.stored.overdue_since = api.store.overdue_since(now).await;
-        let service = service_time(&snapshot.lanes, now);
+        let service = service_time(&snapshot.renewers, now);
         match (
             &mut snapshot.stored.served,
             api.store.doubtful_held(service).await,
@@ -131,36 +132,36 @@ impl Snapshot {
     /// earliest expiry out: enough for a probe that comes every second.
     pub(super) async fn glance(api: &Api) -> Self {
         let now = api.clock.now();
-        let scene = api.scene();
+        let shared_state = api.shared_state();
         let unbound = api.unbound.borrow().clone();
-        let lanes = scene.lane_views();
-        let footing = Footing {
+        let renewers = shared_state.renewer_views();
+        let self_check = SelfCheckFindings {
             socket: api.socket.borrow().clone(),
-            reload: scene.reload_refused.clone(),
-            store: scene.store_moved.borrow().clone(),
+            reload: shared_state.reload_refused.clone(),
+            store: shared_state.store_moved.borrow().clone(),
             withdrawn_copy: api.store.copy_trouble(),
         };
         Self {
             now,
-            couriers: scene.courier_views(),
+            dispatchers: shared_state.dispatcher_views(),
             held_step: api.clock.held_step(),
             disk: api.store.disk(),
             unbound,
-            footing,
-            stored: stored(api, &lanes, now).await,
-            lanes,
-            scene,
+            self_check,
+            stored: stored(api, &renewers, now).await,
+            renewers,
+            shared_state,
         }
     }
 
     /// Whether the daemon is ready, and what is not.
     pub(super) fn readiness(&self) -> Readiness {
         readiness(
-            self.scene.life,
+            self.shared_state.life,
             self.store_trouble(),
-            &self.lanes,
-            &self.scene.runner_decisions(),
-            &self.couriers,
+            &self.renewers,
+            &self.shared_state.runner_decisions(),
+            &self.dispatchers,
             self.now,
         )
         .beside(self.remarks())
@@ -171,8 +172,11 @@ impl Snapshot {
         let full = (self.disk == Disk::Full).then(|| {
             "it cannot be written: its disk is full and the reserve is used up".to_owned()
         });
-        let blocked = self.lanes.values().find_map(|lane| lane.blocked.clone());
-        let refusal = self.scene.standing.refusal();
+        let blocked = self
+            .renewers
+            .values()
+            .find_map(|renewer| renewer.blocked.clone());
+        let refusal = self.shared_state.standing.refusal();
         refusal
             .or(self.stored.trouble())
             .or(full)
@@ -197,8 +201,8 @@ impl Snapshot {
         }
         Scrape {
             now: self.now,
-            lanes: self.lanes.clone(),
-            couriers: self.couriers.clone(),
+            renewers: self.renewers.clone(),
+            dispatchers: self.dispatchers.clone(),
             counts: stored.counts.as_ref().ok().cloned(),
             served: stored.served.as_ref().ok().cloned(),
             needs,
@@ -216,8 +220,8 @@ impl Snapshot {
         let Some((counts, served)) = known.zip(self.stored.served.as_ref().ok()) else {
             return BTreeMap::new();
         };
-        let keys = self.scene.key_views();
-        let tokens = self.lanes.keys().map(|resource| {
+        let keys = self.shared_state.key_views();
+        let tokens = self.renewers.keys().map(|resource| {
             let doubts = keys.get(resource).into_iter().flat_map(|keys| &keys.doubts);
             let doubtful = doubts.map(|doubt| doubt.tokens).sum();
             (resource.clone(), counts.tokens(resource, served, doubtful))
@@ -232,17 +236,17 @@ impl Snapshot {
         Status {
             at: self.now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: self.scene.daemon.instance.clone(),
-            since: self.scene.life.since,
+            instance: self.shared_state.daemon.instance.clone(),
+            since: self.shared_state.life.since,
             ready,
             needs,
-            brought_up: self.scene.brought_up.clone(),
+            brought_up: self.shared_state.brought_up.clone(),
             tokens,
             consumers: self.stored.served.ok(),
             counts: self.stored.counts.ok(),
             earliest_expiry: self.stored.earliest_expiry.unwrap_or_default(),
-            lanes: self.lanes,
-            couriers: self.couriers,
+            renewers: self.renewers,
+            dispatchers: self.dispatchers,
             behind: Vec::new(),
             last_backup: self.stored.last_backup.unwrap_or_default(),
             held_step_ms: self
@@ -258,7 +262,7 @@ impl Snapshot {
         let mut needs = self.needs();
         for need in &mut needs {
             need.because = None;
-            if !self.scene.daemon.page_names {
+            if !self.shared_state.daemon.page_names {
                 need.names.clear();
                 need.command = None;
             }
@@ -267,20 +271,20 @@ impl Snapshot {
         PublicStatus {
             at: self.now,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: self.scene.daemon.instance.clone(),
-            since: self.scene.life.since,
+            instance: self.shared_state.daemon.instance.clone(),
+            since: self.shared_state.life.since,
             ready,
             needs,
             consumers: stored.served.as_ref().ok().map(Served::all),
             resources: self
-                .lanes
+                .renewers
                 .iter()
-                .map(|(name, lane)| resource(name, lane, stored, self.now))
+                .map(|(name, renewer)| resource(name, renewer, stored, self.now))
                 .collect(),
             sinks: self
-                .couriers
+                .dispatchers
                 .iter()
-                .map(|(name, courier)| sink(name, courier, stored))
+                .map(|(name, dispatcher)| sink(name, dispatcher, stored))
                 .collect(),
         }
     }
@@ -324,7 +328,12 @@ impl Snapshot {
                 parts.push(format!("{pending} deliveries pending"));
             }
         }
-        if let Some(next) = self.lanes.values().filter_map(|lane| lane.next_due).min() {
+        if let Some(next) = self
+            .renewers
+            .values()
+            .filter_map(|renewer| renewer.next_due)
+            .min()
+        {
             let wait = next.duration_since(self.now).try_into().unwrap_or_default();
             parts.push(format!("next renewal in {}", short_duration(wait)));
         }
@@ -336,26 +345,26 @@ impl Snapshot {
         let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
         let stored = &self.stored;
         decide(&Known {
-            standing: &self.scene.standing,
+            standing: &self.shared_state.standing,
             now: self.now,
-            since: self.scene.life.since,
-            lanes: &self.lanes,
-            couriers: &self.couriers,
+            since: self.shared_state.life.since,
+            renewers: &self.renewers,
+            dispatchers: &self.dispatchers,
             counts: stored.counts.as_ref().unwrap_or(&counts),
             served: stored.served.as_ref().ok(),
             lacking: &stored.lacking,
             key_changes: stored.key_changes.as_deref().unwrap_or_default(),
             unreadable: stored.trouble().as_deref(),
-            footing: &self.footing,
+            self_check: &self.self_check,
             late: stored.late.as_ref().unwrap_or(&late),
             failing: stored.failing.as_ref().unwrap_or(&failing),
-            keys: &self.scene.key_views(),
+            keys: &self.shared_state.key_views(),
             orders: stored.orders.as_deref().unwrap_or_default(),
             resealing: stored.resealing.as_ref().ok(),
             withheld: stored.withheld.as_deref().unwrap_or_default(),
             gone: stored.gone.as_deref().unwrap_or_default(),
             creations: stored.creations.as_deref().unwrap_or_default(),
-            lapses: &self.scene.lapses(),
+            lapses: &self.shared_state.lapses(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
             unbound: self.unbound.as_ref(),
@@ -371,7 +380,7 @@ impl Api {
 
     /// The notices that are due, given what was told and is not told to be over, by key.
     pub async fn news(&self, open: &BTreeMap<String, NoticeKind>) -> Vec<Notice> {
-        if self.scene().standing.refusal().is_some() {
+        if self.shared_state().standing.refusal().is_some() {
             // Nothing is written to a store that may not be used.
             return Vec::new();
         }
@@ -380,15 +389,18 @@ impl Api {
 }
 
 /// The time of the service that is furthest ahead: tokens end by the service's clock.
-fn service_time(lanes: &BTreeMap<ResourceName, LaneView>, now: Timestamp) -> Timestamp {
-    let ahead = lanes.values().filter_map(|lane| lane.skew_ms).max();
+fn service_time(renewers: &BTreeMap<ResourceName, RenewerView>, now: Timestamp) -> Timestamp {
+    let ahead = renewers
+        .values()
+        .filter_map(|renewer| renewer.skew_ms)
+        .max();
     let ahead = SignedDuration::from_millis(ahead.unwrap_or(0));
     now.checked_add(ahead).unwrap_or(now)
 }
 
 fn resource(
     name: &ResourceName,
-    lane: &LaneView,
+    renewer: &RenewerView,
     stored: &Stored,
     now: Timestamp,
 ) -> PublicResource {
@@ -398,7 +410,7 @@ fn resource(
         .map(|(counts, served)| counts.standing(name, served));
     PublicResource {
         name: name.clone(),
-        health: health(lane, now),
+        health: health(renewer, now),
         dead: standing.as_ref().map(|standing| standing.dead),
         identities: standing.map(|standing| standing.states).unwrap_or_default(),
         earliest_expiry: stored
@@ -406,17 +418,17 @@ fn resource(
             .as_ref()
             .ok()
             .and_then(|ends| ends.get(name).copied()),
-        next_due: lane.next_due,
-        in_flight: lane.in_flight,
+        next_due: renewer.next_due,
+        in_flight: renewer.in_flight,
     }
 }
 
-/// The worst of a lane's operations in a few words.
-fn health(lane: &LaneView, now: Timestamp) -> String {
+/// The worst of a renewer's operations in a few words.
+fn health(renewer: &RenewerView, now: Timestamp) -> String {
     let ago =
         |since: Timestamp| short_duration(now.duration_since(since).try_into().unwrap_or_default());
     let mut words = "open".to_owned();
-    for (operation, health) in &lane.health {
+    for (operation, health) in &renewer.health {
         match health {
             HealthView::Probing { since, .. } => {
                 return format!("{operation} unanswered for {}", ago(*since));
@@ -428,18 +440,18 @@ fn health(lane: &LaneView, now: Timestamp) -> String {
             HealthView::Held { .. } | HealthView::Open => {}
         }
     }
-    match lane.blocked {
+    match renewer.blocked {
         Some(_) => "blocked".to_owned(),
         None => words,
     }
 }
 
-fn sink(name: &SinkName, courier: &CourierView, stored: &Stored) -> PublicSink {
-    let trouble = match courier {
-        CourierView {
+fn sink(name: &SinkName, dispatcher: &DispatcherView, stored: &Stored) -> PublicSink {
+    let trouble = match dispatcher {
+        DispatcherView {
             disabled: Some(_), ..
         } => Some("disabled".to_owned()),
-        CourierView {
+        DispatcherView {
             failures_in_row: 0, ..
         } => None,
         failing => Some(format!("{} failures in a row", failing.failures_in_row)),
@@ -451,19 +463,23 @@ fn sink(name: &SinkName, courier: &CourierView, stored: &Stored) -> PublicSink {
             .as_ref()
             .ok()
             .map(|counts| counts.pending.get(name).copied().unwrap_or(0)),
-        delivered: courier.delivered,
-        failed: courier.failed,
+        delivered: dispatcher.delivered,
+        failed: dispatcher.failed,
         trouble,
     }
 }
 
-async fn stored(api: &Api, lanes: &BTreeMap<ResourceName, LaneView>, now: Timestamp) -> Stored {
-    let service = service_time(lanes, now);
+async fn stored(
+    api: &Api,
+    renewers: &BTreeMap<ResourceName, RenewerView>,
+    now: Timestamp,
+) -> Stored {
+    let service = service_time(renewers, now);
     let store = &api.store;
     let served = store.served(service).await;
     Stored {
         counts: store.counts().await,
-        late: late(store, lanes, now).await,
+        late: late(store, renewers, now).await,
         failing: store.failing_alone(NAMED).await,
         lacking: match &served {
             // Without names the number still stands.
@@ -487,7 +503,7 @@ async fn stored(api: &Api, lanes: &BTreeMap<ResourceName, LaneView>, now: Timest
 
 async fn late(
     store: &Store,
-    lanes: &BTreeMap<ResourceName, LaneView>,
+    renewers: &BTreeMap<ResourceName, RenewerView>,
     now: Timestamp,
 ) -> Answer<BTreeMap<ResourceName, Late>> {
     let mut late: BTreeMap<ResourceName, Late> = BTreeMap::new();
@@ -497,8 +513,8 @@ async fn late(
     if !late.is_empty() {
         for record in store.troubled(now, NAMED).await? {
             let late = late.get_mut(&record.spec.resource);
-            let lane = lanes.get(&record.spec.resource);
-            let grounds = lane.map_or_else(Grounds::default, Grounds::of);
+            let renewer = renewers.get(&record.spec.resource);
+            let grounds = renewer.map_or_else(Grounds::default, Grounds::of);
             let is_late = state(&record, &grounds, now) == State::Late;
             if let Some(late) = late.filter(|_| is_late) {
                 late.names.push(record.spec.name);

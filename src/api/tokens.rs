@@ -24,7 +24,7 @@ use super::{
     problem::{Problem, ProblemType},
 };
 use crate::{
-    model::{HealthView, LaneView, Name, Record, State as Stored, TokenDocument, Version},
+    model::{HealthView, Name, Record, RenewerView, State as Stored, TokenDocument, Version},
     schedule::{Ended, Grounds, Standing, standing},
     store::Holding,
 };
@@ -202,8 +202,8 @@ async fn look(
     name: Option<&Name>,
 ) -> Result<(Record, Outlook), Problem> {
     let record = api.rights.admit(api, peer.copied(), name).await?;
-    let lane = api.scene().lane(&record.spec.resource);
-    let outlook = outlook(&record, &lane, api.clock.now());
+    let renewer = api.shared_state().renewer(&record.spec.resource);
+    let outlook = outlook(&record, &renewer, api.clock.now());
     Ok((record, outlook))
 }
 
@@ -226,7 +226,7 @@ pub(super) fn shown(
 }
 
 /// What a row means to a consumer.
-fn outlook(record: &Record, lane: &LaneView, now: Timestamp) -> Outlook {
+fn outlook(record: &Record, renewer: &RenewerView, now: Timestamp) -> Outlook {
     let name = &record.spec.name;
     match record.state {
         Stored::Held => Outlook::Withheld(
@@ -241,22 +241,22 @@ fn outlook(record: &Record, lane: &LaneView, now: Timestamp) -> Outlook {
             Problem::new(ProblemType::Deleted, format!("{name} is {}", record.state)),
         ),
         Stored::New | Stored::Active | Stored::Late => {
-            let stands = standing(record, &Grounds::of(lane), now);
+            let stands = standing(record, &Grounds::of(renewer), now);
             if stands.may_be_served() {
                 Outlook::Live(record.version, stands)
             } else {
-                Outlook::Missing(missing(record, lane, stands, now))
+                Outlook::Missing(missing(record, renewer, stands, now))
             }
         }
     }
 }
 
 /// Why there is no live token, and when to come again.
-fn missing(record: &Record, lane: &LaneView, stands: Standing, now: Timestamp) -> Problem {
+fn missing(record: &Record, renewer: &RenewerView, stands: Standing, now: Timestamp) -> Problem {
     let operation = crate::schedule::operation(record).as_str();
     let name = &record.spec.name;
     let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    let (kind, why, wait) = match lane.health.get(operation) {
+    let (kind, why, wait) = match renewer.health.get(operation) {
         Some(HealthView::Probing { because, .. }) => (
             ProblemType::Unreachable,
             format!("ACS does not answer: {because}"),
@@ -318,7 +318,7 @@ async fn answer(
         Outlook::Live(..) => {
             let name = record.spec.name.clone();
             let found = api.store.holdings(vec![name]).await?.pop();
-            let grounds = Grounds::of(&api.scene().lane(&record.spec.resource));
+            let grounds = Grounds::of(&api.shared_state().renewer(&record.spec.resource));
             let now = api.clock.now();
             found
                 .and_then(|holding| handed_over(holding, &grounds, bare, now))

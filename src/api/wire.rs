@@ -7,36 +7,32 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 mod access;
+mod admin;
 mod campaigns;
 mod deliveries;
-mod doctor;
-mod import;
-mod jobs;
 mod keys;
-mod public;
-mod sources;
-mod store;
 
 pub use access::{
     Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
 };
+pub use admin::{Ailment, Examination, Examiner, Gravity};
+pub use admin::{ApplySource, Sources};
+pub use admin::{BackedUp, MADE_AT_HEADER, ResealStarted, Resealing, StoreUsed, StoreWord};
+pub use admin::{CreateMissing, CreationsAllowed, Import, Imported, Line};
+pub use admin::{Job, JobRun, JobRuns, Jobs, RunOutcome};
+pub use admin::{PublicResource, PublicSink, PublicStatus};
 pub use campaigns::*;
 pub use deliveries::{
     AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
 };
-pub use doctor::{Ailment, Examination, Examiner, Gravity};
-pub use import::{CreateMissing, CreationsAllowed, Import, Imported, Line};
-pub use jobs::{Job, JobRun, JobRuns, Jobs, RunOutcome};
 pub use keys::{
     KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
 };
-pub use public::{PublicResource, PublicSink, PublicStatus};
-pub use sources::{ApplySource, Sources};
-pub use store::{BackedUp, MADE_AT_HEADER, ResealStarted, Resealing, StoreUsed, StoreWord};
 
 use crate::model::{
-    Attempts, Counts, CourierView, Due, IdentityId, LaneView, Name, Notice, OnRemoval, Origin,
-    Reader, Record, ResourceName, Scope, Served, SinkName, State, Tokens, Version, whole_seconds,
+    Attempts, Counts, DispatcherView, Due, IdentityId, Name, Notice, OnRemoval, Origin, Reader,
+    Record, RenewerView, ResourceName, Scope, Served, SinkName, State, Tokens, Version,
+    whole_seconds,
 };
 
 use crate::schedule::{Grounds, Standing, standing, state};
@@ -74,10 +70,11 @@ pub struct Status {
     pub counts: Option<Counts>,
     /// The earliest end of a current token, by resource.
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
-    /// What each lane published.
-    pub lanes: BTreeMap<ResourceName, LaneView>,
-    /// What each courier published.
-    pub couriers: BTreeMap<SinkName, CourierView>,
+    /// What each renewer published.
+    pub renewers: BTreeMap<ResourceName, RenewerView>,
+    /// What each dispatcher published.
+    #[serde(rename = "couriers")]
+    pub dispatchers: BTreeMap<SinkName, DispatcherView>,
     /// Consumers that said that they use a version which is not the newest any more; some of them,
     /// where there are many.
     #[serde(default)]

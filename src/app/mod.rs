@@ -5,15 +5,13 @@ mod check;
 mod delta;
 pub mod doctor;
 mod error;
-mod footing;
-mod heart;
-mod house;
-mod intakes;
-mod janitor;
 mod loops;
 mod reload;
 mod run;
 mod signals;
+mod source_syncs;
+mod supervisor;
+mod upkeep;
 
 pub use allowance::THREADS;
 pub use check::check;
@@ -21,4 +19,4 @@ pub use error::RunError;
 pub use loops::{LoopEnded, Loops};
 pub use run::run;
 
-use house::House;
+use supervisor::Supervisor;

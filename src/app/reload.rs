@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{House, RunError, check, delta, house::Built};
+use super::{RunError, Supervisor, check, delta, supervisor::Built};
 use crate::{
     api::wire::Reloaded,
     config::{self, Problem, Problems, Settings, Source},
@@ -39,7 +39,7 @@ impl Refused {
 
 /// Reloads, tells the service manager, the log and whoever asked.
 pub(super) async fn reload(
-    house: &mut House,
+    supervisor: &mut Supervisor,
     source: &Source,
     notifier: &Notifier,
     answer: Option<Answer>,
@@ -47,8 +47,8 @@ pub(super) async fn reload(
     if let Err(error) = notifier.reloading() {
         tracing::warn!(%error, "cannot tell the service manager of the reload");
     }
-    let result = take_over(house, source).await;
-    house.reloaded(result.as_ref().err().map(Refused::first_line));
+    let result = take_over(supervisor, source).await;
+    supervisor.reloaded(result.as_ref().err().map(Refused::first_line));
     let status = match &result {
         Ok(Reloaded { effect, .. }) => {
             tracing::info!(effect, "configuration reloaded");
@@ -70,38 +70,38 @@ pub(super) async fn reload(
     }
 }
 
-async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refused> {
-    if let Some(why) = house.opened.standing.refusal() {
+async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloaded, Refused> {
+    if let Some(why) = supervisor.opened.standing.refusal() {
         return Err(Refused::Unusable(why));
     }
     let (new, odd) = load(source).map_err(Refused::Config)?;
-    let keys = delta::needs_restart(house.settings(), &new);
+    let keys = delta::needs_restart(supervisor.settings(), &new);
     if !keys.is_empty() {
         return Err(Refused::NeedsRestart(keys.join(", ")));
     }
-    let other_ca = house.other_ca(&new.resources);
-    let resources = delta::resources(house.settings(), &new, &other_ca);
-    let sinks = delta::sinks(house.settings(), &new);
+    let other_ca = supervisor.other_ca(&new.resources);
+    let resources = delta::resources(supervisor.settings(), &new, &other_ca);
+    let sinks = delta::sinks(supervisor.settings(), &new);
     let built = Built::new(
-        &house.clock,
+        &supervisor.clock,
         &new.daemon.instance,
         &resources.start,
         &sinks.start,
     )?;
-    house.expect(&built);
+    supervisor.expect(&built);
     let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
-    let reconciled = house
+    let reconciled = supervisor
         .store
-        .reconcile(&new.identities, &names, house.clock.now());
+        .reconcile(&new.identities, &names, supervisor.clock.now());
     let mut effect = reconciled.await.map_err(RunError::from)?.to_string();
-    let heeded = built.heed(&house.store, house.clock.now()).await;
+    let heeded = built.heed(&supervisor.store, supervisor.clock.now()).await;
     for (resource, tokens) in heeded.map_err(Refused::from)? {
         effect += &format!(
             ", {tokens} token{} of {resource} minted by an access key that is no longer configured: minted anew",
             if tokens == 1 { "" } else { "s" }
         );
     }
-    house.stop(&resources.stop, &sinks.stop).await;
+    supervisor.stop(&resources.stop, &sinks.stop).await;
     for (kind, started) in [
         ("resource", resources.start.len()),
         ("sink", sinks.start.len()),
@@ -113,12 +113,12 @@ async fn take_over(house: &mut House, source: &Source) -> Result<Reloaded, Refus
             );
         }
     }
-    let other_jobs = house.settings().jobs != new.jobs;
-    house.adopt(&new);
-    house.restart_sources(&new.sources).await;
-    house.start(built);
+    let other_jobs = supervisor.settings().jobs != new.jobs;
+    supervisor.adopt(&new);
+    supervisor.restart_sources(&new.sources).await;
+    supervisor.start(built);
     if other_jobs {
-        house.start_jobs().await;
+        supervisor.start_jobs().await;
         effect += &format!(", {} jobs scheduled", new.jobs.len());
     }
     let warnings = odd

@@ -5,18 +5,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    House, RunError, delta, doctor,
-    footing::Footing,
-    heart::Heart,
-    house::Built,
-    janitor, reload,
+    RunError, Supervisor, delta, doctor, reload,
     signals::{Asked, Signals},
+    supervisor::Built,
+    upkeep::{self, Heartbeat, SelfCheck},
 };
 use crate::{
     api::{Api, Command, Listeners, Permission, wire::StoreUsed},
     clock::Clock,
     config::{Settings, Source},
-    engine::Withdrawer,
+    engine::StrayFiles,
     model::StoreStanding,
     pool,
     store::{Cause, OpenError, Opened, Store},
@@ -24,9 +22,9 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The loops that obtain and commit get so long to end; then the couriers get the rest of the 10 s.
+/// The loops that obtain and commit get so long to end; then the dispatchers get the rest of the 10 s.
 const DRAIN: Duration = Duration::from_millis(8500);
-/// What the couriers and the listeners get.
+/// What the dispatchers and the listeners get.
 const LAST_DELIVERIES: Duration = Duration::from_millis(1500);
 /// How much more time to start is asked for at once, while files are restored.
 const MORE_TIME: Duration = Duration::from_secs(30);
@@ -62,17 +60,24 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
     let (store, opened) = open_store(&settings, &clock, &notifier).await?;
     let passed = Passed::from_env()?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
-    let mut house = House::new(clock, (store, opened), Metrics::new(), &settings);
-    match house.opened.standing.refusal() {
-        None => begin(&mut house, built, &settings).await?,
+    let mut supervisor = Supervisor::new(clock, (store, opened), Metrics::new(), &settings);
+    match supervisor.opened.standing.refusal() {
+        None => begin(&mut supervisor, built, &settings).await?,
         Some(why) => tracing::error!("{why}"),
     }
     drop(settings);
     let (commands, mut asked) = mpsc::channel(8);
-    serve(&mut house, listeners, commands, &notifier);
-    let ended = live(&mut house, &source, &notifier, &mut signals, &mut asked).await;
-    let moved = house.store_moved.borrow().clone();
-    let drained = end(house, &notifier).await;
+    serve(&mut supervisor, listeners, commands, &notifier);
+    let ended = live(
+        &mut supervisor,
+        &source,
+        &notifier,
+        &mut signals,
+        &mut asked,
+    )
+    .await;
+    let moved = supervisor.store_moved.borrow().clone();
+    let drained = end(supervisor, &notifier).await;
     match (ended.and(drained), moved) {
         (Ok(()), Some(moved)) => Err(RunError::StoreMoved { what: moved.what }),
         (ended, _) => ended,
@@ -130,61 +135,77 @@ async fn reconcile(store: &Store, settings: &Settings, clock: &Clock) -> Result<
 
 /// Takes over what is declared and starts everything that works with the store. While the store may
 /// not be used, none of it is there.
-async fn begin(house: &mut House, built: Built, settings: &Settings) -> Result<(), RunError> {
-    reconcile(&house.store, settings, &house.clock).await?;
-    for (resource, tokens) in built.heed(&house.store, house.clock.now()).await? {
+async fn begin(
+    supervisor: &mut Supervisor,
+    built: Built,
+    settings: &Settings,
+) -> Result<(), RunError> {
+    reconcile(&supervisor.store, settings, &supervisor.clock).await?;
+    for (resource, tokens) in built
+        .heed(&supervisor.store, supervisor.clock.now())
+        .await?
+    {
         tracing::warn!(%resource, tokens, "tokens were minted by an access key that is no longer configured: they are minted anew");
     }
-    house.store.end_unsealed(house.clock.now()).await?;
-    house.restart_sources(&settings.sources).await;
-    house.start(built);
-    house.start_jobs().await;
-    let withdrawer = Withdrawer {
-        store: house.store.clone(),
-        clock: house.clock.clone(),
-        sinks: house.files(),
+    supervisor
+        .store
+        .end_unsealed(supervisor.clock.now())
+        .await?;
+    supervisor.restart_sources(&settings.sources).await;
+    supervisor.start(built);
+    supervisor.start_jobs().await;
+    let stray_files = StrayFiles {
+        store: supervisor.store.clone(),
+        clock: supervisor.clock.clone(),
+        sinks: supervisor.files(),
     };
-    house
+    supervisor
         .loops
-        .spawn("withdrawals", |stop| withdrawer.run(stop));
-    let (store, clock) = (house.store.clone(), house.clock.clone());
-    house
+        .spawn("withdrawals", |stop| stray_files.run(stop));
+    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
+    supervisor
         .loops
-        .spawn("janitor", |stop| janitor::prune(store, clock, stop));
-    let (store, clock) = (house.store.clone(), house.clock.clone());
-    house
+        .spawn("retention", |stop| upkeep::prune(store, clock, stop));
+    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
+    supervisor
         .loops
-        .spawn("seal-key", |stop| janitor::reseal(store, clock, stop));
-    let (store, clock) = (house.store.clone(), house.clock.clone());
-    house
+        .spawn("seal-key", |stop| upkeep::reseal(store, clock, stop));
+    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
+    supervisor
         .loops
-        .spawn("examiner", |stop| janitor::examine(store, clock, stop));
+        .spawn("examiner", |stop| upkeep::examine(store, clock, stop));
     Ok(())
 }
 
 /// Goes on by a person's word with a store that could not be used: nothing is started before the
 /// configuration was read again and everything is built.
 async fn use_store(
-    house: &mut House,
+    supervisor: &mut Supervisor,
     source: &Source,
     permission: Permission,
     cause: &Cause,
 ) -> Result<Result<StoreUsed, String>, RunError> {
-    let (settings, built) = match prepare(house, source) {
+    let (settings, built) = match prepare(supervisor, source) {
         Ok(prepared) => prepared,
         Err(error) => return Ok(Err(format!("the store was not accepted: {error}"))),
     };
-    let now = house.clock.now();
+    let now = supervisor.clock.now();
     let said = match permission {
-        Permission::Accept if matches!(house.opened.standing, StoreStanding::Passive { .. }) => {
-            return Ok(Err(house.opened.standing.refusal().unwrap_or_default()));
+        Permission::Accept
+            if matches!(supervisor.opened.standing, StoreStanding::Passive { .. }) =>
+        {
+            return Ok(Err(supervisor
+                .opened
+                .standing
+                .refusal()
+                .unwrap_or_default()));
         }
         Permission::Accept => {
-            let renewing = house.store.accept(cause, now).await;
+            let renewing = supervisor.store.accept(cause, now).await;
             renewing.map(|renewing| (renewing, StoreStanding::Own))
         }
         Permission::Adopt => {
-            let standing = house.store.adopt(cause, now).await;
+            let standing = supervisor.store.adopt(cause, now).await;
             standing.map(|standing| (0, standing))
         }
     };
@@ -200,12 +221,12 @@ async fn use_store(
         "a person let the store be used"
     );
     let still = standing.refusal();
-    house.found(standing);
+    supervisor.found(standing);
     if still.is_some() {
         return Ok(Ok(StoreUsed { renewing, still }));
     }
-    house.adopt(&settings);
-    begin(house, built, &settings).await?;
+    supervisor.adopt(&settings);
+    begin(supervisor, built, &settings).await?;
     Ok(Ok(StoreUsed {
         renewing,
         still: None,
@@ -213,90 +234,99 @@ async fn use_store(
 }
 
 /// The configuration as it is now, and all parts of it, ready to start.
-fn prepare(house: &House, source: &Source) -> Result<(Settings, Built), RunError> {
+fn prepare(supervisor: &Supervisor, source: &Source) -> Result<(Settings, Built), RunError> {
     let (settings, _) = reload::load(source).map_err(RunError::Config)?;
-    let keys = delta::needs_restart(house.settings(), &settings);
+    let keys = delta::needs_restart(supervisor.settings(), &settings);
     if !keys.is_empty() {
         return Err(RunError::NeedsRestart(keys.join(", ")));
     }
     let (daemon, sinks) = (&settings.daemon, &settings.sinks);
-    let built = Built::new(&house.clock, &daemon.instance, &settings.resources, sinks)?;
+    let built = Built::new(
+        &supervisor.clock,
+        &daemon.instance,
+        &settings.resources,
+        sinks,
+    )?;
     Ok((settings, built))
 }
 
 /// The loops that are there once, whatever the store.
 fn serve(
-    house: &mut House,
+    supervisor: &mut Supervisor,
     listeners: Listeners,
     commands: mpsc::Sender<Command>,
     notifier: &Arc<Notifier>,
 ) {
     let api = Api::new(
-        house.clock.clone(),
-        house.store.clone(),
-        house.metrics.clone(),
-        house.scene(),
+        supervisor.clock.clone(),
+        supervisor.store.clone(),
+        supervisor.metrics.clone(),
+        supervisor.shared_state(),
         commands,
     );
-    let heart = Heart {
+    let heartbeat = Heartbeat {
         notifier: Arc::clone(notifier),
-        clock: house.clock.clone(),
+        clock: supervisor.clock.clone(),
         api: api.clone(),
-        scene: house.scene(),
+        shared_state: supervisor.shared_state(),
     };
-    let footing = Footing {
+    let self_check = SelfCheck {
         api: api.clone(),
-        store: house.store.clone(),
-        clock: house.clock.clone(),
-        moved: house.store_moved.clone(),
+        store: supervisor.store.clone(),
+        clock: supervisor.clock.clone(),
+        moved: supervisor.store_moved.clone(),
     };
-    house
+    supervisor
         .loops
         .spawn("listeners", |stop| listeners.serve(api, stop));
-    house.loops.spawn("heart", |stop| heart.beat(stop));
-    house.loops.spawn("footing", |stop| footing.watch(stop));
+    supervisor
+        .loops
+        .spawn("heartbeat", |stop| heartbeat.beat(stop));
+    supervisor
+        .loops
+        .spawn("self-check", |stop| self_check.watch(stop));
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.
 async fn live(
-    house: &mut House,
+    supervisor: &mut Supervisor,
     source: &Source,
     notifier: &Notifier,
     signals: &mut Signals,
     asked: &mut mpsc::Receiver<Command>,
 ) -> Result<(), RunError> {
-    let restored = house.restoring();
+    let restored = supervisor.restoring();
     tokio::pin!(restored);
     let mut ready = false;
     loop {
         tokio::select! {
             biased;
-            ended = house.loops.failed() => return Err(ended.into()),
+            ended = supervisor.loops.failed() => return Err(ended.into()),
             signal = signals.next() => match signal {
                 Asked::End => return Ok(()),
-                Asked::Reload => reload::reload(house, source, notifier, None).await,
+                Asked::Reload => reload::reload(supervisor, source, notifier, None).await,
             },
             Some(command) = asked.recv() => match command {
                 Command::Reload { answer } => {
-                    reload::reload(house, source, notifier, Some(answer)).await;
+                    reload::reload(supervisor, source, notifier, Some(answer)).await;
                 }
                 Command::UseStore { permission, cause, answer } => {
-                    let used = use_store(house, source, permission, &cause).await?;
+                    let used = use_store(supervisor, source, permission, &cause).await?;
                     if used.as_ref().is_ok_and(|used| used.still.is_none()) {
-                        restored.set(house.restoring());
+                        restored.set(supervisor.restoring());
                         ready = false;
                     }
                     // Whoever asked may have gone in the meantime.
                     answer.send(used).ok();
                 }
-                Command::Examine { answer } => doctor::answer(house, answer),
-                Command::Sink { name, ask } => house.ask(&name, ask),
-                Command::Source { name, apply, answer } => house.ask_source(&name, apply, answer),
+                Command::Examine { answer } => doctor::answer(supervisor, answer),
+                Command::Sink { name, ask } => supervisor.ask(&name, ask),
+                Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },
             () = &mut restored, if !ready => {
                 ready = true;
-                house.restored();
-                notifier.ready(match house.opened.standing.is_usable() {
+                supervisor.restored();
+                notifier.ready(match supervisor.opened.standing.is_usable() {
                     true => "running",
                     false => "waiting for a person: see renewd status",
                 })?;
@@ -309,25 +339,25 @@ async fn live(
 /// What is uncommitted goes first, then what is committed is delivered, then the store closes. Fails where
 /// a loop did, or what was obtained or done could not be noted: the process then does not end as if all
 /// were well.
-async fn end(mut house: House, notifier: &Notifier) -> Result<(), RunError> {
-    house.stopping();
-    let words = match &*house.store_moved.borrow() {
+async fn end(mut supervisor: Supervisor, notifier: &Notifier) -> Result<(), RunError> {
+    supervisor.stopping();
+    let words = match &*supervisor.store_moved.borrow() {
         Some(moved) => format!("draining, and what was renewed is lost: {}", moved.what),
         None => "draining".to_owned(),
     };
     if let Err(error) = notifier.stopping(&words) {
         tracing::warn!(%error, "cannot tell the service manager of the end");
     }
-    let obtains = |name: &str| name.starts_with("lane ") || name.starts_with("campaigns ");
-    house.loops.replace_all(DRAIN, obtains).await;
-    let late = house.loops.stop_all(LAST_DELIVERIES, |_| true).await;
+    let obtains = |name: &str| name.starts_with("renewer ") || name.starts_with("campaigns ");
+    supervisor.loops.replace_all(DRAIN, obtains).await;
+    let late = supervisor.loops.stop_all(LAST_DELIVERIES, |_| true).await;
     if !late.is_empty() {
         tracing::warn!(
             loops = late.join(", "),
             "did not end in time; what they had begun is due again at the next start"
         );
     }
-    match house.loops.first_failure() {
+    match supervisor.loops.first_failure() {
         Some(failure) => Err(failure.into()),
         None => {
             tracing::info!("ended");

@@ -14,12 +14,8 @@
 //! | renew | becomes due now, for the engine to renew |
 //! | delete | ACS deletes, then it is withheld for ever |
 
-mod act;
-mod following;
-mod line;
-mod outcome;
+mod item;
 mod runner;
-mod settling;
-mod starting;
+mod settlement;
 
 pub use runner::{Runner, RunnerDeps, RunnerError};

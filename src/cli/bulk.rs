@@ -1,9 +1,7 @@
 //! What the bulk verbs share: which identities, what it would do, asking before much is done, starting
 //! the campaign, following it.
 
-mod follow;
 mod ids;
-mod preview;
 mod progress;
 
 use std::path::PathBuf;
@@ -23,10 +21,10 @@ use super::{
     exit::{Exit, Failed, Outcome},
     output,
 };
-pub(crate) use follow::follow;
-use follow::said;
 use ids::Listed;
 pub(crate) use progress::failed;
+pub(crate) use progress::follow;
+use progress::said;
 
 /// More than so many are asked about.
 const MANY: u64 = 100;
@@ -137,7 +135,7 @@ fn shown(plan: &CampaignPlan, task: Task, json: bool) -> Outcome {
     if json {
         output::print_json(plan)?;
     } else {
-        output::print(&preview::render(plan, task))?;
+        output::print(&progress::render(plan, task))?;
     }
     Ok(Exit::Done)
 }
@@ -148,7 +146,7 @@ fn confirmed(plan: &CampaignPlan, task: Task, all: bool) -> Result<(), Failed> {
     if plan.total <= MANY && !always && plan.total > 0 && plan.seconds < 60.0 {
         return Ok(());
     }
-    output::aside(preview::render(plan, task).trim_end());
+    output::aside(progress::render(plan, task).trim_end());
     if plan.total == 0 {
         return Ok(());
     }

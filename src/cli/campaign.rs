@@ -1,9 +1,6 @@
 //! `renewd campaign`: bulk operations, seen and steered.
 
-mod list;
-mod order;
-mod report;
-mod show;
+mod reports;
 
 use clap::Subcommand;
 
@@ -21,21 +18,21 @@ pub(crate) struct Campaign {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List campaigns, the newest first
-    List(list::List),
+    List(reports::List),
     /// Show one, with what failed
-    Show(show::Show),
+    Show(reports::Show),
     /// Follow one to its end; Ctrl-C leaves it running
     Watch(Watch),
     /// Stop one for now: what is under way ends, nothing more begins
-    Pause(order::Order),
+    Pause(reports::Order),
     /// Let a paused one go on
-    Resume(order::Order),
+    Resume(reports::Order),
     /// Stop one for good; what was done stays done
-    Cancel(order::Order),
+    Cancel(reports::Order),
     /// Try again what failed for good
-    Retry(order::Order),
+    Retry(reports::Order),
     /// Print what was done to each identity, when, and with which request
-    Report(report::Report),
+    Report(reports::Report),
 }
 
 /// Follow a campaign to its end

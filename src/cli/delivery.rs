@@ -6,7 +6,7 @@ mod show;
 
 use clap::Subcommand;
 
-use crate::api::client::{Client, Ledger, wire::DeliveryRow};
+use crate::api::client::{Client, DeliveryTable, wire::DeliveryRow};
 
 use super::{
     Context,
@@ -22,7 +22,7 @@ pub(crate) struct Delivery {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the ledger: one row for each identity and sink
+    /// List the delivery_table: one row for each identity and sink
     List(list::List),
     /// Show how far each sink and consumer of an identity is
     Show(show::Show),
@@ -47,7 +47,7 @@ impl Delivery {
 }
 
 /// All rows, page by page.
-async fn everything(client: &Client, of: &Ledger) -> Result<Vec<DeliveryRow>, Failed> {
+async fn everything(client: &Client, of: &DeliveryTable) -> Result<Vec<DeliveryRow>, Failed> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let page = client.deliveries(of, after.as_deref()).await?;

@@ -7,7 +7,7 @@ mod folder;
 mod mailbox;
 mod observations;
 mod promises;
-mod scene;
+mod setup;
 mod story;
 mod watcher;
 
@@ -23,7 +23,7 @@ use super::{
 use folder::{Folder, NAMES};
 use observations::Observations;
 use promises::Facts;
-use scene::Scene;
+use setup::Setup;
 use story::Story;
 use watcher::Watcher;
 
@@ -55,7 +55,7 @@ impl Demo {
         ))?;
         let played = tokio::select! {
             biased;
-            told = scene::told_to_stop() => {
+            told = setup::told_to_stop() => {
                 told?;
                 return Err(Failed::plain("interrupted; everything is cleaned up"));
             }
@@ -68,25 +68,25 @@ impl Demo {
                 "the logs stay in {path}: emulator.log, daemon.log"
             ));
         }
-        let (exit, scene) = played?;
-        match scene {
-            Some(scene) => scene.keep(&folder).await,
+        let (exit, setup) = played?;
+        match setup {
+            Some(setup) => setup.keep(&folder).await,
             None => Ok(exit),
         }
     }
 }
 
-/// All acts and the closing table; the scene comes back where it is to be kept.
+/// All acts and the closing table; the setup comes back where it is to be kept.
 async fn play(
     folder: &Folder,
     story: &Story,
     context: &Context,
     keep: bool,
-) -> Result<(Exit, Option<Scene>), Failed> {
-    let mut scene = Scene::set(folder, story, &context.clock, keep).await?;
+) -> Result<(Exit, Option<Setup>), Failed> {
+    let mut setup = Setup::set(folder, story, &context.clock, keep).await?;
     let watcher = Watcher {
         folder,
-        door: &scene.door,
+        door: &setup.door,
         clock: &context.clock,
         story,
         seen: Observations::default().into(),
@@ -94,22 +94,22 @@ async fn play(
     let acted = acts(&watcher).await;
     let seen = watcher.seen.into_inner();
     // Where one of the programs has ended, that is the reason for whatever went wrong.
-    scene.still_runs()?;
+    setup.still_runs()?;
     let mut facts = acted?;
-    facts.in_step = scene.mailbox.in_step(&seen.versions(), CALM).await;
-    (facts.created, _) = scene.door.counts().await?;
+    facts.in_step = setup.mailbox.in_step(&seen.versions(), CALM).await;
+    (facts.created, _) = setup.door.counts().await?;
     take_over(&mut facts, &seen);
-    (facts.events, facts.bad_events) = scene.mailbox.counts();
-    let kept_scene = if keep {
-        Some(scene)
+    (facts.events, facts.bad_events) = setup.mailbox.counts();
+    let kept_setup = if keep {
+        Some(setup)
     } else {
         story.tell(PLAIN, "end", "the daemon is asked to, by SIGTERM")?;
-        facts.ended = Some(scene.end().await?);
+        facts.ended = Some(setup.end().await?);
         None
     };
     let (table, kept) = promises::render(&facts, output::width());
     output::print(&format!("\n{table}"))?;
-    Ok((if kept { Exit::Done } else { Exit::Failed }, kept_scene))
+    Ok((if kept { Exit::Done } else { Exit::Failed }, kept_setup))
 }
 
 async fn acts(watcher: &Watcher<'_>) -> Result<Facts, Failed> {

@@ -1,7 +1,7 @@
 //! `renewd exec`: runs a program with the current token, and lets it have every newer one.
 
 mod folder;
-mod hand;
+mod handover;
 
 use std::{ffi::OsString, process::ExitStatus, time::Duration};
 
@@ -14,11 +14,11 @@ use super::{
     child::{Group, Program, Signals, asks_to_end, code, ended_by},
     daemon::daemon,
     duration,
+    event_stream::{EventStream, Holding, News},
     exit::{Exit, Failed, Outcome},
-    feed::{Feed, Holding, News},
     output,
 };
-use hand::Hand;
+use handover::Handover;
 
 /// Run a program with the current token; restart or signal it on each new one
 #[derive(Debug, clap::Args)]
@@ -35,13 +35,13 @@ Waits for the first token. Signals go on to the program, and this ends as the pr
 pub(crate) struct Exec {
     /// The identity
     name: Name,
-    /// Hand the token over in a private file, named in RENEWD_TOKEN_FILE (this is the default)
+    /// Handover the token over in a private file, named in RENEWD_TOKEN_FILE (this is the default)
     #[arg(long, conflicts_with = "token_fd")]
     token_file: bool,
-    /// Hand the token over on a file descriptor, numbered in RENEWD_TOKEN_FD
+    /// Handover the token over on a file descriptor, numbered in RENEWD_TOKEN_FD
     #[arg(long)]
     token_fd: bool,
-    /// Hand over the whole token document instead of the bare token
+    /// Handover over the whole token document instead of the bare token
     #[arg(long)]
     json: bool,
     /// What happens on a new token: restart, signal:NAME (such as signal:HUP), none
@@ -107,20 +107,21 @@ impl Exec {
         let given = Given::put_aside().map_err(Failed::plain)?;
         let group = Group::fitting();
         let mut signals = Signals::listen(group)?;
-        let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-exec");
-        let mut hand = Hand::new(self.token_fd)?;
+        let mut event_stream =
+            EventStream::new(daemon(context.socket), self.name.clone(), "renewd-exec");
+        let mut handover = Handover::new(self.token_fd)?;
         let mut holding = tokio::select! {
             biased;
             signal = signals.next() => return Ok(ended_by(signal)),
-            first = feed.first() => first?,
+            first = event_stream.first() => first?,
         };
         loop {
-            hand.put(holding.content(self.json))?;
-            let environment = hand.environment(&self.name);
+            handover.put(holding.content(self.json))?;
+            let environment = handover.environment(&self.name);
             let mut program = Program::start_with(&given, &self.command, environment, group)?;
-            feed.acknowledge(holding.version).await;
+            event_stream.acknowledge(holding.version).await;
             match self
-                .live(&mut program, &mut feed, &mut signals, &mut hand)
+                .live(&mut program, &mut event_stream, &mut signals, &mut handover)
                 .await?
             {
                 Life::Over(status) => return Ok(Exit::As(code(status))),
@@ -133,32 +134,32 @@ impl Exec {
     async fn live(
         &self,
         program: &mut Program,
-        feed: &mut Feed,
+        event_stream: &mut EventStream,
         signals: &mut Signals,
-        hand: &mut Hand,
+        handover: &mut Handover,
     ) -> Result<Life, Failed> {
         loop {
             tokio::select! {
                 biased;
                 status = program.wait() => return Ok(Life::Over(status?)),
                 signal = signals.next() => program.signal(signal),
-                news = feed.next() => match (news?, self.on_change) {
+                news = event_stream.next() => match (news?, self.on_change) {
                     (News::Withheld(why), _) => {
                         output::aside(&format!("the token is taken back: {why}"));
-                        hand.clear();
+                        handover.clear();
                     }
                     (News::Token(newer), OnChange::Restart) => {
                         return self.replace(program, signals, newer).await;
                     }
-                    (News::Token(newer), on_change) => match hand.put(newer.content(self.json)) {
+                    (News::Token(newer), on_change) => match handover.put(newer.content(self.json)) {
                         Ok(()) => if let OnChange::Signal(signal) = on_change {
                             program.signal(signal);
-                            feed.acknowledge(newer.version).await;
+                            event_stream.acknowledge(newer.version).await;
                         },
                         Err(error) => {
                             output::error(&error.to_string(), Some("the program keeps the old token; trying again"));
                             tokio::time::sleep(Duration::from_secs(1)).await;
-                            feed.again();
+                            event_stream.again();
                         }
                     },
                 },

@@ -20,8 +20,8 @@ use super::{
     child::{Group, Program, Signals, asks_to_end},
     daemon::daemon,
     duration,
+    event_stream::{EventStream, News},
     exit::{Exit, Failed, Outcome},
-    feed::{Feed, News},
     output,
 };
 
@@ -61,7 +61,8 @@ impl Follow {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let given = Given::put_aside().map_err(Failed::plain)?;
         let mut signals = Signals::listen(Group::Own)?;
-        let mut feed = Feed::new(daemon(context.socket), self.name.clone(), "renewd-follow");
+        let mut event_stream =
+            EventStream::new(daemon(context.socket), self.name.clone(), "renewd-follow");
         let file = self.write.as_deref().map(std::path::absolute).transpose()?;
         let mut open: Option<News> = None;
         let mut failures = 0;
@@ -77,7 +78,7 @@ impl Follow {
             tokio::select! {
                 biased;
                 signal = signals.next() => if asks_to_end(signal) { return Ok(Exit::Done) },
-                news = feed.next() => {
+                news = event_stream.next() => {
                     open = Some(news?);
                     failures = 0;
                 }
@@ -92,7 +93,7 @@ impl Follow {
             match done {
                 Ok(()) => {
                     if let News::Token(holding) = news {
-                        feed.acknowledge(holding.version).await;
+                        event_stream.acknowledge(holding.version).await;
                     }
                     open = None;
                 }

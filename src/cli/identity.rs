@@ -1,16 +1,11 @@
 //! `renewd identity`: which identities there are; adds, removes and takes over.
 
-mod add;
+mod changes;
 mod create;
-mod delete;
-mod export;
-mod import;
 mod list;
-mod pin;
-mod remove;
-mod revive;
 mod rows;
 mod show;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -49,23 +44,23 @@ enum Verb {
     /// Show everything that is known of one
     Show(show::Show),
     /// Add one that no configuration file declares
-    Add(add::Add),
+    Add(changes::Add),
     /// Let identities be created whose ids are not known because the database was lost
     Create(create::Create),
     /// Take over identities and ids from CSV or JSON lines
-    Import(import::Import),
+    Import(transfer::Import),
     /// Delete identities at ACS, with everything that hangs on them; asks first
-    Delete(delete::Delete),
+    Delete(changes::Delete),
     /// Write all identities as CSV or JSON lines
-    Export(export::Export),
+    Export(transfer::Export),
     /// Write the ids of declared identities into the configuration, comments kept
-    Pin(pin::Pin),
+    Pin(changes::Pin),
     /// Remove one that was added with `add`; ACS keeps it
-    Remove(remove::Remove),
+    Remove(changes::Remove),
     /// Ask for identities that are gone again, under the same id
-    Revive(revive::Revive),
+    Revive(changes::Revive),
     /// Say that the identities that ACS says are gone really are
-    ConfirmGone(revive::ConfirmGone),
+    ConfirmGone(changes::ConfirmGone),
 }
 
 impl Identity {

@@ -1,8 +1,5 @@
 //! `renewd key`: which keys there are, and their replacement without a gap; also of the one that seals the store.
 
-mod follow;
-mod leak;
-mod price;
 mod reseal;
 mod roll;
 mod set;
@@ -24,7 +21,7 @@ enum Verb {
     /// Replace a key: other key signs, every token is re-minted and delivered, then regenerate
     Roll(roll::Roll),
     /// Replace a key that somebody else has; says first what it costs
-    Leak(leak::Leak),
+    Leak(roll::Leak),
     /// Replace the key that the store is sealed with; renewals and deliveries go on meanwhile
     Reseal(reseal::Reseal),
     /// Put a new key in place: read from standard input, proved, written into its file

@@ -9,7 +9,6 @@ mod bulk;
 mod campaign;
 mod check;
 mod child;
-mod completions;
 mod daemon;
 mod delivery;
 #[cfg(feature = "emulator")]
@@ -18,23 +17,19 @@ mod doctor;
 mod duration;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod event_stream;
 mod exec;
 mod exit;
-mod feed;
 mod follow;
-mod hold;
 mod holders;
 mod identity;
 mod job;
 mod key;
-mod man;
-mod offboard;
+mod manual;
 mod offline;
+mod orders;
 mod orphan;
 mod output;
-mod release;
-mod renew;
-mod revoke;
 mod run;
 mod sink;
 mod source;
@@ -105,17 +100,17 @@ enum Verb {
     /// Write each new token to a file and run a program after it
     Follow(follow::Follow),
     /// Renew tokens now; the old ones stay good until they expire
-    Renew(renew::Renew),
+    Renew(orders::Renew),
     /// Revoke all tokens of identities; then a new one, or none
-    Revoke(revoke::Revoke),
+    Revoke(orders::Revoke),
     /// Withhold the tokens of identities from every consumer until they are released
-    Hold(hold::Hold),
+    Hold(orders::Hold),
     /// End the hold of identities: they get tokens again
-    Release(release::Release),
+    Release(orders::Release),
     /// Find what is wrong around the daemon, each with its remedy
     Doctor(doctor::Doctor),
     /// Somebody leaves: withhold and revoke now, delete at ACS later
-    Offboard(offboard::Offboard),
+    Offboard(orders::Offboard),
     /// List, follow, pause, resume, cancel, repeat and report bulk operations
     Campaign(campaign::Campaign),
     /// List, show, add, remove and take over identities
@@ -142,9 +137,9 @@ enum Verb {
     #[cfg(feature = "emulator")]
     Emulator(emulator::Emulator),
     /// Print completions for a shell
-    Completions(completions::Completions),
+    Completions(manual::Completions),
     /// Print a manual page, or write them all
-    Man(man::Man),
+    Man(manual::Man),
     /// Read a list for a daemon that started this process for it
     #[command(name = crate::sources::VERB, hide = true)]
     ReadList,

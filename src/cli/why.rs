@@ -57,7 +57,8 @@ struct Explanation {
     expires_at: Option<Timestamp>,
     failures: u32,
     attempts: Vec<Attempt>,
-    lane: Vec<String>,
+    #[serde(rename = "lane")]
+    renewer: Vec<String>,
     #[serde(default)]
     orders: Vec<String>,
     #[serde(default)]
@@ -75,7 +76,7 @@ fn render(of: &Explanation, now: Timestamp) -> String {
     }
     text.push_str(&format!("  {}\n", of.sentence));
     let troubles = of.about_token.iter().chain(&of.about_failing);
-    for trouble in troubles.chain(&of.lane).chain(&of.deliveries) {
+    for trouble in troubles.chain(&of.renewer).chain(&of.deliveries) {
         text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
     }
     text.push('\n');

@@ -10,7 +10,7 @@ use std::{
 use super::{
     mask,
     problem::{Excerpt, Place},
-    suspicion::MASK,
+    quantity::MASK,
     tree::Span,
 };
 use crate::model::{NotText, is_utf16, without_mark};

@@ -7,11 +7,9 @@
 //! and every excerpt passes the [`mask`]. [`Places`] keeps the tree, so that what other rooms find
 //! in their section ([`Finding`]) is shown in the same way.
 
-mod capacity;
 mod elsewhere;
 mod file;
 mod keys;
-mod links;
 mod load;
 mod mask;
 mod pin;
@@ -20,13 +18,10 @@ mod problem;
 mod quantity;
 mod reader;
 mod reference;
-mod render;
-mod report;
 mod secret;
 mod sections;
 mod settings;
 mod source;
-mod suspicion;
 mod syntax;
 mod tree;
 
@@ -34,9 +29,9 @@ pub use keys::restart_keys;
 pub use load::{Loaded, load};
 pub use pin::{Pinned, pin};
 pub use places::Places;
+pub use problem::render;
 pub use problem::{Excerpt, Place, Problem, Problems};
 pub use reference::reference;
-pub use render::render;
 pub use secret::{SecretError, reload_secret};
 pub use settings::*;
 pub use source::{Environment, Source};

@@ -6,9 +6,8 @@ use super::{
     Environment, Limit,
     file::File,
     keys::{self, Key, Table, Takes},
-    quantity::{duration, duration_text, limit},
-    report::{Note, Report},
-    suspicion::shown,
+    problem::{Note, Report},
+    quantity::{duration, duration_text, limit, shown},
     tree::{Fields, Node, Span, Value},
 };
 

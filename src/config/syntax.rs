@@ -6,7 +6,7 @@ use toml::de::DeTable;
 
 use super::{
     file::{File, Text},
-    report::{Note, Report},
+    problem::{Note, Report},
     tree::{self, Fields, Span},
 };
 

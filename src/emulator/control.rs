@@ -12,8 +12,7 @@ use super::{
     Emulator,
     access_keys::Slot,
     door::Refusal,
-    faults::FaultSpec,
-    limits::{self, Limits},
+    faults::{self, FaultSpec, Limits},
     world::World,
 };
 
@@ -67,7 +66,7 @@ pub(super) fn regenerate(emulator: &Emulator, request: &Regenerate) -> Value {
 
 pub(super) fn limits(emulator: &Emulator) -> Value {
     let world = emulator.world();
-    let shown: BTreeMap<&str, Option<String>> = limits::ALL
+    let shown: BTreeMap<&str, Option<String>> = faults::ALL
         .into_iter()
         .map(|operation| {
             let limit = world.limiter.limits().0.get(&operation);
@@ -159,17 +158,17 @@ pub(super) fn requests(emulator: &Emulator, query: Option<&str>) -> Result<Value
             }
             Some(("operation", value)) => {
                 let unknown = || Refusal::bad(format!("there is no operation {value}"));
-                operation = Some(limits::operation(value).ok_or_else(unknown)?);
+                operation = Some(faults::operation(value).ok_or_else(unknown)?);
             }
             _ => return Err(Refusal::bad("known are limit=N and operation=NAME")),
         }
     }
     let world = emulator.world();
-    Ok(json!({"requests": world.ledger.recent(limit, operation)}))
+    Ok(json!({"requests": world.request_log.recent(limit, operation)}))
 }
 
 pub(super) fn forget_requests(emulator: &Emulator) -> Value {
-    emulator.world().ledger.forget_requests();
+    emulator.world().request_log.forget_requests();
     json!({"requests": []})
 }
 
@@ -181,13 +180,13 @@ pub(super) fn stats(emulator: &Emulator) -> Value {
             (all + 1, gone + u64::from(identity.deleted))
         });
     json!({
-        "operations": world.ledger.counts(),
+        "operations": world.request_log.counts(),
         "identities": {"created": created, "deleted": deleted},
     })
 }
 
 pub(super) fn forget_stats(emulator: &Emulator) -> Value {
-    emulator.world().ledger.forget_counts();
+    emulator.world().request_log.forget_counts();
     stats(emulator)
 }
 

@@ -8,14 +8,13 @@
 //!
 //! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature` →
 //! api-version → `limits` → `operations` on the `world` → `mint` → `answer`. `control` is the door
-//! for tests, `ledger` what it remembers of the calls.
+//! for tests, `request_log` what it remembers of the calls.
 //!
 //! What is not established about the service is decided here and marked "not established" where it
 //! stands. Source of everything else: ACS REST 2023-10-01, recordings of the service, the SDKs.
 
 mod access_keys;
 mod answer;
-mod body;
 mod call;
 mod clients;
 mod control;
@@ -23,33 +22,25 @@ mod diagnosis;
 mod door;
 mod entra;
 mod faults;
-mod incoming;
-mod ledger;
-mod limits;
 mod mint;
 mod operations;
 mod options;
-mod outgoing;
 mod percent;
-mod problem;
 pub mod receiver;
 mod server;
 mod service;
 mod signature;
 mod socket;
-mod times;
 mod tls;
-mod token_book;
-mod trust;
 mod world;
 
 pub use answer::{Answering, REASON_HEADER, Reply};
 pub use clients::child_environment;
 pub use door::CONTROL_HEADER;
-pub use limits::{Limit, Limits, UnlikeALimit};
+pub use faults::{Limit, Limits, UnlikeALimit};
 pub use mint::{KeyError, TokenAlg};
 pub use options::{DeletedStatus, EmulatorOptions, UnlikeAKey};
 pub use server::{ServeError, ServeOptions, Serving, serve};
 pub use service::{Emulator, EmulatorError};
 pub use tls::TlsError;
-pub use trust::TrustError;
+pub use tls::TrustError;

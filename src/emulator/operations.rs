@@ -12,11 +12,10 @@ use crate::acs::wire::{CreateRequest, ExchangeRequest, IssueRequest};
 
 use super::{
     access_keys::KeyStamp,
-    body,
+    answer::{self, Problem},
     call::Route,
     entra,
     options::EmulatorOptions,
-    problem::{self, Problem},
     world::{Grant, Standing, World, expiry},
 };
 
@@ -61,14 +60,14 @@ pub(super) fn perform(world: &mut World, route: &Route, ask: &Ask<'_>) -> Result
             Ok(Outcome::Done)
         }
         Route::Exchange => exchange(world, ask),
-        Route::WrongMethod | Route::Unknown => Err(problem::not_found("")),
+        Route::WrongMethod | Route::Unknown => Err(answer::not_found("")),
     }
 }
 
 /// Without scopes, or with none in the list, only an identity is made (the latter is not
 /// established) and the lifetime is not looked at.
 fn create(world: &mut World, ask: &Ask<'_>) -> Result<Outcome, Problem> {
-    let request: CreateRequest = body::read(ask.headers, ask.body)?.unwrap_or_default();
+    let request: CreateRequest = answer::read(ask.headers, ask.body)?.unwrap_or_default();
     let scopes = request.create_token_with_scopes.unwrap_or_default();
     if scopes.is_empty() {
         return Ok(Outcome::Created(world.create(ask.now), None));
@@ -82,11 +81,11 @@ fn create(world: &mut World, ask: &Ask<'_>) -> Result<Outcome, Problem> {
 
 fn issue(world: &mut World, id: &str, ask: &Ask<'_>) -> Result<Outcome, Problem> {
     existing(world, id, ask)?;
-    let request: Option<IssueRequest> = body::read(ask.headers, ask.body)?;
-    let request = request.ok_or_else(problem::body_required)?;
-    let scopes = request.scopes.ok_or_else(problem::scopes_required)?;
+    let request: Option<IssueRequest> = answer::read(ask.headers, ask.body)?;
+    let request = request.ok_or_else(answer::body_required)?;
+    let scopes = request.scopes.ok_or_else(answer::scopes_required)?;
     if scopes.is_empty() {
-        return Err(problem::scopes_empty());
+        return Err(answer::scopes_empty());
     }
     let lifetime = lifetime(request.expires_in_minutes, ask.version)?;
     check_scopes(&scopes, ask.version)?;
@@ -106,22 +105,22 @@ fn grant(
 
 /// The token lives as long as the user's own. Its scopes are not established.
 fn exchange(world: &mut World, ask: &Ask<'_>) -> Result<Outcome, Problem> {
-    let request: Option<ExchangeRequest> = body::read(ask.headers, ask.body)?;
-    let request = request.ok_or_else(problem::body_required)?;
+    let request: Option<ExchangeRequest> = answer::read(ask.headers, ask.body)?;
+    let request = request.ok_or_else(answer::body_required)?;
     let text = request.token.as_ref().map_or("", |token| token.expose());
-    let token = entra::read(text, ask.now).map_err(problem::invalid_access_token)?;
+    let token = entra::read(text, ask.now).map_err(answer::invalid_access_token)?;
     let app_id = request.app_id.filter(|text| !text.is_empty());
-    let app_id = app_id.ok_or_else(problem::app_id_required)?;
+    let app_id = app_id.ok_or_else(answer::app_id_required)?;
     let user_id = request.user_id.filter(|text| !text.is_empty());
-    let user_id = user_id.ok_or_else(problem::user_id_required)?;
+    let user_id = user_id.ok_or_else(answer::user_id_required)?;
     if uuid::Uuid::try_parse(&app_id).is_err() {
-        return Err(problem::app_id_format());
+        return Err(answer::app_id_format());
     }
     if !app_id.eq_ignore_ascii_case(&token.app_id) {
-        return Err(problem::app_id_unexpected());
+        return Err(answer::app_id_unexpected());
     }
     if !user_id.eq_ignore_ascii_case(&token.user_id) {
-        return Err(problem::user_id_unexpected());
+        return Err(answer::user_id_unexpected());
     }
     let own = token.expires_at.duration_since(ask.now);
     let own = Duration::try_from(own).unwrap_or_default();
@@ -136,9 +135,9 @@ fn existing(world: &mut World, id: &str, ask: &Ask<'_>) -> Result<(), Problem> {
     let status = ask.options.deleted_status;
     match world.standing(id) {
         Standing::Exists => Ok(()),
-        Standing::Foreign => Err(problem::identity_not_owned(id, &world.prefix())),
-        Standing::Deleted => Err(problem::identity_not_found(status, "it was deleted")),
-        Standing::Unknown => Err(problem::identity_not_found(
+        Standing::Foreign => Err(answer::identity_not_owned(id, &world.prefix())),
+        Standing::Deleted => Err(answer::identity_not_found(status, "it was deleted")),
+        Standing::Unknown => Err(answer::identity_not_found(
             status,
             "no such identity was created here",
         )),
@@ -151,7 +150,7 @@ fn lifetime(minutes: Option<i64>, version: &str) -> Result<Duration, Problem> {
         _ => A_DAY,
     };
     if !(60..=A_DAY).contains(&minutes) {
-        return Err(problem::lifetime_out_of_range(minutes));
+        return Err(answer::lifetime_out_of_range(minutes));
     }
     Ok(Duration::from_secs(minutes.unsigned_abs() * 60))
 }
@@ -169,7 +168,7 @@ fn check_scopes(scopes: &[String], version: &str) -> Result<(), Problem> {
         &["chat", "voip"]
     };
     match scopes.iter().find(|scope| !known.contains(&scope.as_str())) {
-        Some(unknown) => Err(problem::scope_unknown(unknown)),
+        Some(unknown) => Err(answer::scope_unknown(unknown)),
         None => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::model::Secret;
 
-use super::{limits::Limits, mint::TokenAlg};
+use super::{faults::Limits, mint::TokenAlg};
 
 /// How an emulator is set up; the default is as near to the service as can be.
 #[derive(Debug, Clone)]

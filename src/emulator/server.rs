@@ -15,8 +15,7 @@ use crate::{clock::Clock, model::Secret};
 use super::{
     Emulator, EmulatorError, EmulatorOptions,
     socket::{self, Replying},
-    tls::{self, TlsError},
-    trust::{Trust, TrustError},
+    tls::{self, TlsError, Trust, TrustError},
 };
 
 /// Where and how to serve.

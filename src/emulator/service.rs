@@ -14,18 +14,14 @@ use crate::{
 
 use super::{
     access_keys::{KeyStamp, Slot},
-    answer::{self, Answering, Envelope, Reply},
-    call::{IDENTITY_VERSIONS, Route, TEAMS_VERSIONS},
+    answer::{self, Answering, Envelope, Problem, Reply},
+    call::{self, Call, Entry, IDENTITY_VERSIONS, Route, TEAMS_VERSIONS},
     door,
     faults::{Blow, Harm},
-    incoming::Call,
-    ledger::Entry,
     mint::Mint,
     operations::{self, Ask, Outcome},
     options::EmulatorOptions,
-    problem::{self, Problem},
     signature::{self, Denial, Sent},
-    times,
     world::{Grant, World},
 };
 
@@ -49,7 +45,7 @@ pub enum EmulatorError {
     TokenKey(#[from] super::mint::KeyError),
 }
 
-/// What became of a request, and what the ledger wants to know of it.
+/// What became of a request, and what the request_log wants to know of it.
 struct Judged {
     answer: Response<Bytes>,
     key: Option<Slot>,
@@ -140,7 +136,7 @@ impl Emulator {
     fn judge(&self, call: &Call) -> Judged {
         let (answer, key, reason) = match self.authenticate(call) {
             Err(denial) => {
-                let problem = problem::denied(&denial);
+                let problem = answer::denied(&denial);
                 (answer::error(&problem), None, Some(problem.reason))
             }
             Ok(key) => match self.carry_out(call, key) {
@@ -176,9 +172,9 @@ impl Emulator {
         let operation = match call.operation {
             Some(operation) => operation,
             None if call.route == Route::WrongMethod => {
-                return Err(problem::method_not_allowed(method, path));
+                return Err(answer::method_not_allowed(method, path));
             }
-            None => return Err(problem::not_found(path)),
+            None => return Err(answer::not_found(path)),
         };
         let version = call.version()?;
         let now = self.now();
@@ -188,7 +184,7 @@ impl Emulator {
                 let limit = world.limiter.limits().0.get(&operation);
                 let limit = limit.map(ToString::to_string).unwrap_or_default();
                 let reason = format!("more than {limit} of {operation}");
-                return Err(problem::throttled(wait, reason));
+                return Err(answer::throttled(wait, reason));
             }
             let ask = Ask {
                 options: &self.options,
@@ -227,13 +223,13 @@ impl Emulator {
         let token = self
             .mint
             .sign(&grant.claims, grant.nonce)
-            .map_err(|_| problem::injected(StatusCode::INTERNAL_SERVER_ERROR, None, 0))?;
+            .map_err(|_| answer::injected(StatusCode::INTERNAL_SERVER_ERROR, None, 0))?;
         self.world()
             .tokens
             .record(token.expose(), grant.facts.clone());
         Ok(AccessToken {
             token,
-            expires_on: times::expires_on(grant.facts.expires_at),
+            expires_on: call::expires_on(grant.facts.expires_at),
         })
     }
 
@@ -267,7 +263,7 @@ impl Emulator {
         }
         let entry = call.entry(now, key, &reply, reason);
         log(&entry);
-        world.ledger.note(entry);
+        world.request_log.note(entry);
         reply
     }
 }
@@ -289,7 +285,7 @@ fn apply(judged: Option<Judged>, blow: Option<Blow>) -> Reply {
             let sent = answer.body().len() / 2;
             Reply::Truncated { answer, sent }
         }
-        (Harm::Status(status, retry_after), _) => Reply::Answer(answer::error(&problem::injected(
+        (Harm::Status(status, retry_after), _) => Reply::Answer(answer::error(&answer::injected(
             status,
             retry_after,
             blow.fault,

@@ -15,8 +15,8 @@ use subtle::ConstantTimeEq;
 
 use super::{
     access_keys::{AccessKeys, Key, hmac_sha256},
+    call::read_http_date,
     diagnosis,
-    times::read_http_date,
 };
 
 /// A request as it was sent.
@@ -205,7 +205,7 @@ fn check_date(
     Err(Denial::Date(format!(
         "date off by {:+} s: {name} is {text}, the time here is {}; allowed are {} s each way",
         off.as_secs(),
-        super::times::http_date(now),
+        super::call::http_date(now),
         margin.as_secs()
     )))
 }

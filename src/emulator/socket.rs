@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{answer::Reply, outgoing::Outgoing};
+use super::{answer::Reply, call::Outgoing};
 
 /// A function from request to reply.
 pub(super) type Replying = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Reply> + Send + Sync>;

@@ -10,13 +10,10 @@ use crate::model::Secret;
 
 use super::{
     access_keys::{AccessKeys, Key, KeyStamp, Slot, draw},
-    faults::Faults,
-    ledger::Ledger,
-    limits::Limiter,
-    mint::Claims,
+    call::{self, RequestLog},
+    faults::{Faults, Limiter},
+    mint::{Claims, TokenBook, TokenFacts},
     options::{EmulatorOptions, UnlikeAKey},
-    times,
-    token_book::{TokenBook, TokenFacts},
 };
 
 /// The state behind the lock.
@@ -27,7 +24,7 @@ pub(super) struct World {
     pub(super) tokens: TokenBook,
     pub(super) faults: Faults,
     pub(super) limiter: Limiter,
-    pub(super) ledger: Ledger,
+    pub(super) request_log: RequestLog,
     /// How far this place's clock is from the one it was given.
     pub(super) offset: SignedDuration,
     identities: BTreeMap<Arc<str>, Identity>,
@@ -94,7 +91,7 @@ impl World {
             tokens: TokenBook::default(),
             faults: Faults::new(rng.random()),
             limiter: Limiter::new(options.limits.clone()),
-            ledger: Ledger::default(),
+            request_log: RequestLog::default(),
             offset: SignedDuration::ZERO,
             identities: BTreeMap::new(),
             sequence: 0,
@@ -185,7 +182,7 @@ impl World {
             let before = if second == iat { count } else { 0 };
             identity.last_issue = (iat, before + 1);
         }
-        let exp = times::seconds_up(expires_at);
+        let exp = call::seconds_up(expires_at);
         Grant {
             claims: Claims::new(owner, &self.resource_id, scopes, iat, exp).numbered(again),
             facts: TokenFacts {
@@ -238,7 +235,7 @@ impl World {
 
 /// The instant at which a token ends.
 pub(super) fn expiry(now: Timestamp, asked: Duration, ttl: Option<Duration>) -> Timestamp {
-    times::after(now, ttl.unwrap_or(asked))
+    call::after(now, ttl.unwrap_or(asked))
 }
 
 fn key(slot: Slot, text: Secret) -> Result<Key, UnlikeAKey> {

@@ -1,19 +1,19 @@
 //! Carries decisions out: obtain → commit → deliver. The only room that issues tokens.
 //!
-//! A [`Lane`] per resource takes due rows from the store, earliest expiry first, as far as pace and
-//! health allow, calls ACS, and commits what comes back. A [`Courier`] per sink hands over what the
+//! A [`Renewer`] per resource takes due rows from the store, earliest expiry first, as far as pace and
+//! health allow, calls ACS, and commits what comes back. A [`Dispatcher`] per sink hands over what the
 //! store says is wanted and not yet delivered. What is in flight is a set in memory; after a crash
 //! everything unfinished is simply due again.
 
-mod courier;
-mod intake;
-mod lane;
+mod dispatcher;
 mod merge;
+mod renewer;
 mod restore;
-mod withdrawer;
+mod source_sync;
+mod stray_files;
 
-pub use courier::{Ask, Courier, CourierDeps, CourierError, LaneViews};
-pub use intake::{Apply, Intake, IntakeDeps, SourceAsk};
-pub use lane::{Lane, LaneDeps, LaneError};
+pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError, RenewerViews};
+pub use renewer::{Renewer, RenewerDeps, RenewerError};
 pub use restore::{Restored, restore};
-pub use withdrawer::{FileSinks, Withdrawer, WithdrawerError};
+pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};
+pub use stray_files::{FileSinks, StrayFiles, StrayFilesError};

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Display, sync::Arc};
 use futures_util::future::join_all;
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::courier::{LaneViews, bundle::gather, dead};
+use super::dispatcher::{RenewerViews, bundle::gather, dead};
 use crate::{
     clock::Clock,
     model::{Num, SinkName, Version},
@@ -26,7 +26,7 @@ pub struct Restored {
     pub seen: usize,
     /// Files that were missing, wrong, or there against the store's word.
     pub mended: usize,
-    /// Files that could not be mended; the courier goes on trying.
+    /// Files that could not be mended; the dispatcher goes on trying.
     pub failed: usize,
     /// Temporary files of an earlier process that were removed.
     pub swept: usize,
@@ -41,7 +41,7 @@ pub async fn restore(
     store: &Store,
     name: &SinkName,
     sink: &FileSink,
-    (clock, lanes): (&Clock, &LaneViews),
+    (clock, renewers): (&Clock, &RenewerViews),
     mut progress: impl FnMut(&Restored),
 ) -> Result<Restored, StoreError> {
     let mut restored = Restored::default();
@@ -62,7 +62,7 @@ pub async fn restore(
             return Ok(restored);
         };
         after = last.num;
-        let mut page_done = Page::new(store, name, sink, (clock, lanes));
+        let mut page_done = Page::new(store, name, sink, (clock, renewers));
         for row in page {
             page_done.mend(row).await;
         }
@@ -71,7 +71,7 @@ pub async fn restore(
     }
 }
 
-/// Puts the one file of a bundle right. If that fails, the courier goes on trying.
+/// Puts the one file of a bundle right. If that fails, the dispatcher goes on trying.
 async fn restore_bundle(
     store: &Store,
     name: &SinkName,
@@ -122,7 +122,7 @@ struct Page<'a> {
     name: &'a SinkName,
     sink: &'a FileSink,
     clock: &'a Clock,
-    lanes: &'a LaneViews,
+    renewers: &'a RenewerViews,
     writing: JoinSet<Result<Receipt, FileError>>,
     rows: BTreeMap<Id, (store::Delivery, Version)>,
     settled: Vec<Settled>,
@@ -135,14 +135,14 @@ impl<'a> Page<'a> {
         store: &'a Store,
         name: &'a SinkName,
         sink: &'a FileSink,
-        (clock, lanes): (&'a Clock, &'a LaneViews),
+        (clock, renewers): (&'a Clock, &'a RenewerViews),
     ) -> Self {
         Self {
             store,
             name,
             sink,
             clock,
-            lanes,
+            renewers,
             writing: JoinSet::new(),
             rows: BTreeMap::new(),
             settled: Vec::new(),
@@ -163,7 +163,7 @@ impl<'a> Page<'a> {
             Ok(None) => return,
             Err(error) => return self.give_up(&row, &error),
         };
-        if dead(&consignment, self.lanes, now).is_some() {
+        if dead(&consignment, self.renewers, now).is_some() {
             return;
         }
         let document = Arc::new(consignment.document);
@@ -204,7 +204,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Leaves a file to the courier.
+    /// Leaves a file to the dispatcher.
     fn give_up(&mut self, row: &store::Delivery, error: &dyn Display) {
         tracing::warn!(sink = %self.name, identity = %row.name, %error, "a file could not be restored yet");
         self.counts.failed += 1;

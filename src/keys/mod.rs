@@ -11,14 +11,11 @@
 //! | regenerate | the operator regenerates the old key | the old key is refused |
 //! | replace | its successor is awaited where the configuration says | the successor is accepted |
 //!
-//! With or without a change, both keys are watched over (`vigil`): as soon as one is refused and the other
+//! With or without a change, both keys are watched over (`probes`): as soon as one is refused and the other
 //! works, everything that it minted is minted anew, before all other work.
 
-mod round;
-mod successor;
-mod sweep;
-mod telling;
-mod vigil;
+mod probes;
+mod replacement;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -26,14 +23,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::sweep::Sweep;
+use self::replacement::Sweep;
 use crate::{
     acs::{Client, ConnectionString},
     clock::Clock,
     config::ResourceSettings,
     model::{KeyChange, KeyDoubt, KeysView, NoneWorks},
     permits::Permits,
-    schedule::{Steady, Vigil},
+    schedule::{KeyProbes, Steady},
     store::{Store, StoreError},
 };
 
@@ -70,7 +67,7 @@ pub struct Keys {
     prove_at: Steady,
     begun: watch::Receiver<u64>,
     /// When each key is proved.
-    vigil: Vigil,
+    probes: KeyProbes,
     /// Changes with each refusal of a key.
     denials: watch::Receiver<u64>,
     /// Keys whose tokens may be dead, as last read.
@@ -97,7 +94,7 @@ impl Keys {
             sweep: Sweep::default(),
             prove_at: Steady::ZERO,
             begun: store.campaign_signal(),
-            vigil: Vigil::default(),
+            probes: KeyProbes::default(),
             denials: client.denials(),
             doubts: Vec::new(),
             marked: BTreeMap::new(),

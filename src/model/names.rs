@@ -1,6 +1,26 @@
+//! Names, secrets and other words.
+//!
 //! Names and ids: parsed once, valid ever after.
+//!
+//! Text that must never be seen: redacted in `Debug`, wiped when dropped.
+//!
+//! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
+//! it, other encodings are named, and a line may end in any way.
+//!
+//! Where a file was put and what was in it, so that it can be taken back without taking anything else.
+//!
+//! What a token may be used for.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    io::{self, BufRead},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 
 /// Why a text is not a valid name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,8 +157,236 @@ fn is_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// A secret text. The only way to its content is [`Secret::expose`], so that a search for that
+/// word finds every place that touches one.
+#[derive(Clone)]
+pub struct Secret(SecretString);
+
+impl Secret {
+    /// Takes ownership of the text.
+    pub fn new(text: String) -> Self {
+        Self(SecretString::from(text))
+    }
+
+    /// The text in the clear.
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// A short, stable, one-way name of this secret: 12 hex digits of its SHA-256.
+    pub fn fingerprint(&self) -> String {
+        let digest = Sha256::digest(self.expose().as_bytes());
+        digest[..6].iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        use subtle::ConstantTimeEq;
+        self.expose()
+            .as_bytes()
+            .ct_eq(other.expose().as_bytes())
+            .into()
+    }
+}
+
+impl Eq for Secret {}
+
+/// The byte order mark of UTF-8, which Windows programs put before a text.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Why bytes are no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotText {
+    /// Two bytes a character.
+    #[error("it is UTF-16 (Windows programs say Unicode); save it as UTF-8")]
+    Utf16,
+    /// Some other encoding, or no text at all.
+    #[error("it is not UTF-8 text")]
+    Other,
+}
+
+/// The bytes without a byte order mark before them.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
+}
+
+/// Whether a text that begins so is UTF-16: its mark, or every second byte zero.
+pub fn is_utf16(start: &[u8]) -> bool {
+    let zeros = |from: usize| {
+        let mut bytes = start.iter().skip(from).step_by(2).take(8).peekable();
+        bytes.peek().is_some() && start.len() >= 4 && bytes.all(|byte| *byte == 0)
+    };
+    start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") || zeros(0) != zeros(1)
+}
+
+/// The text that bytes are, without a byte order mark.
+///
+/// # Errors
+/// When they are no UTF-8; the reason names UTF-16.
+pub fn text_of(bytes: &[u8]) -> Result<&str, NotText> {
+    if is_utf16(bytes) {
+        return Err(NotText::Utf16);
+    }
+    std::str::from_utf8(without_mark(bytes)).map_err(|_| NotText::Other)
+}
+
+/// What separates the columns of a head line, where that is no comma: a word for it.
+pub fn other_delimiter(head: &str) -> Option<&'static str> {
+    let of = |c| head.matches(c).count();
+    [(';', "semicolons"), ('\t', "tabs"), ('|', "bars")]
+        .into_iter()
+        .filter(|(c, _)| of(*c) > of(','))
+        .max_by_key(|(c, _)| of(*c))
+        .map(|(_, word)| word)
+}
+
+/// The lines of a text, each with its number as every editor counts: a line ends with `\n`, `\r\n` or
+/// `\r`, and one without anything in it counts.
+#[derive(Debug)]
+pub struct Lines<R> {
+    from: R,
+    number: u64,
+    after_return: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// All of them.
+    pub fn of(from: R) -> Self {
+        Self {
+            from,
+            number: 0,
+            after_return: false,
+        }
+    }
+
+    /// The rest of a line without its end; `None` at the end of the text.
+    fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut line = None::<Vec<u8>>;
+        loop {
+            let chunk = match self.from.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                chunk => chunk?,
+            };
+            if std::mem::take(&mut self.after_return) && chunk.first() == Some(&b'\n') {
+                self.from.consume(1);
+                continue;
+            }
+            if chunk.is_empty() {
+                return Ok(line);
+            }
+            let line = line.get_or_insert_default();
+            let end = chunk.iter().position(|byte| is_line_end(*byte));
+            let (text, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
+            line.extend_from_slice(text);
+            self.after_return = rest.first() == Some(&b'\r');
+            let read = text.len() + usize::from(end.is_some());
+            self.from.consume(read);
+            if end.is_some() {
+                return Ok(Some(std::mem::take(line)));
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = io::Result<(u64, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.line().transpose()?;
+        self.number += 1;
+        Some(line.map(|line| (self.number, line)))
+    }
+}
+
+/// Whether a line may end with this byte.
+pub fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// A file that a sink has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// SHA-256 of what was written.
+    pub digest: [u8; 32],
+}
+
+/// One ACS token scope. Source: ACS REST 2023-10-01, `CommunicationTokenScope`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Full chat.
+    Chat,
+    /// Chat without creating, updating or deleting threads.
+    ChatJoin,
+    /// As `ChatJoin`, also without adding or removing participants.
+    ChatJoinLimited,
+    /// Start and join calls.
+    Voip,
+    /// Join calls only.
+    VoipJoin,
+}
+
+impl Scope {
+    /// Every scope, in the order in which they are written out.
+    pub const ALL: [Self; 5] = [
+        Self::Chat,
+        Self::ChatJoin,
+        Self::ChatJoinLimited,
+        Self::Voip,
+        Self::VoipJoin,
+    ];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::ChatJoin => "chat.join",
+            Self::ChatJoinLimited => "chat.join.limited",
+            Self::Voip => "voip",
+            Self::VoipJoin => "voip.join",
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| {
+            format!("{text:?} is not a scope; known are chat, chat.join, chat.join.limited, voip, voip.join")
+        })
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl serde::Serialize for Scope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Scope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
-mod tests {
+mod names_tests {
     use super::*;
 
     #[test]
@@ -160,5 +408,57 @@ mod tests {
         for good in ["a", "support-bot", "a.b@c+d_e", &"x".repeat(128)] {
             assert!(good.parse::<Name>().is_ok(), "{good:?}");
         }
+    }
+}
+
+#[cfg(test)]
+mod foreign_tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_numbered_as_editors_do_whatever_ends_them() {
+        let told = |text: &str, room| {
+            let lines = Lines::of(io::BufReader::with_capacity(room, text.as_bytes()));
+            let lines = lines.map(|line| {
+                line.map(|(n, line)| format!("{n}{}", String::from_utf8(line).unwrap()))
+            });
+            lines.collect::<io::Result<Vec<String>>>().unwrap()
+        };
+        for room in [1, 2, 3, 64] {
+            for end in ["\n", "\r\n", "\r"] {
+                let text = ["a", "", "b", "", "", "c"].join(end);
+                let wanted = ["1a", "2", "3b", "4", "5", "6c"];
+                assert_eq!(told(&text, room), wanted, "{end:?}");
+                assert_eq!(told(&(text + end), room), wanted, "{end:?}");
+            }
+            assert_eq!(told("a\n\rb\r\r\nc", room), ["1a", "2", "3b", "4", "5c"]);
+            assert!(told("", room).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_mark_is_skipped_and_other_encodings_are_named() {
+        assert_eq!(text_of(b"\xef\xbb\xbfanna"), Ok("anna"));
+        assert_eq!(text_of("Müller".as_bytes()), Ok("Müller"));
+        for utf16 in [
+            &b"\xff\xfea\0b\0"[..],
+            b"\xfe\xff\0a\0b",
+            b"a\0b\0c\0",
+            b"\0a\0b\0c",
+        ] {
+            assert_eq!(text_of(utf16), Err(NotText::Utf16), "{utf16:?}");
+        }
+        assert_eq!(text_of(b"M\xfcller"), Err(NotText::Other));
+        for text in ["", "a", "{}", "\0\0\0\0"] {
+            assert_eq!(text_of(text.as_bytes()), Ok(text));
+        }
+    }
+
+    #[test]
+    fn other_delimiters_are_named() {
+        assert_eq!(other_delimiter("name;id;scopes"), Some("semicolons"));
+        assert_eq!(other_delimiter("name\tid"), Some("tabs"));
+        assert_eq!(other_delimiter("name,id,label_a;b"), None);
+        assert_eq!(other_delimiter("name"), None);
     }
 }

@@ -1,11 +1,17 @@
+//! What parts of the daemon publish.
+//!
 //! What the parts of the daemon publish for people's eyes; never a secret.
+//!
+//! Whether the store that was found may be used at all.
+//!
+//! What a source of identities looks like from outside: how it is, and what its list would change.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{DoubtedKeys, Name, ResourceName, SinkName, State};
+use super::{DoubtedKeys, Name, ResourceName, SinkName, SourceName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +36,11 @@ pub enum HealthView {
     },
 }
 
-/// What one engine lane publishes: one per resource.
+/// What one engine renewer publishes: one per resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LaneView {
-    /// When the lane last made or reaffirmed its decision; feeds watchdog and readiness.
+pub struct RenewerView {
+    /// When the renewer last made or reaffirmed its decision; feeds watchdog and readiness.
     pub decided_at: Option<Timestamp>,
     /// What is known of the operations it uses, by name (`issue`, `create_with_token`).
     pub health: BTreeMap<String, HealthView>,
@@ -56,11 +62,11 @@ pub struct LaneView {
     pub calls: BTreeMap<String, u64>,
 }
 
-/// What one courier publishes: one per sink.
+/// What one dispatcher publishes: one per sink.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct CourierView {
-    /// When the courier last made or reaffirmed its decision.
+pub struct DispatcherView {
+    /// When the dispatcher last made or reaffirmed its decision.
     pub decided_at: Option<Timestamp>,
     /// Whether every file is as the store says, after a start; true for receivers at once.
     pub restored: bool,
@@ -92,7 +98,7 @@ pub struct CourierView {
 
 /// What the daemon stands on, as far as something is wrong with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Footing {
+pub struct SelfCheckFindings {
     /// The file of the store is gone, or another one lies in its place.
     pub store: Option<Amiss>,
     /// The file of the local socket is gone and cannot be made again, or another one lies there.
@@ -286,4 +292,145 @@ pub fn short_duration(duration: Duration) -> String {
         (d, 0, _, _) => format!("{d}d"),
         (d, h, _, _) => format!("{d}d {h}h"),
     }
+}
+
+/// What a start found out about its store. While it is not [`StoreStanding::Own`] nothing is issued,
+/// delivered, revoked or served: the daemon only says why, and waits for a person.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "standing")]
+pub enum StoreStanding {
+    /// It is this daemon's own, and it knows what was withdrawn.
+    #[default]
+    Own,
+    /// It may not know what was withdrawn; until `renewd store accept`.
+    Restored {
+        /// Why that is not known.
+        why: String,
+    },
+    /// It belongs to another machine; until `renewd store adopt`.
+    Passive {
+        /// How that was found out.
+        why: String,
+    },
+}
+
+impl StoreStanding {
+    /// Whether tokens may be issued, delivered and served from it.
+    pub fn is_usable(&self) -> bool {
+        matches!(self, Self::Own)
+    }
+
+    /// Why it may not be used, and what a person can do; `None` where it may.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Own => None,
+            Self::Restored { why } => Some(format!(
+                "nothing is issued, delivered or served, because it is not known what was withdrawn: {why}; \
+                 once everything that was revoked or held since is looked after, `renewd store accept` goes on \
+                 and renews every token"
+            )),
+            Self::Passive { why } => Some(format!(
+                "nothing is issued, delivered or served, because the store belongs to another machine: {why}; \
+                 where this machine takes its place, `renewd store adopt` goes on"
+            )),
+        }
+    }
+
+    /// In two or three words.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Restored { .. } => "restored",
+            Self::Passive { .. } => "passive",
+        }
+    }
+}
+
+/// A source as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceView {
+    /// Its name.
+    pub name: SourceName,
+    /// `sqlite`, `exec` or `file`; empty for one that is no longer configured.
+    pub kind: String,
+    /// What is read: a path or a program.
+    pub reads: String,
+    /// Seconds between two looks.
+    pub every_seconds: u64,
+    /// When it was looked at last; `None` before the first look of this process.
+    pub looked_at: Option<Timestamp>,
+    /// When its list was last taken over.
+    pub taken_at: Option<Timestamp>,
+    /// Identities that it lists, as far as they were taken over.
+    pub identities: u64,
+    /// Rows of its last list that were refused.
+    pub refused: u64,
+    /// Why its list is not taken over at the moment, or only in part; what was taken before stays.
+    pub lapse: Option<Lapse>,
+    /// Since when it is being read; `None` while it is not.
+    #[serde(default)]
+    pub reading_since: Option<Timestamp>,
+    /// What somebody should write into its section, in one sentence.
+    #[serde(default)]
+    pub advice: Option<String>,
+}
+
+/// Why, and since when, a source's list is not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lapse {
+    /// One sentence: what is wrong, and what can be done.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A row that cannot be an identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRow {
+    /// Its place in the list, from 1: the row of a query, or the line of a file.
+    pub number: u64,
+    /// Its name, where it has a valid one.
+    pub name: Option<Name>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// What a source lists, in numbers, against what was taken over before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTotals {
+    /// Refused rows.
+    pub refused: u64,
+    /// Names that are new.
+    pub added: u64,
+    /// Names whose row changed.
+    pub changed: u64,
+    /// Names that are no longer listed.
+    pub removed: u64,
+}
+
+/// What a source lists, against what was taken over before. Of each kind of rows the first thousand are named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Rows that were read.
+    pub rows: u64,
+    /// How many of each there are.
+    #[serde(default)]
+    pub totals: SourceTotals,
+    /// Refused rows.
+    pub refused: Vec<RefusedRow>,
+    /// Names that are new.
+    pub added: Vec<Name>,
+    /// Names whose row changed.
+    pub changed: Vec<Name>,
+    /// Names that are no longer listed.
+    pub removed: Vec<Name>,
+    /// Names whose row is as it was.
+    pub unchanged: u64,
+    /// Why the list is not taken over without a person's word.
+    pub blocked: Option<String>,
+    /// Why nobody is removed without a person's word, although the rest can be taken over.
+    #[serde(default)]
+    pub doubt: Option<String>,
+    /// Whether it was taken over now.
+    pub applied: bool,
 }

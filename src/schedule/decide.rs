@@ -1,10 +1,18 @@
-//! What to do about one identity now: a plain function of its row, what its lane knows, and the
+//! What to do about an identity now, and how that is explained.
+//!
+//! What to do about one identity now: a plain function of its row, what its renewer knows, and the
 //! time. The engine acts on it; `why` prints the same.
+//!
+//! The decision about one identity, explained: the same code that decides, in words.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DueReason, HealthView, LaneView, Operation, Record, State};
+use super::{Ended, Grounds, Life, Standing, standing, state, tier};
+use crate::model::{
+    Attempt, Due, DueReason, HealthView, Name, Operation, Record, RenewerView, State, Tier,
+    Version, short_duration,
+};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +57,9 @@ pub fn operation(record: &Record) -> Operation {
     }
 }
 
-/// What to do about one identity at an instant, given what its lane publishes. `Issue` and `Create`
+/// What to do about one identity at an instant, given what its renewer publishes. `Issue` and `Create`
 /// mean that nothing stands against it but the order of those that wait and their pace.
-pub fn decide(record: &Record, lane: &LaneView, now: Timestamp) -> Action {
+pub fn decide(record: &Record, renewer: &RenewerView, now: Timestamp) -> Action {
     if !record.state.wants_token() {
         return rest(record.state);
     }
@@ -77,15 +85,15 @@ pub fn decide(record: &Record, lane: &LaneView, now: Timestamp) -> Action {
         };
     }
     let operation = operation(record);
-    if let Some(because) = &lane.blocked {
+    if let Some(because) = &renewer.blocked {
         return held(None, because);
     }
     if operation == Operation::CreateWithToken
-        && let Some(because) = &lane.creation_refused
+        && let Some(because) = &renewer.creation_refused
     {
         return held(None, because);
     }
-    match lane.health.get(operation.as_str()) {
+    match renewer.health.get(operation.as_str()) {
         Some(HealthView::Held { until, because }) if now < *until => held(Some(*until), because),
         _ if operation == Operation::Issue => Action::Issue { reason: due.why },
         _ => Action::Create { reason: due.why },
@@ -113,8 +121,226 @@ fn rest(state: State) -> Action {
     }
 }
 
+/// Everything that a person needs to understand what happens to one identity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The identity.
+    pub name: Name,
+    /// Its state now.
+    pub state: State,
+    /// Its version.
+    pub version: Version,
+    /// What is decided now.
+    pub action: Action,
+    /// The same in a sentence.
+    pub sentence: String,
+    /// When the next attempt is due, and by which rule.
+    pub next: Option<Due>,
+    /// How its token stands: `good`, `doubtful`, `dead` or `none`.
+    pub standing: String,
+    /// The same in a sentence, where it is not good.
+    pub about_token: Option<String>,
+    /// How pressing it is, where there is a token.
+    pub tier: Option<Tier>,
+    /// When the token ends.
+    pub expires_at: Option<Timestamp>,
+    /// The life left in seconds; once dead, less than zero: for how long it has been.
+    pub left_secs: Option<i64>,
+    /// Since when it fails by itself, while others of its resource succeed.
+    #[serde(default)]
+    pub failing_since: Option<Timestamp>,
+    /// The same in a sentence: how the last attempt ended, and when the next is.
+    #[serde(default)]
+    pub about_failing: Option<String>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last attempts, newest last.
+    pub attempts: Vec<Attempt>,
+    /// What slows its renewer down at the moment, in sentences.
+    #[serde(rename = "lane")]
+    pub renewer: Vec<String>,
+    /// What people ordered for it and is not carried out yet, or failed, in sentences.
+    #[serde(default)]
+    pub orders: Vec<String>,
+    /// What is still to be delivered, by sink, in sentences.
+    #[serde(default)]
+    pub deliveries: Vec<String>,
+}
+
+impl Explanation {
+    /// The same beside orders that are not carried out yet, and what is still to be delivered: then it is
+    /// not true that nothing happens.
+    #[must_use]
+    pub fn beside(mut self, orders: Vec<String>, deliveries: Vec<String>) -> Self {
+        let is_all = orders.is_empty() && deliveries.is_empty();
+        if let (Action::Rest { because }, false) = (&self.action, is_all) {
+            self.sentence = format!("No token is obtained: {because}.");
+        }
+        self.orders = orders;
+        self.deliveries = deliveries;
+        self
+    }
+}
+
+/// Explains what is decided about `record` at an instant.
+pub fn why(record: &Record, renewer: &RenewerView, now: Timestamp) -> Explanation {
+    let action = decide(record, renewer, now);
+    let grounds = Grounds::of(renewer);
+    let stands = standing(record, &grounds, now);
+    let life = record
+        .token
+        .as_ref()
+        .map(|token| Life::of(token, grounds.skew));
+    Explanation {
+        name: record.spec.name.clone(),
+        state: state(record, &grounds, now),
+        version: record.version,
+        sentence: sentence(record, &action, now),
+        action,
+        next: record.due,
+        standing: stands.as_str().to_owned(),
+        about_token: about_token(record, stands, now),
+        tier: tier(record, &grounds, now),
+        expires_at: record.token.as_ref().map(|token| token.expires_at),
+        left_secs: match stands {
+            Standing::Dead { since, .. } => Some(since.duration_since(now).as_secs()),
+            _ => life.map(|life| life.to.duration_since(now).as_secs()),
+        },
+        failing_since: record.failing_since,
+        about_failing: about_failing(record, now),
+        failures: record.failures,
+        attempts: record.attempts.iter().cloned().collect(),
+        renewer: troubles(record, renewer),
+        orders: Vec::new(),
+        deliveries: Vec::new(),
+    }
+}
+
+/// What is wrong with the token, if anything is.
+fn about_token(record: &Record, stands: Standing, now: Timestamp) -> Option<String> {
+    let ago =
+        |since: Timestamp| short_duration(now.duration_since(since).try_into().unwrap_or_default());
+    match stands {
+        Standing::None | Standing::Good { .. } => None,
+        Standing::Doubtful { since, .. } => {
+            let key = record.token.as_ref().map_or("", |token| &token.minted_by);
+            Some(format!(
+                "its token may be dead: the access key {key} that minted it is refused or no longer configured, since \
+                 {} ago; it is minted anew as soon as a key works, and served until then",
+                ago(since)
+            ))
+        }
+        Standing::Dead {
+            since,
+            how: Ended::Expired,
+        } => Some(format!(
+            "its token expired {} ago; none is served until the next one is there",
+            ago(since)
+        )),
+        Standing::Dead {
+            since,
+            how: Ended::Revoked,
+        } => Some(format!(
+            "its token was revoked {} ago and is dead; none is served until the next one is there",
+            ago(since)
+        )),
+    }
+}
+
+/// That it fails by itself, if it does.
+fn about_failing(record: &Record, now: Timestamp) -> Option<String> {
+    let long = |time: jiff::SignedDuration| short_duration(time.try_into().unwrap_or_default());
+    let since = long(now.duration_since(record.failing_since?));
+    let last = record.attempts.last().map_or(String::new(), |last| {
+        format!(
+            "; the last attempt, {} ago, ended with {}",
+            long(now.duration_since(last.at)),
+            last.result
+        )
+    });
+    let next = match record.due {
+        Some(due) if due.at > now => {
+            format!(", the next is in {}", long(due.at.duration_since(now)))
+        }
+        _ => ", the next comes as soon as its turn does".to_owned(),
+    };
+    Some(format!(
+        "it fails by itself since {since}, while others of {} succeed{last}{next}",
+        record.spec.resource
+    ))
+}
+
+fn sentence(record: &Record, action: &Action, now: Timestamp) -> String {
+    match action {
+        Action::Rest { because } => format!("Nothing happens: {because}."),
+        Action::Wait { until, reason } => {
+            let wait = until.duration_since(now).try_into().unwrap_or_default();
+            format!("In {}: {}.", short_duration(wait), rule(*reason, record))
+        }
+        Action::HeldBack { until, because } => match until {
+            Some(until) => {
+                let wait = until.duration_since(now).try_into().unwrap_or_default();
+                format!(
+                    "Due, but held back for {}: {because}.",
+                    short_duration(wait)
+                )
+            }
+            None => format!("Due, but held back: {because}."),
+        },
+        Action::Issue { reason } => format!(
+            "Due now: {}; it is tried as soon as its turn comes, earliest expiry first.",
+            rule(*reason, record)
+        ),
+        Action::Create { reason } => format!(
+            "Due now: {}; it is created at ACS together with its token as soon as its turn comes.",
+            rule(*reason, record)
+        ),
+    }
+}
+
+/// The rule that set the due time, in words.
+fn rule(reason: DueReason, record: &Record) -> String {
+    match reason {
+        DueReason::First => "it has no token yet".to_owned(),
+        DueReason::Renewal => format!(
+            "its token reaches {:.0} % of its life (less a spread drawn once)",
+            record.spec.renew_at * 100.0
+        ),
+        DueReason::Retry => format!("the last attempt failed ({} in a row)", record.failures),
+        DueReason::Changed => "its scopes or lifetime changed".to_owned(),
+        DueReason::Requested => "somebody asked".to_owned(),
+        DueReason::Revoked => "its tokens were revoked and one is to follow".to_owned(),
+        DueReason::Released => "it was released from a hold".to_owned(),
+        DueReason::KeyChange => "the access key that minted its token is replaced".to_owned(),
+        DueReason::FutureToken => "its token was issued in the future".to_owned(),
+    }
+}
+
+/// What slows the renewer down for this record's operation.
+fn troubles(record: &Record, renewer: &RenewerView) -> Vec<String> {
+    let operation = operation(record).as_str();
+    let mut troubles: Vec<String> = renewer.blocked.iter().cloned().collect();
+    match renewer.health.get(operation) {
+        Some(HealthView::Probing { since, because }) => troubles.push(format!(
+            "{operation} is unanswered since {since:.0}, so only probes go out, the most urgent identity first: {because}"
+        )),
+        Some(HealthView::Held { until, because }) => {
+            troubles.push(format!("{operation} is held until {until:.0}: {because}"));
+        }
+        Some(HealthView::Open) | None => {}
+    }
+    if let Some((sent, allowed)) = renewer.pace.get(operation)
+        && sent >= allowed
+    {
+        troubles.push(format!(
+            "{operation} is at its pace: {sent} of {allowed} calls are sent in this window"
+        ));
+    }
+    troubles
+}
+
 #[cfg(test)]
-mod tests {
+mod decide_tests {
     use std::time::Duration;
 
     use super::{
@@ -136,9 +362,9 @@ mod tests {
 
     #[test]
     fn what_is_due_is_issued_or_created() {
-        let lane = LaneView::default();
+        let renewer = RenewerView::default();
         assert_eq!(
-            decide(&due_now(), &lane, noon()),
+            decide(&due_now(), &renewer, noon()),
             Action::Issue {
                 reason: DueReason::Renewal
             }
@@ -148,14 +374,14 @@ mod tests {
             ..due_now()
         };
         assert_eq!(
-            decide(&new, &lane, noon()),
+            decide(&new, &renewer, noon()),
             Action::Create {
                 reason: DueReason::Renewal
             }
         );
         let early = noon() - Duration::from_secs(1);
         assert!(
-            matches!(decide(&new, &lane, early), Action::Wait { until, .. } if until == noon())
+            matches!(decide(&new, &renewer, early), Action::Wait { until, .. } if until == noon())
         );
     }
 
@@ -164,7 +390,7 @@ mod tests {
         for state in [State::Held, State::Gone, State::Deleted] {
             let row = Record { state, ..due_now() };
             assert!(matches!(
-                decide(&row, &LaneView::default(), noon()),
+                decide(&row, &RenewerView::default(), noon()),
                 Action::Rest { .. }
             ));
         }
@@ -172,12 +398,12 @@ mod tests {
 
     #[test]
     fn refused_creation_holds_only_those_without_an_id() {
-        let lane = LaneView {
+        let renewer = RenewerView {
             creation_refused: Some("import first".to_owned()),
-            ..LaneView::default()
+            ..RenewerView::default()
         };
         assert!(matches!(
-            decide(&due_now(), &lane, noon()),
+            decide(&due_now(), &renewer, noon()),
             Action::Issue { .. }
         ));
         let new = Record {
@@ -185,7 +411,7 @@ mod tests {
             ..due_now()
         };
         assert!(matches!(
-            decide(&new, &lane, noon()),
+            decide(&new, &renewer, noon()),
             Action::HeldBack { until: None, .. }
         ));
     }
@@ -193,8 +419,8 @@ mod tests {
     #[test]
     fn a_hold_ends_by_itself() {
         let until = ahead(noon(), Duration::from_secs(10));
-        let mut lane = LaneView::default();
-        lane.health.insert(
+        let mut renewer = RenewerView::default();
+        renewer.health.insert(
             "issue".to_owned(),
             HealthView::Held {
                 until,
@@ -202,12 +428,86 @@ mod tests {
             },
         );
         assert!(matches!(
-            decide(&due_now(), &lane, noon()),
+            decide(&due_now(), &renewer, noon()),
             Action::HeldBack { .. }
         ));
         assert!(matches!(
-            decide(&due_now(), &lane, until),
+            decide(&due_now(), &renewer, until),
             Action::Issue { .. }
         ));
+    }
+}
+
+#[cfg(test)]
+mod why_tests {
+    use std::time::Duration;
+
+    use super::{
+        super::life::{
+            ahead,
+            tests::{noon, record, token},
+        },
+        *,
+    };
+
+    #[test]
+    fn it_says_what_is_decided() {
+        let due = Due {
+            at: ahead(noon(), Duration::from_mins(30)),
+            why: DueReason::Renewal,
+        };
+        let row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let told = why(&row, &RenewerView::default(), noon());
+        assert_eq!(
+            told.sentence,
+            "In 30m: its token reaches 50 % of its life (less a spread drawn once)."
+        );
+        assert_eq!(told.left_secs, Some(3600));
+        assert_eq!(told.action, decide(&row, &RenewerView::default(), noon()));
+    }
+
+    #[test]
+    fn it_says_that_an_identity_fails_by_itself() {
+        let due = Due {
+            at: ahead(noon(), Duration::from_secs(90)),
+            why: DueReason::Retry,
+        };
+        let mut row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let told = |row: &Record| why(row, &RenewerView::default(), noon()).about_failing;
+        assert_eq!(told(&row), None);
+        row.failing_since = Some(noon() - Duration::from_mins(14));
+        row.attempts.push(Attempt {
+            at: noon() - Duration::from_secs(30),
+            result: "credentials 403".to_owned(),
+            request_id: None,
+        });
+        let told = told(&row).unwrap();
+        for part in [
+            "since 14m",
+            "30s ago",
+            "credentials 403",
+            "next is in 1m 30s",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+
+    #[test]
+    fn it_names_what_holds_an_identity_back() {
+        let due = Due {
+            at: noon(),
+            why: DueReason::Retry,
+        };
+        let row = record(Some(token(noon(), Duration::from_hours(1))), Some(due));
+        let mut renewer = RenewerView::default();
+        let probing = HealthView::Probing {
+            since: noon(),
+            because: "connection refused".to_owned(),
+        };
+        renewer.health.insert("issue".to_owned(), probing);
+        renewer.pace.insert("issue".to_owned(), (970, 970));
+        let told = why(&row, &renewer, noon());
+        assert_eq!(told.renewer.len(), 2, "{:?}", told.renewer);
+        assert!(told.renewer[0].contains("connection refused"));
     }
 }

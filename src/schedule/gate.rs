@@ -21,8 +21,7 @@ use std::collections::BTreeSet;
 use super::{
     Moment, Press, Remaining, Steady,
     evidence::{Evidence, Kind, Sign},
-    health::{Began, Health},
-    hold::KeyHold,
+    health::{Began, Health, KeyHold},
     pace::Pace,
 };
 use crate::{

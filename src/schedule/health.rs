@@ -1,14 +1,20 @@
+//! What is known of an operation: open, probing, held.
+//!
 //! What is known of one operation of a resource: open, or only probes go out.
 //!
 //! When evidence has it that the resource does not answer, only probes go out, one at a time, 1 s
 //! apart growing to 30 s but never further apart than a sixth of the life left to the most urgent
 //! identity. The first answer opens it again: 1, 2, 4 … calls at once, up to the pace.
+//!
+//! The hold on a resource, or on one operation of it, that refuses us.
+//!
+//! When an outage is announced: once when it begins, once when it ends.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Moment, Steady, retry::doubled};
+use super::{Moment, Steady, life::doubled};
 use crate::model::HealthView;
 
 const SHORTEST_PROBE: Duration = Duration::from_secs(1);
@@ -173,8 +179,148 @@ impl Probing {
     }
 }
 
+const SHORTEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_mins(5);
+
+/// While we are refused: one probe at a time, 5 s apart growing to 5 min, but
+/// never further apart than a sixth of the life left to the most urgent identity (5 s at least). An
+/// answer that accepts us ends it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyHold {
+    held: Option<Held>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    because: String,
+    gap: Duration,
+    from: Steady,
+}
+
+impl KeyHold {
+    /// Whether another call may start while `in_flight` are on their way. `left` is the life left
+    /// to the most urgent identity that waits.
+    pub(super) fn admits(&self, in_flight: usize, left: Option<Duration>, now: Steady) -> bool {
+        match &self.held {
+            None => true,
+            Some(held) => in_flight == 0 && now >= held.until(left),
+        }
+    }
+
+    /// The keys were refused. True when this began the hold.
+    pub(super) fn refused(&mut self, because: &str, now: Steady) -> bool {
+        if let Some(held) = &mut self.held {
+            // What was in flight when it began is not a probe.
+            if now >= held.from + SHORTEST {
+                held.gap = (held.gap * 2).min(LONGEST);
+                held.from = now;
+                because.clone_into(&mut held.because);
+            }
+            return false;
+        }
+        self.held = Some(Held {
+            because: because.to_owned(),
+            gap: SHORTEST,
+            from: now,
+        });
+        true
+    }
+
+    /// A key was accepted, or the keys were changed. True when this ended the hold.
+    pub(super) fn accepted(&mut self) -> bool {
+        self.held.take().is_some()
+    }
+
+    /// Until when, and why, while it holds.
+    pub(super) fn until(&self, left: Option<Duration>) -> Option<(Steady, &str)> {
+        let held = self.held.as_ref()?;
+        Some((held.until(left), &held.because))
+    }
+}
+
+impl Held {
+    fn until(&self, left: Option<Duration>) -> Steady {
+        let gap = left.map_or(self.gap, |left| self.gap.min((left / 6).max(SHORTEST)));
+        self.from + gap
+    }
+}
+
+/// An outage that follows the last one closer than this …
+const RELAPSE: Duration = Duration::from_hours(1);
+/// … is announced only when it lasts so long, and twice as long after each that was, so that a
+/// half-broken service is not a flood.
+const LASTING: Duration = Duration::from_secs(30);
+const MOST_DOUBLED: u32 = 6;
+
+/// Turns bad and good news into at most one announcement of each.
+#[derive(Debug, Clone, Default)]
+pub struct Outage {
+    since: Option<Steady>,
+    announced: bool,
+    ended: Option<Steady>,
+    /// Announced relapses, one after the other.
+    relapses: u32,
+    /// An earlier process announced it, and nothing was heard of the service since.
+    inherited: bool,
+}
+
+impl Outage {
+    /// One that an earlier process announced and did not see the end of. It ends with the first good
+    /// news after an answer.
+    pub fn inherited(now: Steady) -> Self {
+        Self {
+            since: Some(now),
+            announced: true,
+            inherited: true,
+            ..Self::default()
+        }
+    }
+
+    /// The service said something.
+    pub fn heard(&mut self) {
+        self.inherited = false;
+    }
+
+    /// Bad at this instant. True when the beginning is to be announced now.
+    pub fn bad(&mut self, now: Steady) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let relapse = self.ended.is_some_and(|ended| since < ended + RELAPSE);
+        let lasting = LASTING * 2_u32.pow(self.relapses.min(MOST_DOUBLED));
+        if self.announced || (relapse && now < since + lasting) {
+            return false;
+        }
+        self.relapses = if relapse { self.relapses + 1 } else { 0 };
+        self.announced = true;
+        true
+    }
+
+    /// Good at this instant. True when the end is to be announced now.
+    pub fn good(&mut self, now: Steady) -> bool {
+        if self.inherited || self.since.take().is_none() {
+            return false;
+        }
+        self.ended = Some(now);
+        std::mem::take(&mut self.announced)
+    }
+
+    /// Whether one is going on that people know of.
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// Whether one is going on, announced or not.
+    pub fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// When the last one ended.
+    pub fn ended(&self) -> Option<Steady> {
+        self.ended
+    }
+}
+
 #[cfg(test)]
-mod tests {
+mod health_tests {
     use super::{super::life::tests::noon, *};
 
     const S: Duration = Duration::from_secs(1);
@@ -258,5 +404,74 @@ mod tests {
         let began = health.start(S * 2);
         health.abandoned(began, S * 2);
         assert_eq!(health.room(0, None, S * 3), 1);
+    }
+}
+
+#[cfg(test)]
+mod hold_tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn probes_grow_until_a_key_is_accepted() {
+        let mut hold = KeyHold::default();
+        assert!(hold.admits(31, None, S));
+        assert!(hold.refused("Denied", S));
+        assert!(!hold.refused("Denied", S), "in flight when it began");
+        let (mut now, mut gaps) = (S, Vec::new());
+        for _ in 0..8 {
+            let (next, _) = hold.until(None).unwrap();
+            gaps.push((next - now).as_secs());
+            now = next;
+            assert!(hold.admits(0, None, now) && !hold.admits(1, None, now));
+            assert!(!hold.refused("Denied", now));
+        }
+        assert_eq!(gaps, [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(hold.until(Some(S * 60)).unwrap().0, now + S * 10);
+        assert!(hold.accepted() && !hold.accepted());
+        assert!(hold.admits(31, None, now));
+    }
+}
+
+#[cfg(test)]
+mod outage_tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn one_at_the_beginning_and_one_at_the_end() {
+        let mut outage = Outage::default();
+        assert!(!outage.good(S));
+        assert!(outage.bad(S));
+        assert!(!outage.bad(S * 2) && outage.is_announced());
+        assert!(outage.good(S * 3) && !outage.good(S * 4));
+    }
+
+    #[test]
+    fn what_an_earlier_process_announced_ends_when_the_service_was_heard() {
+        let mut outage = Outage::inherited(S);
+        assert!(outage.is_on() && !outage.good(S * 2) && outage.is_on());
+        assert!(!outage.bad(S * 3), "it is announced already");
+        outage.heard();
+        assert!(outage.good(S * 4) && !outage.is_on());
+    }
+
+    #[test]
+    fn a_flapping_service_is_not_a_flood() {
+        let mut outage = Outage::default();
+        let announced = (0..3600)
+            .filter(|n| {
+                if n % 2 == 0 {
+                    outage.bad(S * *n)
+                } else {
+                    outage.good(S * *n)
+                }
+            })
+            .count();
+        assert_eq!(announced, 2);
+        outage.bad(S * 3600);
+        assert!(outage.bad(S * 3630), "this one lasts");
     }
 }

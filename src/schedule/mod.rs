@@ -7,21 +7,16 @@ mod breaker;
 mod cron;
 mod decide;
 mod evidence;
-mod fairness;
 mod fold;
 mod gate;
 mod health;
-mod hold;
 mod job;
+mod key_probes;
 mod life;
-mod outage;
 mod pace;
-mod rate;
-mod retry;
+mod rates;
 mod second_chance;
 mod standing;
-mod vigil;
-mod why;
 
 use std::time::Duration;
 
@@ -30,22 +25,22 @@ use jiff::Timestamp;
 pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
-pub use fairness::{awaiting, is_yielding, share_beside};
+pub use decide::{Explanation, why};
 pub use fold::Fold;
 pub use gate::{Finding, Gate, Ticket};
+pub use health::Outage;
 pub use job::{Call, call, check_jobs};
+pub use key_probes::{KeyProbes, News, Word};
 pub use life::{Life, Remaining, misplaced};
-pub use outage::Outage;
-pub use pace::{Pace, Press};
-pub use rate::Rate;
-pub use retry::{
+pub use life::{
     call_deadline, floor, hastened, item_gap, item_is_over, next_attempt, presses_at,
     quarantine_gap, refused_early,
 };
+pub use pace::{Pace, Press};
+pub use rates::Rate;
+pub use rates::{awaiting, is_yielding, share_beside};
 pub use second_chance::SecondChance;
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
-pub use vigil::{News, Vigil, Word};
-pub use why::{Explanation, why};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives
 /// it.

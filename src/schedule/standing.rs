@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Life;
-use crate::model::{DoubtedKeys, LaneView, Record, State, Tier, TokenMeta};
+use crate::model::{DoubtedKeys, Record, RenewerView, State, Tier, TokenMeta};
 
 /// What is known of a resource that decides how its tokens stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub struct Grounds {
 }
 
 impl Grounds {
-    /// As the resource's lane published it.
-    pub fn of(lane: &LaneView) -> Self {
+    /// As the resource's renewer published it.
+    pub fn of(renewer: &RenewerView) -> Self {
         Self {
-            skew: SignedDuration::from_millis(lane.skew_ms.unwrap_or(0)),
-            doubted: lane.doubted.clone(),
+            skew: SignedDuration::from_millis(renewer.skew_ms.unwrap_or(0)),
+            doubted: renewer.doubted.clone(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! to webhooks, runs programs with it.
 //!
 //! A sink carries out one delivery and says how it ended. It decides nothing about when: retries,
-//! order and breakers belong to the courier in the engine. The same delivery may come any number of
+//! order and breakers belong to the dispatcher in the engine. The same delivery may come any number of
 //! times, and a sink makes it look as if it had come once.
 
 mod check;

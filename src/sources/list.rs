@@ -1,19 +1,38 @@
+//! A list of identities, row by row.
+//!
 //! A list as it is held by whoever reads it: every row by its name, in the order of names, so that the
 //! reader of the rows needs no more memory for a million than for one.
 //!
 //! A row is kept as one line of JSON in one long text; what else is known of it takes 32 bytes. Rows that
 //! stand against each other (one name twice, one id under two names) become refused ones here, because
 //! only here all rows are seen.
+//!
+//! JSON lines as rows, read one by one.
+//!
+//! What a row of a source may be: an identity as it is wanted, within what the configuration lets a list
+//! grant. A row that asks for more is refused, never cut to what is allowed: who gets less than the list
+//! says would not notice.
+//!
+//! How a new list differs from the last one, in numbers, and whether it may be taken over.
 
 use std::{
     borrow::Cow,
     hash::{BuildHasher as _, RandomState},
+    io::{BufRead, BufReader, Cursor, Read},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::SourceError;
-use crate::model::{Entry, EntryError, Name, RefusedRow, one_line};
+use crate::{
+    config::{MaxRemoval, Renewal, SourceSettings},
+    model::{
+        Entry, EntryError, Fields, Name, NotText, Origin, RefusedRow, Scope, Spec, is_utf16,
+        one_line, short_duration, without_mark,
+    },
+};
 
 /// The most rows that a source may list.
 const MOST_ROWS: u32 = 1_000_000;
@@ -252,5 +271,322 @@ impl List {
             reason,
         });
         Some(Cow::Owned(serde_json::to_vec(&refused).unwrap_or_default()))
+    }
+}
+
+/// The most that is read.
+const LARGEST: u64 = 512 << 20;
+/// The longest line.
+const LONGEST: u64 = 1 << 20;
+/// So much of the beginning says how a text is written.
+const START: u64 = 64;
+
+/// Takes every line that is not empty, with its number.
+pub(super) fn rows(
+    mut from: impl Read,
+    what: &str,
+    list: &mut Collector,
+) -> Result<(), SourceError> {
+    let failed = |error: std::io::Error| SourceError::Program {
+        program: what.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut start = Vec::new();
+    from.by_ref()
+        .take(START)
+        .read_to_end(&mut start)
+        .map_err(failed)?;
+    if is_utf16(&start) {
+        return Err(SourceError::Program {
+            program: what.to_owned(),
+            reason: NotText::Utf16.to_string(),
+        });
+    }
+    let start = Cursor::new(without_mark(&start));
+    let mut lines = BufReader::with_capacity(1 << 16, start.chain(from)).take(LARGEST + 1);
+    let (mut number, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let read = lines
+            .by_ref()
+            .take(LONGEST)
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?;
+        if lines.limit() == 0 {
+            return Err(SourceError::Long {
+                what: what.to_owned(),
+                most: "512 MiB".to_owned(),
+            });
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        number += 1;
+        if read as u64 == LONGEST && !line.ends_with(b"\n") {
+            lines.skip_until(b'\n').map_err(failed)?;
+            list.push(number, Err(wrong("it is longer than 1 MiB".to_owned())))?;
+        } else if !line.trim_ascii().is_empty() {
+            list.push(number, row(line.trim_ascii()))?;
+        }
+    }
+}
+
+fn row(line: &[u8]) -> Result<Entry, EntryError> {
+    let fields = Fields::read(line).map_err(|error| {
+        let why = match (line.first(), line.last()) {
+            (Some(b'['), _) | (_, Some(b']')) => {
+                "it belongs to a JSON array, and one object a line is wanted".to_owned()
+            }
+            (Some(b'{'), Some(b',')) => {
+                "a comma follows it, and one object a line without any is wanted".to_owned()
+            }
+            (Some(b'{'), _) if error.is_eof() => "its end is missing".to_owned(),
+            // The message says what was expected and where; it repeats nothing of the line.
+            _ => error.to_string(),
+        };
+        wrong(format!("it is no JSON object: {why}"))
+    })?;
+    Entry::of_object(&fields)
+}
+
+fn wrong(reason: String) -> EntryError {
+    EntryError::nameless(reason)
+}
+
+/// The identity that a row asks for.
+///
+/// # Errors
+/// Why it cannot be one.
+pub(super) fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, String> {
+    if entry.renew_at.is_some() || entry.spread.is_some() || entry.dropped {
+        return Err(
+            "renew_at and spread are for the configuration to say, not for a row".to_owned(),
+        );
+    }
+    if entry.sinks.is_some() || entry.on_removal.is_some() {
+        return Err(
+            "sinks and on_removal are for the configuration to say, not for a row".to_owned(),
+        );
+    }
+    if entry
+        .resource
+        .as_ref()
+        .is_some_and(|resource| *resource != settings.resource)
+    {
+        return Err(format!(
+            "this source is for the resource {}",
+            settings.resource
+        ));
+    }
+    within_bounds(&entry, settings)?;
+    let scopes = entry.scopes.unwrap_or_else(|| settings.scopes.clone());
+    if scopes.is_empty() {
+        return Err("it says no scopes, and neither does the source".to_owned());
+    }
+    let Renewal {
+        lifetime,
+        renew_at,
+        spread,
+    } = settings.renewal;
+    let mut labels = settings.labels.clone();
+    labels.extend(entry.labels);
+    Ok(Spec {
+        name: entry.name,
+        resource: settings.resource.clone(),
+        id: entry.id,
+        scopes,
+        lifetime: entry.lifetime_seconds.map_or(lifetime, Duration::from_secs),
+        renew_at,
+        spread,
+        labels,
+        readers: entry.readers.unwrap_or_else(|| settings.readers.clone()),
+        sinks: settings.sinks.clone(),
+        on_removal: settings.on_removal,
+        origin: Origin::Source(settings.name.clone()),
+    })
+}
+
+/// Whether a row asks for no more than a list may grant.
+fn within_bounds(entry: &Entry, settings: &SourceSettings) -> Result<(), String> {
+    let (scopes, readers) = (
+        entry.scopes.iter().flatten(),
+        entry.readers.iter().flatten(),
+    );
+    if let Some(most) = &settings.max_scopes {
+        let beyond: Vec<&str> = scopes
+            .filter(|scope| !most.contains(scope))
+            .map(|scope| Scope::as_str(*scope))
+            .collect();
+        if !beyond.is_empty() {
+            return Err(format!(
+                "it asks for the scopes {}, which max_scopes does not let this source grant",
+                beyond.join(" ")
+            ));
+        }
+    }
+    if let Some(most) = &settings.max_readers
+        && let Some(beyond) = readers.into_iter().find(|reader| !most.contains(reader))
+    {
+        return Err(format!(
+            "it asks for the reader {beyond}, which max_readers does not let this source grant"
+        ));
+    }
+    let lifetime = entry.lifetime_seconds.map(Duration::from_secs);
+    match (lifetime, settings.max_lifetime) {
+        (Some(asked), Some(most)) if asked > most => Err(format!(
+            "it asks for a lifetime of {}, and max_lifetime lets this source grant {}",
+            short_duration(asked),
+            short_duration(most)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What differs between the last list and a new one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// New rows.
+    pub added: u64,
+    /// Rows that differ.
+    pub changed: u64,
+    /// Names that are no longer listed, not even in a refused row.
+    pub removed: u64,
+    /// Rows that are as they were.
+    pub unchanged: u64,
+}
+
+impl Difference {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.added + self.changed + self.removed == 0
+    }
+
+    /// Why a person has to say yes before anything of this is taken over, if so. `listed` is how many rows
+    /// there are now, `wrong` the first that was refused, `replaced` whether they come from another file
+    /// than before.
+    pub fn blocked(
+        &self,
+        listed: u64,
+        wrong: Option<&RefusedRow>,
+        replaced: bool,
+    ) -> Option<String> {
+        let removed = self.removed;
+        let known = removed + self.changed + self.unchanged;
+        if removed == 0 {
+            return None;
+        }
+        if listed == 0 {
+            return Some(format!("it is empty, and listed {known} before"));
+        }
+        if self.added + self.changed + self.unchanged == 0 {
+            return Some(format!(
+                "not one of its {listed} rows can be an identity, and it listed {known} before{}",
+                wrong.map_or_else(String::new, |row| format!(
+                    " (row {}: {})",
+                    row.number, row.reason
+                ))
+            ));
+        }
+        replaced.then(|| {
+            format!(
+                "the file was replaced by another one, in which {removed} of {known} are missing"
+            )
+        })
+    }
+
+    /// Why so many may not go without a person's word, if so.
+    pub fn removes_too_many(&self, most: MaxRemoval) -> Option<String> {
+        let removed = self.removed;
+        let known = removed + self.changed + self.unchanged;
+        // Both are counts of rows, far below where a float rounds.
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "rows are counted in millions at most"
+        )]
+        let too_large_a_share = removed as f64 > most.share * known as f64;
+        (removed > most.count && too_large_a_share).then(|| {
+            format!(
+                "{removed} of {known} are missing, more than max_removal allows (a share of {}, or {})",
+                most.share, most.count
+            )
+        })
+    }
+}
+
+/// What tells two rows apart: everything that is wished of the identity.
+pub fn digest(spec: &Spec) -> [u8; 16] {
+    let text = serde_json::to_vec(spec).unwrap_or_default();
+    let whole: [u8; 32] = Sha256::digest(&text).into();
+    whole.first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::list::List, *};
+
+    fn list(text: &[u8]) -> Result<List, SourceError> {
+        let mut list = Collector::new("a".to_owned());
+        rows(text, "a", &mut list)?;
+        Ok(list.finish())
+    }
+
+    #[test]
+    fn a_mark_is_skipped_and_what_is_no_row_is_explained() {
+        let good = list("\u{feff}{\"name\":\"b\"}\r\n\n{\"name\":\"a\"}".as_bytes()).unwrap();
+        assert_eq!((good.head.rows, good.head.unnamed), (2, 0));
+        assert_eq!(&*good.line(0).unwrap(), b"{\"row\":[3,{\"name\":\"a\"}]}");
+        for (text, word) in [
+            (&b"{\"name\":\"a\"},\n"[..], "a comma follows it"),
+            (b"[\n", "a JSON array"),
+            (b"{\"name\":\"a\"", "its end is missing"),
+            (b"{\"name\":null}", "its name is not a text"),
+            (b"{\"name\":\"a\",\"name\":\"b\"}", "stands there twice"),
+            (b"{\"name\":\"\xc2\xa0a\"}", "is not valid"),
+        ] {
+            let list = list(text).unwrap();
+            assert_eq!(list.head.unnamed, 1);
+            assert!(list.head.shown[0].reason.contains(word), "{:?}", list.head);
+        }
+        let strange = list(b"{\"name\":\"../x\"}\n{\"name\":\"a\"}\n").unwrap();
+        assert_eq!(
+            (
+                strange.head.rows,
+                strange.head.unnamed,
+                strange.head.invalid
+            ),
+            (2, 0, 1)
+        );
+        let said = &strange.head.nobodies[0];
+        assert!(
+            said.number == 1 && said.reason.contains("\"../x\""),
+            "{said:?}"
+        );
+        let long = [&b"x".repeat(3 << 20)[..], b"\n{\"name\":\"a\"}\n"].concat();
+        let long = list(&long).unwrap();
+        assert_eq!((long.head.rows, long.head.shown[0].number), (2, 1));
+        let error = list(b"\xff\xfe{\0\"\0").unwrap_err();
+        assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+
+    #[test]
+    fn rows_come_in_the_order_of_names_and_twins_are_refused() {
+        let text = b"{\"name\":\"d\",\"id\":\"8:acs:1\"}\n{\"name\":\"c\"}\n{\"name\":\"b\",\"id\":\"8:acs:1\"}\n\
+                     {\"name\":\"c\"}\n{\"name\":\"a\",\"scopes\":\"x\"}\n";
+        let list = list(text).unwrap();
+        let lines: Vec<String> = (0..)
+            .map_while(|at| Some(String::from_utf8(list.line(at)?.into_owned()).unwrap()))
+            .collect();
+        let wanted = [
+            ("\"a\"", "\"x\""),
+            ("\"b\"", "8:acs:1 stands under more than one name: b, d"),
+            ("\"c\"", "stands in 2 rows"),
+            ("\"c\"", "stands in 2 rows"),
+            ("\"d\"", "b, d"),
+        ];
+        assert_eq!(lines.len(), wanted.len());
+        for (line, (name, reason)) in lines.iter().zip(wanted) {
+            assert!(line.contains("refused") && line.contains(name), "{line}");
+            assert!(line.contains(reason) || reason == "\"x\"", "{line}");
+        }
     }
 }

@@ -7,22 +7,19 @@
 //! differs, and whether that may be taken over, by plain functions.
 
 mod check;
-mod difference;
 mod error;
 mod exec;
-mod jsonl;
 mod list;
 mod reading;
 mod sqlite;
 mod stamp;
-mod wanted;
 
 use std::path::Path;
 
 pub use check::check;
-pub use difference::{Difference, digest};
 pub use error::SourceError;
 pub use list::Head;
+pub use list::{Difference, digest};
 pub use reading::{
     AT_ONCE, Listed, MEMORY as MEMORY_OF_READER, Reading, THREADS as THREADS_OF_READER, VERB, serve,
 };

@@ -29,9 +29,9 @@ use tokio::{
 };
 
 use super::{
-    SourceError, jsonl,
-    list::{Collector, Head, Item, List},
-    sqlite, stamp, wanted,
+    SourceError,
+    list::{self, Collector, Head, Item, List},
+    sqlite, stamp,
 };
 use crate::{
     config::SourceSettings,
@@ -94,7 +94,7 @@ impl Task {
             Self::File { path } => lines_of(path)?,
             Self::Input { program } => {
                 let mut list = Collector::new(program.clone());
-                jsonl::rows(io::stdin().lock(), program, &mut list)?;
+                list::rows(io::stdin().lock(), program, &mut list)?;
                 list
             }
         };
@@ -112,7 +112,7 @@ fn lines_of(path: &std::path::Path) -> Result<Collector, SourceError> {
         let file = stamp::open(path).map_err(cannot)?;
         let before = stamp::Stamp::of(&file.metadata().map_err(cannot)?);
         let mut list = Collector::new(what.clone());
-        jsonl::rows(&file, &what, &mut list)?;
+        list::rows(&file, &what, &mut list)?;
         if stamp::Stamp::of(&file.metadata().map_err(cannot)?) == before {
             return Ok(list);
         }
@@ -297,7 +297,7 @@ impl Reading {
                     name: Some(name.clone()),
                     reason,
                 };
-                let spec = wanted::spec(*entry, &self.settings).map_err(refused);
+                let spec = list::spec(*entry, &self.settings).map_err(refused);
                 Ok(Listed {
                     name,
                     number,

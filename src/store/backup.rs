@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, types::
 use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 
-use super::{columns, schema, standing};
+use super::{columns, open, standing};
 use crate::model::{Timestamp, is_lasting};
 
 /// The files beside the database that a backup takes along, where they are.
@@ -96,7 +96,7 @@ pub enum BackupError {
         why: String,
     },
     /// It was made by a newer renewd.
-    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), schema::NEWEST)]
+    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), open::NEWEST)]
     Newer {
         /// The file.
         path: PathBuf,
@@ -381,8 +381,8 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
         }));
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
-    let found = schema::version(&backup).map_err(&reading)?;
-    if found > schema::NEWEST || form.is_some_and(|form| form > FORM) {
+    let found = open::version(&backup).map_err(&reading)?;
+    if found > open::NEWEST || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found,
@@ -414,7 +414,7 @@ fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
     Ok(Contents {
         made_at: columns::instant(fact(backup, "made_at")?.unwrap_or_default()),
         version: fact(backup, "version")?.unwrap_or_default(),
-        schema: schema::version(backup)?,
+        schema: open::version(backup)?,
         seal_key: columns::meta(backup, "seal_key")?.unwrap_or_default(),
         identities: count("SELECT count(*) FROM identity")?.unsigned_abs(),
         tokens: count("SELECT count(*) FROM identity WHERE token IS NOT NULL")?.unsigned_abs(),

@@ -1,7 +1,19 @@
-//! The ledger of deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
+//! Deliveries: what each sink owes each identity, and where its files lie.
+//!
+//! The delivery_table of deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
 //! of `delivered`. A newer version replaces an undelivered older one by itself.
+//!
+//! The delivery_table for operators: listed by what they look for, tried at once, delivered once more.
+//!
+//! Sinks as the delivery_table knows them: disabled or not, and how far behind.
+//!
+//! Where sinks keep their files, and the files that nobody speaks of any more: strays, noted by the
+//! schema's triggers in the very transaction that lets go of them.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Row, params};
 
@@ -9,11 +21,14 @@ use super::{
     aside::RowKind,
     columns::{self, micros, signed},
     db::{Db, Txn},
-    error::Outcome,
+    error::{Outcome, StoreError},
+    identities::Consignment,
 };
-use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
+use crate::model::{
+    Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp, Version,
+};
 
-/// A delivery that is pending, or a row of the ledger.
+/// A delivery that is pending, or a row of the delivery_table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The identity's row.
@@ -241,7 +256,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Gives an identity the ledger rows of these sinks: those that are new want the version that
+    /// Gives an identity the delivery_table rows of these sinks: those that are new want the version that
     /// there is, those that are gone are dropped. Sinks that are not configured are left out.
     pub(super) fn bind(
         &mut self,
@@ -294,5 +309,438 @@ pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         since: columns::instant_in(row, "since")?,
         last_error: row.get("last_error")?,
         expires_at: columns::maybe_instant(row, "expires_at")?,
+    })
+}
+
+/// Which rows of the delivery_table; what is left open matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Of these identities.
+    pub nums: Option<Vec<Num>>,
+    /// Of this sink.
+    pub sink: Option<SinkName>,
+    /// Those that are still to be delivered.
+    pub pending: bool,
+    /// Those that nothing is attempted for: of a disabled sink, or given up because the token ended.
+    pub dead: bool,
+}
+
+/// A row of the delivery_table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Sinks that come before this one and have not delivered this version yet.
+    pub waits_for: Vec<SinkName>,
+}
+
+/// What [`Rows`] says, with ?1 to ?4 bound to its fields.
+macro_rules! chosen {
+    () => {
+        "(?1 IS NULL OR d.identity IN (SELECT value FROM json_each(?1))) \
+         AND (?2 IS NULL OR d.sink = (SELECT num FROM sink WHERE name = ?2)) \
+         AND (?3 = 0 OR d.wanted > d.delivered) \
+         AND (?4 = 0 OR (d.wanted > d.delivered AND ( \
+             EXISTS (SELECT 1 FROM sink WHERE num = d.sink AND disabled IS NOT NULL) \
+             OR d.next_at >= (SELECT expires_at FROM identity WHERE num = d.identity))))"
+    };
+}
+
+const DELIVERY_TABLE_PAGE: &str = concat!(
+    "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
+     d.attempts, d.next_at, d.since, d.last_error, i.expires_at, \
+     (SELECT group_concat(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
+        JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
+        WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \
+     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink WHERE ",
+    chosen!(),
+    " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name"
+);
+const RETRY: &str = concat!(
+    "UPDATE delivery AS d SET next_at = ?5 WHERE d.wanted > d.delivered AND ",
+    chosen!()
+);
+const REPLAY: &str = concat!(
+    "UPDATE delivery AS d SET since = iif(d.wanted > d.delivered, d.since, ?5), \
+     delivered = min(d.delivered, d.wanted - 1), attempts = 0, next_at = ?5, last_error = NULL \
+     WHERE d.wanted > 0 AND ",
+    chosen!()
+);
+
+impl Rows {
+    fn nums_json(&self) -> Option<String> {
+        let nums = self.nums.as_ref()?;
+        let words: Vec<String> = nums.iter().map(Num::to_string).collect();
+        Some(format!("[{}]", words.join(",")))
+    }
+
+    fn sink_name(&self) -> Option<&str> {
+        self.sink.as_ref().map(SinkName::as_str)
+    }
+}
+
+impl Db {
+    /// Rows after this identity, in the order of identities and then of sinks. A page may end within
+    /// the rows of an identity, unless one sink was asked for.
+    pub(super) fn delivery_table(
+        &self,
+        rows: &Rows,
+        after: Num,
+        limit: usize,
+    ) -> Outcome<Vec<Listed>> {
+        let params = params![
+            rows.nums_json(),
+            rows.sink_name(),
+            rows.pending,
+            rows.dead,
+            after
+        ];
+        Ok(self.page(
+            RowKind::Delivery,
+            limit,
+            DELIVERY_TABLE_PAGE,
+            params,
+            |row| {
+                Ok(Listed {
+                    delivery: read_delivery(row)?,
+                    waits_for: columns::parsed_all(row, "waits_for")?,
+                })
+            },
+        )?)
+    }
+}
+
+impl Txn<'_> {
+    /// Makes what is pending among these due now. How many there are.
+    pub(super) fn retry(&mut self, rows: &Rows, now: Timestamp) -> Outcome<usize> {
+        self.ask(RETRY, rows, now)
+    }
+
+    /// Wants the current version of these delivered once more. How many there are.
+    pub(super) fn replay(&mut self, rows: &Rows, now: Timestamp) -> Outcome<usize> {
+        self.ask(REPLAY, rows, now)
+    }
+
+    fn ask(&mut self, sql: &str, rows: &Rows, now: Timestamp) -> Outcome<usize> {
+        let params = params![
+            rows.nums_json(),
+            rows.sink_name(),
+            rows.pending,
+            rows.dead,
+            micros(now)
+        ];
+        let asked = self.run(sql, params)?;
+        self.effects.wanted |= asked > 0;
+        Ok(asked)
+    }
+}
+
+/// Why nothing goes out to a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disabled {
+    /// In one sentence.
+    pub why: String,
+    /// Whether a command said so: then only a command enables it. Otherwise its receiver did (410),
+    /// and the next start tries it again.
+    pub by_command: bool,
+}
+
+pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since";
+
+impl Db {
+    /// Why a sink is disabled, if it is.
+    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
+        let sql = "SELECT disabled, paused, num, name FROM sink WHERE name = ?1";
+        let found = self.one(RowKind::Sink, sql, [sink], |row| {
+            let why: Option<String> = row.get(0)?;
+            let by_command = row.get(1)?;
+            Ok(why.map(|why| Disabled { why, by_command }))
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Since when the oldest pending delivery of each sink is pending.
+    pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkName, Timestamp>> {
+        let sinks = self.all(
+            RowKind::Sink,
+            "SELECT num, name FROM sink WHERE configured = 1",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?, columns::parsed(row, "name")?)),
+        )?;
+        let mut oldest = BTreeMap::new();
+        for (num, name) in sinks {
+            let since = self.some(RowKind::Delivery, 1, OLDEST, [num], |row| {
+                columns::instant_in(row, "since").map(Some)
+            })?;
+            oldest.extend(since.first().map(|since| (name, *since)));
+        }
+        Ok(oldest)
+    }
+}
+
+impl Txn<'_> {
+    /// Disables a sink and tells every other one of it; a sink that is disabled already is not told
+    /// of again. A command outlasts an answer of the receiver's.
+    pub(super) fn disable_sink(
+        &mut self,
+        sink: &str,
+        disabled: &Disabled,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let was = self.sink_disabled(sink)?;
+        self.run(
+            "UPDATE sink SET disabled = ?2, paused = max(paused, ?3) WHERE name = ?1",
+            params![sink, disabled.why, disabled.by_command],
+        )?;
+        if was.is_none() {
+            self.tell_of_disabled(sink, &disabled.why, now)?;
+        }
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
+        self.raise(&[Notice {
+            at: now,
+            kind: NoticeKind::SinkDisabled,
+            resource: None,
+            name: None,
+            key: Some(Notice::disabled_key(sink)),
+            message: format!(
+                "The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."
+            ),
+        }])?;
+        let sql =
+            "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
+        self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
+        Ok(())
+    }
+
+    /// Enables a sink: what is pending and had been put off is due at once.
+    pub(super) fn enable_sink(&mut self, sink: &str, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE sink SET disabled = NULL, paused = 0 WHERE name = ?1";
+        self.run(sql, [sink])?;
+        self.run(
+            "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2",
+            [self.sink_num(sink)?, micros(now)],
+        )?;
+        self.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    /// That a sink is disabled is over.
+    pub(super) fn tell_enabled(&mut self, sink: &str, how: &str, now: Timestamp) -> Outcome<()> {
+        self.announce(&Notice {
+            at: now,
+            kind: NoticeKind::SinkEnabled,
+            resource: None,
+            name: None,
+            key: Some(Notice::disabled_key(sink)),
+            message: format!("The sink {sink} {how}."),
+        })?;
+        Ok(())
+    }
+}
+
+/// A file that we once wrote and that no row speaks of any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its number.
+    pub num: i64,
+    /// The file.
+    pub placed: Placed,
+    /// The sink that wrote it, which may be configured no longer.
+    pub sink: String,
+    /// Whose it was; `None` for a bundle.
+    pub name: Option<Name>,
+    /// The resource of that identity.
+    pub resource: Option<ResourceName>,
+}
+
+/// One of those whose documents a sink keeps together.
+#[derive(Debug)]
+pub struct Member {
+    /// The identity's row.
+    pub num: Num,
+    /// The version that the sink should have.
+    pub wanted: Version,
+    /// Whether the sink does not have it yet.
+    pub is_pending: bool,
+    /// The document and its readers, or why they cannot be read.
+    pub consignment: Result<Consignment, String>,
+}
+
+impl Db {
+    /// A page of the documents that a sink should keep, in the order of the rows.
+    pub(super) fn members(
+        &self,
+        sink: &SinkName,
+        after: Num,
+        limit: usize,
+    ) -> Outcome<Vec<Member>> {
+        let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
+                   FROM delivery d JOIN identity i ON i.num = d.identity \
+                   LEFT JOIN resource r ON r.num = i.resource \
+                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
+        let params = [self.sink_num(sink.as_str())?, after];
+        Ok(self.page(RowKind::Identity, limit, sql, params, |row| {
+            let read = self.read_consignment(row);
+            if let Err(fault) = &read {
+                self.note_consignment(row, fault);
+            }
+            Ok(Member {
+                num: row.get("num")?,
+                wanted: Version(columns::unsigned(row, "wanted")?),
+                is_pending: row.get("pending")?,
+                consignment: read
+                    .map_err(|fault| StoreError::new("read a token", fault).to_string()),
+            })
+        })?)
+    }
+
+    /// How many identities have left a sink so far.
+    pub(super) fn losses(&self, sink: &SinkName) -> Outcome<i64> {
+        let sql = "SELECT losses FROM sink WHERE name = ?1";
+        Ok(self
+            .first(sql, [sink.as_str()], |row| row.get(0))?
+            .unwrap_or(0))
+    }
+
+    /// Strays whose time has come, the longest waiting first.
+    pub(super) fn strays(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Stray>> {
+        let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
+        Ok(self.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
+    }
+
+    /// Whether a file is somebody's again: a row has it recorded, or one of these sinks, each of which
+    /// would put it there, serves the identity (or, without a name, anybody).
+    pub(super) fn is_claimed(
+        &self,
+        path: &Path,
+        by: &[SinkName],
+        name: Option<&Name>,
+    ) -> Outcome<bool> {
+        let path = path.to_string_lossy();
+        let recorded = "SELECT EXISTS (SELECT 1 FROM delivery WHERE path = ?1) \
+                        OR EXISTS (SELECT 1 FROM sink WHERE path = ?1)";
+        if self.first(recorded, [&path], |row| row.get(0))? == Some(true) {
+            return Ok(true);
+        }
+        for sink in by {
+            let sink = self.sink_num(sink.as_str())?;
+            let found = match name {
+                Some(name) => {
+                    let sql = "SELECT 1 FROM delivery WHERE sink = ?1 \
+                               AND identity = (SELECT num FROM identity WHERE name = ?2)";
+                    self.first(sql, params![sink, name.as_str()], |_| Ok(()))?
+                }
+                None => {
+                    let sql = "SELECT 1 FROM delivery WHERE sink = ?1 LIMIT 1";
+                    self.first(sql, [sink], |_| Ok(()))?
+                }
+            };
+            if found.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The file of a sink's bundle.
+    pub(super) fn bundle_of(&self, sink: &SinkName) -> Outcome<Option<Placed>> {
+        let sql = "SELECT path, digest FROM sink WHERE name = ?1 AND digest IS NOT NULL";
+        Ok(self.first(sql, [sink.as_str()], read_placed)?)
+    }
+}
+
+impl Txn<'_> {
+    /// Notes where an identity's file lies now, or that it has none. What is noted already is written
+    /// only where the content changed, so that routine renewals leave the index alone.
+    pub(super) fn place(&mut self, sink: Num, num: Num, placed: Option<&Placed>) -> Outcome<()> {
+        let Some(Placed { path, digest }) = placed else {
+            // Removed by ourselves: without a digest the trigger sees no stray.
+            self.run(
+                "UPDATE delivery SET digest = NULL WHERE identity = ?1 AND sink = ?2 AND digest IS NOT NULL",
+                [num, sink],
+            )?;
+            self.run(
+                "UPDATE delivery SET path = NULL WHERE identity = ?1 AND sink = ?2 AND path IS NOT NULL",
+                [num, sink],
+            )?;
+            return Ok(());
+        };
+        let path = path.to_string_lossy();
+        let same = "UPDATE delivery SET digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path = ?3 \
+                    AND digest IS NOT ?4";
+        if self.run(same, params![num, sink, path, digest])? == 0 {
+            let moved = "UPDATE delivery SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 \
+                         AND path IS NOT ?3";
+            self.effects.wanted |= self.run(moved, params![num, sink, path, digest])? > 0;
+        }
+        Ok(())
+    }
+
+    /// Notes where a sink's bundle lies now, or that it has none; the files of its identities, from
+    /// when it was no bundle, become strays.
+    pub(super) fn place_bundle(&mut self, sink: &SinkName, placed: Option<&Placed>) -> Outcome<()> {
+        match placed {
+            Some(Placed { path, digest }) => {
+                let (sink, path) = (sink.as_str(), path.to_string_lossy());
+                let same = "UPDATE sink SET digest = ?3 WHERE name = ?1 AND path = ?2";
+                if self.run(same, params![sink, path, digest])? == 0 {
+                    let moved = "UPDATE sink SET path = ?2, digest = ?3 WHERE name = ?1";
+                    self.effects.wanted |= self.run(moved, params![sink, path, digest])? > 0;
+                }
+            }
+            None => {
+                let sql = "UPDATE sink SET digest = NULL WHERE name = ?1";
+                self.run(sql, [sink.as_str()])?;
+                let sql = "UPDATE sink SET path = NULL WHERE name = ?1";
+                self.run(sql, [sink.as_str()])?;
+            }
+        }
+        let sql =
+            "UPDATE delivery SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
+        self.effects.wanted |= self.run(sql, [self.sink_num(sink.as_str())?])? > 0;
+        Ok(())
+    }
+
+    /// A sink that keeps a file per identity lets go of the bundle that it kept before.
+    pub(super) fn leave_bundle(&mut self, sink: &SinkName) -> Outcome<()> {
+        let sql = "UPDATE sink SET path = NULL, digest = NULL WHERE name = ?1 AND path IS NOT NULL";
+        self.effects.wanted |= self.run(sql, [sink.as_str()])? > 0;
+        Ok(())
+    }
+
+    /// Forgets strays that are dealt with; with an instant, looks at them again then.
+    pub(super) fn settle_strays(&self, strays: &[(i64, Option<Timestamp>)]) -> Outcome<()> {
+        for (num, again) in strays {
+            match again {
+                None => self.run("DELETE FROM stray WHERE num = ?1", [num])?,
+                Some(at) => {
+                    let sql = "UPDATE stray SET next_at = ?2 WHERE num = ?1";
+                    self.run(sql, [*num, micros(*at)])?
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn read_placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+    Ok(Placed {
+        path: PathBuf::from(row.get::<_, String>("path")?),
+        digest: row.get("digest")?,
+    })
+}
+
+pub(super) fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
+    Ok(Stray {
+        num: row.get("num")?,
+        placed: read_placed(row)?,
+        sink: row.get("sink")?,
+        name: columns::maybe_parsed(row, "name")?,
+        resource: columns::maybe_parsed(row, "resource")?,
     })
 }

@@ -12,7 +12,7 @@ use super::{
     campaigns::{read_campaign, read_item},
     columns::{self, micros, spelled},
     db::{Db, Effects, Txn},
-    deliveries::read_delivery,
+    deliveries::{read_delivery, read_placed, read_stray},
     doubts::read_doubt,
     error::{Fault, Outcome},
     identities::{read_record, record_columns},
@@ -21,7 +21,6 @@ use super::{
     key_changes::read_change,
     notices::read_numbered,
     orphans::read_orphan,
-    placements::{read_placed, read_stray},
     sources::{Digest, read_facts},
 };
 use crate::model::{DueReason, JobName, Kind, Name, Num, Operation, ResourceName, Timestamp};

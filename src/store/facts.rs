@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use super::{
     aside::RowKind,
-    bringing::{BEFORE, BOUND, LAST},
     campaigns::{self, CampaignId},
+    catch_up::{BEFORE, BOUND, LAST},
     columns,
     db::{Db, Effects, Txn},
     error::{Fault, Outcome, StoreError},
+    handle::Writer,
     reconcile::{FORGOTTEN, REMOVED},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Written},
-    writer::Writer,
 };
 use crate::model::{Num, State, Then};
 

@@ -10,7 +10,7 @@ use super::{
     commit::Standing,
     db::{Db, Txn},
     error::{Fault, Outcome},
-    steps::Cause,
+    open::Cause,
 };
 use crate::model::{
     Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num, ResourceName,

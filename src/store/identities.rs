@@ -8,10 +8,10 @@ use super::{
     aside::{RowKind, is_unreadable},
     columns,
     db::Db,
+    declarations::Declaration,
     error::{Fault, Outcome, StoreError},
     idmap::{self, IdLine},
     seal::Place,
-    spec::Wish,
 };
 use crate::model::{
     Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
@@ -261,7 +261,7 @@ impl Db {
     pub(super) fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
         let name: Name = columns::parsed(row, "name")?;
         let version = columns::unsigned(row, "version")?;
-        let wish = read_wish(row)?;
+        let declaration = read_declaration(row)?;
         let token = match row.get_ref("token")?.as_blob_or_null() {
             Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
             _ => None,
@@ -273,7 +273,7 @@ impl Db {
                 id: columns::maybe_parsed(row, "id")?,
                 state: columns::word(row, "state")?,
                 token,
-                scopes: wish.scopes,
+                scopes: declaration.scopes,
                 issued_at: columns::maybe_instant(row, "issued_at")?,
                 expires_at: columns::maybe_instant(row, "expires_at")?,
                 renews_at: columns::maybe_instant(row, "renews_at")?,
@@ -281,7 +281,7 @@ impl Db {
                 kind: columns::word(row, "kind")?,
                 name,
             },
-            readers: wish.readers,
+            readers: declaration.readers,
         })
     }
 
@@ -435,17 +435,17 @@ pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn read_wish(row: &Row<'_>) -> rusqlite::Result<Wish> {
+fn read_declaration(row: &Row<'_>) -> rusqlite::Result<Declaration> {
     let text = row
         .get_ref("wish")?
         .as_str()
         .map_err(|e| columns::broken("wish", e))?;
-    Wish::parse(text).map_err(|e| columns::broken("wish", e))
+    Declaration::parse(text).map_err(|e| columns::broken("wish", e))
 }
 
 pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let state: State = columns::word(row, "state")?;
-    let wish = read_wish(row)?;
+    let declaration = read_declaration(row)?;
     let due = columns::maybe_instant(row, "due_at")?
         .zip(columns::maybe_word(row, "due_why")?)
         .map(|(at, why)| Due { at, why });
@@ -463,7 +463,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         .transpose()?;
     Ok(Record {
         num: row.get("num")?,
-        spec: wish.into_spec(
+        spec: declaration.into_spec(
             columns::parsed(row, "name")?,
             columns::parsed(row, "resource")?,
             columns::word(row, "origin")?,

@@ -21,8 +21,8 @@ use super::{
     aside::{RowKind, is_unreadable},
     columns,
     db::{Db, Effects},
+    declarations::{Declaration, Kept},
     error::{Fault, Outcome},
-    spec::{Kept, Wish},
 };
 use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp, without_mark};
 
@@ -442,8 +442,8 @@ fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
 
 fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
     let origin: Origin = columns::word(row, "origin")?;
-    let wish = row.get_ref("wish")?.as_str().unwrap_or_default();
-    Kept::of(origin, || Wish::parse(wish)).map_err(|e| columns::broken("wish", e))
+    let declaration = row.get_ref("wish")?.as_str().unwrap_or_default();
+    Kept::of(origin, || Declaration::parse(declaration)).map_err(|e| columns::broken("wish", e))
 }
 
 /// The same without a declaration, as the rows of `remembered` are.

@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Target,
-    apart::Each,
-    aside::{RowKind, is_unreadable},
+    aside::{Each, RowKind, is_unreadable},
     columns::{self, micros, spelled},
     db::{Db, Txn},
     error::{Fault, Outcome},

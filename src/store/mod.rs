@@ -8,18 +8,17 @@
 //! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
 
 mod access;
-mod apart;
 mod aside;
 mod audit;
 mod backup;
-mod bringing;
 mod campaigns;
+mod catch_up;
 mod columns;
 mod commit;
 mod consumers;
 mod creations;
 mod db;
-mod declare;
+mod declarations;
 mod deliveries;
 mod doubts;
 mod error;
@@ -30,73 +29,60 @@ mod handle;
 mod housekeeping;
 mod identities;
 mod idmap;
-mod import;
 mod jobs;
-mod key;
 mod key_changes;
-mod key_stages;
-mod ledger;
-mod lock;
 mod notices;
 mod open;
 mod orphans;
-mod placements;
 mod reconcile;
 mod reseal;
 mod reservations;
 mod reserve;
 mod restore;
-mod schema;
 mod seal;
-mod signals;
-mod sinks;
 mod sources;
-mod spec;
 mod standing;
-mod steps;
-mod telling;
 #[cfg(test)]
 mod tests;
 mod verbs;
 mod withdrawals;
-mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
-pub use apart::Each;
+pub use aside::Each;
 pub use audit::AuditQuery;
 pub use backup::{BackupError, Contents, verify_backup};
-pub use bringing::BroughtUp;
 pub use campaigns::{
     Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen, ItemEnd,
     ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target,
     WaitingItem, Wanted,
 };
+pub use catch_up::BroughtUp;
 pub use consumers::{Ended, Withheld};
 pub use creations::TakenOver;
 pub use db::Changed;
+pub use declarations::{ImportLine, Imported};
+pub use deliveries::Disabled;
 pub use deliveries::{Delivery, Settled};
+pub use deliveries::{Listed, Rows};
+pub use deliveries::{Member, Stray};
 pub use error::{OpenError, StoreError};
 pub use examine::Bookmark;
 pub use handle::{Store, THREADS};
 pub use housekeeping::Pruned;
 pub use identities::{Consignment, FailingAlone, Led, Work};
 pub use idmap::IdLine;
-pub use import::{ImportLine, Imported};
 pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};
-pub use key::{seal_key_id, seal_key_of};
 pub use key_changes::{KeyPage, NewKeyChange};
-pub use ledger::{Listed, Rows};
+pub use notices::{Decided, Posting};
 pub use open::Opened;
+pub use open::{Cause, StepOn};
 pub use orphans::Orphan;
-pub use placements::{Member, Stray};
 pub use reconcile::{Reconciled, Refusal};
 pub use reseal::Resealing;
 pub use reserve::Disk;
 pub use restore::{
     RestoreError, RestoreHow, Restored, open_without_key, restore_backup, take_back,
 };
-pub use sinks::Disabled;
+pub use seal::{seal_key_id, seal_key_of};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
-pub use steps::{Cause, StepOn};
-pub use telling::{Decided, Posting};
 pub use verbs::Holding;

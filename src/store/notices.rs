@@ -1,16 +1,23 @@
+//! Notices: raised in the transaction that they tell of, kept until every sink has them.
+//!
 //! Notices in order, and how far each sink has read them.
+//!
+//! Results together with what people are told of them: who sees the one sees the other, whenever the
+//! process ends.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Row, params};
 
 use super::{
-    aside::{RowKind, is_unreadable},
+    aside::{Each, RowKind, is_unreadable},
     columns::{self, micros, signed, spelled},
     db::{Db, Txn},
     error::Outcome,
 };
-use crate::model::{Name, Notice, NoticeKind, Num, ResourceName, Timestamp};
+use crate::model::{
+    Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, Timestamp,
+};
 
 /// What a row has come to, so that nothing that was told of it while it had no token goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,4 +255,59 @@ fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
         key: row.get("key")?,
         message: row.get("message")?,
     })
+}
+
+/// A decision, and what people are told once it is applied.
+#[derive(Debug, Clone)]
+pub struct Decided {
+    /// The decision.
+    pub change: Change,
+    /// Raised in the same transaction, unless the change comes too late ([`Applied::Stale`]).
+    pub notices: Vec<Notice>,
+}
+
+/// What is to be noted of results.
+#[derive(Debug, Clone)]
+pub enum Posting {
+    /// A decision about a row.
+    Decided(Decided),
+    /// A notice that is about no row's decision.
+    Notice(Notice),
+    /// An entry of the audit trail.
+    Audit(AuditEntry),
+}
+
+impl Txn<'_> {
+    /// Notes postings in order; each is answered, a decision with how it was applied.
+    pub(super) fn post(
+        &mut self,
+        postings: &[Posting],
+        now: Timestamp,
+    ) -> Outcome<Each<Option<Applied>>> {
+        self.each("note a result", postings, |txn, postings| {
+            postings
+                .iter()
+                .map(|posting| txn.post_one(posting, now))
+                .collect()
+        })
+    }
+
+    fn post_one(&mut self, posting: &Posting, now: Timestamp) -> Outcome<Option<Applied>> {
+        let decided = match posting {
+            Posting::Decided(decided) => decided,
+            Posting::Notice(notice) => {
+                self.raise(std::slice::from_ref(notice))?;
+                return Ok(None);
+            }
+            Posting::Audit(entry) => {
+                self.audit(entry)?;
+                return Ok(None);
+            }
+        };
+        let applied = self.apply(&decided.change, now)?;
+        if matches!(applied, Applied::Done(_)) {
+            self.raise(&decided.notices)?;
+        }
+        Ok(Some(applied))
+    }
 }

@@ -1,36 +1,45 @@
+//! Opens the database: its lock, its schema, and the steps that lead there.
+//!
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
+//!
+//! One owner: a kernel lock on a file beside the database. `kill -9` and a power cut release it.
+//!
+//! The schema and its steps, counted by `PRAGMA user_version`.
+//!
+//! The steps of bulk operations on single rows: withhold, revoked, deleted, release, due now.
 
 use std::{
     cell::Cell,
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     sync::Arc,
 };
 
 use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{FlockOperation, flock};
 
 use super::{
     backup,
-    bringing::BroughtUp,
-    columns,
+    catch_up::BroughtUp,
+    columns::{self, micros, spelled},
+    commit::Standing,
     creations::TakenOver,
     db::{Db, Txn},
     error::{Fault, OpenError, Outcome, StoreError},
+    handle::{Signals, Writer},
     idmap::{Found, IdMap},
-    key,
-    lock::Lock,
     reseal,
     reserve::Reserve,
-    schema,
-    signals::Signals,
+    seal,
     withdrawals::Withdrawals,
-    writer::Writer,
 };
 use crate::{
     config::{Owner, StoreSettings},
-    model::{StoreStanding, Timestamp},
+    model::{
+        AuditEntry, DueReason, Kind, Num, State, Step, StoreStanding, Then, Timestamp, Version,
+    },
 };
 
 /// A database up to this size is read through for damage at each start.
@@ -95,7 +104,7 @@ pub(super) fn open(
     let successor =
         columns::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
     let keys = (stored.as_deref(), successor.as_deref());
-    let seal = Arc::new(key::seal(settings, state_dir, keys)?);
+    let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
     let db = Db {
         conn,
         seal,
@@ -164,12 +173,12 @@ fn database(
 ) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
     let path = &settings.path;
     let conn = Db::connect(path, durable)?;
-    let found = schema::version(&conn)?;
-    if found > schema::NEWEST {
+    let found = version(&conn)?;
+    if found > NEWEST {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
-            known: schema::NEWEST,
+            known: NEWEST,
         }));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
@@ -188,7 +197,7 @@ fn database(
                 at: columns::instant(at),
             }));
         }
-        if found < schema::NEWEST && settings.save_before_migration {
+        if found < NEWEST && settings.save_before_migration {
             match backup::before_migration(&conn, (path, state_dir), now) {
                 Ok(place) => {
                     tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
@@ -202,7 +211,7 @@ fn database(
             }
         }
     }
-    schema::migrate(&conn, found)?;
+    migrate(&conn, found)?;
     Ok(Ok((conn, found == 0)))
 }
 
@@ -343,5 +352,252 @@ fn explained(path: &Path, error: &rusqlite::Error) -> OpenError {
             }
         }
         _ => other(path, reason),
+    }
+}
+
+/// Held for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl Lock {
+    /// Takes the lock of the store at `database`, and leaves our pid in it for others to read.
+    pub(super) fn take(database: &Path) -> Result<Self, OpenError> {
+        let path = database.with_extension("lock");
+        let failed = |source| OpenError::Io {
+            doing: "take the lock file",
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).ok();
+                return Err(OpenError::Locked {
+                    path: database.to_owned(),
+                    pid: text.trim().parse().ok(),
+                });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        // The pid is a courtesy: a full disk must not keep the daemon from serving.
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .ok();
+        Ok(Self(file))
+    }
+}
+
+/// Each step brings the schema from its place in this list to the next; steps are only ever added.
+const STEPS: &[&str] = &[
+    include_str!("sql/0001.sql"),
+    include_str!("sql/0002-delivery.sql"),
+    include_str!("sql/0003-campaigns.sql"),
+    include_str!("sql/0004-jobs.sql"),
+    include_str!("sql/0005-sources.sql"),
+    include_str!("sql/0006-keys.sql"),
+    include_str!("sql/0007-access.sql"),
+    include_str!("sql/0008-orders.sql"),
+    include_str!("sql/0009-consumers.sql"),
+    include_str!("sql/0010-doubted-keys.sql"),
+    include_str!("sql/0011-gone-claims.sql"),
+    include_str!("sql/0012-adopting.sql"),
+    include_str!("sql/0013-withdrawals.sql"),
+    include_str!("sql/0014-failing.sql"),
+    include_str!("sql/0015-map.sql"),
+    include_str!("sql/0016-callers.sql"),
+    include_str!("sql/0017-withheld.sql"),
+];
+
+/// The newest schema that we know.
+pub(super) const NEWEST: i64 = STEPS.len() as i64;
+
+/// The schema of a database; 0 where there is none yet.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes all steps that are missing, in one transaction each.
+pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
+    migrate_to(conn, from, NEWEST)
+}
+
+/// Takes the steps from one schema to another.
+pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    let numbered = (0_i64..).zip(STEPS);
+    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
+            at + 1
+        ))
+        .inspect_err(|_| {
+            // The step's error is the one to tell; a failed roll-back ends with the connection.
+            conn.execute_batch("ROLLBACK").ok();
+        })?;
+    }
+    Ok(())
+}
+
+/// Who wants something done, and why; for the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Who: `renewd`, or `uid 1000 (anna)`.
+    pub actor: String,
+    /// Why, in the words of whoever asked.
+    pub reason: Option<String>,
+}
+
+impl Cause {
+    /// renewd itself, for this reason.
+    pub fn ours(reason: &str) -> Self {
+        Self {
+            actor: "renewd".to_owned(),
+            reason: Some(reason.to_owned()),
+        }
+    }
+}
+
+/// A step on one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepOn {
+    /// The row.
+    pub num: Num,
+    /// The step.
+    pub step: Step,
+    /// The service's request id, where ACS was called.
+    pub request_id: Option<String>,
+}
+
+impl Txn<'_> {
+    /// Takes the steps; answers with the versions after them, [`Version`] 0 for a row that is no more.
+    pub(super) fn step(
+        &mut self,
+        steps: &[StepOn],
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<Vec<Version>> {
+        steps
+            .iter()
+            .map(|on| match self.standing(on.num)? {
+                Some(row) => self.take(&row, on, cause, now),
+                None => Ok(Version::default()),
+            })
+            .collect()
+    }
+
+    fn take(
+        &mut self,
+        row: &Standing,
+        on: &StepOn,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        let version = match &on.step {
+            Step::Withhold if row.state.wants_token() => {
+                self.withdraw(row, State::Held, Kind::Held, now)?
+            }
+            Step::Revoked { at, then } => self.revoked(row, *at, *then, now)?,
+            Step::Deleted { .. } if row.state != State::Deleted => {
+                self.withdraw(row, State::Deleted, Kind::Deleted, now)?
+            }
+            Step::Gone { attempt, because } if row.state.wants_token() => {
+                let row = row.clone();
+                return self.claimed_gone(row, attempt, because, now);
+            }
+            Step::Release if row.state == State::Held => {
+                self.release(row.num, now)?;
+                self.spare_planned(row.num, now)?;
+                row.version
+            }
+            Step::Due(why) if row.state.wants_token() => {
+                self.set_due(row.num, micros(now), &spelled(why))?;
+                row.version
+            }
+            Step::Withhold
+            | Step::Deleted { .. }
+            | Step::Gone { .. }
+            | Step::Release
+            | Step::Due(_) => {
+                return Ok(row.version);
+            }
+        };
+        self.audit(&AuditEntry {
+            at: now,
+            actor: cause.actor.clone(),
+            action: action(&on.step).to_owned(),
+            name: Some(row.name.clone()),
+            reason: cause.reason.clone(),
+            request_id: on.request_id.clone(),
+            result: format!("version {version}"),
+        })?;
+        Ok(version)
+    }
+
+    pub(super) fn revoked(
+        &mut self,
+        row: &Standing,
+        at: Timestamp,
+        then: Then,
+        now: Timestamp,
+    ) -> Outcome<Version> {
+        let sql =
+            "UPDATE identity SET revoked_at = max(coalesce(revoked_at, ?2), ?2) WHERE num = ?1";
+        self.run(sql, [row.num, micros(at)])?;
+        self.effects.touched.rows.insert(row.num);
+        if !row.state.wants_token() {
+            return Ok(row.version);
+        }
+        if then == Then::Hold {
+            return self.withdraw(row, State::Held, Kind::Held, now);
+        }
+        self.run(
+            "UPDATE identity SET good_until = 0, prev_until = 0, next_kind = 'reissued' \
+             WHERE num = ?1 AND state = 'active'",
+            [row.num],
+        )?;
+        self.all_held_are_dead(row.num)?;
+        self.set_due(
+            row.num,
+            just_after(at.max(now)),
+            &spelled(&DueReason::Revoked),
+        )?;
+        Ok(row.version)
+    }
+
+    /// Ends a hold: the row waits for its first token again.
+    pub(super) fn release(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        self.effects.touched.rows.insert(num);
+        let sql =
+            "UPDATE identity SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";
+        self.run(sql, [num])?;
+        self.effects.mapped.insert(num);
+        self.expect_token(num)?;
+        self.begin_waiting(num, just_after(now), &DueReason::Released)
+    }
+}
+
+/// The first instant that counts as after: a call that begins at the very instant of a revocation
+/// counts as before it.
+pub(super) fn just_after(at: Timestamp) -> i64 {
+    micros(at) + 1
+}
+
+fn action(step: &Step) -> &'static str {
+    match step {
+        Step::Withhold => "hold",
+        Step::Revoked { .. } => "revoke",
+        Step::Deleted { .. } => "delete",
+        Step::Gone { .. } => "gone",
+        Step::Release => "release",
+        Step::Due(_) => "renew",
     }
 }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Row;
 
-use super::{aside::RowKind, columns, db::Db, error::Outcome, idmap::read_remembered, spec::Wish};
+use super::{
+    aside::RowKind, columns, db::Db, declarations::Declaration, error::Outcome,
+    idmap::read_remembered,
+};
 use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
 
 /// A declaration that was not taken, and why; or a row that stays as it is.
@@ -123,7 +126,7 @@ struct Known {
     removed: u8,
     state: State,
     id: Option<IdentityId>,
-    wish: String,
+    declaration: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -286,11 +289,11 @@ impl Db {
 
     pub(super) fn on_removal(&self, num: Num) -> Outcome<OnRemoval> {
         let sql = "SELECT wish FROM identity WHERE num = ?1";
-        let wish = self.first(sql, [num], |row| Ok(row.get::<_, String>(0).ok()))?;
-        Ok(wish
+        let declaration = self.first(sql, [num], |row| Ok(row.get::<_, String>(0).ok()))?;
+        Ok(declaration
             .flatten()
-            .and_then(|wish| Wish::parse(&wish).ok())
-            .map_or(OnRemoval::Hold, |wish| wish.on_removal))
+            .and_then(|declaration| Declaration::parse(&declaration).ok())
+            .map_or(OnRemoval::Hold, |declaration| declaration.on_removal))
     }
 }
 
@@ -325,14 +328,17 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
             Origin::Source(name) => format!("the source {name} lists it"),
         });
     }
-    let (wish, was) = (Wish::of(spec), Wish::parse(&known.wish).ok());
+    let (declaration, was) = (
+        Declaration::of(spec),
+        Declaration::parse(&known.declaration).ok(),
+    );
     let new_id = spec.id.is_some() && spec.id != known.id;
     let lost = matches!(known.state, State::Gone | State::Deleted) && known.removed == 0;
     let alteration = Alteration {
         num: known.num,
         reissue: (new_id && known.id.is_some())
             || was.as_ref().is_none_or(|was| {
-                was.scopes != wish.scopes || was.lifetime_secs != wish.lifetime_secs
+                was.scopes != declaration.scopes || was.lifetime_secs != declaration.lifetime_secs
             }),
         back: known.removed != 0 || (lost && new_id),
     };
@@ -340,7 +346,7 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
         && known.origin == spec.origin
         && !new_id
         && known.removed == 0
-        && was.as_ref() == Some(&wish);
+        && was.as_ref() == Some(&declaration);
     if same {
         Fate::Unchanged
     } else {
@@ -357,6 +363,6 @@ fn read_known(row: &Row<'_>) -> rusqlite::Result<Known> {
         removed: row.get("removed")?,
         state: columns::word(row, "state")?,
         id: columns::maybe_parsed(row, "id")?,
-        wish: row.get_ref("wish")?.as_str().unwrap_or_default().to_owned(),
+        declaration: row.get_ref("wish")?.as_str().unwrap_or_default().to_owned(),
     })
 }

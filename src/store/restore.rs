@@ -15,9 +15,8 @@ use super::{
     backup::{self, BackupError, Contents},
     columns::{self, spelled},
     error::OpenError,
-    key,
-    lock::Lock,
-    reseal,
+    open::Lock,
+    reseal, seal,
 };
 use crate::{
     config::StoreSettings,
@@ -196,7 +195,7 @@ fn drop_sealed(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).map_err(unreadable)?;
     let stored = columns::meta::<String>(&conn, "seal_key").map_err(unreadable)?;
-    let seal = key::seal(settings, state_dir, (None, None))?;
+    let seal = seal::seal(settings, state_dir, (None, None))?;
     let successor = columns::meta::<String>(&conn, reseal::SUCCESSOR).map_err(unreadable)?;
     if successor.is_none() && stored == Some(seal.key_id()) {
         return Err(OpenError::Other {
@@ -241,14 +240,14 @@ impl<'a> Key<'a> {
         how: &'a RestoreHow,
     ) -> Result<Self, RestoreError> {
         let needed = Some(contents.seal_key.clone());
-        let there = key::given(settings, state_dir)?;
+        let there = seal::given(settings, state_dir)?;
         let found = |found: String| RestoreError::Key {
             needed: contents.seal_key.clone(),
             found,
         };
         if there
             .as_ref()
-            .is_some_and(|(text, _)| key::seal_key_id(text) == needed)
+            .is_some_and(|(text, _)| seal::seal_key_id(text) == needed)
             || how.key_lost
         {
             return Ok(Self::There);
@@ -260,7 +259,9 @@ impl<'a> Key<'a> {
             )));
         }
         match (&how.key, there) {
-            (Some(brought), _) if key::seal_key_id(brought) == needed => Ok(Self::Brought(brought)),
+            (Some(brought), _) if seal::seal_key_id(brought) == needed => {
+                Ok(Self::Brought(brought))
+            }
             (Some(_), _) => Err(found("the one that was given is another".to_owned())),
             (None, Some((_, from))) => Err(found(format!("{from} is another"))),
             (None, None) => Err(found("there is none here".to_owned())),
@@ -272,8 +273,8 @@ impl<'a> Key<'a> {
         let Self::Brought(text) = self else {
             return Ok(Vec::new());
         };
-        let moved = key::set_aside(state_dir, aside)?;
-        key::put(state_dir, text)?;
+        let moved = seal::set_aside(state_dir, aside)?;
+        seal::put(state_dir, text)?;
         Ok(moved.into_iter().collect())
     }
 }

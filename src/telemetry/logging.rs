@@ -1,12 +1,18 @@
+//! The log.
+//!
 //! Where log lines go and which of them.
 //!
 //! Only our own words are ever logged below `warn`: HTTP and TLS crates print headers, frames and
 //! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
 //! `renewd` is capped at `warn`, whatever the filter says.
+//!
+//! Panics as log lines that cannot carry a secret.
 
 use std::{
+    any::Any,
     borrow::Cow,
     io::{self, IsTerminal},
+    panic, thread,
 };
 
 use tracing::{Level, Metadata, Subscriber};
@@ -73,7 +79,7 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
         .with(own_words_only())
         .with(output(format))
         .try_init()?;
-    super::panics::report();
+    report();
     Ok(())
 }
 
@@ -149,8 +155,35 @@ fn names_stream(stream: &str, device: u64, inode: u64) -> bool {
     stream == format!("{device}:{inode}")
 }
 
+/// What stands for a payload that was put together at run time.
+const WITHHELD: &str = "message withheld: it was built at run time and could hold a secret";
+
+/// From now on a panic is logged with its place and thread. Its message is shown only when it is a
+/// literal of the program text, because a formatted one may quote a value.
+pub(super) fn report() {
+    panic::set_hook(Box::new(|info| {
+        let place = info
+            .location()
+            .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+        tracing::error!(
+            place,
+            thread = thread::current().name().unwrap_or("unnamed"),
+            "a panic, which is a defect of renewd: {}",
+            spoken(info.payload())
+        );
+    }));
+}
+
+/// What may be said of a panic's payload.
+fn spoken(payload: &dyn Any) -> &'static str {
+    payload
+        .downcast_ref::<&'static str>()
+        .copied()
+        .unwrap_or(WITHHELD)
+}
+
 #[cfg(test)]
-mod tests {
+mod logging_tests {
     use super::*;
     use std::sync::{Arc, Mutex};
 
@@ -226,5 +259,19 @@ mod tests {
         assert!(!names_stream("9:123", 9, 124));
         assert!(!names_stream("", 0, 0));
         assert!(!names_stream("9:1234", 9, 123));
+    }
+}
+
+#[cfg(test)]
+mod panics_tests {
+    use super::*;
+
+    #[test]
+    fn a_formatted_message_is_withheld() {
+        let secret = "canary";
+        let payload = panic::catch_unwind(|| panic!("unexpected {secret}")).unwrap_err();
+        assert_eq!(spoken(&*payload), WITHHELD);
+        let payload = panic::catch_unwind(|| panic!("a literal")).unwrap_err();
+        assert_eq!(spoken(&*payload), "a literal");
     }
 }

@@ -2,8 +2,6 @@
 
 mod logging;
 mod metrics;
-mod panics;
-mod scrape;
 
 pub use logging::{Format, InitError, init};
 pub use metrics::{Metrics, Scrape};

@@ -13,7 +13,7 @@ use std::{
 
 use renewd::{
     acs::{Client, ConnectionString},
-    api::{Api, Life, Listeners, Scene},
+    api::{Api, Life, Listeners, SharedState},
     cli::examine_import,
     clock::Clock,
     config::{self, DaemonSettings, Environment, Settings, SinkSettings, Source, SourceKind},
@@ -454,8 +454,12 @@ fn serve() -> PathBuf {
     path
 }
 
-fn scene(daemon: DaemonSettings, clock: &Clock, moved: &watch::Sender<Option<Amiss>>) -> Scene {
-    Scene {
+fn scene(
+    daemon: DaemonSettings,
+    clock: &Clock,
+    moved: &watch::Sender<Option<Amiss>>,
+) -> SharedState {
+    SharedState {
         standing: StoreStanding::Own,
         brought_up: None,
         jobs: Vec::new(),
@@ -467,10 +471,10 @@ fn scene(daemon: DaemonSettings, clock: &Clock, moved: &watch::Sender<Option<Ami
             restored: true,
             stopping: false,
         },
-        lanes: BTreeMap::new(),
+        renewers: BTreeMap::new(),
         limits: BTreeMap::new(),
         runners: BTreeMap::new(),
-        couriers: BTreeMap::new(),
+        dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         reload_refused: None,

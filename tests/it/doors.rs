@@ -23,13 +23,13 @@ const LASTS: &str = "4";
 /// More than a daemon takes that does little, in kB, whatever is asked of it.
 const MEMORY: u64 = 200_000;
 
-struct House {
+struct Harness {
     stage: Stage,
     daemon: Daemon,
     _emulator: Emulator,
 }
 
-async fn house(listen: &str) -> House {
+async fn harness(listen: &str) -> Harness {
     assert_eq!(renewd::accounts::own_uid(), 0, "this test needs root");
     let emulator = Emulator::start(&[]);
     let stage = Stage::new(&emulator);
@@ -47,19 +47,19 @@ async fn house(listen: &str) -> House {
         identity("other", OTHER)
     );
     let daemon = Daemon::start(&stage.configure(&config)).await;
-    let house = House {
+    let harness = Harness {
         stage,
         daemon,
         _emulator: emulator,
     };
     let issued = async {
-        while house.stage.renewd(&["token", "bot"]).status.code() != Some(0) {
+        while harness.stage.renewd(&["token", "bot"]).status.code() != Some(0) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let issued = tokio::time::timeout(Duration::from_secs(20), issued).await;
     issued.expect("bot has a token within 20 s");
-    house
+    harness
 }
 
 fn python(script: &str, uid: u32, arguments: &[&str]) -> Child {
@@ -85,7 +85,7 @@ fn told(child: Child) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-impl House {
+impl Harness {
     fn attack(&self, uid: u32, connections: u32, kind: &str) -> Child {
         let socket = self.stage.path("renewd.sock");
         let connections = connections.to_string();
@@ -150,9 +150,9 @@ fn reasons(told: &BTreeMap<String, u64>) -> Vec<&str> {
 
 #[tokio::test]
 async fn bodies_that_never_end_of_users_without_rights_cost_nothing_and_lock_nobody_out() {
-    let house = house("").await;
-    let attackers = STRANGERS.map(|uid| house.attack(uid, 200, "bodies"));
-    for told in house.withstands(attackers.into()) {
+    let harness = harness("").await;
+    let attackers = STRANGERS.map(|uid| harness.attack(uid, 200, "bodies"));
+    for told in harness.withstands(attackers.into()) {
         let reasons = reasons(&told);
         assert!(
             !reasons.is_empty(),
@@ -171,12 +171,12 @@ async fn bodies_that_never_end_of_users_without_rights_cost_nothing_and_lock_nob
 
 #[tokio::test]
 async fn refusals_of_nine_hundred_connections_delay_no_reader_and_make_no_thread() {
-    let house = house("").await;
+    let harness = harness("").await;
     let mut attackers: Vec<Child> = STRANGERS
-        .map(|uid| house.attack(uid, 150, "pipelined"))
+        .map(|uid| harness.attack(uid, 150, "pipelined"))
         .into();
-    attackers.push(house.attack(OTHER, 300, "pipelined"));
-    let told = house.withstands(attackers);
+    attackers.push(harness.attack(OTHER, 300, "pipelined"));
+    let told = harness.withstands(attackers);
     assert!(
         told[4]["403"] > 0,
         "a reader of another identity is answered, too: {:?}",
@@ -186,12 +186,12 @@ async fn refusals_of_nine_hundred_connections_delay_no_reader_and_make_no_thread
 
 #[tokio::test]
 async fn a_reader_who_sends_and_takes_nothing_costs_little_and_locks_nobody_out() {
-    let house = house("").await;
+    let harness = harness("").await;
     let attackers = vec![
-        house.attack(OTHER, 700, "deaf"),
-        house.attack(OTHER, 500, "bodies"),
+        harness.attack(OTHER, 700, "deaf"),
+        harness.attack(OTHER, 500, "bodies"),
     ];
-    let told = house.withstands(attackers);
+    let told = harness.withstands(attackers);
     let reasons: Vec<&str> = told.iter().flat_map(reasons).collect();
     assert!(
         reasons
@@ -208,7 +208,7 @@ async fn slow_connections_over_tcp_do_not_blind_the_probes() {
         .local_addr()
         .unwrap()
         .port();
-    let house = house(&format!("127.0.0.1:{port}")).await;
+    let harness = harness(&format!("127.0.0.1:{port}")).await;
     let address = format!("127.0.0.1:{port}");
     let attacker = python(
         "callers.py",
@@ -233,7 +233,7 @@ async fn slow_connections_over_tcp_do_not_blind_the_probes() {
         garbage.starts_with("HTTP/1.1 400") && garbage.contains("\"type\":\"invalid\""),
         "{garbage}"
     );
-    drop(house);
+    drop(harness);
 }
 
 async fn get(address: &str, path: &str) -> String {

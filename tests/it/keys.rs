@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::stage::{Daemon, Emulator, RENEWD, Receiver, Stage, identities};
 
 /// A resource with two keys, a fleet, a receiver.
-struct House {
+struct Harness {
     stage: Stage,
     emulator: Emulator,
     receiver: Receiver,
@@ -25,7 +25,7 @@ struct House {
     count: usize,
 }
 
-impl House {
+impl Harness {
     async fn new(count: usize) -> Self {
         Self::of(count, &["--limit", "all=off", "--token-alg", "filler"]).await
     }
@@ -185,14 +185,14 @@ async fn dead(emulator: &Emulator, tokens: Vec<String>) -> Vec<Value> {
 const LOOK: Duration = Duration::from_millis(400);
 
 /// Polls every delivered token while `drill` runs; how often.
-async fn while_checked<T>(house: &Arc<House>, drill: impl Future<Output = T>) -> (T, u32) {
+async fn while_checked<T>(harness: &Arc<Harness>, drill: impl Future<Output = T>) -> (T, u32) {
     let over = Arc::new(AtomicBool::new(false));
     let checker = tokio::spawn({
-        let (house, over) = (house.clone(), over.clone());
+        let (harness, over) = (harness.clone(), over.clone());
         async move {
             let mut rounds = 0;
             while !over.load(Ordering::Relaxed) {
-                let dead = house.dead(house.tokens()).await;
+                let dead = harness.dead(harness.tokens()).await;
                 assert!(
                     dead.is_empty(),
                     "round {rounds}: {} dead, {:?}",
@@ -211,68 +211,68 @@ async fn while_checked<T>(house: &Arc<House>, drill: impl Future<Output = T>) ->
 }
 
 /// A blocking command beside the checker.
-async fn beside(house: &Arc<House>, args: &'static [&'static str]) -> String {
-    let house = house.clone();
-    tokio::task::spawn_blocking(move || house.done(args, ""))
+async fn beside(harness: &Arc<Harness>, args: &'static [&'static str]) -> String {
+    let harness = harness.clone();
+    tokio::task::spawn_blocking(move || harness.done(args, ""))
         .await
         .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_survives_a_kill_and_nobody_is_ever_without_a_live_token() {
-    let house = Arc::new(House::new(300).await);
-    let daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
+    let harness = Arc::new(Harness::new(300).await);
+    let daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
 
     // Slow enough that the kill comes in the middle.
     let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1000});
-    house.emulator.control("POST", "faults", Some(slow)).await;
-    let (daemon, rounds) = while_checked(&house, async {
-        let asked = beside(&house, &["key", "status", "contoso"]).await;
+    harness.emulator.control("POST", "faults", Some(slow)).await;
+    let (daemon, rounds) = while_checked(&harness, async {
+        let asked = beside(&harness, &["key", "status", "contoso"]).await;
         assert!(asked.contains("300 tokens"), "{asked}");
         let mut rolling = Command::new(RENEWD)
             .args(["key", "roll", "contoso", "--yes", "--socket"])
-            .arg(house.stage.path("renewd.sock"))
+            .arg(harness.stage.path("renewd.sock"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        house.reached("reminting").await;
+        harness.reached("reminting").await;
         daemon.kill();
         rolling.kill().unwrap();
         rolling.wait().unwrap();
-        house.emulator.control("DELETE", "faults", None).await;
-        let daemon = Daemon::start(&house.config).await;
-        let ready = house.reached("regenerate").await;
+        harness.emulator.control("DELETE", "faults", None).await;
+        let daemon = Daemon::start(&harness.config).await;
+        let ready = harness.reached("regenerate").await;
         let change = &ready["resources"][0]["change"];
         assert_eq!(change["delivered"], 300, "{change}");
 
-        let new = house.regenerate("primary").await;
+        let new = harness.regenerate("primary").await;
         assert!(
-            house.dead(house.tokens()).await.is_empty(),
+            harness.dead(harness.tokens()).await.is_empty(),
             "the old key held nobody"
         );
-        house.reached("replace").await;
-        let refused = house.renewd(
+        harness.reached("replace").await;
+        let refused = harness.renewd(
             &[
                 "key",
                 "set",
                 "contoso",
                 "--config",
-                house.config.to_str().unwrap(),
+                harness.config.to_str().unwrap(),
             ],
-            &connection_string(&house.emulator, "bm90LWEta2V5"),
+            &connection_string(&harness.emulator, "bm90LWEta2V5"),
         );
         assert_eq!(refused.status.code(), Some(1));
-        house.put_in_place("primary", &new);
-        house.reached("done").await;
+        harness.put_in_place("primary", &new);
+        harness.reached("done").await;
         daemon
     })
     .await;
     assert!(rounds > 2, "{rounds}");
-    let keys = &house.status()["resources"][0]["keys"];
+    let keys = &harness.status()["resources"][0]["keys"];
     assert_eq!(keys[1]["tokens"], 300, "{keys}");
-    let trail = house.done(&["audit", "list", "--json", "--limit", "1000"], "");
+    let trail = harness.done(&["audit", "list", "--json", "--limit", "1000"], "");
     assert!(
         trail.contains("key.roll") && trail.contains("regenerate"),
         "{trail}"
@@ -282,40 +282,40 @@ async fn a_roll_survives_a_kill_and_nobody_is_ever_without_a_live_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leak_of_five_thousand_is_closed_gracefully_and_at_once() {
-    let house = Arc::new(House::new(5000).await);
-    let primary = house.emulator.connection_string.clone();
-    let _daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
+    let harness = Arc::new(Harness::new(5000).await);
+    let primary = harness.emulator.connection_string.clone();
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
 
     // Gracefully: nobody notices, and at the end the thief is out.
-    let stolen = house.stolen(&primary);
-    let (_, rounds) = while_checked(&house, async {
-        let told = beside(&house, &["key", "leak", "contoso", "--yes", "--reason", "laptop"]).await;
+    let stolen = harness.stolen(&primary);
+    let (_, rounds) = while_checked(&harness, async {
+        let told = beside(&harness, &["key", "leak", "contoso", "--yes", "--reason", "laptop"]).await;
         assert!(told.contains("5000 live tokens were minted by the primary key"), "{told}");
         assert!(told.contains("5000 tokens replaced and delivered"), "{told}");
         assert!(
             told.contains("az communication regenerate-key --name contoso --resource-group GROUP --key-type primary"),
             "{told}"
         );
-        assert!(house.dead(vec![stolen.clone()]).await.is_empty(), "it is not regenerated yet");
-        let new = house.regenerate("primary").await;
-        assert!(house.dead(house.tokens()).await.is_empty(), "the old key held nobody");
-        house.put_in_place("primary", &new);
-        house.reached("done").await;
+        assert!(harness.dead(vec![stolen.clone()]).await.is_empty(), "it is not regenerated yet");
+        let new = harness.regenerate("primary").await;
+        assert!(harness.dead(harness.tokens()).await.is_empty(), "the old key held nobody");
+        harness.put_in_place("primary", &new);
+        harness.reached("done").await;
     })
     .await;
     assert!(rounds > 2, "{rounds}");
-    assert_eq!(house.dead(vec![stolen]).await.len(), 1);
+    assert_eq!(harness.dead(vec![stolen]).await.len(), 1);
 
     // At once: everything dies, and the report says for how long each was without.
-    let secondary = std::fs::read_to_string(house.stage.path("secondary.cs")).unwrap();
-    let stolen = house.stolen(&secondary);
-    let before = house.tokens();
-    house.regenerate("secondary").await;
-    assert_eq!(house.dead(vec![stolen]).await.len(), 1);
-    assert_eq!(house.dead(before).await.len(), 5000);
+    let secondary = std::fs::read_to_string(harness.stage.path("secondary.cs")).unwrap();
+    let stolen = harness.stolen(&secondary);
+    let before = harness.tokens();
+    harness.regenerate("secondary").await;
+    assert_eq!(harness.dead(vec![stolen]).await.len(), 1);
+    assert_eq!(harness.dead(before).await.len(), 5000);
     let told = beside(
-        &house,
+        &harness,
         &[
             "key",
             "leak",
@@ -333,8 +333,8 @@ async fn a_leak_of_five_thousand_is_closed_gracefully_and_at_once() {
     assert_eq!(told["gaps"]["with_a_gap"], 5000, "{told}");
     let longest = told["gaps"]["longest_ms"].as_u64().unwrap();
     assert!(longest >= told["gaps"]["median_ms"].as_u64().unwrap() && longest > 0);
-    assert!(house.dead(house.tokens()).await.is_empty());
-    let listed = house.done(&["key", "status", "contoso", "--identities", "--json"], "");
+    assert!(harness.dead(harness.tokens()).await.is_empty());
+    let listed = harness.done(&["key", "status", "contoso", "--identities", "--json"], "");
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let items = listed["identities"].as_array().unwrap();
     assert_eq!(items.len(), 5000);
@@ -347,34 +347,34 @@ async fn a_leak_of_five_thousand_is_closed_gracefully_and_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_replaced_is_refused_and_changes_nothing() {
-    let house = House::new(3).await;
-    let _daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
-    let unconfirmed = house.renewd(&["key", "roll", "contoso"], "");
+    let harness = Harness::new(3).await;
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
+    let unconfirmed = harness.renewd(&["key", "roll", "contoso"], "");
     assert_eq!(unconfirmed.status.code(), Some(2));
-    let unknown = house.renewd(&["key", "roll", "fabrikam", "--yes"], "");
+    let unknown = harness.renewd(&["key", "roll", "fabrikam", "--yes"], "");
     assert_eq!(unknown.status.code(), Some(1));
 
     // The other key does not work: nothing is begun with it.
-    house.regenerate("secondary").await;
-    let refused = house.renewd(&["key", "roll", "contoso", "--yes"], "");
+    harness.regenerate("secondary").await;
+    let refused = harness.renewd(&["key", "roll", "contoso", "--yes"], "");
     assert_eq!(refused.status.code(), Some(1));
     let told = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(
         told.contains("the secondary key is refused, so nothing was changed"),
         "{told}"
     );
-    let status = house.status();
+    let status = harness.status();
     assert_eq!(status["resources"][0]["in_use"], "primary");
     assert_eq!(status["resources"][0]["keys"][0]["tokens"], 3);
-    assert!(house.dead(house.tokens()).await.is_empty());
+    assert!(harness.dead(harness.tokens()).await.is_empty());
 }
 
 /// The tokens that the socket hands out now, of those that it has.
-fn served(house: &House) -> Vec<String> {
-    (0..house.count)
+fn served(harness: &Harness) -> Vec<String> {
+    (0..harness.count)
         .filter_map(|n| {
-            let output = house.renewd(&["token", &format!("bot-{n}")], "");
+            let output = harness.renewd(&["token", &format!("bot-{n}")], "");
             let text = String::from_utf8(output.stdout).unwrap();
             output.status.success().then(|| text.trim().to_owned())
         })
@@ -401,79 +401,76 @@ async fn a_key_that_was_regenerated_by_hand_leaves_nobody_dead_for_long() {
         "--token-ttl",
         "200s",
     ];
-    let house = House::of(60, &options).await;
-    let _daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
+    let harness = Harness::of(60, &options).await;
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
     // Slow enough that what is going on can be seen.
     let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1500});
-    house.emulator.control("POST", "faults", Some(slow)).await;
-    house.regenerate("primary").await;
-    assert_eq!(house.dead(house.tokens()).await.len(), 60);
+    harness.emulator.control("POST", "faults", Some(slow)).await;
+    harness.regenerate("primary").await;
+    assert_eq!(harness.dead(harness.tokens()).await.len(), 60);
 
     // The first refusal: an ordinary call.
-    house.done(&["renew", "bot-0", "--detach"], "");
+    harness.done(&["renew", "bot-0", "--detach"], "");
     eventually(Duration::from_secs(20), "status says so", async || {
-        house.done(&["status"], "").contains("may be dead")
+        harness.done(&["status"], "").contains("may be dead")
     })
     .await;
-    assert!(
-        head(&house, "bot-9")
-            .await
-            .contains("x-renewd-standing: doubtful"),
-        "the socket says so"
-    );
-    let shown = house.done(&["key", "status", "contoso"], "");
+    let said = head(&harness, "bot-9").await;
+    assert!(said.contains("x-renewd-standing: doubtful"), "{said}");
+    let shown = harness.done(&["key", "status", "contoso"], "");
     assert!(shown.contains("may be dead"), "{shown}");
-    let doctor = house.renewd(&["doctor"], "");
+    let doctor = harness.renewd(&["doctor"], "");
     let doctor_says = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert_eq!(doctor.status.code(), Some(1), "{doctor_says}");
     assert!(doctor_says.contains("may be dead"), "{doctor_says}");
-    house.emulator.control("DELETE", "faults", None).await;
+    harness.emulator.control("DELETE", "faults", None).await;
     eventually(Duration::from_secs(10), "all consumers live", async || {
-        house.dead(house.tokens()).await.is_empty()
+        harness.dead(harness.tokens()).await.is_empty()
     })
     .await;
-    let served = served(&house);
+    let served = served(&harness);
     assert_eq!(served.len(), 60);
-    assert!(house.dead(served).await.is_empty());
+    assert!(harness.dead(served).await.is_empty());
     eventually(
         Duration::from_secs(10),
         "nothing needs anybody",
-        async || !house.done(&["status"], "").contains("may be dead"),
+        async || !harness.done(&["status"], "").contains("may be dead"),
     )
     .await;
-    let told = house.done(&["audit", "list", "--json", "--limit", "5"], "");
+    let told = harness.done(&["audit", "list", "--json", "--limit", "5"], "");
     assert!(told.contains("bot-"), "{told}");
 
     // The new key is put into its place without a word, as a symlink is turned.
-    let new = house.emulator.control("GET", "keys", None).await;
-    let new = connection_string(&house.emulator, new["primary"]["key"].as_str().unwrap());
-    house.stage.write_private("next.cs", &new);
-    let place = house.stage.path("contoso.cs");
-    std::os::unix::fs::symlink(house.stage.path("next.cs"), house.stage.path("turned")).unwrap();
-    std::fs::rename(house.stage.path("turned"), &place).unwrap();
+    let new = harness.emulator.control("GET", "keys", None).await;
+    let new = connection_string(&harness.emulator, new["primary"]["key"].as_str().unwrap());
+    harness.stage.write_private("next.cs", &new);
+    let place = harness.stage.path("contoso.cs");
+    std::os::unix::fs::symlink(harness.stage.path("next.cs"), harness.stage.path("turned"))
+        .unwrap();
+    std::fs::rename(harness.stage.path("turned"), &place).unwrap();
     eventually(
         Duration::from_secs(20),
         "the new key is taken up",
-        async || house.status()["resources"][0]["keys"][0]["standing"] == "accepted",
+        async || harness.status()["resources"][0]["keys"][0]["standing"] == "accepted",
     )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_key_that_is_no_longer_configured_are_minted_anew_by_a_start_and_a_reload() {
-    let house = House::new(20).await;
-    let daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
+    let harness = Harness::new(20).await;
+    let daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
     assert!(daemon.stop().success());
-    let new = house.regenerate("primary").await;
-    house.stage.write_private("contoso.cs", &new);
-    let daemon = Daemon::start(&house.config).await;
+    let new = harness.regenerate("primary").await;
+    harness.stage.write_private("contoso.cs", &new);
+    let daemon = Daemon::start(&harness.config).await;
     eventually(Duration::from_secs(10), "all consumers live", async || {
-        house.dead(house.tokens()).await.is_empty()
+        harness.dead(harness.tokens()).await.is_empty()
     })
     .await;
-    let log = std::fs::read_to_string(house.stage.path("daemon.log")).unwrap();
+    let log = std::fs::read_to_string(harness.stage.path("daemon.log")).unwrap();
     assert!(
         log.contains("no longer configured") && log.contains("20"),
         "{log}"
@@ -483,18 +480,18 @@ async fn tokens_of_a_key_that_is_no_longer_configured_are_minted_anew_by_a_start
     eventually(
         Duration::from_secs(10),
         "all is said to be well",
-        async || house.status()["resources"][0]["doubts"] == json!([]),
+        async || harness.status()["resources"][0]["doubts"] == json!([]),
     )
     .await;
-    let new = house.regenerate("primary").await;
-    let config = house.config.display().to_string();
-    let told = house.done(&["key", "set", "contoso", "--config", &config], &new);
+    let new = harness.regenerate("primary").await;
+    let config = harness.config.display().to_string();
+    let told = harness.done(&["key", "set", "contoso", "--config", &config], &new);
     assert!(
         told.contains("20 tokens of contoso minted by an access key"),
         "{told}"
     );
     eventually(Duration::from_secs(10), "all consumers live", async || {
-        house.dead(house.tokens()).await.is_empty()
+        harness.dead(harness.tokens()).await.is_empty()
     })
     .await;
     assert!(daemon.stop().success());
@@ -502,14 +499,14 @@ async fn tokens_of_a_key_that_is_no_longer_configured_are_minted_anew_by_a_start
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_no_key_works_that_is_said_first_and_a_key_in_its_place_mends_all() {
-    let house = House::new(10).await;
-    let daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
-    house.regenerate("secondary").await;
-    let new = house.regenerate("primary").await;
-    house.done(&["renew", "bot-0", "--detach"], "");
+    let harness = Harness::new(10).await;
+    let daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
+    harness.regenerate("secondary").await;
+    let new = harness.regenerate("primary").await;
+    harness.done(&["renew", "bot-0", "--detach"], "");
     let said_first = async || {
-        let status = house.done(&["status"], "");
+        let status = harness.done(&["status"], "");
         let mut wrong = status.lines().filter(|line| line.contains('!'));
         wrong
             .next()
@@ -519,11 +516,11 @@ async fn when_no_key_works_that_is_said_first_and_a_key_in_its_place_mends_all()
     eventually(soon, "it is said first", said_first).await;
     // The next process finds it out as well.
     assert!(daemon.stop().success());
-    let _daemon = Daemon::start(&house.config).await;
+    let _daemon = Daemon::start(&harness.config).await;
     eventually(soon, "it is said first after a restart", said_first).await;
-    house.stage.write_private("contoso.cs", &new);
+    harness.stage.write_private("contoso.cs", &new);
     eventually(Duration::from_secs(25), "all consumers live", async || {
-        house.dead(house.tokens()).await.is_empty()
+        harness.dead(harness.tokens()).await.is_empty()
     })
     .await;
 }
@@ -538,16 +535,16 @@ async fn a_leak_closed_at_once_at_full_pace_draws_no_429() {
         "--token-alg",
         "filler",
     ];
-    let house = House::paced(240, &options, "60/2s").await;
-    let _daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
-    house.emulator.control("DELETE", "stats", None).await;
+    let harness = Harness::paced(240, &options, "60/2s").await;
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
+    harness.emulator.control("DELETE", "stats", None).await;
     let began = Instant::now();
-    let told = beside_regenerating(&house).await;
+    let told = beside_regenerating(&harness).await;
     let told: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(told["gaps"]["identities"], 240, "{told}");
-    assert!(house.dead(house.tokens()).await.is_empty());
-    let stats = house.emulator.control("GET", "stats", None).await;
+    assert!(harness.dead(harness.tokens()).await.is_empty());
+    let stats = harness.emulator.control("GET", "stats", None).await;
     let issues = &stats["operations"]["issue"];
     assert_eq!(issues["throttled"], 0, "{stats}");
     assert!(issues["calls"].as_u64().unwrap() >= 240, "{stats}");
@@ -556,26 +553,26 @@ async fn a_leak_closed_at_once_at_full_pace_draws_no_429() {
 }
 
 /// Closes a leak of the primary key at once, which is regenerated as it is asked for.
-async fn beside_regenerating(house: &House) -> String {
-    house.regenerate("primary").await;
-    house.done(&["key", "leak", "contoso", "--now", "--yes", "--json"], "")
+async fn beside_regenerating(harness: &Harness) -> String {
+    harness.regenerate("primary").await;
+    harness.done(&["key", "leak", "contoso", "--now", "--yes", "--json"], "")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_regenerated_in_the_middle_of_a_roll_is_not_called_a_roll_without_gaps() {
-    let house = Arc::new(House::new(60).await);
-    let _daemon = Daemon::start(&house.config).await;
-    house.all_delivered().await;
+    let harness = Arc::new(Harness::new(60).await);
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
     // The new tokens come one second later, so that some are still old when the key dies.
     let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 3000});
-    house.emulator.control("POST", "faults", Some(slow)).await;
+    harness.emulator.control("POST", "faults", Some(slow)).await;
     let rolling = tokio::spawn({
-        let house = house.clone();
-        async move { beside(&house, &["key", "roll", "contoso", "--yes"]).await }
+        let harness = harness.clone();
+        async move { beside(&harness, &["key", "roll", "contoso", "--yes"]).await }
     });
-    house.reached("reminting").await;
-    house.regenerate("primary").await;
-    let dead = house.dead(house.tokens()).await;
+    harness.reached("reminting").await;
+    harness.regenerate("primary").await;
+    let dead = harness.dead(harness.tokens()).await;
     assert!(
         !dead.is_empty(),
         "nobody held a token of the old key any more"
@@ -585,7 +582,7 @@ async fn a_key_regenerated_in_the_middle_of_a_roll_is_not_called_a_roll_without_
         !told.contains("No consumer was without a live token"),
         "{told}"
     );
-    let gaps = &house.status()["gaps"];
+    let gaps = &harness.status()["gaps"];
     let (with, unknown) = (gaps["with_a_gap"].as_u64(), gaps["unknown"].as_u64());
     assert!(
         with >= Some(dead.len() as u64),
@@ -599,9 +596,9 @@ async fn a_key_regenerated_in_the_middle_of_a_roll_is_not_called_a_roll_without_
 }
 
 /// What the socket answers to whoever asks for a token, without the token.
-async fn head(house: &House, name: &str) -> String {
+async fn head(harness: &Harness, name: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let socket = house.stage.path("renewd.sock");
+    let socket = harness.stage.path("renewd.sock");
     let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
     let request = format!(
         "GET /v1/tokens/{name} HTTP/1.1\r\nHost: renewd\r\nX-Renewd-Client: test\r\nConnection: close\r\n\r\n"
@@ -615,20 +612,20 @@ async fn head(house: &House, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_a_roll_or_a_leak_waits_through_a_restart() {
     for work in ["roll", "leak"] {
-        let house = House::new(20).await;
-        let daemon = Daemon::start(&house.config).await;
-        house.all_delivered().await;
+        let harness = Harness::new(20).await;
+        let daemon = Daemon::start(&harness.config).await;
+        harness.all_delivered().await;
         let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1000});
-        house.emulator.control("POST", "faults", Some(slow)).await;
+        harness.emulator.control("POST", "faults", Some(slow)).await;
         let mut follower = tokio::process::Command::new(RENEWD)
             .args(["key", work, "contoso", "--yes", "--socket"])
-            .arg(house.stage.path("renewd.sock"))
+            .arg(harness.stage.path("renewd.sock"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        house.reached("reminting").await;
+        harness.reached("reminting").await;
         daemon.kill();
         let mut said = BufReader::new(follower.stderr.take().unwrap()).lines();
         let waits = async {
@@ -641,8 +638,8 @@ async fn who_follows_a_roll_or_a_leak_waits_through_a_restart() {
         };
         let waits = tokio::time::timeout(Duration::from_secs(30), waits).await;
         assert_eq!(waits, Ok(true), "{work}: the follower says that it waits");
-        house.emulator.control("DELETE", "faults", None).await;
-        let _daemon = Daemon::start(&house.config).await;
+        harness.emulator.control("DELETE", "faults", None).await;
+        let _daemon = Daemon::start(&harness.config).await;
         let ended = tokio::time::timeout(Duration::from_secs(60), follower.wait_with_output());
         let ended = ended.await.expect("the follower ends").unwrap();
         let told = String::from_utf8_lossy(&ended.stdout).into_owned();

@@ -13,13 +13,13 @@ use serde_json::Value;
 use crate::stage::{Daemon, Emulator, Stage, soak};
 
 /// A daemon with one source.
-struct House {
+struct Harness {
     stage: Stage,
     daemon: Daemon,
     _emulator: Emulator,
 }
 
-impl House {
+impl Harness {
     /// Starts it on a `[[source.KIND]]` `list` with these lines.
     async fn start(stage: Stage, emulator: Emulator, kind: &str, lines: &str) -> Self {
         let config = stage.configure(&format!(
@@ -120,15 +120,15 @@ async fn a_query_that_never_ends_is_seen_and_holds_nobody_up() {
     let (stage, emulator) = stage();
     let path = stage.path("app.db");
     let _owner = database(&path, "delete");
-    let house = House::start(stage, emulator, "sqlite", &query(&path, ENDLESS)).await;
-    house
+    let harness = Harness::start(stage, emulator, "sqlite", &query(&path, ENDLESS)).await;
+    harness
         .until("read under way", |listed| {
             !listed["reading_since"].is_null()
         })
         .await;
 
     // Who reads has nothing of ours.
-    let readers = children(house.daemon.pid());
+    let readers = children(harness.daemon.pid());
     assert_eq!(readers.len(), 1, "{readers:?}");
     let reader = &readers[0];
     assert_eq!(
@@ -156,7 +156,7 @@ async fn a_query_that_never_ends_is_seen_and_holds_nobody_up() {
     }
 
     let began = Instant::now();
-    let House { daemon, .. } = house;
+    let Harness { daemon, .. } = harness;
     assert!(daemon.stop().success());
     assert!(
         began.elapsed() < Duration::from_secs(12),
@@ -173,26 +173,26 @@ async fn what_is_no_list_is_explained_whatever_lies_there() {
     let lines = format!("path = \"{}\"\nscopes = [\"chat\"]", path.display());
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.unwrap().success());
-    let house = House::start(stage, emulator, "file", &lines).await;
-    house.lapsed("it is not a regular file").await;
+    let harness = Harness::start(stage, emulator, "file", &lines).await;
+    harness.lapsed("it is not a regular file").await;
     let put = |content: &[u8]| {
         let beside = path.with_extension("new");
         fs::write(&beside, content).unwrap();
         fs::rename(&beside, &path).unwrap();
     };
     put("\u{feff}{\"name\":\"anna\"}\n".as_bytes());
-    house.taken(1).await;
+    harness.taken(1).await;
     put(b"\xff\xfe{\0\"\0n\0");
-    house.lapsed("it is UTF-16").await;
+    harness.lapsed("it is UTF-16").await;
     put(&[b'x'; 3 << 20]);
-    house.lapsed("it is longer than 1 MiB").await;
+    harness.lapsed("it is longer than 1 MiB").await;
     put(br#"{"name":"\u001b]0;owned\u0007\u202e"}"#);
-    let reason = house.lapsed("is not valid").await;
+    let reason = harness.lapsed("is not valid").await;
     assert!(
         !reason.contains(|c: char| c.is_control() || c == '\u{202e}'),
         "{reason:?}"
     );
-    assert_eq!(house.listed()["identities"], 1);
+    assert_eq!(harness.listed()["identities"], 1);
 }
 
 #[tokio::test]
@@ -203,14 +203,14 @@ async fn a_database_made_to_hurt_ends_its_reader_alone() {
     owner
         .execute_batch("CREATE VIEW list AS SELECT name FROM users")
         .unwrap();
-    let house = House::start(
+    let harness = Harness::start(
         stage,
         emulator,
         "sqlite",
         &query(&path, "SELECT * FROM list"),
     )
     .await;
-    house.taken(1).await;
+    harness.taken(1).await;
     for (view, word) in [
         (
             "SELECT 'x' AS name, zeroblob(600000000) AS id",
@@ -222,7 +222,7 @@ async fn a_database_made_to_hurt_ends_its_reader_alone() {
         owner
             .execute_batch(&format!("DROP VIEW list; CREATE VIEW list AS {view}"))
             .unwrap();
-        let reason = house.lapsed(word).await;
+        let reason = harness.lapsed(word).await;
         assert!(
             !reason.contains(|c: char| c.is_control() || c == '\u{202e}'),
             "{reason:?}"
@@ -234,8 +234,8 @@ async fn a_database_made_to_hurt_ends_its_reader_alone() {
         .open(stage_shm(&path))
         .unwrap();
     shm.set_len(0).unwrap();
-    house.lapsed("").await;
-    let version = house.daemon.status(&house.stage.path("renewd.sock"));
+    harness.lapsed("").await;
+    let version = harness.daemon.status(&harness.stage.path("renewd.sock"));
     assert!(version.is_object(), "it answers");
     std::mem::forget(owner);
 }
@@ -253,18 +253,18 @@ async fn a_watched_database_is_let_go_of_so_that_a_backup_can_take_its_place() {
     owner
         .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
         .unwrap();
-    let house = House::start(
+    let harness = Harness::start(
         stage,
         emulator,
         "sqlite",
         &query(&path, "SELECT name FROM users"),
     )
     .await;
-    house.taken(1).await;
+    harness.taken(1).await;
     owner
         .execute("INSERT INTO users VALUES ('bert')", [])
         .unwrap();
-    house.taken(2).await;
+    harness.taken(2).await;
     drop(owner);
     for end in ["-wal", "-shm"] {
         let beside = PathBuf::from(format!("{}{end}", path.display()));
@@ -279,14 +279,14 @@ async fn a_watched_database_is_let_go_of_so_that_a_backup_can_take_its_place() {
         .set_modified(std::time::SystemTime::now())
         .unwrap();
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let files = fs::read_dir(house.stage.path("")).unwrap();
+    let files = fs::read_dir(harness.stage.path("")).unwrap();
     let beside = files.filter(|file| {
         let name = file.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with("app.db-")
     });
     assert_eq!(beside.count(), 0);
     fs::rename(&backup, &path).unwrap();
-    house.lapsed("the file was replaced by another one").await;
+    harness.lapsed("the file was replaced by another one").await;
     let restored = Connection::open(&path).unwrap();
     let names: i64 = restored
         .query_row("SELECT count(*) FROM users", [], |row| row.get(0))
@@ -356,12 +356,12 @@ async fn a_long_list_costs_the_daemon_no_memory() {
          SELECT printf('user-%07d', i * 7919 % 1000003) AS name, 'chat voip' AS scopes, printf('%0080d', i) AS label_a FROM n"
     );
     let lines = format!("{}\nmax_scopes = [\"chat\"]", query(&path, &text));
-    let house = House::start(stage, emulator, "sqlite", &lines).await;
-    let before = peak(house.daemon.pid());
-    house
+    let harness = Harness::start(stage, emulator, "sqlite", &lines).await;
+    let before = peak(harness.daemon.pid());
+    harness
         .until("long list", |listed| listed["refused"] == rows)
         .await;
-    let more = peak(house.daemon.pid()).saturating_sub(before);
+    let more = peak(harness.daemon.pid()).saturating_sub(before);
     println!("{more} kB more for {rows} rows, from {before} kB");
     assert!(more < 40_000, "{more} kB more for {rows} rows");
 }

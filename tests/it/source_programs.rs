@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::stage::{Daemon, Emulator, RENEWD, Stage};
 
 /// A daemon's folder with a source `directory` that runs a script.
-struct House {
+struct Harness {
     stage: Stage,
     emulator: Emulator,
     config: PathBuf,
 }
 
-impl House {
+impl Harness {
     fn new() -> Self {
         let emulator = Emulator::start(&["--limit", "all=off"]);
         let stage = Stage::new(&emulator);
@@ -115,21 +115,21 @@ fn is_alive(pid: &str) -> bool {
 
 #[tokio::test]
 async fn a_program_lists_identities_in_an_environment_of_its_own() {
-    let house = House::new();
-    let dir = house.stage.path("");
+    let harness = Harness::new();
+    let dir = harness.stage.path("");
     let dir = dir.display();
-    house.program(&format!(
+    harness.program(&format!(
         r#"env > {dir}env; printf '%s\n' "$@" > {dir}argv; pwd > {dir}cwd
 {TWO}
 echo '{{"name":"../escape"}}'
 echo '{{"name":"twin-a","id":"8:acs:1_2"}}'; echo '{{"name":"twin-b","id":"8:acs:1_2"}}'"#
     ));
-    let mut daemon = Daemon::launch(&house.config, &[("CANARY", "of-the-daemon")]);
+    let mut daemon = Daemon::launch(&harness.config, &[("CANARY", "of-the-daemon")]);
     daemon.ready().await;
-    house.stage.there("anna").await;
-    house.stage.there("bert").await;
+    harness.stage.there("anna").await;
+    harness.stage.there("bert").await;
 
-    let environment = fs::read_to_string(house.stage.path("env")).unwrap();
+    let environment = fs::read_to_string(harness.stage.path("env")).unwrap();
     let mut names: Vec<&str> = environment
         .lines()
         .filter_map(|line| line.split_once('=').map(|(name, _)| name))
@@ -138,11 +138,14 @@ echo '{{"name":"twin-a","id":"8:acs:1_2"}}'; echo '{{"name":"twin-b","id":"8:acs
         .collect();
     names.sort_unstable();
     assert_eq!(names, ["PATH"], "{environment}");
-    let argv = fs::read_to_string(house.stage.path("argv")).unwrap();
+    let argv = fs::read_to_string(harness.stage.path("argv")).unwrap();
     assert_eq!(argv, "first\n$HOME *\n", "no shell reads them");
-    assert_eq!(fs::read_to_string(house.stage.path("cwd")).unwrap(), "/\n");
+    assert_eq!(
+        fs::read_to_string(harness.stage.path("cwd")).unwrap(),
+        "/\n"
+    );
 
-    let tried = house.source(&["test", "directory"]);
+    let tried = harness.source(&["test", "directory"]);
     assert_eq!(tried.status.code(), Some(4));
     let told = text(&tried);
     for line in [
@@ -152,9 +155,9 @@ echo '{{"name":"twin-a","id":"8:acs:1_2"}}'; echo '{{"name":"twin-b","id":"8:acs
     ] {
         assert!(told.contains(line), "{line}\n{told}");
     }
-    assert_eq!(house.listed()["refused"], 3);
-    assert!(!house.stage.path("escape.json").exists());
-    let files = fs::read_dir(house.stage.path("tokens")).unwrap();
+    assert_eq!(harness.listed()["refused"], 3);
+    assert!(!harness.stage.path("escape.json").exists());
+    let files = fs::read_dir(harness.stage.path("tokens")).unwrap();
     let mut files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ["anna.json", "bert.json"]);
@@ -162,11 +165,11 @@ echo '{{"name":"twin-a","id":"8:acs:1_2"}}'; echo '{{"name":"twin-b","id":"8:acs
 
 #[tokio::test]
 async fn a_program_that_fails_keeps_its_last_good_list_and_has_a_reason() {
-    let house = House::new();
-    house.program(TWO);
-    let _daemon = Daemon::start(&house.config).await;
-    house.stage.there("bert").await;
-    let pids = house.stage.path("pids");
+    let harness = Harness::new();
+    harness.program(TWO);
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.stage.there("bert").await;
+    let pids = harness.stage.path("pids");
     let hangs = format!(
         "sleep 600 & echo $! > {0}.new; echo $$ >> {0}.new; mv {0}.new {0}; sleep 600",
         pids.display()
@@ -181,37 +184,37 @@ async fn a_program_that_fails_keeps_its_last_good_list_and_has_a_reason() {
         ("exit 0", "empty"),
         (&*hangs, "took longer than 1 s"),
     ] {
-        house.program(script);
-        let lapsed = house.lapsed(word).await;
+        harness.program(script);
+        let lapsed = harness.lapsed(word).await;
         assert_eq!(lapsed["identities"], 2, "{script}");
         for name in ["anna", "bert"] {
-            assert_eq!(house.state(name), "active", "{script}");
+            assert_eq!(harness.state(name), "active", "{script}");
         }
     }
     // What the program had started ended with it.
     for pid in fs::read_to_string(&pids).unwrap().lines() {
-        house.program(TWO);
+        harness.program(TWO);
         while is_alive(pid) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    house.good_again().await;
-    let calls = house.emulator.control("GET", "stats", None).await;
+    harness.good_again().await;
+    let calls = harness.emulator.control("GET", "stats", None).await;
     assert!(!calls.to_string().contains("\"delete\":1"), "{calls}");
 }
 
 #[tokio::test]
 async fn what_a_program_leaves_behind_ends_with_it() {
-    let house = House::new();
-    let pids = house.stage.path("pids");
-    house.program(&format!(
+    let harness = Harness::new();
+    let pids = harness.stage.path("pids");
+    harness.program(&format!(
         "(exec >/dev/null 2>&1; sleep 600 & echo $! > {0}.new; mv {0}.new {0}); {TWO}",
         pids.display()
     ));
-    let _daemon = Daemon::start(&house.config).await;
-    house.stage.there("bert").await;
+    let _daemon = Daemon::start(&harness.config).await;
+    harness.stage.there("bert").await;
     let pid = fs::read_to_string(&pids).unwrap();
-    house.program(TWO);
+    harness.program(TWO);
     while is_alive(&pid) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -219,32 +222,32 @@ async fn what_a_program_leaves_behind_ends_with_it() {
 
 #[tokio::test]
 async fn a_source_that_is_no_longer_configured_keeps_its_identities_until_a_person_lets_them_go() {
-    let house = House::new();
-    house.program(TWO);
-    let daemon = Daemon::start(&house.config).await;
-    house.stage.there("anna").await;
-    house.stage.there("bert").await;
+    let harness = Harness::new();
+    harness.program(TWO);
+    let daemon = Daemon::start(&harness.config).await;
+    harness.stage.there("anna").await;
+    harness.stage.there("bert").await;
     assert!(daemon.stop().success());
-    let config = fs::read_to_string(&house.config).unwrap();
+    let config = fs::read_to_string(&harness.config).unwrap();
     let without = config.split("\n[[source.exec]]").next().unwrap();
-    fs::write(&house.config, without).unwrap();
-    let _daemon = Daemon::start(&house.config).await;
+    fs::write(&harness.config, without).unwrap();
+    let _daemon = Daemon::start(&harness.config).await;
 
-    let lapsed = house.lapsed("no longer configured").await;
+    let lapsed = harness.lapsed("no longer configured").await;
     assert_eq!(
         (&lapsed["name"], &lapsed["identities"]),
         (&"directory".into(), &2.into())
     );
-    let refused = house.source(&["apply", "directory"]);
+    let refused = harness.source(&["apply", "directory"]);
     assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
     assert!(
         text(&refused).contains("it is no longer configured"),
         "{}",
         text(&refused)
     );
-    assert_eq!(house.state("anna"), "active");
+    assert_eq!(harness.state("anna"), "active");
 
-    let applied = house.source(&["apply", "directory", "--yes"]);
+    let applied = harness.source(&["apply", "directory", "--yes"]);
     assert_eq!(applied.status.code(), Some(0), "{}", text(&applied));
     assert!(
         text(&applied).contains("2 no longer listed"),
@@ -252,8 +255,8 @@ async fn a_source_that_is_no_longer_configured_keeps_its_identities_until_a_pers
         text(&applied)
     );
     for name in ["anna", "bert"] {
-        assert_eq!(house.state(name), "held", "withheld, not deleted");
+        assert_eq!(harness.state(name), "held", "withheld, not deleted");
     }
-    let listed = house.source(&["list"]);
+    let listed = harness.source(&["list"]);
     assert!(!text(&listed).contains("directory"), "{}", text(&listed));
 }

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use renewd::{
     clock::Clock,
     config::{MaxRemoval, Renewal, SourceKind, SourceSettings, StoreSettings},
-    engine::{Apply, Intake, IntakeDeps, SourceAsk},
+    engine::{Apply, SourceAsk, SourceSync, SourceSyncDeps},
     model::{Name, NoticeKind, OnRemoval, Record, Scope, SourceReport, SourceView, State},
     store::{AuditQuery, Store},
 };
@@ -18,7 +18,7 @@ use crate::stage::soak;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A source, its intake and the store that it fills.
+/// A source, its source_sync and the store that it fills.
 struct Intaken {
     dir: tempfile::TempDir,
     clock: Clock,
@@ -45,14 +45,14 @@ impl Intaken {
             withdrawn_copy: None,
         };
         let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
-        let deps = IntakeDeps {
+        let deps = SourceSyncDeps {
             settings: of,
             store: store.clone(),
             clock: clock.clone(),
         };
-        let (intake, asks) = Intake::new(deps);
-        let (stop, view) = (CancellationToken::new(), intake.view());
-        let run = intake.run(stop.clone());
+        let (source_sync, asks) = SourceSync::new(deps);
+        let (stop, view) = (CancellationToken::new(), source_sync.view());
+        let run = source_sync.run(stop.clone());
         tokio::spawn(async move { run.await.unwrap() });
         Self {
             dir,
@@ -132,14 +132,14 @@ impl Intaken {
         answered.await.unwrap()
     }
 
-    /// Ends the intake and the store.
+    /// Ends the source_sync and the store.
     async fn stopped(self) -> (tempfile::TempDir, Clock) {
         self.stop.cancel();
         self.asks.closed().await;
         (self.dir, self.clock)
     }
 
-    /// Ends the intake and the store, and starts them again on the same folder.
+    /// Ends the source_sync and the store, and starts them again on the same folder.
     async fn restart(self, kind: SourceKind) -> Self {
         let (dir, clock) = self.stopped().await;
         Self::start(dir, clock, kind)
@@ -214,36 +214,36 @@ async fn a_change_is_noticed_in_time_and_touches_only_what_differs() {
     };
     let dir = folder();
     let (kind, owner) = (query(&dir), database(&app(&dir), users, "wal"));
-    let house = Intaken::start(dir, clock(), kind);
-    house.pass().await;
-    assert_eq!(house.wanted_and_held().await, (users, 0));
+    let harness = Intaken::start(dir, clock(), kind);
+    harness.pass().await;
+    assert_eq!(harness.wanted_and_held().await, (users, 0));
     owner
         .execute(
             "UPDATE users SET team = 'red' WHERE name IN (SELECT name FROM users LIMIT ?1)",
             [touched],
         )
         .unwrap();
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        house.trail().await,
+        harness.trail().await,
         [
             format!("+0 ~{touched} -0, 0 refused"),
             format!("+{users} ~0 -0, 0 refused")
         ]
     );
     assert_eq!(
-        house.record("user-000000").await.unwrap().spec.labels["team"],
+        harness.record("user-000000").await.unwrap().spec.labels["team"],
         "red"
     );
     for _ in 0..5 {
-        house.pass().await;
+        harness.pass().await;
     }
     assert_eq!(
-        house.trail().await.len(),
+        harness.trail().await.len(),
         2,
         "nothing happened, nothing was written"
     );
-    assert_eq!(house.notices().await, []);
+    assert_eq!(harness.notices().await, []);
 }
 
 /// Puts another file in the place of one.
@@ -282,10 +282,10 @@ fn befall(what: &str, path: &PathBuf) -> Option<Connection> {
 async fn whatever_happens_to_a_source_removes_nobody_and_has_a_reason() {
     let dir = folder();
     let (kind, owner) = (query(&dir), database(&app(&dir), 50, "delete"));
-    let house = Intaken::start(dir, clock(), kind);
-    house.pass().await;
+    let harness = Intaken::start(dir, clock(), kind);
+    harness.pass().await;
     drop(owner);
-    let path = app(&house.dir);
+    let path = app(&harness.dir);
     let good = std::fs::read(&path).unwrap();
     let mut told = 0;
     for (what, word) in [
@@ -296,19 +296,19 @@ async fn whatever_happens_to_a_source_removes_nobody_and_has_a_reason() {
         ("locked", "locked"),
     ] {
         let lock = befall(what, &path);
-        house.pass().await;
-        house.pass().await;
-        let lapse = house
+        harness.pass().await;
+        harness.pass().await;
+        let lapse = harness
             .lapse()
             .unwrap_or_else(|| panic!("{what}: nobody was told"));
         assert!(lapse.contains(word), "{what}: {lapse}");
-        assert_eq!(house.wanted_and_held().await, (50, 0), "{what}");
+        assert_eq!(harness.wanted_and_held().await, (50, 0), "{what}");
         drop(lock);
         put(&path, &good);
-        house.pass().await;
-        assert_eq!(house.lapse(), None, "{what}: it is good again");
+        harness.pass().await;
+        assert_eq!(harness.lapse(), None, "{what}: it is good again");
         told += 2;
-        let notices = house.notices().await;
+        let notices = harness.notices().await;
         assert_eq!(
             notices.len(),
             told,
@@ -318,7 +318,7 @@ async fn whatever_happens_to_a_source_removes_nobody_and_has_a_reason() {
         assert_eq!(notices[told - 1].0, NoticeKind::SourceRecovered);
     }
     assert_eq!(
-        house.trail().await.len(),
+        harness.trail().await.len(),
         1,
         "no list but the first was taken over"
     );
@@ -328,42 +328,42 @@ async fn whatever_happens_to_a_source_removes_nobody_and_has_a_reason() {
 async fn a_large_removal_needs_a_persons_word_over_restarts_too() {
     let dir = folder();
     let (kind, owner) = (query(&dir), database(&app(&dir), 50, "wal"));
-    let house = Intaken::start(dir, clock(), kind.clone());
-    house.pass().await;
+    let harness = Intaken::start(dir, clock(), kind.clone());
+    harness.pass().await;
     owner
         .execute("DELETE FROM users WHERE name < 'user-000010'", [])
         .unwrap();
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        house.wanted_and_held().await,
+        harness.wanted_and_held().await,
         (40, 10),
         "ten of fifty may go"
     );
     owner
         .execute("DELETE FROM users WHERE name < 'user-000021'", [])
         .unwrap();
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        house.wanted_and_held().await,
+        harness.wanted_and_held().await,
         (40, 10),
         "eleven of forty may not"
     );
     assert!(
-        house
+        harness
             .lapse()
             .unwrap()
             .contains("source apply app-users --yes")
     );
-    let house = house.restart(kind).await;
-    house.pass().await;
-    assert_eq!(house.wanted_and_held().await, (40, 10));
-    let report = house.ask(None).await.unwrap();
+    let harness = harness.restart(kind).await;
+    harness.pass().await;
+    assert_eq!(harness.wanted_and_held().await, (40, 10));
+    let report = harness.ask(None).await.unwrap();
     assert_eq!((report.removed.len(), report.applied), (11, false));
     assert!(report.blocked.is_some());
-    assert!(!house.ask(Some(false)).await.unwrap().applied);
-    assert!(house.ask(Some(true)).await.unwrap().applied);
-    assert_eq!(house.wanted_and_held().await, (29, 21));
-    let kinds: Vec<_> = house
+    assert!(!harness.ask(Some(false)).await.unwrap().applied);
+    assert!(harness.ask(Some(true)).await.unwrap().applied);
+    assert_eq!(harness.wanted_and_held().await, (29, 21));
+    let kinds: Vec<_> = harness
         .notices()
         .await
         .into_iter()
@@ -377,9 +377,9 @@ async fn a_large_removal_needs_a_persons_word_over_restarts_too() {
     owner
         .execute("INSERT INTO users VALUES ('user-000000', 'blue')", [])
         .unwrap();
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        house.record("user-000000").await.unwrap().state,
+        harness.record("user-000000").await.unwrap().state,
         State::New,
         "listed again, released"
     );
@@ -396,9 +396,9 @@ async fn rows_that_cannot_be_identities_are_refused_and_their_names_stay() {
         std::fs::rename(&beside, &path).unwrap();
     };
     lines(&[r#"{"name":"anna","id":"8:acs:1_1"}"#, r#"{"name":"bert"}"#]);
-    let house = Intaken::start(dir, clock(), kind);
-    house.pass().await;
-    assert_eq!(house.wanted_and_held().await, (2, 0));
+    let harness = Intaken::start(dir, clock(), kind);
+    harness.pass().await;
+    assert_eq!(harness.wanted_and_held().await, (2, 0));
     lines(&[
         r#"{"name":"anna","id":"8:acs:1_1"}"#,
         r#"{"name":"bert","scopes":["calls"]}"#,
@@ -409,17 +409,19 @@ async fn rows_that_cannot_be_identities_are_refused_and_their_names_stay() {
         r#"{"name":"emil","sinks":["files"]}"#,
         r#"{"name":"fred","id":"8:acs:1_1"}"#,
     ]);
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        house.wanted_and_held().await,
+        harness.wanted_and_held().await,
         (2, 0),
         "nobody came, nobody went"
     );
-    let report = house.ask(None).await.unwrap();
+    let report = harness.ask(None).await.unwrap();
     let numbers: Vec<u64> = report.refused.iter().map(|row| row.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8], "{:?}", report.refused);
     assert!(report.refused[4].reason.contains("carl, dora"));
-    let lapse = house.lapse().expect("one row has no name that can be read");
+    let lapse = harness
+        .lapse()
+        .expect("one row has no name that can be read");
     // Row 3 has a name that nobody can have: nobody stands there who would be missed.
     assert!(
         lapse.contains("row 6") && !lapse.contains("nor can"),
@@ -439,8 +441,8 @@ async fn a_list_that_may_not_be_whole_adds_and_changes_and_removes_nobody() {
     let kind = SourceKind::File { path: path.clone() };
     let anna = r#"{"name":"anna"}"#;
     put_lines(&path, &[anna, r#"{"name":"bert"}"#]);
-    let house = Intaken::start(dir, clock(), kind);
-    house.pass().await;
+    let harness = Intaken::start(dir, clock(), kind);
+    harness.pass().await;
     for (damaged, line, word) in [
         (r#"{"name":"bert"},"#, "row 3", "a comma follows it"),
         (r#"{"name":"be"#, "row 3", "its end is missing"),
@@ -455,25 +457,25 @@ async fn a_list_that_may_not_be_whole_adds_and_changes_and_removes_nobody() {
                 damaged,
             ],
         );
-        house.pass().await;
-        assert_eq!(house.wanted_and_held().await, (3, 0), "{damaged}");
-        let lapse = house
+        harness.pass().await;
+        assert_eq!(harness.wanted_and_held().await, (3, 0), "{damaged}");
+        let lapse = harness
             .lapse()
             .unwrap_or_else(|| panic!("{damaged}: nobody was told"));
         assert!(lapse.contains(line) && lapse.contains(word), "{lapse}");
         assert!(lapse.contains("source apply app-users --yes"), "{lapse}");
     }
-    let carl = house.record("carl").await.unwrap();
+    let carl = harness.record("carl").await.unwrap();
     assert_eq!(carl.state, State::New, "who is new is taken over");
-    assert_eq!(house.record("anna").await.unwrap().spec.labels["a"], "b");
-    assert_eq!(house.notices().await.len(), 1, "told once");
+    assert_eq!(harness.record("anna").await.unwrap().spec.labels["a"], "b");
+    assert_eq!(harness.notices().await.len(), 1, "told once");
 
-    let report = house.ask(Some(false)).await.unwrap();
+    let report = harness.ask(Some(false)).await.unwrap();
     assert!(report.applied && report.doubt.is_some());
-    assert_eq!(house.wanted_and_held().await, (3, 0));
-    assert!(house.ask(Some(true)).await.unwrap().applied);
+    assert_eq!(harness.wanted_and_held().await, (3, 0));
+    assert!(harness.ask(Some(true)).await.unwrap().applied);
     assert_eq!(
-        house.wanted_and_held().await,
+        harness.wanted_and_held().await,
         (2, 1),
         "a person said that it is whole"
     );
@@ -485,9 +487,9 @@ async fn a_list_that_may_not_be_whole_adds_and_changes_and_removes_nobody() {
             r#"{"name":"carl"}"#,
         ],
     );
-    house.pass().await;
+    harness.pass().await;
     assert_eq!(
-        (house.wanted_and_held().await, house.lapse()),
+        (harness.wanted_and_held().await, harness.lapse()),
         ((3, 0), None)
     );
 }
@@ -507,9 +509,9 @@ async fn a_row_that_asks_for_more_than_it_may_is_refused_by_name_and_keeps_what_
         &path,
         &[r#"{"name":"anna","readers":["app"],"lifetime":"2h"}"#],
     );
-    let house = Intaken::start_as(dir, clock(), bounded);
-    house.pass().await;
-    let before = house.record("anna").await.unwrap().spec;
+    let harness = Intaken::start_as(dir, clock(), bounded);
+    harness.pass().await;
+    let before = harness.record("anna").await.unwrap().spec;
     for (more, word) in [
         (r#""scopes":["chat","voip"]"#, "voip"),
         (r#""readers":["app","mallory"]"#, "mallory"),
@@ -517,10 +519,10 @@ async fn a_row_that_asks_for_more_than_it_may_is_refused_by_name_and_keeps_what_
     ] {
         let anna = format!("{{\"name\":\"anna\",{more}}}");
         put_lines(&path, &[&anna, &anna.replace("anna", "bert")]);
-        house.pass().await;
-        assert_eq!(house.record("anna").await.unwrap().spec, before, "{more}");
-        assert!(house.record("bert").await.is_none(), "{more}");
-        let report = house.ask(None).await.unwrap();
+        harness.pass().await;
+        assert_eq!(harness.record("anna").await.unwrap().spec, before, "{more}");
+        assert!(harness.record("bert").await.is_none(), "{more}");
+        let report = harness.ask(None).await.unwrap();
         let names: Vec<_> = report
             .refused
             .iter()
@@ -551,14 +553,14 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
         &path,
         &[r#"{"name":"anna","id":"8:acs:1_1"}"#, r#"{"name":"bert"}"#],
     );
-    let house = Intaken::start_as(dir, clock(), silent.clone());
-    house.pass().await;
+    let harness = Intaken::start_as(dir, clock(), silent.clone());
+    harness.pass().await;
     assert!(
-        house.record("anna").await.is_none(),
+        harness.record("anna").await.is_none(),
         "neither adopted nor created"
     );
-    assert_eq!(house.wanted_and_held().await, (1, 0));
-    let report = house.ask(None).await.unwrap();
+    assert_eq!(harness.wanted_and_held().await, (1, 0));
+    let report = harness.ask(None).await.unwrap();
     assert!(
         report.refused[0].reason.contains("adopt_ids = true"),
         "{:?}",
@@ -566,10 +568,10 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
     );
 
     // Told so, it adopts; told nothing again, what is held stays and what is new is refused.
-    let house = house.restart(kind.clone()).await;
-    house.pass().await;
-    assert_eq!(house.wanted_and_held().await, (2, 0));
-    let (dir, clock) = house.stopped().await;
+    let harness = harness.restart(kind.clone()).await;
+    harness.pass().await;
+    assert_eq!(harness.wanted_and_held().await, (2, 0));
+    let (dir, clock) = harness.stopped().await;
     put_lines(
         &path,
         &[
@@ -577,10 +579,10 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
             r#"{"name":"bert","id":"8:acs:1_2"}"#,
         ],
     );
-    let house = Intaken::start_as(dir, clock, silent);
-    house.pass().await;
-    assert_eq!(house.record("anna").await.unwrap().spec.labels["a"], "b");
-    assert_eq!(house.record("bert").await.unwrap().spec.id, None);
+    let harness = Intaken::start_as(dir, clock, silent);
+    harness.pass().await;
+    assert_eq!(harness.record("anna").await.unwrap().spec.labels["a"], "b");
+    assert_eq!(harness.record("bert").await.unwrap().spec.id, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -592,9 +594,9 @@ async fn a_source_that_was_known_before_goes_on_adopting_and_says_what_to_write(
         ..source(SourceKind::File { path: path.clone() })
     };
     put_lines(&path, &[r#"{"name":"anna"}"#]);
-    let house = Intaken::start_as(dir, clock(), silent.clone());
-    house.pass().await;
-    let (dir, clock) = house.stopped().await;
+    let harness = Intaken::start_as(dir, clock(), silent.clone());
+    harness.pass().await;
+    let (dir, clock) = harness.stopped().await;
     put_lines(
         &path,
         &[r#"{"name":"anna"}"#, r#"{"name":"bert","id":"8:acs:1_2"}"#],
@@ -602,15 +604,15 @@ async fn a_source_that_was_known_before_goes_on_adopting_and_says_what_to_write(
     let old = Connection::open(dir.path().join("renewd.db")).unwrap();
     old.execute("UPDATE source SET adopts = 1", []).unwrap();
     drop(old);
-    let house = Intaken::start_as(dir, clock, silent);
-    house.pass().await;
-    let id = house
+    let harness = Intaken::start_as(dir, clock, silent);
+    harness.pass().await;
+    let id = harness
         .store
         .record(&"bert".parse().unwrap())
         .await
         .unwrap()
         .unwrap();
     assert_eq!(id.spec.id.unwrap().as_str(), "8:acs:1_2");
-    let advice = house.view.borrow().advice.clone().unwrap();
+    let advice = harness.view.borrow().advice.clone().unwrap();
     assert!(advice.contains("`adopt_ids = true`"), "{advice}");
 }

@@ -18,7 +18,7 @@ fn ok(output: &Output) -> String {
 }
 
 /// A stage with some identities in files, and the path of its configuration.
-fn house(emulator: &Emulator, count: usize) -> (Stage, std::path::PathBuf) {
+fn harness(emulator: &Emulator, count: usize) -> (Stage, std::path::PathBuf) {
     let stage = Stage::new(emulator);
     let text =
         stage.base_config() + &stage.sinks_config(None) + &identities("bot", count, &["files"]);
@@ -46,7 +46,7 @@ async fn readyz(config: &std::path::Path) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_distrusted_store_does_nothing_until_it_is_accepted() {
     let emulator = Emulator::start(&[]);
-    let (stage, config) = house(&emulator, 2);
+    let (stage, config) = harness(&emulator, 2);
     let daemon = Daemon::start(&config).await;
     stage.there("bot-0").await;
     stage.there("bot-1").await;
@@ -125,7 +125,7 @@ fn version(stage: &Stage, name: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_put_back_from_a_copy_is_brought_up_to_what_was_withdrawn_since() {
     let emulator = Emulator::start(&[]);
-    let (stage, config) = house(&emulator, 4);
+    let (stage, config) = harness(&emulator, 4);
     let daemon = Daemon::start(&config).await;
     for n in 0..4 {
         stage.there(&format!("bot-{n}")).await;
@@ -184,7 +184,7 @@ async fn a_store_that_is_put_back_from_a_copy_is_brought_up_to_what_was_withdraw
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_lost_its_end_waits_for_a_person_and_a_torn_line_does_not() {
     let emulator = Emulator::start(&[]);
-    let (stage, config) = house(&emulator, 3);
+    let (stage, config) = harness(&emulator, 3);
     let daemon = Daemon::start(&config).await;
     for n in 0..3 {
         stage.there(&format!("bot-{n}")).await;

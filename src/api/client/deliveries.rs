@@ -13,9 +13,9 @@ use crate::{
 /// A sink's own deadline is the limit of its test; the longest is that of a program.
 const LONGEST_TEST: Duration = Duration::from_mins(10);
 
-/// Which rows of the ledger are listed.
+/// Which rows of the delivery_table are listed.
 #[derive(Debug, Clone, Default)]
-pub struct Ledger {
+pub struct DeliveryTable {
     /// Of this identity.
     pub name: Option<Name>,
     /// Of this sink.
@@ -27,10 +27,10 @@ pub struct Ledger {
 }
 
 impl Client {
-    /// The ledger, in pages.
+    /// The delivery_table, in pages.
     pub async fn deliveries(
         &self,
-        of: &Ledger,
+        of: &DeliveryTable,
         after: Option<&str>,
     ) -> Result<Page<DeliveryRow>, ClientError> {
         let mut path = format!("/v1/deliveries?pending={}&dead={}", of.pending, of.dead);

@@ -1,4 +1,4 @@
-//! `GET /v1/deliveries`, `POST /v1/deliveries/retry` and `/replay`: the ledger.
+//! `GET /v1/deliveries`, `POST /v1/deliveries/retry` and `/replay`: the delivery_table.
 
 use axum::{
     Json,
@@ -17,14 +17,14 @@ use super::{
     record, records, sinks,
 };
 use crate::{
-    model::{CourierView, Num, Record, SinkName, Timestamp, short_duration},
+    model::{DispatcherView, Num, Record, SinkName, Timestamp, short_duration},
     store::{Listed, Rows},
 };
 
 /// What is still to be delivered of one identity to one sink, in a sentence.
 pub(super) fn about_one(
     of: &Listed,
-    courier: Option<&CourierView>,
+    dispatcher: Option<&DispatcherView>,
     record: &Record,
     now: Timestamp,
 ) -> String {
@@ -36,9 +36,9 @@ pub(super) fn about_one(
         true => format!("its token (version {}) has", delivery.wanted),
         false => format!("that it is {} has", record.state),
     };
-    let next = match courier {
+    let next = match dispatcher {
         None => "the sink is not configured".to_owned(),
-        Some(CourierView {
+        Some(DispatcherView {
             disabled: Some(why),
             ..
         }) => format!("the sink is disabled ({why}): `renewd sink enable {sink}`"),
@@ -74,7 +74,7 @@ pub(super) struct Which {
     after: Option<String>,
 }
 
-/// The ledger. A cursor is `SINK/NUM`: the sink and the row that came last.
+/// The delivery_table. A cursor is `SINK/NUM`: the sink and the row that came last.
 pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,
@@ -104,7 +104,10 @@ pub(super) async fn list(
             pending: which.pending,
             dead: which.dead,
         };
-        let rows = api.store.ledger(rows, after, PAGE - items.len()).await?;
+        let rows = api
+            .store
+            .delivery_table(rows, after, PAGE - items.len())
+            .await?;
         let last = rows.last().map(|row| row.delivery.num);
         items.extend(rows.into_iter().map(DeliveryRow::from));
         if let (true, Some(num)) = (items.len() == PAGE, last) {
@@ -163,7 +166,7 @@ async fn rows(api: &Api, asked: &AskDeliveries) -> Result<Rows, Problem> {
     })
 }
 
-/// Wakes the couriers concerned and says which of them are disabled.
+/// Wakes the dispatchers concerned and says which of them are disabled.
 async fn answer(
     api: &Api,
     admin: &Admin,
@@ -171,7 +174,7 @@ async fn answer(
     asked: AskDeliveries,
     due: usize,
 ) -> Result<Json<AskedDeliveries>, Problem> {
-    let views = api.scene().courier_views();
+    let views = api.shared_state().dispatcher_views();
     let mut disabled = Vec::new();
     for sink in chosen(api, asked.sink.as_ref().map(SinkName::as_str))? {
         if views.get(&sink).is_some_and(|view| view.disabled.is_some()) {
@@ -196,7 +199,7 @@ async fn answer(
 fn chosen(api: &Api, sink: Option<&str>) -> Result<Vec<SinkName>, Problem> {
     match sink {
         Some(sink) => Ok(vec![sinks::find(api, sink)?.0]),
-        None => Ok(api.scene().couriers.keys().cloned().collect()),
+        None => Ok(api.shared_state().dispatchers.keys().cloned().collect()),
     }
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::{
     super::{
         addition::Surroundings,
-        handle::{Api, Scene},
+        handle::{Api, SharedState},
         problem::{Problem, ProblemType},
         wire::{Identity, NewIdentity, Page, Removed},
     },
@@ -43,10 +43,10 @@ pub(super) async fn list(
     }))
 }
 
-/// A row as it is by what its lane knows.
+/// A row as it is by what its renewer knows.
 fn shown(api: &Api, row: &Record, now: Timestamp) -> Identity {
-    let lane = api.scene().lane(&row.spec.resource);
-    Identity::of(row, &Grounds::of(&lane), now)
+    let renewer = api.shared_state().renewer(&row.spec.resource);
+    Identity::of(row, &Grounds::of(&renewer), now)
 }
 
 /// One identity.
@@ -66,7 +66,7 @@ pub(super) async fn add(
     Body(new): Body<NewIdentity>,
 ) -> Result<(StatusCode, Json<Identity>), Problem> {
     let spec = new
-        .spec(&surroundings(&api.scene()))
+        .spec(&surroundings(&api.shared_state()))
         .map_err(|why| Problem::new(ProblemType::Invalid, why))?;
     let name = spec.name.clone();
     if api.store.record(&name).await?.is_some() {
@@ -153,8 +153,8 @@ pub(super) async fn confirm_gone(
     Query(Why { reason }): Query<Why>,
 ) -> Result<Json<Vec<Name>>, Problem> {
     let known = api
-        .scene()
-        .lanes
+        .shared_state()
+        .renewers
         .keys()
         .find(|name| name.as_str() == resource)
         .cloned();
@@ -175,10 +175,10 @@ pub(super) struct Why {
 }
 
 /// What an added identity may refer to.
-pub(super) fn surroundings(scene: &Scene) -> Surroundings {
+pub(super) fn surroundings(shared_state: &SharedState) -> Surroundings {
     Surroundings {
-        resources: scene.lanes.keys().cloned().collect(),
-        sinks: scene.couriers.keys().cloned().collect(),
-        renewal: scene.renewal,
+        resources: shared_state.renewers.keys().cloned().collect(),
+        sinks: shared_state.dispatchers.keys().cloned().collect(),
+        renewal: shared_state.renewal,
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn import(
     admin: Admin,
     Body(asked): Body<Import>,
 ) -> Result<Json<Imported>, Problem> {
-    let batch = Batch::of(asked.lines, &surroundings(&api.scene()));
+    let batch = Batch::of(asked.lines, &surroundings(&api.shared_state()));
     if asked.check {
         return Ok(Json(batch.check(&api.store).await?));
     }

@@ -31,8 +31,8 @@ const RUNS: usize = 50;
 pub(super) async fn list(State(api): State<Api>, _: Admin) -> Result<Json<Jobs>, Problem> {
     let last = api.store.last_runs().await?;
     let now = api.clock.now();
-    let scene = api.scene();
-    let jobs = scene.jobs.iter().map(|job| Job {
+    let shared_state = api.shared_state();
+    let jobs = shared_state.jobs.iter().map(|job| Job {
         name: job.name.clone(),
         cron: job.cron.clone(),
         timezone: job.timezone.clone(),
@@ -54,8 +54,12 @@ pub(super) async fn run(
     admin: Admin,
     Path(name): Path<String>,
 ) -> Result<(StatusCode, Json<JobRun>), Problem> {
-    let scene = api.scene();
-    let Some(job) = scene.jobs.iter().find(|job| job.name.as_str() == name) else {
+    let shared_state = api.shared_state();
+    let Some(job) = shared_state
+        .jobs
+        .iter()
+        .find(|job| job.name.as_str() == name)
+    else {
         let why = format!("there is no job {name:?}");
         return Err(Problem::new(ProblemType::Unknown, why));
     };

@@ -24,7 +24,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,
 ) -> Result<Json<Vec<ResourceKeys>>, Problem> {
-    let names: Vec<ResourceName> = api.scene().keys.keys().cloned().collect();
+    let names: Vec<ResourceName> = api.shared_state().keys.keys().cloned().collect();
     let mut all = Vec::with_capacity(names.len());
     for name in names {
         all.push(keys_of(&api, name).await?);
@@ -147,8 +147,8 @@ async fn change_of(api: &Api, resource: &ResourceName) -> Result<Option<KeyChang
 }
 
 fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> {
-    let scene = api.scene();
-    let found = scene
+    let shared_state = api.shared_state();
+    let found = shared_state
         .keys
         .iter()
         .find(|(name, _)| name.as_str() == resource)

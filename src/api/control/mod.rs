@@ -145,7 +145,7 @@ async fn explain(
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
     let record = record(&api, &name).await?;
-    let lane = api.scene().lane(&record.spec.resource);
+    let renewer = api.shared_state().renewer(&record.spec.resource);
     let now = api.clock.now();
     let orders = api.store.orders_of(record.num, now).await?;
     let orders = orders.iter().map(|order| orders::about_one(order, now));
@@ -154,12 +154,12 @@ async fn explain(
         pending: true,
         ..Rows::default()
     };
-    let pending = api.store.ledger(rows, 0, PENDING).await?;
-    let couriers = api.scene().courier_views();
+    let pending = api.store.delivery_table(rows, 0, PENDING).await?;
+    let dispatchers = api.shared_state().dispatcher_views();
     let deliveries = pending
         .iter()
-        .map(|one| deliveries::about_one(one, couriers.get(&one.delivery.sink), &record, now));
-    let explanation = why(&record, &lane, now);
+        .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
+    let explanation = why(&record, &renewer, now);
     Ok(Json(
         explanation.beside(orders.collect(), deliveries.collect()),
     ))

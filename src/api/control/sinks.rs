@@ -17,7 +17,7 @@ use super::{
     Admin, Body,
 };
 use crate::{
-    model::{Counts, CourierView, SinkName},
+    model::{Counts, DispatcherView, SinkName},
     store::Disabled,
 };
 
@@ -27,23 +27,28 @@ const LONGEST_TEST: Duration = Duration::from_mins(10);
 /// Every sink.
 pub(super) async fn list(State(api): State<Api>, _: Admin) -> Result<Json<Sinks>, Problem> {
     let (at, counts) = (api.clock.now(), api.store.counts().await?);
-    let views = api.scene().courier_views().into_iter();
-    let row = |(name, courier)| row(name, courier, &counts, at);
+    let views = api.shared_state().dispatcher_views().into_iter();
+    let row = |(name, dispatcher)| row(name, dispatcher, &counts, at);
     Ok(Json(Sinks {
         at,
         sinks: views.map(row).collect(),
     }))
 }
 
-fn row(name: SinkName, courier: CourierView, counts: &Counts, at: jiff::Timestamp) -> SinkRow {
+fn row(
+    name: SinkName,
+    dispatcher: DispatcherView,
+    counts: &Counts,
+    at: jiff::Timestamp,
+) -> SinkRow {
     let oldest_pending = counts.oldest_pending.get(&name).copied();
     SinkRow {
-        state: SinkState::of(&courier),
+        state: SinkState::of(&dispatcher),
         pending: counts.pending.get(&name).copied().unwrap_or(0),
         oldest_pending,
         lag_seconds: oldest_pending.map(|since| at.duration_since(since).as_secs_f64().max(0.0)),
         name,
-        courier,
+        dispatcher,
     }
 }
 
@@ -123,16 +128,16 @@ pub(super) async fn test(
     }))
 }
 
-/// The sink of this name and what its courier published.
-pub(super) fn find(api: &Api, name: &str) -> Result<(SinkName, CourierView), Problem> {
-    let views = api.scene().courier_views();
+/// The sink of this name and what its dispatcher published.
+pub(super) fn find(api: &Api, name: &str) -> Result<(SinkName, DispatcherView), Problem> {
+    let views = api.shared_state().dispatcher_views();
     let known: Vec<&str> = views.keys().map(SinkName::as_str).collect();
     let unknown = format!("there is no sink {name:?}; there are: {}", known.join(", "));
     let found = views.into_iter().find(|(sink, _)| sink.as_str() == name);
     found.ok_or_else(|| Problem::new(ProblemType::Unknown, unknown))
 }
 
-/// Asks a courier something, through `app`.
+/// Asks a dispatcher something, through `app`.
 pub(super) async fn ask(api: &Api, name: SinkName, ask: SinkAsk) -> Result<(), Problem> {
     let command = Command::Sink { name, ask };
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");

@@ -18,14 +18,14 @@ use crate::model::{Lapse, SourceName, SourceReport, SourceView};
 
 /// The sources in the order of their names.
 pub(super) async fn list(State(api): State<Api>, _: Admin) -> Result<Json<wire::Sources>, Problem> {
-    let scene = api.scene();
-    let mut sources: Vec<SourceView> = scene
+    let shared_state = api.shared_state();
+    let mut sources: Vec<SourceView> = shared_state
         .sources
         .values()
         .map(|view| view.borrow().clone())
         .collect();
     for facts in api.store.sources().await? {
-        if !scene.sources.contains_key(&facts.name) && facts.identities > 0 {
+        if !shared_state.sources.contains_key(&facts.name) && facts.identities > 0 {
             let reason = format!(
                 "it is no longer configured; its {} identities stay as they are until \
                  `renewd source apply {} --yes` lets them go",
@@ -83,7 +83,7 @@ async fn asked(
 ) -> Result<Json<SourceReport>, Problem> {
     let unknown = || Problem::new(ProblemType::Unknown, format!("there is no source {name:?}"));
     let name: SourceName = name.parse().map_err(|_| unknown())?;
-    let is_known = api.scene().sources.contains_key(&name)
+    let is_known = api.shared_state().sources.contains_key(&name)
         || api
             .store
             .sources()

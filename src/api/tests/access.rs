@@ -3,7 +3,7 @@
 use super::*;
 use serde_json::json;
 
-impl House {
+impl Harness {
     async fn ack(&self, peer: Peer, who: &str, version: u64, label: &str) -> Answer {
         let headers = [("content-type", "application/json")];
         let body = json!({ "version": version }).to_string();
@@ -21,23 +21,26 @@ impl House {
 
 #[tokio::test(start_paused = true)]
 async fn who_still_uses_an_old_version_is_shown() {
-    let house = house().await;
-    let first = house.issue(ANNA, "canary-2").await;
+    let harness = harness().await;
+    let first = harness.issue(ANNA, "canary-2").await;
     assert_eq!(
-        house.ack(reader(), ANNA, first.0, "app 1").await.status,
+        harness.ack(reader(), ANNA, first.0, "app 1").await.status,
         200
     );
     assert_eq!(
-        house.ack(reader(), ANNA, first.0, "app 2").await.status,
+        harness.ack(reader(), ANNA, first.0, "app 2").await.status,
         200
     );
-    let second = house.issue(ANNA, "canary-3").await;
-    let acked = house.ack(reader(), ANNA, second.0, "app 2").await;
+    let second = harness.issue(ANNA, "canary-3").await;
+    let acked = harness.ack(reader(), ANNA, second.0, "app 2").await;
     assert_eq!(
         acked.json(),
         json!({ "version": second.0, "current": second.0 })
     );
-    let old = house.get(admin(), "/v1/holders?old=true", &[]).await.json();
+    let old = harness
+        .get(admin(), "/v1/holders?old=true", &[])
+        .await
+        .json();
     assert_eq!(old["items"].as_array().unwrap().len(), 1, "{old}");
     let one = &old["items"][0];
     assert_eq!(
@@ -52,68 +55,74 @@ async fn who_still_uses_an_old_version_is_shown() {
         (one["version"].as_u64(), one["current"].as_u64()),
         (Some(first.0), Some(second.0))
     );
-    let all = house
+    let all = harness
         .get(admin(), "/v1/holders?name=anna", &[])
         .await
         .json();
     assert_eq!(all["items"].as_array().unwrap().len(), 2);
-    assert_eq!(house.get(reader(), "/v1/holders", &[]).await.status, 403);
+    assert_eq!(harness.get(reader(), "/v1/holders", &[]).await.status, 403);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_ack_is_for_readers_and_for_versions_that_there_are() {
-    let house = house().await;
-    let version = house.issue(ANNA, "canary-2").await.0;
-    assert_eq!(house.ack(stranger(), ANNA, version, "x").await.status, 403);
-    assert_eq!(house.ack(stranger(), "zoe", version, "x").await.status, 403);
-    assert_eq!(house.ack(admin(), "zoe", version, "x").await.status, 404);
+    let harness = harness().await;
+    let version = harness.issue(ANNA, "canary-2").await.0;
     assert_eq!(
-        house.ack(reader(), ANNA, version + 1, "x").await.status,
+        harness.ack(stranger(), ANNA, version, "x").await.status,
+        403
+    );
+    assert_eq!(
+        harness.ack(stranger(), "zoe", version, "x").await.status,
+        403
+    );
+    assert_eq!(harness.ack(admin(), "zoe", version, "x").await.status, 404);
+    assert_eq!(
+        harness.ack(reader(), ANNA, version + 1, "x").await.status,
         400
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_ack_of_a_version_that_never_was_is_refused() {
-    let house = house().await;
-    let mut versions = vec![house.issue(ANNA, "canary-2").await.0];
+    let harness = harness().await;
+    let mut versions = vec![harness.issue(ANNA, "canary-2").await.0];
     for n in 3..8 {
         tokio::time::advance(Duration::from_mins(5)).await;
-        versions.push(house.issue(ANNA, &format!("canary-{n}")).await.0);
+        versions.push(harness.issue(ANNA, &format!("canary-{n}")).await.0);
     }
     for version in &versions {
         assert_eq!(
-            house.ack(reader(), ANNA, *version, "x").await.status,
+            harness.ack(reader(), ANNA, *version, "x").await.status,
             200,
             "{version}"
         );
-        let never = house.ack(reader(), ANNA, version - 100, "x").await;
+        let never = harness.ack(reader(), ANNA, version - 100, "x").await;
         assert_eq!(never.status, 400, "{}", never.text);
         assert_eq!(never.json()["type"], "invalid");
     }
-    let holders = house.get(admin(), "/v1/holders", &[]).await.json();
+    let holders = harness.get(admin(), "/v1/holders", &[]).await.json();
     assert_eq!(holders["items"][0]["version"], *versions.last().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_pushes_the_acknowledgement_of_another_out() {
-    let house = house().await;
-    let version = house.issue(ANNA, "canary-2").await.0;
+    let harness = harness().await;
+    let version = harness.issue(ANNA, "canary-2").await.0;
     assert_eq!(
-        house.ack(reader(), ANNA, version, "quiet").await.status,
+        harness.ack(reader(), ANNA, version, "quiet").await.status,
         200
     );
     for n in 0..200 {
         tokio::time::advance(Duration::from_millis(10)).await;
         assert_eq!(
-            house
+            harness
                 .ack(admin(), ANNA, version, &format!("loud-{n}"))
                 .await
                 .status,
             200
         );
     }
-    let holders = house.get(admin(), "/v1/holders", &[]).await.json();
+    let holders = harness.get(admin(), "/v1/holders", &[]).await.json();
     let clients: Vec<&str> = holders["items"]
         .as_array()
         .unwrap()
@@ -126,44 +135,47 @@ async fn nobody_pushes_the_acknowledgement_of_another_out() {
 
 #[tokio::test(start_paused = true)]
 async fn consumers_are_remembered_in_bounds_and_forgotten_when_silent() {
-    let house = house().await;
-    let version = house.issue(ANNA, "canary-2").await.0;
+    let harness = harness().await;
+    let version = harness.issue(ANNA, "canary-2").await.0;
     let holders = || async {
-        let all = house.get(admin(), "/v1/holders", &[]).await.json();
+        let all = harness.get(admin(), "/v1/holders", &[]).await.json();
         all["items"].as_array().unwrap().len()
     };
     for n in 0..70 {
         let label = format!("{n}{}", "x".repeat(200));
-        assert_eq!(house.ack(reader(), ANNA, version, &label).await.status, 200);
+        assert_eq!(
+            harness.ack(reader(), ANNA, version, &label).await.status,
+            200
+        );
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert_eq!(holders().await, 64);
     tokio::time::advance(Duration::from_hours(169)).await;
-    house.store.prune(500, house.clock.now()).await.unwrap();
+    harness.store.prune(500, harness.clock.now()).await.unwrap();
     assert_eq!(holders().await, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn handed_over_tokens_are_counted_and_nothing_else_is() {
-    let house = house().await;
+    let harness = harness().await;
     for _ in 0..3 {
         assert_eq!(
-            house.get(reader(), "/v1/tokens/anna", &[]).await.status,
+            harness.get(reader(), "/v1/tokens/anna", &[]).await.status,
             200
         );
     }
     assert_eq!(
-        house.get(stranger(), "/v1/tokens/anna", &[]).await.status,
+        harness.get(stranger(), "/v1/tokens/anna", &[]).await.status,
         403
     );
     assert_eq!(
-        house.get(reader(), "/v1/tokens/bert", &[]).await.status,
+        harness.get(reader(), "/v1/tokens/bert", &[]).await.status,
         503
     );
     tokio::time::advance(Duration::from_hours(1)).await;
-    house.issue(ANNA, "canary-2").await;
-    house.get(admin(), "/v1/tokens/anna", &[]).await;
-    let counted = house.get(admin(), "/v1/reads", &[]).await.json();
+    harness.issue(ANNA, "canary-2").await;
+    harness.get(admin(), "/v1/tokens/anna", &[]).await;
+    let counted = harness.get(admin(), "/v1/reads", &[]).await.json();
     let rows = counted["items"].as_array().unwrap();
     let row = |n: usize| {
         (
@@ -176,42 +188,46 @@ async fn handed_over_tokens_are_counted_and_nothing_else_is() {
     assert_eq!(row(1), ("2026-11-22T12:00:00Z", 3));
     assert_eq!(rows[1]["user"], READER);
     // Counted once, however often it is looked at.
-    let since = house
+    let since = harness
         .get(admin(), "/v1/reads?since=2026-11-22T13:00:00Z", &[])
         .await;
     assert_eq!(since.json()["items"].as_array().unwrap().len(), 1);
-    assert_eq!(house.get(reader(), "/v1/reads", &[]).await.status, 403);
+    assert_eq!(harness.get(reader(), "/v1/reads", &[]).await.status, 403);
 }
 
 #[tokio::test(start_paused = true)]
 async fn orphans_are_listed_and_dismissed() {
-    let house = house().await;
-    let num = house.num(BERT).await;
-    house
+    let harness = harness().await;
+    let num = harness.num(BERT).await;
+    harness
         .store
-        .intend_creations(vec![num], house.clock.now())
+        .intend_creations(vec![num], harness.clock.now())
         .await
         .unwrap();
-    house.store.creation_failed(num, true, None).await.unwrap();
-    let listed = house.get(admin(), "/v1/orphans", &[]).await.json();
+    harness
+        .store
+        .creation_failed(num, true, None)
+        .await
+        .unwrap();
+    let listed = harness.get(admin(), "/v1/orphans", &[]).await.json();
     assert_eq!(listed["items"][0]["kind"], "creation");
     assert_eq!(listed["items"][0]["name"], "bert");
     let number = &listed["items"][0]["num"];
     let body = json!({ "nums": [number, 999] }).to_string();
-    let unknown = house.send("POST", "/v1/orphans/dismiss", &body).await;
+    let unknown = harness.send("POST", "/v1/orphans/dismiss", &body).await;
     assert_eq!(unknown.status, 404);
     assert!(unknown.text.contains("999"), "{}", unknown.text);
     let body = json!({ "nums": [number], "reason": "looked at it" }).to_string();
     assert_eq!(
-        house
+        harness
             .send("POST", "/v1/orphans/dismiss", &body)
             .await
             .status,
         200
     );
-    let left = house.get(admin(), "/v1/orphans", &[]).await.json();
+    let left = harness.get(admin(), "/v1/orphans", &[]).await.json();
     assert_eq!(left["items"], json!([]));
-    let audited = house
+    let audited = harness
         .get(admin(), "/v1/audit?action=dismiss-orphan", &[])
         .await
         .json();
@@ -220,13 +236,15 @@ async fn orphans_are_listed_and_dismissed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_audit_trail_is_filtered() {
-    let house = house().await;
+    let harness = harness().await;
     tokio::time::advance(Duration::from_secs(600)).await;
-    house.step(ANNA, Step::Withhold).await;
+    harness.step(ANNA, Step::Withhold).await;
     let count = |query: &'static str| {
-        let house = &house;
+        let harness = &harness;
         async move {
-            let answer = house.get(admin(), &format!("/v1/audit{query}"), &[]).await;
+            let answer = harness
+                .get(admin(), &format!("/v1/audit{query}"), &[])
+                .await;
             answer.json()["items"].as_array().unwrap().len()
         }
     };
@@ -240,6 +258,6 @@ async fn the_audit_trail_is_filtered() {
     );
     assert_eq!(count("?until=2026-11-22T12:05:00Z").await, all - 1);
     assert_eq!(count("?actor=anna").await, 0);
-    let wrong = house.get(admin(), "/v1/audit?since=yesterday", &[]).await;
+    let wrong = harness.get(admin(), "/v1/audit?since=yesterday", &[]).await;
     assert_eq!(wrong.status, 400);
 }

@@ -16,42 +16,44 @@ const CONTROL: [(&str, &str); 10] = [
 
 #[tokio::test(start_paused = true)]
 async fn control_is_for_admins_alone() {
-    let house = house().await;
+    let harness = harness().await;
     for (method, target) in CONTROL {
         for peer in [reader(), stranger()] {
-            let answer = ask(house.socket(), peer, method, target, &[], "{}").await;
+            let answer = ask(harness.socket(), peer, method, target, &[], "{}").await;
             assert_eq!(answer.status, 403, "{method} {target}");
             assert_eq!(answer.json()["type"], "forbidden");
         }
     }
-    house.scene.send_modify(|scene| {
-        let mut scene_now = Scene::clone(scene);
-        scene_now.daemon.admins = vec![Reader::User(READER.into())];
-        *scene = Arc::new(scene_now);
+    harness.shared_state.send_modify(|shared_state| {
+        let mut shared_state_now = SharedState::clone(shared_state);
+        shared_state_now.daemon.admins = vec![Reader::User(READER.into())];
+        *shared_state = Arc::new(shared_state_now);
     });
-    let answer = house.get(reader(), "/v1/status", &[]).await;
+    let answer = harness.get(reader(), "/v1/status", &[]).await;
     assert_eq!(answer.status, 200, "admins are read again for each request");
 }
 
 #[tokio::test(start_paused = true)]
 async fn status_tells_what_needs_a_person() {
-    let house = house().await;
-    house.issue(BERT, "canary-2").await;
+    let harness = harness().await;
+    harness.issue(BERT, "canary-2").await;
     for who in [ANNA, BERT] {
-        house.deliver(who).await;
+        harness.deliver(who).await;
     }
     let calm: wire::Status =
-        serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
+        serde_json::from_value(harness.get(admin(), "/v1/status", &[]).await.json()).unwrap();
     assert!(calm.ready && calm.needs.is_empty(), "{calm:?}");
-    assert_eq!(calm.earliest_expiry[&contoso()], at(&house, 3600));
+    assert_eq!(calm.earliest_expiry[&contoso()], at(&harness, 3600));
     tokio::time::advance(Duration::from_secs(50 * 60)).await;
-    let fresh = Some(house.clock.now());
-    house.lane.send_modify(|lane| lane.decided_at = fresh);
-    house
-        .courier
-        .send_modify(|courier| courier.decided_at = fresh);
+    let fresh = Some(harness.clock.now());
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.decided_at = fresh);
+    harness
+        .dispatcher
+        .send_modify(|dispatcher| dispatcher.decided_at = fresh);
     let status: wire::Status =
-        serde_json::from_value(house.get(admin(), "/v1/status", &[]).await.json()).unwrap();
+        serde_json::from_value(harness.get(admin(), "/v1/status", &[]).await.json()).unwrap();
     assert_eq!(status.needs.len(), 1, "{:?}", status.needs);
     assert_eq!(status.needs[0].kind, wire::NeedKind::Late);
     assert_eq!(status.needs[0].names, [name(ANNA), name(BERT)]);
@@ -59,7 +61,7 @@ async fn status_tells_what_needs_a_person() {
 
 #[tokio::test(start_paused = true)]
 async fn no_listing_holds_a_token() {
-    let house = house().await;
+    let harness = harness().await;
     for target in [
         "/v1/status",
         "/v1/identities",
@@ -70,41 +72,41 @@ async fn no_listing_holds_a_token() {
         "/v1/notices",
         "/v1/audit",
     ] {
-        let answer = house.get(admin(), target, &[]).await;
+        let answer = harness.get(admin(), target, &[]).await;
         assert_eq!(answer.status, 200, "{target}: {}", answer.text);
         assert!(!answer.text.contains("canary"), "{target}");
     }
-    let page = house.get(admin(), "/v1/identities", &[]).await.json();
+    let page = harness.get(admin(), "/v1/identities", &[]).await.json();
     assert_eq!(page["items"][0]["name"], "anna");
     assert_eq!(page["items"][1]["state"], "new");
     assert_eq!(page["next"], serde_json::Value::Null);
-    let ledger = house.get(admin(), "/v1/deliveries", &[]).await.json();
-    assert_eq!(ledger["items"][0]["pending"], true);
+    let delivery_table = harness.get(admin(), "/v1/deliveries", &[]).await.json();
+    assert_eq!(delivery_table["items"][0]["pending"], true);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_added_identity_takes_the_defaults_and_is_audited() {
-    let house = house().await;
+    let harness = harness().await;
     let body = r#"{"name":"carl","scopes":["voip","chat","chat"],"sinks":["files"]}"#;
-    let added = house.send("POST", "/v1/identities", body).await;
+    let added = harness.send("POST", "/v1/identities", body).await;
     assert_eq!(added.status, 201, "{}", added.text);
     let carl: wire::Identity = serde_json::from_value(added.json()).unwrap();
     assert_eq!((carl.lifetime_seconds, carl.resource), (86_400, contoso()));
     assert_eq!(carl.scopes, [Scope::Chat, Scope::Voip]);
     assert_eq!(
-        house.send("POST", "/v1/identities", body).await.status,
+        harness.send("POST", "/v1/identities", body).await.status,
         409,
         "it exists already"
     );
 
-    let removed = house
+    let removed = harness
         .send("DELETE", "/v1/identities/carl?reason=left%20us", "")
         .await;
     assert_eq!(
         (removed.status, removed.json()["on_removal"].as_str()),
         (200, Some("hold"))
     );
-    let declared = house.send("DELETE", "/v1/identities/anna", "").await;
+    let declared = harness.send("DELETE", "/v1/identities/anna", "").await;
     assert_eq!(declared.status, 409, "a file declares it");
 
     let query = AuditQuery {
@@ -112,7 +114,7 @@ async fn an_added_identity_takes_the_defaults_and_is_audited() {
         limit: 10,
         ..AuditQuery::default()
     };
-    let trail = house.store.audit_trail(query).await.unwrap();
+    let trail = harness.store.audit_trail(query).await.unwrap();
     let who = format!("uid {} (", accounts::own_uid());
     assert!(
         trail
@@ -126,7 +128,7 @@ async fn an_added_identity_takes_the_defaults_and_is_audited() {
 
 #[tokio::test(start_paused = true)]
 async fn mistakes_in_a_body_are_told() {
-    let house = house().await;
+    let harness = harness().await;
     for (body, part) in [
         (r#"{"name":"../x","scopes":["chat"]}"#, "name"),
         (r#"{"name":"x","scopes":["video"]}"#, "video"),
@@ -146,7 +148,7 @@ async fn mistakes_in_a_body_are_told() {
         (r#"{"name":"x","scopes":["chat"],"colour":"red"}"#, "colour"),
         ("not json", "JSON"),
     ] {
-        let answer = house.send("POST", "/v1/identities", body).await;
+        let answer = harness.send("POST", "/v1/identities", body).await;
         assert_eq!(
             (answer.status, answer.json()["type"].as_str()),
             (400, Some("invalid")),
@@ -158,9 +160,9 @@ async fn mistakes_in_a_body_are_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_campaign_is_accepted_and_can_be_followed() {
-    let house = house().await;
+    let harness = harness().await;
     let body = r#"{"action":"revoke","then":"reissue","names":["anna"],"reason":"stolen"}"#;
-    let started = house.send("POST", "/v1/campaigns", body).await;
+    let started = harness.send("POST", "/v1/campaigns", body).await;
     assert_eq!(started.status, 202, "{}", started.text);
     let campaign: wire::CampaignProgress = serde_json::from_value(started.json()).unwrap();
     assert_eq!(
@@ -170,7 +172,7 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
         ),
         (1, Some("stolen"))
     );
-    let found = house
+    let found = harness
         .get(
             admin(),
             &format!("/v1/campaigns/{}", campaign.campaign.id),
@@ -179,7 +181,7 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
         .await;
     assert_eq!(found.json()["pending"], 1);
     assert_eq!(
-        house.get(admin(), "/v1/campaigns/999", &[]).await.status,
+        harness.get(admin(), "/v1/campaigns/999", &[]).await.status,
         404
     );
     for wrong in [
@@ -188,7 +190,7 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
         r#"{"action":"release","names":[]}"#,
     ] {
         assert_eq!(
-            house.send("POST", "/v1/campaigns", wrong).await.status,
+            harness.send("POST", "/v1/campaigns", wrong).await.status,
             400,
             "{wrong}"
         );
@@ -199,16 +201,16 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
 /// all, until somebody tries again, gives it up, or does it otherwise.
 #[tokio::test(start_paused = true)]
 async fn what_was_ordered_is_told_until_it_is_done() {
-    let house = house().await;
+    let harness = harness().await;
     let body = r#"{"action":"revoke","then":"reissue","names":["anna"]}"#;
-    let started = house.send("POST", "/v1/campaigns", body).await;
+    let started = harness.send("POST", "/v1/campaigns", body).await;
     let id = started.json()["id"].as_i64().unwrap();
     let needs = async || {
-        let status = house.get(admin(), "/v1/status", &[]).await.json();
+        let status = harness.get(admin(), "/v1/status", &[]).await.json();
         let status: wire::Status = serde_json::from_value(status).unwrap();
         status.needs
     };
-    let why = async || house.get(admin(), "/v1/why/anna", &[]).await.json();
+    let why = async || harness.get(admin(), "/v1/why/anna", &[]).await.json();
     let told = needs().await;
     assert_eq!(told.last().unwrap().kind, wire::NeedKind::OrderWaits);
     let message = &told.last().unwrap().message;
@@ -216,7 +218,7 @@ async fn what_was_ordered_is_told_until_it_is_done() {
     let orders = why().await["orders"].to_string();
     assert!(orders.contains("has not reached ACS yet"), "{orders}");
 
-    let anna = house.store.record(&ANNA.parse().unwrap()).await;
+    let anna = harness.store.record(&ANNA.parse().unwrap()).await;
     let anna = anna.unwrap().unwrap();
     let failed = ItemOutcome::Failed {
         error: "403 Forbidden: No.".to_owned(),
@@ -224,9 +226,10 @@ async fn what_was_ordered_is_told_until_it_is_done() {
     };
     let cause = Cause::ours("test");
     let outcomes = vec![(anna.num, failed)];
-    let settled = house
-        .store
-        .settle_items(id, vec![], &cause, outcomes, vec![], house.clock.now());
+    let settled =
+        harness
+            .store
+            .settle_items(id, vec![], &cause, outcomes, vec![], harness.clock.now());
     settled.await.unwrap();
     let told = needs().await;
     assert_eq!(told[0].kind, wire::NeedKind::RevocationFailed);
@@ -241,7 +244,7 @@ async fn what_was_ordered_is_told_until_it_is_done() {
     assert!(orders.contains("failed for good"), "{orders}");
 
     let path = format!("/v1/campaigns/{id}/cancel");
-    assert_eq!(house.send("POST", &path, "{}").await.status, 200);
+    assert_eq!(harness.send("POST", &path, "{}").await.status, 200);
     assert!(
         needs()
             .await
@@ -253,8 +256,8 @@ async fn what_was_ordered_is_told_until_it_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reload_tells_its_effect_or_its_problems() {
-    let mut house = house().await;
-    let socket = house.socket();
+    let mut harness = harness().await;
+    let socket = harness.socket();
     for (told, status, part) in [
         (
             Ok(wire::Reloaded {
@@ -271,7 +274,7 @@ async fn a_reload_tells_its_effect_or_its_problems() {
         ),
     ] {
         let app = async {
-            let Some(Command::Reload { answer }) = house.commands.recv().await else {
+            let Some(Command::Reload { answer }) = harness.commands.recv().await else {
                 panic!()
             };
             answer.send(told).unwrap();
@@ -285,8 +288,8 @@ async fn a_reload_tells_its_effect_or_its_problems() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_endpoint_is_a_problem_document() {
-    let house = house().await;
-    let answer = house.get(admin(), "/v2/tokens/anna", &[]).await;
+    let harness = harness().await;
+    let answer = harness.get(admin(), "/v2/tokens/anna", &[]).await;
     assert_eq!(
         (answer.status, answer.header("content-type")),
         (404, "application/problem+json")

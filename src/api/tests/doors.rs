@@ -10,14 +10,14 @@ use super::*;
 /// An identity that is not READER's.
 const CARL: &str = "carl";
 
-async fn with_carl() -> House {
-    let house = house().await;
+async fn with_carl() -> Harness {
+    let harness = harness().await;
     let carl = json!({ "name": CARL, "scopes": ["chat"], "readers": ["daemon"] });
-    let added = house
+    let added = harness
         .send("POST", "/v1/identities", &carl.to_string())
         .await;
     assert_eq!(added.status, 201, "{}", added.text);
-    house
+    harness
 }
 
 /// A body that tells whether anybody looked at it, and never ends.
@@ -29,7 +29,7 @@ fn endless(looked: &Arc<AtomicBool>) -> Body {
     }))
 }
 
-async fn send(house: &House, peer: Peer, method: &str, target: &str, body: Body) -> Answer {
+async fn send(harness: &Harness, peer: Peer, method: &str, target: &str, body: Body) -> Answer {
     let request = Request::builder()
         .method(method)
         .uri(target)
@@ -38,12 +38,12 @@ async fn send(house: &House, peer: Peer, method: &str, target: &str, body: Body)
         .extension(peer)
         .body(body)
         .unwrap();
-    Answer::of(house.socket().oneshot(request).await.unwrap()).await
+    Answer::of(harness.socket().oneshot(request).await.unwrap()).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn unknown_and_forbidden_are_the_same_work() {
-    let house = with_carl().await;
+    let harness = with_carl().await;
     for peer in [reader(), stranger()] {
         let mut costs = Vec::new();
         for target in [
@@ -56,12 +56,12 @@ async fn unknown_and_forbidden_are_the_same_work() {
         ] {
             // Remembered answers end; the first ask of a fresh start counts.
             tokio::time::advance(Duration::from_mins(11)).await;
-            let before = (house.store.reads_made(), house.api.rights.asked());
-            let answer = house.get(peer, target, &[]).await;
+            let before = (harness.store.reads_made(), harness.api.rights.asked());
+            let answer = harness.get(peer, target, &[]).await;
             assert_eq!(answer.status, 403, "{target}: {}", answer.text);
             costs.push((
-                house.store.reads_made() - before.0,
-                house.api.rights.asked() - before.1,
+                harness.store.reads_made() - before.0,
+                harness.api.rights.asked() - before.1,
             ));
         }
         assert!(costs.iter().all(|cost| *cost == (1, 2)), "{costs:?}");
@@ -70,14 +70,14 @@ async fn unknown_and_forbidden_are_the_same_work() {
 
 #[tokio::test(start_paused = true)]
 async fn the_system_is_asked_once_for_all_routes() {
-    let house = house().await;
-    let before = house.api.rights.asked();
+    let harness = harness().await;
+    let before = harness.api.rights.asked();
     for _ in 0..20 {
-        house.get(reader(), "/v1/tokens/anna", &[]).await;
-        house.get(reader(), "/v1/watch?name=nosuch", &[]).await;
-        house.get(reader(), "/v1/status", &[]).await;
+        harness.get(reader(), "/v1/tokens/anna", &[]).await;
+        harness.get(reader(), "/v1/watch?name=nosuch", &[]).await;
+        harness.get(reader(), "/v1/status", &[]).await;
         send(
-            &house,
+            &harness,
             reader(),
             "PUT",
             "/v1/tokens/anna/ack",
@@ -85,13 +85,13 @@ async fn the_system_is_asked_once_for_all_routes() {
         )
         .await;
     }
-    let asked = house.api.rights.asked() - before;
+    let asked = harness.api.rights.asked() - before;
     assert_eq!(asked, 2, "who the caller is, and whom `readers` means");
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_body_is_read_before_a_right_is_known() {
-    let house = with_carl().await;
+    let harness = with_carl().await;
     for (peer, method, target) in [
         (stranger(), "PUT", "/v1/tokens/anna/ack"),
         (stranger(), "PUT", "/v1/tokens/nosuch/ack"),
@@ -101,7 +101,7 @@ async fn nothing_of_a_body_is_read_before_a_right_is_known() {
         (reader(), "POST", "/v1/reload"),
     ] {
         let looked = Arc::default();
-        let answer = send(&house, peer, method, target, endless(&looked)).await;
+        let answer = send(&harness, peer, method, target, endless(&looked)).await;
         assert_eq!(answer.status, 403, "{target}: {}", answer.text);
         assert!(!looked.load(Ordering::SeqCst), "{target}");
     }
@@ -109,22 +109,22 @@ async fn nothing_of_a_body_is_read_before_a_right_is_known() {
 
 #[tokio::test(start_paused = true)]
 async fn bodies_are_bounded_in_size_in_time_and_together() {
-    let house = house().await;
+    let harness = harness().await;
     let large = Body::from(format!("{{\"version\":1,\"x\":\"{}\"}}", "x".repeat(1024)));
-    let answer = send(&house, reader(), "PUT", "/v1/tokens/anna/ack", large).await;
+    let answer = send(&harness, reader(), "PUT", "/v1/tokens/anna/ack", large).await;
     assert_eq!(
         (answer.status, answer.json()["type"].as_str()),
         (413, Some("too-large"))
     );
     let chunks = stream::iter((0..5).map(|_| Ok::<_, std::io::Error>("x".repeat(400))));
     let chunked = Body::from_stream(chunks);
-    let answer = send(&house, reader(), "PUT", "/v1/tokens/anna/ack", chunked).await;
+    let answer = send(&harness, reader(), "PUT", "/v1/tokens/anna/ack", chunked).await;
     assert_eq!(answer.status, 413, "{}", answer.text);
 
     let looked = Arc::default();
-    let began = house.clock.now();
+    let began = harness.clock.now();
     let answer = send(
-        &house,
+        &harness,
         reader(),
         "PUT",
         "/v1/tokens/anna/ack",
@@ -135,10 +135,11 @@ async fn bodies_are_bounded_in_size_in_time_and_together() {
         (answer.status, answer.json()["type"].as_str()),
         (408, Some("timeout"))
     );
-    assert_eq!(house.clock.now().duration_since(began).as_secs(), 10);
+    assert_eq!(harness.clock.now().duration_since(began).as_secs(), 10);
 
     // Two lists of unknown length may be read at once; the third is told that there is no room.
-    let lists = [(); 3].map(|()| send(&house, admin(), "POST", "/v1/campaigns", endless(&looked)));
+    let lists =
+        [(); 3].map(|()| send(&harness, admin(), "POST", "/v1/campaigns", endless(&looked)));
     let [first, second, third] = lists;
     let (first, second, third) = tokio::join!(first, second, third);
     assert_eq!((first.status, second.status), (408, 408));
@@ -147,13 +148,13 @@ async fn bodies_are_bounded_in_size_in_time_and_together() {
         (503, Some("busy"))
     );
     assert!(third.text.contains("128 MiB"), "{}", third.text);
-    let again = house.send("POST", "/v1/campaigns/plan", "{}").await;
+    let again = harness.send("POST", "/v1/campaigns/plan", "{}").await;
     assert_eq!(again.status, 400, "the room is free again: {}", again.text);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_refusal_is_a_problem_document() {
-    let house = house().await;
+    let harness = harness().await;
     for (method, target, content, body, status, kind) in [
         ("GET", "/nowhere", "", "", 404, "unknown"),
         ("POST", "/v1/tokens/anna", "", "", 405, "method-not-allowed"),
@@ -195,7 +196,7 @@ async fn every_refusal_is_a_problem_document() {
         ),
     ] {
         let headers = [("content-type", content)];
-        let answer = ask(house.socket(), admin(), method, target, &headers, body).await;
+        let answer = ask(harness.socket(), admin(), method, target, &headers, body).await;
         assert_eq!(answer.status, status, "{method} {target}: {}", answer.text);
         assert_eq!(
             answer.header("content-type"),
@@ -212,9 +213,9 @@ async fn every_refusal_is_a_problem_document() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_for_a_header_have_a_type_of_their_own() {
-    let house = house().await;
+    let harness = harness().await;
     for header in ["origin", "forwarded", "x-forwarded-for"] {
-        let answer = house.get(admin(), "/v1/status", &[(header, "x")]).await;
+        let answer = harness.get(admin(), "/v1/status", &[(header, "x")]).await;
         assert_eq!(answer.json()["type"], "header-refused", "{header}");
     }
 }
@@ -222,8 +223,8 @@ async fn refusals_for_a_header_have_a_type_of_their_own() {
 #[tokio::test(start_paused = true)]
 async fn whoever_reads_anything_is_told_from_strangers() {
     use crate::api::peer::Standing;
-    let house = with_carl().await;
-    let rights = &house.api.rights;
+    let harness = with_carl().await;
+    let rights = &harness.api.rights;
     let daemon = accounts::user("daemon").unwrap();
     let carls = Peer {
         uid: daemon.uid,
@@ -236,18 +237,18 @@ async fn whoever_reads_anything_is_told_from_strangers() {
         (stranger(), Standing::Stranger),
     ] {
         assert_eq!(
-            rights.standing(&house.api, peer).await.unwrap(),
+            rights.standing(&harness.api, peer).await.unwrap(),
             standing,
             "{peer:?}"
         );
     }
-    let removed = house.send("DELETE", "/v1/identities/carl", "").await;
+    let removed = harness.send("DELETE", "/v1/identities/carl", "").await;
     assert_eq!(removed.status, 200, "{}", removed.text);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_may_be_watched_is_bounded_for_each_user_and_together() {
-    let house = house().await;
+    let harness = harness().await;
     let mut streams = Vec::new();
     let refused = loop {
         let request = Request::get("/v1/watch")
@@ -255,7 +256,7 @@ async fn what_may_be_watched_is_bounded_for_each_user_and_together() {
             .extension(admin())
             .body(Body::empty())
             .unwrap();
-        let response = house.socket().oneshot(request).await.unwrap();
+        let response = harness.socket().oneshot(request).await.unwrap();
         if response.status() != 200 {
             break Answer::of(response).await;
         }
@@ -268,7 +269,7 @@ async fn what_may_be_watched_is_bounded_for_each_user_and_together() {
     );
     drop(streams);
     assert_eq!(
-        house.get(reader(), "/v1/tokens/anna", &[]).await.status,
+        harness.get(reader(), "/v1/tokens/anna", &[]).await.status,
         200
     );
 }

@@ -4,10 +4,10 @@ const SEEN: fn(Version) -> String = |version| format!("\"{version}\"");
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_with_the_next_version() {
-    let house = house().await;
-    let began = house.clock.now();
+    let harness = harness().await;
+    let began = harness.clock.now();
     let seen = SEEN(
-        house
+        harness
             .store
             .record(&name(ANNA))
             .await
@@ -16,18 +16,18 @@ async fn it_ends_with_the_next_version() {
             .version,
     );
     let headers = [("if-none-match", seen.as_str())];
-    let poll = house.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
+    let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let renewal = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        house.issue(BERT, "not-for-anna").await;
+        harness.issue(BERT, "not-for-anna").await;
         tokio::time::sleep(Duration::from_secs(5)).await;
-        house.issue(ANNA, "canary-2").await
+        harness.issue(ANNA, "canary-2").await
     };
     let (answer, version) = tokio::join!(poll, renewal);
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.json()["token"], "canary-2");
     assert_eq!(answer.header("etag"), SEEN(version));
-    let took = house.clock.now().duration_since(began);
+    let took = harness.clock.now().duration_since(began);
     assert_eq!(
         took.as_secs(),
         10,
@@ -37,9 +37,9 @@ async fn it_ends_with_the_next_version() {
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_without_news_when_its_time_is_over_and_is_bounded() {
-    let house = house().await;
+    let harness = harness().await;
     let seen = SEEN(
-        house
+        harness
             .store
             .record(&name(ANNA))
             .await
@@ -49,18 +49,18 @@ async fn it_ends_without_news_when_its_time_is_over_and_is_bounded() {
     );
     let headers = [("if-none-match", seen.as_str())];
     for (asked, granted) in [("7s", 7), ("7", 7), ("86400s", 60)] {
-        let began = house.clock.now();
-        let answer = house
+        let began = harness.clock.now();
+        let answer = harness
             .get(reader(), &format!("/v1/tokens/anna?wait={asked}"), &headers)
             .await;
         assert_eq!(answer.status, 304);
         assert_eq!(
-            house.clock.now().duration_since(began).as_secs(),
+            harness.clock.now().duration_since(began).as_secs(),
             granted,
             "{asked}"
         );
     }
-    let nonsense = house
+    let nonsense = harness
         .get(reader(), "/v1/tokens/anna?wait=soon", &headers)
         .await;
     assert_eq!(
@@ -71,11 +71,11 @@ async fn it_ends_without_news_when_its_time_is_over_and_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_has_nothing_yet_waits_for_the_first_token() {
-    let house = house().await;
-    let poll = house.get(reader(), "/v1/tokens/bert?wait=55s", &[]);
+    let harness = harness().await;
+    let poll = harness.get(reader(), "/v1/tokens/bert?wait=55s", &[]);
     let first = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        house.issue(BERT, "canary-b").await
+        harness.issue(BERT, "canary-b").await
     };
     let (answer, _) = tokio::join!(poll, first);
     assert_eq!(
@@ -86,9 +86,9 @@ async fn whoever_has_nothing_yet_waits_for_the_first_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_news() {
-    let house = house().await;
+    let harness = harness().await;
     let seen = SEEN(
-        house
+        harness
             .store
             .record(&name(ANNA))
             .await
@@ -97,30 +97,30 @@ async fn a_hold_is_news() {
             .version,
     );
     let headers = [("if-none-match", seen.as_str())];
-    let poll = house.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
+    let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let hold = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        house.step(ANNA, Step::Withhold).await;
+        harness.step(ANNA, Step::Withhold).await;
     };
     let (answer, ()) = tokio::join!(poll, hold);
     assert_eq!(answer.status, 409);
     // Whoever knows of the hold waits for its end.
     let held = answer.header("etag").to_owned();
     let headers = [("if-none-match", held.as_str())];
-    let began = house.clock.now();
-    let still = house
+    let began = harness.clock.now();
+    let still = harness
         .get(reader(), "/v1/tokens/anna?wait=9s", &headers)
         .await;
     assert_eq!(still.status, 409);
-    assert_eq!(house.clock.now().duration_since(began).as_secs(), 9);
+    assert_eq!(harness.clock.now().duration_since(began).as_secs(), 9);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_dies_meanwhile_ends_as_missing() {
-    let house = house().await;
+    let harness = harness().await;
     tokio::time::advance(Duration::from_secs(3590)).await;
     let seen = SEEN(
-        house
+        harness
             .store
             .record(&name(ANNA))
             .await
@@ -129,7 +129,7 @@ async fn a_token_that_dies_meanwhile_ends_as_missing() {
             .version,
     );
     let headers = [("if-none-match", seen.as_str())];
-    let answer = house
+    let answer = harness
         .get(reader(), "/v1/tokens/anna?wait=30s", &headers)
         .await;
     assert_eq!(answer.status, 503, "not 304: what the caller has is dead");
@@ -137,9 +137,9 @@ async fn a_token_that_dies_meanwhile_ends_as_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn rights_that_were_taken_away_end_it_with_the_next_look() {
-    let house = house().await;
+    let harness = harness().await;
     let seen = SEEN(
-        house
+        harness
             .store
             .record(&name(ANNA))
             .await
@@ -148,7 +148,7 @@ async fn rights_that_were_taken_away_end_it_with_the_next_look() {
             .version,
     );
     let headers = [("if-none-match", seen.as_str())];
-    let poll = house.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
+    let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let change = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let closed = Spec {
@@ -156,12 +156,12 @@ async fn rights_that_were_taken_away_end_it_with_the_next_look() {
             ..spec(ANNA)
         };
         let sinks = ["files".parse().unwrap()];
-        house
+        harness
             .store
-            .reconcile(&[closed, spec(BERT)], &sinks, house.clock.now())
+            .reconcile(&[closed, spec(BERT)], &sinks, harness.clock.now())
             .await
             .unwrap();
-        house.issue(ANNA, "canary-2").await
+        harness.issue(ANNA, "canary-2").await
     };
     let (answer, _) = tokio::join!(poll, change);
     assert_eq!(answer.status, 403);
@@ -169,10 +169,10 @@ async fn rights_that_were_taken_away_end_it_with_the_next_look() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stopping_daemon_answers_at_once() {
-    let house = house().await;
-    let began = house.clock.now();
-    house.api.stop.cancel();
-    let answer = house.get(reader(), "/v1/tokens/bert?wait=55s", &[]).await;
+    let harness = harness().await;
+    let began = harness.clock.now();
+    harness.api.stop.cancel();
+    let answer = harness.get(reader(), "/v1/tokens/bert?wait=55s", &[]).await;
     assert_eq!(answer.status, 503);
-    assert_eq!(house.clock.now(), began);
+    assert_eq!(harness.clock.now(), began);
 }

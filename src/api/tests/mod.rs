@@ -25,8 +25,8 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Renewal, StoreSettings},
     model::{
-        Amiss, Attempt, Attempts, Change, CourierView, Due, DueReason, Kind, LaneView, Name,
-        Origin, Reader, Record, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding,
+        Amiss, Attempt, Attempts, Change, DispatcherView, Due, DueReason, Kind, Name, Origin,
+        Reader, Record, RenewerView, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding,
         Token, TokenDocument, TokenMeta, Version,
     },
     store::{Cause, Holding, ItemOutcome, StepOn, Store},
@@ -40,21 +40,21 @@ const BERT: &str = "bert";
 /// Whoever reads both.
 const READER: &str = "nobody";
 
-struct House {
+struct Harness {
     api: Api,
     clock: Clock,
     store: Store,
-    lane: watch::Sender<LaneView>,
+    renewer: watch::Sender<RenewerView>,
     runner: watch::Sender<Option<Timestamp>>,
-    courier: watch::Sender<CourierView>,
+    dispatcher: watch::Sender<DispatcherView>,
     moved: watch::Sender<Option<Amiss>>,
-    scene: watch::Sender<Arc<Scene>>,
+    shared_state: watch::Sender<Arc<SharedState>>,
     commands: mpsc::Receiver<Command>,
     _folder: tempfile::TempDir,
 }
 
 /// Anna with a token of an hour, Bert without one.
-async fn house() -> House {
+async fn harness() -> Harness {
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings {
@@ -76,43 +76,43 @@ async fn house() -> House {
         .await
         .unwrap();
     let Stage {
-        scene,
-        lane,
+        shared_state,
+        renewer,
         runner,
-        courier,
+        dispatcher,
         moved,
     } = stage(&clock, folder.path());
-    let scene_seen = scene.subscribe();
+    let shared_state_seen = shared_state.subscribe();
     let (sender, commands) = mpsc::channel(1);
     let api = Api::new(
         clock.clone(),
         store.clone(),
         Metrics::new(),
-        scene_seen,
+        shared_state_seen,
         sender,
     );
-    let house = House {
+    let harness = Harness {
         api,
         clock,
         store,
-        lane,
+        renewer,
         runner,
-        courier,
+        dispatcher,
         moved,
-        scene,
+        shared_state,
         commands,
         _folder: folder,
     };
-    house.issue(ANNA, "canary-1").await;
-    house
+    harness.issue(ANNA, "canary-1").await;
+    harness
 }
 
 /// What a daemon of one resource and one sink publishes.
 struct Stage {
-    scene: watch::Sender<Arc<Scene>>,
-    lane: watch::Sender<LaneView>,
+    shared_state: watch::Sender<Arc<SharedState>>,
+    renewer: watch::Sender<RenewerView>,
     runner: watch::Sender<Option<Timestamp>>,
-    courier: watch::Sender<CourierView>,
+    dispatcher: watch::Sender<DispatcherView>,
     moved: watch::Sender<Option<Amiss>>,
 }
 
@@ -120,16 +120,16 @@ struct Stage {
 fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
     let fresh = Some(clock.now());
     let runner = watch::Sender::new(fresh);
-    let lane = watch::Sender::new(LaneView {
+    let renewer = watch::Sender::new(RenewerView {
         decided_at: fresh,
-        ..LaneView::default()
+        ..RenewerView::default()
     });
-    let courier = watch::Sender::new(CourierView {
+    let dispatcher = watch::Sender::new(DispatcherView {
         decided_at: fresh,
-        ..CourierView::default()
+        ..DispatcherView::default()
     });
     let moved = watch::Sender::new(None);
-    let scene = Scene {
+    let shared_state = SharedState {
         standing: StoreStanding::Own,
         brought_up: None,
         jobs: Vec::new(),
@@ -148,10 +148,10 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
             restored: true,
             stopping: false,
         },
-        lanes: BTreeMap::from([(contoso(), lane.subscribe())]),
+        renewers: BTreeMap::from([(contoso(), renewer.subscribe())]),
         limits: BTreeMap::new(),
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
-        couriers: BTreeMap::from([("files".parse().unwrap(), courier.subscribe())]),
+        dispatchers: BTreeMap::from([("files".parse().unwrap(), dispatcher.subscribe())]),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         reload_refused: None,
@@ -162,10 +162,10 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         },
     };
     Stage {
-        scene: watch::Sender::new(Arc::new(scene)),
-        lane,
+        shared_state: watch::Sender::new(Arc::new(shared_state)),
+        renewer,
         runner,
-        courier,
+        dispatcher,
         moved,
     }
 }
@@ -230,7 +230,7 @@ pub(super) fn holding(text: &str) -> Holding {
     Holding { record, document }
 }
 
-impl House {
+impl Harness {
     /// Commits a token of an hour, as the engine would.
     async fn issue(&self, who: &str, secret: &str) -> Version {
         let now = self.clock.now();
@@ -382,6 +382,6 @@ async fn ask(
     Answer::of(router.oneshot(request).await.unwrap()).await
 }
 
-fn at(house: &House, seconds: i64) -> Timestamp {
-    house.clock.now() + SignedDuration::from_secs(seconds)
+fn at(harness: &Harness, seconds: i64) -> Timestamp {
+    harness.clock.now() + SignedDuration::from_secs(seconds)
 }

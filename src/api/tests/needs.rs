@@ -5,21 +5,22 @@ use super::*;
 use crate::model::{Attempt, Blame, Change, Due, DueReason, HealthView, NoticeKind};
 use wire::NeedKind;
 
-impl House {
+impl Harness {
     /// Two identities whose consumers hold live tokens, and every loop decides.
     async fn calm() -> Self {
-        let house = house().await;
-        house.issue(BERT, "canary-2").await;
+        let harness = harness().await;
+        harness.issue(BERT, "canary-2").await;
         for who in [ANNA, BERT] {
-            house.deliver(who).await;
+            harness.deliver(who).await;
         }
-        house
+        harness
     }
 
     fn reaffirm(&self) {
         let fresh = Some(self.clock.now());
-        self.lane.send_modify(|lane| lane.decided_at = fresh);
-        self.courier.send_modify(|one| one.decided_at = fresh);
+        self.renewer
+            .send_modify(|renewer| renewer.decided_at = fresh);
+        self.dispatcher.send_modify(|one| one.decided_at = fresh);
         self.runner.send_replace(fresh);
     }
 
@@ -71,12 +72,12 @@ impl House {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_needs_a_person_while_every_consumer_holds_a_live_token() {
-    let house = House::calm().await;
-    assert_eq!(house.kinds().await, []);
-    let all = house.status().await.consumers.unwrap().all();
+    let harness = Harness::calm().await;
+    assert_eq!(harness.kinds().await, []);
+    let all = harness.status().await.consumers.unwrap().all();
     assert_eq!((all.live, all.without, all.unknown), (2, 0, 0));
-    assert_eq!(all.next_end, Some(at(&house, 3600)));
-    let line = house.api.headline().await;
+    assert_eq!(all.next_end, Some(at(&harness, 3600)));
+    let line = harness.api.headline().await;
     assert!(
         line.starts_with("2 of 2 consumers hold a live token"),
         "{line}"
@@ -85,27 +86,27 @@ async fn nothing_needs_a_person_while_every_consumer_holds_a_live_token() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_fails_by_itself_is_told_until_it_does_no_more() {
-    let house = House::calm().await;
+    let harness = Harness::calm().await;
     let name: crate::model::Name = ANNA.parse().unwrap();
-    let record = house.api.store.record(&name).await.unwrap().unwrap();
+    let record = harness.api.store.record(&name).await.unwrap().unwrap();
     let due = Due {
-        at: at(&house, 90),
+        at: at(&harness, 90),
         why: DueReason::Retry,
     };
     let failed = Change::Failed {
         num: record.num,
         attempt: Attempt {
-            at: house.clock.now(),
+            at: harness.clock.now(),
             result: "credentials 403".to_owned(),
             request_id: None,
         },
         due,
         blame: Blame::RowAlone,
     };
-    let now = house.clock.now();
-    house.api.store.commit(vec![failed], now).await.unwrap();
-    house.tells(NeedKind::Failing).await;
-    let status = house.status().await;
+    let now = harness.clock.now();
+    harness.api.store.commit(vec![failed], now).await.unwrap();
+    harness.tells(NeedKind::Failing).await;
+    let status = harness.status().await;
     let need = status
         .needs
         .iter()
@@ -122,20 +123,20 @@ async fn one_that_fails_by_itself_is_told_until_it_does_no_more() {
         need.command.as_deref(),
         Some(&*format!("renewd why {ANNA}"))
     );
-    house.issue(ANNA, "canary-4").await;
-    house.deliver(ANNA).await;
-    house.is_silent_about(NeedKind::Failing).await;
+    harness.issue(ANNA, "canary-4").await;
+    harness.deliver(ANNA).await;
+    harness.is_silent_about(NeedKind::Failing).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_that_ended_in_an_outage_are_said_everywhere() {
-    let house = House::calm().await;
+    let harness = Harness::calm().await;
     tokio::time::advance(Duration::from_secs(3600)).await;
-    house.reaffirm();
-    house.tells(NeedKind::NoLiveToken).await;
-    let ready = house.tcp("/readyz").await;
+    harness.reaffirm();
+    harness.tells(NeedKind::NoLiveToken).await;
+    let ready = harness.tcp("/readyz").await;
     assert_eq!(ready.status, 200, "every loop decides: {}", ready.text);
-    let metrics = house.tcp("/metrics").await.text;
+    let metrics = harness.tcp("/metrics").await.text;
     for line in [
         "renewd_identities{resource=\"contoso\",state=\"active\"} 0",
         "renewd_identities{resource=\"contoso\",state=\"dead\"} 2",
@@ -147,61 +148,69 @@ async fn tokens_that_ended_in_an_outage_are_said_everywhere() {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
     for who in [ANNA, BERT] {
-        house.issue(who, "canary-3").await;
-        house.deliver(who).await;
+        harness.issue(who, "canary-3").await;
+        harness.deliver(who).await;
     }
-    house.is_silent_about(NeedKind::NoLiveToken).await;
+    harness.is_silent_about(NeedKind::NoLiveToken).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_fails_is_told_once_and_its_end_when_something_arrived() {
-    let house = House::calm().await;
-    let now = house.clock.now();
+    let harness = Harness::calm().await;
+    let now = harness.clock.now();
     let mut open = BTreeMap::new();
-    house.courier.send_modify(|courier| {
-        courier.failures_in_row = 3;
-        courier.failing_since = Some(now);
-        courier.last_error = Some("500".into());
+    harness.dispatcher.send_modify(|dispatcher| {
+        dispatcher.failures_in_row = 3;
+        dispatcher.failing_since = Some(now);
+        dispatcher.last_error = Some("500".into());
     });
-    house.tells(NeedKind::SinkFailing).await;
-    assert_eq!(house.api.news(&open).await, [], "it may be an accident");
-    house.courier.send_modify(|one| one.failures_in_row = 10);
-    let news = house.api.news(&open).await;
+    harness.tells(NeedKind::SinkFailing).await;
+    assert_eq!(harness.api.news(&open).await, [], "it may be an accident");
+    harness
+        .dispatcher
+        .send_modify(|one| one.failures_in_row = 10);
+    let news = harness.api.news(&open).await;
     assert_eq!(news[0].kind, NoticeKind::SinkFailing);
     assert!(news[0].message.contains("500"), "{}", news[0].message);
     open.insert(news[0].key.clone().unwrap(), news[0].kind);
-    assert_eq!(house.api.news(&open).await, [], "it is told");
+    assert_eq!(harness.api.news(&open).await, [], "it is told");
     // A restart: nothing was tried yet.
-    house.courier.send_modify(|courier| {
-        courier.failures_in_row = 0;
-        courier.failing_since = None;
+    harness.dispatcher.send_modify(|dispatcher| {
+        dispatcher.failures_in_row = 0;
+        dispatcher.failing_since = None;
     });
-    assert_eq!(house.api.news(&open).await, [], "nothing was seen to work");
-    house.courier.send_modify(|courier| courier.delivered = 1);
-    let over = house.api.news(&open).await;
+    assert_eq!(
+        harness.api.news(&open).await,
+        [],
+        "nothing was seen to work"
+    );
+    harness
+        .dispatcher
+        .send_modify(|dispatcher| dispatcher.delivered = 1);
+    let over = harness.api.news(&open).await;
     assert_eq!(
         (over[0].kind, over[0].key.as_deref()),
         (NoticeKind::SinkRecovered, Some("failing files"))
     );
-    house.is_silent_about(NeedKind::SinkFailing).await;
-    house.courier.send_modify(|courier| {
-        courier.failures_in_row = 1;
-        courier.failing_since = Some(now);
+    harness.is_silent_about(NeedKind::SinkFailing).await;
+    harness.dispatcher.send_modify(|dispatcher| {
+        dispatcher.failures_in_row = 1;
+        dispatcher.failing_since = Some(now);
     });
-    assert_eq!(house.kinds().await, [], "one failure");
+    assert_eq!(harness.kinds().await, [], "one failure");
     tokio::time::advance(Duration::from_secs(300)).await;
-    house.reaffirm();
-    house.tells(NeedKind::SinkFailing).await;
-    let long = house.api.news(&BTreeMap::new()).await;
+    harness.reaffirm();
+    harness.tells(NeedKind::SinkFailing).await;
+    let long = harness.api.news(&BTreeMap::new()).await;
     assert_eq!(long[0].kind, NoticeKind::SinkFailing, "five minutes");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_daemon_stands_on_is_said_and_told() {
-    let house = House::calm().await;
+    let harness = Harness::calm().await;
     let amiss = Some(Amiss {
         what: "the file /x is gone".into(),
-        since: house.clock.now(),
+        since: harness.clock.now(),
     });
     let mut open = BTreeMap::new();
     for (kind, begins, ends) in [
@@ -222,24 +231,24 @@ async fn what_the_daemon_stands_on_is_said_and_told() {
         ),
     ] {
         let set = |amiss: Option<Amiss>| match kind {
-            NeedKind::StoreMoved => drop(house.moved.send_replace(amiss)),
-            NeedKind::SocketMoved => drop(house.api.socket.send_replace(amiss)),
-            _ => house.scene.send_modify(|scene| {
-                let mut now = Scene::clone(scene);
+            NeedKind::StoreMoved => drop(harness.moved.send_replace(amiss)),
+            NeedKind::SocketMoved => drop(harness.api.socket.send_replace(amiss)),
+            _ => harness.shared_state.send_modify(|shared_state| {
+                let mut now = SharedState::clone(shared_state);
                 now.reload_refused = amiss.clone();
-                *scene = Arc::new(now);
+                *shared_state = Arc::new(now);
             }),
         };
         set(amiss.clone());
-        house.tells(kind).await;
-        let news = house.api.news(&open).await;
+        harness.tells(kind).await;
+        let news = harness.api.news(&open).await;
         assert_eq!((news.len(), news[0].kind), (1, begins));
         let key = news[0].key.clone().unwrap();
         open.insert(key.clone(), begins);
-        assert_eq!(house.api.news(&open).await, []);
+        assert_eq!(harness.api.news(&open).await, []);
         set(None);
-        house.is_silent_about(kind).await;
-        let over = house.api.news(&open).await;
+        harness.is_silent_about(kind).await;
+        let over = harness.api.news(&open).await;
         assert_eq!((over.len(), over[0].kind), (1, ends));
         assert_eq!(over[0].key, Some(key.clone()), "the same key");
         open.remove(&key);
@@ -248,19 +257,19 @@ async fn what_the_daemon_stands_on_is_said_and_told() {
 
 #[tokio::test(start_paused = true)]
 async fn each_kind_of_trouble_appears_and_goes() {
-    let house = House::calm().await;
-    let later = at(&house, 600);
-    type Set = Box<dyn Fn(&mut LaneView)>;
+    let harness = Harness::calm().await;
+    let later = at(&harness, 600);
+    type Set = Box<dyn Fn(&mut RenewerView)>;
     let health = |health: HealthView| -> Set {
-        Box::new(move |lane: &mut LaneView| {
-            lane.health.insert("issue".into(), health.clone());
+        Box::new(move |renewer: &mut RenewerView| {
+            renewer.health.insert("issue".into(), health.clone());
         })
     };
     let cases: [(NeedKind, Set); 4] = [
         (
             NeedKind::Outage,
             health(HealthView::Probing {
-                since: house.clock.now(),
+                since: harness.clock.now(),
                 because: "refused".into(),
             }),
         ),
@@ -273,70 +282,74 @@ async fn each_kind_of_trouble_appears_and_goes() {
         ),
         (
             NeedKind::Blocked,
-            Box::new(|lane| lane.blocked = Some("the disk is full".into())),
+            Box::new(|renewer| renewer.blocked = Some("the disk is full".into())),
         ),
         (
             NeedKind::CreationRefused,
-            Box::new(|lane| lane.creation_refused = Some("import first".into())),
+            Box::new(|renewer| renewer.creation_refused = Some("import first".into())),
         ),
     ];
     for (kind, set) in cases {
-        house.lane.send_modify(|lane| set(lane));
-        house.tells(kind).await;
-        house.lane.send_modify(|lane| {
-            lane.health.clear();
-            lane.blocked = None;
-            lane.creation_refused = None;
+        harness.renewer.send_modify(|renewer| set(renewer));
+        harness.tells(kind).await;
+        harness.renewer.send_modify(|renewer| {
+            renewer.health.clear();
+            renewer.blocked = None;
+            renewer.creation_refused = None;
         });
-        house.is_silent_about(kind).await;
+        harness.is_silent_about(kind).await;
     }
     let disabled = |why: Option<&str>| {
         let why = why.map(str::to_owned);
-        house.courier.send_modify(|one| one.disabled = why.clone());
+        harness
+            .dispatcher
+            .send_modify(|one| one.disabled = why.clone());
     };
     disabled(Some("410"));
-    house.tells(NeedKind::SinkDisabled).await;
+    harness.tells(NeedKind::SinkDisabled).await;
     disabled(None);
-    house.is_silent_about(NeedKind::SinkDisabled).await;
+    harness.is_silent_about(NeedKind::SinkDisabled).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_written_is_not_ready() {
-    let house = House::calm().await;
-    house
-        .lane
-        .send_modify(|lane| lane.blocked = Some("the disk is full".into()));
-    let ready = house.tcp("/readyz").await;
+    let harness = Harness::calm().await;
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.blocked = Some("the disk is full".into()));
+    let ready = harness.tcp("/readyz").await;
     assert_eq!(ready.status, 503);
     assert!(
         ready.text.contains("it cannot be written"),
         "{}",
         ready.text
     );
-    house.lane.send_modify(|lane| lane.blocked = None);
-    assert_eq!(house.tcp("/readyz").await.status, 200);
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.blocked = None);
+    assert_eq!(harness.tcp("/readyz").await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_unknown_and_the_rest_is_shown() {
-    let house = House::calm().await;
-    let other = rusqlite::Connection::open(house.store.path()).unwrap();
+    let harness = Harness::calm().await;
+    let other = rusqlite::Connection::open(harness.store.path()).unwrap();
     other
         .execute_batch("ALTER TABLE consumer_count RENAME TO elsewhere")
         .unwrap();
-    let status = house.status().await;
+    let status = harness.status().await;
     assert_eq!(status.consumers, None);
     assert!(status.counts.is_some() && !status.ready);
     assert_eq!(status.needs[0].kind, NeedKind::StoreUnreadable);
-    let metrics = house.tcp("/metrics").await.text;
+    let metrics = harness.tcp("/metrics").await.text;
     assert!(!metrics.contains("renewd_consumers{"), "{metrics}");
     assert!(metrics.contains("renewd_store_readable 0"), "{metrics}");
-    let page = house.tcp("/api/status").await;
+    let page = harness.tcp("/api/status").await;
     assert_eq!(
         (page.status, &page.json()["consumers"]),
         (200, &serde_json::Value::Null)
     );
-    let line = house.api.headline().await;
+    let line = harness.api.headline().await;
     assert!(
         line.contains("it is not known who holds a live token"),
         "{line}"
@@ -345,13 +358,13 @@ async fn what_cannot_be_read_is_unknown_and_the_rest_is_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
-    let house = House::calm().await;
-    house.step(ANNA, Step::Withhold).await;
-    assert_eq!(house.kinds().await, [], "it is on its way");
+    let harness = Harness::calm().await;
+    harness.step(ANNA, Step::Withhold).await;
+    assert_eq!(harness.kinds().await, [], "it is on its way");
     tokio::time::advance(Duration::from_secs(6)).await;
-    house.reaffirm();
-    house.tells(NeedKind::WithdrawalWaits).await;
-    let status = house.status().await;
+    harness.reaffirm();
+    harness.tells(NeedKind::WithdrawalWaits).await;
+    let status = harness.status().await;
     let need = &status.needs[0];
     assert_eq!(
         (need.subject.as_str(), &need.names[..]),
@@ -359,7 +372,7 @@ async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
     );
     assert!(need.message.contains("may still hold a token"), "{need:?}");
     let why = async || {
-        house
+        harness
             .get(admin(), &format!("/v1/why/{ANNA}"), &[])
             .await
             .json()
@@ -377,8 +390,8 @@ async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
             .contains("Nothing happens"),
         "{told}"
     );
-    house.deliver(ANNA).await;
-    house.is_silent_about(NeedKind::WithdrawalWaits).await;
+    harness.deliver(ANNA).await;
+    harness.is_silent_about(NeedKind::WithdrawalWaits).await;
     let told = why().await;
     assert_eq!(told["deliveries"], serde_json::json!([]));
     assert!(
@@ -392,17 +405,17 @@ async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
 
 #[tokio::test(start_paused = true)]
 async fn why_tells_which_sink_waits_since_when_and_when_it_is_tried_again() {
-    let house = House::calm().await;
-    let version = house.issue(ANNA, "canary-4").await;
+    let harness = Harness::calm().await;
+    let version = harness.issue(ANNA, "canary-4").await;
     let failed = crate::store::Settled::Failed {
         sink: "files".parse().unwrap(),
-        num: house.num(ANNA).await,
+        num: harness.num(ANNA).await,
         version,
-        next_at: at(&house, 30),
+        next_at: at(&harness, 30),
         error: "it answered 500".to_owned(),
     };
-    house.store.settle(vec![failed]).await.unwrap();
-    let told = house.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    harness.store.settle(vec![failed]).await.unwrap();
+    let told = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
     let told = told.json()["deliveries"].to_string();
     for words in [
         "sink files since 0s",
@@ -412,10 +425,10 @@ async fn why_tells_which_sink_waits_since_when_and_when_it_is_tried_again() {
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }
-    house
-        .courier
+    harness
+        .dispatcher
         .send_modify(|one| one.disabled = Some("paused by anna".to_owned()));
-    let told = house
+    let told = harness
         .get(admin(), &format!("/v1/why/{ANNA}"), &[])
         .await
         .text;
@@ -427,8 +440,8 @@ async fn why_tells_which_sink_waits_since_when_and_when_it_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
-    let house = House::calm().await;
-    let now = house.clock.now();
+    let harness = Harness::calm().await;
+    let now = harness.clock.now();
     let doubt = crate::model::KeyDoubt {
         fingerprint: "key".to_owned(),
         role: None,
@@ -438,12 +451,12 @@ async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
         tokens: 0,
         first_end: None,
     };
-    house
+    harness
         .store
         .note_doubt(&contoso(), doubt.clone(), None)
         .await
         .unwrap();
-    let marked = house
+    let marked = harness
         .store
         .hasten_doubtful(&contoso(), "key", 0, 100, now)
         .await;
@@ -452,18 +465,18 @@ async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
         doubts: vec![crate::model::KeyDoubt { tokens: 2, ..doubt }],
         ..crate::model::KeysView::default()
     });
-    house.scene.send_modify(|scene| {
-        let mut with = Scene::clone(scene);
+    harness.shared_state.send_modify(|shared_state| {
+        let mut with = SharedState::clone(shared_state);
         with.keys = BTreeMap::from([(contoso(), keys.subscribe())]);
-        *scene = Arc::new(with);
+        *shared_state = Arc::new(with);
     });
-    house.tells(NeedKind::Doubtful).await;
-    let status = house.status().await;
+    harness.tells(NeedKind::Doubtful).await;
+    let status = harness.status().await;
     let all = status.consumers.unwrap().all();
     assert_eq!((all.live, all.doubtful, all.without), (2, 2, 0));
     let tokens = status.tokens[&contoso()];
     assert_eq!((tokens.good, tokens.doubtful, tokens.dead), (0, 2, 0));
-    let metrics = house.tcp("/metrics").await.text;
+    let metrics = harness.tcp("/metrics").await.text;
     for line in [
         "renewd_tokens{resource=\"contoso\",standing=\"doubtful\"} 2",
         "renewd_tokens{resource=\"contoso\",standing=\"dead\"} 0",

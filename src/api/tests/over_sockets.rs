@@ -1,5 +1,5 @@
 use super::{
-    client::{Client, ClientError, Ledger, TokenForm},
+    client::{Client, ClientError, DeliveryTable, TokenForm},
     *,
 };
 use tokio_util::sync::CancellationToken;
@@ -7,13 +7,13 @@ use tokio_util::sync::CancellationToken;
 /// The daemon's listeners and a client of the command line, over real sockets.
 #[tokio::test]
 async fn the_client_and_the_listeners_understand_each_other() {
-    let house = house().await;
-    let mut daemon = house.api.scene().daemon.clone();
+    let harness = harness().await;
+    let mut daemon = harness.api.shared_state().daemon.clone();
     daemon.listen = Some("127.0.0.1:0".parse().unwrap());
     let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
     let address = listeners.tcp_address().unwrap();
     let stop = CancellationToken::new();
-    let served = listeners.serve(house.api.clone(), stop.clone());
+    let served = listeners.serve(harness.api.clone(), stop.clone());
     let asked = async {
         ask_locally(&Client::new(&daemon.socket)).await;
         ask_over_tcp(address).await;
@@ -52,9 +52,9 @@ async fn ask_locally(client: &Client) {
         1
     );
     assert_eq!(client.why(&anna).await.unwrap()["name"], "anna");
-    let of_anna = Ledger {
+    let of_anna = DeliveryTable {
         name: Some(anna.clone()),
-        ..Ledger::default()
+        ..DeliveryTable::default()
     };
     let page = client.deliveries(&of_anna, None).await.unwrap();
     assert_eq!(page.items.len(), 1);

@@ -1,7 +1,7 @@
 use super::{guard::Door, *};
 
-async fn tcp(house: &House, target: &str) -> Answer {
-    let router = crate::api::public::router(house.api.clone(), Door::Loopback);
+async fn tcp(harness: &Harness, target: &str) -> Answer {
+    let router = crate::api::public::router(harness.api.clone(), Door::Loopback);
     let request = Request::get(target).header("host", "localhost:9847");
     Answer::of(
         router
@@ -14,20 +14,20 @@ async fn tcp(house: &House, target: &str) -> Answer {
 
 #[tokio::test(start_paused = true)]
 async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
-    let house = house().await;
-    assert_eq!(tcp(&house, "/healthz").await.status, 200);
-    let ready = tcp(&house, "/readyz").await;
+    let harness = harness().await;
+    assert_eq!(tcp(&harness, "/healthz").await.status, 200);
+    let ready = tcp(&harness, "/readyz").await;
     assert_eq!(
         (ready.status, ready.json()["ready"].as_bool()),
         (200, Some(true))
     );
     tokio::time::advance(Duration::from_secs(60)).await;
-    house
-        .lane
-        .send_modify(|lane| lane.decided_at = Some(house.clock.now()));
-    house.runner.send_replace(Some(house.clock.now()));
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.decided_at = Some(harness.clock.now()));
+    harness.runner.send_replace(Some(harness.clock.now()));
     tokio::time::advance(Duration::from_secs(60)).await;
-    let stuck = tcp(&house, "/readyz").await;
+    let stuck = tcp(&harness, "/readyz").await;
     assert_eq!(stuck.status, 503);
     let parts = stuck.json()["parts"].clone();
     let not: Vec<_> = parts
@@ -39,7 +39,7 @@ async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
     assert_eq!(not.len(), 1, "{parts}");
     assert_eq!(not[0]["part"], "sink files");
     assert_eq!(
-        tcp(&house, "/healthz").await.status,
+        tcp(&harness, "/healthz").await.status,
         200,
         "it is alive all the same"
     );
@@ -47,14 +47,14 @@ async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
-    let house = house().await;
+    let harness = harness().await;
     tokio::time::advance(Duration::from_secs(50 * 60)).await;
-    house.courier.send_modify(|courier| {
-        courier.failures_in_row = 5;
-        courier.last_error = Some("anna: canary-e".into());
+    harness.dispatcher.send_modify(|dispatcher| {
+        dispatcher.failures_in_row = 5;
+        dispatcher.last_error = Some("anna: canary-e".into());
     });
     for target in ["/healthz", "/readyz", "/metrics", "/api/status", "/"] {
-        let answer = tcp(&house, target).await;
+        let answer = tcp(&harness, target).await;
         assert!(
             !answer.text.contains("anna") && !answer.text.contains("canary"),
             "{target}: {}",
@@ -62,7 +62,7 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
         );
     }
     let status: wire::PublicStatus =
-        serde_json::from_value(tcp(&house, "/api/status").await.json()).unwrap();
+        serde_json::from_value(tcp(&harness, "/api/status").await.json()).unwrap();
     let kinds: Vec<_> = status.needs.iter().map(|need| need.kind).collect();
     assert_eq!(
         kinds[..2],
@@ -73,13 +73,13 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
         Some("5 failures in a row")
     );
 
-    house.scene.send_modify(|scene| {
-        let mut scene_now = Scene::clone(scene);
-        scene_now.daemon.page_names = true;
-        *scene = Arc::new(scene_now);
+    harness.shared_state.send_modify(|shared_state| {
+        let mut shared_state_now = SharedState::clone(shared_state);
+        shared_state_now.daemon.page_names = true;
+        *shared_state = Arc::new(shared_state_now);
     });
     let status: wire::PublicStatus =
-        serde_json::from_value(tcp(&house, "/api/status").await.json()).unwrap();
+        serde_json::from_value(tcp(&harness, "/api/status").await.json()).unwrap();
     assert_eq!(
         status.needs[1].names,
         [name(ANNA)],
@@ -89,8 +89,8 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn metrics_are_computed_from_the_truth() {
-    let house = house().await;
-    let answer = tcp(&house, "/metrics").await;
+    let harness = harness().await;
+    let answer = tcp(&harness, "/metrics").await;
     assert!(
         answer
             .header("content-type")
@@ -112,23 +112,23 @@ async fn metrics_are_computed_from_the_truth() {
 
 #[tokio::test(start_paused = true)]
 async fn tokens_and_control_are_not_on_tcp() {
-    let house = house().await;
+    let harness = harness().await;
     for target in ["/v1/tokens/anna", "/v1/status", "/v1/reload"] {
-        assert_eq!(tcp(&house, target).await.status, 404, "{target}");
+        assert_eq!(tcp(&harness, target).await.status, 404, "{target}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_page_needs_nothing_from_elsewhere() {
-    let house = house().await;
-    let page = tcp(&house, "/").await;
+    let harness = harness().await;
+    let page = tcp(&harness, "/").await;
     assert_eq!(page.status, 200);
     assert!(
         page.header("content-security-policy")
             .starts_with("default-src 'none'")
     );
     assert!(!page.text.contains("http://") && !page.text.contains("https://"));
-    let router = crate::api::public::router(house.api.clone(), Door::Loopback);
+    let router = crate::api::public::router(harness.api.clone(), Door::Loopback);
     let request = Request::get("/")
         .header("host", "evil.example")
         .body(Body::empty())

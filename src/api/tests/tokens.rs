@@ -5,15 +5,15 @@ const TOKEN: &str = "/v1/tokens/anna";
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_gets_the_document_or_the_bare_token() {
-    let house = house().await;
-    let version = house
+    let harness = harness().await;
+    let version = harness
         .store
         .record(&name(ANNA))
         .await
         .unwrap()
         .unwrap()
         .version;
-    let answer = house.get(reader(), TOKEN, &[]).await;
+    let answer = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.header("etag"), format!("\"{version}\""));
     assert_eq!(answer.header("cache-control"), "no-store");
@@ -23,17 +23,17 @@ async fn a_reader_gets_the_document_or_the_bare_token() {
     assert_eq!(document["version"], version.0);
     assert_eq!(document["expires_at"], "2026-11-22T13:00:00Z");
 
-    let bare = house
+    let bare = harness
         .get(reader(), TOKEN, &[("accept", "text/plain")])
         .await;
     assert_eq!((bare.status, bare.text.as_str()), (200, "canary-1"));
 
     let etag = format!("\"{version}\"");
-    let same = house
+    let same = harness
         .get(reader(), TOKEN, &[("if-none-match", etag.as_str())])
         .await;
     assert_eq!((same.status, same.text.as_str()), (304, ""));
-    let other = house
+    let other = harness
         .get(reader(), TOKEN, &[("if-none-match", "\"1\"")])
         .await;
     assert_eq!(other.status, 200);
@@ -41,10 +41,10 @@ async fn a_reader_gets_the_document_or_the_bare_token() {
 
 #[tokio::test(start_paused = true)]
 async fn names_cannot_be_guessed() {
-    let house = house().await;
-    let theirs = house.get(stranger(), TOKEN, &[]).await;
-    let nobodys = house.get(stranger(), "/v1/tokens/nothere", &[]).await;
-    let no_name = house.get(stranger(), "/v1/tokens/..", &[]).await;
+    let harness = harness().await;
+    let theirs = harness.get(stranger(), TOKEN, &[]).await;
+    let nobodys = harness.get(stranger(), "/v1/tokens/nothere", &[]).await;
+    let no_name = harness.get(stranger(), "/v1/tokens/..", &[]).await;
     assert_eq!(theirs.status, 403);
     assert_eq!(theirs.json()["type"], "forbidden");
     for same in [&nobodys, &no_name] {
@@ -53,7 +53,7 @@ async fn names_cannot_be_guessed() {
             (403, &theirs.text, &theirs.headers)
         );
     }
-    let unknown = house.get(admin(), "/v1/tokens/nothere", &[]).await;
+    let unknown = harness.get(admin(), "/v1/tokens/nothere", &[]).await;
     assert_eq!(
         (unknown.status, unknown.json()["type"].as_str()),
         (404, Some("unknown"))
@@ -62,42 +62,42 @@ async fn names_cannot_be_guessed() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_known_peer_nothing_is_handed_over() {
-    let house = house().await;
+    let harness = harness().await;
     let request = Request::get(TOKEN)
         .header("x-renewd-client", "t")
         .body(Body::empty())
         .unwrap();
-    let response = house.socket().oneshot(request).await.unwrap();
+    let response = harness.socket().oneshot(request).await.unwrap();
     assert_eq!(response.status(), 403);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_consumer_sees_without_a_token() {
-    let house = house().await;
-    let new = house.get(reader(), "/v1/tokens/bert", &[]).await;
+    let harness = harness().await;
+    let new = harness.get(reader(), "/v1/tokens/bert", &[]).await;
     assert_eq!(
         (new.status, new.json()["type"].as_str()),
         (503, Some("pending"))
     );
     assert!(!new.header("retry-after").is_empty());
 
-    house.step(ANNA, Step::Withhold).await;
-    let held = house.get(reader(), TOKEN, &[]).await;
+    harness.step(ANNA, Step::Withhold).await;
+    let held = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(
         (held.status, held.json()["type"].as_str()),
         (409, Some("held"))
     );
     assert!(!held.header("etag").is_empty());
 
-    house
+    harness
         .step(
             ANNA,
             Step::Deleted {
-                at: house.clock.now(),
+                at: harness.clock.now(),
             },
         )
         .await;
-    let deleted = house.get(reader(), TOKEN, &[]).await;
+    let deleted = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(
         (deleted.status, deleted.json()["type"].as_str()),
         (410, Some("deleted"))
@@ -106,21 +106,21 @@ async fn what_a_consumer_sees_without_a_token() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_never_handed_over() {
-    let house = house().await;
+    let harness = harness().await;
     tokio::time::advance(Duration::from_secs(3599)).await;
-    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+    assert_eq!(harness.get(reader(), TOKEN, &[]).await.status, 200);
     tokio::time::advance(Duration::from_secs(1)).await;
-    house.lane.send_modify(|lane| {
+    harness.renewer.send_modify(|renewer| {
         let because = "connection refused".to_owned();
-        lane.health.insert(
+        renewer.health.insert(
             "issue".into(),
             HealthView::Probing {
-                since: at(&house, -60),
+                since: at(&harness, -60),
                 because,
             },
         );
     });
-    let dead = house.get(reader(), TOKEN, &[]).await;
+    let dead = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(
         (dead.status, dead.json()["type"].as_str()),
         (503, Some("unreachable"))
@@ -128,14 +128,14 @@ async fn an_expired_token_is_never_handed_over() {
     assert_eq!(dead.header("retry-after"), "5");
     assert!(!dead.text.contains("canary"));
 
-    house.lane.send_modify(|lane| {
+    harness.renewer.send_modify(|renewer| {
         let held = HealthView::Held {
-            until: at(&house, 17),
+            until: at(&harness, 17),
             because: "429".into(),
         };
-        lane.health.insert("issue".into(), held);
+        renewer.health.insert("issue".into(), held);
     });
-    let throttled = house.get(reader(), TOKEN, &[]).await;
+    let throttled = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(
         (throttled.status, throttled.json()["type"].as_str()),
         (503, Some("throttled"))
@@ -145,22 +145,22 @@ async fn an_expired_token_is_never_handed_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_token_is_not_handed_over_while_its_successor_is_awaited() {
-    let house = house().await;
+    let harness = harness().await;
     tokio::time::advance(Duration::from_secs(60)).await;
-    house
+    harness
         .step(
             ANNA,
             Step::Revoked {
-                at: house.clock.now(),
+                at: harness.clock.now(),
                 then: Then::Reissue,
             },
         )
         .await;
-    let gap = house.get(reader(), TOKEN, &[]).await;
+    let gap = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(gap.status, 503, "{}", gap.text);
     tokio::time::advance(Duration::from_millis(10)).await;
-    house.issue(ANNA, "canary-2").await;
-    let next = house
+    harness.issue(ANNA, "canary-2").await;
+    let next = harness
         .get(reader(), TOKEN, &[("accept", "text/plain")])
         .await;
     assert_eq!((next.status, next.text.as_str()), (200, "canary-2"));
@@ -168,13 +168,13 @@ async fn a_revoked_token_is_not_handed_over_while_its_successor_is_awaited() {
 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_token_stays_dead_after_a_re_issue_that_failed_whatever_the_clocks_say() {
-    let house = house().await;
-    let issued = house.clock.now();
+    let harness = harness().await;
+    let issued = harness.clock.now();
     // The service's clock is far ahead of ours, so the token seems to be issued after its revocation.
-    house
-        .lane
-        .send_modify(|lane| lane.skew_ms = Some(-3_000_000));
-    house
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.skew_ms = Some(-3_000_000));
+    harness
         .step(
             ANNA,
             Step::Revoked {
@@ -185,48 +185,52 @@ async fn a_revoked_token_stays_dead_after_a_re_issue_that_failed_whatever_the_cl
         .await;
     let failed = Change::Failed {
         blame: crate::model::Blame::Row,
-        num: house.num(ANNA).await,
+        num: harness.num(ANNA).await,
         attempt: Attempt {
-            at: house.clock.now(),
+            at: harness.clock.now(),
             result: "retry 500".into(),
             request_id: None,
         },
         due: Due {
-            at: house.clock.now() + Duration::from_secs(2),
+            at: harness.clock.now() + Duration::from_secs(2),
             why: DueReason::Retry,
         },
     };
-    let now = house.clock.now();
-    house.store.commit(vec![failed], now).await.unwrap();
-    let gap = house.get(reader(), TOKEN, &[]).await;
+    let now = harness.clock.now();
+    harness.store.commit(vec![failed], now).await.unwrap();
+    let gap = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(gap.status, 503, "{}", gap.text);
     assert!(gap.text.contains("revoked"), "{}", gap.text);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_dies_by_the_clock_that_it_was_minted_under() {
-    let house = house().await;
-    house.lane.send_modify(|lane| lane.skew_ms = Some(600_000));
+    let harness = harness().await;
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.skew_ms = Some(600_000));
     tokio::time::advance(Duration::from_secs(49 * 60)).await;
-    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+    assert_eq!(harness.get(reader(), TOKEN, &[]).await.status, 200);
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 503);
-    house.lane.send_modify(|lane| lane.skew_ms = Some(-600_000));
-    assert_eq!(house.get(reader(), TOKEN, &[]).await.status, 200);
+    assert_eq!(harness.get(reader(), TOKEN, &[]).await.status, 503);
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.skew_ms = Some(-600_000));
+    assert_eq!(harness.get(reader(), TOKEN, &[]).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_doubtful_token_is_served_and_said_to_be_doubtful() {
-    let house = house().await;
-    let good = house.get(reader(), TOKEN, &[]).await;
+    let harness = harness().await;
+    let good = harness.get(reader(), TOKEN, &[]).await;
     assert_eq!(good.header("x-renewd-standing"), "good");
-    let doubt = house.clock.now();
-    house
-        .lane
-        .send_modify(|lane| lane.doubted = [("key".to_owned(), doubt)].into());
+    let doubt = harness.clock.now();
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.doubted = [("key".to_owned(), doubt)].into());
     let etag = good.header("etag").to_owned();
     for headers in [vec![], vec![("if-none-match", etag.as_str())]] {
-        let answer = house.get(reader(), TOKEN, &headers).await;
+        let answer = harness.get(reader(), TOKEN, &headers).await;
         assert!([200, 304].contains(&answer.status), "{}", answer.text);
         assert_eq!(answer.header("x-renewd-standing"), "doubtful");
     }
@@ -234,14 +238,14 @@ async fn a_doubtful_token_is_served_and_said_to_be_doubtful() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_did_not_mean_to_come_here_are_refused() {
-    let house = house().await;
+    let harness = harness().await;
     for (header, value) in [
         ("origin", "https://evil.example"),
         ("forwarded", "for=1"),
         ("x-forwarded-host", "x"),
         ("host", "evil.example"),
     ] {
-        let answer = house.get(admin(), TOKEN, &[(header, value)]).await;
+        let answer = harness.get(admin(), TOKEN, &[(header, value)]).await;
         assert_eq!(answer.status, 403, "{header}");
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
@@ -249,6 +253,6 @@ async fn requests_that_did_not_mean_to_come_here_are_refused() {
         .extension(admin())
         .body(Body::empty())
         .unwrap();
-    let bare = house.socket().oneshot(request).await.unwrap();
+    let bare = harness.socket().oneshot(request).await.unwrap();
     assert_eq!(bare.status(), 400, "without X-Renewd-Client");
 }

@@ -58,8 +58,8 @@ impl Stream {
     }
 }
 
-impl House {
-    /// Runs the loop that tells watchers, until the house is dropped.
+impl Harness {
+    /// Runs the loop that tells watchers, until the harness is dropped.
     fn open(&self) -> CancellationToken {
         let stop = CancellationToken::new();
         tokio::spawn(Hub::run(self.api.clone(), stop.clone()));
@@ -105,20 +105,20 @@ impl House {
 
 #[tokio::test(start_paused = true)]
 async fn the_state_comes_at_once_and_every_new_version_after_it() {
-    let house = house().await;
-    house.open();
-    let mut stream = house.watch(reader(), "?name=anna&name=bert", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut stream = harness.watch(reader(), "?name=anna&name=bert", None).await;
     let mut first = [stream.next().await.unwrap(), stream.next().await.unwrap()];
     first.sort_by_key(|seen| seen.data["name"].to_string());
     assert_eq!(first[0].token(), "canary-1");
     assert_eq!(first[1].data["state"], "new");
     assert!(first[1].data["token"].is_null());
-    let version = house.issue(BERT, "canary-2").await;
+    let version = harness.issue(BERT, "canary-2").await;
     let next = stream.next().await.unwrap();
     assert_eq!((next.token(), next.kind.as_str()), ("canary-2", "token"));
     assert_eq!(next.data["version"], version.0);
-    assert_eq!(next.id, house.store.seq().to_string());
-    house.step(ANNA, Step::Withhold).await;
+    assert_eq!(next.id, harness.store.seq().to_string());
+    harness.step(ANNA, Step::Withhold).await;
     let held = stream.next().await.unwrap();
     assert_eq!(held.data["state"], "held");
     assert!(held.data["token"].is_null());
@@ -126,43 +126,43 @@ async fn the_state_comes_at_once_and_every_new_version_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_lost_connection_nothing_is_missed_and_nothing_told_twice() {
-    let house = house().await;
-    house.open();
-    let mut stream = house.watch(reader(), "?name=anna&name=bert", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut stream = harness.watch(reader(), "?name=anna&name=bert", None).await;
     let seen = [stream.next().await.unwrap(), stream.next().await.unwrap()];
     drop(stream);
-    house.issue(BERT, "canary-2").await;
-    let mut stream = house
+    harness.issue(BERT, "canary-2").await;
+    let mut stream = harness
         .watch(reader(), "?name=anna&name=bert", Some(&seen[1].id))
         .await;
     let missed = stream.next().await.unwrap();
     assert_eq!(missed.token(), "canary-2");
-    house.issue(ANNA, "canary-3").await;
+    harness.issue(ANNA, "canary-3").await;
     assert_eq!(stream.next().await.unwrap().token(), "canary-3");
     drop(stream);
     // Whoever was cut off between the first two has seen the first alone, and gets both again.
-    let mut stream = house
+    let mut stream = harness
         .watch(reader(), "?name=anna&name=bert", Some(&seen[0].id))
         .await;
     let again = [stream.next().await.unwrap(), stream.next().await.unwrap()];
     assert!(again.iter().any(|seen| seen.token() == "canary-2"));
     assert!(again.iter().any(|seen| seen.token() == "canary-3"));
     // A number from before a restore, or from elsewhere, is no place to go on from.
-    let mut stream = house.watch(reader(), "?name=anna", Some("999999")).await;
+    let mut stream = harness.watch(reader(), "?name=anna", Some("999999")).await;
     assert_eq!(stream.next().await.unwrap().token(), "canary-3");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_gets_the_newest_alone() {
-    let house = house().await;
-    house.open();
-    let mut stream = house.watch(reader(), "?name=anna", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut stream = harness.watch(reader(), "?name=anna", None).await;
     assert_eq!(stream.next().await.unwrap().token(), "canary-1");
     // What this reader asks for is told to another first, so the hub has looked at each of them.
-    let mut quick = house.watch(reader(), "?name=anna", None).await;
+    let mut quick = harness.watch(reader(), "?name=anna", None).await;
     quick.next().await.unwrap();
     for n in 2..200 {
-        house.issue(ANNA, &format!("canary-{n}")).await;
+        harness.issue(ANNA, &format!("canary-{n}")).await;
         assert_eq!(quick.next().await.unwrap().token(), format!("canary-{n}"));
     }
     assert_eq!(stream.next().await.unwrap().token(), "canary-199");
@@ -170,18 +170,18 @@ async fn a_slow_reader_gets_the_newest_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_never_pushed() {
-    let house = house().await;
-    house.open();
-    let mut slow = house.watch(reader(), "?name=anna", None).await;
-    let mut quick = house.watch(reader(), "?name=anna", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut slow = harness.watch(reader(), "?name=anna", None).await;
+    let mut quick = harness.watch(reader(), "?name=anna", None).await;
     slow.next().await.unwrap();
     quick.next().await.unwrap();
-    house.issue(ANNA, "canary-2").await;
+    harness.issue(ANNA, "canary-2").await;
     quick.next().await.unwrap();
     tokio::time::advance(Duration::from_secs(3601)).await;
     for stream in [
         &mut slow,
-        &mut house.watch(reader(), "?name=anna", None).await,
+        &mut harness.watch(reader(), "?name=anna", None).await,
     ] {
         let seen = stream.next().await.unwrap();
         assert!(seen.data["token"].is_null(), "{seen:?}");
@@ -191,10 +191,10 @@ async fn an_expired_token_is_never_pushed() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_may_not_read_is_refused_and_names_cannot_be_guessed() {
-    let house = house().await;
+    let harness = harness().await;
     let ask = |peer, target| {
-        let house = &house;
-        async move { house.get(peer, target, &[]).await }
+        let harness = &harness;
+        async move { harness.get(peer, target, &[]).await }
     };
     let theirs = ask(stranger(), "/v1/watch?name=anna").await;
     let nobodys = ask(stranger(), "/v1/watch?name=zoe").await;
@@ -212,60 +212,60 @@ async fn whoever_may_not_read_is_refused_and_names_cannot_be_guessed() {
 
 #[tokio::test(start_paused = true)]
 async fn admins_watch_everything() {
-    let house = house().await;
-    house.open();
-    let mut stream = house.watch(admin(), "", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut stream = harness.watch(admin(), "", None).await;
     let first = [stream.next().await.unwrap(), stream.next().await.unwrap()];
     assert_eq!(first[0].data["name"], "anna");
     assert_eq!(first[1].data["name"], "bert");
     let mut changed = spec("zoe");
     changed.origin = Origin::Cli;
-    house
+    harness
         .store
-        .declare(vec![changed], house.clock.now())
+        .declare(vec![changed], harness.clock.now())
         .await
         .unwrap();
-    house.issue("zoe", "canary-9").await;
+    harness.issue("zoe", "canary-9").await;
     assert_eq!(stream.next().await.unwrap().token(), "canary-9");
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_lost_access_gets_no_more() {
-    let house = house().await;
-    house.open();
-    let mut stream = house.watch(reader(), "?name=anna&name=bert", None).await;
+    let harness = harness().await;
+    harness.open();
+    let mut stream = harness.watch(reader(), "?name=anna&name=bert", None).await;
     stream.next().await.unwrap();
     stream.next().await.unwrap();
-    house.readers(ANNA, &["root"]).await;
-    house.issue(ANNA, "canary-2").await;
+    harness.readers(ANNA, &["root"]).await;
+    harness.issue(ANNA, "canary-2").await;
     let told = stream.next().await.unwrap();
     assert_eq!(told.kind, "forbidden");
     assert_eq!(told.data["name"], "anna");
     assert_eq!(told.data["type"], "forbidden");
-    house.issue(ANNA, "canary-3").await;
-    house.issue(BERT, "canary-4").await;
+    harness.issue(ANNA, "canary-3").await;
+    harness.issue(BERT, "canary-4").await;
     assert_eq!(stream.next().await.unwrap().token(), "canary-4");
-    let mut alone = house.watch(reader(), "?name=bert", None).await;
+    let mut alone = harness.watch(reader(), "?name=bert", None).await;
     alone.next().await.unwrap();
-    house.readers(BERT, &[]).await;
-    house.issue(BERT, "canary-5").await;
+    harness.readers(BERT, &[]).await;
+    harness.issue(BERT, "canary-5").await;
     assert_eq!(alone.next().await.unwrap().kind, "forbidden");
     assert!(alone.next().await.is_none(), "nothing is left to watch");
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_with_the_daemon() {
-    let house = house().await;
-    let mut stream = house.watch(reader(), "?name=anna", None).await;
+    let harness = harness().await;
+    let mut stream = harness.watch(reader(), "?name=anna", None).await;
     stream.next().await.unwrap();
-    house.api.stop.cancel();
+    harness.api.stop.cancel();
     assert!(stream.next().await.is_none());
 }
 
 #[tokio::test]
 async fn the_client_follows_over_a_restart() {
-    let house = house().await;
-    let daemon = house.api.scene().daemon.clone();
+    let harness = harness().await;
+    let daemon = harness.api.shared_state().daemon.clone();
     let client = Client::new(&daemon.socket);
     let mut watch = client.watch(&[name(ANNA)], "a-test");
     assert!(matches!(
@@ -275,13 +275,13 @@ async fn the_client_follows_over_a_restart() {
     for secret in ["canary-2", "canary-3"] {
         let listeners = Listeners::bind(&daemon, (None, None)).await.unwrap();
         let stop = CancellationToken::new();
-        let served = listeners.serve(house.api.clone(), stop.clone());
+        let served = listeners.serve(harness.api.clone(), stop.clone());
         let followed = async {
             if secret == "canary-2" {
                 let first = watch.next().await.unwrap();
                 assert_eq!(first.token.unwrap().expose(), "canary-1");
             }
-            house.issue(ANNA, secret).await;
+            harness.issue(ANNA, secret).await;
             let update = watch.next().await.unwrap();
             assert_eq!(update.token.unwrap().expose(), secret);
             let document: serde_json::Value =
@@ -301,6 +301,6 @@ async fn the_client_follows_over_a_restart() {
         assert!(!Watch::is_passing(&error), "{error}");
         stop.cancel();
     };
-    let served = listeners.serve(house.api.clone(), stop.clone());
+    let served = listeners.serve(harness.api.clone(), stop.clone());
     tokio::join!(served, refused).0.unwrap();
 }

@@ -31,8 +31,8 @@ pub(super) struct Event {
 impl Api {
     /// What a watcher may be told of a row now.
     pub(super) fn event(&self, holding: Holding, seq: u64) -> Event {
-        let lane = self.scene().lane(&holding.record.spec.resource);
-        Event::of(holding, seq, &Grounds::of(&lane), self.clock.now())
+        let renewer = self.shared_state().renewer(&holding.record.spec.resource);
+        Event::of(holding, seq, &Grounds::of(&renewer), self.clock.now())
     }
 }
 

@@ -1,10 +1,10 @@
-//! The ledger and the sinks, as operators see them.
+//! The delivery_table and the sinks, as operators see them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{CourierView, Name, SinkName, Version},
+    model::{DispatcherView, Name, SinkName, Version},
     store::Listed,
 };
 
@@ -109,9 +109,9 @@ pub struct SinkRow {
     pub oldest_pending: Option<Timestamp>,
     /// How long that is, in seconds.
     pub lag_seconds: Option<f64>,
-    /// What its courier published.
+    /// What its dispatcher published.
     #[serde(flatten)]
-    pub courier: CourierView,
+    pub dispatcher: DispatcherView,
 }
 
 /// How a sink is.
@@ -129,17 +129,17 @@ pub enum SinkState {
 }
 
 impl SinkState {
-    /// What a courier's view says.
-    pub fn of(courier: &CourierView) -> Self {
-        match courier {
-            CourierView { paused: true, .. } => Self::Paused,
-            CourierView {
+    /// What a dispatcher's view says.
+    pub fn of(dispatcher: &DispatcherView) -> Self {
+        match dispatcher {
+            DispatcherView { paused: true, .. } => Self::Paused,
+            DispatcherView {
                 disabled: Some(_), ..
             } => Self::Disabled,
-            CourierView {
+            DispatcherView {
                 failures_in_row: 0, ..
             } => Self::Open,
-            CourierView { .. } => Self::Failing,
+            DispatcherView { .. } => Self::Failing,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{House, check};
+use super::{Supervisor, check};
 use crate::{
     accounts,
     clock::Clock,
@@ -55,10 +55,10 @@ pub fn own_user() -> String {
 }
 
 /// Looks for a running daemon, beside its loops: receivers may be slow to answer.
-pub(super) fn answer(house: &House, answer: oneshot::Sender<Vec<Finding>>) {
-    let (settings, store) = (house.settings().clone(), house.store.clone());
-    let clock = house.clock.clone();
-    let mut findings = keys(house);
+pub(super) fn answer(supervisor: &Supervisor, answer: oneshot::Sender<Vec<Finding>>) {
+    let (settings, store) = (supervisor.settings().clone(), supervisor.store.clone());
+    let clock = supervisor.clock.clone();
+    let mut findings = keys(supervisor);
     tokio::spawn(async move {
         let records = store.list(None, MOST).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the identities could not be looked at");
@@ -90,9 +90,9 @@ fn backup_finding(last: Option<Timestamp>, now: Timestamp) -> Option<Finding> {
 }
 
 /// Keys that do not work, and tokens that may be dead because of theirs.
-fn keys(house: &House) -> Vec<Finding> {
+fn keys(supervisor: &Supervisor) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (resource, view) in house.key_views() {
+    for (resource, view) in supervisor.key_views() {
         let mut add = |message, hint| {
             findings.push(Finding {
                 path: format!("resource {resource}"),

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use crate::{
     clock::Clock,
     config::{Finding, Settings, Severity, SinkSettings, WebhookSinkSettings},
-    sinks::{SinkFailure, WebhookSink, webhook::Knock},
+    sinks::{SinkFailure, WebhookSink, webhook::ProbeAnswer},
 };
 
 /// How long one of them may take.
@@ -22,10 +22,13 @@ const ODD: SignedDuration = SignedDuration::from_secs(60);
 ///
 /// # Errors
 /// When the sink cannot be made, or the receiver does not answer.
-pub async fn reach(settings: &WebhookSinkSettings, clock: &Clock) -> Result<Knock, SinkFailure> {
+pub async fn reach(
+    settings: &WebhookSinkSettings,
+    clock: &Clock,
+) -> Result<ProbeAnswer, SinkFailure> {
     let sink = WebhookSink::new(settings, "doctor", None)
         .map_err(|error| SinkFailure::new(error.to_string()))?;
-    sink.knock(clock, DEADLINE).await
+    sink.probe(clock, DEADLINE).await
 }
 
 /// Asks all of them at once.
@@ -42,7 +45,7 @@ pub(super) async fn examine(settings: &Settings, clock: &Clock) -> Vec<Finding> 
         .collect()
 }
 
-fn judge(answer: Result<Knock, SinkFailure>, path: &str) -> Option<Finding> {
+fn judge(answer: Result<ProbeAnswer, SinkFailure>, path: &str) -> Option<Finding> {
     let finding = |severity, message, fix: &str| Finding {
         path: path.to_owned(),
         severity,
@@ -55,7 +58,7 @@ fn judge(answer: Result<Knock, SinkFailure>, path: &str) -> Option<Finding> {
                 "start the receiver, or correct url; curl -i URL from this machine tells more";
             return Some(finding(Severity::Error, failure.message, fix));
         }
-        Ok(knock) => knock.ahead?,
+        Ok(probe) => probe.ahead?,
     };
     let (distance, seconds) = (ahead.abs(), ahead.as_secs().abs());
     let side = if ahead.is_negative() {
@@ -81,11 +84,11 @@ mod tests {
     use super::*;
 
     fn judged(seconds: i64) -> Option<Finding> {
-        let knock = Knock {
+        let probe = ProbeAnswer {
             status: 204,
             ahead: Some(SignedDuration::from_secs(seconds)),
         };
-        judge(Ok(knock), "p")
+        judge(Ok(probe), "p")
     }
 
     #[test]
@@ -100,11 +103,11 @@ mod tests {
 
     #[test]
     fn a_receiver_that_tells_no_time_is_fine_and_a_silent_one_is_not() {
-        let knock = Knock {
+        let probe = ProbeAnswer {
             status: 405,
             ahead: None,
         };
-        assert_eq!(judge(Ok(knock), "p"), None);
+        assert_eq!(judge(Ok(probe), "p"), None);
         let silent = judge(Err(SinkFailure::new("cannot post")), "p").unwrap();
         assert_eq!(silent.severity, Severity::Error);
     }

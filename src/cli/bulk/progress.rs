@@ -1,17 +1,32 @@
+//! What bulk work shows before, while and after it runs.
+//!
 //! How far a bulk operation is: a bar on a terminal, plain lines elsewhere.
+//!
+//! Following a campaign to its end. Ctrl-C leaves it running: it is the daemon's.
+//!
+//! What a bulk operation would do, for `--dry-run` and before it asks.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    api::client::wire::{CampaignId, CampaignProgress, CampaignState, ReportLine},
-    clock::Clock,
+use super::{
+    super::{
+        daemon::through_restart,
+        exit::{Exit, Failed, Outcome},
+        output::{self, BAD, DIM, GOOD, WARN, paint},
+    },
+    Task, counted,
 };
-
-use super::super::{
-    exit::Failed,
-    output::{self, BAD, DIM, GOOD, WARN, paint},
+use crate::{
+    api::client::{
+        Client,
+        wire::{
+            CampaignAction, CampaignId, CampaignPlan, CampaignProgress, CampaignState, ReportLine,
+        },
+    },
+    clock::Clock,
+    model::Then,
 };
 
 /// At most so many failures are printed; the daemon keeps them all.
@@ -114,7 +129,7 @@ impl Progress {
 
     fn words(&mut self, of: &CampaignProgress, ended: u64) -> String {
         let one = &of.campaign;
-        if one.state == CampaignState::Freezing {
+        if one.state == CampaignState::Expanding {
             return format!("{} found, looking for more to be {}", of.total, self.verb);
         }
         let mut words = vec![format!("{ended}/{} {}", of.total, self.verb)];
@@ -231,4 +246,169 @@ pub(crate) fn failed(line: &ReportLine) -> String {
             )
         )
     )
+}
+
+/// How often progress is asked for.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Shows progress until the campaign has ended, or stands still until a person acts.
+pub(crate) async fn follow(
+    client: &Client,
+    clock: Clock,
+    mut of: CampaignProgress,
+    verb: &'static str,
+    json: bool,
+) -> Outcome {
+    let mut progress = Progress::new(clock, verb, of.campaign.id);
+    loop {
+        progress.show(&of);
+        if of.campaign.ended_at.is_some() || of.campaign.state == CampaignState::Paused {
+            break;
+        }
+        let id = of.campaign.id;
+        let next = async {
+            tokio::time::sleep(EVERY).await;
+            through_restart(async || client.campaign(id).await).await
+        };
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => {
+                progress.leave(&of);
+                return Ok(Exit::Done);
+            }
+            next = next => of = next?,
+        }
+    }
+    progress.clear();
+    if json {
+        output::print_json(&of)?;
+    } else {
+        progress.end(&of)?;
+    }
+    Ok(exit(&of))
+}
+
+/// How the command ends for a campaign that stands so.
+fn exit(of: &CampaignProgress) -> Exit {
+    let one = &of.campaign;
+    let amiss = one.failed + one.undelivered + one.cancelled;
+    match (amiss, one.done + one.undelivered) {
+        (0, _) => Exit::Done,
+        (_, 0) => Exit::Failed,
+        _ => Exit::Partly,
+    }
+}
+
+/// Says that it runs, and how to see more of it.
+pub(crate) fn said(of: &CampaignProgress, json: bool) -> Outcome {
+    if json {
+        output::print_json(of)?;
+        return Ok(Exit::Done);
+    }
+    let id = of.campaign.id;
+    let when = match of.campaign.starts_at {
+        Some(at) => format!("starts at {at:.0}"),
+        None => "runs in the daemon".to_owned(),
+    };
+    output::print(&format!(
+        "campaign {id} {when}; renewd campaign watch {id} follows it, renewd campaign cancel {id} stops it\n"
+    ))?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn render(plan: &CampaignPlan, task: Task) -> String {
+    let mut text = format!("{} would be {}\n", counted(plan.total), task.verb);
+    if plan.unmanaged > 0 {
+        text.push_str(&format!(
+            "  {} ids that renewd does not manage\n",
+            plan.unmanaged
+        ));
+    }
+    let states: Vec<String> = plan
+        .states
+        .iter()
+        .map(|(state, n)| format!("{n} {state}"))
+        .collect();
+    if !states.is_empty() {
+        text.push_str(&format!("  now: {}\n", states.join(", ")));
+    }
+    for (name, part) in &plan.resources {
+        let limit = part
+            .limit
+            .as_ref()
+            .map_or(String::new(), |limit| format!(" at {limit}"));
+        text.push_str(&format!(
+            "  resource {name}: {}, at least {}{limit}\n",
+            part.items,
+            span(part.seconds)
+        ));
+    }
+    for (why, n) in &plan.skipped {
+        text.push_str(&format!("  left out: {n} {why}\n"));
+    }
+    if plan.total > 0 {
+        text.push_str(&format!("  apps: {}\n", noticed(task)));
+    }
+    text
+}
+
+/// What apps notice of it.
+fn noticed(task: Task) -> &'static str {
+    match (task.action, task.then) {
+        (CampaignAction::Revoke, Some(Then::Hold)) => {
+            "their token is withdrawn, then refused by ACS (within 15 minutes); none follows until release"
+        }
+        (CampaignAction::Revoke, _) => {
+            "their token is refused by ACS (within 15 minutes); the next one is delivered at once"
+        }
+        (CampaignAction::Hold, _) => {
+            "their token is withdrawn; ACS accepts copies of it until it expires (revoke --then hold ends them)"
+        }
+        (CampaignAction::Release, _) => "they get a token again",
+        (CampaignAction::Renew, _) => "nothing: the old token stays good until it expires",
+        (CampaignAction::Delete, _) => {
+            "the identity is gone for good with its chats; its tokens are refused and never come back"
+        }
+    }
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 1.0 => "a moment".to_owned(),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::client::wire::PlannedResource, model::State};
+
+    #[test]
+    fn it_says_how_many_how_long_and_what_apps_notice() {
+        let part = PlannedResource {
+            items: 100_000,
+            limit: Some("500/30s".to_owned()),
+            seconds: 6180.0,
+        };
+        let plan = CampaignPlan {
+            total: 100_000,
+            resources: [("contoso".parse().unwrap(), part)].into(),
+            states: [(State::Active, 99_990), (State::Late, 9)].into(),
+            unmanaged: 1,
+            skipped: [("deleted".to_owned(), 7)].into(),
+            seconds: 6180.0,
+        };
+        let task = Task::new(CampaignAction::Revoke, Some(Then::Reissue), "revoked");
+        insta::assert_snapshot!(render(&plan, task), @r"
+        100000 identities would be revoked
+          1 ids that renewd does not manage
+          now: 99990 active, 9 late
+          resource contoso: 100000, at least 103 min at 500/30s
+          left out: 7 deleted
+          apps: their token is refused by ACS (within 15 minutes); the next one is delivered at once
+        ");
+    }
 }

@@ -37,7 +37,7 @@ pub(super) async fn show(settings: &Settings, context: &Context) -> Outcome {
     }
     for sink in &settings.sinks {
         if let SinkSettings::Webhook(sink) = sink {
-            tell(sink.name.as_str(), knock(sink, context).await);
+            tell(sink.name.as_str(), probe(sink, context).await);
         }
     }
     output::print(&table.render(2, None))?;
@@ -80,14 +80,14 @@ async fn reach(
     proofs
 }
 
-async fn knock(sink: &WebhookSinkSettings, context: &Context) -> Result<String, Failed> {
-    let knock = app::doctor::reach(sink, &context.clock)
+async fn probe(sink: &WebhookSinkSettings, context: &Context) -> Result<String, Failed> {
+    let probe = app::doctor::reach(sink, &context.clock)
         .await
         .map_err(Failed::plain)?;
-    let clock = knock.ahead.map_or(String::new(), |ahead| {
+    let clock = probe.ahead.map_or(String::new(), |ahead| {
         format!("; its clock is {:+} s from ours", ahead.as_secs())
     });
-    Ok(format!("answers (to OPTIONS with {}){clock}", knock.status))
+    Ok(format!("answers (to OPTIONS with {}){clock}", probe.status))
 }
 
 fn network(resource: &ResourceSettings) -> Result<Transport, Failed> {

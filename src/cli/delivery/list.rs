@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::client::{Ledger, wire::DeliveryRow},
+    api::client::{DeliveryTable, wire::DeliveryRow},
     model::{Name, SinkName},
 };
 
@@ -18,7 +18,7 @@ use super::{
     everything,
 };
 
-/// List the ledger
+/// List the delivery_table
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     /// Of this sink alone
@@ -40,13 +40,13 @@ pub(super) struct List {
 
 impl List {
     pub(super) async fn run(self, context: Context) -> Outcome {
-        let ledger = Ledger {
+        let delivery_table = DeliveryTable {
             name: self.name,
             sink: self.sink,
             pending: self.pending,
             dead: self.dead,
         };
-        let rows = everything(&daemon(context.socket), &ledger).await?;
+        let rows = everything(&daemon(context.socket), &delivery_table).await?;
         if self.json {
             output::print_json(&serde_json::json!({ "deliveries": rows }))?;
         } else {

@@ -1,6 +1,6 @@
 //! `renewd delivery show`.
 
-use crate::{api::client::Ledger, model::Name};
+use crate::{api::client::DeliveryTable, model::Name};
 
 use super::{
     super::{
@@ -25,12 +25,12 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self, context: Context) -> Outcome {
-        let ledger = Ledger {
+        let delivery_table = DeliveryTable {
             name: Some(self.name.clone()),
-            ..Ledger::default()
+            ..DeliveryTable::default()
         };
         let client = daemon(context.socket);
-        let rows = everything(&client, &ledger).await?;
+        let rows = everything(&client, &delivery_table).await?;
         let consumers = client.holders(Some(&self.name), false).await?.items;
         if self.json {
             let shown = serde_json::json!({

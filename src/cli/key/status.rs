@@ -10,7 +10,7 @@ use super::{
         output::{self, BAD, DIM, GOOD, STRONG, paint, relative},
         table::{Cell, Table},
     },
-    follow::{self, Gaps},
+    roll::{self, Gaps},
 };
 use crate::{
     api::client::{
@@ -41,7 +41,7 @@ impl Status {
             None => client.all_keys().await?,
         };
         let items = match &self.resource {
-            Some(resource) if self.identities => Some(follow::everyone(&client, resource).await?),
+            Some(resource) if self.identities => Some(roll::everyone(&client, resource).await?),
             _ => None,
         };
         if self.json {
@@ -64,11 +64,11 @@ impl Status {
     }
 }
 
-/// Of one resource alone: of a whole house it would be many pages.
+/// Of one resource alone: of a whole harness it would be many pages.
 async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_json::Value>, Failed> {
     match keys {
         [one] if one.change.is_some() => {
-            let items = follow::everyone(client, &one.resource).await?;
+            let items = roll::everyone(client, &one.resource).await?;
             Ok(Some(Gaps::of(&items, one.change.as_ref()).json()))
         }
         _ => Ok(None),
@@ -113,7 +113,7 @@ fn progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
         change.old_key,
         relative(change.started_at, now),
         change.actor,
-        follow::stage(change.stage),
+        roll::stage(change.stage),
         change.delivered + change.over,
         change.issued,
         change.pending,
@@ -122,7 +122,7 @@ fn progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
         text.push_str(&format!("  {trouble}\n"));
     }
     if change.stage == KeyStage::Regenerate {
-        text.push_str(&follow::regenerate(keys, change));
+        text.push_str(&roll::regenerate(keys, change));
     }
     text
 }
@@ -130,7 +130,7 @@ fn progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
 fn list(items: &[KeyItem], now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["IDENTITY", "STATE", "DELIVERED", ">GAP"]);
     for item in items {
-        let gap = follow::gap(item);
+        let gap = roll::gap(item);
         table.row([
             item.name.as_str().into(),
             item.state.as_str().into(),

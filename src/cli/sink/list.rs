@@ -44,7 +44,7 @@ fn render(of: &Sinks, width: Option<usize>) -> String {
 }
 
 fn cells(row: &SinkRow, of: &Sinks) -> [Cell; 8] {
-    let courier = &row.courier;
+    let dispatcher = &row.dispatcher;
     let (word, style) = match row.state {
         SinkState::Open => ("open", GOOD),
         SinkState::Failing => ("failing", WARN),
@@ -53,12 +53,14 @@ fn cells(row: &SinkRow, of: &Sinks) -> [Cell; 8] {
     };
     let why = match row.state {
         SinkState::Open => "",
-        SinkState::Failing => courier.last_error.as_deref().unwrap_or_default(),
-        SinkState::Disabled | SinkState::Paused => courier.disabled.as_deref().unwrap_or_default(),
+        SinkState::Failing => dispatcher.last_error.as_deref().unwrap_or_default(),
+        SinkState::Disabled | SinkState::Paused => {
+            dispatcher.disabled.as_deref().unwrap_or_default()
+        }
     };
     [
         Cell::styled(row.name.as_str(), STRONG),
-        courier.kind.as_str().into(),
+        dispatcher.kind.as_str().into(),
         Cell::styled(word, style),
         Cell::styled(
             row.pending.to_string(),
@@ -67,8 +69,8 @@ fn cells(row: &SinkRow, of: &Sinks) -> [Cell; 8] {
         row.oldest_pending
             .map_or_else(|| "–".to_owned(), |since| ago(since, of.at))
             .into(),
-        courier.rate.as_deref().unwrap_or("–").into(),
-        courier.target.as_str().into(),
+        dispatcher.rate.as_deref().unwrap_or("–").into(),
+        dispatcher.target.as_str().into(),
         Cell::styled(why, DIM),
     ]
 }

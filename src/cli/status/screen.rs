@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::client::wire::{Need, Status},
-    model::{CourierView, HealthView, LaneView, Served, SinkName, Standings, State},
+    model::{DispatcherView, HealthView, RenewerView, Served, SinkName, Standings, State},
 };
 
 use super::super::{
@@ -149,7 +149,7 @@ fn resources(of: &Status) -> Table {
         ">SKEW",
         "HEALTH",
     ]);
-    for (name, lane) in &of.lanes {
+    for (name, renewer) in &of.renewers {
         let first_end = of.earliest_expiry.get(name).copied();
         let dead = first_end.is_some_and(|at| at <= of.at);
         let known = of.counts.as_ref().zip(of.consumers.as_ref());
@@ -163,10 +163,10 @@ fn resources(of: &Status) -> Table {
             count(State::Held),
             count(State::Gone),
             Cell::styled(when(first_end, of.at), if dead { BAD } else { PLAIN }),
-            when(lane.next_due, of.at).into(),
-            pace(lane).into(),
-            skew(lane),
-            health(lane, of.at),
+            when(renewer.next_due, of.at).into(),
+            pace(renewer).into(),
+            skew(renewer),
+            health(renewer, of.at),
         ]);
     }
     table
@@ -192,13 +192,13 @@ fn when(at: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 /// The busiest operation of the window, against what renewd allows itself.
-fn pace(lane: &LaneView) -> String {
-    let busiest = lane.pace.values().max_by_key(|(sent, _)| *sent);
+fn pace(renewer: &RenewerView) -> String {
+    let busiest = renewer.pace.values().max_by_key(|(sent, _)| *sent);
     busiest.map_or_else(|| "–".to_owned(), |(sent, most)| format!("{sent}/{most}"))
 }
 
-fn skew(lane: &LaneView) -> Cell {
-    match lane.skew_ms {
+fn skew(renewer: &RenewerView) -> Cell {
+    match renewer.skew_ms {
         None => Cell::styled("–", DIM),
         Some(ms) if ms.unsigned_abs() >= 60_000 => Cell::styled(format!("{:+}s", ms / 1000), WARN),
         Some(ms) => format!(
@@ -211,14 +211,14 @@ fn skew(lane: &LaneView) -> Cell {
     }
 }
 
-fn health(lane: &LaneView, now: Timestamp) -> Cell {
-    if let Some(blocked) = &lane.blocked {
+fn health(renewer: &RenewerView, now: Timestamp) -> Cell {
+    if let Some(blocked) = &renewer.blocked {
         return Cell::styled(format!("blocked: {blocked}"), BAD);
     }
-    if lane.creation_refused.is_some() {
+    if renewer.creation_refused.is_some() {
         return Cell::styled("creates nobody", BAD);
     }
-    for (operation, health) in &lane.health {
+    for (operation, health) in &renewer.health {
         match health {
             HealthView::Open => {}
             HealthView::Probing { since, .. } => {
@@ -236,7 +236,7 @@ fn health(lane: &LaneView, now: Timestamp) -> Cell {
 
 fn sinks(of: &Status) -> Table {
     let mut table = Table::new(&["SINK", ">PENDING", ">LAG", ">DELIVERED", ">FAILED", "STATE"]);
-    for (name, courier) in &of.couriers {
+    for (name, dispatcher) in &of.dispatchers {
         let counts = of.counts.as_ref();
         let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
         table.row([
@@ -246,9 +246,9 @@ fn sinks(of: &Status) -> Table {
                 pending => number(pending, WARN),
             },
             lag(of, name),
-            courier.delivered.to_string().into(),
-            courier.failed.to_string().into(),
-            courier_state(courier, of.at),
+            dispatcher.delivered.to_string().into(),
+            dispatcher.failed.to_string().into(),
+            dispatcher_state(dispatcher, of.at),
         ]);
     }
     table
@@ -265,20 +265,27 @@ fn lag(of: &Status, sink: &SinkName) -> Cell {
     }
 }
 
-fn courier_state(courier: &CourierView, now: Timestamp) -> Cell {
-    if let Some(why) = &courier.disabled {
-        let word = if courier.paused { "paused" } else { "disabled" };
+fn dispatcher_state(dispatcher: &DispatcherView, now: Timestamp) -> Cell {
+    if let Some(why) = &dispatcher.disabled {
+        let word = if dispatcher.paused {
+            "paused"
+        } else {
+            "disabled"
+        };
         return Cell::styled(format!("{word}: {why}"), BAD);
     }
-    let error = courier.last_error.as_deref().unwrap_or("no reason given");
-    if let Some(at) = courier.probe_at {
+    let error = dispatcher
+        .last_error
+        .as_deref()
+        .unwrap_or("no reason given");
+    if let Some(at) = dispatcher.probe_at {
         return Cell::styled(
             format!("failing, probed {}: {error}", relative(at, now)),
             BAD,
         );
     }
-    if courier.failures_in_row > 0 {
-        let failures = plural(u64::from(courier.failures_in_row), "failure");
+    if dispatcher.failures_in_row > 0 {
+        let failures = plural(u64::from(dispatcher.failures_in_row), "failure");
         return Cell::styled(format!("{failures} in a row: {error}"), WARN);
     }
     Cell::styled("open", GOOD)
@@ -293,7 +300,7 @@ fn plural(count: u64, noun: &str) -> String {
 mod tests {
     use super::*;
 
-    fn status(needs: &serde_json::Value, lane: &serde_json::Value) -> Status {
+    fn status(needs: &serde_json::Value, renewer: &serde_json::Value) -> Status {
         serde_json::from_value(serde_json::json!({
             "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1",
             "since": "2026-11-19T10:00:00Z", "ready": true, "needs": needs,
@@ -308,7 +315,7 @@ mod tests {
             "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
             "behind": [{"name": "anna", "uid": 33, "user": "www-data", "client": "crm/1.2", "version": 1795348000,
                 "current": 1795348800, "at": "2026-11-22T11:46:40Z"}],
-            "lanes": {"contoso": lane},
+            "renewers": {"contoso": renewer},
             "couriers": {
                 "bot-file": {"decided_at": null, "restored": true, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
                     "disabled": null, "last_error": null, "delivered": 420, "failed": 0},
@@ -321,7 +328,7 @@ mod tests {
         .unwrap()
     }
 
-    fn lane(health: &serde_json::Value) -> serde_json::Value {
+    fn renewer(health: &serde_json::Value) -> serde_json::Value {
         serde_json::json!({
             "decided_at": null, "health": {"issue": health}, "in_flight": 2,
             "pace": {"issue": [12, 970]}, "next_due": "2026-11-22T12:01:05Z", "skew_ms": -1300,
@@ -337,7 +344,7 @@ mod tests {
     fn a_good_day() {
         let status = status(
             &serde_json::json!([]),
-            &lane(&serde_json::json!({"health": "open"})),
+            &renewer(&serde_json::json!({"health": "open"})),
         );
         insta::assert_snapshot!(plain(&status));
     }
@@ -351,6 +358,6 @@ mod tests {
              "names": ["a", "b", "c", "d", "e", "f"]},
         ]);
         let probing = serde_json::json!({"health": "probing", "since": "2026-11-22T11:56:00Z", "because": "timeout"});
-        insta::assert_snapshot!(plain(&status(&needs, &lane(&probing))));
+        insta::assert_snapshot!(plain(&status(&needs, &renewer(&probing))));
     }
 }

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use lexis::{closing, ends_word, key_at};
 
-use super::{keys, suspicion::suspicious_pieces};
+use super::{keys, quantity::suspicious_pieces};
 
 /// Whether what the scan is in may be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What an excerpt may show.
 
 use super::*;
-use crate::config::suspicion::MASK;
+use crate::config::quantity::MASK;
 
 fn apply(text: &str) -> String {
     let mut out = String::new();

@@ -9,8 +9,8 @@ use super::super::keys::{
 use super::{
     super::{
         DaemonSettings, Environment, Owner,
+        quantity::shown,
         reader::{Item, Section},
-        suspicion::shown,
     },
     references,
 };

@@ -10,8 +10,8 @@ use super::super::keys::{
 use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
 use super::{
     super::{
+        quantity::shown,
         reader::{Item, Located, Section, one_of},
-        suspicion::shown,
         tree::{Span, Value},
     },
     Renewal, references, renewal,

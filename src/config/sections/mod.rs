@@ -19,8 +19,8 @@ use super::keys::{
 };
 use super::{
     DaemonSettings, Renewal, ResourceSettings, StoreSettings,
+    problem::Note,
     reader::{Located, Section},
-    report::Note,
 };
 use crate::model::ResourceName;
 use daemon::DAEMON;

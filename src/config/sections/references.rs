@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::super::keys::{Preset::Nothing, Table, Takes, key};
 use super::super::{
     LoadedSecret, SecretRef,
+    quantity::{looks_secret, shown},
     reader::Item,
     secret::{reload_secret, too_open},
-    suspicion::{looks_secret, shown},
     tree::Value,
 };
 use crate::model::Reader;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::super::keys::{DAY, HOUR, Key, Preset::Is, Table, Takes, key};
 use super::super::{
     Renewal,
+    problem::Note,
     quantity::duration,
     reader::{Item, Section},
-    report::Note,
 };
 
 pub(super) const LIFETIME: Key = key(

@@ -12,9 +12,8 @@ use super::sink_webhook::PROXY;
 use super::{
     super::{
         CreatePolicy, Limits, LoadedSecret, ResourceSettings,
-        quantity::limit,
+        quantity::{limit, shown},
         reader::{Item, Located, Section},
-        suspicion::shown,
     },
     ResourceDraft, references, sink_webhook,
 };

@@ -12,8 +12,8 @@ use super::sink::RATE;
 use super::{
     super::{
         ExecSinkSettings, Limit,
+        quantity::{looks_secret, shown},
         reader::{Item, Located, Section},
-        suspicion::{looks_secret, shown},
         tree::{Span, Value},
     },
     Note,

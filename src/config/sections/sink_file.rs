@@ -9,8 +9,8 @@ use super::sink::RATE;
 use super::{
     super::{
         FileFormat, FileSinkSettings, Template, WriteMode, elsewhere,
+        quantity::shown,
         reader::{Item, Located, Section, one_of},
-        suspicion::shown,
         tree::Value,
     },
     references,

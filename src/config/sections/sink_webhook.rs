@@ -13,9 +13,9 @@ use super::sink::RATE;
 use super::{
     super::{
         ContentType, Include, LoadedSecret, WebhookSinkSettings,
+        quantity::shown,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
-        suspicion::shown,
         tree::Value,
     },
     references, resource,

@@ -12,8 +12,8 @@ use super::*;
 use crate::emulator::{
     Limits, REASON_HEADER, TokenAlg,
     access_keys::hmac_sha256,
+    call::http_date,
     signature::{content_hash, string_to_sign},
-    times::http_date,
 };
 
 const HOST: &str = "127.0.0.1:8443";
@@ -364,7 +364,7 @@ async fn tokens_end_at_the_time_of_the_moved_clock() {
 #[tokio::test(start_paused = true)]
 async fn the_door_is_shut_to_whoever_does_not_know_the_secret() {
     let side = side(|options| options.control_secret = Some(Secret::new("s".to_owned())));
-    let knock = async |path: &str, secret: &str| {
+    let probe = async |path: &str, secret: &str| {
         let request = Request::get(format!("/_emulator/v1/{path}"))
             .header("x-emulator-control", secret)
             .body(Bytes::new())
@@ -373,9 +373,9 @@ async fn the_door_is_shut_to_whoever_does_not_know_the_secret() {
             .status()
             .as_u16()
     };
-    assert_eq!(knock("stats", "wrong").await, 401);
-    assert_eq!(knock("stats", "s").await, 200);
-    assert_eq!(knock("jwks", "wrong").await, 200);
+    assert_eq!(probe("stats", "wrong").await, 401);
+    assert_eq!(probe("stats", "s").await, 200);
+    assert_eq!(probe("jwks", "wrong").await, 200);
 }
 
 #[tokio::test(start_paused = true)]

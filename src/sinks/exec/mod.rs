@@ -5,10 +5,7 @@
 //! (`surroundings`, `verdict`, `masking`) lies apart from the process itself (`process`), which has no
 //! place in simulated time.
 
-mod masking;
 mod process;
-mod surroundings;
-mod verdict;
 
 use std::{fmt, sync::Arc};
 
@@ -83,16 +80,16 @@ impl ExecSink {
         let task = process::Task {
             program,
             arguments: &settings.command[1..],
-            environment: surroundings::environment(settings, document),
+            environment: process::environment(settings, document),
             input: document.to_json(),
             timeout: settings.timeout,
         };
         let run = process::run(task)
             .await
-            .map_err(|error| verdict::not_started(program, &error))?;
+            .map_err(|error| process::not_started(program, &error))?;
         let token = document.token.as_ref().map(Secret::expose);
-        let said = masking::readable(&run.said, token);
+        let said = process::readable(&run.said, token);
         tracing::debug!(sink = %settings.name, identity = %document.name, said, "a program ended");
-        verdict::judge(program, &run.end, &said)
+        process::judge(program, &run.end, &said)
     }
 }

@@ -17,8 +17,7 @@ use rustix::{
 use super::{
     FileError,
     access::Access,
-    folder::{Folder, io},
-    replace::{self, not_granted},
+    replace::{self, Folder, io, not_granted},
 };
 
 /// Makes the file hold these bytes under this access; one that is missing is made as usual.

@@ -9,11 +9,8 @@
 mod access;
 mod content;
 mod error;
-mod folder;
 mod in_place;
 mod path;
-mod private;
-mod readers;
 mod replace;
 mod take_back;
 pub(super) mod template;
@@ -30,14 +27,14 @@ use tokio::sync::Semaphore;
 pub use content::FormatError;
 pub use error::FileError;
 pub use path::{PathError, PathPattern};
-pub use private::{remove_private, write_private};
+pub use replace::{remove_private, write_private};
 pub use take_back::TakenBack;
 pub use template::TemplateError;
 
 use access::Access;
+use access::Readers;
 use content::{Content, Format};
-use folder::{Folder, Missing};
-use readers::Readers;
+use replace::{Folder, Missing};
 
 use super::{Delivery, Outcome, Receipt, SinkError};
 use crate::{

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     FileError,
-    folder::{Folder, Missing, io},
+    replace::{Folder, Missing, io},
 };
 use crate::model::Placed;
 

@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use super::forms::{self, Form};
+use super::answer::{self, Form};
 use crate::transport::Resolver;
 
 /// Credential services that answer by name (Google, Amazon).
@@ -154,14 +154,14 @@ fn inside_v4(address: Ipv4Addr) -> Option<Inside> {
 
 fn inside_v6(address: Ipv6Addr) -> Option<Inside> {
     // Before every other reading: what is allowed as a private address may be this as another.
-    let may_be = forms::possible(address);
+    let may_be = answer::possible(address);
     if METADATA_V6.contains(&address) || may_be.iter().any(|v4| METADATA_V4.contains(v4)) {
         return Some(Inside::Metadata);
     }
     if address.is_loopback() || address.is_unspecified() {
         return Some(Inside::Loopback);
     }
-    let embedded = forms::embedded(address);
+    let embedded = answer::embedded(address);
     if let Some(found) = embedded.iter().find_map(|(_, v4)| inside_v4(*v4)) {
         return Some(found);
     }

@@ -5,10 +5,7 @@
 mod answer;
 mod endpoint;
 mod event;
-mod forms;
 mod guard;
-mod knock;
-mod signature;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,10 +13,10 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use jiff::Timestamp;
 
+pub use answer::ProbeAnswer;
 pub use endpoint::{Endpoint, EndpointError, Rules};
 pub use event::{EventPattern, EventPatternError};
-pub use knock::Knock;
-pub use signature::{SecretError, SigningSecret};
+pub use event::{SecretError, SigningSecret};
 
 use event::Event;
 
@@ -222,7 +219,7 @@ impl WebhookSink {
 impl Inner {
     /// Signed anew for every attempt, under the same id.
     fn request(&self, event: Event, now: Timestamp) -> Result<Request<Bytes>, http::Error> {
-        let signatures = signature::header(&self.secrets, &event.id, now.as_second(), &event.body);
+        let signatures = event::header(&self.secrets, &event.id, now.as_second(), &event.body);
         Request::builder()
             .method(Method::POST)
             .uri(self.endpoint.uri())

@@ -6,8 +6,7 @@ use rusqlite::params;
 
 use super::{
     super::{
-        apart::Each,
-        aside::RowKind,
+        aside::{Each, RowKind},
         columns::{self, micros},
         commit::Standing,
         db::Txn,
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::model::{FailureClass, Num, State, Timestamp};
 
-/// A consumer that was not told within this is reported; its courier goes on trying.
+/// A consumer that was not told within this is reported; its dispatcher goes on trying.
 const DELIVERED_WITHIN: Duration = Duration::from_mins(15);
 /// A token that did not follow within this, although others are issued, is reported; the engine goes on
 /// trying.

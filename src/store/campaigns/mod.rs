@@ -1,27 +1,23 @@
 //! Bulk operations: frozen into rows, so that they outlive restarts.
 //!
 //! A campaign is created with its [`Target`], frozen into items in chunks that a crash resumes
-//! (`freezing`), worked off by the runners (`settling`), followed until the tokens that are to come
+//! (`expansion`), worked off by the runners (`settling`), followed until the tokens that are to come
 //! are delivered (`following`), and reported on for as long as the audit trail is kept (`reading`).
 
-mod commanding;
-mod creating;
 mod following;
-mod freezing;
+mod items;
 mod orders;
-mod reading;
-mod settling;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use creating::OPEN;
 pub use following::Followed;
-pub use freezing::Frozen;
-pub use orders::{Order, RowOrder, Stalled};
 #[cfg(test)]
-pub(super) use reading::ITEMS;
-pub(super) use reading::{read_campaign, read_item};
-pub use settling::{ItemEnd, ItemNote};
+pub(super) use items::ITEMS;
+pub use items::{ItemEnd, ItemNote};
+pub(super) use items::{read_campaign, read_item};
+pub use orders::Frozen;
+pub(super) use orders::OPEN;
+pub use orders::{Order, RowOrder, Stalled};
 
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,
@@ -57,7 +53,7 @@ impl CampaignAction {
         }
     }
 
-    /// Whether it would do anything to an identity: what a selection freezes, and what `--dry-run`
+    /// Whether it would do anything to an identity: what a selection expands, and what `--dry-run`
     /// counts. The reason where it would not.
     pub fn applies(self, record: &Record) -> Result<(), &'static str> {
         match (self, record.state) {
@@ -143,7 +139,7 @@ pub type CampaignId = i64;
 pub enum CampaignState {
     /// Its items are being listed.
     #[serde(rename = "freezing")]
-    Freezing,
+    Expanding,
     /// It is being worked off, or waits for its time.
     #[serde(rename = "running")]
     Running,
@@ -165,7 +161,7 @@ impl CampaignState {
     /// The words in listings.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Freezing => "freezing",
+            Self::Expanding => "freezing",
             Self::Running => "running",
             Self::Paused => "paused",
             Self::Cancelled => "cancelled",

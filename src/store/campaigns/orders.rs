@@ -1,18 +1,34 @@
+//! What persons ordered: campaigns as they are made, expanded and commanded.
+//!
 //! Orders that are not carried out yet, or not wholly: what waits for ACS, what fails and is tried
 //! again, and what failed for good and still matters.
+//!
+//! What people tell a campaign: pause, resume, cancel, try again; and the seal on its report.
+//!
+//! Making campaigns and listing their items.
+//!
+//! Expanding a selection into items: rows are walked by their number, a chunk at a time, so that a
+//! crash resumes where it was and no transaction is ever long.
+
+use std::time::Duration;
 
 use rusqlite::{Row, params};
 
 use super::{
     super::{
+        Cause, StoreError,
         aside::RowKind,
-        columns::{self, micros},
-        db::Db,
-        error::Outcome,
+        columns::{self, instant, micros, spelled},
+        db::{Db, Txn},
+        error::{Fault, Outcome},
+        identities::read_record,
     },
-    Campaign, CampaignAction, CampaignId, CampaignState, ItemState,
+    Campaign, CampaignAction, CampaignId, CampaignState, ItemState, NewCampaign, Target, Wanted,
+    items,
 };
-use crate::model::{Num, Then, Timestamp};
+use crate::model::{
+    AuditEntry, Facts, Notice, NoticeKind, Num, Record, Selection, Then, Timestamp,
+};
 
 /// At most so many orders of each kind are told, and so many items of each are named.
 const MOST: i64 = 20;
@@ -190,4 +206,454 @@ fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
         next_at: columns::instant_in(row, "next_at")?,
         error: row.get("error")?,
     })
+}
+
+impl Txn<'_> {
+    /// Stops it for now, or lets it go on. False where it has ended.
+    pub(in crate::store) fn pause_campaign(
+        &mut self,
+        id: CampaignId,
+        pause: bool,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let (phase, from) = if pause {
+            ("paused", "running")
+        } else {
+            ("running", "paused")
+        };
+        let sql = "UPDATE campaign SET phase = ?2, told_at = ?4 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
+        let told = self.run(sql, params![id, phase, from, micros(now)])? > 0;
+        if told {
+            let what = if pause { "pause" } else { "resume" };
+            self.told_campaign(id, what, cause, now)?;
+        }
+        Ok(told)
+    }
+
+    /// Stops it for good; what was begun is noted, what was not is not begun any more. Of one that has
+    /// ended, what failed is given up: it is not shown any more as what is still to be done.
+    pub(in crate::store) fn cancel_campaign(
+        &mut self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<bool> {
+        let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?2 WHERE num = ?1 \
+                   AND ended_at IS NULL AND phase <> 'cancelled'";
+        let stop = self.run(sql, [id, micros(now)])? > 0;
+        let sql = "UPDATE campaign SET given_up_at = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                   AND given_up_at IS NULL AND EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 \
+                   AND state = 'failed' AND n > 0)";
+        let give_up = !stop && self.run(sql, [id, micros(now)])? > 0;
+        match (stop, give_up) {
+            (true, _) => {
+                self.told_campaign(id, "cancel", cause, now)?;
+                self.end_if_settled(id, now)?;
+            }
+            (false, true) => {
+                self.told_campaign(id, "give_up", cause, now)?;
+                let failed = ("t.state = 'failed'", 0);
+                self.end_order_notices(id, failed, "is given up by a person's word", now)?;
+            }
+            (false, false) => {}
+        }
+        Ok(stop || give_up)
+    }
+
+    /// Takes what failed out of quarantine and tries it again; how many.
+    pub(in crate::store) fn retry_campaign(
+        &mut self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
+                   WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
+                   WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
+        let again = self.run(sql, [id, micros(now)])?;
+        if again > 0 {
+            self.run(
+                "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
+                 WHERE num = ?1",
+                [id],
+            )?;
+            self.told_campaign(id, "retry", cause, now)?;
+        }
+        Ok(again)
+    }
+
+    /// Takes items out of quarantine that failed while others did as well, and tries them again; how many.
+    pub(in crate::store) fn retry_items(
+        &mut self,
+        items: &[(CampaignId, Num)],
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let mut again = 0;
+        for (id, num) in items {
+            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3 WHERE campaign = ?1 \
+                       AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
+                       AND phase <> 'cancelled' AND given_up_at IS NULL)";
+            if self.run(sql, [*id, *num, micros(now)])? > 0 {
+                again += 1;
+                let sql =
+                    "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
+                self.run(sql, [id])?;
+                self.effects.campaigns = true;
+                self.effects.touched.campaigns.insert(*id);
+            }
+        }
+        Ok(again)
+    }
+
+    /// Notes what the report of an ended campaign hashes to.
+    pub(in crate::store) fn seal_report(
+        &mut self,
+        id: CampaignId,
+        sha256: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = "UPDATE campaign SET report_sha256 = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                   AND report_sha256 IS NULL";
+        if self.run(sql, params![id, sha256])? > 0 {
+            let said = format!("campaign {id} ended; its report has SHA-256 {sha256}");
+            self.write_trail(
+                "campaign.report",
+                said,
+                &Cause::ours("the campaign ended"),
+                now,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn told_campaign(
+        &mut self,
+        id: CampaignId,
+        what: &str,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
+        let action = format!("campaign.{what}");
+        self.write_trail(&action, format!("campaign {id}"), cause, now)
+    }
+
+    fn write_trail(
+        &mut self,
+        action: &str,
+        result: String,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.audit(&AuditEntry {
+            at: now,
+            actor: cause.actor.clone(),
+            action: action.to_owned(),
+            name: None,
+            reason: cause.reason.clone(),
+            request_id: None,
+            result,
+        })
+    }
+}
+
+/// The cursor of a campaign whose items are brought from outside.
+pub(in crate::store) const OPEN: i64 = -1;
+
+impl Txn<'_> {
+    pub(in crate::store) fn create_campaign(
+        &mut self,
+        new: &NewCampaign,
+        now: Timestamp,
+    ) -> Outcome<CampaignId> {
+        let (target, selection, cursor) = match &new.target {
+            Target::All => ("all".to_owned(), None, Some(0)),
+            Target::Select(selection) => {
+                let text = selection.to_string();
+                (text.clone(), Some(text), Some(0))
+            }
+            Target::Items(items) => (format!("{} named", items.len()), None, None),
+            Target::Later => ("a list that is being brought".to_owned(), None, Some(OPEN)),
+        };
+        self.run(
+            "INSERT INTO campaign (action, after, actor, reason, created_at, urgent, starts_at, target, \
+             selection, cursor, told_at, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?5, \
+             (SELECT coalesce(max(num), 0) FROM identity))",
+            params![
+                spelled(&new.action),
+                new.then.as_ref().map(spelled),
+                new.actor,
+                new.reason,
+                micros(now),
+                new.urgent,
+                new.starts_at.map(micros),
+                target,
+                selection,
+                cursor
+            ],
+        )?;
+        let id = self.conn.last_insert_rowid();
+        self.effects.touched.campaigns.insert(id);
+        if let Target::Items(items) = &new.target {
+            self.list(id, items, now)?;
+        }
+        self.audit(&AuditEntry {
+            at: now,
+            actor: new.actor.clone(),
+            action: "campaign".to_owned(),
+            name: None,
+            reason: new.reason.clone(),
+            request_id: None,
+            result: format!("campaign {id}: {} {target}", new.action.as_str()),
+        })?;
+        self.end_if_settled(id, now)?;
+        self.effects.campaigns = true;
+        Ok(id)
+    }
+
+    /// Lists more items of a campaign whose items are brought from outside.
+    pub(in crate::store) fn add_items(
+        &mut self,
+        id: CampaignId,
+        items: &[Wanted],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = "UPDATE campaign SET told_at = ?3 WHERE num = ?1 AND cursor = ?2";
+        if self.run(sql, [id, OPEN, micros(now)])? == 0 {
+            return Err(takes_no_more(id));
+        }
+        self.list(id, items, now)
+    }
+
+    /// Lists items. One that is listed already is left as it is.
+    fn list(&mut self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
+        let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
+        let from = self.first(sql, [id, micros(now)], |row| row.get::<_, i64>(0))?;
+        let from = from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
+        for item in items {
+            match item {
+                Wanted::Row(num) => self.add_row(id, *num, from)?,
+                Wanted::Id(resource, identity) => {
+                    let owner = "SELECT num FROM identity WHERE id = ?1";
+                    match self.first(owner, [identity.as_str()], |row| row.get::<_, Num>(0))? {
+                        Some(num) => self.add_row(id, num, from)?,
+                        None => self.add_id(id, resource.as_str(), identity.as_str(), from)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn add_row(&mut self, id: CampaignId, num: Num, from: i64) -> Outcome<()> {
+        self.effects.touched.listed.insert(num);
+        self.run(
+            "INSERT INTO campaign_item (campaign, num, resource, name, id, next_at) \
+             SELECT ?1, num, resource, name, id, ?3 FROM identity WHERE num = ?2 ON CONFLICT DO NOTHING",
+            [id, num, from],
+        )?;
+        Ok(())
+    }
+
+    /// Ids without a row count downwards from -1.
+    pub(in crate::store) fn add_id(
+        &mut self,
+        campaign: CampaignId,
+        resource: &str,
+        id: &str,
+        from: i64,
+    ) -> Outcome<()> {
+        let resource = self.resource_num_or_new(resource)?;
+        self.run(
+            "INSERT INTO campaign_item (campaign, num, resource, id, next_at) \
+             SELECT ?1, (SELECT min(0, coalesce(min(num), 0)) - 1 FROM campaign_item WHERE campaign = ?1), \
+             ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?3)",
+            params![campaign, resource, id, from],
+        )?;
+        let item = "SELECT num FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?2";
+        let item: Option<Num> = self.first(item, params![campaign, id], |row| row.get(0))?;
+        self.effects
+            .touched
+            .ids
+            .extend(item.map(|num| (campaign, num)));
+        Ok(())
+    }
+
+    /// All items are listed: it may start.
+    pub(in crate::store) fn seal_campaign(
+        &mut self,
+        id: CampaignId,
+        target: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = "UPDATE campaign SET cursor = NULL, target = ?3 WHERE num = ?1 AND cursor = ?2";
+        if self.run(sql, params![id, OPEN, target])? == 0 {
+            return Err(takes_no_more(id));
+        }
+        self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
+        self.end_if_settled(id, now)
+    }
+
+    /// Ends those whose items are still being brought although nothing came since `silent_since`: their
+    /// lists broke off, and nothing was done.
+    pub(in crate::store) fn end_unsealed(
+        &mut self,
+        silent_since: Timestamp,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql =
+            "SELECT num FROM campaign WHERE cursor = ?1 AND coalesce(told_at, created_at) <= ?2";
+        let broken: Vec<CampaignId> = self.all(
+            RowKind::Campaign,
+            sql,
+            [OPEN, micros(silent_since)],
+            |row| row.get(0),
+        )?;
+        for id in broken {
+            self.call_off(id, "a list that never came whole", now)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a campaign before it began; its items are let go of as those of any that is cancelled.
+    pub(super) fn call_off(&mut self, id: CampaignId, target: &str, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?3, target = ?2 WHERE num = ?1",
+            params![id, target, micros(now)],
+        )?;
+        self.effects.campaigns = true;
+        self.effects.touched.campaigns.insert(id);
+        self.end_if_settled(id, now)
+    }
+}
+
+fn takes_no_more(id: CampaignId) -> Fault {
+    Fault::Refused(format!(
+        "campaign {id} has ended, was cancelled, or has all its items; nothing was added, start a new one"
+    ))
+}
+
+/// A list of which nothing came for so long has broken off.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// How far a campaign's items are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// More rows are to be looked at.
+    More,
+    /// All items are listed, or there is nothing to list.
+    Whole,
+    /// Somebody brings them; unless more come, it ends then.
+    Brought(Timestamp),
+}
+
+impl Txn<'_> {
+    /// Looks at up to `chunk` more rows, or whether a list that somebody brings has broken off.
+    pub(in crate::store) fn expand(
+        &mut self,
+        id: CampaignId,
+        chunk: usize,
+        now: Timestamp,
+    ) -> Outcome<Frozen> {
+        let sql =
+            "SELECT coalesce(told_at, created_at) FROM campaign WHERE num = ?1 AND cursor = ?2";
+        let told = self.first(sql, [id, OPEN], |row| row.get::<_, i64>(0))?;
+        if let Some(told) = told {
+            let ends = instant(told).checked_add(SILENT).unwrap_or(now);
+            if ends > now {
+                return Ok(Frozen::Brought(ends));
+            }
+            self.end_unsealed(instant(told), now)?;
+            return Ok(Frozen::Whole);
+        }
+        let sql = "SELECT cursor, last_num, selection FROM campaign WHERE num = ?1 AND cursor >= 0 \
+                   AND phase = 'running'";
+        let found = self.first(sql, [id], |row| {
+            Ok((
+                row.get::<_, Num>(0)?,
+                row.get::<_, Num>(1)?,
+                row.get::<_, Option<String>>(2)?,
+            ))
+        })?;
+        let Some((cursor, last, selection)) = found else {
+            return Ok(Frozen::Whole);
+        };
+        // It was understood when the campaign was made. If it is not now, its row is damaged: never
+        // everybody instead.
+        let Ok(selection) = selection.as_deref().map(Selection::parse).transpose() else {
+            self.call_off(id, "a selection that cannot be read any more", now)?;
+            return Ok(Frozen::Whole);
+        };
+        let Some(campaign) = self.campaign(id)? else {
+            return Ok(Frozen::Whole);
+        };
+        let from = micros(campaign.starts_at.unwrap_or(now).max(now));
+        let (kind, sql) = (RowKind::Identity, items::ROWS_AFTER);
+        let rows = self.page(kind, chunk, sql, [cursor, last], read_record)?;
+        self.list_selected(&campaign, selection.as_ref(), (&rows, from), now)?;
+        let next = rows
+            .last()
+            .filter(|_| rows.len() == chunk)
+            .map(|row| row.num);
+        let sql = "UPDATE campaign SET cursor = ?2 WHERE num = ?1";
+        self.run(sql, params![id, next])?;
+        if next.is_none() {
+            self.effects.campaigns = true;
+            self.effects.touched.campaigns.insert(id);
+            self.end_if_settled(id, now)?;
+        }
+        Ok(match next {
+            Some(_) => Frozen::More,
+            None => Frozen::Whole,
+        })
+    }
+
+    /// Lists those of some rows that are selected, from a time on.
+    fn list_selected(
+        &mut self,
+        campaign: &Campaign,
+        selection: Option<&Selection>,
+        (rows, from): (&[Record], i64),
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let is_wanted = |record: &&Record| {
+            let selected =
+                selection.is_none_or(|selection| selection.matches(&Facts::of(record, now)));
+            selected && campaign.action.applies(record).is_ok()
+        };
+        let wanted: Vec<&Record> = rows.iter().filter(is_wanted).collect();
+        let listed = self.each("list an item", &wanted, |txn, wanted| {
+            wanted
+                .iter()
+                .map(|record| txn.add_row(campaign.id, record.num, from))
+                .collect()
+        })?;
+        for (record, listed) in wanted.iter().zip(listed) {
+            if let Err(error) = listed {
+                self.raise(&[not_listed(campaign, record, &error, now)])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The store refuses to list an identity: the others are, and somebody is told.
+fn not_listed(campaign: &Campaign, record: &Record, error: &StoreError, at: Timestamp) -> Notice {
+    let (id, name) = (campaign.id, &record.spec.name);
+    let message = format!(
+        "{name} is left out of campaign {id} ({}): {error}. What was ordered is not done to it.",
+        campaign.action.as_str()
+    );
+    tracing::error!(campaign = id, "{message}");
+    Notice {
+        at,
+        kind: NoticeKind::OrderFailed,
+        resource: Some(record.spec.resource.clone()),
+        name: Some(name.clone()),
+        key: Some(Notice::order_key(name.as_str())),
+        message,
+    }
 }

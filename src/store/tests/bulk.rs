@@ -110,16 +110,16 @@ async fn a_selection_is_frozen_in_chunks_that_a_restart_resumes() {
     // What is declared afterwards is not meant.
     declare(&home, &[with_id("g19b", "8:acs:late")], 2).await;
     let mut chunks = 0;
-    while home.freeze(id, 4, at(2)).await.unwrap() == Frozen::More {
+    while home.expand(id, 4, at(2)).await.unwrap() == Frozen::More {
         let state = home.campaign(id).await.unwrap().unwrap().state;
-        assert_eq!(state, CampaignState::Freezing);
+        assert_eq!(state, CampaignState::Expanding);
         home.reopen();
         chunks += 1;
     }
     assert_eq!(chunks, 6);
     let frozen = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((frozen.state, frozen.pending), (CampaignState::Running, 11));
-    assert_eq!(home.freeze(id, 4, at(3)).await.unwrap(), Frozen::Whole);
+    assert_eq!(home.expand(id, 4, at(3)).await.unwrap(), Frozen::Whole);
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn a_selection_that_cannot_be_read_any_more_selects_nobody() {
         Ok(())
     });
     damage.await.unwrap();
-    assert_eq!(home.freeze(id, 10, at(2)).await.unwrap(), Frozen::Whole);
+    assert_eq!(home.expand(id, 10, at(2)).await.unwrap(), Frozen::Whole);
     let ended = home.campaign(id).await.unwrap().unwrap();
     assert_eq!((ended.state, ended.total()), (CampaignState::Cancelled, 0));
     assert!(ended.ended_at.is_some() && ended.target.contains("cannot be read"));

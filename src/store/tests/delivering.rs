@@ -1,4 +1,4 @@
-//! The ledger and the notices.
+//! The delivery_table and the notices.
 
 use super::*;
 use crate::{
@@ -184,7 +184,7 @@ async fn operators_find_what_is_dead_retry_it_and_replay_the_rest() {
         dead,
         ..Rows::default()
     };
-    let listed = async |rows: Rows| home.ledger(rows, 0, 10).await.unwrap().len();
+    let listed = async |rows: Rows| home.delivery_table(rows, 0, 10).await.unwrap().len();
     let waits = failed(num, version, 100);
     home.settle(vec![waits]).await.unwrap();
     assert_eq!(

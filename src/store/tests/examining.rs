@@ -34,7 +34,7 @@ async fn garbage_that_no_loop_meets_is_found_and_let_go_once_it_is_mended() {
     sql(&home, "UPDATE delivery SET since = 0").await;
     look(&home, 2).await;
     assert_eq!(kinds(&home).await, []);
-    assert!(due.has_changed().unwrap(), "the lane looks again");
+    assert!(due.has_changed().unwrap(), "the renewer looks again");
 }
 
 #[tokio::test]

@@ -88,13 +88,13 @@ impl World {
             } => {
                 let names: BTreeSet<usize> = names.into_iter().collect();
                 let all = [sink("file"), sink("hook")];
-                let wish = |n: usize| Spec {
+                let declaration = |n: usize| Spec {
                     scopes: vec![if voip { Scope::Voip } else { Scope::Chat }],
                     sinks: all[..=usize::from(hook)].to_vec(),
                     on_removal,
                     ..spec(NAMES[n])
                 };
-                let specs: Vec<Spec> = names.into_iter().map(wish).collect();
+                let specs: Vec<Spec> = names.into_iter().map(declaration).collect();
                 declare(&self.home, &specs, self.now).await;
                 assert!(declare(&self.home, &specs, self.now).await.is_unchanged());
             }

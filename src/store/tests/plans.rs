@@ -1,7 +1,7 @@
 //! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
 
 use super::*;
-use crate::store::{campaigns, consumers, deliveries, doubts, identities, reconcile, sinks};
+use crate::store::{campaigns, consumers, deliveries, doubts, identities, reconcile};
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
@@ -45,7 +45,7 @@ async fn every_query_of_the_day_uses_its_index() {
             "INDEX delivery_pending (sink=? AND next_at<?)",
         ),
         (deliveries::NEXT_PENDING, "INDEX delivery_pending (sink=?)"),
-        (sinks::OLDEST, "INDEX delivery_oldest (sink=?)"),
+        (deliveries::OLDEST, "INDEX delivery_oldest (sink=?)"),
         (
             campaigns::ITEMS,
             "INDEX campaign_pending (campaign=? AND resource=?)",

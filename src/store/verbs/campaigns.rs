@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Store {
-    /// Makes a campaign; the answer is its number. The runners freeze what was selected and begin.
+    /// Makes a campaign; the answer is its number. The runners expand what was selected and begin.
     pub async fn create_campaign(&self, new: NewCampaign, now: Timestamp) -> Answer<CampaignId> {
         self.withdraw("make a campaign", move |txn| txn.create_campaign(&new, now))
             .await
@@ -70,8 +70,8 @@ impl Store {
 
     /// Freezes up to `chunk` more rows of a selection. A list that somebody brings ends here when
     /// nothing came for half a minute.
-    pub async fn freeze(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<Frozen> {
-        self.withdraw("freeze a campaign", move |txn| txn.freeze(id, chunk, now))
+    pub async fn expand(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<Frozen> {
+        self.withdraw("freeze a campaign", move |txn| txn.expand(id, chunk, now))
             .await
     }
 

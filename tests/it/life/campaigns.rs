@@ -1,4 +1,4 @@
-//! Revoking, holding, releasing and deleting, beside the lane that re-issues.
+//! Revoking, holding, releasing and deleting, beside the renewer that re-issues.
 
 use std::collections::{BTreeMap, BTreeSet};
 

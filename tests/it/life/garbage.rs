@@ -150,7 +150,7 @@ async fn garbage_in_any_column_of_an_identity_costs_no_other_a_renewal() {
     }
 }
 
-/// Every column of every table in turn, in all of its rows: the lane goes on, a restart too.
+/// Every column of every table in turn, in all of its rows: the renewer goes on, a restart too.
 #[tokio::test(start_paused = true)]
 async fn garbage_in_any_other_table_stops_no_loop_and_no_start() {
     let mut world = World::start(Setting::of(4)).await;

@@ -1,4 +1,4 @@
-//! Jobs by the calendar, beside the lane and the campaigns that they start.
+//! Jobs by the calendar, beside the renewer and the campaigns that they start.
 
 use renewd::{
     config::JobSettings,

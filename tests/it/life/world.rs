@@ -8,9 +8,10 @@ use renewd::{
     campaign::{Runner, RunnerDeps},
     clock::Clock,
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
-    engine::{Lane, LaneDeps},
+    engine::{Renewer, RenewerDeps},
     model::{
-        LaneView, Name, Notice, OnRemoval, Origin, Record, Scope, Secret, SinkName, Spec, Timestamp,
+        Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName, Spec,
+        Timestamp,
     },
     permits::Permits,
     store::{AuditQuery, OpenError, Opened, Store},
@@ -57,9 +58,9 @@ struct Up {
     store: Store,
     opened: Opened,
     stop: CancellationToken,
-    lane: JoinHandle<Result<(), renewd::engine::LaneError>>,
+    renewer: JoinHandle<Result<(), renewd::engine::RenewerError>>,
     campaigns: JoinHandle<()>,
-    view: watch::Receiver<LaneView>,
+    view: watch::Receiver<RenewerView>,
 }
 
 impl World {
@@ -108,7 +109,7 @@ impl World {
         );
         let client = Arc::new(client.unwrap());
         let permits = Permits::new(&self.setting.resource, store.clone(), self.clock.clone());
-        let lane = Lane::new(LaneDeps {
+        let renewer = Renewer::new(RenewerDeps {
             settings: self.setting.resource.clone(),
             client: client.clone(),
             permits: permits.clone(),
@@ -131,8 +132,8 @@ impl World {
         self.up = Some(Up {
             store,
             opened,
-            view: lane.view(),
-            lane: tokio::spawn(lane.run(stop.clone())),
+            view: renewer.view(),
+            renewer: tokio::spawn(renewer.run(stop.clone())),
             campaigns: tokio::spawn({
                 let stop = stop.clone();
                 async move { campaigns.run(stop).await.unwrap() }
@@ -142,26 +143,26 @@ impl World {
     }
 
     /// Ends the loops as SIGTERM does.
-    pub(super) async fn down(&mut self) -> Result<(), renewd::engine::LaneError> {
+    pub(super) async fn down(&mut self) -> Result<(), renewd::engine::RenewerError> {
         let up = self.up.take().unwrap();
         up.stop.cancel();
         up.campaigns.await.unwrap();
-        up.lane.await.unwrap()
+        up.renewer.await.unwrap()
     }
 
     /// Ends them as `kill -9` does.
     pub(super) async fn kill(&mut self) {
         let up = self.up.take().unwrap();
-        up.lane.abort();
+        up.renewer.abort();
         up.campaigns.abort();
-        let ended = (up.lane.await, up.campaigns.await);
+        let ended = (up.renewer.await, up.campaigns.await);
         assert!(ended.0.is_err() && ended.1.is_err());
     }
 
     pub(super) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
         if let Some(up) = &self.up {
-            assert!(!up.lane.is_finished(), "the lane ended");
+            assert!(!up.renewer.is_finished(), "the renewer ended");
             assert!(!up.campaigns.is_finished(), "the campaigns ended");
         }
     }
@@ -174,7 +175,7 @@ impl World {
         &self.up.as_ref().unwrap().opened
     }
 
-    pub(super) fn view(&self) -> LaneView {
+    pub(super) fn view(&self) -> RenewerView {
         self.up.as_ref().unwrap().view.borrow().clone()
     }
 

@@ -45,9 +45,9 @@ pub(super) async fn of(
             }
         }
     }
-    let scene = api.scene();
+    let shared_state = api.shared_state();
     for (name, part) in &mut plan.resources {
-        let limits = scene.limits.get(name).copied().unwrap_or_default();
+        let limits = shared_state.limits.get(name).copied().unwrap_or_default();
         estimate(part, limit(action, limits));
         plan.seconds = plan.seconds.max(part.seconds);
     }

@@ -2,12 +2,12 @@
 //! that stay the same while the reason does.
 
 use super::super::super::{
-    handle::{Api, Scene},
+    handle::{Api, SharedState},
     problem::Problem,
     wire::{CampaignAction, CampaignProgress},
 };
 use crate::{
-    model::{HealthView, LaneView, Operation, ResourceName},
+    model::{HealthView, Operation, RenewerView, ResourceName},
     store::{Campaign, CampaignState, ItemState, Stalled, WaitingItem},
 };
 
@@ -21,12 +21,12 @@ pub(super) async fn of(api: &Api, progress: &CampaignProgress) -> Result<Vec<Str
         return Ok(Vec::new());
     }
     let mut waits = standing(campaign, api);
-    let scene = api.scene();
-    let lanes = scene.lane_views();
+    let shared_state = api.shared_state();
+    let renewers = shared_state.renewer_views();
     let held = waits.len();
     for item in api.store.waiting_items(campaign.id).await? {
-        match lanes.get(&item.resource) {
-            Some(lane) => waits.extend(held_up(&item, campaign, lane)),
+        match renewers.get(&item.resource) {
+            Some(renewer) => waits.extend(held_up(&item, campaign, renewer)),
             None => waits.push(format!(
                 "resource {} is not configured any more, so nothing can be done there; add it again, or \
                  renewd campaign cancel {} ends it",
@@ -59,7 +59,7 @@ pub(super) async fn of(api: &Api, progress: &CampaignProgress) -> Result<Vec<Str
         waits.extend(stalled(&failed, "for good", "for good"));
     }
     if waits.len() == held && campaign.state == CampaignState::Running && campaign.pending > 0 {
-        waits.push(turn(campaign, &scene));
+        waits.push(turn(campaign, &shared_state));
     }
     let mut told = std::collections::BTreeSet::new();
     waits.retain(|wait| told.insert(wait.clone()));
@@ -76,7 +76,7 @@ fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
                 "it is paused; renewd campaign resume {id} lets it go on"
             ));
         }
-        CampaignState::Freezing => {
+        CampaignState::Expanding => {
             waits.push("its identities are still being listed; it begins when they are".to_owned());
         }
         CampaignState::Cancelled => {
@@ -91,9 +91,9 @@ fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
 }
 
 /// Within which limit what is still to be done waits for its turn.
-fn turn(campaign: &Campaign, scene: &Scene) -> String {
+fn turn(campaign: &Campaign, shared_state: &SharedState) -> String {
     let pending = campaign.pending;
-    let limits = scene.limits.values().filter_map(|limits| {
+    let limits = shared_state.limits.values().filter_map(|limits| {
         let limit = match campaign.action {
             CampaignAction::Revoke => limits.revoke,
             CampaignAction::Delete => limits.delete,
@@ -137,9 +137,9 @@ fn stalled(items: &Stalled, one: &str, many: &str) -> Option<String> {
 }
 
 /// What holds this item's operation, or its whole resource, up.
-fn held_up(item: &WaitingItem, campaign: &Campaign, lane: &LaneView) -> Vec<String> {
+fn held_up(item: &WaitingItem, campaign: &Campaign, renewer: &RenewerView) -> Vec<String> {
     let (resource, operation): (&ResourceName, _) = (&item.resource, operation(item, campaign));
-    let health = lane
+    let health = renewer
         .health
         .iter()
         .filter(|(name, _)| operation.is_none_or(|operation| operation.as_str() == name.as_str()))
@@ -152,7 +152,7 @@ fn held_up(item: &WaitingItem, campaign: &Campaign, lane: &LaneView) -> Vec<Stri
                 "{name} at resource {resource} is held until {until:.0}: {because}"
             )),
         });
-    let blocked = lane.blocked.iter();
+    let blocked = renewer.blocked.iter();
     let blocked = blocked.map(|why| format!("resource {resource} is held: {why}"));
     health.chain(blocked).collect()
 }

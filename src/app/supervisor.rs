@@ -1,0 +1,488 @@
+//! The daemon's parts while it runs: one renewer per resource, one dispatcher per sink, and what they
+//! publish. Parts are started here, at first and by a reload.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Loops, RunError, source_syncs::SourceSyncs};
+use crate::{
+    acs::Client,
+    api::{Life, SharedState, SinkAsk},
+    campaign::{Runner, RunnerDeps},
+    clock::Clock,
+    config::{Limits, ResourceSettings, Settings, SinkSettings},
+    engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer, RenewerDeps},
+    jobs::Jobs,
+    keys::{Keys, KeysDeps},
+    model::{
+        Amiss, DispatcherView, KeyStage, KeysView, RenewerView, ResourceName, SinkName,
+        StoreStanding, Timestamp,
+    },
+    permits::Permits,
+    sinks::Sink,
+    store::{Opened, Store},
+    telemetry::Metrics,
+    transport::{NetworkOptions, Transport},
+};
+
+/// The loop of the jobs.
+const JOBS: &str = "jobs";
+/// A part that a reload stops gets so long.
+const PART_GRACE: Duration = Duration::from_secs(10);
+
+/// The parts, by name.
+pub(super) struct Supervisor {
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) metrics: Metrics,
+    pub(super) loops: Loops,
+    pub(super) opened: Opened,
+    settings: Settings,
+    life: Life,
+    renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
+    /// The same, for the dispatchers.
+    renewer_views: watch::Sender<BTreeMap<ResourceName, watch::Receiver<RenewerView>>>,
+    runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
+    keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
+    jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
+    dispatchers: BTreeMap<SinkName, watch::Receiver<DispatcherView>>,
+    doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
+    files: watch::Sender<FileSinks>,
+    pub(super) source_syncs: SourceSyncs,
+    /// What is wrong with the file of the store.
+    pub(super) store_moved: watch::Sender<Option<Amiss>>,
+    reload_refused: Option<Amiss>,
+    /// What the CA files held when their resources were started.
+    ca_files: BTreeMap<ResourceName, Option<Vec<u8>>>,
+    shared_state: watch::Sender<Arc<SharedState>>,
+}
+
+/// Parts that are built and not yet started. Building can fail and touches nothing; starting cannot
+/// fail: so a reload is all or nothing.
+pub(super) struct Built {
+    resources: Vec<(ResourceSettings, Arc<Client>)>,
+    sinks: Vec<(SinkSettings, Sink)>,
+}
+
+impl Built {
+    /// Builds clients and sinks from their settings.
+    pub(super) fn new(
+        clock: &Clock,
+        instance: &str,
+        resources: &[ResourceSettings],
+        sinks: &[SinkSettings],
+    ) -> Result<Self, RunError> {
+        let resources = resources
+            .iter()
+            .map(|settings| Ok((settings.clone(), Arc::new(client(clock, settings)?))));
+        let sinks = sinks.iter().map(|settings| {
+            let sink = Sink::build(settings, clock, instance, None);
+            let named = |source| RunError::Sink {
+                name: settings.name().clone(),
+                source,
+            };
+            Ok((settings.clone(), sink.map_err(named)?))
+        });
+        Ok(Self {
+            resources: resources.collect::<Result<_, RunError>>()?,
+            sinks: sinks.collect::<Result<_, RunError>>()?,
+        })
+    }
+}
+
+impl Built {
+    /// Keys that are being replaced sign nothing from the first call on, and it is known from the first
+    /// look on which tokens may be dead. Answers with how many those of keys are that are no longer
+    /// configured, by resource.
+    pub(super) async fn heed(
+        &self,
+        store: &Store,
+        now: Timestamp,
+    ) -> Result<BTreeMap<ResourceName, u64>, RunError> {
+        let mut unconfigured = BTreeMap::new();
+        for (settings, client) in &self.resources {
+            let change = store.open_key_change(&settings.name).await?;
+            let begun = change.filter(|change| change.stage != KeyStage::Checking);
+            client.avoid_key(begun.map(|change| change.old_key).as_deref());
+            let keys = client.key_status().keys;
+            let ours: Vec<String> = keys.into_iter().map(|key| key.fingerprint).collect();
+            let doubts = store.take_keys(&settings.name, ours.clone(), now).await?;
+            let strange = doubts
+                .iter()
+                .filter(|doubt| !ours.contains(&doubt.fingerprint));
+            let tokens: u64 = strange.map(|doubt| doubt.tokens).sum();
+            if tokens > 0 {
+                unconfigured.insert(settings.name.clone(), tokens);
+            }
+            let since = doubts
+                .into_iter()
+                .map(|doubt| (doubt.fingerprint, doubt.since));
+            client.doubt_keys(since.collect());
+        }
+        Ok(unconfigured)
+    }
+}
+
+impl Supervisor {
+    /// A supervisor without parts. The declared identities are rows by now, so they are not kept.
+    pub(super) fn new(
+        clock: Clock,
+        (store, opened): (Store, Opened),
+        metrics: Metrics,
+        settings: &Settings,
+    ) -> Self {
+        let life = Life {
+            since: clock.now(),
+            restored: false,
+            stopping: false,
+        };
+        let settings = Settings {
+            identities: Vec::new(),
+            ..settings.clone()
+        };
+        let store_moved = watch::Sender::new(None);
+        let shared_state = SharedState {
+            daemon: settings.daemon.clone(),
+            life,
+            standing: opened.standing.clone(),
+            brought_up: opened.told(),
+            renewers: BTreeMap::new(),
+            limits: limits(&settings.resources),
+            runners: BTreeMap::new(),
+            jobs: Vec::new(),
+            jobs_decided: None,
+            keys: BTreeMap::new(),
+            dispatchers: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            store_moved: store_moved.subscribe(),
+            reload_refused: None,
+            renewal: settings.renewal,
+        };
+        Self {
+            clock,
+            store,
+            metrics,
+            loops: Loops::default(),
+            opened,
+            settings,
+            life,
+            renewers: BTreeMap::new(),
+            renewer_views: watch::Sender::default(),
+            runners: BTreeMap::new(),
+            jobs_decided: None,
+            keys: BTreeMap::new(),
+            dispatchers: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            files: watch::Sender::default(),
+            source_syncs: SourceSyncs::default(),
+            store_moved,
+            reload_refused: None,
+            ca_files: BTreeMap::new(),
+            shared_state: watch::Sender::new(Arc::new(shared_state)),
+        }
+    }
+
+    /// What the configuration said when it was last taken over, without the identities.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Tells of file sinks that are about to come, so that nobody takes a file back that will be theirs.
+    pub(super) fn expect(&self, built: &Built) {
+        let coming = built
+            .sinks
+            .iter()
+            .filter_map(|(settings, sink)| match sink {
+                Sink::File(file) => Some((settings.name().clone(), file.clone())),
+                _ => None,
+            });
+        self.files
+            .send_modify(|files| *files = files.iter().cloned().chain(coming).collect());
+    }
+
+    /// What is known of each resource's access keys.
+    pub(super) fn key_views(&self) -> Vec<(ResourceName, KeysView)> {
+        let views = self.keys.iter();
+        views
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
+            .collect()
+    }
+
+    /// The file sinks as they are.
+    pub(super) fn files(&self) -> watch::Receiver<FileSinks> {
+        self.files.subscribe()
+    }
+
+    /// The parts as they are, for those who look.
+    pub(super) fn shared_state(&self) -> watch::Receiver<Arc<SharedState>> {
+        self.shared_state.subscribe()
+    }
+
+    /// Starts what was built.
+    pub(super) fn start(&mut self, built: Built) {
+        for (settings, client) in built.resources {
+            self.start_resource(settings, client);
+        }
+        for (settings, sink) in built.sinks {
+            self.start_sink(&settings, sink);
+        }
+        self.publish();
+    }
+
+    /// Stops the parts of these names and waits until they have ended, so that their successors
+    /// never run beside them.
+    pub(super) async fn stop(&mut self, resources: &[String], sinks: &[String]) {
+        let chosen: BTreeSet<String> = resources
+            .iter()
+            .flat_map(|name| [renewer_loop(name), campaign_loop(name), keys_loop(name)])
+            .chain(sinks.iter().map(|name| dispatcher_loop(name)))
+            .collect();
+        self.loops
+            .replace_all(PART_GRACE, |name| chosen.contains(name))
+            .await;
+        self.renewers
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.runners
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.keys
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.dispatchers
+            .retain(|name, _| !sinks.contains(&name.to_string()));
+        self.doors
+            .retain(|name, _| !sinks.contains(&name.to_string()));
+        let kept = self.files.borrow().clone();
+        let kept = kept
+            .iter()
+            .filter(|(name, _)| !sinks.contains(&name.to_string()));
+        self.files.send_replace(kept.cloned().collect());
+    }
+
+    /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
+    pub(super) async fn start_jobs(&mut self) {
+        self.loops
+            .replace_all(PART_GRACE, |name| name == JOBS)
+            .await;
+        self.jobs_decided = None;
+        if !self.settings.jobs.is_empty() {
+            let jobs = Jobs::new(&self.settings.jobs, self.store.clone(), self.clock.clone());
+            self.jobs_decided = Some(jobs.decided());
+            self.loops.spawn(JOBS, |stop| jobs.run(stop));
+        }
+        self.publish();
+    }
+
+    /// Takes over what a reload read.
+    pub(super) fn adopt(&mut self, settings: &Settings) {
+        self.settings = Settings {
+            identities: Vec::new(),
+            ..settings.clone()
+        };
+        self.publish();
+    }
+
+    /// Waits until every file sink that was started has put its files right.
+    pub(super) fn restoring(&self) -> impl Future<Output = ()> + use<> {
+        let dispatchers: Vec<_> = self.dispatchers.values().cloned().collect();
+        async move {
+            for mut dispatcher in dispatchers {
+                // A dispatcher that is gone has been replaced, or its end is told elsewhere.
+                dispatcher.wait_for(|view| view.restored).await.ok();
+            }
+        }
+    }
+
+    /// Asks a sink's dispatcher something. Where there is none, or it has too much to do to listen, the
+    /// question is dropped, which whoever waits for an answer notices.
+    pub(super) fn ask(&self, name: &SinkName, ask: SinkAsk) {
+        let resource = self.renewers.keys().next();
+        let ask = match (ask, resource) {
+            (SinkAsk::GoOn, _) => Ask::GoOn,
+            (SinkAsk::Test { answer }, Some(resource)) => Ask::Test {
+                resource: resource.clone(),
+                answer,
+            },
+            (SinkAsk::Test { .. }, None) => return,
+        };
+        if let Some(door) = self.doors.get(name)
+            && let Err(error) = door.try_send(ask)
+        {
+            tracing::warn!(sink = %name, %error, "a command did not reach the sink");
+        }
+    }
+
+    /// Notes whether the last reload was refused, and why.
+    pub(super) fn reloaded(&mut self, refused: Option<String>) {
+        let now = self.clock.now();
+        self.reload_refused = refused.map(|what| Amiss { what, since: now });
+        self.publish();
+    }
+
+    /// Resources whose CA file holds something else than when they were started.
+    pub(super) fn other_ca(&self, resources: &[ResourceSettings]) -> BTreeSet<ResourceName> {
+        let changed = resources.iter().filter(|resource| {
+            let before = self.ca_files.get(&resource.name);
+            before.is_some_and(|before| *before != ca_content(resource))
+        });
+        changed.map(|resource| resource.name.clone()).collect()
+    }
+
+    /// Every live token is on disk again.
+    pub(super) fn restored(&mut self) {
+        self.life.restored = true;
+        self.publish();
+    }
+
+    /// A person let the store be used, or one more word is needed. Where it may be used, its parts are
+    /// about to start.
+    pub(super) fn found(&mut self, standing: StoreStanding) {
+        self.life.restored &= !standing.is_usable();
+        self.opened.standing = standing;
+        self.publish();
+    }
+
+    /// The end has begun.
+    pub(super) fn stopping(&mut self) {
+        self.life.stopping = true;
+        self.publish();
+    }
+
+    fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
+        let name = settings.name.clone();
+        let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
+        self.ca_files.insert(name.clone(), ca_content(&settings));
+        let runner = Runner::new(RunnerDeps {
+            settings: settings.clone(),
+            client: client.clone(),
+            permits: permits.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            seed: rand::random(),
+        });
+        let keys = Keys::new(KeysDeps {
+            settings: settings.clone(),
+            client: client.clone(),
+            permits: permits.clone(),
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        });
+        let renewer = Renewer::new(RenewerDeps {
+            settings,
+            client,
+            permits,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            seed: rand::random(),
+        });
+        self.renewers.insert(name.clone(), renewer.view());
+        self.renewer_views.send_replace(self.renewers.clone());
+        self.runners.insert(name.clone(), runner.decided());
+        self.keys.insert(name.clone(), keys.view());
+        self.loops
+            .spawn(renewer_loop(name.as_str()), |stop| renewer.run(stop));
+        self.loops
+            .spawn(campaign_loop(name.as_str()), |stop| runner.run(stop));
+        self.loops
+            .spawn(keys_loop(name.as_str()), |stop| keys.run(stop));
+    }
+
+    fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
+        let name = settings.name().clone();
+        self.files.send_modify(|files| {
+            let mut now: Vec<_> = files
+                .iter()
+                .filter(|(of, _)| *of != name)
+                .cloned()
+                .collect();
+            if let Sink::File(file) = &sink {
+                now.push((name.clone(), file.clone()));
+            }
+            *files = now.into();
+        });
+        let dispatcher = Dispatcher::new(DispatcherDeps {
+            name: name.clone(),
+            sink,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            renewers: self.renewer_views.subscribe(),
+            metrics: self.metrics.clone(),
+            rate: settings.rate(),
+            seed: rand::random(),
+        });
+        self.dispatchers.insert(name.clone(), dispatcher.view());
+        self.doors.insert(name.clone(), dispatcher.commands());
+        self.loops
+            .spawn(dispatcher_loop(name.as_str()), |stop| dispatcher.run(stop));
+    }
+
+    fn publish(&self) {
+        self.shared_state.send_replace(Arc::new(SharedState {
+            daemon: self.settings.daemon.clone(),
+            life: self.life,
+            standing: self.opened.standing.clone(),
+            brought_up: self.opened.told(),
+            renewers: self.renewers.clone(),
+            limits: limits(&self.settings.resources),
+            runners: self.runners.clone(),
+            jobs: self.settings.jobs.clone(),
+            jobs_decided: self.jobs_decided.clone(),
+            keys: self.keys.clone(),
+            dispatchers: self.dispatchers.clone(),
+            sources: self.source_syncs.views(),
+            store_moved: self.store_moved.subscribe(),
+            reload_refused: self.reload_refused.clone(),
+            renewal: self.settings.renewal,
+        }));
+    }
+}
+
+/// The loop that issues for a resource.
+pub(super) fn renewer_loop(resource: &str) -> String {
+    format!("renewer {resource}")
+}
+
+/// The loop that revokes and deletes for a resource.
+pub(super) fn campaign_loop(resource: &str) -> String {
+    format!("campaigns {resource}")
+}
+
+/// The loop that replaces keys of a resource.
+pub(super) fn keys_loop(resource: &str) -> String {
+    format!("keys {resource}")
+}
+
+/// The loop that serves a sink.
+pub(super) fn dispatcher_loop(sink: &str) -> String {
+    format!("sink {sink}")
+}
+
+fn limits(resources: &[ResourceSettings]) -> BTreeMap<ResourceName, Limits> {
+    resources
+        .iter()
+        .map(|one| (one.name.clone(), one.limits))
+        .collect()
+}
+
+/// What the CA file holds, where there is one that can be read.
+fn ca_content(settings: &ResourceSettings) -> Option<Vec<u8>> {
+    std::fs::read(settings.ca_file.as_ref()?).ok()
+}
+
+fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {
+    let options = NetworkOptions {
+        ca_file: settings.ca_file.clone(),
+        proxy: settings.proxy.clone(),
+        ..NetworkOptions::default()
+    };
+    let transport = Transport::network(&options).map_err(|source| RunError::Transport {
+        name: settings.name.clone(),
+        source,
+    })?;
+    Ok(Client::new(settings, clock.clone(), transport)?)
+}

@@ -1,0 +1,466 @@
+//! One sink's dispatcher: the loop that hands over what the store says is wanted and not yet delivered.
+//!
+//! Each time round it starts what may start (`starting`, `announcing`), says what it knows (`view`)
+//! and sleeps until the next thing can happen. How an attempt ended is judged (`outcome`) and settled
+//! in batches (`Outbox`). The document is read when the attempt begins, so the newest goes out, and
+//! an identity has one attempt in flight at most, so an older one never follows a newer.
+
+mod attempt;
+pub(super) mod bundle;
+mod upkeep;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::upkeep::Ask;
+use self::{
+    attempt::{Notices, Payload},
+    bundle::Bundle,
+    upkeep::{Test, Verifying},
+};
+use super::restore::{self, restore};
+use crate::{
+    clock::Clock,
+    config::Limit,
+    model::{DispatcherView, Num, RenewerView, ResourceName, SinkName, TokenMeta},
+    outbox::{Outbox, Refused, Written},
+    schedule::{Breaker, Grounds, Rate, Steady, token_standing},
+    sinks::{Receipt, Sink, SinkFailure},
+    store::{self, Consignment, Disabled, Settled, Store},
+    telemetry::Metrics,
+};
+
+/// A dispatcher reaffirms its decision at least this often, so that a watchdog can be fed from it.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// A round that found nothing to start is not repeated sooner than this.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// At stop, attempts in flight and unsettled results get so long.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Between two tries to begin while the store cannot be used.
+const BEGIN_AGAIN: Duration = Duration::from_secs(2);
+
+/// What a dispatcher works with.
+#[derive(Debug)]
+pub struct DispatcherDeps {
+    /// The sink's name, as in the store.
+    pub name: SinkName,
+    /// The sink.
+    pub sink: Sink,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// What the renewers publish: by it is judged how a token stands.
+    pub renewers: RenewerViews,
+    /// Where deliveries are measured.
+    pub metrics: Metrics,
+    /// The most attempts that the sink may see in any such time.
+    pub rate: Option<Limit>,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
+
+/// What the renewer of each resource publishes, over reloads.
+pub type RenewerViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<RenewerView>>>;
+
+/// Why a dispatcher ended although nobody stopped it, or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatcherError {
+    /// The store is gone.
+    #[error("the store was closed under the dispatcher of {0}")]
+    StoreClosed(SinkName),
+    /// What was delivered could not be noted; it will be delivered once more.
+    #[error("{count} deliveries of {sink} could not be settled before the end: {reason}")]
+    Unsettled {
+        /// The sink.
+        sink: SinkName,
+        /// How many.
+        count: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The loop of one sink.
+#[derive(Debug)]
+pub struct Dispatcher {
+    name: SinkName,
+    sink: Sink,
+    store: Store,
+    clock: Clock,
+    renewers: RenewerViews,
+    metrics: Metrics,
+    rng: ChaCha8Rng,
+    breaker: Breaker,
+    /// Until when the receiver asked not to be asked.
+    quiet_until: Option<Steady>,
+    disabled: Option<Disabled>,
+    limit: Option<Limit>,
+    rate: Rate,
+    /// Whether every file is as the store says; receivers have nothing to restore.
+    restored: bool,
+    /// Read from the store, to be started.
+    queue: VecDeque<store::Delivery>,
+    /// Both clocks at the last decision.
+    seen: Option<upkeep::Seen>,
+    /// Whether the store may hold more than was read.
+    look: bool,
+    /// When the store's next delivery is to be attempted.
+    next_at: Option<Timestamp>,
+    notices: Notices,
+    bundle: Bundle,
+    verifying: Verifying,
+    attempts: JoinSet<Result<Receipt, SinkFailure>>,
+    payload: BTreeMap<Id, Payload>,
+    tests: BTreeMap<Id, Test>,
+    /// Rows in the queue, in flight or not settled yet.
+    busy: BTreeSet<Num>,
+    /// How attempts ended, to be settled in the store.
+    outbox: Outbox<Settled, ()>,
+    wanted: watch::Receiver<u64>,
+    counts: Counts,
+    view: watch::Sender<DispatcherView>,
+    commands: mpsc::Sender<Ask>,
+    asks: mpsc::Receiver<Ask>,
+}
+
+/// What is told since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    delivered: u64,
+    failed: u64,
+    last_error: Option<String>,
+}
+
+/// Why the token of a consignment is known to be dead, if it is: then it is neither delivered nor put back,
+/// and what consumers hold stays until the successor comes.
+pub(super) fn dead(
+    consignment: &Consignment,
+    renewers: &RenewerViews,
+    now: Timestamp,
+) -> Option<&'static str> {
+    let document = &consignment.document;
+    document.token.as_ref()?;
+    let (issued_at, expires_at) = document.issued_at.zip(document.expires_at)?;
+    let renewers = renewers.borrow();
+    let grounds = renewers.get(&document.resource);
+    let grounds = grounds.map_or_else(Grounds::default, |renewer| Grounds::of(&renewer.borrow()));
+    let token = TokenMeta {
+        issued_at,
+        expires_at,
+        minted_by: String::new(),
+    };
+    let expired = token_standing(&token, None, &grounds, now).is_dead();
+    let revoked = consignment.revoked();
+    revoked.or(expired.then_some("the token expired before it could be delivered"))
+}
+
+impl Dispatcher {
+    /// A dispatcher that has not begun.
+    pub fn new(deps: DispatcherDeps) -> Self {
+        let DispatcherDeps {
+            name,
+            sink,
+            store,
+            clock,
+            renewers,
+            metrics,
+            rate,
+            seed,
+        } = deps;
+        let (commands, asks) = mpsc::channel(upkeep::WAITING);
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            breaker: Breaker::default(),
+            quiet_until: None,
+            disabled: None,
+            limit: rate,
+            rate: Rate::new(rate),
+            restored: false,
+            queue: VecDeque::new(),
+            seen: None,
+            look: true,
+            next_at: None,
+            notices: Notices::default(),
+            bundle: Bundle::default(),
+            verifying: Verifying::default(),
+            attempts: JoinSet::new(),
+            payload: BTreeMap::new(),
+            tests: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            outbox: Outbox::new("deliveries wait for the store"),
+            wanted: store.wanted_signal(),
+            counts: Counts::default(),
+            view: watch::Sender::default(),
+            commands,
+            asks,
+            name,
+            sink,
+            store,
+            clock,
+            renewers,
+            metrics,
+        }
+    }
+
+    /// What the dispatcher publishes, each time round.
+    pub fn view(&self) -> watch::Receiver<DispatcherView> {
+        self.view.subscribe()
+    }
+
+    /// Where it can be asked something while it runs.
+    pub fn commands(&self) -> mpsc::Sender<Ask> {
+        self.commands.clone()
+    }
+
+    /// Puts the files of a file sink right, then delivers until `stop`; then waits a little for
+    /// attempts in flight and settles how they ended.
+    ///
+    /// # Errors
+    /// When the store is gone, or results could not be settled at the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DispatcherError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.line_up() => {}
+        }
+        self.enable().await;
+        loop {
+            if !self.restored && !self.is_paused() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.put_right() => {}
+                }
+            }
+            let wake = self.round().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                written = self.outbox.ended() => self.on_settled(written),
+                Some(joined) = self.attempts.join_next_with_id() => {
+                    self.land(joined).await;
+                    while let Some(joined) = self.attempts.try_join_next_with_id() {
+                        self.land(joined).await;
+                    }
+                }
+                Some(ask) = self.asks.recv() => self.asked(ask),
+                changed = self.wanted.changed() => {
+                    changed.map_err(|_| DispatcherError::StoreClosed(self.name.clone()))?;
+                    self.look = true;
+                }
+                () = self.clock.sleep_until(wake) => self.look = true,
+            }
+        }
+    }
+
+    /// Restores the files before the first delivery, so that nothing older is written after it.
+    async fn put_right(&mut self) {
+        let Sink::File(files) = &self.sink else {
+            self.restored = true;
+            return;
+        };
+        let began = self.clock.steady();
+        loop {
+            self.publish();
+            let (view, clock) = (&self.view, &self.clock);
+            let reaffirm = |_: &_| view.send_modify(|view| view.decided_at = Some(clock.now()));
+            match restore(
+                &self.store,
+                &self.name,
+                files,
+                (clock, &self.renewers),
+                reaffirm,
+            )
+            .await
+            {
+                Ok(done) => {
+                    let restore::Restored {
+                        seen,
+                        mended,
+                        failed,
+                        swept,
+                    } = done;
+                    tracing::info!(sink = %self.name, seen, mended, failed, swept, "files are as the store says");
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(sink = %self.name, %error, "cannot restore the files; trying again");
+                    tokio::time::sleep(BEGIN_AGAIN).await;
+                }
+            }
+        }
+        let steady = self.clock.steady();
+        self.verifying.rest(steady, steady.saturating_sub(began));
+        self.restored = true;
+    }
+
+    /// Why the token of a consignment is dead, if it is.
+    fn dead(&self, consignment: &Consignment) -> Option<&'static str> {
+        dead(consignment, &self.renewers, self.clock.now())
+    }
+
+    /// Takes its place behind the sinks that it waits for, before it asks what is pending.
+    async fn line_up(&mut self) {
+        while let Err(error) = self.store.set_after(&self.name, self.sink.after()).await {
+            tracing::error!(sink = %self.name, %error, "cannot note what the sink waits for; trying again");
+            tokio::time::sleep(BEGIN_AGAIN).await;
+        }
+    }
+
+    /// One decision: what may start is started. Returns when to decide again at the latest.
+    async fn round(&mut self) -> Timestamp {
+        self.heed_the_clock().await;
+        if let Err(error) = self.start_what_may().await {
+            self.outbox.failed(&error, self.clock.steady());
+        }
+        self.begin_write();
+        self.publish();
+        self.wake()
+    }
+
+    /// A start, or new settings, are the operator's word to try a sink again whose receiver wanted
+    /// nothing more; one that a command disabled waits for a command.
+    async fn enable(&mut self) {
+        match self.store.sink_disabled(&self.name).await {
+            Ok(Some(disabled)) if disabled.by_command => {
+                tracing::warn!(sink = %self.name, why = disabled.why, "the sink stays disabled until `renewd sink enable`");
+                self.disabled = Some(disabled);
+            }
+            Ok(Some(Disabled { why, .. })) => {
+                tracing::info!(sink = %self.name, why, "trying a sink again that was disabled");
+                let enabled = self.store.enable_sink(&self.name, self.clock.now()).await;
+                if let Err(error) = enabled {
+                    self.outbox.failed(&error, self.clock.steady());
+                }
+            }
+            // If the store is in trouble, the first look meets it again.
+            Ok(None) | Err(_) => {}
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.disabled.as_ref().is_some_and(|d| d.by_command)
+    }
+
+    fn begin_write(&mut self) {
+        let store = self.store.clone();
+        self.outbox.begin(self.clock.steady(), |settled| {
+            Box::pin(async move { store.settle(settled).await })
+        });
+    }
+
+    /// Results are settled; a row that the store refuses is left alone for a while, so that it is not
+    /// delivered over and over.
+    fn on_settled(&mut self, written: Written<()>) {
+        self.look = true;
+        let steady = self.clock.steady();
+        let Some(noted) = self.outbox.settle(written, steady) else {
+            return;
+        };
+        for refused in noted.refused {
+            let Refused {
+                entry,
+                error,
+                again,
+            } = refused;
+            let (sink, row) = (&self.name, num_of(&entry));
+            tracing::error!(%sink, row, %error, "how a delivery ended is set aside, because the store refuses it");
+            match again {
+                // What is newest is handed over all the same.
+                true => _ = self.busy.remove(&row),
+                false => {
+                    self.busy.insert(row);
+                    self.outbox.set_aside(entry, &error, steady);
+                }
+            }
+        }
+        let aside: BTreeSet<Num> = self.outbox.aside().map(num_of).collect();
+        for (settled, ()) in noted.done {
+            let num = num_of(&settled);
+            if !aside.contains(&num) {
+                self.busy.remove(&num);
+            }
+        }
+    }
+
+    /// The latest instant at which something may have to be done.
+    fn wake(&self) -> Timestamp {
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        let ahead = |at: Steady| now + at.saturating_sub(steady);
+        let gates = [
+            self.quiet_until,
+            self.breaker.probe_at(),
+            self.rate.opens_at(steady),
+        ];
+        let gate = gates.into_iter().flatten().max().filter(|at| *at > steady);
+        let mut times = vec![now + LONGEST_REST];
+        times.extend(self.outbox.wakes_at().map(ahead));
+        if !self.restored && !self.is_paused() {
+            // A pause has ended: its files are put right first.
+            times.push(now);
+        }
+        match gate {
+            // Behind a gate everything waits for the gate.
+            Some(gate) => times.push(ahead(gate)),
+            None if self.may_start() => {
+                times.extend(self.next_at);
+                times.extend(self.notices.retry_at().map(ahead));
+                times.extend(self.bundle.write_at.map(ahead));
+                times.extend(self.verifying.wakes_at().map(ahead));
+            }
+            None => {}
+        }
+        let wake = times.into_iter().min().unwrap_or(now);
+        wake.max(now + SHORTEST_REST)
+    }
+
+    /// The end: nothing new starts, what is in flight may end, results are settled. What had not ended
+    /// is attempted again after the next start.
+    async fn drain(&mut self) -> Result<(), DispatcherError> {
+        let ends = tokio::time::sleep(GRACE);
+        tokio::pin!(ends);
+        self.outbox.try_all();
+        loop {
+            self.begin_write();
+            if self.attempts.is_empty() && self.outbox.is_idle() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                written = self.outbox.ended() => self.on_settled(written),
+                Some(joined) = self.attempts.join_next_with_id() => self.land(joined).await,
+                () = &mut ends => break,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        }
+        match self.outbox.unnoted() {
+            0 => Ok(()),
+            count => Err(DispatcherError::Unsettled {
+                sink: self.name.clone(),
+                count,
+                reason: self.outbox.reason().to_owned(),
+            }),
+        }
+    }
+}
+
+fn num_of(settled: &Settled) -> Num {
+    match settled {
+        Settled::Delivered { num, .. }
+        | Settled::Failed { num, .. }
+        | Settled::Placed { num, .. } => *num,
+    }
+}

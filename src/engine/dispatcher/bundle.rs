@@ -1,0 +1,214 @@
+//! The dispatcher of a bundle: one file for all identities of a sink. Changes gather for a moment, then
+//! the file is written once and every identity in it is settled at the version that was written.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Dispatcher, attempt::Payload};
+use crate::{
+    model::{Num, Placed, SinkName, Version},
+    schedule::{Steady, delivery_gap, quarantine_gap},
+    sinks::{Delivery, FileSink},
+    store::{Settled, Store, StoreError},
+};
+
+/// So long changes gather: a burst becomes one write.
+const GATHERING: Duration = Duration::from_millis(200);
+/// Between two writes, at the least; a large bundle takes a tenth of the time at most.
+const REST: Duration = Duration::from_secs(1);
+const REST_FACTOR: u32 = 9;
+/// Rows read at once.
+const PAGE: usize = 256;
+
+/// What a bundle's dispatcher remembers.
+#[derive(Debug, Default)]
+pub(super) struct Bundle {
+    /// When it is to be written, if it is.
+    pub(super) write_at: Option<Steady>,
+    rests_until: Steady,
+    is_writing: bool,
+    /// How many identities had left when it was read for the last write; unknown before the first.
+    losses: Option<i64>,
+    failures: u32,
+}
+
+/// What is being written.
+#[derive(Debug, Clone)]
+pub(super) struct Load {
+    /// Identities that wait for it, at the version that is in it.
+    waiting: Vec<(Num, Version)>,
+    count: usize,
+    losses: i64,
+    began: Steady,
+}
+
+/// Everything that belongs into a bundle.
+pub(in crate::engine) struct Gathered {
+    pub(in crate::engine) members: Vec<Delivery>,
+    pub(in crate::engine) waiting: Vec<(Num, Version)>,
+    /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
+    broken: Vec<(Num, Version, String)>,
+    losses: i64,
+}
+
+/// Reads everything that belongs into a bundle. Who leaves it in the meantime is noticed afterwards.
+pub(in crate::engine) async fn gather(
+    store: &Store,
+    name: &SinkName,
+) -> Result<Gathered, StoreError> {
+    let mut gathered = Gathered {
+        members: Vec::new(),
+        waiting: Vec::new(),
+        broken: Vec::new(),
+        losses: store.losses(name).await?,
+    };
+    let mut after = 0;
+    loop {
+        let page = store.members(name, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(gathered);
+        };
+        after = last.num;
+        for member in page {
+            match member.consignment {
+                Ok(consignment) if consignment.revoked().is_some() => {
+                    // Its old token is never put back; its successor comes at once.
+                    if let (true, Some(why)) = (member.is_pending, consignment.revoked()) {
+                        let why = why.to_owned();
+                        gathered.broken.push((member.num, member.wanted, why));
+                    }
+                }
+                Ok(consignment) => {
+                    if member.is_pending {
+                        let version = consignment.document.version;
+                        gathered.waiting.push((member.num, version));
+                    }
+                    gathered.members.push(Delivery {
+                        document: Arc::new(consignment.document),
+                        readers: consignment.readers,
+                    });
+                }
+                Err(error) => gathered.broken.push((member.num, member.wanted, error)),
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Writes the bundle if it is time to.
+    pub(super) async fn start_bundle(&mut self, files: FileSink) -> Result<(), StoreError> {
+        if self.look && !self.bundle.is_writing && self.outbox.is_idle() {
+            self.notice_changes().await?;
+        }
+        let steady = self.clock.steady();
+        let is_due = self.bundle.write_at.is_some_and(|at| steady >= at);
+        if !is_due || self.bundle.is_writing || !self.may_start() {
+            return Ok(());
+        }
+        let Gathered {
+            members,
+            waiting,
+            broken,
+            losses,
+        } = gather(&self.store, &self.name).await?;
+        self.set_aside(broken);
+        let load = Load {
+            waiting,
+            count: members.len(),
+            losses,
+            began: steady,
+        };
+        let now = self.clock.now();
+        let attempt = async move {
+            let written = files.deliver_bundle(members, now).await;
+            written.map_err(|error| crate::sinks::SinkFailure::new(error.to_string()))
+        };
+        let id = self.attempts.spawn(attempt).id();
+        self.rate.began(steady);
+        self.payload.insert(id, Payload::Bundle(load));
+        self.bundle.is_writing = true;
+        self.bundle.write_at = None;
+        Ok(())
+    }
+
+    /// Whether somebody waits for a version, or has left.
+    async fn notice_changes(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let pending = self.store.pending(&self.name, now, 1, &self.busy).await?;
+        let losses = self.store.losses(&self.name).await?;
+        self.next_at = self.store.next_pending(&self.name, &self.busy).await?;
+        self.look = false;
+        if !pending.is_empty() || self.bundle.losses != Some(losses) {
+            self.want_bundle(GATHERING);
+        }
+        Ok(())
+    }
+
+    /// Has the bundle written so much later, when it has rested.
+    pub(super) fn want_bundle(&mut self, later: Duration) {
+        let at = (self.clock.steady() + later).max(self.bundle.rests_until);
+        self.bundle.write_at.get_or_insert(at);
+    }
+
+    /// The bundle holds what was read for it.
+    pub(super) async fn bundle_arrived(&mut self, load: Load, placed: Option<Placed>) {
+        let Load {
+            waiting,
+            count,
+            losses,
+            began,
+        } = load;
+        self.bundle_rests(began);
+        self.bundle.failures = 0;
+        self.bundle.losses = Some(losses);
+        tracing::debug!(sink = %self.name, identities = count, waiting = waiting.len(), "bundle delivered");
+        for (num, version) in waiting {
+            let sink = self.name.clone();
+            self.outbox.add(Settled::Delivered { sink, num, version });
+        }
+        if let Err(error) = self.store.place_bundle(&self.name, placed).await {
+            self.outbox.failed(&error, self.clock.steady());
+            self.bundle.losses = None;
+        }
+    }
+
+    /// The bundle could not be written: everybody in it waits on.
+    pub(super) fn bundle_failed(&mut self, load: Load, error: &str) {
+        self.bundle_rests(load.began);
+        self.bundle.failures = self.bundle.failures.saturating_add(1);
+        let gap = delivery_gap(self.bundle.failures, &mut self.rng);
+        let next_at = self.clock.now() + gap;
+        for (num, version) in load.waiting {
+            self.outbox.add(Settled::Failed {
+                sink: self.name.clone(),
+                num,
+                version,
+                next_at,
+                error: error.to_owned(),
+            });
+        }
+        // Nobody may be waiting: it is somebody's leaving, or drift, that could not be written.
+        self.want_bundle(gap);
+    }
+
+    fn bundle_rests(&mut self, began: Steady) {
+        let steady = self.clock.steady();
+        let took = steady.saturating_sub(began);
+        self.bundle.is_writing = false;
+        self.bundle.rests_until = steady + REST.max(took.saturating_mul(REST_FACTOR));
+        self.look = true;
+    }
+
+    fn set_aside(&mut self, broken: Vec<(Num, Version, String)>) {
+        for (num, version, error) in broken {
+            tracing::error!(sink = %self.name, row = num, %error, "an identity is left out of the bundle");
+            let next_at = self.clock.now() + quarantine_gap(10, &mut self.rng);
+            self.outbox.add(Settled::Failed {
+                sink: self.name.clone(),
+                num,
+                version,
+                next_at,
+                error,
+            });
+        }
+    }
+}

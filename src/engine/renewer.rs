@@ -1,0 +1,363 @@
+//! One resource's renewer: the loop that turns due rows into committed tokens.
+//!
+//! Each time round it starts what may start (`starting`), says what it knows (`view`) and sleeps
+//! until the next thing can happen. What calls brought is judged (`verdict`) and committed in
+//! batches (`Outbox`). While results cannot be committed, nothing more is obtained.
+
+mod calls;
+mod notices;
+mod outcome;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    calls::{Done, Flight, Line, Queue, Queues, Scan},
+    notices::{Failing, LateWatch},
+    outcome::Doubts,
+};
+use crate::{
+    acs::Client,
+    clock::Clock,
+    config::{CreatePolicy, ResourceSettings},
+    model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
+    outbox::Outbox,
+    permits::Permits,
+    schedule::{Moment, Outage, Steady},
+    store::{Decided, Posting, Store, StoreError},
+    telemetry::Metrics,
+};
+
+/// A renewer reaffirms its decision at least this often, so that a watchdog can be fed from it.
+const LONGEST_REST: Duration = Duration::from_secs(15);
+/// A round that found nothing to start is not repeated sooner than this.
+const SHORTEST_REST: Duration = Duration::from_millis(20);
+/// At stop, calls in flight and uncommitted results get so long.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// What a renewer works with.
+#[derive(Debug)]
+pub struct RenewerDeps {
+    /// The resource.
+    pub settings: ResourceSettings,
+    /// Its client.
+    pub client: Arc<Client>,
+    /// What lets its calls start.
+    pub permits: Permits,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Where calls and commits are counted.
+    pub metrics: Metrics,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
+
+/// Why a renewer ended although nobody stopped it, or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewerError {
+    /// The store is gone.
+    #[error("the store was closed under the renewer of {0}")]
+    StoreClosed(String),
+    /// Results could not be committed before the end.
+    #[error("{count} results of {resource} could not be committed before the end: {reason}")]
+    Uncommitted {
+        /// The resource.
+        resource: String,
+        /// How many.
+        count: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The loop of one resource.
+#[derive(Debug)]
+pub struct Renewer {
+    settings: ResourceSettings,
+    client: Arc<Client>,
+    permits: Permits,
+    store: Store,
+    clock: Clock,
+    metrics: Metrics,
+    rng: ChaCha8Rng,
+    issue: Queues,
+    create: Queues,
+    doubts: Doubts,
+    outage: Outage,
+    key_outage: Outage,
+    /// How often the outage was told again: when the first token ended, when all had. Unknown after a
+    /// start.
+    told_again: Option<u32>,
+    /// When it was last looked whether tokens ended.
+    looked_for_ended: Steady,
+    /// When the last announced outage ended.
+    recovered: Option<Moment>,
+    /// The service answers again: what failed meanwhile and is due after this is to be hastened.
+    hastening: Option<Timestamp>,
+    /// Others succeed again: what was refused while nobody did is to be tried again, too.
+    hastening_refused: bool,
+    creation_refused: Option<String>,
+    creation_refusal_told: bool,
+    /// When it is looked next whether anybody waits for a creation that was refused.
+    creation_waits_at: Steady,
+    late: LateWatch,
+    failing: Failing,
+    scan: Scan,
+    /// Results that are not committed, and what is told of them.
+    outbox: Outbox<Posting, Option<Applied>>,
+    calls: JoinSet<Done>,
+    flights: BTreeMap<Id, Flight>,
+    /// Rows in flight or not committed yet.
+    busy: BTreeSet<Num>,
+    /// Rows that are left alone for a while, because the store refused what became of them.
+    resting: BTreeMap<Num, Steady>,
+    /// Whether it is known what an earlier process announced.
+    restored: bool,
+    due: watch::Receiver<u64>,
+    results: BTreeMap<String, u64>,
+    view: watch::Sender<RenewerView>,
+}
+
+impl Renewer {
+    /// A renewer that has not begun.
+    pub fn new(deps: RenewerDeps) -> Self {
+        let RenewerDeps {
+            settings,
+            client,
+            permits,
+            store,
+            clock,
+            metrics,
+            seed,
+        } = deps;
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            issue: Queues::new(settings.limits.issue),
+            create: Queues::new(settings.limits.create_with_token),
+            doubts: Doubts::default(),
+            outage: Outage::default(),
+            key_outage: Outage::default(),
+            told_again: None,
+            looked_for_ended: Steady::ZERO,
+            recovered: None,
+            hastening: None,
+            hastening_refused: false,
+            creation_refused: (settings.create == CreatePolicy::Never)
+                .then(|| notices::CREATE_NEVER.to_owned()),
+            creation_refusal_told: false,
+            creation_waits_at: Steady::ZERO,
+            late: LateWatch::default(),
+            failing: Failing::default(),
+            scan: Scan::new(&clock),
+            outbox: Outbox::new("nothing is obtained until the store works"),
+            calls: JoinSet::new(),
+            flights: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            resting: BTreeMap::new(),
+            restored: false,
+            due: store.due_signal(),
+            results: BTreeMap::new(),
+            view: watch::Sender::default(),
+            settings,
+            client,
+            permits,
+            store,
+            clock,
+            metrics,
+        }
+    }
+
+    /// What the renewer publishes, each time round.
+    pub fn view(&self) -> watch::Receiver<RenewerView> {
+        self.view.subscribe()
+    }
+
+    /// Runs until `stop`; then waits a little for calls in flight and commits what they brought.
+    ///
+    /// # Errors
+    /// When the store is gone, or results could not be committed at the end.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RenewerError> {
+        loop {
+            let wake = self.round().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return self.drain().await,
+                written = self.outbox.ended() => self.on_commit(written),
+                Some(joined) = self.calls.join_next_with_id() => {
+                    self.on_call(joined);
+                    while let Some(joined) = self.calls.try_join_next_with_id() {
+                        self.on_call(joined);
+                    }
+                }
+                asked = self.doubts.answered() => self.on_proof(asked),
+                changed = self.due.changed() => {
+                    changed.map_err(|_| RenewerError::StoreClosed(self.name()))?;
+                    self.look_again();
+                }
+                () = self.clock.sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// One decision: what may start is started. Returns when to decide again at the latest.
+    async fn round(&mut self) -> Timestamp {
+        if let Err(error) = self.start_what_may().await {
+            self.outbox.failed(&error, self.moment().steady);
+        }
+        self.tell().await;
+        self.begin_write();
+        self.publish();
+        self.wake()
+    }
+
+    async fn start_what_may(&mut self) -> Result<(), StoreError> {
+        self.release_rested();
+        if !self.outbox.is_open() {
+            return Ok(());
+        }
+        if !self.restored {
+            self.restore().await?;
+        }
+        self.mend_due_times().await?;
+        self.hasten_failed().await?;
+        self.start_queue(Operation::Issue).await?;
+        self.review_refused_creation().await?;
+        self.start_queue(Operation::CreateWithToken).await?;
+        self.look_for_late().await
+    }
+
+    /// Takes over the outage that an earlier process announced.
+    async fn restore(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        match self.store.announced_trouble(&self.settings.name).await? {
+            Some(NoticeKind::ResourceUnreachable) => self.outage = Outage::inherited(now.steady),
+            Some(NoticeKind::KeyRejected) => self.key_outage = Outage::inherited(now.steady),
+            _ => {}
+        }
+        let told = self.store.open_notices().await?;
+        let is_told = |word: &str| told.contains_key(&format!("{word} {}", self.settings.name));
+        self.late.many_told = is_told(notices::LATE);
+        self.failing.many_told = is_told(notices::FAILING);
+        self.creation_refusal_told = is_told(notices::CREATE);
+        if is_told(notices::STORE) {
+            self.outbox.inherit_trouble();
+        }
+        self.restored = true;
+        Ok(())
+    }
+
+    /// The end: nothing new starts, what is in flight may end, results are committed.
+    async fn drain(&mut self) -> Result<(), RenewerError> {
+        let ends = tokio::time::sleep(GRACE);
+        tokio::pin!(ends);
+        self.outbox.try_all();
+        loop {
+            self.begin_write();
+            if self.calls.is_empty() && self.outbox.is_idle() {
+                return self.last_word().await;
+            }
+            let again = self.clock.now() + SHORTEST_REST * 10;
+            tokio::select! {
+                biased;
+                written = self.outbox.ended() => self.on_commit(written),
+                Some(joined) = self.calls.join_next_with_id() => self.on_call(joined),
+                () = &mut ends => break,
+                () = self.clock.sleep_until(again) => {}
+            }
+        }
+        self.last_word().await
+    }
+
+    /// What could not be committed by the end is said; ids that the database refuses are kept in
+    /// `identities.jsonl`.
+    async fn last_word(&mut self) -> Result<(), RenewerError> {
+        let decided = |posting: &Posting| match posting {
+            Posting::Decided(Decided { change, .. }) => Some(change.clone()),
+            Posting::Notice(_) | Posting::Audit(_) => None,
+        };
+        let left: Vec<Change> = self.outbox.all().filter_map(decided).collect();
+        let ids = left.iter().filter_map(|change| match change {
+            Change::Adopted { num, id, .. }
+            | Change::Issued {
+                num, id: Some(id), ..
+            } => Some((*num, id.clone())),
+            _ => None,
+        });
+        let ids: Vec<_> = ids.collect();
+        if !ids.is_empty()
+            && let Err(error) = self.store.keep_ids(ids).await
+        {
+            tracing::error!(resource = %self.settings.name, %error, "ids of new identities could not be kept");
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(RenewerError::Uncommitted {
+            resource: self.name(),
+            count: left.len(),
+            reason: self.outbox.reason().to_owned(),
+        })
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
+        }
+    }
+
+    fn begin_write(&mut self) {
+        let now = self.moment();
+        let store = self.store.clone();
+        self.outbox.begin(now.steady, |postings| {
+            Box::pin(async move { store.post(postings, now.wall).await })
+        });
+    }
+
+    fn name(&self) -> String {
+        self.settings.name.to_string()
+    }
+
+    fn queues(&mut self, operation: Operation) -> &mut Queues {
+        match operation {
+            Operation::CreateWithToken => &mut self.create,
+            _ => &mut self.issue,
+        }
+    }
+
+    fn queue(&mut self, line: Line) -> &mut Queue {
+        self.queues(line.operation).line_mut(line)
+    }
+
+    fn queue_of(&self, line: Line) -> &Queue {
+        match line.operation {
+            Operation::CreateWithToken => self.create.line(line),
+            _ => self.issue.line(line),
+        }
+    }
+
+    /// Every line.
+    fn lines(&mut self) -> impl Iterator<Item = &mut Queue> {
+        self.issue.both().into_iter().chain(self.create.both())
+    }
+
+    /// Rows may have become due.
+    fn look_again(&mut self) {
+        self.lines().for_each(Queue::look_again);
+    }
+}

@@ -1,0 +1,663 @@
+//! Which rows are called for, in which order, and the calls that are in flight.
+//!
+//! What waits for one operation: its rows in order.
+//!
+//! One call to ACS on behalf of one row.
+//!
+//! Starting calls: as many as gate, pace and outbox allow, earliest expiry first.
+//!
+//! After a start, and after the clock was corrected backwards: rows that wait for an instant which
+//! their token makes senseless get a due time that fits. Page by page, so that it never blocks.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Moment, Renewer};
+use crate::{
+    acs::Client,
+    clock::Clock,
+    config::Limit,
+    model::{Change, Failure, IdentityId, Name, Num, Operation, Record, Scope, Secret},
+    schedule::{
+        Action, Grounds, Press, Remaining, Steady, Ticket, call_deadline, decide, hastened,
+        misplaced, presses_at,
+    },
+    store::{Store, StoreError, Work},
+};
+
+/// Rows in hand are read again after this long: their order may have changed.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// One operation of a renewer.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Due rows in hand, the most urgent first.
+    pub(super) ready: VecDeque<Record>,
+    read_at: Steady,
+    /// The earliest due time of all that wait, in hand or not, when rows were last read.
+    pub(super) earliest: Option<Timestamp>,
+    /// When rows may be due that are not in hand.
+    pub(super) look_at: Option<Timestamp>,
+    limit: Limit,
+}
+
+/// A line of rows that wait for one operation. Those that fail by themselves wait in a line of their
+/// own, so that they keep nobody waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) operation: Operation,
+    pub(super) alone: bool,
+}
+
+impl Line {
+    /// Those that are not known to fail by themselves.
+    pub(super) fn main(operation: Operation) -> Self {
+        Self {
+            operation,
+            alone: false,
+        }
+    }
+
+    /// Those that are.
+    pub(super) fn alone(operation: Operation) -> Self {
+        Self {
+            operation,
+            alone: true,
+        }
+    }
+
+    /// Which rows of the store it is.
+    pub(super) fn work(self) -> (Work, bool) {
+        let work = match self.operation {
+            Operation::CreateWithToken => Work::Create,
+            _ => Work::Issue,
+        };
+        (work, self.alone)
+    }
+}
+
+/// The lines of an operation.
+#[derive(Debug)]
+pub(super) struct Queues {
+    main: Queue,
+    alone: Queue,
+    /// What those that fail by themselves have saved up of the permits of the others.
+    saved: u32,
+}
+
+/// While others wait, those that fail by themselves get one permit after so many of theirs.
+const TENTH: u32 = 10;
+/// More than so many are not saved up.
+const MOST_SAVED: u32 = 3;
+
+impl Queues {
+    pub(super) fn new(limit: Limit) -> Self {
+        Self {
+            main: Queue::new(limit),
+            alone: Queue::new(limit),
+            saved: 0,
+        }
+    }
+
+    pub(super) fn line(&self, line: Line) -> &Queue {
+        match line.alone {
+            true => &self.alone,
+            false => &self.main,
+        }
+    }
+
+    pub(super) fn line_mut(&mut self, line: Line) -> &mut Queue {
+        match line.alone {
+            true => &mut self.alone,
+            false => &mut self.main,
+        }
+    }
+
+    pub(super) fn both(&mut self) -> [&mut Queue; 2] {
+        [&mut self.main, &mut self.alone]
+    }
+
+    /// Whether it is the turn of one that fails by itself, although others wait.
+    pub(super) fn tenth_is_saved(&self) -> bool {
+        self.saved >= TENTH
+    }
+
+    /// A call starts.
+    pub(super) fn started(&mut self, alone: bool) {
+        match alone {
+            true => self.saved = self.saved.saturating_sub(TENTH),
+            false => self.saved = (self.saved + 1).min(TENTH * MOST_SAVED),
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(limit: Limit) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            read_at: Steady::ZERO,
+            earliest: None,
+            look_at: Some(Timestamp::MIN),
+            limit,
+        }
+    }
+
+    /// Rows may have become due.
+    pub(super) fn look_again(&mut self) {
+        self.look_at = Some(Timestamp::MIN);
+    }
+
+    /// A row will be due then.
+    pub(super) fn due_at(&mut self, at: Timestamp) {
+        self.look_at = Some(self.look_at.map_or(at, |look| look.min(at)));
+    }
+
+    /// Whether the rows in hand should be read (again).
+    pub(super) fn wants_rows(&self, now: Moment) -> bool {
+        if self.ready.is_empty() {
+            self.look_at.is_some_and(|at| at <= now.wall)
+        } else {
+            now.steady >= self.read_at + FRESH
+        }
+    }
+
+    pub(super) fn hold(&mut self, rows: Vec<Record>, now: Moment) {
+        self.ready = rows.into();
+        self.read_at = now.steady;
+    }
+
+    /// How many rows to take into hand at once: some rounds' worth, so that the ordering query is
+    /// not run for each call.
+    pub(super) fn handful(&self) -> usize {
+        (self.limit.calls as usize / 8).clamp(64, 1024)
+    }
+}
+
+/// A call that is on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) record: Record,
+    pub(super) operation: Operation,
+    pub(super) ticket: Ticket,
+    pub(super) began: Timestamp,
+}
+
+/// What to ask for.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) num: Num,
+    pub(super) id: Option<IdentityId>,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) lifetime: Duration,
+    pub(super) deadline: Duration,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) ended: Timestamp,
+    pub(super) result: CallResult,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum CallResult {
+    /// With a token.
+    Token(Obtained),
+    /// An identity was made, but its token could not be read.
+    Named {
+        id: IdentityId,
+        request_id: Option<String>,
+        /// Requests sent for it.
+        requests: u32,
+    },
+    /// Without one.
+    Failed {
+        failure: Failure,
+        /// Requests sent for it.
+        requests: u32,
+    },
+    /// It was never sent: the intent to create could not be written, or is refused.
+    NotSent(StoreError),
+}
+
+/// A token fresh from ACS and how it was obtained.
+#[derive(Debug)]
+pub(super) struct Obtained {
+    pub(super) id: Option<IdentityId>,
+    pub(super) secret: Secret,
+    pub(super) expires_at: Timestamp,
+    pub(super) request_id: Option<String>,
+    pub(super) key: String,
+    pub(super) switched_key: bool,
+    pub(super) requests: u32,
+}
+
+/// Issues a token, or creates the identity together with its first token: then the intent is
+/// written first, because ACS cannot make it idempotent.
+pub(super) async fn obtain(client: Arc<Client>, store: Store, clock: Clock, ask: Ask) -> Done {
+    let result = match &ask.id {
+        Some(id) => issue(&client, id, &ask).await,
+        None => create(&client, &store, &clock, &ask).await,
+    };
+    Done {
+        ended: clock.now(),
+        result,
+    }
+}
+
+async fn issue(client: &Client, id: &IdentityId, ask: &Ask) -> CallResult {
+    let issued = client
+        .issue(id, &ask.scopes, ask.lifetime, ask.deadline)
+        .await;
+    match issued {
+        Ok(answer) => CallResult::Token(Obtained {
+            id: None,
+            secret: answer.value.secret,
+            expires_at: answer.value.expires_at,
+            request_id: answer.request_id,
+            key: answer.key,
+            switched_key: answer.switched_key,
+            requests: answer.requests,
+        }),
+        Err(error) => CallResult::Failed {
+            failure: error.failure(),
+            requests: error.requests,
+        },
+    }
+}
+
+async fn create(client: &Client, store: &Store, clock: &Clock, ask: &Ask) -> CallResult {
+    if let Err(error) = store.intend_creations(vec![ask.num], clock.now()).await {
+        return CallResult::NotSent(error);
+    }
+    let created = client
+        .create(Some((&ask.scopes, ask.lifetime)), ask.deadline)
+        .await;
+    let (failure, requests) = match created {
+        Ok(answer) => match answer.value.token {
+            Some(token) => {
+                return CallResult::Token(Obtained {
+                    id: Some(answer.value.id),
+                    secret: token.secret,
+                    expires_at: token.expires_at,
+                    request_id: answer.request_id,
+                    key: answer.key,
+                    switched_key: answer.switched_key,
+                    requests: answer.requests,
+                });
+            }
+            None => {
+                return CallResult::Named {
+                    id: answer.value.id,
+                    request_id: answer.request_id,
+                    requests: answer.requests,
+                };
+            }
+        },
+        Err(error) => (error.failure(), error.requests),
+    };
+    let lost = failure.maybe_done;
+    if let Err(error) = store
+        .creation_failed(ask.num, lost, failure.request_id.clone())
+        .await
+    {
+        // The intent stays open, and is counted as a possible orphan at the next start.
+        tracing::warn!(num = ask.num, %error, "a failed creation could not be noted");
+    }
+    CallResult::Failed { failure, requests }
+}
+
+/// At most so many rows are hastened after an outage; only those fail that were tried in it.
+const HASTENED: usize = 1000;
+/// So many results at least may be obtained and not committed.
+const SMALLEST_BATCH: usize = 256;
+
+/// Whether a row waits for a lowered pace.
+pub(super) fn press(record: &Record, grounds: &Grounds, now: Moment) -> Press {
+    match presses_at(record, grounds, now.wall) {
+        Some(at) if at <= now.wall => Press::Pressing,
+        _ => Press::Ordinary,
+    }
+}
+
+/// What became of the turn of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Started,
+    /// Something waits, and may not start yet.
+    MustWait,
+    Nobody,
+}
+
+impl Renewer {
+    /// Starts what may start of one operation.
+    pub(super) async fn start_queue(&mut self, operation: Operation) -> Result<(), StoreError> {
+        if operation == Operation::CreateWithToken && self.creation_refused.is_some() {
+            return Ok(());
+        }
+        let (main, alone) = (Line::main(operation), Line::alone(operation));
+        loop {
+            if self.queues(operation).tenth_is_saved() {
+                self.start_next(alone).await?;
+            }
+            match self.start_next(main).await? {
+                Next::Started => {}
+                Next::MustWait => return Ok(()),
+                Next::Nobody => break,
+            }
+        }
+        while self.start_next(alone).await? == Next::Started {}
+        Ok(())
+    }
+
+    /// Starts the call of the row whose turn it is in a line.
+    async fn start_next(&mut self, line: Line) -> Result<Next, StoreError> {
+        if line.alone && self.alone_in_flight() >= self.most_alone() {
+            return Ok(Next::MustWait);
+        }
+        let now = self.moment();
+        let Some(record) = self.next_row(line, now).await? else {
+            return Ok(Next::Nobody);
+        };
+        let waits = self.awaits_proof(line.operation, &record, now)
+            || !line.alone && self.is_doubtful(line.operation, &record, now);
+        let ticket = match waits {
+            true => None,
+            false => self.permit(line, &record, now).await?,
+        };
+        let Some(ticket) = ticket else {
+            self.queue(line).ready.push_front(record);
+            return self.start_pressing(line, now).await;
+        };
+        self.launch(ticket, line.operation, record);
+        Ok(Next::Started)
+    }
+
+    /// Where the head of a line waits for a pace that was lowered, one behind it may press.
+    async fn start_pressing(&mut self, line: Line, now: Moment) -> Result<Next, StoreError> {
+        let grounds = self.grounds();
+        let presses = |row: &Record| press(row, &grounds, now) == Press::Pressing;
+        let ready = &self.queue_of(line).ready;
+        let behind = ready.iter().position(presses).filter(|at| *at > 0);
+        let held = ready.front().is_none_or(presses) || line.alone;
+        let Some(record) = behind
+            .filter(|_| !held)
+            .and_then(|at| self.queue(line).ready.remove(at))
+        else {
+            return Ok(Next::MustWait);
+        };
+        match self.permit(line, &record, now).await? {
+            Some(ticket) => {
+                self.launch(ticket, line.operation, record);
+                Ok(Next::Started)
+            }
+            None => {
+                self.queue(line).ready.push_back(record);
+                Ok(Next::MustWait)
+            }
+        }
+    }
+
+    /// Calls in flight for rows that fail by themselves.
+    pub(super) fn alone_in_flight(&self) -> usize {
+        let flights = self.flights.values();
+        let alone = |flight: &&Flight| flight.record.failing_since.is_some();
+        flights.filter(alone).count()
+    }
+
+    /// How many of those may be in flight, so that slow failures leave the others their room.
+    pub(super) fn most_alone(&self) -> usize {
+        (self.settings.max_in_flight / 10).max(1)
+    }
+
+    /// How many more calls of the renewer may start now, whatever the gate says.
+    pub(super) fn room(&self) -> usize {
+        let in_flight = self.calls.len();
+        let most = self.settings.max_in_flight;
+        // What is in flight and not committed is at most one batch.
+        let batch = (4 * most).max(SMALLEST_BATCH);
+        let uncommitted = batch.saturating_sub(in_flight + self.outbox.pressing());
+        most.saturating_sub(in_flight).min(uncommitted)
+    }
+
+    pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {
+        Remaining::of(record, &self.grounds(), now.wall)
+    }
+
+    /// What decides how tokens of this resource stand.
+    pub(super) fn grounds(&self) -> Grounds {
+        Grounds {
+            skew: self.client.skew(),
+            doubted: self.client.doubted_keys(),
+        }
+    }
+
+    /// The most urgent row that waits.
+    async fn next_row(&mut self, line: Line, now: Moment) -> Result<Option<Record>, StoreError> {
+        if self.queue(line).wants_rows(now) {
+            self.read_rows(line, now).await?;
+        }
+        while let Some(record) = self.queue(line).ready.pop_front() {
+            let action = decide(&record, &self.view.borrow(), now.wall);
+            if matches!(
+                action,
+                Action::Issue { .. } | Action::Create { .. } | Action::HeldBack { .. }
+            ) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_rows(&mut self, line: Line, now: Moment) -> Result<(), StoreError> {
+        let mut skip = self.busy.clone();
+        let limit = {
+            let gate = self.permits.gate();
+            skip.extend(gate.passed_over(line.operation).into_iter().flatten());
+            match gate.is_probing(line.operation) {
+                true => 1,
+                false => self.queue_of(line).handful(),
+            }
+        };
+        let name = self.settings.name.clone();
+        let mut rows = self
+            .store
+            .due_in(&name, line.work(), now.wall, limit, &skip)
+            .await?;
+        if rows.is_empty() && skip.len() > self.busy.len() {
+            self.permits.gate().forget_probed(line.operation);
+            let busy = &self.busy;
+            rows = self
+                .store
+                .due_in(&name, line.work(), now.wall, limit, busy)
+                .await?;
+        }
+        if rows.is_empty() {
+            let next = self
+                .store
+                .next_due_in(&name, line.work(), &self.busy)
+                .await?;
+            self.queue(line).look_at = next;
+        }
+        let nobody = BTreeSet::new();
+        let earliest = self.store.next_due_in(&name, line.work(), &nobody).await?;
+        let queue = self.queue(line);
+        queue.earliest = earliest;
+        queue.hold(rows, now);
+        Ok(())
+    }
+
+    /// Takes a permit for a row, where room, gate and pace allow a call now.
+    async fn permit(
+        &mut self,
+        line: Line,
+        record: &Record,
+        now: Moment,
+    ) -> Result<Option<Ticket>, StoreError> {
+        let operation = line.operation;
+        let remaining = self.remaining(record, now);
+        let gate_room = self.permits.gate().room(operation, remaining, now.steady);
+        if self.room().min(gate_room) == 0 {
+            return Ok(None);
+        }
+        let waiting = self.queue_of(line).ready.len() + 1;
+        let press = press(record, &self.grounds(), now);
+        self.permits
+            .take(operation, record.num, press, waiting)
+            .await
+    }
+
+    fn launch(&mut self, ticket: Ticket, operation: Operation, record: Record) {
+        let now = self.moment();
+        let remaining = self.remaining(&record, now);
+        let ask = Ask {
+            num: record.num,
+            id: record.id.clone(),
+            scopes: record.spec.scopes.clone(),
+            lifetime: record.spec.lifetime,
+            deadline: call_deadline(remaining),
+        };
+        self.busy.insert(record.num);
+        let alone = record.failing_since.is_some();
+        self.queues(operation).started(alone);
+        if alone {
+            self.permits.gate().knows_failing(operation, record.num);
+        }
+        let call = obtain(
+            self.client.clone(),
+            self.store.clone(),
+            self.clock.clone(),
+            ask,
+        );
+        let task = self.calls.spawn(call);
+        let flight = Flight {
+            record,
+            operation,
+            ticket,
+            began: now.wall,
+        };
+        self.flights.insert(task.id(), flight);
+    }
+
+    /// After an outage what failed in it is due at once, instead of waiting for times that were drawn
+    /// while nothing answered; but never sooner than a second after its last attempt.
+    pub(super) async fn hasten_failed(&mut self) -> Result<(), StoreError> {
+        let refused = self.hastening_refused;
+        let Some(after) = self.hastening else {
+            return Ok(());
+        };
+        let now = self.moment();
+        let name = self.settings.name.clone();
+        let failing = self.store.failing(&name, after, HASTENED).await?;
+        let full = failing.last().filter(|_| failing.len() == HASTENED);
+        let next = full.and_then(|last| last.due).map(|due| due.at);
+        let changes: Vec<Change> = failing
+            .iter()
+            .filter(|record| !self.busy.contains(&record.num))
+            .filter_map(|record| hastened(record, refused, now.wall))
+            .map(|(num, due)| Change::Due { num, due })
+            .collect();
+        if !changes.is_empty() {
+            self.store.commit(changes, now.wall).await?;
+            self.look_again();
+        }
+        // Only now: what the store did not take is hastened again.
+        self.hastening = next;
+        self.hastening_refused &= next.is_some();
+        Ok(())
+    }
+}
+
+const PAGE: usize = 256;
+/// Corrections up to this need no scan.
+const SMALL: SignedDuration = SignedDuration::from_secs(2);
+
+/// Where the scan stands.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// The wall clock less the steady one, when last seen.
+    offset: SignedDuration,
+    next: Option<ScanNext>,
+}
+
+#[derive(Debug, Clone)]
+enum ScanNext {
+    First,
+    After(Name),
+}
+
+impl Scan {
+    pub(super) fn new(clock: &Clock) -> Self {
+        let now = Moment {
+            wall: clock.now(),
+            steady: clock.steady(),
+        };
+        Self {
+            offset: offset(now),
+            next: Some(ScanNext::First),
+        }
+    }
+
+    /// Whether there are pages left.
+    pub(super) fn is_on(&self) -> bool {
+        self.next.is_some()
+    }
+
+    fn observe(&mut self, now: Moment) {
+        let offset = offset(now);
+        if offset < self.offset - SMALL {
+            self.next = Some(ScanNext::First);
+        }
+        self.offset = offset;
+    }
+}
+
+impl Renewer {
+    /// Looks at one page of rows, while there are pages left to look at.
+    pub(super) async fn mend_due_times(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        self.scan.observe(now);
+        let after = match &self.scan.next {
+            None => return Ok(()),
+            Some(ScanNext::First) => None,
+            Some(ScanNext::After(name)) => Some(name.clone()),
+        };
+        let page = self.store.list(after.as_ref(), PAGE).await?;
+        let skew = self.client.skew();
+        for record in &page {
+            let ours = record.spec.resource == self.settings.name;
+            if ours
+                && !self.busy.contains(&record.num)
+                && let Some(due) = misplaced(record, skew, now.wall)
+            {
+                tracing::info!(
+                    resource = %self.settings.name, identity = %record.spec.name,
+                    "the clock was corrected; its renewal is moved to {:.0}", due.at
+                );
+                self.note(
+                    Change::Due {
+                        num: record.num,
+                        due,
+                    },
+                    Vec::new(),
+                );
+            }
+        }
+        self.scan.next = match page.last() {
+            Some(last) if page.len() == PAGE => Some(ScanNext::After(last.spec.name.clone())),
+            _ => None,
+        };
+        Ok(())
+    }
+}
+
+fn offset(now: Moment) -> SignedDuration {
+    let steady = SignedDuration::try_from(now.steady).unwrap_or(SignedDuration::MAX);
+    SignedDuration::new(now.wall.as_second(), now.wall.subsec_nanosecond()) - steady
+}

@@ -1,0 +1,669 @@
+//! What the renewer tells people, and what it has told.
+//!
+//! The notices of a renewer, in sentences for people: what happened, to what, what can be done.
+//!
+//! What a renewer tells people about its resource: the beginning and the end of an outage, refused
+//! keys, refused creation; each once.
+//!
+//! `renewal.late`: told once per lapse, folded above ten a minute, never inside an announced outage. The
+//! store tells of each that it is over, with the commit that ends it; here it is told when none is left.
+//!
+//! Identities that fail by themselves while others succeed: each is told once when that begins, the rest of
+//! more than ten a minute in one notice. The store tells of each that it is over, with the commit that
+//! ends it; here it is told when none is left.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{Moment, Renewer, calls::Line, view::OPERATIONS};
+use crate::{
+    model::{
+        Blame, Change, Failure, HealthView, IdentityId, Notice, NoticeKind, Operation, Record,
+        ResourceName, State, short_duration,
+    },
+    schedule::{Ended as How, Finding, Fold, Grounds, Standing, Steady, standing, state},
+    store::{Ended, StoreError, Work},
+};
+
+/// The words before the resource's name in keys.
+pub(super) const LATE: &str = "late";
+pub(super) const FAILING: &str = "identities";
+pub(super) const CREATE: &str = "create";
+pub(super) const STORE: &str = "store";
+
+/// Why nothing is created with `create = "never"`.
+pub(super) const CREATE_NEVER: &str = "identities without an id are not created because the resource says create = \"never\"; give \
+     them an id in the configuration, or run `renewd identity import`";
+
+pub(super) fn created(record: &Record, id: &IdentityId, at: Timestamp) -> Notice {
+    about(
+        record,
+        NoticeKind::IdentityCreated,
+        at,
+        format!("{} was created as {id}.", record.spec.name),
+    )
+}
+
+pub(super) fn orphaned(record: &Record, failure: &Failure, at: Timestamp) -> Notice {
+    let message = format!(
+        "The answer to creating {} was lost ({}): ACS may hold an identity that nobody knows. It is created anew.",
+        record.spec.name, failure.message
+    );
+    about(record, NoticeKind::IdentityOrphaned, at, message)
+}
+
+pub(super) fn late(record: &Record, grounds: &Grounds, at: Timestamp) -> Notice {
+    let fate = fate(record, grounds, at);
+    let last = match record.attempts.last().filter(|last| last.result != "ok") {
+        Some(attempt) => format!("; the last attempt ended with {}", attempt.result),
+        None => "; it was not tried since it became due".to_owned(),
+    };
+    let message = format!(
+        "The renewal of {} is late: {fate}{last}. See `renewd why {}`.",
+        record.spec.name, record.spec.name
+    );
+    about(record, NoticeKind::RenewalLate, at, message)
+}
+
+/// What is left to the token of a row, in words.
+fn fate(record: &Record, grounds: &Grounds, at: Timestamp) -> String {
+    match standing(record, grounds, at) {
+        Standing::None => "it has no token".to_owned(),
+        Standing::Good { left } => format!("its token ends in {}", short_duration(left)),
+        Standing::Doubtful { since, left } => format!(
+            "its token may be dead, as its access key is refused or no longer configured since {since:.0}; if it is \
+             not, it ends in {}",
+            short_duration(left)
+        ),
+        Standing::Dead {
+            since,
+            how: How::Expired,
+        } => format!("its token ended at {since:.0}"),
+        Standing::Dead {
+            since,
+            how: How::Revoked,
+        } => format!("its token was revoked at {since:.0}"),
+    }
+}
+
+pub(super) fn failing(
+    record: &Record,
+    grounds: &Grounds,
+    (because, result): (&str, &str),
+    next: Timestamp,
+    at: Timestamp,
+) -> Notice {
+    let (name, token) = (&record.spec.name, fate(record, grounds, at));
+    let message = format!(
+        "{name} fails by itself, while others of {} succeed ({because}): {token}; it is tried again at {next:.0}, apart \
+         from the others. The last attempt ended with {result}. See `renewd why {name}`.",
+        record.spec.resource
+    );
+    Notice {
+        key: Some(Notice::failing_key(name)),
+        ..about(record, NoticeKind::IdentityFailing, at, message)
+    }
+}
+
+pub(super) fn many_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    let message = format!(
+        "{more} more identities of {resource} fail by themselves, while others succeed. See `renewd status`."
+    );
+    of(resource, NoticeKind::IdentityFailing, FAILING, at, message)
+}
+
+pub(super) fn none_fails(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("No identity of {resource} fails by itself any more.");
+    of(
+        resource,
+        NoticeKind::IdentityRecovered,
+        FAILING,
+        at,
+        message,
+    )
+}
+
+pub(super) fn many_late(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
+    let message = format!(
+        "The renewals of {more} more identities of {resource} are late. See `renewd status`."
+    );
+    of(resource, NoticeKind::RenewalLate, LATE, at, message)
+}
+
+pub(super) fn none_is_late(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("No renewal of {resource} is late any more.");
+    of(resource, NoticeKind::RenewalRecovered, LATE, at, message)
+}
+
+pub(super) fn unreachable(
+    resource: &ResourceName,
+    because: &str,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!(
+        "{resource} does not answer ({because}). {} Only probes go out until it answers.",
+        survival(survives, at)
+    );
+    of(
+        resource,
+        NoticeKind::ResourceUnreachable,
+        "outage",
+        at,
+        message,
+    )
+}
+
+/// Under which key an outage is told.
+pub(super) fn trouble_key(kind: NoticeKind, resource: &ResourceName) -> String {
+    let word = match kind {
+        NoticeKind::KeyRejected => "keys",
+        _ => "outage",
+    };
+    format!("{word} {resource}")
+}
+
+/// An outage goes on while tokens end.
+pub(super) fn outlived(
+    resource: &ResourceName,
+    kind: NoticeKind,
+    because: &str,
+    ended: Ended,
+    at: Timestamp,
+) -> Notice {
+    let still = match kind {
+        NoticeKind::KeyRejected => "still refuses the access keys",
+        _ => "still does not answer",
+    };
+    let tokens = match (ended.ended, ended.any_lives) {
+        (1, true) => "The first token has ended; consumers of it hold a dead one.".to_owned(),
+        (count, true) => format!("{count} tokens have ended; consumers of them hold dead ones."),
+        (count, false) => format!(
+            "No token lives any more: all {count} have ended, and every consumer is without a live one."
+        ),
+    };
+    Notice {
+        at,
+        kind,
+        resource: Some(resource.clone()),
+        name: None,
+        key: Some(trouble_key(kind, resource)),
+        message: format!("{resource} {still} ({because}). {tokens}"),
+    }
+}
+
+pub(super) fn recovered(
+    resource: &ResourceName,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!("{resource} answers again. {}", survival(survives, at));
+    of(
+        resource,
+        NoticeKind::ResourceRecovered,
+        "outage",
+        at,
+        message,
+    )
+}
+
+pub(super) fn key_rejected(
+    resource: &ResourceName,
+    because: &str,
+    survives: Option<Timestamp>,
+    at: Timestamp,
+) -> Notice {
+    let message = format!(
+        "{resource} refuses the access keys ({because}). Put a valid connection string in place and reload. {}",
+        survival(survives, at)
+    );
+    of(resource, NoticeKind::KeyRejected, "keys", at, message)
+}
+
+pub(super) fn key_accepted(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("{resource} accepts an access key again.");
+    of(resource, NoticeKind::ResourceRecovered, "keys", at, message)
+}
+
+pub(super) fn key_switched(resource: &ResourceName, key: &str, at: Timestamp) -> Notice {
+    let message = format!(
+        "{resource} refuses one access key and accepts the other ({key}), which is used from now on. Replace the \
+         refused one; tokens that it minted are dead if it was regenerated."
+    );
+    of(resource, NoticeKind::KeySwitched, "", at, message)
+}
+
+pub(super) fn create_refused(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
+    let message = format!("{resource}: {why}.");
+    of(resource, NoticeKind::CreateRefused, CREATE, at, message)
+}
+
+pub(super) fn create_allowed(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("{resource}: no identity waits any more for a creation that is refused.");
+    of(resource, NoticeKind::CreateAllowed, CREATE, at, message)
+}
+
+pub(super) fn unwritable(resource: &ResourceName, why: &str, at: Timestamp) -> Notice {
+    let message = format!("No tokens of {resource} could be obtained for a while: {why}.");
+    of(resource, NoticeKind::StoreUnwritable, STORE, at, message)
+}
+
+pub(super) fn writable(resource: &ResourceName, at: Timestamp) -> Notice {
+    let message = format!("The store can be written again, and tokens of {resource} are obtained.");
+    of(resource, NoticeKind::StoreWritable, STORE, at, message)
+}
+
+fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {
+    match survives {
+        Some(until) if until > now => {
+            let left = until.duration_since(now).try_into().unwrap_or_default();
+            format!(
+                "Every token lives until {until:.0} at least ({} from now).",
+                short_duration(left)
+            )
+        }
+        Some(_) => "Some tokens have expired.".to_owned(),
+        None => "No token is at risk.".to_owned(),
+    }
+}
+
+fn about(record: &Record, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
+    let key = (kind == NoticeKind::RenewalLate).then(|| Notice::late_key(&record.spec.name));
+    Notice {
+        at,
+        kind,
+        resource: Some(record.spec.resource.clone()),
+        name: Some(record.spec.name.clone()),
+        key,
+        message,
+    }
+}
+
+/// `key` is the word before the resource's name in the key; empty for what cannot end.
+fn of(
+    resource: &ResourceName,
+    kind: NoticeKind,
+    key: &str,
+    at: Timestamp,
+    message: String,
+) -> Notice {
+    Notice {
+        at,
+        kind,
+        resource: Some(resource.clone()),
+        name: None,
+        key: (!key.is_empty()).then(|| format!("{key} {resource}")),
+        message,
+    }
+}
+
+/// Between two looks whether anybody waits for a creation that was refused.
+const LOOK_FOR_REFUSED: Duration = Duration::from_secs(5);
+/// Between two looks for tokens that ended in an outage.
+const LOOK_FOR_ENDED: Duration = Duration::from_secs(2);
+
+impl Renewer {
+    /// Tells what has changed since the last round.
+    pub(super) async fn tell(&mut self) {
+        let now = self.moment();
+        self.tell_outage(now).await;
+        self.tell_keys(now).await;
+        self.tell_folded(now);
+        self.tell_failing_folded(now);
+        if let Some(trouble) = self.outbox.untold_trouble() {
+            let notice = unwritable(&self.settings.name, &trouble, now.wall);
+            self.raise(notice);
+        }
+        if self.outbox.ended_trouble() {
+            let notice = writable(&self.settings.name, now.wall);
+            self.raise(notice);
+        }
+    }
+
+    async fn tell_outage(&mut self, now: Moment) {
+        let resource = self.settings.name.clone();
+        let probing = OPERATIONS.into_iter().find_map(|operation| {
+            let health = self.permits.gate().health(operation);
+            match health {
+                HealthView::Probing { because, .. } => Some(because),
+                _ => None,
+            }
+        });
+        if let Some(because) = probing {
+            if self.outage.bad(now.steady) {
+                let survives = self.survives_until().await;
+                let notice = unreachable(&resource, &because, survives, now.wall);
+                tracing::error!(%resource, "{}", notice.message);
+                self.raise(notice);
+                self.told_again = Some(0);
+            } else if self.outage.is_announced() {
+                self.tell_of_ended(NoticeKind::ResourceUnreachable, &because, now)
+                    .await;
+            }
+            return;
+        }
+        let was_on = self.outage.is_on();
+        if self.outage.good(now.steady) {
+            let survives = self.survives_until().await;
+            let notice = recovered(&resource, survives, now.wall);
+            tracing::info!(%resource, "{}", notice.message);
+            self.raise(notice);
+        }
+        if was_on {
+            self.recovered = Some(now);
+        }
+    }
+
+    async fn tell_keys(&mut self, now: Moment) {
+        let resource = self.settings.name.clone();
+        let because = self.permits.gate().refusal(&OPERATIONS).map(str::to_owned);
+        if let Some(because) = because {
+            if self.key_outage.bad(now.steady) {
+                let survives = self.survives_until().await;
+                let notice = key_rejected(&resource, &because, survives, now.wall);
+                tracing::error!(%resource, "{}", notice.message);
+                self.raise(notice);
+                self.told_again = Some(0);
+            } else if self.key_outage.is_announced() {
+                self.tell_of_ended(NoticeKind::KeyRejected, &because, now)
+                    .await;
+            }
+            return;
+        }
+        let was_on = self.key_outage.is_on();
+        if self.key_outage.good(now.steady) {
+            let notice = key_accepted(&resource, now.wall);
+            tracing::info!(%resource, "{}", notice.message);
+            self.raise(notice);
+        }
+        if was_on {
+            self.recovered = Some(now);
+        }
+    }
+
+    /// An outage that outlives tokens is told again when the first one ends, and when all have.
+    async fn tell_of_ended(&mut self, kind: NoticeKind, because: &str, now: Moment) {
+        if self.told_again >= Some(2) || now.steady < self.looked_for_ended + LOOK_FOR_ENDED {
+            return;
+        }
+        self.looked_for_ended = now.steady;
+        let resource = self.settings.name.clone();
+        let service = now.wall + self.client.skew();
+        let Ok(ended) = self.store.ended_tokens(&resource, service).await else {
+            return;
+        };
+        let stage = match ended {
+            Ended { ended: 0, .. } => 0,
+            Ended {
+                any_lives: true, ..
+            } => 1,
+            Ended { .. } => 2,
+        };
+        let told = match self.told_again {
+            Some(told) => told,
+            None => {
+                let key = trouble_key(kind, &resource);
+                let Ok(times) = self.store.times_told(key).await else {
+                    return;
+                };
+                times.saturating_sub(1)
+            }
+        };
+        self.told_again = Some(told.max(stage));
+        if stage > told {
+            let notice = outlived(&resource, kind, because, ended, now.wall);
+            tracing::error!(%resource, "{}", notice.message);
+            self.raise(notice);
+        }
+    }
+
+    /// Creation is refused although identities without an id wait for it.
+    pub(super) fn tell_creation_refused(&mut self, why: &str, now: Moment) {
+        if std::mem::replace(&mut self.creation_refusal_told, true) {
+            return;
+        }
+        self.creation_waits_at = now.steady + LOOK_FOR_REFUSED;
+        tracing::error!(resource = %self.settings.name, "identities are not created: {why}");
+        let notice = create_refused(&self.settings.name, why, now.wall);
+        self.raise(notice);
+    }
+
+    /// While creation is refused for all: tells once when somebody waits.
+    pub(super) async fn review_refused_creation(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        let Some(why) = self.creation_refused.clone() else {
+            return self.look_for_refused(now).await;
+        };
+        if !self
+            .queue_of(Line::main(Operation::CreateWithToken))
+            .wants_rows(now)
+        {
+            return Ok(());
+        }
+        let name = &self.settings.name;
+        let waiting = self
+            .store
+            .due(name, Work::Create, now.wall, 1, &self.busy)
+            .await?;
+        if waiting.is_empty() {
+            let next = self.store.next_due(name, Work::Create, &self.busy).await?;
+            self.queue(Line::main(Operation::CreateWithToken)).look_at = next;
+            self.tell_creation_allowed(now);
+        } else {
+            self.queue(Line::main(Operation::CreateWithToken)).look_at = None;
+            self.tell_creation_refused(&why, now);
+        }
+        Ok(())
+    }
+
+    /// What refused one creation may be over: told when none waits that failed.
+    async fn look_for_refused(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.creation_refusal_told || now.steady < self.creation_waits_at {
+            return Ok(());
+        }
+        self.creation_waits_at = now.steady + LOOK_FOR_REFUSED;
+        let (name, nobody) = (&self.settings.name, BTreeSet::new());
+        for line in [
+            Line::main(Operation::CreateWithToken),
+            Line::alone(Operation::CreateWithToken),
+        ] {
+            let next = self.store.next_due_in(name, line.work(), &nobody);
+            if next.await?.is_some() {
+                return Ok(());
+            }
+        }
+        self.tell_creation_allowed(now);
+        Ok(())
+    }
+
+    fn tell_creation_allowed(&mut self, now: Moment) {
+        if std::mem::replace(&mut self.creation_refusal_told, false) {
+            let notice = create_allowed(&self.settings.name, now.wall);
+            tracing::info!(resource = %self.settings.name, "{}", notice.message);
+            self.raise(notice);
+        }
+    }
+
+    /// Until when every token of the resource lives at least.
+    async fn survives_until(&mut self) -> Option<Timestamp> {
+        // Without an answer the notice simply says less.
+        let earliest = self.store.earliest_expiry().await.ok()?;
+        earliest.get(&self.settings.name).copied()
+    }
+}
+
+/// How often those that wait without attempts are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+/// How many of them at once, the most urgent first.
+const AT_ONCE: usize = 128;
+/// What was late when an outage ended gets so long to be renewed before anybody is told.
+const AFTER_OUTAGE: Duration = Duration::from_mins(10);
+
+/// Watches for late renewals.
+#[derive(Debug, Default)]
+pub(super) struct LateWatch {
+    pub(super) fold: Fold,
+    /// Many were told of in one notice, and not that it is over.
+    pub(super) many_told: bool,
+    looked: Steady,
+}
+
+impl Renewer {
+    /// Looks at those that wait: a backlog makes identities late without a single failure.
+    pub(super) async fn look_for_late(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        if now.steady < self.late.looked + EVERY || self.in_announced_outage() {
+            return Ok(());
+        }
+        self.late.looked = now.steady;
+        self.tell_if_none_is_late(now).await?;
+        self.tell_if_none_fails(now).await?;
+        let waiting = self
+            .lines()
+            .any(|line| !line.ready.is_empty() || line.wants_rows(now));
+        if !waiting {
+            return Ok(());
+        }
+        let name = &self.settings.name;
+        let waiting = self
+            .store
+            .due(name, Work::Issue, now.wall, AT_ONCE, &self.busy)
+            .await?;
+        for record in &waiting {
+            self.tell_if_late(record, now);
+        }
+        Ok(())
+    }
+
+    /// Tells that this record is late, if it is and nobody was told.
+    pub(super) fn tell_if_late(&mut self, record: &Record, now: Moment) {
+        if record.late_notified
+            || state(record, &self.grounds(), now.wall) != State::Late
+            || self.in_announced_outage()
+            || self.lapsed_in_outage(record, now)
+        {
+            return;
+        }
+        let notices = match self.late.fold.tells(now.steady) {
+            true => {
+                let notice = late(record, &self.grounds(), now.wall);
+                tracing::warn!(resource = %self.settings.name, identity = %record.spec.name, "{}", notice.message);
+                vec![notice]
+            }
+            false => Vec::new(),
+        };
+        self.note(Change::LateNotified { num: record.num }, notices);
+    }
+
+    /// At the end of a minute, tells how many more there were.
+    pub(super) fn tell_folded(&mut self, now: Moment) {
+        if let Some(more) = self.late.fold.rest(now.steady) {
+            let notice = many_late(&self.settings.name, more, now.wall);
+            self.raise(notice);
+            self.late.many_told = true;
+        }
+    }
+
+    /// Tells that none is late any more, where many were told of.
+    async fn tell_if_none_is_late(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.late.many_told {
+            return Ok(());
+        }
+        let name = &self.settings.name;
+        if self.store.late(now.wall).await?.contains_key(name) {
+            return Ok(());
+        }
+        self.late.many_told = false;
+        self.raise(none_is_late(name, now.wall));
+        Ok(())
+    }
+
+    fn in_announced_outage(&self) -> bool {
+        self.outage.is_on() || self.key_outage.is_on()
+    }
+
+    fn lapsed_in_outage(&self, record: &Record, now: Moment) -> bool {
+        self.recovered.is_some_and(|recovered| {
+            let before = record.late_at.is_some_and(|at| at <= recovered.wall);
+            before && now.steady < recovered.steady + AFTER_OUTAGE
+        })
+    }
+}
+
+/// What was told within this minute.
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    begun: Fold,
+    /// Many were told of in one notice, and not that it is over.
+    pub(super) many_told: bool,
+}
+
+impl Failing {
+    /// When the current minute ends.
+    pub(super) fn ends_at(&self) -> Option<Steady> {
+        self.begun.ends_at()
+    }
+}
+
+impl Renewer {
+    /// What is to be told of a row with what became of its call.
+    pub(super) fn failing_notices(
+        &mut self,
+        record: &Record,
+        change: &Change,
+        now: Moment,
+    ) -> Vec<Notice> {
+        let Change::Failed {
+            blame: Blame::RowAlone,
+            attempt,
+            due,
+            ..
+        } = change
+        else {
+            return Vec::new();
+        };
+        if record.failing_since.is_some() {
+            return Vec::new();
+        }
+        let because = (&*self.doubts.because, &*attempt.result);
+        let notice = failing(record, &self.grounds(), because, due.at, now.wall);
+        tracing::warn!(resource = %self.settings.name, "{}", notice.message);
+        let told = self.failing.begun.tells(now.steady);
+        told.then_some(notice).into_iter().collect()
+    }
+
+    /// At the end of a minute, tells how many more there were.
+    pub(super) fn tell_failing_folded(&mut self, now: Moment) {
+        if let Some(more) = self.failing.begun.rest(now.steady) {
+            let notice = many_failing(&self.settings.name, more, now.wall);
+            self.raise(notice);
+            self.failing.many_told = true;
+        }
+    }
+
+    /// Tells that none fails any more, where many were told of.
+    pub(super) async fn tell_if_none_fails(&mut self, now: Moment) -> Result<(), StoreError> {
+        if !self.failing.many_told {
+            return Ok(());
+        }
+        let (name, nobody) = (&self.settings.name, BTreeSet::new());
+        for operation in OPERATIONS {
+            let work = Line::alone(operation).work();
+            let next = self.store.next_due_in(name, work, &nobody).await?;
+            if next.is_some() {
+                return Ok(());
+            }
+        }
+        self.failing.many_told = false;
+        self.raise(none_fails(name, now.wall));
+        Ok(())
+    }
+
+    /// What led to the proof of an outage is taken back from the rows.
+    pub(super) fn take_back(&mut self, finding: &Finding) {
+        for num in &finding.excused {
+            self.note(Change::Excused { num: *num }, Vec::new());
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! Takes over what a source lists: looks, compares, and writes only what differs. Whatever goes wrong,
+//! the last good list stays, and somebody is told once.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    config::{SourceKind, SourceSettings},
+    model::{
+        AuditEntry, Lapse, Notice, NoticeKind, RefusedRow, SourceName, SourceReport, SourceView,
+        Timestamp,
+    },
+    sources::{Difference, Head, Look, Reading, Source},
+    store::{SourceChange, SourceEnd, Store, StoreError},
+};
+
+use super::merge::{Merge, Step, Trouble};
+
+/// At most so many refused rows are kept for people's eyes.
+const SHOWN: usize = 1000;
+/// After a fault of the store.
+const AFTER_FAULT: Duration = Duration::from_secs(5);
+
+/// What an source_sync is made of.
+#[derive(Debug)]
+pub struct SourceSyncDeps {
+    /// The source.
+    pub settings: SourceSettings,
+    /// Where its identities are kept.
+    pub store: Store,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// What a person asks of a source.
+#[derive(Debug)]
+pub struct SourceAsk {
+    /// Who asks; `None` for a look that changes nothing.
+    pub apply: Option<Apply>,
+    /// What came of it; the text says why nothing did.
+    pub answer: oneshot::Sender<Result<SourceReport, String>>,
+}
+
+/// A wish that a list be taken over now.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// For the audit trail.
+    pub actor: String,
+    /// Whether `max_removal` and what protects like it is set aside this once.
+    pub confirmed: bool,
+}
+
+/// The loop of one source.
+#[derive(Debug)]
+pub struct SourceSync {
+    source: Source,
+    store: Store,
+    clock: Clock,
+    asks: mpsc::Receiver<SourceAsk>,
+    view: watch::Sender<SourceView>,
+    /// Which file the last good list came from.
+    file: Option<String>,
+    /// The last read did not come to an end: the next look reads, whatever it finds.
+    again: bool,
+    /// The source was known before ids had to be allowed.
+    adopted_before: bool,
+}
+
+/// What a new list comes to, before anything of it is taken over.
+struct Compared {
+    reading: Reading,
+    difference: Difference,
+    report: SourceReport,
+}
+
+impl SourceSync {
+    /// The loop, and where to ask it something.
+    pub fn new(deps: SourceSyncDeps) -> (Self, mpsc::Sender<SourceAsk>) {
+        let (asks, asked) = mpsc::channel(4);
+        let view = watch::Sender::new(view_of(&deps.settings));
+        let source_sync = Self {
+            source: Source::new(deps.settings, &deps.clock),
+            store: deps.store,
+            clock: deps.clock,
+            asks: asked,
+            view,
+            file: None,
+            again: true,
+            adopted_before: false,
+        };
+        (source_sync, asks)
+    }
+
+    /// How the source is, as it changes.
+    pub fn view(&self) -> watch::Receiver<SourceView> {
+        self.view.subscribe()
+    }
+
+    /// Looks every so often until told to stop.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
+        let every = self.source.settings().every;
+        let mut wait = Duration::ZERO;
+        while self.recall().await.is_err() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(AFTER_FAULT) => {}
+            }
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(ask) = self.asks.recv() => {
+                    self.answer(ask).await;
+                    continue;
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = every;
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                ended = self.round() => ended,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(source = %self.name(), %error, "what a source lists could not be taken over; trying again");
+                self.again = true;
+                wait = every.min(AFTER_FAULT);
+            }
+        }
+    }
+
+    /// Takes up what was known when the daemon ended.
+    async fn recall(&mut self) -> Result<(), StoreError> {
+        let known = self.store.sources().await?;
+        if let Some(facts) = known.into_iter().find(|facts| facts.name == *self.name()) {
+            self.file.clone_from(&facts.file);
+            self.adopted_before = facts.adopts;
+            let advice = self.advice();
+            if let Some(advice) = &advice {
+                tracing::warn!(source = %self.name(), "{advice}");
+            }
+            self.view.send_modify(|view| {
+                view.advice = advice;
+                view.taken_at = facts.taken_at;
+                view.identities = facts.identities;
+                view.refused = facts.refused;
+                view.lapse = facts.lapse;
+            });
+        }
+        Ok(())
+    }
+
+    /// What somebody should write into the section of a source that goes on as it did before.
+    fn advice(&self) -> Option<String> {
+        let is_silent = self.source.settings().adopt_ids.is_none() && self.adopted_before;
+        is_silent.then(|| {
+            format!(
+                "the source {} may bring ids along that renewd does not hold, as it always could: write \
+                 `adopt_ids = true` into its section if it shall, else `adopt_ids = false`",
+                self.name()
+            )
+        })
+    }
+
+    /// One look, and what follows from it.
+    async fn round(&mut self) -> Result<(), StoreError> {
+        let ended = match self.source.look().await {
+            Ok(look) if !look.changed && !self.again => {
+                self.looked();
+                return Ok(());
+            }
+            Ok(look) => self.take(&look, None).await,
+            Err(error) => Err(error.into()),
+        };
+        self.looked();
+        match ended {
+            Ok(_) => Ok(()),
+            Err(Trouble::Source(reason)) => {
+                self.again = true;
+                self.lapse(reason).await
+            }
+            Err(Trouble::Store(error)) => Err(error),
+        }
+    }
+
+    async fn answer(&mut self, ask: SourceAsk) {
+        let asked = match self.source.look().await {
+            Ok(look) => match &ask.apply {
+                Some(apply) => self.take(&look, Some(apply)).await,
+                None => self.compare(&look).await.map(|compared| compared.report),
+            },
+            Err(error) => Err(error.into()),
+        };
+        let answer = asked.map_err(|trouble| match trouble {
+            Trouble::Source(reason) => reason,
+            Trouble::Store(error) => error.to_string(),
+        });
+        // Whoever asked may have gone in the meantime.
+        ask.answer.send(answer).ok();
+    }
+
+    /// Reads the list and says what it would change.
+    async fn compare(&mut self, look: &Look) -> Result<Compared, Trouble> {
+        // Whatever is read here has not been taken over: the next look reads it again.
+        self.again = true;
+        let since = Some(self.clock.now());
+        self.view.send_modify(|view| view.reading_since = since);
+        let read = self.source.read(look).await;
+        self.view.send_modify(|view| view.reading_since = None);
+        let mut reading = read?;
+        let mut report = SourceReport {
+            rows: reading.head().rows,
+            refused: refused_before(reading.head()),
+            ..SourceReport::default()
+        };
+        report.totals.refused = reading.head().unnamed + reading.head().invalid;
+        let adopts = self.adopts();
+        let mut merge = Merge::new(&self.store, self.name(), &mut reading, adopts).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                break;
+            }
+            steps.into_iter().for_each(|step| count(&mut report, step));
+        }
+        report.refused.sort_by_key(|row| row.number);
+        let totals = report.totals;
+        let difference = Difference {
+            added: totals.added,
+            changed: totals.changed,
+            removed: totals.removed,
+            unchanged: report.unchanged,
+        };
+        let replaced = self.file.is_some() && look.file.is_some() && self.file != look.file;
+        report.blocked = difference.blocked(report.rows, report.refused.first(), replaced);
+        report.doubt = doubt(reading.head());
+        if report.blocked.is_none() && report.doubt.is_none() {
+            report.blocked = difference.removes_too_many(self.source.settings().max_removal);
+        }
+        Ok(Compared {
+            reading,
+            difference,
+            report,
+        })
+    }
+
+    /// Whether a row may bring an id along that nobody here holds.
+    fn adopts(&self) -> bool {
+        let said = self.source.settings().adopt_ids;
+        said.unwrap_or(self.adopted_before)
+    }
+
+    /// Reads the list and takes it over, unless it is blocked and nobody has said yes.
+    async fn take(&mut self, look: &Look, asked: Option<&Apply>) -> Result<SourceReport, Trouble> {
+        let Compared {
+            mut reading,
+            difference,
+            mut report,
+        } = self.compare(look).await?;
+        let confirmed = asked.is_some_and(|apply| apply.confirmed);
+        if let Some(reason) = report.blocked.as_ref().filter(|_| !confirmed) {
+            let reason = format!("{reason}; nothing was changed: {}", self.remedy());
+            self.again = false;
+            self.lapse(reason).await?;
+            return Ok(report);
+        }
+        if confirmed {
+            report.doubt = None;
+        }
+        let removes = difference.removed > 0 && report.doubt.is_none();
+        let mut refused = Vec::new();
+        if removes {
+            refused.extend(self.remove(&mut reading).await?);
+        }
+        let writes = difference.added + difference.changed > 0;
+        if writes {
+            refused.extend(self.write(&mut reading).await?);
+        }
+        report.totals.refused += refused.len() as u64;
+        report.refused.extend(refused);
+        report.applied = true;
+        let doubt = report
+            .doubt
+            .as_ref()
+            .map(|reason| format!("{reason}: {}", self.remedy()));
+        self.taken(look.file.clone(), report.totals.refused, doubt)
+            .await?;
+        if removes || writes {
+            self.told(&report, removes, asked).await?;
+        }
+        self.again = false;
+        report.refused.truncate(SHOWN);
+        Ok(report)
+    }
+
+    fn remedy(&self) -> String {
+        format!(
+            "see `renewd source test {name}`, and if it is right, `renewd source apply {name} --yes`",
+            name = self.name()
+        )
+    }
+
+    /// Lets go who is no longer listed, in batches; first of all, so that ids of forgotten rows are free.
+    async fn remove(&self, reading: &mut Reading) -> Result<Vec<RefusedRow>, Trouble> {
+        let mut refused = Vec::new();
+        let mut merge = Merge::new(&self.store, self.name(), reading, true).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                return Ok(refused);
+            }
+            let gone = steps.into_iter().filter_map(|step| match step {
+                Step::Removed(name) => Some(name),
+                _ => None,
+            });
+            let change = SourceChange {
+                gone: gone.collect(),
+                ..SourceChange::default()
+            };
+            if !change.gone.is_empty() {
+                let now = self.clock.now();
+                let done = self.store.take_source(self.name(), change, now).await?;
+                refused.extend(done.refused.into_iter().map(RefusedRow::from));
+            }
+        }
+    }
+
+    /// Writes what is new or differs, in batches: what was written stays, should the process end between two.
+    async fn write(&self, reading: &mut Reading) -> Result<Vec<RefusedRow>, Trouble> {
+        let mut refused = Vec::new();
+        let mut merge = Merge::new(&self.store, self.name(), reading, self.adopts()).await?;
+        loop {
+            let steps = merge.next().await?;
+            if steps.is_empty() {
+                return Ok(refused);
+            }
+            let specs = steps.into_iter().filter_map(|step| match step {
+                Step::Wanted(row) => Some((row.spec, row.digest)),
+                _ => None,
+            });
+            let change = SourceChange {
+                specs: specs.collect(),
+                ..SourceChange::default()
+            };
+            if !change.specs.is_empty() {
+                let now = self.clock.now();
+                let done = self.store.take_source(self.name(), change, now).await?;
+                refused.extend(done.refused.into_iter().map(RefusedRow::from));
+            }
+        }
+    }
+
+    /// Notes that a list was taken over, and tells of the end of a lapse; where nobody was removed because
+    /// of a doubt, of a lapse's beginning.
+    async fn taken(
+        &mut self,
+        file: Option<String>,
+        refused: u64,
+        doubt: Option<String>,
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let (kind, message, end) = match doubt.clone() {
+            None => (
+                NoticeKind::SourceRecovered,
+                format!(
+                    "the source {} is read again, and its list is taken over",
+                    self.name()
+                ),
+                SourceEnd::Taken {
+                    file: file.clone(),
+                    refused,
+                },
+            ),
+            Some(reason) => (
+                NoticeKind::SourceLapsed,
+                format!(
+                    "the source {} is taken over only in part: {reason}",
+                    self.name()
+                ),
+                SourceEnd::Partly {
+                    file: file.clone(),
+                    refused,
+                    reason,
+                },
+            ),
+        };
+        let notice = self.notice(kind, message.clone(), now);
+        if self.store.end_look(self.name(), end, notice, now).await? {
+            tracing::info!(source = %self.name(), "{message}");
+        }
+        let identities = self.store.source_count(self.name()).await?;
+        self.file = file.or(self.file.take());
+        self.view.send_modify(|view| {
+            let since = view.lapse.as_ref().map_or(now, |lapse| lapse.since);
+            view.taken_at = Some(now);
+            view.identities = identities;
+            view.refused = refused;
+            view.lapse = doubt.map(|reason| Lapse { reason, since });
+        });
+        Ok(())
+    }
+
+    /// Notes why the list is not taken over; told once per lapse.
+    async fn lapse(&mut self, reason: String) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if self
+            .view
+            .borrow()
+            .lapse
+            .as_ref()
+            .is_some_and(|lapse| lapse.reason == reason)
+        {
+            return Ok(());
+        }
+        let message = format!(
+            "the source {} is not taken over, its last good list stays: {reason}",
+            self.name()
+        );
+        let notice = self.notice(NoticeKind::SourceLapsed, message.clone(), now);
+        let end = SourceEnd::Lapsed(reason.clone());
+        if self.store.end_look(self.name(), end, notice, now).await? {
+            tracing::warn!(source = %self.name(), "{message}");
+        }
+        self.view.send_modify(|view| {
+            let since = view.lapse.as_ref().map_or(now, |lapse| lapse.since);
+            view.lapse = Some(Lapse { reason, since });
+        });
+        Ok(())
+    }
+
+    /// What was changed, in the audit trail.
+    async fn told(
+        &self,
+        report: &SourceReport,
+        removed: bool,
+        asked: Option<&Apply>,
+    ) -> Result<(), StoreError> {
+        let totals = report.totals;
+        let result = format!(
+            "+{} ~{} -{}, {} refused",
+            totals.added,
+            totals.changed,
+            if removed { totals.removed } else { 0 },
+            totals.refused
+        );
+        tracing::info!(source = %self.name(), result, "a source's list was taken over");
+        let entry = AuditEntry {
+            at: self.clock.now(),
+            actor: asked.map_or_else(|| "renewd".to_owned(), |apply| apply.actor.clone()),
+            action: "source".to_owned(),
+            name: None,
+            reason: Some(format!("source {}", self.name())),
+            request_id: None,
+            result,
+        };
+        self.store.audit(vec![entry]).await
+    }
+
+    fn looked(&self) {
+        let now = self.clock.now();
+        self.view.send_modify(|view| view.looked_at = Some(now));
+    }
+
+    fn notice(&self, kind: NoticeKind, message: String, at: Timestamp) -> Notice {
+        Notice {
+            at,
+            kind,
+            resource: None,
+            name: None,
+            key: Some(format!("source {}", self.name())),
+            message,
+        }
+    }
+
+    fn name(&self) -> &SourceName {
+        &self.source.settings().name
+    }
+}
+
+fn view_of(settings: &SourceSettings) -> SourceView {
+    SourceView {
+        name: settings.name.clone(),
+        kind: settings.kind.word().to_owned(),
+        reads: match &settings.kind {
+            SourceKind::Sqlite { path, .. } | SourceKind::File { path } => {
+                path.display().to_string()
+            }
+            SourceKind::Exec { command, .. } => command.first().cloned().unwrap_or_default(),
+        },
+        every_seconds: settings.every.as_secs(),
+        looked_at: None,
+        taken_at: None,
+        identities: 0,
+        refused: 0,
+        lapse: None,
+        reading_since: None,
+        advice: None,
+    }
+}
+
+/// Counts a step into a report; the first of each kind are named.
+fn count(report: &mut SourceReport, step: Step) {
+    let (total, names, name) = match step {
+        Step::Unchanged => {
+            report.unchanged += 1;
+            return;
+        }
+        Step::Refused(row) => {
+            report.totals.refused += 1;
+            if report.refused.len() < SHOWN {
+                report.refused.push(row);
+            }
+            return;
+        }
+        Step::Removed(name) => (&mut report.totals.removed, &mut report.removed, name),
+        Step::Wanted(row) if row.is_new => {
+            (&mut report.totals.added, &mut report.added, row.spec.name)
+        }
+        Step::Wanted(row) => (
+            &mut report.totals.changed,
+            &mut report.changed,
+            row.spec.name,
+        ),
+    };
+    *total += 1;
+    if names.len() < SHOWN {
+        names.push(name);
+    }
+}
+
+/// The rows of which it is known before the others that they cannot be identities.
+fn refused_before(head: &Head) -> Vec<RefusedRow> {
+    let rows = head.shown.iter().chain(&head.nobodies);
+    rows.take(SHOWN).cloned().collect()
+}
+
+/// Why the list may not be whole, if so: whoever stands in a row that cannot be read is not missing.
+fn doubt(head: &Head) -> Option<String> {
+    let first = head.shown.first()?;
+    let others = match head.unnamed - 1 {
+        0 => String::new(),
+        others => format!(", nor can {others} more"),
+    };
+    Some(format!(
+        "row {} has no name that can be read ({}){others}, so nobody was removed who may stand there",
+        first.number, first.reason
+    ))
+}

@@ -1,0 +1,142 @@
+//! Takes files back that nobody speaks of any more: their sink or their identity is gone, or they lie
+//! elsewhere now. The store notes them in the transaction that lets go of them, so this goes on after
+//! a restart. Only what still is what we wrote is removed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    model::{SinkName, Timestamp},
+    sinks::{FileSink, file::TakenBack},
+    store::{Store, StoreError, Stray},
+};
+
+/// Files looked at in one go.
+const BATCH: usize = 64;
+/// After a commit, until one looks: more of the same may follow.
+const BREATH: Duration = Duration::from_millis(200);
+/// Without any sign, one looks all the same.
+const EVERY: Duration = Duration::from_mins(1);
+/// A file that could not be removed is tried again so much later.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// The file sinks that there are, by name.
+pub type FileSinks = Arc<[(SinkName, FileSink)]>;
+
+/// The loop that takes files back.
+#[derive(Debug)]
+pub struct StrayFiles {
+    /// Where strays are noted.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// The sinks that keep files now.
+    pub sinks: watch::Receiver<FileSinks>,
+}
+
+/// The store was closed under it.
+#[derive(Debug, thiserror::Error)]
+#[error("the store was closed under the withdrawal of files")]
+pub struct StrayFilesError;
+
+impl StrayFiles {
+    /// Works until `stop`.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StrayFilesError> {
+        let mut signal = self.store.wanted_signal();
+        let mut said = false;
+        loop {
+            let is_more = match self.take_back().await {
+                Ok(count) => {
+                    said = false;
+                    count == BATCH
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::error!(%error, "files left behind wait for the store");
+                    }
+                    false
+                }
+            };
+            if !is_more {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    changed = signal.changed() => changed.map_err(|_| StrayFilesError)?,
+                    () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(BREATH) => {}
+            }
+        }
+    }
+
+    /// Looks at the strays of the moment; how many there were.
+    async fn take_back(&self) -> Result<usize, StoreError> {
+        let strays = self.store.strays(self.clock.now(), BATCH).await?;
+        let mut settled = Vec::with_capacity(strays.len());
+        for stray in &strays {
+            settled.push((stray.num, self.deal_with(stray).await?));
+        }
+        if !settled.is_empty() {
+            self.store.settle_strays(settled).await?;
+        }
+        Ok(strays.len())
+    }
+
+    /// Deals with one; the instant at which to try again, if that is needed.
+    async fn deal_with(&self, stray: &Stray) -> Result<Option<Timestamp>, StoreError> {
+        let path = &stray.placed.path;
+        if self.is_claimed(stray).await? {
+            return Ok(None);
+        }
+        let shown = path.display();
+        let taken = FileSink::take_back(stray.placed.clone(), self.clock.is_simulated()).await;
+        match taken {
+            Ok(TakenBack::Removed) => {
+                tracing::info!(sink = stray.sink, path = %shown, "a file that nobody wants any more was removed");
+            }
+            Ok(TakenBack::Gone) => {}
+            Ok(TakenBack::NotOurs) => {
+                tracing::warn!(sink = stray.sink, path = %shown, "a file that was ours holds something else now and is left alone");
+            }
+            Err(error) => {
+                tracing::warn!(sink = stray.sink, %error, "a file that nobody wants any more could not be removed");
+                return Ok(Some(self.clock.now() + AGAIN));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a sink that there is now keeps, or is about to write, a file at that place.
+    async fn is_claimed(&self, stray: &Stray) -> Result<bool, StoreError> {
+        let path = &stray.placed.path;
+        let sinks = self.sinks.borrow().clone();
+        let whose = stray.name.as_ref().zip(stray.resource.as_ref());
+        let mut of_anybody = Vec::new();
+        let mut of_this = Vec::new();
+        for (name, sink) in sinks.iter() {
+            if sink.is_fixed_at(path) {
+                of_anybody.push(name.clone());
+            } else if whose.is_some_and(|(name, resource)| sink.path_for(name, resource) == *path) {
+                of_this.push(name.clone());
+            }
+        }
+        Ok(self
+            .store
+            .is_claimed(path.clone(), of_anybody, None)
+            .await?
+            || self
+                .store
+                .is_claimed(path.clone(), of_this, stray.name.clone())
+                .await?)
+    }
+}

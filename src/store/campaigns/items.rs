@@ -1,0 +1,618 @@
+//! The items of campaigns: taken, settled, counted, listed.
+//!
+//! Noting what became of items, together with the steps of their rows: one commit.
+//!
+//! Reading campaigns: how far they are, what is to be begun, and their reports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use rusqlite::{Row, params};
+
+use super::{
+    super::{
+        Cause, StepOn,
+        aside::RowKind,
+        columns::{self, micros, spelled},
+        db::{Db, Txn},
+        error::Outcome,
+        identities::{count, select_record},
+    },
+    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, ItemOutcome, ItemState,
+    ReportLine, WaitingItem,
+};
+use crate::model::{IdentityId, Notice, Num, State, Timestamp};
+
+const ENDED: &str = "'done', 'failed', 'undelivered', 'cancelled'";
+
+/// What is to be noted of an item.
+#[derive(Debug, Clone)]
+pub enum ItemNote {
+    /// ACS is being called for it.
+    Called(CampaignId, Num),
+    /// How an attempt at it ended.
+    Ended(Box<ItemEnd>),
+    /// A failure of it is taken back: it was the beginning of what is known to be about the resource.
+    Excused(Num),
+}
+
+/// How an attempt at an item ended.
+#[derive(Debug, Clone)]
+pub struct ItemEnd {
+    /// The campaign.
+    pub campaign: Arc<Campaign>,
+    /// The item.
+    pub num: Num,
+    /// The step that its row takes in the same commit.
+    pub step: Option<StepOn>,
+    /// What becomes of the item.
+    pub outcome: ItemOutcome,
+    /// What is told of it.
+    pub notice: Option<Notice>,
+}
+
+impl ItemNote {
+    /// The row of the item.
+    pub fn num(&self) -> Num {
+        match self {
+            Self::Called(_, num) | Self::Excused(num) => *num,
+            Self::Ended(end) => end.num,
+        }
+    }
+
+    /// Whether it may withdraw something.
+    pub(in crate::store) fn withdraws(&self) -> bool {
+        matches!(self, Self::Ended(end) if matches!(end.outcome, ItemOutcome::Done { .. }) || end.step.is_some())
+    }
+
+    fn end(&self) -> Option<&ItemEnd> {
+        match self {
+            Self::Ended(end) => Some(end),
+            Self::Called(..) | Self::Excused(_) => None,
+        }
+    }
+}
+
+impl Txn<'_> {
+    /// Notes what became of items, in order: neighbours of one campaign together.
+    pub(in crate::store) fn note_items(
+        &mut self,
+        resource: &str,
+        notes: &[ItemNote],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let campaign = |note: &ItemNote| note.end().map(|end| end.campaign.id);
+        for notes in notes.chunk_by(|one, next| campaign(one) == campaign(next)) {
+            let Some(id) = notes.first().and_then(campaign) else {
+                for note in notes {
+                    match note {
+                        ItemNote::Called(id, num) => self.items_called(&[(*id, *num)], now)?,
+                        ItemNote::Excused(num) => self.excuse_items(resource, &[*num])?,
+                        ItemNote::Ended(_) => {}
+                    }
+                }
+                continue;
+            };
+            let mut outcomes = Vec::with_capacity(notes.len());
+            for end in notes.iter().filter_map(ItemNote::end) {
+                if let Some(step) = &end.step {
+                    let cause = Cause {
+                        actor: end.campaign.actor.clone(),
+                        reason: end.campaign.reason.clone(),
+                    };
+                    self.step(std::slice::from_ref(step), &cause, now)?;
+                }
+                outcomes.push((end.num, end.outcome.clone()));
+            }
+            self.settle_items(id, &outcomes, now)?;
+            for end in notes.iter().filter_map(ItemNote::end) {
+                self.raise(end.notice.as_slice())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn settle_items(
+        &mut self,
+        id: CampaignId,
+        outcomes: &[(Num, ItemOutcome)],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let Some(campaign) = self.campaign(id)? else {
+            return Ok(());
+        };
+        for (num, outcome) in outcomes {
+            self.settle_item(&campaign, *num, outcome, now)?;
+        }
+        self.end_if_settled(id, now)
+    }
+
+    fn settle_item(
+        &mut self,
+        campaign: &Campaign,
+        num: Num,
+        outcome: &ItemOutcome,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let (state, at, next_at, error, request_id) = match outcome {
+            ItemOutcome::Done { at, request_id } => {
+                let state = self.after_step(campaign, num)?;
+                (state, Some(*at), None, None, request_id)
+            }
+            ItemOutcome::Retry {
+                next_at,
+                error,
+                request_id,
+            }
+            | ItemOutcome::Unanswered {
+                next_at,
+                error,
+                request_id,
+            } => (
+                ItemState::Called,
+                None,
+                Some(*next_at),
+                Some(error),
+                request_id,
+            ),
+            ItemOutcome::Failed { error, request_id } => {
+                (ItemState::Failed, None, None, Some(error), request_id)
+            }
+        };
+        let counts = matches!(
+            outcome,
+            ItemOutcome::Retry { .. } | ItemOutcome::Failed { .. }
+        );
+        self.run(
+            "UPDATE campaign_item SET state = ?3, acked_at = coalesce(?4, acked_at), \
+             next_at = coalesce(?5, next_at), error = ?6, request_id = coalesce(?7, request_id), \
+             attempts = attempts + ?8 \
+             WHERE campaign = ?1 AND num = ?2 AND state IN ('pending', 'called')",
+            params![
+                campaign.id,
+                num,
+                spelled(&state),
+                at.map(micros),
+                next_at.map(micros),
+                error,
+                request_id,
+                counts
+            ],
+        )?;
+        if let ItemOutcome::Done { at, .. } = outcome {
+            self.note_withdrawn(campaign, num);
+            self.account_for_orphans(campaign, num, *at)?;
+            if campaign.action == CampaignAction::Delete {
+                let which = "t.num = ?2";
+                self.end_order_notices(campaign.id, (which, num), "is done after all", now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of items of which it was told that they failed that this is over.
+    pub(super) fn end_order_notices(
+        &mut self,
+        id: CampaignId,
+        (which, num): (&str, Num),
+        how: &str,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = format!(
+            "SELECT t.campaign, t.num, coalesce(t.name, t.id) AS label FROM campaign_item t \
+             WHERE t.campaign = ?1 AND ?2 IS NOT NULL AND {which} AND label IS NOT NULL"
+        );
+        let labels: Vec<String> = self.all(RowKind::CampaignItem, &sql, [id, num], |row| {
+            row.get("label")
+        })?;
+        for label in labels {
+            self.end_order_notice(&label, how, now)?;
+        }
+        Ok(())
+    }
+
+    /// An item that withdraws something is written to the withdrawals with this commit.
+    fn note_withdrawn(&mut self, campaign: &Campaign, num: Num) {
+        let touched = &mut self.effects.touched;
+        match campaign.action {
+            CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete if num >= 1 => {
+                touched.rows.insert(num);
+            }
+            CampaignAction::Revoke | CampaignAction::Hold | CampaignAction::Delete => {
+                touched.ids.insert((campaign.id, num));
+            }
+            CampaignAction::Renew | CampaignAction::Release => {}
+        }
+    }
+
+    /// What may exist without a record under an item's id was revoked or deleted with it.
+    fn account_for_orphans(&self, campaign: &Campaign, num: Num, at: Timestamp) -> Outcome<()> {
+        let sql = "SELECT coalesce(i.id, t.id), coalesce(t.called_at, ?3) FROM campaign_item t \
+                   LEFT JOIN identity i ON i.num = t.num WHERE t.campaign = ?1 AND t.num = ?2";
+        let params = [campaign.id, num, micros(at)];
+        let found = self.first(sql, params, |row| {
+            // When it was called is not known: then nothing is.
+            Ok((
+                row.get::<_, Option<String>>(0),
+                row.get(1).unwrap_or(i64::MIN),
+            ))
+        })?;
+        let Some((Ok(Some(id)), called)) = found else {
+            return Ok(());
+        };
+        match campaign.action {
+            CampaignAction::Delete => self.orphans_deleted(&id),
+            CampaignAction::Revoke => self.orphans_revoked(&id, called, micros(at)),
+            CampaignAction::Hold | CampaignAction::Release | CampaignAction::Renew => Ok(()),
+        }
+    }
+
+    /// What an item that was done waits for: its next token, or its consumers.
+    fn after_step(&self, campaign: &Campaign, num: Num) -> Outcome<ItemState> {
+        let Some(row) = self.standing(num)? else {
+            return Ok(ItemState::Done);
+        };
+        if campaign.reissues() && row.state.wants_token() && row.due_at.is_some() {
+            return Ok(ItemState::Acknowledged);
+        }
+        Ok(match row.state {
+            State::Gone => ItemState::Done,
+            _ => ItemState::Delivering,
+        })
+    }
+
+    /// Takes a failure each back: it was the beginning of what is known to be about the resource.
+    pub(in crate::store) fn excuse_items(&self, resource: &str, nums: &[Num]) -> Outcome<()> {
+        let resource = self.resource_num(resource)?;
+        for num in nums {
+            self.run(
+                "UPDATE campaign_item SET attempts = max(attempts - 1, 0) WHERE num = ?1 AND resource = ?2 \
+                 AND state IN ('called', 'failed') AND state = 'called'",
+                [*num, resource],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// ACS is being called for these.
+    pub(in crate::store) fn items_called(
+        &self,
+        called: &[(CampaignId, Num)],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        for (id, num) in called {
+            self.run(
+                "UPDATE campaign_item SET state = 'called', called_at = ?3 WHERE campaign = ?1 AND num = ?2 \
+                 AND state IN ('pending', 'called')",
+                [*id, *num, micros(now)],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A token was committed: the items that waited for it go on to its delivery.
+    pub(in crate::store) fn items_reissued(&self, num: Num, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "UPDATE campaign_item SET state = 'delivering', reissued_at = ?2 \
+             WHERE num = ?1 AND state = 'acknowledged'",
+            [num, micros(now)],
+        )?;
+        Ok(())
+    }
+
+    /// Takes a row out of what is still to be done, when what it was to be revoked for is over.
+    pub(in crate::store) fn spare(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'declared again' WHERE num = ?1 \
+                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
+                   AND actor = 'renewd') RETURNING campaign";
+        self.let_off(sql, num, now)
+    }
+
+    /// A release undoes a deletion that was only planned.
+    pub(in crate::store) fn spare_planned(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'released' WHERE num = ?1 \
+                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
+                   AND action = 'delete' AND starts_at IS NOT NULL) RETURNING campaign";
+        self.let_off(sql, num, now)
+    }
+
+    fn let_off(&mut self, sql: &str, num: Num, now: Timestamp) -> Outcome<()> {
+        self.effects.touched.rows.insert(num);
+        for campaign in self.all(RowKind::Campaign, sql, [num], |row| row.get(0))? {
+            self.end_if_settled(campaign, now)?;
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) fn end_if_settled(
+        &mut self,
+        id: CampaignId,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let sql = format!(
+            "UPDATE campaign SET ended_at = ?2 WHERE num = ?1 AND ended_at IS NULL AND cursor IS NULL \
+             AND NOT EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 AND n > 0 AND state NOT IN ({ENDED}))"
+        );
+        if self.run(&sql, [id, micros(now)])? > 0 {
+            self.effects.campaigns = true;
+        }
+        Ok(())
+    }
+}
+
+pub(super) const ROWS_AFTER: &str =
+    select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num");
+pub(in crate::store) const ITEMS: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
+    i.state AS row_state, t.attempts, t.next_at \
+    FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
+    WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+    AND t.attempts = 0 ORDER BY t.next_at, t.num";
+/// The same of those that failed before.
+const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
+    i.state AS row_state, t.attempts, t.next_at \
+    FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
+    WHERE t.campaign = ?1 AND t.resource = ?2 AND t.attempts > 0 AND t.state = 'called' \
+    ORDER BY t.next_at, t.num";
+
+/// So many failures in a row are more than an accident.
+const FAILED_OFTEN: i64 = 5;
+
+impl Db {
+    /// Items that wait for the token of an identity that fails by itself, or many times in a row while others
+    /// may be served.
+    pub(in crate::store) fn awaiting_failing(
+        &self,
+        id: CampaignId,
+        resource: &str,
+    ) -> Outcome<usize> {
+        let sql = "SELECT count(*) FROM identity i INDEXED BY identity_failing CROSS JOIN campaign_item t \
+                   ON t.campaign = ?1 AND t.num = i.num AND t.state = 'acknowledged' \
+                   WHERE i.resource = ?2 AND i.failures > 0 AND (i.failures >= ?3 OR i.failing_since IS NOT NULL)";
+        let params = [id, self.resource_num(resource)?, FAILED_OFTEN];
+        let waiting = self.first(sql, params, |row| row.get::<_, u32>(0))?;
+        Ok(waiting.unwrap_or(0) as usize)
+    }
+
+    pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE num = ?1";
+        let found = self.one(RowKind::Campaign, sql, [id], read_campaign)?;
+        found.map(|campaign| self.counted(campaign)).transpose()
+    }
+
+    /// Campaigns that have something left to do: urgent ones first, then the oldest.
+    pub(in crate::store) fn open_campaigns(&self) -> Outcome<Vec<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE ended_at IS NULL ORDER BY urgent DESC, num";
+        let found = self.all(RowKind::Campaign, sql, [], read_campaign)?;
+        found.into_iter().map(|one| self.counted(one)).collect()
+    }
+
+    /// A page of all campaigns, the newest first.
+    pub(in crate::store) fn campaigns(
+        &self,
+        before: Option<CampaignId>,
+        limit: usize,
+    ) -> Outcome<Vec<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC";
+        let params = [before.unwrap_or(i64::MAX)];
+        let found = self.page(RowKind::Campaign, limit, sql, params, read_campaign)?;
+        found.into_iter().map(|one| self.counted(one)).collect()
+    }
+
+    pub(in crate::store) fn campaign_items(
+        &self,
+        id: CampaignId,
+        resource: &str,
+        failing: bool,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<Vec<CampaignItem>> {
+        let params = [id, self.resource_num(resource)?];
+        let sql = if failing { FAILING } else { ITEMS };
+        Ok(
+            self.some(RowKind::CampaignItem, limit, sql, params, |row| match skip
+                .contains(&row.get("num")?)
+            {
+                true => Ok(None),
+                false => read_item(row).map(Some),
+            })?,
+        )
+    }
+
+    /// One item of each kind that waits: at each resource for its call, and anywhere for its token or its
+    /// consumers.
+    pub(in crate::store) fn waiting_items(&self, id: CampaignId) -> Outcome<Vec<WaitingItem>> {
+        const COLUMNS: &str = "SELECT t.campaign, t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
+            FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource";
+        let mut waiting = Vec::new();
+        let resources: Vec<i64> = self.all(
+            RowKind::Resource,
+            "SELECT num FROM resource ORDER BY num",
+            [],
+            |row| row.get(0),
+        )?;
+        for resource in resources {
+            let sql = format!(
+                "{COLUMNS} WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+                 ORDER BY t.next_at"
+            );
+            waiting.extend(self.page(
+                RowKind::CampaignItem,
+                1,
+                &sql,
+                [id, resource],
+                read_waiting,
+            )?);
+        }
+        for state in ["acknowledged", "delivering"] {
+            let sql = format!(
+                "{COLUMNS} WHERE t.campaign = ?1 AND t.state IN ('acknowledged', 'delivering') \
+                 AND t.state = '{state}'"
+            );
+            waiting.extend(self.page(RowKind::CampaignItem, 1, &sql, [id], read_waiting)?);
+        }
+        Ok(waiting)
+    }
+
+    pub(in crate::store) fn owners(
+        &self,
+        ids: &[IdentityId],
+    ) -> Outcome<BTreeMap<IdentityId, Num>> {
+        let sql = "SELECT num FROM identity WHERE id = ?1";
+        let mut owners = BTreeMap::new();
+        for id in ids {
+            if let Some(num) = self.first(sql, [id.as_str()], |row| row.get(0))? {
+                owners.insert(id.clone(), num);
+            }
+        }
+        Ok(owners)
+    }
+
+    /// A page of a campaign's items in the order of their rows; of those that failed, or of all.
+    pub(in crate::store) fn campaign_report(
+        &self,
+        id: CampaignId,
+        after: Option<Num>,
+        failed: bool,
+        limit: usize,
+    ) -> Outcome<Vec<ReportLine>> {
+        let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource \
+                   WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num";
+        let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r \
+                   ON r.num = t.resource WHERE t.campaign = ?1 AND t.num > ?2 AND t.state = 'failed' \
+                   ORDER BY t.num";
+        let params = [id, after.unwrap_or(i64::MIN)];
+        let sql = if failed { quarantine } else { all };
+        Ok(self.page(RowKind::CampaignItem, limit, sql, params, read_line)?)
+    }
+
+    /// How many of a resource's renewals wait now, counted up to `most`, without those that somebody
+    /// asked for: what a campaign yields to.
+    pub(in crate::store) fn waiting_renewals(
+        &self,
+        resource: &str,
+        most: usize,
+        now: Timestamp,
+    ) -> Outcome<usize> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND id IS NOT NULL \
+                   AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3)";
+        let params = params![self.resource_num(resource)?, micros(now), count(most)];
+        let found = self.first(sql, params, |row| row.get::<_, i64>(0))?;
+        Ok(usize::try_from(found.unwrap_or(0)).unwrap_or(0))
+    }
+
+    /// Campaigns that have ended and whose report is not sealed yet.
+    pub(in crate::store) fn unsealed_reports(&self) -> Outcome<Vec<CampaignId>> {
+        let sql = "SELECT num FROM campaign WHERE ended_at IS NOT NULL AND report_sha256 IS NULL ORDER BY num";
+        Ok(self.all(RowKind::Campaign, sql, [], |row| row.get("num"))?)
+    }
+
+    fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
+        let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
+        for (state, n) in self.all(RowKind::Counter, sql, [campaign.id], |row| {
+            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+        })? {
+            *match state.as_str() {
+                "acknowledged" => &mut campaign.acknowledged,
+                "delivering" => &mut campaign.delivering,
+                "done" => &mut campaign.done,
+                "failed" => &mut campaign.failed,
+                "undelivered" => &mut campaign.undelivered,
+                "cancelled" => &mut campaign.cancelled,
+                _ => &mut campaign.pending,
+            } += n;
+        }
+        if campaign.pending > 0 {
+            let sql = "SELECT count(*) AS n FROM campaign_item WHERE campaign = ?1 AND attempts > 0 AND state = 'called'";
+            let failing = self.first(sql, [campaign.id], |row| columns::unsigned(row, "n"))?;
+            campaign.failing = failing.unwrap_or(0);
+        }
+        if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
+            campaign.state = CampaignState::DoneWithFailures;
+        }
+        Ok(campaign)
+    }
+}
+
+pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
+    let ended_at = columns::maybe_instant(row, "ended_at")?;
+    let phase: String = row.get("phase")?;
+    let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
+    let state = match phase.as_str() {
+        "cancelled" => CampaignState::Cancelled,
+        _ if ended_at.is_some() => CampaignState::Done,
+        "paused" => CampaignState::Paused,
+        _ if frozen => CampaignState::Running,
+        _ => CampaignState::Expanding,
+    };
+    Ok(Campaign {
+        id: row.get("num")?,
+        action: columns::word(row, "action")?,
+        then: columns::maybe_word(row, "after")?,
+        target: row.get("target")?,
+        urgent: row.get("urgent")?,
+        actor: row.get("actor")?,
+        reason: row.get("reason")?,
+        created_at: columns::instant_in(row, "created_at")?,
+        starts_at: columns::maybe_instant(row, "starts_at")?,
+        ended_at,
+        state,
+        pending: 0,
+        failing: 0,
+        acknowledged: 0,
+        delivering: 0,
+        done: 0,
+        failed: 0,
+        undelivered: 0,
+        cancelled: 0,
+        report_sha256: row.get("report_sha256")?,
+    })
+}
+
+fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
+    Ok(WaitingItem {
+        num: row.get("num")?,
+        label: row.get("label")?,
+        resource: columns::parsed(row, "resource")?,
+        state: columns::word(row, "state")?,
+    })
+}
+
+pub(in crate::store) fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignItem> {
+    Ok(CampaignItem {
+        num: row.get("num")?,
+        name: columns::maybe_parsed(row, "name")?,
+        resource: columns::parsed(row, "resource")?,
+        id: columns::maybe_parsed(row, "id")?,
+        state: columns::maybe_word(row, "row_state")?,
+        attempts: row.get("attempts")?,
+        next_at: columns::instant_in(row, "next_at")?,
+    })
+}
+
+fn read_line(row: &Row<'_>) -> rusqlite::Result<ReportLine> {
+    let acknowledged_at = columns::maybe_instant(row, "acked_at")?;
+    let reissued_at = columns::maybe_instant(row, "reissued_at")?;
+    let request_id: Option<String> = row.get("request_id")?;
+    // Only a call ends the old token; what needed none leaves no gap.
+    let gap = acknowledged_at
+        .zip(reissued_at)
+        .filter(|_| request_id.is_some())
+        .map(|(from, to)| to.duration_since(from).as_millis().max(0));
+    Ok(ReportLine {
+        num: row.get("num")?,
+        name: columns::maybe_parsed(row, "name")?,
+        resource: columns::parsed(row, "resource_name")?,
+        id: columns::maybe_parsed(row, "id")?,
+        state: columns::word(row, "state")?,
+        attempts: row.get("attempts")?,
+        called_at: columns::maybe_instant(row, "called_at")?,
+        acknowledged_at,
+        reissued_at,
+        delivered_at: columns::maybe_instant(row, "delivered_at")?,
+        gap_ms: gap.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+        request_id,
+        error: row.get("error")?,
+    })
+}

@@ -1,0 +1,633 @@
+//! What is declared of identities, by whom, and how it is taken over.
+//!
+//! The declaration of an identity as its row keeps it: all of [`Spec`] that has no column of its own; and
+//! as `identities.jsonl` keeps it, where the store alone has it.
+//!
+//! Carries a plan of declarations out: rows made, changed, withheld, forgotten.
+//!
+//! Takes names and their ids over, from `identities.jsonl` or from elsewhere, in batches.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Cause,
+    campaigns::{CampaignAction, NewCampaign, Target, Wanted},
+    columns::{self, micros, spelled},
+    db::{Db, Txn},
+    error::Outcome,
+    idmap::{IdLine, remember_unknown},
+    open::just_after,
+    reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
+};
+use crate::model::{
+    AuditEntry, CreationsWaiting, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin,
+    Reader, ResourceName, Scope, SinkName, Spec, State, Then, Timestamp, Version,
+};
+
+/// What is wished of an identity. Equal declarations are equal as text, so that an unchanged declaration
+/// is known without parsing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Declaration {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<IdentityId>,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) lifetime_secs: u64,
+    pub(super) renew_at: f64,
+    pub(super) spread: f64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) readers: Vec<Reader>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) sinks: Vec<SinkName>,
+    #[serde(default)]
+    pub(super) on_removal: OnRemoval,
+}
+
+impl Declaration {
+    pub(super) fn of(spec: &Spec) -> Self {
+        Self {
+            id: spec.id.clone(),
+            scopes: spec.scopes.clone(),
+            lifetime_secs: spec.lifetime.as_secs(),
+            renew_at: spec.renew_at,
+            spread: spec.spread,
+            labels: spec.labels.clone(),
+            readers: spec.readers.clone(),
+            sinks: spec.sinks.clone(),
+            on_removal: spec.on_removal,
+        }
+    }
+
+    pub(super) fn into_spec(self, name: Name, resource: ResourceName, origin: Origin) -> Spec {
+        Spec {
+            name,
+            resource,
+            id: self.id,
+            scopes: self.scopes,
+            lifetime: Duration::from_secs(self.lifetime_secs),
+            renew_at: self.renew_at,
+            spread: self.spread,
+            labels: self.labels,
+            readers: self.readers,
+            sinks: self.sinks,
+            on_removal: self.on_removal,
+            origin,
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// What `identities.jsonl` keeps of a declaration, in the words of an import: all of it where the store
+/// alone has it, who makes it where a source does, and nothing where a configuration file does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Who declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// What its tokens may be used for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<Scope>>,
+    /// The life asked of ACS, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u64>,
+    /// The share of a token's own life after which it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<f64>,
+    /// The share of a token's own life by which renewals are spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
+    /// Free words to select by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<Reader>,
+    /// Where its tokens go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkName>,
+    /// What happens when it is no longer named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_removal: Option<OnRemoval>,
+}
+
+impl Kept {
+    pub(super) fn of(
+        origin: Origin,
+        declaration: impl FnOnce() -> Result<Declaration, serde_json::Error>,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(match origin {
+            Origin::File => Self::default(),
+            Origin::Source(_) => Self {
+                origin: Some(origin),
+                ..Self::default()
+            },
+            Origin::Cli => {
+                let declaration = declaration()?;
+                Self {
+                    origin: Some(origin),
+                    scopes: Some(declaration.scopes),
+                    lifetime_seconds: Some(declaration.lifetime_secs),
+                    renew_at: Some(declaration.renew_at),
+                    spread: Some(declaration.spread),
+                    labels: declaration.labels,
+                    readers: declaration.readers,
+                    sinks: declaration.sinks,
+                    on_removal: Some(declaration.on_removal),
+                }
+            }
+        })
+    }
+
+    /// The whole declaration, where it is one.
+    pub(super) fn into_spec(self, name: Name, resource: ResourceName) -> Option<Spec> {
+        let origin = self.origin.filter(|origin| *origin == Origin::Cli)?;
+        let declaration = Declaration {
+            id: None,
+            scopes: self.scopes?,
+            lifetime_secs: self.lifetime_seconds?,
+            renew_at: self.renew_at?,
+            spread: self.spread?,
+            labels: self.labels,
+            readers: self.readers,
+            sinks: self.sinks,
+            on_removal: self.on_removal.unwrap_or_default(),
+        };
+        Some(declaration.into_spec(name, resource, origin))
+    }
+}
+
+impl Txn<'_> {
+    /// Makes the rows what the files declare.
+    pub(super) fn reconcile(
+        &mut self,
+        specs: &[Spec],
+        sinks: &[SinkName],
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let plan = self.plan_reconcile(specs, sinks)?;
+        for sink in &plan.sinks_gone {
+            self.tell_enabled(sink.as_str(), "is no longer configured", now)?;
+            self.retire_sink(sink)?;
+        }
+        for sink in &plan.sinks_new {
+            self.add_sink(sink, now)?;
+        }
+        self.carry_out(&plan, specs, now)?;
+        self.files_were_compared()?;
+        Ok(plan.told())
+    }
+
+    /// Takes declarations over without touching what they do not name.
+    pub(super) fn declare(&mut self, specs: &[Spec], now: Timestamp) -> Outcome<Reconciled> {
+        let mut plan = Plan::default();
+        self.plan_specs(specs, &mut plan)?;
+        self.carry_out(&plan, specs, now)?;
+        Ok(plan.told())
+    }
+
+    /// Removes names, in the way that is given or that each one's declaration says.
+    pub(super) fn remove(
+        &mut self,
+        names: &[Name],
+        how: Option<OnRemoval>,
+        now: Timestamp,
+    ) -> Outcome<Reconciled> {
+        let (mut plan, mut forgotten) = (Plan::default(), 0);
+        for name in names {
+            let refusal = match self.num_of(name.as_str())? {
+                Some(num) => {
+                    let how = how.map_or_else(|| self.on_removal(num), Ok)?;
+                    let readable = self.readable(num)?.is_some();
+                    match (readable, how) {
+                        (true, how) => {
+                            plan.remove.push((num, how));
+                            continue;
+                        }
+                        // Nothing else can be done with it; its id stays known.
+                        (false, OnRemoval::Forget) => {
+                            self.drop_identity(num, now)?;
+                            forgotten += 1;
+                            continue;
+                        }
+                        (false, _) => UNREADABLE,
+                    }
+                }
+                None => "there is no identity of this name",
+            };
+            plan.refused.push(Refusal {
+                name: name.clone(),
+                reason: refusal.to_owned(),
+            });
+        }
+        self.carry_out(&plan, &[], now)?;
+        let mut done = plan.told();
+        done.forget += forgotten;
+        Ok(done)
+    }
+
+    /// Removals go first, so that a forgotten row's id is free for another name.
+    pub(super) fn carry_out(&mut self, plan: &Plan, specs: &[Spec], now: Timestamp) -> Outcome<()> {
+        let mut revoke = Vec::new();
+        for (num, how) in &plan.remove {
+            self.let_go(*num, *how, now)?;
+            if *how == OnRemoval::Revoke {
+                revoke.push(*num);
+            }
+        }
+        if !revoke.is_empty() {
+            let rows = revoke.into_iter().map(Wanted::Row).collect();
+            let (hold, cause) = (Some(Then::Hold), Cause::ours(NO_LONGER));
+            let target = Target::Items(rows);
+            let campaign = NewCampaign::new(CampaignAction::Revoke, hold, target, cause);
+            self.create_campaign(&campaign, now)?;
+        }
+        for at in &plan.create {
+            self.create(&specs[*at], now)?;
+        }
+        for (at, alteration) in &plan.change {
+            self.alter(&specs[*at], *alteration, now)?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, spec: &Spec, now: Timestamp) -> Outcome<()> {
+        let resource = self.resource_num_or_new(spec.resource.as_str())?;
+        let (id, created_at) = self.first_id(spec, now)?;
+        if let Some(id) = &id {
+            self.take_id(id, &spec.name)?;
+        }
+        let due = id.is_some() || self.may_create(&spec.origin)?;
+        self.run(
+            "INSERT INTO identity (name, resource, origin, declared, state, id, created_at, due_at, due_why, wish) \
+             VALUES (?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9)",
+            params![
+                spec.name.as_str(),
+                resource,
+                spelled(&spec.origin),
+                spec.origin == Origin::File,
+                id.as_ref().map(IdentityId::as_str),
+                created_at,
+                due.then(|| micros(now)),
+                spelled(&DueReason::First),
+                Declaration::of(spec).to_text(),
+            ],
+        )?;
+        let num = self.conn.last_insert_rowid();
+        self.effects.due = true;
+        self.effects.mapped.insert(num);
+        self.bind(num, &spec.sinks, Version(0), now)?;
+        self.take_waiting(num, spec.name.as_str(), now)
+    }
+
+    /// The id that a new row begins with: the declared one, or the one that the name had before.
+    fn first_id(&self, spec: &Spec, now: Timestamp) -> Outcome<(Option<IdentityId>, i64)> {
+        if spec.id.is_some() {
+            return Ok((spec.id.clone(), micros(now)));
+        }
+        let sql = "SELECT id, created_at FROM remembered WHERE name = ?1 AND resource = ?2";
+        let known = self.first(sql, [spec.name.as_str(), spec.resource.as_str()], |row| {
+            Ok((super::columns::parsed(row, "id")?, row.get(1)?))
+        })?;
+        Ok(known.map_or((None, micros(now)), |(id, at)| (Some(id), at)))
+    }
+
+    /// An id comes to a name: a forgotten row or a memory of it lets go.
+    fn take_id(&mut self, id: &IdentityId, name: &Name) -> Outcome<()> {
+        self.run(
+            "UPDATE identity SET id = NULL WHERE id = ?1 AND removed = 2",
+            [id.as_str()],
+        )?;
+        let sql = "DELETE FROM remembered WHERE id = ?1 OR name = ?2";
+        if self.run(sql, [id.as_str(), name.as_str()])? > 0 {
+            self.effects.ids_replaced = true;
+        }
+        Ok(())
+    }
+
+    fn alter(&mut self, spec: &Spec, alteration: Alteration, now: Timestamp) -> Outcome<()> {
+        let Alteration { num, reissue, back } = alteration;
+        let Some(row) = self.readable(num)? else {
+            return Ok(());
+        };
+        if let Some(id) = spec.id.as_ref().filter(|id| row.id.as_ref() != Some(*id)) {
+            self.take_id(id, &spec.name)?;
+            let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
+            self.run(sql, params![num, id.as_str()])?;
+            self.effects.ids_replaced |= row.id.is_some();
+            self.adopted_first(num, now)?;
+        }
+        self.effects.mapped.insert(num);
+        self.leave_source(num, &spec.origin)?;
+        self.run(
+            "UPDATE identity SET wish = ?2, origin = ?3, declared = ?4 WHERE num = ?1",
+            params![
+                num,
+                Declaration::of(spec).to_text(),
+                spelled(&spec.origin),
+                spec.origin == Origin::File
+            ],
+        )?;
+        if reissue {
+            let sql = "UPDATE identity SET asked_at = ?2 WHERE num = ?1";
+            self.run(sql, [num, micros(now)])?;
+        }
+        self.bind(num, &spec.sinks, row.version, now)?;
+        if back {
+            self.spare(num, now)?;
+            self.release(num, now)?;
+            return self.told_why(&row.name, "release", "declared again", row.version, now);
+        }
+        if reissue && row.state.wants_token() {
+            let why = match row.state {
+                State::New => DueReason::First,
+                _ => DueReason::Changed,
+            };
+            self.set_due(num, just_after(now), &spelled(&why))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing names a row any more.
+    pub(super) fn let_go(&mut self, num: Num, how: OnRemoval, now: Timestamp) -> Outcome<()> {
+        let Some(row) = self.readable(num)? else {
+            return Ok(());
+        };
+        let mark = match how {
+            OnRemoval::Hold | OnRemoval::Revoke => REMOVED,
+            OnRemoval::Forget => FORGOTTEN,
+        };
+        let sql = "UPDATE identity SET declared = 0, removed = ?2 WHERE num = ?1";
+        self.run(sql, params![num, mark])?;
+        self.effects.touched.rows.insert(num);
+        self.effects.mapped.insert(num);
+        let (action, version) = match how {
+            OnRemoval::Forget => ("forget", self.forget(&row, now)?),
+            OnRemoval::Hold | OnRemoval::Revoke if row.state.wants_token() => {
+                ("hold", self.withdraw(&row, State::Held, Kind::Held, now)?)
+            }
+            // Held, gone or deleted before: that is not to be undone by naming it again.
+            OnRemoval::Hold | OnRemoval::Revoke => {
+                self.run("UPDATE identity SET removed = 0 WHERE num = ?1", [num])?;
+                return Ok(());
+            }
+        };
+        self.told_why(&row.name, action, NO_LONGER, version, now)
+    }
+
+    /// A forgotten row stays until its consumers have been told; one that never had anything to tell
+    /// goes at once.
+    fn forget(&mut self, row: &super::commit::Standing, now: Timestamp) -> Outcome<Version> {
+        if row.state == State::Deleted {
+            // Its id is no more, and its consumers have been told.
+            self.run("UPDATE identity SET id = NULL WHERE num = ?1", [row.num])?;
+            return Ok(row.version);
+        }
+        if row.version == Version(0) {
+            self.drop_identity(row.num, now)?;
+            return Ok(row.version);
+        }
+        self.withdraw(row, State::Deleted, Kind::Deleted, now)
+    }
+
+    fn told_why(
+        &mut self,
+        name: &Name,
+        action: &str,
+        reason: &str,
+        version: Version,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.audit(&AuditEntry {
+            at: now,
+            actor: "renewd".to_owned(),
+            action: action.to_owned(),
+            name: Some(name.clone()),
+            reason: Some(reason.to_owned()),
+            request_id: None,
+            result: format!("version {version}"),
+        })
+    }
+
+    /// A sink that is no longer configured: nothing waits for it any more.
+    fn retire_sink(&mut self, sink: &SinkName) -> Outcome<()> {
+        let num = self.sink_num(sink.as_str())?;
+        self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
+        self.run(
+            "UPDATE sink SET configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL \
+             WHERE num = ?1",
+            [num],
+        )?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+
+    /// A sink that is new or comes back: it hears of notices from now on, and of every identity that
+    /// already names it.
+    fn add_sink(&mut self, sink: &SinkName, now: Timestamp) -> Outcome<()> {
+        self.run(
+            "INSERT INTO sink (name, notice_cursor) VALUES (?1, (SELECT coalesce(max(seq), 0) FROM notice)) \
+             ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
+            [sink.as_str()],
+        )?;
+        let bound = self.run(
+            "INSERT INTO delivery (identity, sink, wanted, next_at, since) SELECT i.num, ?1, i.version, ?3, ?3 \
+             FROM identity i, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
+            params![self.sink_num(sink.as_str())?, sink.as_str(), micros(now)],
+        )?;
+        self.effects.wanted |= bound > 0;
+        Ok(())
+    }
+}
+
+const NO_LONGER: &str = "no longer declared";
+const UNREADABLE: &str =
+    "its row in the store cannot be read, so it can only be dropped, which keeps its id known";
+
+/// A line of an import; lines of `identities.jsonl` are such lines.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportLine {
+    /// Our name.
+    pub name: Name,
+    /// Its resource.
+    pub resource: ResourceName,
+    /// What ACS calls it.
+    pub id: IdentityId,
+    /// When it was made, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Rows that had no id and have one now.
+    pub adopted: usize,
+    /// Names without a row, whose id is kept for when they are declared.
+    pub remembered: usize,
+    /// Names that had this id before.
+    pub unchanged: usize,
+    /// Who is still without an id and waits for a person's word before it is created.
+    pub missing: Vec<CreationsWaiting>,
+    /// Lines that were not taken.
+    pub refused: Vec<Refusal>,
+}
+
+/// Why a line is not taken over.
+const IMPORT_UNREADABLE: &str =
+    "a row of the store that it is about cannot be read: see `renewd status`";
+
+enum Line {
+    Adopted(Num),
+    Remembered,
+    Unchanged,
+    Refused(String),
+}
+
+/// Whether the row of a name has room for an id; `?2` is the resource that is said.
+const ROOM: &str = "SELECT i.num, i.id IS NULL AND i.state = 'new' AND r.name IS ?2 FROM identity i \
+    LEFT JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
+
+impl Imported {
+    fn count(&mut self, line: &ImportLine, taken: Outcome<Line>) -> Outcome<()> {
+        let taken = match taken {
+            Err(fault) if fault.is_unreadable() => Line::Refused(IMPORT_UNREADABLE.to_owned()),
+            taken => taken?,
+        };
+        match taken {
+            Line::Adopted(_) => self.adopted += 1,
+            Line::Remembered => self.remembered += 1,
+            Line::Unchanged => self.unchanged += 1,
+            Line::Refused(reason) => self.refused.push(Refusal {
+                name: line.name.clone(),
+                reason,
+            }),
+        }
+        Ok(())
+    }
+}
+
+impl Txn<'_> {
+    /// Takes a batch over.
+    pub(super) fn import(&mut self, lines: &[ImportLine], now: Timestamp) -> Outcome<Imported> {
+        let mut imported = Imported::default();
+        for line in lines {
+            let taken = self.take_over(line, now);
+            imported.count(line, taken)?;
+        }
+        self.effects.due = true;
+        self.end_wait()?;
+        Ok(imported)
+    }
+
+    fn take_over(&mut self, line: &ImportLine, now: Timestamp) -> Outcome<Line> {
+        let fate = self.fate(line)?;
+        let named = (line.name.clone(), line.resource.clone());
+        let created_at = line.created_at.unwrap_or(now);
+        match &fate {
+            Line::Unchanged | Line::Refused(_) => {}
+            Line::Remembered => {
+                let id_line = IdLine::of_id(named, line.id.clone(), created_at);
+                remember_unknown(self, &id_line)?;
+                self.effects.ids.push(id_line);
+            }
+            Line::Adopted(row) => {
+                let sql = "UPDATE identity SET id = ?2, created_at = ?3 WHERE num = ?1";
+                self.run(sql, params![row, line.id.as_str(), micros(created_at)])?;
+                self.adopted_first(*row, now)?;
+                self.effects.mapped.insert(*row);
+            }
+        }
+        Ok(fate)
+    }
+
+    /// Gives every row without an id the one that its name had before.
+    pub(super) fn adopt_remembered(&self, now: Timestamp) -> Outcome<usize> {
+        let adopted = self.run(
+            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), \
+             due_why = coalesce(due_why, ?2) FROM remembered m JOIN resource r ON r.name = m.resource \
+             WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
+             AND identity.state = 'new'",
+            params![micros(now), spelled(&DueReason::First)],
+        )?;
+        let sql = "DELETE FROM remembered WHERE name IN \
+                   (SELECT m.name FROM remembered m JOIN identity i ON i.name = m.name WHERE i.id = m.id)";
+        self.run(sql, [])?;
+        Ok(adopted)
+    }
+}
+
+impl Db {
+    /// Lines of a map may be of names that a file or a source declares by now: of those only the id counts,
+    /// so they go from `specs` to `ids`.
+    pub(super) fn leave_to_others(
+        &self,
+        specs: &mut Vec<Spec>,
+        ids: &mut Vec<ImportLine>,
+    ) -> Outcome<()> {
+        let sql = "SELECT origin FROM identity WHERE name = ?1 AND removed = 0";
+        let mut ours = Vec::with_capacity(specs.len());
+        for spec in std::mem::take(specs) {
+            let origin = self.first(sql, [spec.name.as_str()], |row| {
+                Ok(columns::word::<Origin>(row, "origin").unwrap_or(Origin::Cli))
+            })?;
+            match (&spec.id, origin) {
+                (Some(id), Some(Origin::File | Origin::Source(_))) => ids.push(ImportLine {
+                    name: spec.name,
+                    resource: spec.resource,
+                    id: id.clone(),
+                    created_at: None,
+                }),
+                _ => ours.push(spec),
+            }
+        }
+        *specs = ours;
+        Ok(())
+    }
+
+    /// What [`Txn::import`] would do.
+    pub(super) fn plan_ids(&self, lines: &[ImportLine]) -> Outcome<Imported> {
+        let mut plan = Imported::default();
+        for line in lines {
+            plan.count(line, self.fate(line))?;
+        }
+        Ok(plan)
+    }
+
+    /// What becomes of a line, decided by reads alone.
+    fn fate(&self, line: &ImportLine) -> Outcome<Line> {
+        if let Some(owner) = self.owner_of(&line.id)? {
+            return Ok(match owner == line.name {
+                true => Line::Unchanged,
+                false => Line::Refused(format!("the id {} belongs to {owner}", line.id)),
+            });
+        }
+        let words = [line.name.as_str(), line.resource.as_str()];
+        let row = self.first(ROOM, words, |row| {
+            Ok((row.get::<_, Num>(0)?, row.get::<_, bool>(1)?))
+        })?;
+        Ok(match row {
+            None => Line::Remembered,
+            Some((row, true)) => Line::Adopted(row),
+            Some((_, false)) => Line::Refused(
+                "this name has another id already, or belongs to another resource".to_owned(),
+            ),
+        })
+    }
+
+    /// Whose id this is, by row or by memory.
+    fn owner_of(&self, id: &IdentityId) -> Outcome<Option<Name>> {
+        let sql = "SELECT name FROM identity WHERE id = ?1 UNION ALL SELECT name FROM remembered WHERE id = ?1";
+        Ok(self.first(sql, [id.as_str()], |row| columns::parsed(row, "name"))?)
+    }
+}
