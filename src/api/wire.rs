@@ -71,6 +71,7 @@ pub struct Status {
     /// The earliest end of a current token, by resource.
     pub earliest_expiry: BTreeMap<ResourceName, Timestamp>,
     /// What each renewer published.
+    #[serde(rename = "lanes")]
     pub renewers: BTreeMap<ResourceName, RenewerView>,
     /// What each dispatcher published.
     #[serde(rename = "couriers")]

@@ -34,6 +34,7 @@ pub(super) const BEFORE: &str = "withdrawn_before";
 pub(super) const BOUND: &str = "withdrawn_bound";
 /// No version is given out at or below this one.
 const FLOOR: &str = "version_floor";
+const OPEN_CAMPAIGN: &str = "SELECT num FROM campaign WHERE num = ?1 AND phase <> 'cancelled'";
 /// Rows whose versions are raised at once.
 const PAGE: i64 = 1000;
 
@@ -306,12 +307,22 @@ impl Txn<'_> {
             older,
             ..BroughtUp::default()
         };
-        let (mut campaigns, mut result) = (BTreeMap::new(), Ok(()));
+        // First how each campaign ended up: what was called off withdraws nobody.
+        let (mut orders, mut campaigns) = (BTreeMap::new(), BTreeMap::new());
+        file.facts_after(after, |fact| {
+            if let Fact::Campaign(order) = fact {
+                orders.insert(order.campaign, order);
+            }
+        })
+        .map_err(|e| unread(&e))?;
+        for order in orders.values() {
+            self.take_order(order, &mut campaigns)?;
+        }
+        let mut result = Ok(());
         let read = file.facts_after(after, |fact| {
             if result.is_ok() {
                 result = match fact {
-                    Fact::High { .. } => Ok(()),
-                    Fact::Campaign(order) => self.take_order(&order, &mut campaigns),
+                    Fact::High { .. } | Fact::Campaign(_) => Ok(()),
                     Fact::Identity(line) => self.take_line(&line, &campaigns, &mut brought, now),
                 };
             }
@@ -336,7 +347,9 @@ impl Txn<'_> {
             (None, Stage::Over) => return Ok(()),
             (None, _) => self.make_again(order)?,
         };
-        campaigns.insert(order.campaign, num);
+        if order.stage != Stage::Over {
+            campaigns.insert(order.campaign, num);
+        }
         match order.stage {
             Stage::Over => self.run(
                 "UPDATE campaign SET phase = 'cancelled', cursor = NULL WHERE num = ?1 AND ended_at IS NULL",
@@ -410,11 +423,9 @@ impl Txn<'_> {
             pending.extend(match campaigns.get(campaign) {
                 Some(ours) => Some(*ours),
                 // Ordered before the copy was taken, so that the store has it under the same number.
-                None => self.first(
-                    "SELECT num FROM campaign WHERE num = ?1",
-                    [*campaign],
-                    |row| row.get::<_, CampaignId>(0),
-                )?,
+                None => self.first(OPEN_CAMPAIGN, [*campaign], |row| {
+                    row.get::<_, CampaignId>(0)
+                })?,
             });
         }
         let row = match &line.name {

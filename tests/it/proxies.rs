@@ -125,7 +125,7 @@ async fn a_resource_is_reached_through_its_proxy_alone() {
     );
     assert!(tunnels.iter().all(|asked| *asked == target), "{tunnels:?}");
     let status = daemon.status(&stage.path("renewd.sock"));
-    let pace = &status["renewers"]["contoso"]["pace"]["create_with_token"];
+    let pace = &status["lanes"]["contoso"]["pace"]["create_with_token"];
     assert_eq!(
         pace[1], 291,
         "three tenths of the limit, 97 % of that: {pace}"

@@ -315,7 +315,7 @@ mod tests {
             "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
             "behind": [{"name": "anna", "uid": 33, "user": "www-data", "client": "crm/1.2", "version": 1795348000,
                 "current": 1795348800, "at": "2026-11-22T11:46:40Z"}],
-            "renewers": {"contoso": renewer},
+            "lanes": {"contoso": renewer},
             "couriers": {
                 "bot-file": {"decided_at": null, "restored": true, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
                     "disabled": null, "last_error": null, "delivered": 420, "failed": 0},

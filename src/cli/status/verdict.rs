@@ -147,7 +147,7 @@ mod tests {
     fn verdict(ready: bool, needs: &serde_json::Value) -> (String, Exit) {
         let status: Status = serde_json::from_value(serde_json::json!({
             "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1", "since": "2026-11-22T11:59:00Z",
-            "ready": ready, "needs": needs, "earliest_expiry": {}, "renewers": {}, "couriers": {}, "held_step_ms": null,
+            "ready": ready, "needs": needs, "earliest_expiry": {}, "lanes": {}, "couriers": {}, "held_step_ms": null,
             "consumers": {"sinks": {}, "socket": {"live": 3, "without": 0, "unknown": 0,
                 "next_end": "2026-11-22T15:00:00Z"}}
         }))
