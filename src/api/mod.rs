@@ -14,7 +14,7 @@
 //! | `POST /v1/identities`, `DELETE /v1/identities/{name}` | admins | add to the store, remove from it |
 //! | `GET /v1/why/{name}` | admins | what is decided about an identity, in words |
 //! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
-//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the delivery_table: listed, tried now, delivered once more |
+//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the delivery table: listed, tried now, delivered once more |
 //! | `GET /v1/sinks`, `POST /v1/sinks/{name}/pause`, `…/enable`, `…/test` | admins | sinks |
 //! | `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
 //! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |

@@ -25,7 +25,7 @@ pub(super) struct Limits {
     pub of_stranger: usize,
     /// Those of callers of whom the system is being asked, and of one of them.
     pub of_unknown: (usize, usize),
-    /// Left to root: an operator must get in when everybody else has filled the harness.
+    /// Left to root: an operator must get in when everybody else has taken every seat.
     pub for_root: usize,
     /// Left to users who have few.
     pub for_newcomers: usize,

@@ -1,4 +1,4 @@
-//! The sources while the daemon runs: one source_sync each, and where to ask it something.
+//! The sources while the daemon runs: one source sync each, and where to ask it something.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,12 +14,12 @@ use crate::{
     store::{SourceChange, Store, StoreError},
 };
 
-/// An source_sync that a reload stops gets so long.
+/// A source sync that a reload stops gets so long.
 const GRACE: Duration = Duration::from_secs(5);
 /// Names in one transaction.
 const BATCH: usize = 1000;
 
-/// The source_syncs, by the names of their sources.
+/// The source syncs, by the names of their sources.
 #[derive(Debug, Default)]
 pub(super) struct SourceSyncs(BTreeMap<SourceName, Door>);
 
@@ -42,7 +42,7 @@ impl SourceSyncs {
 }
 
 impl Supervisor {
-    /// Starts the source_syncs of these sources in place of those that run. All begin anew, with a whole
+    /// Starts the source syncs of these sources in place of those that run. All begin anew, with a whole
     /// read: a reload may have freed a name that a source lists.
     pub(super) async fn restart_sources(&mut self, sources: &[SourceSettings]) {
         self.loops
@@ -65,7 +65,7 @@ impl Supervisor {
         }
     }
 
-    /// Passes a question on; the source_sync answers when it has read the source.
+    /// Passes a question on; the source sync answers when it has read the source.
     pub(super) fn ask_source(&self, name: &SourceName, apply: Option<ApplySource>, answer: Answer) {
         if let Some(door) = self.source_syncs.0.get(name) {
             let apply = apply.map(|wish| Apply {

@@ -5,7 +5,7 @@
 //!
 //! Looks after what the daemon stands on, and tells by notices what needs a person and when it is over.
 //!
-//! Keeps the supervisor in the store: prunes what retention no longer keeps and looks the rest through, in small
+//! Cleans up in the store: prunes what retention no longer keeps and looks the rest through, in small
 //! batches, so that nothing else waits for it; and tells when the disk of the store is full and when it
 //! is not any more.
 

@@ -22,7 +22,7 @@ pub(crate) struct Delivery {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the delivery_table: one row for each identity and sink
+    /// List the delivery table: one row for each identity and sink
     List(list::List),
     /// Show how far each sink and consumer of an identity is
     Show(show::Show),

@@ -45,7 +45,7 @@ pub enum EmulatorError {
     TokenKey(#[from] super::mint::KeyError),
 }
 
-/// What became of a request, and what the request_log wants to know of it.
+/// What became of a request, and what the request log wants to know of it.
 struct Judged {
     answer: Response<Bytes>,
     key: Option<Slot>,

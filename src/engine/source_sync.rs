@@ -24,7 +24,7 @@ const SHOWN: usize = 1000;
 /// After a fault of the store.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
 
-/// What an source_sync is made of.
+/// What a source sync is made of.
 #[derive(Debug)]
 pub struct SourceSyncDeps {
     /// The source.

@@ -1,4 +1,4 @@
-//! The words of the harness: newtypes, secrets, events, snapshots. No IO, no clock, no async.
+//! The words that all rooms share: newtypes, secrets, events, snapshots. No IO, no clock, no async.
 
 mod entry;
 mod failure;

@@ -27,7 +27,7 @@ use crate::model::{
     Reader, ResourceName, Scope, SinkName, Spec, State, Then, Timestamp, Version,
 };
 
-/// What is wished of an identity. Equal declarations are equal as text, so that an unchanged declaration
+/// What is declared of an identity. Equal declarations are equal as text, so that an unchanged declaration
 /// is known without parsing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Declaration {

@@ -1,11 +1,11 @@
 //! Deliveries: what each sink owes each identity, and where its files lie.
 //!
-//! The delivery_table of deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
+//! Deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
 //! of `delivered`. A newer version replaces an undelivered older one by itself.
 //!
-//! The delivery_table for operators: listed by what they look for, tried at once, delivered once more.
+//! The delivery table for operators: listed by what they look for, tried at once, delivered once more.
 //!
-//! Sinks as the delivery_table knows them: disabled or not, and how far behind.
+//! Sinks as the delivery table knows them: disabled or not, and how far behind.
 //!
 //! Where sinks keep their files, and the files that nobody speaks of any more: strays, noted by the
 //! schema's triggers in the very transaction that lets go of them.
@@ -28,7 +28,7 @@ use crate::model::{
     Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp, Version,
 };
 
-/// A delivery that is pending, or a row of the delivery_table.
+/// A delivery that is pending, or a row of the delivery table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     /// The identity's row.
@@ -256,7 +256,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Gives an identity the delivery_table rows of these sinks: those that are new want the version that
+    /// Gives an identity the delivery table rows of these sinks: those that are new want the version that
     /// there is, those that are gone are dropped. Sinks that are not configured are left out.
     pub(super) fn bind(
         &mut self,
@@ -312,7 +312,7 @@ pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     })
 }
 
-/// Which rows of the delivery_table; what is left open matches all.
+/// Which rows of the delivery table; what is left open matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
     /// Of these identities.
@@ -325,7 +325,7 @@ pub struct Rows {
     pub dead: bool,
 }
 
-/// A row of the delivery_table.
+/// A row of the delivery table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The delivery.

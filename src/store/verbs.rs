@@ -1,4 +1,4 @@
-//! The verbs of [`Store`](super::Store), as the rest of the harness speaks them, by who speaks them. Each
+//! The verbs of [`Store`](super::Store), as the rest of the daemon speaks them, by who speaks them. Each
 //! is one transaction or one read.
 
 mod campaigns;

@@ -18,7 +18,7 @@ use crate::stage::soak;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A source, its source_sync and the store that it fills.
+/// A source, its source sync and the store that it fills.
 struct Intaken {
     dir: tempfile::TempDir,
     clock: Clock,
@@ -132,14 +132,14 @@ impl Intaken {
         answered.await.unwrap()
     }
 
-    /// Ends the source_sync and the store.
+    /// Ends the source sync and the store.
     async fn stopped(self) -> (tempfile::TempDir, Clock) {
         self.stop.cancel();
         self.asks.closed().await;
         (self.dir, self.clock)
     }
 
-    /// Ends the source_sync and the store, and starts them again on the same folder.
+    /// Ends the source sync and the store, and starts them again on the same folder.
     async fn restart(self, kind: SourceKind) -> Self {
         let (dir, clock) = self.stopped().await;
         Self::start(dir, clock, kind)

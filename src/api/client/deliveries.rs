@@ -13,7 +13,7 @@ use crate::{
 /// A sink's own deadline is the limit of its test; the longest is that of a program.
 const LONGEST_TEST: Duration = Duration::from_mins(10);
 
-/// Which rows of the delivery_table are listed.
+/// Which rows of the delivery table are listed.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryTable {
     /// Of this identity.
@@ -27,7 +27,7 @@ pub struct DeliveryTable {
 }
 
 impl Client {
-    /// The delivery_table, in pages.
+    /// The delivery table, in pages.
     pub async fn deliveries(
         &self,
         of: &DeliveryTable,

@@ -1,4 +1,4 @@
-//! `GET /v1/deliveries`, `POST /v1/deliveries/retry` and `/replay`: the delivery_table.
+//! `GET /v1/deliveries`, `POST /v1/deliveries/retry` and `/replay`: the delivery table.
 
 use axum::{
     Json,
@@ -74,7 +74,7 @@ pub(super) struct Which {
     after: Option<String>,
 }
 
-/// The delivery_table. A cursor is `SINK/NUM`: the sink and the row that came last.
+/// The delivery table. A cursor is `SINK/NUM`: the sink and the row that came last.
 pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,

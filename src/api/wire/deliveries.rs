@@ -1,4 +1,4 @@
-//! The delivery_table and the sinks, as operators see them.
+//! The delivery table and the sinks, as operators see them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

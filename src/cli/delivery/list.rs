@@ -18,7 +18,7 @@ use super::{
     everything,
 };
 
-/// List the delivery_table
+/// List the delivery table
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     /// Of this sink alone

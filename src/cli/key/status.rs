@@ -64,7 +64,7 @@ impl Status {
     }
 }
 
-/// Of one resource alone: of a whole harness it would be many pages.
+/// Of one resource alone: of all of them it would be many pages.
 async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_json::Value>, Failed> {
     match keys {
         [one] if one.change.is_some() => {

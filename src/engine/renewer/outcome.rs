@@ -79,7 +79,7 @@ pub(super) fn judge(
     }
 }
 
-/// A call of ours panicked: the row is quarantined, the harness goes on.
+/// A call of ours panicked: the row is quarantined, everything else goes on.
 pub(super) fn panicked(flight: &Flight, now: Timestamp, rng: &mut impl Rng) -> Verdict {
     Verdict {
         change: quarantine(flight, "panic", now, rng),

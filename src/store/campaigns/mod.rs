@@ -1,7 +1,7 @@
 //! Bulk operations: frozen into rows, so that they outlive restarts.
 //!
 //! A campaign is created with its [`Target`], frozen into items in chunks that a crash resumes
-//! (`expansion`), worked off by the runners (`settling`), followed until the tokens that are to come
+//! (`expansion`), worked off by the runners (`items`), followed until the tokens that are to come
 //! are delivered (`following`), and reported on for as long as the audit trail is kept (`reading`).
 
 mod following;

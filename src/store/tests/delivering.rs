@@ -1,4 +1,4 @@
-//! The delivery_table and the notices.
+//! The delivery table and the notices.
 
 use super::*;
 use crate::{

@@ -303,7 +303,7 @@ impl Store {
 }
 
 impl Store {
-    /// A page of the delivery_table after this identity. A page may end within the rows of an identity, unless
+    /// A page of the delivery table after this identity. A page may end within the rows of an identity, unless
     /// one sink was asked for.
     pub async fn delivery_table(
         &self,
