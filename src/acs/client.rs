@@ -373,6 +373,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-mod proving;
+mod key_proof;
 #[cfg(test)]
 mod tests;

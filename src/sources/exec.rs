@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     SourceError,
     list::Head,
-    reading::{Reader, Task, Turn},
+    reader::{Reader, Task, Turn},
 };
 use crate::model::one_line;
 

@@ -10,7 +10,7 @@ mod check;
 mod error;
 mod exec;
 mod list;
-mod reading;
+mod reader;
 mod sqlite;
 mod stamp;
 
@@ -20,7 +20,7 @@ pub use check::check;
 pub use error::SourceError;
 pub use list::Head;
 pub use list::{Difference, digest};
-pub use reading::{
+pub use reader::{
     AT_ONCE, Listed, MEMORY as MEMORY_OF_READER, Reading, THREADS as THREADS_OF_READER, VERB, serve,
 };
 
@@ -31,7 +31,7 @@ use crate::{
 
 use self::{
     exec::Exec,
-    reading::{Reader, Task, Turn},
+    reader::{Reader, Task, Turn},
     stamp::{Looker, Stamps},
 };
 

@@ -4,6 +4,7 @@
 use rusqlite::{Row, params};
 
 use super::{
+    Cause,
     aside::RowKind,
     columns::{self, micros},
     db::{Db, Txn},
@@ -32,6 +33,25 @@ pub struct AuditQuery {
 }
 
 impl Txn<'_> {
+    /// What somebody ordered that concerns no single identity.
+    pub(super) fn note_word(
+        &mut self,
+        action: &str,
+        result: String,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Outcome<()> {
+        self.audit(&AuditEntry {
+            at: now,
+            actor: cause.actor.clone(),
+            action: action.to_owned(),
+            name: None,
+            reason: cause.reason.clone(),
+            request_id: None,
+            result,
+        })
+    }
+
     pub(super) fn audit(&mut self, entry: &AuditEntry) -> Outcome<()> {
         self.run(
             "INSERT INTO audit (at, actor, action, name, reason, request_id, result) \

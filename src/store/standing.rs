@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Owner,
-    model::{AuditEntry, DueReason, StoreStanding, Timestamp},
+    model::{DueReason, StoreStanding, Timestamp},
 };
 
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
@@ -135,24 +135,6 @@ impl Txn<'_> {
         self.belong(here)?;
         self.note_word("store.adopt", why, cause, now)?;
         self.usable(here)
-    }
-
-    fn note_word(
-        &mut self,
-        action: &str,
-        result: String,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        self.audit(&AuditEntry {
-            at: now,
-            actor: cause.actor.clone(),
-            action: action.to_owned(),
-            name: None,
-            reason: cause.reason.clone(),
-            request_id: None,
-            result,
-        })
     }
 }
 

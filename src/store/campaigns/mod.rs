@@ -4,13 +4,12 @@
 //! (`expansion`), worked off by the runners (`items`), followed until the tokens that are to come
 //! are delivered (`following`), and reported on for as long as the audit trail is kept (`reading`).
 
-mod following;
 mod items;
 mod orders;
+mod reissues;
 
 use serde::{Deserialize, Serialize};
 
-pub use following::Followed;
 #[cfg(test)]
 pub(super) use items::ITEMS;
 pub use items::{ItemEnd, ItemNote};
@@ -18,6 +17,7 @@ pub(super) use items::{read_campaign, read_item};
 pub use orders::Frozen;
 pub(super) use orders::OPEN;
 pub use orders::{Order, RowOrder, Stalled};
+pub use reissues::Followed;
 
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,

@@ -317,7 +317,7 @@ impl Txn<'_> {
                    AND report_sha256 IS NULL";
         if self.run(sql, params![id, sha256])? > 0 {
             let said = format!("campaign {id} ended; its report has SHA-256 {sha256}");
-            self.write_trail(
+            self.note_word(
                 "campaign.report",
                 said,
                 &Cause::ours("the campaign ended"),
@@ -337,25 +337,7 @@ impl Txn<'_> {
         self.effects.campaigns = true;
         self.effects.touched.campaigns.insert(id);
         let action = format!("campaign.{what}");
-        self.write_trail(&action, format!("campaign {id}"), cause, now)
-    }
-
-    fn write_trail(
-        &mut self,
-        action: &str,
-        result: String,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        self.audit(&AuditEntry {
-            at: now,
-            actor: cause.actor.clone(),
-            action: action.to_owned(),
-            name: None,
-            reason: cause.reason.clone(),
-            request_id: None,
-            result,
-        })
+        self.note_word(&action, format!("campaign {id}"), cause, now)
     }
 }
 
