@@ -76,7 +76,8 @@ pub(crate) struct Emulator {
     /// Guard the control door: the header x-emulator-control must hold this file's text
     #[arg(long, value_name = "FILE")]
     control_secret_file: Option<PathBuf>,
-    /// Everything random follows from this [default: random]
+    /// Keys, ids, faults and the CA follow from this number: who knows it can vouch for any name, so
+    /// trust that CA in tests only [default: random]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// A program to run with the emulator in its environment
@@ -100,6 +101,7 @@ impl Emulator {
             plain_http: self.http,
             names: self.name.clone(),
             ca_file: self.ca_file.clone(),
+            ca_seed: self.seed,
             emulator: self.options()?,
         };
         let serving = serve(options, context.clock).await.map_err(|error| {

@@ -258,14 +258,16 @@ impl Problem {
     }
 }
 
-/// A signature that is not accepted. The text for a wrong date was seen on ACS Email, which has the
-/// same front end; its code is not established.
+/// A signature that is not accepted. The text for a wrong hash of the content was seen on Identity
+/// (Azure/azure-rest-api-specs#11767). That for a wrong date was seen on ACS Email, which has the same
+/// front end; its code is not established.
 pub(super) fn denied(denial: &Denial) -> Problem {
     let message = match denial {
         Denial::Date(_) => {
             "The time difference between the originating client and the server is greater than the allowed margin of 5 minutes."
         }
-        _ => "Denied by the resource provider.",
+        Denial::Content(_) => "Request 'x-ms-content-sha256' differs from generated content hash.",
+        Denial::Malformed(_) | Denial::Signature(_) => "Denied by the resource provider.",
     };
     Problem::new(StatusCode::UNAUTHORIZED, "Denied", message).because(denial.to_string())
 }

@@ -1,4 +1,4 @@
-//! The emulator behind a socket: plain http, or TLS with an authority made for the run.
+//! The emulator behind a socket: plain http, or TLS with an authority of its own.
 
 use std::{
     io,
@@ -30,6 +30,8 @@ pub struct ServeOptions {
     pub names: Vec<String>,
     /// Where the authority's certificate goes; a folder of its own, removed in the end, if left out.
     pub ca_file: Option<PathBuf>,
+    /// The authority is the same for the same seed; made for this run if left out.
+    pub ca_seed: Option<u64>,
     /// The emulator itself.
     pub emulator: EmulatorOptions,
 }
@@ -84,7 +86,7 @@ pub async fn serve(options: ServeOptions, clock: Clock) -> Result<Serving, Serve
         (None, None)
     } else {
         let names = names(&options.listen, address, options.names.clone());
-        let (tls, authority) = tls::set_up(names)?;
+        let (tls, authority) = tls::set_up(names, options.ca_seed)?;
         let trust = Trust::write(&authority, options.ca_file.as_deref())?;
         (Some(tls), Some(trust))
     };

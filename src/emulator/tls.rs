@@ -1,8 +1,4 @@
-//! Certificates.
-//!
-//! A certificate authority made for one run, and a server certificate by it.
-//!
-//! Files that make other programs trust the emulator.
+//! Certificates: an authority, a server certificate by it, and the files that make other programs trust it.
 
 use std::{
     fs, io,
@@ -13,12 +9,13 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
 };
 use rustls::{
     ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
 
 /// Why TLS cannot be set up.
@@ -32,10 +29,29 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// TLS for these names, and the authority to trust for it, as PEM. The authority's key is forgotten
-/// at once, so it can never vouch for anything else.
-pub(super) fn set_up(names: Vec<String>) -> Result<(TlsAcceptor, String), TlsError> {
-    let authority_key = KeyPair::generate()?;
+/// What a PKCS #8 file of an Ed25519 key begins with (RFC 8410); the 32 bytes of the key follow.
+const ED25519_PKCS8: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// The authority's key. One that is drawn anew is ECDSA, which every client takes. One that follows from
+/// a seed is Ed25519: a seed is the whole key there, and its signatures are the same each time.
+fn authority_key(seed: Option<u64>) -> Result<KeyPair, rcgen::Error> {
+    let Some(seed) = seed else {
+        return KeyPair::generate();
+    };
+    let drawn = Sha256::digest(format!("renewd emulator test CA {seed}"));
+    let key = PrivatePkcs8KeyDer::from([&ED25519_PKCS8[..], &drawn[..]].concat());
+    KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ED25519)
+}
+
+/// TLS for these names, and the authority to trust for it, as PEM: the same for the same seed, else made
+/// for this run. The authority's key is forgotten at once; only who knows the seed can make it again.
+pub(super) fn set_up(
+    names: Vec<String>,
+    seed: Option<u64>,
+) -> Result<(TlsAcceptor, String), TlsError> {
+    let authority_key = authority_key(seed)?;
     let mut params = CertificateParams::new(Vec::new())?;
     params
         .distinguished_name

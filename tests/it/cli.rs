@@ -230,6 +230,44 @@ fn a_program_under_the_emulator_reaches_it_over_tls() {
     assert!(value(&output, "id").starts_with("8:acs:"));
 }
 
+/// What a script under the emulator prints.
+fn under_the_emulator(options: &[&str], script: &str) -> String {
+    let mut arguments = vec!["emulator"];
+    arguments.extend(options);
+    arguments.extend(["--", "sh", "-c", script]);
+    let output = command(&arguments)
+        .env("NO_PROXY", "corp.example,localhost")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_authority() {
+    let ca = |seed: &[&str]| under_the_emulator(seed, "cat \"$NODE_EXTRA_CA_CERTS\"");
+    let seven = ca(&["--seed", "7"]);
+    assert!(seven.starts_with("-----BEGIN CERTIFICATE-----"), "{seven}");
+    assert_eq!(seven, ca(&["--seed", "7"]));
+    assert_ne!(seven, ca(&["--seed", "8"]));
+    assert_ne!(ca(&[]), ca(&[]), "without a seed each run has its own");
+}
+
+#[test]
+fn a_program_under_the_emulator_gets_a_free_port_and_no_proxy_for_it() {
+    let script = "echo \"$RENEWD_EMULATOR_ENDPOINT $NO_PROXY $no_proxy\"; sleep 1";
+    let two: Vec<String> = std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| under_the_emulator(&[], script)));
+        both.map(|one| one.join().unwrap()).into()
+    });
+    let hosts = "corp.example,localhost,127.0.0.1,::1";
+    for one in &two {
+        assert!(one.starts_with("https://127.0.0.1:"), "{one}");
+        assert!(one.trim().ends_with(&format!("{hosts} {hosts}")), "{one}");
+    }
+    assert_ne!(two[0], two[1], "each has a port of its own");
+}
+
 #[test]
 fn check_names_every_mistake_and_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();

@@ -31,6 +31,9 @@ struct Envelope {
     data: Value,
 }
 
+/// How the body may be declared: as CloudEvents say, or as frameworks want that parse nothing else.
+const CONTENT_TYPES: [&str; 2] = ["application/cloudevents+json", "application/json"];
+
 /// The event, or what is wrong with it; a body is never quoted, it holds a token.
 pub(super) fn read(headers: &HeaderMap, body: &[u8], id: &str) -> Result<Event, String> {
     let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
@@ -39,9 +42,13 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8], id: &str) -> Result<Event, 
         .split(';')
         .next()
         .unwrap_or_default();
-    if essence != "application/cloudevents+json" {
+    if !CONTENT_TYPES
+        .iter()
+        .any(|known| essence.trim().eq_ignore_ascii_case(known))
+    {
         return Err(format!(
-            "the content type is {essence:?}, not application/cloudevents+json"
+            "the content type is {essence:?}, neither {} nor {}",
+            CONTENT_TYPES[0], CONTENT_TYPES[1]
         ));
     }
     let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {

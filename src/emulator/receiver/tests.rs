@@ -56,6 +56,23 @@ async fn it_keeps_the_newest_and_sees_what_goes_backwards() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_event_is_taken_by_either_content_type() {
+    let receiver = receiver();
+    for kind in [
+        "application/cloudevents+json",
+        "application/json",
+        "Application/JSON ; charset=utf-8",
+    ] {
+        let mut request = delivery(&receiver, "a", &json!({"version": 1}));
+        request
+            .headers_mut()
+            .insert("content-type", kind.parse().unwrap());
+        let status = receiver.handle(request).await.status();
+        assert_eq!(status, Some(StatusCode::NO_CONTENT), "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_no_version_is_a_notice() {
     let receiver = receiver();
     let request = delivery(&receiver, "n", &json!({"message": "x"}));
@@ -101,7 +118,7 @@ async fn a_wrong_delivery_is_refused_with_a_reason() {
     let mut request = delivery(&receiver, "a", &json!({"version": 1, "token": "canary"}));
     request
         .headers_mut()
-        .insert("content-type", "application/json".parse().unwrap());
+        .insert("content-type", "text/plain".parse().unwrap());
     let Reply::Answer(answer) = receiver.handle(request).await else {
         panic!("an answer was due");
     };

@@ -22,11 +22,16 @@ struct Running {
 }
 
 async fn start(plain_http: bool) -> Running {
+    start_seeded(plain_http, None).await
+}
+
+async fn start_seeded(plain_http: bool, ca_seed: Option<u64>) -> Running {
     let options = ServeOptions {
         listen: "127.0.0.1:0".to_owned(),
         plain_http,
         names: Vec::new(),
         ca_file: None,
+        ca_seed,
         emulator: EmulatorOptions::default(),
     };
     let serving = serve(options, Clock::system()).await.unwrap();
@@ -130,7 +135,12 @@ async fn a_tls_hello_on_the_plain_port_is_closed_at_once() {
 
 #[tokio::test]
 async fn tls_is_trusted_by_the_authority_alone_and_speaks_http2() {
-    let server = start(false).await;
+    for seed in [None, Some(7)] {
+        is_trusted_by_the_authority_alone(start_seeded(false, seed).await).await;
+    }
+}
+
+async fn is_trusted_by_the_authority_alone(server: Running) {
     let ca = server.ca.clone().unwrap();
     let pem = std::fs::read(&ca).unwrap();
     let mut roots = rustls::RootCertStore::empty();

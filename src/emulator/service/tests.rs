@@ -264,6 +264,23 @@ async fn versions_are_required_and_checked_after_the_signature() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wrong_hash_of_the_content_is_named_as_the_service_names_it() {
+    let side = side(|_| ());
+    let key = side.key(Slot::Primary);
+    let mut request = side.signed(Method::POST, &format!("/identities{V}"), "{}", &key);
+    *request.body_mut() = Bytes::from_static(b"{ }");
+    let answer = answered(side.emulator.handle(request).await);
+    let (status, code, message, _) = error_of(&answer);
+    assert_eq!((status, code.as_str()), (401, "Denied"));
+    assert_eq!(
+        message,
+        "Request 'x-ms-content-sha256' differs from generated content hash."
+    );
+    let reason = header(&answer, REASON_HEADER).unwrap();
+    assert!(reason.contains("the body of 3 bytes hashes to"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_2022_10_01_a_token_always_lives_a_day() {
     let side = side(|_| ());
     let body = r#"{"createTokenWithScopes":["chat"],"expiresInMinutes":5}"#;
