@@ -17,6 +17,8 @@ use crate::model::is_lasting;
 
 /// Anyone may connect: who the peer is decides, not the file.
 const MODE: u32 = 0o666;
+/// As the unit makes its runtime folder: anyone may pass through and nobody else lists it.
+const FOLDER_MODE: u32 = 0o711;
 /// A living daemon accepts within this.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -61,17 +63,23 @@ impl ListenError {
 
 /// What is wrong with the folder, and what can be done.
 fn advice(path: &Path, source: &io::Error) -> String {
-    let folder = path.parent().unwrap_or(Path::new("/")).display();
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let folder = parent.display();
     let user = rustix::process::geteuid().as_raw();
     match source.kind() {
         io::ErrorKind::NotFound => format!(
-            "the folder {folder} does not exist; make it for the user of renewd (uid {user}), or set another path"
+            "the folder {folder} does not exist, nor does the one above it; make it for the user of renewd (uid {user}), \
+             or set another path"
         ),
         io::ErrorKind::NotADirectory => {
             format!("{folder} is not a folder; set another path")
         }
-        io::ErrorKind::PermissionDenied => format!(
+        io::ErrorKind::PermissionDenied if parent.exists() => format!(
             "the folder {folder} may not be written by uid {user}; give it to that user, or set another path"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "the folder {folder} does not exist and may not be made by uid {user}; make it for that user, or set \
+             another path"
         ),
         io::ErrorKind::ReadOnlyFilesystem => format!(
             "the folder {folder} is read-only for renewd; set a path below /run/renewd, or open the folder in a \
@@ -108,8 +116,9 @@ pub(super) fn take_over(
     })
 }
 
-/// Binds the socket at `path` with mode 0666.
+/// Binds the socket at `path` with mode 0666, in a folder that is made where it is missing.
 pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
+    make_folder(path)?;
     clear_the_way(path).await?;
     let made = || {
         let listener = UnixListener::bind(path)?;
@@ -122,6 +131,27 @@ pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
             ours: Some((path.to_owned(), place)),
             passed: None,
         }),
+        Err(source) => Err(ListenError::Socket {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The folder of the socket, where it is missing and what is above it is there: callers pass through it, and
+/// see nothing in it but what they know by name.
+fn make_folder(path: &Path) -> Result<(), ListenError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let made = fs::create_dir(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(FOLDER_MODE)));
+    match made {
+        Ok(()) => {
+            tracing::info!(folder = %folder.display(), "the folder of the local socket is made");
+            Ok(())
+        }
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Whether it matters shows when the socket is made: the folder may be there and closed to us.
+        Err(_) if folder.exists() => Ok(()),
         Err(source) => Err(ListenError::Socket {
             path: path.to_owned(),
             source,
@@ -244,11 +274,30 @@ mod tests {
             Err(ListenError::InTheWay { .. })
         ));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-        let nowhere = folder.path().join("no/s");
+        let nowhere = folder.path().join("no/where/s");
         assert!(matches!(
             bind(&nowhere).await,
             Err(ListenError::Socket { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn the_folder_of_the_socket_is_made_where_it_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/s");
+        let bound = bind(&path).await.unwrap();
+        let made = fs::metadata(folder.path().join("run")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o7777, 0o711);
+        assert_eq!(made.uid(), rustix::process::geteuid().as_raw());
+        drop(bound);
+        fs::set_permissions(folder.path().join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+        let _bound = bind(&path).await.unwrap();
+        let kept = fs::metadata(folder.path().join("run")).unwrap();
+        assert_eq!(
+            kept.permissions().mode() & 0o7777,
+            0o755,
+            "one that is there stays as it is"
+        );
     }
 
     #[tokio::test]

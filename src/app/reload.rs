@@ -133,17 +133,26 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
 /// Loads the configuration and asks every room what it finds in it. What is odd is logged and comes
 /// back beside the settings.
 pub(super) fn load(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
+    let (settings, odd) = read(source)?;
+    warn(&odd);
+    Ok((settings, odd))
+}
+
+/// The same without a word in the log.
+pub(super) fn read(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
     let loaded = config::load(source)?;
     let found = loaded.places.problems(check(&loaded.settings));
     let problems: Vec<Problem> = loaded.warnings.into_iter().chain(found).collect();
     if config::Places::any_error(&problems) {
         return Err(Problems(problems));
     }
-    if !problems.is_empty() {
-        tracing::warn!(
-            "the configuration is odd:\n{}",
-            config::render(&problems, false)
-        );
-    }
     Ok((loaded.settings, problems))
+}
+
+/// Logs what is odd in a configuration.
+pub(super) fn warn(odd: &[Problem]) {
+    if !odd.is_empty() {
+        let odd = config::render(odd, false);
+        tracing::warn!("the configuration is odd:\n{odd}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The life of the daemon: load, build, start, serve, reload, drain, end.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -34,22 +34,16 @@ const MORE_TIME: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When it cannot start, or a loop ended that never should.
-pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunError> {
+pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     systemd::harden()?;
     systemd::make_private();
     let notifier = Arc::new(Notifier::from_env()?);
     let mut signals = Signals::hear()?;
-    let source = Source::of_process(config);
-    let (mut settings, _) = reload::load(&source).map_err(RunError::Config)?;
+    let (mut settings, odd) = reload::read(&source).map_err(RunError::Config)?;
     settings.store.save_before_migration &= !no_backup;
-    let listen = settings.daemon.listen;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        configuration = %source.path.display(),
-        socket = %settings.daemon.socket.display(),
-        listener = %listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
-        "renewd starts"
-    );
+    let passed = Passed::from_env()?;
+    say_where(&source, &settings, &passed);
+    reload::warn(&odd);
     let clock = Clock::system();
     let built = Built::new(
         &clock,
@@ -58,7 +52,6 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
         &settings.sinks,
     )?;
     let (store, opened) = open_store(&settings, &clock, &notifier).await?;
-    let passed = Passed::from_env()?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
     let mut supervisor = Supervisor::new(clock, (store, opened), Metrics::new(), &settings);
     match supervisor.opened.standing.refusal() {
@@ -82,6 +75,21 @@ pub async fn run(config: Option<PathBuf>, no_backup: bool) -> Result<(), RunErro
         (Ok(()), Some(moved)) => Err(RunError::StoreMoved { what: moved.what }),
         (ended, _) => ended,
     }
+}
+
+/// The first line of the log: who starts, from which configuration, and where it is reached.
+fn say_where(source: &Source, settings: &Settings, passed: &Passed) {
+    let socket = passed.socket.as_ref().map(|socket| socket.local_addr());
+    let socket = socket.and_then(|address| Some(address.ok()?.as_pathname()?.to_owned()));
+    let listen = passed.listen.as_ref().map(|listen| listen.local_addr());
+    let listen = listen.and_then(Result::ok).or(settings.daemon.listen);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        configuration = %source.path.display(),
+        socket = %socket.unwrap_or_else(|| settings.daemon.socket.clone()).display(),
+        listener = %listen.map_or_else(|| "none".to_owned(), |address| address.to_string()),
+        "renewd starts"
+    );
 }
 
 /// Opens the store. Saving a large one before its schema is changed takes longer than the service

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::api::client::{Client, ClientError, ProblemType};
+use crate::{
+    api::client::{Client, ClientError, ProblemType},
+    config::Source,
+};
 
 use super::{
     exit::{Exit, Failed},
@@ -13,17 +16,11 @@ use super::{
 const PATIENCE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Where a daemon that serves the system listens.
-const SYSTEM_SOCKET: &str = "/run/renewd/renewd.sock";
-
-/// The daemon on this socket; without one an ordinary user's own daemon where there is one, else the
-/// system's.
+/// The daemon on this socket; without one that of the configuration that this user would run one with, else
+/// whichever is there: see [`Source::socket_to_ask`].
 pub(crate) fn daemon(socket: Option<PathBuf>) -> Client {
-    Client::new(
-        socket
-            .or_else(own_socket)
-            .unwrap_or_else(|| SYSTEM_SOCKET.into()),
-    )
+    let source = Source::of_process(None).with_socket(socket);
+    Client::new(source.socket_to_ask())
 }
 
 /// Asks for something that goes on in the daemon, and waits through a restart of it. What is asked must
@@ -57,15 +54,6 @@ fn is_absent(error: &ClientError) -> bool {
         | ClientError::Ended { .. } => true,
         ClientError::Problem(_) | ClientError::Unreadable { .. } => false,
     }
-}
-
-fn own_socket() -> Option<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let folder = std::env::var_os("XDG_RUNTIME_DIR")?;
-    let socket = PathBuf::from(folder).join("renewd/renewd.sock");
-    socket.exists().then_some(socket)
 }
 
 /// How a question for a token ends when there is none to be had: the exit code 5 is for that alone.
@@ -112,7 +100,10 @@ impl From<ClientError> for Failed {
                 Exit::Unreachable,
                 format!("no daemon answers on {}: {source}", path.display()),
             )
-            .hint("is it running? systemctl status renewd; --socket or RENEWD_SOCKET name another place"),
+            .hint(
+                "is it running (systemctl status renewd, or renewd run)? Another place is named by --socket or \
+                 RENEWD_SOCKET; the daemon's first log line says where it listens",
+            ),
             ClientError::Silent { .. }
             | ClientError::Broken { .. }
             | ClientError::Ended { .. } => Self::new(Exit::Unreachable, error),

@@ -13,8 +13,8 @@ use crate::{
 
 use super::{
     Context,
-    daemon::daemon,
     exit::{Exit, Failed, Outcome},
+    offline::daemon_of,
     output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
     status::screen,
 };
@@ -34,7 +34,8 @@ pub(crate) struct Doctor {
     /// an old token file
     #[arg(long)]
     here: bool,
-    /// The configuration, for looking from here [default: as for `renewd check`]
+    /// The configuration: whose daemon is asked, or what is looked at from here [default: as for
+    /// `renewd check`]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
     /// Print one JSON document
@@ -47,7 +48,8 @@ impl Doctor {
         let found = if self.here {
             look(self.config, &context).await?
         } else {
-            match daemon(context.socket.clone()).doctor().await {
+            let client = daemon_of(&context, self.config.as_deref())?;
+            match client.doctor().await {
                 Err(error @ ClientError::Unreachable { .. }) => {
                     let mut found = look(self.config, &context).await?;
                     found.findings.insert(0, no_daemon(&error));
@@ -91,7 +93,7 @@ fn no_daemon(error: &ClientError) -> Ailment {
         severity: Gravity::Error,
         at: "daemon.socket".to_owned(),
         message: error.to_string(),
-        fix: Some("systemctl start renewd; journalctl -u renewd -n 50".to_owned()),
+        fix: Some("systemctl start renewd; journalctl -u renewd -n 50 (without systemd: renewd run)".to_owned()),
     }
 }
 

@@ -16,12 +16,12 @@ use crate::{
         DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg, serve,
     },
     model::{Secret, text_of},
-    telemetry,
 };
 
 use super::{
     Context, duration,
     exit::{Exit, Failed, Outcome},
+    logs::Logs,
     output,
 };
 
@@ -80,6 +80,8 @@ pub(crate) struct Emulator {
     /// trust that CA in tests only [default: random]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    #[command(flatten)]
+    logs: Logs,
     /// A program to run with the emulator in its environment
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -87,7 +89,7 @@ pub(crate) struct Emulator {
 
 impl Emulator {
     pub(crate) fn run(self, context: Context) -> Outcome {
-        telemetry::init(telemetry::Format::default(), None).map_err(Failed::usage)?;
+        self.logs.begin()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -22,9 +22,8 @@ pub use rows::examine_import;
 
 use super::{
     Context,
-    daemon::daemon,
     exit::{Failed, Outcome},
-    offline::{Offline, settings},
+    offline::{Offline, daemon_of},
 };
 
 /// Rows read from the store at once.
@@ -98,11 +97,7 @@ enum Known {
 impl Place {
     /// The daemon; or the store, where nobody answers and a configuration says where the store is.
     async fn known(self, context: &Context) -> Result<Known, Failed> {
-        let configured = match &self.config {
-            Some(_) => Some(settings(self.config.clone())?.daemon.socket),
-            None => None,
-        };
-        let client = daemon(context.socket.clone().or(configured));
+        let client = daemon_of(context, self.config.as_deref())?;
         let Err(ClientError::Unreachable { path, source }) = client.identities(None).await else {
             return Ok(Known::Daemon(client));
         };

@@ -25,6 +25,7 @@ mod holders;
 mod identity;
 mod job;
 mod key;
+mod logs;
 mod manual;
 mod offline;
 mod orders;
@@ -61,7 +62,9 @@ pub use identity::examine_import;
     arg_required_else_help = true
 )]
 struct Cli {
-    /// The daemon's socket, where it is not at the usual place
+    /// The daemon's socket. Without it: `[daemon] socket` of the configuration, as far as this user may
+    /// read it; else renewd.sock in $RUNTIME_DIRECTORY, for an ordinary user in $XDG_RUNTIME_DIR/renewd,
+    /// in /run/renewd. The daemon listens there, and commands look there
     #[arg(
         long,
         global = true,
@@ -195,7 +198,7 @@ fn dispatch(cli: Cli) -> Outcome {
         systemd::make_private();
     }
     match cli.verb {
-        Verb::Run(verb) => verb.run(),
+        Verb::Run(verb) => verb.run(context.socket),
         Verb::Check(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]
         Verb::Demo(verb) => asking(Box::pin(verb.run(context))),

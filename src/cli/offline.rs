@@ -1,16 +1,21 @@
 //! The store itself, for the verbs that also work while no daemon runs.
 
-use std::{os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 
 use crate::{
-    api::client::Surroundings,
+    api::client::{Client, Surroundings},
     config::{self, Settings, Source},
     store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
 };
 
 use super::{
+    Context,
+    daemon::daemon,
     exit::{Exit, Failed},
     output,
 };
@@ -65,6 +70,15 @@ impl Offline {
             renewal: self.settings.renewal,
         }
     }
+}
+
+/// The daemon of a configuration that is named, else as [`daemon`] finds it.
+pub(crate) fn daemon_of(context: &Context, config: Option<&Path>) -> Result<Client, Failed> {
+    let configured = match (&context.socket, config) {
+        (None, Some(path)) => Some(settings(Some(path.to_owned()))?.daemon.socket),
+        _ => None,
+    };
+    Ok(daemon(context.socket.clone().or(configured)))
 }
 
 /// The configuration, or every mistake in it on the screen.

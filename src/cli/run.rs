@@ -4,11 +4,13 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
     app::{self, RunError},
-    config, pool, telemetry,
+    config::{self, Source},
+    pool,
 };
 
 use super::{
     exit::{Exit, Failed, Outcome},
+    logs::Logs,
     output,
 };
 
@@ -25,18 +27,21 @@ pub(crate) struct Run {
     /// After an upgrade: bring the store up to date without saving it first
     #[arg(long)]
     no_backup: bool,
+    #[command(flatten)]
+    logs: Logs,
 }
 
 impl Run {
-    pub(crate) fn run(self) -> Outcome {
-        telemetry::init(telemetry::Format::Automatic, None).map_err(Failed::usage)?;
+    pub(crate) fn run(self, socket: Option<PathBuf>) -> Outcome {
+        self.logs.begin()?;
+        let source = Source::of_process(self.config).with_socket(socket);
         let runtime = pool::runtime();
         let (runtime, lacking) =
             runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
         if let Some(lacking) = lacking {
             tracing::warn!("{lacking}");
         }
-        let ended = runtime.block_on(app::run(self.config, self.no_backup));
+        let ended = runtime.block_on(app::run(source, self.no_backup));
         // A thread may hang in a file system that does not answer; it has nothing of ours to finish.
         runtime.shutdown_timeout(LEFT_BEHIND);
         match ended {

@@ -23,7 +23,7 @@ use super::{
     daemon::daemon,
     duration::When,
     exit::{Exit, Failed, Outcome},
-    offline::{Offline, settings},
+    offline::{Offline, daemon_of, settings},
     output,
 };
 
@@ -121,11 +121,7 @@ impl Adopt {
         let word = StoreWord {
             reason: self.reason.clone(),
         };
-        let configured = match &self.config {
-            Some(_) => Some(settings(self.config.clone())?.daemon.socket),
-            None => None,
-        };
-        let client = daemon(context.socket.clone().or(configured));
+        let client = daemon_of(context, self.config.as_deref())?;
         let still = match client.adopt_store(&word).await {
             Ok(used) => used.still,
             Err(error @ ClientError::Unreachable { .. }) => {

@@ -1,10 +1,5 @@
-//! From files to settings.
-//!
-//! From files to settings: read, parse, take the sections, hold them against each other.
-//!
-//! Holds the sections against each other: names are unique, what is referred to is there.
-//!
-//! Warns where a resource's limits cannot carry the renewals that its identities need.
+//! From files to settings: read, parse, take the sections, and hold them against each other. Names are
+//! unique, what is referred to is there, and the limits of a resource carry the renewals of its identities.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -77,6 +72,24 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
             Err(Problems(problems))
         }
     }
+}
+
+/// `[daemon] socket` as the files say it, for a command that looks for its daemon: no mistake elsewhere and no
+/// secret that cannot be read keeps it from that.
+pub(super) fn declared_socket(source: &Source) -> Option<PathBuf> {
+    let report = Report::default();
+    let files = read_files(&source.path, &report);
+    if !files.iter().any(|file| file.text.as_str().contains("socket")) {
+        return None;
+    }
+    let root = syntax::parse(&files, &report);
+    let reading = Reading {
+        files: &files,
+        environment: &source.environment,
+        report: &report,
+    };
+    let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &root, &reading);
+    sections::declared_socket(section)
 }
 
 /// The main file and those beside it, without those that cannot be read: they are told of.

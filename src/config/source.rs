@@ -8,6 +8,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use super::load::declared_socket;
+
+/// Where a daemon that serves the system has its socket.
+const SYSTEM_RUNTIME_DIR: &str = "/run/renewd";
+
 /// What to read.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -26,6 +31,33 @@ impl Source {
             environment,
         }
     }
+
+    /// The same with the socket that `--socket` or `RENEWD_SOCKET` names: it comes before what the files say.
+    #[must_use]
+    pub fn with_socket(mut self, named: Option<PathBuf>) -> Self {
+        let named = named.filter(|path| !path.as_os_str().is_empty());
+        self.environment.socket = named.map(|path| std::path::absolute(&path).unwrap_or(path));
+        self
+    }
+
+    /// Where a command finds the daemon. One rule holds for both sides: what was named; `[daemon] socket` of
+    /// the configuration, as far as this user may read it; then the places of [`Environment::sockets`], of
+    /// which the daemon takes the first, and a command the first at which something lies.
+    pub fn socket_to_ask(&self) -> PathBuf {
+        let said = self.environment.socket.clone();
+        if let Some(socket) = said.or_else(|| declared_socket(self)) {
+            return socket;
+        }
+        let places = self.environment.sockets();
+        if let Some(found) = places.iter().find(|place| place.exists()) {
+            return found.clone();
+        }
+        // None is there. Who has a configuration of his own means his own daemon.
+        match self.path.exists() {
+            true => self.environment.default_socket(),
+            false => places.last().cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// What a process finds around it: its variables, its host's name, whether it serves the system.
@@ -35,6 +67,8 @@ pub struct Environment {
     host: String,
     machine: Option<String>,
     system: bool,
+    /// What was named for this process alone.
+    socket: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -62,6 +96,7 @@ impl Environment {
             host: host_name(),
             machine: machine(),
             system: root,
+            socket: None,
         };
         // A system unit runs as its own user, with its state below /var/lib.
         environment.system |= environment
@@ -84,6 +119,7 @@ impl Environment {
             host: host.to_owned(),
             machine: None,
             system,
+            socket: None,
         }
     }
 
@@ -100,18 +136,31 @@ impl Environment {
             .unwrap_or_else(|| self.home("XDG_STATE_HOME", ".local/state", "/var/lib"))
     }
 
-    /// The socket in `$RUNTIME_DIRECTORY`, else in `/run/renewd`, or in `$XDG_RUNTIME_DIR/renewd`
-    /// (without one: in the state directory) for a user.
-    pub(super) fn socket(&self) -> PathBuf {
-        let user = || {
-            self.directory("XDG_RUNTIME_DIR")
-                .map_or_else(|| self.state_dir(), |dir| dir.join("renewd"))
-        };
-        let system = self.system.then(|| PathBuf::from("/run/renewd"));
-        self.directory("RUNTIME_DIRECTORY")
-            .or(system)
-            .unwrap_or_else(user)
-            .join("renewd.sock")
+    /// The socket that was named for this process, whatever the files say.
+    pub(super) fn named_socket(&self) -> Option<PathBuf> {
+        self.socket.clone()
+    }
+
+    /// Where a daemon with these surroundings has its socket when nobody says.
+    pub(super) fn default_socket(&self) -> PathBuf {
+        self.sockets().swap_remove(0)
+    }
+
+    /// Where a socket may be, the first of them that of a daemon with these surroundings: below
+    /// `$RUNTIME_DIRECTORY`; for an ordinary user below `$XDG_RUNTIME_DIR/renewd`, else in the state directory;
+    /// in `/run/renewd`.
+    fn sockets(&self) -> Vec<PathBuf> {
+        let runtime = self.directory("RUNTIME_DIRECTORY");
+        let user = self.directory("XDG_RUNTIME_DIR");
+        let user = user.map(|dir| dir.join("renewd"));
+        let own = user.into_iter().chain([self.state_dir()]);
+        let own = own.filter(|_| !self.system);
+        runtime
+            .into_iter()
+            .chain(own)
+            .chain([PathBuf::from(SYSTEM_RUNTIME_DIR)])
+            .map(|dir| dir.join("renewd.sock"))
+            .collect()
     }
 
     /// The host's name, for `instance`.
@@ -184,7 +233,7 @@ mod tests {
         let system = Environment::given(none, "web-1", true);
         assert_eq!(system.default_path(), Path::new("/etc/renewd/renewd.toml"));
         assert_eq!(system.state_dir(), Path::new("/var/lib/renewd"));
-        assert_eq!(system.socket(), Path::new("/run/renewd/renewd.sock"));
+        assert_eq!(system.default_socket(), Path::new("/run/renewd/renewd.sock"));
 
         let user = Environment::given(
             [("HOME", "/home/anna"), ("XDG_RUNTIME_DIR", "/run/user/1")],
@@ -199,7 +248,7 @@ mod tests {
             user.state_dir(),
             Path::new("/home/anna/.local/state/renewd")
         );
-        assert_eq!(user.socket(), Path::new("/run/user/1/renewd/renewd.sock"));
+        assert_eq!(user.default_socket(), Path::new("/run/user/1/renewd/renewd.sock"));
 
         let unit = Environment::given(
             [
@@ -210,7 +259,53 @@ mod tests {
             true,
         );
         assert_eq!(unit.state_dir(), Path::new("/var/lib/a"));
-        assert_eq!(unit.socket(), Path::new("/run/a/renewd.sock"));
+        assert_eq!(unit.default_socket(), Path::new("/run/a/renewd.sock"));
+    }
+
+    /// A source whose surroundings are all below one folder.
+    fn source(folder: &Path, config: &str) -> Source {
+        let path = folder.join("renewd.toml");
+        if !config.is_empty() {
+            std::fs::write(&path, config).unwrap();
+        }
+        let dir = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let variables = [
+            ("XDG_RUNTIME_DIR", dir("run")),
+            ("XDG_STATE_HOME", dir("state")),
+        ];
+        Source {
+            path,
+            environment: Environment::given(variables, "web-1", false),
+        }
+    }
+
+    #[test]
+    fn daemon_and_command_find_one_socket_by_one_rule() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let nothing = source(folder.path(), "");
+        assert_eq!(
+            nothing.socket_to_ask(),
+            Path::new("/run/renewd/renewd.sock"),
+            "who has no daemon of his own asks the system's"
+        );
+        let own = source(folder.path(), "[daemon]\nlisten = \"\"\n");
+        assert_eq!(own.socket_to_ask(), at("run/renewd/renewd.sock"));
+        assert_eq!(
+            own.environment.default_socket(),
+            at("run/renewd/renewd.sock")
+        );
+        std::fs::create_dir_all(at("state/renewd")).unwrap();
+        std::fs::write(at("state/renewd/renewd.sock"), "").unwrap();
+        assert_eq!(own.socket_to_ask(), at("state/renewd/renewd.sock"));
+        // A mistake elsewhere in the files hides nothing.
+        let said = "[daemon]\nsocket = \"here.sock\"\nlisten = 7\nbogus = [\n";
+        let said = source(folder.path(), said);
+        assert_eq!(said.socket_to_ask(), at("here.sock"));
+        let named = said.with_socket(Some(at("named.sock")));
+        assert_eq!(named.socket_to_ask(), at("named.sock"));
+        let unnamed = named.with_socket(Some(PathBuf::new()));
+        assert_eq!(unnamed.socket_to_ask(), at("here.sock"));
     }
 
     #[test]

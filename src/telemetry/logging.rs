@@ -1,12 +1,10 @@
-//! The log.
-//!
-//! Where log lines go and which of them.
+//! The log: where its lines go, and which there are.
 //!
 //! Only our own words are ever logged below `warn`: HTTP and TLS crates print headers, frames and
 //! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
-//! `renewd` is capped at `warn`, whatever the filter says.
-//!
-//! Panics as log lines that cannot carry a secret.
+//! `renewd` is capped at `warn`, whatever the filter says; and rustls, which warns of each handshake that is
+//! refused without a word on whose it was, at `error`: whoever called tells that. A panic becomes a line that
+//! cannot carry a secret.
 
 use std::{
     any::Any,
@@ -37,13 +35,28 @@ pub enum Format {
     Human,
     /// One JSON object a line on standard error.
     Json,
+    /// The journal's own protocol.
+    Journal,
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            "journal" => Ok(Self::Journal),
+            other => Err(format!("{other:?} is none of human, json, journal")),
+        }
+    }
 }
 
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The filter cannot be read.
-    #[error("the log filter {filter:?} is not valid (such as `info` or `renewd::engine=debug`)")]
+    #[error("RENEWD_LOG: {filter:?} is not a log filter, such as `info` or `warn,renewd::engine=debug`")]
     Filter {
         /// The filter.
         filter: String,
@@ -74,37 +87,44 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
         filter: filter.clone(),
         source,
     })?;
+    let (layer, missing) = output(format);
     tracing_subscriber::registry()
         .with(levels)
         .with(own_words_only())
-        .with(output(format))
+        .with(layer)
         .try_init()?;
     report();
+    if let Some(error) = missing {
+        tracing::warn!(%error, "the journal does not answer: this log goes to standard error");
+    }
     Ok(())
 }
 
-/// Where the lines go. A journal that should be there and does not answer is no reason not to
-/// start: standard error then carries the lines to it.
-fn output<S>(format: Format) -> Box<dyn Layer<S> + Send + Sync>
+/// Where the lines go, and why not to the journal. One that should be there and does not answer is no reason
+/// not to start: standard error carries the lines then.
+fn output<S>(format: Format) -> (Box<dyn Layer<S> + Send + Sync>, Option<io::Error>)
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    if format == Format::Automatic
-        && stderr_is_journal()
-        && let Ok(journal) = tracing_journald::layer()
-    {
-        return journal
-            .with_field_prefix(Some(JOURNAL_PREFIX.to_owned()))
-            .with_syslog_identifier("renewd".to_owned())
-            .boxed();
-    }
-    match format {
+    let wanted = format == Format::Journal || format == Format::Automatic && stderr_is_journal();
+    let missing = match wanted.then(tracing_journald::layer) {
+        Some(Ok(journal)) => {
+            let journal = journal
+                .with_field_prefix(Some(JOURNAL_PREFIX.to_owned()))
+                .with_syslog_identifier("renewd".to_owned());
+            return (journal.boxed(), None);
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    let layer = match format {
         Format::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
-        Format::Automatic | Format::Human => fmt::layer()
+        Format::Automatic | Format::Human | Format::Journal => fmt::layer()
             .with_ansi(io::stderr().is_terminal())
             .with_writer(|| Fit(io::stderr()))
             .boxed(),
-    }
+    };
+    (layer, missing)
 }
 
 /// Lines for people, made fit for a terminal. A whole line comes at once; the only styles in it are those
@@ -135,8 +155,15 @@ fn own_words_only() -> FilterFn<fn(&Metadata<'_>) -> bool> {
 }
 
 fn is_own_or_grave(line: &Metadata<'_>) -> bool {
-    let target = line.target();
-    *line.level() <= Level::WARN || target == "renewd" || target.starts_with("renewd::")
+    let is_of = |name: &str| {
+        let rest = line.target().strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let least = match is_of("rustls") {
+        true => Level::ERROR,
+        false => Level::WARN,
+    };
+    *line.level() <= least || is_of("renewd")
 }
 
 /// Whether standard error is the stream that the service manager connected to the journal:
@@ -218,7 +245,7 @@ mod logging_tests {
         let text = logged("trace,hyper=trace,reqwest=trace", || {
             tracing::trace!(target: "hyper::proto::h1::io", "flushed canary");
             tracing::debug!(target: "reqwest::connect", "canary");
-            tracing::info!(target: "rustls::client", "canary");
+            tracing::warn!(target: "rustls::common_state", "canary: sending fatal alert");
             tracing::debug!(target: "renewdish", "canary");
             tracing::warn!(target: "h2::codec", "heard");
             tracing::trace!(target: "renewd::engine", "ours");

@@ -96,7 +96,7 @@ async fn what_only_a_person_can_mend_ends_with_2_and_says_what_to_do() {
     let state = stage.path("state").display().to_string();
     fs::write(stage.path("a-file"), "").unwrap();
     for (old, new, word) in [
-        (&socket, stage.path("missing/s"), "does not exist"),
+        (&socket, stage.path("missing/deep/s"), "does not exist"),
         (&socket, stage.path("a-file/s"), "is not a folder"),
         (&socket, "/proc/s".into(), "/proc"),
         (&socket, stage.path("a-file"), "move it away"),

@@ -26,7 +26,7 @@ const LARGEST: usize = 32 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers on the socket.
-    #[error("no daemon answers on {}: is renewd running? (systemctl status renewd; --socket or RENEWD_SOCKET for another place)", path.display())]
+    #[error("no daemon answers on {}: {source}", path.display())]
     Unreachable {
         /// The socket.
         path: PathBuf,

@@ -12,9 +12,8 @@ use zeroize::Zeroizing;
 
 use super::super::{
     Context,
-    daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    offline::settings,
+    offline::{daemon_of, settings},
     output,
 };
 use crate::{
@@ -51,6 +50,7 @@ pub(crate) struct Set {
 
 impl Set {
     pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon_of(&context, self.config.as_deref())?;
         let settings = settings(self.config.clone())?;
         let resource = settings
             .resources
@@ -66,7 +66,7 @@ impl Set {
         let text = connection_string(&read()?, &place)?;
         let fingerprint = self.prove(&resource, &text, &context).await?;
         replace(&path, &text)?;
-        let reloaded = daemon(context.socket).reload().await.ok();
+        let reloaded = client.reload().await.ok();
         if self.json {
             output::print_json(&serde_json::json!({
                 "resource": self.resource, "key": self.key, "fingerprint": fingerprint,

@@ -15,9 +15,8 @@ use jiff::Timestamp;
 use super::{
     super::{
         Context,
-        daemon::daemon,
         exit::{Exit, Failed, Outcome},
-        offline::{Offline, settings},
+        offline::{Offline, daemon_of, settings},
         output,
     },
     owner::{Owner, succeeded},
@@ -90,11 +89,7 @@ impl Backup {
 
     /// Has the daemon write it, or does so while none runs; as the user whom the store belongs to.
     async fn fill(&self, context: &Context, new: &New) -> Result<Made, Failed> {
-        let configured = match &self.config {
-            Some(_) => Some(settings(self.config.clone())?.daemon.socket),
-            None => None,
-        };
-        let client = daemon(context.socket.clone().or(configured));
+        let client = daemon_of(context, self.config.as_deref())?;
         if !self.retire {
             let mut file = new.file()?;
             match client.backup(|piece| file.write_all(piece)).await {
@@ -134,7 +129,7 @@ impl Backup {
         let out = io::stdout().as_fd().try_clone_to_owned()?;
         let mut out = File::from(out);
         if !self.retire {
-            let client = daemon(context.socket.clone());
+            let client = daemon_of(&context, self.config.as_deref())?;
             match client.backup(|piece| out.write_all(piece)).await {
                 Ok(made_at) => {
                     let made = Made::ByDaemon(client);

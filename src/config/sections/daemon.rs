@@ -43,10 +43,10 @@ pub(super) static DAEMON: Table = Table {
             "socket",
             Takes::Path,
             Said(
-                "renewd.sock in $RUNTIME_DIRECTORY; else in /run/renewd, or for an ordinary user in $XDG_RUNTIME_DIR/renewd.",
+                "renewd.sock in $RUNTIME_DIRECTORY, which systemd sets; else in /run/renewd, or for an ordinary user in $XDG_RUNTIME_DIR/renewd.",
             ),
             "\"/run/renewd/renewd.sock\"",
-            "The local socket: `renewd token NAME`, and control for admins. At most 107 bytes.",
+            "The local socket: `renewd token NAME`, and control for admins. At most 107 bytes. Its folder is made where it is missing. --socket and RENEWD_SOCKET come before it.",
         )
         .restart(),
         key(
@@ -81,10 +81,11 @@ const LONGEST_SOCKET_PATH: usize = 107;
 pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (DaemonSettings, Owner) {
     let said = section.optional("instance").and_then(instance);
     let listen = SocketAddr::from(([127, 0, 0, 1], 9847));
+    let declared = section.or("socket", environment.default_socket(), socket);
     let settings = DaemonSettings {
         state_dir: section.or("state_dir", environment.state_dir(), Item::path),
         listen: section.or("listen", Some(listen), address),
-        socket: section.or("socket", environment.socket(), socket),
+        socket: environment.named_socket().unwrap_or(declared),
         instance: said
             .clone()
             .unwrap_or_else(|| instance_of(environment.host())),
@@ -97,6 +98,11 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (Daem
         machine: environment.machine(),
     };
     (settings, owner)
+}
+
+/// `socket` alone, where it is said and can be read.
+pub(super) fn declared_socket(mut section: Section<'_>) -> Option<PathBuf> {
+    section.optional("socket").and_then(socket)
 }
 
 fn address(item: Item<'_>) -> Option<Option<SocketAddr>> {

@@ -157,6 +157,11 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) 
     }
 }
 
+/// `[daemon] socket`, whatever is wrong elsewhere.
+pub(super) fn declared_socket(mut root: Section<'_>) -> Option<std::path::PathBuf> {
+    daemon::declared_socket(root.inner("daemon"))
+}
+
 fn entries<'a, T>(
     section: &mut Section<'a>,
     key: &'static str,
