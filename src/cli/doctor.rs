@@ -93,7 +93,10 @@ fn no_daemon(error: &ClientError) -> Ailment {
         severity: Gravity::Error,
         at: "daemon.socket".to_owned(),
         message: error.to_string(),
-        fix: Some("systemctl start renewd; journalctl -u renewd -n 50 (without systemd: renewd run)".to_owned()),
+        fix: Some(
+            "systemctl start renewd; journalctl -u renewd -n 50 (without systemd: renewd run)"
+                .to_owned(),
+        ),
     }
 }
 

@@ -79,7 +79,10 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
 pub(super) fn declared_socket(source: &Source) -> Option<PathBuf> {
     let report = Report::default();
     let files = read_files(&source.path, &report);
-    if !files.iter().any(|file| file.text.as_str().contains("socket")) {
+    if !files
+        .iter()
+        .any(|file| file.text.as_str().contains("socket"))
+    {
         return None;
     }
     let root = syntax::parse(&files, &report);

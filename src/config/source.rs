@@ -233,7 +233,10 @@ mod tests {
         let system = Environment::given(none, "web-1", true);
         assert_eq!(system.default_path(), Path::new("/etc/renewd/renewd.toml"));
         assert_eq!(system.state_dir(), Path::new("/var/lib/renewd"));
-        assert_eq!(system.default_socket(), Path::new("/run/renewd/renewd.sock"));
+        assert_eq!(
+            system.default_socket(),
+            Path::new("/run/renewd/renewd.sock")
+        );
 
         let user = Environment::given(
             [("HOME", "/home/anna"), ("XDG_RUNTIME_DIR", "/run/user/1")],
@@ -248,7 +251,10 @@ mod tests {
             user.state_dir(),
             Path::new("/home/anna/.local/state/renewd")
         );
-        assert_eq!(user.default_socket(), Path::new("/run/user/1/renewd/renewd.sock"));
+        assert_eq!(
+            user.default_socket(),
+            Path::new("/run/user/1/renewd/renewd.sock")
+        );
 
         let unit = Environment::given(
             [

@@ -56,7 +56,9 @@ impl std::str::FromStr for Format {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The filter cannot be read.
-    #[error("RENEWD_LOG: {filter:?} is not a log filter, such as `info` or `warn,renewd::engine=debug`")]
+    #[error(
+        "RENEWD_LOG: {filter:?} is not a log filter, such as `info` or `warn,renewd::engine=debug`"
+    )]
     Filter {
         /// The filter.
         filter: String,

@@ -1,6 +1,17 @@
 //! What can be wrong at a start: one clear message each, a non-zero exit, and nothing lost.
 
-use std::{fs, net::TcpListener, process::Command, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
 
 use tokio::time::timeout;
 
@@ -258,4 +269,161 @@ async fn whose_id_nobody_knows_after_a_loss_is_created_by_a_persons_word_alone()
         "{trail}"
     );
     assert!(daemon.stop().success());
+}
+
+/// Somebody with a home and nothing of systemd: `nobody` where the tests run as root.
+struct Person {
+    home: tempfile::TempDir,
+    /// A copy of the program that everybody may run.
+    program: PathBuf,
+    id: u32,
+}
+
+impl Person {
+    /// With a configuration where an ordinary user's lies, begun by `daemon`.
+    fn new(emulator: &Emulator, daemon: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        let id = if is_root {
+            65534
+        } else {
+            rustix::process::geteuid().as_raw()
+        };
+        let program = home.path().join("renewd");
+        fs::copy(RENEWD, &program).unwrap();
+        let (dir, config) = (home.path().display(), home.path().join(".config/renewd"));
+        fs::create_dir_all(&config).unwrap();
+        fs::create_dir(home.path().join("run")).unwrap();
+        fs::write(config.join("contoso.cs"), &emulator.connection_string).unwrap();
+        let text = format!(
+            "[daemon]\nlisten = \"\"\n{daemon}\n[[resource]]\nname = \"contoso\"\n\
+             connection_string = {{ file = \"contoso.cs\" }}\n\
+             [[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n\
+             [[sink.file]]\nname = \"files\"\npath = \"{dir}/tokens/{{name}}.json\"\n"
+        );
+        fs::write(config.join("renewd.toml"), text).unwrap();
+        for path in [
+            "",
+            "run",
+            ".config",
+            ".config/renewd",
+            ".config/renewd/contoso.cs",
+        ] {
+            chown(home.path().join(path), Some(id), Some(id)).unwrap();
+        }
+        let secret = config.join("contoso.cs");
+        fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
+        Self { home, program, id }
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.home.path().join(inside)
+    }
+
+    fn command(&self, args: &[&str], variables: &[(&str, &Path)]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).env_clear().env("HOME", self.home.path());
+        command.envs(variables.iter().copied());
+        if rustix::process::geteuid().is_root() {
+            command.uid(self.id).gid(self.id);
+        }
+        command
+    }
+
+    fn renewd(&self, args: &[&str], variables: &[(&str, &Path)]) -> Output {
+        self.command(args, variables).output().unwrap()
+    }
+
+    /// Starts the daemon; its first line, once it answers.
+    fn starts(&self, variables: &[(&str, &Path)]) -> (Running, String) {
+        let mut command = self.command(&["run"], variables);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        // The pipe is read to its end, so that nothing blocks the daemon.
+        std::thread::spawn(move || lines.for_each(drop));
+        let running = Running(child);
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let waited = self.renewd(&["wait", "bot", "--timeout", "30s"], variables);
+            if waited.status.success() {
+                return (running, first);
+            }
+            let said = String::from_utf8_lossy(&waited.stderr).into_owned();
+            assert!(
+                Instant::now() < until,
+                "the daemon does not answer:\n{first}\n{said}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A daemon that ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn ends_well(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn who_has_no_systemd_names_no_socket_and_makes_no_folder() {
+    let emulator = Emulator::start(&[]);
+    let person = Person::new(&emulator, "");
+    let (run, named) = (person.path("run"), person.path("named.sock"));
+    for (variables, socket) in [
+        (vec![], person.path(".local/state/renewd/renewd.sock")),
+        (
+            vec![("XDG_RUNTIME_DIR", &*run)],
+            run.join("renewd/renewd.sock"),
+        ),
+        (vec![("RENEWD_SOCKET", &*named)], named.clone()),
+    ] {
+        let (running, first) = person.starts(&variables);
+        for part in [
+            "renewd starts".to_owned(),
+            format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
+            format!(
+                "configuration={}",
+                person.path(".config/renewd/renewd.toml").display()
+            ),
+            format!("socket={}", socket.display()),
+            "listener=none".to_owned(),
+        ] {
+            assert!(first.contains(&part), "{part}: {first}");
+        }
+        assert!(socket.exists(), "{socket:?}");
+        let status = person.renewd(&["status"], &variables);
+        assert!(status.status.success(), "{status:?}");
+        running.ends_well();
+    }
+    let made = fs::metadata(run.join("renewd")).unwrap();
+    assert_eq!(made.permissions().mode() & 0o7777, 0o711);
+    assert_eq!(made.uid(), person.id);
+}
+
+#[test]
+fn commands_read_the_socket_from_the_configuration_that_they_would_run_with() {
+    let emulator = Emulator::start(&[]);
+    let person = Person::new(&emulator, "socket = \"../../run/made/s\"");
+    let (running, first) = person.starts(&[]);
+    assert!(first.contains("/run/made/s"), "{first}");
+    // What is wrong in the file since then keeps nobody from asking the daemon that runs.
+    let config = person.path(".config/renewd/renewd.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("scopes", "scpoes")).unwrap();
+    let status = person.renewd(&["status"], &[]);
+    assert!(status.status.success(), "{status:?}");
+    running.ends_well();
 }
