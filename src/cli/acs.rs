@@ -1,6 +1,5 @@
-//! `renewd acs`: one call to ACS each, without a daemon; for scripts, tests and emergencies.
-
-mod answer;
+//! `renewd acs`: one call to ACS each, without a daemon; for scripts, tests and emergencies. What a call
+//! answered is shown as plain `name=value` lines for a shell or as one JSON document.
 
 use std::{
     io::{IsTerminal, Read},
@@ -9,20 +8,20 @@ use std::{
 };
 
 use clap::Subcommand;
+use serde::Serialize;
 use zeroize::Zeroizing;
-
-use crate::{
-    acs::{Client, Error},
-    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef},
-    model::{FailureClass, IdentityId, Scope, Secret, text_of},
-    transport::{NetworkOptions, Transport},
-};
 
 use super::{
     Context, duration,
     exit::{Exit, Failed, Outcome},
+    output,
 };
-use answer::Shown;
+use crate::{
+    acs::{Answer, Client, Created, Error, Issued},
+    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef},
+    model::{FailureClass, IdentityId, Scope, Secret, text_of, whole_seconds},
+    transport::{NetworkOptions, Transport},
+};
 
 /// Where all ACS tools look for the connection string.
 const CONNECTION_STRING: &str = "COMMUNICATION_SERVICES_CONNECTION_STRING";
@@ -205,5 +204,86 @@ impl From<Error> for Failed {
             )),
             _ => failed.hint(format!("the request id is {id}")),
         }
+    }
+}
+
+/// An answer that is to be shown; what a call does not give is left out.
+#[derive(Debug, Default)]
+struct Shown {
+    result: Option<&'static str>,
+    id: Option<IdentityId>,
+    token: Option<Issued>,
+    request_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a IdentityId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    request_id: Option<&'a str>,
+}
+
+impl Shown {
+    pub(super) fn created(answer: Answer<Created>) -> Self {
+        Self {
+            id: Some(answer.value.id),
+            token: answer.value.token,
+            request_id: answer.request_id,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn issued(id: Option<IdentityId>, answer: Answer<Issued>) -> Self {
+        Self {
+            id,
+            token: Some(answer.value),
+            request_id: answer.request_id,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn done(result: &'static str, id: IdentityId, answer: Answer<()>) -> Self {
+        Self {
+            result: Some(result),
+            id: Some(id),
+            request_id: answer.request_id,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn print(&self, json: bool) -> Result<(), Failed> {
+        let document = Document {
+            result: self.result,
+            id: self.id.as_ref(),
+            token: self.token.as_ref().map(|token| token.secret.expose()),
+            expires_at: self
+                .token
+                .as_ref()
+                .map(|token| whole_seconds(token.expires_at)),
+            request_id: self.request_id.as_deref(),
+        };
+        if json {
+            return output::print_json(&document);
+        }
+        let lines = [
+            ("result", document.result),
+            ("id", document.id.map(IdentityId::as_str)),
+            ("token", document.token),
+            ("expires_at", document.expires_at.as_deref()),
+            ("request_id", document.request_id),
+        ];
+        let said = lines
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        let text: String = said
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect();
+        output::print_secret_lines(&Secret::new(text))
     }
 }

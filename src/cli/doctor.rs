@@ -13,10 +13,10 @@ use crate::{
 
 use super::{
     Context,
+    daemon::daemon_of,
     exit::{Exit, Failed, Outcome},
-    offline::daemon_of,
     output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
-    status::screen,
+    status,
 };
 use crate::model::Timestamp;
 
@@ -106,10 +106,10 @@ fn render(found: &Examination, now: Timestamp) -> String {
             "{}\n",
             paint(WARN, "consumers: not known, no daemon was asked")
         ),
-        (Some(_), consumers) => format!("{}\n", screen::consumers(consumers.as_ref(), now)),
+        (Some(_), consumers) => format!("{}\n", status::consumers(consumers.as_ref(), now)),
     };
     for need in found.needs.iter().flatten() {
-        text += &screen::need_lines(need, now, output::width());
+        text += &status::need_lines(need, now, output::width());
     }
     for finding in &found.findings {
         let mark = match finding.severity {

@@ -1,13 +1,24 @@
-//! `renewd exec`: runs a program with the current token, and lets it have every newer one.
+//! `renewd exec`: runs a program with the current token, and lets it have every newer one: in a private file in
+//! memory, or on a file descriptor. Folders whose owners were killed are removed by the next run.
 
-mod folder;
-mod handover;
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Seek, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
-use std::{ffi::OsString, process::ExitStatus, time::Duration};
-
-use rustix::process::Signal;
-
-use crate::{model::Name, systemd::Given};
+use rustix::{
+    fs::{FlockOperation, MemfdFlags, SealFlags, fcntl_add_seals, flock, memfd_create},
+    process::Signal,
+};
 
 use super::{
     Context,
@@ -18,7 +29,11 @@ use super::{
     exit::{Exit, Failed, Outcome},
     output,
 };
-use handover::Handover;
+use crate::{
+    model::{Name, Secret},
+    sinks::file::{remove_private, write_private},
+    systemd::Given,
+};
 
 /// Run a program with the current token; restart or signal it on each new one
 #[derive(Debug, clap::Args)]
@@ -191,6 +206,158 @@ impl Exec {
             Life::Replaced(newer)
         })
     }
+}
+
+const PREFIX: &str = "renewd-exec-";
+
+/// A folder that only this user can enter, removed with what is in it when this is dropped.
+#[derive(Debug)]
+struct PrivateFolder {
+    path: PathBuf,
+    /// Locked for as long as this process lives, which tells a folder in use from one left behind.
+    _lock: File,
+}
+
+impl PrivateFolder {
+    pub(super) fn make() -> Result<Self, Failed> {
+        let parent = memory();
+        remove_left_behind(&parent);
+        loop {
+            let name = format!(
+                "{PREFIX}{}-{:08x}",
+                std::process::id(),
+                rand::random::<u32>()
+            );
+            let path = parent.join(name);
+            let made = fs::DirBuilder::new().mode(0o700).create(&path);
+            let locked = made.and_then(|()| lock(&path)).map_err(|error| {
+                let path = path.display();
+                Failed::plain(format!("cannot make the folder {path}: {error}")).hint(
+                    "set XDG_RUNTIME_DIR to a folder of this user in memory, or use --token-fd",
+                )
+            })?;
+            // Another process may have taken it for one left behind before it was locked.
+            if let Some(lock) = locked.filter(|_| path.exists()) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+
+    /// Where the token goes.
+    pub(super) fn file(&self) -> PathBuf {
+        self.path.join("token")
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        // Nothing can be done about it any more, and only this user can read it.
+        fs::remove_dir_all(&self.path).ok();
+    }
+}
+
+/// The lock of a folder; `None` where somebody else holds it.
+fn lock(path: &Path) -> std::io::Result<Option<File>> {
+    let folder = File::open(path)?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// SIGKILL gives nobody time to tidy up. What cannot be removed is left: no program waits for it.
+fn remove_left_behind(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.metadata().is_ok_and(|found| {
+                found.is_dir() && found.uid() == rustix::process::geteuid().as_raw()
+            });
+        if is_ours && let Ok(Some(_lock)) = lock(&entry.path()) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}
+
+/// A folder in memory: this user's own, the unit's own, or one for everybody.
+fn memory() -> PathBuf {
+    let own = ["XDG_RUNTIME_DIR", "RUNTIME_DIRECTORY"]
+        .into_iter()
+        .filter_map(env::var_os)
+        .map(PathBuf::from)
+        .find(|folder| folder.is_dir());
+    let shared = || Some(Path::new("/dev/shm").to_owned()).filter(|folder| folder.is_dir());
+    let folder = own.or_else(shared).unwrap_or_else(env::temp_dir);
+    fs::canonicalize(&folder).unwrap_or(folder)
+}
+
+/// The way that was chosen, and what is handed over now.
+#[derive(Debug)]
+enum Handover {
+    /// A file in a private folder.
+    File(PrivateFolder),
+    /// A sealed file in memory, open under the same number in the program.
+    Descriptor(Option<OwnedFd>),
+}
+
+impl Handover {
+    pub(super) fn new(on_descriptor: bool) -> Result<Self, Failed> {
+        Ok(if on_descriptor {
+            Self::Descriptor(None)
+        } else {
+            Self::File(PrivateFolder::make()?)
+        })
+    }
+
+    /// Puts a token into it. A program that runs sees the file change in one step; what is on a
+    /// descriptor is for the next one.
+    pub(super) fn put(&mut self, content: &Secret) -> Result<(), Failed> {
+        match self {
+            Self::File(folder) => {
+                write_private(&folder.file(), content.expose().as_bytes())
+                    .map_err(Failed::plain)?;
+            }
+            Self::Descriptor(fd) => {
+                let sealed = sealed(content);
+                *fd = Some(sealed.map_err(|error| {
+                    Failed::plain(format!("cannot put the token into memory: {error}"))
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the token back, as far as that can be.
+    pub(super) fn clear(&mut self) {
+        if let Self::File(folder) = self {
+            // It lies in a folder of ours; if it cannot be removed now, it is at the end.
+            remove_private(&folder.file()).ok();
+        }
+    }
+
+    /// How the program finds it.
+    pub(super) fn environment(&self, name: &Name) -> Vec<(&'static str, OsString)> {
+        let place = match self {
+            Self::File(folder) => ("RENEWD_TOKEN_FILE", folder.file().into_os_string()),
+            Self::Descriptor(fd) => {
+                let number = fd.as_ref().map(AsRawFd::as_raw_fd).unwrap_or(-1);
+                ("RENEWD_TOKEN_FD", number.to_string().into())
+            }
+        };
+        vec![place, ("RENEWD_NAME", name.as_str().into())]
+    }
+}
+
+/// A file in memory that nobody can change, to be read from its start. Programs that are started
+/// inherit it.
+fn sealed(content: &Secret) -> io::Result<OwnedFd> {
+    let fd = memfd_create("renewd-token", MemfdFlags::ALLOW_SEALING)?;
+    let mut file = fs::File::from(fd);
+    file.write_all(content.expose().as_bytes())?;
+    file.rewind()?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file.into())
 }
 
 #[cfg(test)]

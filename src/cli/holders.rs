@@ -4,10 +4,7 @@ use jiff::Timestamp;
 
 use crate::api::client::wire::HolderRow;
 
-use super::{
-    output::{GOOD, STRONG, WARN, relative},
-    table::{Cell, Table},
-};
+use super::output::{Cell, GOOD, STRONG, Table, WARN, relative};
 
 /// One line for each consumer.
 pub(crate) fn table(rows: &[HolderRow], now: Timestamp) -> Table {

@@ -1,30 +1,32 @@
-//! `renewd identity`: which identities there are; adds, removes and takes over.
+//! `renewd identity`: which identities there are. Those whose ids are not known wait for a person's word, which
+//! `create` gives.
 
 mod changes;
-mod create;
-mod list;
 mod rows;
-mod show;
 mod transfer;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use anstyle::Style;
 use clap::Subcommand;
 use jiff::Timestamp;
 
+use super::{
+    Context,
+    daemon::{Offline, daemon, daemon_of},
+    exit::{Exit, Failed, Outcome},
+    output::{self, BAD, Cell, DIM, PLAIN, STRONG, Table, WARN, paint, relative, state_style},
+};
 use crate::{
-    api::client::{Client, ClientError, wire},
+    api::client::{
+        Client, ClientError,
+        wire::{self, CreateMissing},
+    },
     config::Source,
-    model::Name,
+    model::{Name, State, short_duration},
 };
 
 pub use rows::examine_import;
-
-use super::{
-    Context,
-    exit::{Failed, Outcome},
-    offline::{Offline, daemon_of},
-};
 
 /// Rows read from the store at once.
 const PAGE: usize = 1000;
@@ -39,13 +41,13 @@ pub(crate) struct Identity {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List all identities
-    List(list::List),
+    List(List),
     /// Show everything that is known of one
-    Show(show::Show),
+    Show(Show),
     /// Add one that no configuration file declares
     Add(changes::Add),
     /// Let identities be created whose ids are not known because the database was lost
-    Create(create::Create),
+    Create(Create),
     /// Take over identities and ids from CSV or JSON lines
     Import(transfer::Import),
     /// Delete identities at ACS, with everything that hangs on them; asks first
@@ -173,4 +175,246 @@ pub(super) async fn everything(client: &Client) -> Result<Vec<wire::Identity>, C
             None => return Ok(identities),
         }
     }
+}
+
+/// Let identities be created whose ids are not known because the database was lost
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A database that was lost takes identities.jsonl over by itself. Who is declared and not in it may \
+exist at ACS: it is not created, and `renewd status` names it. Import its id where it has one; this command says that \
+it is new. Whoever it was before stays at ACS, with everything that hangs on it.\n\
+Exit codes: 0 all may be created, 1 none of them waits, 4 some of them do not wait."
+)]
+pub(crate) struct Create {
+    /// The identities
+    #[arg(
+        value_name = "NAME",
+        required_unless_present = "all_missing",
+        conflicts_with = "all_missing"
+    )]
+    names: Vec<Name>,
+    /// All that wait
+    #[arg(long)]
+    all_missing: bool,
+    /// Why, for the audit trail
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Create {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon(context.socket);
+        let asked = CreateMissing {
+            names: self.names,
+            all_missing: self.all_missing,
+            reason: self.reason,
+        };
+        let done = client.create_missing(&asked).await?;
+        if self.json {
+            output::print_json(&done)?;
+        } else {
+            output::print(&match done.allowed {
+                0 if self.all_missing => "nobody waits to be created\n".to_owned(),
+                1 => "1 identity is created now\n".to_owned(),
+                many => format!("{many} identities are created now\n"),
+            })?;
+            for row in &done.refused {
+                let name = row.name.as_ref().map_or("", Name::as_str);
+                output::aside(&format!("{name}: {}", row.reason));
+            }
+        }
+        Ok(match (done.refused.is_empty(), done.allowed) {
+            (true, _) => Exit::Done,
+            (false, 0) => Exit::Failed,
+            (false, _) => Exit::Partly,
+        })
+    }
+}
+
+/// List all identities
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Only those in this state: new, active, late, held, gone, deleted
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl List {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let now = context.clock.now();
+        let known = self.place.known(&context).await?;
+        let mut identities = known.everything(now).await?;
+        identities.retain(|identity| self.state.is_none_or(|state| identity.state == state));
+        if self.json {
+            output::print_json(&serde_json::json!({ "identities": identities }))?;
+        } else {
+            output::print(&render(&identities, now, output::width()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The table, and below it the counts: what is read last stays on the screen.
+fn render(identities: &[wire::Identity], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(&[
+        "NAME",
+        "STATE",
+        "TOKEN ENDS",
+        "NEXT",
+        "RESOURCE",
+        "SCOPES",
+        "SINKS",
+    ]);
+    let mut counts = BTreeMap::<State, u64>::new();
+    for identity in identities {
+        *counts.entry(identity.state).or_default() += 1;
+        let ends: Option<Timestamp> = identity.expires_at.as_ref().and_then(|at| at.parse().ok());
+        let (ending, style) = token(identity, ends, now);
+        table.row([
+            Cell::styled(identity.name.as_str(), STRONG),
+            Cell::styled(identity.state.as_str(), state_style(identity.state)),
+            Cell::styled(ending, style),
+            identity
+                .due
+                .map_or_else(|| "–".to_owned(), |due| relative(due.at, now))
+                .into(),
+            identity.resource.as_str().into(),
+            joined(&identity.scopes).into(),
+            Cell::styled(joined(&identity.sinks), DIM),
+        ]);
+    }
+    let counted: Vec<String> = counts
+        .iter()
+        .map(|(state, count)| paint(state_style(*state), format!("{count} {state}")))
+        .collect();
+    match counted.is_empty() {
+        true => "no identities\n".to_owned(),
+        false => format!("{}\n{}\n", table.render(0, width), counted.join(", ")),
+    }
+}
+
+/// When the token ends, and what is wrong with it.
+fn token(of: &wire::Identity, ends: Option<Timestamp>, now: Timestamp) -> (String, Style) {
+    let at = ends.map_or_else(|| "–".to_owned(), |at| relative(at, now));
+    match (of.standing.as_str(), ends.is_some_and(|at| at > now)) {
+        ("dead", true) => ("dead: revoked".to_owned(), BAD),
+        ("dead", false) => (at, BAD),
+        ("doubtful", _) => (format!("{at}, or dead"), WARN),
+        _ => (at, PLAIN),
+    }
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(T::to_string).collect();
+    items.join(" ")
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let quoted = serde_json::Value::String(text.to_owned());
+    serde_json::from_value(quoted)
+        .map_err(|_| "it is one of new, active, late, held, gone, deleted".to_owned())
+}
+
+/// Show everything that is known of an identity
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The identity
+    name: Name,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Show {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let now = context.clock.now();
+        let known = self.place.known(&context).await?;
+        let identity = known.one(&self.name, now).await?;
+        if self.json {
+            output::print_json(&identity)?;
+        } else {
+            output::print(&page(&identity, now, output::width()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// How the token stands, and what that means.
+fn about_token(standing: &str) -> &str {
+    match standing {
+        "doubtful" => {
+            "may be dead: its access key is refused or no longer configured; it is minted anew"
+        }
+        "dead" => "dead: it ended or was revoked; the next one is awaited",
+        word => word,
+    }
+}
+
+fn page(of: &wire::Identity, now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(&["", ""]);
+    let mut fact = |what: &'static str, value: String| {
+        if !value.is_empty() {
+            table.row([Cell::styled(what, DIM), value.into()]);
+        }
+    };
+    let moment = |text: &Option<String>| {
+        let at = text
+            .as_ref()
+            .and_then(|text| text.parse::<Timestamp>().ok());
+        at.map_or_else(String::new, |at| format!("{} ({at})", relative(at, now)))
+    };
+    fact(
+        "id",
+        of.id
+            .as_ref()
+            .map_or_else(|| "not created yet".to_owned(), ToString::to_string),
+    );
+    fact("resource", of.resource.to_string());
+    fact("token", about_token(&of.standing).to_owned());
+    fact("token ends", moment(&of.expires_at));
+    fact("issued", moment(&of.issued_at));
+    fact(
+        "next look",
+        of.due.map_or_else(String::new, |due| relative(due.at, now)),
+    );
+    if of.failures > 0 {
+        fact("failures", format!("{} in a row", of.failures));
+    }
+    fact("version", of.version.to_string());
+    fact("scopes", joined(&of.scopes));
+    fact(
+        "lifetime",
+        short_duration(std::time::Duration::from_secs(of.lifetime_seconds)),
+    );
+    fact(
+        "labels",
+        of.labels
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect::<Vec<_>>()
+            .join(" "),
+    );
+    fact("readers", joined(&of.readers));
+    fact("sinks", joined(&of.sinks));
+    fact(
+        "revoked",
+        of.revoked_at
+            .map_or_else(String::new, |at| relative(at, now)),
+    );
+    format!(
+        "{} {}\n\n{}",
+        paint(STRONG, &of.name),
+        paint(state_style(of.state), of.state),
+        table.render(2, width)
+    )
 }

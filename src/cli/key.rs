@@ -1,11 +1,36 @@
-//! `renewd key`: which keys there are, and their replacement without a gap; also of the one that seals the store.
+//! `renewd key`: which keys there are, what each minted, and a new one put in place after it was proved; also
+//! of the key that seals the store. The replacement of an access key without a gap is in [`roll`].
 
-mod reseal;
 mod roll;
-mod set;
-mod status;
 
-use super::{Context, exit::Outcome};
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use roll::Gaps;
+use zeroize::Zeroizing;
+
+use super::{
+    Context,
+    daemon::{daemon, daemon_of, settings},
+    exit::{Exit, Failed, Outcome},
+    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, paint, relative},
+};
+use crate::{
+    acs::{self, ConnectionString, Proof},
+    api::client::{
+        Client,
+        wire::{KeyChange, KeyItem, KeyStage, KeyStanding, Resealing, ResourceKeys, StoreWord},
+    },
+    config::{LoadedSecret, ResourceSettings, SecretRef},
+    model::{KeyDoubt, KeyRole, ResourceName, Secret, text_of},
+    transport::{NetworkOptions, Transport},
+};
 
 /// Show access keys and replace one without a gap; replace the seal key
 #[derive(Debug, clap::Args)]
@@ -17,15 +42,15 @@ pub(crate) struct Key {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Show the keys, what each minted, and how far a replacement is
-    Status(status::Status),
+    Status(Status),
     /// Replace a key: other key signs, every token is re-minted and delivered, then regenerate
     Roll(roll::Roll),
     /// Replace a key that somebody else has; says first what it costs
     Leak(roll::Leak),
     /// Replace the key that the store is sealed with; renewals and deliveries go on meanwhile
-    Reseal(reseal::Reseal),
+    Reseal(Reseal),
     /// Put a new key in place: read from standard input, proved, written into its file
-    Set(set::Set),
+    Set(Set),
 }
 
 impl Key {
@@ -38,4 +63,386 @@ impl Key {
             Verb::Set(verb) => Box::pin(verb.run(context)).await,
         }
     }
+}
+
+/// Between two looks at how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Replace the key that the store is sealed with; renewals and deliveries go on meanwhile
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A new key is made, every stored token is sealed with it, and only then does it take the place of the old \
+one. Whatever is killed meanwhile, the daemon goes on with it, and the same command follows it. The old key is kept for backups \
+made before; where the configuration gives the key (a credential, a file), what is left to do is printed."
+)]
+pub(crate) struct Reseal {
+    /// Why, for the audit trail
+    #[arg(long)]
+    reason: Option<String>,
+    /// Only show how far a replacement is
+    #[arg(long)]
+    status: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Reseal {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon(context.socket);
+        if self.status {
+            return self.show(&client.resealing().await?);
+        }
+        let word = StoreWord {
+            reason: self.reason.clone(),
+        };
+        let started = client.reseal(&word).await?;
+        let mut now = started.now;
+        let mut told = None;
+        while now.successor.is_some() {
+            if !self.json && told != Some(now.sealed) {
+                output::aside(&progress(&now));
+                told = Some(now.sealed);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            now = client.resealing().await?;
+        }
+        if self.json {
+            return self.show(&now);
+        }
+        let left = now.by_hand.as_ref().unwrap_or(&started.former);
+        output::print(&format!("the store is sealed with {}; {left}\n", now.key))?;
+        Ok(Exit::Done)
+    }
+
+    fn show(&self, now: &Resealing) -> Outcome {
+        if self.json {
+            output::print_json(&serde_json::json!(now))?;
+        } else {
+            output::print(&(progress(now) + "\n"))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn progress(now: &Resealing) -> String {
+    match (&now.successor, &now.by_hand) {
+        (Some(next), _) => format!(
+            "{} of {} tokens are sealed with {next}, the others with {}",
+            now.sealed, now.tokens, now.key
+        ),
+        (None, Some(left)) => left.clone(),
+        (None, None) => format!("the store is sealed with {}", now.key),
+    }
+}
+
+/// The proof may take so long.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// No connection string is longer.
+const LONGEST: u64 = 64 << 10;
+
+/// Put a new key in place: read from standard input, proved, written into its file
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Standard input holds a connection string, or the key alone. The file that the configuration names is \
+replaced in one step, mode 0600, its owner kept; a daemon that runs takes the key up."
+)]
+pub(crate) struct Set {
+    /// The resource
+    resource: ResourceName,
+    /// Which key
+    #[arg(long, default_value = "primary", value_name = "primary|secondary")]
+    key: KeyRole,
+    /// The configuration
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Set {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon_of(&context, self.config.as_deref())?;
+        let settings = settings(self.config.clone())?;
+        let resource = settings
+            .resources
+            .into_iter()
+            .find(|one| one.name == self.resource);
+        let resource = resource.ok_or_else(|| {
+            Failed::usage(format!(
+                "the configuration has no resource {}",
+                self.resource
+            ))
+        })?;
+        let (place, path) = self.place(&resource)?;
+        let text = connection_string(&read()?, &place)?;
+        let fingerprint = self.prove(&resource, &text, &context).await?;
+        replace(&path, &text)?;
+        let reloaded = client.reload().await.ok();
+        if self.json {
+            output::print_json(&serde_json::json!({
+                "resource": self.resource, "key": self.key, "fingerprint": fingerprint,
+                "file": path, "taken_up": reloaded.is_some(),
+                "effect": reloaded.as_ref().map(|reloaded| &reloaded.effect),
+            }))?;
+            return Ok(Exit::Done);
+        }
+        let daemon = match reloaded {
+            Some(reloaded) => format!("the daemon has taken it up: {}", reloaded.effect),
+            None => "no daemon took it up; one that starts reads it".to_owned(),
+        };
+        output::print(&format!(
+            "the {} key {fingerprint} of {} works and is in {}; {daemon}\n",
+            self.key,
+            self.resource,
+            path.display()
+        ))?;
+        Ok(Exit::Done)
+    }
+
+    /// Where the key lies now; only a file can be written.
+    fn place(&self, resource: &ResourceSettings) -> Result<(LoadedSecret, PathBuf), Failed> {
+        let loaded = match self.key {
+            KeyRole::Primary => Some(&resource.connection_string),
+            KeyRole::Secondary => resource.secondary_connection_string.as_ref(),
+        };
+        let Some(loaded) = loaded else {
+            return Err(Failed::usage(format!(
+                "{} has no secondary_connection_string in the configuration",
+                self.resource
+            )));
+        };
+        match &loaded.from {
+            SecretRef::File(path) => Ok((loaded.clone(), path.clone())),
+            SecretRef::Credential(name) => Err(Failed::usage(format!(
+                "the {} connection string comes as the credential {name}, which only systemd can replace",
+                self.key
+            ))
+            .hint("replace what LoadCredential names, then restart the daemon; tokens and socket survive that")),
+            SecretRef::Env(name) => Err(Failed::usage(format!(
+                "the {} connection string comes from the variable {name}, which only a restart can replace",
+                self.key
+            ))
+            .hint("set it and restart the daemon; tokens and socket survive that")),
+        }
+    }
+
+    async fn prove(
+        &self,
+        resource: &ResourceSettings,
+        text: &Secret,
+        context: &Context,
+    ) -> Result<String, Failed> {
+        let read = ConnectionString::parse(text).map_err(Failed::usage)?;
+        let options = NetworkOptions {
+            ca_file: resource.ca_file.clone(),
+            proxy: resource.proxy.clone(),
+            ..NetworkOptions::default()
+        };
+        let transport = Transport::network(&options).map_err(Failed::usage)?;
+        let client =
+            acs::Client::new(resource, context.clock.clone(), transport).map_err(Failed::usage)?;
+        let fingerprint = read.key.fingerprint().to_owned();
+        match client.prove_new(self.key, &read.key, DEADLINE).await {
+            Proof::Accepted => Ok(fingerprint),
+            Proof::Denied(why) => Err(Failed::plain(format!(
+                "the key {fingerprint} is refused, so nothing was written: {why}"
+            ))),
+            Proof::Unknown(why) => Err(Failed::plain(format!(
+                "the key {fingerprint} could not be proved, so nothing was written: {why}"
+            ))),
+        }
+    }
+}
+
+fn read() -> Result<Secret, Failed> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let cannot = |error: &dyn std::fmt::Display| {
+        Failed::plain(format!("cannot read the key from standard input: {error}"))
+    };
+    std::io::stdin()
+        .take(LONGEST)
+        .read_to_end(&mut bytes)
+        .map_err(|error| cannot(&error))?;
+    let text = text_of(&bytes).map_err(|error| cannot(&error))?;
+    match text.trim() {
+        "" => Err(Failed::usage("there is no key on standard input")),
+        text => Ok(Secret::new(text.to_owned())),
+    }
+}
+
+/// A whole connection string: a bare key gets the endpoint of the one that it follows.
+fn connection_string(given: &Secret, old: &LoadedSecret) -> Result<Secret, Failed> {
+    let before = ConnectionString::parse(&old.secret).map_err(Failed::usage)?;
+    let text = match given.expose().contains(';') {
+        true => given.clone(),
+        false => Secret::new(format!(
+            "endpoint={};accesskey={}",
+            before.endpoint.url("/"),
+            given.expose()
+        )),
+    };
+    let read = ConnectionString::parse(&text).map_err(Failed::usage)?;
+    if read.endpoint != before.endpoint {
+        return Err(Failed::usage(format!(
+            "that is a key of {}, not of {}",
+            read.endpoint, before.endpoint
+        )));
+    }
+    Ok(text)
+}
+
+/// Writes the successor beside the file and renames it over: a reader sees the old one or the new.
+fn replace(path: &Path, text: &Secret) -> Result<(), Failed> {
+    let cannot = |error: std::io::Error| {
+        Failed::plain(format!("cannot replace {}: {error}", path.display()))
+            .hint("the key was not changed; run it as the file's owner or as root")
+    };
+    let path = fs::canonicalize(path).map_err(cannot)?;
+    let meta = fs::metadata(&path).map_err(cannot)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = File::options().write(true).create_new(true).open(&beside)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (meta.uid(), meta.gid()) {
+            std::os::unix::fs::fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
+        }
+        file.write_all(text.expose().as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&beside, &path)?;
+        File::open(folder)?.sync_all()
+    })();
+    written.map_err(|error| {
+        // What is left of a failed attempt.
+        fs::remove_file(&beside).ok();
+        cannot(error)
+    })
+}
+
+/// Show the keys, what each minted, and how far a replacement is
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Only this resource
+    resource: Option<ResourceName>,
+    /// Each identity of the newest replacement, with the length of its gap
+    #[arg(long, requires = "resource")]
+    identities: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(self, context: Context) -> Outcome {
+        let client = daemon(context.socket);
+        let keys = match &self.resource {
+            Some(resource) => vec![client.keys(resource).await?],
+            None => client.all_keys().await?,
+        };
+        let items = match &self.resource {
+            Some(resource) if self.identities => Some(roll::everyone(&client, resource).await?),
+            _ => None,
+        };
+        if self.json {
+            let gaps = gaps(&client, &keys).await?;
+            output::print_json(
+                &serde_json::json!({ "resources": keys, "gaps": gaps, "identities": items }),
+            )?;
+            return Ok(Exit::Done);
+        }
+        let now = context.clock.now();
+        for one in &keys {
+            output::print(&render(one, now))?;
+        }
+        if let Some(items) = items {
+            output::print(&list(&items, now, output::width()))?;
+            let change = keys.first().and_then(|one| one.change.as_ref());
+            output::print(&Gaps::of(&items, change).to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Of one resource alone: of all of them it would be many pages.
+async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_json::Value>, Failed> {
+    match keys {
+        [one] if one.change.is_some() => {
+            let items = roll::everyone(client, &one.resource).await?;
+            Ok(Some(Gaps::of(&items, one.change.as_ref()).json()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn render(keys: &ResourceKeys, now: Timestamp) -> String {
+    let mut table = Table::new(&["", "", "", ">", ""]);
+    for key in &keys.keys {
+        let (word, style) = match key.standing {
+            KeyStanding::Untried => ("not tried yet", DIM),
+            KeyStanding::Accepted => ("accepted", GOOD),
+            KeyStanding::Denied => ("refused", BAD),
+        };
+        let signs = if key.role == keys.in_use { "signs" } else { "" };
+        table.row([
+            key.role.as_str().into(),
+            key.fingerprint.as_str().into(),
+            Cell::styled(word, style),
+            format!("{} tokens", key.tokens).into(),
+            Cell::styled(signs, STRONG),
+        ]);
+    }
+    let mut text = format!("{}\n{}", keys.resource, table.render(2, None));
+    let none = keys.none_works.iter().map(|none| none.told(&keys.resource));
+    let doubts = keys.doubts.iter().filter(|doubt| doubt.tokens > 0);
+    for trouble in none.chain(doubts.map(KeyDoubt::told)) {
+        text.push_str(&format!("  {} {trouble}\n", paint(BAD, "!")));
+    }
+    if let Some(change) = &keys.change {
+        text.push_str(&change_progress(keys, change, now));
+    }
+    text
+}
+
+fn change_progress(keys: &ResourceKeys, change: &KeyChange, now: Timestamp) -> String {
+    let all = change.pending + change.issued + change.delivered + change.over;
+    let mut text = format!(
+        "  replacement of the {} key {}, begun {} by {}: {}\n  {} of {all} tokens replaced and delivered, {} not yet \
+         delivered, {} to be replaced\n",
+        change.role,
+        change.old_key,
+        relative(change.started_at, now),
+        change.actor,
+        roll::stage(change.stage),
+        change.delivered + change.over,
+        change.issued,
+        change.pending,
+    );
+    if let Some(trouble) = &change.trouble {
+        text.push_str(&format!("  {trouble}\n"));
+    }
+    if change.stage == KeyStage::Regenerate {
+        text.push_str(&roll::regenerate(keys, change));
+    }
+    text
+}
+
+fn list(items: &[KeyItem], now: Timestamp, width: Option<usize>) -> String {
+    let mut table = Table::new(&["IDENTITY", "STATE", "DELIVERED", ">GAP"]);
+    for item in items {
+        let gap = roll::gap(item);
+        table.row([
+            item.name.as_str().into(),
+            item.state.as_str().into(),
+            item.delivered_at
+                .map_or(String::new(), |at| relative(at, now))
+                .into(),
+            gap.into(),
+        ]);
+    }
+    table.render(0, width)
 }

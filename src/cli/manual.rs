@@ -1,8 +1,5 @@
-//! Manual pages and completions.
-//!
-//! `renewd man`: manual pages, made from the same definition as `--help`.
-//!
-//! `renewd completions`: a script that completes verbs and options in a shell.
+//! What other programs take from renewd's own definitions: manual pages (`renewd man`), completions for a shell
+//! (`renewd completions`) and the schema of the configuration (`renewd config schema`).
 
 use std::{
     io,
@@ -10,6 +7,8 @@ use std::{
 };
 
 use clap_complete::Shell;
+
+use crate::config;
 
 use super::{
     definition,
@@ -20,10 +19,10 @@ use super::{
 /// Print a manual page, or write them all
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "To read one: renewd man status | man -l -\nTo install all: renewd man --dir /usr/local/share/man/man8"
+    after_help = "To read one: renewd man status | man -l -\nThat of the configuration: renewd man renewd.toml | man -l -\nTo install all: renewd man --dir /usr/local/share/man/man8"
 )]
 pub(crate) struct Man {
-    /// Print the page of this verb instead of the program's
+    /// Print the page of this verb instead of the program's; renewd.toml for that of the configuration
     #[arg(conflicts_with = "dir")]
     verb: Option<String>,
     /// Write the whole set into this folder
@@ -33,13 +32,17 @@ pub(crate) struct Man {
 
 /// Administration commands and daemons.
 const SECTION: &str = "8";
+/// File formats are in section 5.
+const CONFIGURATION: &str = "renewd.toml";
 
 impl Man {
     pub(crate) fn run(self) -> Outcome {
         let mut whole = definition();
         whole.build();
         if let Some(dir) = &self.dir {
-            let written = std::fs::create_dir_all(dir).and_then(|()| write_all(&whole, dir));
+            let written = std::fs::create_dir_all(dir)
+                .and_then(|()| write_all(&whole, dir))
+                .and_then(|()| write_configuration(dir));
             written.map_err(|error| {
                 let dir = dir.display();
                 Failed::plain(format!("cannot write manual pages to {dir}: {error}"))
@@ -47,6 +50,10 @@ impl Man {
             return Ok(Exit::Done);
         }
         let command = match &self.verb {
+            Some(page) if page == CONFIGURATION => {
+                output::print_data(&config::manual_page())?;
+                return Ok(Exit::Done);
+            }
             None => whole,
             Some(verb) => whole.find_subcommand(verb).cloned().ok_or_else(|| {
                 Failed::usage(format!("there is no verb {verb:?}")).hint("renewd --help lists them")
@@ -55,6 +62,19 @@ impl Man {
         output::print_data(&page(&command)?)?;
         Ok(Exit::Done)
     }
+}
+
+/// The page of the configuration, in `man5` beside the folder where that is `man8`.
+fn write_configuration(dir: &Path) -> io::Result<()> {
+    let files = match dir.file_name().is_some_and(|name| name == "man8") {
+        true => dir.with_file_name("man5"),
+        false => dir.to_owned(),
+    };
+    std::fs::create_dir_all(&files)?;
+    std::fs::write(
+        files.join(format!("{CONFIGURATION}.5")),
+        config::manual_page(),
+    )
 }
 
 /// A page for the command and each one below it: `renewd.8`, `renewd-identity-add.8`.
@@ -90,6 +110,30 @@ impl Completions {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut definition(), "renewd", &mut script);
         output::print_data(&String::from_utf8_lossy(&script))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Print the schema of the configuration, for editors and other programs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    verb: ConfigVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ConfigVerb {
+    /// Print the JSON Schema of the configuration
+    #[command(
+        after_help = "For editors with taplo: renewd config schema > renewd.schema.json, and as the first line of the\nconfiguration: #:schema ./renewd.schema.json"
+    )]
+    Schema,
+}
+
+impl Config {
+    pub(crate) fn run(self) -> Outcome {
+        let ConfigVerb::Schema = self.verb;
+        output::print_data(&config::schema())?;
         Ok(Exit::Done)
     }
 }

@@ -27,19 +27,15 @@ mod job;
 mod key;
 mod logs;
 mod manual;
-mod offline;
 mod orders;
 mod orphan;
 mod output;
 mod run;
 mod sink;
 mod source;
-mod spreadsheet;
 mod status;
 mod store;
-mod table;
 mod token;
-mod wait;
 mod why;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -87,6 +83,8 @@ enum Verb {
     Run(run::Run),
     /// Check the configuration: every mistake at once, with its line
     Check(check::Check),
+    /// Print the schema of the configuration, for editors and other programs
+    Config(manual::Config),
     /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute
     #[cfg(feature = "emulator")]
     Demo(demo::Demo),
@@ -97,7 +95,7 @@ enum Verb {
     /// Print the current token of an identity
     Token(token::Token),
     /// Wait until an identity has a live token
-    Wait(wait::Wait),
+    Wait(token::Wait),
     /// Run a program with the current token; restart or signal it on each new one
     Exec(exec::Exec),
     /// Write each new token to a file and run a program after it
@@ -162,6 +160,7 @@ impl Verb {
             Self::Run(_)
                 | Self::Exec(_)
                 | Self::Follow(_)
+                | Self::Config(_)
                 | Self::Completions(_)
                 | Self::Man(_)
                 | Self::ReadList
@@ -227,6 +226,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]
         Verb::Emulator(verb) => verb.run(context),
+        Verb::Config(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
         Verb::ReadList => {

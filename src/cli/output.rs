@@ -1,5 +1,7 @@
-//! Words on a screen: colour only on a terminal, times as people say them, secrets never. Whatever others
-//! chose of them is made fit for a terminal here, where it leaves.
+//! What is printed: colour only on a terminal, times as people say them, secrets never; words that others chose
+//! are made fit for a terminal here, where they leave. Tables are aligned under a dim heading, the last column
+//! cut at the screen's edge. In CSV a cell that a spreadsheet would take for a formula begins with an
+//! apostrophe, which it shows as text; our own import takes it off again.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,10 +9,10 @@ use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(crate) use crate::model::paint;
+use super::exit::Failed;
 use crate::model::{Secret, State, fit, fit_json, short_duration};
 
-use super::exit::Failed;
+pub(crate) use crate::model::paint;
 
 /// All is well.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -151,8 +153,173 @@ pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {noun}")
 }
 
+/// One cell: its text, and how it looks.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    text: String,
+    style: Style,
+}
+
+impl Cell {
+    pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self {
+            text: text.into(),
+            style,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::styled(text, PLAIN)
+    }
+}
+
+/// A table under construction.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A table with these headings; one that starts with `>` is aligned to the right.
+    pub(crate) fn new(heads: &[&'static str]) -> Self {
+        Self {
+            heads: heads.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row, one cell per heading.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The table as text, each line indented, none wider than `width`.
+    pub(crate) fn render(&self, indent: usize, width: Option<usize>) -> String {
+        let heads: Vec<Cell> = self
+            .heads
+            .iter()
+            .map(|head| Cell::styled(head.trim_start_matches('>'), DIM))
+            .collect();
+        let headed = heads.iter().any(|head| !head.text.is_empty());
+        let lines = headed.then_some(&heads).into_iter().chain(&self.rows);
+        let widths = self.widths(&heads);
+        let mut text = String::new();
+        for line in lines {
+            text.push_str(&" ".repeat(indent));
+            text.push_str(&self.line(line, &widths, width.map(|w| w.saturating_sub(indent))));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn widths(&self, heads: &[Cell]) -> Vec<usize> {
+        (0..heads.len())
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                let widest = cells.map(|cell| cell.text.chars().count()).max();
+                widest.unwrap_or(0).max(heads[column].text.chars().count())
+            })
+            .collect()
+    }
+
+    fn line(&self, cells: &[Cell], widths: &[usize], width: Option<usize>) -> String {
+        let shown = cells.iter().rposition(|cell| !cell.text.is_empty());
+        let count = shown.map_or(0, |last| last + 1);
+        let (mut text, mut room) = (String::new(), width.unwrap_or(usize::MAX));
+        for (column, cell) in cells.iter().enumerate().take(count) {
+            if column > 0 {
+                if room <= 2 {
+                    break;
+                }
+                text.push_str("  ");
+                room -= 2;
+            }
+            let shown = cut(&cell.text, room);
+            let taken = widths[column].min(room);
+            let fill = " ".repeat(taken.saturating_sub(shown.chars().count()));
+            let painted = paint(cell.style, &shown);
+            if self.heads[column].starts_with('>') {
+                text.push_str(&fill);
+                text.push_str(&painted);
+            } else {
+                text.push_str(&painted);
+                if column + 1 < count {
+                    text.push_str(&fill);
+                }
+            }
+            room -= taken;
+        }
+        text
+    }
+}
+
+/// The text, cut with an ellipsis where there is no room for all of it.
+pub(crate) fn cut(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(room.saturating_sub(1)).collect();
+    if room == 0 {
+        kept
+    } else {
+        format!("{kept}…")
+    }
+}
+
+/// What formulas begin with, and what spreadsheets skip before them. Source: OWASP, "CSV injection".
+const FORMULA: [char; 10] = [
+    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff20}',
+];
+const TEXT: char = '\'';
+
+/// A cell as it is written.
+pub(super) fn csv_cell(text: impl Into<String>) -> String {
+    let text = text.into();
+    // What begins with an apostrophe gets another, so that exactly one is taken off.
+    match text.trim_start_matches(TEXT).starts_with(FORMULA) {
+        true => format!("{TEXT}{text}"),
+        false => text,
+    }
+}
+
+/// A cell as it was before it was written.
+pub(super) fn csv_text(cell: &str) -> &str {
+    match cell.strip_prefix(TEXT) {
+        Some(text) if text.trim_start_matches(TEXT).starts_with(FORMULA) => text,
+        _ => cell,
+    }
+}
+
+/// Records of named fields as CSV, with a heading where one is wanted.
+pub(super) fn csv_rows<T: Serialize>(
+    records: impl IntoIterator<Item = T>,
+    headed: bool,
+) -> Result<String, csv::Error> {
+    let mut raw = csv::Writer::from_writer(Vec::new());
+    for record in records {
+        raw.serialize(record)?;
+    }
+    let raw = raw.into_inner().map_err(|error| error.into_error())?;
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .from_reader(&*raw);
+    let mut safe = csv::Writer::from_writer(Vec::new());
+    for record in reader.records().skip(usize::from(!headed)) {
+        safe.write_record(record?.iter().map(csv_cell))?;
+    }
+    let safe = safe.into_inner().map_err(|error| error.into_error())?;
+    Ok(String::from_utf8_lossy(&safe).into_owned())
+}
+
 #[cfg(test)]
-mod tests {
+mod output_tests {
     use super::*;
 
     #[test]
@@ -163,5 +330,64 @@ mod tests {
         assert_eq!(at("2026-11-22T11:58:00Z"), "2m ago");
         assert_eq!(at("2026-11-22T12:00:00.4Z"), "now");
         assert_eq!(at("2026-11-20T12:00:00Z"), "2d ago");
+    }
+}
+
+#[cfg(test)]
+mod table_tests {
+    use super::*;
+
+    fn sample() -> Table {
+        let mut table = Table::new(&["NAME", ">LEFT", "NOTE"]);
+        table.row(["bot".into(), "3h 12m".into(), "all is well".into()]);
+        table.row(["support-bot".into(), "9s".into(), Cell::from("")]);
+        table
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn columns_are_aligned_without_trailing_spaces() {
+        assert_eq!(
+            plain(&sample().render(2, None)),
+            "  NAME           LEFT  NOTE\n  bot          3h 12m  all is well\n  support-bot      9s\n"
+        );
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_screen() {
+        for width in 4..40 {
+            for line in plain(&sample().render(2, Some(width))).lines() {
+                assert!(line.chars().count() <= width, "{width}: {line:?}");
+            }
+        }
+        assert!(plain(&sample().render(2, Some(30))).contains("all is…"));
+    }
+}
+
+#[cfg(test)]
+mod spreadsheet_tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_cell_begins_a_formula() {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"] {
+            assert_eq!(csv_cell(text), format!("'{text}"));
+        }
+        for text in ["anna", "8:acs:x", "a=1", "'quoted'", ""] {
+            assert_eq!(csv_cell(text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again(text in "['=+@a\\-]{0,6}") {
+            let cell = csv_cell(text.clone());
+            prop_assert_eq!(csv_text(&cell), text);
+        }
     }
 }

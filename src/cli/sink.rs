@@ -1,20 +1,16 @@
 //! `renewd sink`: which sinks there are and how they are; tests, pauses and enables them.
 
-mod list;
-mod test;
-
 use clap::Subcommand;
-
-use crate::{
-    api::client::wire::{AskSink, SinkState, Sinks},
-    model::SinkName,
-};
 
 use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Outcome},
-    output,
+    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, ago, paint},
+};
+use crate::{
+    api::client::wire::{AskSink, SinkRow, SinkState, SinkTested, Sinks},
+    model::SinkName,
 };
 
 /// List, test, pause and enable sinks
@@ -27,13 +23,13 @@ pub(crate) struct Sink {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List all sinks: where they lead, how they are, how far behind
-    List(list::List),
+    List(List),
     /// Hand a synthetic document over, from within the daemon, and show how that went
     ///
     /// The document is marked as a test in its name, its token and, for a webhook, the type of its event
     /// (renewd.sink.test); it never holds a real token. A file is written and removed again. A disabled
     /// sink can be tested, too.
-    Test(test::Test),
+    Test(Test),
     /// Stop deliveries to a sink until it is enabled, over restarts
     ///
     /// What is wanted meanwhile waits; only the newest version goes out once the sink is enabled.
@@ -94,4 +90,112 @@ fn said(sink: &SinkName, sinks: &Sinks, to: SinkState) -> String {
         ),
         _ => format!("{sink} is enabled; {waiting} pending\n"),
     }
+}
+
+/// List all sinks
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    pub(super) async fn run(self, context: Context) -> Outcome {
+        let sinks = daemon(context.socket).sinks().await?;
+        if self.json {
+            output::print_json(&sinks)?;
+        } else {
+            output::print(&render(&sinks, output::width()))?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn render(of: &Sinks, width: Option<usize>) -> String {
+    let mut table = Table::new(&[
+        "SINK", "KIND", "STATE", ">PENDING", ">LAG", ">RATE", "LEADS TO", "WHY",
+    ]);
+    for row in &of.sinks {
+        table.row(cells(row, of));
+    }
+    match table.is_empty() {
+        true => "no sinks\n".to_owned(),
+        false => table.render(0, width),
+    }
+}
+
+fn cells(row: &SinkRow, of: &Sinks) -> [Cell; 8] {
+    let dispatcher = &row.dispatcher;
+    let (word, style) = match row.state {
+        SinkState::Open => ("open", GOOD),
+        SinkState::Failing => ("failing", WARN),
+        SinkState::Disabled => ("disabled", BAD),
+        SinkState::Paused => ("paused", WARN),
+    };
+    let why = match row.state {
+        SinkState::Open => "",
+        SinkState::Failing => dispatcher.last_error.as_deref().unwrap_or_default(),
+        SinkState::Disabled | SinkState::Paused => {
+            dispatcher.disabled.as_deref().unwrap_or_default()
+        }
+    };
+    [
+        Cell::styled(row.name.as_str(), STRONG),
+        dispatcher.kind.as_str().into(),
+        Cell::styled(word, style),
+        Cell::styled(
+            row.pending.to_string(),
+            if row.pending > 0 { WARN } else { PLAIN },
+        ),
+        row.oldest_pending
+            .map_or_else(|| "–".to_owned(), |since| ago(since, of.at))
+            .into(),
+        dispatcher.rate.as_deref().unwrap_or("–").into(),
+        dispatcher.target.as_str().into(),
+        Cell::styled(why, DIM),
+    ]
+}
+
+/// Hand a synthetic document over, from within the daemon, and show how that went
+#[derive(Debug, clap::Args)]
+struct Test {
+    /// The sink
+    sink: SinkName,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+impl Test {
+    pub(super) async fn run(self, context: Context) -> Outcome {
+        let ask = AskSink::default();
+        let tested = daemon(context.socket).test(&self.sink, &ask).await?;
+        if self.json {
+            output::print_json(&tested)?;
+        } else {
+            output::print(&test_result(&tested))?;
+        }
+        Ok(match tested.arrived {
+            true => Exit::Done,
+            false => Exit::Failed,
+        })
+    }
+}
+
+fn test_result(of: &SinkTested) -> String {
+    let (word, style) = match of.arrived {
+        true => ("arrived", GOOD),
+        false => ("did not arrive", BAD),
+    };
+    format!(
+        "{} {} {}\n{}\n",
+        paint(STRONG, &of.sink),
+        paint(style, word),
+        paint(
+            DIM,
+            format!("in {} ms, {} {}", of.took_ms, of.kind, of.target)
+        ),
+        of.answer
+    )
 }

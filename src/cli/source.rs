@@ -12,8 +12,7 @@ use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, DIM, GOOD, STRONG, WARN, paint, relative},
-    table::{Cell, Table},
+    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, WARN, paint, relative},
 };
 
 /// At most so many names or rows of a kind are printed; `--json` has the first thousand.

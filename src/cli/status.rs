@@ -1,17 +1,28 @@
-//! `renewd status`: what needs a person first, then how everything is.
+//! `renewd status`: what needs a person first, then how everything is: every line that asks for a person stands
+//! above every line that does not. With `--check` the same facts are one line and an exit code, as programs
+//! that watch servers want them (the convention of Nagios's plugins, which Icinga, Checkmk, Sensu and others
+//! follow).
 
-pub(super) mod screen;
-mod verdict;
+use std::{fmt, time::Duration};
 
-use std::time::Duration;
-
-use crate::api::client::Client;
+use anstyle::Style;
+use jiff::Timestamp;
 
 use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output::{self, WARN, paint},
+    holders,
+    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, ago, cut, paint, relative},
+};
+use crate::{
+    api::client::{
+        Client, ClientError,
+        wire::{self, Need},
+    },
+    model::{
+        DispatcherView, HealthView, RenewerView, Served, SinkName, Standings, State, one_line,
+    },
 };
 
 /// How often the watched screen is drawn.
@@ -35,7 +46,7 @@ impl Status {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = daemon(context.socket);
         if self.check {
-            let verdict = verdict::Verdict::of(client.status().await);
+            let verdict = Verdict::of(client.status().await);
             output::print(&format!("{verdict}\n"))?;
             return Ok(verdict.exit());
         }
@@ -46,7 +57,7 @@ impl Status {
         if self.json {
             output::print_json(&status)?;
         } else {
-            output::print(&screen::render(&status, output::width()))?;
+            output::print(&render(&status, output::width()))?;
         }
         Ok(Exit::Done)
     }
@@ -58,7 +69,7 @@ async fn watch(client: &Client) -> Outcome {
     let mut stop = std::pin::pin!(stop);
     loop {
         let drawn = match client.status().await {
-            Ok(status) => screen::render(&status, output::width()),
+            Ok(status) => render(&status, output::width()),
             Err(error) => format!("{}\n", paint(WARN, Failed::from(error))),
         };
         output::redraw(&drawn)?;
@@ -70,5 +81,538 @@ async fn watch(client: &Client) -> Outcome {
             }
             () = tokio::time::sleep(EVERY) => {}
         }
+    }
+}
+
+/// At most so many names are shown of those concerned.
+const NAMES: usize = 5;
+
+fn render(of: &wire::Status, width: Option<usize>) -> String {
+    let (first, rest): (Vec<&Need>, Vec<&Need>) =
+        of.needs.iter().partition(|need| need.kind.is_first());
+    let mut text = String::new();
+    for need in first {
+        text.push_str(&need_lines(need, of.at, width));
+    }
+    text.push_str(&headline(of));
+    text.push_str(&format!("  {}\n", consumers(of.consumers.as_ref(), of.at)));
+    for need in &rest {
+        text.push_str(&need_lines(need, of.at, width));
+    }
+    if of.needs.is_empty() {
+        text.push_str(&format!("  {}\n", paint(GOOD, "nothing needs you")));
+    }
+    if let Some(brought) = &of.brought_up {
+        text.push_str(&format!("  {}\n", paint(WARN, brought)));
+    }
+    for table in [resources(of), sinks(of)] {
+        if !table.is_empty() {
+            text.push('\n');
+            text.push_str(&table.render(2, width));
+        }
+    }
+    if !of.behind.is_empty() {
+        let title = paint(WARN, "consumers that still use an old version");
+        let table = holders::table(&of.behind, of.at).render(2, width);
+        text.push_str(&format!("\n  {title}\n{table}"));
+    }
+    let backup = match of.last_backup {
+        Some(at) => format!("last backup {}", relative(at, of.at)),
+        None => "no backup was made yet (renewd store backup)".to_owned(),
+    };
+    text.push_str(&format!("\n  {}\n", paint(DIM, backup)));
+    text
+}
+
+/// Who holds a live token, in one line.
+pub(in crate::cli) fn consumers(served: Option<&Served>, now: Timestamp) -> String {
+    let Some(served) = served else {
+        return paint(BAD, "consumers: it is not known who holds a live token");
+    };
+    let all = served.all();
+    let total = plural(all.total(), "consumer");
+    if all.total() == 0 {
+        return format!("{total}: no identity wants a token");
+    }
+    let live = format!("{} a live token", verb(all.live, "hold"));
+    let mut words = vec![paint(if all.live > 0 { GOOD } else { BAD }, live)];
+    if all.without > 0 {
+        words.push(paint(BAD, format!("{} not", verb(all.without, "do"))));
+    }
+    if all.unknown > 0 {
+        words.push(paint(WARN, format!("of {} it is not known", all.unknown)));
+    }
+    if all.doubtful > 0 {
+        let doubtful = format!("{} of those may be dead", all.doubtful);
+        words.push(paint(WARN, doubtful));
+    }
+    let next = all.next_end.map_or(String::new(), |at| {
+        format!("; the next one ends {}", relative(at, now))
+    });
+    format!("{total}: {}{next}", words.join(", "))
+}
+
+fn verb(count: u64, verb: &str) -> String {
+    match (count, verb) {
+        (1, "do") => "1 does".to_owned(),
+        (1, verb) => format!("1 {verb}s"),
+        (count, verb) => format!("{count} {verb}"),
+    }
+}
+
+fn headline(of: &wire::Status) -> String {
+    let well = !of.needs.iter().any(|need| need.kind.is_grave());
+    let ready = match (of.ready, well) {
+        (true, true) => paint(GOOD, "ready"),
+        (true, false) => paint(WARN, "runs, but not all is well"),
+        (false, _) => paint(BAD, "not ready"),
+    };
+    let since = relative(of.since, of.at);
+    format!(
+        "{} {ready}  {}\n\n",
+        paint(STRONG, &of.instance),
+        paint(DIM, format!("renewd {}, started {since}", of.version))
+    )
+}
+
+/// What needs a person: since when, why, whom it concerns, and where to begin.
+pub(in crate::cli) fn need_lines(need: &Need, now: Timestamp, width: Option<usize>) -> String {
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
+    let style = if need.kind.is_grave() { BAD } else { WARN };
+    let since = need.since.map_or(String::new(), |at| {
+        format!(" (since {})", relative(at, now))
+    });
+    let mut text = format!(
+        "  {} {}{}\n",
+        paint(style, format!("! {}:", need.subject)),
+        need.message,
+        paint(DIM, since)
+    );
+    if let Some(cause) = &need.because {
+        text.push_str(&format!("    {}\n", paint(DIM, cut(cause, room))));
+    }
+    if !need.names.is_empty() {
+        let shown: Vec<&str> = need.names.iter().take(NAMES).map(|n| n.as_str()).collect();
+        let more = if need.names.len() > NAMES { " …" } else { "" };
+        text.push_str(&format!(
+            "    {}\n",
+            paint(DIM, format!("{}{more}", shown.join(", ")))
+        ));
+    }
+    if let Some(command) = &need.command {
+        text.push_str(&format!("    {}\n", paint(STRONG, command)));
+    }
+    text
+}
+
+fn resources(of: &wire::Status) -> Table {
+    let mut table = Table::new(&[
+        "RESOURCE",
+        ">ACTIVE",
+        ">DEAD",
+        ">NEW",
+        ">HELD",
+        ">GONE",
+        "FIRST END",
+        "NEXT DUE",
+        ">PACE",
+        ">SKEW",
+        "HEALTH",
+    ]);
+    for (name, renewer) in &of.renewers {
+        let first_end = of.earliest_expiry.get(name).copied();
+        let dead = first_end.is_some_and(|at| at <= of.at);
+        let known = of.counts.as_ref().zip(of.consumers.as_ref());
+        let standing = known.map(|(counts, served)| counts.standing(name, served));
+        let count = |state| count(standing.as_ref(), state);
+        table.row([
+            Cell::styled(name.as_str(), STRONG),
+            count(State::Active),
+            number(standing.as_ref().map(|standing| standing.dead), BAD),
+            count(State::New),
+            count(State::Held),
+            count(State::Gone),
+            Cell::styled(when(first_end, of.at), if dead { BAD } else { PLAIN }),
+            when(renewer.next_due, of.at).into(),
+            pace(renewer).into(),
+            skew(renewer),
+            health(renewer, of.at),
+        ]);
+    }
+    table
+}
+
+fn count(standing: Option<&Standings>, state: State) -> Cell {
+    let style = if state == State::Gone { BAD } else { PLAIN };
+    let count = standing.map(|standing| standing.states.get(&state).copied().unwrap_or(0));
+    number(count, style)
+}
+
+/// A number, a dash for none, a question mark for what is not known.
+fn number(count: Option<u64>, style: Style) -> Cell {
+    match count {
+        None => Cell::styled("?", WARN),
+        Some(0) => Cell::styled("–", DIM),
+        Some(count) => Cell::styled(count.to_string(), style),
+    }
+}
+
+fn when(at: Option<Timestamp>, now: Timestamp) -> String {
+    at.map_or_else(|| "–".to_owned(), |at| relative(at, now))
+}
+
+/// The busiest operation of the window, against what renewd allows itself.
+fn pace(renewer: &RenewerView) -> String {
+    let busiest = renewer.pace.values().max_by_key(|(sent, _)| *sent);
+    busiest.map_or_else(|| "–".to_owned(), |(sent, most)| format!("{sent}/{most}"))
+}
+
+fn skew(renewer: &RenewerView) -> Cell {
+    match renewer.skew_ms {
+        None => Cell::styled("–", DIM),
+        Some(ms) if ms.unsigned_abs() >= 60_000 => Cell::styled(format!("{:+}s", ms / 1000), WARN),
+        Some(ms) => format!(
+            "{:+.1}s",
+            std::time::Duration::from_millis(ms.unsigned_abs())
+                .as_secs_f64()
+                .copysign(if ms < 0 { -1.0 } else { 1.0 })
+        )
+        .into(),
+    }
+}
+
+fn health(renewer: &RenewerView, now: Timestamp) -> Cell {
+    if let Some(blocked) = &renewer.blocked {
+        return Cell::styled(format!("blocked: {blocked}"), BAD);
+    }
+    if renewer.creation_refused.is_some() {
+        return Cell::styled("creates nobody", BAD);
+    }
+    for (operation, health) in &renewer.health {
+        match health {
+            HealthView::Open => {}
+            HealthView::Probing { since, .. } => {
+                let since = relative(*since, now);
+                return Cell::styled(format!("{operation} unanswered, since {since}"), BAD);
+            }
+            HealthView::Held { until, .. } => {
+                let until = relative(*until, now);
+                return Cell::styled(format!("{operation} held, again {until}"), WARN);
+            }
+        }
+    }
+    Cell::styled("open", GOOD)
+}
+
+fn sinks(of: &wire::Status) -> Table {
+    let mut table = Table::new(&["SINK", ">PENDING", ">LAG", ">DELIVERED", ">FAILED", "STATE"]);
+    for (name, dispatcher) in &of.dispatchers {
+        let counts = of.counts.as_ref();
+        let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
+        table.row([
+            Cell::styled(name.as_str(), STRONG),
+            match pending {
+                Some(0) => "0".into(),
+                pending => number(pending, WARN),
+            },
+            lag(of, name),
+            dispatcher.delivered.to_string().into(),
+            dispatcher.failed.to_string().into(),
+            dispatcher_state(dispatcher, of.at),
+        ]);
+    }
+    table
+}
+
+/// How long the oldest pending delivery has been pending.
+fn lag(of: &wire::Status, sink: &SinkName) -> Cell {
+    let Some(counts) = &of.counts else {
+        return Cell::styled("?", WARN);
+    };
+    match counts.oldest_pending.get(sink) {
+        None => Cell::styled("–", DIM),
+        Some(since) => ago(*since, of.at).into(),
+    }
+}
+
+fn dispatcher_state(dispatcher: &DispatcherView, now: Timestamp) -> Cell {
+    if let Some(why) = &dispatcher.disabled {
+        let word = if dispatcher.paused {
+            "paused"
+        } else {
+            "disabled"
+        };
+        return Cell::styled(format!("{word}: {why}"), BAD);
+    }
+    let error = dispatcher
+        .last_error
+        .as_deref()
+        .unwrap_or("no reason given");
+    if let Some(at) = dispatcher.probe_at {
+        return Cell::styled(
+            format!("failing, probed {}: {error}", relative(at, now)),
+            BAD,
+        );
+    }
+    if dispatcher.failures_in_row > 0 {
+        let failures = plural(u64::from(dispatcher.failures_in_row), "failure");
+        return Cell::styled(format!("{failures} in a row: {error}"), WARN);
+    }
+    Cell::styled("open", GOOD)
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{s}")
+}
+
+/// At most so many things are told; the first ones are the worst.
+const TOLD: usize = 5;
+/// The longest line, in characters: programs that watch cut longer ones.
+const LONGEST: usize = 1000;
+
+/// How serious it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warning,
+    Critical,
+    Unknown,
+}
+
+/// How everything is, in one line.
+#[derive(Debug)]
+struct Verdict {
+    level: Level,
+    text: String,
+    /// What can be drawn over time.
+    figures: String,
+}
+
+impl Verdict {
+    pub(super) fn of(status: Result<wire::Status, ClientError>) -> Self {
+        match status {
+            Ok(status) => Self::of_status(&status),
+            Err(error) => Self {
+                level: Level::Unknown,
+                text: Failed::from(error).to_string(),
+                figures: String::new(),
+            },
+        }
+    }
+
+    fn of_status(status: &wire::Status) -> Self {
+        let (grave, other): (Vec<&Need>, Vec<&Need>) =
+            status.needs.iter().partition(|need| need.kind.is_grave());
+        let level = match (grave.is_empty(), other.is_empty() && status.ready) {
+            (false, _) => Level::Critical,
+            (true, false) => Level::Warning,
+            (true, true) => Level::Ok,
+        };
+        let mut said: Vec<String> = Vec::new();
+        if !status.ready {
+            let since = relative(status.since, status.at);
+            said.push(format!("not ready (started {since})"));
+        }
+        said.extend(grave.iter().chain(&other).map(|need| told(need)));
+        if said.is_empty() {
+            let consumers = consumers(status.consumers.as_ref(), status.at);
+            said.push(anstream::adapter::strip_str(&consumers).to_string());
+        }
+        let more = said.len().saturating_sub(TOLD);
+        said.truncate(TOLD);
+        if more > 0 {
+            said.push(format!("and {more} more: renewd status"));
+        }
+        Self {
+            level,
+            text: said.join("; "),
+            figures: figures(status),
+        }
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        Exit::As(match self.level {
+            Level::Ok => 0,
+            Level::Warning => 1,
+            Level::Critical => 2,
+            Level::Unknown => 3,
+        })
+    }
+}
+
+fn told(need: &Need) -> String {
+    let because = need.because.as_ref();
+    let because = because.map_or(String::new(), |because| format!(" ({because})"));
+    format!("{}: {}{because}", need.subject, need.message)
+}
+
+/// `label=value` of what is known.
+fn figures(status: &wire::Status) -> String {
+    let mut pairs = vec![("needs", status.needs.len() as u64)];
+    if let Some(served) = &status.consumers {
+        let all = served.all();
+        pairs.extend([
+            ("live", all.live),
+            ("without", all.without),
+            ("unknown", all.unknown),
+        ]);
+    }
+    let pairs = pairs
+        .iter()
+        .map(|(label, value)| format!("{label}={value}"));
+    pairs.collect::<Vec<String>>().join(" ")
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "OK",
+            Level::Warning => "WARNING",
+            Level::Critical => "CRITICAL",
+            Level::Unknown => "UNKNOWN",
+        };
+        // A bar begins the figures.
+        let text = one_line(&self.text).replace('|', "/");
+        let cut = text.char_indices().nth(LONGEST).map(|(at, _)| at);
+        let (text, sign) = match cut {
+            Some(at) => (text.get(..at).unwrap_or_default(), "…"),
+            None => (text.as_str(), ""),
+        };
+        write!(f, "RENEWD {level} - {text}{sign}")?;
+        match self.figures.is_empty() {
+            true => Ok(()),
+            false => write!(f, " | {}", self.figures),
+        }
+    }
+}
+
+#[cfg(test)]
+mod screen_tests {
+    use super::*;
+
+    fn status(needs: &serde_json::Value, renewer: &serde_json::Value) -> wire::Status {
+        serde_json::from_value(serde_json::json!({
+            "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1",
+            "since": "2026-11-19T10:00:00Z", "ready": true, "needs": needs,
+            "consumers": {"sinks": {
+                "bot-file": {"live": 200, "without": 0, "unknown": 0, "next_end": "2026-11-22T15:12:00Z"},
+                "crm": {"live": 200, "without": 0, "unknown": 0, "next_end": "2026-11-22T14:40:00Z"}},
+                "socket": {"live": 0, "without": 0, "unknown": 0, "next_end": null}, "without": {"contoso": 1}},
+            "counts": {
+                "identities": {"contoso": {"active": 198, "held": 1, "new": 1}},
+                "pending": {"crm": 3}, "oldest_pending": {"crm": "2026-11-22T11:57:55Z"}, "orphans": 1
+            },
+            "earliest_expiry": {"contoso": "2026-11-22T15:12:00Z"},
+            "behind": [{"name": "anna", "uid": 33, "user": "www-data", "client": "crm/1.2", "version": 1795348000,
+                "current": 1795348800, "at": "2026-11-22T11:46:40Z"}],
+            "lanes": {"contoso": renewer},
+            "couriers": {
+                "bot-file": {"decided_at": null, "restored": true, "in_flight": 0, "failures_in_row": 0, "probe_at": null,
+                    "disabled": null, "last_error": null, "delivered": 420, "failed": 0},
+                "crm": {"decided_at": null, "restored": true, "in_flight": 1, "failures_in_row": 12,
+                    "probe_at": "2026-11-22T12:00:20Z", "disabled": null,
+                    "last_error": "503 Service Unavailable", "delivered": 400, "failed": 31}
+            },
+            "held_step_ms": null
+        }))
+        .unwrap()
+    }
+
+    fn renewer(health: &serde_json::Value) -> serde_json::Value {
+        serde_json::json!({
+            "decided_at": null, "health": {"issue": health}, "in_flight": 2,
+            "pace": {"issue": [12, 970]}, "next_due": "2026-11-22T12:01:05Z", "skew_ms": -1300,
+            "blocked": null, "calls": {}
+        })
+    }
+
+    fn plain(status: &wire::Status) -> String {
+        anstream::adapter::strip_str(&render(status, Some(120))).to_string()
+    }
+
+    #[test]
+    fn a_good_day() {
+        let status = status(
+            &serde_json::json!([]),
+            &renewer(&serde_json::json!({"health": "open"})),
+        );
+        insta::assert_snapshot!(plain(&status));
+    }
+
+    #[test]
+    fn what_needs_a_person_comes_first() {
+        let needs = serde_json::json!([
+            {"kind": "outage", "subject": "contoso", "message": "does not answer since 4m; the fleet survives until 15:12", "because": "cannot connect: refused",
+             "names": []},
+            {"kind": "gone", "subject": "contoso", "message": "ACS says that these do not exist",
+             "names": ["a", "b", "c", "d", "e", "f"]},
+        ]);
+        let probing = serde_json::json!({"health": "probing", "since": "2026-11-22T11:56:00Z", "because": "timeout"});
+        insta::assert_snapshot!(plain(&status(&needs, &renewer(&probing))));
+    }
+}
+
+#[cfg(test)]
+mod verdict_tests {
+    use super::*;
+
+    fn verdict(ready: bool, needs: &serde_json::Value) -> (String, Exit) {
+        let status: wire::Status = serde_json::from_value(serde_json::json!({
+            "at": "2026-11-22T12:00:00Z", "version": "0.1.0", "instance": "web-1", "since": "2026-11-22T11:59:00Z",
+            "ready": ready, "needs": needs, "earliest_expiry": {}, "lanes": {}, "couriers": {}, "held_step_ms": null,
+            "consumers": {"sinks": {}, "socket": {"live": 3, "without": 0, "unknown": 0,
+                "next_end": "2026-11-22T15:00:00Z"}}
+        }))
+        .unwrap();
+        let verdict = Verdict::of(Ok(status));
+        (verdict.to_string(), verdict.exit())
+    }
+
+    fn need(kind: &str, message: &str) -> serde_json::Value {
+        serde_json::json!({"kind": kind, "subject": "contoso", "message": message, "names": []})
+    }
+
+    #[test]
+    fn the_worst_decides_and_comes_first() {
+        let (line, exit) = verdict(true, &serde_json::json!([]));
+        assert_eq!(
+            line,
+            "RENEWD OK - 3 consumers: 3 hold a live token; the next one ends in 3h | needs=0 live=3 without=0 unknown=0"
+        );
+        assert_eq!(exit, Exit::As(0));
+        let orphans = need("orphans", "1 may exist");
+        let (line, exit) = verdict(true, &serde_json::json!([orphans]));
+        assert!(
+            line.starts_with("RENEWD WARNING - contoso: 1 may exist | needs=1 "),
+            "{line}"
+        );
+        assert_eq!(exit, Exit::As(1));
+        let (line, exit) = verdict(
+            true,
+            &serde_json::json!([orphans, need("outage", "it is\nunanswered | x")]),
+        );
+        assert!(
+            line.starts_with("RENEWD CRITICAL - contoso: it is\\u{a}unanswered / x; contoso: 1 may exist | needs=2 "),
+            "{line}"
+        );
+        assert_eq!(exit, Exit::As(2));
+        let (line, exit) = verdict(false, &serde_json::json!([]));
+        assert!(
+            line.starts_with("RENEWD WARNING - not ready (started 1m ago)"),
+            "{line}"
+        );
+        assert_eq!(exit, Exit::As(1));
+    }
+
+    #[test]
+    fn it_stays_one_line_of_a_bearable_length() {
+        let many: Vec<_> = (0..9).map(|_| need("late", &"x".repeat(400))).collect();
+        let (line, exit) = verdict(true, &serde_json::json!(many));
+        assert_eq!((line.lines().count(), exit), (1, Exit::As(2)));
+        assert!(
+            line.contains('…') && line.chars().count() < LONGEST + 100,
+            "{line}"
+        );
     }
 }

@@ -1,30 +1,34 @@
-//! `renewd store`: saves the store and puts it back; and a person's word about it.
+//! `renewd store`: whether a backup is whole, and a person's word about the store; saving it and putting it back
+//! is in [`backup`]. Root becomes the user whom the store belongs to before it opens anything there, so that no
+//! file ends up in other hands and no link that lies there leads root astray.
 
 mod backup;
-mod owner;
-mod restore;
-mod verify;
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsStr,
+    fs, io,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+};
 
 use clap::Subcommand;
-
 use jiff::Timestamp;
+use serde::Serialize;
+use zeroize::Zeroizing;
 
+use super::{
+    Context,
+    daemon::{Offline, daemon, daemon_of, settings},
+    duration::When,
+    exit::{Exit, Failed, Outcome},
+    output,
+};
 use crate::{
     api::client::{ClientError, wire::StoreWord},
     config::{Settings, Source},
-    store::{Cause, StoreError, take_back},
-};
-
-use self::owner::{Owner, succeeded};
-use super::{
-    Context,
-    daemon::daemon,
-    duration::When,
-    exit::{Exit, Failed, Outcome},
-    offline::{Offline, daemon_of, settings},
-    output,
+    model::short_duration,
+    store::{Cause, Contents, StoreError, seal_key_id, take_back, verify_backup},
 };
 
 /// Save the store, put it back, and say whether it may be used
@@ -39,11 +43,11 @@ enum Verb {
     /// Save the database and the files beside it in one file, whether a daemon runs or not
     Backup(backup::Backup),
     /// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it
-    Verify(verify::Verify),
+    Verify(Verify),
     /// While no daemon runs: put a backup into the place of the store
-    Restore(restore::Restore),
+    Restore(backup::Restore),
     /// While no daemon runs: open a store whose seal key is lost for ever
-    Open(restore::Open),
+    Open(backup::Open),
     /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
     Accept(Accept),
     /// Take over a store that belonged to another machine, or take one back that was retired
@@ -210,4 +214,177 @@ impl Distrust {
         ))?;
         Ok(Exit::Done)
     }
+}
+
+/// Whom to become.
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+impl Owner {
+    /// The owner of the state directory, where this is root and that is somebody else.
+    pub(super) fn to_become(state_dir: &Path) -> Result<Option<Self>, Failed> {
+        let found = match fs::metadata(state_dir) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !rustix::process::geteuid().is_root() {
+                    return Ok(None);
+                }
+                return Err(Failed::usage(format!(
+                    "there is no {}, and root does not know whose it shall be",
+                    state_dir.display()
+                ))
+                .hint(format!(
+                    "install -d -m 700 -o renewd -g renewd {}",
+                    state_dir.display()
+                )));
+            }
+            Err(error) => {
+                let message = format!("cannot open {}: {error}", state_dir.display());
+                return Err(Failed::usage(message));
+            }
+        };
+        let other = found.uid() != rustix::process::geteuid().as_raw();
+        let root = rustix::process::geteuid().is_root();
+        Ok((root && other).then(|| Self {
+            uid: found.uid(),
+            gid: found.gid(),
+        }))
+    }
+
+    /// This very program as that user.
+    pub(super) fn renewd<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Command, Failed> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it is this very program, as the user who may touch the store"
+        )]
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(args)
+            .uid(self.uid)
+            .gid(self.gid)
+            .current_dir("/");
+        Ok(command)
+    }
+}
+
+/// What a program that ran came to; it has said itself what is wrong.
+fn succeeded(status: io::Result<ExitStatus>) -> Result<(), Failed> {
+    let status = status
+        .map_err(|error| Failed::plain(format!("cannot become the owner of the store: {error}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Err(Failed::new(
+        code.map_or(Exit::Failed, Exit::As),
+        "nothing was changed here",
+    ))
+}
+
+/// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 it is whole, and the key fits where one was given; 1 it is not; 2 it is no backup, or of a \
+newer renewd."
+)]
+struct Verify {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// A copy of the seal key, to see whether it opens this backup
+    #[arg(long, value_name = "KEYFILE")]
+    key: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a backup holds, for programs.
+#[derive(Debug, Serialize)]
+struct Document {
+    made_at: String,
+    version: String,
+    schema: i64,
+    seal_key: String,
+    identities: u64,
+    tokens: u64,
+    files: std::collections::BTreeMap<String, u64>,
+    last: bool,
+}
+
+/// For programs.
+fn document(contents: &Contents) -> Document {
+    Document {
+        made_at: crate::model::whole_seconds(contents.made_at),
+        version: contents.version.clone(),
+        schema: contents.schema,
+        seal_key: contents.seal_key.clone(),
+        identities: contents.identities,
+        tokens: contents.tokens,
+        files: contents.files.iter().cloned().collect(),
+        last: contents.last,
+    }
+}
+
+impl Verify {
+    pub(super) async fn run(self, context: Context) -> Outcome {
+        let contents = verify_backup(&self.file)?;
+        let key = self.key.as_ref().map(key_file).transpose()?;
+        if self.json {
+            output::print_json(&document(&contents))?;
+        } else {
+            let age = context.clock.now().duration_since(contents.made_at);
+            let age = short_duration(age.try_into().unwrap_or_default());
+            let mut text = format!("{} is whole\n\n", self.file.display());
+            let mut line = |name: &str, value: String| text += &format!("  {name:<11} {value}\n");
+            line(
+                "made",
+                format!(
+                    "{age} ago ({:.0}), by renewd {}",
+                    contents.made_at, contents.version
+                ),
+            );
+            line("schema", contents.schema.to_string());
+            line(
+                "identities",
+                format!(
+                    "{}, {} of them with a token",
+                    contents.identities, contents.tokens
+                ),
+            );
+            for (name, lines) in &contents.files {
+                line("file", format!("{name}, {lines} lines"));
+            }
+            line("sealed with", format!("the key {}", contents.seal_key));
+            if contents.last {
+                line(
+                    "retired",
+                    "its store ended with it: nothing was withdrawn since".to_owned(),
+                );
+            }
+            output::print(&text)?;
+        }
+        match key {
+            Some(text) if seal_key_id(&text).as_ref() != Some(&contents.seal_key) => Err(
+                Failed::plain("the key that was given does not open this backup"),
+            ),
+            Some(_) if !self.json => {
+                output::print("\nthe key that was given opens it\n")?;
+                Ok(Exit::Done)
+            }
+            _ => Ok(Exit::Done),
+        }
+    }
+}
+
+/// The text of a copy of the seal key.
+fn key_file(path: &PathBuf) -> Result<Zeroizing<String>, Failed> {
+    fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| Failed::usage(format!("cannot read the key {}: {error}", path.display())))
 }

@@ -10,8 +10,7 @@ use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, DIM, GOOD, PLAIN, STRONG, WARN, paint, relative},
-    table::{Cell, Table},
+    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative},
 };
 
 /// Explain what is decided about an identity, and why

@@ -1,24 +1,15 @@
-//! The files that were read: their text, their lines, and excerpts that are safe to show.
+//! The files that were read: their text and their lines.
 
 use std::{
     fs, io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::OnceLock,
 };
 
-use super::{
-    mask,
-    problem::{Excerpt, Place},
-    quantity::MASK,
-    tree::Span,
-};
-use crate::model::{NotText, is_utf16, without_mark};
+use crate::model::{NotText, is_utf16, text_of, without_mark};
 
 /// No configuration file is larger; 100,000 identities take about 20 MB.
 const LARGEST: u64 = 64 << 20;
-/// Longer lines are cut around what is wrong.
-const WIDEST: usize = 110;
 
 /// One file.
 #[derive(Debug)]
@@ -31,7 +22,6 @@ pub(super) struct File {
 pub(super) struct Text {
     text: String,
     starts: Vec<usize>,
-    masked: OnceLock<Vec<Range<usize>>>,
 }
 
 impl std::fmt::Debug for Text {
@@ -82,21 +72,6 @@ impl File {
     pub(super) fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new(""))
     }
-
-    /// Where a span stands, with the line, safe to show.
-    pub(super) fn place(&self, span: Span) -> Place {
-        let text = &self.text;
-        let start = floor(&text.text, span.start);
-        let line = text.line_of(start);
-        let range = text.line(line);
-        let column = text.text[range.start..start.min(range.end)].chars().count() + 1;
-        Place {
-            path: self.path.clone(),
-            line: line + 1,
-            column,
-            excerpt: Some(text.excerpt(&range, start..floor(&text.text, span.end))),
-        }
-    }
 }
 
 impl Text {
@@ -104,11 +79,7 @@ impl Text {
         let starts = std::iter::once(0)
             .chain(text.match_indices('\n').map(|(at, _)| at + 1))
             .collect();
-        Self {
-            text,
-            starts,
-            masked: OnceLock::new(),
-        }
+        Self { text, starts }
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -130,67 +101,32 @@ impl Text {
         let content = self.text[start..end].trim_end_matches('\r');
         start..start + content.len()
     }
-
-    /// A line with its secrets masked, and the part of it to point at.
-    fn excerpt(&self, line: &Range<usize>, wrong: Range<usize>) -> Excerpt {
-        let masked = self.masked.get_or_init(|| mask::masked(&self.text));
-        let mut shown = Vec::new();
-        let mut caret: Option<(usize, usize)> = None;
-        let mut hidden = false;
-        let first = masked.partition_point(|range| range.end <= line.start);
-        let mut ranges = masked[first..].iter().peekable();
-        for (offset, c) in self.text[line.clone()].char_indices() {
-            let at = line.start + offset;
-            while ranges.next_if(|range| range.end <= at).is_some() {}
-            let hide = ranges.peek().is_some_and(|range| range.contains(&at));
-            let before = if hide && hidden {
-                shown.len().saturating_sub(MASK.len())
-            } else {
-                shown.len()
-            };
-            match (hide, hidden) {
-                (true, false) => shown.extend(MASK.chars()),
-                (true, true) => {}
-                (false, _) => shown.push(if c.is_control() { ' ' } else { c }),
-            }
-            hidden = hide;
-            if wrong.contains(&at) || wrong.start == at {
-                let start = caret.map_or(before, |(start, _)| start);
-                caret = Some((start, shown.len()));
-            }
-        }
-        let (start, end) = caret.unwrap_or((shown.len(), shown.len() + 1));
-        cut(&shown, start, end)
-    }
 }
 
-/// Cuts a long line around what is wrong.
-fn cut(shown: &[char], start: usize, end: usize) -> Excerpt {
-    let from = if shown.len() > WIDEST {
-        start.saturating_sub(WIDEST / 3)
-    } else {
-        0
-    };
-    let to = shown.len().min(from + WIDEST);
-    let mut text = String::new();
-    if from > 0 {
-        text.push('…');
+/// A template, or whatever a value refers to as `{ file }`, is no larger.
+pub(super) const LARGEST_TEXT: u64 = 256 << 10;
+
+/// Reads a text that the configuration refers to.
+///
+/// # Errors
+/// Why not, in words that follow the path.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| error.to_string();
+    let meta = fs::metadata(path).map_err(cannot)?;
+    if !meta.is_file() {
+        return Err("it is not a regular file".to_owned());
     }
-    text.extend(&shown[from..to]);
-    if to < shown.len() {
-        text.push('…');
+    if meta.len() > LARGEST_TEXT {
+        return Err("it is larger than 256 KiB".to_owned());
     }
-    let start = start - from + usize::from(from > 0);
-    let width = (end - from + usize::from(from > 0)).saturating_sub(start);
-    Excerpt {
-        start,
-        width: width.clamp(1, WIDEST.max(start + 1) - start),
-        text,
-    }
+    let bytes = fs::read(path).map_err(cannot)?;
+    text_of(&bytes)
+        .map(str::to_owned)
+        .map_err(|why| why.to_string())
 }
 
 /// The nearest start of a character at or before a byte.
-fn floor(text: &str, at: usize) -> usize {
+pub(super) fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len()))
         .rev()
         .find(|at| text.is_char_boundary(*at))

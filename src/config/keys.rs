@@ -1,13 +1,16 @@
 //! What is said of a key, once: its type, bounds, default, sample and meaning. The rows stand in
 //! [`sections`](super::sections), each above the lines that read it. The reader takes bounds and
-//! defaults from them; hints for unknown keys, the mask, the check of a reload and the reference file
-//! (`config/renewd.toml`) are made from the same rows.
+//! defaults from them; hints for unknown keys, what an error may show, the check of a reload and the
+//! reference file (`config/renewd.toml`) are made from the same rows.
 //!
 //! To add a key: a row in its section, the line there that reads it, and a field in `settings`.
 
 use std::sync::LazyLock;
 
-use super::sections::{ROOT, SECRET_REFERENCE};
+use super::{
+    quantity::{THIS, is_word},
+    sections::{ROOT, SECRET_REFERENCE},
+};
 
 /// One key.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +21,10 @@ pub(super) struct Key {
     /// A value as it is written in TOML.
     pub(super) sample: &'static str,
     pub(super) shown: Shown,
+    /// An error may quote what stands under it, where that reads as words and numbers do.
+    pub(super) quoted: bool,
+    /// What else it may be, as JSON Schema calls the type; empty where nothing.
+    pub(super) also: &'static str,
     /// A running daemon cannot follow a change of it.
     pub(super) restart: bool,
     pub(super) says: &'static str,
@@ -129,12 +136,52 @@ pub(super) const fn key(
         preset,
         sample,
         shown: Shown::Line,
+        quoted: takes.is_harmless(),
+        also: "",
         restart: false,
         says,
     }
 }
 
+impl Takes {
+    /// Whether what it takes is never a secret: numbers, durations, words that are known, names, paths.
+    /// Free text may be anything.
+    const fn is_harmless(&self) -> bool {
+        !matches!(
+            self,
+            Self::Text
+                | Self::Texts
+                | Self::Free
+                | Self::Secret
+                | Self::Secrets
+                | Self::Table(_)
+                | Self::Tables(_)
+        )
+    }
+}
+
 impl Key {
+    /// Free text of which an error may quote what reads as words and numbers do.
+    pub(super) const fn quoted(self) -> Self {
+        Self {
+            quoted: true,
+            ..self
+        }
+    }
+
+    /// It may also be written as this type of JSON Schema.
+    pub(super) const fn or(self, also: &'static str) -> Self {
+        Self { also, ..self }
+    }
+
+    /// A path or a name where a secret may have been put by mistake.
+    pub(super) const fn unquoted(self) -> Self {
+        Self {
+            quoted: false,
+            ..self
+        }
+    }
+
     pub(super) const fn restart(self) -> Self {
         Self {
             restart: true,
@@ -184,11 +231,6 @@ impl Key {
         debug_assert_eq!(self.words().len(), values.len(), "{}", self.name);
         let at = self.words().iter().position(|(known, _)| *known == word)?;
         values.get(at).copied()
-    }
-
-    /// Whether what stands under it is a secret, or would be if somebody wrote it in the clear.
-    fn is_secret(&self) -> bool {
-        matches!(self.takes, Takes::Secret | Takes::Secrets)
     }
 
     /// The default as a text without its quotes; none where it is not a plain value.
@@ -251,16 +293,18 @@ pub(super) fn is_known(word: &str) -> bool {
     every_key().any(|key| key.name == word)
 }
 
-/// Whether what stands under this key may be shown: it is, or was probably meant to be, a key that
-/// holds no secret. Anything else might be a misspelt secret key.
-pub(super) fn may_show(word: &str) -> bool {
-    if is_known(word) {
-        return !every_key().any(|key| key.name == word && key.is_secret());
+/// Whether an error may name a key that its section does not know: it is known elsewhere, or reads as one
+/// that was misspelt.
+pub(super) fn may_name(word: &str) -> bool {
+    is_known(word) || is_word(word)
+}
+
+/// A key that users choose, for a message.
+pub(super) fn of_user(key: &str) -> String {
+    match may_name(key) {
+        true => format!("{key:?}"),
+        false => THIS.to_owned(),
     }
-    let secret = every_key()
-        .filter(|key| key.is_secret())
-        .map(|key| key.name);
-    nearest(word, secret).is_none() && nearest(word, every_key().map(|key| key.name)).is_some()
 }
 
 /// The candidate that a misspelt word was probably meant to be: at most a third of it is wrong.
@@ -301,23 +345,31 @@ mod tests {
         assert_eq!(nearest("colour", keys()), None);
     }
 
+    /// The allow-list of free text, as one reads it: nobody adds to it by accident.
     #[test]
-    fn what_might_be_a_secret_is_not_shown() {
-        for key in [
-            "connection_string",
-            "conection_string",
-            "connection-string",
-            "secret",
-            "secrets",
-            "seal_key",
-            "sealkey",
-            "password",
-            "accesskey",
-        ] {
-            assert!(!may_show(key), "{key}");
-        }
-        for key in ["name", "nmae", "listne", "scopes", "renew_att"] {
-            assert!(may_show(key), "{key}");
+    fn only_this_free_text_may_be_quoted() {
+        let is_free = |key: &&Key| matches!(key.takes, Takes::Text | Takes::Texts);
+        let quoted = every_key().filter(is_free).filter(|key| key.quoted);
+        let names: std::collections::BTreeSet<_> = quoted.map(|key| key.name).collect();
+        let expected = [
+            "api_version",
+            "cron",
+            "events",
+            "group",
+            "instance",
+            "listen",
+            "max_scopes",
+            "mode",
+            "owner",
+            "path",
+            "scopes",
+            "select",
+            "timezone",
+        ];
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
+        for key in every_key() {
+            let is_secret = matches!(key.takes, Takes::Secret | Takes::Secrets | Takes::Free);
+            assert!(!(is_secret && key.quoted), "{}", key.name);
         }
     }
 

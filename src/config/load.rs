@@ -11,7 +11,7 @@ use super::{
     Place, Places, Problem, Problems, Settings, Severity, SinkSettings, Source,
     file::{File, Unreadable},
     problem::{Note, Report},
-    quantity::shown,
+    quantity::{is_plain, quoted},
     reader::{Located, Reading, Section, one_of},
     sections::{
         self, Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, ResourceDraft, SourceDraft,
@@ -43,26 +43,27 @@ pub struct Loaded {
 pub fn load(source: &Source) -> Result<Loaded, Problems> {
     let report = Report::default();
     let files = read_files(&source.path, &report);
-    let root = syntax::parse(&files, &report);
-    let settings = if files.is_empty() {
+    let (root, broken) = syntax::parse(&files, &report);
+    let places = Places::new(files, root, broken);
+    let settings = if places.files.is_empty() {
         None
     } else {
         let reading = Reading {
-            files: &files,
+            files: &places.files,
             environment: &source.environment,
             report: &report,
         };
-        let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &root, &reading);
+        let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &places.root, &reading);
         let drafts = sections::read(section, &reading);
         // What was not read is not missing.
         (!report.is_full()).then(|| link(drafts, &report)).flatten()
     };
-    let mut problems = report.into_problems(&files);
+    let mut problems = report.into_problems(&places);
     let failed = Places::any_error(&problems);
     match settings {
         Some(settings) if !failed => Ok(Loaded {
             settings,
-            places: Places { files, root },
+            places,
             warnings: problems,
         }),
         _ => {
@@ -85,7 +86,7 @@ pub(super) fn declared_socket(source: &Source) -> Option<PathBuf> {
     {
         return None;
     }
-    let root = syntax::parse(&files, &report);
+    let (root, _) = syntax::parse(&files, &report);
     let reading = Reading {
         files: &files,
         environment: &source.environment,
@@ -336,7 +337,8 @@ impl<'a> Names<'a> {
                 [only] => Some(only.clone()),
                 [] => None,
                 _ => {
-                    let names = words().collect::<Vec<_>>().join(", ");
+                    let shown = words().filter(|name| is_plain(name));
+                    let names = shown.collect::<Vec<_>>().join(", ");
                     let note = Note::error(
                         identity.head,
                         format!("{} needs `resource`: there are several", identity.header),
@@ -350,7 +352,7 @@ impl<'a> Names<'a> {
             return Some(wanted.value.clone());
         }
         if !self.resources.is_empty() && !self.unsure {
-            let message = format!("there is no resource {}", shown(wanted.value.as_str()));
+            let message = unknown("resource", wanted.value.as_str());
             let hint = one_of(wanted.value.as_str(), words());
             report.add(Note::error(wanted.span, message).hint(hint).absence());
         }
@@ -371,9 +373,16 @@ impl<'a> Names<'a> {
             } else {
                 one_of(word, self.sinks.iter().copied())
             };
-            let note = Note::error(wanted.span, format!("there is no sink {}", shown(word)));
+            let note = Note::error(wanted.span, unknown("sink", word));
             report.add(note.hint(hint).absence());
         }
+    }
+}
+
+fn unknown(kind: &str, name: &str) -> String {
+    match quoted(name) {
+        Some(name) => format!("there is no {kind} {name}"),
+        None => format!("there is no {kind} of this name"),
     }
 }
 
@@ -386,7 +395,8 @@ fn unique<'a, T: Ord + Display + 'a>(
     let mut first: BTreeMap<&T, Span> = BTreeMap::new();
     for name in names {
         if let Some(known) = first.get(&name.value) {
-            let message = format!("two {what} {}", shown(&name.value.to_string()));
+            let shown = quoted(&name.value.to_string());
+            let message = format!("two {what} {}", shown.as_deref().unwrap_or("the same"));
             report.add(Note::error(name.span, message).see(*known, "the first is at"));
         } else {
             first.insert(&name.value, name.span);
@@ -404,11 +414,11 @@ fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &Report) {
     };
     for wanted in &sink.after {
         if programs().any(|name| name.value == wanted.value) {
-            let name = shown(wanted.value.as_str());
-            let note = Note::error(
-                wanted.span,
-                format!("`after` cannot name {name}, which is a program itself"),
-            );
+            let message = match quoted(wanted.value.as_str()) {
+                Some(name) => format!("`after` cannot name {name}, which is a program itself"),
+                None => "`after` cannot name a program".to_owned(),
+            };
+            let note = Note::error(wanted.span, message);
             report.add(note.hint(
                 "name [[sink.file]] and [[sink.webhook]] sinks; a program can run another itself",
             ));
@@ -474,7 +484,9 @@ pub(super) fn warn<'a>(
         if needed > allowed {
             let message = format!(
                 "the identities of {} need {}, its limit of `issue` allows {}: tokens will end before their turn",
-                name.value,
+                quoted(name.value.as_str()).map_or("this resource".to_owned(), |name| name
+                    .trim_matches('"')
+                    .to_owned()),
                 rate(needed),
                 rate(allowed)
             );

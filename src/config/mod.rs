@@ -2,22 +2,22 @@
 //! shown with file, line, column and a caret. It builds nothing.
 //!
 //! One load goes: files → [`syntax`] → one tree that remembers where everything stands → one file
-//! per section in [`sections`], each taking its keys off the tree with the [`reader`] → [`links`]
-//! between the sections → [`Settings`]. Mistakes are collected on the way, never the first alone,
-//! and every excerpt passes the [`mask`]. [`Places`] keeps the tree, so that what other rooms find
+//! per section in [`sections`], each taking its keys off the tree with the [`reader`] → links
+//! between the sections ([`load`]) → [`Settings`]. Mistakes are collected on the way, never the first alone,
+//! and an [`excerpt`] shows of a line only what may be shown. [`Places`] keeps the tree, so that what other rooms find
 //! in their section ([`Finding`]) is shown in the same way.
 
-mod elsewhere;
+mod excerpt;
 mod file;
 mod keys;
 mod load;
-mod mask;
 mod pin;
 mod places;
 mod problem;
 mod quantity;
 mod reader;
 mod reference;
+mod schema;
 mod secret;
 mod sections;
 mod settings;
@@ -25,13 +25,15 @@ mod source;
 mod syntax;
 mod tree;
 
+pub use excerpt::Excerpt;
 pub use keys::restart_keys;
 pub use load::{Loaded, load};
 pub use pin::{Pinned, pin};
 pub use places::Places;
 pub use problem::render;
-pub use problem::{Excerpt, Place, Problem, Problems};
-pub use reference::reference;
+pub use problem::{Place, Problem, Problems};
+pub use reference::{manual_page, reference};
+pub use schema::schema;
 pub use secret::{SecretError, reload_secret};
 pub use settings::*;
 pub use source::{Environment, Source};

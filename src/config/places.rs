@@ -1,11 +1,15 @@
 //! Remembers where everything stands, so that what other rooms find is shown like our own.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range, path::Path, sync::OnceLock};
 
 use super::{
-    Finding, Problem, Severity, elsewhere,
-    file::File,
-    tree::{Fields, Node, Value},
+    Excerpt, Finding, Place, Problem, Severity,
+    excerpt::{MASK, Showable, hidden},
+    file::{File, floor, read_text},
+    keys::{Key, Table, Takes},
+    quantity::is_plain,
+    sections::ROOT,
+    tree::{Fields, Node, Span, Value},
 };
 
 /// Where everything in the configuration stands.
@@ -13,9 +17,48 @@ use super::{
 pub struct Places {
     pub(super) files: Vec<File>,
     pub(super) root: Fields,
+    /// The lines that are no TOML, each with its file.
+    broken: BTreeSet<(usize, usize)>,
+    showable: OnceLock<Showable>,
 }
 
 impl Places {
+    pub(super) fn new(files: Vec<File>, root: Fields, broken: BTreeSet<(usize, usize)>) -> Self {
+        Self {
+            files,
+            root,
+            broken,
+            showable: OnceLock::new(),
+        }
+    }
+
+    /// Whether the line of a span is no TOML.
+    pub(super) fn is_broken(&self, span: Span) -> bool {
+        let line = self.files[span.file].text.line_of(span.start);
+        self.broken.contains(&(span.file, line))
+    }
+
+    /// Where a span stands, with what of its line may be shown.
+    pub(super) fn place(&self, span: Span) -> Place {
+        let file = &self.files[span.file];
+        let text = file.text.as_str();
+        let start = floor(text, span.start);
+        let line = file.text.line_of(start);
+        let range = file.text.line(line);
+        let column = text[range.start..start.min(range.end)].chars().count() + 1;
+        let showable = self.showable.get_or_init(|| {
+            let texts: Vec<_> = self.files.iter().map(|file| &file.text).collect();
+            Showable::new(&texts, &self.root, self.broken.clone())
+        });
+        let wrong = start..floor(text, span.end);
+        Place {
+            path: file.path.clone(),
+            line: line + 1,
+            column,
+            excerpt: Some(showable.excerpt(span.file, &file.text, wrong)),
+        }
+    }
+
     /// Findings with the lines that they speak of. A path leads to its value, or to the nearest
     /// part of the configuration around it that is written down.
     pub fn problems(&self, findings: impl IntoIterator<Item = Finding>) -> Vec<Problem> {
@@ -26,24 +69,45 @@ impl Places {
                 (self.find(path), range, finding)
             })
             .collect();
-        problems.sort_by_key(|(node, _, finding)| {
-            let span = node.map(|node| node.span);
+        problems.sort_by_key(|(found, _, finding)| {
+            let span = found.map(|(node, _)| node.span);
             (span, std::cmp::Reverse(finding.severity))
         });
-        let problem = |(node, range, finding): (Option<&Node>, Option<Range<usize>>, Finding)| {
-            let place = |node: &Node| match &range {
-                Some(range) => elsewhere::place(&self.files, node, range),
-                None => self.files[node.span.file].place(node.span),
-            };
-            Problem {
-                severity: finding.severity,
-                place: node.map(place),
-                message: finding.message,
-                hint: finding.hint,
-                related: Vec::new(),
-            }
+        let problems = problems.into_iter();
+        problems
+            .map(|(found, range, finding)| self.problem(found, range.as_ref(), finding))
+            .collect()
+    }
+
+    /// One finding at its place. What must not be shown of its value is taken out of what the other
+    /// room says of it.
+    fn problem(
+        &self,
+        found: Option<(&Node, Option<&Key>)>,
+        range: Option<&Range<usize>>,
+        finding: Finding,
+    ) -> Problem {
+        let mut secrets = Vec::new();
+        if let Some((node, row)) = found {
+            hidden(node, row, &mut secrets);
+        }
+        secrets.retain(|text| text.len() >= SHORTEST && !is_plain(text));
+        let told = |text: String| {
+            secrets
+                .iter()
+                .fold(text, |text, hide| text.replace(*hide, MASK))
         };
-        problems.into_iter().map(problem).collect()
+        let place = |(node, _): (&Node, _)| match range {
+            Some(range) => self.place_within(node, range),
+            None => self.place(node.span),
+        };
+        Problem {
+            severity: finding.severity,
+            place: found.map(place),
+            message: told(finding.message),
+            hint: finding.hint.map(told),
+            related: Vec::new(),
+        }
     }
 
     /// Whether a finding is an error.
@@ -53,15 +117,48 @@ impl Places {
             .any(|problem| problem.severity == Severity::Error)
     }
 
-    fn find(&self, path: &str) -> Option<&Node> {
+    /// Where a range of a value's text stands. A text with escapes does not lie in its file as it reads;
+    /// then the whole value is meant.
+    fn place_within(&self, node: &Node, range: &Range<usize>) -> Place {
+        let file = &self.files[node.span.file];
+        match &node.value {
+            Value::Text(text) => {
+                let raw = file.text.as_str().get(node.span.start..node.span.end);
+                let at = raw.and_then(|raw| raw.find(text.as_str()));
+                self.place(at.map_or(node.span, |at| Span {
+                    file: node.span.file,
+                    start: node.span.start + at + range.start,
+                    end: node.span.start + at + range.end,
+                }))
+            }
+            Value::Table(fields) => {
+                let named = fields.get("file").map(|field| &field.node.value);
+                let inside = match named {
+                    Some(Value::Text(path)) => in_template(&file.directory().join(path), range),
+                    _ => None,
+                };
+                inside.unwrap_or_else(|| self.place(node.span))
+            }
+            _ => self.place(node.span),
+        }
+    }
+
+    /// What a path leads to, and its row.
+    fn find(&self, path: &str) -> Option<(&Node, Option<&'static Key>)> {
         let mut found = None;
         let mut fields = Some(&self.root);
+        let mut table: Option<&'static Table> = Some(&ROOT);
         for segment in path.split('.') {
             let (key, indices) = segment.split_once('[').unwrap_or((segment, ""));
             let Some(field) = fields.and_then(|fields| fields.get(key)) else {
                 break;
             };
             let mut node = &field.node;
+            let row = table.and_then(|table| table.key(key));
+            table = match row.map(|row| row.takes) {
+                Some(Takes::Table(table) | Takes::Tables(table)) => Some(table),
+                _ => None,
+            };
             for index in indices.split(['[', ']']).filter(|index| !index.is_empty()) {
                 let Value::Array(items) = &node.value else {
                     break;
@@ -72,7 +169,7 @@ impl Places {
                 };
                 node = item;
             }
-            found = Some(node);
+            found = Some((node, row));
             fields = match &node.value {
                 Value::Table(fields) => Some(fields),
                 _ => None,
@@ -81,6 +178,9 @@ impl Places {
         found
     }
 }
+
+/// Shorter words than this stand in any sentence.
+const SHORTEST: usize = 5;
 
 /// A path and the bytes of its text, as in `sink.file[0].template@12..20`.
 fn split(path: &str) -> (&str, Option<Range<usize>>) {
@@ -92,4 +192,42 @@ fn split(path: &str) -> (&str, Option<Range<usize>>) {
         Some((path, text)) => (path, range(text)),
         None => (path, None),
     }
+}
+
+/// The place in a template's file. Of its line only the tag is shown that is wrong: what stands around
+/// it may be a password of somebody else's, and so may a text in quotes inside of it.
+fn in_template(path: &Path, range: &Range<usize>) -> Option<Place> {
+    let text = read_text(path).ok()?;
+    let start = range.start.min(text.len());
+    let before = text.get(..start)?;
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let in_line = start - line_start;
+    let tag_start = line
+        .get(..in_line)?
+        .rfind('{')
+        .map_or(in_line, |at| at - usize::from(line[..at].ends_with('{')));
+    let tag_end = line[in_line..]
+        .find('}')
+        .map_or(line.len(), |at| line.len().min(in_line + at + 2));
+    let tag = line.get(tag_start..tag_end)?;
+    if !is_plain(tag.trim_matches(['{', '}', '%', ' ', '-'])) || tag.contains(['"', '\'']) {
+        return Some(Place {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: line[..in_line].chars().count() + 1,
+            excerpt: None,
+        });
+    }
+    let wrong = line.get(in_line..tag_end.min(in_line + range.len().max(1)));
+    Some(Place {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: line[..in_line].chars().count() + 1,
+        excerpt: Some(Excerpt {
+            text: tag.to_owned(),
+            start: line[tag_start..in_line].chars().count(),
+            width: wrong.map_or(1, |wrong| wrong.chars().count().max(1)),
+        }),
+    })
 }

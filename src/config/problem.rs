@@ -16,7 +16,7 @@ use std::{
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Severity, file::File, tree::Span};
+use super::{Excerpt, Places, Severity, tree::Span};
 use crate::model::paint;
 
 /// One mistake, or one oddity.
@@ -45,17 +45,6 @@ pub struct Place {
     pub column: usize,
     /// The line itself, where it can be shown.
     pub excerpt: Option<Excerpt>,
-}
-
-/// A line of a file with its secrets masked, and the part of it to point at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excerpt {
-    /// The line.
-    pub text: String,
-    /// How many characters stand before the part to point at.
-    pub start: usize,
-    /// How many characters to point at, at least 1.
-    pub width: usize,
 }
 
 /// All that is wrong, in the order of the files: errors, and warnings between them.
@@ -211,25 +200,19 @@ impl Report {
 
     /// Everything in the order of the files. Where the text itself is wrong, what is said about the
     /// same line, or about something missing, would only confuse, and is left out.
-    pub(super) fn into_problems(self, files: &[File]) -> Vec<Problem> {
+    pub(super) fn into_problems(self, places: &Places) -> Vec<Problem> {
         let is_full = self.is_full();
         let syntax = self.syntax.into_inner();
         let mut problems = self.whole_files.into_inner();
-        let line = |span: Span| (span.file, files[span.file].text.line_of(span.start));
-        let broken: Vec<_> = syntax
-            .iter()
-            .filter_map(|note| note.span.map(line))
-            .collect();
         let incomplete = !syntax.is_empty() || !problems.is_empty();
         let mut notes = self.notes.into_inner();
         let in_doubt = |note: &Note| {
-            (incomplete && note.absence)
-                || note.span.is_some_and(|span| broken.contains(&line(span)))
+            (incomplete && note.absence) || note.span.is_some_and(|span| places.is_broken(span))
         };
         notes.retain(|note| !in_doubt(note));
         notes.extend(syntax);
         notes.sort_by_key(|note| (note.span.map(|span| (span.file, span.start)), note.severity));
-        problems.extend(notes.into_iter().map(|note| note.into_problem(files)));
+        problems.extend(notes.into_iter().map(|note| note.into_problem(places)));
         problems.extend(is_full.then(unread));
         problems
     }
@@ -247,8 +230,8 @@ fn unread() -> Problem {
 }
 
 impl Note {
-    fn into_problem(self, files: &[File]) -> Problem {
-        let place = |span: Span| files[span.file].place(span);
+    fn into_problem(self, places: &Places) -> Problem {
+        let place = |span: Span| places.place(span);
         Problem {
             severity: self.severity,
             place: self.span.map(place),

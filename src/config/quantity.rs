@@ -1,10 +1,7 @@
-//! Values as people write them, and made fit for messages.
-//!
-//! Durations and limits as people write them: `24h`, `1h30m`, `1000/30s`.
-//!
-//! What looks like a secret, wherever it stands; and values made fit for messages.
+//! Values as people write them: durations and limits (`24h`, `1h30m`, `1000/30s`), and what of a value may
+//! stand in a message.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 use super::Limit;
 
@@ -53,103 +50,99 @@ pub(super) fn limit(text: &str) -> Option<Limit> {
     })
 }
 
-/// What is printed instead of a masked part.
-pub(super) const MASK: &str = "***";
+/// What is said instead of a value that must not be shown.
+pub(super) const THIS: &str = "what stands here";
 
-/// A value for a message: quoted, escaped, cut to a bearable length, and masked where it looks like
-/// a secret.
+/// A value for a message: quoted, escaped and cut to a bearable length. One that does not read as words and
+/// numbers do is not shown.
 pub(super) fn shown(value: &str) -> String {
-    let mut plain = String::new();
-    let mut at = 0;
-    for range in suspicious(value) {
-        plain.push_str(&value[at..range.start]);
-        plain.push_str(MASK);
-        at = range.end;
-    }
-    plain.push_str(&value[at..]);
-    let cut: String = plain.chars().take(80).collect();
-    let dots = if cut.len() < plain.len() { "…" } else { "" };
-    format!("\"{}{dots}\"", cut.escape_debug())
+    quoted(value).unwrap_or_else(|| THIS.to_owned())
 }
 
-/// Whether any part of a value looks like a secret.
-pub(super) fn looks_secret(value: &str) -> bool {
-    !suspicious(value).is_empty()
+/// A value in quotes, if it may be shown.
+pub(super) fn quoted(value: &str) -> Option<String> {
+    is_plain(value).then(|| {
+        let cut: String = value.chars().take(80).collect();
+        let dots = if cut.len() < value.len() { "…" } else { "" };
+        format!("\"{}{dots}\"", cut.escape_debug())
+    })
 }
 
-/// The parts of a text that look like a secret: what follows a word such as `accesskey`, the user
-/// and the query of a URL, and long runs of mixed letters and digits. In order, not overlapping.
-pub(super) fn suspicious(text: &str) -> Vec<Range<usize>> {
-    parts(text, is_random)
-}
-
-/// As [`suspicious`], and what may be a piece of a secret that a slip has cut in two. For excerpts alone:
-/// some honest names look like that, and are masked there.
-pub(super) fn suspicious_pieces(text: &str) -> Vec<Range<usize>> {
-    parts(text, |word| is_random(word) || is_piece(word))
-}
-
-fn parts(text: &str, random: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
-    let lower = text.to_ascii_lowercase();
-    let mut found = Vec::new();
-    for word in ["accesskey", "whsec_", "password", "sharedaccess", "bearer "] {
-        found.extend(lower.find(word).map(|at| at..text.len()));
-    }
-    if let Some(authority) = lower.find("://").map(|at| at + 3) {
-        let rest = &text[authority..];
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        found.extend(rest[..end].rfind('@').map(|at| authority..authority + at));
-        found.extend(rest.find('?').map(|at| authority + at + 1..text.len()));
-    }
-    found.extend(random_runs(text, random));
-    join(found)
-}
-
-/// Runs of base64 or hex that are too long and too mixed to be words.
-fn random_runs(text: &str, random: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
-    let in_run = |c: char| c.is_ascii_alphanumeric() || "+/=_".contains(c);
-    let mut runs = Vec::new();
-    let mut rest = 0;
-    while let Some(start) = text[rest..].find(in_run).map(|at| rest + at) {
-        let end = text[start..]
-            .find(|c| !in_run(c))
-            .map_or(text.len(), |at| start + at);
-        if text[start..end].split(['/', '_']).any(&random) {
-            runs.push(start..end);
+/// Whether a text reads as words and numbers do: `support-bot`, `/run/renewd/{name}.json`, `127.0.0.1:9847`. At
+/// most one of its words mixes capitals or digits into letters, and that is short (in a path a little
+/// longer); keys, tokens and made passwords do not read so, whole or in part.
+pub(super) fn is_plain(text: &str) -> bool {
+    let longest = match text.starts_with('/') {
+        true => LONGEST_MIXED_IN_PATH,
+        false => LONGEST_MIXED,
+    };
+    let (mut mixed, mut short) = (0, 0);
+    let reads = |word: &str| match Word::of(word) {
+        Word::Plain if word.len() <= 2 && word.contains(char::is_alphabetic) => {
+            short += 1;
+            short <= MOST_SHORT
         }
-        rest = end;
-    }
-    runs
+        Word::Plain => true,
+        Word::Mixed(length) => {
+            mixed += 1;
+            mixed <= 1 && length <= longest
+        }
+        Word::Odd => false,
+    };
+    text.len() <= LONGEST_SHOWN && text.split(SEPARATORS).all(reads)
 }
 
-fn is_random(word: &str) -> bool {
-    let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
-    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
-    (word.len() >= 20 && mixed && has(u8::is_ascii_digit))
-        || (word.len() >= 40 && mixed)
-        || (word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+/// Whether a text is one or few short words without capitals inside, such as a misspelt key.
+pub(super) fn is_word(text: &str) -> bool {
+    let mut words = text.split(['_', '-', ' ']);
+    text.len() <= 32 && words.all(|word| matches!(Word::of(word), Word::Plain))
 }
 
-/// Eight letters and more, of both cases, with a digit or with capitals inside.
-fn is_piece(word: &str) -> bool {
-    let capitals = word.bytes().skip(1).filter(u8::is_ascii_uppercase).count();
-    word.len() >= 8
-        && word.bytes().any(|b| b.is_ascii_uppercase())
-        && word.bytes().any(|b| b.is_ascii_lowercase())
-        && (capitals >= 2 || word.bytes().any(|b| b.is_ascii_digit()))
+/// No longer value is shown.
+const LONGEST_SHOWN: usize = 240;
+/// No longer run of letters is a word.
+const LONGEST_WORD: usize = 16;
+/// No longer run of letters, capitals and digits in turn is shown.
+const LONGEST_MIXED: usize = 7;
+const LONGEST_MIXED_IN_PATH: usize = 9;
+/// No more words of one or two letters are shown: so many signs come between the letters of a key alone.
+const MOST_SHORT: usize = 4;
+/// What stands between the words of names, paths, addresses and conditions.
+const SEPARATORS: &[char] = &[
+    ' ', '.', ',', ':', '/', '_', '-', '@', '{', '}', '*', '=', '\'', '(', ')', '~',
+];
+
+enum Word {
+    Plain,
+    /// Of so many characters.
+    Mixed(usize),
+    /// With signs in it.
+    Odd,
 }
 
-/// Sorts ranges and joins those that touch.
-fn join(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    ranges.sort_by_key(|range| (range.start, range.end));
-    let mut joined: Vec<Range<usize>> = Vec::new();
-    for range in ranges.into_iter().filter(|range| !range.is_empty()) {
-        match joined.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => joined.push(range),
+impl Word {
+    fn of(text: &str) -> Self {
+        let kind = |c: char| match c {
+            '0'..='9' => Some(0),
+            _ if c.is_uppercase() => Some(1),
+            _ if c.is_alphabetic() => Some(2),
+            _ => None,
+        };
+        let kinds: Option<Vec<u8>> = text.chars().map(kind).collect();
+        let Some(kinds) = kinds else {
+            return Self::Odd;
+        };
+        // A first capital is as good as a small letter.
+        let kinds = &kinds[usize::from(kinds.starts_with(&[1, 2]))..];
+        let mut changes = kinds.windows(2).filter(|two| two[0] != two[1]);
+        let of_case = |two: &[u8]| !two.contains(&0);
+        match (changes.next(), changes.next()) {
+            (first, None) if kinds.len() <= LONGEST_WORD && !first.is_some_and(of_case) => {
+                Self::Plain
+            }
+            _ => Self::Mixed(kinds.len()),
         }
     }
-    joined
 }
 
 #[cfg(test)]
@@ -194,6 +187,40 @@ mod tests {
         assert_eq!(limit("50/s"), limit("50/1s"));
         for bad in ["1000", "1000/", "1000/30", "/30s", "x/30s", "-1/30s"] {
             assert_eq!(limit(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_reads_as_words_and_numbers_do_is_shown() {
+        for text in [
+            "support-bot",
+            "/run/renewd/tokens/{name}.json",
+            "/tmp/.tmpaB3xY9/renewd.toml",
+            "127.0.0.1:9847",
+            "group:ops",
+            "label.team = 'guest' nad state = late",
+            "24x",
+            "1000/30s",
+            "web-1",
+            "2023-10-01-preview",
+            "",
+        ] {
+            assert!(is_plain(text), "{text}");
+        }
+        for text in [
+            "endpoint=https://contoso.communication.azure.com/;accesskey=bm90LWEtcmVhbC1rZXk=",
+            "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+            "0123456789abcdef0123456789abcdef",
+            "0b5c9bf5-2d5c-4a27-a0c6-3a4b4b9f0d11",
+            "bm90LWEtcmVhbC1rZXk",
+            "correcthorsebatterystaple",
+            "p4$$w0rd",
+            "xK9-vQ2z_tY7",
+            "YYNPSRu-CbE",
+            "a-B-c9-x_Y-z-k-q",
+            "two\nlines",
+        ] {
+            assert!(!is_plain(text), "{text}");
         }
     }
 }

@@ -4,10 +4,11 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
     Environment, Limit,
+    excerpt::may_show,
     file::File,
     keys::{self, Key, Table, Takes},
     problem::{Note, Report},
-    quantity::{duration, duration_text, limit, shown},
+    quantity::{duration, duration_text, is_plain, limit, shown},
     tree::{Fields, Node, Span, Value},
 };
 
@@ -185,10 +186,12 @@ impl<'a> Section<'a> {
             if self.reading.report.is_full() {
                 return;
             }
-            let message = if self.table.is_of_sections() {
-                format!("there is no section {}", shown(key))
-            } else {
-                format!("{} knows no key {}", self.table.header, shown(key))
+            let header = self.table.header;
+            let message = match (self.table.is_of_sections(), keys::may_name(key)) {
+                (true, true) => format!("there is no section {key:?}"),
+                (true, false) => "there is no section of this name".to_owned(),
+                (false, true) => format!("{header} knows no key {key:?}"),
+                (false, false) => format!("{header} does not know this key"),
             };
             let homes = keys::homes_of(key);
             let hint = match keys::nearest(key, known()) {
@@ -235,6 +238,11 @@ impl<'a> Item<'a> {
             value,
             span: self.span(),
         }
+    }
+
+    /// Whether what stands here may be quoted.
+    pub(super) fn is_shown(self) -> bool {
+        may_show(self.key, self.value())
     }
 
     /// Tells that this value is wrong; nothing comes of it.
@@ -473,6 +481,7 @@ impl<'a> Item<'a> {
 
 /// A hint for a word that is none of those that are allowed.
 pub(super) fn one_of<'w>(word: &str, words: impl Iterator<Item = &'w str> + Clone) -> String {
+    let words = words.filter(|word| is_plain(word));
     match keys::nearest(word, words.clone()) {
         Some(meant) => format!("did you mean {meant:?}?"),
         None => format!("known are {}", words.collect::<Vec<_>>().join(", ")),

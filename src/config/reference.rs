@@ -1,5 +1,5 @@
-//! `config/renewd.toml`: every key with its bounds, its default and what it means, written from the rows
-//! that the reader takes them from.
+//! `config/renewd.toml` and renewd.toml(5): every key with its bounds, its default and what it means, written
+//! from the rows that the reader takes them from.
 
 use std::{fmt::Write, time::Duration};
 
@@ -77,7 +77,7 @@ fn write_table(out: &mut String, table: &Table) {
 }
 
 /// What it does and takes, and what holds without it; nothing where another section says it.
-fn meaning(key: &Key) -> (String, String) {
+pub(super) fn meaning(key: &Key) -> (String, String) {
     let default = match key.preset {
         Preset::Required => "Required.".to_owned(),
         Preset::Nothing if key.says.is_empty() => return (String::new(), String::new()),
@@ -144,9 +144,88 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
+/// The manual page renewd.toml(5), in roff.
+pub fn manual_page() -> String {
+    let mut page = concat!(
+        ".TH renewd.toml 5 \"\" \"renewd ",
+        env!("CARGO_PKG_VERSION"),
+        "\"\n.SH NAME\nrenewd.toml \\- the configuration of renewd(8)\n.SH DESCRIPTION\n"
+    )
+    .to_owned();
+    // The introduction of the reference file; lines that are set in there stay lines.
+    for line in PREFACE.lines().skip(2) {
+        let text = line.trim_start_matches('#');
+        let text = text.strip_prefix(' ').unwrap_or(text);
+        let before = match text {
+            "" => ".PP",
+            _ if text.starts_with(' ') => ".br\n",
+            _ => "",
+        };
+        let _infallible = writeln!(page, "{before}{}", roff(text.trim_start()));
+    }
+    for section in ROOT.keys() {
+        if let Takes::Table(table) | Takes::Tables(table) = section.takes {
+            describe(&mut page, table, section.says);
+        }
+    }
+    page.push_str(".SH SEE ALSO\n.BR renewd (8),\n.BR renewd\\-check (8)\n");
+    page
+}
+
+/// A section of the manual page, with an entry for each key.
+fn describe(page: &mut String, table: &Table, says: &str) {
+    if table.is_of_sections() {
+        for key in table.keys() {
+            if let Takes::Tables(inner) = key.takes {
+                describe(page, inner, says);
+            }
+        }
+        return;
+    }
+    let _infallible = writeln!(page, ".SH {}\n{}.", roff(table.header), roff(says));
+    if !table.says.is_empty() {
+        let _infallible = writeln!(page, "{}", roff(table.says));
+    }
+    for key in table.keys() {
+        let (does, default) = meaning(key);
+        let text = format!("{does} {default}");
+        let name = roff(key.name);
+        let _infallible = writeln!(page, ".TP\n.B {name}\n{}", roff(text.trim()));
+        if key.shown == Shown::Elsewhere {
+            page.push_str("As in the section that says more of it.\n");
+        } else {
+            let _infallible = writeln!(page, ".br\nSample: {name} = {}", roff(key.sample));
+        }
+    }
+}
+
+/// A text in which roff sees nothing of its own.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    match text.starts_with(['.', '\'']) {
+        true => format!("\\&{text}"),
+        false => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_manual_page_names_every_key_in_its_section() {
+        let page = manual_page();
+        assert!(page.starts_with(".TH renewd.toml 5"));
+        for section in [
+            ".SH [daemon]",
+            ".SH [[sink.webhook]]",
+            ".SH [[source.sqlite]]",
+        ] {
+            assert_eq!(page.matches(section).count(), 1, "{section}");
+        }
+        assert_eq!(page.matches(".B allow_private\n").count(), 1);
+        assert!(page.contains("Default: \"24h\""), "{page}");
+    }
 
     /// Rewrites the file where a row changed.
     #[test]

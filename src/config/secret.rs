@@ -70,6 +70,26 @@ impl SecretError {
     }
 }
 
+impl SecretError {
+    /// The same without its place, where that may be the secret itself, written there by mistake.
+    pub(super) fn without_its_place(&self) -> String {
+        match self {
+            Self::File { source, .. } => format!("cannot read the secret file: {source}"),
+            Self::NotAFile(_) => "the secret file is not a regular file".to_owned(),
+            Self::Empty(_) => "this secret is empty".to_owned(),
+            Self::TooLarge(_) => "the secret file is larger than 64 KiB".to_owned(),
+            Self::NotText(_, why) => format!("the secret is no text that can be read: {why}"),
+            Self::NoCredentials(_) => {
+                "there is no such credential: $CREDENTIALS_DIRECTORY is not set".to_owned()
+            }
+            Self::NoCredential(_) => {
+                "there is no such credential in $CREDENTIALS_DIRECTORY".to_owned()
+            }
+            Self::NoVariable(_) => "this environment variable is not set".to_owned(),
+        }
+    }
+}
+
 /// Reads a secret again from where it lies: after it was rotated there, for instance.
 ///
 /// # Errors
@@ -167,6 +187,31 @@ pub(super) fn check_webhook_secret(secret: &Secret) -> Result<(), String> {
             bytes.len()
         ))
     }
+}
+
+/// Whether a text looks like a secret that stands where it does not belong: it has a word such as `accesskey`,
+/// a URL's user or query, or a long run of capitals, letters and digits. It decides what is refused; what is
+/// shown does not rely on it.
+pub(super) fn looks_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let words = ["accesskey", "whsec_", "password", "sharedaccess", "bearer "];
+    let in_run = |c: char| c.is_ascii_alphanumeric() || "+=".contains(c);
+    let authority = lower.find("://").is_some_and(|at| {
+        let rest = &lower[at + 3..];
+        let host = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+        host.find('@').is_some_and(|at| at > 0) || !rest.ends_with('?') && rest.contains('?')
+    });
+    words.iter().any(|word| lower.contains(word))
+        || authority
+        || text.split(|c| !in_run(c)).any(is_random)
+}
+
+fn is_random(word: &str) -> bool {
+    let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
+    let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    (word.len() >= 20 && mixed && has(u8::is_ascii_digit))
+        || (word.len() >= 40 && mixed)
+        || (word.len() >= 32 && word.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! Parses the text of each file; mistakes of TOML itself, in words for an operator.
 
-use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use toml::de::DeTable;
 
 use super::{
     file::{File, Text},
+    keys,
     problem::{Note, Report},
     tree::{self, Fields, Span},
 };
@@ -15,22 +20,28 @@ use super::{
 const STOPS: &str = "key with no value";
 const RETRIES: usize = 20;
 
-/// Parses every file and joins them; what cannot be parsed is told and skipped.
-pub(super) fn parse(files: &[File], report: &Report) -> Fields {
+/// Parses every file and joins them; what cannot be parsed is told and skipped. With the lines of
+/// each file that are no TOML.
+pub(super) fn parse(files: &[File], report: &Report) -> (Fields, BTreeSet<(usize, usize)>) {
     let mut root = Fields::new();
+    let mut broken = BTreeSet::new();
     for (index, file) in files.iter().enumerate() {
         let (fields, mistakes) = parse_file(index, &file.text);
         for (span, message) in mistakes {
+            broken.insert((index, file.text.line_of(span.start)));
             let (message, hint) = explain(&message, span.is_empty());
             report.add_syntax(Note::error(Span::new(index, span), message).maybe_hint(hint));
         }
         tree::merge(&mut root, fields, &mut |key, first, second| {
-            let message = format!("`{key}` is set in two files");
+            let message = match keys::may_name(key) {
+                true => format!("`{key}` is set in two files"),
+                false => "this is set in two files".to_owned(),
+            };
             let note = Note::error(second, message).see(first, "the other is at");
             report.add(note.hint("take out one of them: files add to each other, none wins"));
         });
     }
-    root
+    (root, broken)
 }
 
 /// What one file says, and its mistakes: the first of each line, since one often leads to more.

@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) value: Value,
 }
 
-/// A value. It never derives what it prints from a secret: see `mask`.
+/// A value. It never derives what it prints from a secret: see `excerpt`.
 #[derive(Debug)]
 pub(super) enum Value {
     Text(String),

@@ -114,6 +114,9 @@ fn completions_and_manual_pages_know_every_verb() {
         assert_eq!(stdout(&renewd(&["man", verb])), page);
     }
     assert!(dir.path().join("renewd-identity-add.8").exists());
+    let configuration = std::fs::read_to_string(dir.path().join("renewd.toml.5")).unwrap();
+    assert!(configuration.contains(".TH renewd.toml 5"));
+    assert_eq!(stdout(&renewd(&["man", "renewd.toml"])), configuration);
 }
 
 #[test]

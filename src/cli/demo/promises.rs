@@ -2,10 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::super::{
-    output::{BAD, DIM, GOOD, paint},
-    table::{Cell, Table},
-};
+use super::super::output::{BAD, Cell, DIM, GOOD, Table, paint};
 
 /// What the whole demo measured.
 #[derive(Debug, Clone, Default)]

@@ -26,13 +26,12 @@ use super::{
     super::{
         Context,
         bulk::{self, Chosen, Task},
-        daemon::daemon,
+        daemon::{Offline, daemon},
         duration,
         exit::{Exit, Failed, Outcome},
-        offline::Offline,
         output::{self, DIM, GOOD, STRONG, paint},
     },
-    Known, Place, show,
+    Known, Place, page,
 };
 use crate::{
     api::client::wire::{CampaignAction, Identity, NewIdentity},
@@ -88,7 +87,7 @@ impl Add {
         if json {
             output::print_json(&added)?;
         } else {
-            output::print(&show::render(&added, now, output::width()))?;
+            output::print(&page(&added, now, output::width()))?;
         }
         Ok(Exit::Done)
     }

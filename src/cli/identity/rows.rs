@@ -15,7 +15,7 @@ use crate::model::{
     Entry, EntryError, Fields, Lines, NotText, is_line_end, is_utf16, other_delimiter, without_mark,
 };
 
-use super::super::{exit::Failed, spreadsheet};
+use super::super::{exit::Failed, output};
 
 /// How the lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -246,7 +246,7 @@ fn begin(file: &mut impl BufRead) -> std::io::Result<()> {
 fn of_record(columns: &csv::StringRecord, record: &csv::StringRecord) -> Result<Entry, EntryError> {
     let values: Vec<Value> = record
         .iter()
-        .map(spreadsheet::plain)
+        .map(output::csv_text)
         .map(Value::from)
         .collect();
     Entry::of(columns.iter().zip(&values))

@@ -21,13 +21,11 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         Context,
+        daemon::Offline,
         exit::{Exit, Failed, Outcome},
-        offline::Offline,
         output::{self, WARN, paint},
-        spreadsheet,
     },
-    Known,
-    list::joined,
+    Known, joined,
     rows::{self, Format},
 };
 use crate::{
@@ -554,7 +552,7 @@ impl Out {
                     Some(Value::Null) | None => String::new(),
                     Some(other) => other.to_string(),
                 });
-                let record = cells.map(spreadsheet::cell);
+                let record = cells.map(output::csv_cell);
                 writer.write_record(record).map_err(failed)
             }
         }

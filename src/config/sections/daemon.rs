@@ -38,6 +38,7 @@ pub(super) static DAEMON: Table = Table {
             "\"127.0.0.1:9847\"",
             "Where health, metrics and the page are served over TCP; no secret ever is. \"\" turns it off. A port that is taken stops nothing: `status` says so, and it is tried again every 5 s.",
         )
+        .quoted()
         .restart(),
         key(
             "socket",
@@ -56,6 +57,7 @@ pub(super) static DAEMON: Table = Table {
             "\"web-1\"",
             "This daemon's name in the `source` of events. Where it is set, the store belongs to it: under another name nothing is done before `renewd store adopt`.",
         )
+        .quoted()
         .restart(),
         key(
             "admins",

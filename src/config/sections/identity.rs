@@ -10,7 +10,8 @@ use super::super::keys::{
 use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
 use super::{
     super::{
-        quantity::shown,
+        keys::of_user,
+        quantity::{quoted, shown},
         reader::{Item, Located, Section, one_of},
         tree::{Span, Value},
     },
@@ -46,7 +47,8 @@ pub(super) const SCOPES: Key = key(
     Required,
     "[\"chat\", \"voip\"]",
     "What its tokens are good for: chat, chat.join, chat.join.limited, voip, voip.join.",
-);
+)
+.quoted();
 
 pub(super) const LABELS: Key = key(
     "labels",
@@ -193,10 +195,8 @@ pub(super) fn sinks(item: Item<'_>) -> Option<Vec<Located<SinkName>>> {
         if seen.insert(sink.value.clone()) {
             sinks.push(sink);
         } else {
-            item.tell(item.warning(format!(
-                "the sink {} is named twice",
-                shown(sink.value.as_str())
-            )));
+            let name = quoted(sink.value.as_str()).map_or(String::new(), |name| format!(" {name}"));
+            item.tell(item.warning(format!("the sink{name} is named twice")));
         }
     }
     Some(sinks)
@@ -236,7 +236,7 @@ pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     for (key, field) in fields {
         if !is_label_key(key) {
             item.tell(
-                super::Note::error(field.key, format!("{} is not a valid label", shown(key)))
+                super::Note::error(field.key, format!("{} is not a valid label", of_user(key)))
                     .hint("a letter, then letters, digits, _ or -, at most 63"),
             );
             continue;
@@ -248,16 +248,20 @@ pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
             Value::Text(_) => item.tell(
                 super::Note::error(
                     field.node.span,
-                    format!("the label `{key}` is too long or not one line"),
+                    format!("the label {} is too long or not one line", of_user(key)),
                 )
                 .hint("at most 256 bytes on one line"),
             ),
             other => item.tell(
                 super::Note::error(
                     field.node.span,
-                    format!("the label `{key}` must be a string, not {}", other.kind()),
+                    format!(
+                        "the label {} must be a string, not {}",
+                        of_user(key),
+                        other.kind()
+                    ),
                 )
-                .hint(format!("put it in quotes: {key} = \"…\"")),
+                .hint("put it in quotes"),
             ),
         }
     }

@@ -24,14 +24,16 @@ pub(super) static JOB: Table = Table {
             Required,
             "\"0 0 22 * * FRI\"",
             "Minute, hour, day, month, weekday; or six fields with seconds first. 0 and 7 are Sunday; all of it as Debian's cron reads it (docs/jobs.md). A local time that a clock change skips runs at the next valid instant, a doubled one runs once.",
-        ),
+        )
+        .quoted(),
         key(
             "timezone",
             Takes::Text,
             Is("\"UTC\""),
             "\"Europe/Prague\"",
             "The IANA zone in which the pattern is meant.",
-        ),
+        )
+        .quoted(),
         key(
             "action",
             Takes::Word(&[("revoke", ""), ("renew", ""), ("hold", "")]),
@@ -45,7 +47,8 @@ pub(super) static JOB: Table = Table {
             Required,
             "\"label.team = 'guest'\"",
             "Which identities.",
-        ),
+        )
+        .quoted(),
         key(
             "then",
             Takes::Word(&[("reissue", ""), ("hold", "")]),
@@ -112,10 +115,13 @@ fn selection(item: Item<'_>) -> Option<Selection> {
     match Selection::parse(text) {
         Ok(selection) => Some(selection),
         Err(error) => item.wrong(
-            format!(
-                "`select` cannot be understood: {}",
-                error.explain(text).replace('\n', "\n    ")
-            ),
+            match item.is_shown() {
+                true => format!(
+                    "`select` cannot be understood: {}",
+                    error.explain(text).replace('\n', "\n    ")
+                ),
+                false => "`select` cannot be understood".to_owned(),
+            },
             "such as select = \"label.team = 'guest' and not state in (held)\"",
         ),
     }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use super::super::keys::{Preset::Nothing, Table, Takes, key};
 use super::super::{
     LoadedSecret, SecretRef,
-    quantity::{looks_secret, shown},
+    quantity::{is_plain, quoted, shown},
     reader::Item,
-    secret::{reload_secret, too_open},
+    secret::{looks_secret, reload_secret, too_open},
     tree::Value,
 };
 use crate::model::Reader;
@@ -24,7 +24,8 @@ pub(in super::super) static SECRET_REFERENCE: Table = Table {
             Nothing,
             "\"/etc/renewd/contoso.cs\"",
             "",
-        ),
+        )
+        .unquoted(),
         key("credential", Takes::Text, Nothing, "\"contoso\"", ""),
         key("env", Takes::Text, Nothing, "\"CONTOSO\"", ""),
     ]],
@@ -32,7 +33,7 @@ pub(in super::super) static SECRET_REFERENCE: Table = Table {
 
 /// Reads the secret that `{ file }`, `{ credential }` or `{ env }` refers to.
 pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {
-    let from = secret_ref(item)?;
+    let (from, is_shown) = secret_ref(item)?;
     match reload_secret(&from, item.reading().environment) {
         Ok(loaded) => {
             if let Some((message, hint)) = too_open(&from) {
@@ -41,15 +42,21 @@ pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {
             Some(loaded)
         }
         Err(error) => {
-            item.tell(item.error(error.to_string()).maybe_hint(error.hint()));
+            let (message, hint) = match is_shown {
+                true => (error.to_string(), error.hint()),
+                false => (error.without_its_place(), None),
+            };
+            item.tell(item.error(message).maybe_hint(hint));
             None
         }
     }
 }
 
-fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
+/// Where a secret lies, and whether an error may say it: what is written there may be the secret itself.
+fn secret_ref(item: Item<'_>) -> Option<(SecretRef, bool)> {
     let Value::Table(fields) = item.value() else {
-        return refuse_bare(item);
+        refuse_bare(item);
+        return None;
     };
     let mut section = item.section_of(&SECRET_REFERENCE)?;
     let file = section.optional("file");
@@ -84,11 +91,12 @@ fn secret_ref(item: Item<'_>) -> Option<SecretRef> {
             ),
         );
     }
-    match reference.key() {
+    let from = match reference.key() {
         "file" => reference.path().map(SecretRef::File),
         "credential" => credential_name(reference, text),
         _ => variable_name(reference, text),
-    }
+    };
+    from.map(|from| (from, is_plain(text)))
 }
 
 fn credential_name(item: Item<'_>, text: &str) -> Option<SecretRef> {
@@ -118,7 +126,7 @@ fn variable_name(item: Item<'_>, text: &str) -> Option<SecretRef> {
     )
 }
 
-fn refuse_bare(item: Item<'_>) -> Option<SecretRef> {
+fn refuse_bare(item: Item<'_>) {
     let key = item.key();
     let message = match item.value() {
         Value::Text(_) => format!("`{key}` must refer to its secret, not hold it"),
@@ -127,7 +135,7 @@ fn refuse_bare(item: Item<'_>) -> Option<SecretRef> {
             other.kind()
         ),
     };
-    item.wrong(message, advice(key))
+    item.wrong::<()>(message, advice(key));
 }
 
 fn advice(key: &str) -> String {
@@ -149,7 +157,8 @@ pub(super) fn readers(item: Item<'_>) -> Option<Vec<Reader>> {
         if seen.insert(reader.clone()) {
             readers.push(reader);
         } else {
-            item.tell(item.warning(format!("{} is named twice", shown(&reader.to_string()))));
+            let who = quoted(&reader.to_string()).unwrap_or_else(|| "somebody".to_owned());
+            item.tell(item.warning(format!("{who} is named twice")));
         }
     }
     Some(readers)

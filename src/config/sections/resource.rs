@@ -47,7 +47,8 @@ pub(super) static RESOURCE: Table = Table {
             Is("\"2023-10-01\""),
             "\"2023-10-01\"",
             "The version of the ACS API.",
-        ),
+        )
+        .quoted(),
         key(
             "create",
             Takes::Word(&[("auto", ""), ("never", "")]),
@@ -167,18 +168,17 @@ pub(super) fn ca_file(item: Item<'_>) -> Option<PathBuf> {
     match std::fs::File::open(&path) {
         Ok(_) => Some(path),
         Err(error) => {
-            let message = format!("cannot read the CA file {}: {error}", shown_path(&path));
+            let name = match item.is_shown() {
+                true => format!("the CA file {}", path.display()),
+                false => "this CA file".to_owned(),
+            };
+            let message = format!("cannot read {name}: {error}");
             item.wrong(
                 message,
                 "it holds certificates in PEM, trusted besides the system's",
             )
         }
     }
-}
-
-fn shown_path(path: &std::path::Path) -> String {
-    let shown = shown(&path.display().to_string());
-    shown.trim_matches('"').to_owned()
 }
 
 fn api_version(item: Item<'_>) -> Option<String> {

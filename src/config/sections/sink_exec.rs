@@ -12,8 +12,9 @@ use super::sink::RATE;
 use super::{
     super::{
         ExecSinkSettings, Limit,
-        quantity::{looks_secret, shown},
+        keys::of_user,
         reader::{Item, Located, Section},
+        secret::looks_secret,
         tree::{Span, Value},
     },
     Note,
@@ -135,7 +136,7 @@ fn absolute(item: Item<'_>) -> Option<String> {
         return Some(text);
     }
     item.wrong(
-        format!("the program {} must be an absolute path", shown(&text)),
+        "the program must be an absolute path",
         "write where it lies; `command -v NAME` tells",
     )
 }
@@ -165,14 +166,14 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let mut environment = BTreeMap::new();
     for (key, field) in fields {
         if !is_variable(key) {
-            let message = format!("{} is not a name for a variable", shown(key));
+            let message = format!("{} is not a name for a variable", of_user(key));
             tell(
                 field.key,
                 message,
                 "a letter or _, then letters, digits or _",
             );
         } else if key.starts_with("RENEWD_") {
-            let message = format!("`{key}` is renewd's own to set");
+            let message = format!("{} is renewd's own to set", of_user(key));
             tell(
                 field.key,
                 message,
@@ -182,7 +183,7 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
             match &field.node.value {
                 Value::Text(text) if looks_secret(text) => tell(
                     field.node.span,
-                    format!("the value of `{key}` looks like a secret"),
+                    format!("the value of {} looks like a secret", of_user(key)),
                     "let the program read its secrets from a file",
                 ),
                 Value::Text(text) if !text.contains('\0') && text.len() <= 4096 => {
@@ -190,13 +191,14 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
                 }
                 Value::Text(_) => tell(
                     field.node.span,
-                    format!("the value of `{key}` cannot be passed on"),
+                    format!("the value of {} cannot be passed on", of_user(key)),
                     "at most 4096 bytes, none of them NUL",
                 ),
                 other => tell(
                     field.node.span,
                     format!(
-                        "the value of `{key}` must be a string, not {}",
+                        "the value of {} must be a string, not {}",
+                        of_user(key),
                         other.kind()
                     ),
                     "put it in quotes",

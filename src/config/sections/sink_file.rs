@@ -8,8 +8,9 @@ use super::identity::{NAME, READERS};
 use super::sink::RATE;
 use super::{
     super::{
-        FileFormat, FileSinkSettings, Template, WriteMode, elsewhere,
-        quantity::shown,
+        FileFormat, FileSinkSettings, Template, WriteMode,
+        file::read_text,
+        quantity::{quoted, shown},
         reader::{Item, Located, Section, one_of},
         tree::Value,
     },
@@ -29,7 +30,8 @@ pub(super) static SINK_FILE: Table = Table {
             Required,
             "\"/run/renewd/tokens/{name}.json\"",
             "Absolute, without \"..\". {name} and {resource} stand for the identity's; {name} must be in it where more than one identity uses the sink, unless it is a bundle.",
-        ),
+        )
+        .quoted(),
         key(
             "format",
             Takes::Word(&[
@@ -49,14 +51,17 @@ pub(super) static SINK_FILE: Table = Table {
             "{ file = \"/etc/renewd/bot.conf.j2\" }",
             "For format = \"template\": the file, or the text itself, such as template = \"{{ token }}\". Minijinja (Jinja2) with name, resource, id, state, token, scopes, issued_at, expires_at, renews_at, version, and the filters json, shell and unix; docs/files.md has more.",
         )
-        .commented(),
+        .commented()
+        .or("string"),
         key(
             "mode",
             Takes::Text,
             Is("\"0600\""),
             "\"0600\"",
             "Permission bits in octal, as \"0600\" or 0o600; readers are let in by ACL on top.",
-        ),
+        )
+        .quoted()
+        .or("integer"),
         RATE.again(
             Said("no limit"),
             "\"500/s\"",
@@ -70,6 +75,7 @@ pub(super) static SINK_FILE: Table = Table {
             "\"bot\"",
             "To whom the file is given. Needs CAP_CHOWN, which the shipped unit does not have: `renewd check` names the drop-in. `readers` need nothing.",
         )
+        .quoted()
         .commented(),
         key(
             "group",
@@ -78,6 +84,7 @@ pub(super) static SINK_FILE: Table = Table {
             "\"bot\"",
             "As `owner`, for its group.",
         )
+        .quoted()
         .commented(),
         key(
             "bundle",
@@ -232,18 +239,18 @@ fn template(item: Item<'_>) -> Option<Template> {
     section.finish();
     let named = named?;
     let path = named.path()?;
-    match elsewhere::read(&path) {
+    match read_text(&path) {
         Ok(text) => Some(Template {
             text,
             file: Some(path),
         }),
         Err(why) => {
-            let shown = shown(&path.display().to_string());
+            let name = match named.is_shown() {
+                true => format!("the template {}", path.display()),
+                false => "this template".to_owned(),
+            };
             named.wrong(
-                format!(
-                    "cannot read the template {}: {why}",
-                    shown.trim_matches('"')
-                ),
+                format!("cannot read {name}: {why}"),
                 "it holds what is to be written, with {{ token }} and the like in it",
             )
         }
@@ -328,7 +335,10 @@ fn path(item: Item<'_>) -> Option<Located<String>> {
     }
     if let Some(wrong) = unknown_placeholder(text) {
         return item.wrong(
-            format!("the path has no placeholder {}", shown(wrong)),
+            match quoted(wrong) {
+                Some(wrong) => format!("the path has no placeholder {wrong}"),
+                None => "the path has a placeholder that is not known".to_owned(),
+            },
             one_of(wrong, PLACEHOLDERS.into_iter()),
         );
     }

@@ -13,7 +13,7 @@ use super::sink::RATE;
 use super::{
     super::{
         ContentType, Include, LoadedSecret, WebhookSinkSettings,
-        quantity::shown,
+        quantity::quoted,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
         tree::Value,
@@ -82,7 +82,8 @@ pub(super) static SINK_WEBHOOK: Table = Table {
             Is("[\"token.*\"]"),
             "[\"token.*\", \"identity.gone\"]",
             "Which events: types without \"renewd.\", or groups such as \"token.*\", \"resource.*\", or \"*\".",
-        ),
+        )
+        .quoted(),
         key(
             "content_type",
             Takes::Word(&[
@@ -294,5 +295,11 @@ fn event(item: Item<'_>, text: &str) -> Option<String> {
     } else {
         one_of(text, known.iter().map(String::as_str))
     };
-    item.wrong(format!("no event has the type {}", shown(text)), hint)
+    item.wrong(
+        match quoted(text) {
+            Some(text) => format!("no event has the type {text}"),
+            None => "no event has this type".to_owned(),
+        },
+        hint,
+    )
 }

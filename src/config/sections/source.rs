@@ -64,7 +64,8 @@ pub(super) const MAX_SCOPES: Key = key(
     Said("anything"),
     "[\"chat\"]",
     "Who writes the list can mint: it says whose tokens are made, what they may do and who may read them. The scopes that a row may ask for; one that asks for more is refused.",
-);
+)
+        .quoted();
 
 pub(super) const MAX_READERS: Key = key(
     "max_readers",
