@@ -60,6 +60,7 @@ bench:
 	benches/delivery
 	benches/watchers
 	benches/import
+	benches/doors
 
 # Bans, licences and sources, by a pinned cargo-deny; advisories only where their database can be reached.
 audit:

@@ -7,8 +7,8 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -74,12 +74,13 @@ impl Share {
 }
 
 /// The runtime of the daemon, with all the threads that it will ever have; and a sentence where some could
-/// not be made.
+/// not be made. So many more can be made afterwards, for whoever has threads or programs of its own.
 ///
 /// # Errors
 /// When there can be no runtime.
-pub fn runtime() -> io::Result<(Runtime, Option<String>)> {
+pub fn runtime(spare: usize) -> io::Result<(Runtime, Option<String>)> {
     let cores = thread::available_parallelism().map_or(2, usize::from);
+    let kept = Spare::make(spare);
     let building = catch_unwind(AssertUnwindSafe(|| {
         Builder::new_multi_thread()
             .worker_threads(cores.clamp(2, WORKERS))
@@ -91,25 +92,74 @@ pub fn runtime() -> io::Result<(Runtime, Option<String>)> {
     let too_few = || io::Error::other("the system gives no more (TasksMax=, ulimit -u)");
     let runtime = building.map_err(|_| too_few())??;
     let made = catch_unwind(AssertUnwindSafe(|| fill(&runtime))).map_err(|_| too_few())?;
+    drop(kept);
     let lacking = (made < BLOCKING).then(|| {
         format!("only {made} of {BLOCKING} threads could be made (TasksMax=, ulimit -u): what blocks waits longer")
     });
     Ok((runtime, lacking))
 }
 
-/// Makes all threads for blocking work, by work that lasts until all are there. How many there are.
+/// Threads that are there for others to be made in their place.
+struct Spare {
+    ended: Option<mpsc::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Spare {
+    /// As many as the system gives, up to so many.
+    fn make(most: usize) -> Self {
+        let (ended, end) = mpsc::channel();
+        let end = Arc::new(Mutex::new(end));
+        let threads = (0..most).map_while(|_| {
+            let end = Arc::clone(&end);
+            let wait = move || {
+                // Nothing is ever sent: it returns when the other end is gone.
+                let end = end.lock().unwrap_or_else(PoisonError::into_inner);
+                end.recv().ok();
+            };
+            thread::Builder::new().spawn(wait).ok()
+        });
+        Self {
+            threads: threads.collect(),
+            ended: Some(ended),
+        }
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        drop(self.ended.take());
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Makes all threads for blocking work, by work that lasts until all are there, or no more come. How many there
+/// are.
 fn fill(runtime: &Runtime) -> usize {
-    let there = Arc::new((Mutex::new(0), Condvar::new()));
-    let wait = |there: &(Mutex<usize>, Condvar)| {
+    #[derive(Default)]
+    struct There {
+        count: usize,
+        over: bool,
+    }
+    let there = Arc::new((Mutex::new(There::default()), Condvar::new()));
+    let wait = |there: &(Mutex<There>, Condvar)| {
         let (count, came) = there;
         let count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = came.wait_timeout_while(count, MADE, |count| *count < BLOCKING);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let waited =
+            came.wait_timeout_while(count, MADE, |there| !there.over && there.count < BLOCKING);
+        let (mut there, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        there.over = true;
+        came.notify_all();
+        there.count
     };
     for _ in 0..BLOCKING {
         let there = Arc::clone(&there);
         runtime.spawn_blocking(move || {
-            *there.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            let mut counted = there.0.lock().unwrap_or_else(PoisonError::into_inner);
+            counted.count += usize::from(!counted.over);
+            drop(counted);
             there.1.notify_all();
             wait(&there);
         });
@@ -127,7 +177,7 @@ mod tests {
 
     #[test]
     fn all_threads_are_there_from_the_start_and_no_other_is_made() {
-        let (runtime, lacking) = runtime().unwrap();
+        let (runtime, lacking) = runtime(3).unwrap();
         assert_eq!(lacking, None);
         let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
         let before = threads();

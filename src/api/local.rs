@@ -27,8 +27,6 @@ const READERS: Duration = Duration::from_secs(30);
 const LONG_POLL: Duration = Duration::from_secs(90);
 /// The same of an admin: a long list is read, a sink is tried out.
 const ADMINS: Duration = Duration::from_mins(15);
-/// A refusal of a caller without any right takes at least so long: who asks in vain keeps nobody busy.
-const IN_VAIN: Duration = Duration::from_millis(20);
 
 /// The endpoints; each request must carry the [`Peer`](super::Peer) that connected.
 pub(super) fn router(api: Api) -> Router {
@@ -57,6 +55,7 @@ async fn in_turn(turns: Option<Extension<Turns>>, request: Request, next: Next) 
 /// Middleware: a deadline for the whole request, until the answer begins.
 async fn in_time(
     standing: Option<Extension<Standing>>,
+    turns: Option<Extension<Turns>>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -69,9 +68,10 @@ async fn in_time(
         );
         Problem::new(ProblemType::Busy, why).retry_after(Duration::from_secs(1))
     })?;
-    let in_vain = response.status() == StatusCode::FORBIDDEN;
-    if let (true, Some(Extension(Standing::Stranger))) = (in_vain, standing) {
-        tokio::time::sleep(IN_VAIN).await;
+    let in_vain = response.status() == StatusCode::FORBIDDEN
+        && standing.is_some_and(|Extension(standing)| standing != Standing::Trusted);
+    if let (true, Some(Extension(turns))) = (in_vain, turns) {
+        turns.refuse().await;
     }
     Ok(response)
 }

@@ -77,17 +77,23 @@ pub use socket::ListenError;
 
 use crate::store::StoreError;
 
-/// Connections at once, by all doors.
-pub const CONNECTIONS: usize = seats::Limits::SOCKET.all + serve::TCP_CONNECTIONS;
+/// Connections that are served at once, by all doors.
+const SERVED: usize = seats::Limits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
+/// Connections at once, with those of whom nothing is read before they are turned away.
+pub const CONNECTIONS: usize = SERVED + serve::TURNED_AWAY;
 /// What one connection takes at most: what waits in it both ways, here and in the system, and what is known
 /// of it.
 const OF_CONNECTION: usize = 2 * serve::BUFFER + 2 * serve::UNSENT + 24 * 1024;
+/// What one takes that is to be turned away.
+const OF_TURNED_AWAY: usize = 8 * 1024;
 /// What a watched name takes: in the lists of names, and for an event that waits.
 const OF_WATCHED_NAME: usize = 1024;
 /// What all callers together make the daemon take at most, in bytes. A body is there as it came and as what it
 /// says.
-pub const MEMORY: usize =
-    CONNECTIONS * OF_CONNECTION + 2 * body::ALL + watch::MOST_WATCHED * OF_WATCHED_NAME;
+pub const MEMORY: usize = SERVED * OF_CONNECTION
+    + serve::TURNED_AWAY * OF_TURNED_AWAY
+    + 2 * body::ALL
+    + watch::MOST_WATCHED * OF_WATCHED_NAME;
 
 impl From<StoreError> for Problem {
     /// What a caller can mend is told as a conflict; everything else is logged here, once.

@@ -3,7 +3,7 @@
 //! The kernel says which user connected (`SO_PEERCRED`, fixed at `connect`); the system's user
 //! database says which groups that user is in. Both decide, and nothing that the caller sends.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -42,19 +42,36 @@ pub(super) enum Standing {
     Unknown,
 }
 
-/// The turns of all requests of one user: so many are worked on at once.
+/// The turns of all requests of one user: so many are worked on at once, and so many refusals are given.
 #[derive(Debug, Clone)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct Turns {
+    work: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+/// A refusal takes so long.
+const IN_VAIN: Duration = Duration::from_millis(20);
+/// Refusals of one user at once.
+const REFUSALS: usize = 4;
 
 impl Turns {
     /// So many at once.
     pub(super) fn of(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+        Self {
+            work: Arc::new(Semaphore::new(most)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
+        }
     }
 
     /// Waits for the next turn, where turns are taken; it lasts until dropped.
     pub(super) async fn next(turns: Option<&Self>) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&turns?.0).acquire_owned().await.ok()
+        Arc::clone(&turns?.work).acquire_owned().await.ok()
+    }
+
+    /// Waits before a refusal: who asks in vain, on however many connections, asks seldom and keeps nobody busy.
+    pub(super) async fn refuse(&self) {
+        let _turn = self.refusals.acquire().await;
+        tokio::time::sleep(IN_VAIN).await;
     }
 }
 

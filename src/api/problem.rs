@@ -228,9 +228,7 @@ pub(super) async fn as_document(request: Request, next: Next) -> Response {
     let kind = ProblemType::of_status(status);
     let detail = match kind {
         ProblemType::MethodNotAllowed => {
-            let takes = parts.headers.get(header::ALLOW);
-            let takes = takes.and_then(|takes| takes.to_str().ok()).unwrap_or("");
-            format!("{path} takes {takes}, not {method}")
+            format!("{path} does not take {method}; the header Allow says what it takes")
         }
         _ if said.trim().is_empty() => kind.title().to_owned(),
         _ => said.trim().to_owned(),

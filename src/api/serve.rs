@@ -14,9 +14,11 @@ use futures_util::FutureExt as _;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::RecvFlags;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -27,7 +29,7 @@ use super::{
     handle::Api,
     peer::{Peer, Standing},
     problem::Problem,
-    seats::Seats,
+    seats::{Seat, Seats},
     stalled_write::StalledWrite,
     worded::Worded,
 };
@@ -77,10 +79,14 @@ impl Bounds {
 pub(super) const BUFFER: usize = 16 * 1024;
 /// What the system may keep of what a connection has not taken yet; it counts twice as much for itself.
 pub(super) const UNSENT: usize = 16 * 1024;
-/// Connections over TCP at once.
+/// Connections over TCP at once, from this machine and as many from others.
 pub(super) const TCP_CONNECTIONS: usize = 256;
-/// Those of one address whose request has not come yet: of more, the oldest are cut.
+/// Those of one address elsewhere whose request has not come yet: of more, the oldest are cut.
 const UNFINISHED: usize = 128;
+/// Callers who were turned away and hear of it a moment later, so that whoever comes again at once comes seldom.
+pub(super) const TURNED_AWAY: usize = 1024;
+/// How much later.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How long requests that are being answered may take after the listener closed.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to leave a listener alone that cannot accept (no more files).
@@ -94,6 +100,7 @@ pub(super) async fn serve_unix(
     stop: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
+    let away = Away::default();
     while let Some(stream) = next(listener.accept(), &mut connections, &stop).await {
         let Some((stream, _)) = stream else { continue };
         let Ok(cred) = stream.peer_cred() else {
@@ -109,25 +116,38 @@ pub(super) async fn serve_unix(
             peer,
             seats: seats.clone(),
         };
+        let sitting = seats.take(peer, known.unwrap_or(Standing::Unknown));
+        let seat = match sitting {
+            Ok(seat) => seat,
+            Err(problem) => {
+                if let Some(told) = away.tell(caller.stream, problem, stop.clone()) {
+                    connections.spawn(told);
+                }
+                continue;
+            }
+        };
         let (router, stop) = (router.clone(), stop.clone());
         if let Some(standing) = known {
-            connections.spawn(caller.serve(standing, router, stop));
+            connections.spawn(caller.serve(seat, standing, router, stop));
             continue;
         }
-        match seats.take(peer, Standing::Unknown) {
-            Err(problem) => turn_away(caller.stream, &problem),
-            Ok(meanwhile) => {
-                let api = api.clone();
-                connections.spawn(async move {
-                    let standing = api.rights.standing(&api, peer).await;
-                    drop(meanwhile);
-                    match standing {
-                        Ok(standing) => caller.serve(standing, router, stop).await,
-                        Err(problem) => turn_away(caller.stream, &problem),
+        let (api, away) = (api.clone(), away.clone());
+        connections.spawn(async move {
+            let standing = api.rights.standing(&api, peer).await;
+            drop(seat);
+            let seated = standing.and_then(|standing| {
+                let seat = caller.seats.take(peer, standing)?;
+                Ok((seat, standing))
+            });
+            match seated {
+                Ok((seat, standing)) => caller.serve(seat, standing, router, stop).await,
+                Err(problem) => {
+                    if let Some(told) = away.tell(caller.stream, problem, stop) {
+                        told.await;
                     }
-                });
+                }
             }
-        }
+        });
     }
     finish(connections).await;
 }
@@ -140,17 +160,9 @@ struct Caller {
 }
 
 impl Caller {
-    /// Serves whoever gets a seat, and tells whoever gets none why.
-    async fn serve(self, standing: Standing, router: Router, stop: CancellationToken) {
-        let Self {
-            stream,
-            peer,
-            seats,
-        } = self;
-        let seat = match seats.take(peer, standing) {
-            Ok(seat) => seat,
-            Err(problem) => return turn_away(stream, &problem),
-        };
+    /// Serves whoever has a seat.
+    async fn serve(self, seat: Seat, standing: Standing, router: Router, stop: CancellationToken) {
+        let Self { stream, peer, .. } = self;
         let bounds = match standing {
             Standing::Stranger | Standing::Unknown => Bounds::STRANGER,
             Standing::Trusted | Standing::Reader => Bounds::SOCKET,
@@ -176,10 +188,10 @@ pub(super) async fn serve_tcp(listener: &TcpListener, router: Router, stop: Canc
         let Some((stream, from)) = stream else {
             continue;
         };
-        let Some(place) = waiting.admit(from.ip()) else {
-            tracing::debug!("a connection over TCP was refused: all are being answered");
-            continue;
-        };
+        let place = waiting.admit(from.ip());
+        if has_come(&stream) {
+            place.heard();
+        }
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
             bound_unsent(&stream);
@@ -284,6 +296,40 @@ fn bound_unsent(stream: &impl std::os::fd::AsFd) {
     }
 }
 
+/// Those who were turned away and have not been told so yet; all clones are the same.
+#[derive(Debug, Clone)]
+struct Away(Arc<Semaphore>);
+
+impl Default for Away {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TURNED_AWAY)))
+    }
+}
+
+impl Away {
+    /// Tells why in a moment; at once, without anything left to do, where many wait to be told already.
+    fn tell(
+        &self,
+        stream: UnixStream,
+        why: Problem,
+        stop: CancellationToken,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
+            turn_away(stream, &why);
+            return None;
+        };
+        Some(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(MOMENT) => {}
+            }
+            turn_away(stream, &why);
+            drop(place);
+        })
+    }
+}
+
 /// Tells why and ends the connection. The buffer of a new socket takes that at once; a caller that went away
 /// needs no answer.
 fn turn_away(mut stream: UnixStream, why: &Problem) {
@@ -302,16 +348,31 @@ fn turn_away(mut stream: UnixStream, why: &Problem) {
     );
 }
 
-/// Connections over TCP: those whose request has not come yet give way, the oldest first, so that slow ones
-/// blind nobody.
+/// Whether the head of the request is there already, so that the connection gives way to slower ones.
+fn has_come(stream: &TcpStream) -> bool {
+    let mut head = [0; 2048];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let seen = rustix::net::recv(stream, &mut head, flags);
+    seen.is_ok_and(|(seen, _)| head[..seen].windows(4).any(|end| end == b"\r\n\r\n"))
+}
+
+/// Connections over TCP. Of more than there is room for the oldest is cut: first of those whose request has not
+/// come yet, then of all. Whoever sends at once and takes the answer is old at no time. Connections from this
+/// machine and from others have room of their own.
 #[derive(Debug, Clone, Default)]
 struct Waiting(Arc<Mutex<Places>>);
 
 #[derive(Debug, Default)]
 struct Places {
     last: u64,
-    open: usize,
-    unfinished: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    address: IpAddr,
+    heard: bool,
+    cut: CancellationToken,
 }
 
 /// One connection's, until dropped.
@@ -322,41 +383,57 @@ struct Place {
     cut: CancellationToken,
 }
 
+impl Places {
+    /// Who gives way to a new connection from this address, if anybody must.
+    fn in_the_way(&self, address: IpAddr) -> Option<u64> {
+        let here = address.is_loopback();
+        let mut alike = (0, None, None);
+        let mut own = (0, None);
+        for (number, open) in &self.open {
+            if open.address.is_loopback() != here {
+                continue;
+            }
+            alike.0 += 1;
+            alike.1 = alike.1.or(Some(*number));
+            if open.heard {
+                continue;
+            }
+            alike.2 = alike.2.or(Some(*number));
+            if open.address == address {
+                own = (own.0 + 1, own.1.or(Some(*number)));
+            }
+        }
+        match (alike, own) {
+            ((count, oldest, slowest), _) if count >= TCP_CONNECTIONS => slowest.or(oldest),
+            (_, (count, oldest)) if !here && count >= UNFINISHED => oldest,
+            _ => None,
+        }
+    }
+}
+
 impl Waiting {
-    /// A place; `None` where every connection there may be is being answered.
-    fn admit(&self, address: IpAddr) -> Option<Place> {
+    /// A place; who is in the way is cut.
+    fn admit(&self, address: IpAddr) -> Place {
+        let address = address.to_canonical();
         let mut places = self.places();
-        let of_address = places
-            .unfinished
-            .iter()
-            .filter(|(_, (of, _))| *of == address);
-        let oldest_of_address = of_address.clone().next().map(|(number, _)| *number);
-        let is_full = places.open >= TCP_CONNECTIONS;
-        let cut = if of_address.count() >= UNFINISHED {
-            oldest_of_address
-        } else if is_full {
-            Some(
-                places
-                    .unfinished
-                    .first_key_value()
-                    .map(|(number, _)| *number)?,
-            )
-        } else {
-            None
-        };
-        if let Some((_, token)) = cut.and_then(|number| places.unfinished.remove(&number)) {
-            token.cancel();
+        let in_the_way = places.in_the_way(address);
+        if let Some(open) = in_the_way.and_then(|number| places.open.remove(&number)) {
+            open.cut.cancel();
         }
         places.last += 1;
-        places.open += 1;
         let (number, cut) = (places.last, CancellationToken::new());
-        places.unfinished.insert(number, (address, cut.clone()));
+        let open = Open {
+            address,
+            heard: false,
+            cut: cut.clone(),
+        };
+        places.open.insert(number, open);
         drop(places);
-        Some(Place {
+        Place {
             waiting: self.clone(),
             number,
             cut,
-        })
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -365,17 +442,17 @@ impl Waiting {
 }
 
 impl Place {
-    /// Its request has come: it is answered, and gives way to nobody.
+    /// Its request has come: others give way first.
     fn heard(&self) {
-        self.waiting.places().unfinished.remove(&self.number);
+        if let Some(open) = self.waiting.places().open.get_mut(&self.number) {
+            open.heard = true;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.waiting.places();
-        places.open -= 1;
-        places.unfinished.remove(&self.number);
+        self.waiting.places().open.remove(&self.number);
     }
 }
 
@@ -453,29 +530,45 @@ mod tests {
         }
     }
 
+    fn cut(places: &[Place]) -> Vec<usize> {
+        let numbered = places.iter().enumerate();
+        let cut = numbered.filter(|(_, place)| place.cut.is_cancelled());
+        cut.map(|(number, _)| number).collect()
+    }
+
     #[test]
-    fn slow_connections_give_way_and_those_that_are_answered_do_not() {
+    fn slow_connections_give_way_before_those_that_are_answered() {
         let waiting = Waiting::default();
-        let slow: IpAddr = "127.0.0.1".parse().unwrap();
-        let places: Vec<Place> = (0..270).filter_map(|_| waiting.admit(slow)).collect();
-        let cut = places.iter().filter(|place| place.cut.is_cancelled());
-        assert_eq!(cut.count(), 270 - UNFINISHED);
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let places: Vec<Place> = (0..200).map(|_| waiting.admit(address)).collect();
+        assert_eq!(cut(&places), (0..200 - UNFINISHED).collect::<Vec<_>>());
         drop(places);
-        let answered: Vec<Place> = (0..TCP_CONNECTIONS)
-            .filter_map(|_| waiting.admit(slow))
+        let here: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let all: Vec<Place> = (0..TCP_CONNECTIONS).map(|_| waiting.admit(here)).collect();
+        all.iter().filter(|place| place.number % 2 == 0).for_each(Place::heard);
+        let more: Vec<Place> = (0..TCP_CONNECTIONS / 2).map(|_| waiting.admit(here)).collect();
+        more.iter().for_each(Place::heard);
+        assert!(all.iter().all(|place| place.cut.is_cancelled() != (place.number % 2 == 0)));
+        // All are answered: whoever takes longest gives way, so that there is room for a probe at all times.
+        let probe = waiting.admit(here);
+        assert_eq!(all.iter().filter(|place| place.cut.is_cancelled()).count(), TCP_CONNECTIONS / 2 + 1);
+        assert_eq!((cut(&more), probe.cut.is_cancelled()), (Vec::new(), false));
+        drop((all, more, probe));
+        assert!(waiting.places().open.is_empty());
+    }
+
+    #[test]
+    fn a_flood_from_other_machines_leaves_the_room_of_this_one_alone() {
+        let waiting = Waiting::default();
+        let probe = waiting.admit("127.0.0.1".parse().unwrap());
+        let many: Vec<Place> = (0..600_u32)
+            .map(|n| waiting.admit(std::net::Ipv4Addr::from_bits(0xc000_0200 + n).into()))
             .collect();
-        answered.iter().for_each(Place::heard);
-        assert!(waiting.admit(slow).is_none());
-        drop(answered);
-        let many: Vec<Place> = (0..300_u32)
-            .filter_map(|n| waiting.admit(std::net::Ipv4Addr::from_bits(0x7f00_0000 + n).into()))
-            .collect();
-        assert!(
-            many[0].cut.is_cancelled(),
+        assert!(!probe.cut.is_cancelled());
+        assert_eq!(
+            cut(&many),
+            (0..600 - TCP_CONNECTIONS).collect::<Vec<_>>(),
             "addresses are cheap: all together are bounded"
         );
-        assert!(!many[299].cut.is_cancelled());
-        drop(many);
-        assert_eq!(waiting.places().open, 0);
     }
 }

@@ -257,7 +257,7 @@ impl Snapshot {
 
     /// For anybody who can reach the TCP listener: without names of identities unless they were
     /// allowed, and without the texts of errors, which may quote what a receiver answered.
-    pub(super) fn public(self) -> PublicStatus {
+    pub(super) fn public(&self) -> PublicStatus {
         let ready = self.readiness().ready;
         let mut needs = self.needs();
         for need in &mut needs {

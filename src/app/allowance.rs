@@ -4,6 +4,9 @@ use crate::{pool, store};
 
 /// Threads, however much is asked: the first one, the workers, those for what blocks, the store's.
 pub const THREADS: usize = 1 + pool::WORKERS + pool::BLOCKING + store::THREADS;
+/// Where the system gives fewer, so many are left to the store and to a few programs.
+pub const SPARE: usize = store::THREADS + 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,14 @@
 //! Asks every room what it finds in its section, before anything is built.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
 use crate::{
     acs,
-    config::{Finding, SecretRef, Settings},
+    config::{Finding, LoadedSecret, SecretRef, Settings, SinkSettings, SourceKind},
     schedule, sinks, sources,
 };
 
@@ -19,25 +25,211 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Folders in which somebody could swap the store, or a secret that a resource names.
+/// Folders in which somebody could swap what the daemon keeps, trusts or runs: every path that the configuration
+/// names, but for lists of identities, which are others' to write, and files of consumers, which `sinks` looks at.
+/// Each folder is told once.
 fn exposed(settings: &Settings) -> Vec<Finding> {
     let trusted = sinks::Trusted::of(settings);
-    let state_dir = settings.daemon.state_dir.as_path();
-    let mut findings = trusted.exposed([state_dir], "daemon.state_dir");
+    let mut told = BTreeSet::new();
+    let mut findings = trusted.exposed([settings.daemon.state_dir.as_path()], "daemon.state_dir");
+    for (key, file) in named_files(settings) {
+        // Where a link leads to matters as much as where it lies.
+        let real = fs::canonicalize(file).ok();
+        let both = [Some(file), real.as_deref()].into_iter().flatten();
+        findings.extend(trusted.exposed(both.clone().filter_map(Path::parent), &key));
+        findings.extend(trusted.writable(file, &key));
+    }
+    findings.retain(|finding| told.insert(finding.message.clone()));
+    findings
+}
+
+/// The files that the configuration names, with the keys that name them.
+fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
+    let (daemon, store) = (&settings.daemon, &settings.store);
+    let mut files: Vec<(String, Option<&Path>)> = vec![
+        ("daemon.socket".to_owned(), Some(&daemon.socket)),
+        ("store.path".to_owned(), Some(&store.path)),
+        (
+            "store.seal_key".to_owned(),
+            store.seal_key.as_ref().and_then(file_of),
+        ),
+        (
+            "store.withdrawn_copy".to_owned(),
+            store.withdrawn_copy.as_deref(),
+        ),
+    ];
     for (number, resource) in settings.resources.iter().enumerate() {
-        let secrets = [
-            ("connection_string", Some(&resource.connection_string)),
-            (
-                "secondary_connection_string",
-                resource.secondary_connection_string.as_ref(),
-            ),
-        ];
-        for (key, secret) in secrets {
-            if let Some(SecretRef::File(file)) = secret.map(|secret| &secret.from) {
-                findings
-                    .extend(trusted.exposed(file.parent(), &format!("resource[{number}].{key}")));
-            }
+        let secondary = resource.secondary_connection_string.as_ref();
+        let of = |key: &str, file| (format!("resource[{number}].{key}"), file);
+        files.extend([
+            of("connection_string", file_of(&resource.connection_string)),
+            of("secondary_connection_string", secondary.and_then(file_of)),
+            of("ca_file", resource.ca_file.as_deref()),
+        ]);
+    }
+    let mut kinds = BTreeMap::new();
+    for sink in &settings.sinks {
+        files.extend(files_of_sink(sink, &mut kinds));
+    }
+    let mut programs = 0;
+    for source in &settings.sources {
+        if let SourceKind::Exec { command, .. } = &source.kind {
+            let program = command.first().map(Path::new);
+            files.push((format!("source.exec[{programs}].command"), program));
+            programs += 1;
         }
     }
-    findings
+    let named = files.into_iter();
+    named.filter_map(|(key, file)| Some((key, file?))).collect()
+}
+
+/// Paths count the sinks of a kind in the order of the files.
+fn files_of_sink<'a>(
+    sink: &'a SinkSettings,
+    kinds: &mut BTreeMap<&'static str, usize>,
+) -> Vec<(String, Option<&'a Path>)> {
+    let kind = match sink {
+        SinkSettings::File(_) => "file",
+        SinkSettings::Webhook(_) => "webhook",
+        SinkSettings::Exec(_) => "exec",
+    };
+    let count = kinds.entry(kind).or_default();
+    let of = |key: &str, file| (format!("sink.{kind}[{count}].{key}"), file);
+    let files = match sink {
+        SinkSettings::File(sink) => {
+            let template = sink.template.as_ref();
+            vec![of("template", template.and_then(|one| one.file.as_deref()))]
+        }
+        SinkSettings::Webhook(sink) => {
+            let secrets = sink.secrets.iter();
+            let mut files: Vec<_> = secrets.map(|one| of("secrets", file_of(one))).collect();
+            files.push(of("ca_file", sink.ca_file.as_deref()));
+            files
+        }
+        // `sinks` looks at its program.
+        SinkSettings::Exec(_) => Vec::new(),
+    };
+    *count += 1;
+    files
+}
+
+fn file_of(secret: &LoadedSecret) -> Option<&Path> {
+    match &secret.from {
+        SecretRef::File(file) => Some(file),
+        SecretRef::Credential(_) | SecretRef::Env(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment, Source};
+    use std::{
+        os::unix::fs::{PermissionsExt as _, symlink},
+        path::PathBuf,
+    };
+
+    /// The keys that name a file which somebody must not swap, and what lies there.
+    const FILES: [(&str, &str, &str); 11] = [
+        ("daemon.socket", "s", ""),
+        ("store.path", "renewd.db", ""),
+        (
+            "store.seal_key",
+            "key",
+            "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        ),
+        ("store.withdrawn_copy", "withdrawn.jsonl", ""),
+        ("resource[0].connection_string", "a.cs", STRING),
+        ("resource[0].secondary_connection_string", "b.cs", STRING),
+        ("resource[0].ca_file", "ca.pem", ""),
+        (
+            "sink.webhook[0].secrets",
+            "secret",
+            "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        ),
+        ("sink.webhook[0].ca_file", "ca.pem", ""),
+        ("sink.file[0].template", "t", "{{ token }}"),
+        ("source.exec[0].command", "list", "#!/bin/sh"),
+    ];
+    const STRING: &str =
+        "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==";
+
+    /// Folders that everybody may write, each with one of the files; and a configuration that names them.
+    fn exposed_files(dir: &Path) -> (Settings, Vec<PathBuf>) {
+        let files = FILES.map(|(key, name, text)| {
+            let folder = dir.join(key);
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+            let file = folder.join(name);
+            if key != "daemon.socket" {
+                fs::write(&file, text).unwrap();
+                fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            }
+            file
+        });
+        // A link in a good folder is no better than where it leads to.
+        let link = dir.join("ca.pem");
+        symlink(&files[6], &link).unwrap();
+        let root = dir.display();
+        let mut shown = files.each_ref().map(|file| file.display().to_string());
+        shown[6] = link.display().to_string();
+        let [socket, store, seal, copy, first, second, ca, hook, hook_ca, template, list] = &shown;
+        let text = format!(
+            r#"
+[daemon]
+state_dir = "{root}"
+socket = "{socket}"
+[store]
+path = "{store}"
+seal_key = {{ file = "{seal}" }}
+withdrawn_copy = "{copy}"
+[[resource]]
+name = "contoso"
+connection_string = {{ file = "{first}" }}
+secondary_connection_string = {{ file = "{second}" }}
+ca_file = "{ca}"
+[[sink.webhook]]
+name = "hook"
+url = "https://hook.example"
+secrets = [{{ file = "{hook}" }}]
+ca_file = "{hook_ca}"
+[[sink.file]]
+name = "files"
+path = "{root}/tokens/{{name}}"
+template = {{ file = "{template}" }}
+[[source.exec]]
+name = "list"
+command = ["{list}"]
+scopes = ["chat"]
+"#
+        );
+        let path = dir.join("renewd.toml");
+        fs::write(&path, text).unwrap();
+        let environment = Environment::given(std::iter::empty::<(String, String)>(), "web-1", true);
+        let loaded = config::load(&Source { path, environment });
+        let settings = loaded.unwrap_or_else(|problems| panic!("{problems:?}"));
+        (settings.settings, files.into())
+    }
+
+    #[test]
+    fn every_file_that_the_configuration_names_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let (settings, files) = exposed_files(dir.path());
+        let found = exposed(&settings);
+        for ((key, ..), file) in FILES.iter().zip(&files) {
+            let folder = file.parent().unwrap().display().to_string();
+            let named = found.iter().any(|finding| {
+                finding.path == *key && finding.message.ends_with(&format!("below {folder}"))
+            });
+            assert!(named, "{key}: {found:#?}");
+            fs::set_permissions(file.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert_eq!(exposed(&settings), []);
+        fs::set_permissions(&files[8], fs::Permissions::from_mode(0o646)).unwrap();
+        let found = exposed(&settings);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert_eq!(found[0].path, "sink.webhook[0].ca_file");
+        let told = format!("everybody could change {}", files[8].display());
+        assert!(found[0].message.contains(&told), "{found:#?}");
+    }
 }

@@ -13,7 +13,7 @@ mod source_syncs;
 mod supervisor;
 mod upkeep;
 
-pub use allowance::THREADS;
+pub use allowance::{SPARE, THREADS};
 pub use check::check;
 pub use error::RunError;
 pub use loops::{LoopEnded, Loops};

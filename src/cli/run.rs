@@ -35,7 +35,7 @@ impl Run {
     pub(crate) fn run(self, socket: Option<PathBuf>) -> Outcome {
         self.logs.begin()?;
         let source = Source::of_process(self.config).with_socket(socket);
-        let runtime = pool::runtime();
+        let runtime = pool::runtime(app::SPARE);
         let (runtime, lacking) =
             runtime.map_err(|error| Failed::plain(format!("cannot start threads: {error}")))?;
         if let Some(lacking) = lacking {

@@ -19,6 +19,9 @@ use super::{
 /// text is parsed again, at most so many times.
 const STOPS: &str = "key with no value";
 const RETRIES: usize = 20;
+/// In a longer text mistakes are looked for up to so far after the first one: the parser keeps a list of them all.
+const LONG: usize = 256 << 10;
+const AFTER: usize = 64 << 10;
 
 /// Parses every file and joins them; what cannot be parsed is told and skipped. With the lines of
 /// each file that are no TOML.
@@ -26,7 +29,12 @@ pub(super) fn parse(files: &[File], report: &Report) -> (Fields, BTreeSet<(usize
     let mut root = Fields::new();
     let mut broken = BTreeSet::new();
     for (index, file) in files.iter().enumerate() {
-        let (fields, mistakes) = parse_file(index, &file.text);
+        let (fields, mistakes, unread) = parse_file(index, &file.text);
+        if let Some(unread) = unread {
+            let end = unread..unread;
+            let note = Note::warning(Span::new(index, end), "from here on the file is not read");
+            report.add_syntax(note.hint("mend what is said before this first, then check again"));
+        }
         for (span, message) in mistakes {
             broken.insert((index, file.text.line_of(span.start)));
             let (message, hint) = explain(&message, span.is_empty());
@@ -44,10 +52,33 @@ pub(super) fn parse(files: &[File], report: &Report) -> (Fields, BTreeSet<(usize
     (root, broken)
 }
 
-/// What one file says, and its mistakes: the first of each line, since one often leads to more.
-fn parse_file(index: usize, text: &Text) -> (Fields, Vec<(Range<usize>, String)>) {
+/// How much of a long text is read: all of it, or up to a while after its first mistake.
+fn readable(text: &str) -> Result<DeTable<'_>, usize> {
+    if text.len() <= LONG {
+        return Err(text.len());
+    }
+    let first = match DeTable::parse(text) {
+        Ok(table) => return Ok(table.into_inner()),
+        Err(error) => error.span().unwrap_or_default().start,
+    };
+    let after = text.bytes().skip(first + AFTER);
+    let line = after.take_while(|byte| *byte != b'\n').count() + 1;
+    Err(text.len().min(first + AFTER + line))
+}
+
+/// What one file says, and its mistakes: the first of each line, since one often leads to more; and from where on
+/// it was not read, if so.
+fn parse_file(
+    index: usize,
+    text: &Text,
+) -> (Fields, Vec<(Range<usize>, String)>, Option<usize>) {
+    let end = match readable(text.as_str()) {
+        Ok(table) => return (tree::fields(index, table), Vec::new(), None),
+        Err(end) => end,
+    };
+    let unread = Some(end).filter(|end| *end < text.as_str().len());
     let mut mistakes: BTreeMap<usize, (Range<usize>, String)> = BTreeMap::new();
-    let mut remaining = Cow::Borrowed(text.as_str());
+    let mut remaining = Cow::Borrowed(&text.as_str()[..end]);
     let mut retries = 0;
     loop {
         let (table, errors) = DeTable::parse_recoverable(&remaining);
@@ -66,7 +97,7 @@ fn parse_file(index: usize, text: &Text) -> (Fields, Vec<(Range<usize>, String)>
         let fields = tree::fields(index, table.into_inner());
         match stopped.filter(|_| retries < RETRIES) {
             Some(line) => remaining = Cow::Owned(without(&remaining, text.line(line))),
-            None => return (fields, mistakes.into_values().collect()),
+            None => return (fields, mistakes.into_values().collect(), unread),
         }
         retries += 1;
     }

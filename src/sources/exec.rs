@@ -14,10 +14,12 @@ use tokio::{
 use super::{
     SourceError,
     list::Head,
-    reader::{Reader, Task, Turn},
+    reader::{Reader, Task},
 };
 use crate::model::one_line;
 
+/// Where memory is short, it goes before the daemon.
+const FIRST_TO_GO: &str = "500";
 /// So much of what it complains about is kept.
 const COMPLAINT: u64 = 4096;
 /// What it finds in its environment; nothing of ours.
@@ -82,8 +84,7 @@ impl Exec {
     }
 
     pub(super) async fn read(&self) -> Result<(Head, Reader), SourceError> {
-        let turn = Turn::come().await?;
-        match timeout(self.timeout, self.run(turn)).await {
+        match timeout(self.timeout, self.run()).await {
             Ok(read) => read,
             Err(_) => Err(SourceError::Slow {
                 what: self.program().to_owned(),
@@ -93,7 +94,7 @@ impl Exec {
     }
 
     /// The program prints, and a child of ours reads.
-    async fn run(&self, turn: Turn) -> Result<(Head, Reader), SourceError> {
+    async fn run(&self) -> Result<(Head, Reader), SourceError> {
         let failed = |error: io::Error| self.failed(&error.to_string());
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(self.failed("there is no program"));
@@ -110,6 +111,10 @@ impl Exec {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
+        if let Some(id) = child.id() {
+            // It may have ended already.
+            std::fs::write(format!("/proc/{id}/oom_score_adj"), FIRST_TO_GO).ok();
+        }
         let mut running = Running::of(child);
         let (out, complaints) = (running.child.stdout.take(), running.child.stderr.take());
         let out = out
@@ -119,7 +124,7 @@ impl Exec {
         let task = Task::Input {
             program: self.program().to_owned(),
         };
-        let mut reader = Reader::start(&task, out, turn).await?;
+        let mut reader = Reader::start(&task, out).await?;
         // Whoever still prints is heard to the end; only then what is left of the program is ended.
         let heard = async {
             let head = reader.head().await?;

@@ -31,7 +31,7 @@ use crate::{
 
 use self::{
     exec::Exec,
-    reader::{Reader, Task, Turn},
+    reader::{Reader, SOON, Task, Turn},
     stamp::{Looker, Stamps},
 };
 
@@ -43,6 +43,8 @@ pub struct Source {
     looker: Looker,
     /// Its files as they were before the last read, where they were old enough to tell a change.
     read: Option<Stamps>,
+    /// Whether its last read took long, so that the next one begins among those that do.
+    takes_long: bool,
 }
 
 /// What a look found.
@@ -64,6 +66,7 @@ impl Source {
             clock: clock.clone(),
             looker: Looker::default(),
             read: None,
+            takes_long: false,
         }
     }
 
@@ -113,25 +116,59 @@ impl Source {
     /// comes back among the refused.
     pub async fn read(&mut self, look: &Look) -> Result<Reading, SourceError> {
         let now = self.clock.now();
-        let task = match &self.settings.kind {
-            SourceKind::Sqlite { path, query } => Task::Query {
+        let wanted = match &self.settings.kind {
+            SourceKind::Sqlite { path, query } => Wanted::Listed(Task::Query {
                 path: path.clone(),
                 query: query.clone(),
-            },
-            SourceKind::File { path } => Task::File { path: path.clone() },
+            }),
+            SourceKind::File { path } => Wanted::Listed(Task::File { path: path.clone() }),
             SourceKind::Exec { command, timeout } => {
-                let (head, reader) = Exec::new(command.clone(), *timeout).read().await?;
-                return Ok(Reading::of_child(head, reader, self.settings.clone()));
+                Wanted::Printed(Exec::new(command.clone(), *timeout))
             }
         };
-        let reading = if self.clock.is_simulated() {
-            Reading::here(task.read()?, self.settings.clone())
-        } else {
-            let mut reader = Reader::start(&task, None, Turn::come().await?).await?;
-            let head = reader.head().await?;
-            Reading::of_child(head, reader, self.settings.clone())
+        let reading = match wanted {
+            Wanted::Listed(task) if self.clock.is_simulated() => {
+                Reading::here(task.read()?, self.settings.clone())
+            }
+            wanted => self.in_turn(&wanted).await?,
         };
         self.read = look.seen.clone().filter(|seen| !seen.is_young(now));
         Ok(reading)
+    }
+
+    /// Reads by a child. One that takes long while many do is given up, and begun anew among those.
+    async fn in_turn(&mut self, wanted: &Wanted) -> Result<Reading, SourceError> {
+        loop {
+            let mut turn = Turn::come(self.takes_long).await?;
+            let began = self.clock.steady();
+            let read = tokio::select! {
+                biased;
+                read = wanted.read() => Some(read),
+                () = turn.over() => None,
+            };
+            self.takes_long = self.clock.steady() >= began + SOON;
+            if let Some(read) = read {
+                return Ok(Reading::of_child(read?, turn, self.settings.clone()));
+            }
+        }
+    }
+}
+
+/// What a child is to read.
+enum Wanted {
+    Listed(Task),
+    Printed(Exec),
+}
+
+impl Wanted {
+    async fn read(&self) -> Result<(Head, Reader), SourceError> {
+        match self {
+            Self::Printed(program) => program.read().await,
+            Self::Listed(task) => {
+                let mut reader = Reader::start(task, None).await?;
+                let head = reader.head().await?;
+                Ok((head, reader))
+            }
+        }
     }
 }

@@ -44,11 +44,18 @@ pub const VERB: &str = "read-list";
 const OURSELVES: &str = "/proc/self/exe";
 /// The memory that a child may map. A list takes at most 256 MiB of it.
 pub const MEMORY: usize = 640 << 20;
-/// Children at once, of all sources: the others wait for their turn.
-pub const AT_ONCE: usize = 2;
+/// Children that began just now, of all sources: the others wait for their turn, which comes soon.
+const QUICK: usize = 2;
+/// Children that take longer: a list that hangs is one of these, and no other list waits for it.
+const LONG: usize = 2;
+/// Children at once.
+pub const AT_ONCE: usize = QUICK + LONG;
+/// How long a child may take before it counts as one of those.
+pub(super) const SOON: Duration = Duration::from_secs(3);
 /// Processes and threads of a child.
 pub const THREADS: usize = 2;
-static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
+static QUICK_TURNS: Semaphore = Semaphore::const_new(QUICK);
+static LONG_TURNS: Semaphore = Semaphore::const_new(LONG);
 /// Where memory is short, a child is the first to be killed, long before the daemon.
 const FIRST_TO_GO: &str = "1000";
 /// How much a child may compute, in seconds, for a list and all its hand-overs.
@@ -222,7 +229,8 @@ pub struct Reading {
 #[derive(Debug)]
 enum Rows {
     Here { list: List, at: usize },
-    Child(Box<Reader>),
+    /// The turn is the next one's when the child ends.
+    Child(Box<Reader>, Turn),
 }
 
 impl Reading {
@@ -235,11 +243,15 @@ impl Reading {
         }
     }
 
-    pub(super) fn of_child(head: Head, reader: Reader, settings: SourceSettings) -> Self {
+    pub(super) fn of_child(
+        (head, reader): (Head, Reader),
+        turn: Turn,
+        settings: SourceSettings,
+    ) -> Self {
         Self {
             head,
             settings,
-            rows: Rows::Child(Box::new(reader)),
+            rows: Rows::Child(Box::new(reader), turn),
             last: None,
         }
     }
@@ -257,7 +269,7 @@ impl Reading {
         self.last = None;
         match &mut self.rows {
             Rows::Here { at, .. } => *at = 0,
-            Rows::Child(reader) => reader.tell("again").await?,
+            Rows::Child(reader, _) => reader.tell("again").await?,
         }
         Ok(())
     }
@@ -273,7 +285,7 @@ impl Reading {
                 let line = list.line(*at - 1);
                 line.map(|line| serde_json::from_slice(&line))
             }
-            Rows::Child(reader) => {
+            Rows::Child(reader, _) => {
                 let line = reader.line(NEXT).await?;
                 (!line.is_empty()).then(|| serde_json::from_slice(&line))
             }
@@ -329,35 +341,48 @@ pub(super) struct Reader {
     what: String,
     child: Child,
     socket: BufReader<Socket>,
-    /// The next one's when this is dropped.
-    _turn: Turn,
 }
 
-/// Whose turn it is to have a child.
+/// The right to have a child.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: SemaphorePermit<'static>,
+    is_long: bool,
 }
 
 impl Turn {
-    /// Waits for it.
-    pub(super) async fn come() -> Result<Self, SourceError> {
-        let turn = TURNS.acquire().await;
-        turn.map(|_permit| Self { _permit })
+    /// Waits for it, among those that take long where that is known of the list.
+    pub(super) async fn come(is_long: bool) -> Result<Self, SourceError> {
+        let turns = if is_long { &LONG_TURNS } else { &QUICK_TURNS };
+        let permit = turns.acquire().await;
+        permit
+            .map(|_permit| Self { _permit, is_long })
             .map_err(|error| SourceError::Reader {
                 what: "a list".to_owned(),
                 reason: format!("cannot be read ({error})"),
             })
     }
+
+    /// Returns when it is over: when it took long, and as many take long already as may. Where there is room
+    /// it goes among those, so that the next list gets its turn.
+    pub(super) async fn over(&mut self) {
+        if !self.is_long {
+            tokio::time::sleep(SOON).await;
+            let Ok(permit) = LONG_TURNS.try_acquire() else {
+                return;
+            };
+            *self = Self {
+                _permit: permit,
+                is_long: true,
+            };
+        }
+        std::future::pending().await
+    }
 }
 
 impl Reader {
-    /// Starts a child on its task, when its turn has come.
-    pub(super) async fn start(
-        task: &Task,
-        input: Option<OwnedFd>,
-        turn: Turn,
-    ) -> Result<Self, SourceError> {
+    /// Starts a child on its task.
+    pub(super) async fn start(task: &Task, input: Option<OwnedFd>) -> Result<Self, SourceError> {
         let what = task.what();
         let failed = |error: io::Error| SourceError::Reader {
             what: what.clone(),
@@ -380,7 +405,6 @@ impl Reader {
             what: what.clone(),
             child,
             socket,
-            _turn: turn,
         };
         let task = serde_json::to_string(task).map_err(|error| failed(error.into()))?;
         reader.tell(&task).await?;

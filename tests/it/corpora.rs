@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 mod targets;
 
 fn replay(target: &str) {
+    let _scratch = targets::Scratch::hold();
     let (_, run) = targets::TARGETS
         .iter()
         .find(|(name, _)| *name == target)

@@ -251,3 +251,112 @@ async fn get(address: &str, path: &str) -> String {
         .expect("an answer within 10 s")
         .unwrap_or_else(|error| error.to_string())
 }
+
+/// Waits for something that a closure sees.
+async fn until<T>(what: &str, daemon: &Daemon, seen: impl Fn() -> Option<T>) -> T {
+    let looked = async {
+        loop {
+            if let Some(seen) = seen() {
+                return seen;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let looked = tokio::time::timeout(Duration::from_secs(60), looked).await;
+    looked.unwrap_or_else(|_| panic!("no {what} within 60 s:\n{}", daemon.log()))
+}
+
+/// So many processes and threads may the daemon's user have from now on.
+fn allow_tasks(daemon: &Daemon, most: Option<u64>) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let pid = Pid::from_raw(daemon.pid().cast_signed());
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    prlimit(pid, Resource::Nproc, limit).unwrap();
+}
+
+/// A daemon of a user who may have few processes and threads, and then none: what needs one fails by itself and
+/// says so, all else goes on, and what failed is made up for.
+#[tokio::test]
+async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
+    const DAEMON: u32 = 20_021;
+    let emulator = Emulator::start(&["--limit", "all=off"]);
+    let stage = Stage::new(&emulator);
+    fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+    let list = stage.path("list.jsonl");
+    fs::write(&list, "{\"name\":\"anna\"}\n").unwrap();
+    let config = stage.configure(&format!(
+        "{}{}\n[[sink.exec]]\nname = \"hook\"\ncommand = [\"/bin/true\"]\n\
+         [[source.file]]\nname = \"list\"\npath = \"{}\"\nevery = \"1s\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n\
+         [[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nreaders = [\"{READER}\"]\nsinks = [\"files\", \"hook\"]\n",
+        stage.base_config(),
+        stage.sinks_config(None),
+        list.display(),
+    ));
+    // The folder of the program need not be open to others.
+    let program = stage.path("renewd");
+    fs::hard_link(crate::stage::RENEWD, &program)
+        .or_else(|_| fs::copy(crate::stage::RENEWD, &program).map(|_| ()))
+        .unwrap();
+    let owner = format!("{DAEMON}:{DAEMON}");
+    for mine in ["", "state", "tokens", "contoso.cs", "renewd.toml", "list.jsonl"] {
+        let given = Command::new("chown").arg(&owner).arg(stage.path(mine)).status();
+        assert!(given.unwrap().success());
+    }
+    let mut few = Command::new("prlimit");
+    few.args(["--nproc=30:30", "--"]).arg(&program);
+    few.uid(DAEMON).gid(DAEMON);
+    let mut daemon = Daemon::spawn(&config, &mut few);
+    daemon.ready().await;
+    stage.there("bot").await;
+    stage.there("anna").await;
+    let log = daemon.log();
+    assert!(log.contains("of 40 threads could be made"), "{log}");
+
+    allow_tasks(&daemon, Some(0));
+    let threads = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        tasks.count()
+    };
+    let before = threads();
+    fs::write(&list, "{\"name\":\"anna\"}\n{\"name\":\"bert\"}\n").unwrap();
+    let old = stage.token("bot");
+    let ordered = stage.renewd(&["renew", "bot", "--yes"]);
+    assert_eq!(ordered.status.code(), Some(0), "{ordered:?}");
+    stage.reissued("bot", &old).await;
+    let socket = stage.path("renewd.sock");
+    let hook = || daemon.status(&socket)["dispatchers"]["hook"].clone();
+    let trouble = until("failure of the program", &daemon, || {
+        hook()["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(
+        trouble.contains("cannot run /bin/true") && trouble.contains("TasksMax="),
+        "{trouble}"
+    );
+    let lapse = || {
+        let listed = stage.renewd(&["source", "list", "--json"]);
+        let all: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let reason = &all["sources"][0]["lapse"]["reason"];
+        reason.as_str().map(str::to_owned)
+    };
+    let reason = until("lapse of the list", &daemon, lapse).await;
+    assert!(reason.contains("no program for that can be started"), "{reason}");
+    let reader = told(python("reader.py", READER, &[socket.to_str().unwrap(), "bot", "1"]));
+    assert_eq!(reader["statuses"].as_object().unwrap().len(), 1, "{reader}");
+    assert!(reader["statuses"]["200"].as_u64() > Some(5), "{reader}");
+    let doctor = stage.renewd(&["doctor"]);
+    assert!(!doctor.stdout.is_empty(), "{doctor:?}");
+    assert_eq!(threads(), before);
+
+    allow_tasks(&daemon, None);
+    stage.there("bert").await;
+    until("run of the program", &daemon, || {
+        (hook()["failures_in_row"] == 0).then_some(())
+    })
+    .await;
+    assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+}

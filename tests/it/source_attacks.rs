@@ -39,7 +39,9 @@ impl Harness {
         let output = self.stage.renewd(&["source", "list", "--json"]);
         let all: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", self.daemon.log()));
-        all["sources"][0].clone()
+        let sources = all["sources"].as_array().unwrap();
+        let list = sources.iter().find(|source| source["name"] == "list");
+        list.unwrap_or_else(|| panic!("{all}")).clone()
     }
 
     /// Waits until what the source says of itself is as wanted.
@@ -332,6 +334,42 @@ async fn readers_take_turns_and_are_the_first_to_go() {
     }
     assert!(daemon.stop().success());
     drop(emulator);
+}
+
+/// Lists that never end, as many as may take long and more: another one is taken over and followed all the same.
+#[tokio::test]
+async fn a_list_that_hangs_makes_no_other_wait() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let owner = database(&path, "delete");
+    let good = "SELECT name FROM users";
+    let mut text = format!("{}{}", stage.base_config(), stage.sinks_config(None));
+    for (name, query_text) in [
+        ("hangs-1", ENDLESS),
+        ("hangs-2", ENDLESS),
+        ("hangs-3", ENDLESS),
+        ("hangs-4", ENDLESS),
+        ("hangs-5", ENDLESS),
+        ("list", good),
+    ] {
+        text += &format!(
+            "\n[[source.sqlite]]\nname = \"{name}\"\nevery = \"1s\"\n{}\n",
+            query(&path, query_text)
+        );
+    }
+    let config = stage.configure(&text);
+    let harness = Harness {
+        daemon: Daemon::start(&config).await,
+        stage,
+        _emulator: emulator,
+    };
+    harness.taken(1).await;
+    owner
+        .execute("INSERT INTO users VALUES ('bert')", [])
+        .unwrap();
+    harness.taken(2).await;
+    let Harness { daemon, .. } = harness;
+    assert!(daemon.stop().success());
 }
 
 /// The most memory that a process had, in kB.

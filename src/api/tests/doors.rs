@@ -220,6 +220,51 @@ async fn refusals_for_a_header_have_a_type_of_their_own() {
     }
 }
 
+/// Who asks for a thousand names that are not theirs makes the store look for no more than for a few.
+#[tokio::test(start_paused = true)]
+async fn many_names_in_vain_cost_no_more_than_one() {
+    let harness = with_carl().await;
+    let many: Vec<String> = (0..1000).map(|n| format!("name=n{n:03}")).collect();
+    let mut costs = Vec::new();
+    for target in ["/v1/watch?name=carl", &format!("/v1/watch?{}", many.join("&"))] {
+        let before = harness.store.reads_made();
+        let answer = harness.get(stranger(), target, &[]).await;
+        assert_eq!(answer.status, 403, "{}", answer.text);
+        costs.push(harness.store.reads_made() - before);
+    }
+    assert_eq!(costs, [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_in_vain_on_many_connections_asks_seldom() {
+    use crate::api::peer::{Standing, Turns};
+    let harness = with_carl().await;
+    for (peer, standing, slow) in [
+        (stranger(), Standing::Stranger, true),
+        (reader(), Standing::Reader, true),
+        (admin(), Standing::Trusted, false),
+    ] {
+        let turns = Turns::of(16);
+        let ask = |target: &'static str| {
+            let request = Request::get(target)
+                .header("x-renewd-client", "test")
+                .extension(peer)
+                .extension(standing)
+                .extension(turns.clone())
+                .body(Body::empty())
+                .unwrap();
+            harness.socket().oneshot(request)
+        };
+        let began = harness.clock.now();
+        let refused = (0..100).map(|_| ask("/v1/tokens/nosuch"));
+        futures_util::future::join_all(refused).await;
+        let took = harness.clock.now().duration_since(began).as_millis();
+        assert_eq!(took, if slow { 500 } else { 0 }, "{standing:?}: 200 refusals a second");
+        let served = ask("/v1/tokens/anna").await.unwrap();
+        assert_eq!(served.status() == 200, standing != Standing::Stranger);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_reads_anything_is_told_from_strangers() {
     use crate::api::peer::Standing;

@@ -67,6 +67,32 @@ impl Trusted {
         found.into_iter().map(finding).collect()
     }
 
+    /// Whether somebody else could change what is in this file: a warning.
+    pub fn writable(&self, file: &Path, path: &str) -> Option<Finding> {
+        let found = fs::metadata(file).ok().filter(fs::Metadata::is_file)?;
+        let shown = file.display();
+        let owner = || accounts::user_of(found.uid()).name;
+        let (who, remedy) = match found.mode() {
+            _ if !self.0.contains(&found.uid()) => {
+                (format!("its owner {}", owner()), format!("chown root {shown}"))
+            }
+            mode if mode & OTHERS_WRITE != 0 => {
+                ("everybody".to_owned(), format!("chmod o-w {shown}"))
+            }
+            mode if mode & GROUP_WRITES != 0 => {
+                let group = accounts::group_of(found.gid()).name;
+                (format!("the group {group}"), format!("chmod g-w {shown}"))
+            }
+            _ => return None,
+        };
+        Some(Finding {
+            path: path.to_owned(),
+            severity: Severity::Warning,
+            message: format!("{who} could change {shown}"),
+            hint: Some(remedy),
+        })
+    }
+
     /// Who could, and what ends it.
     fn exposure(&self, folder: &Path, is_last: bool) -> Option<(String, String)> {
         let found = fs::metadata(folder).ok()?;

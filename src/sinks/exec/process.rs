@@ -215,6 +215,9 @@ pub(super) fn not_started(program: &str, error: &io::Error) -> SinkFailure {
             "; the sandbox of the shipped unit runs nothing that a drop-in with ExecPaths= does not \
              name: `renewd check` prints it"
         }
+        io::ErrorKind::WouldBlock => {
+            "; the system gives no more processes (TasksMax=, ulimit -u): it is tried again"
+        }
         _ => "",
     };
     SinkFailure::new(format!("cannot run {program}: {error}{advice}"))
@@ -333,6 +336,8 @@ mod verdict_tests {
     fn what_cannot_start_names_the_way_out() {
         let refused = not_started("/bin/x", &io::Error::from_raw_os_error(13));
         assert!(refused.message.contains("ExecPaths="), "{refused}");
+        let many = not_started("/bin/x", &io::Error::from_raw_os_error(11));
+        assert!(many.message.contains("TasksMax="), "{many}");
     }
 }
 

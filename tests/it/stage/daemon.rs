@@ -1,7 +1,7 @@
 //! `renewd run` as a process, watched over the service manager's protocol.
 
 use std::{
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     time::Duration,
@@ -27,16 +27,21 @@ impl Daemon {
 
     /// Starts the daemon with more environment, without waiting.
     pub fn launch(config: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::spawn(config, Command::new(RENEWD).envs(environment.iter().copied()))
+    }
+
+    /// Starts the daemon by this command, which ends with its program, without waiting.
+    pub fn spawn(config: &Path, command: &mut Command) -> Self {
         let dir = config.parent().unwrap();
         let address = dir.join("notify.sock");
         std::fs::remove_file(&address).ok();
         let notify = UnixDatagram::bind(&address).unwrap();
+        std::fs::set_permissions(&address, std::fs::Permissions::from_mode(0o666)).unwrap();
         let (log, log_path) = log_file(dir, "daemon.log");
-        let child = Command::new(RENEWD)
+        let child = command
             .args(["run", "--config"])
             .arg(config)
             .env("NOTIFY_SOCKET", &address)
-            .envs(environment.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
