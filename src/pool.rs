@@ -80,16 +80,20 @@ impl Share {
 /// When there can be no runtime.
 pub fn runtime(spare: usize) -> io::Result<(Runtime, Option<String>)> {
     let cores = thread::available_parallelism().map_or(2, usize::from);
+    let workers = cores.clamp(2, WORKERS);
+    let too_few = || io::Error::other("the system gives no more (TasksMax=, ulimit -u)");
+    if Spare::make(workers + 1).threads.len() <= workers {
+        return Err(too_few());
+    }
     let kept = Spare::make(spare);
     let building = catch_unwind(AssertUnwindSafe(|| {
         Builder::new_multi_thread()
-            .worker_threads(cores.clamp(2, WORKERS))
+            .worker_threads(workers)
             .max_blocking_threads(BLOCKING)
             .thread_keep_alive(FOR_EVER)
             .enable_all()
             .build()
     }));
-    let too_few = || io::Error::other("the system gives no more (TasksMax=, ulimit -u)");
     let runtime = building.map_err(|_| too_few())??;
     let made = catch_unwind(AssertUnwindSafe(|| fill(&runtime))).map_err(|_| too_few())?;
     drop(kept);

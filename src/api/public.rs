@@ -178,7 +178,11 @@ mod tests {
         let (first, meanwhile) = tokio::join!(first, meanwhile);
         assert_eq!((first[0], first[99]), (0, 1));
         assert!(meanwhile.iter().all(|number| *number == 1), "{meanwhile:?}");
-        assert_eq!(ask(0).await, 2, "what was found before the question is no answer");
+        assert_eq!(
+            ask(0).await,
+            2,
+            "what was found before the question is no answer"
+        );
     }
 
     #[tokio::test(start_paused = true)]

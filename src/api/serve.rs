@@ -545,13 +545,23 @@ mod tests {
         drop(places);
         let here: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
         let all: Vec<Place> = (0..TCP_CONNECTIONS).map(|_| waiting.admit(here)).collect();
-        all.iter().filter(|place| place.number % 2 == 0).for_each(Place::heard);
-        let more: Vec<Place> = (0..TCP_CONNECTIONS / 2).map(|_| waiting.admit(here)).collect();
+        all.iter()
+            .filter(|place| place.number % 2 == 0)
+            .for_each(Place::heard);
+        let more: Vec<Place> = (0..TCP_CONNECTIONS / 2)
+            .map(|_| waiting.admit(here))
+            .collect();
         more.iter().for_each(Place::heard);
-        assert!(all.iter().all(|place| place.cut.is_cancelled() != (place.number % 2 == 0)));
+        assert!(
+            all.iter()
+                .all(|place| place.cut.is_cancelled() != (place.number % 2 == 0))
+        );
         // All are answered: whoever takes longest gives way, so that there is room for a probe at all times.
         let probe = waiting.admit(here);
-        assert_eq!(all.iter().filter(|place| place.cut.is_cancelled()).count(), TCP_CONNECTIONS / 2 + 1);
+        assert_eq!(
+            all.iter().filter(|place| place.cut.is_cancelled()).count(),
+            TCP_CONNECTIONS / 2 + 1
+        );
         assert_eq!((cut(&more), probe.cut.is_cancelled()), (Vec::new(), false));
         drop((all, more, probe));
         assert!(waiting.places().open.is_empty());

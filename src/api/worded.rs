@@ -59,7 +59,9 @@ fn bare_refusal(answer: &[u8]) -> Option<StatusCode> {
 fn worded(status: StatusCode) -> Vec<u8> {
     let kind = ProblemType::of_status(status);
     let detail = match kind {
-        ProblemType::HeadersTooLarge => "the headers of a request may be 100 and take 16 KiB, and it must be possible to send its body",
+        ProblemType::HeadersTooLarge => {
+            "the headers of a request may be 100 and take 16 KiB, and it must be possible to send its body"
+        }
         ProblemType::TargetTooLong => "the target of the request is too long",
         _ => "this is no request of HTTP/1.1 that can be understood",
     };

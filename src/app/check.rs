@@ -154,9 +154,9 @@ mod tests {
     const STRING: &str =
         "endpoint=https://contoso.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==";
 
-    /// Folders that everybody may write, each with one of the files; and a configuration that names them.
-    fn exposed_files(dir: &Path) -> (Settings, Vec<PathBuf>) {
-        let files = FILES.map(|(key, name, text)| {
+    /// Folders that everybody may write, each with one of the files.
+    fn exposed_files(dir: &Path) -> [PathBuf; 11] {
+        FILES.map(|(key, name, text)| {
             let folder = dir.join(key);
             fs::create_dir(&folder).unwrap();
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
@@ -166,14 +166,30 @@ mod tests {
                 fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
             }
             file
-        });
+        })
+    }
+
+    /// What a configuration says that names them all.
+    fn naming(dir: &Path, files: &[PathBuf; 11]) -> Settings {
         // A link in a good folder is no better than where it leads to.
         let link = dir.join("ca.pem");
         symlink(&files[6], &link).unwrap();
         let root = dir.display();
         let mut shown = files.each_ref().map(|file| file.display().to_string());
         shown[6] = link.display().to_string();
-        let [socket, store, seal, copy, first, second, ca, hook, hook_ca, template, list] = &shown;
+        let [
+            socket,
+            store,
+            seal,
+            copy,
+            first,
+            second,
+            ca,
+            hook,
+            hook_ca,
+            template,
+            list,
+        ] = &shown;
         let text = format!(
             r#"
 [daemon]
@@ -208,13 +224,14 @@ scopes = ["chat"]
         let environment = Environment::given(std::iter::empty::<(String, String)>(), "web-1", true);
         let loaded = config::load(&Source { path, environment });
         let settings = loaded.unwrap_or_else(|problems| panic!("{problems:?}"));
-        (settings.settings, files.into())
+        settings.settings
     }
 
     #[test]
     fn every_file_that_the_configuration_names_is_looked_at() {
         let dir = tempfile::tempdir().unwrap();
-        let (settings, files) = exposed_files(dir.path());
+        let files = exposed_files(dir.path());
+        let settings = naming(dir.path(), &files);
         let found = exposed(&settings);
         for ((key, ..), file) in FILES.iter().zip(&files) {
             let folder = file.parent().unwrap().display().to_string();

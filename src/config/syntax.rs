@@ -66,18 +66,18 @@ fn readable(text: &str) -> Result<DeTable<'_>, usize> {
     Err(text.len().min(first + AFTER + line))
 }
 
+/// A mistake's place and what the parser says of it.
+type Mistake = (Range<usize>, String);
+
 /// What one file says, and its mistakes: the first of each line, since one often leads to more; and from where on
 /// it was not read, if so.
-fn parse_file(
-    index: usize,
-    text: &Text,
-) -> (Fields, Vec<(Range<usize>, String)>, Option<usize>) {
+fn parse_file(index: usize, text: &Text) -> (Fields, Vec<Mistake>, Option<usize>) {
     let end = match readable(text.as_str()) {
         Ok(table) => return (tree::fields(index, table), Vec::new(), None),
         Err(end) => end,
     };
     let unread = Some(end).filter(|end| *end < text.as_str().len());
-    let mut mistakes: BTreeMap<usize, (Range<usize>, String)> = BTreeMap::new();
+    let mut mistakes: BTreeMap<usize, Mistake> = BTreeMap::new();
     let mut remaining = Cow::Borrowed(&text.as_str()[..end]);
     let mut retries = 0;
     loop {

@@ -228,9 +228,15 @@ pub struct Reading {
 
 #[derive(Debug)]
 enum Rows {
-    Here { list: List, at: usize },
-    /// The turn is the next one's when the child ends.
-    Child(Box<Reader>, Turn),
+    Here {
+        list: List,
+        at: usize,
+    },
+    Child {
+        reader: Box<Reader>,
+        /// The next one's when the child ends.
+        _turn: Turn,
+    },
 }
 
 impl Reading {
@@ -251,7 +257,10 @@ impl Reading {
         Self {
             head,
             settings,
-            rows: Rows::Child(Box::new(reader), turn),
+            rows: Rows::Child {
+                reader: Box::new(reader),
+                _turn: turn,
+            },
             last: None,
         }
     }
@@ -269,7 +278,7 @@ impl Reading {
         self.last = None;
         match &mut self.rows {
             Rows::Here { at, .. } => *at = 0,
-            Rows::Child(reader, _) => reader.tell("again").await?,
+            Rows::Child { reader, .. } => reader.tell("again").await?,
         }
         Ok(())
     }
@@ -285,7 +294,7 @@ impl Reading {
                 let line = list.line(*at - 1);
                 line.map(|line| serde_json::from_slice(&line))
             }
-            Rows::Child(reader, _) => {
+            Rows::Child { reader, .. } => {
                 let line = reader.line(NEXT).await?;
                 (!line.is_empty()).then(|| serde_json::from_slice(&line))
             }

@@ -391,17 +391,15 @@ fn a_long_file_of_mistakes_is_read_up_to_a_while_after_the_first() {
         .map(|n| good.replace("NAME", &format!("bot{n}")))
         .collect();
     let long = Etc::new().load_text(&format!("{ONE}{many}")).unwrap();
-    assert_eq!(long.identities.len(), 20_000);
+    assert_eq!(long.settings.identities.len(), 20_000);
     let late = format!("{ONE}{many}[[identity]\nname = \"late\"\n");
     let problems = Etc::new().load_text(&late).unwrap_err();
-    assert_eq!(problems.len(), 1, "{problems}");
     let place = problems[0].place.as_ref().unwrap();
     assert_eq!(place.line, late.lines().count() - 1);
     let early = format!("{ONE}= 1\n{many}");
     let problems = Etc::new().load_text(&early).unwrap_err();
-    let told: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
-    assert_eq!(told.len(), 2, "{problems}");
-    assert_eq!(told[1], "from here on the file is not read");
+    let end = problems.last().unwrap();
+    assert_eq!(end.message, "from here on the file is not read");
     let problems = Etc::new()
         .load_text(&format!("{ONE}{}", "= x\n".repeat(4_000_000)))
         .unwrap_err();

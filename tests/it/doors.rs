@@ -144,7 +144,7 @@ impl Harness {
 fn reasons(told: &BTreeMap<String, u64>) -> Vec<&str> {
     let words = told.keys().map(String::as_str);
     words
-        .filter(|word| word.len() > 3 && !["cut", "not connected"].contains(word))
+        .filter(|word| word.len() > 3 && !["cut", "connected", "not connected"].contains(word))
         .collect()
 }
 
@@ -266,24 +266,23 @@ async fn until<T>(what: &str, daemon: &Daemon, seen: impl Fn() -> Option<T>) -> 
     looked.unwrap_or_else(|_| panic!("no {what} within 60 s:\n{}", daemon.log()))
 }
 
-/// So many processes and threads may the daemon's user have from now on.
-fn allow_tasks(daemon: &Daemon, most: Option<u64>) {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let pid = Pid::from_raw(daemon.pid().cast_signed());
-    let limit = Rlimit {
-        current: most,
-        maximum: most,
-    };
-    prlimit(pid, Resource::Nproc, limit).unwrap();
+/// The user of the daemon that may have few processes and threads.
+const OF_FEW: u32 = 20_021;
+
+/// So many processes and threads may that user have from now on.
+fn allow_tasks(daemon: &Daemon, most: &str) {
+    let mut limit = Command::new("prlimit");
+    limit.arg("--pid").arg(daemon.pid().to_string());
+    limit
+        .arg(format!("--nproc={most}:"))
+        .uid(OF_FEW)
+        .gid(OF_FEW);
+    assert!(limit.status().unwrap().success());
 }
 
-/// A daemon of a user who may have few processes and threads, and then none: what needs one fails by itself and
-/// says so, all else goes on, and what failed is made up for.
-#[tokio::test]
-async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
-    const DAEMON: u32 = 20_021;
-    let emulator = Emulator::start(&["--limit", "all=off"]);
-    let stage = Stage::new(&emulator);
+/// A stage whose daemon runs a program, reads a list and is another user's, who may have few processes and threads.
+fn stage_of_few(emulator: &Emulator, tasks: &str) -> (Stage, Daemon) {
+    let stage = Stage::new(emulator);
     fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
     let list = stage.path("list.jsonl");
     fs::write(&list, "{\"name\":\"anna\"}\n").unwrap();
@@ -300,42 +299,65 @@ async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
     fs::hard_link(crate::stage::RENEWD, &program)
         .or_else(|_| fs::copy(crate::stage::RENEWD, &program).map(|_| ()))
         .unwrap();
-    let owner = format!("{DAEMON}:{DAEMON}");
-    for mine in ["", "state", "tokens", "contoso.cs", "renewd.toml", "list.jsonl"] {
-        let given = Command::new("chown").arg(&owner).arg(stage.path(mine)).status();
+    let owner = format!("{OF_FEW}:{OF_FEW}");
+    for mine in [
+        "",
+        "state",
+        "tokens",
+        "contoso.cs",
+        "renewd.toml",
+        "list.jsonl",
+    ] {
+        let given = Command::new("chown")
+            .arg(&owner)
+            .arg(stage.path(mine))
+            .status();
         assert!(given.unwrap().success());
     }
     let mut few = Command::new("prlimit");
-    few.args(["--nproc=30:30", "--"]).arg(&program);
-    few.uid(DAEMON).gid(DAEMON);
-    let mut daemon = Daemon::spawn(&config, &mut few);
+    few.arg(format!("--nproc={tasks}:")).arg("--").arg(&program);
+    few.uid(OF_FEW).gid(OF_FEW);
+    let daemon = Daemon::spawn(&config, &mut few);
+    (stage, daemon)
+}
+
+/// A daemon of a user who may have few processes and threads, and then none: what needs one fails by itself and
+/// says so, all else goes on, and what failed is made up for.
+#[tokio::test]
+async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
+    let emulator = Emulator::start(&["--limit", "all=off"]);
+    let (none, daemon) = stage_of_few(&emulator, "2");
+    let log = none.path("daemon.log");
+    assert_eq!(daemon.wait().code(), Some(1));
+    let log = fs::read_to_string(log).unwrap();
+    let is_told = log.contains("cannot start threads: the system gives no more");
+    assert!(is_told && !log.contains("panic"), "{log}");
+
+    let (stage, mut daemon) = stage_of_few(&emulator, "30");
     daemon.ready().await;
     stage.there("bot").await;
     stage.there("anna").await;
     let log = daemon.log();
     assert!(log.contains("of 40 threads could be made"), "{log}");
 
-    allow_tasks(&daemon, Some(0));
+    allow_tasks(&daemon, "0");
     let threads = || {
         let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
         tasks.count()
     };
     let before = threads();
-    fs::write(&list, "{\"name\":\"anna\"}\n{\"name\":\"bert\"}\n").unwrap();
+    let list = "{\"name\":\"anna\"}\n{\"name\":\"bert\"}\n";
+    fs::write(stage.path("list.jsonl"), list).unwrap();
     let old = stage.token("bot");
-    let ordered = stage.renewd(&["renew", "bot", "--yes"]);
+    let ordered = stage.renewd(&["renew", "bot", "--yes", "--detach"]);
     assert_eq!(ordered.status.code(), Some(0), "{ordered:?}");
     stage.reissued("bot", &old).await;
     let socket = stage.path("renewd.sock");
     let hook = || daemon.status(&socket)["dispatchers"]["hook"].clone();
-    let trouble = until("failure of the program", &daemon, || {
-        hook()["last_error"].as_str().map(str::to_owned)
-    })
-    .await;
-    assert!(
-        trouble.contains("cannot run /bin/true") && trouble.contains("TasksMax="),
-        "{trouble}"
-    );
+    let failed = || hook()["last_error"].as_str().map(str::to_owned);
+    let trouble = until("failure of the program", &daemon, failed).await;
+    let is_told = trouble.contains("cannot run /bin/true") && trouble.contains("TasksMax=");
+    assert!(is_told, "{trouble}");
     let lapse = || {
         let listed = stage.renewd(&["source", "list", "--json"]);
         let all: Value = serde_json::from_slice(&listed.stdout).unwrap();
@@ -343,20 +365,20 @@ async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
         reason.as_str().map(str::to_owned)
     };
     let reason = until("lapse of the list", &daemon, lapse).await;
-    assert!(reason.contains("no program for that can be started"), "{reason}");
-    let reader = told(python("reader.py", READER, &[socket.to_str().unwrap(), "bot", "1"]));
+    let told_of = "no program for that can be started";
+    assert!(reason.contains(told_of), "{reason}");
+    let arguments = [socket.to_str().unwrap(), "bot", "1"];
+    let reader = told(python("reader.py", READER, &arguments));
     assert_eq!(reader["statuses"].as_object().unwrap().len(), 1, "{reader}");
     assert!(reader["statuses"]["200"].as_u64() > Some(5), "{reader}");
     let doctor = stage.renewd(&["doctor"]);
     assert!(!doctor.stdout.is_empty(), "{doctor:?}");
     assert_eq!(threads(), before);
 
-    allow_tasks(&daemon, None);
+    allow_tasks(&daemon, "500");
     stage.there("bert").await;
-    until("run of the program", &daemon, || {
-        (hook()["failures_in_row"] == 0).then_some(())
-    })
-    .await;
+    let ran = || (hook()["failures_in_row"] == 0).then_some(());
+    until("run of the program", &daemon, ran).await;
     assert!(!daemon.log().contains("panic"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }

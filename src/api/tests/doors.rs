@@ -226,7 +226,10 @@ async fn many_names_in_vain_cost_no_more_than_one() {
     let harness = with_carl().await;
     let many: Vec<String> = (0..1000).map(|n| format!("name=n{n:03}")).collect();
     let mut costs = Vec::new();
-    for target in ["/v1/watch?name=carl", &format!("/v1/watch?{}", many.join("&"))] {
+    for target in [
+        "/v1/watch?name=carl",
+        &format!("/v1/watch?{}", many.join("&")),
+    ] {
         let before = harness.store.reads_made();
         let answer = harness.get(stranger(), target, &[]).await;
         assert_eq!(answer.status, 403, "{}", answer.text);
@@ -259,7 +262,11 @@ async fn who_asks_in_vain_on_many_connections_asks_seldom() {
         let refused = (0..100).map(|_| ask("/v1/tokens/nosuch"));
         futures_util::future::join_all(refused).await;
         let took = harness.clock.now().duration_since(began).as_millis();
-        assert_eq!(took, if slow { 500 } else { 0 }, "{standing:?}: 200 refusals a second");
+        assert_eq!(
+            took,
+            if slow { 500 } else { 0 },
+            "{standing:?}: 200 refusals a second"
+        );
         let served = ask("/v1/tokens/anna").await.unwrap();
         assert_eq!(served.status() == 200, standing != Standing::Stranger);
     }

@@ -248,7 +248,12 @@ async fn requests_that_did_not_mean_to_come_here_are_refused() {
         assert_eq!(answer.status, 403, "{header}");
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
-    for host in ["unix", "renewd.example.com", "192.0.2.1:80", "/run/renewd/renewd.sock"] {
+    for host in [
+        "unix",
+        "renewd.example.com",
+        "192.0.2.1:80",
+        "/run/renewd/renewd.sock",
+    ] {
         let answer = harness.get(admin(), TOKEN, &[("host", host)]).await;
         assert_eq!(answer.status, 200, "{host}: the kernel says who calls");
     }

@@ -73,9 +73,10 @@ impl Trusted {
         let shown = file.display();
         let owner = || accounts::user_of(found.uid()).name;
         let (who, remedy) = match found.mode() {
-            _ if !self.0.contains(&found.uid()) => {
-                (format!("its owner {}", owner()), format!("chown root {shown}"))
-            }
+            _ if !self.0.contains(&found.uid()) => (
+                format!("its owner {}", owner()),
+                format!("chown root {shown}"),
+            ),
             mode if mode & OTHERS_WRITE != 0 => {
                 ("everybody".to_owned(), format!("chmod o-w {shown}"))
             }

@@ -27,7 +27,10 @@ impl Daemon {
 
     /// Starts the daemon with more environment, without waiting.
     pub fn launch(config: &Path, environment: &[(&str, &str)]) -> Self {
-        Self::spawn(config, Command::new(RENEWD).envs(environment.iter().copied()))
+        Self::spawn(
+            config,
+            Command::new(RENEWD).envs(environment.iter().copied()),
+        )
     }
 
     /// Starts the daemon by this command, which ends with its program, without waiting.
