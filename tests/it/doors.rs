@@ -201,39 +201,52 @@ async fn a_reader_who_sends_and_takes_nothing_costs_little_and_locks_nobody_out(
     );
 }
 
-#[tokio::test]
-async fn slow_connections_over_tcp_do_not_blind_the_probes() {
+/// A daemon on a port of its own, whose probes are to be answered while these come.
+async fn probes_withstand(kinds: &[(&str, &str)]) -> (Harness, String) {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
         .port();
-    let harness = harness(&format!("127.0.0.1:{port}")).await;
     let address = format!("127.0.0.1:{port}");
-    let attacker = python(
-        "callers.py",
-        STRANGERS[0],
-        &[&address, "270", LASTS, "slow"],
-    );
+    let harness = harness(&address).await;
+    let mut attackers: Vec<Child> = kinds
+        .iter()
+        .zip(STRANGERS)
+        .map(|((kind, count), uid)| python("callers.py", uid, &[&address, count, LASTS, kind]))
+        .collect();
     let mut answered = 0;
-    let mut attacker = Some(attacker);
-    while let Some(slow) = &mut attacker {
+    while attackers
+        .iter_mut()
+        .any(|attacker| attacker.try_wait().unwrap().is_none())
+    {
         for path in ["/healthz", "/readyz", "/metrics"] {
             let answer = get(&address, path).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
             answered += 1;
         }
-        if slow.try_wait().unwrap().is_some() {
-            println!("{answered} answers; {}", told(attacker.take().unwrap()));
-        }
     }
+    let told: Vec<Value> = attackers.into_iter().map(told).collect();
+    println!("{answered} answers; {told:?}");
     assert!(answered > 10);
+    (harness, address)
+}
+
+#[tokio::test]
+async fn slow_connections_over_tcp_do_not_blind_the_probes() {
+    let (harness, address) = probes_withstand(&[("slow", "270")]).await;
     let garbage = get(&address, "/ no path").await;
     assert!(
         garbage.starts_with("HTTP/1.1 400") && garbage.contains("\"type\":\"invalid\""),
         "{garbage}"
     );
     drop(harness);
+}
+
+#[tokio::test]
+async fn no_flood_over_tcp_blinds_the_probes() {
+    let kinds = [("flood", "200"), ("scrape", "300"), ("deaf-page", "300")];
+    drop(probes_withstand(&kinds).await);
 }
 
 async fn get(address: &str, path: &str) -> String {
