@@ -46,6 +46,9 @@ pub enum FileError {
     /// Something else than a file lies there.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
+    /// It may be another file of ours.
+    #[error("{} has another name (a hard link), and others may write to its folder, so what is written into it could change another file; remove it, and renewd makes it anew", .0.display())]
+    Linked(PathBuf),
     /// Readers cannot be granted there.
     #[error("the file system of {} keeps no POSIX ACLs, so no reader can be granted; choose one that does, such as tmpfs, ext4 or xfs", .0.display())]
     NoAcl(PathBuf),

@@ -111,8 +111,12 @@ fn open(folder: &Folder, file: &str) -> Result<Option<OwnedFd>, FileError> {
         Ok(fd) => fd,
     };
     let stat = fstat(&fd).map_err(io("examine", &path))?;
-    match FileType::from_raw_mode(stat.st_mode).is_file() {
-        true => Ok(Some(fd)),
-        false => Err(FileError::NotAFile(path)),
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(FileError::NotAFile(path));
     }
+    // Whose folder it is may have put another name of any file of ours there.
+    if stat.st_nlink > 1 && folder.is_others() {
+        return Err(FileError::Linked(path));
+    }
+    Ok(Some(fd))
 }

@@ -333,6 +333,14 @@ impl Folder {
         [own, fstat(&self.fd).map_or(own, |stat| stat.st_gid)]
     }
 
+    /// Whether somebody besides root and the daemon could put another file into it.
+    pub(super) fn is_others(&self) -> bool {
+        fstat(&self.fd).map_or(true, |stat| {
+            let own = rustix::process::geteuid().as_raw();
+            ![0, own].contains(&stat.st_uid) || stat.st_mode & 0o022 != 0
+        })
+    }
+
     /// The path of an entry, for messages.
     pub(super) fn path_of(&self, entry: &str) -> PathBuf {
         self.path.join(entry)

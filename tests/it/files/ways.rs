@@ -18,6 +18,37 @@ async fn a_link_in_place_of_the_file_is_replaced_not_followed() {
     );
 }
 
+/// Whoever owns a folder may put another name of any file into it: what is written in place would go there.
+#[tokio::test]
+async fn another_name_of_a_file_in_a_folder_of_others_is_not_written_into() {
+    needs_root();
+    let folder = folder();
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let theirs = folder.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65_530), None).unwrap();
+    fs::hard_link(&victim, theirs.join("bot")).unwrap();
+    let path = format!("{}/{{name}}", theirs.display());
+    let settings = FileSinkSettings {
+        write: renewd::config::WriteMode::InPlace,
+        ..FileSinkSettings::new("files".parse().unwrap(), path)
+    };
+    let sink = FileSink::new(&settings, true).unwrap();
+    let error = put(&sink, document("bot", 1), &["65534"])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, FileError::Linked(_)), "{error}");
+    let error = sink
+        .withdraw(&"bot".parse().unwrap(), &"contoso".parse().unwrap())
+        .await;
+    assert!(matches!(error, Err(FileError::Linked(_))));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    fs::remove_file(theirs.join("bot")).unwrap();
+    put(&sink, document("bot", 1), &["65534"]).await.unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
 #[tokio::test]
 async fn a_link_on_the_way_stops_the_delivery() {
     let folder = folder();
