@@ -16,7 +16,10 @@ use axum::{
     routing::get,
 };
 use http::{HeaderName, StatusCode, header};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 
 use super::{
     guard::{Door, guard},
@@ -27,6 +30,8 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
+/// So many may wait for a look: the other connections are left to whoever asks whether renewd lives.
+const WAITING: usize = 192;
 /// How long a look at the daemon may take, with the one before it.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -41,6 +46,7 @@ connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 struct Looks<T> {
     begun: AtomicU64,
     last: Mutex<Option<(u64, Arc<T>)>>,
+    waiting: Semaphore,
 }
 
 impl<T> Default for Looks<T> {
@@ -48,6 +54,7 @@ impl<T> Default for Looks<T> {
         Self {
             begun: AtomicU64::new(0),
             last: Mutex::new(None),
+            waiting: Semaphore::new(WAITING),
         }
     }
 }
@@ -55,6 +62,12 @@ impl<T> Default for Looks<T> {
 impl<T> Looks<T> {
     /// What was found by a look that began after this question.
     async fn shared(&self, look: impl Future<Output = T>) -> Result<Arc<T>, Problem> {
+        let busy = |why| {
+            let problem = Problem::new(ProblemType::Busy, why);
+            problem.retry_after(Duration::from_secs(5))
+        };
+        let place = self.waiting.try_acquire();
+        let _place = place.map_err(|_| busy(format!("{WAITING} others wait for the same")))?;
         let asked = self.begun.load(Ordering::SeqCst);
         let looked = async {
             let mut last = self.last.lock().await;
@@ -69,11 +82,10 @@ impl<T> Looks<T> {
             found
         };
         timeout(LOOK, looked).await.map_err(|_| {
-            let why = format!(
+            busy(format!(
                 "the store is too busy: it was not looked through within {} s",
                 LOOK.as_secs()
-            );
-            Problem::new(ProblemType::Busy, why).retry_after(Duration::from_secs(5))
+            ))
         })
     }
 }
@@ -173,10 +185,10 @@ mod tests {
                 *looks.shared(look()).await.unwrap()
             }
         };
-        let first = join_all((0..100).map(|_| ask(0)));
-        let meanwhile = join_all((0..100).map(|_| ask(500)));
+        let first = join_all((0..90).map(|_| ask(0)));
+        let meanwhile = join_all((0..90).map(|_| ask(500)));
         let (first, meanwhile) = tokio::join!(first, meanwhile);
-        assert_eq!((first[0], first[99]), (0, 1));
+        assert_eq!((first[0], first[89]), (0, 1));
         assert!(meanwhile.iter().all(|number| *number == 1), "{meanwhile:?}");
         assert_eq!(
             ask(0).await,

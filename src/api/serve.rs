@@ -190,13 +190,17 @@ pub(super) async fn serve_tcp(listener: &TcpListener, router: Router, stop: Canc
         };
         let place = waiting.admit(from.ip());
         if has_come(&stream) {
-            place.heard();
+            place.reached(Stage::Heard);
         }
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
             bound_unsent(&stream);
             let cut = place.cut.clone();
-            let heard = move |_: &mut Request<Incoming>| place.heard();
+            let place = Arc::new(place);
+            let heard = |_: &mut Request<Incoming>| {
+                place.reached(Stage::Heard);
+                Answering(Arc::clone(&place))
+            };
             let served = serve_connection(stream, (router, heard), Bounds::TCP, stop);
             tokio::select! {
                 biased;
@@ -233,18 +237,23 @@ async fn next<S>(
     }
 }
 
-/// Serves one connection; each request is marked before it is answered.
-async fn serve_connection<S>(
+/// Serves one connection; each request is marked before it is answered, and the mark dropped once the answer begins.
+async fn serve_connection<S, M>(
     stream: S,
-    (router, mark): (Router, impl Fn(&mut Request<Incoming>)),
+    (router, mark): (Router, impl Fn(&mut Request<Incoming>) -> M),
     bounds: Bounds,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service = service_fn(|mut request: Request<Incoming>| {
-        mark(&mut request);
-        router.clone().oneshot(request.map(Body::new))
+        let marked = mark(&mut request);
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let answer = answer.await;
+            drop(marked);
+            answer
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -357,8 +366,8 @@ fn has_come(stream: &TcpStream) -> bool {
 }
 
 /// Connections over TCP. Of more than there is room for the oldest is cut: first of those whose request has not
-/// come yet, then of all. Whoever sends at once and takes the answer is old at no time. Connections from this
-/// machine and from others have room of their own.
+/// come yet, then of those that do not take the answer. Whoever sends at once and takes the answer is neither.
+/// Connections from this machine and from others have room of their own.
 #[derive(Debug, Clone, Default)]
 struct Waiting(Arc<Mutex<Places>>);
 
@@ -371,8 +380,28 @@ struct Places {
 #[derive(Debug)]
 struct Open {
     address: IpAddr,
-    heard: bool,
+    stage: Stage,
     cut: CancellationToken,
+}
+
+/// How far a connection is; the first ones give way first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// Its request has not come.
+    Silent,
+    /// It takes the answer.
+    Answered,
+    /// Its request is worked on.
+    Heard,
+}
+
+/// A request that is worked on until this is dropped.
+struct Answering(Arc<Place>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.reached(Stage::Answered);
+    }
 }
 
 /// One connection's, until dropped.
@@ -387,26 +416,19 @@ impl Places {
     /// Who gives way to a new connection from this address, if anybody must.
     fn in_the_way(&self, address: IpAddr) -> Option<u64> {
         let here = address.is_loopback();
-        let mut alike = (0, None, None);
-        let mut own = (0, None);
-        for (number, open) in &self.open {
-            if open.address.is_loopback() != here {
-                continue;
-            }
-            alike.0 += 1;
-            alike.1 = alike.1.or(Some(*number));
-            if open.heard {
-                continue;
-            }
-            alike.2 = alike.2.or(Some(*number));
-            if open.address == address {
-                own = (own.0 + 1, own.1.or(Some(*number)));
-            }
-        }
-        match (alike, own) {
-            ((count, oldest, slowest), _) if count >= TCP_CONNECTIONS => slowest.or(oldest),
-            (_, (count, oldest)) if !here && count >= UNFINISHED => oldest,
-            _ => None,
+        let alike = || {
+            let open = self.open.iter();
+            open.filter(move |(_, open)| open.address.is_loopback() == here)
+        };
+        let is_own = |open: &Open| open.address == address && open.stage == Stage::Silent;
+        let own = || alike().filter(|(_, open)| is_own(open));
+        if alike().count() >= TCP_CONNECTIONS {
+            let first = alike().min_by_key(|(number, open)| (open.stage, **number));
+            first.map(|(number, _)| *number)
+        } else if !here && own().count() >= UNFINISHED {
+            own().next().map(|(number, _)| *number)
+        } else {
+            None
         }
     }
 }
@@ -424,7 +446,7 @@ impl Waiting {
         let (number, cut) = (places.last, CancellationToken::new());
         let open = Open {
             address,
-            heard: false,
+            stage: Stage::Silent,
             cut: cut.clone(),
         };
         places.open.insert(number, open);
@@ -442,10 +464,9 @@ impl Waiting {
 }
 
 impl Place {
-    /// Its request has come: others give way first.
-    fn heard(&self) {
+    fn reached(&self, stage: Stage) {
         if let Some(open) = self.waiting.places().open.get_mut(&self.number) {
-            open.heard = true;
+            open.stage = stage;
         }
     }
 }
@@ -460,6 +481,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use axum::routing::get;
+    use std::collections::BTreeSet;
     use tokio::io::AsyncReadExt;
 
     const QUICK: Bounds = Bounds {
@@ -537,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_connections_give_way_before_those_that_are_answered() {
+    fn slow_connections_give_way_before_those_that_are_worked_on() {
         let waiting = Waiting::default();
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let places: Vec<Place> = (0..200).map(|_| waiting.admit(address)).collect();
@@ -545,24 +567,22 @@ mod tests {
         drop(places);
         let here: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
         let all: Vec<Place> = (0..TCP_CONNECTIONS).map(|_| waiting.admit(here)).collect();
-        all.iter()
-            .filter(|place| place.number % 2 == 0)
-            .for_each(Place::heard);
-        let more: Vec<Place> = (0..TCP_CONNECTIONS / 2)
-            .map(|_| waiting.admit(here))
+        let reach = |places: &[Place], stage| places.iter().for_each(|place| place.reached(stage));
+        reach(&all[..100], Stage::Heard);
+        reach(&all[100..200], Stage::Answered);
+        let more: Vec<Place> = (0..60)
+            .map(|_| {
+                let place = waiting.admit(here);
+                place.reached(Stage::Heard);
+                place
+            })
             .collect();
-        more.iter().for_each(Place::heard);
-        assert!(
-            all.iter()
-                .all(|place| place.cut.is_cancelled() != (place.number % 2 == 0))
-        );
-        // All are answered: whoever takes longest gives way, so that there is room for a probe at all times.
+        let first: BTreeSet<usize> = (200..TCP_CONNECTIONS).chain(100..104).collect();
+        assert_eq!(cut(&all).into_iter().collect::<BTreeSet<_>>(), first);
+        // Where all are worked on, whoever takes longest gives way: there is room for a probe at all times.
+        reach(&all, Stage::Heard);
         let probe = waiting.admit(here);
-        assert_eq!(
-            all.iter().filter(|place| place.cut.is_cancelled()).count(),
-            TCP_CONNECTIONS / 2 + 1
-        );
-        assert_eq!((cut(&more), probe.cut.is_cancelled()), (Vec::new(), false));
+        assert!(all[0].cut.is_cancelled() && !probe.cut.is_cancelled());
         drop((all, more, probe));
         assert!(waiting.places().open.is_empty());
     }

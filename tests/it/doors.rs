@@ -245,7 +245,7 @@ async fn slow_connections_over_tcp_do_not_blind_the_probes() {
 
 #[tokio::test]
 async fn no_flood_over_tcp_blinds_the_probes() {
-    let kinds = [("flood", "200"), ("scrape", "300"), ("deaf-page", "300")];
+    let kinds = [("flood", "200"), ("scrape", "150"), ("deaf-page", "300")];
     drop(probes_withstand(&kinds).await);
 }
 
@@ -366,7 +366,7 @@ async fn where_no_thread_and_no_program_can_be_started_each_fails_by_itself() {
     assert_eq!(ordered.status.code(), Some(0), "{ordered:?}");
     stage.reissued("bot", &old).await;
     let socket = stage.path("renewd.sock");
-    let hook = || daemon.status(&socket)["dispatchers"]["hook"].clone();
+    let hook = || daemon.status(&socket)["couriers"]["hook"].clone();
     let failed = || hook()["last_error"].as_str().map(str::to_owned);
     let trouble = until("failure of the program", &daemon, failed).await;
     let is_told = trouble.contains("cannot run /bin/true") && trouble.contains("TasksMax=");
