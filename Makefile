@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats sdk receivers systemd soak bench fuzz build package-check prerequisites
+.PHONY: demo test lint audit unit formats sdk receivers systemd soak bench fuzz build release prerequisites
 
 # The main job against the embedded emulator, in half a minute; ends by itself and cleans up.
 demo:
@@ -21,12 +21,12 @@ prerequisites:
 	tests/prerequisites
 
 lint:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --lib --bins --no-default-features -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --package renewd --lib --bins --no-default-features -- -D warnings
 
 unit:
-	cargo test --locked
+	cargo test --locked --workspace
 
 sdk: build
 	tests/sdk/run
@@ -45,6 +45,15 @@ systemd: build
 
 build:
 	cargo build --locked
+
+# The server package, without the emulator: the program stripped, what debuggers and traces need of it in
+# `renewd.debug` beside it.
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+release:
+	cargo build --locked --release --package renewd --no-default-features
+	objcopy --only-keep-debug $(RELEASE)/renewd $(RELEASE)/renewd.debug
+	cd $(RELEASE) && objcopy --strip-all --add-gnu-debuglink=renewd.debug renewd renewd.stripped
+	mv $(RELEASE)/renewd.stripped $(RELEASE)/renewd
 
 # What takes longer than a change should wait for.
 soak: build

@@ -13,7 +13,7 @@
 //! | room | only this room … | may import |
 //! |---|---|---|
 //! | `model` | names the words: newtypes, secrets, events, snapshots; no IO | – |
-//! | `clock` | reads the time | – |
+//! | `clock` | reads the time; a crate | – |
 //! | `accounts` | asks the system who a user or group is | – |
 //! | `pool` | runs what blocks, on threads made at the start | – |
 //! | `transport` | sends an HTTP request out, bounded in time and size | – |
@@ -34,8 +34,21 @@
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store pool |
 //! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool |
-//! | `emulator` | is the other side: ACS Identity and a webhook receiver, with checks of their own | model clock telemetry acs::wire |
-//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config emulator systemd telemetry transport model clock pool |
+//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config systemd telemetry transport model clock pool |
+//!
+//! # The crates beside the daemon
+//!
+//! The daemon is this one package. Under `crates/` is what must not be part of it, and what both need;
+//! a crate is named `renewd-` and its folder.
+//!
+//! | crate | what it is | depends on |
+//! |---|---|---|
+//! | `renewd-acs-wire` | what crosses the wire: operations, JSON shapes, secrets | – |
+//! | `renewd-clock` | the clock | – |
+//! | `renewd-emulator` | the other side: ACS Identity and a webhook receiver, with checks of their own | acs-wire clock |
+//! | `renewd-demo` | plays the main job with programs of its own, and measures it from outside | acs-wire clock emulator |
+//!
+//! The server package (`--no-default-features`) is built without the last two.
 
 pub mod accounts;
 pub mod acs;
@@ -43,10 +56,7 @@ pub mod api;
 pub mod app;
 pub mod campaign;
 pub mod cli;
-pub mod clock;
 pub mod config;
-#[cfg(feature = "emulator")]
-pub mod emulator;
 pub mod engine;
 pub mod jobs;
 pub mod keys;
@@ -62,3 +72,5 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod transport;
+
+pub use renewd_clock as clock;

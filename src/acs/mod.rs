@@ -18,7 +18,6 @@ mod keys;
 mod proof;
 mod request;
 mod setup;
-pub mod wire;
 
 pub use answer::{Created, Issued};
 pub use check::check;
@@ -26,4 +25,5 @@ pub use client::{Answer, Client};
 pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, Endpoint};
 pub use error::{Cause, Error, Rejection};
 pub use proof::Proof;
+pub use renewd_acs_wire as wire;
 pub use setup::SetupError;

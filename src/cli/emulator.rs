@@ -1,7 +1,5 @@
 //! `renewd emulator`: ACS Identity on this machine, for tests and for playing with.
 
-mod child;
-
 use std::{
     ffi::OsString,
     io,
@@ -9,17 +7,23 @@ use std::{
     time::Duration,
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use renewd_emulator::{
+    DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg,
+    child_environment, serve,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use crate::{
-    emulator::{
-        DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg, serve,
-    },
     model::{Secret, text_of},
 };
 
 use super::{
-    Context, duration,
+    Context,
+    child::{Group, Program, Signals, code},
+    duration,
     exit::{Exit, Failed, Outcome},
     logs::Logs,
     output,
@@ -117,7 +121,7 @@ impl Emulator {
         if self.command.is_empty() {
             until_told(serving).await
         } else {
-            child::run(&self.command, serving).await
+            during(&self.command, serving).await
         }
     }
 
@@ -166,6 +170,27 @@ async fn until_told(serving: Serving) -> Outcome {
     output::print_secret(&serving.connection_string())?;
     serving.run_until(stop).await;
     Ok(Exit::Done)
+}
+
+/// Serves while the program runs. Signals to stop go on to it.
+async fn during(command: &[OsString], serving: Serving) -> Outcome {
+    let mut signals = Signals::listen(Group::Shared)?;
+    let mut program = Program::start(command, child_environment(&serving), Group::Shared)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(serving.run_until(async {
+        stopped.await.ok();
+    }));
+    let status = loop {
+        tokio::select! {
+            biased;
+            status = program.wait() => break status?,
+            signal = signals.next() => program.signal(signal),
+        }
+    };
+    // The server may have ended by itself only by a panic, which was logged.
+    stop.send(()).ok();
+    server.await.ok();
+    Ok(Exit::As(code(status)))
 }
 
 /// Ends when the process is asked to stop. It listens from now on, not from the first wait.

@@ -1,46 +1,9 @@
 //! Operations at ACS and how they fail, in terms that decisions are made on.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
+pub use renewd_acs_wire::Operation;
 use serde::{Deserialize, Serialize};
-
-/// An operation of the ACS Identity API; limits and health are kept per (resource, operation).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operation {
-    /// Issue a token for an identity.
-    Issue,
-    /// Create an identity.
-    Create,
-    /// Create an identity together with its first token.
-    CreateWithToken,
-    /// Revoke all tokens of an identity.
-    Revoke,
-    /// Delete an identity.
-    Delete,
-    /// Exchange a Teams user's Entra token.
-    Exchange,
-}
-
-impl Operation {
-    /// The word in metrics, limits and snapshots.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Issue => "issue",
-            Self::Create => "create",
-            Self::CreateWithToken => "create_with_token",
-            Self::Revoke => "revoke",
-            Self::Delete => "delete",
-            Self::Exchange => "exchange",
-        }
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// What a failure asks of whoever called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

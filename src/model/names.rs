@@ -2,8 +2,6 @@
 //!
 //! Names and ids: parsed once, valid ever after.
 //!
-//! Text that must never be seen: redacted in `Debug`, wiped when dropped.
-//!
 //! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
 //! it, other encodings are named, and a line may end in any way.
 //!
@@ -19,8 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
+pub use renewd_acs_wire::Secret;
 
 /// Why a text is not a valid name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,47 +153,6 @@ fn is_id(text: &str) -> bool {
         && (3..=256).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic())
 }
-
-/// A secret text. The only way to its content is [`Secret::expose`], so that a search for that
-/// word finds every place that touches one.
-#[derive(Clone)]
-pub struct Secret(SecretString);
-
-impl Secret {
-    /// Takes ownership of the text.
-    pub fn new(text: String) -> Self {
-        Self(SecretString::from(text))
-    }
-
-    /// The text in the clear.
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-
-    /// A short, stable, one-way name of this secret: 12 hex digits of its SHA-256.
-    pub fn fingerprint(&self) -> String {
-        let digest = Sha256::digest(self.expose().as_bytes());
-        digest[..6].iter().map(|b| format!("{b:02x}")).collect()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        use subtle::ConstantTimeEq;
-        self.expose()
-            .as_bytes()
-            .ct_eq(other.expose().as_bytes())
-            .into()
-    }
-}
-
-impl Eq for Secret {}
 
 /// The byte order mark of UTF-8, which Windows programs put before a text.
 const MARK: &[u8] = b"\xef\xbb\xbf";

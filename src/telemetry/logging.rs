@@ -165,7 +165,9 @@ fn is_own_or_grave(line: &Metadata<'_>) -> bool {
         true => Level::ERROR,
         false => Level::WARN,
     };
-    *line.level() <= least || is_of("renewd")
+    // The crates beside the daemon are named `renewd_…`.
+    let is_own = is_of("renewd") || line.target().starts_with("renewd_");
+    *line.level() <= least || is_own
 }
 
 /// Whether standard error is the stream that the service manager connected to the journal:

@@ -11,6 +11,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Room → what it may import (`acs`, or a part of a room: `acs::wire`).
 fn table() -> BTreeMap<String, BTreeSet<String>> {
+    let mut rows = rows();
+    rows.retain(|room, _| !room.starts_with("renewd-"));
+    rows
+}
+
+/// The rows of both tables, of rooms and of crates.
+fn rows() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(Path::new(ROOT).join("src/lib.rs")).unwrap();
     text.lines()
         .filter_map(|line| line.strip_prefix("//! | `"))
@@ -21,6 +28,13 @@ fn table() -> BTreeMap<String, BTreeSet<String>> {
             (room.to_owned(), words.map(str::to_owned).collect())
         })
         .collect()
+}
+
+/// Every Rust file of the daemon and of the crates beside it.
+fn all_sources() -> Vec<PathBuf> {
+    let mut found = sources(&Path::new(ROOT).join("src"));
+    found.extend(sources(&Path::new(ROOT).join("crates")));
+    found
 }
 
 fn sources(dir: &Path) -> Vec<PathBuf> {
@@ -171,6 +185,35 @@ fn the_table_has_no_cycle() {
 }
 
 #[test]
+fn crates_depend_on_what_the_table_says() {
+    let rows = rows();
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(Path::new(ROOT).join("crates")).unwrap() {
+        let folder = entry.unwrap();
+        let name = format!("renewd-{}", folder.file_name().to_str().unwrap());
+        let Some(allowed) = rows.get(&name) else {
+            wrong.push(format!("{name} has no row in src/lib.rs"));
+            continue;
+        };
+        let manifest = fs::read_to_string(folder.path().join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+        let (_, dependencies) = manifest.split_once("[dependencies]").unwrap();
+        let own: BTreeSet<String> = dependencies
+            .lines()
+            .filter_map(|line| line.strip_prefix("renewd-"))
+            .filter_map(|line| line.split(['.', ' ']).next())
+            .map(str::to_owned)
+            .collect();
+        if own != *allowed {
+            wrong.push(format!(
+                "{name} depends on {own:?}, and the table says {allowed:?}"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_reader_of_paths_sees_every_form() {
     let text =
         "use crate::{model::{Name, Secret}, acs}; fn f() -> crate::store::Store {} // crate::no";
@@ -199,7 +242,7 @@ const RETIRED: [&str; 15] = [
 #[test]
 fn retired_words_stay_out() {
     let mut found = Vec::new();
-    for path in sources(&Path::new(ROOT).join("src")) {
+    for path in all_sources() {
         let text = fs::read_to_string(&path).unwrap();
         let code = text
             .lines()

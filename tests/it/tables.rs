@@ -69,6 +69,7 @@ fn names(table: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_test_that_is_named_exists() {
     let mut rust = texts("src");
+    rust.extend(texts("crates"));
     rust.extend(texts("tests/it"));
     let mut scripts = texts("tests/systemd");
     scripts.extend(texts("tests/receivers"));

@@ -1,0 +1,274 @@
+//! What was seen of the tokens, and how it is told: every number at the end comes from here.
+
+use std::{cell::RefCell, collections::BTreeMap, io, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use renewd_clock::Clock;
+
+use super::{Line, Promise, Teller, Tone};
+
+/// One look at what one consumer holds.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    pub(super) name: &'static str,
+    pub(super) at: Timestamp,
+    /// What its file holds, if it holds anything.
+    pub(super) held: Option<Held>,
+}
+
+/// A token in a file, and what the emulator says of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) version: u64,
+    pub(super) expires_at: Timestamp,
+    pub(super) live: bool,
+}
+
+/// A token that took the place of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Renewal {
+    pub(super) name: &'static str,
+    /// The life that was left to the old one; negative when it was too late.
+    pub(super) spare: SignedDuration,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Observations {
+    /// Looks in all.
+    pub(super) looks: u64,
+    /// Looks that found no live token where there should be one.
+    pub(super) without: u64,
+    /// Versions that went backwards.
+    pub(super) backwards: u64,
+    pub(super) renewals: Vec<Renewal>,
+    newest: BTreeMap<&'static str, Held>,
+    revoked: Option<Revoked>,
+}
+
+/// The identity whose tokens were revoked on purpose, and its version before.
+#[derive(Debug, Clone, Copy)]
+struct Revoked {
+    name: &'static str,
+    version: u64,
+    back_at: Option<Timestamp>,
+}
+
+impl Observations {
+    /// Takes a look in; a renewal that it shows is told.
+    pub(super) fn note(&mut self, look: &Look) -> Option<Renewal> {
+        self.looks += 1;
+        let live = look.held.is_some_and(|held| held.live);
+        if !live && !self.is_revoked(look.name) {
+            self.without += 1;
+        }
+        let held = look.held?;
+        let before = self.newest.insert(look.name, held);
+        self.note_return(look, held);
+        let before = before.filter(|before| before.version != held.version)?;
+        self.backwards += u64::from(held.version < before.version);
+        if self
+            .revoked
+            .is_some_and(|r| r.name == look.name && r.version == before.version)
+        {
+            return None;
+        }
+        let renewal = Renewal {
+            name: look.name,
+            spare: before.expires_at.duration_since(look.at),
+        };
+        self.renewals.push(renewal);
+        Some(renewal)
+    }
+
+    /// From now on this identity may be without a live token, until it has a newer one.
+    pub(super) fn revoke(&mut self, name: &'static str) {
+        let version = self.newest.get(name).map_or(0, |held| held.version);
+        self.revoked = Some(Revoked {
+            name,
+            version,
+            back_at: None,
+        });
+    }
+
+    /// When the revoked identity was first seen with a new live token.
+    pub(super) fn back_at(&self) -> Option<Timestamp> {
+        self.revoked.and_then(|revoked| revoked.back_at)
+    }
+
+    /// The newest version that each file held.
+    pub(super) fn versions(&self) -> BTreeMap<&'static str, u64> {
+        self.newest
+            .iter()
+            .map(|(name, held)| (*name, held.version))
+            .collect()
+    }
+
+    /// How many of the files hold a live token, and the shortest life among them.
+    pub(super) fn living(&self, now: Timestamp) -> (usize, SignedDuration) {
+        let living = self.newest.values().filter(|held| held.live);
+        let left = living
+            .clone()
+            .map(|held| held.expires_at.duration_since(now))
+            .min();
+        (living.count(), left.unwrap_or_default())
+    }
+
+    /// The renewal with the least life left, of those seen so far.
+    pub(super) fn tightest(&self) -> Option<SignedDuration> {
+        self.renewals.iter().map(|renewal| renewal.spare).min()
+    }
+
+    fn is_revoked(&self, name: &str) -> bool {
+        self.revoked
+            .is_some_and(|r| r.name == name && r.back_at.is_none())
+    }
+
+    fn note_return(&mut self, look: &Look, held: Held) {
+        if let Some(revoked) = &mut self.revoked
+            && revoked.name == look.name
+            && held.live
+            && held.version > revoked.version
+        {
+            revoked.back_at.get_or_insert(look.at);
+        }
+    }
+}
+
+/// Renewals that are seen within this time are one line.
+const TOGETHER: Duration = Duration::from_millis(700);
+
+/// The demo as it is told: one line for each thing that happens, with the seconds since the start.
+pub(super) struct Story<'a> {
+    teller: &'a dyn Teller,
+    clock: Clock,
+    began: Duration,
+    /// Renewals that are still to be told, and since when.
+    renewals: RefCell<(Duration, Vec<Renewal>)>,
+}
+
+impl<'a> Story<'a> {
+    pub(super) fn new(clock: &Clock, teller: &'a dyn Teller) -> Self {
+        Self {
+            teller,
+            clock: clock.clone(),
+            began: clock.steady(),
+            renewals: RefCell::default(),
+        }
+    }
+
+    /// One line: when, what, and the rest.
+    pub(super) fn tell(&self, tone: Tone, what: &str, words: &str) -> io::Result<()> {
+        self.tell_renewals(true)?;
+        self.line(tone, what, words, "")
+    }
+
+    fn seconds(&self) -> f64 {
+        self.clock.steady().saturating_sub(self.began).as_secs_f64()
+    }
+
+    pub(super) fn renewed(&self, renewal: Renewal) {
+        let mut waiting = self.renewals.borrow_mut();
+        if waiting.1.is_empty() {
+            waiting.0 = self.clock.steady();
+        }
+        waiting.1.push(renewal);
+    }
+
+    /// Tells of renewals that happened together once no more are to be expected, or at once.
+    pub(super) fn tell_renewals(&self, at_once: bool) -> io::Result<()> {
+        let (since, told) = {
+            let waiting = self.renewals.borrow();
+            (waiting.0, waiting.1.clone())
+        };
+        let young = self.clock.steady().saturating_sub(since) < TOGETHER;
+        if told.is_empty() || (young && !at_once) {
+            return Ok(());
+        }
+        self.renewals.borrow_mut().1.clear();
+        let names: Vec<&str> = told.iter().map(|renewal| renewal.name).collect();
+        let least = told
+            .iter()
+            .map(|renewal| renewal.spare)
+            .min()
+            .unwrap_or_default();
+        self.line(Tone::Good, "renewed", &names.join(", "), &spare(least))
+    }
+
+    /// What was promised, and what was seen of it.
+    pub(super) fn end(&self, promises: &[Promise]) -> io::Result<()> {
+        self.teller.ends(promises)
+    }
+
+    fn line(&self, tone: Tone, what: &str, words: &str, aside: &str) -> io::Result<()> {
+        self.teller.happens(&Line {
+            seconds: self.seconds(),
+            tone,
+            what,
+            words,
+            aside,
+        })
+    }
+}
+
+fn spare(left: SignedDuration) -> String {
+    format!("with {:.1} s of life left", left.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + second).unwrap()
+    }
+
+    fn look(second: i64, version: u64, live: bool) -> Look {
+        let expires_at = at(i64::try_from(version).unwrap() * 10 + 20);
+        let held = Held {
+            version,
+            expires_at,
+            live,
+        };
+        Look {
+            name: "bot",
+            at: at(second),
+            held: Some(held),
+        }
+    }
+
+    #[test]
+    fn a_look_without_a_live_token_is_counted() {
+        let mut seen = Observations::default();
+        seen.note(&look(0, 0, true));
+        seen.note(&look(1, 0, false));
+        seen.note(&Look {
+            held: None,
+            ..look(2, 0, true)
+        });
+        assert_eq!((seen.looks, seen.without), (3, 2));
+    }
+
+    #[test]
+    fn a_renewal_tells_what_was_left() {
+        let mut seen = Observations::default();
+        assert_eq!(seen.note(&look(0, 0, true)), None);
+        let renewal = seen.note(&look(12, 1, true)).unwrap();
+        assert_eq!(renewal.spare, SignedDuration::from_secs(8));
+        assert_eq!(seen.note(&look(13, 1, true)), None);
+        seen.note(&look(14, 0, true));
+        assert_eq!(seen.backwards, 1);
+    }
+
+    #[test]
+    fn only_the_revoked_one_is_excused_and_only_until_it_is_back() {
+        let mut seen = Observations::default();
+        seen.note(&look(0, 0, true));
+        seen.revoke("bot");
+        seen.note(&look(1, 0, false));
+        assert_eq!((seen.without, seen.back_at()), (0, None));
+        assert_eq!(seen.note(&look(2, 1, true)), None);
+        assert_eq!(seen.back_at(), Some(at(2)));
+        seen.note(&look(3, 1, false));
+        assert_eq!(seen.without, 1);
+    }
+}

@@ -1,0 +1,371 @@
+//! Who takes part: the emulator and the daemon as programs of their own, the receiver in this one.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use renewd_acs_wire::Secret;
+use renewd_clock::Clock;
+use renewd_emulator::receiver::Receiver;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child as Process, ChildStdout, Command},
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+use super::{
+    DemoError, Kept, Teller, Tone,
+    door::Door,
+    folder::{Folder, NAMES},
+    observations::Story,
+};
+
+/// How long every token of the demo lives.
+const LIFE: &str = "20s";
+/// How long the daemon may take to be ready with all tokens.
+const START: Duration = Duration::from_secs(20);
+/// Between two looks at what is waited for.
+const AGAIN: Duration = Duration::from_millis(50);
+
+pub(super) struct Setup {
+    emulator: Child,
+    daemon: Child,
+    pub(super) mailbox: Mailbox,
+    pub(super) door: Door,
+    page: Option<String>,
+}
+
+impl Setup {
+    /// Starts everything; returns when all identities have a token.
+    pub(super) async fn set(
+        folder: &Folder,
+        story: &Story<'_>,
+        clock: &Clock,
+        keep: bool,
+    ) -> Result<Self, DemoError> {
+        let (emulator, ca_file, connection) = emulator(folder).await?;
+        let endpoint = endpoint(&connection)?;
+        story.tell(
+            Tone::Plain,
+            "emulator",
+            &format!("{endpoint}, every token lives {LIFE}"),
+        )?;
+        let mailbox = Mailbox::open(clock).await?;
+        let words = format!("{}, checks every signature", mailbox.url());
+        story.tell(Tone::Plain, "receiver", &words)?;
+        let page = if keep {
+            Some(free_address().await?)
+        } else {
+            None
+        };
+        folder.write("contoso.cs", &connection)?;
+        folder.write("webhook.secret", mailbox.secret())?;
+        let listen = page.as_deref().unwrap_or_default();
+        let text = folder.configuration(listen, &ca_file, mailbox.url());
+        folder.write("renewd.toml", &text)?;
+        let config = folder.inside("renewd.toml");
+        let (daemon, _) = Child::start("daemon", &["run", "--config", &config], folder.path())?;
+        let mut setup = Self {
+            emulator,
+            daemon,
+            mailbox,
+            door: Door::new(&endpoint, Path::new(&ca_file))?,
+            page,
+        };
+        setup.all_have_tokens(folder).await?;
+        let words = format!("ready; {} created, each with a token", NAMES.join(", "));
+        story.tell(Tone::Good, "daemon", &words)?;
+        Ok(setup)
+    }
+
+    /// Fails when one of the programs has ended.
+    pub(super) fn still_runs(&mut self) -> Result<(), DemoError> {
+        self.emulator.still_runs()?;
+        self.daemon.still_runs()
+    }
+
+    /// Ends the daemon as the service manager would, then the emulator; whether the former ended well.
+    pub(super) async fn end(self) -> Result<bool, DemoError> {
+        let well = self.daemon.end().await?.success();
+        let _: ExitStatus = self.emulator.end().await?;
+        Ok(well)
+    }
+
+    /// Goes on until Ctrl-C; whether the daemon then ended well.
+    pub(super) async fn keep(
+        mut self,
+        folder: &Folder,
+        teller: &dyn Teller,
+    ) -> Result<bool, DemoError> {
+        teller.goes_on(&Kept {
+            socket: folder.inside("renewd.sock"),
+            config: folder.inside("renewd.toml"),
+            tokens: folder.inside("tokens"),
+            page: self.page.clone().unwrap_or_default(),
+        })?;
+        told_to_stop().await?;
+        self.still_runs()?;
+        self.end().await
+    }
+
+    async fn all_have_tokens(&mut self, folder: &Folder) -> Result<(), DemoError> {
+        let socket = folder.inside("renewd.sock");
+        let waiting = async {
+            loop {
+                self.still_runs()?;
+                let status = say(&["--socket", &socket, "status", "--json"]).await;
+                if status.is_ok_and(|status| has_all(&status))
+                    && NAMES.iter().all(|name| folder.token_file(name).exists())
+                {
+                    return Ok(());
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        let waited = tokio::time::timeout(START, waiting).await;
+        waited.unwrap_or_else(|_| {
+            let late = "the daemon is not ready after 20 s";
+            Err(DemoError::Program(late.to_owned()))
+        })
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(super) async fn told_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Whether the daemon is ready, and everybody has a token.
+fn has_all(status: &str) -> bool {
+    let status: Value = serde_json::from_str(status).unwrap_or_default();
+    let resources = status["counts"]["identities"].as_object();
+    let states = resources
+        .into_iter()
+        .flat_map(|resources| resources.values());
+    let active = states.filter_map(|states| states["active"].as_u64());
+    status["ready"] == true && active.sum::<u64>() == NAMES.len() as u64
+}
+
+/// Starts the emulator; its CA file and connection string.
+async fn emulator(folder: &Folder) -> Result<(Child, String, String), DemoError> {
+    let args = ["emulator", "--listen", "127.0.0.1:0", "--token-ttl", LIFE];
+    let (mut emulator, mut lines) = Child::start("emulator", &args, folder.path())?;
+    let mut ca_file = None;
+    while let Some(line) = lines.next_line().await? {
+        if let Some(path) = line.strip_prefix("ca=") {
+            ca_file = Some(path.to_owned());
+        } else if line.starts_with("endpoint=") {
+            let ca_file =
+                ca_file.ok_or_else(|| DemoError::Program("the emulator named no CA".to_owned()))?;
+            return Ok((emulator, ca_file, line));
+        }
+    }
+    emulator.still_runs()?;
+    Err(DemoError::Program(
+        "the emulator did not say where it listens".to_owned(),
+    ))
+}
+
+fn endpoint(connection: &str) -> Result<String, DemoError> {
+    let rest = connection.strip_prefix("endpoint=");
+    let endpoint = rest.and_then(|rest| rest.split(';').next());
+    let endpoint =
+        endpoint.ok_or_else(|| DemoError::Program("the emulator named no endpoint".to_owned()))?;
+    Ok(endpoint.trim_end_matches('/').to_owned())
+}
+
+/// An address on loopback that nobody listens on.
+async fn free_address() -> Result<String, DemoError> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    Ok(listener.local_addr()?.to_string())
+}
+
+/// How long a program may take to end by itself.
+const GRACE: Duration = Duration::from_secs(12);
+/// What the service manager or an operator may have set for another daemon.
+const NOT_OURS: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "RENEWD_SOCKET",
+];
+
+/// A running program; it does not outlive the demo.
+pub(super) struct Child {
+    process: Process,
+    what: &'static str,
+}
+
+impl Child {
+    /// Starts `renewd ARGS` with its log and temporary files in a folder; what it says on standard
+    /// output comes as lines.
+    pub(super) fn start(
+        what: &'static str,
+        args: &[&str],
+        folder: &Path,
+    ) -> Result<(Self, Lines<BufReader<ChildStdout>>), DemoError> {
+        let cannot = |error| DemoError::Program(format!("cannot start the {what}: {error}"));
+        let log = folder.join(format!("{what}.log"));
+        let log = std::fs::File::create(log).map_err(cannot)?;
+        let mut command = command(args).map_err(cannot)?;
+        command
+            .env("TMPDIR", folder)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        let mut process = command.spawn().map_err(cannot)?;
+        let stdout = process.stdout.take();
+        let stdout =
+            stdout.ok_or_else(|| DemoError::Program(format!("the {what} has no output")))?;
+        Ok((Self { process, what }, BufReader::new(stdout).lines()))
+    }
+
+    /// Fails when the program has ended already.
+    pub(super) fn still_runs(&mut self) -> Result<(), DemoError> {
+        match self.process.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(DemoError::Program(format!(
+                "the {} ended: {status}",
+                self.what
+            ))),
+            Err(error) => Err(DemoError::Program(format!(
+                "the {} is lost: {error}",
+                self.what
+            ))),
+        }
+    }
+
+    /// Asks it to end, as the service manager would, and waits for it.
+    pub(super) async fn end(mut self) -> Result<ExitStatus, DemoError> {
+        let cannot = |error: &dyn std::fmt::Display| {
+            DemoError::Program(format!("the {} does not end: {error}", self.what))
+        };
+        let pid = self
+            .process
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM).map_err(|error| cannot(&error))?;
+        }
+        let ended = tokio::time::timeout(GRACE, self.process.wait()).await;
+        ended
+            .map_err(|_| cannot(&"it was asked 12 s ago"))?
+            .map_err(|error| cannot(&error))
+    }
+}
+
+/// Runs `renewd ARGS` to its end; what it said, and whether it did what was asked.
+pub(super) async fn say(args: &[&str]) -> Result<String, DemoError> {
+    let cannot =
+        |error| DemoError::Program(format!("cannot run renewd {}: {error}", args.join(" ")));
+    let output = command(args)
+        .map_err(cannot)?
+        .output()
+        .await
+        .map_err(cannot)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(DemoError::Program(format!(
+            "renewd {}: {}",
+            args.join(" "),
+            said.trim()
+        )));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn command(args: &[&str]) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(args).stdin(Stdio::null());
+    for name in NOT_OURS {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+pub(super) struct Mailbox {
+    receiver: Arc<Receiver>,
+    secret: Secret,
+    url: String,
+    /// Serves; ends with the mailbox.
+    _serving: JoinSet<()>,
+}
+
+impl Mailbox {
+    /// Opens a receiver on a free port, with a secret of its own.
+    pub(super) async fn open(clock: &Clock) -> Result<Self, DemoError> {
+        let bytes = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes);
+        let secret = Secret::new(format!("whsec_{}", BASE64_STANDARD.encode(bytes.concat())));
+        let receiver = Receiver::new(std::slice::from_ref(&secret), clock.clone());
+        let unusable =
+            |error: &dyn std::fmt::Display| DemoError::Program(format!("no receiver: {error}"));
+        let receiver = Arc::new(receiver.map_err(|error| unusable(&error))?);
+        let bound = receiver.bind("127.0.0.1:0").await;
+        let bound = bound.map_err(|error| unusable(&error))?;
+        let url = bound.url().to_owned();
+        let mut serving = JoinSet::new();
+        serving.spawn(bound.run_until(std::future::pending()));
+        Ok(Self {
+            receiver,
+            secret,
+            url,
+            _serving: serving,
+        })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(super) fn secret(&self) -> &str {
+        self.secret.expose()
+    }
+
+    /// Events whose signature was right; and those that were refused, or came after a newer one.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let received = self.receiver.received();
+        let backwards: u64 = received.tokens.values().map(|told| told.backwards).sum();
+        (received.accepted, received.refused.len() as u64 + backwards)
+    }
+
+    /// How many identities' newest event carries the version of their file; waits a little for the
+    /// last ones to arrive.
+    pub(super) async fn in_step(
+        &self,
+        files: &BTreeMap<&'static str, u64>,
+        longest: Duration,
+    ) -> u64 {
+        let all = async {
+            while self.agreeing(files) < files.len() {
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        // Whoever is not in step by then is counted as such.
+        tokio::time::timeout(longest, all).await.ok();
+        self.agreeing(files) as u64
+    }
+
+    fn agreeing(&self, files: &BTreeMap<&'static str, u64>) -> usize {
+        let told = self.receiver.received().tokens;
+        let same = |(name, version): &(&&str, &u64)| {
+            told.get(**name)
+                .is_some_and(|told| told.version.cast_unsigned() == **version)
+        };
+        files.iter().filter(same).count()
+    }
+}

@@ -1,0 +1,319 @@
+//! The emulator: one asynchronous function from request to reply.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use jiff::Timestamp;
+
+use renewd_acs_wire::{AccessToken, CreateResponse, Identity, Operation, Secret};
+use renewd_clock::Clock;
+
+use super::{
+    access_keys::{KeyStamp, Slot},
+    answer::{self, Answering, Envelope, Problem, Reply},
+    call::{self, Call, Entry, IDENTITY_VERSIONS, Route, TEAMS_VERSIONS},
+    door,
+    faults::{Blow, Harm},
+    mint::Mint,
+    operations::{self, Ask, Outcome},
+    options::EmulatorOptions,
+    signature::{self, Denial, Sent},
+    world::{Grant, World},
+};
+
+/// ACS Identity for one resource, in memory.
+#[derive(Debug)]
+pub struct Emulator {
+    pub(super) options: EmulatorOptions,
+    pub(super) mint: Mint,
+    clock: Clock,
+    world: Mutex<World>,
+}
+
+/// Why an emulator cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// An access key that was given is none.
+    #[error(transparent)]
+    AccessKey(#[from] super::options::UnlikeAKey),
+    /// The built-in key for tokens cannot be used.
+    #[error(transparent)]
+    TokenKey(#[from] super::mint::KeyError),
+}
+
+/// What became of a request, and what the request log wants to know of it.
+struct Judged {
+    answer: Response<Bytes>,
+    key: Option<Slot>,
+    reason: Option<String>,
+}
+
+impl Emulator {
+    /// An emulator that tells the time by `clock`, plus whatever its control door moved it by.
+    ///
+    /// # Errors
+    /// When an access key in the options is none.
+    pub fn new(options: EmulatorOptions, clock: Clock) -> Result<Self, EmulatorError> {
+        Ok(Self {
+            mint: Mint::new(options.token_alg)?,
+            world: Mutex::new(World::new(&options)?),
+            options,
+            clock,
+        })
+    }
+
+    /// Answers one request: of ACS Identity, or of the control door under `/_emulator/v1/`. Signed
+    /// is what the request's own URI and headers say, so both must be as they would be on the wire.
+    pub async fn handle(&self, request: Request<Bytes>) -> Reply {
+        if request.uri().path().starts_with(door::PREFIX) {
+            return Reply::Answer(door::answer(self, &request));
+        }
+        let began = self.clock.steady();
+        let call = Call::read(request);
+        let trouble = match call.operation {
+            Some(operation) => self.world().faults.strike(operation, call.id()),
+            None => super::faults::Trouble::default(),
+        };
+        if !trouble.delay.is_zero() {
+            tokio::time::sleep(trouble.delay).await;
+        }
+        let judged = match trouble.blow {
+            Some(blow) if !blow.after => None,
+            _ => Some(self.judge(&call)),
+        };
+        let took = self.clock.steady().saturating_sub(began);
+        self.reply(&call, judged, trouble.blow, took)
+    }
+
+    /// The emulator as a function for a transport in this process; `broken` makes the transport's
+    /// own error for a connection that breaks.
+    pub fn as_handler<E: 'static>(
+        self: &Arc<Self>,
+        broken: impl Fn(&'static str) -> E + Clone + Send + Sync + 'static,
+    ) -> Answering<E> {
+        let emulator = Arc::clone(self);
+        Arc::new(move |request| {
+            let (emulator, broken) = (Arc::clone(&emulator), broken.clone());
+            Box::pin(async move { emulator.handle(request).await.settle(broken).await })
+        })
+    }
+
+    /// The connection string with the primary key, for this endpoint (`https://host:port`).
+    pub fn connection_string(&self, endpoint: &str) -> Secret {
+        let keys = Arc::clone(&self.world().keys);
+        let key = keys.get(Slot::Primary).text().expose();
+        let endpoint = endpoint.trim_end_matches('/');
+        Secret::new(format!("endpoint={endpoint}/;accesskey={key}"))
+    }
+
+    /// The same with the secondary key.
+    pub fn secondary_connection_string(&self, endpoint: &str) -> Secret {
+        let keys = Arc::clone(&self.world().keys);
+        let key = keys.get(Slot::Secondary).text().expose();
+        let endpoint = endpoint.trim_end_matches('/');
+        Secret::new(format!("endpoint={endpoint}/;accesskey={key}"))
+    }
+
+    /// The time here.
+    pub fn now(&self) -> Timestamp {
+        let offset = self.world().offset;
+        self.now_at(offset)
+    }
+
+    pub(super) fn now_at(&self, offset: jiff::SignedDuration) -> Timestamp {
+        let now = self.clock.now();
+        now.checked_add(offset).unwrap_or(now)
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, call: &Call) -> Judged {
+        let (answer, key, reason) = match self.authenticate(call) {
+            Err(denial) => {
+                let problem = answer::denied(&denial);
+                (answer::error(&problem), None, Some(problem.reason))
+            }
+            Ok(key) => match self.carry_out(call, key) {
+                Ok(answer) => (answer, Some(key.slot), None),
+                Err(problem) => (
+                    answer::error(&problem),
+                    Some(key.slot),
+                    Some(format!("{}: {}", problem.code(), problem.reason)),
+                ),
+            },
+        };
+        Judged {
+            answer,
+            key,
+            reason,
+        }
+    }
+
+    fn authenticate(&self, call: &Call) -> Result<KeyStamp, Denial> {
+        let keys = Arc::clone(&self.world().keys);
+        let sent = Sent {
+            method: call.request.method(),
+            target: &call.target,
+            host: &call.host,
+            headers: call.request.headers(),
+            body: call.request.body(),
+        };
+        signature::verify(&sent, &keys, self.now(), self.options.date_margin).map(|key| key.stamp)
+    }
+
+    fn carry_out(&self, call: &Call, key: KeyStamp) -> Result<Response<Bytes>, Problem> {
+        let (path, method) = (call.request.uri().path(), call.request.method());
+        let operation = match call.operation {
+            Some(operation) => operation,
+            None if call.route == Route::WrongMethod => {
+                return Err(answer::method_not_allowed(method, path));
+            }
+            None => return Err(answer::not_found(path)),
+        };
+        let version = call.version()?;
+        let now = self.now();
+        let outcome = {
+            let mut world = self.world();
+            if let Err(wait) = world.limiter.admit(operation, now) {
+                let limit = world.limiter.limits().0.get(&operation);
+                let limit = limit.map(ToString::to_string).unwrap_or_default();
+                let reason = format!("more than {limit} of {operation}");
+                return Err(answer::throttled(wait, reason));
+            }
+            let ask = Ask {
+                options: &self.options,
+                now,
+                key,
+                version: &version,
+                headers: call.request.headers(),
+                body: call.request.body(),
+            };
+            operations::perform(&mut world, &call.route, &ask)?
+        };
+        self.present(outcome)
+    }
+
+    /// Signs what was granted, outside the lock, and writes the answer.
+    fn present(&self, outcome: Outcome) -> Result<Response<Bytes>, Problem> {
+        Ok(match outcome {
+            Outcome::Done => answer::no_content(IDENTITY_VERSIONS),
+            Outcome::Granted(grant) => {
+                answer::success(StatusCode::OK, &self.mint(&grant)?, IDENTITY_VERSIONS)
+            }
+            Outcome::Exchanged(grant) => {
+                answer::success(StatusCode::OK, &self.mint(&grant)?, TEAMS_VERSIONS)
+            }
+            Outcome::Created(id, grant) => {
+                let created = CreateResponse {
+                    identity: Identity { id: id.to_string() },
+                    access_token: grant.map(|grant| self.mint(&grant)).transpose()?,
+                };
+                answer::success(StatusCode::CREATED, &created, IDENTITY_VERSIONS)
+            }
+        })
+    }
+
+    fn mint(&self, grant: &Grant) -> Result<AccessToken, Problem> {
+        let token = self
+            .mint
+            .sign(&grant.claims, grant.nonce)
+            .map_err(|_| answer::injected(StatusCode::INTERNAL_SERVER_ERROR, None, 0))?;
+        self.world()
+            .tokens
+            .record(token.expose(), grant.facts.clone());
+        Ok(AccessToken {
+            token,
+            expires_on: call::expires_on(grant.facts.expires_at),
+        })
+    }
+
+    /// Applies the blow, puts the headers on and notes what happened.
+    fn reply(
+        &self,
+        call: &Call,
+        judged: Option<Judged>,
+        blow: Option<Blow>,
+        took: std::time::Duration,
+    ) -> Reply {
+        let mut world = self.world();
+        let now = self.now_at(world.offset);
+        let key = judged.as_ref().and_then(|judged| judged.key);
+        let mut reason = judged.as_ref().and_then(|judged| judged.reason.clone());
+        if let Some(blow) = blow {
+            reason = Some(format!(
+                "fault {} was injected: {:?}",
+                blow.fault, blow.harm
+            ));
+        }
+        let mut reply = apply(judged, blow);
+        if let Reply::Answer(answer) | Reply::Truncated { answer, .. } = &mut reply {
+            let envelope = Envelope {
+                now,
+                took,
+                nonce: world.nonce(),
+                client_request_id: call.request.headers().get("x-ms-client-request-id"),
+            };
+            envelope.wrap(answer);
+        }
+        let entry = call.entry(now, key, &reply, reason);
+        log(&entry);
+        world.request_log.note(entry);
+        reply
+    }
+}
+
+/// The answer as the blow leaves it.
+fn apply(judged: Option<Judged>, blow: Option<Blow>) -> Reply {
+    let answer = judged.map(|judged| judged.answer);
+    let Some(blow) = blow else {
+        return answer.map_or(Reply::Reset, Reply::Answer);
+    };
+    match (blow.harm, answer) {
+        (Harm::Hang, _) => Reply::Hang,
+        (Harm::Reset, _) | (_, None) if !matches!(blow.harm, Harm::Status(..)) => Reply::Reset,
+        (Harm::Malformed, Some(mut answer)) => {
+            *answer.body_mut() = Bytes::from_static(b"<html>this is not JSON</html>");
+            Reply::Answer(answer)
+        }
+        (Harm::Truncated, Some(answer)) if !answer.body().is_empty() => {
+            let sent = answer.body().len() / 2;
+            Reply::Truncated { answer, sent }
+        }
+        (Harm::Status(status, retry_after), _) => Reply::Answer(answer::error(&answer::injected(
+            status,
+            retry_after,
+            blow.fault,
+        ))),
+        _ => Reply::Reset,
+    }
+}
+
+/// A request that failed is told once, here.
+fn log(entry: &Entry) {
+    let operation = entry.operation.map_or("none", Operation::as_str);
+    let request_id = entry.client_request_id.as_deref().unwrap_or("none");
+    match (&entry.reason, entry.status) {
+        (Some(reason), status) => tracing::info!(
+            operation,
+            request_id,
+            status,
+            "{} {} was not carried out: {reason}",
+            entry.method,
+            entry.target
+        ),
+        (None, status) => tracing::debug!(
+            operation,
+            request_id,
+            status,
+            "{} {}",
+            entry.method,
+            entry.target
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;
