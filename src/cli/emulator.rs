@@ -16,9 +16,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{
-    model::{Secret, text_of},
-};
+use crate::model::{Secret, text_of};
 
 use super::{
     Context,
