@@ -27,13 +27,14 @@
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock config schedule acs store |
+//! | `worker` | runs the loop of a worker, and repeats tasks | model clock schedule |
 //! | `outbox` | keeps what was done until the store has noted it | schedule store |
-//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks |
-//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks worker |
+//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox worker |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
-//! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits |
+//! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits worker |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store pool |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool worker |
 //! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config systemd telemetry transport model clock pool |
 //!
 //! # The crates beside the daemon
@@ -72,5 +73,6 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod transport;
+mod worker;
 
 pub use renewd_clock as clock;

@@ -10,6 +10,8 @@ use std::{
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::worker::{self, Task};
+
 /// A loop that is aborted ends at its next pause.
 const ABORTED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,11 @@ impl Loops {
                 abort: handle,
             },
         );
+    }
+
+    /// Starts a loop that does one thing every so often.
+    pub(super) fn repeat(&mut self, name: &str, task: impl Task + 'static) {
+        self.spawn(name, |stop| worker::repeat(task, stop));
     }
 
     /// Waits until a loop ends that was not told to, or ended badly when it was. Never returns while all

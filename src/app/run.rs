@@ -8,7 +8,7 @@ use super::{
     RunError, Supervisor, delta, doctor, reload,
     signals::{Asked, Signals},
     supervisor::Built,
-    upkeep::{self, Heartbeat, SelfCheck},
+    upkeep::{Examination, Heartbeat, Resealing, Retention, SelfCheck},
 };
 use crate::{
     api::{Api, Command, Listeners, Permission, wire::StoreUsed},
@@ -162,26 +162,17 @@ async fn begin(
     supervisor.restart_sources(&settings.sources).await;
     supervisor.start(built);
     supervisor.start_jobs().await;
-    let stray_files = StrayFiles {
-        store: supervisor.store.clone(),
-        clock: supervisor.clock.clone(),
-        sinks: supervisor.files(),
-    };
-    supervisor
-        .loops
-        .spawn("withdrawals", |stop| stray_files.run(stop));
+    let stray_files = StrayFiles::new(
+        supervisor.store.clone(),
+        supervisor.clock.clone(),
+        supervisor.files(),
+    );
     let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
-    supervisor
-        .loops
-        .spawn("retention", |stop| upkeep::prune(store, clock, stop));
-    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
-    supervisor
-        .loops
-        .spawn("seal-key", |stop| upkeep::reseal(store, clock, stop));
-    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
-    supervisor
-        .loops
-        .spawn("examiner", |stop| upkeep::examine(store, clock, stop));
+    let loops = &mut supervisor.loops;
+    loops.repeat("withdrawals", stray_files);
+    loops.repeat("retention", Retention::new(store.clone(), clock.clone()));
+    loops.repeat("seal-key", Resealing::new(store.clone(), clock.clone()));
+    loops.repeat("examiner", Examination::new(store, clock));
     Ok(())
 }
 
@@ -272,27 +263,24 @@ fn serve(
         supervisor.shared_state(),
         commands,
     );
-    let heartbeat = Heartbeat {
-        notifier: Arc::clone(notifier),
-        clock: supervisor.clock.clone(),
-        api: api.clone(),
-        shared_state: supervisor.shared_state(),
-    };
+    let heartbeat = Heartbeat::new(
+        Arc::clone(notifier),
+        supervisor.clock.clone(),
+        api.clone(),
+        supervisor.shared_state(),
+    );
     let self_check = SelfCheck {
         api: api.clone(),
         store: supervisor.store.clone(),
         clock: supervisor.clock.clone(),
         moved: supervisor.store_moved.clone(),
+        open: None,
     };
     supervisor
         .loops
         .spawn("listeners", |stop| listeners.serve(api, stop));
-    supervisor
-        .loops
-        .spawn("heartbeat", |stop| heartbeat.beat(stop));
-    supervisor
-        .loops
-        .spawn("self-check", |stop| self_check.watch(stop));
+    supervisor.loops.repeat("heartbeat", heartbeat);
+    supervisor.loops.repeat("self-check", self_check);
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.

@@ -1,25 +1,23 @@
-//! What the daemon does for itself: its watchdog, what it stands on, what it lets go of.
+//! What the daemon does for itself every so often.
 //!
-//! Tells the service manager how the daemon is: feeds the watchdog while every loop decides, and keeps
-//! the status line.
-//!
-//! Looks after what the daemon stands on, and tells by notices what needs a person and when it is over.
-//!
-//! Cleans up in the store: prunes what retention no longer keeps and looks the rest through, in small
-//! batches, so that nothing else waits for it; and tells when the disk of the store is full and when it
-//! is not any more.
+//! - The heartbeat tells the service manager how it is: it feeds the watchdog while every loop decides, and
+//!   keeps the status line.
+//! - The self-check looks at the store's file, and tells by notices what needs a person and when it is over.
+//! - Retention prunes what is no longer kept, and tells when the disk of the store is full and when it is not
+//!   any more; the examination looks the rest through. Both in small batches, so that nothing else waits.
+//! - Resealing replaces the key that seals secrets.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{Api, SharedState},
     clock::Clock,
     model::{Amiss, Notice, NoticeKind},
-    store::{Disk, Store, StoreError},
+    store::{Bookmark, Disk, Store, StoreError},
     systemd::{Notifier, NotifyError, Verdict, Watchdog},
+    worker::Task,
 };
 
 /// How often the status line is made anew where no watchdog asks for more.
@@ -27,38 +25,49 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// What the heartbeat looks at.
 pub(super) struct Heartbeat {
-    pub(super) notifier: Arc<Notifier>,
-    pub(super) clock: Clock,
-    pub(super) api: Api,
-    pub(super) shared_state: watch::Receiver<Arc<SharedState>>,
+    notifier: Arc<Notifier>,
+    clock: Clock,
+    api: Api,
+    shared_state: watch::Receiver<Arc<SharedState>>,
+    watchdog: Option<Watchdog>,
+    /// The status line.
+    told: String,
+}
+
+impl Task for Heartbeat {
+    async fn step(&mut self) -> Duration {
+        self.feed();
+        let status = self.api.headline().await;
+        if status != self.told {
+            tell(self.notifier.status(&status));
+            self.told = status;
+        }
+        let dog = self.watchdog.as_ref();
+        dog.map_or(STATUS_EVERY, |dog| dog.interval().min(STATUS_EVERY))
+    }
 }
 
 impl Heartbeat {
-    /// Beats until told to stop.
-    pub(super) async fn beat(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let mut watchdog = Watchdog::from_env(self.clock.now());
-        let every = watchdog
-            .as_ref()
-            .map_or(STATUS_EVERY, |dog| dog.interval().min(STATUS_EVERY));
-        let mut told = String::new();
-        loop {
-            if let Some(dog) = &mut watchdog {
-                self.feed(dog);
-            }
-            let status = self.api.headline().await;
-            if status != told {
-                tell(self.notifier.status(&status));
-                told = status;
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(every) => {}
-            }
+    pub(super) fn new(
+        notifier: Arc<Notifier>,
+        clock: Clock,
+        api: Api,
+        shared_state: watch::Receiver<Arc<SharedState>>,
+    ) -> Self {
+        Self {
+            watchdog: Watchdog::from_env(clock.now()),
+            notifier,
+            clock,
+            api,
+            shared_state,
+            told: String::new(),
         }
     }
 
-    fn feed(&self, dog: &mut Watchdog) {
+    fn feed(&mut self) {
+        let Some(dog) = &mut self.watchdog else {
+            return;
+        };
         let shared_state = Arc::clone(&self.shared_state.borrow());
         match dog.tick(&shared_state.decisions(), self.clock.now()) {
             Verdict::Feed => tell(self.notifier.watchdog()),
@@ -88,28 +97,25 @@ pub(super) struct SelfCheck {
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) moved: watch::Sender<Option<Amiss>>,
+    /// The notices that are not over, once they could be read.
+    pub(super) open: Option<BTreeMap<String, NoticeKind>>,
+}
+
+impl Task for SelfCheck {
+    async fn step(&mut self) -> Duration {
+        self.look_at_store();
+        if self.open.is_none() {
+            self.open = self.store.open_notices().await.ok();
+        }
+        if let Some(mut open) = self.open.take() {
+            self.tell(&mut open).await;
+            self.open = Some(open);
+        }
+        EVERY
+    }
 }
 
 impl SelfCheck {
-    /// Looks until told to stop.
-    pub(super) async fn watch(self, stop: CancellationToken) -> Result<(), Infallible> {
-        let mut open: Option<BTreeMap<String, NoticeKind>> = None;
-        loop {
-            self.look_at_store();
-            if open.is_none() {
-                open = self.store.open_notices().await.ok();
-            }
-            if let Some(open) = &mut open {
-                self.tell(open).await;
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(EVERY) => {}
-            }
-        }
-    }
-
     fn look_at_store(&self) {
         let before = self.moved.borrow().clone();
         let now = Amiss::still(self.store.moved(), before.as_ref(), self.clock.now());
@@ -164,69 +170,78 @@ const REST_FACTOR: u32 = 9;
 
 /// Tokens that are sealed anew in one transaction.
 const SEALED_AT_ONCE: usize = 100;
+/// Without a wish, nothing is to be done; looking for what began all the same costs nothing.
+const UNTIL_WANTED: Duration = Duration::from_hours(24);
 /// No read of the store takes longer.
 const READERS_END: Duration = Duration::from_secs(10);
 
-/// Looks the store through until told to stop: rows that cannot be read are set aside, and taken up again
-/// once they are mended.
-pub(super) async fn examine(
+/// Looks the store through, page by page: rows that cannot be read are set aside, and taken up again once
+/// they are mended.
+pub(super) struct Examination {
     store: Store,
     clock: Clock,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    let (mut from, mut said) = (None, false);
-    loop {
-        let began = clock.steady();
-        let wait = match store.examine(from.take(), clock.now()).await {
-            Ok(Some(next)) => {
-                from = Some(next);
-                let took = clock.steady().saturating_sub(began);
-                (took * REST_FACTOR).clamp(PAGE_REST, LOOK_EVERY)
-            }
-            Ok(None) => {
-                said = false;
-                LOOK_EVERY
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(%error, "cannot look the store through; trying again");
-                }
-                LOOK_EVERY
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(wait) => {}
+    /// Where the next page begins.
+    from: Option<Bookmark>,
+    /// Whether it was said that the store cannot be looked through.
+    said: bool,
+}
+
+impl Examination {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        Self {
+            store,
+            clock,
+            from: None,
+            said: false,
         }
     }
 }
 
+impl Task for Examination {
+    async fn step(&mut self) -> Duration {
+        let began = self.clock.steady();
+        match self.store.examine(self.from.take(), self.clock.now()).await {
+            Ok(Some(next)) => {
+                self.from = Some(next);
+                let took = self.clock.steady().saturating_sub(began);
+                return (took * REST_FACTOR).clamp(PAGE_REST, LOOK_EVERY);
+            }
+            Ok(None) => self.said = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    tracing::warn!(%error, "cannot look the store through; trying again");
+                }
+            }
+        }
+        LOOK_EVERY
+    }
+}
+
 /// Replaces the seal key whenever somebody wants that, or a process before this one began to.
-pub(super) async fn reseal(
+pub(super) struct Resealing {
     store: Store,
     clock: Clock,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    loop {
-        let wait = match replace_seal_key(&store, &clock).await {
-            Ok(()) => None,
+}
+
+impl Resealing {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        Self { store, clock }
+    }
+}
+
+impl Task for Resealing {
+    async fn step(&mut self) -> Duration {
+        match replace_seal_key(&self.store, &self.clock).await {
+            Ok(()) => UNTIL_WANTED,
             Err(error) => {
                 tracing::warn!(%error, "the seal key is not replaced yet; trying again");
-                Some(LOOK_EVERY)
+                LOOK_EVERY
             }
-        };
-        let again = async {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => store.reseal_wanted().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = again => {}
         }
+    }
+
+    async fn woken(&mut self) {
+        self.store.reseal_wanted().await;
     }
 }
 
@@ -244,44 +259,66 @@ async fn replace_seal_key(store: &Store, clock: &Clock) -> Result<(), StoreError
     store.forget_former_key().await
 }
 
-/// Prunes until told to stop.
-pub(super) async fn prune(
+/// Prunes what retention no longer keeps.
+pub(super) struct Retention {
     store: Store,
     clock: Clock,
-    stop: CancellationToken,
-) -> Result<(), Infallible> {
-    let mut disk = store.disk_signal();
-    // What an earlier process told and is not over; where that cannot be read, it is told again.
-    let mut told = match store.open_notice(KEY.to_owned()).await {
-        Ok(Some(_)) => Disk::OnReserve,
-        _ => Disk::Roomy,
-    };
-    let mut wait = BREATH;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            // The sender lives as long as the store.
-            _ = disk.changed() => {}
-            () = tokio::time::sleep(wait) => {}
+    disk: watch::Receiver<Disk>,
+    /// What people were told of the disk.
+    told: Option<Disk>,
+}
+
+impl Retention {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        Self {
+            disk: store.disk_signal(),
+            store,
+            clock,
+            told: None,
         }
-        let now = *disk.borrow_and_update();
-        if is_full(now) != is_full(told) && retention_tell(&store, now, &clock).await {
-            told = now;
+    }
+
+    /// Tells when the disk is full, and when it is not any more.
+    async fn tell(&mut self, now: Disk) {
+        let told = match self.told {
+            Some(told) => told,
+            // What an earlier process told and is not over; where that cannot be read, it is told again.
+            None => match self.store.open_notice(KEY.to_owned()).await {
+                Ok(Some(_)) => Disk::OnReserve,
+                _ => Disk::Roomy,
+            },
+        };
+        self.told = Some(told);
+        if is_full(now) != is_full(told) && retention_tell(&self.store, now, &self.clock).await {
+            self.told = Some(now);
         }
+    }
+}
+
+impl Task for Retention {
+    async fn step(&mut self) -> Duration {
+        let now = *self.disk.borrow_and_update();
+        self.tell(now).await;
         let rest = if is_full(now) {
             EVERY_WHEN_FULL
         } else {
             RETENTION_EVERY
         };
-        wait = match store.prune(BATCH, clock.now()).await {
+        match self.store.prune(BATCH, self.clock.now()).await {
             Ok(pruned) if pruned.is_full(BATCH) => BREATH,
             Ok(_) => rest,
             Err(error) => {
                 tracing::warn!(%error, "cannot prune the trails; trying again later");
                 rest
             }
-        };
+        }
+    }
+
+    async fn woken(&mut self) {
+        // The sender lives as long as the store.
+        if self.disk.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 

@@ -1,10 +1,4 @@
-//! One item of a campaign: the step that it takes, and what follows from how it ended.
-//!
-//! What is done to one item: withholding with its confirmation, and the call to ACS.
-//!
-//! What an ended call means for its item: a plain function.
-//!
-//! What waits in hand for one operation, and whose turn it is: a plain decision.
+//! One item of a campaign: whose turn it is, the step that it takes, and what follows from how that ended.
 //!
 //! Items that came so far without a failure go first; those that fail get every tenth turn while others
 //! wait. Where nothing but items that fail waits, nobody else can tell whether it is they or the service,
@@ -80,7 +74,7 @@ pub(super) struct Flight {
 
 /// What a task brings back.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(crate) enum Done {
     /// Withheld; these sinks have not confirmed.
     Withheld(Result<Vec<String>, StoreError>),
     /// ACS was called.
@@ -93,7 +87,7 @@ pub(super) enum Done {
 
 /// How a call to ACS ended.
 #[derive(Debug)]
-pub(super) struct Called {
+pub(crate) struct Called {
     pub(super) ended: Timestamp,
     pub(super) requests: u32,
     /// The request id, or how it failed.

@@ -1,8 +1,5 @@
-//! One resource's campaign runner.
-//!
-//! One resource's runner: the loop that carries campaigns out.
-//!
-//! Taking items into hand and starting what may start of them.
+//! One resource's campaign runner: takes items of open campaigns into hand, urgent ones first, and starts
+//! the calls that keys, health and pace allow. What ended is judged and noted by `settlement`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +12,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
     sync::watch,
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -36,14 +33,8 @@ use crate::{
     },
     store::{Campaign, CampaignAction, CampaignState, Frozen, ItemNote, Store, StoreError},
     telemetry::Metrics,
+    worker::{self, Wake, Worker},
 };
-
-/// A runner reaffirms its decision at least this often.
-const LONGEST_REST: Duration = Duration::from_secs(15);
-/// A round that found nothing to start is not repeated sooner than this.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
-/// At stop, calls in flight and unsettled items get so long.
-const GRACE: Duration = Duration::from_secs(8);
 
 /// What a runner works with.
 #[derive(Debug)]
@@ -117,6 +108,79 @@ pub struct Runner {
     decided: watch::Sender<Option<Timestamp>>,
 }
 
+/// What happens to a runner.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// What was done for an item has ended.
+    Ended(Result<(Id, Done), JoinError>),
+    /// Campaigns may have changed.
+    Changed,
+}
+
+impl Worker for Runner {
+    type Event = Event;
+    type Error = RunnerError;
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn round(&mut self, _stop: &CancellationToken) -> Result<Timestamp, RunnerError> {
+        if let Err(error) = self.settle_and_start().await {
+            self.outbox.failed(&error, self.clock.steady());
+        }
+        self.decided.send_replace(Some(self.clock.now()));
+        Ok(self.wake())
+    }
+
+    async fn next(&mut self, ending: bool) -> Result<Event, RunnerError> {
+        tokio::select! {
+            biased;
+            Some(joined) = self.tasks.join_next_with_id() => Ok(Event::Ended(joined)),
+            changed = self.campaigns.changed(), if !ending => match changed {
+                Ok(()) => Ok(Event::Changed),
+                Err(_) => Err(RunnerError::StoreClosed(self.settings.name.to_string())),
+            },
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Ended(joined) => {
+                self.on_task(joined);
+                while let Some(joined) = self.tasks.try_join_next_with_id() {
+                    self.on_task(joined);
+                }
+            }
+            Event::Changed => {
+                self.look_at = Some(Timestamp::MIN);
+                self.following.look_again();
+            }
+        }
+    }
+
+    async fn settle(&mut self, first: bool) -> bool {
+        if first {
+            self.outbox.try_all();
+        }
+        self.note_all().await;
+        self.flights.values().all(|flight| flight.call.is_none()) && self.outbox.is_idle()
+    }
+
+    async fn end(&mut self) -> Result<(), RunnerError> {
+        let is_result = |note: &&ItemNote| matches!(note, ItemNote::Ended(_));
+        match self.outbox.all().filter(is_result).count() {
+            0 => Ok(()),
+            count => Err(RunnerError::Unsettled {
+                resource: self.settings.name.to_string(),
+                count,
+                reason: self.outbox.reason().to_owned(),
+            }),
+        }
+    }
+}
+
 impl Runner {
     /// A runner that has not begun.
     pub fn new(deps: RunnerDeps) -> Self {
@@ -162,40 +226,12 @@ impl Runner {
     ///
     /// # Errors
     /// When the store is gone, or results could not be noted at the end.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RunnerError> {
-        loop {
-            let wake = self.round().await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.drain().await,
-                Some(joined) = self.tasks.join_next_with_id() => {
-                    self.on_task(joined);
-                    while let Some(joined) = self.tasks.try_join_next_with_id() {
-                        self.on_task(joined);
-                    }
-                }
-                changed = self.campaigns.changed() => {
-                    let name = self.settings.name.to_string();
-                    changed.map_err(|_| RunnerError::StoreClosed(name))?;
-                    self.look_at = Some(Timestamp::MIN);
-                    self.following.look_again();
-                }
-                () = self.clock.sleep_until(wake) => {}
-            }
-        }
-    }
-
-    /// One decision: what is known is settled, what may start is started.
-    async fn round(&mut self) -> Timestamp {
-        if let Err(error) = self.settle_and_start().await {
-            self.outbox.failed(&error, self.clock.steady());
-        }
-        self.decided.send_replace(Some(self.clock.now()));
-        self.wake()
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RunnerError> {
+        worker::run(self, stop).await
     }
 
     async fn settle_and_start(&mut self) -> Result<(), StoreError> {
-        self.settle().await;
+        self.note_all().await;
         if !self.outbox.is_open() {
             return Ok(());
         }
@@ -204,52 +240,22 @@ impl Runner {
         self.look_back().await?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
-        self.settle().await;
+        self.note_all().await;
         Ok(())
     }
 
-    async fn drain(&mut self) -> Result<(), RunnerError> {
-        let ends = tokio::time::sleep(GRACE);
-        tokio::pin!(ends);
-        self.outbox.try_all();
-        loop {
-            self.settle().await;
-            if self.flights.values().all(|flight| flight.call.is_none()) && self.outbox.is_idle() {
-                break;
-            }
-            let again = self.clock.now() + SHORTEST_REST * 10;
-            tokio::select! {
-                biased;
-                Some(joined) = self.tasks.join_next_with_id() => self.on_task(joined),
-                () = &mut ends => break,
-                () = self.clock.sleep_until(again) => {}
-            }
-        }
-        let is_result = |note: &&ItemNote| matches!(note, ItemNote::Ended(_));
-        match self.outbox.all().filter(is_result).count() {
-            0 => Ok(()),
-            count => Err(RunnerError::Unsettled {
-                resource: self.settings.name.to_string(),
-                count,
-                reason: self.outbox.reason().to_owned(),
-            }),
-        }
-    }
-
     fn wake(&mut self) -> Timestamp {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let mut at = steady + LONGEST_REST;
-        let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
-        sooner(self.outbox.wakes_at());
+        let now = self.moment();
+        let mut wake = Wake::new(now);
+        wake.by(self.outbox.wakes_at());
         if self.outbox.is_open() {
-            sooner(self.next_look(now, steady));
-            sooner(self.next_call(steady));
-            sooner(self.following.next());
-            sooner(self.failures.ends_at());
-            sooner(self.second_chance.wakes_at());
+            wake.by_wall(self.look_at);
+            wake.by(self.next_call(now.steady));
+            wake.by(self.following.next());
+            wake.by(self.failures.ends_at());
+            wake.by(self.second_chance.wakes_at());
         }
-        let wait = at.max(steady + SHORTEST_REST) - steady;
-        now.checked_add(wait).unwrap_or(now)
+        wake.at()
     }
 
     /// What waits for an operation.
@@ -547,12 +553,6 @@ impl Runner {
     pub(super) fn calls_in_flight(&self) -> usize {
         let calls = self.flights.values();
         calls.filter(|flight| flight.call.is_some()).count() + self.trials.len()
-    }
-
-    /// When items may be pending that can be taken.
-    pub(super) fn next_look(&self, now: Timestamp, steady: Steady) -> Option<Steady> {
-        let wait = self.look_at?.duration_since(now);
-        Some(steady + Duration::try_from(wait).unwrap_or_default())
     }
 
     /// When a call may start that could not now.

@@ -1,9 +1,5 @@
-//! How items are settled, and the re-issues that they wait for.
-//!
-//! Ended tasks, and noting in the store what became of their items.
-//!
-//! Following what was done: tokens and deliveries that are to come; and sealing the reports of
-//! campaigns that ended.
+//! How items are settled: what became of them is noted in the store, the tokens and deliveries that are to
+//! follow are waited for, and the reports of campaigns that ended are sealed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +26,7 @@ use crate::{
 impl Runner {
     /// Notes what was done: the step of each row, its item and its notice are one commit. While it cannot be
     /// noted, nothing more is done.
-    pub(super) async fn settle(&mut self) {
+    pub(super) async fn note_all(&mut self) {
         while self.begin_write() {
             let written = self.outbox.ended().await;
             let steady = self.clock.steady();

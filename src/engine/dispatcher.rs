@@ -1,9 +1,9 @@
 //! One sink's dispatcher: the loop that hands over what the store says is wanted and not yet delivered.
 //!
-//! Each time round it starts what may start (`starting`, `announcing`), says what it knows (`view`)
-//! and sleeps until the next thing can happen. How an attempt ended is judged (`outcome`) and settled
-//! in batches (`Outbox`). The document is read when the attempt begins, so the newest goes out, and
-//! an identity has one attempt in flight at most, so an older one never follows a newer.
+//! Each time round it starts what may start and judges how attempts ended (`attempt`, `bundle`), looks after
+//! files and says what it knows (`upkeep`), settles results in batches (`Outbox`), and sleeps until the next
+//! thing can happen. The document is read when the attempt begins, so the newest goes out, and an identity has
+//! one attempt in flight at most, so an older one never follows a newer.
 
 mod attempt;
 pub(super) mod bundle;
@@ -19,7 +19,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
     sync::{mpsc, watch},
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,18 +35,12 @@ use crate::{
     config::Limit,
     model::{DispatcherView, Num, RenewerView, ResourceName, SinkName, TokenMeta},
     outbox::{Outbox, Refused, Written},
-    schedule::{Breaker, Grounds, Rate, Steady, token_standing},
+    schedule::{Breaker, Grounds, Moment, Rate, Steady, token_standing},
     sinks::{Receipt, Sink, SinkFailure},
     store::{self, Consignment, Disabled, Settled, Store},
     telemetry::Metrics,
+    worker::{self, Wake, Worker},
 };
-
-/// A dispatcher reaffirms its decision at least this often, so that a watchdog can be fed from it.
-const LONGEST_REST: Duration = Duration::from_secs(15);
-/// A round that found nothing to start is not repeated sooner than this.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
-/// At stop, attempts in flight and unsettled results get so long.
-const GRACE: Duration = Duration::from_secs(8);
 
 /// Between two tries to begin while the store cannot be used.
 const BEGIN_AGAIN: Duration = Duration::from_secs(2);
@@ -167,6 +161,105 @@ pub(super) fn dead(
     revoked.or(expired.then_some("the token expired before it could be delivered"))
 }
 
+/// What happens to a dispatcher.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Results were settled, or could not be.
+    Settled(Written<()>),
+    /// An attempt has ended.
+    Attempted(Result<(Id, Result<Receipt, SinkFailure>), JoinError>),
+    /// Somebody asks something.
+    Asked(Ask),
+    /// Something may be wanted.
+    Wanted,
+}
+
+impl Worker for Dispatcher {
+    type Event = Event;
+    type Error = DispatcherError;
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn begin(&mut self, stop: &CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = self.line_up() => {}
+        }
+        self.enable().await;
+    }
+
+    async fn round(&mut self, stop: &CancellationToken) -> Result<Timestamp, DispatcherError> {
+        if !self.restored && !self.is_paused() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(self.clock.now()),
+                () = self.put_right() => {}
+            }
+        }
+        self.heed_the_clock().await;
+        if let Err(error) = self.start_what_may().await {
+            self.outbox.failed(&error, self.clock.steady());
+        }
+        self.begin_write();
+        self.publish();
+        Ok(self.wake())
+    }
+
+    async fn next(&mut self, ending: bool) -> Result<Event, DispatcherError> {
+        tokio::select! {
+            biased;
+            written = self.outbox.ended() => Ok(Event::Settled(written)),
+            Some(joined) = self.attempts.join_next_with_id() => Ok(Event::Attempted(joined)),
+            Some(ask) = self.asks.recv(), if !ending => Ok(Event::Asked(ask)),
+            changed = self.wanted.changed(), if !ending => match changed {
+                Ok(()) => Ok(Event::Wanted),
+                Err(_) => Err(DispatcherError::StoreClosed(self.name.clone())),
+            },
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Settled(written) => self.on_settled(written),
+            Event::Attempted(joined) => {
+                self.land(joined).await;
+                while let Some(joined) = self.attempts.try_join_next_with_id() {
+                    self.land(joined).await;
+                }
+            }
+            Event::Asked(ask) => self.asked(ask),
+            Event::Wanted => self.look = true,
+        }
+    }
+
+    fn rested(&mut self) {
+        self.look = true;
+    }
+
+    async fn settle(&mut self, first: bool) -> bool {
+        if first {
+            self.outbox.try_all();
+        }
+        self.begin_write();
+        self.attempts.is_empty() && self.outbox.is_idle()
+    }
+
+    /// What had not ended is attempted again after the next start.
+    async fn end(&mut self) -> Result<(), DispatcherError> {
+        match self.outbox.unnoted() {
+            0 => Ok(()),
+            count => Err(DispatcherError::Unsettled {
+                sink: self.name.clone(),
+                count,
+                reason: self.outbox.reason().to_owned(),
+            }),
+        }
+    }
+}
+
 impl Dispatcher {
     /// A dispatcher that has not begun.
     pub fn new(deps: DispatcherDeps) -> Self {
@@ -230,40 +323,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// When the store is gone, or results could not be settled at the end.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), DispatcherError> {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = self.line_up() => {}
-        }
-        self.enable().await;
-        loop {
-            if !self.restored && !self.is_paused() {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Ok(()),
-                    () = self.put_right() => {}
-                }
-            }
-            let wake = self.round().await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.drain().await,
-                written = self.outbox.ended() => self.on_settled(written),
-                Some(joined) = self.attempts.join_next_with_id() => {
-                    self.land(joined).await;
-                    while let Some(joined) = self.attempts.try_join_next_with_id() {
-                        self.land(joined).await;
-                    }
-                }
-                Some(ask) = self.asks.recv() => self.asked(ask),
-                changed = self.wanted.changed() => {
-                    changed.map_err(|_| DispatcherError::StoreClosed(self.name.clone()))?;
-                    self.look = true;
-                }
-                () = self.clock.sleep_until(wake) => self.look = true,
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DispatcherError> {
+        worker::run(self, stop).await
     }
 
     /// Restores the files before the first delivery, so that nothing older is written after it.
@@ -318,17 +379,6 @@ impl Dispatcher {
             tracing::error!(sink = %self.name, %error, "cannot note what the sink waits for; trying again");
             tokio::time::sleep(BEGIN_AGAIN).await;
         }
-    }
-
-    /// One decision: what may start is started. Returns when to decide again at the latest.
-    async fn round(&mut self) -> Timestamp {
-        self.heed_the_clock().await;
-        if let Err(error) = self.start_what_may().await {
-            self.outbox.failed(&error, self.clock.steady());
-        }
-        self.begin_write();
-        self.publish();
-        self.wake()
     }
 
     /// A start, or new settings, are the operator's word to try a sink again whose receiver wanted
@@ -398,61 +448,35 @@ impl Dispatcher {
 
     /// The latest instant at which something may have to be done.
     fn wake(&self) -> Timestamp {
-        let (now, steady) = (self.clock.now(), self.clock.steady());
-        let ahead = |at: Steady| now + at.saturating_sub(steady);
+        let now = self.moment();
         let gates = [
             self.quiet_until,
             self.breaker.probe_at(),
-            self.rate.opens_at(steady),
+            self.rate.opens_at(now.steady),
         ];
-        let gate = gates.into_iter().flatten().max().filter(|at| *at > steady);
-        let mut times = vec![now + LONGEST_REST];
-        times.extend(self.outbox.wakes_at().map(ahead));
+        let gate = gates.into_iter().flatten().max();
+        let gate = gate.filter(|at| *at > now.steady);
+        let mut wake = Wake::new(now);
+        wake.by(self.outbox.wakes_at());
         if !self.restored && !self.is_paused() {
             // A pause has ended: its files are put right first.
-            times.push(now);
+            wake.by(Some(now.steady));
         }
-        match gate {
-            // Behind a gate everything waits for the gate.
-            Some(gate) => times.push(ahead(gate)),
-            None if self.may_start() => {
-                times.extend(self.next_at);
-                times.extend(self.notices.retry_at().map(ahead));
-                times.extend(self.bundle.write_at.map(ahead));
-                times.extend(self.verifying.wakes_at().map(ahead));
-            }
-            None => {}
+        // Behind a gate everything waits for the gate.
+        wake.by(gate);
+        if gate.is_none() && self.may_start() {
+            wake.by_wall(self.next_at);
+            wake.by(self.notices.retry_at());
+            wake.by(self.bundle.write_at);
+            wake.by(self.verifying.wakes_at());
         }
-        let wake = times.into_iter().min().unwrap_or(now);
-        wake.max(now + SHORTEST_REST)
+        wake.at()
     }
 
-    /// The end: nothing new starts, what is in flight may end, results are settled. What had not ended
-    /// is attempted again after the next start.
-    async fn drain(&mut self) -> Result<(), DispatcherError> {
-        let ends = tokio::time::sleep(GRACE);
-        tokio::pin!(ends);
-        self.outbox.try_all();
-        loop {
-            self.begin_write();
-            if self.attempts.is_empty() && self.outbox.is_idle() {
-                break;
-            }
-            tokio::select! {
-                biased;
-                written = self.outbox.ended() => self.on_settled(written),
-                Some(joined) = self.attempts.join_next_with_id() => self.land(joined).await,
-                () = &mut ends => break,
-                () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            }
-        }
-        match self.outbox.unnoted() {
-            0 => Ok(()),
-            count => Err(DispatcherError::Unsettled {
-                sink: self.name.clone(),
-                count,
-                reason: self.outbox.reason().to_owned(),
-            }),
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
         }
     }
 }

@@ -16,4 +16,4 @@ pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError, RenewerVi
 pub use renewer::{Renewer, RenewerDeps, RenewerError};
 pub use restore::{Restored, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};
-pub use stray_files::{FileSinks, StrayFiles, StrayFilesError};
+pub use stray_files::{FileSinks, StrayFiles};

@@ -1,7 +1,7 @@
 //! One resource's renewer: the loop that turns due rows into committed tokens.
 //!
-//! Each time round it starts what may start (`starting`), says what it knows (`view`) and sleeps
-//! until the next thing can happen. What calls brought is judged (`verdict`) and committed in
+//! Each time round it starts what may start (`calls`), says what it knows (`view`, `notices`) and sleeps
+//! until the next thing can happen. What calls brought is judged (`outcome`) and committed in
 //! batches (`Outbox`). While results cannot be committed, nothing more is obtained.
 
 mod calls;
@@ -12,7 +12,6 @@ mod view;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -20,33 +19,27 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::{
     sync::watch,
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
     calls::{Done, Flight, Line, Queue, Queues, Scan},
     notices::{Failing, LateWatch},
-    outcome::Doubts,
+    outcome::{Asked, Doubts},
 };
 use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
     model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
-    outbox::Outbox,
+    outbox::{Outbox, Written},
     permits::Permits,
     schedule::{Moment, Outage, Steady},
     store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
+    worker::{self, Worker},
 };
-
-/// A renewer reaffirms its decision at least this often, so that a watchdog can be fed from it.
-const LONGEST_REST: Duration = Duration::from_secs(15);
-/// A round that found nothing to start is not repeated sooner than this.
-const SHORTEST_REST: Duration = Duration::from_millis(20);
-/// At stop, calls in flight and uncommitted results get so long.
-const GRACE: Duration = Duration::from_secs(8);
 
 /// What a renewer works with.
 #[derive(Debug)]
@@ -133,6 +126,77 @@ pub struct Renewer {
     view: watch::Sender<RenewerView>,
 }
 
+/// What happens to a renewer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Results were committed, or could not be.
+    Committed(Written<Option<Applied>>),
+    /// A call has ended.
+    Called(Result<(Id, Done), JoinError>),
+    /// The answer of a harmless call.
+    Proved(Asked),
+    /// Rows may have become due.
+    Due,
+}
+
+impl Worker for Renewer {
+    type Event = Event;
+    type Error = RenewerError;
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn round(&mut self, _stop: &CancellationToken) -> Result<Timestamp, RenewerError> {
+        if let Err(error) = self.start_what_may().await {
+            self.outbox.failed(&error, self.moment().steady);
+        }
+        self.tell().await;
+        self.begin_write();
+        self.publish();
+        Ok(self.wake())
+    }
+
+    async fn next(&mut self, ending: bool) -> Result<Event, RenewerError> {
+        tokio::select! {
+            biased;
+            written = self.outbox.ended() => Ok(Event::Committed(written)),
+            Some(joined) = self.calls.join_next_with_id() => Ok(Event::Called(joined)),
+            asked = self.doubts.answered(), if !ending => Ok(Event::Proved(asked)),
+            changed = self.due.changed(), if !ending => match changed {
+                Ok(()) => Ok(Event::Due),
+                Err(_) => Err(RenewerError::StoreClosed(self.name())),
+            },
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        match event {
+            Event::Committed(written) => self.on_commit(written),
+            Event::Called(joined) => {
+                self.on_call(joined);
+                while let Some(joined) = self.calls.try_join_next_with_id() {
+                    self.on_call(joined);
+                }
+            }
+            Event::Proved(asked) => self.on_proof(asked),
+            Event::Due => self.look_again(),
+        }
+    }
+
+    async fn settle(&mut self, first: bool) -> bool {
+        if first {
+            self.outbox.try_all();
+        }
+        self.begin_write();
+        self.calls.is_empty() && self.outbox.is_idle()
+    }
+
+    async fn end(&mut self) -> Result<(), RenewerError> {
+        self.last_word().await
+    }
+}
+
 impl Renewer {
     /// A renewer that has not begun.
     pub fn new(deps: RenewerDeps) -> Self {
@@ -191,38 +255,8 @@ impl Renewer {
     ///
     /// # Errors
     /// When the store is gone, or results could not be committed at the end.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RenewerError> {
-        loop {
-            let wake = self.round().await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return self.drain().await,
-                written = self.outbox.ended() => self.on_commit(written),
-                Some(joined) = self.calls.join_next_with_id() => {
-                    self.on_call(joined);
-                    while let Some(joined) = self.calls.try_join_next_with_id() {
-                        self.on_call(joined);
-                    }
-                }
-                asked = self.doubts.answered() => self.on_proof(asked),
-                changed = self.due.changed() => {
-                    changed.map_err(|_| RenewerError::StoreClosed(self.name()))?;
-                    self.look_again();
-                }
-                () = self.clock.sleep_until(wake) => {}
-            }
-        }
-    }
-
-    /// One decision: what may start is started. Returns when to decide again at the latest.
-    async fn round(&mut self) -> Timestamp {
-        if let Err(error) = self.start_what_may().await {
-            self.outbox.failed(&error, self.moment().steady);
-        }
-        self.tell().await;
-        self.begin_write();
-        self.publish();
-        self.wake()
+    pub async fn run(self, stop: CancellationToken) -> Result<(), RenewerError> {
+        worker::run(self, stop).await
     }
 
     async fn start_what_may(&mut self) -> Result<(), StoreError> {
@@ -259,28 +293,6 @@ impl Renewer {
         }
         self.restored = true;
         Ok(())
-    }
-
-    /// The end: nothing new starts, what is in flight may end, results are committed.
-    async fn drain(&mut self) -> Result<(), RenewerError> {
-        let ends = tokio::time::sleep(GRACE);
-        tokio::pin!(ends);
-        self.outbox.try_all();
-        loop {
-            self.begin_write();
-            if self.calls.is_empty() && self.outbox.is_idle() {
-                return self.last_word().await;
-            }
-            let again = self.clock.now() + SHORTEST_REST * 10;
-            tokio::select! {
-                biased;
-                written = self.outbox.ended() => self.on_commit(written),
-                Some(joined) = self.calls.join_next_with_id() => self.on_call(joined),
-                () = &mut ends => break,
-                () = self.clock.sleep_until(again) => {}
-            }
-        }
-        self.last_word().await
     }
 
     /// What could not be committed by the end is said; ids that the database refuses are kept in

@@ -13,8 +13,10 @@ use crate::{
         AuditEntry, Lapse, Notice, NoticeKind, RefusedRow, SourceName, SourceReport, SourceView,
         Timestamp,
     },
+    schedule::Steady,
     sources::{Difference, Head, Look, Reading, Source},
     store::{SourceChange, SourceEnd, Store, StoreError},
+    worker::{self, Worker},
 };
 
 use super::merge::{Merge, Step, Trouble};
@@ -67,6 +69,8 @@ pub struct SourceSync {
     again: bool,
     /// The source was known before ids had to be allowed.
     adopted_before: bool,
+    /// When it is looked next.
+    look_at: Steady,
 }
 
 /// What a new list comes to, before anything of it is taken over.
@@ -74,6 +78,59 @@ struct Compared {
     reading: Reading,
     difference: Difference,
     report: SourceReport,
+}
+
+impl Worker for SourceSync {
+    type Event = SourceAsk;
+    type Error = Infallible;
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn begin(&mut self, stop: &CancellationToken) {
+        while self.recall().await.is_err() {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(AFTER_FAULT) => {}
+            }
+        }
+    }
+
+    async fn round(&mut self, stop: &CancellationToken) -> Result<Timestamp, Infallible> {
+        if self.clock.steady() >= self.look_at {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(self.clock.now()),
+                ended = self.look() => ended,
+            };
+            let every = self.source.settings().every;
+            let wait = match ended {
+                Ok(()) => every,
+                Err(error) => {
+                    tracing::warn!(source = %self.name(), %error, "what a source lists could not be taken over; trying again");
+                    self.again = true;
+                    every.min(AFTER_FAULT)
+                }
+            };
+            self.look_at = self.clock.steady() + wait;
+        }
+        let left = self.look_at.saturating_sub(self.clock.steady());
+        Ok(self.clock.now() + left)
+    }
+
+    async fn next(&mut self, ending: bool) -> Result<SourceAsk, Infallible> {
+        tokio::select! {
+            biased;
+            Some(ask) = self.asks.recv(), if !ending => Ok(ask),
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, ask: SourceAsk) {
+        self.answer(ask).await;
+    }
 }
 
 impl SourceSync {
@@ -90,6 +147,7 @@ impl SourceSync {
             file: None,
             again: true,
             adopted_before: false,
+            look_at: Steady::ZERO,
         };
         (source_sync, asks)
     }
@@ -100,38 +158,8 @@ impl SourceSync {
     }
 
     /// Looks every so often until told to stop.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Infallible> {
-        let every = self.source.settings().every;
-        let mut wait = Duration::ZERO;
-        while self.recall().await.is_err() {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(AFTER_FAULT) => {}
-            }
-        }
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                Some(ask) = self.asks.recv() => {
-                    self.answer(ask).await;
-                    continue;
-                }
-                () = tokio::time::sleep(wait) => {}
-            }
-            wait = every;
-            let ended = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                ended = self.round() => ended,
-            };
-            if let Err(error) = ended {
-                tracing::warn!(source = %self.name(), %error, "what a source lists could not be taken over; trying again");
-                self.again = true;
-                wait = every.min(AFTER_FAULT);
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+        worker::run(self, stop).await
     }
 
     /// Takes up what was known when the daemon ended.
@@ -168,7 +196,7 @@ impl SourceSync {
     }
 
     /// One look, and what follows from it.
-    async fn round(&mut self) -> Result<(), StoreError> {
+    async fn look(&mut self) -> Result<(), StoreError> {
         let ended = match self.source.look().await {
             Ok(look) if !look.changed && !self.again => {
                 self.looked();

@@ -12,6 +12,7 @@ use crate::{
     model::{SinkName, Timestamp},
     sinks::{FileSink, file::TakenBack},
     store::{Store, StoreError, Stray},
+    worker::{self, Task},
 };
 
 /// Files looked at in one go.
@@ -30,53 +31,56 @@ pub type FileSinks = Arc<[(SinkName, FileSink)]>;
 #[derive(Debug)]
 pub struct StrayFiles {
     /// Where strays are noted.
-    pub store: Store,
-    /// The clock.
-    pub clock: Clock,
+    store: Store,
+    clock: Clock,
     /// The sinks that keep files now.
-    pub sinks: watch::Receiver<FileSinks>,
+    sinks: watch::Receiver<FileSinks>,
+    wanted: watch::Receiver<u64>,
+    /// Whether it was said that they wait for the store.
+    said: bool,
 }
 
-/// The store was closed under it.
-#[derive(Debug, thiserror::Error)]
-#[error("the store was closed under the withdrawal of files")]
-pub struct StrayFilesError;
-
-impl StrayFiles {
-    /// Works until `stop`.
-    ///
-    /// # Errors
-    /// When the store is gone.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), StrayFilesError> {
-        let mut signal = self.store.wanted_signal();
-        let mut said = false;
-        loop {
-            let is_more = match self.take_back().await {
-                Ok(count) => {
-                    said = false;
-                    count == BATCH
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut said, true) {
-                        tracing::error!(%error, "files left behind wait for the store");
-                    }
-                    false
-                }
-            };
-            if !is_more {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Ok(()),
-                    changed = signal.changed() => changed.map_err(|_| StrayFilesError)?,
-                    () = tokio::time::sleep(EVERY) => {}
-                }
+impl Task for StrayFiles {
+    async fn step(&mut self) -> Duration {
+        match self.take_back().await {
+            Ok(count) => {
+                self.said = false;
+                if count == BATCH { BREATH } else { EVERY }
             }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(BREATH) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.said, true) {
+                    tracing::error!(%error, "files left behind wait for the store");
+                }
+                EVERY
             }
         }
+    }
+
+    async fn woken(&mut self) {
+        // The sender lives as long as the store.
+        if self.wanted.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+impl StrayFiles {
+    /// Takes files back that are noted in this store, beside these sinks.
+    pub fn new(store: Store, clock: Clock, sinks: watch::Receiver<FileSinks>) -> Self {
+        Self {
+            wanted: store.wanted_signal(),
+            store,
+            clock,
+            sinks,
+            said: false,
+        }
+    }
+
+    /// Works until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        // It never fails.
+        worker::repeat(self, stop).await.ok();
     }
 
     /// Looks at the strays of the moment; how many there were.

@@ -32,10 +32,9 @@ use crate::{
     permits::Permits,
     schedule::{KeyProbes, Steady},
     store::{Store, StoreError},
+    worker::{self, LONGEST_REST, Worker},
 };
 
-/// Without a change the loop reaffirms its decision at least this often.
-const LONGEST_REST: Duration = Duration::from_secs(15);
 /// While the store cannot be written, it is tried again after so long.
 const TROUBLE: Duration = Duration::from_secs(5);
 
@@ -80,6 +79,53 @@ pub struct Keys {
     view: watch::Sender<KeysView>,
 }
 
+impl Worker for Keys {
+    /// A replacement was begun, or a key was refused: there is something to look at.
+    type Event = ();
+    type Error = StoreError;
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn round(&mut self, stop: &CancellationToken) -> Result<Timestamp, StoreError> {
+        let looked = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(self.clock.now()),
+            looked = self.look() => looked,
+        };
+        let rest = match looked {
+            Ok(rest) => rest,
+            Err(error @ StoreError::Closed { .. }) => return Err(error),
+            // The store has told of it; the keys stay in use as they are.
+            Err(StoreError::Unreadable { .. }) => LONGEST_REST,
+            Err(error) => {
+                tracing::error!(resource = %self.settings.name, %error, "the keys wait until the store works");
+                TROUBLE
+            }
+        };
+        self.publish();
+        let now = self.clock.now();
+        Ok(now.checked_add(rest).unwrap_or(Timestamp::MAX))
+    }
+
+    async fn next(&mut self, ending: bool) -> Result<(), StoreError> {
+        let closed = |doing| StoreError::Closed { doing };
+        tokio::select! {
+            biased;
+            changed = self.begun.changed(), if !ending => {
+                changed.map_err(|_| closed("wait for a replacement of keys"))
+            }
+            changed = self.denials.changed(), if !ending => {
+                changed.map_err(|_| closed("wait for what is said of a key"))
+            }
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn take(&mut self, (): ()) {}
+}
+
 impl Keys {
     /// A loop that has not begun.
     pub fn new(deps: KeysDeps) -> Self {
@@ -118,41 +164,12 @@ impl Keys {
     ///
     /// # Errors
     /// When the store is gone.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        loop {
-            let worked = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                worked = self.round() => worked,
-            };
-            let rest = match worked {
-                Ok(rest) => rest,
-                Err(error @ StoreError::Closed { .. }) => return Err(error),
-                // The store has told of it; the keys stay in use as they are.
-                Err(StoreError::Unreadable { .. }) => LONGEST_REST,
-                Err(error) => {
-                    tracing::error!(resource = %self.settings.name, %error, "the keys wait until the store works");
-                    TROUBLE
-                }
-            };
-            self.publish();
-            let wake = self.clock.now().checked_add(rest).unwrap_or(Timestamp::MAX);
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                changed = self.begun.changed() => {
-                    changed.map_err(|_| StoreError::Closed { doing: "wait for a replacement of keys" })?;
-                }
-                changed = self.denials.changed() => {
-                    changed.map_err(|_| StoreError::Closed { doing: "wait for what is said of a key" })?;
-                }
-                () = self.clock.sleep_until(wake) => {}
-            }
-        }
+    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+        worker::run(self, stop).await
     }
 
     /// One look and one step; how long to rest after it.
-    async fn round(&mut self) -> Result<Duration, StoreError> {
+    async fn look(&mut self) -> Result<Duration, StoreError> {
         if !self.asked_again {
             let (resource, now) = (&self.settings.name, self.clock.now());
             self.store.ask_held_again(resource, now).await?;

@@ -1,9 +1,5 @@
-//! Watches over both keys.
-//!
-//! Watches over both keys all the time: proves them, takes a successor up that lies in its place, and
-//! sees that what a refused or forgotten key minted is minted anew.
-//!
-//! What people are told of keys in doubt, in sentences.
+//! Watches over both keys all the time: proves them, takes a successor up that lies in its place, sees that
+//! what a refused or forgotten key minted is minted anew, and tells people of keys in doubt.
 
 use std::time::Duration;
 
@@ -19,6 +15,7 @@ use crate::{
     },
     schedule::{News, Steady, Word},
     store::{KeyPage, StoreError},
+    worker::LONGEST_REST,
 };
 
 /// Rows of one transaction.
@@ -39,7 +36,7 @@ impl Keys {
         open: Option<&KeyChange>,
     ) -> Result<Duration, StoreError> {
         self.read_doubts().await?;
-        let mut rest = super::LONGEST_REST;
+        let mut rest = LONGEST_REST;
         for key in self.follow() {
             if !self.probes.is_due(&key.fingerprint, self.clock.steady()) {
                 continue;
@@ -206,7 +203,7 @@ impl Keys {
         }
         self.read_doubts().await?;
         if self.doubts.iter().all(|doubt| doubt.tokens == 0) {
-            return Ok(super::LONGEST_REST);
+            return Ok(LONGEST_REST);
         }
         let took = self.clock.steady().saturating_sub(began);
         Ok((took * (SHARE - 1)).max(LOOK))

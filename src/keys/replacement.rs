@@ -1,10 +1,5 @@
-//! A key is replaced by its successor, and what the old one minted is minted anew.
-//!
-//! The steps of a change, one stage after the other.
-//!
-//! Sees that every token of the old key is replaced and delivered.
-//!
-//! Takes the new key up once it works.
+//! The steps of a replacement, one stage after the other: every token of the old key is minted anew and
+//! delivered, and its successor is taken up once it works.
 
 use std::time::Duration;
 

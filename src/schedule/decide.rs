@@ -1,9 +1,5 @@
-//! What to do about an identity now, and how that is explained.
-//!
-//! What to do about one identity now: a plain function of its row, what its renewer knows, and the
-//! time. The engine acts on it; `why` prints the same.
-//!
-//! The decision about one identity, explained: the same code that decides, in words.
+//! What to do about one identity now: a plain function of its row, what its renewer knows, and the time. The
+//! engine acts on it; `why` prints the same, in words.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,14 +1,11 @@
-//! What is known of an operation: open, probing, held.
-//!
-//! What is known of one operation of a resource: open, or only probes go out.
+//! What is known of one operation of a resource: open, or only probes go out, or it is held.
 //!
 //! When evidence has it that the resource does not answer, only probes go out, one at a time, 1 s
 //! apart growing to 30 s but never further apart than a sixth of the life left to the most urgent
 //! identity. The first answer opens it again: 1, 2, 4 … calls at once, up to the pace.
 //!
-//! The hold on a resource, or on one operation of it, that refuses us.
-//!
-//! When an outage is announced: once when it begins, once when it ends.
+//! A hold is on a resource, or on one operation of it, that refuses us. An outage is announced once when it
+//! begins, and once when it ends.
 
 use std::time::Duration;
 

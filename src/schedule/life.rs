@@ -1,8 +1,5 @@
-//! A token's life, and the tries that fit into what is left of it.
-//!
-//! A token's life on our own clock: tiers, the renewal's due time, and what is left.
-//!
-//! When to try again, and how long one try may take: functions of the life that is left.
+//! A token's life on our own clock: tiers, the renewal's due time, what is left, and the tries that fit into
+//! what is left.
 //!
 //! | failure | at least between two attempts | grows to |
 //! |---|---|---|

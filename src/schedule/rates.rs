@@ -1,8 +1,4 @@
-//! How many may start.
-//!
-//! The most that one sink may be asked: so many attempts in any window of so long.
-//!
-//! How campaigns share an operation with renewals.
+//! How many may start: the most that one sink may be asked, and how campaigns share an operation with renewals.
 //!
 //! Renewals that are late go before everything (the store orders what is due so). A campaign whose
 //! items each need a new token begins only as many as tokens can follow, and while renewals wait it

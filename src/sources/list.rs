@@ -1,19 +1,12 @@
-//! A list of identities, row by row.
+//! A list of identities as it is held by whoever reads it, and how it differs from the last one.
 //!
-//! A list as it is held by whoever reads it: every row by its name, in the order of names, so that the
-//! reader of the rows needs no more memory for a million than for one.
+//! Every row stands by its name, in the order of names, so that the reader of the rows needs no more memory for
+//! a million than for one: a row is kept as one line of JSON in one long text; what else is known of it takes 32
+//! bytes. Rows that stand against each other (one name twice, one id under two names) become refused ones here,
+//! because only here all rows are seen.
 //!
-//! A row is kept as one line of JSON in one long text; what else is known of it takes 32 bytes. Rows that
-//! stand against each other (one name twice, one id under two names) become refused ones here, because
-//! only here all rows are seen.
-//!
-//! JSON lines as rows, read one by one.
-//!
-//! What a row of a source may be: an identity as it is wanted, within what the configuration lets a list
-//! grant. A row that asks for more is refused, never cut to what is allowed: who gets less than the list
-//! says would not notice.
-//!
-//! How a new list differs from the last one, in numbers, and whether it may be taken over.
+//! What a row may be is an identity as it is wanted, within what the configuration lets a list grant. A row that
+//! asks for more is refused, never cut to what is allowed: who gets less than the list says would not notice.
 
 use std::{
     borrow::Cow,

@@ -8,6 +8,7 @@ mod jobs;
 mod outages;
 mod poisoned;
 mod service;
+mod together;
 mod world;
 
 use std::time::Duration;

@@ -1,10 +1,7 @@
 //! An attempt, from its start to what follows from its outcome.
 //!
-//! How an attempt ended, and what follows from it.
-//!
-//! What may start: the longest waiting first, as far as breaker, receiver and slots allow.
-//!
-//! Notices: in order and one at a time, for sinks that asked for them.
+//! The longest waiting goes first, as far as breaker, receiver and slots allow. Notices go in order and one at
+//! a time, to sinks that asked for them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,13 +1,9 @@
-//! What a dispatcher does besides delivering: files are looked at, a clock is followed, commands are heard, the view is published.
+//! What a dispatcher does besides delivering.
 //!
-//! Looks at every file again from time to time: somebody may have changed it, its mode or its ACL, or
-//! removed it. What is not as the store says is mended; what is right is only read.
-//!
-//! A wall clock that was set back must not make anybody wait for a time that was near before.
-//!
-//! What the dispatcher publishes.
-//!
-//! What a dispatcher can be asked while it runs: to go on at once, and to try its sink out.
+//! It looks at every file again from time to time: somebody may have changed it, its mode or its ACL, or removed
+//! it; what is not as the store says is mended, what is right is only read. It sees to it that a wall clock that
+//! was set back makes nobody wait for a time that was near before. It publishes its view, and answers commands:
+//! to go on at once, and to try its sink out.
 
 use std::{sync::Arc, time::Duration};
 

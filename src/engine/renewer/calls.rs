@@ -1,13 +1,9 @@
 //! Which rows are called for, in which order, and the calls that are in flight.
 //!
-//! What waits for one operation: its rows in order.
-//!
-//! One call to ACS on behalf of one row.
-//!
-//! Starting calls: as many as gate, pace and outbox allow, earliest expiry first.
-//!
-//! After a start, and after the clock was corrected backwards: rows that wait for an instant which
-//! their token makes senseless get a due time that fits. Page by page, so that it never blocks.
+//! Rows wait in lines, one for each operation, and one more for those that fail by themselves. Calls start,
+//! earliest expiry first, as many as gate, pace and outbox allow. After a start, and after the clock was
+//! corrected backwards, rows that wait for an instant which their token makes senseless get a due time that
+//! fits: page by page, so that it never blocks.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -199,14 +195,14 @@ pub(super) struct Ask {
 
 /// A call that has ended.
 #[derive(Debug)]
-pub(super) struct Done {
+pub(crate) struct Done {
     pub(super) ended: Timestamp,
     pub(super) result: CallResult,
 }
 
 /// How it ended.
 #[derive(Debug)]
-pub(super) enum CallResult {
+pub(crate) enum CallResult {
     /// With a token.
     Token(Obtained),
     /// An identity was made, but its token could not be read.
@@ -228,7 +224,7 @@ pub(super) enum CallResult {
 
 /// A token fresh from ACS and how it was obtained.
 #[derive(Debug)]
-pub(super) struct Obtained {
+pub(crate) struct Obtained {
     pub(super) id: Option<IdentityId>,
     pub(super) secret: Secret,
     pub(super) expires_at: Timestamp,

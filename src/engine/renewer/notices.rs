@@ -1,16 +1,9 @@
-//! What the renewer tells people, and what it has told.
+//! What a renewer tells people, each once, and what it has told.
 //!
-//! The notices of a renewer, in sentences for people: what happened, to what, what can be done.
-//!
-//! What a renewer tells people about its resource: the beginning and the end of an outage, refused
-//! keys, refused creation; each once.
-//!
-//! `renewal.late`: told once per lapse, folded above ten a minute, never inside an announced outage. The
-//! store tells of each that it is over, with the commit that ends it; here it is told when none is left.
-//!
-//! Identities that fail by themselves while others succeed: each is told once when that begins, the rest of
-//! more than ten a minute in one notice. The store tells of each that it is over, with the commit that
-//! ends it; here it is told when none is left.
+//! Of its resource: the beginning and the end of an outage, refused keys, refused creation. Of identities: that
+//! a renewal is late, never inside an announced outage, and that one fails by itself while others succeed; more
+//! than ten a minute become one notice. The store tells of each identity that it is over, with the commit that
+//! ends it; that none is left is told here.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -321,8 +314,8 @@ impl Renewer {
         }
     }
 
+    /// An outage of the service.
     async fn tell_outage(&mut self, now: Moment) {
-        let resource = self.settings.name.clone();
         let probing = OPERATIONS.into_iter().find_map(|operation| {
             let health = self.permits.gate().health(operation);
             match health {
@@ -330,55 +323,51 @@ impl Renewer {
                 _ => None,
             }
         });
-        if let Some(because) = probing {
-            if self.outage.bad(now.steady) {
-                let survives = self.survives_until().await;
-                let notice = unreachable(&resource, &because, survives, now.wall);
-                tracing::error!(%resource, "{}", notice.message);
-                self.raise(notice);
-                self.told_again = Some(0);
-            } else if self.outage.is_announced() {
-                self.tell_of_ended(NoticeKind::ResourceUnreachable, &because, now)
-                    .await;
-            }
-            return;
-        }
-        let was_on = self.outage.is_on();
-        if self.outage.good(now.steady) {
-            let survives = self.survives_until().await;
-            let notice = recovered(&resource, survives, now.wall);
-            tracing::info!(%resource, "{}", notice.message);
-            self.raise(notice);
-        }
-        if was_on {
-            self.recovered = Some(now);
-        }
+        self.tell_hold(NoticeKind::ResourceUnreachable, probing, now)
+            .await;
     }
 
+    /// Access keys that are refused.
     async fn tell_keys(&mut self, now: Moment) {
+        let refusal = self.permits.gate().refusal(&OPERATIONS).map(str::to_owned);
+        self.tell_hold(NoticeKind::KeyRejected, refusal, now).await;
+    }
+
+    /// What holds the whole resource, for this reason or for none any more: its beginning, that tokens end
+    /// in it, its end.
+    async fn tell_hold(&mut self, kind: NoticeKind, because: Option<String>, now: Moment) {
         let resource = self.settings.name.clone();
-        let because = self.permits.gate().refusal(&OPERATIONS).map(str::to_owned);
-        if let Some(because) = because {
-            if self.key_outage.bad(now.steady) {
-                let survives = self.survives_until().await;
-                let notice = key_rejected(&resource, &because, survives, now.wall);
-                tracing::error!(%resource, "{}", notice.message);
+        let is_key = kind == NoticeKind::KeyRejected;
+        let outage = match is_key {
+            true => &mut self.key_outage,
+            false => &mut self.outage,
+        };
+        let Some(because) = because else {
+            let was_on = outage.is_on();
+            if outage.good(now.steady) {
+                let notice = match is_key {
+                    true => key_accepted(&resource, now.wall),
+                    false => recovered(&resource, self.survives_until().await, now.wall),
+                };
+                tracing::info!(%resource, "{}", notice.message);
                 self.raise(notice);
-                self.told_again = Some(0);
-            } else if self.key_outage.is_announced() {
-                self.tell_of_ended(NoticeKind::KeyRejected, &because, now)
-                    .await;
+            }
+            if was_on {
+                self.recovered = Some(now);
             }
             return;
-        }
-        let was_on = self.key_outage.is_on();
-        if self.key_outage.good(now.steady) {
-            let notice = key_accepted(&resource, now.wall);
-            tracing::info!(%resource, "{}", notice.message);
+        };
+        if outage.bad(now.steady) {
+            let survives = self.survives_until().await;
+            let notice = match is_key {
+                true => key_rejected(&resource, &because, survives, now.wall),
+                false => unreachable(&resource, &because, survives, now.wall),
+            };
+            tracing::error!(%resource, "{}", notice.message);
             self.raise(notice);
-        }
-        if was_on {
-            self.recovered = Some(now);
+            self.told_again = Some(0);
+        } else if outage.is_announced() {
+            self.tell_of_ended(kind, &because, now).await;
         }
     }
 

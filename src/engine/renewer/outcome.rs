@@ -1,11 +1,7 @@
-//! What an ended call means: for the row, for the resource, and for what is committed.
+//! What an ended call means: for its row (a plain function), for the resource, and for what is committed.
 //!
-//! What one ended call means for its row: a plain function.
-//!
-//! What an ended call, and an ended commit, mean for the renewer.
-//!
-//! Where nobody else waits: whether it is the row or the resource that fails is asked by a harmless
-//! signed call, so that no token is minted only to find out.
+//! Where nobody else waits, a harmless signed call tells whether it is the row or the resource that fails, so
+//! that no token is minted only to find out.
 
 use std::{fmt, time::Duration};
 

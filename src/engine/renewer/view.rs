@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 
 use super::{
-    LONGEST_REST, Moment, Renewer, SHORTEST_REST,
+    Moment, Renewer,
     calls::{Line, Queue, press},
 };
 use crate::{
     model::{Operation, RenewerView},
     schedule::{Press, Steady, presses_at},
+    worker::Wake,
 };
 
 /// While a question is open, whether others wait beside it is looked at so often.
@@ -56,21 +57,20 @@ impl Renewer {
     /// When to decide again at the latest.
     pub(super) fn wake(&mut self) -> Timestamp {
         let now = self.moment();
-        let mut at = now.steady + LONGEST_REST;
-        let mut sooner = |other: Option<Steady>| at = other.map_or(at, |other| at.min(other));
-        sooner(self.late.fold.ends_at());
-        sooner(self.failing.ends_at());
-        sooner(self.resting.values().min().copied());
-        sooner(self.outbox.wakes_at());
+        let mut wake = Wake::new(now);
+        wake.by(self.late.fold.ends_at());
+        wake.by(self.failing.ends_at());
+        wake.by(self.resting.values().min().copied());
+        wake.by(self.outbox.wakes_at());
         if self.outbox.is_open() {
-            sooner(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
-            sooner(self.scan.is_on().then_some(now.steady));
+            wake.by(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
+            wake.by(self.scan.is_on().then_some(now.steady));
             for operation in OPERATIONS {
-                sooner(self.queue_wake(Line::main(operation), now));
-                sooner(self.queue_wake(Line::alone(operation), now));
+                wake.by(self.queue_wake(Line::main(operation), now));
+                wake.by(self.queue_wake(Line::alone(operation), now));
             }
         }
-        now.wall_at(at.max(now.steady + SHORTEST_REST))
+        wake.at()
     }
 
     /// When something of this operation may start that could not now; `None` while only an ended

@@ -1,9 +1,8 @@
 //! Programs that are run with each new version: the document on standard input, no shell, a clean
 //! environment, a deadline for the whole process group.
 //!
-//! A version is delivered when the program ends with status 0. What is decided without a process
-//! (`surroundings`, `verdict`, `masking`) lies apart from the process itself (`process`), which has no
-//! place in simulated time.
+//! A version is delivered when the program ends with status 0. The process itself (`process`) has no place in
+//! simulated time.
 
 mod process;
 

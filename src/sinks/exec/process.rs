@@ -1,12 +1,7 @@
-//! One run of a program.
-//!
 //! One run of a program: its own process group, fed, listened to, and ended as a whole.
 //!
-//! How a program's end is judged: status 0 is success, everything else is told and tried again.
-//!
-//! The environment that a program is given: little, known, and without a secret.
-//!
-//! What a program said, made fit for a log: without any part of the token, on one line, and short.
+//! Its environment is little, known, and without a secret. Status 0 is success, everything else is told and
+//! tried again. What it said is made fit for a log: without any part of the token, on one line, and short.
 
 use std::{
     collections::{BTreeMap, HashSet},

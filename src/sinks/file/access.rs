@@ -1,13 +1,11 @@
-//! Who may read a file.
-//!
 //! Who may read a file: its mode, and a POSIX ACL with an entry for each reader.
 //!
 //! The ACL is set as the extended attribute that the kernel keeps it in, version 2: a header and one
 //! entry of 8 bytes per subject, little-endian (`linux/posix_acl_xattr.h`). The owner of a file may
 //! set it without any privilege, whereas giving a file away needs one.
 //!
-//! Readers by number. Asking the system costs, with a directory service behind it even a network
-//! call, so an answer is remembered for a minute.
+//! The ACL names readers by number. Asking the system for one costs, with a directory service behind it even a
+//! network call, so an answer is remembered for a minute.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,14 +1,9 @@
-//! How a file is written: beside the old one and renamed, or in place.
+//! The change of a file in one step: a temporary file beside it, complete and with its final access, renamed
+//! over it.
 //!
-//! The change of a file in one step: a temporary file beside it, complete and with its final access,
-//! renamed over it.
-//!
-//! One file that its owner alone reads, kept by a consumer for itself.
-//!
-//! The way to a file: folder by folder, by descriptor, following no symbolic link.
-//!
-//! `openat2` could refuse links in one call, but the sandbox of the shipped unit hides it
-//! (`RestrictSUIDSGID=` answers ENOSYS), so each step says `O_NOFOLLOW` itself.
+//! The way to a file goes folder by folder, by descriptor, following no symbolic link. `openat2` could refuse
+//! links in one call, but the sandbox of the shipped unit hides it (`RestrictSUIDSGID=` answers ENOSYS), so each
+//! step says `O_NOFOLLOW` itself.
 
 use std::{
     fs::File,

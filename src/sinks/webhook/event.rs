@@ -1,8 +1,5 @@
-//! A signed event.
-//!
-//! CloudEvents 1.0: what is put around a token document or a notice.
-//!
-//! Signatures of Standard Webhooks 1.0.0, symmetric: HMAC-SHA256 over `id.timestamp.body`.
+//! A signed event: CloudEvents 1.0 around a token document or a notice, and a signature of Standard Webhooks
+//! 1.0.0, symmetric: HMAC-SHA256 over `id.timestamp.body`.
 
 use std::{fmt, str::FromStr};
 

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// How the receiver takes one request.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Manner {
     /// With this status.
     Answer(u16),
@@ -303,23 +304,7 @@ impl Harness {
     }
 
     pub(crate) fn webhook_settings(&self, name: &str, events: &[&str]) -> WebhookSinkSettings {
-        WebhookSinkSettings {
-            rate: None,
-            name: name.parse().unwrap(),
-            url: format!("https://{name}.example/hook"),
-            allow_http: false,
-            allow_private: false,
-            proxy: None,
-            secrets: vec![LoadedSecret {
-                from: SecretRef::Env("SECRET".to_owned()),
-                secret: Secret::new(SECRET.to_owned()),
-            }],
-            include: Include::Token,
-            content_type: ContentType::CloudEvents,
-            events: events.iter().map(|text| (*text).to_owned()).collect(),
-            ca_file: None,
-            timeout: Duration::from_secs(15),
-        }
+        webhook(name, events)
     }
 
     pub(crate) fn file_settings(&self, name: &str) -> FileSinkSettings {
@@ -362,6 +347,27 @@ impl Harness {
             .await
             .unwrap()
             .remove(0)
+    }
+}
+
+/// A webhook that hears these events.
+pub(crate) fn webhook(name: &str, events: &[&str]) -> WebhookSinkSettings {
+    WebhookSinkSettings {
+        rate: None,
+        name: name.parse().unwrap(),
+        url: format!("https://{name}.example/hook"),
+        allow_http: false,
+        allow_private: false,
+        proxy: None,
+        secrets: vec![LoadedSecret {
+            from: SecretRef::Env("SECRET".to_owned()),
+            secret: Secret::new(SECRET.to_owned()),
+        }],
+        include: Include::Token,
+        content_type: ContentType::CloudEvents,
+        events: events.iter().map(|text| (*text).to_owned()).collect(),
+        ca_file: None,
+        timeout: Duration::from_secs(15),
     }
 }
 

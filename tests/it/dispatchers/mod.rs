@@ -1,7 +1,7 @@
 //! Dispatchers: at least once, newest only, in order per identity, never hot, never all for one.
 
 mod bundles;
-mod harness;
+pub(crate) mod harness;
 mod notices;
 mod operators;
 mod restoring;

@@ -75,12 +75,18 @@ async fn a_rate_is_kept_in_every_window_and_used_up() {
     dispatcher.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_pause_outlasts_a_restart_and_what_waited_goes_out_after_it() {
+/// One identity with a token, whose file a dispatcher is to write.
+async fn with_a_file() -> (Harness, SinkSettings, std::path::PathBuf) {
     let harness = Harness::new(&["bot"], &["files"]).await;
     let settings = SinkSettings::File(harness.file_settings("files"));
     let file = harness.dir.path().join("tokens/bot");
     harness.issue("bot").await;
+    (harness, settings, file)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_outlasts_a_restart_and_what_waited_goes_out_after_it() {
+    let (harness, settings, file) = with_a_file().await;
     let dispatcher = harness.start(&settings);
     harness.after(S).await;
     pause(&harness, "files").await;
@@ -107,10 +113,7 @@ async fn a_pause_outlasts_a_restart_and_what_waited_goes_out_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn files_that_vanished_during_a_pause_come_back_after_it() {
-    let harness = Harness::new(&["bot"], &["files"]).await;
-    let settings = SinkSettings::File(harness.file_settings("files"));
-    let file = harness.dir.path().join("tokens/bot");
-    harness.issue("bot").await;
+    let (harness, settings, file) = with_a_file().await;
     let dispatcher = harness.start(&settings);
     harness.after(S).await;
     dispatcher.stop().await;

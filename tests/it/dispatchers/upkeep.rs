@@ -29,14 +29,10 @@ fn stray_files(
         )
     });
     let (_, sinks) = watch::channel(sinks.collect());
-    let stray_files = StrayFiles {
-        store: harness.store.clone(),
-        clock: harness.clock.clone(),
-        sinks,
-    };
+    let stray_files = StrayFiles::new(harness.store.clone(), harness.clock.clone(), sinks);
     let stop = CancellationToken::new();
     let told = stop.clone();
-    let task = tokio::spawn(async move { stray_files.run(told).await.unwrap() });
+    let task = tokio::spawn(async move { stray_files.run(told).await });
     (stop, task)
 }
 

@@ -279,7 +279,7 @@ pub(super) fn resource() -> ResourceSettings {
 
 /// Opens a store that was let go of. Other tests of this process start programs: between fork and exec
 /// such a child still shares the lock, for less than a millisecond.
-fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> T {
+pub(super) fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> T {
     for _ in 0..1000 {
         match open() {
             Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
