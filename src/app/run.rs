@@ -53,7 +53,10 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     )?;
     let (store, opened) = open_store(&settings, &clock, &notifier).await?;
     let listeners = Listeners::bind(&settings.daemon, (passed.socket, passed.listen)).await?;
-    let mut supervisor = Supervisor::new(clock, (store, opened), Metrics::new(), &settings);
+    let metrics = Metrics::new();
+    let steady = clock.clone();
+    store.measure(metrics.clone(), move || steady.steady());
+    let mut supervisor = Supervisor::new(clock, (store, opened), metrics, &settings);
     match supervisor.opened.standing.refusal() {
         None => begin(&mut supervisor, built, &settings).await?,
         Some(why) => tracing::error!("{why}"),

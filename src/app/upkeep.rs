@@ -167,6 +167,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Between two pages of a look, at least; and so many times what the page took.
 const PAGE_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 9;
+/// The same after so many pages of one look: a large store is looked through slowly.
+const PAGES_AT_ONCE: u32 = 40;
+const LONG_REST_FACTOR: u32 = 249;
 
 /// Tokens that are sealed anew in one transaction.
 const SEALED_AT_ONCE: usize = 100;
@@ -182,6 +185,8 @@ pub(super) struct Examination {
     clock: Clock,
     /// Where the next page begins.
     from: Option<Bookmark>,
+    /// Pages of this look.
+    pages: u32,
     /// Whether it was said that the store cannot be looked through.
     said: bool,
 }
@@ -192,6 +197,7 @@ impl Examination {
             store,
             clock,
             from: None,
+            pages: 0,
             said: false,
         }
     }
@@ -203,10 +209,15 @@ impl Task for Examination {
         match self.store.examine(self.from.take(), self.clock.now()).await {
             Ok(Some(next)) => {
                 self.from = Some(next);
+                self.pages += 1;
+                let factor = match self.pages <= PAGES_AT_ONCE {
+                    true => REST_FACTOR,
+                    false => LONG_REST_FACTOR,
+                };
                 let took = self.clock.steady().saturating_sub(began);
-                return (took * REST_FACTOR).clamp(PAGE_REST, LOOK_EVERY);
+                return (took * factor).clamp(PAGE_REST, LOOK_EVERY);
             }
-            Ok(None) => self.said = false,
+            Ok(None) => (self.said, self.pages) = (false, 0),
             Err(error) => {
                 if !std::mem::replace(&mut self.said, true) {
                     tracing::warn!(%error, "cannot look the store through; trying again");

@@ -251,19 +251,108 @@ impl List {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let now = context.clock.now();
         let known = self.place.known(&context).await?;
-        let mut identities = known.everything(now).await?;
-        identities.retain(|identity| self.state.is_none_or(|state| identity.state == state));
-        if self.json {
-            output::print_json(&serde_json::json!({ "identities": identities }))?;
-        } else {
-            output::print(&render(&identities, now, output::width()))?;
+        let mut listing = match self.json {
+            true => Listing::Json { any: false },
+            false => Listing::Tables(Tables::default()),
+        };
+        let mut after = None;
+        loop {
+            let mut page = known.page(after.as_deref(), now).await?;
+            let wanted =
+                |identity: &wire::Identity| self.state.is_none_or(|state| identity.state == state);
+            page.items.retain(wanted);
+            if !listing.take(page.items, now)? {
+                return Ok(Exit::Done);
+            }
+            after = page.next;
+            if after.is_none() {
+                listing.end(now)?;
+                return Ok(Exit::Done);
+            }
         }
-        Ok(Exit::Done)
     }
 }
 
-/// The table, and below it the counts: what is read last stays on the screen.
-fn render(identities: &[wire::Identity], now: Timestamp, width: Option<usize>) -> String {
+/// What is printed while it is read: of a million nobody waits for the last one to see the first.
+enum Listing {
+    /// One document, as [`output::print_json`] would print it.
+    Json {
+        any: bool,
+    },
+    Tables(Tables),
+}
+
+impl Listing {
+    /// Prints some more; whether anybody still reads.
+    fn take(&mut self, identities: Vec<wire::Identity>, now: Timestamp) -> Result<bool, Failed> {
+        match self {
+            Self::Tables(tables) => tables.take(identities, now),
+            Self::Json { any } => {
+                let mut text = String::new();
+                for identity in &identities {
+                    text.push_str(if *any {
+                        ",\n"
+                    } else {
+                        "{\n  \"identities\": [\n"
+                    });
+                    *any = true;
+                    text.push_str(&output::json_within(identity, 2)?);
+                }
+                output::print_part(&text, true)
+            }
+        }
+    }
+
+    fn end(&mut self, now: Timestamp) -> Result<(), Failed> {
+        match self {
+            Self::Tables(tables) => tables.end(now),
+            Self::Json { any: true } => output::print_data("\n  ]\n}\n"),
+            Self::Json { any: false } => output::print_json(&serde_json::json!({"identities": []})),
+        }
+    }
+}
+
+/// So many rows share a head and the widths of their columns.
+const ROWS: usize = 1000;
+
+/// Tables of identities, and below the last one the counts: what is read last stays on the screen.
+#[derive(Default)]
+struct Tables {
+    waiting: Vec<wire::Identity>,
+    counts: BTreeMap<State, u64>,
+}
+
+impl Tables {
+    fn take(&mut self, identities: Vec<wire::Identity>, now: Timestamp) -> Result<bool, Failed> {
+        for identity in &identities {
+            *self.counts.entry(identity.state).or_default() += 1;
+        }
+        self.waiting.extend(identities);
+        while self.waiting.len() > ROWS {
+            let rest = self.waiting.split_off(ROWS);
+            let rows = std::mem::replace(&mut self.waiting, rest);
+            let text = table(&rows, now).render(0, output::width());
+            if !output::print_part(&text, false)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn end(&self, now: Timestamp) -> Result<(), Failed> {
+        let counts = self.counts.iter();
+        let counted: Vec<String> = counts
+            .map(|(state, count)| paint(state_style(*state), format!("{count} {state}")))
+            .collect();
+        let table = table(&self.waiting, now).render(0, output::width());
+        output::print(&match counted.is_empty() {
+            true => "no identities\n".to_owned(),
+            false => format!("{table}\n{}\n", counted.join(", ")),
+        })
+    }
+}
+
+fn table(identities: &[wire::Identity], now: Timestamp) -> Table {
     let mut table = Table::new(&[
         "NAME",
         "STATE",
@@ -273,9 +362,7 @@ fn render(identities: &[wire::Identity], now: Timestamp, width: Option<usize>) -
         "SCOPES",
         "SINKS",
     ]);
-    let mut counts = BTreeMap::<State, u64>::new();
     for identity in identities {
-        *counts.entry(identity.state).or_default() += 1;
         let ends: Option<Timestamp> = identity.expires_at.as_ref().and_then(|at| at.parse().ok());
         let (ending, style) = token(identity, ends, now);
         table.row([
@@ -291,14 +378,7 @@ fn render(identities: &[wire::Identity], now: Timestamp, width: Option<usize>) -
             Cell::styled(joined(&identity.sinks), DIM),
         ]);
     }
-    let counted: Vec<String> = counts
-        .iter()
-        .map(|(state, count)| paint(state_style(*state), format!("{count} {state}")))
-        .collect();
-    match counted.is_empty() {
-        true => "no identities\n".to_owned(),
-        false => format!("{}\n{}\n", table.render(0, width), counted.join(", ")),
-    }
+    table
 }
 
 /// When the token ends, and what is wrong with it.

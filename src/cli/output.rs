@@ -52,10 +52,24 @@ pub(crate) fn print_data(text: &str) -> Result<(), Failed> {
     }
 }
 
+/// Prints a part of something long: of what other programs read (`data`), or of what people do. Whether anybody
+/// still reads.
+pub(crate) fn print_part(text: &str, data: bool) -> Result<bool, Failed> {
+    match data && !on_terminal() {
+        true => put_part(&mut io::stdout().lock(), text),
+        false => put_part(&mut anstream::stdout().lock(), &fit(text)),
+    }
+}
+
 fn put(out: &mut impl Write, text: &str) -> Result<(), Failed> {
+    put_part(out, text).map(drop)
+}
+
+fn put_part(out: &mut impl Write, text: &str) -> Result<bool, Failed> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failed::output(&error)),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failed::output(&error)),
     }
 }
 
@@ -75,6 +89,15 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failed> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failed::plain(format!("cannot write JSON: {error}")))?;
     print_data(&format!("{}\n", fit_json(&text)))
+}
+
+/// What [`print_json`] would print of a part of a document, so many levels within it.
+pub(crate) fn json_within(part: &impl Serialize, levels: usize) -> Result<String, Failed> {
+    let text = serde_json::to_string_pretty(part)
+        .map_err(|error| Failed::plain(format!("cannot write JSON: {error}")))?;
+    let indent = "  ".repeat(levels);
+    let lines: Vec<String> = text.lines().map(|line| format!("{indent}{line}")).collect();
+    Ok(fit_json(&lines.join("\n")).into())
 }
 
 /// Says something on standard error that is not the result.

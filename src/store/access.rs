@@ -5,10 +5,11 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Each, Store,
     aside::RowKind,
     columns::{self, micros},
-    db::{Db, Txn},
-    error::Outcome,
+    db::Txn,
+    error::{Answer, Outcome},
 };
 use crate::model::{Name, Num, Reader, Timestamp, Version};
 
@@ -74,35 +75,123 @@ pub struct ReadsQuery {
     pub limit: usize,
 }
 
-impl Txn<'_> {
-    /// Notes it, unless the identity never had this version, as far as is remembered.
-    pub(super) fn acknowledge(&self, ack: &Acknowledgement, now: Timestamp) -> Outcome<bool> {
-        let version = columns::signed(ack.version.0);
-        let sql = "SELECT 1 FROM identity WHERE num = ?1 AND (version = ?2 OR prev_version = ?2 \
-                   OR instr(' ' || past, ' ' || ?2 || ' ') > 0)";
-        if self.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
-            return Ok(false);
-        }
-        let sql = "INSERT INTO holder VALUES (?1, ?2, ?3, ?4, ?5) \
-                   ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
-        self.run(
-            sql,
-            params![ack.num, ack.uid, ack.client, version, micros(now)],
-        )?;
-        self.run(
-            "DELETE FROM holder WHERE identity = ?1 AND uid = ?2 AND client IN \
-             (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT -1 OFFSET ?3)",
-            [ack.num, i64::from(ack.uid), HOLDERS_OF_USER],
-        )?;
-        self.run(
-            "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN (SELECT uid, client FROM ( \
-             SELECT uid, client, at, row_number() OVER (PARTITION BY uid ORDER BY at DESC) AS nth \
-             FROM holder WHERE identity = ?1) ORDER BY nth, at DESC LIMIT -1 OFFSET ?2)",
-            [ack.num, HOLDERS],
-        )?;
-        Ok(true)
+impl Store {
+    /// Notes which version a consumer uses; false where the identity never had it, as far as is remembered.
+    /// Of each user the latest 64 consumers of an identity are kept.
+    pub async fn acknowledge(&self, ack: Acknowledgement, now: Timestamp) -> Answer<bool> {
+        self.write("note an acknowledgement", move |txn| {
+            let version = columns::signed(ack.version.0);
+            let sql = "SELECT 1 FROM identity WHERE num = ?1 AND (version = ?2 OR prev_version = ?2 \
+                       OR instr(' ' || past, ' ' || ?2 || ' ') > 0)";
+            if txn.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO holder VALUES (?1, ?2, ?3, ?4, ?5) \
+                       ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
+            txn.run(
+                sql,
+                params![ack.num, ack.uid, ack.client, version, micros(now)],
+            )?;
+            txn.run(
+                "DELETE FROM holder WHERE identity = ?1 AND uid = ?2 AND client IN \
+                 (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT -1 OFFSET ?3)",
+                [ack.num, i64::from(ack.uid), HOLDERS_OF_USER],
+            )?;
+            txn.run(
+                "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN (SELECT uid, client FROM ( \
+                 SELECT uid, client, at, row_number() OVER (PARTITION BY uid ORDER BY at DESC) AS nth \
+                 FROM holder WHERE identity = ?1) ORDER BY nth, at DESC LIMIT -1 OFFSET ?2)",
+                [ack.num, HOLDERS],
+            )?;
+            Ok(true)
+        })
+        .await
     }
 
+    /// Whether any of these users and groups may read any identity.
+    pub async fn may_any_read(&self, readers: Vec<Reader>) -> Answer<bool> {
+        self.read("look for readers", move |db| {
+            for reader in &readers {
+                let sql = "SELECT 1 FROM reader WHERE name = ?1";
+                if db.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Consumers of an identity, or of all, in the order of names; those that use an old version
+    /// alone, if so wished.
+    pub async fn holders(
+        &self,
+        num: Option<Num>,
+        only_old: bool,
+        limit: usize,
+    ) -> Answer<Vec<Holder>> {
+        self.read("list consumers", move |db| {
+            let sql = "SELECT h.identity, i.name, h.uid, h.client, h.version, i.version AS current, h.at \
+                       FROM holder h JOIN identity i ON i.num = h.identity \
+                       WHERE (?1 IS NULL OR h.identity = ?1) AND (NOT ?2 OR h.version < i.version) \
+                       ORDER BY i.name, h.uid, h.client";
+            let holders = db.page(RowKind::Holder, limit, sql, params![num, only_old], |row| {
+                Ok(Holder {
+                    name: columns::parsed(row, "name")?,
+                    uid: row.get("uid")?,
+                    client: row.get("client")?,
+                    version: Version(columns::unsigned(row, "version")?),
+                    current: Version(columns::unsigned(row, "current")?),
+                    at: columns::instant_in(row, "at")?,
+                })
+            })?;
+            Ok(holders)
+        })
+        .await
+    }
+
+    /// Adds to the counts of tokens that were taken. Each is answered; one that the store refuses keeps no
+    /// other back.
+    pub async fn note_reads(&self, reads: Vec<TokenReads>) -> Answer<Each<()>> {
+        self.write("count token reads", move |txn| {
+            txn.each("count a token read", &reads, |txn, reads| {
+                txn.note_reads(reads)?;
+                Ok(vec![(); reads.len()])
+            })
+        })
+        .await
+    }
+
+    /// The counts of tokens that were taken, the latest hour first.
+    pub async fn token_reads(&self, query: ReadsQuery) -> Answer<Vec<TokenReads>> {
+        self.read("list token reads", move |db| {
+            let sql = "SELECT hour, name, uid, n FROM token_read \
+                       WHERE (?1 IS NULL OR name = ?1) AND hour >= ?2 \
+                       AND (?3 IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
+                       ORDER BY hour DESC, name, uid";
+            let after = query.after.as_ref();
+            let params = params![
+                query.name.as_ref().map(Name::as_str),
+                query.since.map_or(i64::MIN, micros),
+                after.map(|(hour, ..)| micros(*hour)),
+                after.map(|(_, name, _)| name.as_str()),
+                after.map(|(.., uid)| *uid)
+            ];
+            let reads = db.page(RowKind::TokenRead, query.limit, sql, params, |row| {
+                Ok(TokenReads {
+                    hour: columns::instant_in(row, "hour")?,
+                    name: columns::parsed(row, "name")?,
+                    uid: row.get("uid")?,
+                    count: columns::unsigned(row, "n")?,
+                })
+            })?;
+            Ok(reads)
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
     pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
         let sql =
             "INSERT INTO token_read VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET n = n + ?4";
@@ -130,66 +219,5 @@ impl Txn<'_> {
             self.run(old_reads, [reads, batch])?,
             self.run(old_holders, [holders, batch])?,
         ))
-    }
-}
-
-impl Db {
-    /// Whether any of these may read any identity.
-    pub(super) fn may_any_read(&self, readers: &[Reader]) -> Outcome<bool> {
-        for reader in readers {
-            let sql = "SELECT 1 FROM reader WHERE name = ?1";
-            if self.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Consumers of an identity, or of all; those that use an old version alone, if so wished.
-    pub(super) fn holders(
-        &self,
-        num: Option<Num>,
-        only_old: bool,
-        limit: usize,
-    ) -> Outcome<Vec<Holder>> {
-        let sql = "SELECT h.identity, i.name, h.uid, h.client, h.version, i.version AS current, h.at \
-                   FROM holder h JOIN identity i ON i.num = h.identity \
-                   WHERE (?1 IS NULL OR h.identity = ?1) AND (NOT ?2 OR h.version < i.version) \
-                   ORDER BY i.name, h.uid, h.client";
-        let holders = self.page(RowKind::Holder, limit, sql, params![num, only_old], |row| {
-            Ok(Holder {
-                name: columns::parsed(row, "name")?,
-                uid: row.get("uid")?,
-                client: row.get("client")?,
-                version: Version(columns::unsigned(row, "version")?),
-                current: Version(columns::unsigned(row, "current")?),
-                at: columns::instant_in(row, "at")?,
-            })
-        })?;
-        Ok(holders)
-    }
-
-    pub(super) fn token_reads(&self, query: &ReadsQuery) -> Outcome<Vec<TokenReads>> {
-        let sql = "SELECT hour, name, uid, n FROM token_read \
-                   WHERE (?1 IS NULL OR name = ?1) AND hour >= ?2 \
-                   AND (?3 IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
-                   ORDER BY hour DESC, name, uid";
-        let after = query.after.as_ref();
-        let params = params![
-            query.name.as_ref().map(Name::as_str),
-            query.since.map_or(i64::MIN, micros),
-            after.map(|(hour, ..)| micros(*hour)),
-            after.map(|(_, name, _)| name.as_str()),
-            after.map(|(.., uid)| *uid)
-        ];
-        let reads = self.page(RowKind::TokenRead, query.limit, sql, params, |row| {
-            Ok(TokenReads {
-                hour: columns::instant_in(row, "hour")?,
-                name: columns::parsed(row, "name")?,
-                uid: row.get("uid")?,
-                count: columns::unsigned(row, "n")?,
-            })
-        })?;
-        Ok(reads)
     }
 }

@@ -4,7 +4,8 @@
 //! is logged once, and is shown until it can be read again or is gone.
 //!
 //! Many entries in one transaction, of which one that the store refuses hurts no other: what is refused
-//! together is tried in halves, each under a savepoint of its own, until the one is found.
+//! together is tried in halves, each under a savepoint of its own, until the one is found: where the writer runs
+//! an operation again because something failed, not the first time.
 
 use std::{
     collections::BTreeMap,
@@ -362,8 +363,14 @@ impl Txn<'_> {
             write: &mut write,
             parts: Vec::new(),
         };
-        if !range.is_empty() {
-            self.write_in_halves(range, &mut halves)?;
+        match (range.is_empty(), self.careful) {
+            (true, _) => {}
+            (false, true) => self.write_in_halves(range, &mut halves)?,
+            (false, false) => {
+                let written = (halves.write)(self, range.clone());
+                self.torn |= written.is_err();
+                halves.parts.push((range, Ok(written?)));
+            }
         }
         Ok(halves.parts)
     }

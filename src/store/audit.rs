@@ -4,11 +4,11 @@
 use rusqlite::{Row, params};
 
 use super::{
-    Cause,
+    Cause, Store,
     aside::RowKind,
     columns::{self, micros},
-    db::{Db, Txn},
-    error::Outcome,
+    db::Txn,
+    error::{Answer, Outcome},
     identities::count,
 };
 use crate::model::{AuditEntry, Name, Timestamp};
@@ -30,6 +30,45 @@ pub struct AuditQuery {
     pub without_renewals: bool,
     /// At most so many.
     pub limit: usize,
+}
+
+impl Store {
+    /// Adds entries to the audit trail.
+    pub async fn audit(&self, entries: Vec<AuditEntry>) -> Answer<()> {
+        self.write("write the audit trail", move |txn| {
+            entries.iter().try_for_each(|entry| txn.audit(entry))
+        })
+        .await
+    }
+
+    /// The audit trail, newest first.
+    pub async fn audit_trail(&self, query: AuditQuery) -> Answer<Vec<AuditEntry>> {
+        self.read("read the audit trail", move |db| {
+            // Both trails are in the order of time: each is read backwards, and only as far as needed.
+            let sql = "SELECT at, seq, actor, action, name, reason, request_id, result FROM ( \
+                SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
+                WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
+                AND (?6 IS NULL OR instr(actor, ?6) > 0) AND (?7 IS NULL OR action = ?7) ORDER BY seq DESC LIMIT ?5) \
+                UNION ALL SELECT * FROM ( \
+                SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
+                FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
+                WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
+                AND (?6 IS NULL OR instr('renewd', ?6) > 0) AND (?7 IS NULL OR ?7 = 'renew') \
+                ORDER BY l.seq DESC LIMIT ?5)) \
+                ORDER BY at DESC, seq DESC LIMIT ?5";
+            let params = params![
+                query.name.as_ref().map(Name::as_str),
+                query.since.map_or(i64::MIN, micros),
+                query.before.map_or(i64::MAX, micros),
+                !query.without_renewals,
+                count(query.limit),
+                query.actor,
+                query.action
+            ];
+            Ok(db.all(RowKind::AuditEntry, sql, params, read_entry)?)
+        })
+        .await
+    }
 }
 
 impl Txn<'_> {
@@ -67,33 +106,6 @@ impl Txn<'_> {
             ],
         )?;
         Ok(())
-    }
-}
-
-impl Db {
-    pub(super) fn audit_trail(&self, query: &AuditQuery) -> Outcome<Vec<AuditEntry>> {
-        // Both trails are in the order of time: each is read backwards, and only as far as needed.
-        let sql = "SELECT at, seq, actor, action, name, reason, request_id, result FROM ( \
-            SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
-            WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
-            AND (?6 IS NULL OR instr(actor, ?6) > 0) AND (?7 IS NULL OR action = ?7) ORDER BY seq DESC LIMIT ?5) \
-            UNION ALL SELECT * FROM ( \
-            SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
-            FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
-            WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
-            AND (?6 IS NULL OR instr('renewd', ?6) > 0) AND (?7 IS NULL OR ?7 = 'renew') \
-            ORDER BY l.seq DESC LIMIT ?5)) \
-            ORDER BY at DESC, seq DESC LIMIT ?5";
-        let params = params![
-            query.name.as_ref().map(Name::as_str),
-            query.since.map_or(i64::MIN, micros),
-            query.before.map_or(i64::MAX, micros),
-            !query.without_renewals,
-            count(query.limit),
-            query.actor,
-            query.action
-        ];
-        Ok(self.all(RowKind::AuditEntry, sql, params, read_entry)?)
     }
 }
 

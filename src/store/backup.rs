@@ -13,7 +13,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, types::
 use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 
-use super::{columns, open, standing};
+use super::{
+    Store, columns,
+    error::{Answer, Fault},
+    schema, standing,
+};
 use crate::model::{Timestamp, is_lasting};
 
 /// The files beside the database that a backup takes along, where they are.
@@ -96,7 +100,7 @@ pub enum BackupError {
         why: String,
     },
     /// It was made by a newer renewd.
-    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), open::NEWEST)]
+    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), schema::NEWEST)]
     Newer {
         /// The file.
         path: PathBuf,
@@ -381,8 +385,8 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
         }));
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
-    let found = open::version(&backup).map_err(&reading)?;
-    if found > open::NEWEST || form.is_some_and(|form| form > FORM) {
+    let found = schema::version(&backup).map_err(&reading)?;
+    if found > schema::NEWEST || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found,
@@ -414,7 +418,7 @@ fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
     Ok(Contents {
         made_at: columns::instant(fact(backup, "made_at")?.unwrap_or_default()),
         version: fact(backup, "version")?.unwrap_or_default(),
-        schema: open::version(backup)?,
+        schema: schema::version(backup)?,
         seal_key: columns::meta(backup, "seal_key")?.unwrap_or_default(),
         identities: count("SELECT count(*) FROM identity")?.unsigned_abs(),
         tokens: count("SELECT count(*) FROM identity WHERE token IS NOT NULL")?.unsigned_abs(),
@@ -524,4 +528,45 @@ fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(0o600);
     options
+}
+impl Store {
+    /// Writes a backup and hands the file over; the database's own may have been deleted meanwhile. With
+    /// `last` it says of itself that nothing was withdrawn since.
+    pub async fn backup(&self, last: bool, now: Timestamp) -> Answer<File> {
+        let state_dir = self.state_dir().to_owned();
+        self.read("make a backup", move |db| {
+            if db.resealing()?.successor.is_some() {
+                return Err(Fault::Refused(
+                    "the seal key is being replaced, and a backup holds tokens of one key: make it again in a minute, \
+                     see `renewd key reseal`"
+                        .to_owned(),
+                ));
+            }
+            lend(&db.conn, &state_dir, (now, last))
+                .map_err(|error| Fault::Refused(error.to_string()))
+        })
+        .await
+    }
+
+    /// Notes that a backup has reached its place; a store that ends with it is never opened again,
+    /// unless a person takes it back.
+    pub async fn backed_up(&self, made_at: Timestamp, retire: bool) -> Answer<()> {
+        self.write("note the backup", move |txn| {
+            columns::set_meta(&txn.conn, BACKED_UP, columns::micros(made_at))?;
+            if retire {
+                columns::set_meta(&txn.conn, RETIRED, columns::micros(made_at))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// When the last backup was made that reached its place.
+    pub async fn last_backup(&self) -> Answer<Option<Timestamp>> {
+        self.read("look for the last backup", |db| {
+            let at = columns::meta(&db.conn, BACKED_UP)?;
+            Ok(at.map(columns::instant))
+        })
+        .await
+    }
 }

@@ -615,7 +615,7 @@ impl Txn<'_> {
                      version = ?2, token = ?3 WHERE num = ?1",
                     params![num, signed(version.0), sealed],
                 )?;
-                self.want(num, &name, version, micros(now))?;
+                self.want_of(num, &name, version, micros(now))?;
             }
         }
     }

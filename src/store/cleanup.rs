@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros},
-    db::{Db, Txn},
-    error::Outcome,
-    handle::Keep,
+    db::Txn,
+    error::{Answer, Outcome},
     identities::count,
     idmap::{IdLine, read_remembered},
     notices::CameTo,
 };
-use crate::model::{Counts, Num, Timestamp};
+use crate::model::{Counts, Num, ResourceName, State, Timestamp};
 
 /// How many rows a clean-up dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,62 +55,108 @@ impl Pruned {
     }
 }
 
-impl Db {
-    pub(super) fn counts(&self) -> Outcome<Counts> {
-        let mut counts = Counts::default();
-        let sql = "SELECT r.name, c.resource, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
-                   WHERE c.n > 0";
-        for (resource, state, n) in self.all(RowKind::Counter, sql, [], |row| {
-            let resource = columns::parsed(row, "name")?;
-            // An unknown word is that of a row which is set aside itself.
-            let state = columns::word(row, "state").ok();
-            Ok((resource, state, columns::unsigned(row, "n")?))
-        })? {
-            let of: &mut BTreeMap<_, _> = counts.identities.entry(resource).or_default();
-            of.extend(state.map(|state| (state, n)));
-        }
-        let sql = "SELECT s.num, s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
-        let pending = self.all(RowKind::Sink, sql, [], |row| {
-            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
-        })?;
-        counts.pending = pending.into_iter().collect();
-        counts.oldest_pending = self.oldest_pending()?;
-        let orphans = self.all(RowKind::Counter, "SELECT n FROM orphan_count", [], |row| {
-            columns::unsigned(row, "n")
-        })?;
-        counts.orphans = orphans.first().copied().unwrap_or(0);
-        counts.set_aside = self.aside.told();
-        Ok(counts)
+/// So many identities of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Their resource.
+    pub resource: ResourceName,
+    /// Their state as it is stored.
+    pub state: State,
+    /// Whether ACS has them.
+    pub has_id: bool,
+    /// Their state as people see it.
+    pub shown: State,
+    /// How many.
+    pub count: u64,
+}
+
+impl Store {
+    /// Drops what is past its time, at most `batch` rows of each kind; called every minute or so, and
+    /// again while [`Pruned::is_full`]. The id map is written anew if it is behind.
+    pub async fn prune(&self, batch: usize, now: Timestamp) -> Answer<Pruned> {
+        let keep = self.keep();
+        self.write("clean up", move |txn| {
+            let before = |age: std::time::Duration| {
+                let at = now.checked_sub(age).unwrap_or(Timestamp::MIN);
+                (micros(at), count(batch))
+            };
+            let (renewals, other) = (before(keep.renewals), before(keep.other));
+            // Each trail is in the order of time, so its oldest rows are its first.
+            let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE typeof(at) = 'integer' ORDER BY seq LIMIT ?2) \
+                         DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
+            let orphans = "DELETE FROM orphan WHERE num IN \
+                           (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)";
+            txn.effects.cleaned = true;
+            let (reads, holders) = txn.prune_access((other.0, renewals.0), count(batch))?;
+            Ok(Pruned {
+                renewals: txn.run(&trail.replace("{}", "renewal"), renewals)?,
+                audit: txn.run(&trail.replace("{}", "audit"), other)?,
+                notices: txn.run(&trail.replace("{}", "notice"), other)?,
+                orphans: txn.run(orphans, (micros(now), count(batch)))?,
+                forgotten: txn.drop_forgotten(batch, now)?,
+                items: txn.drop_campaigns(other)?,
+                key_items: txn.drop_key_changes(other)?,
+                reads,
+                holders,
+            })
+        })
+        .await
+    }
+
+    /// How many identities there are of each kind that a bulk operation tells apart; looks at each row, and reads
+    /// none of them whole.
+    pub async fn tally(&self, now: Timestamp) -> Answer<Vec<Tally>> {
+        self.read("count identities", move |db| {
+            let sql = "SELECT r.name, i.resource, i.state, i.id IS NOT NULL AS has_id, i.state = 'active' AND (i.good_until < 0 \
+                       OR (i.good_until = 0 AND i.expires_at IS NOT NULL) OR coalesce(i.late_at <= ?1, 0)) AS late, count(*) AS n \
+                       FROM identity i JOIN resource r ON r.num = i.resource GROUP BY 2, 3, 4, 5";
+            Ok(db.all(RowKind::Counter, sql, [columns::micros(now)], |row| {
+                let late: bool = row.get("late")?;
+                Ok(Tally {
+                    resource: columns::parsed(row, "name")?,
+                    state: columns::word(row, "state")?,
+                    has_id: row.get("has_id")?,
+                    shown: if late { State::Late } else { columns::word(row, "state")? },
+                    count: columns::unsigned(row, "n")?,
+                })
+            })?)
+        })
+        .await
+    }
+
+    /// The counters.
+    pub async fn counts(&self) -> Answer<Counts> {
+        self.read("read the counters", |db| {
+            let mut counts = Counts::default();
+            let sql = "SELECT r.name, c.resource, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
+                       WHERE c.n > 0";
+            for (resource, state, n) in db.all(RowKind::Counter, sql, [], |row| {
+                let resource = columns::parsed(row, "name")?;
+                // An unknown word is that of a row which is set aside itself.
+                let state = columns::word(row, "state").ok();
+                Ok((resource, state, columns::unsigned(row, "n")?))
+            })? {
+                let of: &mut BTreeMap<_, _> = counts.identities.entry(resource).or_default();
+                of.extend(state.map(|state| (state, n)));
+            }
+            let sql = "SELECT s.num, s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
+            let pending = db.all(RowKind::Sink, sql, [], |row| {
+                Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+            })?;
+            counts.pending = pending.into_iter().collect();
+            counts.oldest_pending = db.oldest_pending()?;
+            let orphans = db.all(RowKind::Counter, "SELECT n FROM orphan_count", [], |row| {
+                columns::unsigned(row, "n")
+            })?;
+            counts.orphans = orphans.first().copied().unwrap_or(0);
+            counts.set_aside = db.aside.told();
+            Ok(counts)
+        })
+        .await
     }
 }
 
 impl Txn<'_> {
-    pub(super) fn prune(&mut self, keep: Keep, batch: usize, now: Timestamp) -> Outcome<Pruned> {
-        let before = |age: std::time::Duration| {
-            let at = now.checked_sub(age).unwrap_or(Timestamp::MIN);
-            (micros(at), count(batch))
-        };
-        let (renewals, other) = (before(keep.renewals), before(keep.other));
-        // Each trail is in the order of time, so its oldest rows are its first.
-        let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE typeof(at) = 'integer' ORDER BY seq LIMIT ?2) \
-                     DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
-        let orphans = "DELETE FROM orphan WHERE num IN \
-                       (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)";
-        self.effects.cleaned = true;
-        let (reads, holders) = self.prune_access((other.0, renewals.0), count(batch))?;
-        Ok(Pruned {
-            renewals: self.run(&trail.replace("{}", "renewal"), renewals)?,
-            audit: self.run(&trail.replace("{}", "audit"), other)?,
-            notices: self.run(&trail.replace("{}", "notice"), other)?,
-            orphans: self.run(orphans, (micros(now), count(batch)))?,
-            forgotten: self.drop_forgotten(batch, now)?,
-            items: self.drop_campaigns(other)?,
-            key_items: self.drop_key_changes(other)?,
-            reads,
-            holders,
-        })
-    }
-
     /// Drops the items of campaigns that ended long ago, then the campaigns.
     fn drop_campaigns(&self, (before, batch): (i64, i64)) -> Outcome<usize> {
         let items = self.run(

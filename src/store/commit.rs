@@ -4,10 +4,11 @@
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros, signed, spelled},
     db::{Db, Txn},
-    error::Outcome,
+    error::{Answer, Outcome},
     identities::token_place,
     idmap::IdLine,
     notices::CameTo,
@@ -34,6 +35,10 @@ pub(super) struct Standing {
     pub(super) revoked_at: Option<i64>,
     pub(super) asked_at: Option<i64>,
     pub(super) attempts: Attempts,
+    /// Whether it has failed, or people were told that it is late, since its last token.
+    pub(super) marked: bool,
+    /// Whether no sink takes its tokens.
+    pub(super) by_socket: bool,
 }
 
 /// A token that was obtained; see [`Change::Issued`].
@@ -46,14 +51,49 @@ struct Issue<'a> {
     attempt: &'a Attempt,
 }
 
-impl Txn<'_> {
-    pub(super) fn commit(&mut self, changes: &[Change], now: Timestamp) -> Outcome<Vec<Applied>> {
-        changes
-            .iter()
-            .map(|change| self.apply(change, now))
-            .collect()
+impl Store {
+    /// Commits a batch of decisions; one answer each, in order. A token that comes too late
+    /// ([`Applied::Stale`]) is listed as an orphan until it expires.
+    pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
+        let withdraws = changes.iter().any(is_gone);
+        self.queue("commit results", withdraws, move |txn| {
+            changes
+                .iter()
+                .map(|change| txn.apply(change, now))
+                .collect()
+        })
+        .await
     }
 
+    /// Keeps ids of identities that were just made in the map beside the store alone: the last resort for
+    /// what the database does not take. The next start gives them back to their names.
+    pub async fn keep_ids(&self, ids: Vec<(Num, IdentityId)>) -> Answer<()> {
+        self.write("keep ids", move |txn| {
+            ids.iter().try_for_each(|(num, id)| txn.note_id(*num, id))
+        })
+        .await
+    }
+}
+
+/// A row takes a new token; the rest of what is said of it as in the second.
+macro_rules! take_token {
+    ($rest:literal) => {
+        concat!(
+            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = good_until, \
+             prev_key = minted_by, version = ?2, kind = ?3, next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, \
+             good_until = ?6, expires_at = ?6, issued_at = ?7, minted_by = ?8, late_at = ?9, attempts = ?10, token = ?11",
+            $rest,
+            " WHERE num = ?1"
+        )
+    };
+}
+
+/// One that was active and in order stays so.
+const RENEWED: &str = take_token!("");
+const OBTAINED: &str =
+    take_token!(", state = 'active', late_notified = 0, failures = 0, failing_since = NULL");
+
+impl Txn<'_> {
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
         match change {
             Change::Issued {
@@ -114,10 +154,12 @@ impl Txn<'_> {
             return Ok(Applied::Stale);
         }
         let kind = row.kind_of(issue.token);
-        self.end_notices_of(num, CameTo::Token, now)?;
+        if row.marked || row.next_kind == Kind::Issued {
+            self.end_notices_of(num, CameTo::Token, now)?;
+        }
         let version = self.next_version(row.version, now);
         self.store_token(&row, issue, kind, version)?;
-        self.want(num, &row.name, version, micros(now))?;
+        self.want(&row, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
         self.items_reissued(num, now)?;
         self.not_gone(&row, now)?;
@@ -140,12 +182,13 @@ impl Txn<'_> {
         let mut attempts = row.attempts.clone();
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
+        // A column that keeps its value is not written: its indexes and triggers cost more than the rest.
+        let sql = match row.state == State::Active && !row.marked {
+            true => RENEWED,
+            false => OBTAINED,
+        };
         self.run(
-            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = good_until, prev_key = minted_by, \
-             state = 'active', version = ?2, kind = ?3, \
-             next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, good_until = ?6, expires_at = ?6, \
-             issued_at = ?7, minted_by = ?8, late_at = ?9, late_notified = 0, failures = 0, failing_since = NULL, attempts = ?10, \
-             token = ?11 WHERE num = ?1",
+            sql,
             params![
                 row.num,
                 signed(version.0),
@@ -431,7 +474,7 @@ impl Txn<'_> {
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str()],
         )?;
-        self.want(row.num, &row.name, version, micros(now))?;
+        self.want(row, version, micros(now))?;
         self.expect_none(row.num)?;
         self.effects.touched.rows.insert(row.num);
         if state == State::Deleted {
@@ -454,7 +497,8 @@ impl Db {
     /// What a decision about a row depends on.
     pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
         let sql = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
-                   revoked_at, asked_at, attempts FROM identity WHERE num = ?1";
+                   revoked_at, asked_at, attempts, by_socket IS 1 AS by_socket, \
+                   (failures <> 0 OR late_notified OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
         Ok(self.one(RowKind::Identity, sql, [num], read_standing)?)
     }
 
@@ -500,5 +544,12 @@ fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
         revoked_at: row.get("revoked_at")?,
         asked_at: row.get("asked_at")?,
         attempts: columns::unpacked(row, "attempts")?,
+        marked: row.get("marked")?,
+        by_socket: row.get("by_socket")?,
     })
+}
+
+/// Whether a change may withdraw what a consumer holds.
+pub(super) fn is_gone(change: &Change) -> bool {
+    matches!(change, Change::Gone { .. })
 }

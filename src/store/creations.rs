@@ -7,11 +7,11 @@
 use rusqlite::{params, types::Value};
 
 use super::{
-    Cause, Refusal,
+    Cause, Refusal, Store,
     aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::Outcome,
+    error::{Answer, Outcome},
     idmap::{IdLine, remember_unknown},
 };
 use crate::model::{
@@ -77,6 +77,54 @@ const PAGE: usize = 1000;
 /// Who waits for a person's word before it is created.
 pub(super) const WAITING: &str =
     "id IS NULL AND state = 'new' AND due_at IS NULL AND due_why = 'first'";
+
+impl Store {
+    /// A person's word: these identities, which wait because the store had been lost, are created, or all
+    /// that wait. How many, and who does not wait.
+    pub async fn create_by_word(
+        &self,
+        names: Option<Vec<Name>>,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<(u64, Vec<Refusal>)> {
+        let cause = cause.clone();
+        self.write("let identities be created", move |txn| {
+            let names = names.as_deref();
+            let (mut created, mut refused) = (0, Vec::new());
+            match names {
+                None => {
+                    let sql = format!("UPDATE identity SET due_at = ?1 WHERE {WAITING}");
+                    created = txn.run(&sql, [micros(now)])? as u64;
+                    let result = format!("{created} identities may be created");
+                    txn.audit(&word(&cause, None, result, now))?;
+                }
+                Some(names) => {
+                    let sql =
+                        format!("UPDATE identity SET due_at = ?2 WHERE name = ?1 AND {WAITING}");
+                    for name in names {
+                        if txn.run(&sql, params![name.as_str(), micros(now)])? > 0 {
+                            created += 1;
+                            let result = "may be created".to_owned();
+                            txn.audit(&word(&cause, Some(name), result, now))?;
+                        } else {
+                            refused.push(txn.does_not_wait(name)?);
+                        }
+                    }
+                }
+            }
+            txn.effects.due |= created > 0;
+            txn.end_wait()?;
+            Ok((created, refused))
+        })
+        .await
+    }
+
+    /// Who waits for a person's word before it is created, because the store had been lost.
+    pub async fn creations_waiting(&self) -> Answer<Vec<CreationsWaiting>> {
+        self.read("look for creations that wait", |db| db.creations_waiting())
+            .await
+    }
+}
 
 impl Txn<'_> {
     /// The database was lost: from now on what has no id waits for a person.
@@ -204,39 +252,6 @@ impl Txn<'_> {
             self.run("DELETE FROM meta WHERE key = ?1", [AWAITS_WORD])?;
         }
         Ok(())
-    }
-
-    /// A person's word: these are created, or all that wait. How many, and who does not wait.
-    pub(super) fn create_by_word(
-        &mut self,
-        names: Option<&[Name]>,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<(u64, Vec<Refusal>)> {
-        let (mut created, mut refused) = (0, Vec::new());
-        match names {
-            None => {
-                let sql = format!("UPDATE identity SET due_at = ?1 WHERE {WAITING}");
-                created = self.run(&sql, [micros(now)])? as u64;
-                let result = format!("{created} identities may be created");
-                self.audit(&word(cause, None, result, now))?;
-            }
-            Some(names) => {
-                let sql = format!("UPDATE identity SET due_at = ?2 WHERE name = ?1 AND {WAITING}");
-                for name in names {
-                    if self.run(&sql, params![name.as_str(), micros(now)])? > 0 {
-                        created += 1;
-                        let result = "may be created".to_owned();
-                        self.audit(&word(cause, Some(name), result, now))?;
-                    } else {
-                        refused.push(self.does_not_wait(name)?);
-                    }
-                }
-            }
-        }
-        self.effects.due |= created > 0;
-        self.end_wait()?;
-        Ok((created, refused))
     }
 
     fn does_not_wait(&self, name: &Name) -> Outcome<Refusal> {

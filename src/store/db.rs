@@ -8,6 +8,7 @@ use super::{
     aside::{self, Aside, RowKind},
     campaigns::CampaignId,
     columns,
+    commit::Standing,
     error::Outcome,
     idmap::IdLine,
     seal::Seal,
@@ -285,6 +286,12 @@ impl Effects {
 pub(super) struct Txn<'a> {
     db: &'a Db,
     pub(super) effects: Effects,
+    /// Entries that may be refused alone are written under savepoints.
+    pub(super) careful: bool,
+    /// Whether any item of a campaign waits for a token; looked up when it is first asked.
+    pub(super) awaited: Option<bool>,
+    /// An entry was refused that may be refused alone, and there was no savepoint: it has to run again.
+    pub(super) torn: bool,
 }
 
 impl Deref for Txn<'_> {
@@ -296,15 +303,32 @@ impl Deref for Txn<'_> {
 }
 
 impl<'a> Txn<'a> {
+    /// Without savepoints: where it fails, the whole transaction is taken back.
     pub(super) fn on(db: &'a Db) -> Self {
         Self {
             db,
             effects: Effects::default(),
+            careful: false,
+            awaited: None,
+            torn: false,
         }
     }
 
+    /// What is refused alone is taken back alone.
+    pub(super) fn careful(db: &'a Db) -> Self {
+        Self {
+            careful: true,
+            ..Self::on(db)
+        }
+    }
+
+    /// Whether it has to run again, carefully.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Ends the operation: numbers its changes in the store-wide sequence.
-    pub(super) fn finish(mut self) -> Outcome<Effects> {
+    pub(super) fn finish(&mut self) -> Outcome<Effects> {
         if !self.effects.changed.is_empty() {
             let mut seq = self.seq()?;
             for changed in &mut self.effects.changed {
@@ -318,7 +342,7 @@ impl<'a> Txn<'a> {
             let line = self.id_line(num)?;
             self.effects.ids.extend(line);
         }
-        Ok(self.effects)
+        Ok(std::mem::take(&mut self.effects))
     }
 
     /// The number of a resource, which is noted if it is new.
@@ -332,8 +356,17 @@ impl<'a> Txn<'a> {
         }
     }
 
-    /// Tells every sink of an identity, and all who watch, that it has a new version.
-    pub(super) fn want(
+    /// Tells every sink of a row, and all who watch, that it has a new version.
+    pub(super) fn want(&mut self, row: &Standing, version: Version, now: i64) -> Outcome<()> {
+        match row.by_socket {
+            true => self.note_version(row.num, &row.name, version),
+            false => self.want_of(row.num, &row.name, version, now)?,
+        }
+        Ok(())
+    }
+
+    /// The same of a row of which it is not known whether it has a sink.
+    pub(super) fn want_of(
         &mut self,
         num: Num,
         name: &Name,
@@ -345,6 +378,11 @@ impl<'a> Txn<'a> {
              last_error = NULL WHERE identity = ?1",
             (num, columns::signed(version.0), now),
         )?;
+        self.note_version(num, name, version);
+        Ok(())
+    }
+
+    fn note_version(&mut self, num: Num, name: &Name, version: Version) {
         self.effects.wanted = true;
         self.effects.changed.push(Changed {
             seq: 0,
@@ -352,7 +390,6 @@ impl<'a> Txn<'a> {
             name: name.clone(),
             version,
         });
-        Ok(())
     }
 }
 

@@ -13,14 +13,14 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cause,
+    Cause, Store,
     campaigns::{CampaignAction, NewCampaign, Target, Wanted},
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::Outcome,
+    error::{Answer, Outcome},
     idmap::{IdLine, remember_unknown},
-    open::just_after,
     reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
+    steps::just_after,
 };
 use crate::model::{
     AuditEntry, CreationsWaiting, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin,
@@ -167,73 +167,128 @@ impl Kept {
     }
 }
 
-impl Txn<'_> {
-    /// Makes the rows what the files declare.
-    pub(super) fn reconcile(
-        &mut self,
+impl Store {
+    /// Makes the rows what the files declare, in one transaction; costs what they declare, and writes
+    /// nothing when nothing changed. `sinks` are all that are configured.
+    pub async fn reconcile(
+        &self,
         specs: &[Spec],
         sinks: &[SinkName],
         now: Timestamp,
-    ) -> Outcome<Reconciled> {
-        let plan = self.plan_reconcile(specs, sinks)?;
-        for sink in &plan.sinks_gone {
-            self.tell_enabled(sink.as_str(), "is no longer configured", now)?;
-            self.retire_sink(sink)?;
-        }
-        for sink in &plan.sinks_new {
-            self.add_sink(sink, now)?;
-        }
-        self.carry_out(&plan, specs, now)?;
-        self.files_were_compared()?;
-        Ok(plan.told())
+    ) -> Answer<Reconciled> {
+        // Nothing is written where nothing changed: not even that something may be withdrawn.
+        let withdraws = !self.plan_reconcile(specs, sinks).await?.is_unchanged();
+        let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
+        self.queue("take the declared identities over", withdraws, move |txn| {
+            let plan = txn.plan_reconcile(&specs, &sinks)?;
+            for sink in &plan.sinks_gone {
+                txn.tell_enabled(sink.as_str(), "is no longer configured", now)?;
+                txn.retire_sink(sink)?;
+            }
+            for sink in &plan.sinks_new {
+                txn.add_sink(sink, now)?;
+            }
+            txn.carry_out(&plan, &specs, now)?;
+            txn.files_were_compared()?;
+            Ok(plan.told())
+        })
+        .await
     }
 
+    /// Adds identities, or changes them, without touching others; for those kept in the store alone.
+    pub async fn declare(&self, specs: Vec<Spec>, now: Timestamp) -> Answer<Reconciled> {
+        self.withdraw("add identities", move |txn| txn.declare(&specs, now))
+            .await
+    }
+
+    /// Removes identities, as `how` says or as each one's own `on_removal`.
+    pub async fn remove(
+        &self,
+        names: Vec<Name>,
+        how: Option<OnRemoval>,
+        now: Timestamp,
+    ) -> Answer<Reconciled> {
+        self.withdraw("remove identities", move |txn| {
+            let (mut plan, mut forgotten) = (Plan::default(), 0);
+            for name in &names {
+                let refusal = match txn.num_of(name.as_str())? {
+                    Some(num) => {
+                        let how = how.map_or_else(|| txn.on_removal(num), Ok)?;
+                        let readable = txn.readable(num)?.is_some();
+                        match (readable, how) {
+                            (true, how) => {
+                                plan.remove.push((num, how));
+                                continue;
+                            }
+                            // Nothing else can be done with it; its id stays known.
+                            (false, OnRemoval::Forget) => {
+                                txn.drop_identity(num, now)?;
+                                forgotten += 1;
+                                continue;
+                            }
+                            (false, _) => UNREADABLE,
+                        }
+                    }
+                    None => "there is no identity of this name",
+                };
+                plan.refused.push(Refusal {
+                    name: name.clone(),
+                    reason: refusal.to_owned(),
+                });
+            }
+            txn.carry_out(&plan, &[], now)?;
+            let mut done = plan.told();
+            done.forget += forgotten;
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Takes a batch over in one transaction: ids given back first, then identities to keep.
+    pub async fn take_batch(
+        &self,
+        specs: Vec<Spec>,
+        ids: Vec<ImportLine>,
+        now: Timestamp,
+    ) -> Answer<(Reconciled, Imported)> {
+        self.withdraw("import identities", move |txn| {
+            let (mut specs, mut ids) = (specs.clone(), ids.clone());
+            txn.leave_to_others(&mut specs, &mut ids)?;
+            let mut imported = txn.import(&ids, now)?;
+            let declared = txn.declare(&specs, now)?;
+            imported.missing = txn.creations_waiting()?;
+            Ok((declared, imported))
+        })
+        .await
+    }
+
+    /// What [`Store::take_batch`] would do.
+    pub async fn plan_import(
+        &self,
+        mut specs: Vec<Spec>,
+        mut ids: Vec<ImportLine>,
+    ) -> Answer<(Reconciled, Imported)> {
+        self.read("check an import", move |db| {
+            db.leave_to_others(&mut specs, &mut ids)?;
+            Ok((db.plan_declare(&specs)?, db.plan_ids(&ids)?))
+        })
+        .await
+    }
+
+    /// Takes names and ids over, such as lines of `identities.jsonl`.
+    pub async fn import(&self, lines: Vec<ImportLine>, now: Timestamp) -> Answer<Imported> {
+        self.write("import ids", move |txn| txn.import(&lines, now))
+            .await
+    }
+}
+
+impl Txn<'_> {
     /// Takes declarations over without touching what they do not name.
     pub(super) fn declare(&mut self, specs: &[Spec], now: Timestamp) -> Outcome<Reconciled> {
         let mut plan = Plan::default();
         self.plan_specs(specs, &mut plan)?;
         self.carry_out(&plan, specs, now)?;
         Ok(plan.told())
-    }
-
-    /// Removes names, in the way that is given or that each one's declaration says.
-    pub(super) fn remove(
-        &mut self,
-        names: &[Name],
-        how: Option<OnRemoval>,
-        now: Timestamp,
-    ) -> Outcome<Reconciled> {
-        let (mut plan, mut forgotten) = (Plan::default(), 0);
-        for name in names {
-            let refusal = match self.num_of(name.as_str())? {
-                Some(num) => {
-                    let how = how.map_or_else(|| self.on_removal(num), Ok)?;
-                    let readable = self.readable(num)?.is_some();
-                    match (readable, how) {
-                        (true, how) => {
-                            plan.remove.push((num, how));
-                            continue;
-                        }
-                        // Nothing else can be done with it; its id stays known.
-                        (false, OnRemoval::Forget) => {
-                            self.drop_identity(num, now)?;
-                            forgotten += 1;
-                            continue;
-                        }
-                        (false, _) => UNREADABLE,
-                    }
-                }
-                None => "there is no identity of this name",
-            };
-            plan.refused.push(Refusal {
-                name: name.clone(),
-                reason: refusal.to_owned(),
-            });
-        }
-        self.carry_out(&plan, &[], now)?;
-        let mut done = plan.told();
-        done.forget += forgotten;
-        Ok(done)
     }
 
     /// Removals go first, so that a forgotten row's id is free for another name.

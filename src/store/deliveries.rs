@@ -12,16 +12,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::Arc,
 };
 
 use rusqlite::{Row, params};
 
 use super::{
+    Each, Store,
     aside::RowKind,
     columns::{self, micros, signed},
     db::{Db, Txn},
-    error::{Outcome, StoreError},
+    error::{Answer, Outcome, StoreError},
     identities::Consignment,
 };
 use crate::model::{
@@ -115,55 +117,372 @@ const PAGE: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name
     FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
     WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
 
-impl Db {
-    /// What is to be delivered now, the longest waiting first.
-    pub(super) fn pending(
+impl Store {
+    /// What a sink has to deliver now, but for rows in flight (`skip`), the longest waiting first.
+    pub async fn pending(
         &self,
-        sink: &str,
+        sink: &SinkName,
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
-    ) -> Outcome<Vec<Delivery>> {
-        let params = params![self.sink_num(sink)?, micros(now)];
-        Ok(
-            self.some(RowKind::Delivery, limit, PENDING, params, |row| match skip
-                .contains(&row.get("num")?)
-            {
-                true => Ok(None),
-                false => read_delivery(row).map(Some),
-            })?,
-        )
+    ) -> Answer<Vec<Delivery>> {
+        let (sink, skip) = (sink.clone(), skip.clone());
+        self.read("look for pending deliveries", move |db| {
+            let params = params![db.sink_num(sink.as_str())?, micros(now)];
+            Ok(
+                db.some(RowKind::Delivery, limit, PENDING, params, |row| match skip
+                    .contains(&row.get("num")?)
+                {
+                    true => Ok(None),
+                    false => read_delivery(row).map(Some),
+                })?,
+            )
+        })
+        .await
     }
 
-    /// When the next attempt of those that are not to be skipped is to be made.
-    pub(super) fn next_pending(
+    /// The earliest next attempt of a sink, but for rows in `skip`; it may have passed.
+    pub async fn next_pending(
         &self,
-        sink: &str,
+        sink: &SinkName,
         skip: &BTreeSet<Num>,
-    ) -> Outcome<Option<Timestamp>> {
-        let mut skip = skip.clone();
-        skip.extend(self.aside.nums(RowKind::Delivery));
-        let params = [self.sink_num(sink)?];
-        let heads = self.some(RowKind::Delivery, 1, NEXT_PENDING, params, |row| {
-            let at = columns::instant_in(row, "next_at")?;
-            Ok((!skip.contains(&row.get("num")?)).then_some(at))
-        })?;
-        Ok(heads.first().copied())
+    ) -> Answer<Option<Timestamp>> {
+        let (sink, skip) = (sink.clone(), skip.clone());
+        self.read("look for the next delivery", move |db| {
+            let mut skip = skip.clone();
+            skip.extend(db.aside.nums(RowKind::Delivery));
+            let params = [db.sink_num(sink.as_str())?];
+            let heads = db.some(RowKind::Delivery, 1, NEXT_PENDING, params, |row| {
+                let at = columns::instant_in(row, "next_at")?;
+                Ok((!skip.contains(&row.get("num")?)).then_some(at))
+            })?;
+            Ok(heads.first().copied())
+        })
+        .await
     }
 
-    pub(super) fn deliveries_of(&self, num: Num) -> Outcome<Vec<Delivery>> {
-        Ok(self.all(RowKind::Delivery, OF_IDENTITY, [num], read_delivery)?)
+    /// Notes how attempts at deliveries ended. Each is answered; one that the store refuses keeps no other
+    /// back.
+    pub async fn settle(&self, settled: impl Into<Arc<Vec<Settled>>>) -> Answer<Each<()>> {
+        let settled = settled.into();
+        self.write("note deliveries", move |txn| {
+            txn.each("note a delivery", &settled, |txn, settled| {
+                txn.settle(settled)?;
+                Ok(vec![(); settled.len()])
+            })
+        })
+        .await
     }
 
-    /// A sink's rows in the order of their numbers, whether pending or not.
-    pub(super) fn delivery_page(
+    /// Lets a sink deliver a version only once these others have.
+    pub async fn set_after(&self, sink: &SinkName, earlier: &[SinkName]) -> Answer<()> {
+        let (sink, earlier) = (sink.clone(), earlier.to_vec());
+        self.write("note the order of sinks", move |txn| {
+            let num = txn.sink_num(sink.as_str())?;
+            txn.run("DELETE FROM sink_after WHERE sink = ?1", [num])?;
+            for name in &earlier {
+                let sql = "INSERT OR IGNORE INTO sink_after (sink, earlier) VALUES (?1, ?2)";
+                txn.run(sql, [num, txn.sink_num(name.as_str())?])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes everything that is pending for a sink due now: its breaker has closed.
+    pub async fn hasten(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("hasten deliveries", move |txn| {
+            let params = [txn.sink_num(sink.as_str())?, micros(now)];
+            let sql = "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2";
+            txn.effects.wanted |= txn.run(sql, params)? > 0;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Wants the newest version of a row delivered once more, to one sink or to all.
+    pub async fn redeliver(&self, num: Num, sink: Option<SinkName>, now: Timestamp) -> Answer<()> {
+        self.write("deliver again", move |txn| {
+            let sink = sink.as_ref().map(SinkName::as_str);
+            let sink = sink.map(|sink| txn.sink_num(sink)).transpose()?;
+            txn.run(
+                "UPDATE delivery SET since = iif(wanted > delivered, since, ?3), delivered = min(delivered, wanted - 1), \
+                 attempts = 0, next_at = ?3, last_error = NULL WHERE identity = ?1 AND (?2 IS NULL OR sink = ?2) AND wanted > 0",
+                params![num, sink, micros(now)],
+            )?;
+            txn.effects.wanted = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The deliveries of one row.
+    pub async fn deliveries_of(&self, num: Num) -> Answer<Vec<Delivery>> {
+        self.read("list deliveries", move |db| {
+            Ok(db.all(RowKind::Delivery, OF_IDENTITY, [num], read_delivery)?)
+        })
+        .await
+    }
+
+    /// A page of a sink's deliveries that have something to hold, pending or not, in the order of
+    /// their rows; for restoring files at start.
+    pub async fn delivered_page(
         &self,
-        sink: &str,
+        sink: &SinkName,
         after: Num,
         limit: usize,
-    ) -> Outcome<Vec<Delivery>> {
-        let params = [self.sink_num(sink)?, after];
-        Ok(self.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
+    ) -> Answer<Vec<Delivery>> {
+        let sink = sink.clone();
+        self.read("list deliveries", move |db| {
+            let params = [db.sink_num(sink.as_str())?, after];
+            Ok(db.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
+        })
+        .await
+    }
+
+    /// Why a sink is disabled, if it is.
+    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<Disabled>> {
+        let sink = sink.clone();
+        self.read("look a sink up", move |db| db.sink_disabled(sink.as_str()))
+            .await
+    }
+
+    /// Disables a sink, over restarts, and raises the notice of it for every other sink.
+    pub async fn disable_sink(
+        &self,
+        sink: &SinkName,
+        disabled: Disabled,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("disable a sink", move |txn| {
+            let sink = sink.as_str();
+            let was = txn.sink_disabled(sink)?;
+            txn.run(
+                "UPDATE sink SET disabled = ?2, paused = max(paused, ?3) WHERE name = ?1",
+                params![sink, disabled.why, disabled.by_command],
+            )?;
+            if was.is_none() {
+                txn.tell_of_disabled(sink, &disabled.why, now)?;
+            }
+            txn.effects.wanted = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Enables a sink; everything that is pending for it is due now.
+    pub async fn enable_sink(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("enable a sink", move |txn| {
+            let sink = sink.as_str();
+            let sql = "UPDATE sink SET disabled = NULL, paused = 0 WHERE name = ?1";
+            txn.run(sql, [sink])?;
+            txn.run(
+                "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2",
+                [txn.sink_num(sink)?, micros(now)],
+            )?;
+            txn.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
+            txn.effects.wanted = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes where a sink's bundle lies, or that it has none.
+    pub async fn place_bundle(&self, sink: &SinkName, placed: Option<Placed>) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("note a bundle's file", move |txn| {
+            match placed.as_ref() {
+                Some(Placed { path, digest }) => {
+                    let (sink, path) = (sink.as_str(), path.to_string_lossy());
+                    let same = "UPDATE sink SET digest = ?3 WHERE name = ?1 AND path = ?2";
+                    if txn.run(same, params![sink, path, digest])? == 0 {
+                        let moved = "UPDATE sink SET path = ?2, digest = ?3 WHERE name = ?1";
+                        txn.effects.wanted |= txn.run(moved, params![sink, path, digest])? > 0;
+                    }
+                }
+                None => {
+                    let sql = "UPDATE sink SET digest = NULL WHERE name = ?1";
+                    txn.run(sql, [sink.as_str()])?;
+                    let sql = "UPDATE sink SET path = NULL WHERE name = ?1";
+                    txn.run(sql, [sink.as_str()])?;
+                }
+            }
+            let sql =
+                "UPDATE delivery SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
+            txn.effects.wanted |= txn.run(sql, [txn.sink_num(sink.as_str())?])? > 0;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Where a sink's bundle lies.
+    pub async fn bundle_of(&self, sink: &SinkName) -> Answer<Option<Placed>> {
+        let sink = sink.clone();
+        self.read("look a bundle up", move |db| {
+            let sql = "SELECT path, digest FROM sink WHERE name = ?1 AND digest IS NOT NULL";
+            Ok(db.first(sql, [sink.as_str()], read_placed)?)
+        })
+        .await
+    }
+
+    /// A sink keeps a file per identity now: the bundle that it kept before becomes a stray.
+    pub async fn leave_bundle(&self, sink: &SinkName) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("let go of a bundle's file", move |txn| {
+            let sql =
+                "UPDATE sink SET path = NULL, digest = NULL WHERE name = ?1 AND path IS NOT NULL";
+            txn.effects.wanted |= txn.run(sql, [sink.as_str()])? > 0;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Files that nobody speaks of any more and that are to be looked at now.
+    pub async fn strays(&self, now: Timestamp, limit: usize) -> Answer<Vec<Stray>> {
+        self.read("look for files left behind", move |db| {
+            let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
+            Ok(db.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
+        })
+        .await
+    }
+
+    /// Whether such a file is somebody's again; `by` are the sinks that would put one there.
+    pub async fn is_claimed(
+        &self,
+        path: PathBuf,
+        by: Vec<SinkName>,
+        name: Option<Name>,
+    ) -> Answer<bool> {
+        self.read("look for a file's owner", move |db| {
+            let name = name.as_ref();
+            let path = path.to_string_lossy();
+            let recorded = "SELECT EXISTS (SELECT 1 FROM delivery WHERE path = ?1) \
+                            OR EXISTS (SELECT 1 FROM sink WHERE path = ?1)";
+            if db.first(recorded, [&path], |row| row.get(0))? == Some(true) {
+                return Ok(true);
+            }
+            for sink in &by {
+                let sink = db.sink_num(sink.as_str())?;
+                let found = match name {
+                    Some(name) => {
+                        let sql = "SELECT 1 FROM delivery WHERE sink = ?1 \
+                                   AND identity = (SELECT num FROM identity WHERE name = ?2)";
+                        db.first(sql, params![sink, name.as_str()], |_| Ok(()))?
+                    }
+                    None => {
+                        let sql = "SELECT 1 FROM delivery WHERE sink = ?1 LIMIT 1";
+                        db.first(sql, [sink], |_| Ok(()))?
+                    }
+                };
+                if found.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Forgets strays, or puts them off until an instant.
+    pub async fn settle_strays(&self, strays: Vec<(i64, Option<Timestamp>)>) -> Answer<()> {
+        self.write("note files taken back", move |txn| {
+            for (num, again) in &strays {
+                match again {
+                    None => txn.run("DELETE FROM stray WHERE num = ?1", [num])?,
+                    Some(at) => {
+                        let sql = "UPDATE stray SET next_at = ?2 WHERE num = ?1";
+                        txn.run(sql, [*num, micros(*at)])?
+                    }
+                };
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A page of the documents that a sink should keep, in the order of the rows.
+    pub async fn members(&self, sink: &SinkName, after: Num, limit: usize) -> Answer<Vec<Member>> {
+        let sink = sink.clone();
+        self.read("read a sink's tokens", move |db| {
+            let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
+                       FROM delivery d JOIN identity i ON i.num = d.identity \
+                       LEFT JOIN resource r ON r.num = i.resource \
+                       WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
+            let params = [db.sink_num(sink.as_str())?, after];
+            Ok(db.page(RowKind::Identity, limit, sql, params, |row| {
+                let read = db.read_consignment(row);
+                if let Err(fault) = &read {
+                    db.note_consignment(row, fault);
+                }
+                Ok(Member {
+                    num: row.get("num")?,
+                    wanted: Version(columns::unsigned(row, "wanted")?),
+                    is_pending: row.get("pending")?,
+                    consignment: read
+                        .map_err(|fault| StoreError::new("read a token", fault).to_string()),
+                })
+            })?)
+        })
+        .await
+    }
+
+    /// How many identities have left a sink so far.
+    pub async fn losses(&self, sink: &SinkName) -> Answer<i64> {
+        let sink = sink.clone();
+        self.read("count who left a sink", move |db| {
+            let sql = "SELECT losses FROM sink WHERE name = ?1";
+            Ok(db
+                .first(sql, [sink.as_str()], |row| row.get(0))?
+                .unwrap_or(0))
+        })
+        .await
+    }
+
+    /// A page of the delivery table after this identity. A page may end within the rows of an identity, unless
+    /// one sink was asked for.
+    pub async fn delivery_table(
+        &self,
+        rows: Rows,
+        after: Num,
+        limit: usize,
+    ) -> Answer<Vec<Listed>> {
+        self.read("list deliveries", move |db| {
+            let params = params![
+                rows.nums_json(),
+                rows.sink_name(),
+                rows.pending,
+                rows.dead,
+                after
+            ];
+            Ok(db.page(
+                RowKind::Delivery,
+                limit,
+                DELIVERY_TABLE_PAGE,
+                params,
+                |row| {
+                    Ok(Listed {
+                        delivery: read_delivery(row)?,
+                        waits_for: columns::parsed_all(row, "waits_for")?,
+                    })
+                },
+            )?)
+        })
+        .await
+    }
+
+    /// Makes what is pending among these due now. How many there are.
+    pub async fn retry_deliveries(&self, rows: Rows, now: Timestamp) -> Answer<usize> {
+        self.write("try deliveries now", move |txn| txn.ask(RETRY, &rows, now))
+            .await
+    }
+
+    /// Wants the current version of these delivered once more. How many there are.
+    pub async fn replay_deliveries(&self, rows: Rows, now: Timestamp) -> Answer<usize> {
+        self.write("deliver again", move |txn| txn.ask(REPLAY, &rows, now))
+            .await
     }
 }
 
@@ -217,43 +536,6 @@ impl Txn<'_> {
         let sql = "SELECT 1 FROM sink_after WHERE earlier = ?1";
         let found = self.first(sql, [self.sink_num(sink)?], |_| Ok(()))?;
         Ok(found.is_some())
-    }
-
-    /// Lets a sink deliver a version only once these others have; those that an identity does not use
-    /// are not waited for.
-    pub(super) fn set_after(&mut self, sink: &str, earlier: &[SinkName]) -> Outcome<()> {
-        let num = self.sink_num(sink)?;
-        self.run("DELETE FROM sink_after WHERE sink = ?1", [num])?;
-        for name in earlier {
-            let sql = "INSERT OR IGNORE INTO sink_after (sink, earlier) VALUES (?1, ?2)";
-            self.run(sql, [num, self.sink_num(name.as_str())?])?;
-        }
-        Ok(())
-    }
-
-    /// Makes everything pending of a sink due now.
-    pub(super) fn hasten(&mut self, sink: &str, now: Timestamp) -> Outcome<()> {
-        let params = [self.sink_num(sink)?, micros(now)];
-        let sql = "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2";
-        self.effects.wanted |= self.run(sql, params)? > 0;
-        Ok(())
-    }
-
-    /// Wants the newest version delivered once more, by one sink or by all.
-    pub(super) fn redeliver(
-        &mut self,
-        num: Num,
-        sink: Option<&str>,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let sink = sink.map(|sink| self.sink_num(sink)).transpose()?;
-        self.run(
-            "UPDATE delivery SET since = iif(wanted > delivered, since, ?3), delivered = min(delivered, wanted - 1), \
-             attempts = 0, next_at = ?3, last_error = NULL WHERE identity = ?1 AND (?2 IS NULL OR sink = ?2) AND wanted > 0",
-            params![num, sink, micros(now)],
-        )?;
-        self.effects.wanted = true;
-        Ok(())
     }
 
     /// Gives an identity the delivery table rows of these sinks: those that are new want the version that
@@ -379,48 +661,7 @@ impl Rows {
     }
 }
 
-impl Db {
-    /// Rows after this identity, in the order of identities and then of sinks. A page may end within
-    /// the rows of an identity, unless one sink was asked for.
-    pub(super) fn delivery_table(
-        &self,
-        rows: &Rows,
-        after: Num,
-        limit: usize,
-    ) -> Outcome<Vec<Listed>> {
-        let params = params![
-            rows.nums_json(),
-            rows.sink_name(),
-            rows.pending,
-            rows.dead,
-            after
-        ];
-        Ok(self.page(
-            RowKind::Delivery,
-            limit,
-            DELIVERY_TABLE_PAGE,
-            params,
-            |row| {
-                Ok(Listed {
-                    delivery: read_delivery(row)?,
-                    waits_for: columns::parsed_all(row, "waits_for")?,
-                })
-            },
-        )?)
-    }
-}
-
 impl Txn<'_> {
-    /// Makes what is pending among these due now. How many there are.
-    pub(super) fn retry(&mut self, rows: &Rows, now: Timestamp) -> Outcome<usize> {
-        self.ask(RETRY, rows, now)
-    }
-
-    /// Wants the current version of these delivered once more. How many there are.
-    pub(super) fn replay(&mut self, rows: &Rows, now: Timestamp) -> Outcome<usize> {
-        self.ask(REPLAY, rows, now)
-    }
-
     fn ask(&mut self, sql: &str, rows: &Rows, now: Timestamp) -> Outcome<usize> {
         let params = params![
             rows.nums_json(),
@@ -479,26 +720,6 @@ impl Db {
 }
 
 impl Txn<'_> {
-    /// Disables a sink and tells every other one of it; a sink that is disabled already is not told
-    /// of again. A command outlasts an answer of the receiver's.
-    pub(super) fn disable_sink(
-        &mut self,
-        sink: &str,
-        disabled: &Disabled,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let was = self.sink_disabled(sink)?;
-        self.run(
-            "UPDATE sink SET disabled = ?2, paused = max(paused, ?3) WHERE name = ?1",
-            params![sink, disabled.why, disabled.by_command],
-        )?;
-        if was.is_none() {
-            self.tell_of_disabled(sink, &disabled.why, now)?;
-        }
-        self.effects.wanted = true;
-        Ok(())
-    }
-
     fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
         self.raise(&[Notice {
             at: now,
@@ -513,19 +734,6 @@ impl Txn<'_> {
         let sql =
             "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
         self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
-        Ok(())
-    }
-
-    /// Enables a sink: what is pending and had been put off is due at once.
-    pub(super) fn enable_sink(&mut self, sink: &str, now: Timestamp) -> Outcome<()> {
-        let sql = "UPDATE sink SET disabled = NULL, paused = 0 WHERE name = ?1";
-        self.run(sql, [sink])?;
-        self.run(
-            "UPDATE delivery SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2",
-            [self.sink_num(sink)?, micros(now)],
-        )?;
-        self.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
-        self.effects.wanted = true;
         Ok(())
     }
 
@@ -571,89 +779,6 @@ pub struct Member {
     pub consignment: Result<Consignment, String>,
 }
 
-impl Db {
-    /// A page of the documents that a sink should keep, in the order of the rows.
-    pub(super) fn members(
-        &self,
-        sink: &SinkName,
-        after: Num,
-        limit: usize,
-    ) -> Outcome<Vec<Member>> {
-        let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
-                   FROM delivery d JOIN identity i ON i.num = d.identity \
-                   LEFT JOIN resource r ON r.num = i.resource \
-                   WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
-        let params = [self.sink_num(sink.as_str())?, after];
-        Ok(self.page(RowKind::Identity, limit, sql, params, |row| {
-            let read = self.read_consignment(row);
-            if let Err(fault) = &read {
-                self.note_consignment(row, fault);
-            }
-            Ok(Member {
-                num: row.get("num")?,
-                wanted: Version(columns::unsigned(row, "wanted")?),
-                is_pending: row.get("pending")?,
-                consignment: read
-                    .map_err(|fault| StoreError::new("read a token", fault).to_string()),
-            })
-        })?)
-    }
-
-    /// How many identities have left a sink so far.
-    pub(super) fn losses(&self, sink: &SinkName) -> Outcome<i64> {
-        let sql = "SELECT losses FROM sink WHERE name = ?1";
-        Ok(self
-            .first(sql, [sink.as_str()], |row| row.get(0))?
-            .unwrap_or(0))
-    }
-
-    /// Strays whose time has come, the longest waiting first.
-    pub(super) fn strays(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Stray>> {
-        let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
-        Ok(self.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
-    }
-
-    /// Whether a file is somebody's again: a row has it recorded, or one of these sinks, each of which
-    /// would put it there, serves the identity (or, without a name, anybody).
-    pub(super) fn is_claimed(
-        &self,
-        path: &Path,
-        by: &[SinkName],
-        name: Option<&Name>,
-    ) -> Outcome<bool> {
-        let path = path.to_string_lossy();
-        let recorded = "SELECT EXISTS (SELECT 1 FROM delivery WHERE path = ?1) \
-                        OR EXISTS (SELECT 1 FROM sink WHERE path = ?1)";
-        if self.first(recorded, [&path], |row| row.get(0))? == Some(true) {
-            return Ok(true);
-        }
-        for sink in by {
-            let sink = self.sink_num(sink.as_str())?;
-            let found = match name {
-                Some(name) => {
-                    let sql = "SELECT 1 FROM delivery WHERE sink = ?1 \
-                               AND identity = (SELECT num FROM identity WHERE name = ?2)";
-                    self.first(sql, params![sink, name.as_str()], |_| Ok(()))?
-                }
-                None => {
-                    let sql = "SELECT 1 FROM delivery WHERE sink = ?1 LIMIT 1";
-                    self.first(sql, [sink], |_| Ok(()))?
-                }
-            };
-            if found.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The file of a sink's bundle.
-    pub(super) fn bundle_of(&self, sink: &SinkName) -> Outcome<Option<Placed>> {
-        let sql = "SELECT path, digest FROM sink WHERE name = ?1 AND digest IS NOT NULL";
-        Ok(self.first(sql, [sink.as_str()], read_placed)?)
-    }
-}
-
 impl Txn<'_> {
     /// Notes where an identity's file lies now, or that it has none. What is noted already is written
     /// only where the content changed, so that routine renewals leave the index alone.
@@ -677,52 +802,6 @@ impl Txn<'_> {
             let moved = "UPDATE delivery SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 \
                          AND path IS NOT ?3";
             self.effects.wanted |= self.run(moved, params![num, sink, path, digest])? > 0;
-        }
-        Ok(())
-    }
-
-    /// Notes where a sink's bundle lies now, or that it has none; the files of its identities, from
-    /// when it was no bundle, become strays.
-    pub(super) fn place_bundle(&mut self, sink: &SinkName, placed: Option<&Placed>) -> Outcome<()> {
-        match placed {
-            Some(Placed { path, digest }) => {
-                let (sink, path) = (sink.as_str(), path.to_string_lossy());
-                let same = "UPDATE sink SET digest = ?3 WHERE name = ?1 AND path = ?2";
-                if self.run(same, params![sink, path, digest])? == 0 {
-                    let moved = "UPDATE sink SET path = ?2, digest = ?3 WHERE name = ?1";
-                    self.effects.wanted |= self.run(moved, params![sink, path, digest])? > 0;
-                }
-            }
-            None => {
-                let sql = "UPDATE sink SET digest = NULL WHERE name = ?1";
-                self.run(sql, [sink.as_str()])?;
-                let sql = "UPDATE sink SET path = NULL WHERE name = ?1";
-                self.run(sql, [sink.as_str()])?;
-            }
-        }
-        let sql =
-            "UPDATE delivery SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
-        self.effects.wanted |= self.run(sql, [self.sink_num(sink.as_str())?])? > 0;
-        Ok(())
-    }
-
-    /// A sink that keeps a file per identity lets go of the bundle that it kept before.
-    pub(super) fn leave_bundle(&mut self, sink: &SinkName) -> Outcome<()> {
-        let sql = "UPDATE sink SET path = NULL, digest = NULL WHERE name = ?1 AND path IS NOT NULL";
-        self.effects.wanted |= self.run(sql, [sink.as_str()])? > 0;
-        Ok(())
-    }
-
-    /// Forgets strays that are dealt with; with an instant, looks at them again then.
-    pub(super) fn settle_strays(&self, strays: &[(i64, Option<Timestamp>)]) -> Outcome<()> {
-        for (num, again) in strays {
-            match again {
-                None => self.run("DELETE FROM stray WHERE num = ?1", [num])?,
-                Some(at) => {
-                    let sql = "UPDATE stray SET next_at = ?2 WHERE num = ?1";
-                    self.run(sql, [*num, micros(*at)])?
-                }
-            };
         }
         Ok(())
     }

@@ -5,14 +5,15 @@
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::Outcome,
+    error::{Answer, Outcome},
     identities::count,
     key_changes::KeyPage,
 };
-use crate::model::{DueReason, KeyDoubt, Notice, Num, Timestamp};
+use crate::model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp};
 
 /// Taken from the end of a doubtful token, this puts it before all others, the earliest end first.
 const BEFORE_ALL: i64 = 1 << 60;
@@ -30,6 +31,176 @@ pub(super) const MINTERS: &str = "WITH RECURSIVE minter(key) AS ( \
 /// How many of a key's tokens are in doubt, and when the first of them ends.
 pub(super) const IN_DOUBT: &str = "SELECT count(*) AS n, min(expires_at) AS first_end FROM identity \
     WHERE resource = ?1 AND minted_by = ?2 AND state = 'active' AND good_until <> 0 AND expires_at > ?3";
+
+impl Store {
+    /// The keys of a resource whose tokens may be dead, each with how many it minted.
+    pub async fn doubted_keys(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+    ) -> Answer<Vec<KeyDoubt>> {
+        let resource = resource.clone();
+        self.read("look for tokens in doubt", move |db| {
+            db.doubted_keys(resource.as_str(), now)
+        })
+        .await
+    }
+
+    /// Takes in which keys a resource has; answers with those whose tokens may be dead.
+    pub async fn take_keys(
+        &self,
+        resource: &ResourceName,
+        configured: Vec<String>,
+        now: Timestamp,
+    ) -> Answer<Vec<KeyDoubt>> {
+        let resource = resource.clone();
+        self.write("look for tokens of other keys", move |txn| {
+            let resource = resource.as_str();
+            let num = txn.resource_num(resource)?;
+            let minters: Vec<String> = txn.all(RowKind::Identity, MINTERS, [num], |row| row.get(0))?;
+            let missing = minters.iter().filter(|key| !configured.contains(key));
+            for key in missing {
+                txn.run(
+                    "INSERT INTO doubted_key (resource, fingerprint, why, since) VALUES (?1, ?2, 'unconfigured', ?3) \
+                     ON CONFLICT DO NOTHING",
+                    params![resource, key, micros(now)],
+                )?;
+            }
+            let doubts = txn.doubted_keys(resource, now)?;
+            for doubt in doubts.iter().filter(|doubt| doubt.tokens == 0) {
+                if !configured.contains(&doubt.fingerprint) {
+                    txn.drop_doubt(resource, &doubt.fingerprint)?;
+                }
+            }
+            txn.doubted_keys(resource, now)
+        })
+        .await
+    }
+
+    /// Notes a key whose tokens may be dead, or that people were told of it, with the notice.
+    pub async fn note_doubt(
+        &self,
+        resource: &ResourceName,
+        doubt: KeyDoubt,
+        notice: Option<Notice>,
+    ) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("note a key in doubt", move |txn| {
+            let notice = notice.as_ref();
+            txn.run(
+                "INSERT INTO doubted_key (resource, fingerprint, role, why, since, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+                 ON CONFLICT DO UPDATE SET role = coalesce(excluded.role, role), why = excluded.why, told = excluded.told",
+                params![
+                    resource.as_str(),
+                    doubt.fingerprint,
+                    doubt.role.map(|role| role.as_str()),
+                    spelled(&doubt.why),
+                    micros(doubt.since),
+                    doubt.told
+                ],
+            )?;
+            txn.raise(notice.map_or(&[], std::slice::from_ref))
+        })
+        .await
+    }
+
+    /// A key is no longer in doubt, with the notice of that.
+    pub async fn end_doubt(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        notice: Option<Notice>,
+    ) -> Answer<()> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("note that a key is out of doubt", move |txn| {
+            let notice = notice.as_ref();
+            txn.drop_doubt(resource.as_str(), &fingerprint)?;
+            txn.raise(notice.map_or(&[], std::slice::from_ref))
+        })
+        .await
+    }
+
+    /// Puts the doubtful tokens of a key, among its next `page`, before all other work.
+    pub async fn hasten_doubtful(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Answer<KeyPage> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("put doubtful tokens first", move |txn| {
+            let num = txn.resource_num(resource.as_str())?;
+            let Some(upto) = txn.minted_page(num, &fingerprint, after, page)? else {
+                return Ok(KeyPage::default());
+            };
+            let marked = txn.rows_apart("put a row first", (after, upto), |txn, after, upto| Ok(txn.run(
+                "UPDATE identity SET good_until = expires_at - ?6, \
+                 due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
+                 WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
+                 THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
+                 due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
+                 WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
+                 AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL",
+                params![
+                    num,
+                    &fingerprint,
+                    after,
+                    upto,
+                    micros(now),
+                    BEFORE_ALL,
+                    AFTER_ATTEMPT,
+                    spelled(&DueReason::KeyChange)
+                ],
+            )?))?;
+            txn.effects.due |= marked > 0;
+            Ok(KeyPage {
+                marked,
+                next: Some(upto),
+            })
+        })
+        .await
+    }
+
+    /// Gives the tokens of a key, among its next `page`, their own time back.
+    pub async fn spare_doubtful(
+        &self,
+        resource: &ResourceName,
+        fingerprint: &str,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Answer<KeyPage> {
+        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        self.write("give tokens their own time back", move |txn| {
+            let num = txn.resource_num(resource.as_str())?;
+            let Some(upto) = txn.minted_page(num, &fingerprint, after, page)? else {
+                return Ok(KeyPage::default());
+            };
+            let marked = txn.rows_apart("give a row its time back", (after, upto), |txn, after, upto| Ok(txn.run(
+                "UPDATE identity SET good_until = expires_at, \
+                 due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
+                 due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
+                 WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0",
+                params![
+                    num,
+                    &fingerprint,
+                    after,
+                    upto,
+                    micros(now),
+                    spelled(&DueReason::KeyChange)
+                ],
+            )?))?;
+            txn.effects.due |= marked > 0;
+            Ok(KeyPage {
+                marked,
+                next: Some(upto),
+            })
+        })
+        .await
+    }
+}
 
 impl Db {
     /// The keys of a resource whose tokens may be dead, each with what it minted.
@@ -56,144 +227,10 @@ impl Db {
 }
 
 impl Txn<'_> {
-    /// Takes in which keys are configured: those that minted live tokens and are not are in doubt from
-    /// now on. Those that were and hold nothing more are forgotten. Answers with all that are in doubt.
-    pub(super) fn take_keys(
-        &mut self,
-        resource: &str,
-        configured: &[String],
-        now: Timestamp,
-    ) -> Outcome<Vec<KeyDoubt>> {
-        let num = self.resource_num(resource)?;
-        let minters: Vec<String> = self.all(RowKind::Identity, MINTERS, [num], |row| row.get(0))?;
-        let missing = minters.iter().filter(|key| !configured.contains(key));
-        for key in missing {
-            self.run(
-                "INSERT INTO doubted_key (resource, fingerprint, why, since) VALUES (?1, ?2, 'unconfigured', ?3) \
-                 ON CONFLICT DO NOTHING",
-                params![resource, key, micros(now)],
-            )?;
-        }
-        let doubts = self.doubted_keys(resource, now)?;
-        for doubt in doubts.iter().filter(|doubt| doubt.tokens == 0) {
-            if !configured.contains(&doubt.fingerprint) {
-                self.drop_doubt(resource, &doubt.fingerprint)?;
-            }
-        }
-        self.doubted_keys(resource, now)
-    }
-
-    /// Notes a key whose tokens may be dead, or what people were told of it since; with a notice.
-    pub(super) fn note_doubt(
-        &mut self,
-        resource: &str,
-        doubt: &KeyDoubt,
-        notice: Option<&Notice>,
-    ) -> Outcome<()> {
-        self.run(
-            "INSERT INTO doubted_key (resource, fingerprint, role, why, since, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-             ON CONFLICT DO UPDATE SET role = coalesce(excluded.role, role), why = excluded.why, told = excluded.told",
-            params![
-                resource,
-                doubt.fingerprint,
-                doubt.role.map(|role| role.as_str()),
-                spelled(&doubt.why),
-                micros(doubt.since),
-                doubt.told
-            ],
-        )?;
-        self.raise(notice.map_or(&[], std::slice::from_ref))
-    }
-
-    /// The key is no longer in doubt; with a notice.
-    pub(super) fn end_doubt(
-        &mut self,
-        resource: &str,
-        fingerprint: &str,
-        notice: Option<&Notice>,
-    ) -> Outcome<()> {
-        self.drop_doubt(resource, fingerprint)?;
-        self.raise(notice.map_or(&[], std::slice::from_ref))
-    }
-
     fn drop_doubt(&mut self, resource: &str, fingerprint: &str) -> Outcome<()> {
         let sql = "DELETE FROM doubted_key WHERE resource = ?1 AND fingerprint = ?2";
         self.run(sql, [resource, fingerprint])?;
         Ok(())
-    }
-
-    /// Puts the doubtful tokens of a key, among the next `page`, before all other work, the earliest end
-    /// first. What failed lately keeps its distance, and what was refused its own time.
-    pub(super) fn hasten_doubtful(
-        &mut self,
-        resource: &str,
-        fingerprint: &str,
-        after: Num,
-        page: usize,
-        now: Timestamp,
-    ) -> Outcome<KeyPage> {
-        let num = self.resource_num(resource)?;
-        let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
-            return Ok(KeyPage::default());
-        };
-        let marked = self.rows_apart("put a row first", (after, upto), |txn, after, upto| Ok(txn.run(
-            "UPDATE identity SET good_until = expires_at - ?6, \
-             due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
-             WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
-             THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
-             due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
-             WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
-             AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL",
-            params![
-                num,
-                fingerprint,
-                after,
-                upto,
-                micros(now),
-                BEFORE_ALL,
-                AFTER_ATTEMPT,
-                spelled(&DueReason::KeyChange)
-            ],
-        )?))?;
-        self.effects.due |= marked > 0;
-        Ok(KeyPage {
-            marked,
-            next: Some(upto),
-        })
-    }
-
-    /// Gives the tokens of a key, among the next `page`, their own time back.
-    pub(super) fn spare_doubtful(
-        &mut self,
-        resource: &str,
-        fingerprint: &str,
-        after: Num,
-        page: usize,
-        now: Timestamp,
-    ) -> Outcome<KeyPage> {
-        let num = self.resource_num(resource)?;
-        let Some(upto) = self.minted_page(num, fingerprint, after, page)? else {
-            return Ok(KeyPage::default());
-        };
-        let marked = self.rows_apart("give a row its time back", (after, upto), |txn, after, upto| Ok(txn.run(
-            "UPDATE identity SET good_until = expires_at, \
-             due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
-             due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
-             WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0",
-            params![
-                num,
-                fingerprint,
-                after,
-                upto,
-                micros(now),
-                spelled(&DueReason::KeyChange)
-            ],
-        )?))?;
-        self.effects.due |= marked > 0;
-        Ok(KeyPage {
-            marked,
-            next: Some(upto),
-        })
     }
 
     fn minted_page(

@@ -169,8 +169,11 @@ impl Fault {
     }
 }
 
-/// What a verb answers.
+/// What an operation comes to inside its transaction.
 pub(super) type Outcome<T> = Result<T, Fault>;
+
+/// What it answers whoever asked.
+pub(super) type Answer<T> = Result<T, StoreError>;
 
 /// Why the store does not open. Each is one message for the operator; nothing has been changed.
 #[derive(Debug, thiserror::Error)]

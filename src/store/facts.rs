@@ -10,9 +10,9 @@ use super::{
     columns,
     db::{Db, Effects, Txn},
     error::{Fault, Outcome, StoreError},
-    handle::Writer,
     reconcile::{FORGOTTEN, REMOVED},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Written},
+    writer::Writer,
 };
 use crate::model::{Num, State, Then};
 

@@ -5,12 +5,12 @@
 use rusqlite::{Row, params};
 
 use super::{
+    Cause, Store,
     aside::RowKind,
     columns::{self, micros, spelled},
     commit::Standing,
-    db::{Db, Txn},
-    error::{Fault, Outcome},
-    open::Cause,
+    db::Txn,
+    error::{Answer, Fault, Outcome},
 };
 use crate::model::{
     Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num, ResourceName,
@@ -37,6 +37,98 @@ enum Verdict {
     Ask,
     /// Not before a person says so; why.
     Hold(String),
+}
+
+impl Store {
+    /// Where ACS says of too many identities that they are gone; a person decides.
+    pub async fn held_gone(&self) -> Answer<Vec<GoneHeld>> {
+        self.read("look for what is said to be gone", |db| {
+            let sql = "SELECT r.name, count(*) AS n, min(c.first_at) AS since, r.num FROM gone_claim c \
+                       JOIN resource r ON r.num = c.resource WHERE c.held GROUP BY r.num ORDER BY r.name";
+            let mut all = db.all(RowKind::Identity, sql, [], read_held)?;
+            for (num, held) in &mut all {
+                let sql = "SELECT i.name FROM gone_claim c JOIN identity i ON i.num = c.identity \
+                           WHERE c.resource = ?1 AND c.held ORDER BY c.identity LIMIT ?2";
+                held.names = db.all(RowKind::Identity, sql, [*num, NAMED], |row| {
+                    columns::parsed(row, "name")
+                })?;
+            }
+            Ok(all.into_iter().map(|(_, held)| held).collect())
+        })
+        .await
+    }
+
+    /// A person's word that what ACS says is gone is; answers with whom that withdraws.
+    pub async fn confirm_gone(
+        &self,
+        resource: &ResourceName,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<Vec<Name>> {
+        let (resource, cause) = (resource.clone(), cause.clone());
+        self.withdraw("withdraw what is gone", move |txn| {
+            let num = txn.resource_num(resource.as_str())?;
+            let sql = "SELECT identity FROM gone_claim WHERE resource = ?1 AND NOT withdrawn ORDER BY identity";
+            let claimed: Vec<Num> = txn.all(RowKind::Identity, sql, [num], |row| row.get(0))?;
+            let mut names = Vec::new();
+            for row in claimed {
+                let Some(row) = txn.standing(row)?.filter(|row| row.state.wants_token()) else {
+                    continue;
+                };
+                let version = txn.withdraw(&row, State::Gone, Kind::Held, now)?;
+                txn.audit(&entry(&cause, "gone", &row.name, version, now))?;
+                names.push(row.name);
+            }
+            txn.run("DELETE FROM gone_claim WHERE resource = ?1", [num])?;
+            txn.tell_if_settled(num, now)?;
+            Ok(names)
+        })
+        .await
+    }
+
+    /// A person's word that one that is gone is known again, under the same id: it becomes due.
+    pub async fn revive(&self, name: &Name, cause: &Cause, now: Timestamp) -> Answer<Version> {
+        let (name, cause) = (name.clone(), cause.clone());
+        self.withdraw("revive an identity", move |txn| {
+            let num = txn.num_of(name.as_str())?;
+            let row = num.map(|num| txn.standing(num)).transpose()?.flatten();
+            let Some(row) = row else {
+                return Err(Fault::Refused(format!("there is no identity {name}")));
+            };
+            if row.state != State::Gone {
+                return Err(Fault::Refused(format!(
+                    "{name} is {}, not gone: there is nothing to revive",
+                    row.state
+                )));
+            }
+            txn.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
+            txn.run(
+                "UPDATE identity SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
+                [row.num],
+            )?;
+            txn.effects.touched.rows.insert(row.num);
+            txn.set_due(row.num, micros(now), &spelled(&DueReason::Requested))?;
+            txn.audit(&entry(&cause, "revive", &row.name, row.version, now))?;
+            Ok(row.version)
+        })
+        .await
+    }
+
+    /// A resource is called anew, perhaps by another connection string: those that it said are gone, and
+    /// that wait for a person's word, are asked for at once.
+    pub async fn ask_held_again(&self, resource: &ResourceName, now: Timestamp) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("ask again for what is said to be gone", move |txn| {
+            let asked = txn.run(
+                "UPDATE identity SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
+                 (SELECT identity FROM gone_claim WHERE resource = ?1 AND held)",
+                params![txn.resource_num(resource.as_str())?, micros(now)],
+            )?;
+            txn.effects.due |= asked > 0;
+            Ok(())
+        })
+        .await
+    }
 }
 
 impl Txn<'_> {
@@ -211,70 +303,6 @@ impl Txn<'_> {
         )])
     }
 
-    /// A person's word: those that ACS says are gone are. How many that were.
-    pub(super) fn confirm_gone(
-        &mut self,
-        resource: &str,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<Vec<Name>> {
-        let num = self.resource_num(resource)?;
-        let sql = "SELECT identity FROM gone_claim WHERE resource = ?1 AND NOT withdrawn ORDER BY identity";
-        let claimed: Vec<Num> = self.all(RowKind::Identity, sql, [num], |row| row.get(0))?;
-        let mut names = Vec::new();
-        for row in claimed {
-            let Some(row) = self.standing(row)?.filter(|row| row.state.wants_token()) else {
-                continue;
-            };
-            let version = self.withdraw(&row, State::Gone, Kind::Held, now)?;
-            self.audit(&entry(cause, "gone", &row.name, version, now))?;
-            names.push(row.name);
-        }
-        self.run("DELETE FROM gone_claim WHERE resource = ?1", [num])?;
-        self.tell_if_settled(num, now)?;
-        Ok(names)
-    }
-
-    /// A person's word: one that is gone is asked for again, under the same id.
-    pub(super) fn revive(
-        &mut self,
-        name: &Name,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<Version> {
-        let num = self.num_of(name.as_str())?;
-        let row = num.map(|num| self.standing(num)).transpose()?.flatten();
-        let Some(row) = row else {
-            return Err(Fault::Refused(format!("there is no identity {name}")));
-        };
-        if row.state != State::Gone {
-            return Err(Fault::Refused(format!(
-                "{name} is {}, not gone: there is nothing to revive",
-                row.state
-            )));
-        }
-        self.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
-        self.run(
-            "UPDATE identity SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
-            [row.num],
-        )?;
-        self.effects.touched.rows.insert(row.num);
-        self.set_due(row.num, micros(now), &spelled(&DueReason::Requested))?;
-        self.audit(&entry(cause, "revive", &row.name, row.version, now))?;
-        Ok(row.version)
-    }
-
-    /// The resource was configured anew: what is held is asked for at once.
-    pub(super) fn ask_held_again(&mut self, resource: &str, now: Timestamp) -> Outcome<()> {
-        let asked = self.run(
-            "UPDATE identity SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
-             (SELECT identity FROM gone_claim WHERE resource = ?1 AND held)",
-            params![self.resource_num(resource)?, micros(now)],
-        )?;
-        self.effects.due |= asked > 0;
-        Ok(())
-    }
-
     /// Nobody is created at what may be another resource.
     pub(super) fn not_while_held(&self, num: Num) -> Outcome<()> {
         let sql = "SELECT 1 FROM gone_claim WHERE held AND resource = (SELECT resource FROM identity WHERE num = ?1)";
@@ -291,23 +319,6 @@ impl Txn<'_> {
     fn resource_name(&self, num: Num) -> Outcome<Option<ResourceName>> {
         let sql = "SELECT name FROM resource WHERE num = ?1";
         Ok(self.first(sql, [num], |row| columns::parsed(row, "name"))?)
-    }
-}
-
-impl Db {
-    /// Where ACS says of too many at once that they are gone.
-    pub(super) fn held_gone(&self) -> Outcome<Vec<GoneHeld>> {
-        let sql = "SELECT r.name, count(*) AS n, min(c.first_at) AS since, r.num FROM gone_claim c \
-                   JOIN resource r ON r.num = c.resource WHERE c.held GROUP BY r.num ORDER BY r.name";
-        let mut all = self.all(RowKind::Identity, sql, [], read_held)?;
-        for (num, held) in &mut all {
-            let sql = "SELECT i.name FROM gone_claim c JOIN identity i ON i.num = c.identity \
-                       WHERE c.resource = ?1 AND c.held ORDER BY c.identity LIMIT ?2";
-            held.names = self.all(RowKind::Identity, sql, [*num, NAMED], |row| {
-                columns::parsed(row, "name")
-            })?;
-        }
-        Ok(all.into_iter().map(|(_, held)| held).collect())
     }
 }
 

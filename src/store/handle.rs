@@ -1,20 +1,14 @@
-//! The handle on the store: readers, the one writer, and the signals that wake others.
-//!
-//! [`Store`], the handle that everybody holds: hands verbs to the writer's thread and to the readers',
-//! or runs them in place under simulated time.
-//!
-//! What the store tells others after a commit: rows became due, versions rose, a campaign began.
-//!
-//! One transaction for everything that is queued. Each operation has its own savepoint, so that one
-//! that fails leaves no trace and hurts no other; whoever asked is answered after the commit.
+//! [`Store`], the handle that everybody holds: hands operations to the writer's thread and to the readers',
+//! or runs them in place under simulated time. What each does stands in the file of its noun.
 
 use std::{
-    collections::VecDeque,
     fmt, fs, io,
     os::unix::fs::MetadataExt as _,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -22,16 +16,16 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
-    db::{Changed, Db, Effects, Txn},
-    error::{Fault, OpenError, Outcome, StoreError},
-    idmap::IdMap,
+    db::{Changed, Db, Txn},
+    disk::Disk,
+    error::{OpenError, Outcome, StoreError},
     open::{self, Lock, Opened},
-    reserve::{Disk, Reserve},
-    withdrawals::Withdrawals,
+    writer::{Operation, Signals, Value, Work, Writer, lost},
 };
 use crate::{
     config::{Owner, StoreSettings},
     model::Timestamp,
+    telemetry::Metrics,
 };
 
 /// Operations that may wait for the writer before callers wait too.
@@ -43,6 +37,14 @@ pub const THREADS: usize = READERS + 1;
 
 /// A read, answering by itself.
 type Read = Box<dyn FnOnce(&Db) + Send>;
+/// What a read does.
+type Look = Box<dyn FnOnce(&Db) -> Outcome<Value> + Send>;
+
+/// Who counts how long operations take.
+struct Measure {
+    metrics: Metrics,
+    elapsed: Box<dyn Fn() -> Duration + Send + Sync>,
+}
 
 /// The store. All clones are the same; it closes when the last one is dropped. A verb whose future is
 /// dropped after it was queued is carried out all the same.
@@ -63,6 +65,9 @@ pub(super) struct Inner {
     disk: watch::Receiver<Disk>,
     copy: watch::Receiver<Option<String>>,
     pub(super) keep: Keep,
+    measure: OnceLock<Measure>,
+    /// The map of names to ids was looked at since the start.
+    looked_at_map: AtomicBool,
     /// Reads that were made.
     #[cfg(test)]
     reads: std::sync::atomic::AtomicUsize,
@@ -189,6 +194,8 @@ impl Store {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
             },
+            measure: OnceLock::new(),
+            looked_at_map: AtomicBool::new(false),
             #[cfg(test)]
             reads: std::sync::atomic::AtomicUsize::new(0),
             _lock: lock,
@@ -283,42 +290,77 @@ impl Store {
         self.0.keep.on(self.disk())
     }
 
-    /// Runs an operation in the writer's next transaction and answers after its commit.
-    pub(super) async fn write<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    /// Runs an operation in the writer's next transaction and answers after its commit. It may run twice.
+    pub(super) fn write<T, F>(
+        &self,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
     where
         T: Send + 'static,
-        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+        F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
-        self.queue(doing, false, work).await
+        self.queue(doing, false, work)
     }
 
     /// The same for an operation that as a rule withdraws something. What is withdrawn by any operation is in
     /// `withdrawn.jsonl`, synced, before it answers; of this one the store notes beforehand that it may be,
     /// so that a crash in between is known for one. Without that a crash counts as a store that was put back,
     /// which costs new versions and nothing else.
-    pub(super) async fn withdraw<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
+    pub(super) fn withdraw<T, F>(
+        &self,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
     where
         T: Send + 'static,
-        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+        F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
-        self.queue(doing, true, work).await
+        self.queue(doing, true, work)
     }
 
     /// The same for an operation of which the caller knows whether it withdraws something.
-    pub(super) async fn queue<T, F>(
+    pub(super) fn queue<T, F>(
         &self,
         doing: &'static str,
         withdraws: bool,
         work: F,
-    ) -> Result<T, StoreError>
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
     where
         T: Send + 'static,
-        F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+        F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
+        let work: Work = Box::new(move |txn| Ok(Box::new(work(txn)?) as Value));
+        typed(doing, self.queued(doing, withdraws, work))
+    }
+
+    /// Runs a read on a connection of its own.
+    pub(super) fn read<T, F>(
+        &self,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    where
+        T: Send + 'static,
+        F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
+    {
+        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as Value));
+        typed(doing, self.looked(doing, work))
+    }
+
+    async fn queued(
+        &self,
+        doing: &'static str,
+        withdraws: bool,
+        work: Work,
+    ) -> Result<Value, StoreError> {
+        let began = self.now();
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
+            doing,
             withdraws,
-            run: boxed(doing, work, reply),
+            work,
+            reply,
         };
         match self.mode() {
             Mode::Inline(writer) => writer
@@ -330,21 +372,16 @@ impl Store {
                 sent.map_err(|_| StoreError::Closed { doing })?;
             }
         }
-        answer.await.unwrap_or_else(|_| Err(lost(doing)))
+        let answer = answer.await.unwrap_or_else(|_| Err(lost(doing)));
+        self.measured(doing, began, answer)
     }
 
-    /// Runs a read on a connection of its own.
-    pub(super) async fn read<T, F>(&self, doing: &'static str, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
-    {
+    async fn looked(&self, doing: &'static str, work: Look) -> Result<Value, StoreError> {
         #[cfg(test)]
-        self.0
-            .reads
-            .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
+        let began = self.now();
         let failed = move |fault| StoreError::new(doing, fault);
-        match self.mode() {
+        let answer = match self.mode() {
             Mode::Inline(writer) => {
                 let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 work(&writer.db).map_err(failed)
@@ -359,13 +396,51 @@ impl Store {
                 sent.map_err(|_| StoreError::Closed { doing })?;
                 answer.await.unwrap_or_else(|_| Err(lost(doing)))
             }
+        };
+        self.measured(doing, began, answer)
+    }
+
+    /// From now on counts how long each operation takes and how it ends, by what it does.
+    pub fn measure(
+        &self,
+        metrics: Metrics,
+        elapsed: impl Fn() -> Duration + Send + Sync + 'static,
+    ) {
+        let measure = Measure {
+            metrics,
+            elapsed: Box::new(elapsed),
+        };
+        // Whoever came first counts on.
+        self.0.measure.set(measure).ok();
+    }
+
+    /// Whether the map of names to ids was looked at before; it counts as looked at from now on.
+    pub(super) fn looked_at_map(&self) -> bool {
+        self.0.looked_at_map.swap(true, Ordering::Relaxed)
+    }
+
+    fn now(&self) -> Duration {
+        let measure = self.0.measure.get();
+        measure.map_or(Duration::ZERO, |measure| (measure.elapsed)())
+    }
+
+    fn measured(
+        &self,
+        doing: &'static str,
+        began: Duration,
+        answer: Result<Value, StoreError>,
+    ) -> Result<Value, StoreError> {
+        if let Some(measure) = self.0.measure.get() {
+            let took = (measure.elapsed)().saturating_sub(began);
+            measure.metrics.store_operation(doing, took, answer.is_ok());
         }
+        answer
     }
 
     /// How many reads were made so far.
     #[cfg(test)]
     pub(crate) fn reads_made(&self) -> usize {
-        self.0.reads.load(std::sync::atomic::Ordering::SeqCst)
+        self.0.reads.load(Ordering::SeqCst)
     }
 
     fn mode(&self) -> &Mode {
@@ -436,24 +511,13 @@ fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
     found.collect()
 }
 
-fn boxed<T, F>(doing: &'static str, work: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Run
-where
-    T: Send + 'static,
-    F: FnOnce(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
-{
-    Box::new(move |txn| {
-        let worked = txn.and_then(|txn| work(txn).map_err(|fault| StoreError::new(doing, fault)));
-        match worked {
-            Ok(value) => Ok(Box::new(move |ended: Result<(), StoreError>| {
-                // Whoever asked may have gone in the meantime.
-                reply.send(ended.map(|()| value)).ok();
-            })),
-            Err(error) => {
-                reply.send(Err(error.clone())).ok();
-                Err(error)
-            }
-        }
-    })
+/// The answer as what it is.
+async fn typed<T: 'static>(
+    doing: &'static str,
+    answer: impl Future<Output = Result<Value, StoreError>>,
+) -> Result<T, StoreError> {
+    let value = answer.await?.downcast();
+    value.map(|value| *value).map_err(|_| lost(doing))
 }
 
 fn serve_reads(db: &Db, queue: &Mutex<mpsc::Receiver<Read>>) {
@@ -467,280 +531,5 @@ fn serve_reads(db: &Db, queue: &Mutex<mpsc::Receiver<Read>>) {
         if caught.is_err() {
             tracing::error!("a read of the store panicked");
         }
-    }
-}
-
-fn lost(doing: &'static str) -> StoreError {
-    StoreError::Fault {
-        doing,
-        reason: "the operation panicked".to_owned(),
-    }
-}
-
-/// How many changes are kept for those who resume a watch stream.
-const KEPT: usize = 4096;
-
-/// Counters that rise with what happened; cheap to clone.
-#[derive(Clone)]
-pub(super) struct Signals {
-    pub(super) due: watch::Sender<u64>,
-    pub(super) wanted: watch::Sender<u64>,
-    pub(super) campaigns: watch::Sender<u64>,
-    recent: Arc<Mutex<Recent>>,
-}
-
-struct Recent {
-    /// Changes after this number are all in the list.
-    since: u64,
-    list: VecDeque<Changed>,
-}
-
-impl Signals {
-    /// Starts after the last number of the watch stream.
-    pub(super) fn since(seq: u64) -> Self {
-        Self {
-            due: watch::Sender::new(0),
-            wanted: watch::Sender::new(0),
-            campaigns: watch::Sender::new(0),
-            recent: Arc::new(Mutex::new(Recent {
-                since: seq,
-                list: VecDeque::new(),
-            })),
-        }
-    }
-
-    pub(super) fn tell(&self, effects: Effects) {
-        {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.list.extend(effects.changed);
-            while recent.list.len() > KEPT {
-                recent.since = recent.list.pop_front().map_or(recent.since, |c| c.seq);
-            }
-        }
-        for (signal, happened) in [
-            (&self.due, effects.due),
-            (&self.wanted, effects.wanted),
-            (&self.campaigns, effects.campaigns),
-        ] {
-            if happened {
-                signal.send_modify(|n| *n += 1);
-            }
-        }
-    }
-
-    /// The changes after `seq`, or `None` when they are no longer all known.
-    pub(super) fn after(&self, seq: u64) -> Option<Vec<Changed>> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if seq < recent.since {
-            return None;
-        }
-        let at = recent.list.partition_point(|c| c.seq <= seq);
-        Some(recent.list.range(at..).cloned().collect())
-    }
-
-    /// The number of the newest change.
-    pub(super) fn seq(&self) -> u64 {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.list.back().map_or(recent.since, |c| c.seq)
-    }
-}
-
-/// Answers whoever asked, once the transaction has ended.
-pub(super) type Finish = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// What an operation does. It answers by itself when it fails, or gets no transaction.
-pub(super) type Run =
-    Box<dyn FnOnce(Result<&mut Txn<'_>, StoreError>) -> Result<Finish, StoreError> + Send>;
-
-/// One operation.
-pub(super) struct Operation {
-    /// Whether it may withdraw something.
-    pub(super) withdraws: bool,
-    pub(super) run: Run,
-}
-
-/// At most so many operations share a commit.
-const GROUP: usize = 512;
-/// From so many on the writer counts as under load and waits for more.
-const LOAD: usize = 16;
-/// The longest wait for more, in milliseconds.
-const LONGEST_GATHER_MS: u32 = 20;
-
-/// The writing end: the connection, the id map, and those who are told.
-pub(super) struct Writer {
-    pub(super) db: Db,
-    pub(super) id_map: IdMap,
-    pub(super) withdrawals: Withdrawals,
-    /// A version that `withdrawn.jsonl` has to speak of, once a number for it is noted beforehand; or 0.
-    pub(super) owed: u64,
-    pub(super) reserve: Reserve,
-    pub(super) signals: Signals,
-}
-
-impl Writer {
-    /// Serves the queue until every handle is gone; the thread of the threaded store.
-    pub(super) fn serve(mut self, mut queue: mpsc::Receiver<Operation>) {
-        let mut last_group = 0;
-        while let Some(first) = queue.blocking_recv() {
-            let mut group = vec![first];
-            gather(&mut queue, &mut group, last_group >= LOAD);
-            last_group = group.len();
-            self.apply(group);
-        }
-        self.close();
-    }
-
-    /// Applies operations in one transaction and answers them.
-    pub(super) fn apply(&mut self, group: Vec<Operation>) {
-        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
-        let (mut finishes, mut effects) = (Vec::with_capacity(group.len()), Effects::default());
-        self.reserve.make_room();
-        let promise = if promised { self.promise() } else { Ok(()) };
-        let mut broken = promise.and_then(|()| self.sql("BEGIN IMMEDIATE")).err();
-        for operation in group {
-            if let Some(error) = &broken {
-                // It answers its caller with the error; there is nothing more to do with it here.
-                drop((operation.run)(Err(error.clone())));
-                continue;
-            }
-            match self.one(operation.run) {
-                Ok((finish, its_effects)) => {
-                    finishes.push(finish);
-                    effects.absorb(its_effects);
-                }
-                // A full disk makes SQLite roll the whole transaction back.
-                Err(error) if self.db.conn.is_autocommit() => broken = Some(error),
-                Err(_) => {}
-            }
-        }
-        let result = match broken {
-            Some(error) => Err(error),
-            None => self.commit(&mut effects, promised),
-        };
-        if result.is_err() && !self.db.conn.is_autocommit() {
-            self.sql("ROLLBACK").ok();
-        }
-        match &result {
-            Ok(()) => {
-                self.id_map.follow(&self.db, &effects);
-                self.fold_if_long(effects.cleaned);
-                if effects.cleaned {
-                    self.hold_reserve();
-                }
-                self.signals.tell(effects);
-            }
-            Err(StoreError::Full { .. }) => self.reserve.was_full(),
-            Err(_) => {}
-        }
-        for finish in finishes {
-            finish(result.clone());
-        }
-    }
-
-    /// Tells the file what is withdrawn, then commits; together or not at all.
-    fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
-        let written = self.tell_withdrawals(effects, promised)?;
-        self.id_map.lead(effects);
-        let committed = self.sql("COMMIT");
-        if committed.is_err() {
-            self.id_map.fall_behind();
-        }
-        if let (Err(_), Some(written)) = (&committed, &written)
-            && let Err(error) = self.withdrawals.take_back(written)
-        {
-            tracing::error!(%error, "withdrawn.jsonl says what the store did not take; the next start carries it out");
-        }
-        committed
-    }
-
-    fn fold_if_long(&mut self, cleaned: bool) {
-        if self.withdrawals.wants_fold(cleaned)
-            && let Err(fault) = self.fold_withdrawals()
-        {
-            let error = StoreError::new("fold withdrawn.jsonl", fault);
-            tracing::warn!(%error, "it is tried again later");
-        }
-    }
-
-    /// Holds the reserve again, for as many identities as there are.
-    pub(super) fn hold_reserve(&mut self) {
-        let identities = self
-            .db
-            .first("SELECT sum(n) FROM identity_count", [], |row| {
-                row.get::<_, Option<i64>>(0)
-            });
-        // Without a count the reserve keeps its least size.
-        let identities = identities.ok().flatten().flatten().unwrap_or(0);
-        self.reserve.hold(identities.unsigned_abs());
-    }
-
-    fn one(&self, operation: Run) -> Result<(Finish, Effects), StoreError> {
-        self.sql("SAVEPOINT operation")?;
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut txn = Txn::on(&self.db);
-            let finish = operation(Ok(&mut txn))?;
-            match txn.finish() {
-                Ok(effects) => Ok((finish, effects)),
-                Err(fault) => {
-                    let error = StoreError::new("number a change", fault);
-                    finish(Err(error.clone()));
-                    Err(error)
-                }
-            }
-        }))
-        .unwrap_or_else(|_| {
-            Err(StoreError::Fault {
-                doing: "run an operation",
-                reason: "it panicked".to_owned(),
-            })
-        });
-        if !self.db.conn.is_autocommit() {
-            let end = if ran.is_ok() {
-                "RELEASE operation"
-            } else {
-                "ROLLBACK TO operation; RELEASE operation"
-            };
-            self.sql(end)?;
-        }
-        ran
-    }
-
-    /// Leaves a tidy database behind: everything in one file, the id map written.
-    pub(super) fn close(&mut self) {
-        if self.owed > 0 {
-            self.apply(Vec::new());
-        }
-        self.id_map.catch_up(&self.db);
-        let tidied = self
-            .db
-            .conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = tidied {
-            tracing::debug!(%error, "the store's log could not be folded in; the next start does it");
-        }
-    }
-
-    fn sql(&self, sql: &str) -> Result<(), StoreError> {
-        self.db
-            .conn
-            .execute_batch(sql)
-            .map_err(|e| StoreError::new("commit to the store", Fault::Sql(e)))
-    }
-}
-
-/// Takes everything that is queued; under load waits a little for more, so that a commit is shared.
-fn gather(queue: &mut mpsc::Receiver<Operation>, group: &mut Vec<Operation>, load: bool) {
-    let mut waited = 0;
-    loop {
-        while group.len() < GROUP {
-            match queue.try_recv() {
-                Ok(operation) => group.push(operation),
-                Err(_) => break,
-            }
-        }
-        if !load || group.len() >= LOAD || waited >= LONGEST_GATHER_MS {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        waited += 1;
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::SignedDuration;
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::{RowKind, is_unreadable},
     columns,
     db::Db,
     declarations::Declaration,
-    error::{Fault, Outcome, StoreError},
+    error::{Answer, Fault, Outcome, StoreError},
     idmap::{self, IdLine},
     seal::Place,
 };
@@ -54,6 +56,15 @@ pub struct Consignment {
     pub revoked: bool,
 }
 
+/// A row and what its consumers should hold, both of one version.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// The row.
+    pub record: Record,
+    /// What a consumer should hold, with the token.
+    pub document: TokenDocument,
+}
+
 /// What a name leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Led {
@@ -81,35 +92,349 @@ pub enum Work {
     Create,
 }
 
+impl Store {
+    /// The rows of a resource that are due, but for those in flight (`skip`): rows without a good
+    /// token first, then the earliest expiry. Rows that wait for their creation are a queue of their
+    /// own (`work`). A row that cannot be read is passed over.
+    pub async fn due(
+        &self,
+        resource: &ResourceName,
+        work: Work,
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<Record>> {
+        self.due_in(resource, (work, false), now, limit, skip).await
+    }
+
+    /// The same of those that fail by themselves, or of those that do not.
+    pub async fn due_in(
+        &self,
+        resource: &ResourceName,
+        line: (Work, bool),
+        now: Timestamp,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<Record>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.read("look for due identities", move |db| {
+            let line = db.line(&resource, line)?;
+            let mut skip = db.and_set_aside(&skip);
+            loop {
+                let most = limit.saturating_add(skip.len());
+                let found = db.due_nums(line, columns::micros(now), most)?;
+                let full = found.len() >= most;
+                let nums: Vec<Num> = found
+                    .into_iter()
+                    .filter(|num| !skip.contains(num))
+                    .collect();
+                let records = db.records_of(&nums, limit)?;
+                // A page of rows that cannot be read hides nobody behind it.
+                if !records.is_empty() || !full {
+                    return Ok(records);
+                }
+                skip.extend(nums);
+            }
+        })
+        .await
+    }
+
+    /// The earliest due time of a resource, but for those in `skip`; it may have passed.
+    pub async fn next_due(
+        &self,
+        resource: &ResourceName,
+        work: Work,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Option<Timestamp>> {
+        self.next_due_in(resource, (work, false), skip).await
+    }
+
+    /// The same of those that fail by themselves, or of those that do not.
+    pub async fn next_due_in(
+        &self,
+        resource: &ResourceName,
+        line: (Work, bool),
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Option<Timestamp>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.read("look for the next due time", move |db| {
+            let (resource, creates, alone) = db.line(&resource, line)?;
+            let skip = db.and_set_aside(&skip);
+            let params = params![resource, creates, alone];
+            let heads = db.some(RowKind::Identity, 1, NEXT_DUE, params, |row| {
+                let at = columns::instant_in(row, "due_at")?;
+                Ok((!skip.contains(&row.get("num")?)).then_some(at))
+            })?;
+            Ok(heads.first().copied())
+        })
+        .await
+    }
+
+    /// Rows of a resource that perhaps wait for an instant that their token makes senseless, where the service's
+    /// clock is `skew` ahead: among so many rows after one, at most so many. And where to go on.
+    pub async fn waiting_past_their_token(
+        &self,
+        resource: &ResourceName,
+        (after, among, most): (Num, usize, usize),
+        skew: SignedDuration,
+        now: Timestamp,
+    ) -> Answer<(Vec<Record>, Option<Num>)> {
+        let resource = resource.clone();
+        self.read("look for misplaced renewals", move |db| {
+            let skew = i64::try_from(skew.as_micros()).unwrap_or(0);
+            let upto = db.first(PAGE_END, params![after, count(among)], |row| {
+                row.get::<_, Option<Num>>(0)
+            })?;
+            let Some(upto) = upto.flatten() else {
+                return Ok((Vec::new(), None));
+            };
+            let resource = db.resource_num(resource.as_str())?;
+            let params = params![
+                resource,
+                columns::micros(now),
+                after,
+                upto,
+                skew,
+                count(most)
+            ];
+            let nums = db.all(RowKind::Identity, WAITING_PAST, params, |row| {
+                row.get::<_, Num>(0)
+            })?;
+            let next = match nums.last() {
+                Some(last) if nums.len() == most => *last,
+                _ => upto,
+            };
+            Ok((db.records_of(&nums, most)?, Some(next)))
+        })
+        .await
+    }
+
+    /// Rows of a resource that failed and whose next attempt lies ahead.
+    pub async fn failing(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Answer<Vec<Record>> {
+        let resource = resource.clone();
+        self.read("look for failing identities", move |db| {
+            let sql = select_record!(
+                "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at"
+            );
+            let params = params![db.resource_num(resource.as_str())?, columns::micros(now)];
+            Ok(db.page(RowKind::Identity, limit, sql, params, read_record)?)
+        })
+        .await
+    }
+
+    /// An identity by name.
+    pub async fn record(&self, name: &Name) -> Answer<Option<Record>> {
+        let name = name.clone();
+        self.read("look an identity up", move |db| db.record(name.as_str()))
+            .await
+    }
+
+    /// What each of these names leads to, by the same work whether it leads anywhere.
+    pub async fn led_to(&self, names: Vec<Name>) -> Answer<Vec<Led>> {
+        self.read("look identities up", move |db| {
+            let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
+            let first = select_record!("WHERE i.name >= '' AND ?1 = ?1 ORDER BY i.name LIMIT 1");
+            let mut led = Vec::with_capacity(names.len());
+            for name in &names {
+                let mut found = db.one(RowKind::Identity, next, [name.as_str()], read_record);
+                if matches!(found, Ok(None)) {
+                    found = db.one(RowKind::Identity, first, [name.as_str()], read_record);
+                }
+                led.push(match found {
+                    Ok(Some(record)) if record.spec.name == *name => Led::There(Box::new(record)),
+                    Ok(found) => Led::Nowhere(found.map(|other| other.spec.readers)),
+                    // It may be this one or the next that cannot be read.
+                    Err(error) if is_unreadable(&error) => match db.record(name.as_str())? {
+                        Some(record) => Led::There(Box::new(record)),
+                        None => Led::Nowhere(None),
+                    },
+                    Err(error) => return Err(error.into()),
+                });
+            }
+            Ok(led)
+        })
+        .await
+    }
+
+    /// Identities by name; those that do not exist or cannot be read are left out.
+    pub async fn records(&self, names: &[Name]) -> Answer<Vec<Record>> {
+        let names = names.to_vec();
+        self.read("look identities up", move |db| db.records(&names))
+            .await
+    }
+
+    /// An identity by its row.
+    pub async fn record_of(&self, num: Num) -> Answer<Option<Record>> {
+        self.read("look an identity up", move |db| Ok(db.record_of(num)?))
+            .await
+    }
+
+    /// A page of identities in the order of their names.
+    pub async fn list(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Record>> {
+        let after = after.map_or(String::new(), ToString::to_string);
+        self.read("list identities", move |db| db.list(&after, limit))
+            .await
+    }
+
+    /// Those that need a person first: late or failing, the nearest to their end first.
+    pub async fn troubled(&self, now: Timestamp, limit: usize) -> Answer<Vec<Record>> {
+        self.read("list late identities", move |db| {
+            let skip = db.and_set_aside(&BTreeSet::new());
+            let params = params![
+                columns::micros(now),
+                count(limit.saturating_add(skip.len()))
+            ];
+            let nums = db.all(RowKind::Identity, TROUBLED, params, |row| {
+                row.get::<_, Num>(0)
+            })?;
+            let nums: Vec<Num> = nums.into_iter().filter(|num| !skip.contains(num)).collect();
+            db.records_of(&nums, limit)
+        })
+        .await
+    }
+
+    /// How many are late, by resource; found by index, not by scanning.
+    pub async fn late(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, u64>> {
+        self.read("count late identities", move |db| {
+            let rows = db.all(RowKind::Resource, LATE, [columns::micros(now)], |row| {
+                Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+            })?;
+            Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
+        })
+        .await
+    }
+
+    /// Those that fail by themselves while others succeed, by resource; of each at most so many are named.
+    pub async fn failing_alone(
+        &self,
+        limit: usize,
+    ) -> Answer<BTreeMap<ResourceName, FailingAlone>> {
+        self.read("look for failing identities", move |db| {
+            let counted = db.all(RowKind::Resource, FAILING_ALONE, [], |row| {
+                let failing = FailingAlone {
+                    count: columns::unsigned(row, "n")?,
+                    since: columns::instant_in(row, "since")?,
+                    some: Vec::new(),
+                };
+                Ok((
+                    row.get::<_, Num>("num")?,
+                    columns::parsed(row, "name")?,
+                    failing,
+                ))
+            })?;
+            let mut all = BTreeMap::new();
+            for (resource, name, mut failing) in counted {
+                let params = params![resource, count(limit)];
+                let nums = db.all(RowKind::Identity, LONGEST_FAILING, params, |row| {
+                    row.get::<_, Num>("num")
+                })?;
+                failing.some = db.records_of(&nums, limit)?;
+                all.insert(name, failing);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// The earliest end of a current token, by resource; reads an index through.
+    pub async fn earliest_expiry(&self) -> Answer<BTreeMap<ResourceName, Timestamp>> {
+        self.read("look for the earliest expiry", |db| {
+            let rows = db.all(RowKind::Resource, EARLIEST_EXPIRY, [], |row| {
+                Ok((
+                    columns::parsed(row, "name")?,
+                    columns::maybe_instant(row, "at")?,
+                ))
+            })?;
+            Ok(rows
+                .into_iter()
+                .filter_map(|(name, at)| Some((name, at?)))
+                .collect())
+        })
+        .await
+    }
+
+    /// What a consumer of this row should hold, with the token.
+    pub async fn document(&self, num: Num) -> Answer<Option<TokenDocument>> {
+        Ok(self.consignment(num).await?.map(|found| found.document))
+    }
+
+    /// What a consumer of this name should hold, with the token.
+    pub async fn document_by_name(&self, name: &Name) -> Answer<Option<TokenDocument>> {
+        let name = name.clone();
+        self.read("read a token", move |db| {
+            match db.num_of(name.as_str())? {
+                Some(num) => Ok(db.consignment(num)?.map(|found| found.document)),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    /// The document and the readers of a row, in one read.
+    pub async fn consignment(&self, num: Num) -> Answer<Option<Consignment>> {
+        self.read("read a token", move |db| db.consignment(num))
+            .await
+    }
+
+    /// The id that a name has or had, by its row or by the id map; not of deleted ones.
+    pub async fn known_id(&self, name: &Name) -> Answer<Option<IdentityId>> {
+        let name = name.clone();
+        self.read("look an id up", move |db| {
+            let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
+                       AND (state <> 'deleted' OR removed = 2) \
+                       UNION ALL SELECT id FROM remembered WHERE name = ?1";
+            Ok(db.first(sql, [name.as_str()], |row| columns::parsed(row, "id"))?)
+        })
+        .await
+    }
+
+    /// A page of names whose id only the id map knows.
+    pub async fn remembered(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<IdLine>> {
+        let after = after.map_or(String::new(), ToString::to_string);
+        self.read("list remembered ids", move |db| {
+            let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name";
+            Ok(db.page(
+                RowKind::RememberedId,
+                limit,
+                sql,
+                [&after],
+                idmap::read_remembered,
+            )?)
+        })
+        .await
+    }
+
+    /// Holdings by name; those that do not exist or cannot be read are left out.
+    pub async fn holdings(&self, names: Vec<Name>) -> Answer<Vec<Holding>> {
+        self.read("read tokens", move |db| {
+            let _same_state = db.conn.unchecked_transaction()?;
+            let found = db.records(&names)?;
+            db.held(found)
+        })
+        .await
+    }
+
+    /// A page of holdings in the order of their names.
+    pub async fn holdings_page(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Holding>> {
+        let after = after.map_or(String::new(), ToString::to_string);
+        self.read("read tokens", move |db| {
+            let _same_state = db.conn.unchecked_transaction()?;
+            let found = db.list(&after, limit)?;
+            db.held(found)
+        })
+        .await
+    }
+}
+
 impl Db {
     pub(super) fn record(&self, name: &str) -> Outcome<Option<Record>> {
         let sql = select_record!("WHERE i.name = ?1");
         Ok(self.one(RowKind::Identity, sql, [name], read_record)?)
-    }
-
-    /// What these names lead to. Where there is no such identity another is read in its place, so that an
-    /// answer takes the same work whether there is one or not.
-    pub(super) fn led_to(&self, names: &[Name]) -> Outcome<Vec<Led>> {
-        let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
-        let first = select_record!("WHERE i.name >= '' AND ?1 = ?1 ORDER BY i.name LIMIT 1");
-        let mut led = Vec::with_capacity(names.len());
-        for name in names {
-            let mut found = self.one(RowKind::Identity, next, [name.as_str()], read_record);
-            if matches!(found, Ok(None)) {
-                found = self.one(RowKind::Identity, first, [name.as_str()], read_record);
-            }
-            led.push(match found {
-                Ok(Some(record)) if record.spec.name == *name => Led::There(Box::new(record)),
-                Ok(found) => Led::Nowhere(found.map(|other| other.spec.readers)),
-                // It may be this one or the next that cannot be read.
-                Err(error) if is_unreadable(&error) => match self.record(name.as_str())? {
-                    Some(record) => Led::There(Box::new(record)),
-                    None => Led::Nowhere(None),
-                },
-                Err(error) => return Err(error.into()),
-            });
-        }
-        Ok(led)
     }
 
     /// Identities by name; those that cannot be read are passed over.
@@ -150,39 +475,39 @@ impl Db {
         Ok(self.page(RowKind::Identity, limit, sql, [after], read_record)?)
     }
 
-    /// The rows that are due, earliest end of life first; rows without a good token before all.
-    pub(super) fn due(
+    /// A line of rows that wait for the same, as queries take it.
+    fn line(
         &self,
-        resource: &str,
+        resource: &ResourceName,
         (work, alone): (Work, bool),
-        now: Timestamp,
-        limit: usize,
-        skip: &BTreeSet<Num>,
-    ) -> Outcome<Vec<Record>> {
-        let resource = self.resource_num(resource)?;
-        let mut skip = self.and_set_aside(skip);
-        loop {
-            let most = limit.saturating_add(skip.len());
-            let params = params![
-                resource,
-                columns::micros(now),
-                count(most),
-                work == Work::Create,
-                alone
-            ];
-            let found = self.all(RowKind::Identity, DUE, params, |row| row.get::<_, Num>(0))?;
-            let full = found.len() >= most;
-            let nums: Vec<Num> = found
-                .into_iter()
-                .filter(|num| !skip.contains(num))
-                .collect();
-            let records = self.records_of(&nums, limit)?;
-            // A page of rows that cannot be read hides nobody behind it.
-            if !records.is_empty() || !full {
-                return Ok(records);
+    ) -> Outcome<(Num, bool, bool)> {
+        let resource = self.resource_num(resource.as_str())?;
+        Ok((resource, work == Work::Create, alone))
+    }
+
+    /// The rows of a line that are due, the most pressing first. Few are sorted; of many those that end first are
+    /// taken by index, so that it costs the same however many are due.
+    fn due_nums(&self, line: (Num, bool, bool), now: i64, most: usize) -> Outcome<Vec<Num>> {
+        let (resource, creates, alone) = line;
+        let take = |sql: &str, limit: usize| {
+            let params = params![resource, creates, alone, now, count(limit)];
+            self.all(RowKind::Identity, sql, params, |row| {
+                Ok((row.get::<_, Num>(0)?, row.get::<_, Option<i64>>(1)?))
+            })
+        };
+        let params = params![resource, creates, alone, now, count(SORTED)];
+        let due = self.first(HOW_MANY_DUE, params, |row| row.get::<_, i64>(0))?;
+        if due.is_some_and(|due| due >= count(SORTED)) && most < SORTED {
+            let (without, with) = (take(DUE_WITHOUT_TOKEN, most)?, take(DUE_WITH_TOKEN, most)?);
+            // Where others end before them that are not due, they are too far apart to be found like this.
+            if without.len() + with.len() >= most {
+                let is_late = |row: &(Num, Option<i64>)| row.1.is_some_and(|at| at <= now);
+                let (late, rest): (Vec<_>, Vec<_>) = with.into_iter().partition(is_late);
+                let ordered = late.into_iter().chain(without).chain(rest);
+                return Ok(ordered.map(|(num, _)| num).take(most).collect());
             }
-            skip.extend(nums);
         }
+        Ok(take(DUE, most)?.into_iter().map(|(num, _)| num).collect())
     }
 
     /// These rows and those that were set aside.
@@ -190,36 +515,6 @@ impl Db {
         let mut skip = skip.clone();
         skip.extend(self.aside.nums(RowKind::Identity));
         skip
-    }
-
-    /// Rows that failed and wait for their next attempt, the earliest first.
-    pub(super) fn failing(
-        &self,
-        resource: &str,
-        now: Timestamp,
-        limit: usize,
-    ) -> Outcome<Vec<Record>> {
-        let sql = select_record!(
-            "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at"
-        );
-        let params = params![self.resource_num(resource)?, columns::micros(now)];
-        Ok(self.page(RowKind::Identity, limit, sql, params, read_record)?)
-    }
-
-    /// The earliest due time of those that are not to be skipped.
-    pub(super) fn next_due(
-        &self,
-        resource: &str,
-        (work, alone): (Work, bool),
-        skip: &BTreeSet<Num>,
-    ) -> Outcome<Option<Timestamp>> {
-        let skip = self.and_set_aside(skip);
-        let params = params![self.resource_num(resource)?, work == Work::Create, alone];
-        let heads = self.some(RowKind::Identity, 1, NEXT_DUE, params, |row| {
-            let at = columns::instant_in(row, "due_at")?;
-            Ok((!skip.contains(&row.get("num")?)).then_some(at))
-        })?;
-        Ok(heads.first().copied())
     }
 
     /// The newest document of a row, and its readers.
@@ -293,62 +588,6 @@ impl Db {
         let text = std::str::from_utf8(&plain).map_err(|_| Fault::Unseal(name.clone()))?;
         Ok(Secret::new(text.to_owned()))
     }
-
-    /// The id of a name, from its row or from the id map.
-    pub(super) fn known_id(&self, name: &str) -> Outcome<Option<IdentityId>> {
-        let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
-                   AND (state <> 'deleted' OR removed = 2) \
-                   UNION ALL SELECT id FROM remembered WHERE name = ?1";
-        Ok(self.first(sql, [name], |row| columns::parsed(row, "id"))?)
-    }
-
-    /// Names that only the id map knows.
-    pub(super) fn remembered(&self, after: &str, limit: usize) -> Outcome<Vec<IdLine>> {
-        let sql = "SELECT * FROM remembered WHERE name > ?1 ORDER BY name";
-        Ok(self.page(
-            RowKind::RememberedId,
-            limit,
-            sql,
-            [after],
-            idmap::read_remembered,
-        )?)
-    }
-
-    /// How many are late, by resource: of those overdue and those that fail, without a scan.
-    pub(super) fn late(&self, now: Timestamp) -> Outcome<BTreeMap<ResourceName, u64>> {
-        let rows = self.all(RowKind::Resource, LATE, [columns::micros(now)], |row| {
-            Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
-        })?;
-        Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
-    }
-
-    /// The earliest end of a current token, by resource; of those that renew.
-    pub(super) fn earliest_expiry(&self) -> Outcome<BTreeMap<ResourceName, Timestamp>> {
-        let rows = self.all(RowKind::Resource, EARLIEST_EXPIRY, [], |row| {
-            Ok((
-                columns::parsed(row, "name")?,
-                columns::maybe_instant(row, "at")?,
-            ))
-        })?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(name, at)| Some((name, at?)))
-            .collect())
-    }
-
-    /// Those that need a person: late ones, failing ones and those without a token for long.
-    pub(super) fn troubled(&self, now: Timestamp, limit: usize) -> Outcome<Vec<Record>> {
-        let skip = self.and_set_aside(&BTreeSet::new());
-        let params = params![
-            columns::micros(now),
-            count(limit.saturating_add(skip.len()))
-        ];
-        let nums = self.all(RowKind::Identity, TROUBLED, params, |row| {
-            row.get::<_, Num>(0)
-        })?;
-        let nums: Vec<Num> = nums.into_iter().filter(|num| !skip.contains(num)).collect();
-        self.records_of(&nums, limit)
-    }
 }
 
 /// Identities of one resource that fail by themselves, while others succeed.
@@ -362,60 +601,94 @@ pub struct FailingAlone {
     pub some: Vec<Record>,
 }
 
-impl Db {
-    /// Those that fail by themselves, by resource; of each some are named.
-    pub(super) fn failing_alone(
-        &self,
-        limit: usize,
-    ) -> Outcome<BTreeMap<ResourceName, FailingAlone>> {
-        let counted = self.all(RowKind::Resource, FAILING_ALONE, [], |row| {
-            let failing = FailingAlone {
-                count: columns::unsigned(row, "n")?,
-                since: columns::instant_in(row, "since")?,
-                some: Vec::new(),
-            };
-            Ok((
-                row.get::<_, Num>("num")?,
-                columns::parsed(row, "name")?,
-                failing,
-            ))
-        })?;
-        let mut all = BTreeMap::new();
-        for (resource, name, mut failing) in counted {
-            let params = params![resource, count(limit)];
-            let nums = self.all(RowKind::Identity, LONGEST_FAILING, params, |row| {
-                row.get::<_, Num>("num")
-            })?;
-            failing.some = self.records_of(&nums, limit)?;
-            all.insert(name, failing);
-        }
-        Ok(all)
-    }
-}
-
 pub(super) const FAILING_ALONE: &str = "SELECT r.num, r.name, count(*) AS n, min(i.failing_since) AS since \
     FROM resource r CROSS JOIN identity i INDEXED BY identity_alone ON i.resource = r.num \
     AND i.failing_since IS NOT NULL GROUP BY r.num";
 pub(super) const LONGEST_FAILING: &str = "SELECT num FROM identity INDEXED BY identity_alone WHERE resource = ?1 \
     AND failing_since IS NOT NULL ORDER BY failing_since LIMIT ?2";
 
-/// Renewals that are late go before all; then rows without a good token, then the earliest end.
-pub(super) const DUE: &str = "SELECT num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?4 AND due_at <= ?2 \
-    AND (failing_since IS NOT NULL) = ?5 \
-    ORDER BY (good_until > 0 AND late_at <= ?2) DESC, good_until, due_at, num LIMIT ?3";
+pub(super) const PAGE_END: &str =
+    "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
+/// Issued in the future, or due later than any renewal of its life would be; a superset of what
+/// `misplaced` of the schedule moves, found without reading tokens.
+pub(super) const WAITING_PAST: &str = "SELECT num FROM identity WHERE num > ?3 AND num <= ?4 AND resource = ?1 AND due_at > ?2 \
+    AND (issued_at > ?2 + ?5 + 300000000 OR due_at > issued_at - ?5 + 300000000 + cast((expires_at - issued_at) \
+    * coalesce(iif(json_valid(wish), json_extract(wish, '$.renew_at'), 0), 0) AS INTEGER)) ORDER BY num LIMIT ?6";
+/// How many of a line are due, counted up to a number.
+pub(super) const HOW_MANY_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
+    AND (failing_since IS NOT NULL) = ?3 AND due_at <= ?4 LIMIT ?5)";
+/// Renewals that are late go before all; then rows without a good token, then the earliest end. Sorts all that
+/// are due.
+pub(super) const DUE: &str = "SELECT num, late_at FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
+    AND (failing_since IS NOT NULL) = ?3 AND due_at <= ?4 \
+    ORDER BY (good_until > 0 AND late_at <= ?4) DESC, good_until, due_at, num LIMIT ?5";
+
+/// Rows that are due among the first of a line by their end, in that order.
+macro_rules! due_by_end {
+    ($which:literal) => {
+        concat!(
+            "SELECT num, late_at FROM (SELECT num, due_at, late_at FROM identity INDEXED BY identity_ending \
+             WHERE resource = ?1 AND (id IS NULL) = ?2 AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL \
+             AND ",
+            $which,
+            " ORDER BY good_until, due_at LIMIT 32768) WHERE due_at <= ?4 LIMIT ?5"
+        )
+    };
+}
+
+pub(super) const DUE_WITHOUT_TOKEN: &str = due_by_end!("good_until <= 0");
+pub(super) const DUE_WITH_TOKEN: &str = due_by_end!("good_until > 0");
+/// Of more than so many that are due not all are sorted.
+const SORTED: usize = 4096;
+
 pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
     AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL ORDER BY due_at";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
 pub(super) const LATE: &str = "SELECT r.num, r.name, \
-    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
+    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r";
-pub(super) const EARLIEST_EXPIRY: &str = "SELECT r.num, r.name, (SELECT min(iif(i.good_until < 0, \
-    i.good_until + (1 << 60), i.good_until)) FROM identity i WHERE i.resource = r.num AND i.due_at IS NOT NULL \
-    AND i.good_until <> 0) AS at FROM resource r";
+
+/// The earliest of those ends that are as is said, of all lines of a resource: one step down the index for each.
+macro_rules! earliest_end {
+    ($resource:literal, $which:literal) => {
+        concat!(
+            "(SELECT min(at) FROM (",
+            "SELECT min(good_until) AS at FROM identity WHERE resource = ",
+            $resource,
+            " AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 0 AND due_at IS NOT NULL AND ",
+            $which,
+            " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
+            $resource,
+            " AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 1 AND due_at IS NOT NULL AND ",
+            $which,
+            " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
+            $resource,
+            " AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) = 0 AND due_at IS NOT NULL AND ",
+            $which,
+            " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
+            $resource,
+            " AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) = 1 AND due_at IS NOT NULL AND ",
+            $which,
+            "))"
+        )
+    };
+}
+
+pub(super) use earliest_end;
+
+/// Ends of tokens that are in doubt are counted below zero.
+pub(super) const EARLIEST_EXPIRY: &str = concat!(
+    "SELECT num, name, nullif(min(coalesce(good, 1 << 62), coalesce(doubtful + (1 << 60), 1 << 62)), 1 << 62) AS at \
+     FROM (SELECT r.num, r.name, ",
+    earliest_end!("r.num", "good_until > 0"),
+    " AS good, ",
+    earliest_end!("r.num", "good_until < 0"),
+    " AS doubtful FROM resource r)"
+);
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
-    ON i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \
+    ON i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \
     UNION SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i INDEXED BY identity_failing \
     ON i.resource = r.num WHERE i.failures > 0) \
     ORDER BY good_until, num LIMIT ?2";
@@ -482,4 +755,17 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         doubted: row.get("doubted")?,
         late_notified: row.get("late_notified")?,
     })
+}
+
+impl Db {
+    fn held(&self, records: Vec<Record>) -> Outcome<Vec<Holding>> {
+        let mut holdings = Vec::with_capacity(records.len());
+        for record in records {
+            if let Some(found) = self.consignment(record.num)? {
+                let document = found.document;
+                holdings.push(Holding { record, document });
+            }
+        }
+        Ok(holdings)
+    }
 }

@@ -4,12 +4,15 @@
 //!
 //! Lines are appended, and of two lines of one name or one id the later one counts; the file is folded when
 //! it has become twice too large.
+//!
+//! A start need not read it: the store notes how the file was when the two last agreed, and unsays that in the
+//! very transaction that is about to change the file.
 
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +23,7 @@ use sha2::{Digest, Sha256};
 use super::{
     aside::{RowKind, is_unreadable},
     columns,
-    db::{Db, Effects},
+    db::{Db, Effects, Txn},
     declarations::{Declaration, Kept},
     error::{Fault, Outcome},
 };
@@ -30,6 +33,9 @@ use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp,
 const FILE: &str = "identities.jsonl";
 /// Up to this size the map is written anew with each removal; above, when the daemon cleans up.
 const SMALL: u64 = 1 << 20;
+
+/// How the file was when it and the store last agreed, in `meta`.
+const AGREED: &str = "map_agreed";
 
 /// One line of the map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +89,57 @@ pub(super) struct IdMap {
     /// How long the file is, and how long it was when it was last written anew.
     length: u64,
     folded: u64,
+    /// Its lines.
+    sum: Sum,
+    /// The store has noted that it agrees with the file as it is.
+    agreed: bool,
+}
+
+/// A file as it was, and its lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Agreed {
+    length: u64,
+    inode: u64,
+    changed: i128,
+    sum: Sum,
+}
+
+impl Agreed {
+    fn of(path: &Path, sum: Sum) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            length: file.len(),
+            inode: file.ino(),
+            changed: i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec()),
+            sum,
+        })
+    }
+
+    fn noted(db: &Db) -> Option<Self> {
+        let text: String = columns::meta(&db.conn, AGREED).ok()??;
+        let mut words = text.split(' ');
+        let noted = Self {
+            length: words.next()?.parse().ok()?,
+            inode: words.next()?.parse().ok()?,
+            changed: words.next()?.parse().ok()?,
+            sum: Sum {
+                lines: words.next()?.parse().ok()?,
+                sum: words.next()?.parse().ok()?,
+            },
+        };
+        Some(noted)
+    }
+
+    fn note(&self, db: &Db) -> Outcome<()> {
+        let Self {
+            length,
+            inode,
+            changed,
+            sum: Sum { lines, sum },
+        } = self;
+        let text = format!("{length} {inode} {changed} {lines} {sum}");
+        Ok(columns::set_meta(&db.conn, AGREED, text)?)
+    }
 }
 
 /// What the file said when the store was opened.
@@ -106,17 +163,52 @@ impl IdMap {
             behind: false,
             length,
             folded: length,
+            sum: Sum::default(),
+            agreed: false,
         }
     }
 
     /// Compares the file with the store: what only the file knows is put into `map_line`, and the file is
-    /// written anew if it differs.
+    /// written anew if it differs. Where it is as it was when they last agreed, it is not read; where it has
+    /// become longer since, only that is.
     pub(super) fn compare(&mut self, db: &Db) -> Outcome<Found> {
-        let unread =
-            |path: &Path, e: io::Error| Fault::Refused(format!("read {}: {e}", path.display()));
+        match Agreed::noted(db) {
+            Some(noted) if Agreed::of(&self.path, noted.sum) == Some(noted) => {
+                (self.sum, self.agreed) = (noted.sum, true);
+                Ok(Found {
+                    known: Some(noted.sum.lines),
+                    ..Found::default()
+                })
+            }
+            Some(noted) if self.begins_with(&noted) => self.compare_after(db, noted),
+            _ => self.compare_all(db),
+        }
+    }
+
+    /// Whether something was only added to the file that was noted.
+    fn begins_with(&self, noted: &Agreed) -> bool {
+        let now = Agreed::of(&self.path, noted.sum);
+        now.is_some_and(|now| now.inode == noted.inode && now.length > noted.length)
+    }
+
+    fn compare_after(&mut self, db: &Db, noted: Agreed) -> Outcome<Found> {
+        let (mut sum, mut dropped) = (noted.sum, 0);
+        let found = self.stage_from(db, noted.length, |line, text| {
+            sum.add(text);
+            dropped += u32::from(line.is_none_or(|line| line.dropped));
+        })?;
+        self.sum = sum;
+        self.behind = found.broken > 0 || dropped > 0;
+        Ok(Found {
+            known: Some(sum.lines),
+            ..found
+        })
+    }
+
+    fn compare_all(&mut self, db: &Db) -> Outcome<Found> {
         let mut in_file = Sum::default();
-        self.each_text(|text| in_file.add(text))
-            .map_err(|e| unread(&self.path, e))?;
+        self.each_text(0, |text| in_file.add(text))
+            .map_err(|e| self.unread(&e))?;
         let mut in_store = Sum::default();
         each_known(db, |line| {
             let mut text = Vec::new();
@@ -124,28 +216,71 @@ impl IdMap {
             write_line(&mut text, &line).ok();
             in_store.add(text.trim_ascii_end());
         })?;
+        self.sum = in_file;
         if in_file == in_store {
             return Ok(Found {
                 known: Some(in_store.lines),
                 ..Found::default()
             });
         }
+        let found = self.stage_from(db, 0, |_, _| {})?;
+        self.behind = true;
+        Ok(found)
+    }
+
+    /// Puts what only the file knows, from a place in it on, into `map_line`.
+    fn stage_from(
+        &self,
+        db: &Db,
+        from: u64,
+        mut see: impl FnMut(Option<&IdLine>, &[u8]),
+    ) -> Outcome<Found> {
         let (mut found, mut result) = (Found::default(), Ok(()));
-        self.each_text(|text| match serde_json::from_slice::<IdLine>(text) {
-            Ok(line) if result.is_ok() => result = stage(db, &line, text),
-            Ok(_) => {}
-            Err(_) => found.broken += 1,
+        self.each_text(from, |text| {
+            let line = serde_json::from_slice::<IdLine>(text).ok();
+            see(line.as_ref(), text);
+            match line {
+                Some(line) if result.is_ok() => result = stage(db, &line, text),
+                Some(_) => {}
+                None => found.broken += 1,
+            }
         })
-        .map_err(|e| unread(&self.path, e))?;
+        .map_err(|e| self.unread(&e))?;
         result?;
         if found.broken > 0 {
             self.keep_aside()?;
         }
-        self.behind = true;
         let sql = "SELECT count(*) FROM map_line";
         let news = db.first(sql, [], |row| row.get::<_, u32>(0))?;
         found.news = usize::try_from(news.unwrap_or(0)).unwrap_or(usize::MAX);
         Ok(found)
+    }
+
+    fn unread(&self, error: &io::Error) -> Fault {
+        Fault::Refused(format!("read {}: {error}", self.path.display()))
+    }
+
+    /// Within a transaction, before its commit: notes that store and file agree, or unsays it where the commit
+    /// is about to change the file. What is noted then.
+    pub(super) fn note_agreement(&self, db: &Db, effects: &Effects) -> Outcome<bool> {
+        let changes = !effects.ids.is_empty() || effects.ids_replaced;
+        if self.behind || changes {
+            if self.agreed || changes {
+                db.run("DELETE FROM meta WHERE key = ?1", [AGREED])?;
+            }
+            return Ok(false);
+        }
+        if self.agreed {
+            return Ok(true);
+        }
+        match Agreed::of(&self.path, self.sum).filter(|file| file.length == self.length) {
+            Some(agreed) => agreed.note(db).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    pub(super) fn agrees(&mut self, agreed: bool) {
+        self.agreed = agreed;
     }
 
     /// Keeps the file as it is under another name, because not all of it could be taken over.
@@ -219,13 +354,17 @@ impl IdMap {
     }
 
     fn append(&mut self, lines: &[IdLine]) -> io::Result<()> {
-        let mut text = Vec::new();
+        let (mut text, mut sum) = (Vec::new(), self.sum);
         for line in lines {
+            let from = text.len();
             write_line(&mut text, line)?;
+            sum.add(text[from..].trim_ascii_end());
         }
         let mut file = private().append(true).create(true).open(&self.path)?;
+        self.agreed = false;
         file.write_all(&text)?;
         self.length += text.len() as u64;
+        self.sum = sum;
         self.sync(&file)
     }
 
@@ -236,22 +375,28 @@ impl IdMap {
             .create(true)
             .truncate(true)
             .open(&new)?;
-        let mut out = BufWriter::new(file);
+        let (mut out, mut sum, mut text) = (BufWriter::new(file), Sum::default(), Vec::new());
         let mut result = Ok(());
+        let mut write = |out: &mut BufWriter<File>, line: &IdLine| {
+            text.clear();
+            write_line(&mut text, line)?;
+            sum.add(text.trim_ascii_end());
+            out.write_all(&text)
+        };
         let hidden = each_known(db, |line| {
             if result.is_ok() {
-                result = write_line(&mut out, &line);
+                result = write(&mut out, &line);
             }
         })
         .map_err(|fault| io::Error::other(format!("{fault:?}")))?;
         result?;
         let mut result = Ok(());
         if !hidden.words.is_empty() {
-            self.each_text(|text| {
+            self.each_text(0, |text| {
                 let line = serde_json::from_slice(text).ok();
                 let kept = line.filter(|line| hidden.concerns(line));
                 if let (Some(line), Ok(())) = (kept, &result) {
-                    result = write_line(&mut out, &line);
+                    result = write(&mut out, &line);
                 }
             })?;
         }
@@ -261,6 +406,7 @@ impl IdMap {
         self.length = file.metadata()?.len();
         self.folded = self.length;
         fs::rename(&new, &self.path)?;
+        (self.sum, self.agreed) = (sum, false);
         match self.path.parent() {
             Some(dir) => self.sync(&File::open(dir)?),
             None => Ok(()),
@@ -275,20 +421,50 @@ impl IdMap {
         }
     }
 
-    /// Each line that is not empty. A missing file has none.
-    fn each_text(&self, mut see: impl FnMut(&[u8])) -> io::Result<()> {
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        for line in BufReader::new(file).split(b'\n') {
-            let line = line?;
-            let text = without_mark(&line).trim_ascii();
-            if !text.is_empty() {
-                see(text);
-            }
+    /// Each line that is not empty, from a place in the file on. A missing file has none.
+    fn each_text(&self, from: u64, see: impl FnMut(&[u8])) -> io::Result<()> {
+        each_text_of(&self.path, from, see)
+    }
+}
+
+fn each_text_of(path: &Path, from: u64, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    file.seek(SeekFrom::Start(from))?;
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line?;
+        let text = without_mark(&line).trim_ascii();
+        if !text.is_empty() {
+            see(text);
         }
+    }
+    Ok(())
+}
+
+impl Db {
+    /// Whether the file holds other lines than those that the store has noted, although it looks as it did then.
+    pub(super) fn map_was_altered(&self, state_dir: &Path) -> Outcome<bool> {
+        let path = state_dir.join(FILE);
+        let Some(noted) = Agreed::noted(self) else {
+            return Ok(false);
+        };
+        let mut sum = Sum::default();
+        each_text_of(&path, 0, |text| sum.add(text)).map_err(|e| Fault::file(&e))?;
+        let is_same = |now: &Agreed| *now == noted;
+        // What changed meanwhile, or is about to be unsaid, was not looked at.
+        let still = Agreed::noted(self).as_ref().is_some_and(is_same)
+            && Agreed::of(&path, noted.sum).as_ref().is_some_and(is_same);
+        Ok(still && sum != noted.sum)
+    }
+}
+
+impl Txn<'_> {
+    /// The next start compares the whole file.
+    pub(super) fn forget_agreement(&self) -> Outcome<()> {
+        self.run("DELETE FROM meta WHERE key = ?1", [AGREED])?;
         Ok(())
     }
 }
@@ -478,7 +654,7 @@ pub(super) fn remember_unknown(db: &Db, line: &IdLine) -> Outcome<()> {
 }
 
 /// A sum over lines that does not depend on their order.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sum {
     lines: usize,
     sum: u128,

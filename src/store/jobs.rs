@@ -4,11 +4,11 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CampaignAction, CampaignId, Cause, NewCampaign, Target,
+    CampaignAction, CampaignId, Cause, NewCampaign, Store, Target,
     aside::{Each, RowKind, is_unreadable},
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::{Fault, Outcome},
+    error::{Answer, Fault, Outcome},
 };
 use crate::{
     config::JobSettings,
@@ -90,27 +90,74 @@ pub struct JobRun {
 const RUNS: &str = "SELECT r.job, r.scheduled_at, r.started_at, r.outcome, r.reason, r.campaign, c.ended_at, r.num \
     FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign";
 
-impl Txn<'_> {
-    /// Up to when each is decided; one that is new, or has another schedule, starts now.
-    pub(super) fn job_states(
-        &mut self,
-        jobs: &[JobSchedule],
+impl Store {
+    /// Up to when the instants of these jobs are decided, in their order. A job that is new, or whose
+    /// pattern or zone changed, starts now.
+    pub async fn job_states(
+        &self,
+        jobs: Vec<JobSchedule>,
         now: Timestamp,
-    ) -> Outcome<Vec<Timestamp>> {
-        let sql = "INSERT INTO job (name, schedule, decided_until) VALUES (?1, ?2, ?3) ON CONFLICT (name) \
-                   DO UPDATE SET decided_until = iif(schedule = excluded.schedule, decided_until, excluded.decided_until), \
-                   schedule = excluded.schedule RETURNING decided_until";
-        let state = |job: &JobSchedule| {
-            let params = params![job.name.as_str(), job.schedule, micros(now)];
-            match self.first(sql, params, |row| columns::instant_in(row, "decided_until")) {
-                Ok(until) => Ok(until.unwrap_or(now)),
-                Err(error) if is_unreadable(&error) => self.start_anew(job, now),
-                Err(error) => Err(error.into()),
-            }
-        };
-        jobs.iter().map(state).collect()
+    ) -> Answer<Vec<Timestamp>> {
+        self.write("take the jobs over", move |txn| {
+            let sql = "INSERT INTO job (name, schedule, decided_until) VALUES (?1, ?2, ?3) ON CONFLICT (name) \
+                       DO UPDATE SET decided_until = iif(schedule = excluded.schedule, decided_until, excluded.decided_until), \
+                       schedule = excluded.schedule RETURNING decided_until";
+            let state = |job: &JobSchedule| {
+                let params = params![job.name.as_str(), job.schedule, micros(now)];
+                match txn.first(sql, params, |row| columns::instant_in(row, "decided_until")) {
+                    Ok(until) => Ok(until.unwrap_or(now)),
+                    Err(error) if is_unreadable(&error) => txn.start_anew(job, now),
+                    Err(error) => Err(error.into()),
+                }
+            };
+            jobs.iter().map(state).collect()
+        })
+        .await
     }
 
+    /// Decides runs and makes their campaigns, in one transaction: so each instant starts at most one
+    /// campaign, over crashes too. A run whose job has a campaign that is not over is left out. Each is
+    /// answered; one that the store refuses keeps no other back.
+    pub async fn run_jobs(&self, runs: Vec<NewRun>, now: Timestamp) -> Answer<Each<JobRun>> {
+        self.withdraw("start jobs", move |txn| {
+            txn.each("start a job", &runs, |txn, runs| {
+                runs.iter().map(|run| txn.run_job(run, now)).collect()
+            })
+        })
+        .await
+    }
+
+    /// The runs of a job, or of all jobs, newest first.
+    pub async fn job_runs(&self, job: Option<&JobName>, limit: usize) -> Answer<Vec<JobRun>> {
+        let job = job.map(ToString::to_string);
+        self.read("list the runs of jobs", move |db| {
+            let sql = format!(
+                "{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC"
+            );
+            Ok(db.page(
+                RowKind::JobRun,
+                limit,
+                &sql,
+                params![job.as_deref()],
+                read_run,
+            )?)
+        })
+        .await
+    }
+
+    /// The last run of each job that ever ran.
+    pub async fn last_runs(&self) -> Answer<Vec<JobRun>> {
+        self.read("list the last runs of jobs", |db| {
+            let sql = format!(
+                "{RUNS} WHERE r.num IN (SELECT max(num) FROM job_run GROUP BY job) ORDER BY r.job"
+            );
+            Ok(db.all(RowKind::JobRun, &sql, [], read_run)?)
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
     /// Up to when a job was decided cannot be read any more: it starts now, as a new one does.
     fn start_anew(&self, job: &JobSchedule, now: Timestamp) -> Outcome<Timestamp> {
         tracing::error!(
@@ -120,13 +167,6 @@ impl Txn<'_> {
         let sql = "UPDATE job SET decided_until = ?2 WHERE name = ?1";
         self.run(sql, params![job.name.as_str(), micros(now)])?;
         Ok(now)
-    }
-
-    /// Decides runs. One whose predecessor's campaign still runs is left out.
-    pub(super) fn run_jobs(&mut self, runs: &[NewRun], now: Timestamp) -> Outcome<Each<JobRun>> {
-        self.each("start a job", runs, |txn, runs| {
-            runs.iter().map(|run| txn.run_job(run, now)).collect()
-        })
     }
 
     fn run_job(&mut self, run: &NewRun, now: Timestamp) -> Outcome<JobRun> {
@@ -188,21 +228,6 @@ impl Db {
         let sql = "SELECT c.num FROM job_run r JOIN campaign c ON c.num = r.campaign \
                    WHERE r.job = ?1 AND c.ended_at IS NULL LIMIT 1";
         Ok(self.first(sql, [job.as_str()], |row| row.get(0))?)
-    }
-
-    /// The runs of a job, or of all, newest first.
-    pub(super) fn job_runs(&self, job: Option<&str>, limit: usize) -> Outcome<Vec<JobRun>> {
-        let sql =
-            format!("{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC");
-        Ok(self.page(RowKind::JobRun, limit, &sql, params![job], read_run)?)
-    }
-
-    /// The last run of each job.
-    pub(super) fn last_runs(&self) -> Outcome<Vec<JobRun>> {
-        let sql = format!(
-            "{RUNS} WHERE r.num IN (SELECT max(num) FROM job_run GROUP BY job) ORDER BY r.job"
-        );
-        Ok(self.all(RowKind::JobRun, &sql, [], read_run)?)
     }
 }
 

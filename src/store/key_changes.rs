@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::{Fault, Outcome},
+    error::{Answer, Fault, Outcome},
     identities::count,
 };
 use crate::model::{
@@ -52,124 +53,244 @@ const CHANGE: &str = "SELECT * FROM key_change";
 const MINTED: &str = "num > ?2 AND num <= ?3 AND minted_by = ?4 AND state = 'active' AND expires_at > ?5 \
     AND resource = (SELECT num FROM resource WHERE name = ?6)";
 
-impl Txn<'_> {
-    /// Begins a change of keys, one per resource at a time.
-    pub(super) fn begin_key_change(
-        &mut self,
-        new: &NewKeyChange,
+impl Store {
+    /// Begins a change of keys; refused while another of the same resource is not over.
+    pub async fn begin_key_change(&self, new: NewKeyChange, now: Timestamp) -> Answer<KeyChange> {
+        self.write("begin to replace a key", move |txn| {
+            if let Some(open) = txn.open_key_change(new.resource.as_str())? {
+                return Err(Fault::Refused(format!(
+                    "the {} key of {} is already being replaced since {:.0}; see `renewd key status {}`",
+                    open.role, open.resource, open.started_at, open.resource
+                )));
+            }
+            txn.run(
+                "INSERT INTO key_change (resource, work, role, old_key, actor, reason, stage, started_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    new.resource.as_str(),
+                    spelled(&new.work),
+                    new.role.as_str(),
+                    new.old_key,
+                    new.actor,
+                    new.reason,
+                    spelled(&KeyStage::Checking),
+                    micros(now)
+                ],
+            )?;
+            let id = txn.conn.last_insert_rowid();
+            txn.effects.campaigns = true;
+            let sql = format!("{CHANGE} WHERE num = ?1");
+            let begun = txn.one(RowKind::KeyChange, &sql, [id], read_change)?;
+            let begun = begun.ok_or_else(|| Fault::Refused("it was not kept".to_owned()))?;
+            txn.tell_stage(&begun, &new.actor, now)?;
+            Ok(begun)
+        })
+        .await
+    }
+
+    /// Calls the open change off; what was re-minted stays.
+    pub async fn cancel_key_change(
+        &self,
+        resource: &ResourceName,
+        actor: String,
         now: Timestamp,
-    ) -> Outcome<KeyChange> {
-        if let Some(open) = self.open_key_change(new.resource.as_str())? {
-            return Err(Fault::Refused(format!(
-                "the {} key of {} is already being replaced since {:.0}; see `renewd key status {}`",
-                open.role, open.resource, open.started_at, open.resource
-            )));
-        }
-        self.run(
-            "INSERT INTO key_change (resource, work, role, old_key, actor, reason, stage, started_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                new.resource.as_str(),
-                spelled(&new.work),
-                new.role.as_str(),
-                new.old_key,
-                new.actor,
-                new.reason,
-                spelled(&KeyStage::Checking),
-                micros(now)
-            ],
-        )?;
-        let id = self.conn.last_insert_rowid();
-        self.effects.campaigns = true;
-        let sql = format!("{CHANGE} WHERE num = ?1");
-        let begun = self.one(RowKind::KeyChange, &sql, [id], read_change)?;
-        let begun = begun.ok_or_else(|| Fault::Refused("it was not kept".to_owned()))?;
-        self.tell_stage(&begun, &new.actor, now)?;
-        Ok(begun)
+    ) -> Answer<KeyChange> {
+        let resource = resource.clone();
+        self.write("call the replacement of a key off", move |txn| {
+            let Some(mut change) = txn.open_key_change(resource.as_str())? else {
+                return Err(Fault::Refused(format!(
+                    "no key of {resource} is being replaced"
+                )));
+            };
+            change.stage = KeyStage::Cancelled;
+            change.ended_at = Some(now);
+            txn.run(
+                "UPDATE key_change SET stage = ?2, ended_at = ?3 WHERE num = ?1",
+                params![change.id, spelled(&change.stage), micros(now)],
+            )?;
+            txn.effects.campaigns = true;
+            txn.tell_stage(&change, &actor, now)?;
+            Ok(change)
+        })
+        .await
     }
 
-    /// Notes how far a change is, unless it was over already.
-    pub(super) fn note_key_change(&mut self, change: &KeyChange, now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT stage, trouble FROM key_change WHERE num = ?1 AND ended_at IS NULL";
-        let before: Option<(KeyStage, Option<String>)> = self.first(sql, [change.id], |row| {
-            Ok((columns::word(row, "stage")?, row.get("trouble")?))
-        })?;
-        let Some((before, trouble)) = before else {
-            return Ok(());
-        };
-        self.run(
-            "UPDATE key_change SET stage = ?2, trouble = ?3, reminted_at = ?4, accepted_at = ?5, \
-             refused_at = ?6, ended_at = ?7 WHERE num = ?1",
-            params![
-                change.id,
-                spelled(&change.stage),
-                change.trouble,
-                change.reminted_at.map(micros),
-                change.accepted_at.map(micros),
-                change.refused_at.map(micros),
-                change.ended_at.map(micros)
-            ],
-        )?;
-        if trouble.is_some() && change.trouble.is_none() {
-            self.tell_resumed(change, now)?;
-        }
-        if before != change.stage {
-            self.tell_stage(change, "renewd", now)?;
-        } else if trouble.is_none() {
-            self.tell_trouble(change, now)?;
-        }
-        Ok(())
+    /// Notes how far a change is; one that is over stays as it is.
+    pub async fn note_key_change(&self, change: KeyChange, now: Timestamp) -> Answer<()> {
+        self.write("note how far a key is replaced", move |txn| {
+            let sql = "SELECT stage, trouble FROM key_change WHERE num = ?1 AND ended_at IS NULL";
+            let before: Option<(KeyStage, Option<String>)> = txn.first(sql, [change.id], |row| {
+                Ok((columns::word(row, "stage")?, row.get("trouble")?))
+            })?;
+            let Some((before, trouble)) = before else {
+                return Ok(());
+            };
+            txn.run(
+                "UPDATE key_change SET stage = ?2, trouble = ?3, reminted_at = ?4, accepted_at = ?5, \
+                 refused_at = ?6, ended_at = ?7 WHERE num = ?1",
+                params![
+                    change.id,
+                    spelled(&change.stage),
+                    change.trouble,
+                    change.reminted_at.map(micros),
+                    change.accepted_at.map(micros),
+                    change.refused_at.map(micros),
+                    change.ended_at.map(micros)
+                ],
+            )?;
+            if trouble.is_some() && change.trouble.is_none() {
+                txn.tell_resumed(&change, now)?;
+            }
+            if before != change.stage {
+                txn.tell_stage(&change, "renewd", now)?;
+            } else if trouble.is_none() {
+                txn.tell_trouble(&change, now)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// Calls an open change off. What was re-minted stays.
-    pub(super) fn cancel_key_change(
-        &mut self,
-        resource: &str,
-        actor: &str,
-        now: Timestamp,
-    ) -> Outcome<KeyChange> {
-        let Some(mut change) = self.open_key_change(resource)? else {
-            return Err(Fault::Refused(format!(
-                "no key of {resource} is being replaced"
-            )));
-        };
-        change.stage = KeyStage::Cancelled;
-        change.ended_at = Some(now);
-        self.run(
-            "UPDATE key_change SET stage = ?2, ended_at = ?3 WHERE num = ?1",
-            params![change.id, spelled(&change.stage), micros(now)],
-        )?;
-        self.effects.campaigns = true;
-        self.tell_stage(&change, actor, now)?;
-        Ok(change)
-    }
-
-    /// Finds identities with a live token of the old key, a page of rows at a time, and sets them due.
-    pub(super) fn mark_minted(
-        &mut self,
+    /// Sets identities due that hold a live token of the old key, among the next `page` rows.
+    pub async fn mark_minted(
+        &self,
         change: &KeyChange,
         after: Num,
         page: usize,
         now: Timestamp,
-    ) -> Outcome<KeyPage> {
-        let sql =
-            "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
-        let upto: Option<Num> = self
-            .first(sql, [after, count(page)], |row| row.get(0))?
-            .flatten();
-        let Some(upto) = upto else {
-            return Ok(KeyPage::default());
-        };
-        let marked = self.rows_apart("mark a row", (after, upto), |txn, after, upto| {
-            txn.mark_rows(change, (after, upto), now)
-        })?;
-        self.effects.due |= marked > 0;
-        Ok(KeyPage {
-            marked,
-            next: Some(upto),
+    ) -> Answer<KeyPage> {
+        let change = change.clone();
+        self.write("set tokens of a key due", move |txn| {
+            let sql =
+                "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
+            let upto: Option<Num> = txn
+                .first(sql, [after, count(page)], |row| row.get(0))?
+                .flatten();
+            let Some(upto) = upto else {
+                return Ok(KeyPage::default());
+            };
+            let marked = txn.rows_apart("mark a row", (after, upto), |txn, after, upto| {
+                txn.mark_rows(&change, (after, upto), now)
+            })?;
+            txn.effects.due |= marked > 0;
+            Ok(KeyPage {
+                marked,
+                next: Some(upto),
+            })
         })
+        .await
     }
 
+    /// Notes which of the next `page` identities of a change have their new token, and which of
+    /// those with every consumer. Answers where the next page starts.
+    pub async fn settle_key_items(
+        &self,
+        change: &KeyChange,
+        after: Num,
+        page: usize,
+        now: Timestamp,
+    ) -> Answer<Option<Num>> {
+        let change = change.clone();
+        self.write("follow tokens of a key", move |txn| {
+            let sql = "SELECT max(identity) FROM (SELECT identity FROM key_item WHERE change = ?1 \
+                       AND identity > ?2 ORDER BY identity LIMIT ?3)";
+            let params = [change.id, after, count(page)];
+            let upto: Option<Num> = txn.first(sql, params, |row| row.get(0))?.flatten();
+            let Some(upto) = upto else {
+                return Ok(None);
+            };
+            let again = txn.rows_apart("follow a row", (after, upto), |txn, after, upto| {
+                txn.follow_rows(&change, (after, upto), now)
+            })?;
+            txn.effects.due |= again > 0;
+            Ok(Some(upto))
+        })
+        .await
+    }
+
+    /// The change of a resource's keys that is not over.
+    pub async fn open_key_change(&self, resource: &ResourceName) -> Answer<Option<KeyChange>> {
+        let resource = resource.clone();
+        self.read("look a replacement of keys up", move |db| {
+            db.open_key_change(resource.as_str())
+        })
+        .await
+    }
+
+    /// Every change of keys that is not over, without its counts.
+    pub async fn open_key_changes(&self) -> Answer<Vec<KeyChange>> {
+        self.read("look replacements of keys up", |db| {
+            let sql = format!("{CHANGE} WHERE ended_at IS NULL ORDER BY num");
+            Ok(db.all(RowKind::KeyChange, &sql, [], read_change)?)
+        })
+        .await
+    }
+
+    /// The newest change of a resource's keys, over or not.
+    pub async fn last_key_change(&self, resource: &ResourceName) -> Answer<Option<KeyChange>> {
+        let resource = resource.clone();
+        self.read("look a replacement of keys up", move |db| {
+            let sql = format!("{CHANGE} WHERE resource = ?1 ORDER BY num DESC LIMIT 1");
+            let found = db.one(RowKind::KeyChange, &sql, [resource.as_str()], read_change)?;
+            found.map(|change| db.counted_change(change)).transpose()
+        })
+        .await
+    }
+
+    /// How many live tokens each key minted, by its fingerprint; reads the identities through.
+    pub async fn minted(
+        &self,
+        resource: &ResourceName,
+        now: Timestamp,
+    ) -> Answer<BTreeMap<String, u64>> {
+        let resource = resource.clone();
+        self.read("count the tokens of keys", move |db| {
+            let sql = "SELECT minted_by, count(*) AS n, min(num) AS num FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
+                       AND expires_at > ?2 GROUP BY minted_by";
+            let params = [db.resource_num(resource.as_str())?, micros(now)];
+            let rows = db.all(RowKind::Identity, sql, params, |row| {
+                Ok((row.get("minted_by")?, columns::unsigned(row, "n")?))
+            })?;
+            Ok(rows.into_iter().collect())
+        })
+        .await
+    }
+
+    /// A page of a change's identities, in the order of their names.
+    pub async fn key_items(
+        &self,
+        change: &KeyChange,
+        after: &str,
+        limit: usize,
+    ) -> Answer<Vec<KeyItem>> {
+        let (change, after) = (change.clone(), after.to_owned());
+        self.read("list the tokens of a key", move |db| {
+            let sql = "SELECT k.change, k.identity, i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
+                       WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name";
+            let read = |row: &Row<'_>| {
+                let delivered_at = columns::maybe_instant(row, "delivered_at")?;
+                let gap = delivered_at.and_then(|at| change.gap(at));
+                Ok(KeyItem {
+                    name: columns::parsed(row, "name")?,
+                    state: row.get("state")?,
+                    delivered_at,
+                    gap_ms: gap.map(|gap| gap.most_ms),
+                    gap_least_ms: gap.map(|gap| gap.least_ms),
+                })
+            };
+            Ok(db.page(
+                RowKind::KeyItem,
+                limit,
+                sql,
+                params![change.id, &after],
+                read,
+            )?)
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
     fn mark_rows(
         &self,
         change: &KeyChange,
@@ -206,29 +327,6 @@ impl Txn<'_> {
             params![why, after, upto, old, now, resource],
         )?;
         Ok(marked + held)
-    }
-
-    /// Follows identities on their way, a page at a time: replaced, then with every consumer. A sink
-    /// that is disabled is not waited for.
-    pub(super) fn settle_key_items(
-        &mut self,
-        change: &KeyChange,
-        after: Num,
-        page: usize,
-        now: Timestamp,
-    ) -> Outcome<Option<Num>> {
-        let sql = "SELECT max(identity) FROM (SELECT identity FROM key_item WHERE change = ?1 \
-                   AND identity > ?2 ORDER BY identity LIMIT ?3)";
-        let params = [change.id, after, count(page)];
-        let upto: Option<Num> = self.first(sql, params, |row| row.get(0))?.flatten();
-        let Some(upto) = upto else {
-            return Ok(None);
-        };
-        let again = self.rows_apart("follow a row", (after, upto), |txn, after, upto| {
-            txn.follow_rows(change, (after, upto), now)
-        })?;
-        self.effects.due |= again > 0;
-        Ok(Some(upto))
     }
 
     /// How many the old key minted once more.
@@ -282,59 +380,6 @@ impl Db {
         let sql = format!("{CHANGE} WHERE resource = ?1 AND ended_at IS NULL");
         let found = self.one(RowKind::KeyChange, &sql, [resource], read_change)?;
         found.map(|change| self.counted_change(change)).transpose()
-    }
-
-    /// Every change of keys that is not over, without its counts.
-    pub(super) fn open_key_changes(&self) -> Outcome<Vec<KeyChange>> {
-        let sql = format!("{CHANGE} WHERE ended_at IS NULL ORDER BY num");
-        Ok(self.all(RowKind::KeyChange, &sql, [], read_change)?)
-    }
-
-    /// The newest change of a resource's keys.
-    pub(super) fn last_key_change(&self, resource: &str) -> Outcome<Option<KeyChange>> {
-        let sql = format!("{CHANGE} WHERE resource = ?1 ORDER BY num DESC LIMIT 1");
-        let found = self.one(RowKind::KeyChange, &sql, [resource], read_change)?;
-        found.map(|change| self.counted_change(change)).transpose()
-    }
-
-    /// Live tokens by the key that minted them; reads the identities through.
-    pub(super) fn minted(&self, resource: &str, now: Timestamp) -> Outcome<BTreeMap<String, u64>> {
-        let sql = "SELECT minted_by, count(*) AS n, min(num) AS num FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
-                   AND expires_at > ?2 GROUP BY minted_by";
-        let params = [self.resource_num(resource)?, micros(now)];
-        let rows = self.all(RowKind::Identity, sql, params, |row| {
-            Ok((row.get("minted_by")?, columns::unsigned(row, "n")?))
-        })?;
-        Ok(rows.into_iter().collect())
-    }
-
-    /// A page of a change's identities, in the order of their names.
-    pub(super) fn key_items(
-        &self,
-        change: &KeyChange,
-        after: &str,
-        limit: usize,
-    ) -> Outcome<Vec<KeyItem>> {
-        let sql = "SELECT k.change, k.identity, i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
-                   WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name";
-        let read = |row: &Row<'_>| {
-            let delivered_at = columns::maybe_instant(row, "delivered_at")?;
-            let gap = delivered_at.and_then(|at| change.gap(at));
-            Ok(KeyItem {
-                name: columns::parsed(row, "name")?,
-                state: row.get("state")?,
-                delivered_at,
-                gap_ms: gap.map(|gap| gap.most_ms),
-                gap_least_ms: gap.map(|gap| gap.least_ms),
-            })
-        };
-        Ok(self.page(
-            RowKind::KeyItem,
-            limit,
-            sql,
-            params![change.id, after],
-            read,
-        )?)
     }
 
     fn counted_change(&self, mut change: KeyChange) -> Outcome<KeyChange> {

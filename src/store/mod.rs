@@ -4,8 +4,9 @@
 //! in flight is a set in the caller's memory; after a crash everything unfinished is simply due again.
 //! Verbs take batches, and time as an argument. Each is one transaction: it happened or it did not.
 //!
-//! How it is laid out: [`Store`] (`handle`, `verbs`) hands work to the one writer (`writer`), which
-//! shares commits, or to readers. The work itself is plain synchronous code, one file per subject.
+//! How it is laid out: [`Store`] (`handle`) hands work to the one writer (`writer`), which shares commits,
+//! or to readers. What the rest of the daemon asks for are its methods; each stands with its SQL in the file
+//! of its noun, and says in a few words what it does: that names its errors and its metric.
 
 mod access;
 mod aside;
@@ -21,14 +22,15 @@ mod creations;
 mod db;
 mod declarations;
 mod deliveries;
+mod disk;
 mod doubts;
 mod error;
-mod examine;
 mod facts;
 mod gone;
 mod handle;
 mod identities;
 mod idmap;
+mod inspection;
 mod jobs;
 mod key_changes;
 mod notices;
@@ -37,15 +39,16 @@ mod orphans;
 mod reconcile;
 mod reseal;
 mod reservations;
-mod reserve;
 mod restore;
+mod schema;
 mod seal;
 mod sources;
 mod standing;
+mod steps;
 #[cfg(test)]
 mod tests;
-mod verbs;
 mod withdrawals;
+mod writer;
 
 pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use aside::Each;
@@ -57,7 +60,7 @@ pub use campaigns::{
     WaitingItem, Wanted,
 };
 pub use catch_up::BroughtUp;
-pub use cleanup::Pruned;
+pub use cleanup::{Pruned, Tally};
 pub use consumers::{Ended, Withheld};
 pub use creations::TakenOver;
 pub use db::Changed;
@@ -66,23 +69,22 @@ pub use deliveries::Disabled;
 pub use deliveries::{Delivery, Settled};
 pub use deliveries::{Listed, Rows};
 pub use deliveries::{Member, Stray};
+pub use disk::Disk;
 pub use error::{OpenError, StoreError};
-pub use examine::Bookmark;
 pub use handle::{Store, THREADS};
-pub use identities::{Consignment, FailingAlone, Led, Work};
+pub use identities::{Consignment, FailingAlone, Holding, Led, Work};
 pub use idmap::IdLine;
+pub use inspection::Bookmark;
 pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};
 pub use key_changes::{KeyPage, NewKeyChange};
 pub use notices::{Decided, Posting};
 pub use open::Opened;
-pub use open::{Cause, StepOn};
 pub use orphans::Orphan;
 pub use reconcile::{Reconciled, Refusal};
 pub use reseal::Resealing;
-pub use reserve::Disk;
 pub use restore::{
     RestoreError, RestoreHow, Restored, open_without_key, restore_backup, take_back,
 };
 pub use seal::{seal_key_id, seal_key_of};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
-pub use verbs::Holding;
+pub use steps::{Cause, StepOn};

@@ -5,18 +5,20 @@
 //! Results together with what people are told of them: who sees the one sees the other, whenever the
 //! process ends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::{Each, RowKind, is_unreadable},
     columns::{self, micros, signed, spelled},
+    commit::is_gone,
     db::{Db, Txn},
-    error::Outcome,
+    error::{Answer, Outcome},
 };
 use crate::model::{
-    Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, Timestamp,
+    Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkName, Timestamp,
 };
 
 /// What a row has come to, so that nothing that was told of it while it had no token goes on.
@@ -28,6 +30,158 @@ pub(super) enum CameTo {
     None,
     /// Nobody names it any more.
     Dropped,
+}
+
+impl Store {
+    /// Raises notices.
+    pub async fn raise(&self, notices: Vec<Notice>) -> Answer<()> {
+        self.write("raise a notice", move |txn| txn.raise(&notices))
+            .await
+    }
+
+    /// Raises a notice of what begins or ends, unless that is what was told last under its key.
+    /// Whether it was raised.
+    pub async fn announce(&self, notice: Notice) -> Answer<bool> {
+        self.write("raise a notice", move |txn| txn.announce(&notice))
+            .await
+    }
+
+    /// What was told and is not told to be over, by key.
+    pub async fn open_notices(&self) -> Answer<BTreeMap<String, NoticeKind>> {
+        self.read("look for what was told", |db| {
+            let sql = "SELECT n.key, n.kind FROM (SELECT max(seq) AS seq FROM notice WHERE key IS NOT NULL GROUP BY key) l \
+                       JOIN notice n ON n.seq = l.seq";
+            let mut open: BTreeMap<String, NoticeKind> = BTreeMap::new();
+            for (key, kind) in db.all(RowKind::Notice, sql, [], |row| {
+                Ok((row.get(0)?, columns::word::<NoticeKind>(row, "kind")?))
+            })? {
+                if !kind.ended_by().is_empty() {
+                    open.insert(key, kind);
+                }
+            }
+            Ok(open)
+        })
+        .await
+    }
+
+    /// How often what is not over was told under a key.
+    pub async fn times_told(&self, key: String) -> Answer<u32> {
+        self.read("look for what was told", move |db| {
+            let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 10";
+            let kinds: Vec<NoticeKind> = db.all(RowKind::Notice, sql, [&key], |row| {
+                columns::word(row, "kind")
+            })?;
+            let open = kinds.iter().take_while(|kind| !kind.ended_by().is_empty());
+            Ok(u32::try_from(open.count()).unwrap_or(u32::MAX))
+        })
+        .await
+    }
+
+    /// What was told under a key and is not told to be over.
+    pub async fn open_notice(&self, key: String) -> Answer<Option<NoticeKind>> {
+        self.read("look for what was told", move |db| db.open_notice(&key))
+            .await
+    }
+
+    /// Notices after a number, in order.
+    pub async fn notices(&self, after: u64, limit: usize) -> Answer<Vec<(u64, Notice)>> {
+        self.read("list notices", move |db| {
+            let sql = "SELECT * FROM notice WHERE seq > ?1 ORDER BY seq";
+            Ok(db.page(RowKind::Notice, limit, sql, [signed(after)], read_numbered)?)
+        })
+        .await
+    }
+
+    /// Notices after a number that a sink is to be told of: all but that of its own end.
+    pub async fn notices_for(
+        &self,
+        sink: &SinkName,
+        after: u64,
+        limit: usize,
+    ) -> Answer<Vec<(u64, Notice)>> {
+        let sink = sink.clone();
+        self.read("list notices", move |db| {
+            let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq";
+            let params = [signed(after), db.sink_num(sink.as_str())?];
+            Ok(db.page(RowKind::Notice, limit, sql, params, read_numbered)?)
+        })
+        .await
+    }
+
+    /// The trouble of a resource that was announced and whose end was not: unreachable, or its keys
+    /// rejected.
+    pub async fn announced_trouble(&self, resource: &ResourceName) -> Answer<Option<NoticeKind>> {
+        let resource = resource.clone();
+        self.read("look for an outage", move |db| {
+            let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL AND kind IN \
+                       ('resource.unreachable', 'resource.recovered', 'key.rejected') ORDER BY seq DESC LIMIT 1";
+            let last = db.first(sql, [resource.as_str()], |row| columns::word(row, "kind"))?;
+            Ok(last.filter(|kind| *kind != NoticeKind::ResourceRecovered))
+        })
+        .await
+    }
+
+    /// The newest notices, newest first.
+    pub async fn latest_notices(&self, limit: usize) -> Answer<Vec<(u64, Notice)>> {
+        self.read("list notices", move |db| {
+            let sql = "SELECT * FROM notice ORDER BY seq DESC";
+            Ok(db.page(RowKind::Notice, limit, sql, [], read_numbered)?)
+        })
+        .await
+    }
+
+    /// The number of the last notice that a sink has passed on.
+    pub async fn notice_cursor(&self, sink: &SinkName) -> Answer<u64> {
+        let sink = sink.clone();
+        self.read("read a cursor", move |db| {
+            let sql = "SELECT num, name, notice_cursor FROM sink WHERE name = ?1";
+            let read = |row: &Row<'_>| columns::unsigned(row, "notice_cursor");
+            match db.one(RowKind::Sink, sql, [sink.as_str()], read) {
+                Ok(cursor) => Ok(cursor.unwrap_or(0)),
+                // How far it was is not known: it hears of what comes, as a new sink does.
+                Err(error) if is_unreadable(&error) => {
+                    let sql = "SELECT coalesce(max(seq), 0) AS seq FROM notice";
+                    let newest = db.first(sql, [], |row| columns::unsigned(row, "seq"))?;
+                    Ok(newest.unwrap_or(0))
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    /// Moves it; never backwards.
+    pub async fn advance_cursor(&self, sink: &SinkName, seq: u64) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("move a cursor", move |txn| {
+            let sql = "UPDATE sink SET notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2) \
+                       WHERE name = ?1";
+            txn.run(sql, params![sink.as_str(), signed(seq)])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes decisions together with what people are told of them: who sees the one sees the other, whenever
+    /// the process ends. Each posting is answered; one that the store refuses keeps no other back.
+    pub async fn post(
+        &self,
+        postings: Arc<Vec<Posting>>,
+        now: Timestamp,
+    ) -> Answer<Each<Option<Applied>>> {
+        let withdraws = postings.iter().any(
+            |posting| matches!(posting, Posting::Decided(decided) if is_gone(&decided.change)),
+        );
+        self.queue("commit results", withdraws, move |txn| {
+            txn.each("note a result", &postings, |txn, postings| {
+                postings
+                    .iter()
+                    .map(|posting| txn.post_one(posting, now))
+                    .collect()
+            })
+        })
+        .await
+    }
 }
 
 impl Txn<'_> {
@@ -154,91 +308,14 @@ impl Txn<'_> {
         })?;
         Ok(())
     }
-
-    pub(super) fn advance_cursor(&self, sink: &str, seq: u64) -> Outcome<()> {
-        let sql = "UPDATE sink SET notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2) \
-                   WHERE name = ?1";
-        self.run(sql, params![sink, signed(seq)])?;
-        Ok(())
-    }
 }
 
 impl Db {
-    pub(super) fn notices(&self, after: u64, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice WHERE seq > ?1 ORDER BY seq";
-        Ok(self.page(RowKind::Notice, limit, sql, [signed(after)], read_numbered)?)
-    }
-
-    /// Those that a sink is to be told of: not the notice of its own end.
-    pub(super) fn notices_for(
-        &self,
-        sink: &str,
-        after: u64,
-        limit: usize,
-    ) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq";
-        let params = [signed(after), self.sink_num(sink)?];
-        Ok(self.page(RowKind::Notice, limit, sql, params, read_numbered)?)
-    }
-
-    pub(super) fn latest_notices(&self, limit: usize) -> Outcome<Vec<(u64, Notice)>> {
-        let sql = "SELECT * FROM notice ORDER BY seq DESC";
-        Ok(self.page(RowKind::Notice, limit, sql, [], read_numbered)?)
-    }
-
     /// What was told under a key and is not told to be over.
     pub(super) fn open_notice(&self, key: &str) -> Outcome<Option<NoticeKind>> {
         let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 1";
         let last: Option<NoticeKind> = self.first(sql, [key], |row| columns::word(row, "kind"))?;
         Ok(last.filter(|kind| !kind.ended_by().is_empty()))
-    }
-
-    /// How often what is not over was told under a key.
-    pub(super) fn times_told(&self, key: &str) -> Outcome<u32> {
-        let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 10";
-        let kinds: Vec<NoticeKind> = self.all(RowKind::Notice, sql, [key], |row| {
-            columns::word(row, "kind")
-        })?;
-        let open = kinds.iter().take_while(|kind| !kind.ended_by().is_empty());
-        Ok(u32::try_from(open.count()).unwrap_or(u32::MAX))
-    }
-
-    /// What was told and is not told to be over, by key.
-    pub(super) fn open_notices(&self) -> Outcome<BTreeMap<String, NoticeKind>> {
-        let sql = "SELECT n.key, n.kind FROM (SELECT max(seq) AS seq FROM notice WHERE key IS NOT NULL GROUP BY key) l \
-                   JOIN notice n ON n.seq = l.seq";
-        let mut open: BTreeMap<String, NoticeKind> = BTreeMap::new();
-        for (key, kind) in self.all(RowKind::Notice, sql, [], |row| {
-            Ok((row.get(0)?, columns::word::<NoticeKind>(row, "kind")?))
-        })? {
-            if !kind.ended_by().is_empty() {
-                open.insert(key, kind);
-            }
-        }
-        Ok(open)
-    }
-
-    /// The trouble of a resource whose end nobody was told of.
-    pub(super) fn announced_trouble(&self, resource: &str) -> Outcome<Option<NoticeKind>> {
-        let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL AND kind IN \
-                   ('resource.unreachable', 'resource.recovered', 'key.rejected') ORDER BY seq DESC LIMIT 1";
-        let last = self.first(sql, [resource], |row| columns::word(row, "kind"))?;
-        Ok(last.filter(|kind| *kind != NoticeKind::ResourceRecovered))
-    }
-
-    pub(super) fn notice_cursor(&self, sink: &str) -> Outcome<u64> {
-        let sql = "SELECT num, name, notice_cursor FROM sink WHERE name = ?1";
-        let read = |row: &Row<'_>| columns::unsigned(row, "notice_cursor");
-        match self.one(RowKind::Sink, sql, [sink], read) {
-            Ok(cursor) => Ok(cursor.unwrap_or(0)),
-            // How far it was is not known: it hears of what comes, as a new sink does.
-            Err(error) if is_unreadable(&error) => {
-                let sql = "SELECT coalesce(max(seq), 0) AS seq FROM notice";
-                let newest = self.first(sql, [], |row| columns::unsigned(row, "seq"))?;
-                Ok(newest.unwrap_or(0))
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -278,20 +355,6 @@ pub enum Posting {
 }
 
 impl Txn<'_> {
-    /// Notes postings in order; each is answered, a decision with how it was applied.
-    pub(super) fn post(
-        &mut self,
-        postings: &[Posting],
-        now: Timestamp,
-    ) -> Outcome<Each<Option<Applied>>> {
-        self.each("note a result", postings, |txn, postings| {
-            postings
-                .iter()
-                .map(|posting| txn.post_one(posting, now))
-                .collect()
-        })
-    }
-
     fn post_one(&mut self, posting: &Posting, now: Timestamp) -> Outcome<Option<Applied>> {
         let decided = match posting {
             Posting::Decided(decided) => decided,

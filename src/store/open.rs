@@ -1,12 +1,6 @@
-//! Opens the database: its lock, its schema, and the steps that lead there.
-//!
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
 //!
 //! One owner: a kernel lock on a file beside the database. `kill -9` and a power cut release it.
-//!
-//! The schema and its steps, counted by `PRAGMA user_version`.
-//!
-//! The steps of bulk operations on single rows: withhold, revoked, deleted, release, due now.
 
 use std::{
     cell::Cell,
@@ -23,23 +17,19 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     backup,
     catch_up::BroughtUp,
-    columns::{self, micros, spelled},
-    commit::Standing,
+    columns,
     creations::TakenOver,
     db::{Db, Txn},
+    disk::Reserve,
     error::{Fault, OpenError, Outcome, StoreError},
-    handle::{Signals, Writer},
     idmap::{Found, IdMap},
-    reseal,
-    reserve::Reserve,
-    seal,
+    reseal, schema, seal,
     withdrawals::Withdrawals,
+    writer::{Signals, Writer},
 };
 use crate::{
     config::{Owner, StoreSettings},
-    model::{
-        AuditEntry, DueReason, Kind, Num, State, Step, StoreStanding, Then, Timestamp, Version,
-    },
+    model::{StoreStanding, Timestamp},
 };
 
 /// A database up to this size is read through for damage at each start.
@@ -173,12 +163,12 @@ fn database(
 ) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
     let path = &settings.path;
     let conn = Db::connect(path, durable)?;
-    let found = version(&conn)?;
-    if found > NEWEST {
+    let found = schema::version(&conn)?;
+    if found > schema::NEWEST {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
-            known: NEWEST,
+            known: schema::NEWEST,
         }));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
@@ -197,7 +187,7 @@ fn database(
                 at: columns::instant(at),
             }));
         }
-        if found < NEWEST && settings.save_before_migration {
+        if found < schema::NEWEST && settings.save_before_migration {
             match backup::before_migration(&conn, (path, state_dir), now) {
                 Ok(place) => {
                     tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
@@ -211,7 +201,7 @@ fn database(
             }
         }
     }
-    migrate(&conn, found)?;
+    schema::migrate(&conn, found)?;
     Ok(Ok((conn, found == 0)))
 }
 
@@ -273,7 +263,7 @@ fn settle_in(
         columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
     }
     db.load_floor()?;
-    let mut txn = Txn::on(db);
+    let mut txn = Txn::careful(db);
     let file = txn.look_at_withdrawals(&mut beside.withdrawals)?;
     let Found {
         known,
@@ -296,6 +286,7 @@ fn settle_in(
     let known = known.map_or_else(|| db.known_names(), Ok)?;
     let settled = txn.settle_withdrawals(&mut beside.withdrawals, file, (created, known), now)?;
     if settled.brought.is_some() {
+        txn.forget_agreement()?;
         beside.id_map.fall_behind();
     }
     let taken = taken_over.map(|taken| taken.to_string());
@@ -394,210 +385,5 @@ impl Lock {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .ok();
         Ok(Self(file))
-    }
-}
-
-/// Each step brings the schema from its place in this list to the next; steps are only ever added.
-const STEPS: &[&str] = &[
-    include_str!("sql/0001.sql"),
-    include_str!("sql/0002-delivery.sql"),
-    include_str!("sql/0003-campaigns.sql"),
-    include_str!("sql/0004-jobs.sql"),
-    include_str!("sql/0005-sources.sql"),
-    include_str!("sql/0006-keys.sql"),
-    include_str!("sql/0007-access.sql"),
-    include_str!("sql/0008-orders.sql"),
-    include_str!("sql/0009-consumers.sql"),
-    include_str!("sql/0010-doubted-keys.sql"),
-    include_str!("sql/0011-gone-claims.sql"),
-    include_str!("sql/0012-adopting.sql"),
-    include_str!("sql/0013-withdrawals.sql"),
-    include_str!("sql/0014-failing.sql"),
-    include_str!("sql/0015-map.sql"),
-    include_str!("sql/0016-callers.sql"),
-    include_str!("sql/0017-withheld.sql"),
-];
-
-/// The newest schema that we know.
-pub(super) const NEWEST: i64 = STEPS.len() as i64;
-
-/// The schema of a database; 0 where there is none yet.
-pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.pragma_query_value(None, "user_version", |row| row.get(0))
-}
-
-/// Takes all steps that are missing, in one transaction each.
-pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
-    migrate_to(conn, from, NEWEST)
-}
-
-/// Takes the steps from one schema to another.
-pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
-    let numbered = (0_i64..).zip(STEPS);
-    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
-        conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
-            at + 1
-        ))
-        .inspect_err(|_| {
-            // The step's error is the one to tell; a failed roll-back ends with the connection.
-            conn.execute_batch("ROLLBACK").ok();
-        })?;
-    }
-    Ok(())
-}
-
-/// Who wants something done, and why; for the audit trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// Who: `renewd`, or `uid 1000 (anna)`.
-    pub actor: String,
-    /// Why, in the words of whoever asked.
-    pub reason: Option<String>,
-}
-
-impl Cause {
-    /// renewd itself, for this reason.
-    pub fn ours(reason: &str) -> Self {
-        Self {
-            actor: "renewd".to_owned(),
-            reason: Some(reason.to_owned()),
-        }
-    }
-}
-
-/// A step on one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepOn {
-    /// The row.
-    pub num: Num,
-    /// The step.
-    pub step: Step,
-    /// The service's request id, where ACS was called.
-    pub request_id: Option<String>,
-}
-
-impl Txn<'_> {
-    /// Takes the steps; answers with the versions after them, [`Version`] 0 for a row that is no more.
-    pub(super) fn step(
-        &mut self,
-        steps: &[StepOn],
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<Vec<Version>> {
-        steps
-            .iter()
-            .map(|on| match self.standing(on.num)? {
-                Some(row) => self.take(&row, on, cause, now),
-                None => Ok(Version::default()),
-            })
-            .collect()
-    }
-
-    fn take(
-        &mut self,
-        row: &Standing,
-        on: &StepOn,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<Version> {
-        let version = match &on.step {
-            Step::Withhold if row.state.wants_token() => {
-                self.withdraw(row, State::Held, Kind::Held, now)?
-            }
-            Step::Revoked { at, then } => self.revoked(row, *at, *then, now)?,
-            Step::Deleted { .. } if row.state != State::Deleted => {
-                self.withdraw(row, State::Deleted, Kind::Deleted, now)?
-            }
-            Step::Gone { attempt, because } if row.state.wants_token() => {
-                let row = row.clone();
-                return self.claimed_gone(row, attempt, because, now);
-            }
-            Step::Release if row.state == State::Held => {
-                self.release(row.num, now)?;
-                self.spare_planned(row.num, now)?;
-                row.version
-            }
-            Step::Due(why) if row.state.wants_token() => {
-                self.set_due(row.num, micros(now), &spelled(why))?;
-                row.version
-            }
-            Step::Withhold
-            | Step::Deleted { .. }
-            | Step::Gone { .. }
-            | Step::Release
-            | Step::Due(_) => {
-                return Ok(row.version);
-            }
-        };
-        self.audit(&AuditEntry {
-            at: now,
-            actor: cause.actor.clone(),
-            action: action(&on.step).to_owned(),
-            name: Some(row.name.clone()),
-            reason: cause.reason.clone(),
-            request_id: on.request_id.clone(),
-            result: format!("version {version}"),
-        })?;
-        Ok(version)
-    }
-
-    pub(super) fn revoked(
-        &mut self,
-        row: &Standing,
-        at: Timestamp,
-        then: Then,
-        now: Timestamp,
-    ) -> Outcome<Version> {
-        let sql =
-            "UPDATE identity SET revoked_at = max(coalesce(revoked_at, ?2), ?2) WHERE num = ?1";
-        self.run(sql, [row.num, micros(at)])?;
-        self.effects.touched.rows.insert(row.num);
-        if !row.state.wants_token() {
-            return Ok(row.version);
-        }
-        if then == Then::Hold {
-            return self.withdraw(row, State::Held, Kind::Held, now);
-        }
-        self.run(
-            "UPDATE identity SET good_until = 0, prev_until = 0, next_kind = 'reissued' \
-             WHERE num = ?1 AND state = 'active'",
-            [row.num],
-        )?;
-        self.all_held_are_dead(row.num)?;
-        self.set_due(
-            row.num,
-            just_after(at.max(now)),
-            &spelled(&DueReason::Revoked),
-        )?;
-        Ok(row.version)
-    }
-
-    /// Ends a hold: the row waits for its first token again.
-    pub(super) fn release(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        self.effects.touched.rows.insert(num);
-        let sql =
-            "UPDATE identity SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";
-        self.run(sql, [num])?;
-        self.effects.mapped.insert(num);
-        self.expect_token(num)?;
-        self.begin_waiting(num, just_after(now), &DueReason::Released)
-    }
-}
-
-/// The first instant that counts as after: a call that begins at the very instant of a revocation
-/// counts as before it.
-pub(super) fn just_after(at: Timestamp) -> i64 {
-    micros(at) + 1
-}
-
-fn action(step: &Step) -> &'static str {
-    match step {
-        Step::Withhold => "hold",
-        Step::Revoked { .. } => "revoke",
-        Step::Deleted { .. } => "delete",
-        Step::Gone { .. } => "gone",
-        Step::Release => "release",
-        Step::Due(_) => "renew",
     }
 }

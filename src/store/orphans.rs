@@ -5,10 +5,11 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Store,
     aside::{RowKind, is_unreadable},
     columns,
-    db::{Db, Txn},
-    error::Outcome,
+    db::Txn,
+    error::{Answer, Outcome},
 };
 use crate::model::{IdentityId, Name, Num, ResourceName, Timestamp};
 
@@ -46,39 +47,87 @@ pub(super) struct Orphaned<'a> {
     pub(super) expires_at: Option<i64>,
 }
 
-impl Txn<'_> {
-    pub(super) fn intend_creations(&self, nums: &[Num], now: Timestamp) -> Outcome<()> {
-        for num in nums {
-            self.not_while_held(*num)?;
-            self.run(
-                "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
-                [*num, columns::micros(now)],
-            )?;
-        }
-        Ok(())
+impl Store {
+    /// Notes that these rows are about to be created at ACS; before the calls. Settled by
+    /// [`Change::Issued`] with an id, or by [`Store::creation_failed`]; by a crash they become orphans.
+    pub async fn intend_creations(&self, nums: Vec<Num>, now: Timestamp) -> Answer<()> {
+        self.write("note a creation", move |txn| {
+            for num in &nums {
+                txn.not_while_held(*num)?;
+                txn.run(
+                    "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                    [*num, columns::micros(now)],
+                )?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    pub(super) fn creation_failed(
+    /// A creation gave no id; `maybe_created`: its answer was lost, so an identity may exist.
+    pub async fn creation_failed(
         &self,
         num: Num,
         maybe_created: bool,
-        request_id: Option<&str>,
-    ) -> Outcome<()> {
-        let sql = "DELETE FROM intent WHERE identity = ?1 RETURNING at";
-        let began = self.first(sql, [num], |row| row.get(0))?;
-        match began {
-            Some(at) if maybe_created => self.orphan(&Orphaned {
-                at,
-                kind: "creation",
-                num,
-                id: None,
-                request_id,
-                expires_at: None,
-            }),
-            _ => Ok(()),
-        }
+        request_id: Option<String>,
+    ) -> Answer<()> {
+        self.write("note a failed creation", move |txn| {
+            let sql = "DELETE FROM intent WHERE identity = ?1 RETURNING at";
+            let began = txn.first(sql, [num], |row| row.get(0))?;
+            match began {
+                Some(at) if maybe_created => txn.orphan(&Orphaned {
+                    at,
+                    kind: "creation",
+                    num,
+                    id: None,
+                    request_id: request_id.as_deref(),
+                    expires_at: None,
+                }),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
+    /// A page of what may exist at ACS without a record.
+    pub async fn orphans(&self, after: Num, limit: usize) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| {
+            let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num";
+            Ok(db.page(RowKind::Orphan, limit, sql, [after], read_orphan)?)
+        })
+        .await
+    }
+
+    /// Orphans by their numbers; those that are not on the list are left out.
+    pub async fn orphans_by_num(&self, nums: Vec<Num>) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| {
+            let sql = "SELECT * FROM orphan WHERE num = ?1";
+            let mut found = Vec::new();
+            for num in &nums {
+                match db.one(RowKind::Orphan, sql, [num], read_orphan) {
+                    Ok(orphan) => found.extend(orphan),
+                    Err(error) if is_unreadable(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Takes orphans off the list.
+    pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
+        self.write("dismiss orphans", move |txn| {
+            for num in &nums {
+                txn.run("DELETE FROM orphan WHERE num = ?1", [num])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
     /// At start: every creation that was under way is a possible orphan. Answers with their number.
     pub(super) fn orphan_intents(&self, now: i64) -> Outcome<usize> {
         let open = self.all(
@@ -136,33 +185,6 @@ impl Txn<'_> {
             params![id, called, at],
         )?;
         Ok(())
-    }
-
-    pub(super) fn dismiss_orphans(&self, nums: &[Num]) -> Outcome<()> {
-        for num in nums {
-            self.run("DELETE FROM orphan WHERE num = ?1", [num])?;
-        }
-        Ok(())
-    }
-}
-
-impl Db {
-    pub(super) fn orphans_by_num(&self, nums: &[Num]) -> Outcome<Vec<Orphan>> {
-        let sql = "SELECT * FROM orphan WHERE num = ?1";
-        let mut found = Vec::new();
-        for num in nums {
-            match self.one(RowKind::Orphan, sql, [num], read_orphan) {
-                Ok(orphan) => found.extend(orphan),
-                Err(error) if is_unreadable(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
-    }
-
-    pub(super) fn orphans(&self, after: Num, limit: usize) -> Outcome<Vec<Orphan>> {
-        let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num";
-        Ok(self.page(RowKind::Orphan, limit, sql, [after], read_orphan)?)
     }
 }
 

@@ -6,7 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Row;
 
 use super::{
-    aside::RowKind, columns, db::Db, declarations::Declaration, error::Outcome,
+    Store,
+    aside::RowKind,
+    columns,
+    db::Db,
+    declarations::Declaration,
+    error::{Answer, Outcome},
     idmap::read_remembered,
 };
 use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
@@ -169,6 +174,17 @@ impl Plan {
             sinks: self.sinks_gone.len() + self.sinks_new.len(),
             refused: self.refused.clone(),
         }
+    }
+}
+
+impl Store {
+    /// What [`Store::reconcile`] would do.
+    pub async fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkName]) -> Answer<Reconciled> {
+        let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
+        self.read("compare the declared identities", move |db| {
+            Ok(db.plan_reconcile(&specs, &sinks)?.told())
+        })
+        .await
     }
 }
 

@@ -7,11 +7,12 @@
 use rusqlite::params;
 
 use super::{
-    Cause,
+    Cause, OpenError, Store,
     columns::{self, signed},
     db::{Db, Txn},
-    error::{Fault, Outcome},
+    error::{Answer, Fault, Outcome, StoreError},
     identities::{count, token_place},
+    seal,
 };
 use crate::model::{AuditEntry, Name, Timestamp};
 
@@ -43,6 +44,101 @@ pub(super) fn forget(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
         conn.execute("DELETE FROM meta WHERE key = ?1", [key])?;
     }
     Ok(())
+}
+
+impl Store {
+    /// Begins to replace the seal key, or goes on; how far it is.
+    pub async fn begin_reseal(&self, cause: &Cause, now: Timestamp) -> Answer<Resealing> {
+        let (state_dir, cause) = (self.state_dir().to_owned(), cause.clone());
+        let before = self.resealing().await?;
+        if let Some(why) = before.by_hand {
+            let why = format!("the last replacement is not over: {why}");
+            return Err(StoreError::new("replace the seal key", Fault::Refused(why)));
+        }
+        self.write("replace the seal key", move |txn| {
+            if txn.resealing()?.successor.is_some() {
+                return Ok(());
+            }
+            // Its file is on the disk before anything is sealed with it.
+            let id = seal::next_or_new(&state_dir).map_err(|error| refused(&error))?;
+            txn.begin_reseal(&id, &cause, now)
+        })
+        .await?;
+        self.0.reseal.notify_one();
+        self.resealing().await
+    }
+
+    /// Waits until somebody wants the seal key replaced.
+    pub async fn reseal_wanted(&self) {
+        self.0.reseal.notified().await;
+    }
+
+    /// Has the key seal that takes over; the id of the one before, where one takes over.
+    pub async fn take_successor(&self) -> Answer<Option<String>> {
+        let before = self.resealing().await?;
+        let Some(successor) = before.successor else {
+            return Ok(None);
+        };
+        let state_dir = self.state_dir().to_owned();
+        self.write("take the new seal key", move |txn| {
+            txn.seal.succeed(
+                &*seal::successor(&state_dir, &successor).map_err(|error| refused(&error))?,
+            );
+            Ok(Some(before.key.clone()))
+        })
+        .await
+    }
+
+    /// Seals the next rows with the key that takes over; whether the store belongs to it now.
+    pub async fn reseal(&self, rows: usize, now: Timestamp) -> Answer<bool> {
+        self.write("seal tokens anew", move |txn| txn.reseal(rows, now))
+            .await
+    }
+
+    /// Gives the key that has taken over its place; where the old one is kept, or what is left to be done.
+    pub async fn settle_reseal(&self, before: &str) -> Answer<String> {
+        let (settings, state_dir) = (self.settings().clone(), self.state_dir().to_owned());
+        self.write("put the new seal key in its place", move |_| {
+            seal::settle(&settings, &state_dir).map_err(|error| refused(&error))
+        })
+        .await?;
+        let by_hand = self.resealing().await?.by_hand;
+        Ok(by_hand.unwrap_or_else(|| self.former_key(before)))
+    }
+
+    /// Where the key file is that was replaced.
+    pub fn former_key(&self, id: &str) -> String {
+        format!(
+            "the old key is kept as {} for backups made before; delete it when none of them is left",
+            seal::kept(self.state_dir(), id).display()
+        )
+    }
+
+    /// What the former key sealed opens no more: nobody reads it any more.
+    pub async fn forget_former_key(&self) -> Answer<()> {
+        self.write("forget the former seal key", |txn| {
+            txn.seal.forget_former();
+            Ok(())
+        })
+        .await
+    }
+
+    /// How far the replacement of the seal key is.
+    pub async fn resealing(&self) -> Answer<Resealing> {
+        let (settings, state_dir) = (self.settings().clone(), self.state_dir().to_owned());
+        self.read("look at the seal key", move |db| {
+            let resealing = db.resealing()?;
+            let by_hand = match &resealing.successor {
+                None => seal::by_hand(&settings, &state_dir, &resealing.key),
+                Some(_) => None,
+            };
+            Ok(Resealing {
+                by_hand,
+                ..resealing
+            })
+        })
+        .await
+    }
 }
 
 impl Db {
@@ -155,4 +251,8 @@ impl Txn<'_> {
             result,
         })
     }
+}
+
+fn refused(error: &OpenError) -> Fault {
+    Fault::Refused(error.to_string())
 }

@@ -4,54 +4,70 @@
 use rusqlite::params;
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros, spelled},
-    db::{Db, Txn},
-    error::Outcome,
+    error::Answer,
 };
-use crate::model::{Operation, Timestamp};
+use crate::model::{Operation, ResourceName, Timestamp};
 
 /// What the probe writes: about as much as a batch of results needs.
 const PROBE_BYTES: usize = 64 * 1024;
 
-impl Txn<'_> {
-    pub(super) fn reserve(
+impl Store {
+    /// Notes the calls that count or may be sent, and until when; before they are sent. It takes the place
+    /// of what was noted of this operation before.
+    pub async fn reserve(
         &self,
-        resource: &str,
+        resource: &ResourceName,
         operation: Operation,
-        window: &[(u32, Timestamp)],
-    ) -> Outcome<()> {
-        let operation = spelled(&operation);
-        self.run(
-            "DELETE FROM reservation WHERE resource = ?1 AND operation = ?2",
-            params![resource, operation],
-        )?;
-        for (permits, until) in window {
-            self.run(
-                "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
-                params![resource, operation, permits, micros(*until)],
+        window: Vec<(u32, Timestamp)>,
+    ) -> Answer<()> {
+        let resource = resource.clone();
+        self.write("note calls", move |txn| {
+            let resource = resource.as_str();
+            let operation = spelled(&operation);
+            txn.run(
+                "DELETE FROM reservation WHERE resource = ?1 AND operation = ?2",
+                params![resource, operation],
             )?;
-        }
-        Ok(())
+            for (permits, until) in &window {
+                txn.run(
+                    "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
+                    params![resource, operation, permits, micros(*until)],
+                )?;
+            }
+            Ok(())
+        })
+        .await
     }
 
-    /// Writes as much as a batch of results would need, and takes it back.
-    pub(super) fn probe(&self) -> Outcome<()> {
-        columns::set_meta(&self.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
-        columns::set_meta(&self.conn, "probe", rusqlite::types::Null)?;
-        Ok(())
+    /// What was noted last of each operation; some of it may count no more.
+    pub async fn reservations(
+        &self,
+        resource: &ResourceName,
+    ) -> Answer<Vec<(Operation, u32, Timestamp)>> {
+        let resource = resource.clone();
+        self.read("read noted calls", move |db| {
+            let sql = "SELECT num, operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
+            Ok(db.all(RowKind::Reservation, sql, [resource.as_str()], |row| {
+                Ok((
+                    columns::word(row, "operation")?,
+                    row.get("permits")?,
+                    columns::instant_in(row, "until")?,
+                ))
+            })?)
+        })
+        .await
     }
-}
 
-impl Db {
-    pub(super) fn reservations(&self, resource: &str) -> Outcome<Vec<(Operation, u32, Timestamp)>> {
-        let sql = "SELECT num, operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
-        Ok(self.all(RowKind::Reservation, sql, [resource], |row| {
-            Ok((
-                columns::word(row, "operation")?,
-                row.get("permits")?,
-                columns::instant_in(row, "until")?,
-            ))
-        })?)
+    /// Whether a batch of results could be written; asked after a failure, before ACS is called again.
+    pub async fn probe(&self) -> Answer<()> {
+        self.write("write", |txn| {
+            columns::set_meta(&txn.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
+            columns::set_meta(&txn.conn, "probe", rusqlite::types::Null)?;
+            Ok(())
+        })
+        .await
     }
 }

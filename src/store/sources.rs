@@ -6,10 +6,11 @@ use std::{collections::BTreeSet, ops::Range};
 use rusqlite::{Row, params};
 
 use super::{
+    Store,
     aside::RowKind,
     columns::{self, micros, spelled},
-    db::{Db, Txn},
-    error::Outcome,
+    db::Txn,
+    error::{Answer, Outcome},
     reconcile::{FORGOTTEN, Plan, Reconciled, Refusal},
 };
 use crate::model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
@@ -68,49 +69,146 @@ pub enum SourceEnd {
     Lapsed(String),
 }
 
-impl Txn<'_> {
-    /// Takes part of a list over. Names that others declare are left to them.
-    pub(super) fn take_source(
-        &mut self,
+impl Store {
+    /// Names of a source's last list, each with a digest of its row, in the order of names: at most so many,
+    /// after one.
+    pub async fn source_rows(
+        &self,
         source: &SourceName,
-        change: &SourceChange,
-        now: Timestamp,
-    ) -> Outcome<Reconciled> {
-        let num = self.source_num_or_new(source)?;
-        let mut told = Reconciled::default();
-        let count = |entries: usize| entries as i64;
-        let part = |range: &Range<i64>| range.start as usize..range.end as usize;
-        let doing = "take a row of a source over";
-        let gone = self.apart(doing, 0..count(change.gone.len()), |txn, range| {
-            let gone = change.gone.get(part(&range)).unwrap_or_default();
-            txn.drop_rows(source, num, gone, now)
-        })?;
-        let specs = self.apart(doing, 0..count(change.specs.len()), |txn, range| {
-            let specs = change.specs.get(part(&range)).unwrap_or_default();
-            txn.take_rows(num, specs, now)
-        })?;
-        let gone = gone.into_iter().map(|part| (part, true));
-        for ((range, taken), is_gone) in gone.chain(specs.into_iter().map(|part| (part, false))) {
-            let at = range.start as usize;
-            let name = match is_gone {
-                true => change.gone.get(at),
-                false => change.specs.get(at).map(|(spec, _)| &spec.name),
-            };
-            match (taken, name) {
-                (Ok(part), _) => told.absorb(part),
-                (Err(error), Some(name)) => {
-                    tracing::error!(%source, identity = %name, %error, "a row of a source is left as it is, because the store refuses it");
-                    told.refused.push(Refusal {
-                        name: name.clone(),
-                        reason: error.to_string(),
-                    });
-                }
-                (Err(_), None) => {}
-            }
-        }
-        Ok(told)
+        after: Option<Name>,
+        most: usize,
+    ) -> Answer<Vec<(Name, Digest)>> {
+        let source = source.clone();
+        self.read("read a source's last list", move |db| {
+            let after = after.as_ref();
+            let sql = "SELECT source, name, digest FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1) \
+                       AND name > ?2 ORDER BY name";
+            let after = after.map_or("", Name::as_str);
+            let params = params![source.as_str(), after];
+            Ok(db.page(RowKind::SourceRow, most, sql, params, |row| {
+                Ok((
+                    columns::parsed::<Name>(row, "name")?,
+                    row.get::<_, Digest>("digest")?,
+                ))
+            })?)
+        })
+        .await
     }
 
+    /// How many names of a source's last list were taken over.
+    pub async fn source_count(&self, source: &SourceName) -> Answer<u64> {
+        let source = source.clone();
+        self.read("count a source's last list", move |db| {
+            let sql = "SELECT count(*) FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1)";
+            let count = db.first(sql, [source.as_str()], |row| row.get::<_, i64>(0))?;
+            Ok(count.unwrap_or_default().unsigned_abs())
+        })
+        .await
+    }
+
+    /// Those of these names whose id nobody here has or had.
+    pub async fn strange_ids(&self, rows: Vec<(Name, IdentityId)>) -> Answer<Vec<Name>> {
+        self.read("look up the ids of a list", move |db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM identity WHERE id = ?1 AND (name = ?2 OR removed <> ?3)) \
+                       OR EXISTS (SELECT 1 FROM remembered WHERE id = ?1 AND name = ?2)";
+            let mut strange = Vec::new();
+            for (name, id) in &rows {
+                let params = params![id.as_str(), name.as_str(), FORGOTTEN];
+                if db.first(sql, params, |row| row.get::<_, bool>(0))? != Some(true) {
+                    strange.push(name.clone());
+                }
+            }
+            Ok(strange)
+        })
+        .await
+    }
+
+    /// What is known of every source.
+    pub async fn sources(&self) -> Answer<Vec<SourceFacts>> {
+        self.read("list sources", |db| {
+            let sql = "SELECT s.*, (SELECT count(*) FROM source_row l WHERE l.source = s.num) AS identities \
+                       FROM source s ORDER BY s.name";
+            Ok(db.all(RowKind::Source, sql, [], read_facts)?)
+        })
+        .await
+    }
+
+    /// Takes part of a list over, in one transaction: rows that differ, names that are gone.
+    pub async fn take_source(
+        &self,
+        source: &SourceName,
+        change: SourceChange,
+        now: Timestamp,
+    ) -> Answer<Reconciled> {
+        let source = source.clone();
+        self.withdraw("take a source's list over", move |txn| {
+            let num = txn.source_num_or_new(&source)?;
+            let mut told = Reconciled::default();
+            let count = |entries: usize| entries as i64;
+            let part = |range: &Range<i64>| range.start as usize..range.end as usize;
+            let doing = "take a row of a source over";
+            let gone = txn.apart(doing, 0..count(change.gone.len()), |txn, range| {
+                let gone = change.gone.get(part(&range)).unwrap_or_default();
+                txn.drop_rows(&source, num, gone, now)
+            })?;
+            let specs = txn.apart(doing, 0..count(change.specs.len()), |txn, range| {
+                let specs = change.specs.get(part(&range)).unwrap_or_default();
+                txn.take_rows(num, specs, now)
+            })?;
+            let gone = gone.into_iter().map(|part| (part, true));
+            for ((range, taken), is_gone) in gone.chain(specs.into_iter().map(|part| (part, false))) {
+                let at = range.start as usize;
+                let name = match is_gone {
+                    true => change.gone.get(at),
+                    false => change.specs.get(at).map(|(spec, _)| &spec.name),
+                };
+                match (taken, name) {
+                    (Ok(part), _) => told.absorb(part),
+                    (Err(error), Some(name)) => {
+                        tracing::error!(%source, identity = %name, %error, "a row of a source is left as it is, because the store refuses it");
+                        told.refused.push(Refusal {
+                            name: name.clone(),
+                            reason: error.to_string(),
+                        });
+                    }
+                    (Err(_), None) => {}
+                }
+            }
+            Ok(told)
+        })
+        .await
+    }
+
+    /// Notes how a look at a source ended, and raises the notice where that is news: a lapse that
+    /// begins, or one that ends. Whether it was.
+    pub async fn end_look(
+        &self,
+        source: &SourceName,
+        end: SourceEnd,
+        notice: Notice,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let source = source.clone();
+        self.write("note how a source is", move |txn| {
+            txn.end_look(&source, &end, &notice, now)
+        })
+        .await
+    }
+
+    /// Forgets a source that lists nothing any more.
+    pub async fn forget_source(&self, source: &SourceName) -> Answer<()> {
+        let source = source.clone();
+        self.write("forget a source", move |txn| {
+            let sql = "DELETE FROM source WHERE name = ?1 AND NOT EXISTS \
+                       (SELECT 1 FROM source_row WHERE source = source.num)";
+            txn.run(sql, [source.as_str()])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
     /// Lets names go that the source does not list any more.
     fn drop_rows(
         &mut self,
@@ -206,14 +304,6 @@ impl Txn<'_> {
         Ok(is_news)
     }
 
-    /// Forgets a source that lists nothing any more.
-    pub(super) fn forget_source(&mut self, source: &SourceName) -> Outcome<()> {
-        let sql = "DELETE FROM source WHERE name = ?1 AND NOT EXISTS \
-                   (SELECT 1 FROM source_row WHERE source = source.num)";
-        self.run(sql, [source.as_str()])?;
-        Ok(())
-    }
-
     /// A name that goes over to another owner leaves the list that it was on.
     pub(super) fn leave_source(&mut self, num: Num, to: &Origin) -> Outcome<()> {
         let sql = "SELECT name, origin FROM identity WHERE num = ?1";
@@ -238,56 +328,6 @@ impl Txn<'_> {
                 Ok(self.conn.last_insert_rowid())
             }
         }
-    }
-}
-
-impl Db {
-    /// Names of a source's last list and what their rows were, in the order of names: some of them, after
-    /// one.
-    pub(super) fn source_rows(
-        &self,
-        source: &SourceName,
-        after: Option<&Name>,
-        most: usize,
-    ) -> Outcome<Vec<(Name, Digest)>> {
-        let sql = "SELECT source, name, digest FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1) \
-                   AND name > ?2 ORDER BY name";
-        let after = after.map_or("", Name::as_str);
-        let params = params![source.as_str(), after];
-        Ok(self.page(RowKind::SourceRow, most, sql, params, |row| {
-            Ok((
-                columns::parsed::<Name>(row, "name")?,
-                row.get::<_, Digest>("digest")?,
-            ))
-        })?)
-    }
-
-    /// How many names of a source's last list were taken over.
-    pub(super) fn source_count(&self, source: &SourceName) -> Outcome<u64> {
-        let sql = "SELECT count(*) FROM source_row WHERE source = (SELECT num FROM source WHERE name = ?1)";
-        let count = self.first(sql, [source.as_str()], |row| row.get::<_, i64>(0))?;
-        Ok(count.unwrap_or_default().unsigned_abs())
-    }
-
-    /// Those of these names whose id nobody here has or had: neither an identity, nor the memory of this name.
-    pub(super) fn strange_ids(&self, rows: &[(Name, IdentityId)]) -> Outcome<Vec<Name>> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM identity WHERE id = ?1 AND (name = ?2 OR removed <> ?3)) \
-                   OR EXISTS (SELECT 1 FROM remembered WHERE id = ?1 AND name = ?2)";
-        let mut strange = Vec::new();
-        for (name, id) in rows {
-            let params = params![id.as_str(), name.as_str(), FORGOTTEN];
-            if self.first(sql, params, |row| row.get::<_, bool>(0))? != Some(true) {
-                strange.push(name.clone());
-            }
-        }
-        Ok(strange)
-    }
-
-    /// Every source that was ever taken over and still lists something, or is configured.
-    pub(super) fn sources(&self) -> Outcome<Vec<SourceFacts>> {
-        let sql = "SELECT s.*, (SELECT count(*) FROM source_row l WHERE l.source = s.num) AS identities \
-                   FROM source s ORDER BY s.name";
-        Ok(self.all(RowKind::Source, sql, [], read_facts)?)
     }
 }
 

@@ -3,10 +3,10 @@
 use rusqlite::params;
 
 use super::{
-    Cause,
+    Cause, Store,
     columns::{self, micros, spelled},
     db::{Db, Txn},
-    error::{Fault, Outcome},
+    error::{Answer, Fault, Outcome},
 };
 use crate::{
     config::Owner,
@@ -36,6 +36,62 @@ fn elsewhere(store: &Owner, here: &Owner) -> Option<String> {
             "it was last used on another machine ({store}; this one is {here}, by a digest of /etc/machine-id)"
         )),
         _ => None,
+    }
+}
+
+impl Store {
+    /// Goes on with a store of which it is not known what was withdrawn; how many tokens of unknown
+    /// standing are renewed now.
+    pub async fn accept(&self, cause: &Cause, now: Timestamp) -> Answer<u64> {
+        let cause = cause.clone();
+        self.withdraw("accept the store", move |txn| {
+            if txn.restored()?.is_none() {
+                return Err(Fault::Refused(
+                    "there is nothing to accept: it is known what was withdrawn".to_owned(),
+                ));
+            }
+            txn.raise_versions(now)?;
+            let renewing = txn.run(
+                "UPDATE identity SET good_until = 0, due_at = ?1, due_why = ?2 WHERE state = 'active'",
+                params![micros(now), spelled(&DueReason::Requested)],
+            )?;
+            txn.run("DELETE FROM meta WHERE key = ?1", [RESTORED])?;
+            txn.effects.due = true;
+            txn.effects.accepted = true;
+            let said = format!("{renewing} tokens of unknown standing are renewed");
+            txn.note_word("store.accept", said, &cause, now)?;
+            Ok(u64::try_from(renewing).unwrap_or(u64::MAX))
+        })
+        .await
+    }
+
+    /// Takes a store over that belonged to another machine; whether it may be used then.
+    pub async fn adopt(&self, cause: &Cause, now: Timestamp) -> Answer<StoreStanding> {
+        let (here, cause) = (self.here().clone(), cause.clone());
+        self.write("adopt the store", move |txn| {
+            let StoreStanding::Passive { why } = txn.usable(&here)? else {
+                return Err(Fault::Refused(
+                    "there is nothing to adopt: the store belongs here".to_owned(),
+                ));
+            };
+            txn.belong(&here)?;
+            txn.note_word("store.adopt", why, &cause, now)?;
+            txn.usable(&here)
+        })
+        .await
+    }
+
+    /// Notes a person's word that the store knows nothing of what was withdrawn since an instant.
+    pub async fn distrust(&self, since: Timestamp, cause: &Cause, now: Timestamp) -> Answer<()> {
+        let cause = cause.clone();
+        self.write("distrust the store", move |txn| {
+            let said = format!(
+                "it was said that the store knows nothing of what was withdrawn since {since:.0}"
+            );
+            txn.doubt(&said)?;
+            txn.note_word("store.distrust", said, &cause, now)
+        })
+        .await
     }
 }
 
@@ -84,57 +140,6 @@ impl Txn<'_> {
     /// From now on, over restarts, it is not known what was withdrawn.
     pub(super) fn doubt(&self, why: &str) -> Outcome<()> {
         Ok(columns::set_meta(&self.conn, RESTORED, why)?)
-    }
-
-    /// A person does not trust what the store knows since an instant.
-    pub(super) fn distrust(
-        &mut self,
-        since: Timestamp,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let said = format!(
-            "it was said that the store knows nothing of what was withdrawn since {since:.0}"
-        );
-        self.doubt(&said)?;
-        self.note_word("store.distrust", said, cause, now)
-    }
-
-    /// A person goes on: every token of unknown standing is renewed now; how many.
-    pub(super) fn accept(&mut self, cause: &Cause, now: Timestamp) -> Outcome<u64> {
-        if self.restored()?.is_none() {
-            return Err(Fault::Refused(
-                "there is nothing to accept: it is known what was withdrawn".to_owned(),
-            ));
-        }
-        self.raise_versions(now)?;
-        let renewing = self.run(
-            "UPDATE identity SET good_until = 0, due_at = ?1, due_why = ?2 WHERE state = 'active'",
-            params![micros(now), spelled(&DueReason::Requested)],
-        )?;
-        self.run("DELETE FROM meta WHERE key = ?1", [RESTORED])?;
-        self.effects.due = true;
-        self.effects.accepted = true;
-        let said = format!("{renewing} tokens of unknown standing are renewed");
-        self.note_word("store.accept", said, cause, now)?;
-        Ok(u64::try_from(renewing).unwrap_or(u64::MAX))
-    }
-
-    /// A person says that the store belongs here from now on; whether it may be used then.
-    pub(super) fn adopt(
-        &mut self,
-        here: &Owner,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<StoreStanding> {
-        let StoreStanding::Passive { why } = self.usable(here)? else {
-            return Err(Fault::Refused(
-                "there is nothing to adopt: the store belongs here".to_owned(),
-            ));
-        };
-        self.belong(here)?;
-        self.note_word("store.adopt", why, cause, now)?;
-        self.usable(here)
     }
 }
 

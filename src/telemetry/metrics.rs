@@ -41,7 +41,12 @@ struct Counted {
     lag: Family<Labels, Histogram, fn() -> Histogram>,
     commit_rows: Histogram,
     commit_seconds: Histogram,
+    operations: Family<Doing, Histogram, fn() -> Histogram>,
+    operations_failed: Family<Doing, Counter>,
 }
+
+/// What the store does.
+type Doing = [(&'static str, &'static str); 1];
 
 impl Default for Counted {
     fn default() -> Self {
@@ -50,6 +55,8 @@ impl Default for Counted {
             lag: Family::new_with_constructor(lag_buckets as fn() -> Histogram),
             commit_rows: Histogram::new([1.0, 4.0, 16.0, 64.0, 256.0, 1024.0]),
             commit_seconds: Histogram::new([0.001, 0.004, 0.016, 0.064, 0.25, 1.0, 4.0]),
+            operations: Family::new_with_constructor(operation_buckets as fn() -> Histogram),
+            operations_failed: Family::default(),
         }
     }
 }
@@ -59,6 +66,11 @@ fn lag_buckets() -> Histogram {
     Histogram::new([
         0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 86_400.0,
     ])
+}
+
+/// Seconds: by index, one commit, a scan, a wait.
+fn operation_buckets() -> Histogram {
+    Histogram::new([0.001, 0.016, 0.25, 4.0])
 }
 
 /// The truth at one instant, for the metrics that are computed from it.
@@ -121,6 +133,16 @@ impl Metrics {
         self.0.commit_seconds.observe(took.as_secs_f64());
     }
 
+    /// An operation of the store, named by what it does, took so long, waiting included, and ended well or not.
+    pub fn store_operation(&self, doing: &'static str, took: Duration, good: bool) {
+        let labels = [("operation", doing)];
+        let seconds = self.0.operations.get_or_create(&labels);
+        seconds.observe(took.as_secs_f64());
+        if !good {
+            self.0.operations_failed.get_or_create(&labels).inc();
+        }
+    }
+
     /// Everything as OpenMetrics text, which Prometheus reads.
     pub fn render(&self, scrape: &Scrape) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("renewd");
@@ -152,6 +174,16 @@ impl Metrics {
             "store_commit_seconds",
             "Time that one transaction took, fsync included",
             counted.commit_seconds.clone(),
+        );
+        registry.register(
+            "store_operation_seconds",
+            "Time that an operation of the store took, waiting for others included",
+            counted.operations.clone(),
+        );
+        registry.register(
+            "store_operations_failed",
+            "Operations of the store that failed",
+            counted.operations_failed.clone(),
         );
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::Limit,
-    model::{Change, Failure, IdentityId, Name, Num, Operation, Record, Scope, Secret},
+    model::{Change, Failure, IdentityId, Num, Operation, Record, Scope, Secret},
     schedule::{
         Action, Grounds, Press, Remaining, Steady, Ticket, call_deadline, decide, hastened,
         misplaced, presses_at,
@@ -28,6 +28,8 @@ use crate::{
 
 /// Rows in hand are read again after this long: their order may have changed.
 const FRESH: Duration = Duration::from_secs(1);
+/// The same while none of them may start and nothing became due beside them.
+const UNSTIRRED: Duration = Duration::from_secs(10);
 
 /// One operation of a renewer.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Queue {
     /// Due rows in hand, the most urgent first.
     pub(super) ready: VecDeque<Record>,
     read_at: Steady,
+    /// One of them was started, or something became due, since then.
+    stirred: bool,
     /// The earliest due time of all that wait, in hand or not, when rows were last read.
     pub(super) earliest: Option<Timestamp>,
     /// When rows may be due that are not in hand.
@@ -137,6 +141,7 @@ impl Queue {
         Self {
             ready: VecDeque::new(),
             read_at: Steady::ZERO,
+            stirred: false,
             earliest: None,
             look_at: Some(Timestamp::MIN),
             limit,
@@ -146,6 +151,7 @@ impl Queue {
     /// Rows may have become due.
     pub(super) fn look_again(&mut self) {
         self.look_at = Some(Timestamp::MIN);
+        self.stirred = true;
     }
 
     /// A row will be due then.
@@ -158,13 +164,15 @@ impl Queue {
         if self.ready.is_empty() {
             self.look_at.is_some_and(|at| at <= now.wall)
         } else {
-            now.steady >= self.read_at + FRESH
+            let lasts = if self.stirred { FRESH } else { UNSTIRRED };
+            now.steady >= self.read_at + lasts
         }
     }
 
     pub(super) fn hold(&mut self, rows: Vec<Record>, now: Moment) {
         self.ready = rows.into();
         self.read_at = now.steady;
+        self.stirred = false;
     }
 
     /// How many rows to take into hand at once: some rounds' worth, so that the ordering query is
@@ -371,6 +379,7 @@ impl Renewer {
             self.queue(line).ready.push_front(record);
             return self.start_pressing(line, now).await;
         };
+        self.queue(line).stirred = true;
         self.launch(ticket, line.operation, record);
         Ok(Next::Started)
     }
@@ -390,6 +399,7 @@ impl Renewer {
         };
         match self.permit(line, &record, now).await? {
             Some(ticket) => {
+                self.queue(line).stirred = true;
                 self.launch(ticket, line.operation, record);
                 Ok(Next::Started)
             }
@@ -570,7 +580,9 @@ impl Renewer {
     }
 }
 
-const PAGE: usize = 256;
+/// So many rows are looked at in one read, and so many of them are moved.
+const LOOKED_AT: usize = 4096;
+const MOVED: usize = 256;
 /// Corrections up to this need no scan.
 const SMALL: SignedDuration = SignedDuration::from_secs(2);
 
@@ -579,13 +591,9 @@ const SMALL: SignedDuration = SignedDuration::from_secs(2);
 pub(super) struct Scan {
     /// The wall clock less the steady one, when last seen.
     offset: SignedDuration,
-    next: Option<ScanNext>,
-}
-
-#[derive(Debug, Clone)]
-enum ScanNext {
-    First,
-    After(Name),
+    /// The row after which the next page begins.
+    next: Option<Num>,
+    moved: u64,
 }
 
 impl Scan {
@@ -596,59 +604,53 @@ impl Scan {
         };
         Self {
             offset: offset(now),
-            next: Some(ScanNext::First),
+            next: Some(0),
+            moved: 0,
         }
-    }
-
-    /// Whether there are pages left.
-    pub(super) fn is_on(&self) -> bool {
-        self.next.is_some()
     }
 
     fn observe(&mut self, now: Moment) {
         let offset = offset(now);
         if offset < self.offset - SMALL {
-            self.next = Some(ScanNext::First);
+            self.next = Some(0);
         }
         self.offset = offset;
     }
 }
 
 impl Renewer {
+    /// Whether there are pages left, and what was moved before is as good as noted.
+    pub(super) fn may_scan(&self) -> bool {
+        self.scan.next.is_some() && self.outbox.pressing() <= MOVED
+    }
+
     /// Looks at one page of rows, while there are pages left to look at.
     pub(super) async fn mend_due_times(&mut self) -> Result<(), StoreError> {
         let now = self.moment();
         self.scan.observe(now);
-        let after = match &self.scan.next {
-            None => return Ok(()),
-            Some(ScanNext::First) => None,
-            Some(ScanNext::After(name)) => Some(name.clone()),
+        let Some(after) = self.scan.next.filter(|_| self.may_scan()) else {
+            return Ok(());
         };
-        let page = self.store.list(after.as_ref(), PAGE).await?;
-        let skew = self.client.skew();
-        for record in &page {
-            let ours = record.spec.resource == self.settings.name;
-            if ours
-                && !self.busy.contains(&record.num)
-                && let Some(due) = misplaced(record, skew, now.wall)
-            {
-                tracing::info!(
-                    resource = %self.settings.name, identity = %record.spec.name,
-                    "the clock was corrected; its renewal is moved to {:.0}", due.at
-                );
-                self.note(
-                    Change::Due {
-                        num: record.num,
-                        due,
-                    },
-                    Vec::new(),
-                );
+        let (name, skew) = (self.settings.name.clone(), self.client.skew());
+        let among = (after, LOOKED_AT, MOVED);
+        let page = self
+            .store
+            .waiting_past_their_token(&name, among, skew, now.wall);
+        let (mut rows, next) = page.await?;
+        rows.retain(|row| !self.busy.contains(&row.num));
+        for record in rows {
+            if let Some(due) = misplaced(&record, skew, now.wall) {
+                let num = record.num;
+                tracing::debug!(identity = %record.spec.name, "its renewal is moved to {:.0}", due.at);
+                self.scan.moved += 1;
+                self.note(Change::Due { num, due }, Vec::new());
             }
         }
-        self.scan.next = match page.last() {
-            Some(last) if page.len() == PAGE => Some(ScanNext::After(last.spec.name.clone())),
-            _ => None,
-        };
+        self.scan.next = next;
+        if next.is_none() && self.scan.moved > 0 {
+            let moved = std::mem::take(&mut self.scan.moved);
+            tracing::info!(resource = %self.settings.name, renewals = moved, "the clock was corrected; renewals were moved");
+        }
         Ok(())
     }
 }

@@ -64,7 +64,7 @@ impl Renewer {
         wake.by(self.outbox.wakes_at());
         if self.outbox.is_open() {
             wake.by(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
-            wake.by(self.scan.is_on().then_some(now.steady));
+            wake.by(self.may_scan().then_some(now.steady));
             for operation in OPERATIONS {
                 wake.by(self.queue_wake(Line::main(operation), now));
                 wake.by(self.queue_wake(Line::alone(operation), now));

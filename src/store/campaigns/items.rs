@@ -13,17 +13,17 @@ use rusqlite::{Row, params};
 
 use super::{
     super::{
-        Cause, StepOn,
+        Cause, Each, StepOn, Store,
         aside::RowKind,
         columns::{self, micros, spelled},
-        db::{Db, Txn},
-        error::Outcome,
+        db::Txn,
+        error::{Answer, Outcome},
         identities::{count, select_record},
     },
-    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, ItemOutcome, ItemState,
-    ReportLine, WaitingItem,
+    Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, ItemState, ReportLine,
+    WaitingItem,
 };
-use crate::model::{IdentityId, Notice, Num, State, Timestamp};
+use crate::model::{IdentityId, Notice, Num, ResourceName, State, Timestamp};
 
 const ENDED: &str = "'done', 'failed', 'undelivered', 'cancelled'";
 
@@ -72,6 +72,194 @@ impl ItemNote {
             Self::Ended(end) => Some(end),
             Self::Called(..) | Self::Excused(_) => None,
         }
+    }
+}
+
+/// Whether any item waits for a token.
+pub(in crate::store) const AWAITED: &str =
+    "SELECT EXISTS (SELECT 1 FROM campaign_item WHERE state = 'acknowledged')";
+
+impl Store {
+    /// One item of each kind that waits: to be called, for its token or its consumers.
+    pub async fn waiting_items(&self, id: CampaignId) -> Answer<Vec<WaitingItem>> {
+        self.read("look a campaign up", move |db| {
+            const COLUMNS: &str = "SELECT t.campaign, t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
+                FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource";
+            let mut waiting = Vec::new();
+            let resources: Vec<i64> = db.all(
+                RowKind::Resource,
+                "SELECT num FROM resource ORDER BY num",
+                [],
+                |row| row.get(0),
+            )?;
+            for resource in resources {
+                let sql = format!(
+                    "{COLUMNS} WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
+                     ORDER BY t.next_at"
+                );
+                waiting.extend(db.page(
+                    RowKind::CampaignItem,
+                    1,
+                    &sql,
+                    [id, resource],
+                    read_waiting,
+                )?);
+            }
+            for state in ["acknowledged", "delivering"] {
+                let sql = format!(
+                    "{COLUMNS} WHERE t.campaign = ?1 AND t.state IN ('acknowledged', 'delivering') \
+                     AND t.state = '{state}'"
+                );
+                waiting.extend(db.page(RowKind::CampaignItem, 1, &sql, [id], read_waiting)?);
+            }
+            Ok(waiting)
+        })
+        .await
+    }
+
+    /// Which rows have these ids; ids that no row has are left out.
+    pub async fn owners(&self, ids: Vec<IdentityId>) -> Answer<BTreeMap<IdentityId, Num>> {
+        self.read("look ids up", move |db| {
+            let sql = "SELECT num FROM identity WHERE id = ?1";
+            let mut owners = BTreeMap::new();
+            for id in &ids {
+                if let Some(num) = db.first(sql, [id.as_str()], |row| row.get(0))? {
+                    owners.insert(id.clone(), num);
+                }
+            }
+            Ok(owners)
+        })
+        .await
+    }
+
+    /// Items of one resource that are to be begun, those that failed before or the others, but for those
+    /// in flight (`skip`), the earliest `next_at` first; it may lie in the future.
+    pub async fn campaign_items(
+        &self,
+        id: CampaignId,
+        resource: &ResourceName,
+        failing: bool,
+        limit: usize,
+        skip: &BTreeSet<Num>,
+    ) -> Answer<Vec<CampaignItem>> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.read("list a campaign's items", move |db| {
+            let params = [id, db.resource_num(resource.as_str())?];
+            let sql = if failing { FAILING } else { ITEMS };
+            Ok(
+                db.some(RowKind::CampaignItem, limit, sql, params, |row| match skip
+                    .contains(&row.get("num")?)
+                {
+                    true => Ok(None),
+                    false => read_item(row).map(Some),
+                })?,
+            )
+        })
+        .await
+    }
+
+    /// A page of a campaign's report in the order of the rows: of the quarantine (`failed`), or of all.
+    pub async fn campaign_report(
+        &self,
+        id: CampaignId,
+        after: Option<Num>,
+        failed: bool,
+        limit: usize,
+    ) -> Answer<Vec<ReportLine>> {
+        self.read("report on a campaign", move |db| {
+            let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource \
+                       WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num";
+            let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r \
+                       ON r.num = t.resource WHERE t.campaign = ?1 AND t.num > ?2 AND t.state = 'failed' \
+                       ORDER BY t.num";
+            let params = [id, after.unwrap_or(i64::MIN)];
+            let sql = if failed { quarantine } else { all };
+            Ok(db.page(RowKind::CampaignItem, limit, sql, params, read_line)?)
+        })
+        .await
+    }
+
+    /// How many renewals of a resource wait now, counted up to `most`: what a campaign yields to.
+    pub async fn waiting_renewals(
+        &self,
+        resource: &ResourceName,
+        most: usize,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        let resource = resource.clone();
+        self.read("count what waits", move |db| {
+            let sql = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND id IS NOT NULL \
+                       AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3)";
+            let params = params![db.resource_num(resource.as_str())?, micros(now), count(most)];
+            let found = db.first(sql, params, |row| row.get::<_, i64>(0))?;
+            Ok(usize::try_from(found.unwrap_or(0)).unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Notes what became of items of one resource: the steps of their rows, how attempts ended, what is told
+    /// of it; a campaign ends with its last item. Each is answered; one that the store refuses keeps no
+    /// other back.
+    pub async fn note_items(
+        &self,
+        resource: &ResourceName,
+        notes: Arc<Vec<ItemNote>>,
+        now: Timestamp,
+    ) -> Answer<Each<()>> {
+        let (resource, withdraws) = (resource.clone(), notes.iter().any(ItemNote::withdraws));
+        let note = move |txn: &mut Txn<'_>| {
+            txn.each("note an item", &notes, |txn, notes| {
+                txn.note_items(resource.as_str(), notes, now)?;
+                Ok(vec![(); notes.len()])
+            })
+        };
+        match withdraws {
+            true => self.withdraw("note a campaign's results", note).await,
+            false => self.write("note a campaign's results", note).await,
+        }
+    }
+
+    /// Takes the steps of rows, notes how attempts at their items ended and tells it, in one commit; the
+    /// campaign ends with its last item.
+    pub async fn settle_items(
+        &self,
+        id: CampaignId,
+        steps: Vec<StepOn>,
+        cause: &Cause,
+        outcomes: Vec<(Num, ItemOutcome)>,
+        notices: Vec<Notice>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let cause = cause.clone();
+        self.withdraw("note a campaign's results", move |txn| {
+            txn.step(&steps, &cause, now)?;
+            txn.settle_items(id, &outcomes, now)?;
+            txn.raise(&notices)
+        })
+        .await
+    }
+
+    /// How many items of a campaign wait for the token of an identity that fails again and again.
+    pub async fn awaiting_failing(&self, id: CampaignId, resource: &ResourceName) -> Answer<usize> {
+        let resource = resource.clone();
+        self.read("count what waits", move |db| {
+            let sql = "SELECT count(*) FROM identity i INDEXED BY identity_failing CROSS JOIN campaign_item t \
+                       ON t.campaign = ?1 AND t.num = i.num AND t.state = 'acknowledged' \
+                       WHERE i.resource = ?2 AND i.failures > 0 AND (i.failures >= ?3 OR i.failing_since IS NOT NULL)";
+            let params = [id, db.resource_num(resource.as_str())?, FAILED_OFTEN];
+            let waiting = db.first(sql, params, |row| row.get::<_, u32>(0))?;
+            Ok(waiting.unwrap_or(0) as usize)
+        })
+        .await
+    }
+
+    /// Campaigns that have ended and whose report is not sealed yet.
+    pub async fn unsealed_reports(&self) -> Answer<Vec<CampaignId>> {
+        self.read("look for ended campaigns", |db| {
+            let sql = "SELECT num FROM campaign WHERE ended_at IS NOT NULL AND report_sha256 IS NULL ORDER BY num";
+            Ok(db.all(RowKind::Campaign, sql, [], |row| row.get("num"))?)
+        })
+        .await
     }
 }
 
@@ -293,12 +481,19 @@ impl Txn<'_> {
     }
 
     /// A token was committed: the items that waited for it go on to its delivery.
-    pub(in crate::store) fn items_reissued(&self, num: Num, now: Timestamp) -> Outcome<()> {
-        self.run(
-            "UPDATE campaign_item SET state = 'delivering', reissued_at = ?2 \
-             WHERE num = ?1 AND state = 'acknowledged'",
-            [num, micros(now)],
-        )?;
+    pub(in crate::store) fn items_reissued(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let awaited = match self.awaited {
+            Some(awaited) => awaited,
+            None => self.first(AWAITED, [], |row| row.get(0))? == Some(true),
+        };
+        self.awaited = Some(awaited);
+        if awaited {
+            self.run(
+                "UPDATE campaign_item SET state = 'delivering', reissued_at = ?2 \
+                 WHERE num = ?1 AND state = 'acknowledged'",
+                [num, micros(now)],
+            )?;
+        }
         Ok(())
     }
 
@@ -358,217 +553,6 @@ const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coa
 
 /// So many failures in a row are more than an accident.
 const FAILED_OFTEN: i64 = 5;
-
-impl Db {
-    /// Items that wait for the token of an identity that fails by itself, or many times in a row while others
-    /// may be served.
-    pub(in crate::store) fn awaiting_failing(
-        &self,
-        id: CampaignId,
-        resource: &str,
-    ) -> Outcome<usize> {
-        let sql = "SELECT count(*) FROM identity i INDEXED BY identity_failing CROSS JOIN campaign_item t \
-                   ON t.campaign = ?1 AND t.num = i.num AND t.state = 'acknowledged' \
-                   WHERE i.resource = ?2 AND i.failures > 0 AND (i.failures >= ?3 OR i.failing_since IS NOT NULL)";
-        let params = [id, self.resource_num(resource)?, FAILED_OFTEN];
-        let waiting = self.first(sql, params, |row| row.get::<_, u32>(0))?;
-        Ok(waiting.unwrap_or(0) as usize)
-    }
-
-    pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
-        let sql = "SELECT * FROM campaign WHERE num = ?1";
-        let found = self.one(RowKind::Campaign, sql, [id], read_campaign)?;
-        found.map(|campaign| self.counted(campaign)).transpose()
-    }
-
-    /// Campaigns that have something left to do: urgent ones first, then the oldest.
-    pub(in crate::store) fn open_campaigns(&self) -> Outcome<Vec<Campaign>> {
-        let sql = "SELECT * FROM campaign WHERE ended_at IS NULL ORDER BY urgent DESC, num";
-        let found = self.all(RowKind::Campaign, sql, [], read_campaign)?;
-        found.into_iter().map(|one| self.counted(one)).collect()
-    }
-
-    /// A page of all campaigns, the newest first.
-    pub(in crate::store) fn campaigns(
-        &self,
-        before: Option<CampaignId>,
-        limit: usize,
-    ) -> Outcome<Vec<Campaign>> {
-        let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC";
-        let params = [before.unwrap_or(i64::MAX)];
-        let found = self.page(RowKind::Campaign, limit, sql, params, read_campaign)?;
-        found.into_iter().map(|one| self.counted(one)).collect()
-    }
-
-    pub(in crate::store) fn campaign_items(
-        &self,
-        id: CampaignId,
-        resource: &str,
-        failing: bool,
-        limit: usize,
-        skip: &BTreeSet<Num>,
-    ) -> Outcome<Vec<CampaignItem>> {
-        let params = [id, self.resource_num(resource)?];
-        let sql = if failing { FAILING } else { ITEMS };
-        Ok(
-            self.some(RowKind::CampaignItem, limit, sql, params, |row| match skip
-                .contains(&row.get("num")?)
-            {
-                true => Ok(None),
-                false => read_item(row).map(Some),
-            })?,
-        )
-    }
-
-    /// One item of each kind that waits: at each resource for its call, and anywhere for its token or its
-    /// consumers.
-    pub(in crate::store) fn waiting_items(&self, id: CampaignId) -> Outcome<Vec<WaitingItem>> {
-        const COLUMNS: &str = "SELECT t.campaign, t.num, coalesce(t.name, t.id, '?') AS label, t.state, r.name AS resource \
-            FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource";
-        let mut waiting = Vec::new();
-        let resources: Vec<i64> = self.all(
-            RowKind::Resource,
-            "SELECT num FROM resource ORDER BY num",
-            [],
-            |row| row.get(0),
-        )?;
-        for resource in resources {
-            let sql = format!(
-                "{COLUMNS} WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
-                 ORDER BY t.next_at"
-            );
-            waiting.extend(self.page(
-                RowKind::CampaignItem,
-                1,
-                &sql,
-                [id, resource],
-                read_waiting,
-            )?);
-        }
-        for state in ["acknowledged", "delivering"] {
-            let sql = format!(
-                "{COLUMNS} WHERE t.campaign = ?1 AND t.state IN ('acknowledged', 'delivering') \
-                 AND t.state = '{state}'"
-            );
-            waiting.extend(self.page(RowKind::CampaignItem, 1, &sql, [id], read_waiting)?);
-        }
-        Ok(waiting)
-    }
-
-    pub(in crate::store) fn owners(
-        &self,
-        ids: &[IdentityId],
-    ) -> Outcome<BTreeMap<IdentityId, Num>> {
-        let sql = "SELECT num FROM identity WHERE id = ?1";
-        let mut owners = BTreeMap::new();
-        for id in ids {
-            if let Some(num) = self.first(sql, [id.as_str()], |row| row.get(0))? {
-                owners.insert(id.clone(), num);
-            }
-        }
-        Ok(owners)
-    }
-
-    /// A page of a campaign's items in the order of their rows; of those that failed, or of all.
-    pub(in crate::store) fn campaign_report(
-        &self,
-        id: CampaignId,
-        after: Option<Num>,
-        failed: bool,
-        limit: usize,
-    ) -> Outcome<Vec<ReportLine>> {
-        let all = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource \
-                   WHERE t.campaign = ?1 AND t.num > ?2 ORDER BY t.num";
-        let quarantine = "SELECT t.*, r.name AS resource_name FROM campaign_item t LEFT JOIN resource r \
-                   ON r.num = t.resource WHERE t.campaign = ?1 AND t.num > ?2 AND t.state = 'failed' \
-                   ORDER BY t.num";
-        let params = [id, after.unwrap_or(i64::MIN)];
-        let sql = if failed { quarantine } else { all };
-        Ok(self.page(RowKind::CampaignItem, limit, sql, params, read_line)?)
-    }
-
-    /// How many of a resource's renewals wait now, counted up to `most`, without those that somebody
-    /// asked for: what a campaign yields to.
-    pub(in crate::store) fn waiting_renewals(
-        &self,
-        resource: &str,
-        most: usize,
-        now: Timestamp,
-    ) -> Outcome<usize> {
-        let sql = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND id IS NOT NULL \
-                   AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3)";
-        let params = params![self.resource_num(resource)?, micros(now), count(most)];
-        let found = self.first(sql, params, |row| row.get::<_, i64>(0))?;
-        Ok(usize::try_from(found.unwrap_or(0)).unwrap_or(0))
-    }
-
-    /// Campaigns that have ended and whose report is not sealed yet.
-    pub(in crate::store) fn unsealed_reports(&self) -> Outcome<Vec<CampaignId>> {
-        let sql = "SELECT num FROM campaign WHERE ended_at IS NOT NULL AND report_sha256 IS NULL ORDER BY num";
-        Ok(self.all(RowKind::Campaign, sql, [], |row| row.get("num"))?)
-    }
-
-    fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
-        let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
-        for (state, n) in self.all(RowKind::Counter, sql, [campaign.id], |row| {
-            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
-        })? {
-            *match state.as_str() {
-                "acknowledged" => &mut campaign.acknowledged,
-                "delivering" => &mut campaign.delivering,
-                "done" => &mut campaign.done,
-                "failed" => &mut campaign.failed,
-                "undelivered" => &mut campaign.undelivered,
-                "cancelled" => &mut campaign.cancelled,
-                _ => &mut campaign.pending,
-            } += n;
-        }
-        if campaign.pending > 0 {
-            let sql = "SELECT count(*) AS n FROM campaign_item WHERE campaign = ?1 AND attempts > 0 AND state = 'called'";
-            let failing = self.first(sql, [campaign.id], |row| columns::unsigned(row, "n"))?;
-            campaign.failing = failing.unwrap_or(0);
-        }
-        if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
-            campaign.state = CampaignState::DoneWithFailures;
-        }
-        Ok(campaign)
-    }
-}
-
-pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
-    let ended_at = columns::maybe_instant(row, "ended_at")?;
-    let phase: String = row.get("phase")?;
-    let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
-    let state = match phase.as_str() {
-        "cancelled" => CampaignState::Cancelled,
-        _ if ended_at.is_some() => CampaignState::Done,
-        "paused" => CampaignState::Paused,
-        _ if frozen => CampaignState::Running,
-        _ => CampaignState::Expanding,
-    };
-    Ok(Campaign {
-        id: row.get("num")?,
-        action: columns::word(row, "action")?,
-        then: columns::maybe_word(row, "after")?,
-        target: row.get("target")?,
-        urgent: row.get("urgent")?,
-        actor: row.get("actor")?,
-        reason: row.get("reason")?,
-        created_at: columns::instant_in(row, "created_at")?,
-        starts_at: columns::maybe_instant(row, "starts_at")?,
-        ended_at,
-        state,
-        pending: 0,
-        failing: 0,
-        acknowledged: 0,
-        delivering: 0,
-        done: 0,
-        failed: 0,
-        undelivered: 0,
-        cancelled: 0,
-        report_sha256: row.get("report_sha256")?,
-    })
-}
 
 fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
     Ok(WaitingItem {

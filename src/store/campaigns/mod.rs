@@ -1,29 +1,35 @@
 //! Bulk operations: frozen into rows, so that they outlive restarts.
 //!
-//! A campaign is created with its [`Target`], frozen into items in chunks that a crash resumes
-//! (`expansion`), worked off by the runners (`items`), followed until the tokens that are to come
-//! are delivered (`following`), and reported on for as long as the audit trail is kept (`reading`).
+//! A campaign is created with its [`Target`], expanded into items in chunks that a crash resumes (`orders`), worked
+//! off by the runners (`items`), followed until the tokens that are to come are delivered (`reissues`), and reported
+//! on for as long as the audit trail is kept.
 
 mod items;
 mod orders;
 mod reissues;
 
+use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-pub(super) use items::ITEMS;
-pub use items::{ItemEnd, ItemNote};
-pub(super) use items::{read_campaign, read_item};
-pub use orders::Frozen;
-pub(super) use orders::OPEN;
-pub use orders::{Order, RowOrder, Stalled};
-pub use reissues::Followed;
-
+use super::{
+    Cause, Store,
+    aside::RowKind,
+    columns,
+    db::Db,
+    error::{Answer, Outcome},
+};
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,
 };
 
-use super::Cause;
+#[cfg(test)]
+pub(super) use items::ITEMS;
+pub(super) use items::read_item;
+pub use items::{ItemEnd, ItemNote};
+pub use orders::Frozen;
+pub(super) use orders::OPEN;
+pub use orders::{Order, RowOrder, Stalled};
+pub use reissues::Followed;
 
 /// What a campaign does to each of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +62,19 @@ impl CampaignAction {
     /// Whether it would do anything to an identity: what a selection expands, and what `--dry-run`
     /// counts. The reason where it would not.
     pub fn applies(self, record: &Record) -> Result<(), &'static str> {
-        match (self, record.state) {
+        self.applies_to(record.state, record.id.is_some())
+    }
+
+    /// The same of all identities in such a state.
+    pub fn applies_to(self, state: State, has_id: bool) -> Result<(), &'static str> {
+        match (self, state) {
             (_, State::Deleted) => Err("deleted"),
             (Self::Release, State::Held) => Ok(()),
             (Self::Release, _) => Err("not held"),
-            (Self::Delete, _) if record.id.is_none() => Err("not created yet"),
+            (Self::Delete, _) if !has_id => Err("not created yet"),
             (Self::Delete, _) => Ok(()),
             (_, State::Gone) => Err("gone at ACS"),
-            (Self::Revoke, _) if record.id.is_none() => Err("not created yet"),
+            (Self::Revoke, _) if !has_id => Err("not created yet"),
             (Self::Revoke, _) => Ok(()),
             (Self::Hold | Self::Renew, State::Held) => Err("held"),
             (Self::Hold | Self::Renew, _) => Ok(()),
@@ -370,4 +381,110 @@ pub enum ItemOutcome {
         /// The service's request id.
         request_id: Option<String>,
     },
+}
+
+/// Items that failed and are tried again.
+pub(super) const FAILING: &str = "SELECT count(*) AS n FROM campaign_item WHERE campaign = ?1 AND state = 'called' AND attempts > 0";
+
+impl Store {
+    /// A campaign and how far it is.
+    pub async fn campaign(&self, id: CampaignId) -> Answer<Option<Campaign>> {
+        self.read("look a campaign up", move |db| db.campaign(id))
+            .await
+    }
+
+    /// Campaigns that have something left to do: urgent ones first, then the oldest.
+    pub async fn open_campaigns(&self) -> Answer<Vec<Campaign>> {
+        self.read("list campaigns", |db| db.open_campaigns()).await
+    }
+
+    /// A page of all campaigns, the newest first.
+    pub async fn campaigns(
+        &self,
+        before: Option<CampaignId>,
+        limit: usize,
+    ) -> Answer<Vec<Campaign>> {
+        self.read("list campaigns", move |db| {
+            let sql = "SELECT * FROM campaign WHERE num < ?1 ORDER BY num DESC";
+            let params = [before.unwrap_or(i64::MAX)];
+            let found = db.page(RowKind::Campaign, limit, sql, params, read_campaign)?;
+            found.into_iter().map(|one| db.counted(one)).collect()
+        })
+        .await
+    }
+}
+
+impl Db {
+    pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE num = ?1";
+        let found = self.one(RowKind::Campaign, sql, [id], read_campaign)?;
+        found.map(|campaign| self.counted(campaign)).transpose()
+    }
+
+    /// Campaigns that have something left to do: urgent ones first, then the oldest.
+    pub(in crate::store) fn open_campaigns(&self) -> Outcome<Vec<Campaign>> {
+        let sql = "SELECT * FROM campaign WHERE ended_at IS NULL ORDER BY urgent DESC, num";
+        let found = self.all(RowKind::Campaign, sql, [], read_campaign)?;
+        found.into_iter().map(|one| self.counted(one)).collect()
+    }
+
+    fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
+        let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
+        for (state, n) in self.all(RowKind::Counter, sql, [campaign.id], |row| {
+            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+        })? {
+            *match state.as_str() {
+                "acknowledged" => &mut campaign.acknowledged,
+                "delivering" => &mut campaign.delivering,
+                "done" => &mut campaign.done,
+                "failed" => &mut campaign.failed,
+                "undelivered" => &mut campaign.undelivered,
+                "cancelled" => &mut campaign.cancelled,
+                _ => &mut campaign.pending,
+            } += n;
+        }
+        if campaign.pending > 0 {
+            let failing = self.first(FAILING, [campaign.id], |row| columns::unsigned(row, "n"))?;
+            campaign.failing = failing.unwrap_or(0);
+        }
+        if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
+            campaign.state = CampaignState::DoneWithFailures;
+        }
+        Ok(campaign)
+    }
+}
+
+pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
+    let ended_at = columns::maybe_instant(row, "ended_at")?;
+    let phase: String = row.get("phase")?;
+    let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
+    let state = match phase.as_str() {
+        "cancelled" => CampaignState::Cancelled,
+        _ if ended_at.is_some() => CampaignState::Done,
+        "paused" => CampaignState::Paused,
+        _ if frozen => CampaignState::Running,
+        _ => CampaignState::Expanding,
+    };
+    Ok(Campaign {
+        id: row.get("num")?,
+        action: columns::word(row, "action")?,
+        then: columns::maybe_word(row, "after")?,
+        target: row.get("target")?,
+        urgent: row.get("urgent")?,
+        actor: row.get("actor")?,
+        reason: row.get("reason")?,
+        created_at: columns::instant_in(row, "created_at")?,
+        starts_at: columns::maybe_instant(row, "starts_at")?,
+        ended_at,
+        state,
+        pending: 0,
+        failing: 0,
+        acknowledged: 0,
+        delivering: 0,
+        done: 0,
+        failed: 0,
+        undelivered: 0,
+        cancelled: 0,
+        report_sha256: row.get("report_sha256")?,
+    })
 }

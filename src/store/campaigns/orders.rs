@@ -16,11 +16,11 @@ use rusqlite::{Row, params};
 
 use super::{
     super::{
-        Cause, StoreError,
+        Cause, Store, StoreError,
         aside::RowKind,
         columns::{self, instant, micros, spelled},
         db::{Db, Txn},
-        error::{Fault, Outcome},
+        error::{Answer, Fault, Outcome},
         identities::read_record,
     },
     Campaign, CampaignAction, CampaignId, CampaignState, ItemState, NewCampaign, Target, Wanted,
@@ -89,34 +89,265 @@ pub struct RowOrder {
     pub error: Option<String>,
 }
 
-impl Db {
-    /// Every order that waits at this instant, or of which something failed for good; the oldest first.
-    pub(in crate::store) fn orders(&self, now: Timestamp) -> Outcome<Vec<Order>> {
-        let mut orders = Vec::new();
-        for campaign in self.campaigns_that_failed()? {
-            orders.push(Order {
-                failing: Stalled::default(),
-                failed: self.stalled(STILL_WANTED, campaign.id)?,
-                campaign,
-            });
-        }
-        for campaign in self.open_campaigns()? {
-            let waits = campaign.pending > 0
-                && campaign.state != CampaignState::Cancelled
-                && campaign.starts_at.is_none_or(|at| at <= now);
-            if waits {
-                let failing = "t.attempts > 0 AND t.state = 'called'";
+impl Store {
+    /// Makes a campaign; the answer is its number. The runners expand what was selected and begin.
+    pub async fn create_campaign(&self, new: NewCampaign, now: Timestamp) -> Answer<CampaignId> {
+        self.withdraw("make a campaign", move |txn| txn.create_campaign(&new, now))
+            .await
+    }
+
+    /// Lists more items of a campaign that was made with [`Target::Later`](crate::store::Target::Later).
+    pub async fn add_items(
+        &self,
+        id: CampaignId,
+        items: Vec<Wanted>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        self.withdraw("list a campaign's items", move |txn| {
+            let sql = "UPDATE campaign SET told_at = ?3 WHERE num = ?1 AND cursor = ?2";
+            if txn.run(sql, [id, OPEN, micros(now)])? == 0 {
+                return Err(takes_no_more(id));
+            }
+            txn.list(id, &items, now)
+        })
+        .await
+    }
+
+    /// All items are listed, `target` says in words what they are; the campaign starts.
+    pub async fn seal_campaign(
+        &self,
+        id: CampaignId,
+        target: String,
+        now: Timestamp,
+    ) -> Answer<()> {
+        self.withdraw("start a campaign", move |txn| {
+            let sql =
+                "UPDATE campaign SET cursor = NULL, target = ?3 WHERE num = ?1 AND cursor = ?2";
+            if txn.run(sql, params![id, OPEN, &target])? == 0 {
+                return Err(takes_no_more(id));
+            }
+            txn.effects.campaigns = true;
+            txn.effects.touched.campaigns.insert(id);
+            txn.end_if_settled(id, now)
+        })
+        .await
+    }
+
+    /// Ends campaigns whose items were still being listed when the last process ended; when a process
+    /// starts, before anybody can bring any.
+    pub async fn end_unsealed(&self, now: Timestamp) -> Answer<()> {
+        self.withdraw("end campaigns that never began", move |txn| {
+            txn.end_unsealed(now, now)
+        })
+        .await
+    }
+
+    /// Freezes up to `chunk` more rows of a selection. A list that somebody brings ends here when
+    /// nothing came for half a minute.
+    pub async fn expand(&self, id: CampaignId, chunk: usize, now: Timestamp) -> Answer<Frozen> {
+        self.withdraw("freeze a campaign", move |txn| txn.expand(id, chunk, now))
+            .await
+    }
+
+    /// Orders that wait, or of which something failed for good and still matters; the oldest first.
+    pub async fn orders(&self, now: Timestamp) -> Answer<Vec<Order>> {
+        self.read("list what is still to be done", move |db| {
+            let mut orders = Vec::new();
+            for campaign in db.campaigns_that_failed()? {
                 orders.push(Order {
-                    failing: self.stalled(failing, campaign.id)?,
-                    failed: self.stalled(STILL_WANTED, campaign.id)?,
+                    failing: Stalled::default(),
+                    failed: db.stalled(STILL_WANTED, campaign.id)?,
                     campaign,
                 });
             }
-        }
-        orders.sort_by_key(|order| order.campaign.id);
-        Ok(orders)
+            for campaign in db.open_campaigns()? {
+                let waits = campaign.pending > 0
+                    && campaign.state != CampaignState::Cancelled
+                    && campaign.starts_at.is_none_or(|at| at <= now);
+                if waits {
+                    let failing = "t.attempts > 0 AND t.state = 'called'";
+                    orders.push(Order {
+                        failing: db.stalled(failing, campaign.id)?,
+                        failed: db.stalled(STILL_WANTED, campaign.id)?,
+                        campaign,
+                    });
+                }
+            }
+            orders.sort_by_key(|order| order.campaign.id);
+            Ok(orders)
+        })
+        .await
     }
 
+    /// What is still to be done to one row, or failed for good; the oldest order first.
+    pub async fn orders_of(&self, num: Num, now: Timestamp) -> Answer<Vec<RowOrder>> {
+        self.read("look up what is still to be done", move |db| {
+            let waiting = "t.state = 'pending' AND c.ended_at IS NULL AND c.phase <> 'cancelled'";
+            let begun = format!(
+                "t.state IN ('called', 'failed') AND ((t.state = 'called' AND c.ended_at IS NULL) \
+                 OR ({STILL_WANTED}))"
+            );
+            let mut orders = Vec::new();
+            for condition in [waiting, &begun] {
+                let sql = format!(
+                    "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.starts_at, c.phase = 'paused' AS paused, \
+                     t.state, t.attempts, t.next_at, t.error FROM campaign_item t JOIN campaign c \
+                     ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
+                     WHERE t.num = ?1 AND {condition} AND ?2 IS NOT NULL LIMIT {MOST}"
+                );
+                orders.extend(db.all(
+                    RowKind::CampaignItem,
+                    &sql,
+                    params![num, micros(now)],
+                    read_row_order,
+                )?);
+            }
+            orders.sort_by_key(|order| order.campaign);
+            Ok(orders)
+        })
+        .await
+    }
+
+    /// Items of a campaign that fail and are tried again.
+    pub async fn failing_of(&self, id: CampaignId) -> Answer<Stalled> {
+        self.read("look a campaign up", move |db| {
+            db.stalled("t.attempts > 0 AND t.state = 'called'", id)
+        })
+        .await
+    }
+
+    /// Tries items again that failed for good while others failed as well; how many.
+    pub async fn retry_items(
+        &self,
+        items: Vec<(CampaignId, Num)>,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        self.withdraw("try a campaign's items again", move |txn| {
+            let mut again = 0;
+            for (id, num) in &items {
+                let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3 WHERE campaign = ?1 \
+                           AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
+                           AND phase <> 'cancelled' AND given_up_at IS NULL)";
+                if txn.run(sql, [*id, *num, micros(now)])? > 0 {
+                    again += 1;
+                    let sql =
+                        "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
+                    txn.run(sql, [id])?;
+                    txn.effects.campaigns = true;
+                    txn.effects.touched.campaigns.insert(*id);
+                }
+            }
+            Ok(again)
+        })
+        .await
+    }
+
+    /// Stops a campaign for now, or lets it go on. False where there is nothing to stop or resume.
+    pub async fn pause_campaign(
+        &self,
+        id: CampaignId,
+        pause: bool,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let cause = cause.clone();
+        self.withdraw("pause a campaign", move |txn| {
+            let (phase, from) = if pause {
+                ("paused", "running")
+            } else {
+                ("running", "paused")
+            };
+            let sql = "UPDATE campaign SET phase = ?2, told_at = ?4 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
+            let told = txn.run(sql, params![id, phase, from, micros(now)])? > 0;
+            if told {
+                let what = if pause { "pause" } else { "resume" };
+                txn.told_campaign(id, what, &cause, now)?;
+            }
+            Ok(told)
+        })
+        .await
+    }
+
+    /// Stops a campaign for good. False where it has ended.
+    pub async fn cancel_campaign(
+        &self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let cause = cause.clone();
+        self.withdraw("cancel a campaign", move |txn| {
+            let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?2 WHERE num = ?1 \
+                       AND ended_at IS NULL AND phase <> 'cancelled'";
+            let stop = txn.run(sql, [id, micros(now)])? > 0;
+            let sql = "UPDATE campaign SET given_up_at = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                       AND given_up_at IS NULL AND EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 \
+                       AND state = 'failed' AND n > 0)";
+            let give_up = !stop && txn.run(sql, [id, micros(now)])? > 0;
+            match (stop, give_up) {
+                (true, _) => {
+                    txn.told_campaign(id, "cancel", &cause, now)?;
+                    txn.end_if_settled(id, now)?;
+                }
+                (false, true) => {
+                    txn.told_campaign(id, "give_up", &cause, now)?;
+                    let failed = ("t.state = 'failed'", 0);
+                    txn.end_order_notices(id, failed, "is given up by a person's word", now)?;
+                }
+                (false, false) => {}
+            }
+            Ok(stop || give_up)
+        })
+        .await
+    }
+
+    /// Tries again what failed for good; how many.
+    pub async fn retry_campaign(
+        &self,
+        id: CampaignId,
+        cause: &Cause,
+        now: Timestamp,
+    ) -> Answer<usize> {
+        let cause = cause.clone();
+        self.withdraw("try a campaign again", move |txn| {
+            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
+                       WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
+                       WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
+            let again = txn.run(sql, [id, micros(now)])?;
+            if again > 0 {
+                txn.run(
+                    "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
+                     WHERE num = ?1",
+                    [id],
+                )?;
+                txn.told_campaign(id, "retry", &cause, now)?;
+            }
+            Ok(again)
+        })
+        .await
+    }
+
+    /// Notes what the report of an ended campaign hashes to, in the audit trail as well.
+    pub async fn seal_report(&self, id: CampaignId, sha256: String, now: Timestamp) -> Answer<()> {
+        self.write("seal a report", move |txn| {
+            let sql = "UPDATE campaign SET report_sha256 = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
+                       AND report_sha256 IS NULL";
+            if txn.run(sql, params![id, &sha256])? > 0 {
+                let said = format!("campaign {id} ended; its report has SHA-256 {sha256}");
+                txn.note_word(
+                    "campaign.report",
+                    said,
+                    &Cause::ours("the campaign ended"),
+                    now,
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Db {
     /// Campaigns that ended with something that failed for good and still matters.
     fn campaigns_that_failed(&self) -> Outcome<Vec<Campaign>> {
         let sql = format!(
@@ -159,37 +390,6 @@ impl Db {
             labels: some.into_iter().map(|(label, _)| label).collect(),
         })
     }
-
-    /// Items that fail and are tried again.
-    pub(in crate::store) fn failing_of(&self, id: CampaignId) -> Outcome<Stalled> {
-        self.stalled("t.attempts > 0 AND t.state = 'called'", id)
-    }
-
-    /// What is still to be done to one row, or failed for good: the oldest order first.
-    pub(in crate::store) fn orders_of(&self, num: Num, now: Timestamp) -> Outcome<Vec<RowOrder>> {
-        let waiting = "t.state = 'pending' AND c.ended_at IS NULL AND c.phase <> 'cancelled'";
-        let begun = format!(
-            "t.state IN ('called', 'failed') AND ((t.state = 'called' AND c.ended_at IS NULL) \
-             OR ({STILL_WANTED}))"
-        );
-        let mut orders = Vec::new();
-        for condition in [waiting, &begun] {
-            let sql = format!(
-                "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.starts_at, c.phase = 'paused' AS paused, \
-                 t.state, t.attempts, t.next_at, t.error FROM campaign_item t JOIN campaign c \
-                 ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
-                 WHERE t.num = ?1 AND {condition} AND ?2 IS NOT NULL LIMIT {MOST}"
-            );
-            orders.extend(self.all(
-                RowKind::CampaignItem,
-                &sql,
-                params![num, micros(now)],
-                read_row_order,
-            )?);
-        }
-        orders.sort_by_key(|order| order.campaign);
-        Ok(orders)
-    }
 }
 
 fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
@@ -209,124 +409,6 @@ fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
 }
 
 impl Txn<'_> {
-    /// Stops it for now, or lets it go on. False where it has ended.
-    pub(in crate::store) fn pause_campaign(
-        &mut self,
-        id: CampaignId,
-        pause: bool,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<bool> {
-        let (phase, from) = if pause {
-            ("paused", "running")
-        } else {
-            ("running", "paused")
-        };
-        let sql = "UPDATE campaign SET phase = ?2, told_at = ?4 WHERE num = ?1 AND ended_at IS NULL AND phase = ?3";
-        let told = self.run(sql, params![id, phase, from, micros(now)])? > 0;
-        if told {
-            let what = if pause { "pause" } else { "resume" };
-            self.told_campaign(id, what, cause, now)?;
-        }
-        Ok(told)
-    }
-
-    /// Stops it for good; what was begun is noted, what was not is not begun any more. Of one that has
-    /// ended, what failed is given up: it is not shown any more as what is still to be done.
-    pub(in crate::store) fn cancel_campaign(
-        &mut self,
-        id: CampaignId,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<bool> {
-        let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?2 WHERE num = ?1 \
-                   AND ended_at IS NULL AND phase <> 'cancelled'";
-        let stop = self.run(sql, [id, micros(now)])? > 0;
-        let sql = "UPDATE campaign SET given_up_at = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
-                   AND given_up_at IS NULL AND EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 \
-                   AND state = 'failed' AND n > 0)";
-        let give_up = !stop && self.run(sql, [id, micros(now)])? > 0;
-        match (stop, give_up) {
-            (true, _) => {
-                self.told_campaign(id, "cancel", cause, now)?;
-                self.end_if_settled(id, now)?;
-            }
-            (false, true) => {
-                self.told_campaign(id, "give_up", cause, now)?;
-                let failed = ("t.state = 'failed'", 0);
-                self.end_order_notices(id, failed, "is given up by a person's word", now)?;
-            }
-            (false, false) => {}
-        }
-        Ok(stop || give_up)
-    }
-
-    /// Takes what failed out of quarantine and tries it again; how many.
-    pub(in crate::store) fn retry_campaign(
-        &mut self,
-        id: CampaignId,
-        cause: &Cause,
-        now: Timestamp,
-    ) -> Outcome<usize> {
-        let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
-                   WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
-                   WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
-        let again = self.run(sql, [id, micros(now)])?;
-        if again > 0 {
-            self.run(
-                "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
-                 WHERE num = ?1",
-                [id],
-            )?;
-            self.told_campaign(id, "retry", cause, now)?;
-        }
-        Ok(again)
-    }
-
-    /// Takes items out of quarantine that failed while others did as well, and tries them again; how many.
-    pub(in crate::store) fn retry_items(
-        &mut self,
-        items: &[(CampaignId, Num)],
-        now: Timestamp,
-    ) -> Outcome<usize> {
-        let mut again = 0;
-        for (id, num) in items {
-            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3 WHERE campaign = ?1 \
-                       AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
-                       AND phase <> 'cancelled' AND given_up_at IS NULL)";
-            if self.run(sql, [*id, *num, micros(now)])? > 0 {
-                again += 1;
-                let sql =
-                    "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
-                self.run(sql, [id])?;
-                self.effects.campaigns = true;
-                self.effects.touched.campaigns.insert(*id);
-            }
-        }
-        Ok(again)
-    }
-
-    /// Notes what the report of an ended campaign hashes to.
-    pub(in crate::store) fn seal_report(
-        &mut self,
-        id: CampaignId,
-        sha256: &str,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let sql = "UPDATE campaign SET report_sha256 = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
-                   AND report_sha256 IS NULL";
-        if self.run(sql, params![id, sha256])? > 0 {
-            let said = format!("campaign {id} ended; its report has SHA-256 {sha256}");
-            self.note_word(
-                "campaign.report",
-                said,
-                &Cause::ours("the campaign ended"),
-                now,
-            )?;
-        }
-        Ok(())
-    }
-
     fn told_campaign(
         &mut self,
         id: CampaignId,
@@ -395,20 +477,6 @@ impl Txn<'_> {
         Ok(id)
     }
 
-    /// Lists more items of a campaign whose items are brought from outside.
-    pub(in crate::store) fn add_items(
-        &mut self,
-        id: CampaignId,
-        items: &[Wanted],
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let sql = "UPDATE campaign SET told_at = ?3 WHERE num = ?1 AND cursor = ?2";
-        if self.run(sql, [id, OPEN, micros(now)])? == 0 {
-            return Err(takes_no_more(id));
-        }
-        self.list(id, items, now)
-    }
-
     /// Lists items. One that is listed already is left as it is.
     fn list(&mut self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
         let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
@@ -461,22 +529,6 @@ impl Txn<'_> {
             .ids
             .extend(item.map(|num| (campaign, num)));
         Ok(())
-    }
-
-    /// All items are listed: it may start.
-    pub(in crate::store) fn seal_campaign(
-        &mut self,
-        id: CampaignId,
-        target: &str,
-        now: Timestamp,
-    ) -> Outcome<()> {
-        let sql = "UPDATE campaign SET cursor = NULL, target = ?3 WHERE num = ?1 AND cursor = ?2";
-        if self.run(sql, params![id, OPEN, target])? == 0 {
-            return Err(takes_no_more(id));
-        }
-        self.effects.campaigns = true;
-        self.effects.touched.campaigns.insert(id);
-        self.end_if_settled(id, now)
     }
 
     /// Ends those whose items are still being brought although nothing came since `silent_since`: their

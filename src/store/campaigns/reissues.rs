@@ -6,16 +6,17 @@ use rusqlite::params;
 
 use super::{
     super::{
+        Store,
         aside::{Each, RowKind},
         columns::{self, micros},
         commit::Standing,
         db::Txn,
-        error::Outcome,
+        error::{Answer, Outcome},
         identities::count,
     },
     CampaignId,
 };
-use crate::model::{FailureClass, Num, State, Timestamp};
+use crate::model::{FailureClass, Num, ResourceName, State, Timestamp};
 
 /// A consumer that was not told within this is reported; its dispatcher goes on trying.
 const DELIVERED_WITHIN: Duration = Duration::from_mins(15);
@@ -40,42 +41,85 @@ struct Waiting {
     since: Timestamp,
 }
 
-impl Txn<'_> {
-    /// Looks at up to `limit` items that wait for their token or for their consumers.
-    pub(in crate::store) fn follow_items(
-        &mut self,
+impl Store {
+    /// Ends up to `limit` items of a cancelled campaign that are not acknowledged: those of one resource,
+    /// but for what is in hand there (`skip`), and after some minutes those of every other, for which
+    /// nobody may work any more. True while there may be more.
+    pub async fn sweep_cancelled(
+        &self,
+        id: CampaignId,
+        resource: &ResourceName,
+        skip: &BTreeSet<Num>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Answer<bool> {
+        let (resource, skip) = (resource.clone(), skip.clone());
+        self.write("end what was cancelled", move |txn| {
+            let long_ago = now.checked_sub(UNDER_WAY).unwrap_or(now);
+            let sql = "SELECT t.campaign, t.num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
+                       WHERE t.campaign = ?1 AND t.state IN ('pending', 'called') AND c.phase = 'cancelled' \
+                       AND (t.resource = ?2 OR coalesce(c.told_at, c.created_at) <= ?3) LIMIT ?4";
+            let most = count(limit.saturating_add(skip.len()));
+            let params = params![id, txn.resource_num(resource.as_str())?, micros(long_ago), most];
+            let mut left: Vec<Num> =
+                txn.all(RowKind::CampaignItem, sql, params, |row| row.get("num"))?;
+            let more = left.len() >= limit;
+            left.retain(|num| !skip.contains(num));
+            txn.each("cancel an item", &left, |txn, left| {
+                let cancel = |num: &Num| {
+                    let sql =
+                        "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2";
+                    Ok(txn.run(sql, [id, *num])?)
+                };
+                left.iter().map(cancel).collect()
+            })?;
+            txn.end_if_settled(id, now)?;
+            Ok(more)
+        })
+        .await
+    }
+
+    /// Looks at up to `limit` items that wait for a token or for a consumer. `calm` says that tokens have
+    /// been issued for a while: then a row that fails by itself is waited for no longer.
+    pub async fn follow_items(
+        &self,
         id: CampaignId,
         after: Option<Num>,
         limit: usize,
         calm: bool,
         now: Timestamp,
-    ) -> Outcome<Followed> {
-        let sql = "SELECT campaign, num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
-                   FROM campaign_item \
-                   WHERE campaign = ?1 AND num > ?2 AND state IN ('acknowledged', 'delivering') \
-                   ORDER BY num";
-        let params = [id, after.unwrap_or(i64::MIN)];
-        let waiting = self.page(RowKind::CampaignItem, limit, sql, params, |row| {
-            Ok(Waiting {
-                num: row.get("num")?,
-                awaits_token: row.get("awaits")?,
-                since: columns::instant_in(row, "since")?,
-            })
-        })?;
-        let looked = self.each("follow an item", &waiting, |txn, items| {
-            let look = |item: &Waiting| match item.awaits_token {
-                true => txn.look_for_token(id, item, calm, now),
-                false => txn.look_for_delivery(id, item, now),
-            };
-            items.iter().map(look).collect()
-        })?;
-        told_refused(id, &waiting, looked);
-        self.end_if_settled(id, now)?;
-        let full = waiting.len() == limit;
-        let next = waiting.last().filter(|_| full).map(|item| item.num);
-        Ok(Followed { next })
+    ) -> Answer<Followed> {
+        self.write("follow a campaign", move |txn| {
+            let sql = "SELECT campaign, num, state = 'acknowledged' AS awaits, coalesce(reissued_at, acked_at) AS since \
+                       FROM campaign_item \
+                       WHERE campaign = ?1 AND num > ?2 AND state IN ('acknowledged', 'delivering') \
+                       ORDER BY num";
+            let params = [id, after.unwrap_or(i64::MIN)];
+            let waiting = txn.page(RowKind::CampaignItem, limit, sql, params, |row| {
+                Ok(Waiting {
+                    num: row.get("num")?,
+                    awaits_token: row.get("awaits")?,
+                    since: columns::instant_in(row, "since")?,
+                })
+            })?;
+            let looked = txn.each("follow an item", &waiting, |txn, items| {
+                let look = |item: &Waiting| match item.awaits_token {
+                    true => txn.look_for_token(id, item, calm, now),
+                    false => txn.look_for_delivery(id, item, now),
+                };
+                items.iter().map(look).collect()
+            })?;
+            told_refused(id, &waiting, looked);
+            txn.end_if_settled(id, now)?;
+            let full = waiting.len() == limit;
+            let next = waiting.last().filter(|_| full).map(|item| item.num);
+            Ok(Followed { next })
+        })
+        .await
     }
+}
 
+impl Txn<'_> {
     /// The commit of the token says so itself; this finds what it cannot: a row that wants none any
     /// more. When a token was issued is no proof: by the clock of ACS, one from just before may be
     /// younger than what was asked for.
@@ -142,39 +186,6 @@ impl Txn<'_> {
             params![id, item.num, state, delivered, error],
         )?;
         Ok(())
-    }
-
-    /// Ends what is not acknowledged of a cancelled campaign: items of this resource but for those in
-    /// hand, and those of every other once no call can be under way there any more. True while there
-    /// may be more.
-    pub(in crate::store) fn sweep_cancelled(
-        &mut self,
-        id: CampaignId,
-        resource: &str,
-        skip: &BTreeSet<Num>,
-        limit: usize,
-        now: Timestamp,
-    ) -> Outcome<bool> {
-        let long_ago = now.checked_sub(UNDER_WAY).unwrap_or(now);
-        let sql = "SELECT t.campaign, t.num FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
-                   WHERE t.campaign = ?1 AND t.state IN ('pending', 'called') AND c.phase = 'cancelled' \
-                   AND (t.resource = ?2 OR coalesce(c.told_at, c.created_at) <= ?3) LIMIT ?4";
-        let most = count(limit.saturating_add(skip.len()));
-        let params = params![id, self.resource_num(resource)?, micros(long_ago), most];
-        let mut left: Vec<Num> =
-            self.all(RowKind::CampaignItem, sql, params, |row| row.get("num"))?;
-        let more = left.len() >= limit;
-        left.retain(|num| !skip.contains(num));
-        self.each("cancel an item", &left, |txn, left| {
-            let cancel = |num: &Num| {
-                let sql =
-                    "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2";
-                Ok(txn.run(sql, [id, *num])?)
-            };
-            left.iter().map(cancel).collect()
-        })?;
-        self.end_if_settled(id, now)?;
-        Ok(more)
     }
 }
 

@@ -517,3 +517,83 @@ async fn a_creation_under_way_at_a_crash_is_listed_as_an_orphan() {
     home.reopen();
     assert_eq!(home.opened.orphans, 0, "each is listed once");
 }
+
+/// What the store noted of the file when they last agreed.
+async fn agreed(home: &Home) -> i64 {
+    number(home, "SELECT count(*) FROM meta WHERE key = 'map_agreed'").await
+}
+
+#[tokio::test]
+async fn a_map_that_is_as_it_was_left_is_not_read() {
+    let (mut home, num) = active().await;
+    assert_eq!(agreed(&home).await, 1);
+    // An operation that changes the file unsays it, the next one that does not says it anew.
+    declare(
+        &home,
+        &[with_id("bot", "8:acs:bot"), with_id("two", "8:acs:two")],
+        12,
+    )
+    .await;
+    assert_eq!(agreed(&home).await, 0);
+    commit(&home, issued(num, 20, None), 21).await;
+    assert_eq!(agreed(&home).await, 1);
+    home.store = None;
+    // Letters that keep the length and the times are not seen: the file is not read.
+    let times = fs::metadata(map(&home)).unwrap().modified().unwrap();
+    let text = fs::read_to_string(map(&home)).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(map(&home)).unwrap();
+    std::io::Write::write_all(
+        &mut &file,
+        text.replace("8:acs:two", "8:acs:own").as_bytes(),
+    )
+    .unwrap();
+    file.set_modified(times).unwrap();
+    home.reopen();
+    assert_eq!((home.opened.id_map, home.opened.taken_over), (2, None));
+    assert_eq!(
+        home.known_id(&name("two")).await.unwrap(),
+        Some("8:acs:two".parse().unwrap())
+    );
+    // Afterwards they are, and the next start compares the whole file.
+    home.examine(None, at(30)).await.unwrap();
+    assert_eq!(agreed(&home).await, 0);
+    home.reopen();
+    assert!(
+        fs::read_to_string(map(&home))
+            .unwrap()
+            .contains("8:acs:two")
+    );
+}
+
+#[tokio::test]
+async fn only_what_was_added_to_the_map_is_read() {
+    let (mut home, _) = active().await;
+    home.store = None;
+    let before = fs::read_to_string(map(&home)).unwrap();
+    let added = r#"{"name":"late","resource":"contoso","id":"8:acs:late","created_at":"2026-11-22T12:00:00Z"}"#;
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(map(&home))
+        .unwrap();
+    std::io::Write::write_all(&mut file, format!("{added}\n").as_bytes()).unwrap();
+    home.reopen();
+    assert_eq!(
+        home.known_id(&name("late")).await.unwrap(),
+        Some("8:acs:late".parse().unwrap())
+    );
+    assert_eq!(
+        fs::read_to_string(map(&home)).unwrap(),
+        format!("{before}{added}\n")
+    );
+    // A name that was dropped by a commit that never came stays, and the file says so again.
+    home.store = None;
+    let dropped =
+        r#"{"name":"bot","resource":"contoso","created_at":"2026-11-22T12:00:00Z","dropped":true}"#;
+    std::io::Write::write_all(&mut file, format!("{dropped}\n").as_bytes()).unwrap();
+    home.reopen();
+    assert_eq!(
+        get(&home, "bot").await.id,
+        Some("8:acs:bot".parse().unwrap())
+    );
+    assert_eq!(names(&home), ["bot", "late"]);
+}

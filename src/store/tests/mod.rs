@@ -1,24 +1,25 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
 mod backup;
-mod bulk;
+mod campaigns;
 mod consumers;
-mod declaring;
-mod delivering;
+mod declarations;
+mod deliveries;
 mod doubts;
-mod examining;
 mod gone;
 mod histories;
 mod id_map;
-mod opening;
-mod placing;
+mod notices;
+mod open;
 mod plans;
-mod putting_back;
-mod refusing;
-mod renewing;
-mod resealing;
-mod telling;
-mod writing;
+mod queue;
+mod refusals;
+mod renewals;
+mod restores;
+mod seal_keys;
+mod strays;
+mod unreadable;
+mod writer;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

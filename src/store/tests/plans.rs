@@ -24,15 +24,15 @@ async fn every_query_of_the_day_uses_its_index() {
     for (query, index) in [
         (
             identities::DUE,
-            "COVERING INDEX identity_due (resource=? AND <expr>=? AND due_at<?)",
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
         ),
         (
-            identities::EARLIEST_EXPIRY,
-            "COVERING INDEX identity_due (resource=?",
+            identities::HOW_MANY_DUE,
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
         ),
         (
             identities::NEXT_DUE,
-            "COVERING INDEX identity_due (resource=?",
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=?",
         ),
         (
             identities::LATE,
@@ -50,6 +50,7 @@ async fn every_query_of_the_day_uses_its_index() {
             campaigns::ITEMS,
             "INDEX campaign_pending (campaign=? AND resource=?)",
         ),
+        (campaigns::FAILING, "INDEX campaign_failing (campaign=?)"),
         (reconcile::DECLARED, "COVERING INDEX identity_declared"),
         (reconcile::KNOWN, "INDEX identity_name (name=?)"),
         (reconcile::OWNER, "INDEX identity_id (id=?)"),
@@ -104,18 +105,40 @@ async fn consumers_are_counted_by_index() {
         ),
         (
             consumers::LACKING_OF,
-            "COVERING INDEX identity_due (resource=? AND <expr>=? AND due_at<?)",
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
         ),
         (
-            consumers::LACKING_OF,
-            "INDEX identity_failing (resource=? AND due_at>?)",
+            consumers::ENDED,
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>? AND good_until<?)",
         ),
         (
             consumers::NEXT_END_OF,
-            "COVERING INDEX identity_due (resource=?",
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>?)",
+        ),
+        (
+            identities::EARLIEST_EXPIRY,
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>?)",
+        ),
+        (
+            identities::EARLIEST_EXPIRY,
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
         ),
     ] {
         uses(&home, query, index).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_due_is_found_in_its_order_without_sorting_it() {
+    let home = Home::new();
+    for (query, range) in [
+        (identities::DUE_WITHOUT_TOKEN, "good_until<?)"),
+        (identities::DUE_WITH_TOKEN, "good_until>?)"),
+    ] {
+        let index = "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND ";
+        let plan = plan(&home, query).await;
+        assert!(plan.contains(&format!("{index}{range}")), "{query}\n{plan}");
+        assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
     }
 }
 
@@ -129,13 +152,13 @@ async fn deliveries_are_taken_in_the_order_of_their_index() {
 }
 
 #[tokio::test]
-async fn a_renewal_touches_no_index_but_the_one_for_due() {
+async fn a_renewal_touches_no_index_but_those_for_due() {
     let home = Home::new();
     let indexes = number(
         &home,
         "SELECT count(*) FROM pragma_index_list('identity') l, pragma_index_info(l.name) c \
          WHERE c.name IN ('version', 'due_at', 'good_until', 'late_at', 'expires_at', 'token', 'attempts', 'kind') \
-         AND l.name NOT IN ('identity_due', 'identity_failing')",
+         AND l.name NOT IN ('identity_due', 'identity_ending', 'identity_failing')",
     );
     assert_eq!(indexes.await, 0);
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{Limit, Limits},
     model::{Facts, Record, ResourceName, Selection, Timestamp},
-    store::{CampaignAction, Wanted},
+    store::{CampaignAction, Tally, Wanted},
 };
 
 /// Rows looked at together.
@@ -26,20 +26,24 @@ pub(super) async fn of(
 ) -> Result<CampaignPlan, Problem> {
     let mut plan = CampaignPlan::default();
     match chosen {
-        Chosen::All => walk(api, action, None, &mut plan).await?,
-        Chosen::Select(selection) => walk(api, action, Some(selection), &mut plan).await?,
+        Chosen::All => {
+            for kind in api.store.tally(api.clock.now()).await? {
+                tell(&kind, action, &mut plan);
+            }
+        }
+        Chosen::Select(selection) => walk(api, action, selection, &mut plan).await?,
         Chosen::Listed(items) => {
             let now = api.clock.now();
             for item in items {
                 match item {
                     Wanted::Row(num) => {
                         if let Some(row) = api.store.record_of(*num).await? {
-                            count(&row, action, now, &mut plan);
+                            tell(&one(&row, now), action, &mut plan);
                         }
                     }
                     Wanted::Id(resource, _) => {
                         plan.unmanaged += 1;
-                        add(resource, &mut plan);
+                        add(resource, 1, &mut plan);
                     }
                 }
             }
@@ -57,15 +61,15 @@ pub(super) async fn of(
 async fn walk(
     api: &Api,
     action: CampaignAction,
-    selection: Option<&Selection>,
+    selection: &Selection,
     plan: &mut CampaignPlan,
 ) -> Result<(), Problem> {
     let (now, mut after) = (api.clock.now(), None);
     loop {
         let rows = api.store.list(after.as_ref(), CHUNK).await?;
         for row in &rows {
-            if selection.is_none_or(|one| one.matches(&Facts::of(row, now))) {
-                count(row, action, now, plan);
+            if selection.matches(&Facts::of(row, now)) {
+                tell(&one(row, now), action, plan);
             }
         }
         match rows.last() {
@@ -75,19 +79,29 @@ async fn walk(
     }
 }
 
-fn count(row: &Record, action: CampaignAction, now: Timestamp, plan: &mut CampaignPlan) {
-    match action.applies(row) {
-        Ok(()) => {
-            *plan.states.entry(row.state_at(now)).or_default() += 1;
-            add(&row.spec.resource, plan);
-        }
-        Err(why) => *plan.skipped.entry(why.to_owned()).or_default() += 1,
+fn one(row: &Record, now: Timestamp) -> Tally {
+    Tally {
+        resource: row.spec.resource.clone(),
+        state: row.state,
+        has_id: row.id.is_some(),
+        shown: row.state_at(now),
+        count: 1,
     }
 }
 
-fn add(resource: &ResourceName, plan: &mut CampaignPlan) {
-    plan.total += 1;
-    plan.resources.entry(resource.clone()).or_default().items += 1;
+fn tell(kind: &Tally, action: CampaignAction, plan: &mut CampaignPlan) {
+    match action.applies_to(kind.state, kind.has_id) {
+        Ok(()) => {
+            *plan.states.entry(kind.shown).or_default() += kind.count;
+            add(&kind.resource, kind.count, plan);
+        }
+        Err(why) => *plan.skipped.entry(why.to_owned()).or_default() += kind.count,
+    }
+}
+
+fn add(resource: &ResourceName, items: u64, plan: &mut CampaignPlan) {
+    plan.total += items;
+    plan.resources.entry(resource.clone()).or_default().items += items;
 }
 
 /// What bounds the action: its own calls, or the issuing of the tokens that follow.

@@ -305,6 +305,9 @@ impl Store {
         from: Option<Bookmark>,
         now: Timestamp,
     ) -> Result<Option<Bookmark>, StoreError> {
+        if from.is_none() && !self.looked_at_map() {
+            self.look_at_map().await?;
+        }
         let page = self
             .read("look the store through", move |db| {
                 let mark = from.unwrap_or_else(|| {
@@ -338,5 +341,21 @@ impl Store {
             });
         }
         Ok(page.next)
+    }
+
+    /// Once after a start, which need not have read it: whether the map of names to ids is as it was left.
+    async fn look_at_map(&self) -> Result<(), StoreError> {
+        let state_dir = self.state_dir().to_owned();
+        let altered = self.read("look at identities.jsonl", move |db| {
+            db.map_was_altered(&state_dir)
+        });
+        if altered.await? {
+            tracing::warn!(
+                "identities.jsonl was altered by another program: the next start compares all of it with the store"
+            );
+            self.write("look at identities.jsonl", |txn| txn.forget_agreement())
+                .await?;
+        }
+        Ok(())
     }
 }

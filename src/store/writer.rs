@@ -1,0 +1,340 @@
+//! The one writer: takes what is queued, runs it in one transaction, commits, answers, and tells others.
+//!
+//! An operation may run twice: first all of a group run together, and only where one fails that had
+//! changed something is the transaction taken back and each run again under a savepoint of its own.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    db::{Changed, Db, Effects, Txn},
+    disk::Reserve,
+    error::{Fault, Outcome, StoreError},
+    idmap::IdMap,
+    withdrawals::Withdrawals,
+};
+
+/// What an operation answers, whatever its type.
+pub(super) type Value = Box<dyn Any + Send>;
+/// What an operation does; safe to run twice.
+pub(super) type Work = Box<dyn Fn(&mut Txn<'_>) -> Outcome<Value> + Send>;
+
+/// One operation.
+pub(super) struct Operation {
+    pub(super) doing: &'static str,
+    /// Whether it may withdraw something.
+    pub(super) withdraws: bool,
+    pub(super) work: Work,
+    /// Answered once the transaction has ended.
+    pub(super) reply: oneshot::Sender<Result<Value, StoreError>>,
+}
+
+/// What operations came to, before the commit.
+#[derive(Default)]
+struct Ran {
+    answers: Vec<Result<Value, StoreError>>,
+    effects: Effects,
+}
+
+impl Ran {
+    fn note(&mut self, answer: Result<(Value, Effects), StoreError>) {
+        self.answers.push(answer.map(|(value, effects)| {
+            self.effects.absorb(effects);
+            value
+        }));
+    }
+}
+
+pub(super) fn lost(doing: &'static str) -> StoreError {
+    StoreError::Fault {
+        doing,
+        reason: "the operation panicked".to_owned(),
+    }
+}
+
+/// At most so many operations share a commit.
+const GROUP: usize = 512;
+/// From so many on the writer counts as under load and waits for more.
+const LOAD: usize = 16;
+/// The longest wait for more, in milliseconds.
+const LONGEST_GATHER_MS: u32 = 20;
+
+/// The writing end: the connection, the id map, and those who are told.
+pub(super) struct Writer {
+    pub(super) db: Db,
+    pub(super) id_map: IdMap,
+    pub(super) withdrawals: Withdrawals,
+    /// A version that `withdrawn.jsonl` has to speak of, once a number for it is noted beforehand; or 0.
+    pub(super) owed: u64,
+    pub(super) reserve: Reserve,
+    pub(super) signals: Signals,
+}
+
+impl Writer {
+    /// Serves the queue until every handle is gone; the thread of the threaded store.
+    pub(super) fn serve(mut self, mut queue: mpsc::Receiver<Operation>) {
+        let mut last_group = 0;
+        while let Some(first) = queue.blocking_recv() {
+            let mut group = vec![first];
+            gather(&mut queue, &mut group, last_group >= LOAD);
+            last_group = group.len();
+            self.apply(group);
+        }
+        self.close();
+    }
+
+    /// Applies operations in one transaction and answers them.
+    pub(super) fn apply(&mut self, group: Vec<Operation>) {
+        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
+        self.reserve.make_room();
+        let promise = if promised { self.promise() } else { Ok(()) };
+        let (answers, result) = match promise.and_then(|()| self.run(&group)) {
+            Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        if result.is_err() && !self.db.conn.is_autocommit() {
+            self.sql("ROLLBACK").ok();
+        }
+        if let Err(StoreError::Full { .. }) = &result {
+            self.reserve.was_full();
+        }
+        let mut answers = answers.into_iter();
+        for operation in group {
+            let answer = match (answers.next(), &result) {
+                (Some(Err(error)), _) => Err(error),
+                (Some(answer), Ok(())) => answer,
+                (_, Err(error)) => Err(error.clone()),
+                (None, Ok(())) => Err(lost(operation.doing)),
+            };
+            // Whoever asked may have gone in the meantime.
+            operation.reply.send(answer).ok();
+        }
+    }
+
+    /// Runs operations: together, as long as none of them leaves half of what it wanted; else each by itself,
+    /// so that one that fails leaves no trace and hurts no other.
+    fn run(&self, group: &[Operation]) -> Result<Ran, StoreError> {
+        self.sql("BEGIN IMMEDIATE")?;
+        if let Some(ran) = self.together(group)? {
+            return Ok(ran);
+        }
+        self.sql("ROLLBACK; BEGIN IMMEDIATE")?;
+        let mut ran = Ran::default();
+        for operation in group {
+            self.sql("SAVEPOINT operation")?;
+            let answer = self.attempt(operation, &mut Txn::careful(&self.db));
+            // A full disk makes SQLite roll the whole transaction back.
+            if self.db.conn.is_autocommit() {
+                return Err(answer.err().unwrap_or_else(|| lost(operation.doing)));
+            }
+            self.sql(match answer {
+                Ok(_) => "RELEASE operation",
+                Err(_) => "ROLLBACK TO operation; RELEASE operation",
+            })?;
+            ran.note(answer);
+        }
+        Ok(ran)
+    }
+
+    /// Runs operations without savepoints, which cost more the longer the transaction is. Nothing where one
+    /// failed that had changed something.
+    fn together(&self, group: &[Operation]) -> Result<Option<Ran>, StoreError> {
+        let mut ran = Ran::default();
+        for operation in group {
+            let (mut txn, before) = (Txn::on(&self.db), self.db.conn.total_changes());
+            match self.attempt(operation, &mut txn) {
+                Err(error) if self.db.conn.is_autocommit() => return Err(error),
+                Err(_) if txn.is_torn() || self.db.conn.total_changes() != before => {
+                    return Ok(None);
+                }
+                answer => ran.note(answer),
+            }
+        }
+        Ok(Some(ran))
+    }
+
+    fn attempt(
+        &self,
+        operation: &Operation,
+        txn: &mut Txn<'_>,
+    ) -> Result<(Value, Effects), StoreError> {
+        let failed = |fault| StoreError::new(operation.doing, fault);
+        catch_unwind(AssertUnwindSafe(|| {
+            let value = (operation.work)(txn).map_err(failed)?;
+            let numbered = txn.finish();
+            let effects = numbered.map_err(|fault| StoreError::new("number a change", fault))?;
+            Ok((value, effects))
+        }))
+        .unwrap_or_else(|_| Err(lost(operation.doing)))
+    }
+
+    /// Commits, and tells others what it means to them.
+    fn end(&mut self, mut effects: Effects, promised: bool) -> Result<(), StoreError> {
+        self.commit(&mut effects, promised)?;
+        self.id_map.follow(&self.db, &effects);
+        self.fold_if_long(effects.cleaned);
+        if effects.cleaned {
+            self.hold_reserve();
+        }
+        self.signals.tell(effects);
+        Ok(())
+    }
+
+    /// Tells the file what is withdrawn, then commits; together or not at all.
+    fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
+        let agreed = self.id_map.note_agreement(&self.db, effects);
+        let agreed = agreed.map_err(|fault| StoreError::new("commit to the store", fault))?;
+        let written = self.tell_withdrawals(effects, promised)?;
+        self.id_map.lead(effects);
+        let committed = self.sql("COMMIT");
+        match committed {
+            Ok(()) => self.id_map.agrees(agreed),
+            Err(_) => self.id_map.fall_behind(),
+        }
+        if let (Err(_), Some(written)) = (&committed, &written)
+            && let Err(error) = self.withdrawals.take_back(written)
+        {
+            tracing::error!(%error, "withdrawn.jsonl says what the store did not take; the next start carries it out");
+        }
+        committed
+    }
+
+    fn fold_if_long(&mut self, cleaned: bool) {
+        if self.withdrawals.wants_fold(cleaned)
+            && let Err(fault) = self.fold_withdrawals()
+        {
+            let error = StoreError::new("fold withdrawn.jsonl", fault);
+            tracing::warn!(%error, "it is tried again later");
+        }
+    }
+
+    /// Holds the reserve again, for as many identities as there are.
+    pub(super) fn hold_reserve(&mut self) {
+        let identities = self
+            .db
+            .first("SELECT sum(n) FROM identity_count", [], |row| {
+                row.get::<_, Option<i64>>(0)
+            });
+        // Without a count the reserve keeps its least size.
+        let identities = identities.ok().flatten().flatten().unwrap_or(0);
+        self.reserve.hold(identities.unsigned_abs());
+    }
+
+    /// Leaves a tidy database behind: everything in one file, the id map written.
+    pub(super) fn close(&mut self) {
+        if self.owed > 0 {
+            self.apply(Vec::new());
+        }
+        self.id_map.catch_up(&self.db);
+        // Where it cannot be noted, the next start reads the map.
+        self.id_map
+            .note_agreement(&self.db, &Effects::default())
+            .ok();
+        let tidied = self
+            .db
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(error) = tidied {
+            tracing::debug!(%error, "the store's log could not be folded in; the next start does it");
+        }
+    }
+
+    fn sql(&self, sql: &str) -> Result<(), StoreError> {
+        self.db
+            .conn
+            .execute_batch(sql)
+            .map_err(|e| StoreError::new("commit to the store", Fault::Sql(e)))
+    }
+}
+
+/// Takes everything that is queued; under load waits a little for more, so that a commit is shared.
+fn gather(queue: &mut mpsc::Receiver<Operation>, group: &mut Vec<Operation>, load: bool) {
+    let mut waited = 0;
+    loop {
+        while group.len() < GROUP {
+            match queue.try_recv() {
+                Ok(operation) => group.push(operation),
+                Err(_) => break,
+            }
+        }
+        if !load || group.len() >= LOAD || waited >= LONGEST_GATHER_MS {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        waited += 1;
+    }
+}
+
+/// How many changes are kept for those who resume a watch stream.
+const KEPT: usize = 4096;
+
+/// Counters that rise with what happened; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Signals {
+    pub(super) due: watch::Sender<u64>,
+    pub(super) wanted: watch::Sender<u64>,
+    pub(super) campaigns: watch::Sender<u64>,
+    recent: Arc<Mutex<Recent>>,
+}
+
+struct Recent {
+    /// Changes after this number are all in the list.
+    since: u64,
+    list: VecDeque<Changed>,
+}
+
+impl Signals {
+    /// Starts after the last number of the watch stream.
+    pub(super) fn since(seq: u64) -> Self {
+        Self {
+            due: watch::Sender::new(0),
+            wanted: watch::Sender::new(0),
+            campaigns: watch::Sender::new(0),
+            recent: Arc::new(Mutex::new(Recent {
+                since: seq,
+                list: VecDeque::new(),
+            })),
+        }
+    }
+
+    pub(super) fn tell(&self, effects: Effects) {
+        {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            recent.list.extend(effects.changed);
+            while recent.list.len() > KEPT {
+                recent.since = recent.list.pop_front().map_or(recent.since, |c| c.seq);
+            }
+        }
+        for (signal, happened) in [
+            (&self.due, effects.due),
+            (&self.wanted, effects.wanted),
+            (&self.campaigns, effects.campaigns),
+        ] {
+            if happened {
+                signal.send_modify(|n| *n += 1);
+            }
+        }
+    }
+
+    /// The changes after `seq`, or `None` when they are no longer all known.
+    pub(super) fn after(&self, seq: u64) -> Option<Vec<Changed>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if seq < recent.since {
+            return None;
+        }
+        let at = recent.list.partition_point(|c| c.seq <= seq);
+        Some(recent.list.range(at..).cloned().collect())
+    }
+
+    /// The number of the newest change.
+    pub(super) fn seq(&self) -> u64 {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.list.back().map_or(recent.since, |c| c.seq)
+    }
+}
