@@ -34,6 +34,16 @@ pub(super) const NEXT_END_OF: &str = concat!(
 pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
     AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND good_until > 0 AND good_until <= ?2";
 
+/// Since when the oldest of what is due, and of what failed and waits for its next attempt, is overdue. Of those that
+/// have no token the first thousands stand for all.
+pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at) FROM identity i WHERE i.resource = r.num \
+    AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.good_until > 0) AS due, \
+    (SELECT min(since) FROM (SELECT coalesce(i.revoked_at, i.created_at) AS since FROM identity i INDEXED BY identity_ending \
+    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
+    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, \
+    (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
+    FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r";
+
 /// What is withdrawn and not delivered, the oldest first.
 pub(super) const WITHHELD: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, d.since, d.last_error FROM delivery d \
     INDEXED BY delivery_withheld CROSS JOIN identity i ON i.num = d.identity \
@@ -233,17 +243,16 @@ impl Store {
         .await
     }
 
-    /// Since when the oldest overdue renewal of each resource is overdue; looks at all that are.
+    /// Since when the oldest overdue renewal of each resource is overdue; looks at all that are, by index.
     pub async fn overdue_since(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, Timestamp>> {
         self.read("look for the oldest overdue renewal", move |db| {
-            let sql = "SELECT r.name, (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at \
-                ELSE coalesce(i.revoked_at, i.created_at) END) FROM identity i WHERE i.resource = r.num \
-                AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1) AS due, \
-                (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
-                FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r";
-            let rows = db.all(RowKind::Resource, sql, [micros(now)], |row| {
+            let rows = db.all(RowKind::Resource, OVERDUE, [micros(now)], |row| {
                 let name: ResourceName = columns::parsed(row, "name")?;
-                let ats = [row.get::<_, Option<i64>>("due")?, row.get("failing")?];
+                let ats = [
+                    row.get::<_, Option<i64>>("due")?,
+                    row.get("without")?,
+                    row.get("failing")?,
+                ];
                 Ok((name, ats.into_iter().flatten().min()))
             })?;
             let overdue = |at: i64| at <= micros(now);

@@ -108,6 +108,14 @@ async fn consumers_are_counted_by_index() {
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
         ),
         (
+            consumers::OVERDUE,
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
+        ),
+        (
+            consumers::OVERDUE,
+            "INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
+        ),
+        (
             consumers::ENDED,
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>? AND good_until<?)",
         ),
