@@ -131,20 +131,17 @@ fn each(began: Instant, times: usize) -> f64 {
 
 async fn measure(store: &Store) -> Vec<(&'static str, f64)> {
     let (mut reading, mut writing, mut done) = (0.0, 0.0, 0);
-    let nobody = BTreeSet::new();
+    let (nobody, place) = (BTreeSet::new(), resource());
     for round in 0..20 {
         let now = after(50_000 + round);
         let began = Instant::now();
         let due = store
-            .due(&resource(), Work::Issue, now, HANDFUL, &nobody)
+            .due(&place, Work::Issue, now, HANDFUL, &nobody)
             .await
             .unwrap();
-        let failing = store.due_in(&resource(), (Work::Issue, true), now, HANDFUL, &nobody);
+        let failing = store.due_in(&place, (Work::Issue, true), now, HANDFUL, &nobody);
         assert!(failing.await.unwrap().is_empty());
-        store
-            .next_due(&resource(), Work::Issue, &nobody)
-            .await
-            .unwrap();
+        store.next_due(&place, Work::Issue, &nobody).await.unwrap();
         reading += began.elapsed().as_secs_f64() * 1e6;
         let changes: Vec<_> = due
             .iter()
@@ -166,10 +163,7 @@ async fn measure(store: &Store) -> Vec<(&'static str, f64)> {
     told.push(("earliest expiry, µs", each(began, 50)));
     let began = Instant::now();
     for _ in 0..50 {
-        store
-            .ended_tokens(&resource(), after(50_000))
-            .await
-            .unwrap();
+        store.ended_tokens(&place, after(50_000)).await.unwrap();
         store.next_end_by_socket(after(50_000)).await.unwrap();
         store.counts().await.unwrap();
     }
