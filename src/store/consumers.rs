@@ -36,8 +36,8 @@ pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?
 
 /// Since when the oldest of what is due, and of what failed and waits for its next attempt, is overdue. Of those that
 /// have no token the first thousands stand for all.
-pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at) FROM identity i WHERE i.resource = r.num \
-    AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.good_until > 0) AS due, \
+pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at) FROM identity i INDEXED BY identity_due \
+    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.good_until > 0) AS due, \
     (SELECT min(since) FROM (SELECT coalesce(i.revoked_at, i.created_at) AS since FROM identity i INDEXED BY identity_ending \
     WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
     AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, \
