@@ -89,9 +89,10 @@ macro_rules! take_token {
 }
 
 /// One that was active and in order stays so.
-const RENEWED: &str = take_token!("");
-const OBTAINED: &str =
-    take_token!(", state = 'active', late_notified = 0, failures = 0, failing_since = NULL");
+pub(super) const RENEWED: &str = take_token!("");
+const OBTAINED: &str = take_token!(
+    ", state = 'active', by_socket = by_socket, late_notified = 0, failures = 0, failing_since = NULL"
+);
 
 impl Txn<'_> {
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
@@ -183,7 +184,7 @@ impl Txn<'_> {
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
         // A column that keeps its value is not written: its indexes and triggers cost more than the rest.
-        let sql = match row.state == State::Active && !row.marked {
+        let sql = match row.state == State::Active && !row.marked && row.due_at.is_some() {
             true => RENEWED,
             false => OBTAINED,
         };
@@ -254,7 +255,7 @@ impl Txn<'_> {
         let taken = match owner {
             Some(owner) => usize::from(owner == num),
             None => self.run(
-                "UPDATE identity SET id = ?2, due_at = ?3, due_why = 'first' \
+                "UPDATE identity SET id = ?2, due_at = ?3, by_socket = by_socket, due_why = 'first' \
                  WHERE num = ?1 AND id IS NULL AND state IS NOT 'deleted'",
                 params![num, id.as_str(), micros(now)],
             )?,
@@ -401,7 +402,7 @@ impl Txn<'_> {
             None => (at, why),
         };
         self.run(
-            "UPDATE identity SET due_at = ?2, due_why = ?3, failures = failures + ?5, attempts = ?4, \
+            "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3, failures = failures + ?5, attempts = ?4, \
              failing_since = CASE WHEN ?6 THEN coalesce(failing_since, ?7) ELSE failing_since END WHERE num = ?1",
             params![
                 num,
@@ -469,7 +470,7 @@ impl Txn<'_> {
         }
         self.run(
             "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = 0, prev_key = NULL, \
-             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, \
+             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, by_socket = by_socket, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str()],
@@ -483,9 +484,10 @@ impl Txn<'_> {
         Ok(version)
     }
 
-    /// Makes a row due. One that waits for a person's word before it is created is left as it is.
+    /// Makes a row due. Whoever may give a row its first due time or take it writes `by_socket` as well, so that it is
+    /// counted (`socket_consumer_moved`); a renewal does neither. One that waits for a person's word before it is created is left as it is.
     pub(super) fn set_due(&mut self, num: Num, at: i64, why: &str) -> Outcome<()> {
-        let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
+        let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3 WHERE num = ?1 \
                    AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first')";
         self.run(sql, params![num, at, why])?;
         self.effects.due = true;

@@ -93,14 +93,14 @@ impl Store {
             let (mut created, mut refused) = (0, Vec::new());
             match names {
                 None => {
-                    let sql = format!("UPDATE identity SET due_at = ?1 WHERE {WAITING}");
+                    let sql = format!("UPDATE identity SET due_at = ?1, by_socket = by_socket WHERE {WAITING}");
                     created = txn.run(&sql, [micros(now)])? as u64;
                     let result = format!("{created} identities may be created");
                     txn.audit(&word(&cause, None, result, now))?;
                 }
                 Some(names) => {
                     let sql =
-                        format!("UPDATE identity SET due_at = ?2 WHERE name = ?1 AND {WAITING}");
+                        format!("UPDATE identity SET due_at = ?2, by_socket = by_socket WHERE name = ?1 AND {WAITING}");
                     for name in names {
                         if txn.run(&sql, params![name.as_str(), micros(now)])? > 0 {
                             created += 1;
@@ -210,7 +210,7 @@ impl Txn<'_> {
         })?;
         match row {
             Some((origin, true)) if !self.may_create(&origin)? => {
-                let sql = "UPDATE identity SET due_at = NULL, due_why = ?2 WHERE num = ?1";
+                let sql = "UPDATE identity SET due_at = NULL, by_socket = by_socket, due_why = ?2 WHERE num = ?1";
                 self.run(sql, params![num, spelled(&DueReason::First)])?;
                 Ok(())
             }
@@ -220,7 +220,7 @@ impl Txn<'_> {
 
     /// A row that waited for a person's word has its id: its token is due.
     pub(super) fn adopted_first(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "UPDATE identity SET due_at = ?2 WHERE num = ?1 AND state = 'new' AND due_at IS NULL \
+        let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket WHERE num = ?1 AND state = 'new' AND due_at IS NULL \
                    AND due_why = 'first'";
         self.run(sql, params![num, micros(now)])?;
         self.effects.due = true;

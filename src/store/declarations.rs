@@ -614,7 +614,7 @@ impl Txn<'_> {
             return Ok(0);
         }
         let adopted = self.run(
-            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), \
+            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), by_socket = by_socket, \
              due_why = coalesce(due_why, ?2) FROM remembered m JOIN resource r ON r.name = m.resource \
              WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
              AND identity.state = 'new'",

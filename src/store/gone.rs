@@ -250,7 +250,7 @@ impl Txn<'_> {
             [row.resource],
         )?;
         self.run(
-            "UPDATE identity SET failures = failures + 1, due_why = 'retry', \
+            "UPDATE identity SET failures = failures + 1, by_socket = by_socket, due_why = 'retry', \
              due_at = ?2 + min(?3 << min(failures, 6), ?4) WHERE num = ?1",
             params![row.num, micros(now), SHORTEST_HOLD, LONGEST_HOLD],
         )?;

@@ -266,7 +266,7 @@ impl Txn<'_> {
     fn plan_anew(&mut self, nums: &[Num], now: Timestamp) -> Outcome<()> {
         let retry = spelled(&DueReason::Retry);
         for num in nums {
-            let sql = "UPDATE identity SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
+            let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3 WHERE num = ?1 \
                        AND state IN ('new', 'active', 'late') \
                        AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first') \
                        AND (due_at IS NULL OR due_why IS NULL OR (due_at > ?2 AND due_why <> ?3))";

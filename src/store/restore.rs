@@ -209,7 +209,7 @@ fn drop_sealed(
         let txn = conn.unchecked_transaction()?;
         let dropped = txn.execute(
             "UPDATE identity SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
-             due_at = ?1, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
+             due_at = ?1, by_socket = by_socket, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
             (columns::micros(now), spelled(&DueReason::Requested)),
         )?;
         txn.execute(

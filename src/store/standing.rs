@@ -52,7 +52,7 @@ impl Store {
             }
             txn.raise_versions(now)?;
             let renewing = txn.run(
-                "UPDATE identity SET good_until = 0, due_at = ?1, due_why = ?2 WHERE state = 'active'",
+                "UPDATE identity SET good_until = 0, due_at = ?1, by_socket = by_socket, due_why = ?2 WHERE state = 'active'",
                 params![micros(now), spelled(&DueReason::Requested)],
             )?;
             txn.run("DELETE FROM meta WHERE key = ?1", [RESTORED])?;

@@ -5,3 +5,11 @@ CREATE INDEX identity_due ON identity (resource, (id IS NULL), (failing_since IS
     WHERE due_at IS NOT NULL;
 CREATE INDEX identity_ending ON identity (resource, (id IS NULL), (failing_since IS NOT NULL), good_until, due_at, late_at, by_socket)
     WHERE due_at IS NOT NULL;
+
+-- A renewal moves due_at and nothing that is counted: a trigger on that column makes SQLite keep a journal of the
+-- statement for each. Whoever gives a row its first due time, or takes it, writes by_socket as well.
+DROP TRIGGER socket_consumer_moved;
+CREATE TRIGGER socket_consumer_moved AFTER UPDATE OF by_socket ON identity
+WHEN (new.by_socket AND new.due_at IS NOT NULL) <> (old.by_socket AND old.due_at IS NOT NULL) BEGIN
+    UPDATE consumer_count SET n = n + iif(new.by_socket AND new.due_at IS NOT NULL, 1, -1) WHERE sink = 0;
+END;

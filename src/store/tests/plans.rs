@@ -1,7 +1,7 @@
 //! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
 
 use super::*;
-use crate::store::{campaigns, consumers, deliveries, doubts, identities, reconcile};
+use crate::store::{campaigns, commit, consumers, deliveries, doubts, identities, reconcile};
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
@@ -169,4 +169,21 @@ async fn a_renewal_touches_no_index_but_those_for_due() {
          AND l.name NOT IN ('identity_due', 'identity_ending', 'identity_failing')",
     );
     assert_eq!(indexes.await, 0);
+}
+
+#[tokio::test]
+async fn a_renewal_fires_no_trigger() {
+    let home = Home::new();
+    let programs = home.read("test", |db| {
+        let mut statement = db.conn.prepare(&format!("EXPLAIN {}", commit::RENEWED))?;
+        let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+        let params = rusqlite::params_from_iter(nulls);
+        let opcodes = statement.query_map(params, |row| row.get::<_, String>(1))?;
+        let opcodes: Result<Vec<_>, _> = opcodes.collect();
+        Ok(opcodes?
+            .iter()
+            .filter(|opcode| *opcode == "Program")
+            .count())
+    });
+    assert_eq!(programs.await.unwrap(), 0);
 }
