@@ -28,8 +28,8 @@ use crate::{
 
 /// Rows in hand are read again after this long: their order may have changed.
 const FRESH: Duration = Duration::from_secs(1);
-/// The same while none of them may start and nothing became due beside them.
-const UNSTIRRED: Duration = Duration::from_secs(10);
+/// The same where there are more, none of them may start, and nobody was made due beside them.
+const UNSTIRRED: Duration = Duration::from_secs(5);
 
 /// One operation of a renewer.
 #[derive(Debug)]
@@ -164,7 +164,10 @@ impl Queue {
         if self.ready.is_empty() {
             self.look_at.is_some_and(|at| at <= now.wall)
         } else {
-            let lasts = if self.stirred { FRESH } else { UNSTIRRED };
+            let lasts = match self.stirred || self.ready.len() < self.handful() {
+                true => FRESH,
+                false => UNSTIRRED,
+            };
             now.steady >= self.read_at + lasts
         }
     }
