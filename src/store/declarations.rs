@@ -477,6 +477,11 @@ impl Txn<'_> {
     /// A sink that is no longer configured: nothing waits for it any more.
     fn retire_sink(&mut self, sink: &SinkName) -> Outcome<()> {
         let num = self.sink_num(sink.as_str())?;
+        self.run(
+            "UPDATE identity SET by_socket = 1 WHERE NOT by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1) \
+             AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.identity = identity.num AND d.sink <> ?1)",
+            [num],
+        )?;
         self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
         self.run(
             "UPDATE sink SET configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL \
@@ -495,10 +500,15 @@ impl Txn<'_> {
              ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
             [sink.as_str()],
         )?;
+        let num = self.sink_num(sink.as_str())?;
         let bound = self.run(
-            "INSERT INTO delivery (identity, sink, wanted, next_at, since) SELECT i.num, ?1, i.version, ?3, ?3 \
-             FROM identity i, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
-            params![self.sink_num(sink.as_str())?, sink.as_str(), micros(now)],
+            "INSERT INTO delivery (identity, sink, wanted, next_at, since, live_until) \
+             SELECT i.num, ?1, i.version, ?3, ?3, iif(i.due_at IS NULL, NULL, 0) FROM identity i, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
+            params![num, sink.as_str(), micros(now)],
+        )?;
+        self.run(
+            "UPDATE identity SET by_socket = 0 WHERE by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1)",
+            [num],
         )?;
         self.effects.wanted |= bound > 0;
         Ok(())

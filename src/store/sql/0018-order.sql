@@ -13,3 +13,9 @@ CREATE TRIGGER socket_consumer_moved AFTER UPDATE OF by_socket ON identity
 WHEN (new.by_socket AND new.due_at IS NOT NULL) <> (old.by_socket AND old.due_at IS NOT NULL) BEGIN
     UPDATE consumer_count SET n = n + iif(new.by_socket AND new.due_at IS NOT NULL, 1, -1) WHERE sink = 0;
 END;
+
+-- Who was bound to a sink that came later was still counted as served by the socket alone, and not missed at the sink.
+UPDATE identity SET by_socket = NOT by_socket
+    WHERE by_socket = EXISTS (SELECT 1 FROM delivery d WHERE d.identity = identity.num);
+UPDATE delivery SET live_until = 0 WHERE live_until IS NULL AND delivered = 0
+    AND EXISTS (SELECT 1 FROM identity i WHERE i.num = delivery.identity AND i.due_at IS NOT NULL);

@@ -123,3 +123,28 @@ async fn what_begins_and_what_ends_is_told_once_each_under_its_key() {
     let open = home.open_notice("sink crm".to_owned()).await.unwrap();
     assert_eq!(open, Some(SinkFailing));
 }
+
+#[tokio::test]
+async fn a_sink_that_comes_takes_its_consumers_from_the_socket_and_one_that_goes_leaves_them_to_it()
+{
+    let home = Home::new();
+    let nobody: [SinkName; 0] = [];
+    let specs = [with_id("bot", "8:acs:bot")];
+    home.reconcile(&specs, &nobody, at(0)).await.unwrap();
+    let num = get(&home, "bot").await.num;
+    commit(&home, issued(num, 10, None), 11).await;
+    assert_eq!(counts(&home, 12).await, (1, 0, 0), "the socket serves it");
+    declare(&home, &specs, 13).await;
+    assert_eq!(counts(&home, 14).await, (0, 1, 0), "nothing was delivered");
+    let version = version(commit(&home, issued(num, 20, None), 21).await);
+    assert_eq!(pending(&home, "file", 22).await[0].wanted, version);
+    deliver(&home, "file", num, version).await;
+    home.reconcile(&specs, &[sink("hook")], at(23))
+        .await
+        .unwrap();
+    assert_eq!(
+        counts(&home, 24).await,
+        (1, 0, 0),
+        "the socket serves it again"
+    );
+}
