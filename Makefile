@@ -59,13 +59,14 @@ release:
 soak: build
 	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles campaigns::thousands sources::a_change
 
-# The figures of the README, all in one run: a quarter of an hour on a machine that does nothing else.
+# The figures of the README, all in one run: half an hour on a machine that does nothing else.
 bench: export PYTHONDONTWRITEBYTECODE = 1
 bench:
 	tests/prerequisites wrk
-	cargo build --locked --release
+	cargo build --locked --release --bins --example neutral
 	tests/sdk/install
 	benches/run
+	benches/scale
 	benches/delivery
 	benches/watchers
 	benches/import

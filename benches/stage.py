@@ -63,6 +63,31 @@ class Emulator:
         return stats["operations"].get("issue", {}).get("calls", 0)
 
 
+class Neutral:
+    """benches/neutral.rs: what is measured against it is the client. Its tokens live `life` seconds."""
+
+    def __init__(self, folder, life):
+        self.process = subprocess.Popen([TARGET / "release" / "examples" / "neutral", str(life)],
+                                        stdout=subprocess.PIPE, text=True)
+        self.host = self.process.stdout.readline().strip()
+        self.endpoint, self.key = f"http://{self.host}", "bmV1dHJhbA=="
+        secret(folder / "contoso.cs", f"endpoint={self.endpoint}/;accesskey={self.key}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def issued(self):
+        connection = http.client.HTTPConnection(self.host)
+        connection.request("GET", "/stats")
+        count = json.load(connection.getresponse())["issue"]
+        connection.close()
+        return count
+
+
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path):
         super().__init__("localhost")
@@ -76,12 +101,18 @@ class UnixConnection(http.client.HTTPConnection):
 class Daemon:
     """`renewd run` with a state folder of its own; `folder` holds contoso.cs. {folder} in `extra` is its own."""
 
-    def __init__(self, folder, name, extra=""):
+    def __init__(self, folder, name, extra="", limit="1000000/30s"):
         self.folder = folder / name
         self.folder.mkdir()
         (self.folder / "tokens").mkdir()
         self.socket = self.folder / "renewd.sock"
         self.config = self.folder / "renewd.toml"
+        self.secrets, self.extra = folder, extra
+        self.configure(limit)
+        self.process = None
+
+    def configure(self, limit):
+        """What the next start reads: so many issues are allowed."""
         self.config.write_text(f"""
 [daemon]
 state_dir = "{self.folder}/state"
@@ -89,11 +120,10 @@ socket = "{self.socket}"
 listen = ""
 [[resource]]
 name = "contoso"
-connection_string = {{ file = "{folder}/contoso.cs" }}
-limits = {{ issue = "1000000/30s" }}
+connection_string = {{ file = "{self.secrets}/contoso.cs" }}
+limits = {{ issue = "{limit}" }}
 max_in_flight = 64
-{extra.format(folder=self.folder)}""")
-        self.process = None
+{self.extra.format(folder=self.folder)}""")
 
     def __enter__(self):
         self.start()
@@ -153,15 +183,18 @@ max_in_flight = 64
         self.renewd("identity", "import", rows)
 
     def ask(self, path, body=None):
+        return json.loads(self.text(path, body))
+
+    def text(self, path, body=None):
         connection = UnixConnection(self.socket)
         headers = {"X-Renewd-Client": "bench", "Content-Type": "application/json"}
         connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
-        text = answer.read()
+        text = answer.read().decode()
         connection.close()
         if answer.status >= 300:
-            sys.exit(f"{path}: {answer.status} {text.decode()}")
-        return json.loads(text)
+            sys.exit(f"{path}: {answer.status} {text}")
+        return text
 
     def renew(self, *names):
         """Starts a campaign over these, or over all."""

@@ -35,11 +35,14 @@ use crate::{
     model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
     permits::Permits,
-    schedule::{Moment, Outage, Steady},
+    schedule::{Load, Moment, Outage, Steady},
     store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
     worker::{self, Worker},
 };
+
+/// How many renewals each minute holds is read so often.
+const LOAD_READ_EVERY: Duration = Duration::from_hours(1);
 
 /// What a renewer works with.
 #[derive(Debug)]
@@ -111,6 +114,9 @@ pub struct Renewer {
     late: LateWatch,
     failing: Failing,
     scan: Scan,
+    /// How many renewals each minute ahead holds, and when that is read anew.
+    load: Load,
+    load_read_at: Steady,
     /// Results that are not committed, and what is told of them.
     outbox: Outbox<Posting, Option<Applied>>,
     calls: JoinSet<Done>,
@@ -228,6 +234,8 @@ impl Renewer {
             late: LateWatch::default(),
             failing: Failing::default(),
             scan: Scan::new(&clock),
+            load: Load::default(),
+            load_read_at: Steady::ZERO,
             outbox: Outbox::new("nothing is obtained until the store works"),
             calls: JoinSet::new(),
             flights: BTreeMap::new(),
@@ -268,6 +276,7 @@ impl Renewer {
             self.restore().await?;
         }
         self.mend_due_times().await?;
+        self.read_load().await?;
         self.hasten_failed().await?;
         self.start_queue(Operation::Issue).await?;
         self.review_refused_creation().await?;
@@ -292,6 +301,21 @@ impl Renewer {
             self.outbox.inherit_trouble();
         }
         self.restored = true;
+        Ok(())
+    }
+
+    /// Counts anew what is due in each minute, in case much was renewed before its time.
+    async fn read_load(&mut self) -> Result<(), StoreError> {
+        let now = self.moment();
+        if now.steady < self.load_read_at {
+            return Ok(());
+        }
+        let minutes = self
+            .store
+            .renewals_by_minute(&self.settings.name, now.wall)
+            .await?;
+        self.load = Load::counted(minutes);
+        self.load_read_at = now.steady + LOAD_READ_EVERY;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, RngExt};
 
-use super::{Grounds, Standing, standing};
+use super::{Grounds, RenewalWindow, Standing, standing};
 use crate::model::{Due, DueReason, FailureClass, Num, Record, Spec, Tier, TokenMeta};
 
 /// Six of the gaps between probes while something is dead.
@@ -67,15 +67,17 @@ impl Life {
         back(self.to, self.length() / 4)
     }
 
-    /// When the next token is due: at `renew_at` of the life, spread early only. The chance is
-    /// drawn here, once per version; only the result is stored.
-    pub fn renewal(&self, spec: &Spec, rng: &mut impl Rng) -> Due {
-        let length = self.length();
-        let share = (spec.renew_at - spec.spread * rng.random::<f64>()).clamp(0.0, 1.0);
-        let wait = length.mul_f64(share).max(SHORTEST_WAIT);
-        Due {
-            at: ahead(self.from, wait),
-            why: DueReason::Renewal,
+    /// When the next token may be due: at `renew_at` of the life, spread early only, and no earlier than half of
+    /// that where the load is to be levelled. One instant of it is drawn, once per version, and stored.
+    pub fn renewal(&self, spec: &Spec) -> RenewalWindow {
+        let after = |share: f64| {
+            let wait = self.length().mul_f64(share.clamp(0.0, 1.0));
+            ahead(self.from, wait.max(SHORTEST_WAIT))
+        };
+        RenewalWindow {
+            half: after(spec.renew_at / 2.0),
+            from: after(spec.renew_at - spec.spread),
+            to: after(spec.renew_at),
         }
     }
 
@@ -242,28 +244,14 @@ pub(super) mod tests {
         #[test]
         fn renewals_are_spread_early_only(secs in 20u64..=86_400, seed: u64) {
             let life = Life { from: noon(), to: ahead(noon(), Duration::from_secs(secs)) };
-            let due = life.renewal(&spec(), &mut ChaCha8Rng::seed_from_u64(seed));
-            let share = between(noon(), due.at).as_secs_f64() / secs as f64;
+            let due = due(life, &mut ChaCha8Rng::seed_from_u64(seed));
+            let share = between(noon(), due).as_secs_f64() / secs as f64;
             prop_assert!((0.48..=0.5).contains(&share), "{share}");
         }
     }
 
-    #[test]
-    fn a_fleet_issued_in_one_second_is_renewed_evenly() {
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let life = Life {
-            from: noon(),
-            to: ahead(noon(), Duration::from_hours(1)),
-        };
-        let mut per_second = std::collections::BTreeMap::new();
-        for _ in 0..10_000 {
-            let due = life.renewal(&spec(), &mut rng);
-            *per_second.entry(due.at.as_second()).or_insert(0u32) += 1;
-        }
-        let window = 0.02 * 3600.0;
-        let busiest = f64::from(*per_second.values().max().unwrap());
-        assert!(busiest <= 2.0 * 10_000.0 / window, "{busiest}");
-        assert!(per_second.len() as f64 >= 0.9 * window);
+    pub(in crate::schedule) fn due(life: Life, rng: &mut impl Rng) -> Timestamp {
+        crate::schedule::Load::default().draw(life.renewal(&spec()), noon(), rng)
     }
 
     #[test]
@@ -288,8 +276,7 @@ pub(super) mod tests {
             from: noon(),
             to: at("2026-11-22T11:00:00Z"),
         };
-        let due = life.renewal(&spec(), &mut ChaCha8Rng::seed_from_u64(1));
-        assert!(due.at >= ahead(noon(), SHORTEST_WAIT));
+        assert!(life.renewal(&spec()).half >= ahead(noon(), SHORTEST_WAIT));
     }
 
     #[test]
@@ -506,7 +493,7 @@ mod retry_tests {
     use super::{
         super::{
             Life,
-            life::tests::{noon, record, spec, token},
+            life::tests::{due, noon, record, token},
         },
         *,
     };
@@ -535,7 +522,7 @@ mod retry_tests {
             to: ahead(noon(), life),
         };
         let mut begins = Vec::new();
-        let mut at = life.renewal(&spec(), rng).at;
+        let mut at = due(life, rng);
         while let Remaining::Alive(_) = life.remaining(at) {
             begins.push(at);
             let deadline = call_deadline(life.remaining(at));

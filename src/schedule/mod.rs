@@ -12,6 +12,7 @@ mod gate;
 mod health;
 mod job;
 mod key_probes;
+mod level;
 mod life;
 mod pace;
 mod rates;
@@ -31,6 +32,7 @@ pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;
 pub use job::{Call, call, check_jobs};
 pub use key_probes::{KeyProbes, News, Word};
+pub use level::{Load, RenewalWindow};
 pub use life::{Life, Remaining, misplaced};
 pub use life::{
     call_deadline, floor, hastened, item_gap, item_is_over, next_attempt, presses_at,

@@ -5,6 +5,7 @@ mod campaigns;
 mod failures;
 mod garbage;
 mod jobs;
+mod load;
 mod outages;
 mod poisoned;
 mod service;

@@ -23,8 +23,8 @@ use crate::{
     },
     outbox::{ASIDE, Refused, Written},
     schedule::{
-        Finding, Grounds, Life, Remaining, Steady, call_deadline, next_attempt, quarantine_gap,
-        refused_early,
+        Finding, Grounds, Life, Load, Remaining, Steady, call_deadline, next_attempt,
+        quarantine_gap, refused_early,
     },
     store::{Decided, Posting, StoreError},
 };
@@ -56,10 +56,13 @@ pub(super) fn judge(
     flight: &Flight,
     done: Done,
     circumstances: &Circumstances,
+    load: &mut Load,
     rng: &mut impl Rng,
 ) -> Verdict {
     match done.result {
-        CallResult::Token(obtained) => issued(flight, obtained, done.ended, circumstances, rng),
+        CallResult::Token(obtained) => {
+            issued(flight, obtained, done.ended, circumstances, load, rng)
+        }
         CallResult::Named { id, request_id, .. } => Verdict {
             notices: vec![notices::created(&flight.record, &id, done.ended)],
             change: Change::Adopted {
@@ -110,6 +113,7 @@ fn issued(
     obtained: Obtained,
     ended: Timestamp,
     circumstances: &Circumstances,
+    load: &mut Load,
     rng: &mut impl Rng,
 ) -> Verdict {
     let (record, skew) = (&flight.record, circumstances.grounds.skew);
@@ -131,7 +135,10 @@ fn issued(
             num: record.num,
             call_began: flight.began,
             id: obtained.id,
-            due: life.renewal(&record.spec, rng),
+            due: Due {
+                at: load.draw(life.renewal(&record.spec), ended, rng),
+                why: DueReason::Renewal,
+            },
             late_at: life.late_at(),
             token: Token {
                 secret: obtained.secret,
@@ -297,7 +304,7 @@ impl Renewer {
                     grounds: self.grounds(),
                     finding,
                 };
-                judge(&flight, done, &circumstances, &mut self.rng)
+                judge(&flight, done, &circumstances, &mut self.load, &mut self.rng)
             }
             None => self.learn_panic(&flight, now),
         };

@@ -31,6 +31,10 @@ async fn every_query_of_the_day_uses_its_index() {
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
         ),
         (
+            identities::BY_MINUTE,
+            "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at>? AND due_at<?)",
+        ),
+        (
             identities::NEXT_DUE,
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=?",
         ),
