@@ -110,6 +110,10 @@ impl Endpoint {
             return Err(bad("does not start with https://"));
         }
         let url = reqwest::Url::parse(text).map_err(|_| bad("is not a valid URL"))?;
+        // The sender's parser lets hosts pass that no request can be addressed to.
+        url.as_str()
+            .parse::<http::Uri>()
+            .map_err(|_| bad("is not a valid URL"))?;
         let host = url.host_str().ok_or(bad("names no host"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(bad(
@@ -281,6 +285,10 @@ mod tests {
             ),
             (
                 format!("endpoint=https://;accesskey={KEY}"),
+                Bad::Endpoint("is not a valid URL"),
+            ),
+            (
+                format!("endpoint=https://canary.`zure.com/;accesskey={KEY}"),
                 Bad::Endpoint("is not a valid URL"),
             ),
             (

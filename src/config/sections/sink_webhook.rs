@@ -162,10 +162,10 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
 
 fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
     let text = item.text()?;
-    let url = match Url::parse(text) {
-        Ok(url) if url.host().is_some() => url,
-        Ok(_) => return item.unlike_sample("this URL names no host"),
-        Err(_) => return item.unlike_sample("this is not a URL"),
+    let url = match addressable(text) {
+        Some(url) if url.host().is_some() => url,
+        Some(_) => return item.unlike_sample("this URL names no host"),
+        None => return item.unlike_sample("this is not a URL"),
     };
     if !url.username().is_empty() || url.password().is_some() {
         return item.wrong(
@@ -193,20 +193,26 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
 /// A proxy by its URL. Its password would be a bare secret, so there is none.
 pub(super) fn proxy(item: Item<'_>) -> Option<String> {
     let text = item.text()?;
-    match Url::parse(text) {
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
+    match addressable(text) {
+        Some(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
             "a user and a password must not stand in a URL",
             "use a proxy that knows this machine by its address",
         ),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+        Some(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
             item.unlike_sample("a proxy is reached over http or https")
         }
-        Ok(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
+        Some(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
             item.unlike_sample("the URL of a proxy ends after its port")
         }
-        Ok(_) => Some(text.to_owned()),
-        Err(_) => item.unlike_sample("this is not a URL"),
+        Some(_) => Some(text.to_owned()),
+        None => item.unlike_sample("this is not a URL"),
     }
+}
+
+/// A URL that a request can be addressed to: URL parsers let hosts pass that no request line can hold.
+fn addressable(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    url.as_str().parse::<http::Uri>().is_ok().then_some(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
