@@ -16,7 +16,7 @@
 //! | `clock` | reads the time; a crate | – |
 //! | `accounts` | asks the system who a user or group is | – |
 //! | `pool` | runs what blocks, on threads made at the start | – |
-//! | `transport` | sends an HTTP request out, bounded in time and size | – |
+//! | `transport` | sends an HTTP request out, bounded in time and size | config |
 //! | `sandbox` | reads what the service manager's unit lets the daemon do | – |
 //! | `telemetry` | sets up logs, names metrics | model |
 //! | `config` | reads TOML, speaks of line numbers, reads the secrets it refers to | model |

@@ -15,7 +15,7 @@ use crate::{
     api::{Life, SharedState, SinkAsk},
     campaign::{Runner, RunnerDeps},
     clock::Clock,
-    config::{Limits, ResourceSettings, Settings, SinkSettings},
+    config::{self, Limits, ResourceSettings, Settings, SinkSettings},
     engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer, RenewerDeps},
     jobs::Jobs,
     keys::{Keys, KeysDeps},
@@ -27,7 +27,7 @@ use crate::{
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
-    transport::{NetworkOptions, Transport},
+    transport::{self, NetworkOptions, Transport},
 };
 
 /// The loop of the jobs.
@@ -471,7 +471,7 @@ fn limits(resources: &[ResourceSettings]) -> BTreeMap<ResourceName, Limits> {
 
 /// What the CA file holds, where there is one that can be read.
 fn ca_content(settings: &ResourceSettings) -> Option<Vec<u8>> {
-    std::fs::read(settings.ca_file.as_ref()?).ok()
+    config::read_regular(settings.ca_file.as_ref()?, transport::LARGEST_CA_FILE).ok()
 }
 
 fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {

@@ -1,10 +1,14 @@
 //! The files that were read: their text and their lines.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     ops::Range,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+
+use rustix::fs::OFlags;
 
 use crate::model::{NotText, is_utf16, text_of, without_mark};
 
@@ -48,7 +52,7 @@ impl File {
         if meta.len() > LARGEST {
             return Err(fail("this file is larger than 64 MiB".to_owned()));
         }
-        let bytes = fs::read(path).map_err(cannot)?;
+        let bytes = read_regular(path, LARGEST).map_err(cannot)?;
         if is_utf16(&bytes) {
             return Err(fail(NotText::Utf16.to_string()));
         }
@@ -103,6 +107,41 @@ impl Text {
     }
 }
 
+/// Opens a regular file, and never waits for the other end of a pipe that lies in its place.
+///
+/// # Errors
+/// Why not.
+pub fn open_regular(path: &Path) -> io::Result<fs::File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(flags.cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+/// What is in a regular file of at most so many bytes.
+///
+/// # Errors
+/// Why not.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    // At once as much as is needed: what is read may be a secret, of which no copy is left behind.
+    let length = file.metadata()?.len().min(most) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()) {
+        Ok(length) if length <= most => Ok(bytes),
+        _ => Err(io::Error::other(format!(
+            "it is larger than {} KiB",
+            most >> 10
+        ))),
+    }
+}
+
 /// A template, or whatever a value refers to as `{ file }`, is no larger.
 pub(super) const LARGEST_TEXT: u64 = 256 << 10;
 
@@ -112,14 +151,7 @@ pub(super) const LARGEST_TEXT: u64 = 256 << 10;
 /// Why not, in words that follow the path.
 pub(super) fn read_text(path: &Path) -> Result<String, String> {
     let cannot = |error: std::io::Error| error.to_string();
-    let meta = fs::metadata(path).map_err(cannot)?;
-    if !meta.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    if meta.len() > LARGEST_TEXT {
-        return Err("it is larger than 256 KiB".to_owned());
-    }
-    let bytes = fs::read(path).map_err(cannot)?;
+    let bytes = read_regular(path, LARGEST_TEXT).map_err(cannot)?;
     text_of(&bytes)
         .map(str::to_owned)
         .map_err(|why| why.to_string())

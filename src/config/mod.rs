@@ -26,6 +26,7 @@ mod syntax;
 mod tree;
 
 pub use excerpt::Excerpt;
+pub use file::{open_regular, read_regular};
 pub use keys::restart_keys;
 pub use load::{Loaded, load};
 pub use pin::{Pinned, pin};

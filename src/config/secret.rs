@@ -8,7 +8,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Environment, LoadedSecret, SecretRef};
+use super::{Environment, LoadedSecret, SecretRef, read_regular};
 use crate::model::{NotText, Secret, text_of};
 
 /// No secret is larger.
@@ -128,7 +128,6 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
         path: path.to_owned(),
         source,
     };
-    // Looked at before it is opened: opening a pipe would wait for its other end.
     let meta = fs::metadata(path).map_err(cannot)?;
     if !meta.is_file() {
         return Err(SecretError::NotAFile(path.to_owned()));
@@ -136,7 +135,7 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
     if meta.len() > LARGEST {
         return Err(SecretError::TooLarge(path.to_owned()));
     }
-    let bytes = Zeroizing::new(fs::read(path).map_err(cannot)?);
+    let bytes = Zeroizing::new(read_regular(path, LARGEST).map_err(cannot)?);
     text(&bytes, path)
 }
 

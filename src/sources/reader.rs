@@ -34,7 +34,7 @@ use super::{
     sqlite, stamp,
 };
 use crate::{
-    config::SourceSettings,
+    config::{self, SourceSettings},
     model::{Name, RefusedRow, Spec},
 };
 
@@ -116,7 +116,7 @@ fn lines_of(path: &std::path::Path) -> Result<Collector, SourceError> {
         reason: error.to_string(),
     };
     for _ in 0..TRIES {
-        let file = stamp::open(path).map_err(cannot)?;
+        let file = config::open_regular(path).map_err(cannot)?;
         let before = stamp::Stamp::of(&file.metadata().map_err(cannot)?);
         let mut list = Collector::new(what.clone());
         list::rows(&file, &what, &mut list)?;

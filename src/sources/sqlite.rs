@@ -22,7 +22,10 @@ use super::{
     list::Collector,
     stamp::{self, Stamp, beside},
 };
-use crate::model::{Entry, EntryError};
+use crate::{
+    config,
+    model::{Entry, EntryError},
+};
 
 /// How long another program may hold the database.
 const BUSY: Duration = Duration::from_secs(2);
@@ -64,7 +67,7 @@ struct Files {
 impl Files {
     /// What lies there; all of it regular files, so that nothing waits in opening them.
     fn of(path: &Path) -> std::io::Result<Self> {
-        let main = Stamp::of(&stamp::open(path)?.metadata()?);
+        let main = Stamp::of(&config::open_regular(path)?.metadata()?);
         let side = |end: &str| match std::fs::metadata(beside(path, end)) {
             Ok(found) if found.is_file() => Ok(Some(Stamp::of(&found))),
             Ok(_) => Err(std::io::Error::other(format!(
@@ -226,14 +229,14 @@ fn explained(path: &Path, error: &rusqlite::Error) -> SourceError {
 /// database file format, 1.3).
 fn is_wal(path: &Path) -> bool {
     let mut header = [0; 20];
-    stamp::open(path)
+    config::open_regular(path)
         .and_then(|mut file| file.read_exact(&mut header))
         .is_ok()
         && header[18..20] == [2, 2]
 }
 
 fn shm_trouble(path: &Path) -> String {
-    match stamp::open(&beside(path, "-shm")) {
+    match config::open_regular(&beside(path, "-shm")) {
         Ok(_) => "it is there, and may not be written".to_owned(),
         Err(error) => error.to_string(),
     }

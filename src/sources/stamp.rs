@@ -1,15 +1,14 @@
 //! What tells that a list may have changed, without reading it: stamps of the files that it lies in.
 
 use std::{
-    fs::{File, Metadata},
+    fs::Metadata,
     io,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use tokio::{
     task::{JoinError, JoinHandle},
     time::timeout,
@@ -96,19 +95,6 @@ pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
-}
-
-/// Opens a regular file, and never waits for the other end of a pipe.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.cast_signed())
-        .open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(not_a_file()),
-    }
 }
 
 fn not_a_file() -> io::Error {

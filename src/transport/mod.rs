@@ -14,6 +14,10 @@ use http::{HeaderMap, StatusCode};
 
 pub use resolve::{Lookup, Resolver};
 
+use crate::config::read_regular;
+
+/// The bundle of all public authorities takes a quarter of a MiB.
+pub const LARGEST_CA_FILE: u64 = 4 << 20;
 /// How much of an answer that nobody wants is read away, and for how long.
 const READ_AWAY: usize = 64 * 1024;
 const READING_AWAY: Duration = Duration::from_secs(1);
@@ -140,7 +144,8 @@ impl Transport {
             .pool_idle_timeout(Duration::from_secs(60))
             .tcp_nodelay(true);
         if let Some(path) = &options.ca_file {
-            let pem = std::fs::read(path).map_err(|source| TransportSetupError::CaFile {
+            let pem = read_regular(path, LARGEST_CA_FILE);
+            let pem = pem.map_err(|source| TransportSetupError::CaFile {
                 path: path.clone(),
                 source,
             })?;

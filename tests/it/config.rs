@@ -383,6 +383,36 @@ fn a_secret_is_read_again_when_asked() {
 
 /// Mistakes beyond the first hundred are not looked for, wherever they stand, and nothing is called missing
 /// that was merely not read.
+/// A pipe in the place of any file that is named: it is refused, and nobody waits for its other end.
+#[test]
+fn a_pipe_in_a_files_place_is_refused_at_once() {
+    for (what, key) in [
+        ("ca_file", "ca_file = \"PIPE\"\n"),
+        (
+            "a secondary connection string",
+            "secondary_connection_string = { file = \"PIPE\" }\n",
+        ),
+        (
+            "a template",
+            "[[sink.file]]\nname = \"files\"\npath = \"/run/x/{name}\"\ntemplate = { file = \"PIPE\" }\n",
+        ),
+    ] {
+        let etc = Etc::new();
+        let pipe = etc.dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let text = format!("{ONE}{}", key.replace("PIPE", pipe.to_str().unwrap()));
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(etc.load_text(&text).unwrap_err().to_string()));
+        let problems = heard.recv_timeout(Duration::from_secs(20));
+        let problems = problems.unwrap_or_else(|_| panic!("{what}: nothing within 20 s"));
+        assert!(
+            problems.contains("not a regular file"),
+            "{what}: {problems}"
+        );
+    }
+}
+
 /// The list that the parser keeps of mistakes is bounded as well: four million of them cost no memory and no time.
 #[test]
 fn a_long_file_of_mistakes_is_read_up_to_a_while_after_the_first() {

@@ -165,7 +165,7 @@ fn other_secret(item: Item<'_>, primary: Option<&LoadedSecret>) -> Option<Loaded
 /// A file of certificates, which must be there: whoever connects reads it again.
 pub(super) fn ca_file(item: Item<'_>) -> Option<PathBuf> {
     let path = item.path()?;
-    match std::fs::File::open(&path) {
+    match crate::config::open_regular(&path) {
         Ok(_) => Some(path),
         Err(error) => {
             let name = match item.is_shown() {
