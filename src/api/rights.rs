@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::timeout,
+};
 
 use super::{
     handle::Api,
@@ -30,6 +33,8 @@ const HOLDS: Duration = Duration::from_secs(5);
 const KNOWN: Duration = Duration::from_mins(10);
 /// Answers of each kind that are kept at once.
 const MOST: usize = 4096;
+/// Callers of whom nothing is known that are asked about at once: half of the threads for such questions.
+const ABOUT_UNKNOWN: usize = 2;
 /// How long the system may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -37,14 +42,29 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rights(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     memory: Mutex<Memory>,
+    /// Questions about callers of whom nothing is known: the other threads are left to readers, however many
+    /// names a caller goes by.
+    unknown: Semaphore,
     /// One question about names at a time: whoever comes meanwhile finds the answer there.
     resolving: tokio::sync::Mutex<()>,
     /// How often the system was asked.
     #[cfg(test)]
     asked: std::sync::atomic::AtomicUsize,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            memory: Mutex::default(),
+            unknown: Semaphore::new(ABOUT_UNKNOWN),
+            resolving: tokio::sync::Mutex::default(),
+            #[cfg(test)]
+            asked: std::sync::atomic::AtomicUsize::new(0),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -169,6 +189,11 @@ impl Rights {
         if let Some(standing) = self.remembered_standing(api, peer) {
             return Ok(standing);
         }
+        let turn = timeout(ANSWER, self.0.unknown.acquire()).await;
+        let _turn = turn.map_err(|_| unanswered())?;
+        if let Some(standing) = self.remembered_standing(api, peer) {
+            return Ok(standing);
+        }
         let now = api.clock.steady();
         let caller = self.caller(peer, now).await?;
         let admins = api.shared_state().daemon.admins.clone();
@@ -271,11 +296,7 @@ impl Rights {
             .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match timeout(ANSWER, pool::ACCOUNTS.run(work)).await {
             Ok(Ok(answer)) => Ok(Arc::new(answer)),
-            _ => Err(Problem::new(
-                ProblemType::Busy,
-                "the system's user database does not answer, so nobody knows who you are",
-            )
-            .retry_after(HOLDS)),
+            _ => Err(unanswered()),
         }
     }
 
@@ -297,6 +318,11 @@ pub(super) fn not_for_you() -> Problem {
         "there is no identity of this name that you may read: ask for your user or group to be \
          put into its `readers`",
     )
+}
+
+fn unanswered() -> Problem {
+    let why = "the system's user database does not answer, so nobody knows who you are";
+    Problem::new(ProblemType::Busy, why).retry_after(HOLDS)
 }
 
 /// A name to look for in the place of what is no name.

@@ -38,7 +38,7 @@ impl Limits {
         of_user: 1024,
         of_strangers: 32,
         of_stranger: 8,
-        of_unknown: (1024, 256),
+        of_unknown: (512, 64),
         for_root: 64,
         for_newcomers: 512,
     };

@@ -238,6 +238,21 @@ async fn many_names_in_vain_cost_no_more_than_one() {
     assert_eq!(costs, [1, 1]);
 }
 
+/// A user may have thousands of uids: what has to be asked about each of them keeps no reader waiting.
+#[tokio::test(start_paused = true)]
+async fn questions_about_callers_of_whom_nothing_is_known_leave_room_to_readers() {
+    let harness = harness().await;
+    let rights = &harness.api.rights;
+    let before = rights.asked();
+    let many = (70_000..70_050).map(|uid| rights.standing(&harness.api, Peer { uid, gid: uid }));
+    let mut many = std::pin::pin!(futures_util::future::join_all(many));
+    assert!(futures_util::poll!(&mut many).is_pending());
+    assert_eq!(rights.asked() - before, 2, "the others wait");
+    let served = harness.get(reader(), "/v1/tokens/anna", &[]).await;
+    assert_eq!(served.status, 200, "{}", served.text);
+    assert!(many.await.iter().all(Result::is_ok));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_asks_in_vain_on_many_connections_asks_seldom() {
     use crate::api::peer::{Standing, Turns};
