@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::{
     SourceError,
     list::Collector,
-    stamp::{self, Stamp, beside},
+    stamp::{Stamp, beside},
 };
 use crate::{
     config,
@@ -245,6 +245,7 @@ fn shm_trouble(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::stamp;
 
     struct Stage {
         dir: tempfile::TempDir,
