@@ -1,18 +1,13 @@
 //! What an answer means. Pure: a reply goes in, a value or a [`Cause`] comes out.
 
-use std::time::Duration;
-
-use http::{
-    HeaderMap, StatusCode,
-    header::{DATE, RETRY_AFTER},
-};
+use http::{HeaderMap, StatusCode, header::DATE};
 use jiff::Timestamp;
 use zeroize::Zeroize;
 
 use super::{Cause, Rejection, wire};
 use crate::{
     model::{IdentityId, Operation, Secret},
-    transport::Reply,
+    transport::{Reply, http_date, retry_after},
 };
 
 /// Longest text of the service that is passed on, in characters.
@@ -78,7 +73,7 @@ pub(super) fn read<T>(
     wanted: &Wanted<T>,
     now: Timestamp,
 ) -> Heard<T> {
-    let date = header(&reply.headers, DATE.as_str()).and_then(parse_date);
+    let date = header(&reply.headers, DATE.as_str()).and_then(http_date);
     let request_id = ["MS-CV", "x-ms-client-request-id"]
         .into_iter()
         .find_map(|name| header(&reply.headers, name))
@@ -178,8 +173,7 @@ fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
 
 fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> Cause {
     let status = reply.status.as_u16();
-    let retry_after =
-        header(&reply.headers, RETRY_AFTER.as_str()).and_then(|text| parse_retry_after(text, now));
+    let retry_after = retry_after(&reply.headers, now);
     let unreadable = |reason| Cause::Unreadable {
         status,
         reason,
@@ -206,21 +200,6 @@ fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> Cause {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-fn parse_date(text: &str) -> Option<Timestamp> {
-    Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
-}
-
-/// Seconds, or an HTTP date as seen from `now`; one that has passed asks for no wait.
-fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => {
-            let wait = parse_date(text)?.duration_since(now);
-            Some(Duration::try_from(wait).unwrap_or_default())
-        }
-    }
 }
 
 /// The service's text, on one line and not too long. Should something on the way have echoed a token

@@ -10,7 +10,7 @@ use base64::{DecodeError, Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::Secret;
+use crate::model::{Secret, hex};
 
 /// An endpoint and a key to it.
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ impl AccessKey {
     pub fn new(bytes: Vec<u8>) -> Self {
         let digest = Sha256::digest(&bytes);
         Self {
-            fingerprint: digest[..6].iter().map(|b| format!("{b:02x}")).collect(),
+            fingerprint: hex(&digest[..6]),
             bytes: Zeroizing::new(bytes),
         }
     }

@@ -1,6 +1,6 @@
 //! What each operation puts on the wire: method, target, body.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
@@ -12,7 +12,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{AccessKey, Endpoint, hmac, wire};
-use crate::model::{IdentityId, Operation, Scope, Secret};
+use crate::model::{IdentityId, Operation, RESERVED, Scope, Secret, percent_encoded};
 
 const OURS: &str = concat!("renewd/", env!("CARGO_PKG_VERSION"));
 
@@ -89,7 +89,10 @@ impl<'a> Call<'a> {
             operation,
             identity: Some(id),
             method: Method::POST,
-            path: format!("/identities/{}{verb}", segment(id.as_str())),
+            path: format!(
+                "/identities/{}{verb}",
+                percent_encoded(id.as_str(), RESERVED)
+            ),
             body: Bytes::new(),
         }
     }
@@ -139,21 +142,6 @@ pub(super) struct Signing<'a> {
     pub(super) request_id: &'a str,
 }
 
-/// A path segment: everything but unreserved characters is percent-encoded.
-fn segment(id: &str) -> String {
-    let mut encoded = String::with_capacity(id.len() + 8);
-    for byte in id.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            // Writing to a string cannot fail.
-            _ => write!(encoded, "%{byte:02X}").unwrap_or_default(),
-        }
-    }
-    encoded
-}
-
 fn words(scopes: &[Scope]) -> Vec<String> {
     scopes.iter().map(Scope::to_string).collect()
 }
@@ -181,8 +169,11 @@ mod tests {
 
     #[test]
     fn an_id_is_one_encoded_segment() {
-        assert_eq!(segment("8:acs:1-2_3"), "8%3Aacs%3A1-2_3");
-        assert_eq!(segment("8:a/../b?c#d%"), "8%3Aa%2F..%2Fb%3Fc%23d%25");
+        assert_eq!(percent_encoded("8:acs:1-2_3", RESERVED), "8%3Aacs%3A1-2_3");
+        assert_eq!(
+            percent_encoded("8:a/../b?c#d%", RESERVED),
+            "8%3Aa%2F..%2Fb%3Fc%23d%25"
+        );
     }
 
     #[test]

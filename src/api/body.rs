@@ -18,10 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    handle::Api,
-    problem::{Problem, ProblemType},
-};
+use super::problem::{Problem, ProblemType};
 
 /// The largest acknowledgement.
 pub(super) const ACKNOWLEDGEMENT: usize = 1024;
@@ -63,17 +60,17 @@ impl Room {
 
 /// Middleware for routes whose callers have been let in: the body is there, whole, before the handler is.
 pub(super) async fn whole(
-    State((api, most)): State<(Api, usize)>,
+    State((room, most)): State<(Room, usize)>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    let (request, _room) = read(&api, request, most).await?;
+    let (request, _room) = read(&room, request, most).await?;
     Ok(next.run(request).await)
 }
 
 /// The request with its body read; the room is the body's for as long as it is held.
 pub(super) async fn read(
-    api: &Api,
+    room: &Room,
     request: Request,
     most: usize,
 ) -> Result<(Request, Option<OwnedSemaphorePermit>), Problem> {
@@ -88,7 +85,7 @@ pub(super) async fn read(
         Some(said) if said > most => return Err(too_large()),
         _ => {}
     }
-    let room = api.room.take(said.unwrap_or(most))?;
+    let room = room.take(said.unwrap_or(most))?;
     let (parts, body) = request.into_parts();
     let collected = timeout(WHOLE, Limited::new(body, most).collect());
     let body = match collected.await {

@@ -1,30 +1,18 @@
-//! What the endpoints look at and whom they send commands to.
+//! What the endpoints work with.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
-use jiff::Timestamp;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     body::Room,
-    listeners::Unbound,
-    readiness::Life,
+    hub::Hub,
     reads::Reads,
     rights::Rights,
-    watch::Hub,
-    wire::{Reloaded, StoreUsed},
+    shared_state::{Command, SharedState},
 };
-use crate::{
-    clock::Clock,
-    config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
-    model::{
-        Amiss, DispatcherView, KeysView, Lapse, RenewerView, ResourceName, SinkName, SourceName,
-        SourceReport, SourceView, StoreStanding, Tested,
-    },
-    store::{Cause, Store},
-    telemetry::Metrics,
-};
+use crate::{clock::Clock, model::Amiss, store::Store, telemetry::Metrics};
 
 /// Everything that the endpoints need.
 #[derive(Debug, Clone)]
@@ -52,111 +40,6 @@ pub struct Api {
     pub(super) stop: CancellationToken,
 }
 
-/// The parts of the daemon.
-#[derive(Debug, Clone)]
-pub struct SharedState {
-    /// `[daemon]`, of which admins and `page_names` are read again for each request.
-    pub daemon: DaemonSettings,
-    /// How far its life has come.
-    pub life: Life,
-    /// Whether the store may be used; while it may not, there are no other parts.
-    pub standing: StoreStanding,
-    /// What this start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
-    pub brought_up: Option<String>,
-    /// What the renewers publish; its names are the resources that there are.
-    pub renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
-    /// What each resource allows, for estimates.
-    pub limits: BTreeMap<ResourceName, Limits>,
-    /// When each resource's campaign runner last decided.
-    pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
-    /// `[[job]]`, for listings and runs by hand.
-    pub jobs: Vec<JobSettings>,
-    /// When the loop of the jobs last decided, where there are any.
-    pub jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
-    /// What those publish that replace keys.
-    pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
-    /// What the dispatchers publish; its names are the sinks that there are.
-    pub dispatchers: BTreeMap<SinkName, watch::Receiver<DispatcherView>>,
-    /// What the sources publish; their names are the sources that there are.
-    pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
-    /// What is wrong with the file of the store.
-    pub store_moved: watch::Receiver<Option<Amiss>>,
-    /// Why the last reload was refused, if it was.
-    pub reload_refused: Option<Amiss>,
-    /// `[renewal]`, for identities that are added over the socket.
-    pub renewal: Renewal,
-}
-
-/// What only `app` can do.
-#[derive(Debug)]
-pub enum Command {
-    /// Read the configuration again, all or nothing.
-    Reload {
-        /// The effect, or every problem as text for a person.
-        answer: oneshot::Sender<Result<Reloaded, String>>,
-    },
-    /// A person says that the store may be used from now on.
-    UseStore {
-        /// What it says.
-        permission: Permission,
-        /// Who, for the audit trail.
-        cause: Cause,
-        /// Done, or why it is not, for a person.
-        answer: oneshot::Sender<Result<StoreUsed, String>>,
-    },
-    /// Look at what is wrong around this process.
-    Examine {
-        /// All of it, the worst first.
-        answer: oneshot::Sender<Vec<Finding>>,
-    },
-    /// Ask a sink's dispatcher something; nothing happens where there is none.
-    Sink {
-        /// Which.
-        name: SinkName,
-        /// What.
-        ask: SinkAsk,
-    },
-    /// Look at a source now.
-    Source {
-        /// Which.
-        name: SourceName,
-        /// Take its list over; `None` only compares.
-        apply: Option<ApplySource>,
-        /// What came of it; the text says why nothing did.
-        answer: oneshot::Sender<Result<SourceReport, String>>,
-    },
-}
-
-/// A person's word that lets a store be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permission {
-    /// Although it is not known what was withdrawn.
-    Accept,
-    /// Although it belonged to another machine.
-    Adopt,
-}
-
-/// What a dispatcher can be asked.
-#[derive(Debug)]
-pub enum SinkAsk {
-    /// Attempt what is due now, whatever breaker and receiver said.
-    GoOn,
-    /// Hand a synthetic document over.
-    Test {
-        /// How that went.
-        answer: oneshot::Sender<Tested>,
-    },
-}
-
-/// A wish that a source's list be taken over now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApplySource {
-    /// Who wishes it, for the audit trail.
-    pub actor: String,
-    /// Whether `max_removal` is set aside this once.
-    pub confirmed: bool,
-}
-
 impl Api {
     /// Endpoints over these parts: `shared_state` is what there is now (a reload sends a new one), and
     /// `commands` is where `app` listens.
@@ -167,13 +50,14 @@ impl Api {
         shared_state: watch::Receiver<Arc<SharedState>>,
         commands: mpsc::Sender<Command>,
     ) -> Self {
+        let rights = Rights::new(clock.clone(), store.clone(), shared_state.clone());
         Self {
             clock,
             store,
             metrics,
             shared_state,
             commands,
-            rights: Rights::default(),
+            rights,
             room: Room::default(),
             hub: Hub::default(),
             reads: Reads::default(),
@@ -190,74 +74,20 @@ impl Api {
     }
 }
 
-impl SharedState {
-    /// What each renewer published last.
-    pub fn renewer_views(&self) -> BTreeMap<ResourceName, RenewerView> {
-        self.renewers
-            .iter()
-            .map(|(name, view)| (name.clone(), view.borrow().clone()))
-            .collect()
-    }
+/// A TCP address that is not listened on at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unbound {
+    /// Which.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub because: String,
+}
 
-    /// What is known of each resource's access keys.
-    pub(super) fn key_views(&self) -> BTreeMap<ResourceName, KeysView> {
-        self.keys
-            .iter()
-            .map(|(name, view)| (name.clone(), view.borrow().clone()))
-            .collect()
-    }
-
-    /// When each campaign runner last decided.
-    pub(super) fn runner_decisions(&self) -> BTreeMap<ResourceName, Option<Timestamp>> {
-        self.runners
-            .iter()
-            .map(|(name, decided)| (name.clone(), *decided.borrow()))
-            .collect()
-    }
-
-    /// What each dispatcher published last.
-    pub fn dispatcher_views(&self) -> BTreeMap<SinkName, DispatcherView> {
-        self.dispatchers
-            .iter()
-            .map(|(name, view)| (name.clone(), view.borrow().clone()))
-            .collect()
-    }
-
-    /// Each loop with its last decision, for the watchdog; named as in `/readyz`.
-    pub fn decisions(&self) -> Vec<(String, Option<Timestamp>)> {
-        let renewers = self.renewers.iter();
-        let renewers =
-            renewers.map(|(name, view)| (format!("renewer {name}"), view.borrow().decided_at));
-        let sinks = self.dispatchers.iter();
-        let sinks = sinks.map(|(name, view)| (format!("sink {name}"), view.borrow().decided_at));
-        let runners = self.runners.iter();
-        let runners =
-            runners.map(|(name, decided)| (format!("campaigns {name}"), *decided.borrow()));
-        let jobs = self.jobs_decided.iter();
-        let jobs = jobs.map(|decided| ("jobs".to_owned(), *decided.borrow()));
-        let keys = self.keys.iter();
-        let keys = keys.map(|(name, view)| (format!("keys {name}"), view.borrow().decided_at));
-        renewers
-            .chain(runners)
-            .chain(keys)
-            .chain(jobs)
-            .chain(sinks)
-            .collect()
-    }
-
-    /// Sources whose list is not taken over, and why.
-    pub(super) fn lapses(&self) -> BTreeMap<SourceName, Lapse> {
-        self.sources
-            .iter()
-            .filter_map(|(name, view)| Some((name.clone(), view.borrow().lapse.clone()?)))
-            .collect()
-    }
-
-    /// What the renewer of this resource published last; nothing where there is no such renewer.
-    pub(super) fn renewer(&self, resource: &ResourceName) -> RenewerView {
-        self.renewers
-            .get(resource)
-            .map(|view| view.borrow().clone())
-            .unwrap_or_default()
+impl Unbound {
+    pub(super) fn new(address: SocketAddr, source: &io::Error) -> Self {
+        Self {
+            address,
+            because: source.to_string(),
+        }
     }
 }

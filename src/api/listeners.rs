@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     guard::Door,
-    handle::Api,
+    handle::{Api, Unbound},
     local, public,
     seats::{Limits, Seats},
     serve::{serve_tcp, serve_unix},
     socket::{self, BoundSocket, ListenError},
-    watch::Hub,
+    watch,
 };
 use crate::{config::DaemonSettings, model::Amiss};
 
@@ -43,24 +43,6 @@ enum Tcp {
         address: SocketAddr,
         source: io::Error,
     },
-}
-
-/// A TCP address that is not listened on at the moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Unbound {
-    /// Which.
-    pub address: SocketAddr,
-    /// What the system says.
-    pub because: String,
-}
-
-impl Unbound {
-    fn new(address: SocketAddr, source: &io::Error) -> Self {
-        Self {
-            address,
-            because: source.to_string(),
-        }
-    }
 }
 
 impl Listeners {
@@ -103,7 +85,7 @@ impl Listeners {
         };
         let Self { socket, tcp } = self;
         let local = local::router(api.clone());
-        let telling = Hub::run(api.clone(), stop.clone());
+        let telling = watch::run(api.clone(), stop.clone());
         let on_socket = serve_socket(socket, &api, local, &stop);
         let on_tcp = async {
             let Some(tcp) = tcp.bound(&api, &stop).await else {
@@ -119,7 +101,7 @@ impl Listeners {
             };
             serve_tcp(&tcp, public::router(api.clone(), door), stop.clone()).await;
         };
-        let counting = api.reads.keep(&api, stop.clone());
+        let counting = api.reads.keep(&api.store, stop.clone());
         tokio::join!(on_socket, on_tcp, telling, counting);
         api.reads.write(&api.store).await;
         Ok(())

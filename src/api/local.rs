@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use tokio::time::timeout;
 
 use super::{
-    acks, control,
+    access, control,
     guard::{Door, guard, usable},
     handle::Api,
     peer::{Standing, Turns},
@@ -34,7 +34,7 @@ pub(super) fn router(api: Api) -> Router {
     let waiting = Router::new()
         .route("/v1/tokens/{name}", get(tokens::token))
         .route("/v1/watch", get(watch::watch))
-        .route("/v1/tokens/{name}/ack", put(acks::acknowledge));
+        .route("/v1/tokens/{name}/ack", put(access::acknowledge));
     let working = control::router(&api).route_layer(middleware::from_fn(in_turn));
     waiting
         .merge(working)

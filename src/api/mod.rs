@@ -8,25 +8,54 @@
 //! |---|---|---|
 //! | `GET /v1/tokens/{name}` | readers | the token document, or the bare token as `text/plain`; `?wait=55s` is a long poll |
 //! | `PUT /v1/tokens/{name}/ack` | readers | which version the caller uses |
-//! | `GET /v1/watch?name=…` | readers | server-sent events: the state of these identities, then each new version |
+//! | `GET /v1/watch` | readers | server-sent events: the state of the identities in `?name=…`, then each new version |
 //! | `GET /v1/status` | admins | what needs a person, counts, renewers, dispatchers |
-//! | `GET /v1/identities`, `GET /v1/identities/{name}` | admins | identities, in pages |
-//! | `POST /v1/identities`, `DELETE /v1/identities/{name}` | admins | add to the store, remove from it |
 //! | `GET /v1/why/{name}` | admins | what is decided about an identity, in words |
-//! | `POST /v1/campaigns`, `GET /v1/campaigns/{id}` | admins | revoke, hold, release, delete |
-//! | `GET /v1/deliveries`, `POST /v1/deliveries/retry`, `…/replay` | admins | the delivery table: listed, tried now, delivered once more |
-//! | `GET /v1/sinks`, `POST /v1/sinks/{name}/pause`, `…/enable`, `…/test` | admins | sinks |
-//! | `GET /v1/notices`, `GET /v1/audit` | admins | listings, in pages |
-//! | `GET /v1/holders`, `GET /v1/reads` | admins | who uses which version, who took tokens |
-//! | `GET /v1/orphans`, `POST /v1/orphans/dismiss` | admins | what may exist at ACS without a record |
-//! | `GET /v1/jobs`, `GET /v1/jobs/runs`, `POST /v1/jobs/{name}/run` | admins | scheduled work, what ran, a run by hand |
-//! | `GET /v1/keys`, `GET`, `POST`, `DELETE /v1/keys/{resource}` | admins | access keys, replace one, call that off |
+//! | `GET /v1/identities` | admins | identities, in pages |
+//! | `POST /v1/identities` | admins | add one to the store |
+//! | `GET /v1/identities/{name}` | admins | one identity |
+//! | `DELETE /v1/identities/{name}` | admins | remove it from the store |
+//! | `POST /v1/identities/{name}/revive` | admins | ask for one that is gone again |
+//! | `POST /v1/gone/{resource}/confirm` | admins | a person's word that what ACS says is gone is |
+//! | `GET /v1/campaigns` | admins | campaigns, in pages |
+//! | `POST /v1/campaigns` | admins | revoke, hold, release, delete |
+//! | `POST /v1/campaigns/plan` | admins | what a campaign would do |
+//! | `GET /v1/campaigns/{id}` | admins | how far it is |
+//! | `GET /v1/campaigns/{id}/report` | admins | what was done to each identity, in pages |
+//! | `POST /v1/campaigns/{id}/{order}` | admins | pause, resume, cancel, retry |
+//! | `GET /v1/deliveries` | admins | the delivery table, in pages |
+//! | `POST /v1/deliveries/retry` | admins | attempt pending deliveries now |
+//! | `POST /v1/deliveries/replay` | admins | deliver current versions once more |
+//! | `GET /v1/sinks` | admins | sinks and how they are |
+//! | `POST /v1/sinks/{name}/pause` | admins | stop deliveries |
+//! | `POST /v1/sinks/{name}/enable` | admins | let them go out again |
+//! | `POST /v1/sinks/{name}/test` | admins | try it out with a synthetic document |
+//! | `GET /v1/notices` | admins | notices, in pages |
+//! | `GET /v1/audit` | admins | the audit trail, in pages |
+//! | `GET /v1/holders` | admins | who uses which version |
+//! | `GET /v1/reads` | admins | who took tokens, by the hour |
+//! | `GET /v1/orphans` | admins | what may exist at ACS without a record |
+//! | `POST /v1/orphans/dismiss` | admins | take some off the list |
+//! | `GET /v1/jobs` | admins | scheduled work |
+//! | `GET /v1/jobs/runs` | admins | what ran |
+//! | `POST /v1/jobs/{name}/run` | admins | run one by hand |
+//! | `GET /v1/keys` | admins | the access keys of every resource |
+//! | `GET /v1/keys/{resource}` | admins | those of one |
+//! | `POST /v1/keys/{resource}` | admins | begin to replace one |
+//! | `DELETE /v1/keys/{resource}` | admins | call that off |
+//! | `GET /v1/keys/{resource}/identities` | admins | the identities of the newest replacement, in pages |
 //! | `GET /v1/sources` | admins | sources of identities and how they are |
-//! | `POST /v1/sources/{name}/test`, `POST /v1/sources/{name}/apply` | admins | what a list would change; take it over |
+//! | `POST /v1/sources/{name}/test` | admins | what a list would change |
+//! | `POST /v1/sources/{name}/apply` | admins | take it over |
 //! | `POST /v1/import` | admins | identities or ids, in batches; `check` changes nothing |
 //! | `POST /v1/create` | admins | let identities be created that wait because the store had been lost |
 //! | `POST /v1/store/accept` | admins | go on with a store of which it is not known what was withdrawn |
-//! | `GET`, `POST /v1/store/reseal` | admins | how far the replacement of the seal key is; begin it |
+//! | `POST /v1/store/adopt` | admins | take over a store that belonged to another machine |
+//! | `POST /v1/store/backup` | admins | a backup, as its bytes |
+//! | `POST /v1/store/backed-up` | admins | a backup reached its place |
+//! | `GET /v1/store/reseal` | admins | how far the replacement of the seal key is |
+//! | `POST /v1/store/reseal` | admins | begin it |
+//! | `GET /v1/doctor` | admins | what is wrong around the daemon |
 //! | `POST /v1/reload` | admins | read the configuration again, all or nothing |
 //!
 //! Admins are root, the daemon's own user, and `[daemon] admins`. To everybody else an identity
@@ -38,14 +67,22 @@
 //! `/healthz`, `/readyz`, `/metrics`, `/api/status`, and `/`, a page. Never a secret; names of
 //! identities only with `[daemon] page_names = true`.
 
-mod acks;
-mod addition;
-mod batch;
+mod access;
+mod admin;
 mod body;
+mod campaigns;
 pub mod client;
+mod connection;
 mod control;
+mod deliveries;
+mod endpoint;
 mod guard;
 mod handle;
+mod hub;
+mod identities;
+mod imports;
+mod jobs;
+mod keys;
 mod listeners;
 mod local;
 mod needs;
@@ -58,21 +95,25 @@ mod reads;
 mod rights;
 mod seats;
 mod serve;
+mod shared_state;
 mod snapshot;
 mod socket;
-mod stalled_write;
+mod sources;
+mod store;
+mod stream;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod watch;
-pub mod wire;
-mod worded;
+mod wire;
 
-pub use handle::{Api, ApplySource, Command, Permission, SharedState, SinkAsk};
+pub use handle::Api;
 pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};
 pub use readiness::{Life, Part, Readiness, readiness};
+pub use shared_state::{ApplySource, Command, Permission, SharedState, SinkAsk};
 pub use socket::ListenError;
 
 use crate::store::StoreError;
@@ -93,7 +134,7 @@ const OF_WATCHED_NAME: usize = 1024;
 pub const MEMORY: usize = SERVED * OF_CONNECTION
     + serve::TURNED_AWAY * OF_TURNED_AWAY
     + 2 * body::ALL
-    + watch::MOST_WATCHED * OF_WATCHED_NAME;
+    + hub::MOST_WATCHED * OF_WATCHED_NAME;
 
 impl From<StoreError> for Problem {
     /// What a caller can mend is told as a conflict; everything else is logged here, once.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    listeners::Unbound,
+    handle::Unbound,
     orders,
     wire::{Need, NeedKind},
 };

@@ -1,11 +1,22 @@
 //! Orders that are not carried out yet, in words: for `status`, for `why`, for whoever follows a campaign.
+//!
+//! Why a campaign does not move at the moment, and what of it does not go on as it should: sentences
+//! that stay the same while the reason does.
 
 use jiff::Timestamp;
 
-use super::wire::{CampaignAction, CampaignState, ItemState, Need, NeedKind};
+use super::{
+    handle::Api,
+    problem::Problem,
+    shared_state::SharedState,
+    wire::{Need, NeedKind},
+};
 use crate::{
-    model::{Name, Then, short_duration},
-    store::{Campaign, Order, RowOrder, Stalled},
+    model::{HealthView, Name, Operation, RenewerView, ResourceName, Then, short_duration},
+    store::{
+        Campaign, CampaignAction, CampaignState, ItemState, Order, ReportLine, RowOrder, Stalled,
+        WaitingItem,
+    },
 };
 
 /// What an order needs of a person, or lets them know: first what failed for good, then what waits.
@@ -150,4 +161,188 @@ fn noun(action: CampaignAction) -> &'static str {
         CampaignAction::Renew => "renewal",
         CampaignAction::Delete => "deletion",
     }
+}
+
+/// So many items are named.
+const NAMED: usize = 5;
+
+/// What it waits for, and what of it fails (`failures`: some of those for good); empty where it only goes on.
+pub(super) async fn waits_of(
+    api: &Api,
+    campaign: &Campaign,
+    failures: &[ReportLine],
+) -> Result<Vec<String>, Problem> {
+    if campaign.ended_at.is_some() {
+        return Ok(Vec::new());
+    }
+    let mut waits = standing(campaign, api);
+    let shared_state = api.shared_state();
+    let renewers = shared_state.renewer_views();
+    let held = waits.len();
+    for item in api.store.waiting_items(campaign.id).await? {
+        match renewers.get(&item.resource) {
+            Some(renewer) => waits.extend(held_up(&item, campaign, renewer)),
+            None => waits.push(format!(
+                "resource {} is not configured any more, so nothing can be done there; add it again, or \
+                 renewd campaign cancel {} ends it",
+                item.resource, campaign.id
+            )),
+        }
+        waits.extend(one(api, &item).await?);
+    }
+    if campaign.failing > 0 {
+        let failing = api.store.failing_of(campaign.id).await?;
+        waits.extend(stalled(
+            &failing,
+            "and is tried again",
+            "and are tried again",
+        ));
+    }
+    if campaign.failed > 0 {
+        let failed = failures.iter().filter_map(|line| {
+            let name = line.name.as_ref().map(ToString::to_string);
+            name.or_else(|| line.id.as_ref().map(ToString::to_string))
+        });
+        let failed = Stalled {
+            count: campaign.failed,
+            labels: failed.collect(),
+            error: failures.first().and_then(|line| line.error.clone()),
+        };
+        waits.extend(stalled(&failed, "for good", "for good"));
+    }
+    if waits.len() == held && campaign.state == CampaignState::Running && campaign.pending > 0 {
+        waits.push(turn(campaign, &shared_state));
+    }
+    let mut told = std::collections::BTreeSet::new();
+    waits.retain(|wait| told.insert(wait.clone()));
+    Ok(waits)
+}
+
+/// What a person, or whoever brings its items, keeps it from.
+fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
+    let id = campaign.id;
+    let mut waits = Vec::new();
+    match campaign.state {
+        CampaignState::Paused => {
+            waits.push(format!(
+                "it is paused; renewd campaign resume {id} lets it go on"
+            ));
+        }
+        CampaignState::Expanding => {
+            waits.push("its identities are still being listed; it begins when they are".to_owned());
+        }
+        CampaignState::Cancelled => {
+            waits.push("it is cancelled; what is under way ends".to_owned());
+        }
+        _ => {}
+    }
+    if let Some(at) = campaign.starts_at.filter(|at| *at > api.clock.now()) {
+        waits.push(format!("it starts at {at:.0}"));
+    }
+    waits
+}
+
+/// Within which limit what is still to be done waits for its turn.
+fn turn(campaign: &Campaign, shared_state: &SharedState) -> String {
+    let pending = campaign.pending;
+    let limits = shared_state.limits.values().filter_map(|limits| {
+        let limit = match campaign.action {
+            CampaignAction::Revoke => limits.revoke,
+            CampaignAction::Delete => limits.delete,
+            _ => return None,
+        };
+        Some(format!("{} in {} s", limit.calls, limit.window.as_secs()))
+    });
+    let limits: std::collections::BTreeSet<String> = limits.collect();
+    let limits: Vec<String> = limits.into_iter().collect();
+    let limit = match limits.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", limits.join(", ")),
+    };
+    format!(
+        "{pending} are still to be done and wait for their turn: within the limit of ACS{limit}, behind renewals \
+         that go first, and for the tokens that follow"
+    )
+}
+
+/// Items that do not go on as they should, with names and a reason.
+fn stalled(items: &Stalled, one: &str, many: &str) -> Option<String> {
+    let (verb, how) = match items.count {
+        0 => return None,
+        1 => ("item fails", one),
+        _ => ("items fail", many),
+    };
+    let verb = match how {
+        "for good" => "failed",
+        _ => verb,
+    };
+    let mut names = items.labels.iter().take(NAMED).cloned().collect::<Vec<_>>();
+    if items.count > names.len() as u64 {
+        names.push("…".to_owned());
+    }
+    let error = items.error.as_deref().unwrap_or("no reason given");
+    Some(format!(
+        "{} {verb} {how}: {}; the last time: {error}",
+        items.count,
+        names.join(", ")
+    ))
+}
+
+/// What holds this item's operation, or its whole resource, up.
+fn held_up(item: &WaitingItem, campaign: &Campaign, renewer: &RenewerView) -> Vec<String> {
+    let (resource, operation): (&ResourceName, _) = (&item.resource, operation(item, campaign));
+    let health = renewer
+        .health
+        .iter()
+        .filter(|(name, _)| operation.is_none_or(|operation| operation.as_str() == name.as_str()))
+        .filter_map(|(name, health)| match health {
+            HealthView::Open => None,
+            HealthView::Probing { since, because } => Some(format!(
+                "resource {resource} does not answer to {name} since {since:.0}, it is only probed: {because}"
+            )),
+            HealthView::Held { until, because } => Some(format!(
+                "{name} at resource {resource} is held until {until:.0}: {because}"
+            )),
+        });
+    let blocked = renewer.blocked.iter();
+    let blocked = blocked.map(|why| format!("resource {resource} is held: {why}"));
+    health.chain(blocked).collect()
+}
+
+/// What an item waits to be called; `None` where it waits for no call.
+fn operation(item: &WaitingItem, campaign: &Campaign) -> Option<Operation> {
+    Some(match (item.state, campaign.action) {
+        (ItemState::Pending | ItemState::Called, CampaignAction::Delete) => Operation::Delete,
+        (ItemState::Pending | ItemState::Called, _) => Operation::Revoke,
+        _ => Operation::Issue,
+    })
+}
+
+/// What one of the items waits for.
+async fn one(api: &Api, item: &WaitingItem) -> Result<Option<String>, Problem> {
+    let label = &item.label;
+    Ok(match item.state {
+        ItemState::Delivering => {
+            let deliveries = api.store.deliveries_of(item.num).await?;
+            let open: Vec<&str> = deliveries
+                .iter()
+                .filter(|delivery| delivery.is_pending())
+                .map(|delivery| delivery.sink.as_str())
+                .collect();
+            (!open.is_empty())
+                .then(|| format!("{label} is not delivered yet to {}", open.join(", ")))
+        }
+        ItemState::Acknowledged => {
+            let record = api.store.record_of(item.num).await?;
+            let failed = record.filter(|row| row.failures > 0);
+            failed.and_then(|row| {
+                let last = row.attempts.last()?;
+                Some(format!(
+                    "{label} has no new token yet, the last attempt: {}",
+                    last.result
+                ))
+            })
+        }
+        _ => None,
+    })
 }

@@ -1,4 +1,4 @@
-//! The TCP side: health, readiness, metrics and a page, for probes, scrapers and passers-by.
+//! What TCP serves: health, metrics, and a page that does not know who looks.
 
 use std::{
     sync::{

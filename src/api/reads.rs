@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{handle::Api, peer::Peer};
+use super::peer::Peer;
 use crate::{
     model::Name,
     store::{Each, Store, TokenReads},
@@ -48,7 +48,7 @@ impl Reads {
 
     /// Writes the counts into the store until `stop`; the last ones are the caller's to write, once
     /// nothing is handed over any more.
-    pub(super) async fn keep(&self, api: &Api, stop: CancellationToken) {
+    pub(super) async fn keep(&self, store: &Store, stop: CancellationToken) {
         loop {
             let full = tokio::time::timeout(EVERY, self.0.full.notified());
             tokio::select! {
@@ -57,7 +57,7 @@ impl Reads {
                 // Full or a minute later: either way it is time.
                 _ = full => {}
             }
-            self.write(&api.store).await;
+            self.write(store).await;
         }
     }
 

@@ -10,20 +10,21 @@ use std::{
 };
 
 use tokio::{
-    sync::{OnceCell, Semaphore},
+    sync::{OnceCell, Semaphore, watch},
     time::timeout,
 };
 
 use super::{
-    handle::Api,
     peer::{Caller, Peer, Principal, Right, Standing, right},
     problem::{Problem, ProblemType},
+    shared_state::SharedState,
 };
 use crate::{
     accounts,
+    clock::Clock,
     model::{Name, Reader, Record},
     pool,
-    store::Led,
+    store::{Led, Store},
 };
 
 /// How long an answer of the system holds.
@@ -38,12 +39,17 @@ const ABOUT_UNKNOWN: usize = 2;
 /// How long the system may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The answers.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Rights(Arc<Inner>);
+/// The answers; all clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct Rights {
+    clock: Clock,
+    store: Store,
+    shared_state: watch::Receiver<Arc<SharedState>>,
+    known: Arc<Known>,
+}
 
 #[derive(Debug)]
-struct Inner {
+struct Known {
     memory: Mutex<Memory>,
     /// Questions about callers of whom nothing is known: the other threads are left to readers, however many
     /// names a caller goes by.
@@ -55,7 +61,7 @@ struct Inner {
     asked: std::sync::atomic::AtomicUsize,
 }
 
-impl Default for Inner {
+impl Default for Known {
     fn default() -> Self {
         Self {
             memory: Mutex::default(),
@@ -103,19 +109,32 @@ impl<K: Ord, V: Clone> Answers<K, V> {
 }
 
 impl Rights {
+    pub(super) fn new(
+        clock: Clock,
+        store: Store,
+        shared_state: watch::Receiver<Arc<SharedState>>,
+    ) -> Self {
+        Self {
+            clock,
+            store,
+            shared_state,
+            known: Arc::default(),
+        }
+    }
+
+    /// Who may control the daemon besides root and its own user, as the configuration says now.
+    fn admins(&self) -> Vec<Reader> {
+        self.shared_state.borrow().daemon.admins.clone()
+    }
+
     /// What this peer may do now where `readers` may read: root, the daemon's own user and admins control.
-    pub(super) async fn of(
-        &self,
-        api: &Api,
-        peer: Peer,
-        readers: &[Reader],
-    ) -> Result<Right, Problem> {
+    pub(super) async fn of(&self, peer: Peer, readers: &[Reader]) -> Result<Right, Problem> {
         let own = accounts::own_uid();
         if peer.uid == 0 || peer.uid == own {
             return Ok(Right::Control);
         }
-        let now = api.clock.steady();
-        let admins = api.shared_state().daemon.admins.clone();
+        let now = self.clock.steady();
+        let admins = self.admins();
         let caller = self.caller(peer, now).await?;
         let all: BTreeSet<&Reader> = admins.iter().chain(readers).collect();
         let known = self.principals(&all, now).await?;
@@ -134,7 +153,6 @@ impl Rights {
     /// that is not theirs are the same, in answer and in work; only admins learn that there is none.
     pub(super) async fn admit(
         &self,
-        api: &Api,
         peer: Option<Peer>,
         name: Option<&Name>,
     ) -> Result<Record, Problem> {
@@ -143,8 +161,8 @@ impl Rights {
             Some(name) => name.clone(),
             None => nobody()?,
         };
-        let led = api.store.led_to(vec![asked]).await?.pop();
-        match self.permit(api, peer, led).await? {
+        let led = self.store.led_to(vec![asked]).await?.pop();
+        match self.permit(peer, led).await? {
             Some(record) if name.is_some() => Ok(record),
             _ => Err(Problem::new(
                 ProblemType::Unknown,
@@ -156,7 +174,6 @@ impl Rights {
     /// What a name led to, for those who may know: nothing there is told to admins alone.
     pub(super) async fn permit(
         &self,
-        api: &Api,
         peer: Peer,
         led: Option<Led>,
     ) -> Result<Option<Record>, Problem> {
@@ -165,7 +182,7 @@ impl Rights {
             Some(Led::Nowhere(others)) => (others.unwrap_or_default(), None),
             None => (Vec::new(), None),
         };
-        match self.of(api, peer, &readers).await? {
+        match self.of(peer, &readers).await? {
             Right::Control => Ok(record),
             Right::Read if record.is_some() => Ok(record),
             Right::Read | Right::None => Err(not_for_you()),
@@ -173,11 +190,11 @@ impl Rights {
     }
 
     /// Whether this peer may do anything at all, as far as is remembered.
-    pub(super) fn remembered_standing(&self, api: &Api, peer: Peer) -> Option<Standing> {
+    pub(super) fn remembered_standing(&self, peer: Peer) -> Option<Standing> {
         if peer.uid == 0 || peer.uid == accounts::own_uid() {
             return Some(Standing::Trusted);
         }
-        let (memory, now) = (self.memory(), api.clock.steady());
+        let (memory, now) = (self.memory(), self.clock.steady());
         if memory.known.get(&peer, now, KNOWN).is_some() {
             return Some(Standing::Reader);
         }
@@ -185,20 +202,20 @@ impl Rights {
     }
 
     /// Whether this peer may do anything at all, by the names of its user and groups.
-    pub(super) async fn standing(&self, api: &Api, peer: Peer) -> Result<Standing, Problem> {
-        if let Some(standing) = self.remembered_standing(api, peer) {
+    pub(super) async fn standing(&self, peer: Peer) -> Result<Standing, Problem> {
+        if let Some(standing) = self.remembered_standing(peer) {
             return Ok(standing);
         }
-        let turn = timeout(ANSWER, self.0.unknown.acquire()).await;
+        let turn = timeout(ANSWER, self.known.unknown.acquire()).await;
         let _turn = turn.map_err(|_| unanswered())?;
-        if let Some(standing) = self.remembered_standing(api, peer) {
+        if let Some(standing) = self.remembered_standing(peer) {
             return Ok(standing);
         }
-        let now = api.clock.steady();
+        let now = self.clock.steady();
         let caller = self.caller(peer, now).await?;
-        let admins = api.shared_state().daemon.admins.clone();
+        let admins = self.admins();
         let may = caller.names.iter().any(|name| admins.contains(name))
-            || api.store.may_any_read(caller.names.clone()).await?;
+            || self.store.may_any_read(caller.names.clone()).await?;
         let standing = if may {
             Standing::Reader
         } else {
@@ -209,8 +226,8 @@ impl Rights {
     }
 
     /// How the audit trail names a peer: `uid 1000 (anna)`.
-    pub(super) async fn actor(&self, api: &Api, peer: Peer) -> String {
-        match self.caller(peer, api.clock.steady()).await {
+    pub(super) async fn actor(&self, peer: Peer) -> String {
+        match self.caller(peer, self.clock.steady()).await {
             Ok(caller) if caller.name != peer.uid.to_string() => {
                 format!("uid {} ({})", peer.uid, caller.name)
             }
@@ -244,7 +261,7 @@ impl Rights {
         if missing.is_empty() {
             return Ok(known);
         }
-        let _alone = self.0.resolving.lock().await;
+        let _alone = self.known.resolving.lock().await;
         let missing: BTreeSet<&Reader> = missing.iter().collect();
         let (more, missing) = self.remembered(&missing, now);
         known.extend(more);
@@ -291,7 +308,7 @@ impl Rights {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Arc<T>, Problem> {
         #[cfg(test)]
-        self.0
+        self.known
             .asked
             .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match timeout(ANSWER, pool::ACCOUNTS.run(work)).await {
@@ -303,11 +320,14 @@ impl Rights {
     /// How often the system was asked so far.
     #[cfg(test)]
     pub(super) fn asked(&self) -> usize {
-        self.0.asked.load(std::sync::atomic::Ordering::SeqCst)
+        self.known.asked.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known
+            .memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

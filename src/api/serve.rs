@@ -30,8 +30,7 @@ use super::{
     peer::{Peer, Standing},
     problem::Problem,
     seats::{Seat, Seats},
-    stalled_write::StalledWrite,
-    worded::Worded,
+    stream::{StalledWrite, Worded},
 };
 
 /// What a connection may take.
@@ -110,7 +109,7 @@ pub(super) async fn serve_unix(
             uid: cred.uid(),
             gid: cred.gid(),
         };
-        let known = api.rights.remembered_standing(api, peer);
+        let known = api.rights.remembered_standing(peer);
         let caller = Caller {
             stream,
             peer,
@@ -133,7 +132,7 @@ pub(super) async fn serve_unix(
         }
         let (api, away) = (api.clone(), away.clone());
         connections.spawn(async move {
-            let standing = api.rights.standing(&api, peer).await;
+            let standing = api.rights.standing(peer).await;
             drop(seat);
             let seated = standing.and_then(|standing| {
                 let seat = caller.seats.take(peer, standing)?;

@@ -8,10 +8,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    handle::{Api, SharedState},
-    listeners::Unbound,
+    handle::{Api, Unbound},
     needs::{Known, Late, needs, news},
     readiness::{Readiness, readiness},
+    shared_state::SharedState,
     wire::{Need, PublicResource, PublicSink, PublicStatus, Status},
 };
 use crate::{

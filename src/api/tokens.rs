@@ -201,7 +201,7 @@ async fn look(
     peer: Option<&Peer>,
     name: Option<&Name>,
 ) -> Result<(Record, Outlook), Problem> {
-    let record = api.rights.admit(api, peer.copied(), name).await?;
+    let record = api.rights.admit(peer.copied(), name).await?;
     let renewer = api.shared_state().renewer(&record.spec.resource);
     let outlook = outlook(&record, &renewer, api.clock.now());
     Ok((record, outlook))

@@ -6,36 +6,16 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-mod access;
-mod admin;
-mod campaigns;
-mod deliveries;
-mod keys;
-
-pub use access::{
-    Ack, Acked, DismissOrphans, Dismissed, Holder, HolderRow, Orphan, ReadsRow, TokenReads,
-};
-pub use admin::{Ailment, Examination, Examiner, Gravity};
-pub use admin::{ApplySource, Sources};
-pub use admin::{BackedUp, MADE_AT_HEADER, ResealStarted, Resealing, StoreUsed, StoreWord};
-pub use admin::{CreateMissing, CreationsAllowed, Import, Imported, Line};
-pub use admin::{Job, JobRun, JobRuns, Jobs, RunOutcome};
-pub use admin::{PublicResource, PublicSink, PublicStatus};
-pub use campaigns::*;
-pub use deliveries::{
-    AskDeliveries, AskSink, AskedDeliveries, DeliveryRow, SinkRow, SinkState, SinkTested, Sinks,
-};
-pub use keys::{
-    KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyStanding, KeyWork, ReplaceKey, ResourceKeys,
-};
-
 use crate::model::{
-    Attempts, Counts, DispatcherView, Due, IdentityId, Name, Notice, OnRemoval, Origin, Reader,
-    Record, RenewerView, ResourceName, Scope, Served, SinkName, State, Tokens, Version,
+    Attempts, Consumers, Counts, DispatcherView, Due, IdentityId, Name, Notice, OnRemoval, Origin,
+    Reader, Record, RenewerView, ResourceName, Scope, Served, SinkName, State, Tokens, Version,
     whole_seconds,
 };
 
-use crate::schedule::{Grounds, Standing, standing, state};
+use crate::{
+    schedule::{Grounds, Standing, standing, state},
+    store::Holder,
+};
 
 /// The header that every request over the socket carries, with any value.
 pub const CLIENT_HEADER: &str = "x-renewd-client";
@@ -369,4 +349,84 @@ pub struct Reloaded {
     /// Odd things that were found on the way.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What followed from a word about the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreUsed {
+    /// Identities whose tokens are of unknown standing and are renewed now.
+    pub renewing: u64,
+    /// What another word is needed for, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still: Option<String>,
+}
+
+/// `GET /api/status`: what a page may show without knowing who looks. No names of identities (but
+/// in `needs`, with `[daemon] page_names`) and no texts of errors, which may quote anything.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicStatus {
+    /// When this was true.
+    pub at: Timestamp,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's name in events.
+    pub instance: String,
+    /// When its loops were started.
+    pub since: Timestamp,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// What needs a person, the worst first.
+    pub needs: Vec<Need>,
+    /// Who holds a live token; `None` where that cannot be known.
+    #[serde(default)]
+    pub consumers: Option<Consumers>,
+    /// One line for each resource.
+    pub resources: Vec<PublicResource>,
+    /// One line for each sink.
+    pub sinks: Vec<PublicSink>,
+}
+
+/// A resource on the page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublicResource {
+    /// Its name.
+    pub name: ResourceName,
+    /// `open`, or what is wrong in a sentence.
+    pub health: String,
+    /// Identities by state, those with a live token as `active`; empty where the store cannot be read.
+    pub identities: BTreeMap<State, u64>,
+    /// Identities without a live token that had one; `None` where that is not known.
+    #[serde(default)]
+    pub dead: Option<u64>,
+    /// The earliest end of a current token.
+    pub earliest_expiry: Option<Timestamp>,
+    /// The next renewal.
+    pub next_due: Option<Timestamp>,
+    /// Calls in flight.
+    pub in_flight: usize,
+}
+
+/// A sink on the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicSink {
+    /// Its name.
+    pub name: SinkName,
+    /// Deliveries that wait; `None` where that is not known.
+    pub pending: Option<u64>,
+    /// Delivered since the start.
+    pub delivered: u64,
+    /// Failed attempts since the start.
+    pub failed: u64,
+    /// What is wrong, if anything is: whether it is disabled or failing, without the error's text.
+    pub trouble: Option<String>,
+}
+
+/// One row of `GET /v1/holders`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderRow {
+    /// The consumer and its version.
+    #[serde(flatten)]
+    pub holder: Holder,
+    /// The name of its user.
+    pub user: String,
 }

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::{RunError, Supervisor, check, delta, supervisor::Built};
 use crate::{
-    api::wire::Reloaded,
+    api::client::wire::Reloaded,
     config::{self, Problem, Problems, Settings, Source},
     systemd::Notifier,
 };

@@ -11,7 +11,7 @@ use super::{
     upkeep::{Examination, Heartbeat, Resealing, Retention, SelfCheck},
 };
 use crate::{
-    api::{Api, Command, Listeners, Permission, wire::StoreUsed},
+    api::{Api, Command, Listeners, Permission, client::wire::StoreUsed},
     clock::Clock,
     config::{Settings, Source},
     engine::StrayFiles,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::{NoticeKind, Num, Operation},
+    model::{NoticeKind, Num, Operation, hex},
     outbox::Refused,
     schedule::{Finding, Steady, Ticket},
     store::{
@@ -427,6 +427,5 @@ async fn hashed(store: &Store, id: CampaignId) -> Result<String, StoreError> {
             hash.update(b"\n");
         }
     }
-    let bytes = hash.finalize();
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
 }

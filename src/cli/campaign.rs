@@ -13,12 +13,15 @@ use super::{
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative},
 };
-use crate::api::client::{
-    Client,
-    wire::{
-        CampaignAction, CampaignId, CampaignOrder, CampaignProgress, CampaignState, ItemState,
-        ReportLine,
+use crate::{
+    api::client::{
+        Client,
+        wire::{
+            CampaignAction, CampaignId, CampaignOrder, CampaignProgress, CampaignState, ItemState,
+            ReportLine,
+        },
     },
+    model::hex,
 };
 
 /// List, follow, pause, resume, cancel, repeat and report bulk operations
@@ -371,7 +374,7 @@ fn json_lines(lines: &[ReportLine]) -> Result<String, Failed> {
 
 fn sha256(lines: &[ReportLine]) -> Result<String, Failed> {
     let hash = Sha256::digest(json_lines(lines)?.as_bytes());
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash))
 }
 
 fn csv(lines: &[ReportLine]) -> Result<String, Failed> {

@@ -2,8 +2,6 @@
 
 use std::{fmt, process::ExitCode};
 
-use super::output;
-
 /// The exit codes that scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -24,7 +22,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -43,9 +41,9 @@ pub(crate) type Outcome = Result<Exit, Failed>;
 /// A failure that is still to be shown.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    exit: Exit,
-    message: String,
-    hint: Option<String>,
+    pub(super) exit: Exit,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
 }
 
 impl Failed {
@@ -90,15 +88,6 @@ impl From<std::io::Error> for Failed {
     fn from(error: std::io::Error) -> Self {
         Self::plain(format!("the system refused: {error}"))
     }
-}
-
-/// Shows a failure and turns the outcome into the process's exit code.
-pub(super) fn finish(outcome: Outcome) -> ExitCode {
-    let exit = outcome.unwrap_or_else(|failed| {
-        output::error(&failed.message, failed.hint.as_deref());
-        failed.exit
-    });
-    ExitCode::from(exit.code())
 }
 
 /// Shows what clap says about wrong arguments (or the help that was asked for).

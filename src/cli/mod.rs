@@ -178,7 +178,16 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    exit::finish(dispatch(cli))
+    finish(dispatch(cli))
+}
+
+/// Shows a failure and turns the outcome into the process's exit code.
+fn finish(outcome: Outcome) -> ExitCode {
+    let exit = outcome.unwrap_or_else(|failed| {
+        output::error(&failed.message, failed.hint.as_deref());
+        failed.exit
+    });
+    ExitCode::from(exit.code())
 }
 
 /// What every verb that asks the daemon needs.

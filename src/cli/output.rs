@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -294,6 +295,17 @@ pub(crate) fn cut(text: &str, room: usize) -> String {
     } else {
         format!("{kept}…")
     }
+}
+
+/// A bar in this style that stays beside what is printed; none where nobody looks.
+pub(super) fn bar(style: &str) -> Option<ProgressBar> {
+    on_terminal().then(|| {
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar
+    })
 }
 
 /// What formulas begin with, and what spreadsheets skip before them. Source: OWASP, "CSV injection".

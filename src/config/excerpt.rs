@@ -10,9 +10,8 @@ use std::{collections::BTreeSet, ops::Range};
 
 use super::{
     file::Text,
-    keys::{self, Key, Table, Takes},
-    quantity::is_plain,
-    sections::{ROOT, SECRET_REFERENCE},
+    keys::{Key, Table, Takes},
+    sections::{ROOT, SECRET_REFERENCE, VOCABULARY},
     tree::{Fields, Node, Value},
 };
 
@@ -58,7 +57,7 @@ impl Showable {
     fn table(&mut self, texts: &[&Text], fields: &Fields, table: Option<&Table>) {
         for (name, field) in fields {
             let row = table.and_then(|table| table.key(name));
-            if row.is_some() || keys::may_name(name) {
+            if row.is_some() || VOCABULARY.may_name(name) {
                 self.keys[field.key.file].push(field.key.start..field.key.end);
             }
             self.node(texts, &field.node, row);
@@ -84,7 +83,7 @@ impl Showable {
                 }
             }
             value => {
-                if row.is_some_and(|row| may_show(row, value)) && !raw().contains('\n') {
+                if row.is_some_and(|row| row.may_show(value)) && !raw().contains('\n') {
                     self.values[span.file].push(span.start..span.end);
                 }
             }
@@ -124,20 +123,10 @@ fn inside(row: Option<&Key>) -> Option<&'static Table> {
     }
 }
 
-/// Whether what stands under a key may be shown.
-pub(super) fn may_show(row: &Key, value: &Value) -> bool {
-    row.quoted
-        && match value {
-            Value::Text(text) => is_plain(text),
-            Value::Array(_) | Value::Table(_) => false,
-            _ => true,
-        }
-}
-
 /// The texts in a value that must not be shown.
 pub(super) fn hidden<'a>(node: &'a Node, row: Option<&Key>, out: &mut Vec<&'a str>) {
     match &node.value {
-        Value::Text(text) if !row.is_some_and(|row| may_show(row, &node.value)) => out.push(text),
+        Value::Text(text) if !row.is_some_and(|row| row.may_show(&node.value)) => out.push(text),
         Value::Array(nodes) => nodes.iter().for_each(|node| hidden(node, row, out)),
         Value::Table(fields) => {
             for (name, field) in fields {
@@ -194,7 +183,7 @@ fn words_end(text: &str) -> usize {
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-'))
             .next()
             .unwrap_or_default();
-        if !keys::is_known(word) {
+        if !VOCABULARY.is_known(word) {
             return end;
         }
         end = from + word.len();

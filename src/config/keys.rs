@@ -5,11 +5,9 @@
 //!
 //! To add a key: a row in its section, the line there that reads it, and a field in `settings`.
 
-use std::sync::LazyLock;
-
 use super::{
-    quantity::{THIS, is_word},
-    sections::{ROOT, SECRET_REFERENCE},
+    quantity::{THIS, is_plain, is_word},
+    tree::Value,
 };
 
 /// One key.
@@ -218,6 +216,16 @@ impl Key {
         }
     }
 
+    /// Whether what stands under it may be shown.
+    pub(super) fn may_show(&self, value: &Value) -> bool {
+        self.quoted
+            && match value {
+                Value::Text(text) => is_plain(text),
+                Value::Array(_) | Value::Table(_) => false,
+                _ => true,
+            }
+    }
+
     /// The words that it takes; none where it takes something else.
     pub(super) fn words(&self) -> &'static [(&'static str, &'static str)] {
         match self.takes {
@@ -246,64 +254,69 @@ pub(super) const MINUTE: u64 = 60;
 pub(super) const HOUR: u64 = 60 * MINUTE;
 pub(super) const DAY: u64 = 24 * HOUR;
 
-/// Every table, the outer ones first.
-static TABLES: LazyLock<Vec<&'static Table>> = LazyLock::new(|| {
-    let mut tables: Vec<&'static Table> = vec![&ROOT];
-    let mut at = 0;
-    while let Some(table) = tables.get(at) {
-        let inner = table.keys().filter_map(|key| match key.takes {
-            Takes::Table(inner) | Takes::Tables(inner) => Some(inner),
-            _ => None,
-        });
-        tables.extend(inner.collect::<Vec<_>>());
-        at += 1;
+/// Every key of every section.
+#[derive(Debug)]
+pub(super) struct Vocabulary(Vec<&'static Table>);
+
+impl Vocabulary {
+    /// The tables below `root`, the outer ones first, then the one of a secret's reference.
+    pub(super) fn new(root: &'static Table, secret: &'static Table) -> Self {
+        let mut tables = vec![root];
+        let mut at = 0;
+        while let Some(table) = tables.get(at) {
+            let inner = table.keys().filter_map(|key| match key.takes {
+                Takes::Table(inner) | Takes::Tables(inner) => Some(inner),
+                _ => None,
+            });
+            tables.extend(inner.collect::<Vec<_>>());
+            at += 1;
+        }
+        tables.push(secret);
+        Self(tables)
     }
-    tables.push(&SECRET_REFERENCE);
-    tables
-});
 
-fn every_key() -> impl Iterator<Item = &'static Key> {
-    TABLES.iter().flat_map(|table| table.keys())
-}
+    fn every_key(&self) -> impl Iterator<Item = &'static Key> {
+        self.0.iter().flat_map(|table| table.keys())
+    }
 
-/// The keys that a running daemon cannot follow, such as `daemon.listen`.
-pub fn restart_keys() -> Vec<String> {
-    let path = |table: &Table, key: &Key| format!("{}.{}", table.name, key.name);
-    TABLES
-        .iter()
-        .flat_map(|table| table.keys().map(move |key| (table, key)))
-        .filter(|(_, key)| key.restart)
-        .map(|(table, key)| path(table, key))
-        .collect()
-}
+    /// The keys that a running daemon cannot follow, such as `daemon.listen`.
+    pub(super) fn restart_keys(&self) -> Vec<String> {
+        let path = |table: &Table, key: &Key| format!("{}.{}", table.name, key.name);
+        let keys = self
+            .0
+            .iter()
+            .flat_map(|table| table.keys().map(move |key| (table, key)));
+        keys.filter(|(_, key)| key.restart)
+            .map(|(table, key)| path(table, key))
+            .collect()
+    }
 
-/// The headers of the sections that know a key, for "this belongs in …".
-pub(super) fn homes_of(name: &str) -> Vec<&'static str> {
-    let sections = TABLES.iter().filter(|table| {
-        !table.name.is_empty() && !std::ptr::eq(**table, &raw const SECRET_REFERENCE)
-    });
-    sections
-        .filter(|table| table.key(name).is_some())
-        .map(|table| table.header)
-        .collect()
-}
+    /// The headers of the sections that know a key, for "this belongs in …".
+    pub(super) fn homes_of(&self, name: &str) -> Vec<&'static str> {
+        let sections = self.0.iter().take(self.0.len().saturating_sub(1));
+        sections
+            .filter(|table| !table.name.is_empty() && table.key(name).is_some())
+            .map(|table| table.header)
+            .collect()
+    }
 
-/// Whether a word is a key of some section.
-pub(super) fn is_known(word: &str) -> bool {
-    every_key().any(|key| key.name == word)
-}
+    /// Whether a word is a key of some section.
+    pub(super) fn is_known(&self, word: &str) -> bool {
+        self.every_key().any(|key| key.name == word)
+    }
 
-/// Whether an error may name a key that its section does not know: it is known elsewhere, or reads as one
-/// that was misspelt.
-pub(super) fn may_name(word: &str) -> bool {
-    is_known(word) || is_word(word)
-}
+    /// Whether an error may name a key that its section does not know: it is known elsewhere, or reads as one
+    /// that was misspelt.
+    pub(super) fn may_name(&self, word: &str) -> bool {
+        self.is_known(word) || is_word(word)
+    }
 
-/// A key that users choose, for a message.
-pub(super) fn of_user(key: &str) -> String {
-    match may_name(key) {
-        true => format!("{key:?}"),
-        false => THIS.to_owned(),
+    /// A key that users choose, for a message.
+    pub(super) fn of_user(&self, key: &str) -> String {
+        match self.may_name(key) {
+            true => format!("{key:?}"),
+            false => THIS.to_owned(),
+        }
     }
 }
 
@@ -334,11 +347,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::quantity::duration;
+    use crate::config::{quantity::duration, sections::VOCABULARY};
 
     #[test]
     fn misspelt_words_find_their_meaning() {
-        let table = TABLES.iter().find(|table| table.name == "sink.file");
+        let table = VOCABULARY.0.iter().find(|table| table.name == "sink.file");
         let keys = || table.unwrap().keys().map(|key| key.name);
         assert_eq!(nearest("paht", keys()), Some("path"));
         assert_eq!(nearest("Path", keys()), Some("path"));
@@ -349,7 +362,10 @@ mod tests {
     #[test]
     fn only_this_free_text_may_be_quoted() {
         let is_free = |key: &&Key| matches!(key.takes, Takes::Text | Takes::Texts);
-        let quoted = every_key().filter(is_free).filter(|key| key.quoted);
+        let quoted = VOCABULARY
+            .every_key()
+            .filter(is_free)
+            .filter(|key| key.quoted);
         let names: std::collections::BTreeSet<_> = quoted.map(|key| key.name).collect();
         let expected = [
             "api_version",
@@ -367,7 +383,7 @@ mod tests {
             "timezone",
         ];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
-        for key in every_key() {
+        for key in VOCABULARY.every_key() {
             let is_secret = matches!(key.takes, Takes::Secret | Takes::Secrets | Takes::Free);
             assert!(!(is_secret && key.quoted), "{}", key.name);
         }
@@ -375,7 +391,7 @@ mod tests {
 
     #[test]
     fn every_default_is_within_its_bounds() {
-        for key in every_key() {
+        for key in VOCABULARY.every_key() {
             let text = key.preset_text();
             if !matches!(key.preset, Preset::Is(_)) {
                 continue;

@@ -52,6 +52,7 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
             files: &places.files,
             environment: &source.environment,
             report: &report,
+            vocabulary: &sections::VOCABULARY,
         };
         let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &places.root, &reading);
         let drafts = sections::read(section, &reading);
@@ -75,9 +76,30 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     }
 }
 
+impl Source {
+    /// Where a command finds the daemon. One rule holds for both sides: what was named; `[daemon] socket` of
+    /// the configuration, as far as this user may read it; then the places of [`Environment::sockets`], of
+    /// which the daemon takes the first, and a command the first at which something lies.
+    pub fn socket_to_ask(&self) -> PathBuf {
+        let said = self.environment.socket.clone();
+        if let Some(socket) = said.or_else(|| declared_socket(self)) {
+            return socket;
+        }
+        let places = self.environment.sockets();
+        if let Some(found) = places.iter().find(|place| place.exists()) {
+            return found.clone();
+        }
+        // None is there. Who has a configuration of his own means his own daemon.
+        match self.path.exists() {
+            true => self.environment.default_socket(),
+            false => places.last().cloned().unwrap_or_default(),
+        }
+    }
+}
+
 /// `[daemon] socket` as the files say it, for a command that looks for its daemon: no mistake elsewhere and no
 /// secret that cannot be read keeps it from that.
-pub(super) fn declared_socket(source: &Source) -> Option<PathBuf> {
+fn declared_socket(source: &Source) -> Option<PathBuf> {
     let report = Report::default();
     let files = read_files(&source.path, &report);
     if !files
@@ -91,6 +113,7 @@ pub(super) fn declared_socket(source: &Source) -> Option<PathBuf> {
         files: &files,
         environment: &source.environment,
         report: &report,
+        vocabulary: &sections::VOCABULARY,
     };
     let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &root, &reading);
     sections::declared_socket(section)

@@ -27,7 +27,6 @@ mod tree;
 
 pub use excerpt::Excerpt;
 pub use file::{open_regular, read_regular};
-pub use keys::restart_keys;
 pub use load::{Loaded, load};
 pub use pin::{Pinned, pin};
 pub use places::Places;
@@ -36,5 +35,6 @@ pub use problem::{Place, Problem, Problems};
 pub use reference::{manual_page, reference};
 pub use schema::schema;
 pub use secret::{SecretError, reload_secret};
+pub use sections::restart_keys;
 pub use settings::*;
 pub use source::{Environment, Source};

@@ -4,9 +4,8 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use super::{
     Environment, Limit,
-    excerpt::may_show,
     file::File,
-    keys::{self, Key, Table, Takes},
+    keys::{self, Key, Table, Takes, Vocabulary},
     problem::{Note, Report},
     quantity::{duration, duration_text, is_plain, limit, shown},
     tree::{Fields, Node, Span, Value},
@@ -18,6 +17,7 @@ pub(super) struct Reading<'a> {
     pub(super) files: &'a [File],
     pub(super) environment: &'a Environment,
     pub(super) report: &'a Report,
+    pub(super) vocabulary: &'static Vocabulary,
 }
 
 /// A value and where it stands.
@@ -187,13 +187,16 @@ impl<'a> Section<'a> {
                 return;
             }
             let header = self.table.header;
-            let message = match (self.table.is_of_sections(), keys::may_name(key)) {
+            let message = match (
+                self.table.is_of_sections(),
+                self.reading.vocabulary.may_name(key),
+            ) {
                 (true, true) => format!("there is no section {key:?}"),
                 (true, false) => "there is no section of this name".to_owned(),
                 (false, true) => format!("{header} knows no key {key:?}"),
                 (false, false) => format!("{header} does not know this key"),
             };
-            let homes = keys::homes_of(key);
+            let homes = self.reading.vocabulary.homes_of(key);
             let hint = match keys::nearest(key, known()) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None if !homes.is_empty() => format!("`{key}` belongs in {}", homes.join(" or ")),
@@ -242,7 +245,7 @@ impl<'a> Item<'a> {
 
     /// Whether what stands here may be quoted.
     pub(super) fn is_shown(self) -> bool {
-        may_show(self.key, self.value())
+        self.key.may_show(self.value())
     }
 
     /// Tells that this value is wrong; nothing comes of it.

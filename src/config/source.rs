@@ -8,7 +8,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::load::declared_socket;
+use crate::model::hex;
 
 /// Where a daemon that serves the system has its socket.
 const SYSTEM_RUNTIME_DIR: &str = "/run/renewd";
@@ -39,25 +39,6 @@ impl Source {
         self.environment.socket = named.map(|path| std::path::absolute(&path).unwrap_or(path));
         self
     }
-
-    /// Where a command finds the daemon. One rule holds for both sides: what was named; `[daemon] socket` of
-    /// the configuration, as far as this user may read it; then the places of [`Environment::sockets`], of
-    /// which the daemon takes the first, and a command the first at which something lies.
-    pub fn socket_to_ask(&self) -> PathBuf {
-        let said = self.environment.socket.clone();
-        if let Some(socket) = said.or_else(|| declared_socket(self)) {
-            return socket;
-        }
-        let places = self.environment.sockets();
-        if let Some(found) = places.iter().find(|place| place.exists()) {
-            return found.clone();
-        }
-        // None is there. Who has a configuration of his own means his own daemon.
-        match self.path.exists() {
-            true => self.environment.default_socket(),
-            false => places.last().cloned().unwrap_or_default(),
-        }
-    }
 }
 
 /// What a process finds around it: its variables, its host's name, whether it serves the system.
@@ -68,7 +49,7 @@ pub struct Environment {
     machine: Option<String>,
     system: bool,
     /// What was named for this process alone.
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -149,7 +130,7 @@ impl Environment {
     /// Where a socket may be, the first of them that of a daemon with these surroundings: below
     /// `$RUNTIME_DIRECTORY`; for an ordinary user below `$XDG_RUNTIME_DIR/renewd`, else in the state directory;
     /// in `/run/renewd`.
-    fn sockets(&self) -> Vec<PathBuf> {
+    pub(super) fn sockets(&self) -> Vec<PathBuf> {
         let runtime = self.directory("RUNTIME_DIRECTORY");
         let user = self.directory("XDG_RUNTIME_DIR");
         let user = user.map(|dir| dir.join("renewd"));
@@ -220,7 +201,7 @@ fn machine() -> Option<String> {
     digest.update(b"renewd machine\0");
     digest.update(id);
     let digest = digest.finalize();
-    is_id.then(|| digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
+    is_id.then(|| hex(&digest[..8]))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use toml::de::DeTable;
 
 use super::{
     file::{File, Text},
-    keys,
     problem::{Note, Report},
+    sections::VOCABULARY,
     tree::{self, Fields, Span},
 };
 
@@ -41,7 +41,7 @@ pub(super) fn parse(files: &[File], report: &Report) -> (Fields, BTreeSet<(usize
             report.add_syntax(Note::error(Span::new(index, span), message).maybe_hint(hint));
         }
         tree::merge(&mut root, fields, &mut |key, first, second| {
-            let message = match keys::may_name(key) {
+            let message = match VOCABULARY.may_name(key) {
                 true => format!("`{key}` is set in two files"),
                 false => "this is set in two files".to_owned(),
             };

@@ -9,6 +9,7 @@
 //!
 //! What a token may be used for.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{
     fmt,
     io::{self, BufRead},
@@ -340,6 +341,25 @@ impl<'de> serde::Deserialize<'de> for Scope {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+/// Bytes as hex digits in lower case.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
+}
+
+/// A text as it may stand in a path, a query or a URI: what `encoded` names is
+/// percent-encoded, as is all that is not ASCII. Source: RFC 3986, 2.3.
+pub fn percent_encoded(text: &str, encoded: &'static AsciiSet) -> String {
+    utf8_percent_encode(text, encoded).to_string()
+}
+
+/// All but the characters that stand for themselves anywhere in a URI.
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 #[cfg(test)]
 mod names_tests {

@@ -23,7 +23,9 @@ use super::{
     reconcile::REMOVED,
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals},
 };
-use crate::model::{Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version};
+use crate::model::{
+    Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
+};
 
 /// Which store this is; the file says the same.
 const STORE_ID: &str = "store_id";
@@ -249,7 +251,7 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Settled> {
         let unread = |e: std::io::Error| unread(&e);
-        let fresh_id = || hex(&rand::random::<[u8; 8]>());
+        let fresh_id = || hex(rand::random::<[u8; 8]>());
         let id = known.id.clone().or_else(|| found.store.clone());
         let id = id.unwrap_or_else(fresh_id);
         if known.id.is_none() {
@@ -640,8 +642,4 @@ impl Txn<'_> {
         self.effects.ahead |= version.0 > seconds;
         version
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

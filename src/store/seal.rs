@@ -20,7 +20,10 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::OpenError;
-use crate::config::{SecretRef, StoreSettings};
+use crate::{
+    config::{SecretRef, StoreSettings},
+    model::hex,
+};
 
 /// The first byte of everything sealed, so that the form can change one day.
 const FORM: u8 = 1;
@@ -116,10 +119,7 @@ impl Key {
         let mut digest = Sha256::new();
         digest.update(b"renewd seal key id\0");
         digest.update(key);
-        let id = digest.finalize()[..8]
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let id = hex(&digest.finalize()[..8]);
         Self {
             cipher: XChaCha20Poly1305::new(&(*key).into()),
             id,

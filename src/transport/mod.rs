@@ -10,7 +10,8 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 
 pub use resolve::{Lookup, Resolver};
 
@@ -31,6 +32,22 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// Body, complete.
     pub body: Bytes,
+}
+
+/// `Retry-After` in both forms, seconds or a date as seen from `now` (RFC 9110, 10.2.3); a date in the past is no
+/// wait.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = http_date(text)?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+/// A date as headers hold it.
+pub fn http_date(text: &str) -> Option<Timestamp> {
+    Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
 }
 
 /// What an answer begins with.

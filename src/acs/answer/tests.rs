@@ -1,5 +1,7 @@
 //! Every row of the service's catalogue of errors, and every way to answer badly.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::*;

@@ -164,7 +164,7 @@ async fn a_campaign_is_accepted_and_can_be_followed() {
     let body = r#"{"action":"revoke","then":"reissue","names":["anna"],"reason":"stolen"}"#;
     let started = harness.send("POST", "/v1/campaigns", body).await;
     assert_eq!(started.status, 202, "{}", started.text);
-    let campaign: wire::CampaignProgress = serde_json::from_value(started.json()).unwrap();
+    let campaign: client::wire::CampaignProgress = serde_json::from_value(started.json()).unwrap();
     assert_eq!(
         (
             campaign.campaign.pending,

@@ -303,11 +303,7 @@ async fn whoever_reads_anything_is_told_from_strangers() {
         (carls, Standing::Reader),
         (stranger(), Standing::Stranger),
     ] {
-        assert_eq!(
-            rights.standing(&harness.api, peer).await.unwrap(),
-            standing,
-            "{peer:?}"
-        );
+        assert_eq!(rights.standing(peer).await.unwrap(), standing, "{peer:?}");
     }
     let removed = harness.send("DELETE", "/v1/identities/carl", "").await;
     assert_eq!(removed.status, 200, "{}", removed.text);

@@ -1,7 +1,6 @@
 //! `/v1/watch` through its router and, for the client, over a real socket.
 
 use super::{
-    super::watch::Hub,
     client::{Client, ClientError, Watch},
     *,
 };
@@ -62,7 +61,7 @@ impl Harness {
     /// Runs the loop that tells watchers, until the harness is dropped.
     fn open(&self) -> CancellationToken {
         let stop = CancellationToken::new();
-        tokio::spawn(Hub::run(self.api.clone(), stop.clone()));
+        tokio::spawn(super::super::watch::run(self.api.clone(), stop.clone()));
         stop
     }
 

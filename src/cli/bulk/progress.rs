@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::{
     super::{
@@ -53,14 +53,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(clock: Clock, verb: &'static str, id: CampaignId) -> Self {
-        let style = "{bar:32.green} {msg}";
-        let bar = output::on_terminal().then(|| {
-            let bar = ProgressBar::no_length();
-            if let Ok(style) = ProgressStyle::with_template(style) {
-                bar.set_style(style);
-            }
-            bar
-        });
+        let bar = output::bar("{bar:32.green} {msg}");
         Self {
             verb,
             bar,

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::super::{
     Context,
@@ -325,15 +325,8 @@ fn all(change: &KeyChange) -> u64 {
 }
 
 fn bar(json: bool) -> Option<ProgressBar> {
-    (output::on_terminal() && !json).then(|| {
-        let bar = ProgressBar::no_length();
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:32.green} {pos}/{len} {msg}  {eta:.dim}")
-        {
-            bar.set_style(style);
-        }
-        bar
-    })
+    let bar = || output::bar("{bar:32.green} {pos}/{len} {msg}  {eta:.dim}");
+    (!json).then(bar).flatten()
 }
 
 /// Every identity of the newest replacement.

@@ -10,7 +10,6 @@ use super::super::keys::{
 use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
 use super::{
     super::{
-        keys::of_user,
         quantity::{quoted, shown},
         reader::{Item, Located, Section, one_of},
         tree::{Span, Value},
@@ -236,8 +235,14 @@ pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     for (key, field) in fields {
         if !is_label_key(key) {
             item.tell(
-                super::Note::error(field.key, format!("{} is not a valid label", of_user(key)))
-                    .hint("a letter, then letters, digits, _ or -, at most 63"),
+                super::Note::error(
+                    field.key,
+                    format!(
+                        "{} is not a valid label",
+                        item.reading().vocabulary.of_user(key)
+                    ),
+                )
+                .hint("a letter, then letters, digits, _ or -, at most 63"),
             );
             continue;
         }
@@ -248,7 +253,10 @@ pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
             Value::Text(_) => item.tell(
                 super::Note::error(
                     field.node.span,
-                    format!("the label {} is too long or not one line", of_user(key)),
+                    format!(
+                        "the label {} is too long or not one line",
+                        item.reading().vocabulary.of_user(key)
+                    ),
                 )
                 .hint("at most 256 bytes on one line"),
             ),
@@ -257,7 +265,7 @@ pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
                     field.node.span,
                     format!(
                         "the label {} must be a string, not {}",
-                        of_user(key),
+                        item.reading().vocabulary.of_user(key),
                         other.kind()
                     ),
                 )

@@ -6,16 +6,17 @@ mod job;
 mod references;
 mod renewal;
 mod resource;
-mod sink;
 mod sink_exec;
 mod sink_file;
 mod sink_webhook;
 mod source;
 mod store;
 
+use std::sync::LazyLock;
+
 use super::keys::{
     Preset::{Nothing, Required},
-    Table, Takes, key,
+    Table, Takes, Vocabulary, key,
 };
 use super::{
     DaemonSettings, Renewal, ResourceSettings, StoreSettings,
@@ -28,7 +29,9 @@ use identity::IDENTITY;
 use job::JOB;
 use renewal::RENEWAL;
 use resource::RESOURCE;
-use sink::SINK;
+use sink_exec::SINK_EXEC;
+use sink_file::SINK_FILE;
+use sink_webhook::SINK_WEBHOOK;
 use source::SOURCE;
 use store::STORE;
 pub(super) use {
@@ -95,6 +98,26 @@ pub(super) static ROOT: Table = Table {
         ),
     ]],
 };
+
+static SINK: Table = Table {
+    name: "sink",
+    header: "[sink]",
+    says: "",
+    groups: &[&[
+        key("file", Takes::Tables(&SINK_FILE), Nothing, "[{}]", ""),
+        key("webhook", Takes::Tables(&SINK_WEBHOOK), Nothing, "[{}]", ""),
+        key("exec", Takes::Tables(&SINK_EXEC), Nothing, "[{}]", ""),
+    ]],
+};
+
+/// Every key.
+pub(super) static VOCABULARY: LazyLock<Vocabulary> =
+    LazyLock::new(|| Vocabulary::new(&ROOT, &SECRET_REFERENCE));
+
+/// The keys that a running daemon cannot follow, such as `daemon.listen`.
+pub fn restart_keys() -> Vec<String> {
+    VOCABULARY.restart_keys()
+}
 
 /// Everything that was read, before the sections are held against each other. A part that is wrong
 /// is missing, and was told of.

@@ -1,8 +1,14 @@
-//! Secrets and readers: what several sections refer to in the same way.
+//! What several sections take in the same way: secrets, readers, certificates, proxies, rates.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
-use super::super::keys::{Preset::Nothing, Table, Takes, key};
+use reqwest::Url;
+
+use super::super::keys::{
+    Key,
+    Preset::{Nothing, Said},
+    Table, Takes, key,
+};
 use super::super::{
     LoadedSecret, SecretRef,
     quantity::{is_plain, quoted, shown},
@@ -176,3 +182,71 @@ fn reader(item: Item<'_>) -> Option<Reader> {
         "a user is written \"www-data\" or by its number, a group \"group:ops\"",
     )
 }
+
+pub(super) const CA_FILE: Key = key(
+    "ca_file",
+    Takes::Path,
+    Nothing,
+    "\"/etc/renewd/ca.pem\"",
+    "Trust the certificates in this PEM file besides the system's.",
+);
+
+/// A file of certificates, which must be there: whoever connects reads it again.
+pub(super) fn ca_file(item: Item<'_>) -> Option<PathBuf> {
+    let path = item.path()?;
+    match crate::config::open_regular(&path) {
+        Ok(_) => Some(path),
+        Err(error) => {
+            let name = match item.is_shown() {
+                true => format!("the CA file {}", path.display()),
+                false => "this CA file".to_owned(),
+            };
+            let message = format!("cannot read {name}: {error}");
+            item.wrong(
+                message,
+                "it holds certificates in PEM, trusted besides the system's",
+            )
+        }
+    }
+}
+
+pub(super) const PROXY: Key = key(
+    "proxy",
+    Takes::Text,
+    Nothing,
+    "\"http://proxy.example:3128\"",
+    "Everything goes through this proxy, which then resolves the host's name; proxies from the environment are never used.",
+);
+
+/// A proxy by its URL. Its password would be a bare secret, so there is none.
+pub(super) fn proxy(item: Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    match addressable(text) {
+        Some(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
+            "a user and a password must not stand in a URL",
+            "use a proxy that knows this machine by its address",
+        ),
+        Some(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
+            item.unlike_sample("a proxy is reached over http or https")
+        }
+        Some(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
+            item.unlike_sample("the URL of a proxy ends after its port")
+        }
+        Some(_) => Some(text.to_owned()),
+        None => item.unlike_sample("this is not a URL"),
+    }
+}
+
+/// A URL that a request can be addressed to: URL parsers let hosts pass that no request line can hold.
+pub(super) fn addressable(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    url.as_str().parse::<http::Uri>().is_ok().then_some(url)
+}
+
+pub(super) const RATE: Key = key(
+    "rate",
+    Takes::Limit(10_000),
+    Said("no limit"),
+    "\"50/s\"",
+    "The most attempts in any such time, retries and notices included: \"50/s\", \"600/10m\".",
+);

@@ -1,21 +1,19 @@
 //! `[[resource]]`: one ACS resource, its keys and its limits.
 
-use std::path::PathBuf;
-
 use super::super::keys::{
     Key,
     Preset::{Is, Nothing, Required, Said},
     Table, Takes, key,
 };
 use super::identity::NAME;
-use super::sink_webhook::PROXY;
 use super::{
     super::{
         CreatePolicy, Limits, LoadedSecret, ResourceSettings,
         quantity::{limit, shown},
         reader::{Item, Located, Section},
     },
-    ResourceDraft, references, sink_webhook,
+    ResourceDraft,
+    references::{self, CA_FILE, PROXY},
 };
 use crate::model::ResourceName;
 
@@ -99,14 +97,6 @@ pub(super) static LIMITS: Table = Table {
     ]],
 };
 
-pub(super) const CA_FILE: Key = key(
-    "ca_file",
-    Takes::Path,
-    Nothing,
-    "\"/etc/renewd/ca.pem\"",
-    "Trust the certificates in this PEM file besides the system's.",
-);
-
 /// Reads one `[[resource]]`.
 pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
     let name: Option<Located<ResourceName>> = section.required("name").and_then(Item::name);
@@ -117,8 +107,8 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
         Some(item) => other_secret(item, primary.as_ref()).map(Some),
         None => Some(None),
     };
-    let ca_file = section.optional("ca_file").and_then(ca_file);
-    let proxy = section.optional("proxy").and_then(sink_webhook::proxy);
+    let ca_file = section.optional("ca_file").and_then(references::ca_file);
+    let proxy = section.optional("proxy").and_then(references::proxy);
     let api_version = section.or("api_version", "2023-10-01".to_owned(), api_version);
     let create = section.word("create", [CreatePolicy::Auto, CreatePolicy::Never]);
     let limits_item = section.optional("limits");
@@ -160,25 +150,6 @@ fn other_secret(item: Item<'_>, primary: Option<&LoadedSecret>) -> Option<Loaded
         );
     }
     Some(secondary)
-}
-
-/// A file of certificates, which must be there: whoever connects reads it again.
-pub(super) fn ca_file(item: Item<'_>) -> Option<PathBuf> {
-    let path = item.path()?;
-    match crate::config::open_regular(&path) {
-        Ok(_) => Some(path),
-        Err(error) => {
-            let name = match item.is_shown() {
-                true => format!("the CA file {}", path.display()),
-                false => "this CA file".to_owned(),
-            };
-            let message = format!("cannot read {name}: {error}");
-            item.wrong(
-                message,
-                "it holds certificates in PEM, trusted besides the system's",
-            )
-        }
-    }
 }
 
 fn api_version(item: Item<'_>) -> Option<String> {

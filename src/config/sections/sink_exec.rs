@@ -8,16 +8,15 @@ use super::super::keys::{
     Table, Takes, key,
 };
 use super::identity::NAME;
-use super::sink::RATE;
 use super::{
     super::{
         ExecSinkSettings, Limit,
-        keys::of_user,
         reader::{Item, Located, Section},
         secret::looks_secret,
         tree::{Span, Value},
     },
     Note,
+    references::RATE,
 };
 use crate::model::SinkName;
 
@@ -165,15 +164,16 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     };
     let mut environment = BTreeMap::new();
     for (key, field) in fields {
+        let named = item.reading().vocabulary.of_user(key);
         if !is_variable(key) {
-            let message = format!("{} is not a name for a variable", of_user(key));
+            let message = format!("{named} is not a name for a variable");
             tell(
                 field.key,
                 message,
                 "a letter or _, then letters, digits or _",
             );
         } else if key.starts_with("RENEWD_") {
-            let message = format!("{} is renewd's own to set", of_user(key));
+            let message = format!("{named} is renewd's own to set");
             tell(
                 field.key,
                 message,
@@ -183,7 +183,7 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
             match &field.node.value {
                 Value::Text(text) if looks_secret(text) => tell(
                     field.node.span,
-                    format!("the value of {} looks like a secret", of_user(key)),
+                    format!("the value of {named} looks like a secret"),
                     "let the program read its secrets from a file",
                 ),
                 Value::Text(text) if !text.contains('\0') && text.len() <= 4096 => {
@@ -191,14 +191,13 @@ fn environment(item: Item<'_>) -> Option<BTreeMap<String, String>> {
                 }
                 Value::Text(_) => tell(
                     field.node.span,
-                    format!("the value of {} cannot be passed on", of_user(key)),
+                    format!("the value of {named} cannot be passed on"),
                     "at most 4096 bytes, none of them NUL",
                 ),
                 other => tell(
                     field.node.span,
                     format!(
-                        "the value of {} must be a string, not {}",
-                        of_user(key),
+                        "the value of {named} must be a string, not {}",
                         other.kind()
                     ),
                     "put it in quotes",

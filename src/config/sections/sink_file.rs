@@ -5,7 +5,6 @@ use super::super::keys::{
     Table, Takes, key,
 };
 use super::identity::{NAME, READERS};
-use super::sink::RATE;
 use super::{
     super::{
         FileFormat, FileSinkSettings, Template, WriteMode,
@@ -14,7 +13,7 @@ use super::{
         reader::{Item, Located, Section, one_of},
         tree::Value,
     },
-    references,
+    references::{self, RATE},
 };
 use crate::model::{Reader, SinkName};
 

@@ -3,13 +3,11 @@
 use reqwest::Url;
 
 use super::super::keys::{
-    Key, MINUTE,
-    Preset::{Is, Nothing, Required},
+    MINUTE,
+    Preset::{Is, Required},
     Table, Takes, key,
 };
 use super::identity::NAME;
-use super::resource::CA_FILE;
-use super::sink::RATE;
 use super::{
     super::{
         ContentType, Include, LoadedSecret, WebhookSinkSettings,
@@ -18,18 +16,9 @@ use super::{
         secret::check_webhook_secret,
         tree::Value,
     },
-    references, resource,
+    references::{self, CA_FILE, PROXY, RATE},
 };
 use crate::model::{Kind, NoticeKind, SinkName};
-
-/// Also of a resource.
-pub(super) const PROXY: Key = key(
-    "proxy",
-    Takes::Text,
-    Nothing,
-    "\"http://proxy.example:3128\"",
-    "Everything goes through this proxy, which then resolves the host's name; proxies from the environment are never used.",
-);
 
 pub(super) static SINK_WEBHOOK: Table = Table {
     name: "sink.webhook",
@@ -127,7 +116,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         .required("url")
         .and_then(|item| url(item, allow_http));
     let allow_private = section.boolean("allow_private");
-    let proxy = section.optional("proxy").and_then(proxy);
+    let proxy = section.optional("proxy").and_then(references::proxy);
     let secrets = section.required("secrets").and_then(secrets);
     let include = section.word("include", [Include::Token, Include::Reference]);
     let content_type = section.word(
@@ -135,7 +124,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         [ContentType::CloudEvents, ContentType::Json],
     );
     let events = section.or("events", vec!["token.*".to_owned()], events);
-    let ca_file = section.optional("ca_file").and_then(resource::ca_file);
+    let ca_file = section.optional("ca_file").and_then(references::ca_file);
     let timeout = section.duration("timeout");
     let rate = section.optional("rate").and_then(Item::limit);
     section.finish();
@@ -162,7 +151,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
 
 fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
     let text = item.text()?;
-    let url = match addressable(text) {
+    let url = match references::addressable(text) {
         Some(url) if url.host().is_some() => url,
         Some(_) => return item.unlike_sample("this URL names no host"),
         None => return item.unlike_sample("this is not a URL"),
@@ -188,31 +177,6 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
         ),
         _ => item.unlike_sample("the URL must start with https://"),
     }
-}
-
-/// A proxy by its URL. Its password would be a bare secret, so there is none.
-pub(super) fn proxy(item: Item<'_>) -> Option<String> {
-    let text = item.text()?;
-    match addressable(text) {
-        Some(url) if !url.username().is_empty() || url.password().is_some() => item.wrong(
-            "a user and a password must not stand in a URL",
-            "use a proxy that knows this machine by its address",
-        ),
-        Some(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
-            item.unlike_sample("a proxy is reached over http or https")
-        }
-        Some(url) if !matches!(url.path(), "" | "/") || url.query().is_some() => {
-            item.unlike_sample("the URL of a proxy ends after its port")
-        }
-        Some(_) => Some(text.to_owned()),
-        None => item.unlike_sample("this is not a URL"),
-    }
-}
-
-/// A URL that a request can be addressed to: URL parsers let hosts pass that no request line can hold.
-fn addressable(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    url.as_str().parse::<http::Uri>().is_ok().then_some(url)
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -8,7 +8,11 @@ use http::{HeaderMap, Request, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 
 use super::WebhookSink;
-use crate::{clock::Clock, sinks::SinkFailure};
+use crate::{
+    clock::Clock,
+    sinks::SinkFailure,
+    transport::{http_date, retry_after},
+};
 
 /// A receiver that asks for more is asked again all the same.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
@@ -43,22 +47,10 @@ pub(super) fn judge(
     };
     Err(Refusal {
         message: format!("the receiver answered {}{meaning}", status.as_u16()),
-        retry_after: retry_after(headers, now),
+        // No longer than a token can live.
+        retry_after: retry_after(headers, now).map(|wait| wait.min(LONGEST_WAIT)),
         disable: status == StatusCode::GONE,
     })
-}
-
-/// `Retry-After` in both forms, seconds or a date (RFC 9110, 10.2.3), and no longer than a token can
-/// live. A date in the past is no wait.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = if let Ok(seconds) = text.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let at = Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()?;
-        Duration::try_from(at.duration_since(now)).unwrap_or_default()
-    };
-    Some(wait.min(LONGEST_WAIT))
 }
 
 /// How a receiver answered.
@@ -93,8 +85,7 @@ impl WebhookSink {
             .map_err(|error| inner.failure(&error.to_string()))?;
         let middle = began + clock.now().duration_since(began) / 2;
         let date = head.headers.get(header::DATE);
-        let date = date.and_then(|value| httpdate::parse_http_date(value.to_str().ok()?).ok());
-        let date = date.and_then(|date| Timestamp::try_from(date).ok());
+        let date = date.and_then(|value| http_date(value.to_str().ok()?));
         Ok(ProbeAnswer {
             status: head.status.as_u16(),
             ahead: date.map(|date| {

@@ -6,13 +6,17 @@ use std::{fmt, str::FromStr};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
+use percent_encoding::AsciiSet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
     config::Include,
-    model::{Name, Notice, ResourceName, Secret, SinkName, TokenDocument, whole_seconds},
+    model::{
+        Name, Notice, RESERVED, ResourceName, Secret, SinkName, TokenDocument, hex,
+        percent_encoded, whole_seconds,
+    },
 };
 
 /// An event, ready to be signed and sent.
@@ -152,23 +156,13 @@ fn event_id(parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let digest = hash.finalize();
-    digest[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hash.finalize()[..16])
 }
 
 /// A URI reference: what could not stand in one is percent-encoded.
 fn source(instance: &str, resource: Option<&ResourceName>) -> String {
-    let mut source = "renewd/".to_owned();
-    for byte in instance.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~@+".contains(&byte) {
-            source.push(char::from(byte));
-        } else {
-            source.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    const ENCODED: &AsciiSet = &RESERVED.remove(b'@').remove(b'+');
+    let mut source = format!("renewd/{}", percent_encoded(instance, ENCODED));
     if let Some(resource) = resource {
         source.push('/');
         source.push_str(resource.as_str());

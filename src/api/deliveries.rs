@@ -1,0 +1,594 @@
+//! Deliveries and sinks over the socket: the delivery table, what is tried again, and the types of [`sinks`](super::sinks).
+//!
+//! What sinks are told to do, and how they are.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    admin::{Admin, PAGE, bad_cursor, record, records},
+    body::Body,
+    connection::{Client, ClientError},
+    endpoint::{Answer, endpoints},
+    handle::Api,
+    problem::{Problem, ProblemType},
+    shared_state::{Command, SinkAsk},
+    wire::Page,
+};
+use crate::{
+    model::{Counts, DispatcherView, Name, Num, Record, SinkName, Version, short_duration},
+    store::{Disabled, Listed, Rows},
+};
+
+endpoints! {
+    /// The delivery table.
+    ListDeliveries: GET "/v1/deliveries" ?pending dead name sink after, () => Page<DeliveryRow>;
+    /// Attempts pending deliveries now.
+    RetryDeliveries: POST "/v1/deliveries/retry", AskDeliveries => AskedDeliveries;
+    /// Delivers current versions once more.
+    ReplayDeliveries: POST "/v1/deliveries/replay", AskDeliveries => AskedDeliveries;
+    /// Every sink.
+    ListSinks: GET "/v1/sinks", () => Sinks;
+    /// Stops deliveries to a sink until it is enabled.
+    PauseSink: POST "/v1/sinks/{name}/pause", AskSink => Sinks;
+    /// Lets deliveries go out again.
+    EnableSink: POST "/v1/sinks/{name}/enable", AskSink => Sinks;
+    /// Tries a sink out with a synthetic document.
+    TestSink: POST "/v1/sinks/{name}/test", AskSink => SinkTested;
+}
+
+/// One row of `GET /v1/deliveries`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// The identity.
+    pub name: Name,
+    /// The sink.
+    pub sink: SinkName,
+    /// The version that the consumer should hold.
+    pub wanted: Version,
+    /// The version that it confirmed; 0 before the first.
+    pub delivered: Version,
+    /// Whether `wanted` is still to be delivered.
+    pub pending: bool,
+    /// Since when the consumer is behind, while pending.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+    /// Failed attempts at `wanted`.
+    pub attempts: u32,
+    /// The next attempt, while pending.
+    pub next_at: Option<Timestamp>,
+    /// Sinks that come before this one (`after`) and have not delivered this version yet.
+    #[serde(default)]
+    pub waits_for: Vec<SinkName>,
+    /// How the last attempt at `wanted` failed.
+    pub last_error: Option<String>,
+    /// When the identity's token ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<Listed> for DeliveryRow {
+    fn from(listed: Listed) -> Self {
+        let delivery = listed.delivery;
+        let pending = delivery.is_pending();
+        Self {
+            name: delivery.name,
+            sink: delivery.sink,
+            wanted: delivery.wanted,
+            delivered: delivery.delivered,
+            pending,
+            since: pending.then_some(delivery.since),
+            attempts: delivery.attempts,
+            next_at: pending.then_some(delivery.next_at),
+            waits_for: listed.waits_for,
+            last_error: delivery.last_error,
+            expires_at: delivery.expires_at,
+        }
+    }
+}
+
+/// `POST /v1/deliveries/retry` and `/replay`: either names, or all of a choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskDeliveries {
+    /// Of these identities.
+    #[serde(default)]
+    pub names: Vec<Name>,
+    /// Of every identity.
+    #[serde(default)]
+    pub all: bool,
+    /// Of this sink alone.
+    #[serde(default)]
+    pub sink: Option<SinkName>,
+    /// Only those that nothing is attempted for by itself.
+    #[serde(default)]
+    pub dead: bool,
+    /// Why, for the audit trail.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// How many were asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedDeliveries {
+    /// So many are due now.
+    pub due: u64,
+    /// Sinks among the chosen that are disabled: theirs wait until they are enabled.
+    pub disabled: Vec<SinkName>,
+}
+
+/// `GET /v1/sinks`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sinks {
+    /// When this was true.
+    pub at: Timestamp,
+    /// In the order of their names.
+    pub sinks: Vec<SinkRow>,
+}
+
+/// One sink.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SinkRow {
+    /// Its name.
+    pub name: SinkName,
+    /// How it is, in one word.
+    pub state: SinkState,
+    /// Deliveries that wait or are on their way.
+    pub pending: u64,
+    /// Since when the oldest of them is pending.
+    pub oldest_pending: Option<Timestamp>,
+    /// How long that is, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// What its dispatcher published.
+    #[serde(flatten)]
+    pub dispatcher: DispatcherView,
+}
+
+/// How a sink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SinkState {
+    /// Deliveries go out.
+    Open,
+    /// The last ones failed.
+    Failing,
+    /// Its receiver wants nothing more (410).
+    Disabled,
+    /// A command stopped it.
+    Paused,
+}
+
+impl SinkState {
+    /// What a dispatcher's view says.
+    pub fn of(dispatcher: &DispatcherView) -> Self {
+        match dispatcher {
+            DispatcherView { paused: true, .. } => Self::Paused,
+            DispatcherView {
+                disabled: Some(_), ..
+            } => Self::Disabled,
+            DispatcherView {
+                failures_in_row: 0, ..
+            } => Self::Open,
+            DispatcherView { .. } => Self::Failing,
+        }
+    }
+}
+
+/// `POST /v1/sinks/{name}/pause`, `/enable` and `/test`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskSink {
+    /// Why, for the audit trail.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// How `POST /v1/sinks/{name}/test` ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkTested {
+    /// The sink.
+    pub sink: SinkName,
+    /// What kind it is.
+    pub kind: String,
+    /// Where it leads.
+    pub target: String,
+    /// Whether the synthetic document arrived.
+    pub arrived: bool,
+    /// How it arrived, or why it did not, in one sentence.
+    pub answer: String,
+    /// From the attempt's beginning to its end.
+    pub took_ms: u64,
+}
+
+/// What is still to be delivered of one identity to one sink, in a sentence.
+pub(super) fn about_one(
+    of: &Listed,
+    dispatcher: Option<&DispatcherView>,
+    record: &Record,
+    now: Timestamp,
+) -> String {
+    let (sink, delivery) = (&of.delivery.sink, &of.delivery);
+    let span = |from: Timestamp, to: Timestamp| {
+        short_duration(to.duration_since(from).try_into().unwrap_or_default())
+    };
+    let what = match record.state.wants_token() {
+        true => format!("its token (version {}) has", delivery.wanted),
+        false => format!("that it is {} has", record.state),
+    };
+    let next = match dispatcher {
+        None => "the sink is not configured".to_owned(),
+        Some(DispatcherView {
+            disabled: Some(why),
+            ..
+        }) => format!("the sink is disabled ({why}): `renewd sink enable {sink}`"),
+        _ if !of.waits_for.is_empty() => {
+            let names: Vec<&str> = of.waits_for.iter().map(SinkName::as_str).collect();
+            format!("it waits for {}", names.join(", "))
+        }
+        _ if delivery.next_at <= now => "it is tried as soon as its turn comes".to_owned(),
+        _ => format!("it is tried again in {}", span(now, delivery.next_at)),
+    };
+    let last = match &delivery.last_error {
+        Some(error) => format!(
+            " after {} failed attempts, the last: {error}",
+            delivery.attempts
+        ),
+        None => String::new(),
+    };
+    format!(
+        "{what} not reached the sink {sink} since {}{last}; {next}",
+        span(delivery.since, now)
+    )
+}
+
+/// Which rows are listed; what is left out matches all.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    name: Option<String>,
+    sink: Option<String>,
+    #[serde(default)]
+    pending: bool,
+    #[serde(default)]
+    dead: bool,
+    after: Option<String>,
+}
+
+/// The delivery table. A cursor is `SINK/NUM`: the sink and the row that came last.
+pub(super) async fn list(
+    State(api): State<Api>,
+    _: Admin,
+    Query(which): Query<Which>,
+) -> Answer<ListDeliveries> {
+    let nums = match &which.name {
+        Some(name) => Some(vec![record(&api, name).await?.num]),
+        None => None,
+    };
+    let (first, mut after) = match which.after.as_deref().map(place) {
+        None => (None, 0),
+        Some(place) => place
+            .map(|(sink, num)| (Some(sink), num))
+            .ok_or_else(bad_cursor)?,
+    };
+    let mut items: Vec<DeliveryRow> = Vec::new();
+    for sink in chosen(&api, which.sink.as_deref())? {
+        if Some(&sink) < first.as_ref() {
+            continue;
+        }
+        if Some(&sink) != first.as_ref() {
+            after = 0;
+        }
+        let rows = Rows {
+            nums: nums.clone(),
+            sink: Some(sink.clone()),
+            pending: which.pending,
+            dead: which.dead,
+        };
+        let rows = api
+            .store
+            .delivery_table(rows, after, PAGE - items.len())
+            .await?;
+        let last = rows.last().map(|row| row.delivery.num);
+        items.extend(rows.into_iter().map(DeliveryRow::from));
+        if let (true, Some(num)) = (items.len() == PAGE, last) {
+            let next = Some(format!("{sink}/{num}"));
+            return Ok(Json(Page { items, next }));
+        }
+    }
+    Ok(Json(Page { items, next: None }))
+}
+
+/// Attempts what is pending among these now, whatever breaker, receiver and schedule said.
+pub(super) async fn retry(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(asked): Body<AskDeliveries>,
+) -> Answer<RetryDeliveries> {
+    let rows = rows(&api, &asked).await?;
+    let due = api.store.retry_deliveries(rows, api.clock.now()).await?;
+    answer(&api, &admin, "retry deliveries", asked, due).await
+}
+
+/// Delivers the current version of these once more, although it was delivered.
+pub(super) async fn replay(
+    State(api): State<Api>,
+    admin: Admin,
+    Body(asked): Body<AskDeliveries>,
+) -> Answer<ReplayDeliveries> {
+    if asked.all && asked.sink.is_none() {
+        let why = "a replay of everything is asked for one sink at a time: name the sink";
+        return Err(Problem::new(ProblemType::Invalid, why));
+    }
+    let rows = rows(&api, &asked).await?;
+    let due = api.store.replay_deliveries(rows, api.clock.now()).await?;
+    answer(&api, &admin, "replay deliveries", asked, due).await
+}
+
+async fn rows(api: &Api, asked: &AskDeliveries) -> Result<Rows, Problem> {
+    if asked.all != asked.names.is_empty() {
+        return Err(Problem::new(ProblemType::Invalid, "either names or all"));
+    }
+    if let Some(sink) = &asked.sink {
+        find(api, sink.as_str())?;
+    }
+    let nums = match asked.all {
+        true => None,
+        false => {
+            let found = records(api, &asked.names).await?;
+            Some(found.iter().map(|row| row.num).collect())
+        }
+    };
+    Ok(Rows {
+        nums,
+        sink: asked.sink.clone(),
+        pending: false,
+        dead: asked.dead,
+    })
+}
+
+/// Wakes the dispatchers concerned and says which of them are disabled.
+async fn answer(
+    api: &Api,
+    admin: &Admin,
+    action: &str,
+    asked: AskDeliveries,
+    due: usize,
+) -> Result<Json<AskedDeliveries>, Problem> {
+    let views = api.shared_state().dispatcher_views();
+    let mut disabled = Vec::new();
+    for sink in chosen(api, asked.sink.as_ref().map(SinkName::as_str))? {
+        if views.get(&sink).is_some_and(|view| view.disabled.is_some()) {
+            disabled.push(sink);
+        } else if due > 0 {
+            ask(api, sink, SinkAsk::GoOn).await?;
+        }
+    }
+    let name = match asked.names.as_slice() {
+        [name] => Some(name),
+        _ => None,
+    };
+    let result = format!("{due} due");
+    admin
+        .audit(api, action, name, asked.reason, &result)
+        .await?;
+    let due = due as u64;
+    Ok(Json(AskedDeliveries { due, disabled }))
+}
+
+/// This sink, or all of them, in the order of their names.
+fn chosen(api: &Api, sink: Option<&str>) -> Result<Vec<SinkName>, Problem> {
+    match sink {
+        Some(sink) => Ok(vec![find(api, sink)?.0]),
+        None => Ok(api.shared_state().dispatchers.keys().cloned().collect()),
+    }
+}
+
+/// Reads `SINK/NUM`.
+fn place(cursor: &str) -> Option<(SinkName, Num)> {
+    let (sink, num) = cursor.rsplit_once('/')?;
+    Some((sink.parse().ok()?, num.parse().ok()?))
+}
+
+/// A sink's own deadline is the limit of its test; the longest is that of a program.
+const LONGEST_TEST: Duration = Duration::from_mins(10);
+
+/// Which rows of the delivery table are listed.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryTable {
+    /// Of this identity.
+    pub name: Option<Name>,
+    /// Of this sink.
+    pub sink: Option<SinkName>,
+    /// Those that are still to be delivered.
+    pub pending: bool,
+    /// Those that nothing is attempted for by itself.
+    pub dead: bool,
+}
+
+impl Client {
+    /// The delivery table, in pages.
+    pub async fn deliveries(
+        &self,
+        of: &DeliveryTable,
+        after: Option<&str>,
+    ) -> Result<Page<DeliveryRow>, ClientError> {
+        let pairs = [
+            ("pending", Some(of.pending.to_string())),
+            ("dead", Some(of.dead.to_string())),
+            ("name", of.name.as_ref().map(ToString::to_string)),
+            ("sink", of.sink.as_ref().map(ToString::to_string)),
+        ];
+        let call = self.call(ListDeliveries, &[]).query(pairs);
+        call.after(after).send().await
+    }
+
+    /// Attempts pending deliveries now.
+    pub async fn retry(&self, ask: &AskDeliveries) -> Result<AskedDeliveries, ClientError> {
+        self.call(RetryDeliveries, &[]).body(ask).send().await
+    }
+
+    /// Delivers current versions once more.
+    pub async fn replay(&self, ask: &AskDeliveries) -> Result<AskedDeliveries, ClientError> {
+        self.call(ReplayDeliveries, &[]).body(ask).send().await
+    }
+
+    /// Every sink.
+    pub async fn sinks(&self) -> Result<Sinks, ClientError> {
+        self.call(ListSinks, &[]).send().await
+    }
+
+    /// Stops deliveries to a sink until it is enabled.
+    pub async fn pause(&self, sink: &SinkName, ask: &AskSink) -> Result<Sinks, ClientError> {
+        self.call(PauseSink, &[sink]).body(ask).send().await
+    }
+
+    /// Lets deliveries go out again.
+    pub async fn enable(&self, sink: &SinkName, ask: &AskSink) -> Result<Sinks, ClientError> {
+        self.call(EnableSink, &[sink]).body(ask).send().await
+    }
+
+    /// Tries a sink out with a synthetic document.
+    pub async fn test(&self, sink: &SinkName, ask: &AskSink) -> Result<SinkTested, ClientError> {
+        let call = self.call(TestSink, &[sink]).body(ask);
+        call.within(LONGEST_TEST).send().await
+    }
+}
+
+/// A test ends earlier: every sink has a deadline of its own.
+const SINKS_LONGEST_TEST: Duration = Duration::from_mins(10);
+
+/// Every sink.
+pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> Answer<ListSinks> {
+    let (at, counts) = (api.clock.now(), api.store.counts().await?);
+    let views = api.shared_state().dispatcher_views().into_iter();
+    let row = |(name, dispatcher)| row(name, dispatcher, &counts, at);
+    Ok(Json(Sinks {
+        at,
+        sinks: views.map(row).collect(),
+    }))
+}
+
+fn row(
+    name: SinkName,
+    dispatcher: DispatcherView,
+    counts: &Counts,
+    at: jiff::Timestamp,
+) -> SinkRow {
+    let oldest_pending = counts.oldest_pending.get(&name).copied();
+    SinkRow {
+        state: SinkState::of(&dispatcher),
+        pending: counts.pending.get(&name).copied().unwrap_or(0),
+        oldest_pending,
+        lag_seconds: oldest_pending.map(|since| at.duration_since(since).as_secs_f64().max(0.0)),
+        name,
+        dispatcher,
+    }
+}
+
+/// Nothing goes out to it until it is enabled, over restarts.
+pub(super) async fn pause(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+    Body(asked): Body<AskSink>,
+) -> Answer<PauseSink> {
+    let (sink, _) = find(&api, &name)?;
+    let actor = admin.cause(&api, None).await.actor;
+    let why = match &asked.reason {
+        Some(reason) => format!("paused by {actor}: {reason}"),
+        None => format!("paused by {actor}"),
+    };
+    let disabled = Disabled {
+        why,
+        by_command: true,
+    };
+    let now = api.clock.now();
+    api.store.disable_sink(&sink, disabled, now).await?;
+    let action = format!("pause sink {sink}");
+    admin
+        .audit(&api, &action, None, asked.reason, "paused")
+        .await?;
+    list_sinks(State(api), admin).await
+}
+
+/// Deliveries go out again, and what waited goes out at once.
+pub(super) async fn enable(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+    Body(asked): Body<AskSink>,
+) -> Answer<EnableSink> {
+    let (sink, _) = find(&api, &name)?;
+    api.store.enable_sink(&sink, api.clock.now()).await?;
+    ask(&api, sink.clone(), SinkAsk::GoOn).await?;
+    let action = format!("enable sink {sink}");
+    admin
+        .audit(&api, &action, None, asked.reason, "enabled")
+        .await?;
+    list_sinks(State(api), admin).await
+}
+
+/// Hands a synthetic document over down the real path, and tells how that went.
+pub(super) async fn test(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+    Body(asked): Body<AskSink>,
+) -> Answer<TestSink> {
+    let (sink, view) = find(&api, &name)?;
+    let (answer, answered) = oneshot::channel();
+    ask(&api, sink.clone(), SinkAsk::Test { answer }).await?;
+    let Ok(Ok(tested)) = timeout(SINKS_LONGEST_TEST, answered).await else {
+        let why = "renewd itself failed at the test; see its log";
+        return Err(Problem::new(ProblemType::Internal, why));
+    };
+    let (arrived, answer) = match tested.result {
+        Ok(answer) => (true, answer),
+        Err(why) => (false, why),
+    };
+    let result = if arrived { "arrived" } else { "failed" };
+    let action = format!("test sink {sink}");
+    admin
+        .audit(&api, &action, None, asked.reason, result)
+        .await?;
+    Ok(Json(SinkTested {
+        sink,
+        kind: view.kind,
+        target: view.target,
+        arrived,
+        answer,
+        took_ms: tested.took.as_millis().try_into().unwrap_or(u64::MAX),
+    }))
+}
+
+/// The sink of this name and what its dispatcher published.
+pub(super) fn find(api: &Api, name: &str) -> Result<(SinkName, DispatcherView), Problem> {
+    let views = api.shared_state().dispatcher_views();
+    let known: Vec<&str> = views.keys().map(SinkName::as_str).collect();
+    let unknown = format!("there is no sink {name:?}; there are: {}", known.join(", "));
+    let found = views.into_iter().find(|(sink, _)| sink.as_str() == name);
+    found.ok_or_else(|| Problem::new(ProblemType::Unknown, unknown))
+}
+
+/// Asks a dispatcher something, through `app`.
+pub(super) async fn ask(api: &Api, name: SinkName, ask: SinkAsk) -> Result<(), Problem> {
+    let command = Command::Sink { name, ask };
+    let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
+    api.commands.send(command).await.map_err(stopping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_names_sink_and_row() {
+        assert_eq!(place("crm/12"), Some(("crm".parse().unwrap(), 12)));
+        assert_eq!(place("crm"), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! Sources over the socket: lists of identities that others own, tried and taken over.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::{
+    admin::Admin,
+    body::Body,
+    connection::{Client, ClientError},
+    endpoint::{Answer, endpoints},
+    handle::Api,
+    problem::{Problem, ProblemType},
+    shared_state::{self, Command},
+};
+use crate::model::{Lapse, SourceName, SourceReport, SourceView};
+
+endpoints! {
+    /// The sources of identities and how they are.
+    ListSources: GET "/v1/sources", () => Sources;
+    /// Reads a source and says what its list would change.
+    TestSource: POST "/v1/sources/{name}/test", () => SourceReport;
+    /// Takes a source's list over.
+    Apply: POST "/v1/sources/{name}/apply", ApplySource => SourceReport;
+}
+
+/// `GET /v1/sources`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    /// Those that are configured, and those that no longer are and still list identities.
+    pub sources: Vec<SourceView>,
+}
+
+/// `POST /v1/sources/{name}/apply`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplySource {
+    /// Whether `max_removal`, and what protects like it, is set aside this once.
+    #[serde(default)]
+    pub yes: bool,
+}
+
+/// The sources in the order of their names.
+pub(super) async fn list(State(api): State<Api>, _: Admin) -> Answer<ListSources> {
+    let shared_state = api.shared_state();
+    let mut sources: Vec<SourceView> = shared_state
+        .sources
+        .values()
+        .map(|view| view.borrow().clone())
+        .collect();
+    for facts in api.store.sources().await? {
+        if !shared_state.sources.contains_key(&facts.name) && facts.identities > 0 {
+            let reason = format!(
+                "it is no longer configured; its {} identities stay as they are until \
+                 `renewd source apply {} --yes` lets them go",
+                facts.identities, facts.name
+            );
+            sources.push(SourceView {
+                kind: String::new(),
+                reads: String::new(),
+                every_seconds: 0,
+                looked_at: None,
+                taken_at: facts.taken_at,
+                identities: facts.identities,
+                refused: facts.refused,
+                lapse: Some(Lapse {
+                    reason,
+                    since: facts.taken_at.unwrap_or(api.clock.now()),
+                }),
+                name: facts.name,
+                reading_since: None,
+                advice: None,
+            });
+        }
+    }
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Json(Sources { sources }))
+}
+
+/// What the list of a source would change; nothing is changed.
+pub(super) async fn test(
+    State(api): State<Api>,
+    _: Admin,
+    Path(name): Path<String>,
+) -> Answer<TestSource> {
+    asked(&api, &name, None).await
+}
+
+/// Takes the list over now.
+pub(super) async fn apply(
+    State(api): State<Api>,
+    admin: Admin,
+    Path(name): Path<String>,
+    Body(wish): Body<ApplySource>,
+) -> Answer<Apply> {
+    let apply = shared_state::ApplySource {
+        actor: admin.cause(&api, None).await.actor,
+        confirmed: wish.yes,
+    };
+    asked(&api, &name, Some(apply)).await
+}
+
+async fn asked(
+    api: &Api,
+    name: &str,
+    apply: Option<shared_state::ApplySource>,
+) -> Result<Json<SourceReport>, Problem> {
+    let unknown = || Problem::new(ProblemType::Unknown, format!("there is no source {name:?}"));
+    let name: SourceName = name.parse().map_err(|_| unknown())?;
+    let is_known = api.shared_state().sources.contains_key(&name)
+        || api
+            .store
+            .sources()
+            .await?
+            .iter()
+            .any(|facts| facts.name == name);
+    if !is_known {
+        return Err(unknown());
+    }
+    let (answer, answered) = oneshot::channel();
+    let stopping = || {
+        Problem::new(
+            ProblemType::Conflict,
+            "the daemon is stopping or reloading; try again",
+        )
+    };
+    let command = Command::Source {
+        name,
+        apply,
+        answer,
+    };
+    api.commands.send(command).await.map_err(|_| stopping())?;
+    match answered.await.map_err(|_| stopping())? {
+        Ok(report) => Ok(Json(report)),
+        Err(reason) => Err(Problem::new(ProblemType::Refused, reason)),
+    }
+}
+
+/// How long a source may be read, and its list be written.
+const READING: Duration = Duration::from_mins(15);
+
+impl Client {
+    /// The sources of identities and how they are.
+    pub async fn sources(&self) -> Result<Sources, ClientError> {
+        self.call(ListSources, &[]).send().await
+    }
+
+    /// Reads a source and says what its list would change.
+    pub async fn test_source(&self, name: &SourceName) -> Result<SourceReport, ClientError> {
+        let call = self.call(TestSource, &[name]);
+        call.within(READING).send().await
+    }
+
+    /// Takes a source's list over; `yes` sets `max_removal` aside.
+    pub async fn apply_source(
+        &self,
+        name: &SourceName,
+        yes: bool,
+    ) -> Result<SourceReport, ClientError> {
+        let call = self.call(Apply, &[name]).body(&ApplySource { yes });
+        call.within(READING).send().await
+    }
+}

@@ -1,0 +1,504 @@
+//! The configuration as plain, checked data: what every room takes its section of.
+//!
+//! What is said of resources, and which limits are kept there.
+//!
+//! What is said of sinks.
+//!
+//! What is said of sources: identities that others own.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    config::quantity,
+    model::{
+        JobAction, JobName, Missed, OnRemoval, Reader, ResourceName, Scope, Secret, Selection,
+        SinkName, SourceName, Spec, Then,
+    },
+};
+
+/// Everything that the configuration says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// `[daemon]`.
+    pub daemon: DaemonSettings,
+    /// `[store]`.
+    pub store: StoreSettings,
+    /// `[renewal]`.
+    pub renewal: Renewal,
+    /// `[[resource]]`, in the order of the files.
+    pub resources: Vec<ResourceSettings>,
+    /// `[[identity]]`, with the defaults of `[renewal]` filled in.
+    pub identities: Vec<Spec>,
+    /// `[[sink.*]]`, in the order of the files.
+    pub sinks: Vec<SinkSettings>,
+    /// `[[job]]`, in the order of the files.
+    pub jobs: Vec<JobSettings>,
+    /// `[[source.*]]`, in the order of the files.
+    pub sources: Vec<SourceSettings>,
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Where the daemon keeps what must survive.
+    pub state_dir: PathBuf,
+    /// Health, metrics and page; `None` turns it off.
+    pub listen: Option<SocketAddr>,
+    /// The local socket.
+    pub socket: PathBuf,
+    /// This daemon's name in events.
+    pub instance: String,
+    /// Users and `group:` groups with control besides root and the daemon's own user.
+    pub admins: Vec<Reader>,
+    /// Whether the page may show names.
+    pub page_names: bool,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreSettings {
+    /// The database file.
+    pub path: PathBuf,
+    /// The key that seals secrets; `None`: a key file made beside the database, mode 0600.
+    pub seal_key: Option<LoadedSecret>,
+    /// How long routine renewals stay in the audit trail.
+    pub keep_renewals: Duration,
+    /// How long everything else stays.
+    pub keep_other: Duration,
+    /// A second place of `withdrawn.jsonl`, which is not put back together with the first.
+    pub withdrawn_copy: Option<PathBuf>,
+    /// What is known of the machine that the store would belong to.
+    pub owner: Owner,
+    /// Whether the database is saved before its schema is changed; only the command line says no.
+    pub save_before_migration: bool,
+}
+
+/// Who a store belongs to, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `[daemon] instance`, where it is set: a host's name alone says nothing, containers change it.
+    pub instance: Option<String>,
+    /// The machine, by a digest of its id.
+    pub machine: Option<String>,
+}
+
+/// `[renewal]`: how tokens are renewed, where an identity does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Renewal {
+    /// The life asked of ACS.
+    pub lifetime: Duration,
+    /// The share of a token's life after which it is renewed.
+    pub renew_at: f64,
+    /// The share of a token's life by which renewals are spread, early only.
+    pub spread: f64,
+}
+
+/// Where a secret lies. Secrets in the configuration are references, never bare strings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// `{ file = "/path" }`.
+    File(PathBuf),
+    /// `{ credential = "name" }`, from `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    /// `{ env = "NAME" }`.
+    Env(String),
+}
+
+/// A secret and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedSecret {
+    /// Where it lies.
+    pub from: SecretRef,
+    /// What was read there, without a trailing line end.
+    pub secret: Secret,
+}
+
+/// `[[job]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSettings {
+    /// Its name.
+    pub name: JobName,
+    /// Five fields, or six with seconds first.
+    pub cron: String,
+    /// The IANA name of the zone in which the pattern is meant.
+    pub timezone: String,
+    /// What it starts.
+    pub action: JobAction,
+    /// Over which identities.
+    pub select: Selection,
+    /// What follows a revocation.
+    pub then: Option<Then>,
+    /// What becomes of instants that passed while nothing could run.
+    pub missed: Missed,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It can work, but is odd.
+    Warning,
+    /// It cannot work.
+    Error,
+}
+
+/// Something that a room's `check` found in its section, naming a configuration path such as
+/// `resource[0].connection_string`; [`crate::config`] turns paths into lines and carets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The configuration path; `PATH@12..20` means these bytes of the text there, or of the text in
+    /// the file that is referred to there.
+    pub path: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What to do, if that is not plain.
+    pub hint: Option<String>,
+}
+
+/// `[[resource]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResourceSettings {
+    /// Its name.
+    pub name: ResourceName,
+    /// The primary connection string.
+    pub connection_string: LoadedSecret,
+    /// The secondary one.
+    pub secondary_connection_string: Option<LoadedSecret>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy that every call goes through, `http://host:port`.
+    pub proxy: Option<String>,
+    /// Such as `2023-10-01`.
+    pub api_version: String,
+    /// Whether missing identities are created.
+    pub create: CreatePolicy,
+    /// What this installation may use of what ACS allows, by operation.
+    pub limits: Limits,
+    /// Calls in flight at once.
+    pub max_in_flight: usize,
+}
+
+/// `create =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatePolicy {
+    /// Create what has no id yet, unless the id map says that it should have one.
+    Auto,
+    /// Never create.
+    Never,
+}
+
+/// So many calls in any window of this length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Calls.
+    pub calls: u32,
+    /// Window.
+    pub window: Duration,
+}
+
+impl std::fmt::Display for Limit {
+    /// As it would be read: `50/1s`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let window = quantity::duration_text(self.window);
+        write!(f, "{}/{window}", self.calls)
+    }
+}
+
+/// `limits =`; what is left out keeps the documented limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Issue a token.
+    pub issue: Limit,
+    /// Create an identity.
+    pub create: Limit,
+    /// Create an identity with a token.
+    pub create_with_token: Limit,
+    /// Revoke an identity's tokens.
+    pub revoke: Limit,
+    /// Delete an identity.
+    pub delete: Limit,
+    /// Exchange a Teams token.
+    pub exchange: Limit,
+}
+
+impl Limits {
+    /// The part of them that one of several installations may use; never less than one call.
+    pub fn shared(self, share: f64) -> Self {
+        let part = |limit: Limit| Limit {
+            calls: ((f64::from(limit.calls) * share).round() as u32).max(1),
+            ..limit
+        };
+        Self {
+            issue: part(self.issue),
+            create: part(self.create),
+            create_with_token: part(self.create_with_token),
+            revoke: part(self.revoke),
+            delete: part(self.delete),
+            exchange: part(self.exchange),
+        }
+    }
+}
+
+/// One `[[sink.*]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SinkSettings {
+    /// `[[sink.file]]`.
+    File(FileSinkSettings),
+    /// `[[sink.webhook]]`.
+    Webhook(WebhookSinkSettings),
+    /// `[[sink.exec]]`.
+    Exec(ExecSinkSettings),
+}
+
+impl SinkSettings {
+    /// Its name.
+    pub fn name(&self) -> &SinkName {
+        match self {
+            Self::File(sink) => &sink.name,
+            Self::Webhook(sink) => &sink.name,
+            Self::Exec(sink) => &sink.name,
+        }
+    }
+
+    /// The most attempts that it may see in any such time.
+    pub fn rate(&self) -> Option<Limit> {
+        match self {
+            Self::File(sink) => sink.rate,
+            Self::Webhook(sink) => sink.rate,
+            Self::Exec(sink) => sink.rate,
+        }
+    }
+}
+
+/// `[[sink.file]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The path, with `{name}` (and `{resource}`) for the identity's.
+    pub path: String,
+    /// What the file holds.
+    pub format: FileFormat,
+    /// The template, for [`FileFormat::Template`].
+    pub template: Option<Template>,
+    /// The permission bits; readers are granted by ACL on top.
+    pub mode: u32,
+    /// The most files that may be written in any such time.
+    pub rate: Option<Limit>,
+    /// Whose the file is to be; needs CAP_CHOWN where it is not the daemon's own user.
+    pub owner: Option<String>,
+    /// Which group it is to have; needs CAP_CHOWN where the daemon's user is not in it.
+    pub group: Option<String>,
+    /// Whether one file holds all identities of this sink.
+    pub bundle: bool,
+    /// Who may read a bundle; `None`: those who may read each of its identities.
+    pub readers: Option<Vec<Reader>>,
+    /// How a file is changed.
+    pub write: WriteMode,
+}
+
+impl FileSinkSettings {
+    /// A sink with the defaults of all that may be left out.
+    pub fn new(name: SinkName, path: impl Into<String>) -> Self {
+        Self {
+            name,
+            path: path.into(),
+            format: FileFormat::Json,
+            template: None,
+            mode: 0o600,
+            rate: None,
+            owner: None,
+            group: None,
+            bundle: false,
+            readers: None,
+            write: WriteMode::Replace,
+        }
+    }
+}
+
+/// `template =`: the text, and the file that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Its text.
+    pub text: String,
+    /// The file; `None` where the text stands in the configuration itself.
+    pub file: Option<PathBuf>,
+}
+
+/// `write =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// A complete file is renamed over the old one: readers see one or the other.
+    Replace,
+    /// The old file is overwritten and keeps its inode, for single files that are mounted elsewhere.
+    InPlace,
+}
+
+/// `format =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The token document.
+    Json,
+    /// The bare token, no line end.
+    Token,
+    /// `KEY='value'` lines for a shell or systemd's `EnvironmentFile=`.
+    Env,
+    /// What a template of the operator's makes of it.
+    Template,
+}
+
+/// `[[sink.webhook]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// Where to post; plain http only to loopback, unless `allow_http`.
+    pub url: String,
+    /// Whether plain http may leave the machine.
+    pub allow_http: bool,
+    /// Whether the host's name may resolve to an address that is not public.
+    pub allow_private: bool,
+    /// The proxy that everything goes through, `http://host:port`.
+    pub proxy: Option<String>,
+    /// `whsec_…` secrets; the first signs first, two while rotating.
+    pub secrets: Vec<LoadedSecret>,
+    /// Whether the event carries the token.
+    pub include: Include,
+    /// How the body is declared.
+    pub content_type: ContentType,
+    /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
+    pub events: Vec<String>,
+    /// Trust these certificates besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Total deadline of one attempt, answer included.
+    pub timeout: Duration,
+    /// The most attempts that the receiver may see in any such time.
+    pub rate: Option<Limit>,
+}
+
+/// `[[sink.exec]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecSinkSettings {
+    /// Its name.
+    pub name: SinkName,
+    /// The program, by its absolute path, and its arguments. No shell has a part in it.
+    pub command: Vec<String>,
+    /// How long one run may take, before its whole process group is ended.
+    pub timeout: Duration,
+    /// Additions to the clean environment that the program gets.
+    pub environment: BTreeMap<String, String>,
+    /// Runs at once.
+    pub max_in_flight: usize,
+    /// The most runs in any such time.
+    pub rate: Option<Limit>,
+    /// The program is run for a version once these sinks have delivered it.
+    pub after: Vec<SinkName>,
+}
+
+/// `content_type =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/cloudevents+json`.
+    CloudEvents,
+    /// `application/json`.
+    Json,
+}
+
+impl ContentType {
+    /// As a header says it.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "application/cloudevents+json; charset=utf-8",
+            Self::Json => "application/json; charset=utf-8",
+        }
+    }
+}
+
+/// `include =`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// The event carries the token.
+    Token,
+    /// The event names the version; the app fetches the token itself.
+    Reference,
+}
+
+/// One `[[source.*]]`: identities that others own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSettings {
+    /// Its name.
+    pub name: SourceName,
+    /// What is read, and how.
+    pub kind: SourceKind,
+    /// Between two looks.
+    pub every: Duration,
+    /// The resource of its identities.
+    pub resource: ResourceName,
+    /// The scopes of a row that says none; empty where every row must say its own.
+    pub scopes: Vec<Scope>,
+    /// When tokens are renewed.
+    pub renewal: Renewal,
+    /// Labels of every row; a row's own win.
+    pub labels: BTreeMap<String, String>,
+    /// Readers of a row that says none.
+    pub readers: Vec<Reader>,
+    /// Where the tokens go.
+    pub sinks: Vec<SinkName>,
+    /// What happens to an identity that is no longer listed.
+    pub on_removal: OnRemoval,
+    /// How many may go at once without a person's word.
+    pub max_removal: MaxRemoval,
+    /// The scopes that a row may ask for; `None` for any.
+    pub max_scopes: Option<Vec<Scope>>,
+    /// The readers that a row may ask for; `None` for any.
+    pub max_readers: Option<Vec<Reader>>,
+    /// The longest lifetime that a row may ask for; `None` for any.
+    pub max_lifetime: Option<Duration>,
+    /// Whether a row may bring an id along that nobody here holds; `None` where it is not said.
+    pub adopt_ids: Option<bool>,
+}
+
+/// What a source reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKind {
+    /// `[[source.sqlite]]`: a query on a database that another program owns.
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// One `SELECT`.
+        query: String,
+    },
+    /// `[[source.exec]]`: a program that prints JSON lines.
+    Exec {
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// How long it may run.
+        timeout: Duration,
+    },
+    /// `[[source.file]]`: a file of JSON lines.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl SourceKind {
+    /// The word in the section's header.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Exec { .. } => "exec",
+            Self::File { .. } => "file",
+        }
+    }
+}
+
+/// `max_removal =`: more than both may not go without a person's word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MaxRemoval {
+    /// The share of the identities that the source listed before.
+    pub share: f64,
+    /// So many in any case.
+    pub count: u64,
+}
