@@ -261,7 +261,7 @@ fn about_failing(record: &Record, now: Timestamp) -> Option<String> {
         _ => ", the next comes as soon as its turn does".to_owned(),
     };
     Some(format!(
-        "it fails by itself since {since}, while others of {} succeed{last}{next}",
+        "it fails by itself since {since}, while {} answers other calls{last}{next}",
         record.spec.resource
     ))
 }

@@ -209,6 +209,7 @@ impl Txn<'_> {
             [num],
         )?;
         self.end_notices_of(num, CameTo::Dropped, now)?;
+        self.claim_ends(num, now)?;
         self.map_dropped(num)?;
         self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;

@@ -464,6 +464,9 @@ impl Txn<'_> {
     ) -> Outcome<Version> {
         let version = self.next_version(row.version, now);
         self.end_notices_of(row.num, CameTo::None, now)?;
+        if state != State::Gone {
+            self.claim_ends(row.num, now)?;
+        }
         if matches!(state, State::Gone | State::Deleted) {
             let how = "needs nobody any more: it does not exist";
             self.end_order_notice(row.name.as_str(), how, now)?;

@@ -35,6 +35,8 @@ enum Verdict {
     Withdraw,
     /// ACS is asked once more.
     Ask,
+    /// Its deletion is under way, and ACS may have done it although the answer was lost: that ends it.
+    Deleting,
     /// Not before a person says so; why.
     Hold(String),
 }
@@ -152,6 +154,11 @@ impl Txn<'_> {
                 self.set_due(row.num, soon, &spelled(&DueReason::Retry))?;
                 Ok(row.version)
             }
+            Verdict::Deleting => {
+                let later = micros(now) + SHORTEST_HOLD;
+                self.set_due(row.num, later, &spelled(&DueReason::Retry))?;
+                Ok(row.version)
+            }
             Verdict::Hold(why) => {
                 self.hold_claim(&row, &why, now)?;
                 Ok(row.version)
@@ -160,6 +167,9 @@ impl Txn<'_> {
     }
 
     fn judge_claim(&self, row: &Standing, attempt: &Attempt, now: Timestamp) -> Outcome<Verdict> {
+        if self.is_being_deleted(row.num)? {
+            return Ok(Verdict::Deleting);
+        }
         let sql = "INSERT INTO gone_claim (identity, resource, first_at) VALUES (?1, ?2, ?3) \
                    ON CONFLICT DO UPDATE SET resource = excluded.resource, \
                    first_at = iif(withdrawn, excluded.first_at, first_at), withdrawn = 0 RETURNING first_at, held";
@@ -182,6 +192,22 @@ impl Txn<'_> {
             return Ok(Verdict::Ask);
         }
         Ok(Verdict::Withdraw)
+    }
+
+    /// Whether ACS was called to delete a row, and it is not known what became of that.
+    fn is_being_deleted(&self, num: Num) -> Outcome<bool> {
+        let sql = "SELECT 1 FROM campaign_item t JOIN campaign c ON c.num = t.campaign WHERE t.num = ?1 \
+                   AND t.state IN ('called', 'failed') AND t.state = 'called' AND c.action = 'delete' LIMIT 1";
+        Ok(self.first(sql, [num], |_| Ok(()))?.is_some())
+    }
+
+    /// Nobody asks for a token of a row any more, so it matters to nobody whether it is gone.
+    pub(super) fn claim_ends(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let sql = "DELETE FROM gone_claim WHERE identity = ?1 AND NOT withdrawn RETURNING resource";
+        match self.first(sql, [num], |row| row.get(0))? {
+            Some(resource) => self.tell_if_settled(resource, now),
+            None => Ok(()),
+        }
     }
 
     /// Whether this resource minted the row's token under the id that it has now.

@@ -151,8 +151,14 @@ impl Progress {
         if secs < 1.0 || rate <= 0.0 {
             return None;
         }
-        let left = of.campaign.pending as f64 / rate;
-        Some(format!("{rate:.0}/s, {left:.0} s left"))
+        match of.campaign.pending {
+            // Everything is begun: what is waited for now is told by other words.
+            0 => None,
+            pending => {
+                let left = (pending as f64 / rate).ceil().max(1.0);
+                Some(format!("{rate:.0}/s, {left} s left"))
+            }
+        }
     }
 
     fn since(&self, then: Duration) -> Duration {

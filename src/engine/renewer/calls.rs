@@ -71,6 +71,14 @@ impl Line {
         }
     }
 
+    /// The other one of the same operation.
+    fn other(self) -> Self {
+        Self {
+            alone: !self.alone,
+            ..self
+        }
+    }
+
     /// Which rows of the store it is.
     pub(super) fn work(self) -> (Work, bool) {
         let work = match self.operation {
@@ -480,6 +488,15 @@ impl Renewer {
             .due_in(&name, line.work(), now.wall, limit, &skip)
             .await?;
         if rows.is_empty() && skip.len() > self.busy.len() {
+            // Those of the other line wait for the same probes.
+            let other = line.other().work();
+            let untried = self.store.due_in(&name, other, now.wall, 1, &skip).await?;
+            if !untried.is_empty() {
+                let queue = self.queue(line);
+                queue.hold(rows, now);
+                queue.look_at = now.wall.checked_add(FRESH).ok();
+                return Ok(());
+            }
             self.permits.gate().forget_probed(line.operation);
             let busy = &self.busy;
             rows = self

@@ -89,8 +89,8 @@ pub(super) fn failing(
 ) -> Notice {
     let (name, token) = (&record.spec.name, fate(record, grounds, at));
     let message = format!(
-        "{name} fails by itself, while others of {} succeed ({because}): {token}; it is tried again at {next:.0}, apart \
-         from the others. The last attempt ended with {result}. See `renewd why {name}`.",
+        "{name} fails by itself, while {} answers other calls ({because}): {token}; it is tried again at {next:.0}, \
+         apart from the others. The last attempt ended with {result}. See `renewd why {name}`.",
         record.spec.resource
     );
     Notice {
@@ -101,7 +101,7 @@ pub(super) fn failing(
 
 pub(super) fn many_failing(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
     let message = format!(
-        "{more} more identities of {resource} fail by themselves, while others succeed. See `renewd status`."
+        "{more} more identities of {resource} fail by themselves, while it answers other calls. See `renewd status`."
     );
     of(resource, NoticeKind::IdentityFailing, FAILING, at, message)
 }

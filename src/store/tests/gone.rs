@@ -135,3 +135,34 @@ async fn one_that_is_known_again_is_revived_under_the_same_id() {
     commit(&home, issued(nums[0], 111, None), 112).await;
     assert_eq!(get(&home, "bot-000").await.state, State::Active);
 }
+
+#[tokio::test]
+async fn what_is_withdrawn_by_order_or_let_go_of_is_asked_for_no_more() {
+    let (home, nums) = fleet(20).await;
+    for num in &nums[..5] {
+        commit(&home, said_gone(*num, 100, "gone 404"), 100).await;
+    }
+    assert_eq!(kinds(&home).await, ["gone.held"]);
+    let cause = Cause::ours("drill");
+    for (num, step) in nums[..4].iter().zip([
+        Step::Withhold,
+        Step::Deleted { at: at(101) },
+        Step::Withhold,
+        Step::Deleted { at: at(101) },
+    ]) {
+        let step = StepOn {
+            num: *num,
+            step,
+            request_id: None,
+        };
+        home.step(vec![step], &cause, at(101)).await.unwrap();
+    }
+    assert_eq!(home.held_gone().await.unwrap()[0].count, 1);
+    let forgotten = vec![name("bot-004")];
+    home.remove(forgotten, Some(OnRemoval::Forget), at(102))
+        .await
+        .unwrap();
+    home.prune(10, at(103)).await.unwrap();
+    assert_eq!(home.held_gone().await.unwrap(), []);
+    assert_eq!(kinds(&home).await, ["gone.held", "gone.settled"]);
+}

@@ -31,7 +31,7 @@ async fn campaign(world: &World, action: CampaignAction, then: Option<Then>) -> 
     campaign_over(world, nums(world).await, action, then).await
 }
 
-async fn campaign_over(
+pub(super) async fn campaign_over(
     world: &World,
     rows: Vec<Num>,
     action: CampaignAction,
@@ -395,28 +395,45 @@ async fn one_that_alone_is_answered_429_holds_no_campaign_up() {
     assert_eq!(failed_ids(&world, id).await, bad);
 }
 
-/// Nobody else waits who could say whether it is the service or this one.
+/// Nobody else waits who could say whether it is the service or this one, and nobody ever did.
 #[tokio::test(start_paused = true)]
 async fn one_that_is_refused_with_nobody_beside_it_fails_too() {
-    for fault in [
-        Fault::Status(401, "Unauthorized", "Who?"),
-        Fault::Status(403, "Forbidden", "No."),
-        Fault::Status(500, "InternalError", "Sorry."),
-        Fault::Malformed,
-    ] {
-        let told = format!("{fault:?}");
-        let world = World::start(Setting::of(3)).await;
-        world.pass(MINUTE).await;
-        let row = world.record("bot-0001").await;
-        let bad = row.id.unwrap().to_string();
-        world.service.fail(move |call| {
-            (call.operation == "revoke" && call.id == bad).then(|| fault.clone())
-        });
-        let then = Some(Then::Hold);
-        let id = campaign_over(&world, vec![row.num], CampaignAction::Revoke, then).await;
-        world.pass(MINUTE * 2).await;
-        let ended = world.store().campaign(id).await.unwrap().unwrap();
-        assert_eq!((ended.failed, ended.left()), (1, 0), "{told}: {ended:?}");
+    let mut faults = POISONS.to_vec();
+    faults.extend([
+        Fault::Status(408, "RequestTimeout", "No."),
+        Fault::Status(503, "Unavailable", "Later."),
+        Fault::Throttle(5),
+        Fault::Reset,
+        Fault::Hang,
+    ]);
+    for fault in faults {
+        for (fleet, action) in [
+            (3, CampaignAction::Revoke),
+            (1, CampaignAction::Revoke),
+            (1, CampaignAction::Delete),
+        ] {
+            let told = format!("{action:?} of {fleet}: {fault:?}");
+            let world = World::start(Setting::of(fleet)).await;
+            world.pass(MINUTE).await;
+            let row = world.record("bot-0000").await;
+            let bad = row.id.unwrap().to_string();
+            let fault = fault.clone();
+            world.service.fail(move |call| {
+                (call.operation != "issue" && call.id == bad).then(|| fault.clone())
+            });
+            let then = (action == CampaignAction::Revoke).then_some(Then::Hold);
+            let id = campaign_over(&world, vec![row.num], action, then).await;
+            // Calls that hang take thirty seconds each.
+            world.pass(MINUTE * 12).await;
+            let ended = world.store().campaign(id).await.unwrap().unwrap();
+            let gone = told.contains("404") && action == CampaignAction::Delete;
+            let failed = u64::from(!gone);
+            assert_eq!(
+                (ended.failed, ended.left()),
+                (failed, 0),
+                "{told}: {ended:?}"
+            );
+        }
     }
 }
 
@@ -770,6 +787,27 @@ async fn what_was_given_up_in_a_brown_out_is_tried_again_when_it_is_over() {
     world.pass(MINUTE * 60).await;
     let told = world.store().campaign(id).await.unwrap().unwrap();
     assert_eq!((told.done, told.failed), (60, 0), "{told:?}");
+}
+
+/// The answers to deletions are lost, and ACS does not know whom it deleted: that is no sign of another resource.
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_although_the_answer_was_lost_is_held_for_nobody() {
+    let world = World::start(Setting::of(12)).await;
+    world.service.tokens_live(MINUTE * 4);
+    world.pass(MINUTE).await;
+    world
+        .service
+        .fail(|call| (call.operation == "delete").then_some(Fault::Reset));
+    let all = nums(&world).await;
+    let id = campaign_over(&world, all[..8].to_vec(), CampaignAction::Delete, None).await;
+    world.pass(MINUTE * 10).await;
+    world.service.mend();
+    world.pass(MINUTE * 3).await;
+    let told = world.store().campaign(id).await.unwrap().unwrap();
+    assert_eq!((told.done, told.failed), (8, 0), "{told:?}");
+    let news = world.news().await;
+    assert!(!news.contains(&"gone.held".to_owned()), "{news:?}");
+    assert_eq!(world.store().held_gone().await.unwrap(), []);
 }
 
 /// An outage of what campaigns call is seen by everybody.

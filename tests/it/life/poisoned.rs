@@ -9,20 +9,36 @@ use std::{
 
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use renewd::model::{HealthView, Record, Scope, State};
+use renewd::{
+    model::{HealthView, Record, Scope, State, Then},
+    store::{CampaignAction, CampaignId, Cause},
+};
 
 use super::{
     HOUR, MINUTE, SECOND,
+    campaigns::campaign_over,
     service::{Fault, NOBODY},
     world::{Setting, World},
 };
 
 /// Seeds of the first property; each is a life of its own.
-const SEEDS: u64 = 16;
+fn seeds() -> u64 {
+    match std::env::var("RENEWD_TEST_SCALE").as_deref() {
+        Ok("soak") => 2000,
+        _ => 100,
+    }
+}
+
 /// Seeds of the second.
 const BROWN_OUTS: u64 = 12;
-/// A life takes so long.
-const LIFE: Duration = Duration::from_hours(5);
+/// A token lives so long in the first …
+const TOKEN: Duration = Duration::from_mins(6);
+/// … and a fleet.
+const LIFE: Duration = Duration::from_mins(40);
+/// One fleet of so many is watched until all is well again.
+const SOME: u64 = 4;
+/// Between two looks at a fleet.
+const LOOK: Duration = Duration::from_secs(30);
 /// Who is healthy has a live token so long after an outage.
 const BACK: Duration = Duration::from_mins(2);
 
@@ -51,8 +67,8 @@ fn is_dead(record: &Record, world: &World) -> bool {
     token.is_none_or(|token| token.expires_at <= now)
 }
 
-/// What befalls a random fleet: parts of it fail for ever, from their creation or from some time on; the
-/// service is down for a while; the daemon ends and starts.
+/// What befalls a random fleet: parts of it fail for ever, whatever is asked for, from their creation or from
+/// some time on; the service is down for a while; the daemon ends and starts; people revoke or delete a part.
 #[derive(Debug)]
 struct Fate {
     seed: u64,
@@ -65,25 +81,73 @@ struct Fate {
     outage: Option<(Duration, Duration, Fault)>,
     /// When the daemon ends, and whether by `kill -9`.
     ends: Vec<(Duration, bool)>,
+    order: Option<Ordered>,
+}
+
+/// What people order.
+#[derive(Debug)]
+struct Ordered {
+    at: Duration,
+    action: CampaignAction,
+    then: Option<Then>,
+    names: BTreeSet<String>,
+}
+
+impl Ordered {
+    fn of(count: usize, rng: &mut ChaCha8Rng) -> Self {
+        let (action, then) = match rng.random_range(0..3) {
+            0 => (CampaignAction::Delete, None),
+            1 => (CampaignAction::Revoke, Some(Then::Hold)),
+            _ => (CampaignAction::Revoke, Some(Then::Reissue)),
+        };
+        let all = (0..count).map(|n| format!("bot-{n:04}"));
+        Self {
+            at: SECOND * rng.random_range(180..900),
+            action,
+            then,
+            names: all.filter(|_| rng.random_bool(0.4)).collect(),
+        }
+    }
+
+    async fn begin(&self, world: &World) -> CampaignId {
+        let records = world.records().await.into_iter();
+        let named = records.filter(|record| self.names.contains(record.spec.name.as_str()));
+        let rows = named.map(|record| record.num).collect();
+        campaign_over(world, rows, self.action, self.then).await
+    }
+
+    /// The order has ended, and names whom it did not reach.
+    async fn has_ended(&self, world: &World, id: CampaignId, fate: &Fate) {
+        let ended = world.store().campaign(id).await.unwrap().unwrap();
+        assert!(ended.ended_at.is_some(), "{fate:?}: {ended:?}");
+        let lines = world.store().campaign_report(id, None, true, 100).await;
+        let lines = lines.unwrap().into_iter();
+        let failed: BTreeSet<String> = lines
+            .filter_map(|line| Some(line.name?.to_string()))
+            .collect();
+        let reaches = |name: &&String| match (fate.sick.get(*name), self.action) {
+            // Nobody is left to be deleted where ACS does not know it.
+            (Some(Fault::Status(404, ..)), CampaignAction::Delete) => true,
+            (Some(_), _) => false,
+            // Without an id nothing can be deleted; and there is nothing that could be revoked.
+            (None, action) => !fate.is_unborn(name) || action != CampaignAction::Delete,
+        };
+        let (_, missed): (Vec<&String>, Vec<&String>) = self.names.iter().partition(reaches);
+        let missed: BTreeSet<String> = missed.into_iter().cloned().collect();
+        assert_eq!(failed, missed, "{fate:?}: {ended:?}");
+    }
 }
 
 impl Fate {
     fn of(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let count = rng.random_range(8..20);
+        let count = rng.random_range(6..14);
         let mut names: Vec<String> = (0..count).map(|n| format!("bot-{n:04}")).collect();
         names.shuffle(&mut rng);
         let mut kinds = faults();
         kinds.shuffle(&mut rng);
         let mut kinds = kinds.into_iter();
-        // Whom the service asks to wait, or refuses, before it served anybody else is not told from it.
-        let told = |kind: &Fault| {
-            !matches!(
-                kind,
-                Fault::Throttle(_) | Fault::Status(400 | 404 | 409, ..)
-            )
-        };
-        let mut creation = kinds.clone().filter(told);
+        let mut creation = kinds.clone();
         let unborn = rng.random_bool(0.4).then(|| {
             let some = names.split_off(names.len() - rng.random_range(1..=2));
             (some.into_iter().collect(), creation.next().unwrap())
@@ -93,7 +157,7 @@ impl Fate {
         let fault = |name| (name, kinds.next().unwrap());
         let sick = sick.into_iter().map(fault).collect();
         let outage = rng.random_bool(0.4).then(|| {
-            let from = MINUTE * rng.random_range(30..100);
+            let from = SECOND * rng.random_range(180..600);
             let kinds = [
                 Fault::Connect,
                 Fault::Hang,
@@ -101,24 +165,26 @@ impl Fate {
                 Fault::Status(503, "Unavailable", "Later."),
             ];
             let kind = kinds[rng.random_range(0..kinds.len())].clone();
-            (from, from + MINUTE * rng.random_range(2..80), kind)
+            (from, from + SECOND * rng.random_range(15..500), kind)
         });
         let ends = match rng.random_bool(0.5) {
             true => rng.random_range(1..3),
             false => 0,
         };
         let mut ends: Vec<(Duration, bool)> = (0..ends)
-            .map(|_| (MINUTE * rng.random_range(5..200), rng.random_bool(0.5)))
+            .map(|_| (SECOND * rng.random_range(30..1200), rng.random_bool(0.5)))
             .collect();
         ends.sort();
+        let order = rng.random_bool(0.7).then(|| Ordered::of(count, &mut rng));
         Self {
             seed,
             count,
             unborn,
             sick,
-            sick_from: MINUTE * rng.random_range(2..20),
+            sick_from: SECOND * rng.random_range(15..150),
             outage,
             ends,
+            order,
         }
     }
 
@@ -142,6 +208,13 @@ impl Fate {
     fn is_poisoned(&self, record: &Record) -> bool {
         let name = record.spec.name.as_str();
         self.is_unborn(name) || self.sick.contains_key(name)
+    }
+
+    /// Whether somebody ordered that it has no token, so that nothing is asked for it any more.
+    fn is_withdrawn(&self, record: &Record) -> bool {
+        let ordered = |order: &Ordered| order.names.contains(record.spec.name.as_str());
+        let withdrawn = matches!(record.state, State::Held | State::Deleted);
+        withdrawn && self.order.as_ref().is_some_and(ordered)
     }
 
     /// Whether a healthy identity may be without a live token now.
@@ -174,16 +247,26 @@ impl Fate {
     }
 }
 
+/// What was called since an instant, for eyes.
+fn calls_since(world: &World, since: Duration) -> String {
+    let calls = world.service.calls().into_iter();
+    let recent = calls.filter(|call| call.at >= since);
+    let lines = recent.map(|call| format!("\n{:?} {} {}", call.at, call.operation, call.id));
+    lines.collect()
+}
+
 async fn poisoned_fleet(seed: u64) {
     let fate = Fate::of(seed);
     let mut world = World::start(fate.setting()).await;
+    world.service.tokens_live(TOKEN);
     fate.befall(&world).await;
-    world.pass(MINUTE).await;
+    world.pass(SECOND * 10).await;
     fate.befall(&world).await;
     let mut ends = fate.ends.iter().peekable();
+    let mut order = None;
     let mut passed = world.clock.steady();
     while passed < LIFE {
-        world.pass(MINUTE * 4).await;
+        world.pass(LOOK).await;
         passed = world.clock.steady();
         if let Some((_, kill)) = ends.next_if(|(at, _)| *at <= passed) {
             match kill {
@@ -192,35 +275,58 @@ async fn poisoned_fleet(seed: u64) {
             }
             world.up().await;
         }
+        if let Some(ordered) = &fate.order
+            && order.is_none()
+            && ordered.at <= passed
+        {
+            order = Some(ordered.begin(&world).await);
+        }
         for record in world.records().await {
-            let spared = fate.is_poisoned(&record) || !is_dead(&record, &world);
+            let spared = fate.is_poisoned(&record) || fate.is_withdrawn(&record);
             let name = &record.spec.name;
             assert!(
-                spared || fate.excuses(passed),
-                "{name} is dead after {passed:?}: {fate:?} {:?}",
-                record.attempts
+                spared || !is_dead(&record, &world) || fate.excuses(passed),
+                "{name} is dead after {passed:?}: {fate:?} {:?} {}",
+                record.attempts,
+                calls_since(&world, passed.saturating_sub(MINUTE * 4))
             );
         }
     }
     for record in world.records().await {
         let named = record.failing_since.is_some() || record.state == State::Gone;
         let why = (&record.spec.name, record.failures, &record.attempts);
-        assert_eq!(named, fate.is_poisoned(&record), "{fate:?}: {why:?}");
+        let poisoned = fate.is_poisoned(&record);
+        if !fate.is_withdrawn(&record) {
+            assert_eq!(named, poisoned, "{fate:?}: {why:?}");
+            assert!(poisoned || !record.revoked, "{fate:?}: {why:?}");
+        }
     }
-    is_well_again(&world, &fate).await;
-}
-
-/// All is mended: nobody fails any more.
-async fn is_well_again(world: &World, fate: &Fate) {
+    if let (Some(ordered), Some(id)) = (&fate.order, order) {
+        ordered.has_ended(&world, id, &fate).await;
+    }
     let news = world.news().await;
     let outages = news.iter().filter(|kind| *kind == "resource.unreachable");
     let most = usize::from(fate.outage.is_some()) * 4;
     assert!(outages.count() <= most, "{fate:?}: {news:?}");
+    // Who was left alone for an hour takes that long to come back.
+    if seed.is_multiple_of(SOME) {
+        is_well_again(&world, &fate, order).await;
+    }
+}
+
+/// All is mended: nobody fails any more, and what was ordered is done when it is tried again.
+async fn is_well_again(world: &World, fate: &Fate, order: Option<CampaignId>) {
     world.service.mend();
-    world.pass(HOUR * 2).await;
+    world.service.tokens_live(HOUR * 24);
+    world.pass(MINUTE * 75).await;
+    if let Some(id) = order {
+        let (cause, now) = (Cause::ours("drill"), world.clock.now());
+        world.store().retry_campaign(id, &cause, now).await.unwrap();
+        world.pass(MINUTE).await;
+    }
     for record in world.records().await {
-        let gone = record.state == State::Gone;
-        assert!(gone || !is_dead(&record, world), "{fate:?}");
+        let spared = record.state == State::Gone || fate.is_withdrawn(&record);
+        assert!(spared || !is_dead(&record, world), "{fate:?}");
         assert_eq!(record.failing_since, None, "{fate:?}");
     }
     let open = world.store().open_notices().await.unwrap();
@@ -236,8 +342,49 @@ async fn is_well_again(world: &World, fate: &Fate) {
 
 #[tokio::test(start_paused = true)]
 async fn no_healthy_identity_pays_for_one_that_fails_and_each_of_those_is_named() {
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         poisoned_fleet(seed).await;
+    }
+}
+
+/// The first call ever of a resource, or of an operation, is refused, and nobody else is heard of who could
+/// say whether it is the service: a harmless call says so.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_refused_before_anybody_is_served_is_named() {
+    for fault in faults() {
+        for (fleet, operation) in [(1, "create"), (1, "issue"), (30, "create")] {
+            let told = format!("{operation} of {fleet}: {fault:?}");
+            let mut setting = Setting::of(fleet);
+            setting.specs[0].scopes = vec![Scope::Voip];
+            if operation == "issue" {
+                setting.specs[0].id = Some("8:acs:known".parse().unwrap());
+            }
+            let mut others = setting.specs.split_off(1);
+            std::mem::swap(&mut others, &mut setting.specs);
+            let mut world = World::start(setting).await;
+            world.pass(MINUTE).await;
+            let fault = fault.clone();
+            world.service.fail(move |call| {
+                let hit = call.operation == operation && call.body.contains("voip");
+                hit.then(|| fault.clone())
+            });
+            // The others were served long ago, by a process that ended.
+            world.down().await.unwrap();
+            world.setting.specs.extend(others);
+            world.up().await;
+            world.pass(MINUTE * 20).await;
+            let row = world.record("bot-0000").await;
+            let named = row.failing_since.is_some() || row.state == State::Gone;
+            assert!(named, "{told}: {} {:?}", row.failures, row.attempts);
+            let news = world.news().await;
+            let count = |kind: &str| news.iter().filter(|one| *one == kind).count();
+            let told_of = count("identity.failing") + count("identity.gone");
+            assert_eq!(told_of, 1, "{told}: {news:?}");
+            assert_eq!(count("resource.unreachable"), 0, "{told}: {news:?}");
+            world.service.mend();
+            world.pass(MINUTE * 75).await;
+            assert_eq!(world.record("bot-0000").await.failing_since, None, "{told}");
+        }
     }
 }
 
