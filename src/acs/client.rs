@@ -36,6 +36,8 @@ const LARGEST_ANSWER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Client {
     resource: ResourceName,
+    /// Whom failures name: the host, and the proxy that leads there.
+    peer: String,
     endpoint: Endpoint,
     api_version: String,
     clock: Clock,
@@ -77,6 +79,10 @@ impl Client {
         let (endpoint, keys) = setup::settle(settings)?;
         Ok(Self {
             resource: settings.name.clone(),
+            peer: match &settings.proxy {
+                Some(proxy) => format!("{} by way of {proxy}", endpoint.authority()),
+                None => endpoint.authority().to_owned(),
+            },
             endpoint,
             api_version: settings.api_version.clone(),
             keys: Mutex::new(keys),
@@ -213,7 +219,7 @@ impl Client {
                     return Err(Error {
                         blames_key: self.blames_key(&cause, heard.date, &course),
                         operation: call.operation,
-                        resource: self.resource.clone(),
+                        peer: self.peer.clone(),
                         identity: call.identity.cloned(),
                         cause,
                         request_id: heard.request_id,

@@ -1,10 +1,7 @@
-//! The service's clock, and what is tried again because of it.
-//!
-//! How far a resource's clock is ahead of ours: the median of the last authenticated answers.
+//! The service's clock: how far it is ahead of ours, by the median of the last authenticated answers, and what a
+//! refusal blames, the clock or the key; both deserve one more try at once. Pure.
 //!
 //! Samples are kept against the clock that never steps, so that a step of ours does not spoil them.
-//!
-//! What a refusal blames, the clock or the key: both deserve one more try at once. Pure.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -5,23 +5,18 @@ use std::{fmt, time::Duration};
 use jiff::SignedDuration;
 
 use crate::{
-    model::{About, Failure, FailureClass, IdentityId, Operation, ResourceName},
+    model::{About, Failure, FailureClass, IdentityId, Operation},
     transport::TransportError,
 };
 
 /// A call that failed. Its text is one sentence: what was being done, to what, and how it failed. It
 /// never holds a token or a key.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(
-    "cannot {} at resource {resource}: {cause}{}",
-    Doing(*.operation, .identity.as_ref()),
-    clocks(*.apart)
-)]
+#[derive(Debug, Clone)]
 pub struct Error {
     /// What was being done.
     pub operation: Operation,
-    /// At which resource.
-    pub resource: ResourceName,
+    /// By which host, and by way of which proxy.
+    pub peer: String,
     /// To which identity, if to one.
     pub identity: Option<IdentityId>,
     /// How it failed.
@@ -37,16 +32,13 @@ pub struct Error {
 }
 
 /// How a call failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
     /// No answer came.
-    #[error("{0}")]
     NoAnswer(TransportError),
     /// The request could not be put together, so nothing was sent.
-    #[error("the request could not be put together, so nothing was sent: {0}")]
     Unsent(String),
     /// An answer came that is none of the service's, such as a page of something in between.
-    #[error("the answer ({status}) cannot be read: {reason}")]
     Unreadable {
         /// HTTP status.
         status: u16,
@@ -56,8 +48,16 @@ pub enum Cause {
         retry_after: Option<Duration>,
     },
     /// The service said no.
-    #[error("{0}")]
     Rejected(Box<Rejection>),
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doing = Doing(self.operation, self.identity.as_ref());
+        write!(f, "cannot {doing}: {}", self.reason())
+    }
 }
 
 /// An error that the service put in words.
@@ -78,18 +78,23 @@ pub struct Rejection {
 }
 
 impl Error {
+    /// Why it failed and who failed, the reason first: for whoever knows what was being done, and to whom.
+    pub fn reason(&self) -> String {
+        format!("{}{}", self.cause.told(&self.peer), clocks(self.apart))
+    }
+
     /// The same without this type, as decisions and rows want it.
     pub fn failure(&self) -> Failure {
         Failure {
             class: self.class(),
             about: match &self.cause {
-                Cause::NoAnswer(TransportError::Connect(_)) => About::Resource,
+                Cause::NoAnswer(error) if error.is_unconnected() => About::Resource,
                 Cause::Unsent(_) => About::Request,
                 _ if self.blames_key => About::Keys,
                 _ => About::Unclear,
             },
             status: self.cause.status(),
-            message: self.to_string(),
+            message: self.reason(),
             request_id: self.request_id.clone(),
             retry_after: self.cause.retry_after(),
             maybe_done: self.cause.maybe_done(),
@@ -103,6 +108,19 @@ impl Error {
 }
 
 impl Cause {
+    fn told(&self, peer: &str) -> String {
+        match self {
+            Self::NoAnswer(error) => error.with(peer),
+            Self::Unsent(why) => {
+                format!("the request could not be put together, so nothing was sent: {why}")
+            }
+            Self::Unreadable { status, reason, .. } => {
+                format!("the answer of {peer} ({status}) cannot be read: {reason}")
+            }
+            Self::Rejected(rejection) => rejection.told(peer),
+        }
+    }
+
     /// What the failure asks of whoever called.
     pub fn class(&self) -> FailureClass {
         match self {
@@ -134,8 +152,8 @@ impl Cause {
     /// Whether the request may have taken effect all the same.
     pub fn maybe_done(&self) -> bool {
         match self {
-            Self::NoAnswer(TransportError::Connect(_)) | Self::Unsent(_) => false,
-            Self::NoAnswer(_) => true,
+            Self::NoAnswer(error) => !error.is_unconnected(),
+            Self::Unsent(_) => false,
             Self::Unreadable { status, .. } => matches!(status, 200..300 | 500..),
             Self::Rejected(rejection) => rejection.status >= 500,
         }
@@ -182,17 +200,28 @@ fn class_of_status(status: u16) -> FailureClass {
     }
 }
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status, self.code, self.message)?;
-        if let Some(target) = &self.target {
-            write!(f, " (target {target})")?;
-        }
-        // What one answer alone says; whether others are refused too is seen by their calls.
-        f.write_str(match (self.class(), self.code.as_str()) {
+impl Rejection {
+    /// What one answer alone says; whether others are refused too is seen by their calls.
+    fn told(&self, peer: &str) -> String {
+        let target = self.target.as_ref();
+        let target = target.map_or(String::new(), |target| format!(" (target {target})"));
+        let (status, code, message) = (self.status, &self.code, &self.message);
+        format!(
+            "{status} {code} from {peer}: {message}{target}{}",
+            self.advice()
+        )
+    }
+
+    fn advice(&self) -> &'static str {
+        match (self.class(), self.code.as_str()) {
             (FailureClass::Credentials, _) if self.status == 403 => {
                 " (it is forbidden to whoever signed: to this identity alone, or to all by a rule of the resource \
                  or the rights of its access key)"
+            }
+            (FailureClass::Credentials, "Denied")
+                if self.message.contains("x-ms-content-sha256") =>
+            {
+                " (something between here and ACS changes the body of requests, such as a proxy that opens TLS)"
             }
             (FailureClass::Credentials, "Denied") => {
                 " (check the connection strings against the keys that the Azure portal shows)"
@@ -202,7 +231,7 @@ impl fmt::Display for Rejection {
                  is to blame)"
             }
             _ => "",
-        })
+        }
     }
 }
 

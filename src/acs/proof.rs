@@ -26,9 +26,9 @@ pub(super) fn read(answer: Result<(), Error>) -> Proof {
             Cause::Rejected(rejection)
                 if (rejection.status, rejection.code.as_str()) == (401, "Denied") =>
             {
-                Proof::Denied(error.to_string())
+                Proof::Denied(error.reason())
             }
-            _ => Proof::Unknown(error.to_string()),
+            _ => Proof::Unknown(error.reason()),
         },
     }
 }

@@ -23,6 +23,8 @@ const FAILING: u32 = 3;
 /// So many, or failing for so long, and everybody who hears notices is told.
 const FAILING_FOR_LONG: u32 = 10;
 const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
+/// After a start 429s are waited for so long before it is told that none come any more.
+const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 /// A delivery that waits for so long is behind, whatever its sink says.
 const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
@@ -144,7 +146,7 @@ fn seal_key_need(resealing: &Resealing) -> Option<Need> {
 fn withheld_need(withheld: &Withheld) -> Need {
     let sink = &withheld.sink;
     let message = format!(
-        "that {} withdrawn (held, deleted or gone) has not reached it, so its consumers may still hold a token",
+        "it does not know yet that {} withdrawn (held, deleted or gone), so its consumers may still hold a token",
         counted(withheld.count, "identity is", "identities are")
     );
     Need {
@@ -159,7 +161,8 @@ fn withheld_need(withheld: &Withheld) -> Need {
 /// What the store knows, or does not know.
 fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
     if let Some(why) = known.unreadable {
-        let message = "it cannot be read, or not all of it, so what it knows is not known here";
+        let message =
+            "it cannot be read, wholly or in part, so what is shown here may be incomplete";
         needs.push(Need {
             because: Some(why.to_owned()),
             command: Some("journalctl -u renewd -n 50".to_owned()),
@@ -181,8 +184,9 @@ fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
         let gone = states.get(&State::Gone).copied().unwrap_or(0);
         if gone > 0 {
             let message = format!(
-                "ACS says that {} not exist or not ours; they are kept and never re-created: \
-                 see `renewd identity list`, then `renewd identity revive NAME` if ACS knows them again, else remove them or import the right ids",
+                "ACS says that {} not exist, or belong to another resource. They are kept, and never created again by \
+                 renewd itself: see `renewd identity list`, then `renewd identity revive NAME` if ACS knows them again, \
+                 else remove them or import the right ids",
                 counted(gone, "identity does", "identities do")
             );
             needs.push(need(NeedKind::Gone, resource.as_str(), message));
@@ -195,7 +199,7 @@ fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
 /// Sources, the clock, the network.
 fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
     for (source, lapse) in known.lapses {
-        let message = "its list is not taken over, what it listed before stays";
+        let message = "its list is not taken over; what it listed before stays in force";
         needs.push(Need {
             because: Some(lapse.reason.clone()),
             since: Some(lapse.since),
@@ -211,7 +215,7 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
         needs.push(need(NeedKind::Clock, "clock", message));
     }
     if let Some(unbound) = known.unbound {
-        let message = "health and metrics are not served there, it is tried again every 5 s: stop whoever holds the \
+        let message = "health and metrics are not served there, and it is tried again every 5 s: stop whoever holds the \
                        port, or set another [daemon] listen";
         needs.push(Need {
             because: Some(unbound.because.clone()),
@@ -226,7 +230,13 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
 /// begin and end it. Of everything else those tell who notice it.
-const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 6] = [
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 7] = [
+    (
+        NeedKind::Contention,
+        "use of",
+        NoticeKind::ResourceContended,
+        NoticeKind::ResourceUncontended,
+    ),
     (
         NeedKind::WithdrawnCopy,
         "place of",
@@ -300,7 +310,7 @@ pub(super) fn news(
             continue;
         };
         let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
-        if *kind != NoticeKind::SinkFailing || works_again(subject, known) {
+        if is_over(*kind, subject, known) {
             news.push(notice(*ends, key, ended(*ends, subject)));
         }
     }
@@ -319,6 +329,15 @@ fn is_worth_telling(need: &Need, known: &Known<'_>) -> bool {
     let dispatcher = dispatchers.find(|(sink, _)| sink.as_str() == need.subject);
     lasts
         || dispatcher.is_some_and(|(_, dispatcher)| dispatcher.failures_in_row >= FAILING_FOR_LONG)
+}
+
+/// Whether what was told is over. What an earlier process told of a resource has to be looked at for a while.
+fn is_over(kind: NoticeKind, subject: &str, known: &Known<'_>) -> bool {
+    match kind {
+        NoticeKind::SinkFailing => works_again(subject, known),
+        NoticeKind::ResourceContended => known.now.duration_since(known.since) >= LOOKED_AT,
+        _ => true,
+    }
 }
 
 /// A sink works again when something was delivered: that it has not been tried since a start says nothing.
@@ -355,6 +374,9 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         NoticeKind::CreateAllowed => {
             format!("No identity of {subject} waits any more for a word on whether it is created.")
         }
+        NoticeKind::ResourceUncontended => format!(
+            "{subject}: ACS has answered no 429 below our own pace for ten minutes; nobody else seems to use it any more."
+        ),
         _ => format!("The {subject} is as it should be again."),
     }
 }
@@ -426,7 +448,10 @@ fn consumer_needs(served: &Served, known: &Known<'_>, needs: &mut Vec<Need>) {
             ));
         }
         if consumers.unknown > 0 {
-            words.push(format!("of {} of {all} it is not known", consumers.unknown));
+            words.push(format!(
+                "of {} of {all} it is not known whether they hold one",
+                consumers.unknown
+            ));
         }
         let names = known.lacking.get(&by).cloned().unwrap_or_default();
         let command = names.first().map(|name| format!("renewd why {name}"));
@@ -466,9 +491,9 @@ fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
         Disk::Roomy => return,
         Disk::OnReserve => {
             "its disk is full: renewals and withdrawals go on with the reserve that was kept for this, and history \
-             is pruned sooner: free some space"
+             is pruned sooner. Free some space"
         }
-        Disk::Full => "its disk is full and the reserve is used up: free some space now",
+        Disk::Full => "its disk is full and the reserve is used up. Free some space now",
     };
     needs.push(need(NeedKind::DiskFull, "store", message.to_owned()));
 }
@@ -477,9 +502,9 @@ fn disk_need(disk: Disk, needs: &mut Vec<Need>) {
 fn gone_need(held: &GoneHeld) -> Need {
     let resource = &held.resource;
     let message = format!(
-        "it says since {:.0} that {} not exist or not its own; nothing is withdrawn: if the connection string is one \
-         of another resource, put the right one in its place and reload; if they are really gone, `renewd identity \
-         confirm-gone {resource}`",
+        "ACS says since {:.0} that {} not exist, or belong to another resource. Nothing is withdrawn before a person \
+         decides: if the connection string is that of another resource, put the right one in its place and reload; if \
+         they are really gone, `renewd identity confirm-gone {resource}`",
         held.since,
         counted(held.count, "identity does", "identities do")
     );
@@ -558,7 +583,9 @@ fn failing_need(resource: &ResourceName, failing: &FailingAlone) -> Need {
         ..need(
             NeedKind::Failing,
             resource.as_str(),
-            format!("{count} while others of it succeed: tried again at a pace of their own"),
+            format!(
+                "{count} while others of this resource succeed; they are tried again apart from those"
+            ),
         )
     }
 }
@@ -608,6 +635,7 @@ fn renewer_needs(
             because: because.cloned(),
             since: match kind {
                 NeedKind::Outage => since_of(renewer),
+                NeedKind::Contention => renewer.contention.as_ref().map(|of| of.since),
                 _ => None,
             },
             ..need(kind, resource.as_str(), message.to_owned())
@@ -635,14 +663,24 @@ fn renewer_needs(
             renewer.creation_refused.as_ref(),
         );
     }
+    if let Some(of) = &renewer.contention {
+        let message = format!(
+            "somebody else uses it: ACS answers 429 to {} although renewd had sent only {} of its {} calls in {} s. Find \
+             out who, or give each installation its part with `share` in [[resource]]",
+            of.operation, of.sent, of.allowed, of.window_secs
+        );
+        add(NeedKind::Contention, &message, None);
+    }
     for (operation, health) in &renewer.health {
         match health {
             HealthView::Probing { since, because } => {
-                let message = format!("{operation} is unanswered since {since:.0}");
+                let message = format!(
+                    "no answer to {operation} since {since:.0}; only probes go out until there is one"
+                );
                 add(NeedKind::Outage, &message, Some(because));
             }
             HealthView::Held { until, because } if known.now < *until => {
-                let message = format!("{operation} is held until {until:.0}");
+                let message = format!("{operation} waits until {until:.0}");
                 add(NeedKind::Held, &message, Some(because));
             }
             HealthView::Held { .. } | HealthView::Open => {}
@@ -711,7 +749,7 @@ fn dispatcher_needs(
             dispatcher.last_error.as_ref(),
         );
     } else if oldest.is_some_and(|since| known.now.duration_since(*since) >= BEHIND) {
-        let message = format!("{waiting}, the oldest for long");
+        let message = format!("{waiting}, the oldest for more than 15 minutes");
         add(
             NeedKind::SinkBehind,
             message,

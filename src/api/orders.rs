@@ -298,14 +298,15 @@ fn held_up(item: &WaitingItem, campaign: &Campaign, renewer: &RenewerView) -> Ve
         .filter_map(|(name, health)| match health {
             HealthView::Open => None,
             HealthView::Probing { since, because } => Some(format!(
-                "resource {resource} does not answer to {name} since {since:.0}, it is only probed: {because}"
+                "{name} at resource {resource} has had no answer since {since:.0}: {because}; only probes go out"
             )),
             HealthView::Held { until, because } => Some(format!(
-                "{name} at resource {resource} is held until {until:.0}: {because}"
+                "{name} at resource {resource} waits until {until:.0}: {because}"
             )),
         });
     let blocked = renewer.blocked.iter();
-    let blocked = blocked.map(|why| format!("resource {resource} is held: {why}"));
+    let blocked =
+        blocked.map(|why| format!("nothing can be obtained of resource {resource}: {why}"));
     health.chain(blocked).collect()
 }
 

@@ -431,11 +431,11 @@ fn health(renewer: &RenewerView, now: Timestamp) -> String {
     for (operation, health) in &renewer.health {
         match health {
             HealthView::Probing { since, .. } => {
-                return format!("{operation} unanswered for {}", ago(*since));
+                return format!("no answer to {operation} for {}", ago(*since));
             }
             HealthView::Held { until, .. } if now < *until => {
                 let left = until.duration_since(now).try_into().unwrap_or_default();
-                words = format!("{operation} held for {}", short_duration(left));
+                words = format!("{operation} waits for {}", short_duration(left));
             }
             HealthView::Held { .. } | HealthView::Open => {}
         }

@@ -142,6 +142,8 @@ pub enum NeedKind {
     SinkFailing,
     /// Deliveries of a sink wait for long.
     SinkBehind,
+    /// Somebody else uses a resource: ACS answers 429 far below our own pace.
+    Contention,
     /// The replacement of an access key goes on, or waits for a person.
     KeyChange,
     /// The last reload was refused: another configuration is in force than lies on the disk.
@@ -173,6 +175,7 @@ impl NeedKind {
                 | Self::SinkDisabled
                 | Self::SinkFailing
                 | Self::SinkBehind
+                | Self::Contention
                 | Self::KeyChange
                 | Self::WithdrawnCopy
                 | Self::Clock

@@ -202,7 +202,7 @@ pub(super) fn need(item: &Item) -> Need {
         CampaignAction::Hold => Need::Step(Some(Step::Withhold)),
         CampaignAction::Release => Need::Step(Some(Step::Release)),
         CampaignAction::Renew if item.item.state.is_some_and(State::wants_token) => renew(),
-        CampaignAction::Renew => Need::Refusal("it is held or gone: it gets no token"),
+        CampaignAction::Renew => Need::Refusal("it is held or gone, so it gets no token"),
         CampaignAction::Delete if item.item.id.is_none() => Need::Refusal("it has no id yet"),
         CampaignAction::Delete => Need::Call(Operation::Delete),
         CampaignAction::Revoke
@@ -480,7 +480,7 @@ fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> 
         Then::Hold => "it is held until it is released",
     };
     let mut message = format!(
-        "All tokens of {} were revoked by {}; {follows}. ACS may take 15 minutes to let go of the old ones.",
+        "All tokens of {} were revoked by {}; {follows}. ACS may take 15 minutes until the old ones are refused everywhere.",
         item.item.label(),
         item.campaign.actor
     );

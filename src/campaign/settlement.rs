@@ -79,7 +79,7 @@ impl Runner {
         } = refused;
         let (resource, row) = (&self.settings.name, entry.num());
         let ItemNote::Ended(end) = entry else {
-            tracing::error!(%resource, row, %error, "a note about an item is let go of, because the store refuses it");
+            tracing::error!(%resource, row, %error, "a note about an item is dropped, because the store refuses it");
             return;
         };
         tracing::error!(%resource, campaign = end.campaign.id, row, %error, "the store refuses a result of a campaign");
@@ -263,7 +263,7 @@ impl Runner {
             (&self.settings.name, item.item.label(), item.campaign.id);
         match &verdict.outcome {
             ItemOutcome::Done { request_id, .. } => {
-                tracing::info!(%resource, %identity, campaign, %operation, request_id, "acknowledged");
+                tracing::debug!(%resource, %identity, campaign, %operation, request_id, "acknowledged");
             }
             ItemOutcome::Retry {
                 error, request_id, ..

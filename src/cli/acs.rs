@@ -12,14 +12,16 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{
-    Context, duration,
+    Context,
+    daemon::settings,
+    duration,
     exit::{Exit, Failed, Outcome},
     output,
 };
 use crate::{
-    acs::{Answer, Client, Created, Error, Issued},
-    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef},
-    model::{FailureClass, IdentityId, Scope, Secret, text_of, whole_seconds},
+    acs::{Answer, Client, ConnectionString, Created, Error, Issued},
+    config::{self, CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, Source},
+    model::{FailureClass, IdentityId, ResourceName, Scope, Secret, text_of, whole_seconds},
     transport::{NetworkOptions, Transport},
 };
 
@@ -31,7 +33,7 @@ const CA_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
 /// Make one call to ACS, without a daemon
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The connection string is read from COMMUNICATION_SERVICES_CONNECTION_STRING."
+    after_help = "The connection string is read from COMMUNICATION_SERVICES_CONNECTION_STRING, unless --resource names one."
 )]
 pub(crate) struct Acs {
     #[command(subcommand)]
@@ -43,6 +45,15 @@ pub(crate) struct Acs {
     /// REQUESTS_CA_BUNDLE]
     #[arg(long, global = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Go through this proxy, http://HOST:PORT [default: that of the [[resource]] with this endpoint]
+    #[arg(long, global = true, value_name = "URL")]
+    proxy: Option<String>,
+    /// Sign with the key of this [[resource]] of the configuration, and use its proxy and ca_file
+    #[arg(long, global = true, value_name = "NAME")]
+    resource: Option<ResourceName>,
+    /// The configuration with the resources [default: as for `renewd check`]
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
     /// How long the call may take
     #[arg(long, global = true, default_value = "30s", value_parser = duration::parse)]
     deadline: Duration,
@@ -105,13 +116,48 @@ impl Acs {
     }
 
     fn client(&self, context: &Context) -> Result<Client, Failed> {
+        let mut settings = match &self.resource {
+            Some(name) => self.configured(name)?,
+            None => self.of_environment()?,
+        };
+        settings.proxy = self.proxy.clone().or(settings.proxy);
+        let ca_file = self.ca_file.clone().or(settings.ca_file.clone());
         let options = NetworkOptions {
-            ca_file: self.ca_file.clone().or_else(ca_of_environment),
+            ca_file: ca_file.or_else(ca_of_environment),
+            proxy: settings.proxy.clone(),
             ..NetworkOptions::default()
         };
         let transport = Transport::network(&options).map_err(Failed::usage)?;
-        let settings = resource(connection_string()?)?;
         Client::new(&settings, context.clock.clone(), transport).map_err(Failed::usage)
+    }
+
+    /// The resource of the configuration.
+    fn configured(&self, name: &ResourceName) -> Result<ResourceSettings, Failed> {
+        let resources = settings(self.config.clone())?.resources;
+        let found = resources.into_iter().find(|one| one.name == *name);
+        found.ok_or_else(|| Failed::usage(format!("the configuration has no resource {name}")))
+    }
+
+    /// The resource of the variable, by the way that the configuration gives for its endpoint. One that nobody
+    /// named and that cannot be read is none.
+    fn of_environment(&self) -> Result<ResourceSettings, Failed> {
+        let mut own = resource(connection_string()?)?;
+        let known = match &self.config {
+            Some(_) => settings(self.config.clone())?.resources,
+            None => {
+                let loaded = config::load(&Source::of_process(None));
+                loaded.map_or_else(|_| Vec::new(), |loaded| loaded.settings.resources)
+            }
+        };
+        let endpoint = |of: &ResourceSettings| {
+            let text = ConnectionString::parse(&of.connection_string.secret);
+            text.ok().map(|text| text.endpoint)
+        };
+        let this = endpoint(&own);
+        if let Some(same) = known.into_iter().find(|one| endpoint(one) == this) {
+            (own.proxy, own.ca_file) = (same.proxy, same.ca_file);
+        }
+        Ok(own)
     }
 }
 
@@ -147,7 +193,10 @@ fn connection_string() -> Result<Secret, Failed> {
     match std::env::var(CONNECTION_STRING) {
         Ok(text) if !text.is_empty() => Ok(Secret::new(text)),
         _ => Err(Failed::usage(format!("{CONNECTION_STRING} is not set"))
-            .hint("it reads endpoint=https://<resource>.communication.azure.com/;accesskey=<key>")),
+            .hint(
+                "it reads endpoint=https://<resource>.communication.azure.com/;accesskey=<key>; or name a \
+                 [[resource]] of the configuration with --resource",
+            )),
     }
 }
 

@@ -128,8 +128,8 @@ fn render(entries: &[AuditEntry], now: Timestamp, width: Option<usize>) -> Strin
         "WHEN",
         "WHAT",
         "IDENTITY",
-        "WHO",
         "RESULT",
+        "WHO",
         "WHY",
         "REQUEST ID",
     ]);
@@ -138,8 +138,8 @@ fn render(entries: &[AuditEntry], now: Timestamp, width: Option<usize>) -> Strin
             relative(entry.at, now).into(),
             Cell::styled(&entry.action, STRONG),
             entry.name.as_ref().map_or("", Name::as_str).into(),
-            entry.actor.as_str().into(),
             entry.result.as_str().into(),
+            entry.actor.as_str().into(),
             entry.reason.clone().unwrap_or_default().into(),
             Cell::styled(entry.request_id.clone().unwrap_or_default(), DIM),
         ]);

@@ -184,15 +184,15 @@ fn render(found: &[CampaignProgress], now: Timestamp, width: Option<usize>) -> S
         return "there are no campaigns\n".to_owned();
     }
     let mut table = Table::new(&[
-        ">ID", "ACTION", "STATE", ">ITEMS", ">DONE", ">FAILED", ">LEFT", "STARTED", "BY", "REASON",
+        ">ID", "STATE", "ACTION", ">ITEMS", ">DONE", ">FAILED", ">LEFT", "STARTED", "BY", "REASON",
     ]);
     for of in found {
         let one = &of.campaign;
         let failed = if one.failed > 0 { BAD } else { DIM };
         table.row([
             Cell::styled(one.id.to_string(), STRONG),
-            action(of).into(),
             Cell::styled(one.state.as_str(), style(one.state)),
+            action(of).into(),
             of.total.to_string().into(),
             one.done.to_string().into(),
             Cell::styled(one.failed.to_string(), failed),
@@ -232,13 +232,13 @@ impl Show {
         if self.json {
             output::print_json(&of)?;
         } else {
-            output::print(&show_render(&of, now))?;
+            output::print(&show_render(&of, now, output::width()))?;
         }
         Ok(Exit::Done)
     }
 }
 
-fn show_render(of: &CampaignProgress, now: Timestamp) -> String {
+fn show_render(of: &CampaignProgress, now: Timestamp, width: Option<usize>) -> String {
     let one = &of.campaign;
     let urgent = if one.urgent { ", urgent" } else { "" };
     let mut text = format!(
@@ -247,7 +247,8 @@ fn show_render(of: &CampaignProgress, now: Timestamp) -> String {
         action(of),
         paint(style(one.state), one.state.as_str())
     );
-    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<12} {value}\n"));
+    let mut facts = Table::facts(&["", ""]);
+    let mut line = |name: &str, value: String| facts.row([Cell::styled(name, DIM), value.into()]);
     line("selected", one.target.clone());
     line("by", one.actor.clone());
     if let Some(reason) = &one.reason {
@@ -284,6 +285,7 @@ fn show_render(of: &CampaignProgress, now: Timestamp) -> String {
     if let Some(sha256) = &one.report_sha256 {
         line("report", format!("SHA-256 {sha256}"));
     }
+    text.push_str(&facts.render(2, width));
     for failure in &of.failures {
         text.push_str(&bulk::failed(failure));
     }
@@ -338,7 +340,7 @@ impl Report {
         let lines = all(&client, self.id, self.failed).await?;
         let format = if self.json { Format::Json } else { self.format };
         match format {
-            Format::Text => output::print(&text(&of, &lines))?,
+            Format::Text => output::print(&text(&of, &lines, output::width()))?,
             Format::Json => output::print_json(&serde_json::json!({
                 "campaign": of.campaign,
                 "items": lines,
@@ -381,7 +383,7 @@ fn csv(lines: &[ReportLine]) -> Result<String, Failed> {
     output::csv_rows(lines, true).map_err(Failed::plain)
 }
 
-fn text(of: &CampaignProgress, lines: &[ReportLine]) -> String {
+fn text(of: &CampaignProgress, lines: &[ReportLine], width: Option<usize>) -> String {
     let mut table = Table::new(&[
         "IDENTITY",
         "STATE",
@@ -411,7 +413,7 @@ fn text(of: &CampaignProgress, lines: &[ReportLine]) -> String {
             line.error.clone().unwrap_or_default().into(),
         ]);
     }
-    format!("{}\n{}\n", table.render(0, None), summary(of, lines))
+    format!("{}\n{}\n", table.render(0, width), summary(of, lines))
 }
 
 /// How long identities were without a token.

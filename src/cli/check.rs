@@ -192,7 +192,7 @@ fn render(effects: &BTreeMap<Name, Effect>) -> String {
 const DEADLINE: Duration = Duration::from_secs(10);
 
 async fn reach_all(settings: &Settings, context: &Context) -> Outcome {
-    let mut table = Table::new(&["", "", ""]);
+    let mut table = Table::facts(&["", "", ""]);
     let mut failed = false;
     let mut tell = |name: &str, result: Result<String, Failed>| {
         failed |= result.is_err();
@@ -212,12 +212,12 @@ async fn reach_all(settings: &Settings, context: &Context) -> Outcome {
             tell(sink.name.as_str(), probe(sink, context).await);
         }
     }
-    output::print(&table.render(2, None))?;
+    output::print(&table.render(2, output::width()))?;
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
 /// Proves each key of a resource by a signed call that makes nothing.
-async fn reach(
+pub(in crate::cli) async fn reach(
     resource: &ResourceSettings,
     context: &Context,
 ) -> Vec<(String, Result<String, Failed>)> {

@@ -8,11 +8,12 @@ use crate::{
         wire::{Ailment, Examination, Examiner, Gravity},
     },
     app,
-    config::{self, Source},
+    config::{self, Settings, Source},
 };
 
 use super::{
     Context,
+    check::reach,
     daemon::daemon_of,
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
@@ -78,14 +79,35 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
         let summary = problems.summary();
         Failed::usage(format!("the configuration cannot be used: {summary}"))
     })?;
+    let unreached = unreached(&loaded.settings, context).await;
     let findings = app::doctor::examine(loaded.settings, &context.clock).await;
     Ok(Examination {
         consumers: None,
         needs: None,
         by: Examiner::Command,
         user: app::doctor::own_user(),
-        findings: findings.into_iter().map(Into::into).collect(),
+        findings: unreached
+            .into_iter()
+            .chain(findings.into_iter().map(Into::into))
+            .collect(),
     })
+}
+
+/// Resources that do not answer to a signed call that makes nothing, or refuse a key. The daemon knows that
+/// by its own calls.
+async fn unreached(settings: &Settings, context: &Context) -> Vec<Ailment> {
+    let mut found = Vec::new();
+    for (n, resource) in settings.resources.iter().enumerate() {
+        for (name, result) in Box::pin(reach(resource, context)).await {
+            found.extend(result.err().map(|error| Ailment {
+                severity: Gravity::Error,
+                at: format!("resource[{n}].connection_string"),
+                message: format!("{name}: {error}"),
+                fix: Some("renewd check --online, after mending the network, or `proxy`, `ca_file` or the connection string".to_owned()),
+            }));
+        }
+    }
+    found
 }
 
 fn no_daemon(error: &ClientError) -> Ailment {

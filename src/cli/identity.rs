@@ -441,7 +441,7 @@ fn about_token(standing: &str) -> &str {
 }
 
 fn page(of: &wire::Identity, now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(&["", ""]);
+    let mut table = Table::facts(&["", ""]);
     let mut fact = |what: &'static str, value: String| {
         if !value.is_empty() {
             table.row([Cell::styled(what, DIM), value.into()]);

@@ -80,13 +80,13 @@ impl History {
 }
 
 fn render(runs: &[JobRun], now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(&["WHEN", "JOB", "SCHEDULED", "OUTCOME"]);
+    let mut table = Table::new(&["WHEN", "JOB", "OUTCOME", "SCHEDULED"]);
     for run in runs {
         table.row([
             relative(run.started_at, now).into(),
             Cell::styled(run.job.as_str(), STRONG),
-            format!("{:.0}", run.scheduled_at).into(),
             outcome(run).into(),
+            format!("{:.0}", run.scheduled_at).into(),
         ]);
     }
     match table.is_empty() {
@@ -116,17 +116,18 @@ impl List {
 }
 
 fn jobs_table(jobs: &wire::Jobs, now: Timestamp, width: Option<usize>) -> String {
-    let mut table = Table::new(&["JOB", "ACTION", "CRON", "NEXT", "", "LAST", "SELECTION"]);
+    let mut table = Table::new(&["JOB", "ACTION", "NEXT", "", "LAST", "CRON", "SELECTION"]);
     for job in &jobs.jobs {
         let next = job.next.first();
         table.row([
             Cell::styled(job.name.as_str(), STRONG),
             job.action.as_str().into(),
-            format!("{} {}", job.cron, job.timezone).into(),
-            next.map_or("never".to_owned(), |at| local(*at, &job.timezone))
+            next.map_or("never".to_owned(), |at| relative(*at, now))
                 .into(),
-            next.map_or(String::new(), |at| relative(*at, now)).into(),
+            next.map_or(String::new(), |at| local(*at, &job.timezone))
+                .into(),
             last(job, now).into(),
+            format!("{} {}", job.cron, job.timezone).into(),
             job.select.to_string().into(),
         ]);
     }

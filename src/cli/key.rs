@@ -19,7 +19,7 @@ use super::{
     Context,
     daemon::{daemon, daemon_of, settings},
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, paint, relative},
+    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, paint, relative, wrapped},
 };
 use crate::{
     acs::{self, ConnectionString, Proof},
@@ -357,7 +357,7 @@ impl Status {
         }
         let now = context.clock.now();
         for one in &keys {
-            output::print(&render(one, now))?;
+            output::print(&render(one, now, output::width()))?;
         }
         if let Some(items) = items {
             output::print(&list(&items, now, output::width()))?;
@@ -379,7 +379,7 @@ async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_jso
     }
 }
 
-fn render(keys: &ResourceKeys, now: Timestamp) -> String {
+fn render(keys: &ResourceKeys, now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["", "", "", ">", ""]);
     for key in &keys.keys {
         let (word, style) = match key.standing {
@@ -390,17 +390,18 @@ fn render(keys: &ResourceKeys, now: Timestamp) -> String {
         let signs = if key.role == keys.in_use { "signs" } else { "" };
         table.row([
             key.role.as_str().into(),
-            key.fingerprint.as_str().into(),
             Cell::styled(word, style),
-            format!("{} tokens", key.tokens).into(),
             Cell::styled(signs, STRONG),
+            format!("{} tokens", key.tokens).into(),
+            key.fingerprint.as_str().into(),
         ]);
     }
-    let mut text = format!("{}\n{}", keys.resource, table.render(2, None));
+    let mut text = format!("{}\n{}", keys.resource, table.render(2, width));
     let none = keys.none_works.iter().map(|none| none.told(&keys.resource));
     let doubts = keys.doubts.iter().filter(|doubt| doubt.tokens > 0);
     for trouble in none.chain(doubts.map(KeyDoubt::told)) {
-        text.push_str(&format!("  {} {trouble}\n", paint(BAD, "!")));
+        let told = wrapped(&trouble, width.map(|width| width.saturating_sub(4)), 4);
+        text.push_str(&format!("  {} {told}\n", paint(BAD, "!")));
     }
     if let Some(change) = &keys.change {
         text.push_str(&change_progress(keys, change, now));

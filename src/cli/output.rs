@@ -121,8 +121,15 @@ pub(crate) fn on_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// The terminal's width, where standard output is one.
+/// How wide a screen that is named can be at least.
+const NARROWEST: usize = 20;
+
+/// The screen's width: as `COLUMNS` says, else the terminal's, where standard output is one.
 pub(crate) fn width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok();
+    if let Some(columns) = said.and_then(|columns| columns.parse::<usize>().ok()) {
+        return Some(columns.max(NARROWEST));
+    }
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     (on_terminal() && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
@@ -204,7 +211,17 @@ impl<T: Into<String>> From<T> for Cell {
 pub(crate) struct Table {
     heads: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
+    /// The last column goes on in the next line where it is too long, instead of being cut.
+    wraps: bool,
 }
+
+/// What a column of text keeps at least where the screen is narrow; the last one holds details.
+const LEAST: usize = 10;
+const LEAST_OF_LAST: usize = 6;
+/// Between two columns.
+const GAP: usize = 2;
+/// What stands for columns that have no room.
+const MORE: &str = " …";
 
 impl Table {
     /// A table with these headings; one that starts with `>` is aligned to the right.
@@ -212,6 +229,15 @@ impl Table {
         Self {
             heads: heads.to_vec(),
             rows: Vec::new(),
+            wraps: false,
+        }
+    }
+
+    /// Facts about one thing: nothing of the last column is cut.
+    pub(crate) fn facts(heads: &[&'static str]) -> Self {
+        Self {
+            wraps: true,
+            ..Self::new(heads)
         }
     }
 
@@ -224,7 +250,8 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The table as text, each line indented, none wider than `width`.
+    /// The table as text, each line indented, none wider than `width`. Where it is too wide, columns of text
+    /// are cut, details first, then the last columns are left out; a sign tells of either.
     pub(crate) fn render(&self, indent: usize, width: Option<usize>) -> String {
         let heads: Vec<Cell> = self
             .heads
@@ -233,11 +260,12 @@ impl Table {
             .collect();
         let headed = heads.iter().any(|head| !head.text.is_empty());
         let lines = headed.then_some(&heads).into_iter().chain(&self.rows);
-        let widths = self.widths(&heads);
+        let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent));
+        let widths = self.fitted(self.widths(&heads), room);
         let mut text = String::new();
         for line in lines {
             text.push_str(&" ".repeat(indent));
-            text.push_str(&self.line(line, &widths, width.map(|w| w.saturating_sub(indent))));
+            text.push_str(&self.line(line, &widths, (indent, room)));
             text.push('\n');
         }
         text
@@ -253,21 +281,54 @@ impl Table {
             .collect()
     }
 
-    fn line(&self, cells: &[Cell], widths: &[usize], width: Option<usize>) -> String {
+    /// The widths on a screen with so much room: details give way first, then the widest text; numbers
+    /// never. Columns that have no room even so are not among them.
+    fn fitted(&self, mut widths: Vec<usize>, room: usize) -> Vec<usize> {
+        let last = widths.len().saturating_sub(1);
+        let least = |column: usize| match column == last {
+            true => LEAST_OF_LAST,
+            false => LEAST.max(self.heads[column].chars().count()),
+        };
+        let is_text = |column: &usize| !self.heads[*column].starts_with('>');
+        while total(&widths) > room {
+            let gives = |column: &usize| is_text(column) && widths[*column] > least(*column);
+            let widest = (0..widths.len()).filter(gives);
+            let widest = widest.max_by_key(|column| (*column == last, widths[*column]));
+            match widest {
+                Some(column) => widths[column] -= 1,
+                None => break,
+            }
+        }
+        let all = widths.len();
+        let fits = |count: usize| {
+            let sign = if count < all { MORE.chars().count() } else { 0 };
+            total(&widths[..count]) + sign <= room
+        };
+        let count = (1..=all).rev().find(|count| fits(*count)).unwrap_or(1);
+        widths.truncate(count);
+        if count == 1 && all > 0 {
+            widths[0] = widths[0].min(room);
+        }
+        widths
+    }
+
+    fn line(&self, cells: &[Cell], widths: &[usize], (indent, room): (usize, usize)) -> String {
         let shown = cells.iter().rposition(|cell| !cell.text.is_empty());
         let count = shown.map_or(0, |last| last + 1);
-        let (mut text, mut room) = (String::new(), width.unwrap_or(usize::MAX));
-        for (column, cell) in cells.iter().enumerate().take(count) {
+        let (mut text, mut begins) = (String::new(), 0);
+        for (column, cell) in cells.iter().enumerate().take(count.min(widths.len())) {
             if column > 0 {
-                if room <= 2 {
-                    break;
-                }
-                text.push_str("  ");
-                room -= 2;
+                text.push_str(&" ".repeat(GAP));
             }
-            let shown = cut(&cell.text, room);
-            let taken = widths[column].min(room);
-            let fill = " ".repeat(taken.saturating_sub(shown.chars().count()));
+            let is_last = column + 1 == self.heads.len();
+            if self.wraps && is_last {
+                let rest = room.saturating_sub(begins).max(LEAST);
+                let told = wrapped(&cell.text, Some(rest), indent + begins);
+                text.push_str(&paint(cell.style, told));
+                continue;
+            }
+            let shown = cut(&cell.text, widths[column]);
+            let fill = " ".repeat(widths[column].saturating_sub(shown.chars().count()));
             let painted = paint(cell.style, &shown);
             if self.heads[column].starts_with('>') {
                 text.push_str(&fill);
@@ -278,10 +339,18 @@ impl Table {
                     text.push_str(&fill);
                 }
             }
-            room -= taken;
+            begins += widths[column] + GAP;
+        }
+        if count > widths.len() && total(widths) + MORE.chars().count() <= room {
+            text.push_str(MORE);
         }
         text
     }
+}
+
+/// What columns take together.
+fn total(widths: &[usize]) -> usize {
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
 }
 
 /// The text, cut with an ellipsis where there is no room for all of it.
@@ -306,6 +375,28 @@ pub(super) fn bar(style: &str) -> Option<ProgressBar> {
         }
         bar
     })
+}
+
+/// The text in lines that are no longer than `room`, broken between words; those after the first are indented.
+pub(crate) fn wrapped(text: &str, room: Option<usize>, indent: usize) -> String {
+    let Some(room) = room else {
+        return text.to_owned();
+    };
+    let (mut told, mut column) = (String::new(), 0);
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > room {
+            told.push('\n');
+            told.push_str(&" ".repeat(indent));
+            column = 0;
+        } else if column > 0 {
+            told.push(' ');
+            column += 1;
+        }
+        told.push_str(word);
+        column += length;
+    }
+    told
 }
 
 /// What formulas begin with, and what spreadsheets skip before them. Source: OWASP, "CSV injection".
@@ -399,6 +490,45 @@ mod table_tests {
             }
         }
         assert!(plain(&sample().render(2, Some(30))).contains("all is…"));
+    }
+
+    #[test]
+    fn what_has_no_room_is_marked_and_the_first_columns_stay() {
+        let mut table = Table::new(&["NAME", "STATE", ">SENT", "SINKS", "WHY"]);
+        let long = "a-very-long-name-that-goes-on-and-on-and-on";
+        table.row([
+            long.into(),
+            "failing".into(),
+            "1234567".into(),
+            long.into(),
+            long.into(),
+        ]);
+        let text = plain(&table.render(0, Some(50)));
+        assert_eq!(
+            text.lines().last().unwrap(),
+            "a-very-lon…  failing  1234567  a-very-lon…  a-ver…"
+        );
+        let text = plain(&table.render(0, Some(34)));
+        assert!(text.lines().all(|line| line.ends_with(MORE)), "{text}");
+        assert!(text.contains("failing"), "{text}");
+    }
+
+    #[test]
+    fn facts_are_wrapped_and_never_cut() {
+        let mut facts = Table::facts(&["", ""]);
+        facts.row(["reason".into(), "one two three four".into()]);
+        assert_eq!(
+            plain(&facts.render(2, Some(20))),
+            "  reason  one two\n          three four\n"
+        );
+        assert_eq!(
+            plain(&facts.render(0, None)),
+            "reason  one two three four\n"
+        );
+        assert_eq!(
+            wrapped("a averylongword b", Some(5), 1),
+            "a\n averylongword\n b"
+        );
     }
 }
 

@@ -114,7 +114,7 @@ impl List {
 
 fn render(of: &Sinks, width: Option<usize>) -> String {
     let mut table = Table::new(&[
-        "SINK", "KIND", "STATE", ">PENDING", ">LAG", ">RATE", "LEADS TO", "WHY",
+        "SINK", "STATE", "KIND", ">PENDING", ">LAG", ">RATE", "LEADS TO", "WHY",
     ]);
     for row in &of.sinks {
         table.row(cells(row, of));
@@ -142,8 +142,8 @@ fn cells(row: &SinkRow, of: &Sinks) -> [Cell; 8] {
     };
     [
         Cell::styled(row.name.as_str(), STRONG),
-        dispatcher.kind.as_str().into(),
         Cell::styled(word, style),
+        dispatcher.kind.as_str().into(),
         Cell::styled(
             row.pending.to_string(),
             if row.pending > 0 { WARN } else { PLAIN },

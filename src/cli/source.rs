@@ -12,7 +12,7 @@ use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, WARN, paint, relative},
+    output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, WARN, paint, relative, wrapped},
 };
 
 /// At most so many names or rows of a kind are printed; `--json` has the first thousand.
@@ -139,28 +139,19 @@ fn list(sources: &[SourceView], now: jiff::Timestamp, width: Option<usize>) -> S
     }
     let mut table = Table::new(&[
         "NAME",
-        "KIND",
-        "READS",
-        "IDENTITIES",
-        "REFUSED",
+        "STATE",
+        ">IDENTITIES",
+        ">REFUSED",
         "LOOKED",
         "TAKEN OVER",
-        "STATE",
+        "KIND",
+        "READS",
     ]);
     for source in sources {
         let ago =
             |at: Option<jiff::Timestamp>| at.map_or_else(|| "–".to_owned(), |at| relative(at, now));
         table.row([
             Cell::styled(source.name.as_str(), STRONG),
-            source.kind.as_str().into(),
-            Cell::styled(source.reads.as_str(), DIM),
-            source.identities.to_string().into(),
-            Cell::styled(
-                source.refused.to_string(),
-                if source.refused > 0 { WARN } else { DIM },
-            ),
-            ago(source.looked_at).into(),
-            ago(source.taken_at).into(),
             match (&source.lapse, source.reading_since) {
                 (Some(_), _) => Cell::styled("lapsed", BAD),
                 (None, Some(since)) if output::is_long(since, now) => {
@@ -168,20 +159,27 @@ fn list(sources: &[SourceView], now: jiff::Timestamp, width: Option<usize>) -> S
                 }
                 (None, _) => Cell::styled("good", GOOD),
             },
+            source.identities.to_string().into(),
+            Cell::styled(
+                source.refused.to_string(),
+                if source.refused > 0 { WARN } else { DIM },
+            ),
+            ago(source.looked_at).into(),
+            ago(source.taken_at).into(),
+            source.kind.as_str().into(),
+            Cell::styled(source.reads.as_str(), DIM),
         ]);
     }
     let mut text = table.render(0, width);
     for source in sources {
         if let Some(lapse) = &source.lapse {
-            text.push_str(&format!(
-                "\n{} since {}: {}\n",
-                paint(BAD, &source.name),
-                relative(lapse.since, now),
-                lapse.reason
-            ));
+            let since = relative(lapse.since, now);
+            let told = format!("{} lapsed {since}: {}", source.name, lapse.reason);
+            text.push_str(&format!("\n{}\n", wrapped(&told, width, 2)));
         }
         if let Some(advice) = &source.advice {
-            text.push_str(&format!("\n{} {advice}\n", paint(WARN, "note:")));
+            let told = wrapped(&format!("note: {advice}"), width, 2);
+            text.push_str(&format!("\n{told}\n"));
         }
     }
     text

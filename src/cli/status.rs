@@ -13,7 +13,9 @@ use super::{
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
     holders,
-    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, ago, cut, paint, relative},
+    output::{
+        self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, ago, paint, relative, wrapped,
+    },
 };
 use crate::{
     api::client::{
@@ -177,26 +179,28 @@ fn headline(of: &wire::Status) -> String {
 
 /// What needs a person: since when, why, whom it concerns, and where to begin.
 pub(in crate::cli) fn need_lines(need: &Need, now: Timestamp, width: Option<usize>) -> String {
-    let room = width.map_or(usize::MAX, |width| width.saturating_sub(4));
+    let room = width.map(|width| width.saturating_sub(4));
     let style = if need.kind.is_grave() { BAD } else { WARN };
     let since = need.since.map_or(String::new(), |at| {
         format!(" (since {})", relative(at, now))
     });
-    let mut text = format!(
-        "  {} {}{}\n",
-        paint(style, format!("! {}:", need.subject)),
-        need.message,
-        paint(DIM, since)
-    );
+    let head = format!("! {}:", need.subject);
+    let told = wrapped(&format!("{head} {}{since}", need.message), room, 4);
+    // A head that is broken itself stays plain.
+    let told = told.replacen(&head, &paint(style, &head), 1);
+    let mut text = format!("  {told}\n");
     if let Some(cause) = &need.because {
-        text.push_str(&format!("    {}\n", paint(DIM, cut(cause, room))));
+        text.push_str(&format!("    {}\n", paint(DIM, wrapped(cause, room, 4))));
     }
     if !need.names.is_empty() {
         let shown: Vec<&str> = need.names.iter().take(NAMES).map(|n| n.as_str()).collect();
         let more = if need.names.len() > NAMES { " …" } else { "" };
         text.push_str(&format!(
             "    {}\n",
-            paint(DIM, format!("{}{more}", shown.join(", ")))
+            paint(
+                DIM,
+                wrapped(&format!("{}{more}", shown.join(", ")), room, 4)
+            )
         ));
     }
     if let Some(command) = &need.command {
@@ -206,20 +210,22 @@ pub(in crate::cli) fn need_lines(need: &Need, now: Timestamp, width: Option<usiz
 }
 
 fn resources(of: &wire::Status) -> Table {
+    let states: Vec<(Cell, String)> = of.renewers.values().map(|row| health(row, of.at)).collect();
     let mut table = Table::new(&[
         "RESOURCE",
+        "HEALTH",
         ">ACTIVE",
         ">DEAD",
         ">NEW",
         ">HELD",
         ">GONE",
-        "FIRST END",
-        "NEXT DUE",
+        ">FIRST END",
+        ">NEXT DUE",
         ">PACE",
         ">SKEW",
-        "HEALTH",
+        head_of_why(&states),
     ]);
-    for (name, renewer) in &of.renewers {
+    for ((name, renewer), (health, why)) in of.renewers.iter().zip(states) {
         let first_end = of.earliest_expiry.get(name).copied();
         let dead = first_end.is_some_and(|at| at <= of.at);
         let known = of.counts.as_ref().zip(of.consumers.as_ref());
@@ -227,6 +233,7 @@ fn resources(of: &wire::Status) -> Table {
         let count = |state| count(standing.as_ref(), state);
         table.row([
             Cell::styled(name.as_str(), STRONG),
+            health,
             count(State::Active),
             number(standing.as_ref().map(|standing| standing.dead), BAD),
             count(State::New),
@@ -236,7 +243,7 @@ fn resources(of: &wire::Status) -> Table {
             when(renewer.next_due, of.at).into(),
             pace(renewer).into(),
             skew(renewer),
-            health(renewer, of.at),
+            Cell::styled(why, DIM),
         ]);
     }
     table
@@ -281,36 +288,56 @@ fn skew(renewer: &RenewerView) -> Cell {
     }
 }
 
-fn health(renewer: &RenewerView, now: Timestamp) -> Cell {
+/// How a resource is, in a word, and the details.
+fn health(renewer: &RenewerView, now: Timestamp) -> (Cell, String) {
     if let Some(blocked) = &renewer.blocked {
-        return Cell::styled(format!("blocked: {blocked}"), BAD);
+        return (Cell::styled("blocked", BAD), blocked.clone());
     }
     if renewer.creation_refused.is_some() {
-        return Cell::styled("creates nobody", BAD);
+        return (Cell::styled("creates nobody", BAD), String::new());
     }
     for (operation, health) in &renewer.health {
         match health {
             HealthView::Open => {}
             HealthView::Probing { since, .. } => {
                 let since = relative(*since, now);
-                return Cell::styled(format!("{operation} unanswered, since {since}"), BAD);
+                return (
+                    Cell::styled("no answer", BAD),
+                    format!("{operation}, since {since}"),
+                );
             }
             HealthView::Held { until, .. } => {
                 let until = relative(*until, now);
-                return Cell::styled(format!("{operation} held, again {until}"), WARN);
+                return (
+                    Cell::styled("waits", WARN),
+                    format!("{operation}, again {until}"),
+                );
             }
         }
     }
-    Cell::styled("open", GOOD)
+    (Cell::styled("open", GOOD), String::new())
 }
 
 fn sinks(of: &wire::Status) -> Table {
-    let mut table = Table::new(&["SINK", ">PENDING", ">LAG", ">DELIVERED", ">FAILED", "STATE"]);
-    for (name, dispatcher) in &of.dispatchers {
+    let rows = of.dispatchers.iter();
+    let states: Vec<(Cell, String)> = rows.map(|(_, row)| dispatcher_state(row, of.at)).collect();
+    let why = head_of_why(&states);
+    let heads = [
+        "SINK",
+        "STATE",
+        ">PENDING",
+        ">LAG",
+        ">DELIVERED",
+        ">FAILED",
+        why,
+    ];
+    let mut table = Table::new(&heads);
+    for ((name, dispatcher), (state, why)) in of.dispatchers.iter().zip(states) {
         let counts = of.counts.as_ref();
         let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
         table.row([
             Cell::styled(name.as_str(), STRONG),
+            state,
             match pending {
                 Some(0) => "0".into(),
                 pending => number(pending, WARN),
@@ -318,10 +345,18 @@ fn sinks(of: &wire::Status) -> Table {
             lag(of, name),
             dispatcher.delivered.to_string().into(),
             dispatcher.failed.to_string().into(),
-            dispatcher_state(dispatcher, of.at),
+            Cell::styled(why, DIM),
         ]);
     }
     table
+}
+
+/// The heading of the details, where there are any.
+fn head_of_why(states: &[(Cell, String)]) -> &'static str {
+    match states.iter().any(|(_, why)| !why.is_empty()) {
+        true => "WHY",
+        false => "",
+    }
 }
 
 /// How long the oldest pending delivery has been pending.
@@ -335,30 +370,30 @@ fn lag(of: &wire::Status, sink: &SinkName) -> Cell {
     }
 }
 
-fn dispatcher_state(dispatcher: &DispatcherView, now: Timestamp) -> Cell {
+/// How a sink is, in a word, and the details.
+fn dispatcher_state(dispatcher: &DispatcherView, now: Timestamp) -> (Cell, String) {
     if let Some(why) = &dispatcher.disabled {
         let word = if dispatcher.paused {
             "paused"
         } else {
             "disabled"
         };
-        return Cell::styled(format!("{word}: {why}"), BAD);
+        return (Cell::styled(word, BAD), why.clone());
     }
     let error = dispatcher
         .last_error
         .as_deref()
         .unwrap_or("no reason given");
     if let Some(at) = dispatcher.probe_at {
-        return Cell::styled(
-            format!("failing, probed {}: {error}", relative(at, now)),
-            BAD,
-        );
+        let why = format!("probed {}: {error}", relative(at, now));
+        return (Cell::styled("failing", BAD), why);
     }
     if dispatcher.failures_in_row > 0 {
         let failures = plural(u64::from(dispatcher.failures_in_row), "failure");
-        return Cell::styled(format!("{failures} in a row: {error}"), WARN);
+        let why = format!("{failures} in a row: {error}");
+        return (Cell::styled("failing", WARN), why);
     }
-    Cell::styled("open", GOOD)
+    (Cell::styled("open", GOOD), String::new())
 }
 
 fn plural(count: u64, noun: &str) -> String {

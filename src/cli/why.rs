@@ -10,7 +10,7 @@ use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative},
+    output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative, wrapped},
 };
 
 /// Explain what is decided about an identity, and why
@@ -34,7 +34,7 @@ impl Why {
             Failed::plain(format!("the daemon's explanation cannot be read: {error}"))
                 .hint("do daemon and command have the same version?")
         })?;
-        output::print(&render(&explanation, context.clock.now()))?;
+        output::print(&render(&explanation, context.clock.now(), output::width()))?;
         Ok(Exit::Done)
     }
 }
@@ -64,34 +64,35 @@ struct Explanation {
     deliveries: Vec<String>,
 }
 
-fn render(of: &Explanation, now: Timestamp) -> String {
+fn render(of: &Explanation, now: Timestamp, width: Option<usize>) -> String {
+    let told = |text: &str| wrapped(text, width.map(|width| width.saturating_sub(4)), 4);
     let mut text = format!(
         "{} {}\n\n",
         paint(STRONG, &of.name),
         paint(output::state_style(of.state), of.state)
     );
     for order in &of.orders {
-        text.push_str(&format!("  {} {order}\n", paint(BAD, "!")));
+        text.push_str(&format!("  {} {}\n", paint(BAD, "!"), told(order)));
     }
-    text.push_str(&format!("  {}\n", of.sentence));
+    text.push_str(&format!("  {}\n", told(&of.sentence)));
     let troubles = of.about_token.iter().chain(&of.about_failing);
     for trouble in troubles.chain(&of.renewer).chain(&of.deliveries) {
-        text.push_str(&format!("  {} {trouble}\n", paint(WARN, "!")));
+        text.push_str(&format!("  {} {}\n", paint(WARN, "!"), told(trouble)));
     }
     text.push('\n');
-    text.push_str(&facts(of, now).render(2, output::width()));
+    text.push_str(&facts(of, now).render(2, width));
     if !of.attempts.is_empty() {
         text.push_str(&format!(
             "\n  {}\n",
             paint(DIM, "last attempts, newest first")
         ));
-        text.push_str(&attempts(of, now).render(2, output::width()));
+        text.push_str(&attempts(of, now).render(2, width));
     }
     text
 }
 
 fn facts(of: &Explanation, now: Timestamp) -> Table {
-    let mut table = Table::new(&["", ""]);
+    let mut table = Table::facts(&["", ""]);
     let mut fact = |what: &str, value: Cell| table.row([Cell::styled(what, DIM), value]);
     if let Some(at) = of.expires_at {
         let (word, style) = match of.standing.as_str() {
@@ -151,11 +152,11 @@ mod tests {
             "sentence": "Due now: the last attempt failed (3 in a row).", "next": null,
             "tier": "urgent", "expires_at": "2026-11-22T13:00:00Z", "left_secs": 3600, "failures": 3,
             "attempts": [{"at": "2026-11-22T11:59:00Z", "result": "retry", "request_id": "r-1"}],
-            "lane": ["issue is held until 12:05: throttled"],
+            "lane": ["issue waits until 12:05: throttled"],
             "orders": ["Its revocation (campaign 7, asked for 3m ago by root) has not reached ACS yet."],
         });
         let explanation = serde_json::from_value(document).unwrap();
-        let text = render(&explanation, "2026-11-22T12:00:00Z".parse().unwrap());
+        let text = render(&explanation, "2026-11-22T12:00:00Z".parse().unwrap(), None);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
     }
 }

@@ -121,7 +121,7 @@ fn declared_socket(source: &Source) -> Option<PathBuf> {
 
 /// The main file and those beside it, without those that cannot be read: they are told of.
 fn read_files(main: &Path, report: &Report) -> Vec<File> {
-    let hint = "say where it is with --config PATH, and make it readable for this user";
+    let hint = "write it (the README has examples), or say where it is with --config PATH; this user must be able to read it";
     let Some(first) = read_file(main, Some(hint), report) else {
         return Vec::new();
     };

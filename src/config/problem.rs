@@ -1,10 +1,5 @@
-//! Problems: collected, placed and shown.
-//!
-//! Problems: what is wrong with the configuration, and where, complete and safe to show.
-//!
-//! Collects what is wrong while the tree is read, so that every mistake is told at once.
-//!
-//! Problems as text for people: `path:line:col: error: message`, the line, a caret, a hint.
+//! What is wrong with the configuration, and where: collected while the tree is read, so that every mistake is told
+//! at once, and shown complete and safe, as `path:line:col: error: message`, the line, a caret and a hint.
 
 use std::{
     cell::{Cell, RefCell},

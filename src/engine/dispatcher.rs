@@ -35,7 +35,7 @@ use crate::{
     config::Limit,
     model::{DispatcherView, Num, RenewerView, ResourceName, SinkName, TokenMeta},
     outbox::{Outbox, Refused, Written},
-    schedule::{Breaker, Grounds, Moment, Rate, Steady, token_standing},
+    schedule::{Breaker, Grounds, Moment, Rate, Repeat, Steady, token_standing},
     sinks::{Receipt, Sink, SinkFailure},
     store::{self, Consignment, Disabled, Settled, Store},
     telemetry::Metrics,
@@ -98,6 +98,8 @@ pub struct Dispatcher {
     metrics: Metrics,
     rng: ChaCha8Rng,
     breaker: Breaker,
+    /// What the log said of failures.
+    said: Repeat,
     /// Until when the receiver asked not to be asked.
     quiet_until: Option<Steady>,
     disabled: Option<Disabled>,
@@ -277,6 +279,7 @@ impl Dispatcher {
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             breaker: Breaker::default(),
+            said: Repeat::default(),
             quiet_until: None,
             disabled: None,
             limit: rate,

@@ -36,7 +36,7 @@ use crate::{
     model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
     permits::Permits,
-    schedule::{Load, Moment, Outage, Steady},
+    schedule::{Load, Moment, Outage, Repeat, Steady},
     store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
     worker::{self, Worker},
@@ -104,6 +104,9 @@ pub struct Renewer {
     looked_for_ended: Steady,
     /// When the last announced outage ended.
     recovered: Option<Moment>,
+    /// What the log said of an outage that goes on, and of failed connections.
+    said: Repeat,
+    said_unconnected: Repeat,
     /// The service answers again: what failed meanwhile and is due after this is to be hastened.
     hastening: Option<Timestamp>,
     /// Others succeed again: what was refused while nobody did is to be tried again, too.
@@ -226,6 +229,8 @@ impl Renewer {
             told_again: None,
             looked_for_ended: Steady::ZERO,
             recovered: None,
+            said: Repeat::default(),
+            said_unconnected: Repeat::default(),
             hastening: None,
             hastening_refused: false,
             creation_refused: (settings.create == CreatePolicy::Never)

@@ -91,7 +91,9 @@ impl StrayFiles {
             settled.push((stray.num, self.deal_with(stray).await?));
         }
         if !settled.is_empty() {
+            let files = settled.len();
             self.store.settle_strays(settled).await?;
+            tracing::info!(files, "files that nobody wants any more were seen to");
         }
         Ok(strays.len())
     }
@@ -106,7 +108,7 @@ impl StrayFiles {
         let taken = FileSink::take_back(stray.placed.clone(), self.clock.is_simulated()).await;
         match taken {
             Ok(TakenBack::Removed) => {
-                tracing::info!(sink = stray.sink, path = %shown, "a file that nobody wants any more was removed");
+                tracing::debug!(sink = stray.sink, path = %shown, "a file that nobody wants any more was removed");
             }
             Ok(TakenBack::Gone) => {}
             Ok(TakenBack::NotOurs) => {

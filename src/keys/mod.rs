@@ -204,7 +204,7 @@ impl Keys {
             .as_ref()
             .filter(|_| before.trouble != now.trouble)
         {
-            tracing::warn!(%resource, %key, "a replacement of keys is held up: {trouble}");
+            tracing::warn!(%resource, %key, "a replacement of keys cannot go on: {trouble}");
         }
     }
 

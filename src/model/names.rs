@@ -1,13 +1,7 @@
-//! Names, secrets and other words.
-//!
-//! Names and ids: parsed once, valid ever after.
-//!
-//! Text that other programs wrote, read as it was meant: a byte order mark at its beginning is no part of
-//! it, other encodings are named, and a line may end in any way.
-//!
-//! Where a file was put and what was in it, so that it can be taken back without taking anything else.
-//!
-//! What a token may be used for.
+//! Names, ids and scopes: parsed once, valid ever after. Text that other programs wrote is read as it was meant: a
+//! byte order mark at its beginning is no part of it, other encodings are named, and a line may end in any way.
+//! Beside them stands where a file was put and what was in it, so that it can be taken back without taking
+//! anything else.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{

@@ -55,6 +55,12 @@ pub enum NoticeKind {
     /// It answers again.
     #[serde(rename = "resource.recovered")]
     ResourceRecovered,
+    /// Somebody else uses a resource: ACS answers 429 far below our own pace.
+    #[serde(rename = "resource.contended")]
+    ResourceContended,
+    /// It answers none any more.
+    #[serde(rename = "resource.uncontended")]
+    ResourceUncontended,
     /// Both access keys were refused.
     #[serde(rename = "key.rejected")]
     KeyRejected,
@@ -171,6 +177,8 @@ impl NoticeKind {
         Self::RenewalRecovered,
         Self::ResourceUnreachable,
         Self::ResourceRecovered,
+        Self::ResourceContended,
+        Self::ResourceUncontended,
         Self::KeyRejected,
         Self::KeySwitched,
         Self::KeyReplacing,
@@ -223,6 +231,8 @@ impl NoticeKind {
             Self::RenewalRecovered => "renewal.recovered",
             Self::ResourceUnreachable => "resource.unreachable",
             Self::ResourceRecovered => "resource.recovered",
+            Self::ResourceContended => "resource.contended",
+            Self::ResourceUncontended => "resource.uncontended",
             Self::KeyRejected => "key.rejected",
             Self::KeySwitched => "key.switched",
             Self::KeyReplacing => "key.replacing",
@@ -269,6 +279,7 @@ impl NoticeKind {
             Self::IdentityFailing => &[Self::IdentityRecovered],
             Self::RenewalLate => &[Self::RenewalRecovered],
             Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
+            Self::ResourceContended => &[Self::ResourceUncontended],
             Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
             Self::KeyStuck => &[Self::KeyResumed, Self::KeyReplaced, Self::KeyKept],
             Self::TokensDoubtful => &[Self::TokensReplaced],
@@ -291,6 +302,7 @@ impl NoticeKind {
             | Self::IdentityRecovered
             | Self::RenewalRecovered
             | Self::ResourceRecovered
+            | Self::ResourceUncontended
             | Self::KeySwitched
             | Self::KeyReplaced
             | Self::KeyKept

@@ -1,10 +1,5 @@
-//! What parts of the daemon publish.
-//!
-//! What the parts of the daemon publish for people's eyes; never a secret.
-//!
-//! Whether the store that was found may be used at all.
-//!
-//! What a source of identities looks like from outside: how it is, and what its list would change.
+//! What the parts of the daemon publish for people's eyes, never a secret; whether the store that was found may be
+//! used at all; and what a source of identities looks like from outside.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -58,8 +53,26 @@ pub struct RenewerView {
     pub blocked: Option<String>,
     /// Why identities without an id are not created, if so, and how to import them.
     pub creation_refused: Option<String>,
+    /// That somebody else uses the resource, as 429s far below our own pace say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contention: Option<Contention>,
     /// Calls by result since the start (`ok`, `throttled`, `transport` …).
     pub calls: BTreeMap<String, u64>,
+}
+
+/// ACS answered 429 although we had sent far less than we may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contention {
+    /// Since when.
+    pub since: Timestamp,
+    /// Which operation.
+    pub operation: String,
+    /// What we had sent within the window when the last 429 came.
+    pub sent: u32,
+    /// What we may send within it.
+    pub allowed: u32,
+    /// The window.
+    pub window_secs: u64,
 }
 
 /// What one dispatcher publishes: one per sink.

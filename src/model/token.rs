@@ -1,10 +1,5 @@
-//! A token, what a consumer sees of it, and how it changes.
-//!
-//! Tokens, versions, due times and attempts.
-//!
-//! The token document: the same object in JSON files, webhook `data` and the socket API.
-//!
-//! What the engine and the campaigns decided, as data that the store commits.
+//! Tokens, versions, due times and attempts; the token document, the same object in JSON files, webhook `data` and
+//! the socket API; and what the engine and the campaigns decided, as data that the store commits.
 
 use std::{fmt, str::FromStr, time::Duration};
 

@@ -107,7 +107,7 @@ fn rest(state: State) -> Action {
     let because = match state {
         State::Held => "it is held: without a token on purpose, until it is released",
         State::Gone => {
-            "ACS says that it does not exist or is not ours; it is never re-created by itself"
+            "ACS says that it does not exist, or belongs to another resource; renewd never creates it again by itself"
         }
         State::Deleted => "it was deleted by command",
         State::New | State::Active | State::Late => "nothing is due",
@@ -277,11 +277,11 @@ fn sentence(record: &Record, action: &Action, now: Timestamp) -> String {
             Some(until) => {
                 let wait = until.duration_since(now).try_into().unwrap_or_default();
                 format!(
-                    "Due, but held back for {}: {because}.",
+                    "It is due, and has to wait for {}: {because}.",
                     short_duration(wait)
                 )
             }
-            None => format!("Due, but held back: {because}."),
+            None => format!("It is due, and has to wait: {because}."),
         },
         Action::Issue { reason } => format!(
             "Due now: {}; it is tried as soon as its turn comes, earliest expiry first.",
@@ -304,11 +304,11 @@ fn rule(reason: DueReason, record: &Record) -> String {
         ),
         DueReason::Retry => format!("the last attempt failed ({} in a row)", record.failures),
         DueReason::Changed => "its scopes or lifetime changed".to_owned(),
-        DueReason::Requested => "somebody asked".to_owned(),
+        DueReason::Requested => "somebody asked for it".to_owned(),
         DueReason::Revoked => "its tokens were revoked and one is to follow".to_owned(),
         DueReason::Released => "it was released from a hold".to_owned(),
         DueReason::KeyChange => "the access key that minted its token is replaced".to_owned(),
-        DueReason::FutureToken => "its token was issued in the future".to_owned(),
+        DueReason::FutureToken => "its token says that it was issued in the future".to_owned(),
     }
 }
 
@@ -318,10 +318,10 @@ fn troubles(record: &Record, renewer: &RenewerView) -> Vec<String> {
     let mut troubles: Vec<String> = renewer.blocked.iter().cloned().collect();
     match renewer.health.get(operation) {
         Some(HealthView::Probing { since, because }) => troubles.push(format!(
-            "{operation} is unanswered since {since:.0}, so only probes go out, the most urgent identity first: {because}"
+            "{operation} has had no answer since {since:.0}: {because}; only probes go out, the most urgent identity first"
         )),
         Some(HealthView::Held { until, because }) => {
-            troubles.push(format!("{operation} is held until {until:.0}: {because}"));
+            troubles.push(format!("{operation} waits until {until:.0}: {because}"));
         }
         Some(HealthView::Open) | None => {}
     }

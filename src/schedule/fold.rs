@@ -1,4 +1,5 @@
-//! News of one kind: at most ten a minute one by one, the rest in one.
+//! What is told too often: news of one kind, at most ten a minute one by one and the rest in one; and the
+//! same line again, once an hour.
 
 use std::time::Duration;
 
@@ -6,6 +7,8 @@ use super::Steady;
 
 const ONE_BY_ONE: u32 = 10;
 const MINUTE: Duration = Duration::from_mins(1);
+/// The same is said again after so long.
+const AGAIN: Duration = Duration::from_hours(1);
 
 /// Folds news above ten a minute into one.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +45,38 @@ impl Fold {
     }
 }
 
+/// Says the same once an hour.
+#[derive(Debug, Clone, Default)]
+pub struct Repeat {
+    last: Option<(String, Steady)>,
+}
+
+impl Repeat {
+    /// Whether to say it: it is another text than the last, or that is an hour ago.
+    pub fn is_news(&mut self, text: &str, now: Steady) -> bool {
+        let known = self.last.as_ref();
+        let known = known.is_some_and(|(last, at)| last == text && now < *at + AGAIN);
+        if !known {
+            self.last = Some((text.to_owned(), now));
+        }
+        !known
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_is_said_once_an_hour() {
+        let mut repeat = Repeat::default();
+        let start = Duration::from_secs(100);
+        assert!(repeat.is_news("a", start));
+        assert!(!repeat.is_news("a", start + AGAIN / 2));
+        assert!(repeat.is_news("b", start + AGAIN / 2));
+        assert!(!repeat.is_news("b", start + AGAIN));
+        assert!(repeat.is_news("b", start + AGAIN / 2 + AGAIN));
+    }
 
     #[test]
     fn ten_a_minute_and_the_rest_in_one() {

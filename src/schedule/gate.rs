@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    model::{About, Failure, FailureClass, HealthView, Num, Operation},
+    model::{About, Contention, Failure, FailureClass, HealthView, Num, Operation},
 };
 
 /// In a hold, after so many probes of rows one is a harmless call, whoever else waits.
@@ -390,6 +390,18 @@ impl Gate {
         let holds = operations.iter().map(|one| &self.look(*one).hold);
         let mut holds = std::iter::once(&self.keys).chain(holds);
         holds.find_map(|hold| hold.until(None).map(|(_, because)| because))
+    }
+
+    /// That somebody else uses the resource, as 429s far below our own pace say.
+    pub fn contention(&mut self, operation: Operation, now: Moment) -> Option<Contention> {
+        let (since, sent, allowed, window) = self.way(operation).pace.contention(now.steady)?;
+        Some(Contention {
+            since: now.wall_before(since),
+            operation: operation.as_str().to_owned(),
+            sent,
+            allowed,
+            window_secs: window.as_secs(),
+        })
     }
 
     /// Whether an operation is answered, whatever holds it.

@@ -27,7 +27,7 @@ pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
 pub use decide::{Explanation, why};
-pub use fold::Fold;
+pub use fold::{Fold, Repeat};
 pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;
 pub use job::{Call, call, check_jobs};
@@ -58,6 +58,12 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The wall-clock time of a steady instant before this moment.
+    pub fn wall_before(self, at: Steady) -> Timestamp {
+        let ago = self.steady.saturating_sub(at);
+        self.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
+    }
+
     /// The wall-clock time of a steady instant ahead of this moment.
     pub fn wall_at(self, at: Steady) -> Timestamp {
         let ahead = at.saturating_sub(self.steady);

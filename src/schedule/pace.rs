@@ -30,6 +30,9 @@ const STEPS: u32 = 64;
 const USED: f64 = 0.97;
 /// A 429 below this part of what we allow ourselves is brought about by somebody else.
 const OURS: f64 = 0.5;
+/// One such 429 may be an accident; after so many somebody uses the resource, until none came for so long.
+const ACCIDENTS: u32 = 1;
+const CALM: Duration = Duration::from_mins(10);
 /// What a 429 leaves of the pace.
 const LOWERED: f64 = 0.8;
 const LOWEST: f64 = 0.1;
@@ -62,11 +65,23 @@ pub struct Pace {
     held: Option<Steady>,
     /// What we had sent in the window when a 429 began the hold.
     sent_when_held: u32,
+    /// 429s that somebody else brings about, while they come.
+    crowd: Option<Crowd>,
     in_flight: u32,
     /// Ended calls and when they leave the window, oldest first.
     ended: VecDeque<(Steady, u32)>,
     ended_calls: u32,
     block: Option<Block>,
+}
+
+/// 429s that somebody else brings about.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    since: Steady,
+    until: Steady,
+    times: u32,
+    /// What we had sent when the last one came.
+    sent: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +100,7 @@ impl Pace {
             grown: Steady::ZERO,
             held: None,
             sent_when_held: 0,
+            crowd: None,
             in_flight: 0,
             ended: VecDeque::new(),
             ended_calls: 0,
@@ -211,6 +227,15 @@ impl Pace {
             None => {
                 self.held = Some(until);
                 self.sent_when_held = self.ended_calls + self.in_flight;
+                if self.is_crowded_out() {
+                    let (since, times) = self.crowd.map_or((now, 0), |c| (c.since, c.times));
+                    self.crowd = Some(Crowd {
+                        since,
+                        until: until + CALM,
+                        times: times + 1,
+                        sent: self.sent_when_held,
+                    });
+                }
                 self.share = (self.share * LOWERED).max(LOWEST);
             }
         }
@@ -223,17 +248,32 @@ impl Pace {
         self.held
     }
 
-    /// Why a 429 holds the operation. Far below what we allow ourselves, it is not us.
+    /// Whether the hold began far below what we allow ourselves: then it is not us.
+    fn is_crowded_out(&self) -> bool {
+        let most = self.allowed(Press::Pressing);
+        f64::from(self.sent_when_held) < f64::from(most) * OURS
+    }
+
+    /// Why a 429 holds the operation.
     pub fn held_because(&self) -> String {
         let (sent, most) = (self.sent_when_held, self.allowed(Press::Pressing));
         let window = self.limit.window.as_secs();
-        match f64::from(sent) < f64::from(most) * OURS {
+        match self.is_crowded_out() {
             true => format!(
                 "ACS answered 429 and asked us to wait, though we had sent only {sent} of our {most} calls in {window} s: \
                  somebody else uses this resource (with `share` in its [[resource]] installations leave room to each other)"
             ),
             false => "ACS answered 429 and asked us to wait".to_owned(),
         }
+    }
+
+    /// That somebody else uses the resource, while 429s far below our own pace keep coming: since when, what
+    /// we had sent at the last one, what we may send, and in which window.
+    pub fn contention(&mut self, now: Steady) -> Option<(Steady, u32, u32, Duration)> {
+        self.settle(now);
+        let crowd = self.crowd.filter(|crowd| crowd.times > ACCIDENTS)?;
+        let most = self.allowed(Press::Pressing);
+        Some((crowd.since, crowd.sent, most, self.limit.window))
     }
 
     /// When so many waiting calls are worth another look; `None` while only calls in flight can
@@ -278,6 +318,7 @@ impl Pace {
             self.ended_calls -= calls;
         }
         self.held.take_if(|held| *held <= now);
+        self.crowd.take_if(|crowd| crowd.until <= now);
         self.block.take_if(|block| block.until <= now);
         while self.share < 1.0 && now >= self.grown + GROWS_EVERY {
             self.share = (self.share + GROWS_BY).min(1.0);

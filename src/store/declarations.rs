@@ -1,11 +1,6 @@
-//! What is declared of identities, by whom, and how it is taken over.
-//!
-//! The declaration of an identity as its row keeps it: all of [`Spec`] that has no column of its own; and
-//! as `identities.jsonl` keeps it, where the store alone has it.
-//!
-//! Carries a plan of declarations out: rows made, changed, withheld, forgotten.
-//!
-//! Takes names and their ids over, from `identities.jsonl` or from elsewhere, in batches.
+//! What is declared of identities, and by whom. A declaration is kept in the identity's row (all of [`Spec`] that has
+//! no column of its own), and in `identities.jsonl` where the store alone has it. Plans of declarations are carried
+//! out here: rows are made, changed, withheld and forgotten; names and their ids are taken over in batches.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,14 +1,9 @@
-//! Deliveries: what each sink owes each identity, and where its files lie.
+//! Deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead of `delivered`, so that a newer
+//! version replaces an undelivered older one by itself.
 //!
-//! Deliveries: one permanent row per (sink, identity), pending while `wanted` is ahead
-//! of `delivered`. A newer version replaces an undelivered older one by itself.
-//!
-//! The delivery table for operators: listed by what they look for, tried at once, delivered once more.
-//!
-//! Sinks as the delivery table knows them: disabled or not, and how far behind.
-//!
-//! Where sinks keep their files, and the files that nobody speaks of any more: strays, noted by the
-//! schema's triggers in the very transaction that lets go of them.
+//! Operators list them, try them at once and have them delivered once more. A sink is disabled or not, and so far
+//! behind. Files that nobody speaks of any more are strays, noted by the schema's triggers in the very transaction
+//! that lets go of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

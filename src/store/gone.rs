@@ -249,11 +249,10 @@ impl Txn<'_> {
             request_id: attempt.request_id.clone(),
             result: format!("version {version}"),
         })?;
-        let id = row.id.as_ref().map_or("its id", |id| id.as_str());
         let message = format!(
-            "ACS does not know {id} of {} any more ({because}). It is kept and shown, and never re-created by itself; \
-             remove it, give it another id, or, if ACS knows it again, `renewd identity revive {}`.",
-            row.name, row.name
+            "ACS does not know {0} any more ({because}). It is kept and shown, and renewd never creates it again by \
+             itself: remove it, give it another id, or, if ACS knows it again, `renewd identity revive {0}`.",
+            row.name
         );
         let resource = self.resource_name(row.resource)?;
         self.raise(&[Notice {

@@ -477,7 +477,7 @@ impl Txn<'_> {
             return Ok(());
         };
         let message = format!(
-            "The replacement of the {} key of {} is held up: {trouble}.",
+            "The replacement of the {} key of {} cannot go on: {trouble}.",
             change.role, change.resource
         );
         self.raise(&[notice(change, NoticeKind::KeyStuck, message, now)])

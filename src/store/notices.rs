@@ -1,9 +1,5 @@
-//! Notices: raised in the transaction that they tell of, kept until every sink has them.
-//!
-//! Notices in order, and how far each sink has read them.
-//!
-//! Results together with what people are told of them: who sees the one sees the other, whenever the
-//! process ends.
+//! Notices: raised in the transaction that they tell of, so that who sees the one sees the other, whenever the
+//! process ends; kept in order until every sink has them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -247,7 +243,7 @@ impl Txn<'_> {
         let how = match came_to {
             CameTo::Token => "it has a new token",
             CameTo::None => "it is to have no token any more",
-            CameTo::Dropped => "it is let go of",
+            CameTo::Dropped => "it was removed",
         };
         if late {
             let message = format!("The renewal of {name} is not late any more: {how}.");
@@ -274,7 +270,7 @@ impl Txn<'_> {
             ));
         }
         if came_to == CameTo::Dropped {
-            let message = format!("{name}, which ACS did not know any more, is let go of.");
+            let message = format!("{name}, which ACS did not know any more, was removed.");
             over.push((Notice::gone_key(&name), NoticeKind::GoneSettled, message));
         }
         for (key, kind, message) in over {

@@ -1,17 +1,11 @@
-//! The service manager: what it is told, what it hands over, what it lets us do.
+//! The service manager: what it is told, what it hands over, and what the process does to itself so that nobody
+//! can read its memory.
 //!
-//! The notification protocol of sd_notify(3), in plain safe code: datagrams of `KEY=VALUE` lines to
-//! the socket that `NOTIFY_SOCKET` names, by path or, after `@`, in the abstract namespace.
-//!
-//! Sockets that the service manager holds open for the daemon (sd_listen_fds(3)): it accepts callers
-//! before the daemon runs and while it restarts, and starts it with the first one.
-//!
-//! What the process does to itself, so that nobody can read its memory.
-//!
-//! Whether the service manager's watchdog may be fed.
-//!
-//! It is fed while every loop has made or reaffirmed its decision lately, which says nothing about
-//! success: an outage of ACS must not restart the daemon.
+//! It is told by the protocol of sd_notify(3), in plain safe code: datagrams of `KEY=VALUE` lines to the socket
+//! that `NOTIFY_SOCKET` names, by path or, after `@`, in the abstract namespace. It hands over sockets
+//! (sd_listen_fds(3)) that it holds open while the daemon starts or restarts. Its watchdog is fed while every loop
+//! has made or reaffirmed its decision lately, which says nothing about success: an outage of ACS must not
+//! restart the daemon.
 
 use std::{
     env,

@@ -2,8 +2,8 @@
 //!
 //! Only our own words are ever logged below `warn`: HTTP and TLS crates print headers, frames and
 //! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
-//! `renewd` is capped at `warn`, whatever the filter says; and rustls, which warns of each handshake that is
-//! refused without a word on whose it was, at `error`: whoever called tells that. A panic becomes a line that
+//! `renewd` is capped at `warn`, whatever the filter says; and rustls, which tells of each handshake that is
+//! refused without a word on whose it was, says nothing: whoever called tells that. A panic becomes a line that
 //! cannot carry a secret.
 
 use std::{
@@ -161,13 +161,10 @@ fn is_own_or_grave(line: &Metadata<'_>) -> bool {
         let rest = line.target().strip_prefix(name);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     };
-    let least = match is_of("rustls") {
-        true => Level::ERROR,
-        false => Level::WARN,
-    };
+    let tells_no_peer = is_of("rustls") || is_of("rustls_platform_verifier");
     // The crates beside the daemon are named `renewd_…`.
     let is_own = is_of("renewd") || line.target().starts_with("renewd_");
-    *line.level() <= least || is_own
+    *line.level() <= Level::WARN && !tells_no_peer || is_own
 }
 
 /// Whether standard error is the stream that the service manager connected to the journal:
@@ -250,6 +247,7 @@ mod logging_tests {
             tracing::trace!(target: "hyper::proto::h1::io", "flushed canary");
             tracing::debug!(target: "reqwest::connect", "canary");
             tracing::warn!(target: "rustls::common_state", "canary: sending fatal alert");
+            tracing::error!(target: "rustls_platform_verifier::verification", "canary: no peer");
             tracing::debug!(target: "renewdish", "canary");
             tracing::warn!(target: "h2::codec", "heard");
             tracing::trace!(target: "renewd::engine", "ours");

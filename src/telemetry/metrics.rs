@@ -1,13 +1,9 @@
-//! Metrics, and how they are printed.
-//!
-//! Every metric by name, unit and meaning.
+//! Every metric by name, unit and meaning, and how they are printed.
 //!
 //! [`Metrics`] counts what happens (calls, delivery lag, commits); it is made once and handed
 //! down. What *is* (identities, pending deliveries, pace, health) is never counted along: it is
 //! computed at each scrape from the truth that [`Scrape`] carries. No label ever holds the name of
 //! an identity.
-//!
-//! The metrics that are computed from the truth at each scrape, rather than counted along.
 
 use std::{
     collections::BTreeMap,
@@ -272,7 +268,7 @@ fn renewers(registry: &mut Registry, scrape: &Scrape) {
     );
     registry.register(
         "operation_open",
-        "1 while calls go out freely, 0 while probing or held",
+        "1 while calls go out freely, 0 while only probes go out, or it has to wait",
         open,
     );
     registry.register(

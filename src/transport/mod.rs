@@ -62,9 +62,12 @@ pub struct Head {
 /// Why there is no answer. All of these are worth another try.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// Name resolution, connect or TLS failed.
+    /// Name resolution or connect failed.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The TLS handshake failed, such as for a certificate that is not trusted.
+    #[error("the TLS handshake was refused: {0}")]
+    Handshake(String),
     /// The whole call took longer than its deadline.
     #[error("no complete answer within {0:?}")]
     Timeout(Duration),
@@ -74,6 +77,24 @@ pub enum TransportError {
     /// The body is larger than the caller can want.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+}
+
+impl TransportError {
+    /// The same, the reason first, with the peer's name.
+    pub fn with(&self, peer: &str) -> String {
+        match self {
+            Self::Connect(why) => format!("no connection to {peer}: {why}"),
+            Self::Handshake(why) => format!("TLS handshake with {peer} refused: {why}"),
+            Self::Timeout(limit) => format!("no complete answer from {peer} within {limit:?}"),
+            Self::Broken(why) => format!("the connection to {peer} broke: {why}"),
+            Self::TooLarge(limit) => format!("the answer of {peer} is larger than {limit} bytes"),
+        }
+    }
+
+    /// Whether no connection came about, so that nothing was sent.
+    pub fn is_unconnected(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Handshake(_))
+    }
 }
 
 /// Why a transport cannot be made.
@@ -299,12 +320,40 @@ async fn body(mut response: reqwest::Response, max_body: usize) -> Result<Bytes,
 
 fn classify(error: &reqwest::Error) -> TransportError {
     let text = chain(error);
-    if error.is_connect() {
-        TransportError::Connect(text)
-    } else {
-        TransportError::Broken(text)
+    match tls_reason(error) {
+        _ if !error.is_connect() => TransportError::Broken(text),
+        Some(why) => TransportError::Handshake(why),
+        None => TransportError::Connect(text),
     }
 }
+
+/// What TLS says among the causes of an error, and what can be done where an authority is not known.
+fn tls_reason(error: &reqwest::Error) -> Option<String> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>();
+        let inner = inner.and_then(|error| error.get_ref());
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(tls) = tls.or_else(|| error.downcast_ref()) {
+            let unknown = matches!(
+                tls,
+                rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+            );
+            let advice = match unknown {
+                true => {
+                    " (if the host is the right one, name the authority of its certificate in `ca_file`)"
+                }
+                false => "",
+            };
+            return Some(format!("{tls}{advice}"));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Causes that say only where another one came up.
+const LAYERS: [&str; 3] = ["tcp connect error", "dns error", "error resolving DNS"];
 
 /// The causes of an error, outermost first, without the URL (it may hold what logs should not).
 fn chain(error: &dyn std::error::Error) -> String {
@@ -314,9 +363,12 @@ fn chain(error: &dyn std::error::Error) -> String {
         parts.push(error.to_string());
         cause = error.source();
     }
-    // hyper-util's own layer, as in "client error (Connect)", repeats what is said before it.
-    if parts.len() > 1 {
-        parts.retain(|part| !part.starts_with("client error ("));
+    // What hyper-util says of its layers, as in "client error (Connect)", repeats what is said beside it.
+    let is_layer = |part: &str| {
+        part.starts_with("client error (") || LAYERS.iter().any(|layer| part == *layer)
+    };
+    if parts.iter().any(|part| !is_layer(part)) {
+        parts.retain(|part| !is_layer(part));
     }
     if parts.is_empty() {
         "the request could not be sent".to_owned()

@@ -1,8 +1,7 @@
 //! A resource that is reached by way of a proxy only: a real one, which opens tunnels (CONNECT).
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
 };
 
@@ -11,7 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
+use crate::stage::{Daemon, Emulator, RENEWD, SecureEmulator, Stage, identities};
 
 /// What tunnels were asked for.
 type Asked = Arc<Mutex<Vec<String>>>;
@@ -57,43 +56,9 @@ async fn tunnel(client: TcpStream, asked: Asked) -> Option<()> {
     Some(())
 }
 
-/// An emulator over TLS, ended with the test.
-struct Secure {
-    child: Child,
-    ca: String,
-    connection_string: String,
-}
-
-impl Secure {
-    fn start() -> Self {
-        let mut child = Command::new(RENEWD)
-            .args(["emulator", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut line = || lines.next().unwrap().unwrap();
-        let ca = line().strip_prefix("ca=").unwrap().to_owned();
-        let connection_string = line();
-        Self {
-            child,
-            ca,
-            connection_string,
-        }
-    }
-}
-
-impl Drop for Secure {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_is_reached_through_its_proxy_alone() {
-    let secure = Secure::start();
+    let secure = SecureEmulator::start();
     let (address, asked) = proxy().await;
     let plain = Emulator::start(&[]);
     let stage = Stage::new(&plain);
@@ -131,4 +96,50 @@ async fn a_resource_is_reached_through_its_proxy_alone() {
         "three tenths of the limit, 97 % of that: {pace}"
     );
     assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_calls_and_doctor_go_by_the_proxy_of_the_resource() {
+    let secure = SecureEmulator::start();
+    let (address, asked) = proxy().await;
+    let plain = Emulator::start(&[]);
+    let stage = Stage::new(&plain);
+    stage.write_private("contoso.cs", &secure.connection_string);
+    let more = format!("ca_file = {:?}\nproxy = \"http://{address}\"\n", secure.ca);
+    let config = stage.configure(&(stage.base_config() + &more));
+    let config = config.to_str().unwrap();
+    let went = |args: &[&str], variable: Option<&str>| {
+        let before = asked.lock().unwrap().len();
+        let mut command = Command::new(RENEWD);
+        command.args(args).args(["--config", config]);
+        match variable {
+            Some(text) => command.env("COMMUNICATION_SERVICES_CONNECTION_STRING", text),
+            None => command.env_remove("COMMUNICATION_SERVICES_CONNECTION_STRING"),
+        };
+        let output = command.output().unwrap();
+        (output, asked.lock().unwrap().len() > before)
+    };
+    let create = ["acs", "create-user-with-token", "--resource", "contoso"];
+    let (output, by_proxy) = went(&create, None);
+    assert!(output.status.success() && by_proxy, "{output:?}");
+    let same = ["acs", "create-user"];
+    let (output, by_proxy) = went(&same, Some(&secure.connection_string));
+    assert!(output.status.success() && by_proxy, "{output:?}");
+    let (output, by_proxy) = went(&same, Some(&plain.connection_string));
+    assert!(output.status.success() && !by_proxy, "{output:?}");
+    let (output, _) = went(&["acs", "create-user", "--resource", "fabrikam"], None);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let (output, by_proxy) = went(&["doctor", "--here"], None);
+    assert!(by_proxy, "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!said.contains("resource[0].connection_string"), "{said}");
+    drop(secure);
+    let (output, _) = went(&["doctor", "--here"], None);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("resource[0].connection_string"), "{said}");
+    assert!(
+        said.contains(&format!("by way of http://{address}")),
+        "{said}"
+    );
 }

@@ -266,11 +266,11 @@ async fn lost_and_unreadable_answers_may_have_taken_effect() {
         (Fault::Hang, "no complete answer within 10s"),
         (
             Fault::Answer(201, "x".repeat(64 * 1024 + 1)),
-            "the answer is larger than 65536 bytes",
+            "the answer of contoso.example:8443 is larger than 65536 bytes",
         ),
         (
             Fault::Answer(201, "canary".to_owned()),
-            "the answer (201) cannot be read: it is not JSON, at byte 1 of 6",
+            "the answer of contoso.example:8443 (201) cannot be read: it is not JSON, at byte 1 of 6",
         ),
         (
             Fault::Answer(201, r#"{"identity":{"id"#.to_owned()),
@@ -285,11 +285,9 @@ async fn lost_and_unreadable_answers_may_have_taken_effect() {
         let error = client.create(None, 10 * SECOND).await.unwrap_err();
         let failure = error.failure();
         assert!(failure.message.contains(says), "{}", failure.message);
-        assert!(
-            failure
-                .message
-                .starts_with("cannot create an identity at resource contoso: ")
-        );
+        let text = error.to_string();
+        assert!(text.starts_with("cannot create an identity: "), "{text}");
+        assert!(text.ends_with(&failure.message), "{text}");
         assert!(
             failure.maybe_done && failure.class == FailureClass::Retry,
             "{fault:?}"

@@ -256,6 +256,44 @@ async fn what_the_daemon_stands_on_is_said_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn somebody_else_on_a_resource_is_told_and_told_to_be_gone_when_that_was_seen() {
+    let harness = Harness::calm().await;
+    let mut open = BTreeMap::new();
+    let contention = crate::model::Contention {
+        since: harness.clock.now(),
+        operation: "issue".to_owned(),
+        sent: 12,
+        allowed: 970,
+        window_secs: 30,
+    };
+    let set = |contention: Option<crate::model::Contention>| {
+        harness
+            .renewer
+            .send_modify(|renewer| renewer.contention = contention);
+    };
+    set(Some(contention.clone()));
+    harness.tells(NeedKind::Contention).await;
+    let news = harness.api.news(&open).await;
+    assert_eq!(news[0].kind, NoticeKind::ResourceContended);
+    let (key, message) = (news[0].key.clone().unwrap(), &news[0].message);
+    assert_eq!(key, "use of contoso");
+    assert!(
+        message.starts_with("contoso: somebody else uses it: ACS answers 429 to issue although renewd had sent only 12 of its 970 calls in 30 s"),
+        "{message}"
+    );
+    open.insert(key.clone(), NoticeKind::ResourceContended);
+    set(None);
+    harness.is_silent_about(NeedKind::Contention).await;
+    // An earlier process may have told it: what this one has not looked at for long it does not call over.
+    assert_eq!(harness.api.news(&open).await, []);
+    tokio::time::advance(std::time::Duration::from_mins(10)).await;
+    harness.reaffirm();
+    let over = harness.api.news(&open).await;
+    let over = over.iter().find(|news| news.key.as_deref() == Some(&*key));
+    assert_eq!(over.unwrap().kind, NoticeKind::ResourceUncontended);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_kind_of_trouble_appears_and_goes() {
     let harness = Harness::calm().await;
     let later = at(&harness, 600);

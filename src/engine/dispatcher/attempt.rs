@@ -154,7 +154,14 @@ impl Dispatcher {
     async fn failed(&mut self, payload: Payload, failure: &SinkFailure) {
         let steady = self.clock.steady();
         let subject = payload.subject();
-        tracing::warn!(sink = %self.name, %subject, error = %failure, "a delivery failed");
+        match self.said.is_news(&failure.message, steady) {
+            true => {
+                tracing::warn!(sink = %self.name, %subject, error = %failure, "a delivery failed")
+            }
+            false => {
+                tracing::debug!(sink = %self.name, %subject, error = %failure, "a delivery failed")
+            }
+        }
         self.note_failure(&failure.message);
         if self.breaker.failed(steady) {
             tracing::warn!(sink = %self.name, "ten deliveries in a row failed; only probes go out");
@@ -462,7 +469,7 @@ impl Dispatcher {
             let is_stale = now.duration_since(notice.at) > TOLD_WITHIN;
             let is_wanted = self.sink.wants_notice(notice.kind);
             if is_wanted && is_stale {
-                tracing::warn!(sink = %self.name, notice = seq, "a notice could not be told in 72 h and is let go");
+                tracing::warn!(sink = %self.name, notice = seq, "a notice could not be told in 72 h and is dropped");
             }
             if is_wanted && !is_stale {
                 let sink = self.sink.clone();

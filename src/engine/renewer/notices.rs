@@ -19,6 +19,10 @@ use crate::{
     store::{Ended, StoreError, Work},
 };
 
+/// An outage in the log, while it goes on.
+const OUTAGE: &str = "no answer";
+const KEYS: &str = "the access keys are refused";
+
 /// The words before the resource's name in keys.
 pub(super) const LATE: &str = "late";
 pub(super) const FAILING: &str = "identities";
@@ -357,6 +361,7 @@ impl Renewer {
             }
             return;
         };
+        let hold = if is_key { KEYS } else { OUTAGE };
         if outage.bad(now.steady) {
             let survives = self.survives_until().await;
             let notice = match is_key {
@@ -364,10 +369,19 @@ impl Renewer {
                 false => unreachable(&resource, &because, survives, now.wall),
             };
             tracing::error!(%resource, "{}", notice.message);
+            self.said.is_news(hold, now.steady);
             self.raise(notice);
             self.told_again = Some(0);
         } else if outage.is_announced() {
+            self.say_again(hold, &because, now);
             self.tell_of_ended(kind, &because, now).await;
+        }
+    }
+
+    /// The log says once an hour that an outage goes on, with its reason of then.
+    fn say_again(&mut self, outage: &str, because: &str, now: Moment) {
+        if self.said.is_news(outage, now.steady) {
+            tracing::error!(resource = %self.settings.name, "still {outage}: {because}");
         }
     }
 

@@ -29,6 +29,8 @@ use crate::{
     store::{Decided, Posting, StoreError},
 };
 
+/// An outage that follows the last one closer than this may not be announced.
+const SOON: Duration = Duration::from_hours(1);
 /// So often a row is refused, while nobody else is heard of, before it counts as its own fault.
 const REFUSED_EARLY: u32 = 2;
 /// A row that alone is asked to wait waits no longer.
@@ -421,11 +423,18 @@ impl Renewer {
         }
     }
 
-    /// Once per failure; inside an announced outage nobody needs a line for each probe.
-    fn log_failure(&self, flight: &Flight, failure: &Failure) {
+    /// Once per failure; but inside of an announced outage nobody needs a line for each probe, and where no
+    /// connection came about, that line is the announcement, unless it is too soon for another one.
+    fn log_failure(&mut self, flight: &Flight, failure: &Failure) {
+        let now = self.clock.steady();
+        let announced = self.outage.is_on() || self.key_outage.is_on();
+        let relapse = self.recovered.is_some_and(|at| now < at.steady + SOON);
+        let unconnected = failure.about == About::Resource;
+        let told =
+            unconnected && !(relapse && self.said_unconnected.is_news(&failure.message, now));
         let (resource, operation) = (&self.settings.name, flight.operation);
         let (identity, request_id) = (&flight.record.spec.name, failure.request_id.as_deref());
-        if self.outage.is_on() || self.key_outage.is_on() {
+        if announced || told {
             tracing::debug!(%resource, %identity, %operation, request_id, "a probe failed: {}", failure.message);
         } else {
             tracing::warn!(%resource, %identity, %operation, request_id, "a token was not obtained: {}", failure.message);
@@ -484,7 +493,7 @@ impl Renewer {
         let Refused { entry, error, .. } = refused;
         let resource = &self.settings.name;
         let Posting::Decided(Decided { change, notices }) = entry else {
-            tracing::error!(%resource, %error, "a notice is let go of, because the store refuses it");
+            tracing::error!(%resource, %error, "a notice is dropped, because the store refuses it");
             return;
         };
         let num = num_of(&change);

@@ -48,6 +48,7 @@ impl Renewer {
                 let name = operation.as_str().to_owned();
                 let pace = gate.pace(operation).view(now.steady);
                 view.pace.insert(name.clone(), pace);
+                view.contention = view.contention.or(gate.contention(operation, now));
                 view.health.insert(name, gate.view(operation, now));
             }
         }

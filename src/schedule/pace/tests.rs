@@ -199,3 +199,43 @@ fn a_429_far_below_our_own_pace_is_brought_about_by_somebody_else() {
         );
     }
 }
+
+#[test]
+fn one_429_below_our_pace_is_an_accident_and_two_are_somebody_else() {
+    let mut pace = Pace::new(Limit {
+        calls: 1000,
+        window: Duration::from_secs(30),
+    });
+    let mut now = Duration::from_secs(1000);
+    let begun = now;
+    pace.throttled(Some(Duration::from_secs(5)), now);
+    assert_eq!(pace.contention(now), None);
+    now += Duration::from_secs(6);
+    pace.throttled(Some(Duration::from_secs(5)), now);
+    let (since, sent, most, window) = pace.contention(now).unwrap();
+    assert_eq!((since, sent, most), (begun, 0, 970));
+    assert_eq!(window, Duration::from_secs(30));
+    now += Duration::from_mins(9);
+    assert!(pace.contention(now).is_some());
+    now += Duration::from_mins(2);
+    assert_eq!(pace.contention(now), None);
+}
+
+#[test]
+fn a_429_at_our_own_pace_is_ours() {
+    let mut pace = Pace::new(Limit {
+        calls: 10,
+        window: Duration::from_secs(30),
+    });
+    let mut now = Duration::from_secs(1000);
+    for _ in 0..3 {
+        pace.reserved(9, now);
+        for _ in 0..9 {
+            assert!(pace.start(Press::Pressing, now));
+            pace.end(1, now);
+        }
+        pace.throttled(None, now);
+        now += Duration::from_secs(40);
+    }
+    assert_eq!(pace.contention(now), None);
+}

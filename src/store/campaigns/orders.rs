@@ -1,14 +1,8 @@
-//! What persons ordered: campaigns as they are made, expanded and commanded.
+//! What persons ordered: campaigns as they are made, expanded, steered (paused, resumed, cancelled, tried again)
+//! and sealed, and orders that are not carried out yet, or not wholly.
 //!
-//! Orders that are not carried out yet, or not wholly: what waits for ACS, what fails and is tried
-//! again, and what failed for good and still matters.
-//!
-//! What people tell a campaign: pause, resume, cancel, try again; and the seal on its report.
-//!
-//! Making campaigns and listing their items.
-//!
-//! Expanding a selection into items: rows are walked by their number, a chunk at a time, so that a
-//! crash resumes where it was and no transaction is ever long.
+//! A selection is expanded into items by walking the rows by their number, a chunk at a time, so that a crash
+//! resumes where it was and no transaction is ever long.
 
 use std::time::Duration;
 

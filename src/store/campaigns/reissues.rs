@@ -142,8 +142,7 @@ impl Txn<'_> {
                 }
             }
             Some(row) if row.state == State::Gone => {
-                let why =
-                    "no token follows: ACS says that the identity does not exist or is not ours";
+                let why = "no token follows: ACS says that the identity does not exist, or belongs to another resource";
                 ("undelivered", Some(why.to_owned()))
             }
             _ => ("delivering", None),

@@ -80,3 +80,37 @@ impl Drop for Emulator {
         self.child.wait().ok();
     }
 }
+
+/// An emulator over TLS, ended with the test.
+pub struct SecureEmulator {
+    child: Child,
+    pub ca: String,
+    pub connection_string: String,
+}
+
+impl SecureEmulator {
+    pub fn start() -> Self {
+        let mut child = Command::new(RENEWD)
+            .args(["emulator", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut line = || lines.next().unwrap().unwrap();
+        let ca = line().strip_prefix("ca=").unwrap().to_owned();
+        let connection_string = line();
+        Self {
+            child,
+            ca,
+            connection_string,
+        }
+    }
+}
+
+impl Drop for SecureEmulator {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

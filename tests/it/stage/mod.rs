@@ -8,7 +8,7 @@ mod receiver;
 use std::path::{Path, PathBuf};
 
 pub use daemon::Daemon;
-pub use emulator::Emulator;
+pub use emulator::{Emulator, SecureEmulator};
 pub use receiver::Receiver;
 
 /// The program under test.

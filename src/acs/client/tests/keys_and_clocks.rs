@@ -43,7 +43,8 @@ async fn when_both_keys_are_refused_two_requests_are_all() {
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot issue a token for {ID} at resource contoso: 401 Denied: Denied by the resource provider. (check the connection strings against the keys that the Azure portal shows)"
+            "cannot issue a token for {ID}: 401 Denied from {}: Denied by the resource provider. (check the connection strings against the keys that the Azure portal shows)",
+            client.endpoint.authority()
         )
     );
 }
