@@ -262,8 +262,14 @@ async fn lost_and_unreadable_answers_may_have_taken_effect() {
     let side = Side::new();
     let client = client(&side);
     for (fault, says) in [
-        (Fault::Break, "the connection broke: reset"),
-        (Fault::Hang, "no complete answer within 10s"),
+        (
+            Fault::Break,
+            "the connection to contoso.example:8443 broke: reset",
+        ),
+        (
+            Fault::Hang,
+            "no complete answer from contoso.example:8443 within 10s",
+        ),
         (
             Fault::Answer(201, "x".repeat(64 * 1024 + 1)),
             "the answer of contoso.example:8443 is larger than 65536 bytes",
