@@ -364,9 +364,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     // What hyper-util says of its layers, as in "client error (Connect)", repeats what is said beside it.
-    let is_layer = |part: &str| {
-        part.starts_with("client error (") || LAYERS.iter().any(|layer| part == *layer)
-    };
+    let is_layer = |part: &str| part.starts_with("client error (") || LAYERS.contains(&part);
     if parts.iter().any(|part| !is_layer(part)) {
         parts.retain(|part| !is_layer(part));
     }
