@@ -16,7 +16,7 @@ use super::{
     check::reach,
     daemon::daemon_of,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, DIM, GOOD, STRONG, WARN, paint},
+    output::{self, BAD, DIM, GOOD, STRONG, WARN, paint, wrapped},
     status,
 };
 use crate::model::Timestamp;
@@ -122,6 +122,9 @@ fn no_daemon(error: &ClientError) -> Ailment {
     }
 }
 
+/// What stands before a finding and its remedy.
+const INDENT: usize = 7;
+
 fn render(found: &Examination, now: Timestamp) -> String {
     let mut text = match (&found.needs, &found.consumers) {
         (None, _) => format!(
@@ -138,10 +141,12 @@ fn render(found: &Examination, now: Timestamp) -> String {
             Gravity::Error => paint(BAD, "wrong:"),
             Gravity::Warning => paint(WARN, "  odd:"),
         };
-        let at = paint(DIM, format!("({})", finding.at));
-        text += &format!("{mark} {} {at}\n", finding.message);
+        let room = output::width().map(|width| width.saturating_sub(INDENT));
+        let told = format!("{} ({})", finding.message, finding.at);
+        text += &format!("{mark} {}\n", wrapped(&told, room, INDENT));
         if let Some(fix) = &finding.fix {
-            text += &format!("  {} {}\n", paint(DIM, "fix:"), paint(STRONG, fix));
+            let fix = paint(STRONG, wrapped(fix, room, INDENT));
+            text += &format!("  {} {fix}\n", paint(DIM, "fix:"));
         }
     }
     let who = match found.by {
