@@ -244,7 +244,7 @@ async fn questions_about_callers_of_whom_nothing_is_known_leave_room_to_readers(
     let harness = harness().await;
     let rights = &harness.api.rights;
     let before = rights.asked();
-    let many = (70_000..70_050).map(|uid| rights.standing(&harness.api, Peer { uid, gid: uid }));
+    let many = (70_000..70_050).map(|uid| rights.standing(Peer { uid, gid: uid }));
     let mut many = std::pin::pin!(futures_util::future::join_all(many));
     assert!(futures_util::poll!(&mut many).is_pending());
     assert_eq!(rights.asked() - before, 2, "the others wait");
