@@ -329,27 +329,29 @@ fn classify(error: &reqwest::Error) -> TransportError {
 
 /// What TLS says among the causes of an error, and what can be done where an authority is not known.
 fn tls_reason(error: &reqwest::Error) -> Option<String> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>();
-        let inner = inner.and_then(|error| error.get_ref());
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(tls) = tls.or_else(|| error.downcast_ref()) {
-            let unknown = matches!(
-                tls,
-                rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
-            );
-            let advice = match unknown {
-                true => {
-                    " (if the host is the right one, name the authority of its certificate in `ca_file`)"
-                }
-                false => "",
-            };
-            return Some(format!("{tls}{advice}"));
+    let tls = tls_error(std::error::Error::source(error)?)?;
+    let unknown = matches!(
+        tls,
+        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
+    );
+    let advice = match unknown {
+        true => {
+            " (if the host is the right one, name the authority of its certificate in `ca_file`)"
         }
-        cause = error.source();
+        false => "",
+    };
+    Some(format!("{tls}{advice}"))
+}
+
+/// The error of TLS in an error, however often it is wrapped: one of IO shows what it wraps as itself.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(tls) = error.downcast_ref() {
+        return Some(tls);
     }
-    None
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => tls_error(io.get_ref()?),
+        None => tls_error(error.source()?),
+    }
 }
 
 /// Causes that say only where another one came up.
