@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -63,7 +63,7 @@ fn runtime() -> Runtime {
 }
 
 /// A folder of this process, in memory where there is such.
-fn folder() -> &'static Path {
+pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
         let shm = Path::new("/dev/shm");
@@ -76,28 +76,6 @@ fn folder() -> &'static Path {
     });
     fs::create_dir_all(folder).unwrap();
     folder
-}
-
-/// Whoever runs targets holds one of these; the last one takes their folder away.
-pub struct Scratch(());
-
-static HELD: Mutex<usize> = Mutex::new(0);
-
-impl Scratch {
-    pub fn hold() -> Self {
-        *HELD.lock().unwrap() += 1;
-        Self(())
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let mut held = HELD.lock().unwrap();
-        *held -= 1;
-        if *held == 0 {
-            fs::remove_dir_all(folder()).ok();
-        }
-    }
 }
 
 /// What the targets need besides their input: one of each.

@@ -1,13 +1,35 @@
 //! The inputs that fuzzing left, through the very functions that it calls: what once went wrong, and the
 //! usual forms of what comes from outside. `make fuzz` looks for more.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
+/// Whoever runs targets holds one of these; the last one takes their folder away.
+struct Scratch(());
+
+static HELD: Mutex<usize> = Mutex::new(0);
+
+impl Scratch {
+    fn hold() -> Self {
+        *HELD.lock().unwrap() += 1;
+        Self(())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap();
+        *held -= 1;
+        if *held == 0 {
+            fs::remove_dir_all(targets::folder()).ok();
+        }
+    }
+}
+
 fn replay(target: &str) {
-    let _scratch = targets::Scratch::hold();
+    let _scratch = Scratch::hold();
     let (_, run) = targets::TARGETS
         .iter()
         .find(|(name, _)| *name == target)
