@@ -15,9 +15,6 @@ use crate::model::Num;
 const UNANSWERED: usize = 3;
 /// Where a harmless call was answered meanwhile, so many different rows have to fail.
 const DESPITE_PROOF: usize = 4;
-/// One that is answered 429 so often, while nobody else is heard of, may be asked to wait for a reason of its
-/// own.
-const ASKED_TO_WAIT: u32 = 6;
 /// A row is known to fail by itself where a row like the others would see such a run of failures once
 /// in a hundred million times.
 const CHANCE: f64 = 1e-8;
@@ -73,22 +70,13 @@ pub(super) struct Evidence {
     runs: BTreeMap<Num, Run>,
     unanswered: Streak,
     forbidden: Streak,
-    /// What was refused. However many are: the service understood, so it never says anything of the resource.
-    refused: Streak,
     /// Rows were refused while nobody succeeded.
     hushed: bool,
     /// Rows that failed while the gate was shut.
     accused: BTreeSet<Num>,
-    /// Rows that were answered 429 and have not succeeded since.
-    throttled: BTreeMap<Num, Throttled>,
-}
-
-/// What is known of a row that is answered 429.
-#[derive(Debug, Clone, Copy)]
-struct Throttled {
-    /// With more successes of others than so many, it is about the row.
-    silent_until: u64,
-    times: u32,
+    /// Rows that were answered 429 and have not succeeded since; with more successes of others than so
+    /// many, it is about the row.
+    throttled: BTreeMap<Num, u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,7 +123,6 @@ impl Evidence {
         }
         self.unanswered = Streak::default();
         self.forbidden = Streak::default();
-        self.refused = Streak::default();
         run.is_some_and(|run| run.failing)
     }
 
@@ -168,8 +155,7 @@ impl Evidence {
         });
         let least = match kind {
             Kind::Forbidden => 2,
-            Kind::Unconnected | Kind::Unanswered => UNANSWERED,
-            Kind::Refused | Kind::Throttled => return sign,
+            _ => UNANSWERED,
         };
         if streak.trips(least) {
             sign.trips = true;
@@ -189,23 +175,14 @@ impl Evidence {
     }
 
     /// A call for this row was answered 429, beside so many that are on their way. Whether that may be about
-    /// the resource: not where others have succeeded since it was first said to this row, nor where it is said
-    /// to few, over and over, and nobody else is heard of.
+    /// the resource: not where others have succeeded since it was first said to this row.
     pub(super) fn throttled(&mut self, who: Num, in_flight: usize) -> bool {
+        // What was on its way may succeed and tells nothing.
+        let silent_until = self.successes + in_flight as u64;
         if self.throttled.len() >= MOST_RUNS && !self.throttled.contains_key(&who) {
             return true;
         }
-        let told = self.throttled.entry(who).or_insert(Throttled {
-            // What was on its way may succeed and tells nothing.
-            silent_until: self.successes + in_flight as u64,
-            times: 0,
-        });
-        told.times = told.times.saturating_add(1);
-        let (silent, often) = (
-            self.successes <= told.silent_until,
-            told.times > ASKED_TO_WAIT,
-        );
-        silent && !(often && self.throttled.len() < DESPITE_PROOF)
+        self.successes <= *self.throttled.entry(who).or_insert(silent_until)
     }
 
     /// A call for this row failed while the gate was shut: that counts against nobody, but where
@@ -245,8 +222,7 @@ impl Evidence {
     /// Whether another failure of this row could tell nothing new.
     pub(super) fn has_testified(&self, who: Num) -> bool {
         let failed = |streak: &Streak| streak.failures.iter().any(|one| one.who == who);
-        let streaks = [&self.unanswered, &self.forbidden, &self.refused];
-        self.is_suspect(who) || streaks.into_iter().any(failed)
+        self.is_suspect(who) || failed(&self.unanswered) || failed(&self.forbidden)
     }
 
     /// What only a second witness could tell: failures since the last success, or since the last
@@ -256,31 +232,16 @@ impl Evidence {
             return Some(Kind::Forbidden);
         }
         // The harmless call is the third.
-        if self.unanswered.unvouched() >= UNANSWERED - 1 {
-            return Some(Kind::Unanswered);
-        }
-        (self.refused.unvouched() > 0).then_some(Kind::Refused)
-    }
-
-    /// Whether so few rows are refused that each may be for a reason of its own.
-    pub(super) fn few_are_refused(&self) -> bool {
-        let refused = self.refused.failures.iter().map(|one| one.who);
-        refused.collect::<BTreeSet<Num>>().len() < DESPITE_PROOF
+        (self.unanswered.unvouched() >= UNANSWERED - 1).then_some(Kind::Unanswered)
     }
 
     /// A harmless call was answered well.
     pub(super) fn vouched(&mut self) {
         self.tally.ok += 1;
-        for streak in [&mut self.unanswered, &mut self.forbidden, &mut self.refused] {
+        for streak in [&mut self.unanswered, &mut self.forbidden] {
             streak.vouched = streak.failures.len();
             streak.was_vouched = true;
         }
-    }
-
-    /// A harmless call failed as well, while rows were refused: a row like the others would have failed, too.
-    pub(super) fn refused_likewise(&mut self) {
-        self.tally.failed += 1;
-        self.refused.vouched = self.refused.failures.len();
     }
 
     /// A harmless call was answered well while the gate was shut: whether that opens it. What is
@@ -320,7 +281,7 @@ impl Evidence {
         match kind {
             Kind::Unconnected | Kind::Unanswered => Some(&mut self.unanswered),
             Kind::Forbidden => Some(&mut self.forbidden),
-            Kind::Refused | Kind::Throttled => Some(&mut self.refused),
+            Kind::Refused | Kind::Throttled => None,
         }
     }
 
@@ -511,36 +472,6 @@ mod tests {
         assert!(evidence.throttled(9, 0), "another one says so, too");
         evidence.succeeded(1);
         assert!(evidence.throttled(1, 0));
-    }
-
-    #[test]
-    fn one_that_alone_is_refused_is_named_beside_harmless_calls_that_are_answered() {
-        for kind in [Kind::Refused, Kind::Throttled] {
-            let mut evidence = Evidence::default();
-            let asked = (0..100).find(|_| {
-                let named = evidence.failed(1, kind).own;
-                assert!(named || evidence.has_testified(1));
-                assert!(named || evidence.open_question() == Some(Kind::Refused));
-                evidence.vouched();
-                named
-            });
-            assert!((8..=16).contains(&asked.unwrap()), "{asked:?}");
-            let mut evidence = Evidence::default();
-            for round in 0..100 {
-                assert!(!evidence.failed(1, kind).own, "{round}");
-                evidence.refused_likewise();
-                assert_eq!(evidence.open_question(), None);
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_said_over_and_over_to_few_of_whom_nobody_else_is_heard_is_about_them() {
-        let mut evidence = Evidence::default();
-        let held = (0..20).filter(|_| evidence.throttled(1, 0)).count();
-        assert_eq!(held, 6);
-        (2..=4).for_each(|other| _ = evidence.throttled(other, 0));
-        assert!(evidence.throttled(1, 0), "so many are the resource");
     }
 
     #[test]

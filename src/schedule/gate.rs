@@ -62,8 +62,6 @@ pub struct Finding {
     /// Nobody else can be asked whether it is the row or the resource: the next attempt comes as
     /// soon as its floor allows, see [`Gate::is_doubted`].
     pub doubtful: bool,
-    /// The row was refused, as few others are, and a harmless call is to say whether that is its own fault.
-    pub unsettled: bool,
     /// Rows whose failures are taken back: they were the beginning of what is now known to be about
     /// the resource.
     pub excused: Vec<Num>,
@@ -298,16 +296,10 @@ impl Gate {
         self.look(operation).evidence.has_testified(who)
     }
 
-    /// A harmless call failed as well: it is about the resource. The rows whose failures are taken back. Where
-    /// the question was of rows that are refused, it is about nobody yet.
+    /// A harmless call failed as well: it is about the resource. The rows whose failures are taken back.
     pub fn conclude(&mut self, operation: Operation, because: &str, now: Moment) -> Finding {
         let way = self.way(operation);
-        let question = way.evidence.open_question();
-        if question == Some(Kind::Refused) {
-            way.evidence.refused_likewise();
-            return Finding::default();
-        }
-        let forbidden = question == Some(Kind::Forbidden);
+        let forbidden = way.evidence.open_question() == Some(Kind::Forbidden);
         let kind = match forbidden {
             true => Kind::Forbidden,
             false => Kind::Unanswered,
@@ -544,12 +536,8 @@ impl Gate {
 
     fn found(&self, ticket: Ticket, sign: Sign, gated: bool) -> Finding {
         let evidence = &self.look(ticket.operation).evidence;
-        let question = evidence.open_question();
-        let question = question.filter(|_| !sign.trips && !sign.own);
-        let doubtful = question.is_some_and(|kind| kind != Kind::Refused);
-        let unsettled = question == Some(Kind::Refused) && evidence.few_are_refused();
+        let doubtful = !sign.trips && !sign.own && evidence.open_question().is_some();
         Finding {
-            unsettled,
             gated,
             own: sign.own,
             others_succeed: sign.others_succeed,

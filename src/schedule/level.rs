@@ -72,10 +72,9 @@ impl Load {
         let ahead = minute_of(now)..usual.end;
         let mean = self.held(ahead.clone()) as f64 / (ahead.end - ahead.start).max(1) as f64;
         let least = self.least(usual, rng);
-        match self.at(least) {
-            0 => least,
-            held if f64::from(held + 1) <= FULL * mean => least,
-            _ => self.least(whole_minutes(window.half, window.to), rng),
+        match f64::from(self.at(least)) <= FULL * mean {
+            true => least,
+            false => self.least(whole_minutes(window.half, window.to), rng),
         }
     }
 

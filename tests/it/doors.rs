@@ -162,7 +162,7 @@ async fn bodies_that_never_end_of_users_without_rights_cost_nothing_and_lock_nob
             reasons
                 .iter()
                 .all(|why| why.contains("may read no identity here")
-                    || why.contains("user database")),
+                    || why.contains("asked who this user is")),
             "{reasons:?}"
         );
         assert!(!told.contains_key("200"), "{told:?}");

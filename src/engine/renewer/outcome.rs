@@ -217,7 +217,7 @@ fn next_after(
     let told = failure.retry_after.unwrap_or_default().min(LONGEST_WAIT);
     let told = flight.began.checked_add(told).unwrap_or(flight.began);
     // While most others fail as well, or nothing is known of them yet, it may be no fault of the row.
-    let unproved = finding.others_succeed || finding.unsettled || record.failures < REFUSED_EARLY;
+    let unproved = finding.others_succeed || record.failures < REFUSED_EARLY;
     match refused && !finding.own && unproved {
         true => Some(refused_early(times, remaining, record.failures, rng)),
         false => next_attempt(class, times, remaining, record.failures, rng).map(|at| at.max(told)),

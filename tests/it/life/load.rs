@@ -23,7 +23,7 @@ fn peak(calls: &[Call]) -> f64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_and_an_outage_are_level_within_two_lives() {
-    let world = World::start(Setting::of(720)).await;
+    let world = World::start(Setting::of(1440)).await;
     world.pass(HOUR * 12).await;
     assert!(peak(&world.service.calls()) > 20.0, "all began at once");
     world.pass(HOUR * 36).await;
