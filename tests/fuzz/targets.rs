@@ -394,25 +394,30 @@ fn record() -> Record {
 fn socket(data: &[u8]) {
     static DOOR: OnceLock<PathBuf> = OnceLock::new();
     let path = DOOR.get_or_init(serve);
+    let caller = ask(path, data);
+    // Whoever hangs up before the answer is there may get none.
+    caller.shutdown(std::net::Shutdown::Write).ok();
     // An endpoint may wait for news as long as it was asked to; nobody does so here.
-    ask(path, data, Duration::from_millis(250));
-    let next = b"GET /v1/tokens/bot HTTP/1.1\r\nhost: localhost\r\nx-renewd-client: fuzz\r\nconnection: close\r\n\r\n";
-    let health = ask(path, next, Duration::from_secs(20));
+    answer(caller, Duration::from_millis(250));
+    let next = ask(path, b"GET /v1/tokens/bot HTTP/1.1\r\nhost: localhost\r\nx-renewd-client: fuzz\r\nconnection: close\r\n\r\n");
+    let health = answer(next, Duration::from_secs(20));
     assert!(
         health.starts_with(b"HTTP/1.1 "),
         "the next caller is served"
     );
 }
 
-fn ask(path: &Path, request: &[u8], patience: Duration) -> Vec<u8> {
+fn ask(path: &Path, request: &[u8]) -> UnixStream {
     let mut stream = UnixStream::connect(path).unwrap();
+    // It may have hung up already.
+    stream.write_all(request).ok();
+    stream
+}
+
+fn answer(stream: UnixStream, patience: Duration) -> Vec<u8> {
     stream.set_read_timeout(Some(patience)).unwrap();
     let mut answer = Vec::new();
-    // It may have hung up already.
-    if stream.write_all(request).is_ok() {
-        stream.shutdown(std::net::Shutdown::Write).ok();
-        stream.take(1 << 20).read_to_end(&mut answer).ok();
-    }
+    stream.take(1 << 20).read_to_end(&mut answer).ok();
     answer
 }
 
