@@ -404,8 +404,8 @@ async fn a_key_that_was_regenerated_by_hand_leaves_nobody_dead_for_long() {
     let harness = Harness::of(60, &options).await;
     let _daemon = Daemon::start(&harness.config).await;
     harness.all_delivered().await;
-    // Slow enough that what is going on can be seen.
-    let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 1500});
+    // Slow enough that what is going on can be seen on a busy machine.
+    let slow = json!({"kind": "delay", "operation": "issue", "delay_ms": 4000});
     harness.emulator.control("POST", "faults", Some(slow)).await;
     harness.regenerate("primary").await;
     assert_eq!(harness.dead(harness.tokens()).await.len(), 60);
@@ -416,8 +416,13 @@ async fn a_key_that_was_regenerated_by_hand_leaves_nobody_dead_for_long() {
         harness.done(&["status"], "").contains("may be dead")
     })
     .await;
-    let said = head(&harness, "bot-9").await;
-    assert!(said.contains("x-renewd-standing: doubtful"), "{said}");
+    // Not all of sixty are minted anew by now.
+    let mut doubtful = 0;
+    for number in 0..60 {
+        let said = head(&harness, &format!("bot-{number}")).await;
+        doubtful += u32::from(said.contains("x-renewd-standing: doubtful"));
+    }
+    assert!(doubtful > 0);
     let shown = harness.done(&["key", "status", "contoso"], "");
     assert!(shown.contains("may be dead"), "{shown}");
     let doctor = harness.renewd(&["doctor"], "");
