@@ -26,7 +26,7 @@
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
-//! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock config schedule acs store |
+//! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock telemetry config schedule acs store |
 //! | `worker` | runs the loop of a worker, and repeats tasks | model clock schedule |
 //! | `outbox` | keeps what was done until the store has noted it | schedule store |
 //! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks worker |

@@ -13,17 +13,17 @@ use super::{Loops, RunError, source_syncs::SourceSyncs};
 use crate::{
     acs::Client,
     api::{Life, SharedState, SinkAsk},
-    campaign::{Runner, RunnerDeps},
+    campaign::Runner,
     clock::Clock,
     config::{self, Limits, ResourceSettings, Settings, SinkSettings},
-    engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer, RenewerDeps},
+    engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer},
     jobs::Jobs,
-    keys::{Keys, KeysDeps},
+    keys::Keys,
     model::{
         Amiss, DispatcherView, KeyStage, KeysView, RenewerView, ResourceName, SinkName,
         StoreStanding, Timestamp,
     },
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -355,23 +355,7 @@ impl Supervisor {
         let name = settings.name.clone();
         let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
         self.ca_files.insert(name.clone(), ca_content(&settings));
-        let runner = Runner::new(RunnerDeps {
-            settings: settings.clone(),
-            client: client.clone(),
-            permits: permits.clone(),
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-            seed: rand::random(),
-        });
-        let keys = Keys::new(KeysDeps {
-            settings: settings.clone(),
-            client: client.clone(),
-            permits: permits.clone(),
-            store: self.store.clone(),
-            clock: self.clock.clone(),
-        });
-        let renewer = Renewer::new(RenewerDeps {
+        let deps = ResourceDeps {
             settings,
             client,
             permits,
@@ -379,7 +363,10 @@ impl Supervisor {
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
             seed: rand::random(),
-        });
+        };
+        let runner = Runner::new(deps.clone());
+        let keys = Keys::new(deps.clone());
+        let renewer = Renewer::new(deps);
         self.renewers.insert(name.clone(), renewer.view());
         self.renewer_views.send_replace(self.renewers.clone());
         self.runners.insert(name.clone(), runner.decided());

@@ -18,4 +18,4 @@ mod item;
 mod runner;
 mod settlement;
 
-pub use runner::{Runner, RunnerDeps, RunnerError};
+pub use runner::{Runner, RunnerError};

@@ -26,7 +26,7 @@ use crate::{
     config::ResourceSettings,
     model::{Num, Operation},
     outbox::Outbox,
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     schedule::{
         Fold, Moment, Press, Remaining, SecondChance, Steady, Ticket, awaiting, is_yielding,
         share_beside,
@@ -35,25 +35,6 @@ use crate::{
     telemetry::Metrics,
     worker::{self, Wake, Worker},
 };
-
-/// What a runner works with.
-#[derive(Debug)]
-pub struct RunnerDeps {
-    /// The resource.
-    pub settings: ResourceSettings,
-    /// Its client.
-    pub client: Arc<Client>,
-    /// What lets its calls start.
-    pub permits: Permits,
-    /// The store.
-    pub store: Store,
-    /// The clock.
-    pub clock: Clock,
-    /// Where calls are counted.
-    pub metrics: Metrics,
-    /// Where chance starts: the same seed, the same run.
-    pub seed: u64,
-}
 
 /// Why a runner ended although nobody stopped it, or could not end well.
 #[derive(Debug, thiserror::Error)]
@@ -183,8 +164,8 @@ impl Worker for Runner {
 
 impl Runner {
     /// A runner that has not begun.
-    pub fn new(deps: RunnerDeps) -> Self {
-        let RunnerDeps {
+    pub fn new(deps: ResourceDeps) -> Self {
+        let ResourceDeps {
             settings,
             client,
             permits,

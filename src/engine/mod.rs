@@ -13,7 +13,7 @@ mod source_sync;
 mod stray_files;
 
 pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError, RenewerViews};
-pub use renewer::{Renewer, RenewerDeps, RenewerError};
+pub use renewer::{Renewer, RenewerError};
 pub use restore::{Restored, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};
 pub use stray_files::{FileSinks, StrayFiles};

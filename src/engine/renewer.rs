@@ -35,7 +35,7 @@ use crate::{
     config::{CreatePolicy, ResourceSettings},
     model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     schedule::{Load, Moment, Outage, Repeat, Steady},
     store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
@@ -44,25 +44,6 @@ use crate::{
 
 /// How many renewals each minute holds is read so often.
 const LOAD_READ_EVERY: Duration = Duration::from_hours(1);
-
-/// What a renewer works with.
-#[derive(Debug)]
-pub struct RenewerDeps {
-    /// The resource.
-    pub settings: ResourceSettings,
-    /// Its client.
-    pub client: Arc<Client>,
-    /// What lets its calls start.
-    pub permits: Permits,
-    /// The store.
-    pub store: Store,
-    /// The clock.
-    pub clock: Clock,
-    /// Where calls and commits are counted.
-    pub metrics: Metrics,
-    /// Where chance starts: the same seed, the same run.
-    pub seed: u64,
-}
 
 /// Why a renewer ended although nobody stopped it, or could not end well.
 #[derive(Debug, thiserror::Error)]
@@ -209,8 +190,8 @@ impl Worker for Renewer {
 
 impl Renewer {
     /// A renewer that has not begun.
-    pub fn new(deps: RenewerDeps) -> Self {
-        let RenewerDeps {
+    pub fn new(deps: ResourceDeps) -> Self {
+        let ResourceDeps {
             settings,
             client,
             permits,

@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     config::ResourceSettings,
     model::{KeyChange, KeyDoubt, KeysView, NoneWorks},
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     schedule::{KeyProbes, Steady},
     store::{Store, StoreError},
     worker::{self, LONGEST_REST, Worker},
@@ -37,21 +37,6 @@ use crate::{
 
 /// While the store cannot be written, it is tried again after so long.
 const TROUBLE: Duration = Duration::from_secs(5);
-
-/// What the loop works with.
-#[derive(Debug)]
-pub struct KeysDeps {
-    /// The resource.
-    pub settings: ResourceSettings,
-    /// Its client.
-    pub client: Arc<Client>,
-    /// What lets proofs of keys go out within the pace.
-    pub permits: Permits,
-    /// The store.
-    pub store: Store,
-    /// The clock.
-    pub clock: Clock,
-}
 
 /// The loop of one resource.
 #[derive(Debug)]
@@ -128,13 +113,14 @@ impl Worker for Keys {
 
 impl Keys {
     /// A loop that has not begun.
-    pub fn new(deps: KeysDeps) -> Self {
-        let KeysDeps {
+    pub fn new(deps: ResourceDeps) -> Self {
+        let ResourceDeps {
             settings,
             client,
             permits,
             store,
             clock,
+            ..
         } = deps;
         Self {
             sweep: Sweep::default(),

@@ -18,12 +18,32 @@ use crate::{
     model::{KeyRole, Num, Operation, ResourceName},
     schedule::{Gate, Moment, Press, Ticket},
     store::{Store, StoreError},
+    telemetry::Metrics,
 };
 
 /// How often a proof looks whether there is a permit for it.
 const LOOK: Duration = Duration::from_millis(100);
 /// Requests that a proof may have sent: it is signed again where the clock was wrong.
 const PROOF_REQUESTS: u32 = 2;
+
+/// What every worker of one resource works with.
+#[derive(Debug, Clone)]
+pub struct ResourceDeps {
+    /// The resource.
+    pub settings: ResourceSettings,
+    /// Its client.
+    pub client: Arc<Client>,
+    /// What lets its calls start.
+    pub permits: Permits,
+    /// The store.
+    pub store: Store,
+    /// The clock.
+    pub clock: Clock,
+    /// Where calls and commits are counted.
+    pub metrics: Metrics,
+    /// Where chance starts: the same seed, the same run.
+    pub seed: u64,
+}
 
 /// The shared gate of one resource.
 #[derive(Debug, Clone)]

@@ -294,14 +294,34 @@ fn sentence(record: &Record, action: &Action, now: Timestamp) -> String {
     }
 }
 
+/// Shares of a life that differ by no more than this may do so by the service's clock.
+const BY_CLOCKS: f64 = 0.01;
+
+/// Where the due time was drawn from, as [`Load`](super::Load) does it.
+fn renewal_rule(record: &Record) -> String {
+    let (renew_at, spread) = (record.spec.renew_at, record.spec.spread);
+    let share = record.token.as_ref().zip(record.due).map(|(token, due)| {
+        let life = token.expires_at.duration_since(token.issued_at);
+        due.at.duration_since(token.issued_at).as_secs_f64() / life.as_secs_f64()
+    });
+    match share {
+        Some(share) if share < renew_at - spread - BY_CLOCKS => format!(
+            "its token reaches {:.0} % of its life (before {:.0} %, because too many others are due then)",
+            share * 100.0,
+            renew_at * 100.0
+        ),
+        _ => format!(
+            "its token reaches {:.0} % of its life (less a spread drawn once)",
+            renew_at * 100.0
+        ),
+    }
+}
+
 /// The rule that set the due time, in words.
 fn rule(reason: DueReason, record: &Record) -> String {
     match reason {
         DueReason::First => "it has no token yet".to_owned(),
-        DueReason::Renewal => format!(
-            "its token reaches {:.0} % of its life (less a spread drawn once)",
-            record.spec.renew_at * 100.0
-        ),
+        DueReason::Renewal => renewal_rule(record),
         DueReason::Retry => format!("the last attempt failed ({} in a row)", record.failures),
         DueReason::Changed => "its scopes or lifetime changed".to_owned(),
         DueReason::Requested => "somebody asked for it".to_owned(),
@@ -460,6 +480,15 @@ mod why_tests {
         );
         assert_eq!(told.left_secs, Some(3600));
         assert_eq!(told.action, decide(&row, &RenewerView::default(), noon()));
+        let levelled = Due {
+            at: ahead(noon(), Duration::from_mins(18)),
+            ..due
+        };
+        let row = record(Some(token(noon(), Duration::from_hours(1))), Some(levelled));
+        assert_eq!(
+            why(&row, &RenewerView::default(), noon()).sentence,
+            "In 18m: its token reaches 30 % of its life (before 50 %, because too many others are due then)."
+        );
     }
 
     #[test]

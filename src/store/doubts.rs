@@ -32,6 +32,27 @@ pub(super) const MINTERS: &str = "WITH RECURSIVE minter(key) AS ( \
 pub(super) const IN_DOUBT: &str = "SELECT count(*) AS n, min(expires_at) AS first_end FROM identity \
     WHERE resource = ?1 AND minted_by = ?2 AND state = 'active' AND good_until <> 0 AND expires_at > ?3";
 
+/// The earliest end first, before all other work; what was refused waits until it may be tried.
+const FIRST: &str = "UPDATE identity SET good_until = expires_at - ?6, \
+    due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
+    WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
+    THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
+    due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
+    WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
+    AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL";
+const SPARED: &str = "UPDATE identity SET good_until = expires_at, \
+    due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
+    due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
+    WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0";
+
+/// Rows after one number up to another whose tokens one key minted.
+struct Minted<'a> {
+    resource: Num,
+    fingerprint: &'a str,
+    after: Num,
+    upto: Num,
+}
+
 impl Store {
     /// The keys of a resource whose tokens may be dead, each with how many it minted.
     pub async fn doubted_keys(
@@ -129,35 +150,20 @@ impl Store {
         page: usize,
         now: Timestamp,
     ) -> Answer<KeyPage> {
-        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        let key = (resource.clone(), fingerprint.to_owned());
         self.write("put doubtful tokens first", move |txn| {
-            let num = txn.resource_num(resource.as_str())?;
-            let Some(upto) = txn.minted_page(num, &fingerprint, after, page)? else {
-                return Ok(KeyPage::default());
-            };
-            let marked = txn.rows_apart("put a row first", (after, upto), |txn, after, upto| Ok(txn.run(
-                "UPDATE identity SET good_until = expires_at - ?6, \
-                 due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
-                 WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
-                 THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
-                 due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
-                 WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
-                 AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL",
-                params![
-                    num,
-                    &fingerprint,
-                    after,
-                    upto,
+            txn.change_minted("put a row first", &key, (after, page), |txn, minted| {
+                let first = params![
+                    minted.resource,
+                    minted.fingerprint,
+                    minted.after,
+                    minted.upto,
                     micros(now),
                     BEFORE_ALL,
                     AFTER_ATTEMPT,
                     spelled(&DueReason::KeyChange)
-                ],
-            )?))?;
-            txn.effects.due |= marked > 0;
-            Ok(KeyPage {
-                marked,
-                next: Some(upto),
+                ];
+                Ok(txn.run(FIRST, first)?)
             })
         })
         .await
@@ -172,31 +178,24 @@ impl Store {
         page: usize,
         now: Timestamp,
     ) -> Answer<KeyPage> {
-        let (resource, fingerprint) = (resource.clone(), fingerprint.to_owned());
+        let key = (resource.clone(), fingerprint.to_owned());
         self.write("give tokens their own time back", move |txn| {
-            let num = txn.resource_num(resource.as_str())?;
-            let Some(upto) = txn.minted_page(num, &fingerprint, after, page)? else {
-                return Ok(KeyPage::default());
-            };
-            let marked = txn.rows_apart("give a row its time back", (after, upto), |txn, after, upto| Ok(txn.run(
-                "UPDATE identity SET good_until = expires_at, \
-                 due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
-                 due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
-                 WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0",
-                params![
-                    num,
-                    &fingerprint,
-                    after,
-                    upto,
-                    micros(now),
-                    spelled(&DueReason::KeyChange)
-                ],
-            )?))?;
-            txn.effects.due |= marked > 0;
-            Ok(KeyPage {
-                marked,
-                next: Some(upto),
-            })
+            txn.change_minted(
+                "give a row its time back",
+                &key,
+                (after, page),
+                |txn, minted| {
+                    let spared = params![
+                        minted.resource,
+                        minted.fingerprint,
+                        minted.after,
+                        minted.upto,
+                        micros(now),
+                        spelled(&DueReason::KeyChange)
+                    ];
+                    Ok(txn.run(SPARED, spared)?)
+                },
+            )
         })
         .await
     }
@@ -231,6 +230,34 @@ impl Txn<'_> {
         let sql = "DELETE FROM doubted_key WHERE resource = ?1 AND fingerprint = ?2";
         self.run(sql, [resource, fingerprint])?;
         Ok(())
+    }
+
+    /// Changes the tokens that a key minted, among the next `page` of them; rows that the store refuses are left.
+    fn change_minted(
+        &mut self,
+        doing: &'static str,
+        (resource, fingerprint): &(ResourceName, String),
+        (after, page): (Num, usize),
+        mut change: impl FnMut(&mut Txn<'_>, Minted<'_>) -> Outcome<usize>,
+    ) -> Outcome<KeyPage> {
+        let resource = self.resource_num(resource.as_str())?;
+        let Some(upto) = self.minted_page(resource, fingerprint, after, page)? else {
+            return Ok(KeyPage::default());
+        };
+        let marked = self.rows_apart(doing, (after, upto), |txn, after, upto| {
+            let minted = Minted {
+                resource,
+                fingerprint,
+                after,
+                upto,
+            };
+            change(txn, minted)
+        })?;
+        self.effects.due |= marked > 0;
+        Ok(KeyPage {
+            marked,
+            next: Some(upto),
+        })
     }
 
     fn minted_page(

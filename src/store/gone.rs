@@ -196,6 +196,7 @@ impl Txn<'_> {
 
     /// Whether ACS was called to delete a row, and it is not known what became of that.
     fn is_being_deleted(&self, num: Num) -> Outcome<bool> {
+        // The list of states lets SQLite use the index of what was begun.
         let sql = "SELECT 1 FROM campaign_item t JOIN campaign c ON c.num = t.campaign WHERE t.num = ?1 \
                    AND t.state IN ('called', 'failed') AND t.state = 'called' AND c.action = 'delete' LIMIT 1";
         Ok(self.first(sql, [num], |_| Ok(()))?.is_some())

@@ -33,7 +33,7 @@ pub(super) const SPREAD: Key = key(
     Takes::Share(0.0, 0.5),
     Is("0.02"),
     "0.02",
-    "Spread the renewals over this share of the life, early only. renew_at less spread must stay at 0.05 or more.",
+    "Spread the renewals over this share of the life, early only; where too many would fall into one minute, over more, down to half of renew_at. renew_at less spread must stay at 0.05 or more.",
 );
 
 pub(super) static RENEWAL: Table = Table {

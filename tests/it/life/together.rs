@@ -12,9 +12,9 @@ use renewd::{
         FileSinkSettings, LoadedSecret, Owner, ResourceSettings, SecretRef, SinkSettings,
         StoreSettings,
     },
-    engine::{Dispatcher, DispatcherDeps, Renewer, RenewerDeps},
+    engine::{Dispatcher, DispatcherDeps, Renewer},
     model::{Secret, SinkName, Spec},
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     sinks::Sink,
     store::Store,
     telemetry::Metrics,
@@ -136,7 +136,7 @@ impl Together {
             ..resource()
         };
         let client = Client::new(&settings, self.clock.clone(), service.transport()).unwrap();
-        Renewer::new(RenewerDeps {
+        Renewer::new(ResourceDeps {
             permits: Permits::new(&settings, store.clone(), self.clock.clone()),
             settings,
             client: Arc::new(client),

@@ -5,15 +5,15 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use renewd::{
     acs::Client,
-    campaign::{Runner, RunnerDeps},
+    campaign::Runner,
     clock::Clock,
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
-    engine::{Renewer, RenewerDeps},
+    engine::Renewer,
     model::{
         Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName, Spec,
         Timestamp,
     },
-    permits::Permits,
+    permits::{Permits, ResourceDeps},
     store::{AuditQuery, OpenError, Opened, Store},
     telemetry::Metrics,
 };
@@ -109,16 +109,7 @@ impl World {
         );
         let client = Arc::new(client.unwrap());
         let permits = Permits::new(&self.setting.resource, store.clone(), self.clock.clone());
-        let renewer = Renewer::new(RenewerDeps {
-            settings: self.setting.resource.clone(),
-            client: client.clone(),
-            permits: permits.clone(),
-            store: store.clone(),
-            clock: self.clock.clone(),
-            metrics: Metrics::new(),
-            seed: self.setting.seed + self.starts,
-        });
-        let campaigns = Runner::new(RunnerDeps {
+        let deps = ResourceDeps {
             settings: self.setting.resource.clone(),
             client,
             permits,
@@ -126,7 +117,9 @@ impl World {
             clock: self.clock.clone(),
             metrics: Metrics::new(),
             seed: self.setting.seed + self.starts,
-        });
+        };
+        let renewer = Renewer::new(deps.clone());
+        let campaigns = Runner::new(deps);
         self.starts += 1;
         let stop = CancellationToken::new();
         self.up = Some(Up {
