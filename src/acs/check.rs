@@ -134,4 +134,138 @@ fn warning(path: String, message: impl Into<String>) -> Finding {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    //! What `check` says of good, odd and impossible sections.
+
+    use std::io::Write;
+
+    use super::*;
+    use crate::{
+        config::{CreatePolicy, Limits, SecretRef},
+        model::Secret,
+    };
+
+    const KEY: &str = "bm90LWEtcmVhbC1rZXktMDEyMzQ1Njc4OWFiY2RlZiEh";
+    const OTHER: &str = "YW5vdGhlci1rZXk=";
+
+    fn loaded(endpoint: &str, key: &str) -> LoadedSecret {
+        LoadedSecret {
+            from: SecretRef::Env("CS".to_owned()),
+            secret: Secret::new(format!("endpoint={endpoint};accesskey={key}")),
+        }
+    }
+
+    fn section(endpoint: &str) -> ResourceSettings {
+        ResourceSettings {
+            name: "contoso".parse().unwrap(),
+            connection_string: loaded(endpoint, KEY),
+            secondary_connection_string: Some(loaded(endpoint, OTHER)),
+            ca_file: None,
+            proxy: None,
+            api_version: "2023-10-01".to_owned(),
+            create: CreatePolicy::Auto,
+            limits: Limits::default(),
+            max_in_flight: 32,
+        }
+    }
+
+    fn paths(section: &ResourceSettings, severity: Severity) -> Vec<String> {
+        let findings = check(section, "resource[0]");
+        let shown = format!("{findings:?}");
+        assert!(!shown.contains(KEY) && !shown.contains(OTHER), "{shown}");
+        findings
+            .into_iter()
+            .filter(|f| f.severity == severity)
+            .map(|f| f.path)
+            .collect()
+    }
+
+    fn errors(section: &ResourceSettings) -> Vec<String> {
+        paths(section, Severity::Error)
+    }
+
+    #[test]
+    fn nothing_is_said_of_a_good_section() {
+        for endpoint in [
+            "https://contoso.communication.azure.com/",
+            "http://127.0.0.1:8080",
+        ] {
+            assert_eq!(check(&section(endpoint), "resource[0]"), []);
+        }
+    }
+
+    #[test]
+    fn plain_http_may_not_leave_the_machine() {
+        assert_eq!(
+            errors(&section("http://contoso.communication.azure.com")),
+            [
+                "resource[0].connection_string",
+                "resource[0].secondary_connection_string"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_found_at_once() {
+        let mut section = section("https://contoso.communication.azure.com");
+        section.connection_string.secret = Secret::new(KEY.to_owned());
+        section.secondary_connection_string = Some(loaded("contoso", OTHER));
+        section.api_version = "v1".to_owned();
+        section.ca_file = Some("/nonexistent/ca.pem".into());
+        assert_eq!(
+            errors(&section),
+            [
+                "resource[0].connection_string",
+                "resource[0].secondary_connection_string",
+                "resource[0].api_version",
+                "resource[0].ca_file",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pair_has_one_endpoint_and_two_keys() {
+        let mut odd = section("https://a.example");
+        odd.secondary_connection_string = Some(loaded("https://b.example", OTHER));
+        assert_eq!(errors(&odd), ["resource[0].secondary_connection_string"]);
+        odd.secondary_connection_string = Some(loaded("https://a.example/", KEY));
+        assert_eq!(errors(&odd), [""; 0]);
+        assert_eq!(
+            paths(&odd, Severity::Warning),
+            ["resource[0].secondary_connection_string"]
+        );
+    }
+
+    #[test]
+    fn api_versions_have_a_form_and_an_age() {
+        for (version, wrong, odd) in [
+            ("2023-10-01", false, false),
+            ("2025-03-02-preview", false, false),
+            ("2021-03-31-preview1", false, true),
+            ("2020-07-20-preview2", true, false),
+            ("2023-13-01", true, false),
+            ("2023-10-01&x=y", true, false),
+            ("latest", true, false),
+            ("", true, false),
+            ("äöüäöüäöü", true, false),
+        ] {
+            let mut section = section("https://a.example");
+            section.api_version = version.to_owned();
+            assert_eq!(!errors(&section).is_empty(), wrong, "{version}");
+            assert_eq!(
+                !paths(&section, Severity::Warning).is_empty(),
+                odd,
+                "{version}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ca_file_must_hold_a_certificate() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"not a certificate\n").unwrap();
+        let mut section = section("https://a.example");
+        section.ca_file = Some(file.path().to_owned());
+        assert_eq!(errors(&section), ["resource[0].ca_file"]);
+    }
+}

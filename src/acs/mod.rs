@@ -15,15 +15,13 @@ mod connection_string;
 mod error;
 pub mod hmac;
 mod keys;
-mod proof;
 mod request;
-mod setup;
 
 pub use answer::{Created, Issued};
 pub use check::check;
 pub use client::{Answer, Client};
 pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, Endpoint};
+pub use error::SetupError;
 pub use error::{Cause, Error, Rejection};
-pub use proof::Proof;
+pub use keys::Proof;
 pub use renewd_acs_wire as wire;
-pub use setup::SetupError;

@@ -83,7 +83,6 @@ mod identities;
 mod imports;
 mod jobs;
 mod keys;
-mod listeners;
 mod local;
 mod needs;
 mod orders;
@@ -93,7 +92,6 @@ mod public;
 mod readiness;
 mod reads;
 mod rights;
-mod seats;
 mod serve;
 mod shared_state;
 mod snapshot;
@@ -109,17 +107,17 @@ mod watch;
 mod wire;
 
 pub use handle::Api;
-pub use listeners::Listeners;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};
 pub use readiness::{Life, Part, Readiness, readiness};
 pub use shared_state::{ApplySource, Command, Permission, SharedState, SinkAsk};
 pub use socket::ListenError;
+pub use socket::Listeners;
 
 use crate::store::StoreError;
 
 /// Connections that are served at once, by all doors.
-const SERVED: usize = seats::Limits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
+const SERVED: usize = connection::Limits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
 /// Connections at once, with those of whom nothing is read before they are turned away.
 pub const CONNECTIONS: usize = SERVED + serve::TURNED_AWAY;
 /// What one connection takes at most: what waits in it both ways, here and in the system, and what is known

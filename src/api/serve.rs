@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{
+    connection::{Seat, Seats},
     handle::Api,
     peer::{Peer, Standing},
     problem::Problem,
-    seats::{Seat, Seats},
     stream::{StalledWrite, Worded},
 };
 

@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    RunError, Supervisor, delta, doctor, reload,
-    signals::{Asked, Signals},
-    supervisor::Built,
+    RunError, Supervisor, doctor, reload,
+    supervisor::{Asked, Built, Signals},
     upkeep::{Examination, Heartbeat, Resealing, Retention, SelfCheck},
 };
 use crate::{
@@ -238,7 +237,7 @@ async fn use_store(
 /// The configuration as it is now, and all parts of it, ready to start.
 fn prepare(supervisor: &Supervisor, source: &Source) -> Result<(Settings, Built), RunError> {
     let (settings, _) = reload::load(source).map_err(RunError::Config)?;
-    let keys = delta::needs_restart(supervisor.settings(), &settings);
+    let keys = reload::needs_restart(supervisor.settings(), &settings);
     if !keys.is_empty() {
         return Err(RunError::NeedsRestart(keys.join(", ")));
     }

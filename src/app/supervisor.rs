@@ -1,5 +1,7 @@
 //! The daemon's parts while it runs: one renewer per resource, one dispatcher per sink, and what they
 //! publish. Parts are started here, at first and by a reload.
+//!
+//! The signals that the daemon hears.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+};
 
-use super::{Loops, RunError, source_syncs::SourceSyncs};
+use super::{Loops, RunError, loops::SourceSyncs};
 use crate::{
     acs::Client,
     api::{Life, SharedState, SinkAsk},
@@ -472,4 +477,43 @@ fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError
         source,
     })?;
     Ok(Client::new(settings, clock.clone(), transport)?)
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// SIGTERM, SIGINT: end well.
+    End,
+    /// SIGHUP: read the configuration again.
+    Reload,
+}
+
+/// Hears signals; those that arrive before they are asked for are kept.
+#[derive(Debug)]
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Starts to hear.
+    pub(super) fn hear() -> Result<Self, RunError> {
+        let hear = |kind| signal(kind).map_err(RunError::Signals);
+        Ok(Self {
+            term: hear(SignalKind::terminate())?,
+            int: hear(SignalKind::interrupt())?,
+            hup: hear(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one. Several SIGHUPs that wait together are one.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            biased;
+            _ = self.term.recv() => Asked::End,
+            _ = self.int.recv() => Asked::End,
+            _ = self.hup.recv() => Asked::Reload,
+        }
+    }
 }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::task::{Id, JoinError};
 
 use super::{
+    Runner,
     item::{self, Called, Done, Item, NOBODY, Verdict, judge},
-    runner::Runner,
 };
 use crate::{
     clock::Clock,

@@ -7,7 +7,6 @@ use super::{
     Context,
     daemon::daemon,
     exit::{Exit, Failed, Outcome},
-    holders,
     output::{self, Cell, DIM, GOOD, STRONG, Table, WARN, ago, paint, plural, relative},
 };
 use crate::{
@@ -260,7 +259,7 @@ impl Show {
         let (now, width) = (context.clock.now(), output::width());
         output::print(&render(&rows, now, width))?;
         if !consumers.is_empty() {
-            let table = holders::table(&consumers, now).render(0, width);
+            let table = output::table(&consumers, now).render(0, width);
             output::print(&format!("\n{table}"))?;
         }
         Ok(Exit::Done)

@@ -25,9 +25,9 @@ use super::{
     child::{Group, Program, Signals, asks_to_end, code, ended_by},
     daemon::daemon,
     duration,
-    event_stream::{EventStream, Holding, News},
     exit::{Exit, Failed, Outcome},
     output,
+    token::{EventStream, Holding, News},
 };
 use crate::{
     model::{Name, Secret},

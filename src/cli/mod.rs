@@ -11,23 +11,15 @@ mod check;
 mod child;
 mod daemon;
 mod delivery;
-#[cfg(feature = "emulator")]
-mod demo;
-mod doctor;
 mod duration;
 #[cfg(feature = "emulator")]
 mod emulator;
-mod event_stream;
 mod exec;
 mod exit;
-mod follow;
-mod holders;
 mod identity;
 mod job;
 mod key;
-mod logs;
 mod manual;
-mod orders;
 mod orphan;
 mod output;
 mod run;
@@ -87,7 +79,7 @@ enum Verb {
     Config(manual::Config),
     /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute
     #[cfg(feature = "emulator")]
-    Demo(demo::Demo),
+    Demo(emulator::Demo),
     /// Show what needs a person, then how everything is
     Status(status::Status),
     /// Explain what is decided about an identity, and why
@@ -99,19 +91,19 @@ enum Verb {
     /// Run a program with the current token; restart or signal it on each new one
     Exec(exec::Exec),
     /// Write each new token to a file and run a program after it
-    Follow(follow::Follow),
+    Follow(token::Follow),
     /// Renew tokens now; the old ones stay good until they expire
-    Renew(orders::Renew),
+    Renew(bulk::Renew),
     /// Revoke all tokens of identities; then a new one, or none
-    Revoke(orders::Revoke),
+    Revoke(bulk::Revoke),
     /// Withhold the tokens of identities from every consumer until they are released
-    Hold(orders::Hold),
+    Hold(bulk::Hold),
     /// End the hold of identities: they get tokens again
-    Release(orders::Release),
+    Release(bulk::Release),
     /// Find what is wrong around the daemon, each with its remedy
-    Doctor(doctor::Doctor),
+    Doctor(check::Doctor),
     /// Somebody leaves: withhold and revoke now, delete at ACS later
-    Offboard(orders::Offboard),
+    Offboard(bulk::Offboard),
     /// List, follow, pause, resume, cancel, repeat and report bulk operations
     Campaign(campaign::Campaign),
     /// List, show, add, remove and take over identities

@@ -6,14 +6,11 @@
 //! everything unfinished is simply due again.
 
 mod dispatcher;
-mod merge;
 mod renewer;
 mod restore;
 mod source_sync;
-mod stray_files;
 
 pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError, RenewerViews};
 pub use renewer::{Renewer, RenewerError};
-pub use restore::{Restored, restore};
+pub use restore::{FileSinks, Restored, StrayFiles, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};
-pub use stray_files::{FileSinks, StrayFiles};

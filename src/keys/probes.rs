@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Keys,
-    replacement::{DEADLINE, Found},
-};
+use super::{DEADLINE, Found, Keys};
 use crate::{
     acs::Proof,
     model::{

@@ -1,16 +1,15 @@
 //! When a job is due: a cron pattern in a real time zone. The pattern is matched in civil time, then
 //! the zone says which instant that is: a local time that a clock change skips becomes the first
 //! valid instant after it, a doubled one its first occurrence. Pure.
-
-mod pattern;
+//!
+//! The pattern itself: what Debian's cron reads, with seconds in front where there are six fields, and
+//! three forms beyond it for days (`L`, `5L`, `5#2`). What is neither is refused at its column. Pure.
 
 use jiff::{
     Timestamp, ToSpan,
-    civil::DateTime,
+    civil::{Date, DateTime},
     tz::{AmbiguousOffset, TimeZone},
 };
-
-use pattern::Pattern;
 
 /// Patterns exist that match once in so many years (a 29 February on a given weekday, over a year
 /// such as 2100); one that matches never within them matches never.
@@ -161,3 +160,315 @@ pub(super) fn nearest_zone(name: &str) -> Option<String> {
 mod debian;
 #[cfg(test)]
 mod tests;
+
+/// A field: its name, its bounds, and the names of its numbers.
+struct Field {
+    name: &'static str,
+    low: u8,
+    high: u8,
+    names: &'static [&'static str],
+}
+
+const MONTHS: &[&str] = &[
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
+const WEEKDAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+
+const fn field(name: &'static str, low: u8, high: u8) -> Field {
+    Field {
+        name,
+        low,
+        high,
+        names: &[],
+    }
+}
+
+/// In the order of a pattern of six.
+const FIELDS: [Field; 6] = [
+    field("second", 0, 59),
+    field("minute", 0, 59),
+    field("hour", 0, 23),
+    DAY,
+    Field {
+        names: MONTHS,
+        ..field("month", 1, 12)
+    },
+    WEEKDAY,
+];
+const DAY: Field = field("day of the month", 1, 31);
+const WEEKDAY: Field = Field {
+    names: WEEKDAYS,
+    ..field("day of the week", 0, 7)
+};
+
+/// Numbers below 64, as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Bits(u64);
+
+impl Bits {
+    fn add(&mut self, number: u8) {
+        self.0 |= 1 << (number & 63);
+    }
+
+    fn has(self, number: u8) -> bool {
+        self.0 >> (number & 63) & 1 == 1
+    }
+
+    fn all(self) -> Vec<i8> {
+        let numbers = (0..64).filter(|n| self.has(*n));
+        numbers.map(u8::cast_signed).collect()
+    }
+}
+
+/// What one field matches.
+#[derive(Debug, Clone, Copy, Default)]
+struct Matches {
+    /// It begins with `*`, which decides how the two fields for days go together.
+    star: bool,
+    numbers: Bits,
+    /// The last day of the month; or which weekdays are meant where they come last in a month.
+    last: Bits,
+    /// Which weekdays are meant where they come for the first to the fifth time in a month.
+    nth: [Bits; 5],
+}
+
+/// What a pattern matches, in civil time.
+#[derive(Debug, Clone)]
+struct Pattern {
+    seconds: Vec<i8>,
+    minutes: Vec<i8>,
+    hours: Vec<i8>,
+    days: Matches,
+    months: Bits,
+    weekdays: Matches,
+}
+
+impl Pattern {
+    /// Reads five fields, or six with seconds first.
+    fn parse(text: &str) -> Result<Self, CronError> {
+        let words = words(text);
+        let skipped = match words.len() {
+            5 => 1,
+            6 => 0,
+            n => return Err(CronError::Fields(n)),
+        };
+        let mut found = [Matches::default(); 6];
+        found[0].numbers.add(0);
+        for ((column, word), (field, matches)) in words
+            .into_iter()
+            .zip(FIELDS.iter().zip(&mut found).skip(skipped))
+        {
+            *matches = Reader {
+                field,
+                word,
+                column,
+            }
+            .read()?;
+        }
+        let [seconds, minutes, hours, days, months, weekdays] = found;
+        Ok(Self {
+            seconds: seconds.numbers.all(),
+            minutes: minutes.numbers.all(),
+            hours: hours.numbers.all(),
+            days,
+            months: months.numbers,
+            weekdays,
+        })
+    }
+
+    /// Whether it comes on this day. As in Debian's cron: where the field of the day or that of the
+    /// weekday begins with `*`, both must match; otherwise one is enough.
+    fn matches_day(&self, date: Date) -> bool {
+        let (day, weekday) = (self.matches_date(date), self.matches_weekday(date));
+        let days = match self.days.star || self.weekdays.star {
+            true => day && weekday,
+            false => day || weekday,
+        };
+        days && self.months.has(date.month().unsigned_abs())
+    }
+
+    fn matches_date(&self, date: Date) -> bool {
+        let last = self.days.last != Bits::default() && date.day() == date.days_in_month();
+        last || self.days.numbers.has(date.day().unsigned_abs())
+    }
+
+    fn matches_weekday(&self, date: Date) -> bool {
+        let weekday = date.weekday().to_sunday_zero_offset().unsigned_abs();
+        let week = usize::from(date.day().unsigned_abs().saturating_sub(1) / 7);
+        let is_last = date.day() + 7 > date.days_in_month();
+        self.weekdays.numbers.has(weekday)
+            || (is_last && self.weekdays.last.has(weekday))
+            || self
+                .weekdays
+                .nth
+                .get(week)
+                .is_some_and(|bits| bits.has(weekday))
+    }
+}
+
+/// The words of a pattern, each with the column of its first character.
+fn words(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut column = 1;
+    for word in text.split([' ', '\t']) {
+        if !word.is_empty() {
+            found.push((column, word));
+        }
+        column += word.chars().count() + 1;
+    }
+    found
+}
+
+/// One word of a pattern, read as its field.
+struct Reader<'a> {
+    field: &'static Field,
+    word: &'a str,
+    column: usize,
+}
+
+impl Reader<'_> {
+    fn read(&self) -> Result<Matches, CronError> {
+        let mut found = Matches {
+            star: self.word.starts_with('*'),
+            ..Matches::default()
+        };
+        let mut column = self.column;
+        for member in self.word.split(',') {
+            self.member(member, column, &mut found)?;
+            column += member.chars().count() + 1;
+        }
+        if self.is(&WEEKDAY) && found.numbers.has(7) {
+            found.numbers.add(0);
+        }
+        Ok(found)
+    }
+
+    fn is(&self, field: &Field) -> bool {
+        self.field.name == field.name
+    }
+
+    /// One member of a list: `*`, a number, a range, a step over either; or a form for days.
+    fn member(&self, text: &str, column: usize, found: &mut Matches) -> Result<(), CronError> {
+        let after = |part: &str| column + part.chars().count() + 1;
+        if text.is_empty() {
+            return Err(self.wrong(column, "a member of the list is empty"));
+        }
+        if self.special(text, column, found)? {
+            return Ok(());
+        }
+        let (base, step) = match text.split_once('/') {
+            Some((base, step)) => (base, Some((step, after(base)))),
+            None => (text, None),
+        };
+        let (first, last) = match base.split_once('-') {
+            _ if base == "*" => (self.field.low, self.field.high),
+            Some((first, last)) => (
+                self.number(first, column)?,
+                self.number(last, after(first))?,
+            ),
+            None if step.is_some() => {
+                let why = "a step follows * or a range, such as 5-59/15";
+                return Err(self.wrong(column, why));
+            }
+            None => {
+                let number = self.number(base, column)?;
+                (number, number)
+            }
+        };
+        if first > last {
+            let why = match self.is(&WEEKDAY) && last == 0 {
+                true => "the range runs backwards: as the end of a range, Sunday is 7",
+                false => "the range runs backwards: write two, such as 22-23,0-5",
+            };
+            return Err(self.wrong(column, why));
+        }
+        let step = step.map_or(Ok(1), |(step, column)| self.step(step, column))?;
+        (first..=last)
+            .step_by(step)
+            .for_each(|n| found.numbers.add(n));
+        Ok(())
+    }
+
+    /// The forms that Debian's cron does not know: `L`, `5L` or `FRIL`, `5#2` or `FRI#2`.
+    fn special(&self, text: &str, column: usize, found: &mut Matches) -> Result<bool, CronError> {
+        if self.is(&DAY) && text.eq_ignore_ascii_case("L") {
+            found.last.add(1);
+            return Ok(true);
+        }
+        if !self.is(&WEEKDAY) {
+            return Ok(false);
+        }
+        if let Some((day, nth)) = text.split_once('#') {
+            let weekday = self.number(day, column)? % 7;
+            let nth = nth.parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+            let Some(bits) = nth.and_then(|nth| found.nth.get_mut(nth)) else {
+                return Err(self.wrong(column, "after # comes 1 to 5: which one of the month"));
+            };
+            bits.add(weekday);
+            return Ok(true);
+        }
+        let Some(day) = text.strip_suffix(['L', 'l']) else {
+            return Ok(false);
+        };
+        if day.is_empty() {
+            let why = "L alone is the last day of the month, in the field for that; here a weekday goes before it, \
+                       such as 5L";
+            return Err(self.wrong(column, why));
+        }
+        found.last.add(self.number(day, column)? % 7);
+        Ok(true)
+    }
+
+    /// A number or its name, within the bounds of the field.
+    fn number(&self, text: &str, column: usize) -> Result<u8, CronError> {
+        let named = self
+            .field
+            .names
+            .iter()
+            .position(|name| text.eq_ignore_ascii_case(name));
+        let number = match named {
+            Some(place) => u8::try_from(place).ok().map(|place| place + self.field.low),
+            None if is_number(text) => text.parse().ok(),
+            None if text.is_empty() => return Err(self.wrong(column, "a number is missing")),
+            None => return Err(self.wrong(column, &self.misread(text))),
+        };
+        let within = |n: &u8| (self.field.low..=self.field.high).contains(n);
+        number.filter(within).ok_or_else(|| {
+            let why = format!(
+                "{text} is not within {} to {}",
+                self.field.low, self.field.high
+            );
+            self.wrong(column, &why)
+        })
+    }
+
+    fn misread(&self, text: &str) -> String {
+        if text.eq_ignore_ascii_case("L") {
+            return "L stands alone in the field for the day of the month (the last one), or after a weekday (5L)"
+                .to_owned();
+        }
+        match self.field.names {
+            [] => format!("`{text}` is not a number"),
+            _ => format!("`{text}` is neither a number nor a name of three letters"),
+        }
+    }
+
+    fn step(&self, text: &str, column: usize) -> Result<usize, CronError> {
+        let step = is_number(text).then(|| text.parse::<usize>().ok());
+        let step = step.flatten().filter(|step| *step > 0);
+        step.ok_or_else(|| self.wrong(column, "a step is a number from 1"))
+    }
+
+    fn wrong(&self, column: usize, why: &str) -> CronError {
+        CronError::Field {
+            field: self.field.name,
+            text: self.word.to_owned(),
+            column,
+            why: why.to_owned(),
+        }
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit())
+}

@@ -3,11 +3,9 @@
 //! Two kinds of time are used. What people see and what rows hold is a [`Timestamp`]. What must not
 //! move when the wall clock is corrected (pace, health, breakers) is [`Steady`].
 
-mod breaker;
 mod cron;
 mod decide;
 mod evidence;
-mod fold;
 mod gate;
 mod health;
 mod job;
@@ -16,18 +14,16 @@ mod level;
 mod life;
 mod pace;
 mod rates;
-mod second_chance;
+mod retries;
 mod standing;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use breaker::{Breaker, delivery_gap, delivery_retry_at};
 pub use cron::{Cron, CronError};
 pub use decide::{Action, decide, operation};
 pub use decide::{Explanation, why};
-pub use fold::{Fold, Repeat};
 pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;
 pub use job::{Call, call, check_jobs};
@@ -40,8 +36,10 @@ pub use life::{
 };
 pub use pace::{Pace, Press};
 pub use rates::Rate;
+pub use rates::{Fold, Repeat};
 pub use rates::{awaiting, is_yielding, share_beside};
-pub use second_chance::SecondChance;
+pub use retries::SecondChance;
+pub use retries::{Breaker, delivery_gap, delivery_retry_at};
 pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives

@@ -4,30 +4,35 @@
 //! A sink carries out one delivery and says how it ended. It decides nothing about when: retries,
 //! order and breakers belong to the dispatcher in the engine. The same delivery may come any number of
 //! times, and a sink makes it look as if it had come once.
+//!
+//! What `renewd sink test` hands over: a document that looks like any other and is marked as a test in
+//! every field that a person or a program would look at. It never holds a real token.
 
 mod check;
 mod examine;
 pub mod exec;
 pub mod file;
-mod trial;
 pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
+use crate::{
+    clock::Clock,
+    config::SinkSettings,
+    model::{
+        Kind, Name, Notice, NoticeKind, Placed, Reader, ResourceName, Secret, SinkName, State,
+        TokenDocument, Version,
+    },
+    transport::Transport,
+};
+
 pub use check::{Trusted, check};
 pub use examine::examine;
 pub use exec::{ExecSink, PROGRAMS};
 pub use file::FileSink;
 pub use webhook::WebhookSink;
-
-use crate::{
-    clock::Clock,
-    config::SinkSettings,
-    model::{Name, Notice, NoticeKind, Placed, Reader, ResourceName, SinkName, TokenDocument},
-    transport::Transport,
-};
 
 /// Deliveries of a file sink or a webhook that may be under way at once.
 const IN_FLIGHT: usize = 16;
@@ -197,7 +202,7 @@ impl Sink {
         resource: &ResourceName,
         now: Timestamp,
     ) -> Result<Outcome, SinkFailure> {
-        let document = Arc::new(trial::document(resource, now));
+        let document = Arc::new(document(resource, now));
         match self {
             Self::File(sink) => sink
                 .try_out(document)
@@ -274,5 +279,53 @@ impl Sink {
                 .map_err(|error| SinkFailure::new(error.to_string())),
             Self::Webhook(_) | Self::Exec(_) => Ok(Outcome::LeftOut),
         }
+    }
+}
+
+/// What stands in place of the token.
+const NO_TOKEN: &str = "renewd-test-this-is-not-a-token";
+/// How long it claims to live.
+const LIFE: Duration = Duration::from_hours(1);
+
+/// A document of an identity that does not exist; its name is another one each microsecond, so that no
+/// receiver holds it against an earlier test, and no identity is meant by accident.
+fn document(resource: &ResourceName, now: Timestamp) -> TokenDocument {
+    TokenDocument {
+        name: name(now),
+        resource: resource.clone(),
+        id: None,
+        state: State::Active,
+        token: Some(Secret::new(NO_TOKEN.to_owned())),
+        scopes: Vec::new(),
+        issued_at: Some(now),
+        expires_at: Some(now + LIFE),
+        renews_at: Some(now + LIFE / 2),
+        version: Version(0).next(now),
+        kind: Kind::Issued,
+    }
+}
+
+fn name(now: Timestamp) -> Name {
+    let name = format!("renewd-test-{:x}", now.as_microsecond().unsigned_abs());
+    #[expect(
+        clippy::expect_used,
+        reason = "letters, digits and hyphens make a name"
+    )]
+    name.parse().expect("the name of a test is a name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_says_so_wherever_one_looks() {
+        let now: Timestamp = "2026-11-22T12:00:00.5Z".parse().unwrap();
+        let document = document(&"contoso".parse().unwrap(), now);
+        assert!(document.name.as_str().starts_with("renewd-test-"));
+        assert_eq!(document.token.unwrap().expose(), NO_TOKEN);
+        assert_eq!(document.version, Version(1_795_348_800));
+        let later = now + Duration::from_micros(1);
+        assert_ne!(name(now), name(later));
     }
 }

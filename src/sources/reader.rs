@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     SourceError,
     list::{self, Collector, Head, Item, List},
-    sqlite, stamp,
+    sqlite,
 };
 use crate::{
     config::{self, SourceSettings},
@@ -117,10 +117,10 @@ fn lines_of(path: &std::path::Path) -> Result<Collector, SourceError> {
     };
     for _ in 0..TRIES {
         let file = config::open_regular(path).map_err(cannot)?;
-        let before = stamp::Stamp::of(&file.metadata().map_err(cannot)?);
+        let before = list::Stamp::of(&file.metadata().map_err(cannot)?);
         let mut list = Collector::new(what.clone());
         list::rows(&file, &what, &mut list)?;
-        if stamp::Stamp::of(&file.metadata().map_err(cannot)?) == before {
+        if list::Stamp::of(&file.metadata().map_err(cannot)?) == before {
             return Ok(list);
         }
     }

@@ -19,8 +19,7 @@ use serde_json::Value;
 
 use super::{
     SourceError,
-    list::Collector,
-    stamp::{Stamp, beside},
+    list::{Collector, Stamp, beside},
 };
 use crate::{
     config,
@@ -245,7 +244,7 @@ fn shm_trouble(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::stamp;
+    use crate::sources::list;
 
     struct Stage {
         dir: tempfile::TempDir,
@@ -297,16 +296,16 @@ mod tests {
         for journal in ["wal", "delete"] {
             let stage = Stage::new(journal);
             let path = stage.dir.path().join("app.db");
-            let before = stamp::Stamps::of(&path).unwrap();
+            let before = list::Stamps::of(&path).unwrap();
             assert_eq!(stage.read(QUERY).unwrap(), 1);
             assert_eq!(
                 before,
-                stamp::Stamps::of(&path).unwrap(),
+                list::Stamps::of(&path).unwrap(),
                 "{journal}: reading changes nothing"
             );
             let sql = "INSERT INTO users VALUES ('bert', 'voip')";
             stage.owner.execute(sql, []).unwrap();
-            assert_ne!(before, stamp::Stamps::of(&path).unwrap(), "{journal}");
+            assert_ne!(before, list::Stamps::of(&path).unwrap(), "{journal}");
             assert_eq!(stage.read(QUERY).unwrap(), 2);
         }
     }

@@ -6,8 +6,7 @@ use rusqlite::{Row, params};
 use super::{
     Cause, Store,
     aside::RowKind,
-    columns::{self, micros},
-    db::Txn,
+    db::{self, Txn, micros},
     error::{Answer, Outcome},
     identities::count,
 };
@@ -111,10 +110,10 @@ impl Txn<'_> {
 
 fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
     Ok(AuditEntry {
-        at: columns::instant_in(row, "at")?,
+        at: db::instant_in(row, "at")?,
         actor: row.get("actor")?,
         action: row.get("action")?,
-        name: columns::maybe_parsed(row, "name")?,
+        name: db::maybe_parsed(row, "name")?,
         reason: row.get("reason")?,
         request_id: row.get("request_id")?,
         result: row.get("result")?,

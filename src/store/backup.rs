@@ -14,9 +14,9 @@ use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Store, columns,
+    Store, db,
     error::{Answer, Fault},
-    schema, standing,
+    open, restore,
 };
 use crate::model::{Timestamp, is_lasting};
 
@@ -100,7 +100,7 @@ pub enum BackupError {
         why: String,
     },
     /// It was made by a newer renewd.
-    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), schema::NEWEST)]
+    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), open::NEWEST)]
     Newer {
         /// The file.
         path: PathBuf,
@@ -238,7 +238,7 @@ fn describe(
         backup.execute("INSERT INTO backup VALUES (?1, ?2)", (key, value))
     };
     set("form", &FORM)?;
-    set("made_at", &columns::micros(now))?;
+    set("made_at", &db::micros(now))?;
     set("version", &env!("CARGO_PKG_VERSION"))?;
     set("last", &last)?;
     set("digest", &digest(&backup)?.to_vec())?;
@@ -385,8 +385,8 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
         }));
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
-    let found = schema::version(&backup).map_err(&reading)?;
-    if found > schema::NEWEST || form.is_some_and(|form| form > FORM) {
+    let found = open::version(&backup).map_err(&reading)?;
+    if found > open::NEWEST || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found,
@@ -416,10 +416,10 @@ fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
         }
     }
     Ok(Contents {
-        made_at: columns::instant(fact(backup, "made_at")?.unwrap_or_default()),
+        made_at: db::instant(fact(backup, "made_at")?.unwrap_or_default()),
         version: fact(backup, "version")?.unwrap_or_default(),
-        schema: schema::version(backup)?,
-        seal_key: columns::meta(backup, "seal_key")?.unwrap_or_default(),
+        schema: open::version(backup)?,
+        seal_key: db::meta(backup, "seal_key")?.unwrap_or_default(),
         identities: count("SELECT count(*) FROM identity")?.unsigned_abs(),
         tokens: count("SELECT count(*) FROM identity WHERE token IS NOT NULL")?.unsigned_abs(),
         files,
@@ -452,13 +452,13 @@ pub(super) fn strip(
 ) -> rusqlite::Result<()> {
     let txn = copy.unchecked_transaction()?;
     txn.execute_batch("DROP TABLE backup; DROP TABLE backup_file;")?;
-    columns::set_meta(&txn, BACKED_UP, columns::micros(contents.made_at))?;
+    db::set_meta(&txn, BACKED_UP, db::micros(contents.made_at))?;
     if let Some(doubt) = doubt {
-        columns::set_meta(&txn, standing::RESTORED, doubt)?;
+        db::set_meta(&txn, restore::RESTORED, doubt)?;
     }
     if contents.last {
         // Its store does not go on, so that wherever it is put is its place.
-        let keys = [standing::INSTANCE, standing::MACHINE];
+        let keys = [restore::INSTANCE, restore::MACHINE];
         txn.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
     }
     txn.commit()
@@ -552,9 +552,9 @@ impl Store {
     /// unless a person takes it back.
     pub async fn backed_up(&self, made_at: Timestamp, retire: bool) -> Answer<()> {
         self.write("note the backup", move |txn| {
-            columns::set_meta(&txn.conn, BACKED_UP, columns::micros(made_at))?;
+            db::set_meta(&txn.conn, BACKED_UP, db::micros(made_at))?;
             if retire {
-                columns::set_meta(&txn.conn, RETIRED, columns::micros(made_at))?;
+                db::set_meta(&txn.conn, RETIRED, db::micros(made_at))?;
             }
             Ok(())
         })
@@ -564,8 +564,8 @@ impl Store {
     /// When the last backup was made that reached its place.
     pub async fn last_backup(&self) -> Answer<Option<Timestamp>> {
         self.read("look for the last backup", |db| {
-            let at = columns::meta(&db.conn, BACKED_UP)?;
-            Ok(at.map(columns::instant))
+            let at = db::meta(&db.conn, BACKED_UP)?;
+            Ok(at.map(db::instant))
         })
         .await
     }

@@ -1,5 +1,5 @@
 //! At each start the store is compared with `withdrawn.jsonl` and brought up to it; where that cannot be
-//! done, a person is waited for ([`super::standing`]).
+//! done, a person is waited for ([`super::restore`]).
 //!
 //! The store commits the number of a transaction before its lines are written. So a file that goes no
 //! further than that was overtaken by a crash, and its last lines are applied; a file that goes further
@@ -14,9 +14,8 @@ use rusqlite::params;
 use super::{
     aside::RowKind,
     campaigns::CampaignId,
-    columns::{self, micros, signed, spelled},
     commit::Standing,
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
     facts::PENDING,
     identities::token_place,
@@ -207,13 +206,13 @@ impl Settled {
 
 impl Db {
     pub(super) fn number(&self, key: &str) -> Outcome<u64> {
-        let number = columns::meta::<i64>(&self.conn, key)?;
+        let number = db::meta::<i64>(&self.conn, key)?;
         Ok(number.unwrap_or(0).unsigned_abs())
     }
 
     pub(super) fn set_number(&self, key: &str, number: u64) -> Outcome<()> {
         if self.number(key)? != number {
-            columns::set_meta(&self.conn, key, signed(number))?;
+            db::set_meta(&self.conn, key, signed(number))?;
         }
         Ok(())
     }
@@ -226,7 +225,7 @@ impl Db {
 
     pub(super) fn known_of_the_file(&self) -> Outcome<Known> {
         Ok(Known {
-            id: columns::meta::<String>(&self.conn, STORE_ID)?,
+            id: db::meta::<String>(&self.conn, STORE_ID)?,
             last: self.number(LAST)?,
             before: self.number(BEFORE)?,
             bound: self.number(BOUND)?,
@@ -255,7 +254,7 @@ impl Txn<'_> {
         let id = known.id.clone().or_else(|| found.store.clone());
         let id = id.unwrap_or_else(fresh_id);
         if known.id.is_none() {
-            columns::set_meta(&self.conn, STORE_ID, id.as_str())?;
+            db::set_meta(&self.conn, STORE_ID, id.as_str())?;
         }
         if self.restored()?.is_some() {
             return Ok(Settled::default());
@@ -600,8 +599,8 @@ impl Txn<'_> {
             let rows = self.all(RowKind::Identity, sql, [after, PAGE], |row| {
                 Ok((
                     row.get::<_, Num>("num")?,
-                    columns::parsed::<crate::model::Name>(row, "name")?,
-                    Version(columns::unsigned(row, "version")?),
+                    db::parsed::<crate::model::Name>(row, "name")?,
+                    Version(db::unsigned(row, "version")?),
                     row.get::<_, Option<Vec<u8>>>("token")?,
                 ))
             })?;

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros},
-    db::Txn,
+    db::{self, Txn, micros},
     error::{Answer, Outcome},
     identities::count,
     idmap::{IdLine, read_remembered},
@@ -110,14 +109,14 @@ impl Store {
             let sql = "SELECT r.name, i.resource, i.state, i.id IS NOT NULL AS has_id, i.state = 'active' AND (i.good_until < 0 \
                        OR (i.good_until = 0 AND i.expires_at IS NOT NULL) OR coalesce(i.late_at <= ?1, 0)) AS late, count(*) AS n \
                        FROM identity i JOIN resource r ON r.num = i.resource GROUP BY 2, 3, 4, 5";
-            Ok(db.all(RowKind::Counter, sql, [columns::micros(now)], |row| {
+            Ok(db.all(RowKind::Counter, sql, [db::micros(now)], |row| {
                 let late: bool = row.get("late")?;
                 Ok(Tally {
-                    resource: columns::parsed(row, "name")?,
-                    state: columns::word(row, "state")?,
+                    resource: db::parsed(row, "name")?,
+                    state: db::word(row, "state")?,
                     has_id: row.get("has_id")?,
-                    shown: if late { State::Late } else { columns::word(row, "state")? },
-                    count: columns::unsigned(row, "n")?,
+                    shown: if late { State::Late } else { db::word(row, "state")? },
+                    count: db::unsigned(row, "n")?,
                 })
             })?)
         })
@@ -131,22 +130,22 @@ impl Store {
             let sql = "SELECT r.name, c.resource, c.state, c.n FROM identity_count c JOIN resource r ON r.num = c.resource \
                        WHERE c.n > 0";
             for (resource, state, n) in db.all(RowKind::Counter, sql, [], |row| {
-                let resource = columns::parsed(row, "name")?;
+                let resource = db::parsed(row, "name")?;
                 // An unknown word is that of a row which is set aside itself.
-                let state = columns::word(row, "state").ok();
-                Ok((resource, state, columns::unsigned(row, "n")?))
+                let state = db::word(row, "state").ok();
+                Ok((resource, state, db::unsigned(row, "n")?))
             })? {
                 let of: &mut BTreeMap<_, _> = counts.identities.entry(resource).or_default();
                 of.extend(state.map(|state| (state, n)));
             }
             let sql = "SELECT s.num, s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
             let pending = db.all(RowKind::Sink, sql, [], |row| {
-                Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
             })?;
             counts.pending = pending.into_iter().collect();
             counts.oldest_pending = db.oldest_pending()?;
             let orphans = db.all(RowKind::Counter, "SELECT n FROM orphan_count", [], |row| {
-                columns::unsigned(row, "n")
+                db::unsigned(row, "n")
             })?;
             counts.orphans = orphans.first().copied().unwrap_or(0);
             counts.set_aside = db.aside.told();

@@ -6,13 +6,12 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros, signed, spelled},
-    db::{Db, Txn},
+    creations::Orphaned,
+    db::{self, Db, Txn, micros, signed, spelled},
     error::{Answer, Outcome},
     identities::token_place,
     idmap::IdLine,
     notices::CameTo,
-    orphans::Orphaned,
 };
 use crate::model::{
     Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdentityId, Kind, Name,
@@ -200,7 +199,7 @@ impl Txn<'_> {
                 micros(meta.issued_at),
                 meta.minted_by,
                 micros(issue.late_at),
-                columns::packed(&attempts),
+                db::packed(&attempts),
                 sealed,
             ],
         )?;
@@ -290,11 +289,8 @@ impl Txn<'_> {
                    LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let line = self.first(sql, [num], |row| {
             let line = || -> rusqlite::Result<IdLine> {
-                let named = (
-                    columns::parsed(row, "name")?,
-                    columns::parsed(row, "resource")?,
-                );
-                let created_at = columns::instant_in(row, "created_at")?;
+                let named = (db::parsed(row, "name")?, db::parsed(row, "resource")?);
+                let created_at = db::instant_in(row, "created_at")?;
                 Ok(IdLine::of_id(named, id.clone(), created_at))
             };
             Ok(line().ok())
@@ -408,7 +404,7 @@ impl Txn<'_> {
                 num,
                 at,
                 why,
-                columns::packed(&attempts),
+                db::packed(&attempts),
                 blame != Blame::Resource,
                 blame == Blame::RowAlone,
                 micros(now)
@@ -537,18 +533,18 @@ impl Standing {
 fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
     Ok(Standing {
         num: row.get("num")?,
-        name: columns::parsed(row, "name")?,
+        name: db::parsed(row, "name")?,
         resource: row.get("resource")?,
-        state: columns::word(row, "state")?,
-        id: columns::maybe_parsed(row, "id")?,
-        version: Version(columns::unsigned(row, "version")?),
-        next_kind: columns::word(row, "next_kind")?,
+        state: db::word(row, "state")?,
+        id: db::maybe_parsed(row, "id")?,
+        version: Version(db::unsigned(row, "version")?),
+        next_kind: db::word(row, "next_kind")?,
         due_at: row.get("due_at")?,
         due_why: row.get("due_why")?,
         minted_by: row.get("minted_by")?,
         revoked_at: row.get("revoked_at")?,
         asked_at: row.get("asked_at")?,
-        attempts: columns::unpacked(row, "attempts")?,
+        attempts: db::unpacked(row, "attempts")?,
         marked: row.get("marked")?,
         by_socket: row.get("by_socket")?,
     })

@@ -1,19 +1,24 @@
 //! Who holds a live token, by the version that each sink confirmed last; counted without a scan of
 //! those who do.
+//!
+//! Who took tokens over the socket, counted by the hour, and which version each consumer said that
+//! it uses.
 
 use std::collections::BTreeMap;
 
-use rusqlite::Row;
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Store,
+    Each, Store,
     aside::RowKind,
-    columns::{self, micros},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros},
     error::{Answer, Outcome},
     identities::{count, earliest_end},
 };
-use crate::model::{Consumers, Name, Num, ResourceName, Served, SinkName, Timestamp};
+use crate::model::{
+    Consumers, Name, Num, Reader, ResourceName, Served, SinkName, Timestamp, Version,
+};
 
 /// What a sink's consumers lack: only those are read that hold nothing live.
 pub(super) const LACKING: &str = "SELECT coalesce(sum(live_until >= 0), 0), coalesce(sum(live_until < 0), 0) \
@@ -85,11 +90,11 @@ impl Store {
             let sql = "SELECT s.num, s.name, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
                        WHERE c.n > 0 AND s.configured";
             let sinks = db.all(RowKind::Sink, sql, [], |row| {
-                let name: SinkName = columns::parsed(row, "name")?;
+                let name: SinkName = db::parsed(row, "name")?;
                 Ok((
                     row.get::<_, Num>("num")?,
                     name,
-                    columns::unsigned(row, "n")?,
+                    db::unsigned(row, "n")?,
                 ))
             })?;
             for (num, name, all) in sinks {
@@ -120,16 +125,16 @@ impl Store {
             let sinks = db.all(RowKind::Sink, sinks, [], |row| {
                 Ok((
                     row.get::<_, Num>("num")?,
-                    columns::parsed::<SinkName>(row, "name")?,
+                    db::parsed::<SinkName>(row, "name")?,
                 ))
             })?;
             let mut withheld = Vec::new();
             for (num, sink) in sinks {
                 let params = rusqlite::params![num, micros(since), count(COUNTED)];
                 let rows = db.all(RowKind::Delivery, WITHHELD, params, |row| {
-                    let name: Name = columns::parsed(row, "name")?;
+                    let name: Name = db::parsed(row, "name")?;
                     let error: Option<String> = row.get("last_error")?;
-                    Ok((name, columns::instant_in(row, "since")?, error))
+                    Ok((name, db::instant_in(row, "since")?, error))
                 })?;
                 let Some((_, since, _)) = rows.first() else {
                     continue;
@@ -163,11 +168,11 @@ impl Store {
                 return Ok(Default::default());
             }
             let rows = db.all(RowKind::Sink, sql, [micros(now)], |row| {
-                Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
             })?;
             let by_socket = "SELECT count(*) AS n FROM identity WHERE by_socket AND due_at IS NOT NULL AND good_until < 0 \
                              AND expires_at > ?1";
-            let by_socket = db.first(by_socket, [micros(now)], |row| columns::unsigned(row, "n"))?;
+            let by_socket = db.first(by_socket, [micros(now)], |row| db::unsigned(row, "n"))?;
             Ok((rows.into_iter().collect(), by_socket.unwrap_or(0)))
         })
         .await
@@ -201,7 +206,7 @@ impl Store {
                 let end = db.first(NEXT_END_OF, [num, micros(now)], read)?;
                 next = next.into_iter().chain(end.flatten()).min();
             }
-            Ok(next.map(columns::instant))
+            Ok(next.map(db::instant))
         })
         .await
     }
@@ -221,7 +226,7 @@ impl Store {
             for (num, sink) in sinks {
                 let params = rusqlite::params![num, micros(now), count(limit)];
                 let names = db.all(RowKind::Identity, LACKING_NAMES, params, |row| {
-                    columns::parsed(row, "name")
+                    db::parsed(row, "name")
                 })?;
                 lacking.insert(sink, names);
             }
@@ -233,7 +238,7 @@ impl Store {
             })? {
                 let params = rusqlite::params![num, micros(now), count(limit)];
                 names.extend(db.all(RowKind::Identity, by_socket, params, |row| {
-                    columns::parsed(row, "name")
+                    db::parsed(row, "name")
                 })?);
             }
             names.truncate(limit);
@@ -247,7 +252,7 @@ impl Store {
     pub async fn overdue_since(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, Timestamp>> {
         self.read("look for the oldest overdue renewal", move |db| {
             let rows = db.all(RowKind::Resource, OVERDUE, [micros(now)], |row| {
-                let name: ResourceName = columns::parsed(row, "name")?;
+                let name: ResourceName = db::parsed(row, "name")?;
                 let ats = [
                     row.get::<_, Option<i64>>("due")?,
                     row.get("without")?,
@@ -259,9 +264,7 @@ impl Store {
             let rows = rows
                 .into_iter()
                 .filter_map(|(name, at)| Some((name, at.filter(|at| overdue(*at))?)));
-            Ok(rows
-                .map(|(name, at)| (name, columns::instant(at)))
-                .collect())
+            Ok(rows.map(|(name, at)| (name, db::instant(at))).collect())
         })
         .await
     }
@@ -281,7 +284,7 @@ impl Db {
     fn served_by_socket(&self, now: Timestamp, served: &mut Served) -> Outcome<()> {
         let sql = "SELECT num, name FROM resource";
         let resources = self.all(RowKind::Resource, sql, [], |row| {
-            let name: ResourceName = columns::parsed(row, "name")?;
+            let name: ResourceName = db::parsed(row, "name")?;
             Ok((row.get::<_, Num>("num")?, name))
         })?;
         let mut without = 0;
@@ -296,7 +299,7 @@ impl Db {
             }
         }
         let sql = "SELECT n FROM consumer_count WHERE sink = 0";
-        let all = self.all(RowKind::Counter, sql, [], |row| columns::unsigned(row, "n"))?;
+        let all = self.all(RowKind::Counter, sql, [], |row| db::unsigned(row, "n"))?;
         let all = all.first().copied().unwrap_or(0);
         served.socket = consumers(all, without, 0, None);
         Ok(())
@@ -315,7 +318,7 @@ impl Db {
             RowKind::Sink,
             sql,
             rusqlite::params![key, micros(now)],
-            |row| Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?)),
+            |row| Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?)),
         )?;
         Ok(rows.into_iter().collect())
     }
@@ -350,6 +353,215 @@ fn consumers(all: u64, without: u64, unknown: u64, next: Option<i64>) -> Consume
         without,
         unknown,
         doubtful: 0,
-        next_end: next.map(columns::instant),
+        next_end: next.map(db::instant),
+    }
+}
+
+/// Consumers of one identity that are remembered of each user, the latest to speak.
+const HOLDERS_OF_USER: i64 = 64;
+/// Consumers of one identity that are remembered at all: beyond it goes whoever speaks with the most names,
+/// so that nobody pushes the one consumer of another user out.
+const HOLDERS: i64 = 1024;
+
+/// A consumer's word that it uses a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The identity's row.
+    pub num: Num,
+    /// The user that said so.
+    pub uid: u32,
+    /// What it calls itself.
+    pub client: String,
+    /// The version.
+    pub version: Version,
+}
+
+/// A consumer and the version that it uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The identity.
+    pub name: Name,
+    /// The user that said so.
+    pub uid: u32,
+    /// What it calls itself.
+    pub client: String,
+    /// The version that it uses.
+    pub version: Version,
+    /// The version that it should use.
+    pub current: Version,
+    /// When it said so.
+    pub at: Timestamp,
+}
+
+/// Tokens that one user took of one identity within an hour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReads {
+    /// The start of the hour.
+    pub hour: Timestamp,
+    /// The identity.
+    pub name: Name,
+    /// The user.
+    pub uid: u32,
+    /// How often.
+    pub count: u64,
+}
+
+/// Which counts of reads to show, the latest hour first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadsQuery {
+    /// Only of this identity.
+    pub name: Option<Name>,
+    /// Only of hours that start at or after this instant.
+    pub since: Option<Timestamp>,
+    /// Only what comes after this one in the listing: the last of the page before.
+    pub after: Option<(Timestamp, Name, u32)>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Store {
+    /// Notes which version a consumer uses; false where the identity never had it, as far as is remembered.
+    /// Of each user the latest 64 consumers of an identity are kept.
+    pub async fn acknowledge(&self, ack: Acknowledgement, now: Timestamp) -> Answer<bool> {
+        self.write("note an acknowledgement", move |txn| {
+            let version = db::signed(ack.version.0);
+            let sql = "SELECT 1 FROM identity WHERE num = ?1 AND (version = ?2 OR prev_version = ?2 \
+                       OR instr(' ' || past, ' ' || ?2 || ' ') > 0)";
+            if txn.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO holder VALUES (?1, ?2, ?3, ?4, ?5) \
+                       ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
+            txn.run(
+                sql,
+                params![ack.num, ack.uid, ack.client, version, micros(now)],
+            )?;
+            txn.run(
+                "DELETE FROM holder WHERE identity = ?1 AND uid = ?2 AND client IN \
+                 (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT -1 OFFSET ?3)",
+                [ack.num, i64::from(ack.uid), HOLDERS_OF_USER],
+            )?;
+            txn.run(
+                "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN (SELECT uid, client FROM ( \
+                 SELECT uid, client, at, row_number() OVER (PARTITION BY uid ORDER BY at DESC) AS nth \
+                 FROM holder WHERE identity = ?1) ORDER BY nth, at DESC LIMIT -1 OFFSET ?2)",
+                [ack.num, HOLDERS],
+            )?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Whether any of these users and groups may read any identity.
+    pub async fn may_any_read(&self, readers: Vec<Reader>) -> Answer<bool> {
+        self.read("look for readers", move |db| {
+            for reader in &readers {
+                let sql = "SELECT 1 FROM reader WHERE name = ?1";
+                if db.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Consumers of an identity, or of all, in the order of names; those that use an old version
+    /// alone, if so wished.
+    pub async fn holders(
+        &self,
+        num: Option<Num>,
+        only_old: bool,
+        limit: usize,
+    ) -> Answer<Vec<Holder>> {
+        self.read("list consumers", move |db| {
+            let sql = "SELECT h.identity, i.name, h.uid, h.client, h.version, i.version AS current, h.at \
+                       FROM holder h JOIN identity i ON i.num = h.identity \
+                       WHERE (?1 IS NULL OR h.identity = ?1) AND (NOT ?2 OR h.version < i.version) \
+                       ORDER BY i.name, h.uid, h.client";
+            let holders = db.page(RowKind::Holder, limit, sql, params![num, only_old], |row| {
+                Ok(Holder {
+                    name: db::parsed(row, "name")?,
+                    uid: row.get("uid")?,
+                    client: row.get("client")?,
+                    version: Version(db::unsigned(row, "version")?),
+                    current: Version(db::unsigned(row, "current")?),
+                    at: db::instant_in(row, "at")?,
+                })
+            })?;
+            Ok(holders)
+        })
+        .await
+    }
+
+    /// Adds to the counts of tokens that were taken. Each is answered; one that the store refuses keeps no
+    /// other back.
+    pub async fn note_reads(&self, reads: Vec<TokenReads>) -> Answer<Each<()>> {
+        self.write("count token reads", move |txn| {
+            txn.each("count a token read", &reads, |txn, reads| {
+                txn.note_reads(reads)?;
+                Ok(vec![(); reads.len()])
+            })
+        })
+        .await
+    }
+
+    /// The counts of tokens that were taken, the latest hour first.
+    pub async fn token_reads(&self, query: ReadsQuery) -> Answer<Vec<TokenReads>> {
+        self.read("list token reads", move |db| {
+            let sql = "SELECT hour, name, uid, n FROM token_read \
+                       WHERE (?1 IS NULL OR name = ?1) AND hour >= ?2 \
+                       AND (?3 IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
+                       ORDER BY hour DESC, name, uid";
+            let after = query.after.as_ref();
+            let params = params![
+                query.name.as_ref().map(Name::as_str),
+                query.since.map_or(i64::MIN, micros),
+                after.map(|(hour, ..)| micros(*hour)),
+                after.map(|(_, name, _)| name.as_str()),
+                after.map(|(.., uid)| *uid)
+            ];
+            let reads = db.page(RowKind::TokenRead, query.limit, sql, params, |row| {
+                Ok(TokenReads {
+                    hour: db::instant_in(row, "hour")?,
+                    name: db::parsed(row, "name")?,
+                    uid: row.get("uid")?,
+                    count: db::unsigned(row, "n")?,
+                })
+            })?;
+            Ok(reads)
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
+        let sql =
+            "INSERT INTO token_read VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET n = n + ?4";
+        for read in reads {
+            let n = db::signed(read.count);
+            self.run(
+                sql,
+                params![micros(read.hour), read.name.as_str(), read.uid, n],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Drops counts of hours, and consumers that have been silent, since before these instants.
+    pub(super) fn prune_access(
+        &self,
+        (reads, holders): (i64, i64),
+        batch: i64,
+    ) -> Outcome<(usize, usize)> {
+        let old_reads = "DELETE FROM token_read WHERE (hour, name, uid) IN \
+                         (SELECT hour, name, uid FROM token_read WHERE hour < ?1 LIMIT ?2)";
+        let old_holders = "DELETE FROM holder WHERE (identity, uid, client) IN \
+                           (SELECT identity, uid, client FROM holder WHERE at < ?1 LIMIT ?2)";
+        Ok((
+            self.run(old_reads, [reads, batch])?,
+            self.run(old_holders, [holders, batch])?,
+        ))
     }
 }

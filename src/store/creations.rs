@@ -3,20 +3,23 @@
 //! for a person: an import of its id, or the word that it may be created.
 //!
 //! Who waits has nothing due, and the first token as the reason.
+//!
+//! What may exist at ACS without a row of ours: creations whose answer was lost, and tokens that came
+//! too late. The intent to create is written before the call, so that a crash cannot hide one.
 
-use rusqlite::{params, types::Value};
+use rusqlite::{Row, params, types::Value};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Refusal, Store,
-    aside::RowKind,
-    columns::{self, micros, spelled},
-    db::{Db, Txn},
+    aside::{RowKind, is_unreadable},
+    db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome},
     idmap::{IdLine, remember_unknown},
 };
 use crate::model::{
-    AuditEntry, CreationsWaiting, DueReason, Name, Num, Origin, ResourceName, SourceName, Spec,
-    Timestamp,
+    AuditEntry, CreationsWaiting, DueReason, IdentityId, Name, Num, Origin, ResourceName,
+    SourceName, Spec, Timestamp,
 };
 
 /// What a start took over from `identities.jsonl`.
@@ -129,7 +132,7 @@ impl Store {
 impl Txn<'_> {
     /// The database was lost: from now on what has no id waits for a person.
     pub(super) fn begin_wait(&self) -> Outcome<()> {
-        Ok(columns::set_meta(&self.conn, AWAITS_WORD, 1)?)
+        Ok(db::set_meta(&self.conn, AWAITS_WORD, 1)?)
     }
 
     /// Takes over what [`super::idmap::IdMap::compare`] put aside: ids are remembered, and what the store
@@ -170,7 +173,7 @@ impl Txn<'_> {
             remember_unknown(self, line)?;
             taken.ids += usize::from(line.id.is_some());
             if let (true, Some(Origin::Source(source))) = (taken.lost, &line.kept.origin) {
-                columns::set_meta(&self.conn, &format!("{AWAITS_SOURCE}{source}"), 1)?;
+                db::set_meta(&self.conn, &format!("{AWAITS_SOURCE}{source}"), 1)?;
             }
             if let Some(spec) = line.spec()
                 && self.num_of(spec.name.as_str())?.is_none()
@@ -192,9 +195,8 @@ impl Txn<'_> {
 
     /// Whether one of this origin that has no id may be created without a person's word.
     pub(super) fn may_create(&self, origin: &Origin) -> Outcome<bool> {
-        let is_set = |key: &str| {
-            Ok::<_, rusqlite::Error>(columns::meta::<Value>(&self.conn, key)?.is_some())
-        };
+        let is_set =
+            |key: &str| Ok::<_, rusqlite::Error>(db::meta::<Value>(&self.conn, key)?.is_some());
         Ok(match origin {
             Origin::Source(source) if is_set(&format!("{AWAITS_SOURCE}{source}"))? => false,
             _ => !is_set(AWAITS_WORD)?,
@@ -205,7 +207,7 @@ impl Txn<'_> {
     pub(super) fn begin_waiting(&mut self, num: Num, at: i64, why: &DueReason) -> Outcome<()> {
         let sql = "SELECT origin, id IS NULL AS nobody FROM identity WHERE num = ?1";
         let row = self.first(sql, [num], |row| {
-            let origin = columns::word(row, "origin").unwrap_or(Origin::Cli);
+            let origin = db::word(row, "origin").unwrap_or(Origin::Cli);
             Ok((origin, row.get::<_, bool>("nobody")?))
         })?;
         match row {
@@ -229,8 +231,8 @@ impl Txn<'_> {
 
     /// All that files declare has a row now: where nobody waits, the loss of the store is over.
     pub(super) fn files_were_compared(&self) -> Outcome<()> {
-        if columns::meta::<Value>(&self.conn, AWAITS_WORD)?.is_some() {
-            columns::set_meta(&self.conn, AWAITS_WORD, COMPARED)?;
+        if db::meta::<Value>(&self.conn, AWAITS_WORD)?.is_some() {
+            db::set_meta(&self.conn, AWAITS_WORD, COMPARED)?;
             self.end_wait()?;
         }
         Ok(())
@@ -246,7 +248,7 @@ impl Txn<'_> {
     /// Somebody got an id, or may be created: where nobody waits any more, the loss of the store is over.
     pub(super) fn end_wait(&self) -> Outcome<()> {
         let compared =
-            columns::meta::<Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
+            db::meta::<Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
         let sql = format!("SELECT 1 FROM identity WHERE {WAITING} LIMIT 1");
         if compared && self.first(&sql, [], |_| Ok(()))?.is_none() {
             self.run("DELETE FROM meta WHERE key = ?1", [AWAITS_WORD])?;
@@ -290,12 +292,8 @@ impl Db {
              WHERE {WAITING} GROUP BY resource) w JOIN resource r ON r.num = w.resource ORDER BY r.name"
         );
         let mut waiting = self.all(RowKind::Resource, &sql, [], |row| {
-            let resource: ResourceName = columns::parsed(row, "name")?;
-            Ok((
-                row.get::<_, Num>("num")?,
-                resource,
-                columns::unsigned(row, "n")?,
-            ))
+            let resource: ResourceName = db::parsed(row, "name")?;
+            Ok((row.get::<_, Num>("num")?, resource, db::unsigned(row, "n")?))
         })?;
         let sql = format!(
             "SELECT num, name FROM identity WHERE resource = ?1 AND {WAITING} ORDER BY name LIMIT ?2"
@@ -304,7 +302,7 @@ impl Db {
             .drain(..)
             .map(|(num, resource, count)| {
                 let names = self.all(RowKind::Identity, &sql, [num, NAMED], |row| {
-                    columns::parsed(row, "name")
+                    db::parsed(row, "name")
                 })?;
                 Ok(CreationsWaiting {
                     resource,
@@ -314,4 +312,193 @@ impl Db {
             })
             .collect()
     }
+}
+
+/// A token or an identity that may exist at ACS without a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphan {
+    /// Its number in the list.
+    pub num: Num,
+    /// When it was noticed, or when the call began.
+    pub at: Timestamp,
+    /// `creation` (its id is not known), `identity` or `token`.
+    pub kind: String,
+    /// The resource.
+    pub resource: ResourceName,
+    /// For which of our names it was made.
+    pub name: Name,
+    /// Its id, where known.
+    pub id: Option<IdentityId>,
+    /// The service's request id, where known.
+    pub request_id: Option<String>,
+    /// When the token ends, and leaves the list. Creations and identities stay.
+    pub expires_at: Option<Timestamp>,
+    /// When the tokens of an identity were revoked; it is still there, to be deleted or dismissed.
+    #[serde(default)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// An orphan that is being noted.
+pub(super) struct Orphaned<'a> {
+    pub(super) at: i64,
+    pub(super) kind: &'static str,
+    pub(super) num: Num,
+    pub(super) id: Option<&'a str>,
+    pub(super) request_id: Option<&'a str>,
+    pub(super) expires_at: Option<i64>,
+}
+
+impl Store {
+    /// Notes that these rows are about to be created at ACS; before the calls. Settled by
+    /// [`Change::Issued`] with an id, or by [`Store::creation_failed`]; by a crash they become orphans.
+    pub async fn intend_creations(&self, nums: Vec<Num>, now: Timestamp) -> Answer<()> {
+        self.write("note a creation", move |txn| {
+            for num in &nums {
+                txn.not_while_held(*num)?;
+                txn.run(
+                    "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                    [*num, db::micros(now)],
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// A creation gave no id; `maybe_created`: its answer was lost, so an identity may exist.
+    pub async fn creation_failed(
+        &self,
+        num: Num,
+        maybe_created: bool,
+        request_id: Option<String>,
+    ) -> Answer<()> {
+        self.write("note a failed creation", move |txn| {
+            let sql = "DELETE FROM intent WHERE identity = ?1 RETURNING at";
+            let began = txn.first(sql, [num], |row| row.get(0))?;
+            match began {
+                Some(at) if maybe_created => txn.orphan(&Orphaned {
+                    at,
+                    kind: "creation",
+                    num,
+                    id: None,
+                    request_id: request_id.as_deref(),
+                    expires_at: None,
+                }),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// A page of what may exist at ACS without a record.
+    pub async fn orphans(&self, after: Num, limit: usize) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| {
+            let sql = "SELECT * FROM orphan WHERE num > ?1 ORDER BY num";
+            Ok(db.page(RowKind::Orphan, limit, sql, [after], read_orphan)?)
+        })
+        .await
+    }
+
+    /// Orphans by their numbers; those that are not on the list are left out.
+    pub async fn orphans_by_num(&self, nums: Vec<Num>) -> Answer<Vec<Orphan>> {
+        self.read("list orphans", move |db| {
+            let sql = "SELECT * FROM orphan WHERE num = ?1";
+            let mut found = Vec::new();
+            for num in &nums {
+                match db.one(RowKind::Orphan, sql, [num], read_orphan) {
+                    Ok(orphan) => found.extend(orphan),
+                    Err(error) if is_unreadable(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Takes orphans off the list.
+    pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
+        self.write("dismiss orphans", move |txn| {
+            for num in &nums {
+                txn.run("DELETE FROM orphan WHERE num = ?1", [num])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
+    /// At start: every creation that was under way is a possible orphan. Answers with their number.
+    pub(super) fn orphan_intents(&self, now: i64) -> Outcome<usize> {
+        let open = self.all(
+            RowKind::Intent,
+            "SELECT identity, at FROM intent",
+            [],
+            |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)),
+        )?;
+        for (num, at) in &open {
+            self.orphan(&Orphaned {
+                at: (*at).min(now),
+                kind: "creation",
+                num: *num,
+                id: None,
+                request_id: None,
+                expires_at: None,
+            })?;
+        }
+        self.run("DELETE FROM intent", [])?;
+        Ok(open.len())
+    }
+
+    pub(super) fn orphan(&self, orphan: &Orphaned<'_>) -> Outcome<()> {
+        self.run(
+            "INSERT INTO orphan (at, kind, resource, name, id, request_id, expires_at) \
+             SELECT ?1, ?2, coalesce(r.name, ''), i.name, ?4, ?5, ?6 FROM identity i LEFT JOIN resource r ON r.num = i.resource \
+             WHERE i.num = ?3",
+            params![
+                orphan.at,
+                orphan.kind,
+                orphan.num,
+                orphan.id,
+                orphan.request_id,
+                orphan.expires_at
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// An id was deleted: what may have existed of it is no more.
+    pub(super) fn orphans_deleted(&self, id: &str) -> Outcome<()> {
+        self.run("DELETE FROM orphan WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// All tokens of an id were revoked by a call that began at `called`: those noticed before it are
+    /// dead. The identities remain, without tokens.
+    pub(super) fn orphans_revoked(&self, id: &str, called: i64, at: i64) -> Outcome<()> {
+        self.run(
+            "DELETE FROM orphan WHERE id = ?1 AND kind = 'token' AND at <= ?2",
+            params![id, called],
+        )?;
+        self.run(
+            "UPDATE orphan SET revoked_at = ?3 WHERE id = ?1 AND kind = 'identity' AND at <= ?2",
+            params![id, called, at],
+        )?;
+        Ok(())
+    }
+}
+
+pub(super) fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
+    Ok(Orphan {
+        num: row.get("num")?,
+        at: db::instant_in(row, "at")?,
+        kind: row.get("kind")?,
+        resource: db::parsed(row, "resource")?,
+        name: db::parsed(row, "name")?,
+        id: db::maybe_parsed(row, "id")?,
+        request_id: row.get("request_id")?,
+        expires_at: db::maybe_instant(row, "expires_at")?,
+        revoked_at: db::maybe_instant(row, "revoked_at")?,
+    })
 }

@@ -10,12 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Store,
     campaigns::{CampaignAction, NewCampaign, Target, Wanted},
-    columns::{self, micros, spelled},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome},
     idmap::{IdLine, remember_unknown},
     reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
-    steps::just_after,
+    withdrawals::just_after,
 };
 use crate::model::{
     AuditEntry, CreationsWaiting, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin,
@@ -347,7 +346,7 @@ impl Txn<'_> {
         }
         let sql = "SELECT id, created_at FROM remembered WHERE name = ?1 AND resource = ?2";
         let known = self.first(sql, [spec.name.as_str(), spec.resource.as_str()], |row| {
-            Ok((super::columns::parsed(row, "id")?, row.get(1)?))
+            Ok((super::db::parsed(row, "id")?, row.get(1)?))
         })?;
         Ok(known.map_or((None, micros(now)), |(id, at)| (Some(id), at)))
     }
@@ -644,7 +643,7 @@ impl Db {
         let mut ours = Vec::with_capacity(specs.len());
         for spec in std::mem::take(specs) {
             let origin = self.first(sql, [spec.name.as_str()], |row| {
-                Ok(columns::word::<Origin>(row, "origin").unwrap_or(Origin::Cli))
+                Ok(db::word::<Origin>(row, "origin").unwrap_or(Origin::Cli))
             })?;
             match (&spec.id, origin) {
                 (Some(id), Some(Origin::File | Origin::Source(_))) => ids.push(ImportLine {
@@ -693,6 +692,6 @@ impl Db {
     /// Whose id this is, by row or by memory.
     fn owner_of(&self, id: &IdentityId) -> Outcome<Option<Name>> {
         let sql = "SELECT name FROM identity WHERE id = ?1 UNION ALL SELECT name FROM remembered WHERE id = ?1";
-        Ok(self.first(sql, [id.as_str()], |row| columns::parsed(row, "name"))?)
+        Ok(self.first(sql, [id.as_str()], |row| db::parsed(row, "name"))?)
     }
 }

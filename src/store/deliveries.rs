@@ -16,8 +16,7 @@ use rusqlite::{Row, params};
 use super::{
     Each, Store,
     aside::RowKind,
-    columns::{self, micros, signed},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, signed},
     error::{Answer, Outcome, StoreError},
     identities::Consignment,
 };
@@ -148,7 +147,7 @@ impl Store {
             skip.extend(db.aside.nums(RowKind::Delivery));
             let params = [db.sink_num(sink.as_str())?];
             let heads = db.some(RowKind::Delivery, 1, NEXT_PENDING, params, |row| {
-                let at = columns::instant_in(row, "next_at")?;
+                let at = db::instant_in(row, "next_at")?;
                 Ok((!skip.contains(&row.get("num")?)).then_some(at))
             })?;
             Ok(heads.first().copied())
@@ -414,7 +413,7 @@ impl Store {
                 }
                 Ok(Member {
                     num: row.get("num")?,
-                    wanted: Version(columns::unsigned(row, "wanted")?),
+                    wanted: Version(db::unsigned(row, "wanted")?),
                     is_pending: row.get("pending")?,
                     consignment: read
                         .map_err(|fault| StoreError::new("read a token", fault).to_string()),
@@ -460,7 +459,7 @@ impl Store {
                 |row| {
                     Ok(Listed {
                         delivery: read_delivery(row)?,
-                        waits_for: columns::parsed_all(row, "waits_for")?,
+                        waits_for: db::parsed_all(row, "waits_for")?,
                     })
                 },
             )?)
@@ -577,15 +576,15 @@ impl Txn<'_> {
 pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
         num: row.get("num")?,
-        name: columns::parsed(row, "name")?,
-        sink: columns::parsed(row, "sink")?,
-        wanted: Version(columns::unsigned(row, "wanted")?),
-        delivered: Version(columns::unsigned(row, "delivered")?),
+        name: db::parsed(row, "name")?,
+        sink: db::parsed(row, "sink")?,
+        wanted: Version(db::unsigned(row, "wanted")?),
+        delivered: Version(db::unsigned(row, "delivered")?),
         attempts: row.get("attempts")?,
-        next_at: columns::instant_in(row, "next_at")?,
-        since: columns::instant_in(row, "since")?,
+        next_at: db::instant_in(row, "next_at")?,
+        since: db::instant_in(row, "since")?,
         last_error: row.get("last_error")?,
-        expires_at: columns::maybe_instant(row, "expires_at")?,
+        expires_at: db::maybe_instant(row, "expires_at")?,
     })
 }
 
@@ -701,12 +700,12 @@ impl Db {
             RowKind::Sink,
             "SELECT num, name FROM sink WHERE configured = 1",
             [],
-            |row| Ok((row.get::<_, i64>(0)?, columns::parsed(row, "name")?)),
+            |row| Ok((row.get::<_, i64>(0)?, db::parsed(row, "name")?)),
         )?;
         let mut oldest = BTreeMap::new();
         for (num, name) in sinks {
             let since = self.some(RowKind::Delivery, 1, OLDEST, [num], |row| {
-                columns::instant_in(row, "since").map(Some)
+                db::instant_in(row, "since").map(Some)
             })?;
             oldest.extend(since.first().map(|since| (name, *since)));
         }
@@ -814,7 +813,7 @@ pub(super) fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
         num: row.get("num")?,
         placed: read_placed(row)?,
         sink: row.get("sink")?,
-        name: columns::maybe_parsed(row, "name")?,
-        resource: columns::maybe_parsed(row, "resource")?,
+        name: db::maybe_parsed(row, "name")?,
+        resource: db::maybe_parsed(row, "resource")?,
     })
 }

@@ -7,8 +7,7 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros, spelled},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome},
     identities::count,
     key_changes::KeyPage,
@@ -216,8 +215,8 @@ impl Db {
         let params = params![self.resource_num(resource)?, doubt.fingerprint, micros(now)];
         let counted = self.first(IN_DOUBT, params, |row| {
             Ok((
-                columns::unsigned(row, "n")?,
-                columns::maybe_instant(row, "first_end").unwrap_or(None),
+                db::unsigned(row, "n")?,
+                db::maybe_instant(row, "first_end").unwrap_or(None),
             ))
         })?;
         (doubt.tokens, doubt.first_end) = counted.unwrap_or_default();
@@ -275,9 +274,9 @@ impl Txn<'_> {
 pub(super) fn read_doubt(row: &Row<'_>) -> rusqlite::Result<KeyDoubt> {
     Ok(KeyDoubt {
         fingerprint: row.get("fingerprint")?,
-        role: columns::maybe_word(row, "role")?,
-        why: columns::word(row, "why")?,
-        since: columns::instant_in(row, "since")?,
+        role: db::maybe_word(row, "role")?,
+        why: db::word(row, "why")?,
+        since: db::instant_in(row, "since")?,
         told: row.get("told")?,
         tokens: 0,
         first_end: None,

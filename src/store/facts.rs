@@ -7,8 +7,7 @@ use super::{
     aside::RowKind,
     campaigns::{self, CampaignId},
     catch_up::{BEFORE, BOUND, LAST},
-    columns,
-    db::{Db, Effects, Txn},
+    db::{self, Db, Effects, Txn},
     error::{Fault, Outcome, StoreError},
     reconcile::{FORGOTTEN, REMOVED},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Written},
@@ -82,21 +81,21 @@ impl Db {
                    FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let pending = self.all(RowKind::CampaignItem, PENDING, [num], |row| row.get(0))?;
         Ok(self.readable_one(RowKind::Identity, sql, [num], |row| {
-            let state: State = columns::word(row, "state")?;
+            let state: State = db::word(row, "state")?;
             // What is withdrawn is told although something else cannot be read.
             let removed: u8 = row.get("removed").unwrap_or(0);
             let forgotten = removed == FORGOTTEN;
             Ok(Withdrawal {
-                name: columns::maybe_parsed(row, "name").unwrap_or(None),
-                resource: columns::parsed(row, "resource")?,
-                id: columns::maybe_parsed(row, "id").unwrap_or(None),
-                version: columns::unsigned(row, "version").unwrap_or(0),
+                name: db::maybe_parsed(row, "name").unwrap_or(None),
+                resource: db::parsed(row, "resource")?,
+                id: db::maybe_parsed(row, "id").unwrap_or(None),
+                version: db::unsigned(row, "version").unwrap_or(0),
                 held: state == State::Held,
                 removed: state == State::Held && removed == REMOVED,
                 deleted: state == State::Deleted && !forgotten,
                 gone: state == State::Gone,
                 forgotten,
-                revoked_at: columns::maybe_instant(row, "revoked_at").unwrap_or(None),
+                revoked_at: db::maybe_instant(row, "revoked_at").unwrap_or(None),
                 pending,
             })
         })?)
@@ -110,8 +109,8 @@ impl Db {
             self.readable_one(RowKind::CampaignItem, sql, [campaign, num], |row| {
                 Ok(Withdrawal {
                     name: None,
-                    resource: columns::parsed(row, "resource")?,
-                    id: columns::maybe_parsed(row, "id")?,
+                    resource: db::parsed(row, "resource")?,
+                    id: db::maybe_parsed(row, "id")?,
                     version: 0,
                     held: false,
                     removed: false,
@@ -137,14 +136,14 @@ impl Db {
             let cursor: Option<i64> = row.get("cursor")?;
             Ok(Order {
                 campaign: id,
-                action: columns::word(row, "action")?,
+                action: db::word(row, "action")?,
                 then: row
                     .get::<_, Option<String>>("after")?
                     .and_then(|then| then.parse::<Then>().ok()),
                 actor: row.get("actor")?,
                 reason: row.get("reason")?,
-                created_at: columns::instant_in(row, "created_at")?,
-                starts_at: columns::maybe_instant(row, "starts_at")?,
+                created_at: db::instant_in(row, "created_at")?,
+                starts_at: db::maybe_instant(row, "starts_at")?,
                 urgent: row.get("urgent")?,
                 target: row.get("target")?,
                 selection: row.get("selection")?,

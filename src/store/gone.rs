@@ -7,9 +7,8 @@ use rusqlite::{Row, params};
 use super::{
     Cause, Store,
     aside::RowKind,
-    columns::{self, micros, spelled},
     commit::Standing,
-    db::Txn,
+    db::{self, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
 };
 use crate::model::{
@@ -52,7 +51,7 @@ impl Store {
                 let sql = "SELECT i.name FROM gone_claim c JOIN identity i ON i.num = c.identity \
                            WHERE c.resource = ?1 AND c.held ORDER BY c.identity LIMIT ?2";
                 held.names = db.all(RowKind::Identity, sql, [*num, NAMED], |row| {
-                    columns::parsed(row, "name")
+                    db::parsed(row, "name")
                 })?;
             }
             Ok(all.into_iter().map(|(_, held)| held).collect())
@@ -145,7 +144,7 @@ impl Txn<'_> {
         row.attempts.push(attempt.clone());
         self.run(
             "UPDATE identity SET attempts = ?2 WHERE num = ?1",
-            params![row.num, columns::packed(&row.attempts)],
+            params![row.num, db::packed(&row.attempts)],
         )?;
         match self.judge_claim(&row, attempt, now)? {
             Verdict::Withdraw => self.withdraw_gone(&row, attempt, because, now),
@@ -184,7 +183,7 @@ impl Txn<'_> {
         }
         let count = self.claims_at_once(row.resource, now)?;
         let sql = "SELECT coalesce(sum(n), 0) AS n FROM identity_count WHERE resource = ?1";
-        let all = self.first(sql, [row.resource], |row| columns::unsigned(row, "n"))?;
+        let all = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         if count > FEW.max(all.unwrap_or(0) / 100) {
             return Ok(Verdict::Hold(format!("it says so of {count} at once")));
         }
@@ -225,7 +224,7 @@ impl Txn<'_> {
         let before = micros(now) - AT_ONCE;
         self.run(sql, [resource, before])?;
         let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1";
-        let count = self.first(sql, [resource], |row| columns::unsigned(row, "n"))?;
+        let count = self.first(sql, [resource], |row| db::unsigned(row, "n"))?;
         Ok(count.unwrap_or(0))
     }
 
@@ -270,7 +269,7 @@ impl Txn<'_> {
     /// Nothing is withdrawn; the row keeps what it has and is asked for again, ever more seldom.
     fn hold_claim(&mut self, row: &Standing, why: &str, now: Timestamp) -> Outcome<()> {
         let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1 AND held";
-        let before = self.first(sql, [row.resource], |row| columns::unsigned(row, "n"))?;
+        let before = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         self.run(
             "UPDATE gone_claim SET held = 1 WHERE resource = ?1 AND NOT withdrawn",
             [row.resource],
@@ -315,7 +314,7 @@ impl Txn<'_> {
         let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL \
                    AND kind IN ('gone.held', 'gone.settled') ORDER BY seq DESC LIMIT 1";
         let last: Option<NoticeKind> =
-            self.first(sql, [resource.as_str()], |row| columns::word(row, "kind"))?;
+            self.first(sql, [resource.as_str()], |row| db::word(row, "kind"))?;
         if held.is_some() || last != Some(NoticeKind::GoneHeld) {
             return Ok(());
         }
@@ -344,7 +343,7 @@ impl Txn<'_> {
 
     fn resource_name(&self, num: Num) -> Outcome<Option<ResourceName>> {
         let sql = "SELECT name FROM resource WHERE num = ?1";
-        Ok(self.first(sql, [num], |row| columns::parsed(row, "name"))?)
+        Ok(self.first(sql, [num], |row| db::parsed(row, "name"))?)
     }
 }
 
@@ -352,9 +351,9 @@ fn read_held(row: &Row<'_>) -> rusqlite::Result<(Num, GoneHeld)> {
     Ok((
         row.get("num")?,
         GoneHeld {
-            resource: columns::parsed(row, "name")?,
-            count: columns::unsigned(row, "n")?,
-            since: columns::instant_in(row, "since")?,
+            resource: db::parsed(row, "name")?,
+            count: db::unsigned(row, "n")?,
+            since: db::instant_in(row, "since")?,
             names: Vec::new(),
         },
     ))

@@ -8,8 +8,7 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::{RowKind, is_unreadable},
-    columns,
-    db::Db,
+    db::{self, Db},
     declarations::Declaration,
     error::{Answer, Fault, Outcome, StoreError},
     idmap::{self, IdLine},
@@ -122,7 +121,7 @@ impl Store {
             let mut skip = db.and_set_aside(&skip);
             loop {
                 let most = limit.saturating_add(skip.len());
-                let found = db.due_nums(line, columns::micros(now), most)?;
+                let found = db.due_nums(line, db::micros(now), most)?;
                 let full = found.len() >= most;
                 let nums: Vec<Num> = found
                     .into_iter()
@@ -162,7 +161,7 @@ impl Store {
             let skip = db.and_set_aside(&skip);
             let params = params![resource, creates, alone];
             let heads = db.some(RowKind::Identity, 1, NEXT_DUE, params, |row| {
-                let at = columns::instant_in(row, "due_at")?;
+                let at = db::instant_in(row, "due_at")?;
                 Ok((!skip.contains(&row.get("num")?)).then_some(at))
             })?;
             Ok(heads.first().copied())
@@ -189,14 +188,7 @@ impl Store {
                 return Ok((Vec::new(), None));
             };
             let resource = db.resource_num(resource.as_str())?;
-            let params = params![
-                resource,
-                columns::micros(now),
-                after,
-                upto,
-                skew,
-                count(most)
-            ];
+            let params = params![resource, db::micros(now), after, upto, skew, count(most)];
             let nums = db.all(RowKind::Identity, WAITING_PAST, params, |row| {
                 row.get::<_, Num>(0)
             })?;
@@ -221,7 +213,7 @@ impl Store {
             let sql = select_record!(
                 "WHERE i.failures > 0 AND i.resource = ?1 AND i.due_at > ?2 ORDER BY i.due_at"
             );
-            let params = params![db.resource_num(resource.as_str())?, columns::micros(now)];
+            let params = params![db.resource_num(resource.as_str())?, db::micros(now)];
             Ok(db.page(RowKind::Identity, limit, sql, params, read_record)?)
         })
         .await
@@ -293,8 +285,8 @@ impl Store {
             let until = now.checked_add(TWO_DAYS).unwrap_or(Timestamp::MAX);
             let params = params![
                 db.resource_num(&resource)?,
-                columns::micros(now),
-                columns::micros(until)
+                db::micros(now),
+                db::micros(until)
             ];
             Ok(db.all(RowKind::Identity, BY_MINUTE, params, |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -307,10 +299,7 @@ impl Store {
     pub async fn troubled(&self, now: Timestamp, limit: usize) -> Answer<Vec<Record>> {
         self.read("list late identities", move |db| {
             let skip = db.and_set_aside(&BTreeSet::new());
-            let params = params![
-                columns::micros(now),
-                count(limit.saturating_add(skip.len()))
-            ];
+            let params = params![db::micros(now), count(limit.saturating_add(skip.len()))];
             let nums = db.all(RowKind::Identity, TROUBLED, params, |row| {
                 row.get::<_, Num>(0)
             })?;
@@ -323,8 +312,8 @@ impl Store {
     /// How many are late, by resource; found by index, not by scanning.
     pub async fn late(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, u64>> {
         self.read("count late identities", move |db| {
-            let rows = db.all(RowKind::Resource, LATE, [columns::micros(now)], |row| {
-                Ok((columns::parsed(row, "name")?, columns::unsigned(row, "n")?))
+            let rows = db.all(RowKind::Resource, LATE, [db::micros(now)], |row| {
+                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
             })?;
             Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
         })
@@ -339,15 +328,11 @@ impl Store {
         self.read("look for failing identities", move |db| {
             let counted = db.all(RowKind::Resource, FAILING_ALONE, [], |row| {
                 let failing = FailingAlone {
-                    count: columns::unsigned(row, "n")?,
-                    since: columns::instant_in(row, "since")?,
+                    count: db::unsigned(row, "n")?,
+                    since: db::instant_in(row, "since")?,
                     some: Vec::new(),
                 };
-                Ok((
-                    row.get::<_, Num>("num")?,
-                    columns::parsed(row, "name")?,
-                    failing,
-                ))
+                Ok((row.get::<_, Num>("num")?, db::parsed(row, "name")?, failing))
             })?;
             let mut all = BTreeMap::new();
             for (resource, name, mut failing) in counted {
@@ -367,10 +352,7 @@ impl Store {
     pub async fn earliest_expiry(&self) -> Answer<BTreeMap<ResourceName, Timestamp>> {
         self.read("look for the earliest expiry", |db| {
             let rows = db.all(RowKind::Resource, EARLIEST_EXPIRY, [], |row| {
-                Ok((
-                    columns::parsed(row, "name")?,
-                    columns::maybe_instant(row, "at")?,
-                ))
+                Ok((db::parsed(row, "name")?, db::maybe_instant(row, "at")?))
             })?;
             Ok(rows
                 .into_iter()
@@ -410,7 +392,7 @@ impl Store {
             let sql = "SELECT id FROM identity WHERE name = ?1 AND id IS NOT NULL \
                        AND (state <> 'deleted' OR removed = 2) \
                        UNION ALL SELECT id FROM remembered WHERE name = ?1";
-            Ok(db.first(sql, [name.as_str()], |row| columns::parsed(row, "id"))?)
+            Ok(db.first(sql, [name.as_str()], |row| db::parsed(row, "id"))?)
         })
         .await
     }
@@ -576,8 +558,8 @@ impl Db {
     }
 
     pub(super) fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
-        let name: Name = columns::parsed(row, "name")?;
-        let version = columns::unsigned(row, "version")?;
+        let name: Name = db::parsed(row, "name")?;
+        let version = db::unsigned(row, "version")?;
         let declaration = read_declaration(row)?;
         let token = match row.get_ref("token")?.as_blob_or_null() {
             Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
@@ -586,16 +568,16 @@ impl Db {
         Ok(Consignment {
             revoked: row.get::<_, Option<i64>>("good_until")? == Some(0),
             document: TokenDocument {
-                resource: columns::parsed(row, "resource_name")?,
-                id: columns::maybe_parsed(row, "id")?,
-                state: columns::word(row, "state")?,
+                resource: db::parsed(row, "resource_name")?,
+                id: db::maybe_parsed(row, "id")?,
+                state: db::word(row, "state")?,
                 token,
                 scopes: declaration.scopes,
-                issued_at: columns::maybe_instant(row, "issued_at")?,
-                expires_at: columns::maybe_instant(row, "expires_at")?,
-                renews_at: columns::maybe_instant(row, "renews_at")?,
+                issued_at: db::maybe_instant(row, "issued_at")?,
+                expires_at: db::maybe_instant(row, "expires_at")?,
+                renews_at: db::maybe_instant(row, "renews_at")?,
                 version: Version(version),
-                kind: columns::word(row, "kind")?,
+                kind: db::word(row, "kind")?,
                 name,
             },
             readers: declaration.readers,
@@ -738,18 +720,18 @@ fn read_declaration(row: &Row<'_>) -> rusqlite::Result<Declaration> {
     let text = row
         .get_ref("wish")?
         .as_str()
-        .map_err(|e| columns::broken("wish", e))?;
-    Declaration::parse(text).map_err(|e| columns::broken("wish", e))
+        .map_err(|e| db::broken("wish", e))?;
+    Declaration::parse(text).map_err(|e| db::broken("wish", e))
 }
 
 pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let state: State = columns::word(row, "state")?;
+    let state: State = db::word(row, "state")?;
     let declaration = read_declaration(row)?;
-    let due = columns::maybe_instant(row, "due_at")?
-        .zip(columns::maybe_word(row, "due_why")?)
+    let due = db::maybe_instant(row, "due_at")?
+        .zip(db::maybe_word(row, "due_why")?)
         .map(|(at, why)| Due { at, why });
-    let token = columns::maybe_instant(row, "issued_at")?
-        .zip(columns::maybe_instant(row, "expires_at")?)
+    let token = db::maybe_instant(row, "issued_at")?
+        .zip(db::maybe_instant(row, "expires_at")?)
         .map(|(issued_at, expires_at)| {
             Ok::<_, rusqlite::Error>(TokenMeta {
                 issued_at,
@@ -763,20 +745,20 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         num: row.get("num")?,
         spec: declaration.into_spec(
-            columns::parsed(row, "name")?,
-            columns::parsed(row, "resource")?,
-            columns::word(row, "origin")?,
+            db::parsed(row, "name")?,
+            db::parsed(row, "resource")?,
+            db::word(row, "origin")?,
         ),
-        id: columns::maybe_parsed(row, "id")?,
+        id: db::maybe_parsed(row, "id")?,
         state,
-        version: Version(columns::unsigned(row, "version")?),
+        version: Version(db::unsigned(row, "version")?),
         token,
         due,
-        late_at: columns::maybe_instant(row, "late_at")?,
-        attempts: columns::unpacked(row, "attempts")?,
+        late_at: db::maybe_instant(row, "late_at")?,
+        attempts: db::unpacked(row, "attempts")?,
         failures: row.get("failures")?,
-        failing_since: columns::maybe_instant(row, "failing_since")?,
-        revoked_at: columns::maybe_instant(row, "revoked_at")?,
+        failing_since: db::maybe_instant(row, "failing_since")?,
+        revoked_at: db::maybe_instant(row, "revoked_at")?,
         revoked: row.get("revoked")?,
         doubted: row.get("doubted")?,
         late_notified: row.get("late_notified")?,

@@ -22,8 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     aside::{RowKind, is_unreadable},
-    columns,
-    db::{Db, Effects, Txn},
+    db::{self, Db, Effects, Txn},
     declarations::{Declaration, Kept},
     error::{Fault, Outcome},
 };
@@ -116,7 +115,7 @@ impl Agreed {
     }
 
     fn noted(db: &Db) -> Option<Self> {
-        let text: String = columns::meta(&db.conn, AGREED).ok()??;
+        let text: String = db::meta(&db.conn, AGREED).ok()??;
         let mut words = text.split(' ');
         let noted = Self {
             length: words.next()?.parse().ok()?,
@@ -138,7 +137,7 @@ impl Agreed {
             sum: Sum { lines, sum },
         } = self;
         let text = format!("{length} {inode} {changed} {lines} {sum}");
-        Ok(columns::set_meta(&db.conn, AGREED, text)?)
+        Ok(db::set_meta(&db.conn, AGREED, text)?)
     }
 }
 
@@ -588,8 +587,8 @@ fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
     let mut rows = statement.query([name, id])?;
     let (mut hidden, mut others) = (None, 0);
     while let Some(row) = rows.next()? {
-        let named = columns::parsed::<Name>(row, "name");
-        let known = columns::maybe_parsed::<IdentityId>(row, "id");
+        let named = db::parsed::<Name>(row, "name");
+        let known = db::maybe_parsed::<IdentityId>(row, "id");
         match (named, known) {
             (Err(_), _) | (_, Err(_)) => hidden = Some(row.get::<_, i64>("num")?),
             (Ok(_), Ok(_)) => others += 1,
@@ -617,18 +616,18 @@ fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
 }
 
 fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
-    let origin: Origin = columns::word(row, "origin")?;
+    let origin: Origin = db::word(row, "origin")?;
     let declaration = row.get_ref("wish")?.as_str().unwrap_or_default();
-    Kept::of(origin, || Declaration::parse(declaration)).map_err(|e| columns::broken("wish", e))
+    Kept::of(origin, || Declaration::parse(declaration)).map_err(|e| db::broken("wish", e))
 }
 
 /// The same without a declaration, as the rows of `remembered` are.
 pub(super) fn read_remembered(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
     Ok(IdLine {
-        name: columns::parsed(row, "name")?,
-        resource: columns::parsed(row, "resource")?,
-        id: columns::maybe_parsed(row, "id")?,
-        created_at: columns::instant_in(row, "created_at")?,
+        name: db::parsed(row, "name")?,
+        resource: db::parsed(row, "resource")?,
+        id: db::maybe_parsed(row, "id")?,
+        created_at: db::instant_in(row, "created_at")?,
         dropped: false,
         kept: Kept::default(),
     })
@@ -647,7 +646,7 @@ pub(super) fn remember_unknown(db: &Db, line: &IdLine) -> Outcome<()> {
             line.name.as_str(),
             line.resource.as_str(),
             id.as_str(),
-            columns::micros(line.created_at)
+            db::micros(line.created_at)
         ],
     )?;
     Ok(())

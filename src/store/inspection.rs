@@ -10,8 +10,8 @@ use super::{
     CampaignId, Store, StoreError,
     aside::{RowKind, is_unreadable},
     campaigns::{read_campaign, read_item},
-    columns::{self, micros, spelled},
-    db::{Db, Effects, Txn},
+    creations::read_orphan,
+    db::{self, Db, Effects, Txn, micros, spelled},
     deliveries::{read_delivery, read_placed, read_stray},
     doubts::read_doubt,
     error::{Fault, Outcome},
@@ -20,7 +20,6 @@ use super::{
     jobs::read_run,
     key_changes::read_change,
     notices::read_numbered,
-    orphans::read_orphan,
     sources::{Digest, read_facts},
 };
 use crate::model::{DueReason, JobName, Kind, Name, Num, Operation, ResourceName, Timestamp};
@@ -89,7 +88,7 @@ const WALKS: [Walk; 17] = [
     Walk {
         kind: RowKind::Resource,
         sql: "SELECT num AS k1, 0 AS k2, * FROM resource WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
-        read: |_, row, _| Ok(columns::parsed::<ResourceName>(row, "name").map(drop)?),
+        read: |_, row, _| Ok(db::parsed::<ResourceName>(row, "name").map(drop)?),
     },
     Walk {
         kind: RowKind::RememberedId,
@@ -113,9 +112,9 @@ const WALKS: [Walk; 17] = [
         kind: RowKind::Reservation,
         sql: "SELECT num AS k1, 0 AS k2, * FROM reservation WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
         read: |_, row, _| {
-            columns::word::<Operation>(row, "operation")?;
-            columns::parsed::<ResourceName>(row, "resource")?;
-            columns::instant_in(row, "until")?;
+            db::word::<Operation>(row, "operation")?;
+            db::parsed::<ResourceName>(row, "resource")?;
+            db::instant_in(row, "until")?;
             row.get::<_, u32>("permits")?;
             Ok(())
         },
@@ -137,9 +136,9 @@ const WALKS: [Walk; 17] = [
               LEFT JOIN identity i ON i.num = t.num WHERE c.ended_at IS NULL AND c.num >= ?1 \
               AND (c.num > ?1 OR t.num > ?2) ORDER BY c.num, t.num",
         read: |_, row, _| {
-            columns::word::<super::ItemState>(row, "state")?;
+            db::word::<super::ItemState>(row, "state")?;
             for time in ["called_at", "acked_at", "reissued_at", "delivered_at"] {
-                columns::maybe_instant(row, time)?;
+                db::maybe_instant(row, time)?;
             }
             Ok(read_item(row).map(drop)?)
         },
@@ -148,8 +147,8 @@ const WALKS: [Walk; 17] = [
         kind: RowKind::Job,
         sql: "SELECT name AS k1, 0 AS k2, * FROM job WHERE name > ?1 AND ?2 = ?2 ORDER BY name",
         read: |_, row, _| {
-            columns::parsed::<JobName>(row, "name")?;
-            columns::instant_in(row, "decided_until")?;
+            db::parsed::<JobName>(row, "name")?;
+            db::instant_in(row, "decided_until")?;
             Ok(())
         },
     },
@@ -170,7 +169,7 @@ const WALKS: [Walk; 17] = [
         read: |_, row, _| {
             row.get::<_, i64>("source")?;
             row.get::<_, Digest>("digest")?;
-            Ok(columns::parsed::<Name>(row, "name").map(drop)?)
+            Ok(db::parsed::<Name>(row, "name").map(drop)?)
         },
     },
     Walk {
@@ -188,10 +187,10 @@ const WALKS: [Walk; 17] = [
 
 fn identity(db: &Db, row: &Row<'_>, page: &mut Page) -> Outcome<()> {
     let record = read_record(row)?;
-    columns::word::<Kind>(row, "next_kind")?;
-    columns::instant_in(row, "created_at")?;
-    columns::maybe_instant(row, "asked_at")?;
-    columns::maybe_instant(row, "renews_at")?;
+    db::word::<Kind>(row, "next_kind")?;
+    db::instant_in(row, "created_at")?;
+    db::maybe_instant(row, "asked_at")?;
+    db::maybe_instant(row, "renews_at")?;
     row.get::<_, bool>("declared")?;
     row.get::<_, u8>("removed")?;
     row.get::<_, i64>("good_until")?;
@@ -210,8 +209,8 @@ fn identity(db: &Db, row: &Row<'_>, page: &mut Page) -> Outcome<()> {
 }
 
 fn sink(_: &Db, row: &Row<'_>, _: &mut Page) -> Outcome<()> {
-    columns::parsed::<crate::model::SinkName>(row, "name")?;
-    columns::unsigned(row, "notice_cursor")?;
+    db::parsed::<crate::model::SinkName>(row, "name")?;
+    db::unsigned(row, "notice_cursor")?;
     row.get::<_, bool>("configured")?;
     row.get::<_, bool>("paused")?;
     row.get::<_, i64>("losses")?;

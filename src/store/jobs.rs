@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Store, Target,
     aside::{Each, RowKind, is_unreadable},
-    columns::{self, micros, spelled},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
 };
 use crate::{
@@ -104,7 +103,7 @@ impl Store {
                        schedule = excluded.schedule RETURNING decided_until";
             let state = |job: &JobSchedule| {
                 let params = params![job.name.as_str(), job.schedule, micros(now)];
-                match txn.first(sql, params, |row| columns::instant_in(row, "decided_until")) {
+                match txn.first(sql, params, |row| db::instant_in(row, "decided_until")) {
                     Ok(until) => Ok(until.unwrap_or(now)),
                     Err(error) if is_unreadable(&error) => txn.start_anew(job, now),
                     Err(error) => Err(error.into()),
@@ -233,12 +232,12 @@ impl Db {
 
 pub(super) fn read_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
     Ok(JobRun {
-        job: columns::parsed(row, "job")?,
-        scheduled_at: columns::instant_in(row, "scheduled_at")?,
-        started_at: columns::instant_in(row, "started_at")?,
-        outcome: columns::word(row, "outcome")?,
+        job: db::parsed(row, "job")?,
+        scheduled_at: db::instant_in(row, "scheduled_at")?,
+        started_at: db::instant_in(row, "started_at")?,
+        outcome: db::word(row, "outcome")?,
         reason: row.get("reason")?,
         campaign: row.get("campaign")?,
-        ended_at: columns::maybe_instant(row, "ended_at")?,
+        ended_at: db::maybe_instant(row, "ended_at")?,
     })
 }

@@ -12,8 +12,7 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros, spelled},
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
     identities::count,
 };
@@ -120,7 +119,7 @@ impl Store {
         self.write("note how far a key is replaced", move |txn| {
             let sql = "SELECT stage, trouble FROM key_change WHERE num = ?1 AND ended_at IS NULL";
             let before: Option<(KeyStage, Option<String>)> = txn.first(sql, [change.id], |row| {
-                Ok((columns::word(row, "stage")?, row.get("trouble")?))
+                Ok((db::word(row, "stage")?, row.get("trouble")?))
             })?;
             let Some((before, trouble)) = before else {
                 return Ok(());
@@ -249,7 +248,7 @@ impl Store {
                        AND expires_at > ?2 GROUP BY minted_by";
             let params = [db.resource_num(resource.as_str())?, micros(now)];
             let rows = db.all(RowKind::Identity, sql, params, |row| {
-                Ok((row.get("minted_by")?, columns::unsigned(row, "n")?))
+                Ok((row.get("minted_by")?, db::unsigned(row, "n")?))
             })?;
             Ok(rows.into_iter().collect())
         })
@@ -268,10 +267,10 @@ impl Store {
             let sql = "SELECT k.change, k.identity, i.name, k.state, k.delivered_at FROM key_item k JOIN identity i ON i.num = k.identity \
                        WHERE k.change = ?1 AND i.name > ?2 ORDER BY i.name";
             let read = |row: &Row<'_>| {
-                let delivered_at = columns::maybe_instant(row, "delivered_at")?;
+                let delivered_at = db::maybe_instant(row, "delivered_at")?;
                 let gap = delivered_at.and_then(|at| change.gap(at));
                 Ok(KeyItem {
-                    name: columns::parsed(row, "name")?,
+                    name: db::parsed(row, "name")?,
                     state: row.get("state")?,
                     delivered_at,
                     gap_ms: gap.map(|gap| gap.most_ms),
@@ -385,7 +384,7 @@ impl Db {
     fn counted_change(&self, mut change: KeyChange) -> Outcome<KeyChange> {
         let sql = "SELECT state, count(*) AS n FROM key_item WHERE change = ?1 GROUP BY state";
         for (state, n) in self.all(RowKind::KeyItem, sql, [change.id], |row| {
-            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+            Ok((row.get::<_, String>(0)?, db::unsigned(row, "n")?))
         })? {
             match state.as_str() {
                 "pending" => change.pending = n,
@@ -401,19 +400,19 @@ impl Db {
 pub(super) fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
     Ok(KeyChange {
         id: row.get("num")?,
-        resource: columns::parsed(row, "resource")?,
-        work: columns::word(row, "work")?,
-        role: columns::word(row, "role")?,
+        resource: db::parsed(row, "resource")?,
+        work: db::word(row, "work")?,
+        role: db::word(row, "role")?,
         old_key: row.get("old_key")?,
         actor: row.get("actor")?,
         reason: row.get("reason")?,
-        stage: columns::word(row, "stage")?,
+        stage: db::word(row, "stage")?,
         trouble: row.get("trouble")?,
-        started_at: columns::instant_in(row, "started_at")?,
-        reminted_at: columns::maybe_instant(row, "reminted_at")?,
-        accepted_at: columns::maybe_instant(row, "accepted_at")?,
-        refused_at: columns::maybe_instant(row, "refused_at")?,
-        ended_at: columns::maybe_instant(row, "ended_at")?,
+        started_at: db::instant_in(row, "started_at")?,
+        reminted_at: db::maybe_instant(row, "reminted_at")?,
+        accepted_at: db::maybe_instant(row, "accepted_at")?,
+        refused_at: db::maybe_instant(row, "refused_at")?,
+        ended_at: db::maybe_instant(row, "ended_at")?,
         pending: 0,
         issued: 0,
         delivered: 0,

@@ -8,14 +8,12 @@
 //! or to readers. What the rest of the daemon asks for are its methods; each stands with its SQL in the file
 //! of its noun, and says in a few words what it does: that names its errors and its metric.
 
-mod access;
 mod aside;
 mod audit;
 mod backup;
 mod campaigns;
 mod catch_up;
 mod cleanup;
-mod columns;
 mod commit;
 mod consumers;
 mod creations;
@@ -35,22 +33,17 @@ mod jobs;
 mod key_changes;
 mod notices;
 mod open;
-mod orphans;
 mod reconcile;
 mod reseal;
 mod reservations;
 mod restore;
-mod schema;
 mod seal;
 mod sources;
-mod standing;
-mod steps;
 #[cfg(test)]
 mod tests;
 mod withdrawals;
 mod writer;
 
-pub use access::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use aside::Each;
 pub use audit::AuditQuery;
 pub use backup::{BackupError, Contents, verify_backup};
@@ -61,7 +54,9 @@ pub use campaigns::{
 };
 pub use catch_up::BroughtUp;
 pub use cleanup::{Pruned, Tally};
+pub use consumers::{Acknowledgement, Holder, ReadsQuery, TokenReads};
 pub use consumers::{Ended, Withheld};
+pub use creations::Orphan;
 pub use creations::TakenOver;
 pub use db::Changed;
 pub use declarations::{ImportLine, Imported};
@@ -79,7 +74,6 @@ pub use jobs::{JobRun, JobSchedule, NewRun, RunOutcome};
 pub use key_changes::{KeyPage, NewKeyChange};
 pub use notices::{Decided, Posting};
 pub use open::Opened;
-pub use orphans::Orphan;
 pub use reconcile::{Reconciled, Refusal};
 pub use reseal::Resealing;
 pub use restore::{
@@ -87,4 +81,4 @@ pub use restore::{
 };
 pub use seal::{seal_key_id, seal_key_of};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
-pub use steps::{Cause, StepOn};
+pub use withdrawals::{Cause, StepOn};

@@ -8,9 +8,8 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::{Each, RowKind, is_unreadable},
-    columns::{self, micros, signed, spelled},
     commit::is_gone,
-    db::{Db, Txn},
+    db::{self, Db, Txn, micros, signed, spelled},
     error::{Answer, Outcome},
 };
 use crate::model::{
@@ -49,7 +48,7 @@ impl Store {
                        JOIN notice n ON n.seq = l.seq";
             let mut open: BTreeMap<String, NoticeKind> = BTreeMap::new();
             for (key, kind) in db.all(RowKind::Notice, sql, [], |row| {
-                Ok((row.get(0)?, columns::word::<NoticeKind>(row, "kind")?))
+                Ok((row.get(0)?, db::word::<NoticeKind>(row, "kind")?))
             })? {
                 if !kind.ended_by().is_empty() {
                     open.insert(key, kind);
@@ -64,9 +63,8 @@ impl Store {
     pub async fn times_told(&self, key: String) -> Answer<u32> {
         self.read("look for what was told", move |db| {
             let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 10";
-            let kinds: Vec<NoticeKind> = db.all(RowKind::Notice, sql, [&key], |row| {
-                columns::word(row, "kind")
-            })?;
+            let kinds: Vec<NoticeKind> =
+                db.all(RowKind::Notice, sql, [&key], |row| db::word(row, "kind"))?;
             let open = kinds.iter().take_while(|kind| !kind.ended_by().is_empty());
             Ok(u32::try_from(open.count()).unwrap_or(u32::MAX))
         })
@@ -111,7 +109,7 @@ impl Store {
         self.read("look for an outage", move |db| {
             let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL AND kind IN \
                        ('resource.unreachable', 'resource.recovered', 'key.rejected') ORDER BY seq DESC LIMIT 1";
-            let last = db.first(sql, [resource.as_str()], |row| columns::word(row, "kind"))?;
+            let last = db.first(sql, [resource.as_str()], |row| db::word(row, "kind"))?;
             Ok(last.filter(|kind| *kind != NoticeKind::ResourceRecovered))
         })
         .await
@@ -131,13 +129,13 @@ impl Store {
         let sink = sink.clone();
         self.read("read a cursor", move |db| {
             let sql = "SELECT num, name, notice_cursor FROM sink WHERE name = ?1";
-            let read = |row: &Row<'_>| columns::unsigned(row, "notice_cursor");
+            let read = |row: &Row<'_>| db::unsigned(row, "notice_cursor");
             match db.one(RowKind::Sink, sql, [sink.as_str()], read) {
                 Ok(cursor) => Ok(cursor.unwrap_or(0)),
                 // How far it was is not known: it hears of what comes, as a new sink does.
                 Err(error) if is_unreadable(&error) => {
                     let sql = "SELECT coalesce(max(seq), 0) AS seq FROM notice";
-                    let newest = db.first(sql, [], |row| columns::unsigned(row, "seq"))?;
+                    let newest = db.first(sql, [], |row| db::unsigned(row, "seq"))?;
                     Ok(newest.unwrap_or(0))
                 }
                 Err(error) => Err(error.into()),
@@ -232,8 +230,8 @@ impl Txn<'_> {
             let marks = [row.get(2), row.get(3), row.get(4)];
             let marks = marks.map(|mark: rusqlite::Result<bool>| mark.unwrap_or(true));
             // Of a row whose name cannot be read nothing was told.
-            let name: Option<Name> = columns::parsed(row, "name").ok();
-            Ok(name.map(|name| (name, columns::parsed(row, "resource").ok(), marks)))
+            let name: Option<Name> = db::parsed(row, "name").ok();
+            Ok(name.map(|name| (name, db::parsed(row, "resource").ok(), marks)))
         })?;
         let Some((name, resource, [late, failing, first])) = found.flatten() else {
             return Ok(());
@@ -310,21 +308,21 @@ impl Db {
     /// What was told under a key and is not told to be over.
     pub(super) fn open_notice(&self, key: &str) -> Outcome<Option<NoticeKind>> {
         let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 1";
-        let last: Option<NoticeKind> = self.first(sql, [key], |row| columns::word(row, "kind"))?;
+        let last: Option<NoticeKind> = self.first(sql, [key], |row| db::word(row, "kind"))?;
         Ok(last.filter(|kind| !kind.ended_by().is_empty()))
     }
 }
 
 pub(super) fn read_numbered(row: &Row<'_>) -> rusqlite::Result<(u64, Notice)> {
-    Ok((columns::unsigned(row, "seq")?, read_notice(row)?))
+    Ok((db::unsigned(row, "seq")?, read_notice(row)?))
 }
 
 fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
     Ok(Notice {
-        at: columns::instant_in(row, "at")?,
-        kind: columns::word(row, "kind")?,
-        resource: columns::maybe_parsed(row, "resource")?,
-        name: columns::maybe_parsed(row, "name")?,
+        at: db::instant_in(row, "at")?,
+        kind: db::word(row, "kind")?,
+        resource: db::maybe_parsed(row, "resource")?,
+        name: db::maybe_parsed(row, "name")?,
         key: row.get("key")?,
         message: row.get("message")?,
     })

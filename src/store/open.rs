@@ -1,6 +1,8 @@
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
 //!
 //! One owner: a kernel lock on a file beside the database. `kill -9` and a power cut release it.
+//!
+//! The schema of the database: what it is made of, step by step, in `sql/`.
 
 use std::{
     cell::Cell,
@@ -17,13 +19,12 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     backup,
     catch_up::BroughtUp,
-    columns,
     creations::TakenOver,
-    db::{Db, Txn},
+    db::{self, Db, Txn},
     disk::Reserve,
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
-    reseal, schema, seal,
+    reseal, seal,
     withdrawals::Withdrawals,
     writer::{Signals, Writer},
 };
@@ -90,9 +91,9 @@ pub(super) fn open(
     touch(path)?;
     let (conn, created) =
         database(settings, state_dir, now, durable).map_err(|e| explained(path, &e))??;
-    let stored = columns::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
+    let stored = db::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
     let successor =
-        columns::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
+        db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
     let keys = (stored.as_deref(), successor.as_deref());
     let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
     let db = Db {
@@ -163,12 +164,12 @@ fn database(
 ) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
     let path = &settings.path;
     let conn = Db::connect(path, durable)?;
-    let found = schema::version(&conn)?;
-    if found > schema::NEWEST {
+    let found = version(&conn)?;
+    if found > NEWEST {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
-            known: schema::NEWEST,
+            known: NEWEST,
         }));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
@@ -181,13 +182,13 @@ fn database(
         }
     }
     if found > 0 {
-        if let Some(at) = columns::meta(&conn, backup::RETIRED)? {
+        if let Some(at) = db::meta(&conn, backup::RETIRED)? {
             return Ok(Err(OpenError::Retired {
                 path: path.to_owned(),
-                at: columns::instant(at),
+                at: db::instant(at),
             }));
         }
-        if found < schema::NEWEST && settings.save_before_migration {
+        if found < NEWEST && settings.save_before_migration {
             match backup::before_migration(&conn, (path, state_dir), now) {
                 Ok(place) => {
                     tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
@@ -201,7 +202,7 @@ fn database(
             }
         }
     }
-    schema::migrate(&conn, found)?;
+    migrate(&conn, found)?;
     Ok(Ok((conn, found == 0)))
 }
 
@@ -210,8 +211,8 @@ fn seq_of(db: &Db, now: Timestamp) -> Outcome<u64> {
     match db.seq() {
         Err(fault) if fault.is_unreadable() => {
             // No watcher has seen a number as high as the time.
-            let seq = columns::micros(now);
-            columns::set_meta(&db.conn, "seq", seq)?;
+            let seq = db::micros(now);
+            db::set_meta(&db.conn, "seq", seq)?;
             Ok(seq.unsigned_abs())
         }
         seq => seq,
@@ -259,8 +260,8 @@ fn settle_in(
     (created, owner): (bool, &Owner),
     now: Timestamp,
 ) -> Outcome<(Opened, bool)> {
-    if columns::meta::<String>(&db.conn, "seal_key")?.is_none() {
-        columns::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+    if db::meta::<String>(&db.conn, "seal_key")?.is_none() {
+        db::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
     }
     db.load_floor()?;
     let mut txn = Txn::careful(db);
@@ -294,7 +295,7 @@ fn settle_in(
     let opened = Opened {
         taken_over,
         id_map: known,
-        orphans: txn.orphan_intents(columns::micros(now))?,
+        orphans: txn.orphan_intents(db::micros(now))?,
         broken_id_lines: broken,
         standing: db.usable(owner)?,
         brought: settled.brought,
@@ -386,4 +387,55 @@ impl Lock {
             .ok();
         Ok(Self(file))
     }
+}
+
+/// Each step brings the schema from its place in this list to the next; steps are only ever added.
+const STEPS: &[&str] = &[
+    include_str!("sql/0001.sql"),
+    include_str!("sql/0002-delivery.sql"),
+    include_str!("sql/0003-campaigns.sql"),
+    include_str!("sql/0004-jobs.sql"),
+    include_str!("sql/0005-sources.sql"),
+    include_str!("sql/0006-keys.sql"),
+    include_str!("sql/0007-access.sql"),
+    include_str!("sql/0008-orders.sql"),
+    include_str!("sql/0009-consumers.sql"),
+    include_str!("sql/0010-doubted-keys.sql"),
+    include_str!("sql/0011-gone-claims.sql"),
+    include_str!("sql/0012-adopting.sql"),
+    include_str!("sql/0013-withdrawals.sql"),
+    include_str!("sql/0014-failing.sql"),
+    include_str!("sql/0015-map.sql"),
+    include_str!("sql/0016-callers.sql"),
+    include_str!("sql/0017-withheld.sql"),
+    include_str!("sql/0018-order.sql"),
+];
+
+/// The newest schema that we know.
+pub(super) const NEWEST: i64 = STEPS.len() as i64;
+
+/// The schema of a database; 0 where there is none yet.
+pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Takes all steps that are missing, in one transaction each.
+pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
+    migrate_to(conn, from, NEWEST)
+}
+
+/// Takes the steps from one schema to another.
+pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    let numbered = (0_i64..).zip(STEPS);
+    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
+            at + 1
+        ))
+        .inspect_err(|_| {
+            // The step's error is the one to tell; a failed roll-back ends with the connection.
+            conn.execute_batch("ROLLBACK").ok();
+        })?;
+    }
+    Ok(())
 }

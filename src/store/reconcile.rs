@@ -8,8 +8,7 @@ use rusqlite::Row;
 use super::{
     Store,
     aside::RowKind,
-    columns,
-    db::Db,
+    db::{self, Db},
     declarations::Declaration,
     error::{Answer, Outcome},
     idmap::read_remembered,
@@ -263,7 +262,7 @@ impl Db {
             let sql = "SELECT * FROM remembered WHERE name = ?1";
             self.one(RowKind::RememberedId, sql, [name], read_remembered)?;
             if self.aside.hides_a_name() {
-                return Err(columns::broken("name", Hidden).into());
+                return Err(db::broken("name", Hidden).into());
             }
         }
         Ok(known)
@@ -293,7 +292,7 @@ impl Db {
             let is_named = named.contains(row.get_ref("name")?.as_str().unwrap_or_default());
             if !is_named {
                 // A name that cannot be read says nothing about what is declared.
-                columns::parsed::<Name>(row, "name")?;
+                db::parsed::<Name>(row, "name")?;
             }
             Ok((!is_named).then_some(row.get::<_, Num>("num")?))
         })?;
@@ -374,11 +373,11 @@ fn read_known(row: &Row<'_>) -> rusqlite::Result<Known> {
     Ok(Known {
         num: row.get("num")?,
         resource: row.get("resource")?,
-        origin: columns::word(row, "origin")?,
+        origin: db::word(row, "origin")?,
         declared: row.get("declared")?,
         removed: row.get("removed")?,
-        state: columns::word(row, "state")?,
-        id: columns::maybe_parsed(row, "id")?,
+        state: db::word(row, "state")?,
+        id: db::maybe_parsed(row, "id")?,
         declaration: row.get_ref("wish")?.as_str().unwrap_or_default().to_owned(),
     })
 }

@@ -8,8 +8,7 @@ use rusqlite::params;
 
 use super::{
     Cause, OpenError, Store,
-    columns::{self, signed},
-    db::{Db, Txn},
+    db::{self, Db, Txn, signed},
     error::{Answer, Fault, Outcome, StoreError},
     identities::{count, token_place},
     seal,
@@ -144,14 +143,14 @@ impl Store {
 impl Db {
     /// How far it is.
     pub(super) fn resealing(&self) -> Outcome<Resealing> {
-        let successor: Option<String> = columns::meta(&self.conn, SUCCESSOR)?;
+        let successor: Option<String> = db::meta(&self.conn, SUCCESSOR)?;
         let count = "SELECT count(*) FROM identity WHERE token IS NOT NULL";
         let tokens = match successor {
             Some(_) => self.first(count, [], |row| row.get::<_, i64>(0))?,
             None => None,
         };
         Ok(Resealing {
-            key: columns::meta(&self.conn, "seal_key")?.unwrap_or_default(),
+            key: db::meta(&self.conn, "seal_key")?.unwrap_or_default(),
             successor,
             sealed: self.number(SEALED_ANEW)?,
             tokens: tokens.unwrap_or_default().unsigned_abs(),
@@ -167,7 +166,7 @@ impl Txn<'_> {
         if before.successor.is_some() {
             return Ok(());
         }
-        columns::set_meta(&self.conn, SUCCESSOR, id)?;
+        db::set_meta(&self.conn, SUCCESSOR, id)?;
         self.note(
             cause,
             now,
@@ -177,7 +176,7 @@ impl Txn<'_> {
 
     /// Seals the next rows with the new key; whether there were no more, and the store belongs to it.
     pub(super) fn reseal(&mut self, rows: usize, now: Timestamp) -> Outcome<bool> {
-        let Some(successor) = columns::meta::<String>(&self.conn, SUCCESSOR)? else {
+        let Some(successor) = db::meta::<String>(&self.conn, SUCCESSOR)? else {
             return Ok(true);
         };
         if self.seal.key_id() != successor {
@@ -207,7 +206,7 @@ impl Txn<'_> {
         let Some((last, ..)) = page.last() else {
             return self.belong_to(&successor, now);
         };
-        columns::set_meta(&self.conn, DONE_UP_TO, *last)?;
+        db::set_meta(&self.conn, DONE_UP_TO, *last)?;
         let mut sealed = self.number(SEALED_ANEW)?;
         for (num, named, token) in &page {
             let (Some((name, version)), Some(token)) = (named, token) else {
@@ -224,13 +223,13 @@ impl Txn<'_> {
                 sealed += 1;
             }
         }
-        columns::set_meta(&self.conn, SEALED_ANEW, signed(sealed))?;
+        db::set_meta(&self.conn, SEALED_ANEW, signed(sealed))?;
         Ok(false)
     }
 
     fn belong_to(&mut self, successor: &str, now: Timestamp) -> Outcome<bool> {
         let before = self.resealing()?;
-        columns::set_meta(&self.conn, "seal_key", successor)?;
+        db::set_meta(&self.conn, "seal_key", successor)?;
         forget(&self.conn)?;
         let said = format!(
             "done: {} tokens are sealed with {successor}, none with {}",

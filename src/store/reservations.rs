@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros, spelled},
+    db::{self, micros, spelled},
     error::Answer,
 };
 use crate::model::{Operation, ResourceName, Timestamp};
@@ -52,9 +52,9 @@ impl Store {
             let sql = "SELECT num, operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
             Ok(db.all(RowKind::Reservation, sql, [resource.as_str()], |row| {
                 Ok((
-                    columns::word(row, "operation")?,
+                    db::word(row, "operation")?,
                     row.get("permits")?,
-                    columns::instant_in(row, "until")?,
+                    db::instant_in(row, "until")?,
                 ))
             })?)
         })
@@ -64,8 +64,8 @@ impl Store {
     /// Whether a batch of results could be written; asked after a failure, before ACS is called again.
     pub async fn probe(&self) -> Answer<()> {
         self.write("write", |txn| {
-            columns::set_meta(&txn.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
-            columns::set_meta(&txn.conn, "probe", rusqlite::types::Null)?;
+            db::set_meta(&txn.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
+            db::set_meta(&txn.conn, "probe", rusqlite::types::Null)?;
             Ok(())
         })
         .await

@@ -8,8 +8,7 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::RowKind,
-    columns::{self, micros, spelled},
-    db::Txn,
+    db::{self, Txn, micros, spelled},
     error::{Answer, Outcome},
     reconcile::{FORGOTTEN, Plan, Reconciled, Refusal},
 };
@@ -87,7 +86,7 @@ impl Store {
             let params = params![source.as_str(), after];
             Ok(db.page(RowKind::SourceRow, most, sql, params, |row| {
                 Ok((
-                    columns::parsed::<Name>(row, "name")?,
+                    db::parsed::<Name>(row, "name")?,
                     row.get::<_, Digest>("digest")?,
                 ))
             })?)
@@ -273,7 +272,7 @@ impl Txn<'_> {
                 self.run(
                     "UPDATE source SET file = ?2, refused = ?3, taken_at = ?4, lapse = NULL, lapsed_at = NULL \
                      WHERE num = ?1",
-                    params![num, file, columns::signed(*refused), micros(now)],
+                    params![num, file, db::signed(*refused), micros(now)],
                 )?;
                 lapsed
             }
@@ -282,7 +281,7 @@ impl Txn<'_> {
                 refused,
                 reason,
             } => {
-                let refused = columns::signed(*refused);
+                let refused = db::signed(*refused);
                 self.run(
                     "UPDATE source SET file = ?2, refused = ?3, taken_at = ?4, lapse = ?5, \
                      lapsed_at = coalesce(lapsed_at, ?4) WHERE num = ?1",
@@ -310,7 +309,7 @@ impl Txn<'_> {
         let was = self.first(sql, [num], |row| {
             // What cannot be read is on no list.
             let name = row.get::<_, String>(0).ok();
-            Ok(name.zip(columns::word::<Origin>(row, "origin").ok()))
+            Ok(name.zip(db::word::<Origin>(row, "origin").ok()))
         })?;
         if let Some((name, Origin::Source(source))) = was.flatten().filter(|(_, was)| was != to) {
             let sql = "DELETE FROM source_row WHERE name = ?2 AND source = (SELECT num FROM source WHERE name = ?1)";
@@ -333,13 +332,13 @@ impl Txn<'_> {
 
 pub(super) fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
     let reason: Option<String> = row.get("lapse")?;
-    let since = columns::maybe_instant(row, "lapsed_at")?;
+    let since = db::maybe_instant(row, "lapsed_at")?;
     Ok(SourceFacts {
-        name: columns::parsed(row, "name")?,
+        name: db::parsed(row, "name")?,
         file: row.get("file")?,
-        taken_at: columns::maybe_instant(row, "taken_at")?,
-        identities: columns::unsigned(row, "identities")?,
-        refused: columns::unsigned(row, "refused")?,
+        taken_at: db::maybe_instant(row, "taken_at")?,
+        identities: db::unsigned(row, "identities")?,
+        refused: db::unsigned(row, "refused")?,
         adopts: row.get("adopts")?,
         lapse: reason
             .zip(since)

@@ -5,11 +5,9 @@
 //! knows a screen: what happens goes to a [`Teller`].
 
 mod door;
-mod folder;
 mod observations;
 mod promises;
 mod setup;
-mod watcher;
 
 use std::{
     io,
@@ -22,11 +20,11 @@ use renewd_clock::Clock;
 
 pub use promises::Promise;
 
-use folder::{Folder, NAMES};
+use observations::Watcher;
 use observations::{Observations, Story};
 use promises::Facts;
 use setup::Setup;
-use watcher::Watcher;
+use setup::{Folder, NAMES};
 
 /// Whose tokens are revoked.
 const REVOKED: &str = "sales-bot";

@@ -9,6 +9,8 @@
 //! Instants as the service writes them.
 //!
 //! What the emulator remembers of the calls: counts for ever, the last requests one by one.
+//!
+//! Percent-decoding of one path segment, after the path was split.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,14 +23,13 @@ use bytes::Bytes;
 use http::{Method, Request, Uri, header::HOST};
 use hyper::body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
+use renewd_acs_wire::{CreateRequest, Operation};
 use serde::Serialize;
 
 use super::{
     access_keys::Slot,
     answer::{self, Problem, Reply},
-    percent,
 };
-use renewd_acs_wire::{CreateRequest, Operation};
 
 /// A request's place in the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(super) fn route(method: &Method, path: &str) -> Route {
     let Some(segments) = path
         .split('/')
         .skip(1)
-        .map(percent::decode)
+        .map(decode)
         .collect::<Option<Vec<String>>>()
     else {
         return Route::Unknown;
@@ -109,7 +110,7 @@ pub(super) fn api_version(query: &str) -> ApiVersion {
         .split('&')
         .filter_map(|pair| pair.split_once('='))
         .find(|(name, value)| name.eq_ignore_ascii_case("api-version") && !value.is_empty())
-        .and_then(|(_, value)| percent::decode(value))
+        .and_then(|(_, value)| decode(value))
         .map_or(ApiVersion::Unspecified, ApiVersion::Asked)
 }
 
@@ -509,5 +510,44 @@ mod times_tests {
         for bad in ["", "s", "-1s", "3w", "1 s"] {
             assert_eq!(read_duration(bad), None, "{bad:?}");
         }
+    }
+}
+
+/// The segment with every `%XX` decoded; `None` where an escape or the result is not valid.
+pub(super) fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let [high, low, tail @ ..] = tail else {
+                return None;
+            };
+            bytes.push(nibble(*high)? << 4 | nibble(*low)?);
+            rest = tail;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|n| u8::try_from(n).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_and_plain_text_is_left() {
+        assert_eq!(decode("8%3Aacs%3aa_b").as_deref(), Some("8:acs:a_b"));
+        assert_eq!(decode("a%2Fb+%C3%BC").as_deref(), Some("a/b+ü"));
+        assert_eq!(decode("%3"), None);
+        assert_eq!(decode("%zz"), None);
+        assert_eq!(decode("%ff"), None);
     }
 }

@@ -3,10 +3,7 @@
 mod access;
 mod control;
 mod doors;
-mod long_poll;
 mod needs;
-mod over_sockets;
-mod public;
 mod tokens;
 mod watching;
 

@@ -10,7 +10,6 @@ mod sink_exec;
 mod sink_file;
 mod sink_webhook;
 mod source;
-mod store;
 
 use std::sync::LazyLock;
 
@@ -25,6 +24,7 @@ use super::{
 };
 use crate::model::ResourceName;
 use daemon::DAEMON;
+use daemon::STORE;
 use identity::IDENTITY;
 use job::JOB;
 use renewal::RENEWAL;
@@ -33,7 +33,6 @@ use sink_exec::SINK_EXEC;
 use sink_file::SINK_FILE;
 use sink_webhook::SINK_WEBHOOK;
 use source::SOURCE;
-use store::STORE;
 pub(super) use {
     identity::Draft as IdentityDraft, job::Draft as JobDraft, references::SECRET_REFERENCE,
     sink_exec::Draft as ExecSinkDraft, sink_file::Draft as FileSinkDraft,
@@ -151,7 +150,7 @@ pub(super) struct ResourceDraft {
 pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) -> Drafts {
     let renewal = renewal::read_defaults(root.inner("renewal"));
     let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);
-    let store = store::read(root.inner("store"), (&daemon, owner));
+    let store = daemon::read_store(root.inner("store"), (&daemon, owner));
     let no_resource = root.optional("resource").is_none();
     let resources = entries(&mut root, "resource", resource::read);
     let identities = entries(&mut root, "identity", |section| {

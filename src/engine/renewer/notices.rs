@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Moment, Renewer, calls::Line, view::OPERATIONS};
+use super::{Moment, OPERATIONS, Renewer, calls::Line};
 use crate::{
     model::{
         Blame, Change, Failure, HealthView, IdentityId, Notice, NoticeKind, Operation, Record,

@@ -13,23 +13,22 @@
 //! words, bare. `~` compares with a pattern: `*` stands for any text, `?` for one character. A time
 //! is RFC 3339, or a date alone: its midnight, UTC. A comparison with something that an identity
 //! does not have (a label, a token) is false, so `label.team != 'x'` is true without the label.
+//!
+//! What a selection looks at.
+//!
+//! Where and why a selection cannot be understood.
+//!
+//! Writes a selection so that it reads back as the same.
 
-mod error;
-mod facts;
-mod lexer;
 mod parser;
-mod print;
 #[cfg(test)]
 mod tests;
 
-use std::str::FromStr;
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use jiff::Timestamp;
 
-pub use error::SelectionError;
-pub use facts::Facts;
-
-use super::{Scope, State};
+use crate::model::{Origin, Record, Scope, State};
 
 /// Which identities are meant: a parsed expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,4 +210,213 @@ fn is_like(text: &str, pattern: &str) -> bool {
         }
     }
     pattern[next..].iter().all(|c| *c == '*')
+}
+
+/// What a selection may ask of an identity.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// Our name of it.
+    pub name: &'a str,
+    /// What ACS calls it, once known.
+    pub id: Option<&'a str>,
+    /// The resource it belongs to.
+    pub resource: &'a str,
+    /// What its tokens may be used for.
+    pub scopes: &'a [Scope],
+    /// Where it stands now; `late` included.
+    pub state: State,
+    /// Who declares it, spelled as in listings.
+    pub origin: Cow<'a, str>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// When its current token was issued.
+    pub issued: Option<Timestamp>,
+    /// When its current token ends.
+    pub expires: Option<Timestamp>,
+    /// When its tokens were last revoked.
+    pub revoked: Option<Timestamp>,
+}
+
+impl<'a> Facts<'a> {
+    /// The facts of an identity at an instant.
+    pub fn of(record: &'a Record, now: Timestamp) -> Self {
+        Self {
+            name: record.spec.name.as_str(),
+            id: record.id.as_ref().map(AsRef::as_ref),
+            resource: record.spec.resource.as_str(),
+            scopes: &record.spec.scopes,
+            state: record.state_at(now),
+            origin: match &record.spec.origin {
+                Origin::File => "file".into(),
+                Origin::Cli => "cli".into(),
+                source @ Origin::Source(_) => source.to_string().into(),
+            },
+            labels: &record.spec.labels,
+            issued: record.token.as_ref().map(|token| token.issued_at),
+            expires: record.token.as_ref().map(|token| token.expires_at),
+            revoked: record.revoked_at,
+        }
+    }
+}
+
+/// At most so many characters of a line are shown.
+const SHOWN: usize = 120;
+
+/// Why a text is not a selection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SelectionError {
+    /// The bytes of the text that cannot be understood; empty at its end where something is missing.
+    pub span: Range<usize>,
+    /// What was expected, and what may be written instead.
+    pub message: String,
+}
+
+impl SelectionError {
+    fn new(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+        }
+    }
+
+    /// The message with the line, the column and a caret below the place in `text`.
+    pub fn explain(&self, text: &str) -> String {
+        let start = floor(text, self.span.start);
+        let before = &text[..start];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+        let line = before.matches('\n').count() + 1;
+        let column = text[line_start..start].chars().count() + 1;
+        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        // A long line is shown around the place.
+        let skipped = column.saturating_sub(SHOWN / 2);
+        let excerpt: String = text[line_start..line_end]
+            .chars()
+            .skip(skipped)
+            .take(SHOWN)
+            .map(shown)
+            .collect();
+        let end = floor(text, self.span.end.min(line_end)).max(start);
+        let marked = text[start..end].chars().count().clamp(1, SHOWN / 2);
+        format!(
+            "{line}:{column}: {}\n  {excerpt}\n  {}{}",
+            self.message,
+            " ".repeat(column - 1 - skipped),
+            "^".repeat(marked)
+        )
+    }
+}
+
+/// The nearest place at or before a byte that does not split a character.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(parts) => joined(f, parts, " and "),
+            Self::Any(parts) => joined(f, parts, " or "),
+            Self::Not(part) => {
+                f.write_str("not ")?;
+                inner(f, part)
+            }
+            Self::Text(field, test) => write!(f, "{field} {test}"),
+            Self::Time(field, order, than) => write!(f, "{field} {order} '{than}'"),
+        }
+    }
+}
+
+fn joined(f: &mut fmt::Formatter<'_>, parts: &[Expr], word: &str) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            f.write_str(word)?;
+        }
+        inner(f, part)?;
+    }
+    Ok(())
+}
+
+/// A part of something larger: in parentheses where it has parts of its own.
+fn inner(f: &mut fmt::Formatter<'_>, part: &Expr) -> fmt::Result {
+    match part {
+        Expr::All(_) | Expr::Any(_) => write!(f, "({part})"),
+        _ => write!(f, "{part}"),
+    }
+}
+
+impl fmt::Display for TextField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "name",
+            Self::Id => "id",
+            Self::Resource => "resource",
+            Self::Scope => "scope",
+            Self::State => "state",
+            Self::Origin => "origin",
+            Self::Label(key) => return write!(f, "label.{key}"),
+        })
+    }
+}
+
+impl fmt::Display for TimeField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Issued => "issued",
+            Self::Expires => "expires",
+            Self::Revoked => "revoked",
+        })
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Before => "<",
+            Self::NotAfter => "<=",
+            Self::After => ">",
+            Self::NotBefore => ">=",
+        })
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(value) => write!(f, "= {}", Quoted(value)),
+            Self::IsNot(value) => write!(f, "!= {}", Quoted(value)),
+            Self::Like(pattern) => write!(f, "~ {}", Quoted(pattern)),
+            Self::Unlike(pattern) => write!(f, "!~ {}", Quoted(pattern)),
+            Self::In(values) => write!(f, "in {}", List(values)),
+            Self::NotIn(values) => write!(f, "not in {}", List(values)),
+        }
+    }
+}
+
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.0.replace('\'', "''"))
+    }
+}
+
+struct List<'a>(&'a [String]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values: Vec<String> = self.0.iter().map(|v| Quoted(v).to_string()).collect();
+        write!(f, "({})", values.join(", "))
+    }
 }

@@ -1,8 +1,10 @@
 //! Signed events to an HTTP receiver: CloudEvents 1.0 in structured mode, signed by Standard
 //! Webhooks 1.0.0. Structured, because its signature covers the body alone, and headers could be
 //! changed on the way.
+//!
+//! What a receiver's answer means. Only 2xx is success; bodies are never looked at, nor quoted: a receiver may
+//! echo the token. Whether a receiver is there, and what time it is there, is asked without an event.
 
-mod answer;
 mod endpoint;
 mod event;
 mod guard;
@@ -10,22 +12,22 @@ mod guard;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, header};
-use jiff::Timestamp;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
 
-pub use answer::ProbeAnswer;
+use self::event::Event;
+use super::{Delivery, Outcome};
+use crate::{
+    clock::Clock,
+    config::{ContentType, Include, WebhookSinkSettings},
+    model::{Notice, SinkName, TokenDocument},
+    sinks::SinkFailure,
+    transport::{NetworkOptions, Resolver, Transport, TransportSetupError, http_date, retry_after},
+};
+
 pub use endpoint::{Endpoint, EndpointError, Rules};
 pub use event::{EventPattern, EventPatternError};
 pub use event::{SecretError, SigningSecret};
-
-use event::Event;
-
-use super::{Delivery, Outcome, SinkFailure};
-use crate::{
-    config::{ContentType, Include, WebhookSinkSettings},
-    model::{Notice, SinkName, TokenDocument},
-    transport::{NetworkOptions, Resolver, Transport, TransportSetupError},
-};
 
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +207,7 @@ impl WebhookSink {
             .send_for_head(request, inner.timeout)
             .await
             .map_err(|error| inner.failure(&error.to_string()))?;
-        match answer::judge(head.status, &head.headers, now) {
+        match judge(head.status, &head.headers, now) {
             Ok(()) => Ok(Outcome::Accepted(head.status.as_u16())),
             Err(refusal) => Err(SinkFailure {
                 retry_after: refusal.retry_after,
@@ -266,4 +268,136 @@ fn secrets(settings: &WebhookSinkSettings) -> Result<Vec<SigningSecret>, Webhook
         })
     };
     settings.secrets.iter().enumerate().map(parse).collect()
+}
+
+/// A receiver that asks for more is asked again all the same.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// An answer that is not a success.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal {
+    /// For a person.
+    message: String,
+    /// What the receiver asks us to wait.
+    retry_after: Option<Duration>,
+    /// Whether it wants nothing any more.
+    disable: bool,
+}
+
+/// Whether the receiver took the event.
+fn judge(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Result<(), Refusal> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let meaning = match status.as_u16() {
+        300..=399 => ", a redirect, which is never followed; configure the final URL",
+        401 | 403 => "; compare the secret on both sides",
+        410 => ": it wants no more events, so the sink is disabled",
+        413 => "; it takes smaller bodies only, perhaps include = \"reference\" suits it",
+        429 => ": too many events at once",
+        _ => "",
+    };
+    Err(Refusal {
+        message: format!("the receiver answered {}{meaning}", status.as_u16()),
+        // No longer than a token can live.
+        retry_after: retry_after(headers, now).map(|wait| wait.min(LONGEST_WAIT)),
+        disable: status == StatusCode::GONE,
+    })
+}
+
+/// How a receiver answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProbeAnswer {
+    /// The status; to a request that carries nothing, any will do.
+    pub status: u16,
+    /// How far the receiver's clock is ahead of ours, where it told the time. Whole seconds: `Date`
+    /// has no finer ones.
+    pub ahead: Option<SignedDuration>,
+}
+
+impl WebhookSink {
+    /// Asks with `OPTIONS`, unsigned, by the way that events take.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn probe(
+        &self,
+        clock: &Clock,
+        deadline: Duration,
+    ) -> Result<ProbeAnswer, SinkFailure> {
+        let inner = &self.0;
+        let request = Request::options(inner.endpoint.uri()).body(Bytes::new());
+        let request =
+            request.map_err(|e| inner.failure(&format!("the request cannot be made: {e}")))?;
+        let began = clock.now();
+        let head = inner
+            .transport
+            .send_for_head(request, deadline)
+            .await
+            .map_err(|error| inner.failure(&error.to_string()))?;
+        let middle = began + clock.now().duration_since(began) / 2;
+        let date = head.headers.get(header::DATE);
+        let date = date.and_then(|value| http_date(value.to_str().ok()?));
+        Ok(ProbeAnswer {
+            status: head.status.as_u16(),
+            ahead: date.map(|date| {
+                let exact = date.duration_since(middle);
+                SignedDuration::from_secs(exact.as_secs())
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(status: u16, retry_after: Option<&str>) -> Refusal {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = retry_after {
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+        }
+        let now = "2026-11-22T17:00:00Z".parse().unwrap();
+        judge(StatusCode::from_u16(status).unwrap(), &headers, now).unwrap_err()
+    }
+
+    #[test]
+    fn only_2xx_is_success_and_only_410_ends_it() {
+        let now = Timestamp::UNIX_EPOCH;
+        for status in [200, 201, 202, 204] {
+            assert!(
+                judge(
+                    StatusCode::from_u16(status).unwrap(),
+                    &HeaderMap::new(),
+                    now
+                )
+                .is_ok()
+            );
+        }
+        for status in [301, 302, 307, 400, 401, 404, 408, 413, 429, 500, 502, 503] {
+            assert!(!refusal(status, None).disable, "{status}");
+        }
+        assert!(refusal(410, None).disable);
+        assert!(refusal(302, None).message.contains("redirect"));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        for (value, wait) in [
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("Sun, 22 Nov 2026 17:01:30 GMT", Some(90)),
+            ("Sun, 22 Nov 2026 16:59:00 GMT", Some(0)),
+            ("99999999", Some(86_400)),
+            ("Thu, 31 Dec 2099 23:59:59 GMT", Some(86_400)),
+            ("soon", None),
+            ("-5", None),
+        ] {
+            assert_eq!(
+                refusal(429, Some(value)).retry_after,
+                wait.map(Duration::from_secs),
+                "{value}"
+            );
+        }
+    }
 }

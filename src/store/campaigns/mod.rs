@@ -6,7 +6,6 @@
 
 mod items;
 mod orders;
-mod reissues;
 
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
@@ -14,14 +13,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Store,
     aside::RowKind,
-    columns,
-    db::Db,
+    db::{self, Db},
     error::{Answer, Outcome},
 };
 use crate::model::{
     IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,
 };
 
+pub use items::Followed;
 #[cfg(test)]
 pub(super) use items::ITEMS;
 pub(super) use items::read_item;
@@ -29,7 +28,6 @@ pub use items::{ItemEnd, ItemNote};
 pub use orders::Frozen;
 pub(super) use orders::OPEN;
 pub use orders::{Order, RowOrder, Stalled};
-pub use reissues::Followed;
 
 /// What a campaign does to each of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -432,7 +430,7 @@ impl Db {
     fn counted(&self, mut campaign: Campaign) -> Outcome<Campaign> {
         let sql = "SELECT state, n FROM item_count WHERE campaign = ?1";
         for (state, n) in self.all(RowKind::Counter, sql, [campaign.id], |row| {
-            Ok((row.get::<_, String>(0)?, columns::unsigned(row, "n")?))
+            Ok((row.get::<_, String>(0)?, db::unsigned(row, "n")?))
         })? {
             *match state.as_str() {
                 "acknowledged" => &mut campaign.acknowledged,
@@ -445,7 +443,7 @@ impl Db {
             } += n;
         }
         if campaign.pending > 0 {
-            let failing = self.first(FAILING, [campaign.id], |row| columns::unsigned(row, "n"))?;
+            let failing = self.first(FAILING, [campaign.id], |row| db::unsigned(row, "n"))?;
             campaign.failing = failing.unwrap_or(0);
         }
         if campaign.state == CampaignState::Done && campaign.failed + campaign.undelivered > 0 {
@@ -456,7 +454,7 @@ impl Db {
 }
 
 pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
-    let ended_at = columns::maybe_instant(row, "ended_at")?;
+    let ended_at = db::maybe_instant(row, "ended_at")?;
     let phase: String = row.get("phase")?;
     let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();
     let state = match phase.as_str() {
@@ -468,14 +466,14 @@ pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaig
     };
     Ok(Campaign {
         id: row.get("num")?,
-        action: columns::word(row, "action")?,
-        then: columns::maybe_word(row, "after")?,
+        action: db::word(row, "action")?,
+        then: db::maybe_word(row, "after")?,
         target: row.get("target")?,
         urgent: row.get("urgent")?,
         actor: row.get("actor")?,
         reason: row.get("reason")?,
-        created_at: columns::instant_in(row, "created_at")?,
-        starts_at: columns::maybe_instant(row, "starts_at")?,
+        created_at: db::instant_in(row, "created_at")?,
+        starts_at: db::maybe_instant(row, "starts_at")?,
         ended_at,
         state,
         pending: 0,

@@ -12,8 +12,7 @@ use super::{
     super::{
         Cause, Store, StoreError,
         aside::RowKind,
-        columns::{self, instant, micros, spelled},
-        db::{Db, Txn},
+        db::{self, Db, Txn, instant, micros, spelled},
         error::{Answer, Fault, Outcome},
         identities::read_record,
     },
@@ -366,7 +365,7 @@ impl Db {
              WHERE t.campaign = ?1 AND {condition}"
         );
         let sql = format!("SELECT count(*) AS n FROM (SELECT 1 {from} LIMIT {COUNTED})");
-        let count = self.first(&sql, [id], |row| columns::unsigned(row, "n"))?;
+        let count = self.first(&sql, [id], |row| db::unsigned(row, "n"))?;
         let count = count.unwrap_or(0);
         if count == 0 {
             return Ok(Stalled::default());
@@ -389,15 +388,15 @@ impl Db {
 fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
     Ok(RowOrder {
         campaign: row.get("campaign")?,
-        action: columns::word(row, "action")?,
-        then: columns::maybe_word(row, "after")?,
+        action: db::word(row, "action")?,
+        then: db::maybe_word(row, "after")?,
         actor: row.get("actor")?,
-        created_at: columns::instant_in(row, "created_at")?,
-        starts_at: columns::maybe_instant(row, "starts_at")?,
+        created_at: db::instant_in(row, "created_at")?,
+        starts_at: db::maybe_instant(row, "starts_at")?,
         paused: row.get("paused")?,
-        state: columns::word(row, "state")?,
+        state: db::word(row, "state")?,
         attempts: row.get("attempts")?,
-        next_at: columns::instant_in(row, "next_at")?,
+        next_at: db::instant_in(row, "next_at")?,
         error: row.get("error")?,
     })
 }

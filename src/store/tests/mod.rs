@@ -1,25 +1,17 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
-mod backup;
 mod campaigns;
-mod consumers;
 mod declarations;
 mod deliveries;
-mod doubts;
 mod gone;
 mod histories;
 mod id_map;
 mod notices;
 mod open;
 mod plans;
-mod queue;
 mod refusals;
 mod renewals;
 mod restores;
-mod seal_keys;
-mod strays;
-mod unreadable;
-mod writer;
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

@@ -1,4 +1,10 @@
+//! What the store refuses or cannot read is set aside, and the rest is done.
+//!
 //! What the store refuses by itself keeps no other entry of its batch back, whichever verb it came with.
+//!
+//! Rows that cannot be read: found wherever they are, and taken up again once they are mended.
+//!
+//! What happens when a write fails: alone, with its reason, and without a trace.
 
 use std::sync::Arc;
 
@@ -206,4 +212,146 @@ async fn reads_jobs_and_sources_go_on_without_what_is_refused() {
     assert_eq!((taken.create, taken.refused.len()), (4, 1));
     assert_eq!(taken.refused[0].name.as_str(), "guest-2");
     assert_eq!(home.source_count(&source).await.unwrap(), 4);
+}
+
+/// One look at everything.
+async fn look(home: &Home, secs: i64) {
+    let mut from = None;
+    loop {
+        from = home.examine(from, at(secs)).await.unwrap();
+        if from.is_none() {
+            return;
+        }
+    }
+}
+
+async fn kinds(home: &Home) -> Vec<(String, u64)> {
+    let found = home.counts().await.unwrap().set_aside;
+    found.into_iter().map(|one| (one.kind, one.rows)).collect()
+}
+
+#[tokio::test]
+async fn garbage_that_no_loop_meets_is_found_and_let_go_once_it_is_mended() {
+    let (home, _) = active().await;
+    look(&home, 0).await;
+    assert_eq!(kinds(&home).await, []);
+    // A text is later than every number: the row is never due, and the delivery never pending.
+    sql(&home, "UPDATE identity SET due_at = 'soon'").await;
+    sql(&home, "UPDATE delivery SET since = x'00'").await;
+    look(&home, 1).await;
+    let found = [("identity".to_owned(), 1), ("delivery".to_owned(), 1)];
+    assert_eq!(kinds(&home).await, found);
+    let due = home.due_signal();
+    sql(&home, "UPDATE identity SET due_at = 0").await;
+    sql(&home, "UPDATE delivery SET since = 0").await;
+    look(&home, 2).await;
+    assert_eq!(kinds(&home).await, []);
+    assert!(due.has_changed().unwrap(), "the renewer looks again");
+}
+
+#[tokio::test]
+async fn a_row_that_waits_for_nothing_or_whose_token_does_not_open_is_planned_anew() {
+    let (home, num) = active().await;
+    sql(&home, "UPDATE identity SET due_at = NULL").await;
+    look(&home, 100).await;
+    assert_eq!(get(&home, "bot").await.due.unwrap().at, at(100));
+    commit(&home, issued(num, 200, None), 201).await;
+    sql(&home, "UPDATE identity SET token = x'00'").await;
+    look(&home, 300).await;
+    assert_eq!(kinds(&home).await, [("token".to_owned(), 1)]);
+    assert_eq!(get(&home, "bot").await.due.unwrap().at, at(300));
+    commit(&home, issued(num, 400, None), 401).await;
+    look(&home, 500).await;
+    assert_eq!(kinds(&home).await, []);
+    assert!(home.document(num).await.unwrap().unwrap().token.is_some());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_can_be_dropped_and_comes_back_with_its_id() {
+    let (home, _) = active().await;
+    let id = get(&home, "bot").await.id;
+    sql(&home, "UPDATE identity SET state = '?'").await;
+    let again = home
+        .reconcile(&[spec("bot")], &[sink("file")], at(10))
+        .await;
+    assert_eq!(again.unwrap().refused.len(), 1, "it is left as it is");
+    sql(&home, "UPDATE identity SET wish = '?'").await;
+    let sinks = [sink("file"), sink("new")];
+    let again = home.reconcile(&[spec("bot")], &sinks, at(10)).await;
+    assert_eq!(again.unwrap().sinks, 1, "a new sink is bound all the same");
+    let dropped = home.remove(vec![name("bot")], Some(OnRemoval::Forget), at(11));
+    assert_eq!(dropped.await.unwrap().forget, 1);
+    declare(&home, &[spec("bot")], 12).await;
+    assert_eq!(get(&home, "bot").await.id, id);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_apart_and_loses_nothing() {
+    let (home, num) = active().await;
+    let before = get(&home, "bot").await;
+    let (pages, free) = (
+        number(&home, "PRAGMA page_count").await,
+        number(&home, "PRAGMA freelist_count").await,
+    );
+    assert_eq!(free, 0);
+    let limit = home.read("test", move |db| {
+        Ok(db.conn.pragma_update(None, "max_page_count", pages)?)
+    });
+    limit.await.unwrap();
+    let error = home.probe().await.unwrap_err();
+    assert_eq!(error, StoreError::Full { doing: "write" });
+    assert!(error.is_unwritable());
+    let many = vec![issued(num, 20, None); 400];
+    let error = home.commit(many, at(21)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+    assert_eq!(get(&home, "bot").await, before);
+    let limit = home.read("test", |db| {
+        Ok(db.conn.pragma_update(None, "max_page_count", 1 << 20)?)
+    });
+    limit.await.unwrap();
+    home.probe().await.unwrap();
+    version(commit(&home, issued(num, 20, None), 22).await);
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_or_panics_is_undone_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&settings(dir.path()), dir.path(), at(0)).unwrap();
+    declare(&store, &[spec("bot")], 0).await;
+    let bad = store.write::<(), _>("fail", |txn| {
+        txn.conn.execute_batch("DELETE FROM identity")?;
+        txn.conn.execute_batch("INSERT INTO nowhere VALUES (1)")?;
+        Ok(())
+    });
+    let panics = store.write::<(), _>("panic", |txn| {
+        txn.conn.execute_batch("DELETE FROM identity")?;
+        panic!("a bug");
+    });
+    let good = store.declare(vec![spec("other")], at(1));
+    let (bad, panics, good) = tokio::join!(bad, panics, good);
+    assert!(matches!(
+        bad.unwrap_err(),
+        StoreError::Fault { doing: "fail", .. }
+    ));
+    assert!(matches!(
+        panics.unwrap_err(),
+        StoreError::Fault { doing: "panic", .. }
+    ));
+    assert_eq!(good.unwrap().create, 1);
+    assert_eq!(store.list(None, 10).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn signals_rise_after_the_commit_and_only_with_a_reason() {
+    let (home, num) = active().await;
+    let (mut due, mut wanted) = (home.due_signal(), home.wanted_signal());
+    home.settle(vec![]).await.unwrap();
+    home.prune(9, at(20)).await.unwrap();
+    assert!(!due.has_changed().unwrap() && !wanted.has_changed().unwrap());
+    step(&home, num, Step::Due(DueReason::Requested), 30).await;
+    assert!(due.has_changed().unwrap() && !wanted.has_changed().unwrap());
+    due.mark_unchanged();
+    commit(&home, issued(num, 31, None), 32).await;
+    assert!(!due.has_changed().unwrap() && wanted.has_changed().unwrap());
+    wanted.mark_unchanged();
 }
