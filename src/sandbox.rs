@@ -3,8 +3,6 @@
 //!
 //! Anybody can ask, before the daemon runs: nothing is tried, the files are read as systemd reads
 //! them (systemd.unit(5), systemd.exec(5)).
-//!
-//! What has to be executed when a program is run.
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,5 @@
-//! Speaks to the service manager: what it is told (ready, reloading, stopping, alive) and what the
-//! process does to itself before it holds a secret. Without a service manager all of it is silent.
-//!
-//! The service manager: what it is told, what it hands over, and what the process does to itself so that nobody
-//! can read its memory.
+//! The service manager: what it is told, what it hands over, and what the process does to itself before it holds a
+//! secret, so that nobody can read its memory. Without a service manager all of it is silent.
 //!
 //! It is told by the protocol of sd_notify(3), in plain safe code: datagrams of `KEY=VALUE` lines to the socket
 //! that `NOTIFY_SOCKET` names, by path or, after `@`, in the abstract namespace. It hands over sockets

@@ -1,10 +1,8 @@
 //! The only room that sends an HTTP request out, bounded in time and size.
 //!
 //! It ends in an enum: the network (reqwest over rustls), or a function in this process, so that the
-//! emulator and a receiver answer without a socket under paused time. Signing, retries and the
-//! meaning of an answer lie above it, in the rooms that call it.
-//!
-//! How names become addresses, where the sender has a say in it.
+//! emulator and a receiver answer without a socket under paused time. Who sends has a say in how names become
+//! addresses. Signing, retries and the meaning of an answer lie above it, in the rooms that call it.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -1,6 +1,5 @@
-//! The client of one resource: signs, sends, and makes sense of what comes back.
-//!
-//! Keys one by one: proving one with a harmless call, preferring one, taking a successor up.
+//! The client of one resource: signs, sends, and makes sense of what comes back. Its two access keys can be
+//! proved one by one with a harmless call, preferred, and replaced by a successor.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -383,9 +382,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(test)]
-mod tests;
-
 impl Client {
     /// Proves one key with a signed call that makes nothing: asking for the token of nobody. The
     /// other key is never tried in its place. `None` where there is no such key.
@@ -475,3 +471,6 @@ impl Client {
         lock(&self.keys).in_flight(fingerprint)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
-//! How a call to ACS fails, typed: what came back, what it asks of us, and what to quote to support.
-//!
-//! From a `[[resource]]` section to an endpoint and keys, or why not.
+//! What can be wrong with a resource, typed: a call that failed (what came back, what it asks of us, what to
+//! quote to support), and a `[[resource]]` section that gives no endpoint or keys.
 
 use std::{fmt, time::Duration};
 

@@ -1,6 +1,4 @@
-//! Which of a resource's two access keys is in use. Plain state, no IO.
-//!
-//! What a harmless signed call says of a key. Pure.
+//! Which of a resource's two access keys is in use, and what a harmless signed call says of one. Plain state, no IO.
 
 use std::{sync::Arc, time::Duration};
 

@@ -460,64 +460,6 @@ impl Client {
     }
 }
 
-#[cfg(test)]
-mod listings_tests {
-    use super::*;
-
-    fn entries(seconds: &[i64]) -> Vec<AuditEntry> {
-        let at = |second: &i64| AuditEntry {
-            at: Timestamp::from_second(*second).unwrap(),
-            actor: "renewd".into(),
-            action: "renew".into(),
-            name: None,
-            reason: None,
-            request_id: None,
-            result: "ok".into(),
-        };
-        seconds.iter().map(at).collect()
-    }
-
-    #[test]
-    fn a_page_never_splits_an_instant() {
-        let page = cut(entries(&[9, 8, 7, 7]), true).unwrap();
-        assert_eq!(page.items.len(), 2);
-        let before: Timestamp = page.next.unwrap().parse().unwrap();
-        assert!(
-            before > Timestamp::from_second(7).unwrap(),
-            "the next page holds both of 7"
-        );
-        assert!(cut(entries(&[7, 7]), true).is_none());
-        assert_eq!(cut(entries(&[7, 7]), false).unwrap().next, None);
-    }
-}
-
-#[cfg(test)]
-mod access_tests {
-    use super::*;
-
-    #[test]
-    fn only_what_matters_is_asked_for() {
-        let asked = |filter: &AuditFilter| {
-            let client = Client::new("/nowhere");
-            client
-                .call(ListAudit, &[])
-                .query(filter.pairs())
-                .target()
-                .to_owned()
-        };
-        assert_eq!(asked(&AuditFilter::default()), "/v1/audit");
-        let filter = AuditFilter {
-            actor: Some("uid 7 (a&b)".into()),
-            without_renewals: true,
-            ..AuditFilter::default()
-        };
-        assert_eq!(
-            asked(&filter),
-            "/v1/audit?actor=uid%207%20%28a%26b%29&without_renewals=true"
-        );
-    }
-}
-
 /// The longest name of a consumer that is kept.
 const LONGEST_LABEL: usize = 64;
 
@@ -578,4 +520,62 @@ fn label(headers: &HeaderMap) -> String {
         .filter(|c| !c.is_control())
         .take(LONGEST_LABEL)
         .collect()
+}
+
+#[cfg(test)]
+mod listings_tests {
+    use super::*;
+
+    fn entries(seconds: &[i64]) -> Vec<AuditEntry> {
+        let at = |second: &i64| AuditEntry {
+            at: Timestamp::from_second(*second).unwrap(),
+            actor: "renewd".into(),
+            action: "renew".into(),
+            name: None,
+            reason: None,
+            request_id: None,
+            result: "ok".into(),
+        };
+        seconds.iter().map(at).collect()
+    }
+
+    #[test]
+    fn a_page_never_splits_an_instant() {
+        let page = cut(entries(&[9, 8, 7, 7]), true).unwrap();
+        assert_eq!(page.items.len(), 2);
+        let before: Timestamp = page.next.unwrap().parse().unwrap();
+        assert!(
+            before > Timestamp::from_second(7).unwrap(),
+            "the next page holds both of 7"
+        );
+        assert!(cut(entries(&[7, 7]), true).is_none());
+        assert_eq!(cut(entries(&[7, 7]), false).unwrap().next, None);
+    }
+}
+
+#[cfg(test)]
+mod access_tests {
+    use super::*;
+
+    #[test]
+    fn only_what_matters_is_asked_for() {
+        let asked = |filter: &AuditFilter| {
+            let client = Client::new("/nowhere");
+            client
+                .call(ListAudit, &[])
+                .query(filter.pairs())
+                .target()
+                .to_owned()
+        };
+        assert_eq!(asked(&AuditFilter::default()), "/v1/audit");
+        let filter = AuditFilter {
+            actor: Some("uid 7 (a&b)".into()),
+            without_renewals: true,
+            ..AuditFilter::default()
+        };
+        assert_eq!(
+            asked(&filter),
+            "/v1/audit?actor=uid%207%20%28a%26b%29&without_renewals=true"
+        );
+    }
 }

@@ -1,8 +1,6 @@
-//! The connection to a daemon: one question and its answer, with a deadline and a limit; what the command line
-//! asks through.
-//!
-//! Seats for connections to the local socket: few for callers without any right, some that only root gets,
-//! some that only users get who have few. Who is turned away is told why, and it is true.
+//! A connection to the daemon, from both of its ends: the client's, with one question and its answer, a deadline and
+//! a limit; and the slots of the server, few for callers without any right, some that only root gets, some that only
+//! users get who have few. Who is turned away is told why, and it is true.
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,5 @@
-//! Binds the local socket: takes the place of a dead daemon's file, never of a living one's.
-//!
-//! Binds what the configuration says and serves it until told to stop.
+//! The listeners: binds what the configuration says and serves it until told to stop. The local socket takes the
+//! place of a dead daemon's file, never of a living one's.
 
 use std::{
     convert::Infallible,

@@ -1,6 +1,5 @@
-//! Asks every room what it finds in its section, before anything is built.
-//!
-//! What the daemon may take at most, all doors together: by it the unit's limits are set.
+//! Asks every room what it finds in its section, before anything is built; and says what the daemon may take
+//! of threads and files at most, by which the unit's limits are set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

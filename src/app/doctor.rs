@@ -1,9 +1,6 @@
-//! Everything that is wrong around this process: what every room finds in its section, and what only
-//! a look at the machine and at the receivers tells.
-//!
-//! Receivers that do not answer, or whose clock is so far from ours that signatures look stale.
-//!
-//! File systems that are nearly full: a token that cannot be stored or written is not delivered.
+//! Everything that is wrong around this process: what every room finds in its section, and what only a look at
+//! the machine tells: receivers that do not answer or whose clock makes signatures look stale, file
+//! systems that are nearly full.
 
 use std::{
     path::{Path, PathBuf},

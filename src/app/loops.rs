@@ -1,7 +1,6 @@
 //! The loops of the daemon: spawned here and nowhere else, each with a stop of its own. A loop that
-//! ends before it was told to, by error or panic, ends the process; systemd starts it anew.
-//!
-//! The sources while the daemon runs: one source sync each, and where to ask it something.
+//! ends before it was told to, by error or panic, ends the process; systemd starts it anew. Each source has
+//! one, and somewhere to ask it something.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,6 +1,5 @@
-//! Builds, checks, spawns, reloads, shuts down: the only room that knows all others.
-//!
-//! Why the daemon does not start, or ends.
+//! Builds, checks, spawns, reloads, shuts down: the only room that knows all others, and that says why the
+//! daemon does not start, or ends.
 
 mod check;
 pub mod doctor;

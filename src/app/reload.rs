@@ -1,7 +1,5 @@
-//! Reads the configuration again: all or nothing, and it says what changed.
-//!
-//! What a new configuration changes, decided without touching anything: which keys need a restart,
-//! which parts start, stop or are replaced.
+//! Reads the configuration again: all or nothing, and it says what changed. What that means (which keys need a
+//! restart, which parts start, stop or are replaced) is decided without touching anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 

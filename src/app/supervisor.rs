@@ -1,7 +1,5 @@
-//! The daemon's parts while it runs: one renewer per resource, one dispatcher per sink, and what they
-//! publish. Parts are started here, at first and by a reload.
-//!
-//! The signals that the daemon hears.
+//! The daemon's parts while it runs: one renewer per resource, one dispatcher per sink, what they publish, and
+//! the signals that it hears. Parts are started here, at first and by a reload.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

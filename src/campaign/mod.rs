@@ -1,8 +1,9 @@
 //! Carries bulk operations out: revokes and deletes at ACS, withholds and releases, and sets rows due;
 //! the tokens that follow are issued by the engine, the one issuer.
 //!
-//! A campaign is rows in the store. A [`Runner`] per resource pulls pending items in chunks, keeps
-//! those under way in memory, and settles each with its step; after a crash an item under way is
+//! A campaign is rows in the store. A [`Runner`] per resource pulls pending items in chunks, urgent
+//! campaigns first, starts the calls that keys, health and pace allow, keeps those under way in memory, and
+//! settles each with its step (`settlement`); after a crash an item under way is
 //! simply pending again, so each is acknowledged at least once and reported exactly once.
 //!
 //! | action | what happens to a row |
@@ -13,9 +14,6 @@
 //! | release | waits for a token again |
 //! | renew | becomes due now, for the engine to renew |
 //! | delete | ACS deletes, then it is withheld for ever |
-//!
-//! One resource's campaign runner: takes items of open campaigns into hand, urgent ones first, and starts
-//! the calls that keys, health and pace allow. What ended is judged and noted by `settlement`.
 
 mod item;
 mod settlement;

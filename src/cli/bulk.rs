@@ -1,19 +1,14 @@
-//! What the bulk verbs share: which identities (named, selected, or listed in a file: one per line, CSV with a
+//! The verbs that start bulk work: which identities (named, selected, or listed in a file: one per line, CSV with a
 //! heading, JSON lines), what it would do, asking before much is done, and starting the campaign. A list is
 //! understood whole before anything is done.
 //!
-//! Verbs that start bulk work over identities.
-//!
-//! `renewd hold`: tokens are withheld from every consumer; ACS is not called.
-//!
-//! `renewd release`: the hold ends and the engine issues a token; a planned deletion is undone.
-//!
-//! `renewd renew`: asks the engine for new tokens now; the old ones stay good.
-//!
-//! `renewd revoke`: all tokens of an identity die at ACS; then a new one, or none.
-//!
-//! `renewd offboard`: somebody leaves. Withheld and revoked now, deleted later; `renewd release` undoes
-//! what can still be undone.
+//! | verb | what it does |
+//! |---|---|
+//! | hold | tokens are withheld from every consumer; ACS is not called |
+//! | release | the hold ends and the engine issues a token; a planned deletion is undone |
+//! | renew | asks the engine for new tokens now; the old ones stay good |
+//! | revoke | all tokens of an identity die at ACS; then a new one, or none |
+//! | offboard | withheld and revoked now, deleted later; release undoes what can still be undone |
 
 mod progress;
 

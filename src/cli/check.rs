@@ -1,8 +1,6 @@
-//! `renewd check`: everything that is wrong with a configuration, before anything runs on it. It can also say
-//! what a reload would do to the identities that exist, and reach every resource and webhook without creating
-//! or sending anything.
-//!
-//! `renewd doctor`: what is wrong around the daemon, each with its remedy.
+//! `renewd check` and `renewd doctor`: what is wrong with a configuration before anything runs on it, and around the
+//! daemon, each with its remedy. The first can also say what a reload would do to the identities that exist, and
+//! reach every resource and webhook without creating or sending anything.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

@@ -259,7 +259,7 @@ impl Show {
         let (now, width) = (context.clock.now(), output::width());
         output::print(&render(&rows, now, width))?;
         if !consumers.is_empty() {
-            let table = output::table(&consumers, now).render(0, width);
+            let table = output::holders(&consumers, now).render(0, width);
             output::print(&format!("\n{table}"))?;
         }
         Ok(Exit::Done)

@@ -1,6 +1,5 @@
-//! `renewd emulator`: ACS Identity on this machine, for tests and for playing with.
-//!
-//! `renewd demo`: the daemon at work, with trouble on purpose, told on the screen.
+//! `renewd emulator` and `renewd demo`: ACS Identity on this machine to test and play with, and the daemon at work
+//! against it, with trouble on purpose, told on the screen.
 
 use std::{
     ffi::OsString,

@@ -2,8 +2,6 @@
 //! are made fit for a terminal here, where they leave. Tables are aligned under a dim heading, the last column
 //! cut at the screen's edge. In CSV a cell that a spreadsheet would take for a formula begins with an
 //! apostrophe, which it shows as text; our own import takes it off again.
-//!
-//! Consumers and the versions that they said they use, as a table.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -449,6 +447,26 @@ pub(super) fn csv_rows<T: Serialize>(
     Ok(String::from_utf8_lossy(&safe).into_owned())
 }
 
+/// One line for each consumer.
+pub(crate) fn holders(rows: &[HolderRow], now: Timestamp) -> Table {
+    let mut table = Table::new(&["CONSUMER", "USER", "IDENTITY", ">USES", ">NEWEST", "SAID"]);
+    for HolderRow { holder, user } in rows {
+        let style = match holder.version == holder.current {
+            true => GOOD,
+            false => WARN,
+        };
+        table.row([
+            Cell::styled(holder.client.as_str(), STRONG),
+            user.as_str().into(),
+            holder.name.as_str().into(),
+            Cell::styled(holder.version.to_string(), style),
+            holder.current.to_string().into(),
+            relative(holder.at, now).into(),
+        ]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod output_tests {
     use super::*;
@@ -560,24 +578,4 @@ mod spreadsheet_tests {
             prop_assert_eq!(csv_text(&cell), text);
         }
     }
-}
-
-/// One line for each consumer.
-pub(crate) fn table(rows: &[HolderRow], now: Timestamp) -> Table {
-    let mut table = Table::new(&["CONSUMER", "USER", "IDENTITY", ">USES", ">NEWEST", "SAID"]);
-    for HolderRow { holder, user } in rows {
-        let style = match holder.version == holder.current {
-            true => GOOD,
-            false => WARN,
-        };
-        table.row([
-            Cell::styled(holder.client.as_str(), STRONG),
-            user.as_str().into(),
-            holder.name.as_str().into(),
-            Cell::styled(holder.version.to_string(), style),
-            holder.current.to_string().into(),
-            relative(holder.at, now).into(),
-        ]);
-    }
-    table
 }

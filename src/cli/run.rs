@@ -1,6 +1,4 @@
-//! `renewd run`: the daemon.
-//!
-//! How a verb that serves writes its log.
+//! `renewd run`: the daemon; and how a verb that serves writes its log.
 
 use std::{error::Error, path::PathBuf, time::Duration};
 

@@ -114,7 +114,7 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
     }
     if !of.behind.is_empty() {
         let title = paint(WARN, "consumers that still use an old version");
-        let table = output::table(&of.behind, of.at).render(2, width);
+        let table = output::holders(&of.behind, of.at).render(2, width);
         text.push_str(&format!("\n  {title}\n{table}"));
     }
     let backup = match of.last_backup {

@@ -1,11 +1,6 @@
-//! Tokens for people and programs: printed, waited for, followed.
-//!
-//! `renewd token` prints the current token of an identity; `renewd wait` ends once there is one, for scripts
-//! that start an app.
-//!
-//! `renewd follow`: keeps a consumer's own copy of a token fresh, and runs a program after each change.
-//!
-//! The versions of one identity as they come, whatever happens to the daemon in between.
+//! Tokens for people and programs: `renewd token` prints the current one, `renewd wait` ends once there is one (for
+//! scripts that start an app), `renewd follow` keeps a consumer's own copy fresh, whatever happens to the daemon in
+//! between, and runs a program after each change.
 
 use std::{
     ffi::OsString,

@@ -1,8 +1,6 @@
-//! `config/renewd.toml` and renewd.toml(5): every key with its bounds, its default and what it means, written
-//! from the rows that the reader takes them from.
-//!
-//! `config/renewd.schema.json`: the JSON Schema (draft 7) of a configuration, for editors and other programs, made
-//! from the rows that the reader takes its bounds and defaults from. Rules across keys are `renewd check`'s.
+//! What is written from the rows that the reader takes its keys, bounds and defaults from: `config/renewd.toml` and
+//! renewd.toml(5), with every key and what it means, and `config/renewd.schema.json`, the JSON Schema (draft 7) for
+//! editors and other programs. Rules across keys are `renewd check`'s.
 
 use std::{fmt::Write, time::Duration};
 

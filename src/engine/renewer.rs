@@ -1,10 +1,8 @@
 //! One resource's renewer: the loop that turns due rows into committed tokens.
 //!
-//! Each time round it starts what may start (`calls`), says what it knows (`view`, `notices`) and sleeps
-//! until the next thing can happen. What calls brought is judged (`outcome`) and committed in
+//! Each time round it starts what may start (`calls`), says what it knows (`notices`), publishes a view and
+//! sleeps until the next thing can happen. What calls brought is judged (`outcome`) and committed in
 //! batches (`Outbox`). While results cannot be committed, nothing more is obtained.
-//!
-//! What a renewer publishes each time round, and when it decides again.
 
 mod calls;
 mod notices;

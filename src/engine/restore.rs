@@ -1,9 +1,8 @@
-//! The files of sinks that outlive a run: brought to what the store says after a start, and taken back once nobody speaks of them.
+//! The files of sinks outlive a run. After a start each is brought to what the store says, before anyone is told
+//! that the daemon is ready: a reboot empties folders in memory, and a crash may have come between commit and
+//! delivery.
 //!
-//! After a start, every file is as the store says, before anyone is told that the daemon is ready:
-//! a reboot empties folders in memory, and a crash may have come between commit and delivery.
-//!
-//! Takes files back that nobody speaks of any more: their sink or their identity is gone, or they lie
+//! Files that nobody speaks of any more are taken back: their sink or their identity is gone, or they lie
 //! elsewhere now. The store notes them in the transaction that lets go of them, so this goes on after
 //! a restart. Only what still is what we wrote is removed.
 

@@ -1,7 +1,7 @@
 //! Takes over what a source lists: looks, compares, and writes only what differs. Whatever goes wrong,
 //! the last good list stays, and somebody is told once.
 //!
-//! A new list beside the last one, both in the order of names: what differs comes out row by row, so that a
+//! The new list lies beside the last one, both in the order of names, and what differs comes out row by row: a
 //! million rows take no more memory than one page of them.
 
 use std::{

@@ -13,9 +13,6 @@
 //!
 //! With or without a change, both keys are watched over (`probes`): as soon as one is refused and the other
 //! works, everything that it minted is minted anew, before all other work.
-//!
-//! The steps of a replacement, one stage after the other: every token of the old key is minted anew and
-//! delivered, and its successor is taken up once it works.
 
 mod probes;
 

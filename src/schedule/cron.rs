@@ -1,9 +1,8 @@
-//! When a job is due: a cron pattern in a real time zone. The pattern is matched in civil time, then
-//! the zone says which instant that is: a local time that a clock change skips becomes the first
-//! valid instant after it, a doubled one its first occurrence. Pure.
-//!
-//! The pattern itself: what Debian's cron reads, with seconds in front where there are six fields, and
-//! three forms beyond it for days (`L`, `5L`, `5#2`). What is neither is refused at its column. Pure.
+//! When a job is due: a cron pattern in a real time zone. The pattern is what Debian's cron reads, with seconds
+//! in front where there are six fields, and three forms beyond it for days (`L`, `5L`, `5#2`); what is
+//! neither is refused at its column. It is matched in civil time, then the zone says which instant that is: a
+//! local time that a clock change skips becomes the first valid instant after it, a doubled one its first
+//! occurrence. Pure.
 
 use jiff::{
     Timestamp, ToSpan,
@@ -155,11 +154,6 @@ pub(super) fn nearest_zone(name: &str) -> Option<String> {
         .min()
         .map(|(_, zone)| zone)
 }
-
-#[cfg(test)]
-mod debian;
-#[cfg(test)]
-mod tests;
 
 /// A field: its name, its bounds, and the names of its numbers.
 struct Field {
@@ -472,3 +466,9 @@ impl Reader<'_> {
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod debian;
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,9 @@
-//! How many may start, and how much is told one by one.
-//!
-//! How many may start: the most that one sink may be asked, and how campaigns share an operation with renewals.
+//! How many may start in a time: calls to one sink, campaign items beside renewals, and lines that tell of the
+//! same thing (at most ten a minute one by one and the rest in one; the same line again, once an hour).
 //!
 //! Renewals that are late go before everything (the store orders what is due so). A campaign whose
 //! items each need a new token begins only as many as tokens can follow, and while renewals wait it
 //! leaves them the pace but for a tenth. An urgent campaign begins all it can.
-//!
-//! What is told too often: news of one kind, at most ten a minute one by one and the rest in one; and the
-//! same line again, once an hour.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -73,6 +69,64 @@ pub fn share_beside(issue: Limit, limit: Limit) -> f64 {
 pub fn awaiting(issue: Limit, yielding: bool) -> usize {
     let calls = issue.calls as usize;
     (if yielding { calls / 10 } else { calls / 2 }).max(8)
+}
+
+const ONE_BY_ONE: u32 = 10;
+const MINUTE: Duration = Duration::from_mins(1);
+/// The same is said again after so long.
+const AGAIN: Duration = Duration::from_hours(1);
+
+/// Folds news above ten a minute into one.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    minute: Option<Steady>,
+    told: u32,
+    folded: u32,
+}
+
+impl Fold {
+    /// One more. Whether it is told by itself.
+    pub fn tells(&mut self, now: Steady) -> bool {
+        self.minute.get_or_insert(now);
+        let by_itself = self.told < ONE_BY_ONE;
+        match by_itself {
+            true => self.told += 1,
+            false => self.folded += 1,
+        }
+        by_itself
+    }
+
+    /// At the end of a minute: how many were not told by themselves, if any.
+    pub fn rest(&mut self, now: Steady) -> Option<u32> {
+        if now < self.ends_at()? {
+            return None;
+        }
+        let folded = std::mem::take(self).folded;
+        (folded > 0).then_some(folded)
+    }
+
+    /// When the current minute ends.
+    pub fn ends_at(&self) -> Option<Steady> {
+        Some(self.minute? + MINUTE)
+    }
+}
+
+/// Says the same once an hour.
+#[derive(Debug, Clone, Default)]
+pub struct Repeat {
+    last: Option<(String, Steady)>,
+}
+
+impl Repeat {
+    /// Whether to say it: it is another text than the last, or that is an hour ago.
+    pub fn is_news(&mut self, text: &str, now: Steady) -> bool {
+        let known = self.last.as_ref();
+        let known = known.is_some_and(|(last, at)| last == text && now < *at + AGAIN);
+        if !known {
+            self.last = Some((text.to_owned(), now));
+        }
+        !known
+    }
 }
 
 #[cfg(test)]
@@ -149,66 +203,8 @@ mod fairness_tests {
     }
 }
 
-const ONE_BY_ONE: u32 = 10;
-const MINUTE: Duration = Duration::from_mins(1);
-/// The same is said again after so long.
-const AGAIN: Duration = Duration::from_hours(1);
-
-/// Folds news above ten a minute into one.
-#[derive(Debug, Clone, Default)]
-pub struct Fold {
-    minute: Option<Steady>,
-    told: u32,
-    folded: u32,
-}
-
-impl Fold {
-    /// One more. Whether it is told by itself.
-    pub fn tells(&mut self, now: Steady) -> bool {
-        self.minute.get_or_insert(now);
-        let by_itself = self.told < ONE_BY_ONE;
-        match by_itself {
-            true => self.told += 1,
-            false => self.folded += 1,
-        }
-        by_itself
-    }
-
-    /// At the end of a minute: how many were not told by themselves, if any.
-    pub fn rest(&mut self, now: Steady) -> Option<u32> {
-        if now < self.ends_at()? {
-            return None;
-        }
-        let folded = std::mem::take(self).folded;
-        (folded > 0).then_some(folded)
-    }
-
-    /// When the current minute ends.
-    pub fn ends_at(&self) -> Option<Steady> {
-        Some(self.minute? + MINUTE)
-    }
-}
-
-/// Says the same once an hour.
-#[derive(Debug, Clone, Default)]
-pub struct Repeat {
-    last: Option<(String, Steady)>,
-}
-
-impl Repeat {
-    /// Whether to say it: it is another text than the last, or that is an hour ago.
-    pub fn is_news(&mut self, text: &str, now: Steady) -> bool {
-        let known = self.last.as_ref();
-        let known = known.is_some_and(|(last, at)| last == text && now < *at + AGAIN);
-        if !known {
-            self.last = Some((text.to_owned(), now));
-        }
-        !known
-    }
-}
-
 #[cfg(test)]
-mod tests {
+mod fold_tests {
     use super::*;
 
     #[test]

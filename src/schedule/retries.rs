@@ -1,9 +1,6 @@
-//! When what failed is tried again: a sink's deliveries, and items of bulk operations.
-//!
-//! A sink's breaker, and when a failed delivery is tried again.
-//!
-//! Items of bulk operations that failed for good while others failed as well: when the rate of success
-//! is back they are tried again, and where that cannot be seen after some time.
+//! When what failed is tried again: a sink's deliveries, by its breaker; and items of bulk operations that
+//! failed for good while others failed as well, once the rate of success is back, or after some time where
+//! that cannot be seen.
 
 use std::{collections::BTreeMap, time::Duration};
 

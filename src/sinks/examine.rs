@@ -1,16 +1,10 @@
-//! What stands between token files and their readers, as this process sees it now: mounts that pin
-//! an old file, folders that it cannot write, folders that a reader cannot pass through.
+//! What stands between token files and their readers, as this process sees it now.
 //!
-//! [`super::check`] looks at a configuration and can be asked by anyone; this looks at the machine,
-//! and only what the daemon's own process sees tells what the daemon can do.
-//!
-//! Reads `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
-//!
-//! Files that are mounted on their own, as containers do with `--volume FILE:FILE`: such a mount
-//! holds on to the file that it was made of, while every new token is a new file of the same name.
-//!
-//! Whether a reader gets through every folder on the way to its file: search permission, by mode and
-//! by POSIX ACL (acl(5)).
+//! [`super::check`] looks at a configuration and can be asked by anyone; this looks at the machine, and only what the
+//! daemon's own process sees tells what the daemon can do: folders that it cannot write; files that are mounted
+//! on their own, as containers do with `--volume FILE:FILE` (such a mount holds on to the file that it was made of,
+//! while every new token is a new file of the same name; `/proc/PID/mountinfo`, proc_pid_mountinfo(5)); and
+//! folders that a reader cannot pass through, by mode and by POSIX ACL (acl(5)).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,13 +1,9 @@
-//! Programs that are run with each new version: the document on standard input, no shell, a clean
-//! environment, a deadline for the whole process group.
+//! Programs that are run with each new version: the document on standard input, no shell, a deadline for the whole
+//! process group, which is ended as a whole.
 //!
-//! A version is delivered when the program ends with status 0. The process itself (`process`) has no place in
-//! simulated time.
-//!
-//! One run of a program: its own process group, fed, listened to, and ended as a whole.
-//!
-//! Its environment is little, known, and without a secret. Status 0 is success, everything else is told and
-//! tried again. What it said is made fit for a log: without any part of the token, on one line, and short.
+//! A version is delivered when the program ends with status 0; everything else is told and tried again. The environment
+//! is little, known, and without a secret. What a program said is made fit for a log: without any part of the token, on
+//! one line, and short. The process itself has no place in simulated time.
 
 use std::{
     collections::{BTreeMap, HashSet},

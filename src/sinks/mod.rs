@@ -5,8 +5,8 @@
 //! order and breakers belong to the dispatcher in the engine. The same delivery may come any number of
 //! times, and a sink makes it look as if it had come once.
 //!
-//! What `renewd sink test` hands over: a document that looks like any other and is marked as a test in
-//! every field that a person or a program would look at. It never holds a real token.
+//! `renewd sink test` hands over a document that looks like any other and is marked as a test in every field that a
+//! person or a program would look at. It never holds a real token.
 
 mod check;
 mod examine;

@@ -1,14 +1,13 @@
-//! A list of identities as it is held by whoever reads it, and how it differs from the last one.
+//! A list of identities as it is held by whoever reads it, how it differs from the last one, and the stamps of
+//! files that tell that it may have changed without reading it.
 //!
 //! Every row stands by its name, in the order of names, so that the reader of the rows needs no more memory for
 //! a million than for one: a row is kept as one line of JSON in one long text; what else is known of it takes 32
 //! bytes. Rows that stand against each other (one name twice, one id under two names) become refused ones here,
 //! because only here all rows are seen.
 //!
-//! What a row may be is an identity as it is wanted, within what the configuration lets a list grant. A row that
+//! A row is an identity as it is wanted, within what the configuration lets a list grant. A row that
 //! asks for more is refused, never cut to what is allowed: who gets less than the list says would not notice.
-//!
-//! What tells that a list may have changed, without reading it: stamps of the files that it lies in.
 
 use std::{
     borrow::Cow,

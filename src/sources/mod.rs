@@ -1,12 +1,10 @@
 //! Reads identities that others own, read only: an application's SQLite database, the output of a
-//! program, a file of JSON lines.
+//! program, a file of JSON lines; and why a source cannot be read, in one sentence for the operator.
 //!
 //! A [`Source`] says cheaply whether its list may have changed, and reads the list when it is asked to, by a
 //! child process with limits of its own. What comes is a [`Reading`]: rows in the order of their names, as often
 //! as they are wanted. It keeps nothing of the list and decides nothing: [`Difference`] says in numbers what
 //! differs, and whether that may be taken over, by plain functions.
-//!
-//! Why a source cannot be read; each is one sentence for the operator.
 
 mod check;
 mod exec;

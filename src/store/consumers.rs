@@ -1,8 +1,5 @@
-//! Who holds a live token, by the version that each sink confirmed last; counted without a scan of
-//! those who do.
-//!
-//! Who took tokens over the socket, counted by the hour, and which version each consumer said that
-//! it uses.
+//! Who holds a live token, by the version that each sink confirmed last (counted without a scan of those who
+//! do); who took tokens over the socket, by the hour; and which version each consumer said that it uses.
 
 use std::collections::BTreeMap;
 

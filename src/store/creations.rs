@@ -1,11 +1,10 @@
 //! Nobody is made anew in silence. A store that was lost, whose names `identities.jsonl` or
 //! `withdrawn.jsonl` beside it may have known, takes the map over; who is declared and has no id then waits
-//! for a person: an import of its id, or the word that it may be created.
+//! for a person: an import of its id, or the word that it may be created. Who waits has nothing due, and the
+//! first token as the reason.
 //!
-//! Who waits has nothing due, and the first token as the reason.
-//!
-//! What may exist at ACS without a row of ours: creations whose answer was lost, and tokens that came
-//! too late. The intent to create is written before the call, so that a crash cannot hide one.
+//! What may exist at ACS without a row of ours is kept here too: creations whose answer was lost, and tokens that
+//! came too late. The intent to create is written before the call, so that a crash cannot hide one.
 
 use rusqlite::{Row, params, types::Value};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,4 @@
-//! One connection and one transaction on it: what the verbs of this room are written on.
-//!
-//! How words and times lie in columns.
+//! One connection and one transaction on it, and how words and times lie in columns: what this room is written on.
 
 use std::{
     cell::Cell, collections::BTreeSet, ops::Deref, path::Path, str::FromStr, sync::Arc,

@@ -1,8 +1,7 @@
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
 //!
-//! One owner: a kernel lock on a file beside the database. `kill -9` and a power cut release it.
-//!
-//! The schema of the database: what it is made of, step by step, in `sql/`.
+//! One owner: a kernel lock on a file beside the database, which `kill -9` and a power cut release. The schema is
+//! what the steps in `sql/` make, one after the other.
 
 use std::{
     cell::Cell,

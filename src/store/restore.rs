@@ -1,7 +1,6 @@
 //! Puts a backup back: all of it or nothing, never over a store that is used, and what was there before
-//! is set aside. And opens a store whose key is lost.
-//!
-//! Whether it is known what was withdrawn, and a person's word where it is not.
+//! is set aside. Opens a store whose key is lost, and says whether it is known what was withdrawn, or takes
+//! a person's word where it is not.
 
 use std::{
     fs::{self, File, OpenOptions},

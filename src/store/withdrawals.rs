@@ -1,12 +1,11 @@
-//! `withdrawn.jsonl`, beside the store: what was withdrawn (held, revoked, deleted), what is to be, and
-//! the highest version, without secrets. It is synced before the store's commit and before ACS is called,
-//! so that a store that is put back from a copy is brought up to it; see [`super::restore`].
+//! What was withdrawn (held, revoked, deleted) and what is to be: the steps that a bulk operation or a person
+//! takes on single rows, and `withdrawn.jsonl` beside the store, with the highest version, without secrets. It is
+//! synced before the store's commit and before ACS is called, so that a store that is put back from a copy
+//! is brought up to it; see [`super::restore`].
 //!
 //! The lines of one transaction carry one number and count down: `left` is how many of them follow. What
 //! a crash left of a transaction is dropped; the line of an identity says all that is withdrawn of it, so
 //! that the last one is enough.
-//!
-//! Steps that a bulk operation or a person takes on single rows: hold, release, revoke, delete, renew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,5 @@
 //! Sets up logs and names metrics; both are built once, by `app` or `cli`, and handed down.
 //!
-//! The log: where its lines go, and which there are.
-//!
 //! Only our own words are ever logged below `warn`: HTTP and TLS crates print headers, frames and
 //! bodies at `debug` and `trace`, and those carry tokens and signatures. So everything that is not
 //! `renewd` is capped at `warn`, whatever the filter says; and rustls, which tells of each handshake that is

@@ -1,9 +1,8 @@
-//! The JSON shapes of the ACS Identity API, as both sides write and read them.
+//! What crosses the wire of the ACS Identity API, as both sides write and read it: operations, JSON shapes,
+//! and secrets, which are redacted in `Debug` and wiped when dropped.
 //!
 //! Source: ACS REST 2023-10-01 and recordings of the service. The service takes `null` for every
 //! optional member, and so do these shapes; they never write one.
-//!
-//! Text that must never be seen: redacted in `Debug`, wiped when dropped.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! What was seen of the tokens, and how it is told: every number at the end comes from here.
+//! What is seen of the tokens, and how it is told: every number at the end comes from here.
 //!
-//! Looks at every consumer's file several times a second and asks the emulator whether what it holds
-//! is live: the daemon's own word is not taken for anything.
+//! Every consumer's file is looked at several times a second, and the emulator is asked whether what it
+//! holds is live: the daemon's own word is not taken for anything.
 
 use std::{cell::RefCell, collections::BTreeMap, fs, io, time::Duration};
 

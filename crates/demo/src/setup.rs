@@ -1,6 +1,5 @@
-//! Who takes part: the emulator and the daemon as programs of their own, the receiver in this one.
-//!
-//! The demo's temporary folder: a configuration as an operator would write it, secrets, tokens.
+//! Who takes part: the emulator and the daemon as programs of their own, the receiver in this one, and
+//! their temporary folder with a configuration as an operator would write it, secrets and tokens.
 
 use std::{
     collections::BTreeMap,

@@ -1,9 +1,8 @@
-//! The two access keys of the resource, and the ones that were regenerated.
+//! Who may call: the two access keys of the resource with those that were regenerated, and the Entra
+//! tokens of Teams users.
 //!
-//! Entra tokens of Teams users, as the emulator takes them.
-//!
-//! A test makes one by itself: three parts joined by dots, the middle one base64url (padded or not)
-//! of a JSON object with `appid` (or `azp`), `oid` and `exp` (seconds). The first part and the
+//! A test makes an Entra token by itself: three parts joined by dots, the middle one base64url (padded or
+//! not) of a JSON object with `appid` (or `azp`), `oid` and `exp` (seconds). The first part and the
 //! signature are not looked at, so `base64url({"alg":"none"}) . base64url(claims) . x` will do.
 
 use std::sync::Arc;

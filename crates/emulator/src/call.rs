@@ -1,16 +1,6 @@
-//! A call as it comes in, and the log of all.
-//!
-//! Which operation a request asks for, read from the raw request target.
-//!
-//! What is known of a request before it is judged.
-//!
-//! An answer's body on the wire: whole, or breaking off before its announced end.
-//!
-//! Instants as the service writes them.
-//!
-//! What the emulator remembers of the calls: counts for ever, the last requests one by one.
-//!
-//! Percent-decoding of one path segment, after the path was split.
+//! A call from end to end, and the log of all: which operation it asks for (by the raw request target), what is
+//! known of it before it is judged, its answer's body (whole, or breaking off before its announced end),
+//! instants as the service writes them, and what is remembered: counts for ever, the last requests one by one.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -442,6 +432,31 @@ impl RequestLog {
     }
 }
 
+/// The segment with every `%XX` decoded; `None` where an escape or the result is not valid.
+pub(super) fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let [high, low, tail @ ..] = tail else {
+                return None;
+            };
+            bytes.push(nibble(*high)? << 4 | nibble(*low)?);
+            rest = tail;
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|n| u8::try_from(n).ok())
+}
+
 #[cfg(test)]
 mod call_tests {
     use super::*;
@@ -513,33 +528,8 @@ mod times_tests {
     }
 }
 
-/// The segment with every `%XX` decoded; `None` where an escape or the result is not valid.
-pub(super) fn decode(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first == b'%' {
-            let [high, low, tail @ ..] = tail else {
-                return None;
-            };
-            bytes.push(nibble(*high)? << 4 | nibble(*low)?);
-            rest = tail;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|n| u8::try_from(n).ok())
-}
-
 #[cfg(test)]
-mod tests {
+mod decode_tests {
     use super::*;
 
     #[test]

@@ -1,9 +1,7 @@
-//! The emulator: one asynchronous function from request to reply.
+//! The emulator: one asynchronous function from request to reply, and the operations on the world.
 //!
-//! The operations themselves, on the world: authenticated, admitted, still to be validated.
-//!
-//! Order of checks as recorded: token of the Teams body or ownership of the id, then the model,
-//! then ranges.
+//! Order of checks as recorded: signature, version, limits and faults, then the operation: token of the Teams
+//! body or ownership of the id, then the model, then ranges.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -324,9 +322,6 @@ fn log(entry: &Entry) {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// What an operation is done with.
 pub(super) struct Ask<'a> {
     pub(super) options: &'a EmulatorOptions,
@@ -480,3 +475,6 @@ fn check_scopes(scopes: &[String], version: &str) -> Result<(), Problem> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
-//! Certificates: an authority, a server certificate by it, and the files that make other programs trust it.
-//!
-//! How a program that the emulator runs finds and trusts it.
+//! Certificates: an authority, a server certificate by it, and the files and variables by which a program
+//! that the emulator runs finds and trusts it.
 
 use std::{
     fs, io,

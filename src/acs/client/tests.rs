@@ -1,6 +1,5 @@
-//! The client against a small other side in this process, which checks what arrives.
-//!
-//! Refused keys and wrong clocks, told apart and got over.
+//! The client against a small other side in this process, which checks what arrives and refuses keys and
+//! clocks when told to.
 
 use std::collections::VecDeque;
 

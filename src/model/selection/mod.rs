@@ -13,12 +13,6 @@
 //! words, bare. `~` compares with a pattern: `*` stands for any text, `?` for one character. A time
 //! is RFC 3339, or a date alone: its midnight, UTC. A comparison with something that an identity
 //! does not have (a label, a token) is false, so `label.team != 'x'` is true without the label.
-//!
-//! What a selection looks at.
-//!
-//! Where and why a selection cannot be understood.
-//!
-//! Writes a selection so that it reads back as the same.
 
 mod parser;
 #[cfg(test)]

@@ -1,8 +1,5 @@
-//! Reads a selection: its words, each with its place, and what they mean together.
-//!
-//! Splits a selection into words, each with its place.
-//!
-//! Reads a selection by recursive descent, each mistake with its place.
+//! Reads a selection: splits it into words, each with its place, and says what they mean together by recursive
+//! descent, each mistake with its place.
 
 use std::ops::Range;
 

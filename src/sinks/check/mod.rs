@@ -1,19 +1,15 @@
-//! Problems of the sinks that can be found before anything is delivered.
+//! Problems of the sinks that can be found before anything is delivered, by a look at the configuration and the
+//! machine; what is wrong in the text alone, `config` has found before.
 //!
-//! File sinks that cannot work, or that the unit's sandbox closes.
-//!
-//! Folders on the way to something that must not be swapped: who besides root and the daemon could put
-//! another file, or another folder, in its place.
-//!
-//! Files that are to be given to somebody else: whether that is anybody, and whether the daemon may.
-//!
-//! Programs that are not there, or that the unit's sandbox does not let run: with the drop-in that does.
-//!
-//! Readers and admins that this system does not know.
-//!
-//! Templates that cannot be read, or that fail with a document made up for them.
-//!
-//! Webhooks that cannot be made. What is wrong in the text alone, `config` has found before.
+//! | what | is found |
+//! |---|---|
+//! | file sinks | that cannot work, or that the unit's sandbox closes |
+//! | folders on the way | where somebody besides root and the daemon could put another file or folder in its place |
+//! | owners | files for somebody who does not exist, or to whom the daemon may not give them |
+//! | programs | that are not there, or that the unit's sandbox does not let run: with the drop-in that does |
+//! | readers, admins | whom this system does not know |
+//! | templates | that cannot be read, or that fail with a document made up for them |
+//! | webhooks | that cannot be made |
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,10 @@
 //! Token files: one per identity, or one for all of a sink's, complete at every instant, readable by
-//! exactly whom they are for.
+//! exactly whom they are for; and why one is not as it should be, with what an operator can do about it.
 //!
 //! A file is never changed in place, unless the operator says so. Its successor is written beside it
 //! under a temporary name, with its final access, flushed, and renamed over it; so a reader sees the
 //! old file or the new one, and a full disk or a power cut leaves the old one. No symbolic link is
 //! followed on the way.
-//!
-//! Why a file is not as it should be, and what an operator can do about it.
 
 mod access;
 mod content;

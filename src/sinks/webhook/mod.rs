@@ -2,8 +2,8 @@
 //! Webhooks 1.0.0. Structured, because its signature covers the body alone, and headers could be
 //! changed on the way.
 //!
-//! What a receiver's answer means. Only 2xx is success; bodies are never looked at, nor quoted: a receiver may
-//! echo the token. Whether a receiver is there, and what time it is there, is asked without an event.
+//! Only 2xx is success; bodies of answers are never looked at, nor quoted: a receiver may echo the token. Whether a
+//! receiver is there, and what time it is there, is asked without an event.
 
 mod endpoint;
 mod event;

@@ -1,10 +1,5 @@
-//! The items of campaigns: taken, settled, counted, listed.
-//!
-//! Noting what became of items, together with the steps of their rows: one commit.
-//!
-//! Reading campaigns: how far they are, what is to be begun, and their reports.
-//!
-//! Following what was done to its end: until the next token is there and every consumer has it.
+//! The items of campaigns: taken, settled together with the steps of their rows in one commit, followed until the
+//! next token is there and every consumer has it, counted, listed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,5 @@
-//! The delivery table and the notices.
-//!
-//! Files that nobody speaks of any more, whatever let go of them.
-//!
-//! Who holds a live token is counted by what was delivered, not by what the store has.
+//! The delivery table and the notices; files that nobody speaks of any more, whatever let go of them; and who holds
+//! a live token, counted by what was delivered, not by what the store has.
 
 use super::*;
 use crate::{

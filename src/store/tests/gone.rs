@@ -1,6 +1,5 @@
-//! What ACS says is gone: one at a time, many at once, and by a contradiction.
-//!
-//! Tokens that may be dead because of their key.
+//! Tokens that are dead or may be: what ACS says is gone (one at a time, many at once, by a contradiction), and
+//! what a refused key minted.
 
 use super::*;
 use crate::model::{DoubtReason, KeyDoubt};

@@ -1,11 +1,6 @@
-//! Opening and closing: what is kept, what is refused and with which words, copies, and the seal key.
-//!
-//! Opening: what is kept, what is refused, and with which words.
-//!
-//! Backups: what they hold, how damage shows, and what a restored store knows.
-//!
-//! The seal key is replaced, and the process ends at every moment of it: what is closed and opened again
-//! has on the disk what a killed process leaves there.
+//! Opening and closing: what is kept, what is refused and with which words, what a copy holds and how damage shows,
+//! and a seal key that is replaced while the process ends at every moment of it: what is closed and opened
+//! again has on the disk what a killed process leaves there.
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
 

@@ -1,6 +1,5 @@
-//! How SQLite carries the queries out that run all day: by index, never by a scan of a table.
-//!
-//! What is due comes in the same order however many are: few are sorted, many are found by index.
+//! How SQLite carries the queries out that run all day: by index, never by a scan of a table; and what is due
+//! comes in the same order whether few are sorted or many are found by index.
 
 use super::*;
 use crate::store::{campaigns, commit, consumers, deliveries, doubts, identities, reconcile};

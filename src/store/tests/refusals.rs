@@ -1,10 +1,5 @@
-//! What the store refuses or cannot read is set aside, and the rest is done.
-//!
-//! What the store refuses by itself keeps no other entry of its batch back, whichever verb it came with.
-//!
-//! Rows that cannot be read: found wherever they are, and taken up again once they are mended.
-//!
-//! What happens when a write fails: alone, with its reason, and without a trace.
+//! What the store refuses or cannot read is set aside alone, with its reason and without a trace, the rest of its
+//! batch is done, whichever verb it came with; and it is taken up again once it is mended.
 
 use std::sync::Arc;
 

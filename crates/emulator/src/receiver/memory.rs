@@ -1,6 +1,4 @@
-//! What the receiver was told.
-//!
-//! How the receiver treats deliveries that are right in themselves.
+//! What the receiver was told, and how it treats deliveries that are right in themselves.
 
 use std::collections::{BTreeMap, VecDeque};
 

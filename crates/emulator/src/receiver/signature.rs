@@ -1,9 +1,8 @@
-//! Judges Standard Webhooks signatures, apart from the code that makes them.
+//! Reads a delivery: its Standard Webhooks signature, judged apart from the code that makes it, and its body, a
+//! CloudEvents 1.0 event in structured mode.
 //!
 //! Source: Standard Webhooks 1.0.0. Signed is `{id}.{timestamp}.{body}` with HMAC-SHA256; the header
 //! holds one or more `v1,<base64>`, separated by single spaces; 300 s of age are allowed each way.
-//!
-//! Reads a delivery's body: a CloudEvents 1.0 event in structured mode.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, header::CONTENT_TYPE};

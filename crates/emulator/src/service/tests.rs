@@ -1,6 +1,4 @@
-//! Requests end to end, without a socket, under paused time.
-//!
-//! Limits, faults, outages, hangs.
+//! Requests end to end, without a socket, under paused time: answers, limits, faults, outages, hangs.
 
 use std::time::Duration;
 
