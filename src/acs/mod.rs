@@ -13,7 +13,6 @@ mod client;
 mod client_clock;
 mod connection_string;
 mod error;
-pub mod hmac;
 mod keys;
 mod request;
 

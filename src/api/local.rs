@@ -1,24 +1,39 @@
-//! The router of the local socket.
+//! The local socket: its router, with the endpoints of all nouns, and what is asked of the daemon as a whole. The control
+//! endpoints are for admins alone, and whatever changes something is audited.
 
 use std::time::Duration;
 
 use axum::{
-    Extension, Router,
-    extract::Request,
+    Extension, Json, Router,
+    extract::{DefaultBodyLimit, Path, Request, State},
     middleware::{self, Next},
     response::Response,
     routing::{get, put},
 };
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
 use tokio::time::timeout;
 
 use super::{
-    access, control,
+    access,
+    admin::{self, Admin, record},
+    body, campaigns,
+    connection::{ANSWER, Client, ClientError, OWN_LABEL, unreadable},
+    deliveries,
+    endpoint::{Answer, Routes, endpoints},
     guard::{Door, guard, usable},
     handle::Api,
+    identities, imports, jobs, keys, orders,
     peer::{Standing, Turns},
     problem::{Problem, ProblemType, as_document},
-    tokens, watch,
+    snapshot::Snapshot,
+    sources, store, tokens, watch,
+    wire::{CLIENT_HEADER, Status},
+};
+use crate::{
+    model::{Name, Secret, Version},
+    schedule::{Explanation, why},
+    store::Rows,
 };
 
 /// How long a request of a reader may take, its body included.
@@ -35,7 +50,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/tokens/{name}", get(tokens::token))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/tokens/{name}/ack", put(access::acknowledge));
-    let working = control::router(&api).route_layer(middleware::from_fn(in_turn));
+    let working = control(&api).route_layer(middleware::from_fn(in_turn));
     waiting
         .merge(working)
         .fallback(super::no_such_endpoint)
@@ -81,5 +96,212 @@ fn deadline(method: &Method, path: &str) -> Duration {
         (&Method::GET, path) if path.starts_with("/v1/tokens/") => LONG_POLL,
         (_, path) if path.starts_with("/v1/tokens/") || path == "/v1/watch" => READERS,
         _ => ADMINS,
+    }
+}
+
+endpoints! {
+    /// What needs a person, counts, renewers, dispatchers.
+    ShowStatus: GET "/v1/status", () => Status;
+    /// Why the engine does, or does not do, what it does with an identity.
+    ShowWhy: GET "/v1/why/{name}", () => serde_json::Value;
+}
+
+/// The endpoints of admins: nobody else is let in, then the body is read, then the endpoint works.
+fn control(api: &Api) -> Router<Api> {
+    let reading = |most| middleware::from_fn_with_state((api.room.clone(), most), body::whole);
+    let lists = lists().into_router();
+    let rest = work(identities_of(Routes::default())).into_router();
+    lists
+        .route_layer(reading(body::LARGEST_LIST))
+        .merge(rest.route_layer(reading(body::LARGEST)))
+        .route_layer(DefaultBodyLimit::disable())
+        .route_layer(middleware::from_fn_with_state(api.clone(), admin::let_in))
+}
+
+/// Those that take a list of names.
+fn lists() -> Routes {
+    Routes::default()
+        .endpoint(campaigns::ListCampaigns, campaigns::list)
+        .endpoint(campaigns::StartCampaign, campaigns::start)
+        .endpoint(campaigns::PlanCampaign, campaigns::plan)
+}
+
+/// Identities and what is known of them.
+fn identities_of(routes: Routes) -> Routes {
+    routes
+        .endpoint(ShowStatus, status)
+        .endpoint(ShowWhy, explain)
+        .endpoint(identities::ListIdentities, identities::list)
+        .endpoint(identities::AddIdentity, identities::add)
+        .endpoint(identities::ShowIdentity, identities::show)
+        .endpoint(identities::RemoveIdentity, identities::remove)
+        .endpoint(identities::ReviveIdentity, identities::revive)
+        .endpoint(identities::ConfirmGone, identities::confirm_gone)
+        .endpoint(access::ListNotices, access::notices)
+        .endpoint(access::ListAudit, access::audit)
+        .endpoint(access::ListHolders, access::holders)
+        .endpoint(access::ListReads, access::reads)
+        .endpoint(access::ListOrphans, access::orphans)
+        .endpoint(access::Dismiss, access::dismiss)
+        .endpoint(sources::ListSources, sources::list)
+        .endpoint(sources::TestSource, sources::test)
+        .endpoint(sources::Apply, sources::apply)
+        .endpoint(imports::TakeOver, imports::import)
+        .endpoint(imports::Create, imports::create)
+}
+
+/// Campaigns, deliveries, jobs, keys, the store and the configuration.
+fn work(routes: Routes) -> Routes {
+    routes
+        .endpoint(campaigns::ShowCampaign, campaigns::progress)
+        .endpoint(campaigns::ReportCampaign, campaigns::report)
+        .endpoint(campaigns::OrderCampaign, campaigns::order)
+        .endpoint(deliveries::ListDeliveries, deliveries::list)
+        .endpoint(deliveries::RetryDeliveries, deliveries::retry)
+        .endpoint(deliveries::ReplayDeliveries, deliveries::replay)
+        .endpoint(deliveries::ListSinks, deliveries::list_sinks)
+        .endpoint(deliveries::PauseSink, deliveries::pause)
+        .endpoint(deliveries::EnableSink, deliveries::enable)
+        .endpoint(deliveries::TestSink, deliveries::test)
+        .endpoint(jobs::ListJobs, jobs::list)
+        .endpoint(jobs::ListJobRuns, jobs::runs)
+        .endpoint(jobs::RunJob, jobs::run)
+        .endpoint(keys::ListKeys, keys::list)
+        .endpoint(keys::ShowKeys, keys::show)
+        .endpoint(keys::Replace, keys::replace)
+        .endpoint(keys::Cancel, keys::cancel)
+        .endpoint(keys::ListKeyItems, keys::identities)
+        .endpoint(store::AcceptStore, store::accept)
+        .endpoint(store::AdoptStore, store::adopt)
+        .endpoint(store::Reseal, store::reseal)
+        .endpoint(store::ShowResealing, store::resealing)
+        .endpoint(store::NoteBackup, store::backed_up)
+        .endpoint(store::Reload, store::reload)
+        .endpoint(store::Examine, store::examine)
+        .written_out(Method::POST, store::BACKUP, store::backup)
+}
+
+async fn status(State(api): State<Api>, _: Admin) -> Answer<ShowStatus> {
+    let mut status = Snapshot::take(&api).await.status();
+    // Where the store cannot be read, the needs say so; the rest is shown all the same.
+    status.behind = access::behind(&api).await.unwrap_or_default();
+    Ok(Json(status))
+}
+
+async fn explain(
+    State(api): State<Api>,
+    _: Admin,
+    Path(name): Path<String>,
+) -> Result<Json<Explanation>, Problem> {
+    let record = record(&api, &name).await?;
+    let renewer = api.shared_state().renewer(&record.spec.resource);
+    let now = api.clock.now();
+    let orders = api.store.orders_of(record.num, now).await?;
+    let orders = orders.iter().map(|order| orders::about_one(order, now));
+    let rows = Rows {
+        nums: Some(vec![record.num]),
+        pending: true,
+        ..Rows::default()
+    };
+    let pending = api.store.delivery_table(rows, 0, PENDING).await?;
+    let dispatchers = api.shared_state().dispatcher_views();
+    let deliveries = pending
+        .iter()
+        .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
+    let explanation = why(&record, &renewer, now);
+    Ok(Json(
+        explanation.beside(orders.collect(), deliveries.collect()),
+    ))
+}
+
+/// So many pending deliveries of one identity are told.
+const PENDING: usize = 100;
+
+/// The form of a fetched token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenForm {
+    /// The bare token.
+    Bare,
+    /// The token document.
+    Json,
+}
+
+impl Client {
+    /// The current token. With `wait` the daemon answers as soon as there is a live one newer than
+    /// `seen`, at the latest after so long (it grants at most a minute); `None` when there was
+    /// nothing newer by then.
+    pub async fn token(
+        &self,
+        name: &Name,
+        form: TokenForm,
+        wait: Option<Duration>,
+        seen: Option<Version>,
+    ) -> Result<Option<Secret>, ClientError> {
+        let query = wait.map_or(String::new(), |wait| format!("?wait={}s", wait.as_secs()));
+        let accept = match form {
+            TokenForm::Bare => "text/plain",
+            TokenForm::Json => "application/json",
+        };
+        let target = format!("/v1/tokens/{name}{query}");
+        let mut request = http::Request::get(&target)
+            .header(CLIENT_HEADER, OWN_LABEL)
+            .header(header::ACCEPT, accept);
+        if let Some(version) = seen {
+            request = request.header(header::IF_NONE_MATCH, format!("\"{version}\""));
+        }
+        let answer = self
+            .send(
+                &target,
+                request,
+                Bytes::new(),
+                ANSWER + wait.unwrap_or_default(),
+            )
+            .await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        match String::from_utf8(answer.into_body().into()) {
+            Ok(text) => Ok(Some(Secret::new(text))),
+            Err(_) => Err(unreadable(&target, "it is not text")),
+        }
+    }
+
+    /// What needs a person, counts, renewers, dispatchers.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(ShowStatus, &[]).send().await
+    }
+
+    /// Why the engine does, or does not do, what it does with an identity.
+    pub async fn why(&self, name: &Name) -> Result<serde_json::Value, ClientError> {
+        self.call(ShowWhy, &[name]).send().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The table in the header of the room, row by row.
+    #[test]
+    fn the_table_of_endpoints_is_what_is_routed() {
+        let text = include_str!("mod.rs");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let told: Vec<String> = rows
+            .filter_map(|row| row.split_once('`').map(|(name, _)| name.to_owned()))
+            .collect();
+        let routed = work(identities_of(lists())).names();
+        let written_out = [
+            "GET /v1/tokens/{name}",
+            "PUT /v1/tokens/{name}/ack",
+            "GET /v1/watch",
+        ];
+        let known: BTreeSet<String> = routed
+            .into_iter()
+            .chain(written_out.map(str::to_owned))
+            .collect();
+        assert_eq!(told.iter().cloned().collect::<BTreeSet<_>>(), known);
+        assert_eq!(told.len(), known.len(), "none is told twice");
     }
 }

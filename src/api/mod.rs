@@ -71,9 +71,7 @@ mod access;
 mod admin;
 mod body;
 mod campaigns;
-pub mod client;
 mod connection;
-mod control;
 mod deliveries;
 mod endpoint;
 mod guard;
@@ -115,6 +113,27 @@ pub use socket::ListenError;
 pub use socket::Listeners;
 
 use crate::store::StoreError;
+
+/// What the command line takes of this room: the client, and the types that go over the socket.
+pub mod client {
+    pub use super::{
+        access::AuditFilter,
+        connection::{Client, ClientError},
+        deliveries::DeliveryTable,
+        imports::{Batch, Surroundings},
+        local::TokenForm,
+        problem::{Problem, ProblemType},
+        subscription::{Update, Watch},
+    };
+
+    /// What goes over the socket.
+    pub mod wire {
+        pub use super::super::{
+            access::*, campaigns::*, deliveries::*, imports::*, jobs::*, keys::*, sources::*,
+            store::*, wire::*,
+        };
+    }
+}
 
 /// Connections that are served at once, by all doors.
 const SERVED: usize = connection::Limits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;

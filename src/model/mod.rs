@@ -2,7 +2,6 @@
 
 mod entry;
 mod failure;
-mod fields;
 mod identity;
 mod job;
 mod key;
@@ -13,9 +12,9 @@ mod selection;
 mod snapshot;
 mod token;
 
+pub use entry::Fields;
 pub use entry::*;
 pub use failure::*;
-pub use fields::Fields;
 pub use identity::*;
 pub use job::*;
 pub use key::*;

@@ -8,7 +8,6 @@ mod decide;
 mod evidence;
 mod gate;
 mod health;
-mod job;
 mod key_probes;
 mod level;
 mod life;
@@ -21,12 +20,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use cron::{Cron, CronError};
+pub use cron::{Call, Cron, CronError, call, check_jobs};
 pub use decide::{Action, decide, operation};
 pub use decide::{Explanation, why};
 pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;
-pub use job::{Call, call, check_jobs};
 pub use key_probes::{KeyProbes, News, Word};
 pub use level::{Load, RenewalWindow};
 pub use life::{Life, Remaining, misplaced};

@@ -6,7 +6,6 @@
 
 mod door;
 mod observations;
-mod promises;
 mod setup;
 
 use std::{
@@ -18,11 +17,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use renewd_clock::Clock;
 
-pub use promises::Promise;
+pub use observations::Promise;
 
 use observations::Watcher;
-use observations::{Observations, Story};
-use promises::Facts;
+use observations::{Facts, Observations, Story};
 use setup::Setup;
 use setup::{Folder, NAMES};
 

@@ -22,8 +22,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     call::{self, IDENTITY_VERSIONS, TEAMS_VERSIONS},
-    options::DeletedStatus,
     signature::Denial,
+    world::DeletedStatus,
 };
 use renewd_acs_wire::{ErrorBody, ErrorResponse};
 

@@ -1,4 +1,4 @@
-//! The door for tests, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished. PUT is as
+//! The door for tests, verb by verb, under `/_emulator/v1/`: JSON in, JSON out, guarded if so wished. PUT is as
 //! good as POST.
 //!
 //! | path | method | what |
@@ -13,13 +13,24 @@
 //! | `clock` | GET, POST | `{"offset_seconds":300}` sets, `{"advance_seconds":60}` moves |
 //! | `jwks` | GET | the public test keys; never guarded |
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode};
-use serde::de::DeserializeOwned;
+use jiff::{SignedDuration, Timestamp};
+use renewd_acs_wire::Secret;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
 
-use super::{Emulator, answer, control, mint};
+use super::{
+    Emulator,
+    access_keys::Slot,
+    answer,
+    faults::{self, FaultSpec, Limits},
+    mint,
+    world::World,
+};
 
 pub(super) const PREFIX: &str = "/_emulator/v1/";
 
@@ -75,22 +86,22 @@ fn dispatch(emulator: &Emulator, request: &Request<Bytes>, path: &str) -> Result
     };
     let segments: Vec<&str> = path.split('/').collect();
     match segments[..] {
-        ["faults"] if *method == get => Ok(control::faults(emulator)),
-        ["faults"] if *method == post => control::add_fault(emulator, read(request)?),
-        ["faults"] if *method == delete => Ok(control::clear_faults(emulator)),
-        ["faults", number] if *method == delete => control::clear_fault(emulator, number),
-        ["keys"] if *method == get => Ok(control::keys(emulator)),
-        ["keys"] if *method == post => Ok(control::regenerate(emulator, &read(request)?)),
-        ["limits"] if *method == get => Ok(control::limits(emulator)),
-        ["limits"] if *method == post => control::set_limits(emulator, read(request)?),
-        ["tokens"] if *method == post => control::judge_tokens(emulator, read(request)?),
-        ["requests"] if *method == get => control::requests(emulator, request.uri().query()),
-        ["requests"] if *method == delete => Ok(control::forget_requests(emulator)),
-        ["stats"] if *method == get => Ok(control::stats(emulator)),
-        ["stats"] if *method == delete => Ok(control::forget_stats(emulator)),
-        ["identities"] if *method == get => Ok(control::identities(emulator)),
-        ["clock"] if *method == get => Ok(control::clock(emulator)),
-        ["clock"] if *method == post => control::move_clock(emulator, &read(request)?),
+        ["faults"] if *method == get => Ok(faults(emulator)),
+        ["faults"] if *method == post => add_fault(emulator, read(request)?),
+        ["faults"] if *method == delete => Ok(clear_faults(emulator)),
+        ["faults", number] if *method == delete => clear_fault(emulator, number),
+        ["keys"] if *method == get => Ok(keys(emulator)),
+        ["keys"] if *method == post => Ok(regenerate(emulator, &read(request)?)),
+        ["limits"] if *method == get => Ok(limits(emulator)),
+        ["limits"] if *method == post => set_limits(emulator, read(request)?),
+        ["tokens"] if *method == post => judge_tokens(emulator, read(request)?),
+        ["requests"] if *method == get => requests(emulator, request.uri().query()),
+        ["requests"] if *method == delete => Ok(forget_requests(emulator)),
+        ["stats"] if *method == get => Ok(stats(emulator)),
+        ["stats"] if *method == delete => Ok(forget_stats(emulator)),
+        ["identities"] if *method == get => Ok(identities(emulator)),
+        ["clock"] if *method == get => Ok(clock(emulator)),
+        ["clock"] if *method == post => move_clock(emulator, &read(request)?),
         [
             "faults" | "keys" | "limits" | "tokens" | "requests" | "stats" | "identities" | "clock",
         ] => Err(Refusal(
@@ -106,4 +117,235 @@ fn dispatch(emulator: &Emulator, request: &Request<Bytes>, path: &str) -> Result
 fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Refusal> {
     serde_json::from_slice(request.body())
         .map_err(|error| Refusal::bad(format!("cannot read the body: {error}")))
+}
+
+fn faults(emulator: &Emulator) -> Value {
+    json!({"faults": emulator.world().faults.list()})
+}
+
+fn add_fault(emulator: &Emulator, spec: FaultSpec) -> Result<Value, Refusal> {
+    let number = emulator.world().faults.add(spec).map_err(Refusal::bad)?;
+    Ok(json!({"number": number}))
+}
+
+fn clear_faults(emulator: &Emulator) -> Value {
+    emulator.world().faults.clear();
+    faults(emulator)
+}
+
+fn clear_fault(emulator: &Emulator, number: &str) -> Result<Value, Refusal> {
+    let removed = number
+        .parse()
+        .is_ok_and(|number| emulator.world().faults.remove(number));
+    if removed {
+        Ok(faults(emulator))
+    } else {
+        Err(Refusal::unknown(format!("there is no fault {number}")))
+    }
+}
+
+/// The keys themselves: whoever may ask here is a test of the one who started the emulator.
+fn keys(emulator: &Emulator) -> Value {
+    let world = emulator.world();
+    let show = |slot| {
+        let key = world.keys.get(slot);
+        json!({"key": key.text().expose(), "generation": key.stamp.generation})
+    };
+    json!({"primary": show(Slot::Primary), "secondary": show(Slot::Secondary)})
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Regenerate {
+    regenerate: Slot,
+}
+
+fn regenerate(emulator: &Emulator, request: &Regenerate) -> Value {
+    emulator.world().regenerate(request.regenerate);
+    let slot = request.regenerate.as_str();
+    tracing::info!(key = slot, "an access key was regenerated");
+    keys(emulator)
+}
+
+fn limits(emulator: &Emulator) -> Value {
+    let world = emulator.world();
+    let shown: BTreeMap<&str, Option<String>> = faults::ALL
+        .into_iter()
+        .map(|operation| {
+            let limit = world.limiter.limits().0.get(&operation);
+            (operation.as_str(), limit.map(ToString::to_string))
+        })
+        .collect();
+    json!(shown)
+}
+
+fn set_limits(
+    emulator: &Emulator,
+    changes: BTreeMap<String, Option<String>>,
+) -> Result<Value, Refusal> {
+    let mut new: Limits = emulator.world().limiter.limits().clone();
+    for (operation, limit) in changes {
+        let limit = limit.unwrap_or_else(|| "off".to_owned());
+        new.set(&format!("{operation}={limit}"))
+            .map_err(|e| Refusal::bad(e.to_string()))?;
+    }
+    emulator.world().limiter.replace(new);
+    Ok(limits(emulator))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JudgeTokens {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    tokens: Option<Vec<String>>,
+}
+
+fn judge_tokens(emulator: &Emulator, request: JudgeTokens) -> Result<Value, Refusal> {
+    match (request.token, request.tokens) {
+        (Some(token), None) => Ok(judge(emulator, &Secret::new(token))),
+        (None, Some(tokens)) => {
+            let results: Vec<Value> = tokens
+                .into_iter()
+                .map(|token| judge(emulator, &Secret::new(token)))
+                .collect();
+            Ok(json!({"results": results}))
+        }
+        _ => Err(Refusal::bad("give either token or tokens")),
+    }
+}
+
+/// Whether a token is live, and if not, why.
+fn judge(emulator: &Emulator, token: &Secret) -> Value {
+    let (known, now) = {
+        let world = emulator.world();
+        let now = emulator.now_at(world.offset);
+        let known = world
+            .tokens
+            .find(token.expose())
+            .map(|facts| (facts.clone(), world.death(facts, now)));
+        (known, now)
+    };
+    if let Some((facts, death)) = known {
+        return verdict(death, &facts.owner, facts.expires_at);
+    }
+    let Some(claims) = emulator.mint.read(token.expose()) else {
+        return json!({"live": false, "reason": "unknown", "id": null, "expires_at": null});
+    };
+    let death = emulator.world().death_of_adopted(&claims, now);
+    let ends = Timestamp::from_second(claims.exp).unwrap_or(now);
+    verdict(death, &format!("8:{}", claims.skypeid), ends)
+}
+
+fn verdict(death: Option<&str>, id: &str, expires_at: Timestamp) -> Value {
+    json!({
+        "live": death.is_none(),
+        "reason": death,
+        "id": id,
+        "expires_at": expires_at,
+    })
+}
+
+fn requests(emulator: &Emulator, query: Option<&str>) -> Result<Value, Refusal> {
+    let (mut limit, mut operation) = (100, None);
+    for pair in query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|p| !p.is_empty())
+    {
+        match pair.split_once('=') {
+            Some(("limit", value)) => {
+                let wrong = |_| Refusal::bad("limit must be a number");
+                limit = value.parse().map_err(wrong)?;
+            }
+            Some(("operation", value)) => {
+                let unknown = || Refusal::bad(format!("there is no operation {value}"));
+                operation = Some(faults::operation(value).ok_or_else(unknown)?);
+            }
+            _ => return Err(Refusal::bad("known are limit=N and operation=NAME")),
+        }
+    }
+    let world = emulator.world();
+    Ok(json!({"requests": world.request_log.recent(limit, operation)}))
+}
+
+fn forget_requests(emulator: &Emulator) -> Value {
+    emulator.world().request_log.forget_requests();
+    json!({"requests": []})
+}
+
+fn stats(emulator: &Emulator) -> Value {
+    let world = emulator.world();
+    let (created, deleted) = world
+        .identities()
+        .fold((0_u64, 0_u64), |(all, gone), (_, identity)| {
+            (all + 1, gone + u64::from(identity.deleted))
+        });
+    json!({
+        "operations": world.request_log.counts(),
+        "identities": {"created": created, "deleted": deleted},
+    })
+}
+
+fn forget_stats(emulator: &Emulator) -> Value {
+    emulator.world().request_log.forget_counts();
+    stats(emulator)
+}
+
+fn identities(emulator: &Emulator) -> Value {
+    let world = emulator.world();
+    let list: Vec<Value> = world
+        .identities()
+        .map(|(id, identity)| {
+            json!({
+                "id": id,
+                "created_at": identity.created_at,
+                "deleted": identity.deleted,
+                "tokens_issued": identity.tokens_issued,
+            })
+        })
+        .collect();
+    json!({"identities": list})
+}
+
+fn clock(emulator: &Emulator) -> Value {
+    let world = emulator.world();
+    show_clock(emulator, &world)
+}
+
+fn show_clock(emulator: &Emulator, world: &World) -> Value {
+    json!({
+        "now": emulator.now_at(world.offset),
+        "offset_seconds": world.offset.as_secs_f64(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MoveClock {
+    #[serde(default)]
+    offset_seconds: Option<f64>,
+    #[serde(default)]
+    advance_seconds: Option<f64>,
+}
+
+fn move_clock(emulator: &Emulator, request: &MoveClock) -> Result<Value, Refusal> {
+    let read = |seconds: Option<f64>| match seconds {
+        Some(seconds) => SignedDuration::try_from_secs_f64(seconds)
+            .map(Some)
+            .map_err(|_| Refusal::bad("that is too far for a clock")),
+        None => Ok(None),
+    };
+    let (set, advance) = (
+        read(request.offset_seconds)?,
+        read(request.advance_seconds)?,
+    );
+    let mut world = emulator.world();
+    let from = set.unwrap_or(world.offset);
+    let to = from
+        .checked_add(advance.unwrap_or_default())
+        .ok_or_else(|| Refusal::bad("that is too far for a clock"))?;
+    world.offset = to;
+    Ok(show_clock(emulator, &world))
 }

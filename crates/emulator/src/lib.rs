@@ -6,9 +6,8 @@
 //! its own. What it does and why is told in the log and in the header `x-renewd-emulator-reason`,
 //! never in a body, so that clients see exactly what the service would send.
 //!
-//! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature` →
-//! api-version → `limits` → `operations` on the `world` → `mint` → `answer`. `control` is the door
-//! for tests, `request_log` what it remembers of the calls.
+//! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature` → api-version →
+//! limits → operation on the `world` (`service`) → `mint` → `answer`. `door` is the door for tests.
 //!
 //! What is not established about the service is decided here and marked "not established" where it
 //! stands. Source of everything else: ACS REST 2023-10-01, recordings of the service, the SDKs.
@@ -16,11 +15,9 @@
 mod access_keys;
 mod answer;
 mod call;
-mod control;
 mod door;
 mod faults;
 mod mint;
-mod options;
 pub mod receiver;
 mod server;
 mod service;
@@ -33,9 +30,9 @@ pub use answer::{Answering, REASON_HEADER, Reply};
 pub use door::CONTROL_HEADER;
 pub use faults::{Limit, Limits, UnlikeALimit};
 pub use mint::{KeyError, TokenAlg};
-pub use options::{DeletedStatus, EmulatorOptions, UnlikeAKey};
 pub use server::{ServeError, ServeOptions, Serving, serve};
 pub use service::{Emulator, EmulatorError};
 pub use tls::TlsError;
 pub use tls::TrustError;
 pub use tls::child_environment;
+pub use world::{DeletedStatus, EmulatorOptions, UnlikeAKey};

@@ -24,9 +24,8 @@ use super::{
     door,
     faults::{Blow, Harm},
     mint::Mint,
-    options::EmulatorOptions,
     signature::{self, Denial, Sent},
-    world::{Grant, Standing, World, expiry},
+    world::{EmulatorOptions, Grant, Standing, World, expiry},
 };
 
 /// ACS Identity for one resource, in memory.
@@ -43,7 +42,7 @@ pub struct Emulator {
 pub enum EmulatorError {
     /// An access key that was given is none.
     #[error(transparent)]
-    AccessKey(#[from] super::options::UnlikeAKey),
+    AccessKey(#[from] super::world::UnlikeAKey),
     /// The built-in key for tokens cannot be used.
     #[error(transparent)]
     TokenKey(#[from] super::mint::KeyError),

@@ -3,7 +3,7 @@
 //! What is signed is `VERB \n TARGET \n VALUES`, where the target is the raw request target and the
 //! values are those of the signed headers, in the order of `SignedHeaders`, joined by `;`. Source:
 //! "Sign an HTTP request", ACS docs, and requests captured from the SDKs. This is written apart from
-//! `acs::hmac` on purpose: a mistake there must not be agreed to here.
+//! `acs::request` on purpose: a mistake there must not be agreed to here.
 //!
 //! The service says only "Denied by the resource provider", for every mistake. Here each usual
 //! mistake is tried in turn: whichever gives the signature at hand is the one that was made.

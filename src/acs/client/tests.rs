@@ -8,7 +8,7 @@ use http::{Request, Response};
 
 use super::*;
 use crate::{
-    acs::hmac,
+    acs::request,
     config::{CreatePolicy, Limits, LoadedSecret, SecretRef},
     model::{About, FailureClass, Operation},
     transport::TransportError,
@@ -82,7 +82,7 @@ impl Side {
                 lock(&side.seen).push(request);
                 let builder = Response::builder()
                     .status(status)
-                    .header("date", hmac::http_date(side.now()));
+                    .header("date", request::http_date(side.now()));
                 Ok(builder.body(Bytes::from(body)).unwrap())
             })
         }))
@@ -112,12 +112,12 @@ impl Side {
     fn accepts(&self, request: &Request<Bytes>) -> bool {
         let header = |name: &str| request.headers()[name].to_str().unwrap();
         let date = Timestamp::try_from(httpdate::parse_http_date(header("x-ms-date")).unwrap());
-        let signable = hmac::Signable {
+        let signable = request::Signable {
             method: request.method(),
             target: request.uri().path_and_query().unwrap().as_str(),
             host: request.uri().authority().unwrap().as_str(),
             date: header("x-ms-date"),
-            content_hash: &hmac::content_hash(request.body()),
+            content_hash: &request::content_hash(request.body()),
         };
         let key = AccessKey::new(lock(&self.key).to_vec());
         date.unwrap().duration_since(self.now()).abs() <= SignedDuration::from_mins(5)
@@ -410,12 +410,12 @@ async fn what_goes_over_a_socket_is_what_was_signed() {
     };
     assert_eq!(header("content-length"), "0");
     assert_eq!(header("host"), address.to_string());
-    let signable = hmac::Signable {
+    let signable = request::Signable {
         method: &http::Method::POST,
         target: &target,
         host: &header("host"),
         date: &header("x-ms-date"),
-        content_hash: &hmac::content_hash(b""),
+        content_hash: &request::content_hash(b""),
     };
     let key = AccessKey::new(PRIMARY.to_vec());
     assert_eq!(header("authorization"), signable.authorization(&key));

@@ -4,7 +4,6 @@ mod daemon;
 mod identity;
 mod job;
 mod references;
-mod renewal;
 mod resource;
 mod sink_exec;
 mod sink_file;
@@ -23,11 +22,9 @@ use super::{
     reader::{Located, Section},
 };
 use crate::model::ResourceName;
-use daemon::DAEMON;
-use daemon::STORE;
-use identity::IDENTITY;
+use daemon::{DAEMON, STORE};
+use identity::{IDENTITY, RENEWAL};
 use job::JOB;
-use renewal::RENEWAL;
 use resource::RESOURCE;
 use sink_exec::SINK_EXEC;
 use sink_file::SINK_FILE;
@@ -148,7 +145,7 @@ pub(super) struct ResourceDraft {
 
 /// Reads every section.
 pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) -> Drafts {
-    let renewal = renewal::read_defaults(root.inner("renewal"));
+    let renewal = identity::read_defaults(root.inner("renewal"));
     let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);
     let store = daemon::read_store(root.inner("store"), (&daemon, owner));
     let no_resource = root.optional("resource").is_none();

@@ -7,15 +7,16 @@ use super::super::keys::{
     Preset::{Is, Nothing, Required, Said},
     Table, Takes, key,
 };
-use super::identity::{LABELS, NAME, ON_REMOVAL, READERS, SCOPES, SINKS, THE_RESOURCE};
-use super::renewal::{LIFETIME, RENEW_AT, SPREAD};
+use super::identity::{
+    LABELS, LIFETIME, NAME, ON_REMOVAL, READERS, RENEW_AT, SCOPES, SINKS, SPREAD, THE_RESOURCE,
+};
 use super::{
     super::{
         MaxRemoval, Renewal, SourceKind, SourceSettings,
         reader::{Item, Located, Section},
         tree::Span,
     },
-    entries, identity, references, renewal,
+    entries, identity, references,
 };
 use crate::model::{OnRemoval, Reader, ResourceName, Scope, SinkName, SourceName};
 
@@ -288,7 +289,7 @@ fn read(
         resource_left_out: resource.is_none(),
         resource: resource.and_then(Item::name),
         scopes: section.or("scopes", Vec::new(), identity::scopes),
-        renewal: renewal::read(&mut section, defaults),
+        renewal: identity::read_renewal(&mut section, defaults),
         labels: section.or("labels", BTreeMap::new(), identity::labels),
         readers: section.or("readers", Vec::new(), references::readers),
         sinks: section.or("sinks", Vec::new(), identity::sinks),
@@ -298,7 +299,9 @@ fn read(
         max_readers: section
             .optional("max_readers")
             .and_then(references::readers),
-        max_lifetime: section.optional("max_lifetime").and_then(renewal::lifetime),
+        max_lifetime: section
+            .optional("max_lifetime")
+            .and_then(identity::lifetime),
         adopt_ids: section.optional("adopt_ids").and_then(Item::boolean),
     };
     section.finish();

@@ -8,10 +8,8 @@
 
 mod access;
 mod content;
-mod in_place;
 mod path;
 mod replace;
-mod take_back;
 pub(super) mod template;
 
 use std::{
@@ -38,8 +36,8 @@ use crate::{
 
 pub use content::FormatError;
 pub use path::{PathError, PathPattern};
+pub use replace::TakenBack;
 pub use replace::{remove_private, write_private};
-pub use take_back::TakenBack;
 pub use template::TemplateError;
 
 /// Files of one sink that are worked on at once: where they hang, other sinks go on.
@@ -144,7 +142,7 @@ impl FileSink {
     /// # Errors
     /// When it is still there, or cannot be looked at.
     pub async fn take_back(placed: Placed, inline: bool) -> Result<TakenBack, FileError> {
-        on_disk(inline, move || take_back::take_back(&placed)).await
+        on_disk(inline, move || replace::take_back(&placed)).await
     }
 
     /// Removes the file of an identity.
@@ -273,7 +271,7 @@ impl Inner {
         } else {
             match self.write {
                 WriteMode::Replace => replace::replace(&folder, file, &bytes, &access)?,
-                WriteMode::InPlace => in_place::overwrite(&folder, file, &bytes, &access)?,
+                WriteMode::InPlace => replace::overwrite(&folder, file, &bytes, &access)?,
             }
             Outcome::Written
         };
@@ -299,7 +297,7 @@ impl Inner {
         };
         let is_changed = match self.write {
             WriteMode::Replace => replace::remove(&folder, file)?,
-            WriteMode::InPlace => in_place::empty(&folder, file)?,
+            WriteMode::InPlace => replace::empty(&folder, file)?,
         };
         let outcome = if is_changed {
             Outcome::Removed

@@ -1,5 +1,14 @@
-//! The change of a file in one step: a temporary file beside it, complete and with its final access, renamed
-//! over it.
+//! The change of a file on the disk: replaced, written in place, taken back.
+//!
+//! It is replaced in one step: a temporary file beside it, complete and with its final access, renamed over it.
+//!
+//! It is changed in place where it must keep its inode, because something is mounted on it or from it. It keeps it as
+//! long as nobody loses access to it. Whoever does may have it open, or a link to it, and would read on whatever
+//! its mode says: then it is replaced once, and the old one emptied. A reader may see the beginning of the new
+//! content and the end of the old. What can be done is done: the access is right first, room is set aside first,
+//! so that a full disk leaves the old content, and the file is never empty in between.
+//!
+//! It is taken back only if it still is what we wrote.
 //!
 //! The way to a file goes folder by folder, by descriptor, following no symbolic link. `openat2` could refuse
 //! links in one call, but the sandbox of the shipped unit hides it (`RestrictSUIDSGID=` answers ENOSYS), so each
@@ -7,7 +16,7 @@
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -15,11 +24,12 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, Mode, OFlags, Stat, fchmod, fstat, fsync, mkdirat, open, openat,
-        renameat, statat, unlinkat,
+        AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fchmod, fstat,
+        fsync, ftruncate, mkdirat, open, openat, renameat, statat, unlinkat,
     },
     io::Errno,
 };
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
@@ -27,6 +37,7 @@ use super::{
     access::{Access, Granted, Refused},
     path::{Component, PathPattern},
 };
+use crate::model::Placed;
 
 /// Between the file's own name and the number in the name of its temporary file.
 const MARK: &str = ".renewd-";
@@ -405,6 +416,189 @@ fn refuse_shared(folder: &OwnedFd, path: &Path, is_last: bool) -> Result<(), Fil
         return Err(FileError::WritableByOthers(path.to_owned()));
     }
     Ok(())
+}
+
+/// Makes the file hold these bytes under this access; one that is missing is made as usual.
+pub(super) fn overwrite(
+    folder: &Folder,
+    file: &str,
+    bytes: &[u8],
+    access: &Access,
+) -> Result<(), FileError> {
+    let path = folder.path_of(file);
+    let Some(fd) = open_in_place(folder, file)? else {
+        return replace(folder, file, bytes, access);
+    };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    if access.takes_from(&fd, &stat, folder.groups())
+        && part(&fd, stat.st_size == 0, folder, file, (bytes, access))?
+    {
+        return Ok(());
+    }
+    access
+        .grant(&fd)
+        .map_err(|refused| not_granted(refused, folder, &path))?;
+    let length = bytes.len() as u64;
+    match fallocate(&fd, FallocateFlags::KEEP_SIZE, 0, length) {
+        // Some file systems cannot; then the writing itself shows whether there is room.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+        Err(error) => return Err(io("write", &path)(error)),
+    }
+    let mut target = File::from(fd);
+    let written = target.rewind().and_then(|()| target.write_all(bytes));
+    written.map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        io("write", &path)(errno)
+    })?;
+    ftruncate(&target, length).map_err(io("shorten", &path))?;
+    fsync(&target).map_err(io("flush", &path))
+}
+
+/// Puts a new file in the place of one that somebody has to lose; whether it could. An empty one that
+/// something is mounted on is what an operator made for the mount: it may stay.
+fn part(
+    old: &OwnedFd,
+    is_empty: bool,
+    folder: &Folder,
+    file: &str,
+    (bytes, access): (&[u8], &Access),
+) -> Result<bool, FileError> {
+    let path = folder.path_of(file);
+    match replace(folder, file, bytes, access) {
+        Err(FileError::Io {
+            source: Errno::BUSY,
+            ..
+        }) if is_empty => return Ok(false),
+        Err(FileError::Io {
+            source: Errno::BUSY,
+            ..
+        }) => return Err(FileError::Kept(path)),
+        replaced => replaced?,
+    }
+    // The new one is there: what the old one still shows, and to whom, is the lesser matter.
+    if let Err(error) = ftruncate(old, 0).and_then(|()| fsync(old)) {
+        tracing::warn!(file = %path.display(), %error, "a token file was replaced, but the old one could not be emptied");
+    }
+    Ok(true)
+}
+
+/// Makes the file empty, and leaves it for the next token: whoever has it mounted would not see its
+/// successor. Tells whether it held anything.
+pub(super) fn empty(folder: &Folder, file: &str) -> Result<bool, FileError> {
+    let path = folder.path_of(file);
+    let Some(fd) = open_in_place(folder, file)? else {
+        return Ok(false);
+    };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    if stat.st_size == 0 {
+        return Ok(false);
+    }
+    ftruncate(&fd, 0).map_err(io("empty", &path))?;
+    fsync(&fd).map_err(io("flush", &path))?;
+    Ok(true)
+}
+
+fn open_in_place(folder: &Folder, file: &str) -> Result<Option<OwnedFd>, FileError> {
+    let path = folder.path_of(file);
+    // Without NONBLOCK a pipe in its place would hold us up.
+    let how = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match openat(&folder.fd, file, how, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(FileError::Symlink(path)),
+        Err(error) => return Err(io("open", &path)(error)),
+        Ok(fd) => fd,
+    };
+    let stat = fstat(&fd).map_err(io("examine", &path))?;
+    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(FileError::NotAFile(path));
+    }
+    // Whose folder it is may have put another name of any file of ours there.
+    if stat.st_nlink > 1 && folder.is_others() {
+        return Err(FileError::Linked(path));
+    }
+    Ok(Some(fd))
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenBack {
+    /// It is removed.
+    Removed,
+    /// It was not there any more.
+    Gone,
+    /// Something else lies there now; it was left alone.
+    NotOurs,
+}
+
+/// Removes the file if it holds what we wrote.
+pub(super) fn take_back(placed: &Placed) -> Result<TakenBack, FileError> {
+    let path = &placed.path;
+    let Some((folders, file)) = components(path) else {
+        return Ok(TakenBack::NotOurs);
+    };
+    let Some(folder) = Folder::open(&folders, Missing::Leave)? else {
+        return Ok(TakenBack::Gone);
+    };
+    let found = match open_written(&folder, file) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(TakenBack::Gone),
+        // A link, a socket: nothing of ours.
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(TakenBack::NotOurs),
+        Err(error) => return Err(io("open", path)(error)),
+    };
+    let stat = fstat(&found).map_err(io("examine", path))?;
+    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+    let mut found = File::from(found);
+    if !is_file || digest_of(&mut found).map_err(io("read", path))? != placed.digest {
+        return Ok(TakenBack::NotOurs);
+    }
+    match unlinkat(&folder.fd, file, AtFlags::empty()) {
+        // Something is mounted on it; empty is the most that it can be.
+        Ok(()) | Err(Errno::BUSY) => {}
+        Err(error) => return Err(io("remove", path)(error)),
+    }
+    // Whoever has this very file mounted or linked loses the token too. Where we may only read it,
+    // the name is gone all the same.
+    ftruncate(&found, 0).ok();
+    fsync(&folder.fd).map_err(io("flush the folder of", path))?;
+    Ok(TakenBack::Removed)
+}
+
+fn open_written(folder: &Folder, file: &str) -> Result<OwnedFd, Errno> {
+    let open = |how| {
+        let how = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        openat(&folder.fd, file, how, Mode::empty())
+    };
+    match open(OFlags::RDWR) {
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => open(OFlags::RDONLY),
+        opened => opened,
+    }
+}
+
+fn digest_of(file: &mut File) -> Result<[u8; 32], Errno> {
+    let (mut hash, mut buffer) = (Sha256::new(), zeroize::Zeroizing::new([0; 16 << 10]));
+    loop {
+        match file.read(&mut buffer[..]) {
+            Ok(0) => return Ok(hash.finalize().into()),
+            Ok(n) => hash.update(&buffer[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+}
+
+/// The folders from `/` on, and the file's name.
+fn components(path: &Path) -> Option<(Vec<&str>, &str)> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::RootDir => {}
+            std::path::Component::Normal(name) => names.push(name.to_str()?),
+            _ => return None,
+        }
+    }
+    let file = names.pop()?;
+    Some((names, file))
 }
 
 #[cfg(test)]
