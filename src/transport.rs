@@ -8,8 +8,9 @@ use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
+pub use reqwest::Url;
 
 use crate::config::read_regular;
 
@@ -18,6 +19,44 @@ pub const LARGEST_CA_FILE: u64 = 4 << 20;
 /// How much of an answer that nobody wants is read away, and for how long.
 const READ_AWAY: usize = 64 * 1024;
 const READING_AWAY: Duration = Duration::from_secs(1);
+
+/// Who calls, in every request.
+pub static USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("renewd/", env!("CARGO_PKG_VERSION")));
+
+/// A request as it is sent. Its URL is made by the parser that sends it, once for each peer; what is
+/// sent is no other text than the one that was signed.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Method.
+    pub method: Method,
+    /// Where to, path and query included.
+    pub url: Url,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    /// For the network.
+    fn for_network(self) -> reqwest::Request {
+        let mut request = reqwest::Request::new(self.method, self.url);
+        *request.headers_mut() = self.headers;
+        *request.body_mut() = Some(self.body.into());
+        request
+    }
+
+    /// For a function in this process.
+    fn for_handler(self) -> Result<http::Request<Bytes>, TransportError> {
+        let mut request = http::Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        let uri = self.url.as_str().parse();
+        *request.uri_mut() = uri.map_err(|e| TransportError::Connect(format!("{e}")))?;
+        Ok(request)
+    }
+}
 
 /// A whole answer.
 #[derive(Clone)]
@@ -215,15 +254,16 @@ impl Transport {
     /// When no complete answer came in time; see [`TransportError`].
     pub async fn send(
         &self,
-        request: http::Request<Bytes>,
+        request: Outgoing,
         max_body: usize,
         deadline: Duration,
     ) -> Result<Reply, TransportError> {
         within(deadline, async {
             match self {
                 Self::Network(client) => {
-                    let response = execute(client, request).await?;
-                    let (status, headers) = (response.status(), response.headers().clone());
+                    let mut response = execute(client, request).await?;
+                    let status = response.status();
+                    let headers = std::mem::take(response.headers_mut());
                     let body = body(response, max_body).await?;
                     Ok(Reply {
                         status,
@@ -232,7 +272,7 @@ impl Transport {
                     })
                 }
                 Self::InProcess(handler) => {
-                    let (parts, body) = handler(request).await?.into_parts();
+                    let (parts, body) = handler(request.for_handler()?).await?.into_parts();
                     match body.len() > max_body {
                         true => Err(TransportError::TooLarge(max_body)),
                         false => Ok(Reply {
@@ -255,20 +295,23 @@ impl Transport {
     /// When no answer began in time; see [`TransportError`].
     pub async fn send_for_head(
         &self,
-        request: http::Request<Bytes>,
+        request: Outgoing,
         deadline: Duration,
     ) -> Result<Head, TransportError> {
         match self {
             Self::Network(client) => {
-                let response = within(deadline, execute(client, request)).await?;
-                let (status, headers) = (response.status(), response.headers().clone());
+                let mut response = within(deadline, execute(client, request)).await?;
+                let status = response.status();
+                let headers = std::mem::take(response.headers_mut());
                 let rest = body(response, READ_AWAY);
                 // Whether all of it came is the same to the caller.
                 tokio::time::timeout(READING_AWAY, rest).await.ok();
                 Ok(Head { status, headers })
             }
             Self::InProcess(handler) => {
-                let (parts, _) = within(deadline, handler(request)).await?.into_parts();
+                let (parts, _) = within(deadline, handler(request.for_handler()?))
+                    .await?
+                    .into_parts();
                 Ok(Head {
                     status: parts.status,
                     headers: parts.headers,
@@ -289,22 +332,21 @@ async fn within<T>(
 
 async fn execute(
     client: &reqwest::Client,
-    request: http::Request<Bytes>,
+    request: Outgoing,
 ) -> Result<reqwest::Response, TransportError> {
-    let request =
-        reqwest::Request::try_from(request).map_err(|e| TransportError::Connect(chain(&e)))?;
-    client.execute(request).await.map_err(|e| classify(&e))
+    let answer = client.execute(request.for_network()).await;
+    answer.map_err(|e| classify(&e))
 }
 
 /// The body, if it is no longer than that.
 async fn body(mut response: reqwest::Response, max_body: usize) -> Result<Bytes, TransportError> {
-    if response
-        .content_length()
-        .is_some_and(|n| n > max_body as u64)
-    {
+    // Known where the answer tells it, and then there is room for all of it at once.
+    let told = response.content_length().unwrap_or_default();
+    let told = usize::try_from(told).unwrap_or(usize::MAX);
+    if told > max_body {
         return Err(TransportError::TooLarge(max_body));
     }
-    let mut body = BytesMut::new();
+    let mut body = BytesMut::with_capacity(told);
     while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e))? {
         if body.len() + chunk.len() > max_body {
             return Err(TransportError::TooLarge(max_body));

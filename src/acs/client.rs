@@ -42,7 +42,8 @@ pub struct Client {
     /// Whom failures name: the host, and the proxy that leads there.
     peer: String,
     endpoint: Endpoint,
-    api_version: String,
+    /// The query of every request.
+    query: String,
     clock: Clock,
     transport: Transport,
     keys: Mutex<Keys>,
@@ -87,7 +88,7 @@ impl Client {
                 None => endpoint.authority().to_owned(),
             },
             endpoint,
-            api_version: settings.api_version.clone(),
+            query: format!("api-version={}", settings.api_version),
             keys: Mutex::new(keys),
             denials: watch::Sender::default(),
             skew: Mutex::default(),
@@ -261,7 +262,7 @@ impl Client {
         let now = self.clock.now();
         let signed = call.sign(&Signing {
             endpoint: &self.endpoint,
-            api_version: &self.api_version,
+            query: &self.query,
             key: &course.key,
             at: now.checked_add(course.ahead).unwrap_or(now),
             request_id: &ours,

@@ -24,24 +24,31 @@ pub(super) fn is_believed(ahead: SignedDuration) -> bool {
 
 /// The last dates, each as what the resource's clock showed when our steady clock showed zero.
 #[derive(Debug, Default)]
-pub(super) struct Skew(VecDeque<SignedDuration>);
+pub(super) struct Skew {
+    dates: VecDeque<SignedDuration>,
+    /// Of those: it is asked for more often than it changes.
+    median: Option<SignedDuration>,
+}
 
 impl Skew {
     /// Notes the `Date` of an authenticated answer that came when the steady clock showed `steady`.
     pub(super) fn note(&mut self, date: Timestamp, steady: Duration) {
-        if self.0.len() == KEPT {
-            self.0.pop_front();
+        if self.dates.len() == KEPT {
+            self.dates.pop_front();
         }
-        self.0
+        self.dates
             .push_back(date.as_duration() + HALF_A_SECOND - signed(steady));
+        let mut sorted = [SignedDuration::MAX; KEPT];
+        for (place, date) in sorted.iter_mut().zip(&self.dates) {
+            *place = *date;
+        }
+        sorted.sort_unstable();
+        self.median = sorted.get(self.dates.len() / 2).copied();
     }
 
     /// What to add to our time to get the resource's; `None` before the first answer.
     pub(super) fn at(&self, now: Timestamp, steady: Duration) -> Option<SignedDuration> {
-        let mut sorted: Vec<_> = self.0.iter().copied().collect();
-        sorted.sort_unstable();
-        let median = sorted.get(sorted.len() / 2)?;
-        let ahead = *median + signed(steady) - now.as_duration();
+        let ahead = self.median? + signed(steady) - now.as_duration();
         Some(ahead.clamp(-FURTHEST, FURTHEST))
     }
 }

@@ -10,7 +10,10 @@ use base64::{DecodeError, Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::{Secret, hex};
+use crate::{
+    model::{Secret, hex},
+    transport::Url,
+};
 
 /// An endpoint and a key to it.
 #[derive(Debug, Clone)]
@@ -24,9 +27,8 @@ pub struct ConnectionString {
 /// Where a resource listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    secure: bool,
+    url: Url,
     authority: String,
-    host: String,
 }
 
 /// An access key; wiped when dropped.
@@ -109,7 +111,7 @@ impl Endpoint {
         if !lower.starts_with("https://") && !lower.starts_with("http://") {
             return Err(bad("does not start with https://"));
         }
-        let url = reqwest::Url::parse(text).map_err(|_| bad("is not a valid URL"))?;
+        let url = Url::parse(text).map_err(|_| bad("is not a valid URL"))?;
         // The sender's parser lets hosts pass that no request can be addressed to.
         url.as_str()
             .parse::<http::Uri>()
@@ -123,14 +125,11 @@ impl Endpoint {
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(bad("goes on after the host; end it there"));
         }
-        Ok(Self {
-            secure: url.scheme() == "https",
-            authority: match url.port() {
-                Some(port) => format!("{host}:{port}"),
-                None => host.to_owned(),
-            },
-            host: host.to_owned(),
-        })
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        Ok(Self { url, authority })
     }
 
     /// Host, and port where it is not the scheme's own: what is signed and sent as `Host`.
@@ -138,19 +137,29 @@ impl Endpoint {
         &self.authority
     }
 
-    /// The URL of a request target on this endpoint.
-    pub fn url(&self, target: &str) -> String {
-        format!("{self}{target}")
+    /// The URL of a path and a query on this endpoint.
+    pub(super) fn url(&self, path: &str, query: &str) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(path);
+        url.set_query(Some(query));
+        url
+    }
+
+    /// What of such a URL is sent as the request's target.
+    pub(super) fn target<'u>(&self, url: &'u Url) -> &'u str {
+        let origin = self.url.as_str().len() - "/".len();
+        url.as_str().get(origin..).unwrap_or_default()
     }
 
     /// Whether the way there is safe: TLS, or never leaving this machine.
     pub fn is_safe(&self) -> bool {
-        self.secure || self.is_loopback()
+        self.url.scheme() == "https" || self.is_loopback()
     }
 
     fn is_loopback(&self) -> bool {
-        let address = self.host.trim_start_matches('[').trim_end_matches(']');
-        self.host == "localhost"
+        let host = self.url.host_str().unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost"
             || address
                 .parse::<IpAddr>()
                 .is_ok_and(|address| address.is_loopback())
@@ -159,8 +168,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.secure { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority)
+        write!(f, "{}://{}", self.url.scheme(), self.authority)
     }
 }
 

@@ -7,11 +7,11 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hmac::{Hmac, KeyInit, Mac};
 use http::{
-    HeaderValue, Method, Request,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT},
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -19,9 +19,21 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{AccessKey, Endpoint, wire};
-use crate::model::{IdentityId, Operation, RESERVED, Scope, Secret, percent_encoded};
+use crate::{
+    model::{IdentityId, Operation, RESERVED, Scope, Secret, percent_encoded},
+    transport::{self, Outgoing},
+};
 
-const OURS: &str = concat!("renewd/", env!("CARGO_PKG_VERSION"));
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+static TRUE: HeaderValue = HeaderValue::from_static("true");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+static RETURN_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-return-client-request-id");
+static DATE: HeaderName = HeaderName::from_static("x-ms-date");
+static CONTENT_SHA256: HeaderName = HeaderName::from_static("x-ms-content-sha256");
+/// For the values that only this request has: a signature, an id, a date, a hash.
+const ROOM: usize = 256;
+/// With two that the sender adds.
+const MOST_HEADERS: usize = 11;
 
 /// One operation, before it is signed.
 #[derive(Debug, Clone)]
@@ -105,37 +117,41 @@ impl<'a> Call<'a> {
     }
 
     /// The signed request.
-    pub(super) fn sign(&self, with: &Signing<'_>) -> Result<Request<Bytes>, http::Error> {
-        let target = format!("{}?api-version={}", self.path, with.api_version);
+    pub(super) fn sign(&self, with: &Signing<'_>) -> Result<Outgoing, InvalidHeaderValue> {
+        let url = with.endpoint.url(&self.path, with.query);
         let date = http_date(with.at);
         let content_hash = content_hash(&self.body);
         let signable = Signable {
             method: &self.method,
-            target: &target,
+            target: with.endpoint.target(&url),
             host: with.endpoint.authority(),
             date: &date,
             content_hash: &content_hash,
         };
-        let mut authorization = HeaderValue::try_from(signable.authorization(with.key))?;
+        let mut own = BytesMut::with_capacity(ROOM);
+        let mut authorization = value(&mut own, &signable.authorization(with.key))?;
         authorization.set_sensitive(true);
-        let mut request = Request::builder()
-            .method(&self.method)
-            .uri(with.endpoint.url(&target))
-            .header(ACCEPT, "application/json")
-            .header(USER_AGENT, OURS)
-            .header("x-ms-client-request-id", with.request_id)
-            .header("x-ms-return-client-request-id", "true")
-            .header("x-ms-date", &date)
-            .header("x-ms-content-sha256", &content_hash)
-            .header(AUTHORIZATION, authorization);
+        let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+        headers.insert(ACCEPT, JSON.clone());
+        headers.insert(USER_AGENT, transport::USER_AGENT.clone());
+        headers.insert(&REQUEST_ID, value(&mut own, with.request_id)?);
+        headers.insert(&RETURN_REQUEST_ID, TRUE.clone());
+        headers.insert(&DATE, value(&mut own, &date)?);
+        headers.insert(&CONTENT_SHA256, value(&mut own, &content_hash)?);
+        headers.insert(AUTHORIZATION, authorization);
         if self.body.is_empty() {
             // Said openly, as the SDKs do: some servers refuse a POST that says nothing of length.
-            request = request.header(CONTENT_LENGTH, 0);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
         }
         if !self.body.is_empty() || self.operation == Operation::Create {
-            request = request.header(CONTENT_TYPE, "application/json");
+            headers.insert(CONTENT_TYPE, JSON.clone());
         }
-        request.body(self.body.clone())
+        Ok(Outgoing {
+            method: self.method.clone(),
+            url,
+            headers,
+            body: self.body.clone(),
+        })
     }
 }
 
@@ -143,10 +159,17 @@ impl<'a> Call<'a> {
 #[derive(Debug)]
 pub(super) struct Signing<'a> {
     pub(super) endpoint: &'a Endpoint,
-    pub(super) api_version: &'a str,
+    /// The query of every request.
+    pub(super) query: &'a str,
     pub(super) key: &'a AccessKey,
     pub(super) at: Timestamp,
     pub(super) request_id: &'a str,
+}
+
+/// A header's value, whose text joins those of the same request in one piece of memory.
+fn value(own: &mut BytesMut, text: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    own.extend_from_slice(text.as_bytes());
+    HeaderValue::from_maybe_shared(own.split().freeze())
 }
 
 fn words(scopes: &[Scope]) -> Vec<String> {
@@ -186,16 +209,20 @@ pub(super) struct Signable<'a> {
 }
 
 impl Signable<'_> {
-    /// The text that is signed.
-    pub(super) fn string_to_sign(&self) -> String {
-        let Self {
+    /// The text that is signed, in its parts.
+    fn parts(&self) -> [&str; 9] {
+        let method = self.method.as_str();
+        [
             method,
-            target,
-            host,
-            date,
-            content_hash,
-        } = self;
-        format!("{method}\n{target}\n{date};{host};{content_hash}")
+            "\n",
+            self.target,
+            "\n",
+            self.date,
+            ";",
+            self.host,
+            ";",
+            self.content_hash,
+        ]
     }
 
     /// The signature alone, in base64.
@@ -203,7 +230,9 @@ impl Signable<'_> {
         #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
         let mut mac =
             Hmac::<Sha256>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
-        mac.update(self.string_to_sign().as_bytes());
+        for part in self.parts() {
+            mac.update(part.as_bytes());
+        }
         BASE64_STANDARD.encode(mac.finalize().into_bytes())
     }
 
@@ -341,7 +370,7 @@ const VECTORS: [Vector; 13] = [
             content_hash: EMPTY,
         };
         assert_eq!(
-            signable.string_to_sign(),
+            signable.parts().concat(),
             "POST\n/identities?api-version=2023-10-01\nSun, 22 Nov 2026 17:19:47 GMT;127.0.0.1:18080;47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
         );
         assert_eq!(

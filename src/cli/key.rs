@@ -279,7 +279,7 @@ fn connection_string(given: &Secret, old: &LoadedSecret) -> Result<Secret, Faile
         true => given.clone(),
         false => Secret::new(format!(
             "endpoint={};accesskey={}",
-            before.endpoint.url("/"),
+            before.endpoint,
             given.expose()
         )),
     };

@@ -157,7 +157,7 @@ fn connection_string(data: &[u8]) {
     let text = Secret::new(String::from_utf8_lossy(data).into_owned());
     match ConnectionString::parse(&text) {
         Ok(read) => {
-            let url = read.endpoint.url("/identities?api-version=2023-10-01");
+            let url = format!("{}/identities?api-version=2023-10-01", read.endpoint);
             url.parse::<http::Uri>()
                 .expect("what is accepted can be asked");
             read.endpoint.is_safe();

@@ -413,7 +413,7 @@ impl Renewer {
         panicked(flight, now.wall, &mut self.rng)
     }
 
-    fn count(&mut self, operation: Operation, result: &str) {
+    fn count(&mut self, operation: Operation, result: &'static str) {
         self.metrics
             .call_ended(&self.settings.name, operation, result);
         if let Some(count) = self.results.get_mut(result) {

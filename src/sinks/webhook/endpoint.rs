@@ -7,8 +7,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use crate::transport::Url;
 use http::Uri;
-use reqwest::Url;
 
 use super::guard::{self, Inside};
 
@@ -60,7 +60,7 @@ pub struct Rules {
 /// Where a receiver listens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    uri: Uri,
+    url: Url,
     host: String,
 }
 
@@ -90,26 +90,22 @@ impl Endpoint {
             "http" => return Err(EndpointError::PlainHttp(host)),
             other => return Err(EndpointError::Scheme(other.to_owned())),
         }
-        judge_host(url, &host, rules)?;
-        Ok(Self { uri, host })
+        let url = Url::parse(url).map_err(|_| EndpointError::NotAUrl)?;
+        judge_host(&url, &host, rules)?;
+        Ok(Self { url, host })
     }
 
     /// The whole address.
-    pub(super) fn uri(&self) -> Uri {
-        self.uri.clone()
+    pub(super) fn url(&self) -> Url {
+        self.url.clone()
     }
 }
 
 /// Scheme, host and port: what may be shown.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}://{}",
-            self.uri.scheme_str().unwrap_or("https"),
-            self.host
-        )?;
-        match self.uri.port_u16() {
+        write!(f, "{}://{}", self.url.scheme(), self.host)?;
+        match self.url.port() {
             Some(port) => write!(f, ":{port}"),
             None => Ok(()),
         }
@@ -124,8 +120,7 @@ impl fmt::Debug for Endpoint {
 
 /// What the host is to whoever connects. URL parsing takes `0x7f.1`, `2130706433` and `0177.0.0.1`
 /// for 127.0.0.1; nobody who means an address writes it so.
-fn judge_host(url: &str, host: &str, rules: Rules) -> Result<(), EndpointError> {
-    let parsed = Url::parse(url).map_err(|_| EndpointError::NotAUrl)?;
+fn judge_host(parsed: &Url, host: &str, rules: Rules) -> Result<(), EndpointError> {
     let meant = parsed.host_str().unwrap_or_default();
     let Ok(address) = bare(meant).parse::<IpAddr>() else {
         return match meant {

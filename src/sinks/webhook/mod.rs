@@ -12,7 +12,10 @@ mod guard;
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{self, InvalidHeaderValue},
+};
 use jiff::{SignedDuration, Timestamp};
 
 use self::event::Event;
@@ -22,12 +25,19 @@ use crate::{
     config::{ContentType, Include, WebhookSinkSettings},
     model::{Notice, SinkName, TokenDocument},
     sinks::SinkFailure,
-    transport::{NetworkOptions, Resolver, Transport, TransportSetupError, http_date, retry_after},
+    transport::{
+        NetworkOptions, Outgoing, Resolver, Transport, TransportSetupError, USER_AGENT, http_date,
+        retry_after,
+    },
 };
 
 pub use endpoint::{Endpoint, EndpointError, Rules};
 pub use event::{EventPattern, EventPatternError};
 pub use event::{SecretError, SigningSecret};
+
+static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -220,20 +230,21 @@ impl WebhookSink {
 
 impl Inner {
     /// Signed anew for every attempt, under the same id.
-    fn request(&self, event: Event, now: Timestamp) -> Result<Request<Bytes>, http::Error> {
+    fn request(&self, event: Event, now: Timestamp) -> Result<Outgoing, InvalidHeaderValue> {
         let signatures = event::header(&self.secrets, &event.id, now.as_second(), &event.body);
-        Request::builder()
-            .method(Method::POST)
-            .uri(self.endpoint.uri())
-            .header(header::CONTENT_TYPE, self.content_type.header())
-            .header(
-                header::USER_AGENT,
-                concat!("renewd/", env!("CARGO_PKG_VERSION")),
-            )
-            .header("webhook-id", &event.id)
-            .header("webhook-timestamp", now.as_second())
-            .header("webhook-signature", signatures)
-            .body(Bytes::from_owner(event.body))
+        let mut headers = HeaderMap::with_capacity(8);
+        let content_type = HeaderValue::from_static(self.content_type.header());
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::USER_AGENT, USER_AGENT.clone());
+        headers.insert(&WEBHOOK_ID, HeaderValue::from_str(&event.id)?);
+        headers.insert(&WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
+        headers.insert(&WEBHOOK_SIGNATURE, HeaderValue::try_from(signatures)?);
+        Ok(Outgoing {
+            method: Method::POST,
+            url: self.endpoint.url(),
+            headers,
+            body: Bytes::from_owner(event.body),
+        })
     }
 
     fn failure(&self, why: &str) -> SinkFailure {
@@ -326,9 +337,12 @@ impl WebhookSink {
         deadline: Duration,
     ) -> Result<ProbeAnswer, SinkFailure> {
         let inner = &self.0;
-        let request = Request::options(inner.endpoint.uri()).body(Bytes::new());
-        let request =
-            request.map_err(|e| inner.failure(&format!("the request cannot be made: {e}")))?;
+        let request = Outgoing {
+            method: Method::OPTIONS,
+            url: inner.endpoint.url(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
         let began = clock.now();
         let head = inner
             .transport
