@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     acs::request,
     config::{CreatePolicy, Limits, LoadedSecret, SecretRef},
-    model::{About, FailureClass, Operation},
+    model::{FailureClass, Operation},
     transport::TransportError,
 };
 
