@@ -558,7 +558,7 @@ fn late_need(resource: &ResourceName, late: &Late) -> Need {
     }
 }
 
-/// Identities that fail although others succeed: since when, how the last attempt ended, and the next.
+/// Identities that fail although the resource answers: since when, how the last attempt ended, and the next.
 fn failing_need(resource: &ResourceName, failing: &FailingAlone) -> Need {
     let count = counted(failing.count, "identity fails", "identities fail");
     let names: Vec<Name> = failing
@@ -578,14 +578,12 @@ fn failing_need(resource: &ResourceName, failing: &FailingAlone) -> Need {
     Need {
         because,
         names,
-        since: Some(failing.since),
+        since: failing.since,
         command,
         ..need(
             NeedKind::Failing,
             resource.as_str(),
-            format!(
-                "{count} while others of this resource succeed; they are tried again apart from those"
-            ),
+            format!("{count} although this resource answers; each is tried again by itself"),
         )
     }
 }

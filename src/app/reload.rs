@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-use super::{RunError, Supervisor, check, supervisor::Built};
+use super::{RunError, Supervisor, check, run, supervisor::Built};
 use crate::{
     api::client::wire::Reloaded,
     config::{self, Problem, Problems, ResourceSettings, Settings, SinkSettings, Source},
@@ -93,19 +93,9 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         &sinks.start,
     )?;
     supervisor.expect(&built);
-    let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
-    let reconciled = supervisor
-        .store
-        .reconcile(&new.identities, &names, supervisor.clock.now());
-    let mut effect = reconciled.await.map_err(RunError::from)?.to_string();
-    let heeded = built.heed(&supervisor.store, supervisor.clock.now()).await;
-    for (resource, tokens) in heeded.map_err(Refused::from)? {
-        effect += &format!(
-            ", {tokens} token{} of {resource} minted by an access key that is no longer configured: minted anew",
-            if tokens == 1 { "" } else { "s" }
-        );
-    }
+    let (mut effect, refused) = declare(supervisor, &new, &built).await?;
     supervisor.stop(&resources.stop, &sinks.stop).await;
+    run::end_notices_elsewhere(&supervisor.store, &new, &supervisor.clock).await?;
     for (kind, started) in [
         ("resource", resources.start.len()),
         ("sink", sinks.start.len()),
@@ -130,8 +120,36 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         .map(|problem| config::render(std::slice::from_ref(problem), false));
     Ok(Reloaded {
         effect,
-        warnings: warnings.collect(),
+        warnings: warnings.chain(refused).collect(),
     })
+}
+
+/// Takes over what is declared; the effect in words, and what of it is not taken.
+async fn declare(
+    supervisor: &Supervisor,
+    new: &Settings,
+    built: &Built,
+) -> Result<(String, Vec<String>), Refused> {
+    let (store, now) = (&supervisor.store, supervisor.clock.now());
+    let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
+    let reconciled = store.reconcile(&new.identities, &names, now).await;
+    let reconciled = reconciled.map_err(RunError::from)?;
+    let mut refused = Vec::new();
+    for refusal in &reconciled.refused {
+        tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
+        refused.push(format!(
+            "{} is not taken over: {}\n",
+            refusal.name, refusal.reason
+        ));
+    }
+    let mut effect = reconciled.to_string();
+    for (resource, tokens) in built.heed(store, now).await? {
+        effect += &format!(
+            ", {tokens} token{} of {resource} minted by an access key that is no longer configured: minted anew",
+            if tokens == 1 { "" } else { "s" }
+        );
+    }
+    Ok((effect, refused))
 }
 
 /// Loads the configuration and asks every room what it finds in it. What is odd is logged and comes

@@ -140,7 +140,18 @@ async fn reconcile(store: &Store, settings: &Settings, clock: &Clock) -> Result<
     for refusal in &reconciled.refused {
         tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
     }
-    Ok(())
+    end_notices_elsewhere(store, settings, clock).await
+}
+
+/// What was told of resources that are not configured any more is over.
+pub(super) async fn end_notices_elsewhere(
+    store: &Store,
+    settings: &Settings,
+    clock: &Clock,
+) -> Result<(), RunError> {
+    let resources = settings.resources.iter();
+    let names = resources.map(|resource| resource.name.clone()).collect();
+    Ok(store.end_notices_elsewhere(names, clock.now()).await?)
 }
 
 /// Takes over what is declared and starts everything that works with the store. While the store may

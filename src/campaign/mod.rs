@@ -100,6 +100,8 @@ pub struct Runner {
     failures: Fold,
     /// Items that failed for good while others failed as well.
     second_chance: SecondChance,
+    /// Whether it is known which of those an earlier process left.
+    remembers: bool,
     /// When items may be pending that are not under way.
     look_at: Option<Timestamp>,
     campaigns: watch::Receiver<u64>,
@@ -203,6 +205,7 @@ impl Runner {
             following: Following::default(),
             failures: Fold::default(),
             second_chance: SecondChance::default(),
+            remembers: false,
             look_at: Some(Timestamp::MIN),
             campaigns: store.campaign_signal(),
             decided: watch::Sender::default(),
@@ -233,6 +236,7 @@ impl Runner {
         if !self.outbox.is_open() {
             return Ok(());
         }
+        self.remember().await?;
         self.take_items().await?;
         self.follow().await?;
         self.look_back().await?;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::{NoticeKind, Num, Operation, hex},
+    model::{NoticeKind, Num, Operation, Timestamp, hex},
     outbox::Refused,
     schedule::{Finding, Steady, Ticket},
     store::{
@@ -93,6 +93,11 @@ impl Runner {
 
     /// Takes what becomes of an item.
     pub(super) fn note(&mut self, item: &Item, verdict: Verdict) {
+        self.note_until(item, verdict, None);
+    }
+
+    /// The same; what failed for good while others failed as well is tried again then at the latest.
+    fn note_until(&mut self, item: &Item, verdict: Verdict, again_at: Option<Timestamp>) {
         let Verdict {
             step,
             outcome,
@@ -106,7 +111,25 @@ impl Runner {
             step,
             outcome,
             notice,
+            again_at,
         })));
+    }
+
+    /// Takes over what an earlier process would have tried again.
+    pub(super) async fn remember(&mut self) -> Result<(), StoreError> {
+        if self.remembers {
+            return Ok(());
+        }
+        let left = self.store.failed_among_others(&self.settings.name).await?;
+        let (now, steady) = (self.clock.now(), self.clock.steady());
+        for one in left {
+            let wait = |at: Timestamp| Duration::try_from(at.duration_since(now));
+            let at = one.again_at.map(|at| steady + wait(at).unwrap_or_default());
+            let item = (one.campaign, one.num);
+            self.second_chance.remembers(item, one.chances, at);
+        }
+        self.remembers = true;
+        Ok(())
     }
 
     /// At the end of a minute, tells how many more orders failed for good; and tries those again that failed
@@ -180,13 +203,15 @@ impl Runner {
         let finding = self.learn(operation, ticket, called);
         match judge(item, operation, called, &finding, &mut self.rng) {
             Some(verdict) => {
+                let mut again_at = None;
                 if matches!(verdict.outcome, ItemOutcome::Failed { .. }) {
                     let which = (item.campaign.id, item.item.num);
-                    let now = self.clock.steady();
-                    self.second_chance.failed(which, finding.rate, now);
+                    let steady = self.clock.steady();
+                    let wait = self.second_chance.failed(which, finding.rate, steady);
+                    again_at = wait.and_then(|wait| self.clock.now().checked_add(wait).ok());
                 }
                 self.log(item, operation, &verdict);
-                self.note(item, verdict);
+                self.note_until(item, verdict, again_at);
             }
             None => {
                 // It is still pending; the gate says when it is tried again, after those that were not.

@@ -143,16 +143,28 @@ struct Chance {
 }
 
 impl SecondChance {
-    /// An item failed for good, while this share of the others did as well.
-    pub fn failed(&mut self, item: (i64, Num), rate: f64, now: Steady) {
+    /// An item failed for good, while this share of the others did as well. After how long it is tried again
+    /// at the latest, if it is.
+    pub fn failed(&mut self, item: (i64, Num), rate: f64, now: Steady) -> Option<Duration> {
         let known = self.items.contains_key(&item);
         if rate < MANY || !known && self.items.len() >= MOST {
-            return;
+            return None;
         }
         let chance = self.items.entry(item).or_default();
-        if chance.used < CHANCES {
-            chance.at = Some(now + FIRST * 2_u32.pow(chance.used));
-            chance.used += 1;
+        if chance.used >= CHANCES {
+            return None;
+        }
+        let wait = FIRST * 2_u32.pow(chance.used);
+        chance.at = Some(now + wait);
+        chance.used += 1;
+        Some(wait)
+    }
+
+    /// An item that failed so before a restart: how often that was, and when it is tried again at the latest,
+    /// while it waits.
+    pub fn remembers(&mut self, item: (i64, Num), used: u32, at: Option<Steady>) {
+        if self.items.len() < MOST {
+            self.items.insert(item, Chance { used, at });
         }
     }
 
@@ -284,14 +296,17 @@ mod second_chance_tests {
     fn where_nothing_is_called_it_is_tried_again_three_times() {
         let mut chance = SecondChance::default();
         let mut now = S;
-        for wait in [FIRST, FIRST * 2, FIRST * 4] {
-            chance.failed((1, 7), 0.6, now);
+        for (used, wait) in [FIRST, FIRST * 2, FIRST * 4].into_iter().enumerate() {
+            // Over restarts as well.
+            chance = SecondChance::default();
+            chance.remembers((1, 7), used as u32, None);
+            assert_eq!(chance.failed((1, 7), 0.6, now), Some(wait));
             assert_eq!(chance.wakes_at(), Some(now + wait));
             now += wait;
             assert_eq!(chance.due(now), [(1, 7)]);
             chance.taken(&[(1, 7)]);
         }
-        chance.failed((1, 7), 0.6, now);
+        assert_eq!(chance.failed((1, 7), 0.6, now), None);
         assert_eq!(chance.wakes_at(), None, "then it is a person's turn");
     }
 }

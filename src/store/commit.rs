@@ -469,10 +469,10 @@ impl Txn<'_> {
         }
         self.run(
             "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = 0, prev_key = NULL, \
-             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', due_at = NULL, by_socket = by_socket, \
+             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', withdrawn_at = ?5, due_at = NULL, by_socket = by_socket, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
-            params![row.num, state.as_str(), signed(version.0), kind.as_str()],
+            params![row.num, state.as_str(), signed(version.0), kind.as_str(), micros(now)],
         )?;
         self.want(row, version, micros(now))?;
         self.expect_none(row.num)?;

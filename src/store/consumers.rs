@@ -46,11 +46,13 @@ pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at)
     (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
     FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r";
 
-/// What is withdrawn and not delivered, the oldest first.
-pub(super) const WITHHELD: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, d.since, d.last_error FROM delivery d \
+/// What is withdrawn and not delivered. A sink may have been behind before: then it waits for what was withdrawn
+/// since that was.
+pub(super) const WITHHELD: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, \
+    max(d.since, coalesce(i.withdrawn_at, d.since)) AS since, d.last_error FROM delivery d \
     INDEXED BY delivery_withheld CROSS JOIN identity i ON i.num = d.identity \
     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.live_until IS NULL AND d.since <= ?2 \
-    AND i.state IN ('held', 'gone', 'deleted') ORDER BY d.since LIMIT ?3";
+    AND coalesce(i.withdrawn_at, d.since) <= ?2 AND i.state IN ('held', 'gone', 'deleted') ORDER BY d.since LIMIT ?3";
 /// So many are counted.
 const COUNTED: usize = 10_000;
 
@@ -128,11 +130,12 @@ impl Store {
             let mut withheld = Vec::new();
             for (num, sink) in sinks {
                 let params = rusqlite::params![num, micros(since), count(COUNTED)];
-                let rows = db.all(RowKind::Delivery, WITHHELD, params, |row| {
+                let mut rows = db.all(RowKind::Delivery, WITHHELD, params, |row| {
                     let name: Name = db::parsed(row, "name")?;
                     let error: Option<String> = row.get("last_error")?;
                     Ok((name, db::instant_in(row, "since")?, error))
                 })?;
+                rows.sort_by_key(|(_, since, _)| *since);
                 let Some((_, since, _)) = rows.first() else {
                     continue;
                 };

@@ -11,7 +11,7 @@ use super::{
     Cause, Store,
     campaigns::{CampaignAction, NewCampaign, Target, Wanted},
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Outcome},
+    error::{Answer, Outcome, StoreError},
     idmap::{IdLine, remember_unknown},
     reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
     withdrawals::just_after,
@@ -174,7 +174,7 @@ impl Store {
         let withdraws = !self.plan_reconcile(specs, sinks).await?.is_unchanged();
         let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
         self.queue("take the declared identities over", withdraws, move |txn| {
-            let plan = txn.plan_reconcile(&specs, &sinks)?;
+            let mut plan = txn.plan_reconcile(&specs, &sinks)?;
             for sink in &plan.sinks_gone {
                 txn.tell_enabled(sink.as_str(), "is no longer configured", now)?;
                 txn.retire_sink(sink)?;
@@ -182,7 +182,7 @@ impl Store {
             for sink in &plan.sinks_new {
                 txn.add_sink(sink, now)?;
             }
-            txn.carry_out(&plan, &specs, now)?;
+            txn.carry_out(&mut plan, &specs, now)?;
             txn.files_were_compared()?;
             Ok(plan.told())
         })
@@ -230,7 +230,7 @@ impl Store {
                     reason: refusal.to_owned(),
                 });
             }
-            txn.carry_out(&plan, &[], now)?;
+            txn.carry_out(&mut plan, &[], now)?;
             let mut done = plan.told();
             done.forget += forgotten;
             Ok(done)
@@ -281,19 +281,31 @@ impl Txn<'_> {
     pub(super) fn declare(&mut self, specs: &[Spec], now: Timestamp) -> Outcome<Reconciled> {
         let mut plan = Plan::default();
         self.plan_specs(specs, &mut plan)?;
-        self.carry_out(&plan, specs, now)?;
+        self.carry_out(&mut plan, specs, now)?;
         Ok(plan.told())
     }
 
-    /// Removals go first, so that a forgotten row's id is free for another name.
-    pub(super) fn carry_out(&mut self, plan: &Plan, specs: &[Spec], now: Timestamp) -> Outcome<()> {
-        let mut revoke = Vec::new();
-        for (num, how) in &plan.remove {
-            self.let_go(*num, *how, now)?;
-            if *how == OnRemoval::Revoke {
-                revoke.push(*num);
-            }
+    /// Removals go first, so that a forgotten row's id is free for another name. What the store refuses of it
+    /// is named in the plan, and the rest is done.
+    pub(super) fn carry_out(
+        &mut self,
+        plan: &mut Plan,
+        specs: &[Spec],
+        now: Timestamp,
+    ) -> Outcome<()> {
+        let (remove, refused) =
+            self.one_by_one(&plan.remove, |txn, (num, how)| txn.let_go(*num, *how, now))?;
+        plan.remove = remove;
+        for ((num, _), error) in refused {
+            let sql = "SELECT name FROM identity WHERE num = ?1";
+            let name = self.first(sql, [num], |row| db::parsed(row, "name"))?;
+            let reason = refusal(&error);
+            plan.refused
+                .extend(name.map(|name| Refusal { name, reason }));
         }
+        let revoke = plan.remove.iter();
+        let revoke = revoke.filter(|(_, how)| *how == OnRemoval::Revoke);
+        let revoke: Vec<Num> = revoke.map(|(num, _)| *num).collect();
         if !revoke.is_empty() {
             let rows = revoke.into_iter().map(Wanted::Row).collect();
             let (hold, cause) = (Some(Then::Hold), Cause::ours(NO_LONGER));
@@ -301,13 +313,40 @@ impl Txn<'_> {
             let campaign = NewCampaign::new(CampaignAction::Revoke, hold, target, cause);
             self.create_campaign(&campaign, now)?;
         }
-        for at in &plan.create {
-            self.create(&specs[*at], now)?;
+        let (create, refused) =
+            self.one_by_one(&plan.create, |txn, at| txn.create(&specs[*at], now))?;
+        plan.create = create;
+        for (at, error) in refused {
+            plan.refuse(&specs[at], refusal(&error));
         }
-        for (at, alteration) in &plan.change {
-            self.alter(&specs[*at], *alteration, now)?;
+        let (change, refused) = self.one_by_one(&plan.change, |txn, (at, alteration)| {
+            txn.alter(&specs[*at], *alteration, now)
+        })?;
+        plan.change = change;
+        for ((at, _), error) in refused {
+            plan.refuse(&specs[at], refusal(&error));
         }
         Ok(())
+    }
+
+    /// Does something with each of these; those with which it was done, and those with which the store refuses
+    /// it.
+    fn one_by_one<E: Clone>(
+        &mut self,
+        entries: &[E],
+        mut work: impl FnMut(&mut Txn<'_>, &E) -> Outcome<()>,
+    ) -> Outcome<Parted<E>> {
+        let each = self.each("take a declaration over", entries, |txn, part| {
+            part.iter().map(|entry| work(txn, entry)).collect()
+        })?;
+        let (mut done, mut refused) = (Vec::new(), Vec::new());
+        for (entry, answer) in entries.iter().zip(each) {
+            match answer {
+                Ok(()) => done.push(entry.clone()),
+                Err(error) => refused.push((entry.clone(), error)),
+            }
+        }
+        Ok((done, refused))
     }
 
     fn create(&mut self, spec: &Spec, now: Timestamp) -> Outcome<()> {
@@ -510,6 +549,15 @@ impl Txn<'_> {
 }
 
 const NO_LONGER: &str = "no longer declared";
+
+/// With what it was done, and with what the store refuses it.
+type Parted<E> = (Vec<E>, Vec<(E, StoreError)>);
+
+/// That the store refuses to write a row, and why.
+fn refusal(error: &StoreError) -> String {
+    format!("the store refuses to write its row, which is left as it is: {error}")
+}
+
 const UNREADABLE: &str =
     "its row in the store cannot be read, so it can only be dropped, which keeps its id known";
 
@@ -580,9 +628,18 @@ impl Txn<'_> {
     /// Takes a batch over.
     pub(super) fn import(&mut self, lines: &[ImportLine], now: Timestamp) -> Outcome<Imported> {
         let mut imported = Imported::default();
-        for line in lines {
-            let taken = self.take_over(line, now);
-            imported.count(line, taken)?;
+        let each = self.each("import an id", lines, |txn, part| {
+            let taken = part.iter().map(|line| match txn.take_over(line, now) {
+                Err(fault) if fault.is_unreadable() => {
+                    Ok(Line::Refused(IMPORT_UNREADABLE.to_owned()))
+                }
+                taken => taken,
+            });
+            taken.collect()
+        })?;
+        for (line, taken) in lines.iter().zip(each) {
+            let taken = taken.unwrap_or_else(|error| Line::Refused(refusal(&error)));
+            imported.count(line, Ok(taken))?;
         }
         self.effects.due = true;
         self.end_wait()?;

@@ -622,9 +622,11 @@ macro_rules! chosen {
     };
 }
 
+/// A sink that was behind before waits for what was withdrawn since that was.
 const DELIVERY_TABLE_PAGE: &str = concat!(
-    "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
-     d.attempts, d.next_at, d.since, d.last_error, i.expires_at, \
+    "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, d.attempts, d.next_at, \
+     iif(i.state IN ('held', 'gone', 'deleted'), max(d.since, coalesce(i.withdrawn_at, d.since)), d.since) AS since, \
+     d.last_error, i.expires_at, \
      (SELECT group_concat(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
         JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
         WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \

@@ -329,21 +329,39 @@ impl Store {
             let counted = db.all(RowKind::Resource, FAILING_ALONE, [], |row| {
                 let failing = FailingAlone {
                     count: db::unsigned(row, "n")?,
-                    since: db::instant_in(row, "since")?,
+                    since: db::maybe_instant(row, "since")?,
                     some: Vec::new(),
                 };
                 Ok((row.get::<_, Num>("num")?, db::parsed(row, "name")?, failing))
             })?;
             let mut all = BTreeMap::new();
-            for (resource, name, mut failing) in counted {
-                let params = params![resource, count(limit)];
-                let nums = db.all(RowKind::Identity, LONGEST_FAILING, params, |row| {
-                    row.get::<_, Num>("num")
-                })?;
+            let some = counted.into_iter().filter(|(.., found)| found.count > 0);
+            for (resource, name, mut failing) in some {
+                let mut nums = Vec::new();
+                for sql in [LONGEST_FAILING, NEVER_SERVED] {
+                    let params = params![resource, count(limit)];
+                    let found = db.all(RowKind::Identity, sql, params, |row| row.get(0))?;
+                    nums.extend::<Vec<Num>>(found);
+                }
                 failing.some = db.records_of(&nums, limit)?;
                 all.insert(name, failing);
             }
             Ok(all)
+        })
+        .await
+    }
+
+    /// How many of a resource fail, and are not known to do so by themselves; counted up to `most`.
+    pub async fn failing_among_others(
+        &self,
+        resource: &ResourceName,
+        most: usize,
+    ) -> Answer<usize> {
+        let resource = resource.clone();
+        self.read("count failing identities", move |db| {
+            let params = params![db.resource_num(resource.as_str())?, count(most)];
+            let found = db.first(FAILING_AMONG_OTHERS, params, |row| row.get::<_, u32>(0))?;
+            Ok(found.unwrap_or(0) as usize)
         })
         .await
     }
@@ -594,22 +612,31 @@ impl Db {
     }
 }
 
-/// Identities of one resource that fail by themselves, while others succeed.
+/// Identities of one resource that fail by themselves, while it answers other calls, or never got a token
+/// although it answered several times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FailingAlone {
     /// How many.
     pub count: u64,
-    /// Since when the first of them does.
-    pub since: Timestamp,
+    /// Since when the first of them is known to fail by itself, if one is.
+    pub since: Option<Timestamp>,
     /// Those that have for the longest.
     pub some: Vec<Record>,
 }
 
-pub(super) const FAILING_ALONE: &str = "SELECT r.num, r.name, count(*) AS n, min(i.failing_since) AS since \
-    FROM resource r CROSS JOIN identity i INDEXED BY identity_alone ON i.resource = r.num \
-    AND i.failing_since IS NOT NULL GROUP BY r.num";
+pub(super) const FAILING_ALONE: &str = "SELECT r.num, r.name, \
+    (SELECT count(*) FROM identity i INDEXED BY identity_alone WHERE i.resource = r.num AND i.failing_since IS NOT NULL) \
+    + (SELECT count(*) FROM identity i INDEXED BY identity_failing WHERE i.resource = r.num AND i.failures > 0 \
+       AND i.failures >= 3 AND i.state = 'new' AND i.failing_since IS NULL) AS n, \
+    (SELECT min(i.failing_since) FROM identity i INDEXED BY identity_alone WHERE i.resource = r.num \
+     AND i.failing_since IS NOT NULL) AS since FROM resource r";
 pub(super) const LONGEST_FAILING: &str = "SELECT num FROM identity INDEXED BY identity_alone WHERE resource = ?1 \
     AND failing_since IS NOT NULL ORDER BY failing_since LIMIT ?2";
+pub(super) const FAILING_AMONG_OTHERS: &str = "SELECT count(*) FROM (SELECT 1 FROM identity INDEXED BY identity_failing \
+    WHERE resource = ?1 AND failures > 0 AND failing_since IS NULL LIMIT ?2)";
+/// Those that never got a token, although they were answered so often.
+pub(super) const NEVER_SERVED: &str = "SELECT num FROM identity INDEXED BY identity_failing WHERE resource = ?1 AND failures > 0 \
+    AND failures >= 3 AND state = 'new' AND failing_since IS NULL LIMIT ?2";
 
 pub(super) const PAGE_END: &str =
     "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";

@@ -48,9 +48,9 @@ pub use aside::Each;
 pub use audit::AuditQuery;
 pub use backup::{BackupError, Contents, verify_backup};
 pub use campaigns::{
-    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, Followed, Frozen, ItemEnd,
-    ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target,
-    WaitingItem, Wanted,
+    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, FailedAmongOthers, Followed,
+    Frozen, ItemEnd, ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder,
+    Stalled, Target, WaitingItem, Wanted,
 };
 pub use catch_up::BroughtUp;
 pub use cleanup::{Pruned, Tally};

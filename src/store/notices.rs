@@ -41,6 +41,28 @@ impl Store {
             .await
     }
 
+    /// Tells that what was told of resources but these is over: nobody asks them for anything.
+    pub async fn end_notices_elsewhere(
+        &self,
+        configured: Vec<ResourceName>,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let here = configured.clone();
+        let told = self.read("look for what was told", move |db| db.told_elsewhere(&here));
+        if told.await?.is_empty() {
+            return Ok(());
+        }
+        self.write("raise a notice", move |txn| {
+            let over = txn.told_elsewhere(&configured)?;
+            let twins = over
+                .into_iter()
+                .filter_map(|told| no_longer_told(told, now));
+            let twins: Vec<Notice> = twins.collect();
+            txn.raise(&twins)
+        })
+        .await
+    }
+
     /// What was told and is not told to be over, by key.
     pub async fn open_notices(&self) -> Answer<BTreeMap<String, NoticeKind>> {
         self.read("look for what was told", |db| {
@@ -304,7 +326,34 @@ impl Txn<'_> {
     }
 }
 
+/// That what was told of a resource is over, because the resource is no longer configured.
+fn no_longer_told(told: Notice, now: Timestamp) -> Option<Notice> {
+    let resource = told.resource.as_ref()?;
+    Some(Notice {
+        at: now,
+        kind: *told.kind.ended_by().last()?,
+        message: format!("{resource} is no longer configured: what was told of it is over."),
+        ..told
+    })
+}
+
 impl Db {
+    /// What was told of resources but these, can end, and was not told to be over. What became of orders and
+    /// of identities that are gone stays true.
+    fn told_elsewhere(&self, configured: &[ResourceName]) -> Outcome<Vec<Notice>> {
+        let sql = "SELECT n.* FROM (SELECT max(seq) AS seq FROM notice WHERE key IS NOT NULL GROUP BY key) l \
+                   JOIN notice n ON n.seq = l.seq WHERE n.resource IS NOT NULL";
+        let told = self.all(RowKind::Notice, sql, [], read_notice)?;
+        let stays = [NoticeKind::OrderFailed, NoticeKind::IdentityGone];
+        let is_over = |notice: &Notice| {
+            let mut here = notice.resource.iter();
+            !here.any(|one| configured.contains(one))
+                && !notice.kind.ended_by().is_empty()
+                && !stays.contains(&notice.kind)
+        };
+        Ok(told.into_iter().filter(is_over).collect())
+    }
+
     /// What was told under a key and is not told to be over.
     pub(super) fn open_notice(&self, key: &str) -> Outcome<Option<NoticeKind>> {
         let sql = "SELECT kind FROM notice WHERE key = ?1 ORDER BY seq DESC LIMIT 1";

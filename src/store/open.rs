@@ -408,6 +408,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0016-callers.sql"),
     include_str!("sql/0017-withheld.sql"),
     include_str!("sql/0018-order.sql"),
+    include_str!("sql/0019-second-chance.sql"),
 ];
 
 /// The newest schema that we know.

@@ -151,7 +151,7 @@ const UNREADABLE: &str = "its row in the store, or one that may be its own, cann
     see `renewd status`";
 
 impl Plan {
-    fn refuse(&mut self, spec: &Spec, reason: String) {
+    pub(super) fn refuse(&mut self, spec: &Spec, reason: String) {
         let name = spec.name.clone();
         self.refused.push(Refusal { name, reason });
     }

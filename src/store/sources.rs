@@ -225,10 +225,14 @@ impl Txn<'_> {
                 let how = self.on_removal(row)?;
                 plan.remove.push((row, how));
             }
+        }
+        self.carry_out(&mut plan, &[], now)?;
+        let refused: BTreeSet<&Name> = plan.refused.iter().map(|refusal| &refusal.name).collect();
+        // What is refused is still listed, so that the next look tries it again.
+        for name in gone.iter().filter(|name| !refused.contains(name)) {
             let sql = "DELETE FROM source_row WHERE source = ?1 AND name = ?2";
             self.run(sql, params![num, name.as_str()])?;
         }
-        self.carry_out(&plan, &[], now)?;
         Ok(plan.told())
     }
 
@@ -241,7 +245,7 @@ impl Txn<'_> {
         let specs: Vec<Spec> = rows.iter().map(|(spec, _)| spec.clone()).collect();
         let mut plan = Plan::default();
         self.plan_specs(&specs, &mut plan)?;
-        self.carry_out(&plan, &specs, now)?;
+        self.carry_out(&mut plan, &specs, now)?;
         let refused: BTreeSet<&Name> = plan.refused.iter().map(|refusal| &refusal.name).collect();
         for (spec, digest) in rows {
             if !refused.contains(&spec.name) {

@@ -49,6 +49,21 @@ pub struct ItemEnd {
     pub outcome: ItemOutcome,
     /// What is told of it.
     pub notice: Option<Notice>,
+    /// It failed for good while others failed as well: when it is tried again by itself at the latest.
+    pub again_at: Option<Timestamp>,
+}
+
+/// An item that failed for good while others failed as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailedAmongOthers {
+    /// Of which campaign.
+    pub campaign: CampaignId,
+    /// Its number.
+    pub num: Num,
+    /// How often it was given another chance.
+    pub chances: u32,
+    /// When it is tried again at the latest, while it waits for that.
+    pub again_at: Option<Timestamp>,
 }
 
 impl ItemNote {
@@ -251,6 +266,27 @@ impl Store {
         .await
     }
 
+    /// Items of a resource that failed for good while others failed as well, as an earlier process left them.
+    pub async fn failed_among_others(
+        &self,
+        resource: &ResourceName,
+    ) -> Answer<Vec<FailedAmongOthers>> {
+        let resource = resource.clone();
+        self.read("look for items to be tried again", move |db| {
+            let params = [db.resource_num(resource.as_str())?];
+            let read = |row: &Row<'_>| {
+                Ok(FailedAmongOthers {
+                    campaign: row.get("campaign")?,
+                    num: row.get("num")?,
+                    chances: row.get("chances")?,
+                    again_at: db::maybe_instant(row, "again_at")?,
+                })
+            };
+            Ok(db.all(RowKind::CampaignItem, FAILED_AMONG_OTHERS, params, read)?)
+        })
+        .await
+    }
+
     /// Campaigns that have ended and whose report is not sealed yet.
     pub async fn unsealed_reports(&self) -> Answer<Vec<CampaignId>> {
         self.read("look for ended campaigns", |db| {
@@ -295,6 +331,11 @@ impl Txn<'_> {
             self.settle_items(id, &outcomes, now)?;
             for end in notes.iter().filter_map(ItemNote::end) {
                 self.raise(end.notice.as_slice())?;
+                if let Some(at) = end.again_at {
+                    let sql = "UPDATE campaign_item SET again_at = ?3, chances = chances + 1 \
+                               WHERE campaign = ?1 AND num = ?2 AND state = 'failed'";
+                    self.run(sql, [id, end.num, micros(at)])?;
+                }
             }
         }
         Ok(())
@@ -542,6 +583,8 @@ pub(in crate::store) const ITEMS: &str = "SELECT t.campaign, t.num, t.name, r.na
     FROM campaign_item t LEFT JOIN resource r ON r.num = t.resource LEFT JOIN identity i ON i.num = t.num \
     WHERE t.campaign = ?1 AND t.resource = ?2 AND t.state IN ('pending', 'called') \
     AND t.attempts = 0 ORDER BY t.next_at, t.num";
+pub(in crate::store) const FAILED_AMONG_OTHERS: &str = "SELECT campaign, num, chances, again_at FROM campaign_item \
+    INDEXED BY campaign_again WHERE resource = ?1 AND chances > 0";
 /// The same of those that failed before.
 const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coalesce(i.id, t.id) AS id, \
     i.state AS row_state, t.attempts, t.next_at \

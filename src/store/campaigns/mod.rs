@@ -21,10 +21,10 @@ use crate::model::{
 };
 
 pub use items::Followed;
-#[cfg(test)]
-pub(super) use items::ITEMS;
 pub(super) use items::read_item;
-pub use items::{ItemEnd, ItemNote};
+#[cfg(test)]
+pub(super) use items::{FAILED_AMONG_OTHERS, ITEMS};
+pub use items::{FailedAmongOthers, ItemEnd, ItemNote};
 pub use orders::Frozen;
 pub(super) use orders::OPEN;
 pub use orders::{Order, RowOrder, Stalled};

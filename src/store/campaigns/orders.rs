@@ -218,7 +218,7 @@ impl Store {
         self.withdraw("try a campaign's items again", move |txn| {
             let mut again = 0;
             for (id, num) in &items {
-                let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3 WHERE campaign = ?1 \
+                let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3, again_at = NULL WHERE campaign = ?1 \
                            AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
                            AND phase <> 'cancelled' AND given_up_at IS NULL)";
                 if txn.run(sql, [*id, *num, micros(now)])? > 0 {
@@ -303,7 +303,7 @@ impl Store {
     ) -> Answer<usize> {
         let cause = cause.clone();
         self.withdraw("try a campaign again", move |txn| {
-            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, error = NULL \
+            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, again_at = NULL, error = NULL \
                        WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
                        WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
             let again = txn.run(sql, [id, micros(now)])?;

@@ -1,6 +1,6 @@
 //! A state and the notice of it are one commit: where the notice cannot be kept, neither is the state.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 use crate::model::{KeyRole, KeyStage, KeyWork, Notice, NoticeKind};
@@ -308,4 +308,38 @@ async fn an_id_that_another_resource_made_is_named() {
     assert_eq!(told.len(), 1, "{told:?}");
     let told = &told[0].1.message;
     assert!(told.contains("carl was created as 8:acs:2_1"), "{told}");
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_resource_that_is_configured_no_more_is_over() {
+    let home = Home::new();
+    let told = |kind, key: &str, of: Option<Name>| Notice {
+        at: at(1),
+        kind,
+        resource: Some(resource()),
+        name: of,
+        key: Some(key.to_owned()),
+        message: "It is so.".to_owned(),
+    };
+    let notices = vec![
+        told(NoticeKind::ResourceUnreachable, "outage contoso", None),
+        told(NoticeKind::RenewalLate, "renewal anna", Some(name("anna"))),
+        told(NoticeKind::IdentityFailing, "identities contoso", None),
+        told(NoticeKind::GoneHeld, "gone contoso", None),
+        told(NoticeKind::OrderFailed, "order anna", Some(name("anna"))),
+    ];
+    home.raise(notices).await.unwrap();
+    let end = async |configured| home.end_notices_elsewhere(configured, at(9)).await.unwrap();
+    end(vec![resource()]).await;
+    assert_eq!(home.kinds().await.len(), 5);
+    for _ in 0..2 {
+        end(vec!["other".parse().unwrap()]).await;
+        let open = home.open_notices().await.unwrap();
+        let order = ("order anna".to_owned(), NoticeKind::OrderFailed);
+        assert_eq!(open, BTreeMap::from([order]));
+        assert_eq!(home.kinds().await.len(), 9, "once");
+    }
+    let last = home.notices(5, 1).await.unwrap().remove(0).1;
+    let why = "contoso is no longer configured";
+    assert!(last.message.contains(why), "{}", last.message);
 }

@@ -109,6 +109,7 @@ async fn deliveries_and_campaign_items_go_on_without_what_is_refused() {
                 request_id: None,
             },
             notice: None,
+            again_at: None,
         }))
     });
     let each = home
@@ -349,4 +350,63 @@ async fn signals_rise_after_the_commit_and_only_with_a_reason() {
     commit(&home, issued(num, 31, None), 32).await;
     assert!(!due.has_changed().unwrap() && wanted.has_changed().unwrap());
     wanted.mark_unchanged();
+}
+
+/// A declaration that cannot be written is named; whoever comes with it is taken, changed and let go of.
+#[tokio::test]
+async fn of_what_is_declared_only_that_is_left_which_the_store_refuses() {
+    let home = Home::new();
+    let specs: Vec<Spec> = (0..30).map(|n| spec(&format!("bot-{n:03}"))).collect();
+    home.reconcile(&specs[..20], &[], at(0)).await.unwrap();
+    home.refuse("identity", "new.name IN ('bot-003', 'bot-012', 'bot-025')");
+    // Ten are let go of, ten are changed, ten are new.
+    let mut next = specs[10..].to_vec();
+    next.iter_mut().for_each(|spec| spec.lifetime /= 2);
+    let done = home.reconcile(&next, &[], at(1)).await.unwrap();
+    let counts = (done.hold, done.reissue, done.create);
+    assert_eq!(counts, (9, 9, 9), "{done:?}");
+    let refused: Vec<&str> = done.refused.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(refused, ["bot-003", "bot-025", "bot-012"]);
+    assert!(done.refused[0].reason.contains("on purpose"), "{done:?}");
+
+    let line = |n: usize| ImportLine {
+        name: name(&format!("bot-{n:03}")),
+        resource: resource(),
+        id: format!("8:acs:{n}").parse().unwrap(),
+        created_at: None,
+    };
+    let imported = home.import((10..16).map(line).collect(), at(2)).await;
+    let imported = imported.unwrap();
+    let counts = (imported.adopted, imported.refused.len());
+    assert_eq!(counts, (5, 1), "{imported:?}");
+    assert_eq!(imported.refused[0].name.as_str(), "bot-012");
+}
+
+/// Whom the store refuses to let go of is still listed, and the next look tries it again.
+#[tokio::test]
+async fn whoever_is_refused_to_be_let_go_of_stays_listed() {
+    let home = Home::new();
+    let source: crate::model::SourceName = "app".parse().unwrap();
+    let listed = |n: u8| {
+        let origin = Origin::Source(source.clone());
+        let spec = Spec {
+            origin,
+            ..spec(&format!("guest-{n}"))
+        };
+        (spec, [n; 16])
+    };
+    let change = SourceChange {
+        specs: (0..4).map(listed).collect(),
+        ..SourceChange::default()
+    };
+    home.take_source(&source, change, at(1)).await.unwrap();
+    home.refuse("identity", "new.name = 'guest-2'");
+    let gone = SourceChange {
+        gone: vec![name("guest-1"), name("guest-2"), name("guest-3")],
+        ..SourceChange::default()
+    };
+    let taken = home.take_source(&source, gone, at(2)).await.unwrap();
+    let refused: Vec<&str> = taken.refused.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!((taken.hold, &refused[..]), (2, &["guest-2"][..]));
+    assert_eq!(home.source_count(&source).await.unwrap(), 2);
 }

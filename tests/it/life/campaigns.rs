@@ -765,7 +765,13 @@ async fn tokens_that_do_not_follow_leave_the_others_room() {
 /// What is given up while most calls fail is tried again when they do no more, without anybody's word.
 #[tokio::test(start_paused = true)]
 async fn what_was_given_up_in_a_brown_out_is_tried_again_when_it_is_over() {
-    let world = World::start(Setting::of(60)).await;
+    for restarts in [false, true] {
+        given_up_in_a_brown_out(restarts).await;
+    }
+}
+
+async fn given_up_in_a_brown_out(restarts: bool) {
+    let mut world = World::start(Setting::of(60)).await;
     world.pass(MINUTE).await;
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let (clock, until) = (world.clock.clone(), world.clock.steady() + MINUTE * 40);
@@ -784,6 +790,10 @@ async fn what_was_given_up_in_a_brown_out_is_tried_again_when_it_is_over() {
         given_up = given_up.max(told.failed);
     }
     assert!(given_up > 0, "or nothing is shown here");
+    if restarts {
+        world.kill().await;
+        world.up().await;
+    }
     world.pass(MINUTE * 60).await;
     let told = world.store().campaign(id).await.unwrap().unwrap();
     assert_eq!((told.done, told.failed), (60, 0), "{told:?}");
