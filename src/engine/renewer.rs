@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     calls::{Done, Flight, Line, Queue, Queues, Scan, press},
     notices::{Failing, LateWatch},
-    outcome::{Asked, Doubts},
+    outcome::{Asked, Doubts, is_refused_again},
 };
 use crate::{
     acs::Client,
@@ -468,6 +468,9 @@ impl Renewer {
         }
         if !line.alone && (self.doubts.is_asking() || now.steady < self.doubts.rest) {
             return Some(now.steady + LOOK_BESIDE);
+        }
+        if now.steady < self.doubts.refusal_rest && !line.alone && is_refused_again(head) {
+            return Some(self.doubts.refusal_rest);
         }
         let grounds = self.grounds();
         let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now));

@@ -15,6 +15,11 @@ use crate::model::Num;
 const UNANSWERED: usize = 3;
 /// Where a harmless call was answered meanwhile, so many different rows have to fail.
 const DESPITE_PROOF: usize = 4;
+/// So many harmless calls have to be answered before it counts as a row's own fault that it alone is refused.
+const VOUCHED: u64 = 2;
+/// Where one that was refused succeeds by itself, the service refuses at random: before so many others have
+/// succeeded no refusal counts as anybody's own fault.
+const RANDOM: u32 = 20;
 /// A row is known to fail by itself where a row like the others would see such a run of failures once
 /// in a hundred million times.
 const CHANCE: f64 = 1e-8;
@@ -70,6 +75,12 @@ pub(super) struct Evidence {
     runs: BTreeMap<Num, Run>,
     unanswered: Streak,
     forbidden: Streak,
+    /// Rows that were refused and have not succeeded since.
+    refused: BTreeMap<Num, Refusal>,
+    /// Harmless calls that were answered to find out about those.
+    vouched: u64,
+    /// So many have to succeed before refusals count again.
+    random: u32,
     /// Rows were refused while nobody succeeded.
     hushed: bool,
     /// Rows that failed while the gate was shut.
@@ -77,6 +88,15 @@ pub(super) struct Evidence {
     /// Rows that were answered 429 and have not succeeded since; with more successes of others than so
     /// many, it is about the row.
     throttled: BTreeMap<Num, u64>,
+}
+
+/// What is known of a row that is refused.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    /// Harmless calls that had been answered when it began.
+    vouched: u64,
+    /// Since its last attempt a harmless call failed as well: there is no point in another one.
+    closed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,6 +137,11 @@ impl Evidence {
         let run = self.runs.remove(&who);
         self.throttled.remove(&who);
         self.accused.remove(&who);
+        let by_itself = run.is_none_or(|run| !run.failing);
+        self.random = match self.refused.remove(&who) {
+            Some(_) if by_itself => RANDOM,
+            _ => self.random.saturating_sub(1),
+        };
         self.heard_well();
         if run.is_none_or(|run| run.failures == 0) {
             self.tally.ok += 1;
@@ -134,6 +159,9 @@ impl Evidence {
             self.unanswered = Streak::default();
         }
         self.hushed |= kind == Kind::Refused && weighs;
+        if kind == Kind::Refused {
+            self.was_refused(who).closed = false;
+        }
         let mut sign = match kind {
             Kind::Unconnected => Sign {
                 chance: 1.0,
@@ -175,8 +203,12 @@ impl Evidence {
     }
 
     /// A call for this row was answered 429, beside so many that are on their way. Whether that may be about
-    /// the resource: not where others have succeeded since it was first said to this row.
+    /// the resource: not where others have succeeded since it was first said to this row, nor where the row is
+    /// known to fail by itself, as an earlier process may have found out.
     pub(super) fn throttled(&mut self, who: Num, in_flight: usize) -> bool {
+        if self.runs.get(&who).is_some_and(|run| run.failing) {
+            return false;
+        }
         // What was on its way may succeed and tells nothing.
         let silent_until = self.successes + in_flight as u64;
         if self.throttled.len() >= MOST_RUNS && !self.throttled.contains_key(&who) {
@@ -204,8 +236,45 @@ impl Evidence {
         std::mem::take(&mut self.hushed)
     }
 
+    /// This row was refused, by what an earlier process left at the latest.
+    fn was_refused(&mut self, who: Num) -> &mut Refusal {
+        let vouched = self.vouched;
+        let begun = Refusal {
+            vouched,
+            closed: false,
+        };
+        if self.refused.len() >= MOST_RUNS && !self.refused.contains_key(&who) {
+            self.refused.pop_first();
+        }
+        self.refused.entry(who).or_insert(begun)
+    }
+
+    /// Whether a harmless call could tell that it is a row's own fault that it is refused.
+    pub(super) fn asks_for_vouching(&mut self, who: Num) -> bool {
+        let Refusal { vouched, closed } = *self.was_refused(who);
+        !closed && self.vouched < vouched + VOUCHED && self.random == 0
+    }
+
+    /// A harmless call was answered while rows are refused, or failed as well.
+    pub(super) fn vouches(&mut self, answered: bool) {
+        self.vouched += u64::from(answered);
+        for refusal in self.refused.values_mut().filter(|_| !answered) {
+            refusal.vouched = self.vouched;
+            refusal.closed = true;
+        }
+    }
+
+    /// Whether harmless calls were answered, often enough, since this row began to be refused, and nobody is
+    /// refused at random.
+    pub(super) fn is_refused_alone(&self, who: Num) -> bool {
+        let refusal = self.refused.get(&who);
+        let vouched = refusal.is_some_and(|one| self.vouched >= one.vouched + VOUCHED);
+        vouched && self.random == 0
+    }
+
     /// The row is no more.
     pub(super) fn forget(&mut self, who: Num) {
+        self.refused.remove(&who);
         self.runs.remove(&who);
         self.accused.remove(&who);
         self.throttled.remove(&who);
@@ -472,6 +541,42 @@ mod tests {
         assert!(evidence.throttled(9, 0), "another one says so, too");
         evidence.succeeded(1);
         assert!(evidence.throttled(1, 0));
+    }
+
+    #[test]
+    fn one_that_is_refused_while_harmless_calls_are_answered_is_refused_alone() {
+        let mut evidence = Evidence::default();
+        evidence.failed(1, Kind::Refused);
+        for _ in 0..2 {
+            assert!(evidence.asks_for_vouching(1) && !evidence.is_refused_alone(1));
+            evidence.vouches(true);
+        }
+        assert!(evidence.is_refused_alone(1) && !evidence.asks_for_vouching(1));
+        // One that fails as well says that it is somebody else, and is not repeated before the row is.
+        evidence.vouches(false);
+        assert!(!evidence.is_refused_alone(1) && !evidence.asks_for_vouching(1));
+        evidence.failed(1, Kind::Refused);
+        assert!(evidence.asks_for_vouching(1));
+    }
+
+    #[test]
+    fn where_refusals_end_by_themselves_no_row_is_refused_alone() {
+        let mut evidence = Evidence::default();
+        evidence.failed(1, Kind::Refused);
+        evidence.succeeded(1);
+        evidence.failed(2, Kind::Refused);
+        (0..5).for_each(|_| evidence.vouches(true));
+        assert!(!evidence.is_refused_alone(2) && !evidence.asks_for_vouching(2));
+        (10..30).for_each(|other| _ = evidence.succeeded(other));
+        assert!(evidence.is_refused_alone(2), "it was long ago");
+    }
+
+    #[test]
+    fn one_that_an_earlier_process_knew_to_fail_holds_nobody_up_by_429() {
+        let mut evidence = Evidence::default();
+        evidence.knows_failing(1);
+        assert!(!evidence.throttled(1, 0));
+        assert!(evidence.throttled(2, 0));
     }
 
     #[test]

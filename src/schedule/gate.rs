@@ -62,6 +62,8 @@ pub struct Finding {
     /// Nobody else can be asked whether it is the row or the resource: the next attempt comes as
     /// soon as its floor allows, see [`Gate::is_doubted`].
     pub doubtful: bool,
+    /// Harmless calls were answered since the row began to be refused, see [`Gate::asks_for_vouching`].
+    pub vouched: bool,
     /// Rows whose failures are taken back: they were the beginning of what is now known to be about
     /// the resource.
     pub excused: Vec<Num>,
@@ -289,6 +291,19 @@ impl Gate {
     pub fn is_forbidding(&self, operation: Operation) -> bool {
         let question = self.look(operation).evidence.open_question();
         question == Some(Kind::Forbidden) && !self.is_probing(operation)
+    }
+
+    /// Whether harmless calls are to tell that it is a row's own fault that it is refused again and again.
+    pub fn asks_for_vouching(&mut self, operation: Operation, who: Num) -> bool {
+        if self.is_probing(operation) {
+            return false;
+        }
+        self.way(operation).evidence.asks_for_vouching(who)
+    }
+
+    /// Such a call was answered, or failed as well.
+    pub fn vouches(&mut self, operation: Operation, answered: bool) {
+        self.way(operation).evidence.vouches(answered);
     }
 
     /// Whether another failure of this row could tell nothing new of the resource.
@@ -519,7 +534,8 @@ impl Gate {
     fn refused(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
         let opened = self.answered(ticket, now);
         let way = self.way(ticket.operation);
-        if failure.class == FailureClass::Gone {
+        // Nothing that is to be made can be gone.
+        if failure.class == FailureClass::Gone && ticket.operation != Operation::CreateWithToken {
             way.evidence.forget(ticket.who);
             return Finding {
                 opened,
@@ -528,8 +544,10 @@ impl Gate {
             };
         }
         let sign = way.evidence.failed(ticket.who, Kind::Refused);
+        let vouched = way.evidence.is_refused_alone(ticket.who);
         Finding {
             opened,
+            vouched,
             ..self.found(ticket, sign, false)
         }
     }

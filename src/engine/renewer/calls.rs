@@ -381,7 +381,8 @@ impl Renewer {
             return Ok(Next::Nobody);
         };
         let waits = self.awaits_proof(line.operation, &record, now)
-            || !line.alone && self.is_doubtful(line.operation, &record, now);
+            || !line.alone && self.is_doubtful(line.operation, &record, now)
+            || self.awaits_vouching(line, &record, now).await?;
         let ticket = match waits {
             true => None,
             false => self.permit(line, &record, now).await?,

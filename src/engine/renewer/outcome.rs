@@ -33,6 +33,14 @@ use crate::{
 const SOON: Duration = Duration::from_hours(1);
 /// So often a row is refused, while nobody else is heard of, before it counts as its own fault.
 const REFUSED_EARLY: u32 = 2;
+/// So often a row was refused before harmless calls are made to find out whether anybody else would be …
+const REFUSED_AGAIN: u32 = 4;
+/// … where so many at most fail.
+const FEW: usize = 3;
+/// Before such a call, between two, and before the row's own turn.
+const CALL_REST: Duration = Duration::from_mins(1);
+/// A token that ends sooner leaves no time for that.
+const SOON_ENDS: Duration = Duration::from_mins(10);
 /// A row that alone is asked to wait waits no longer.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
@@ -370,8 +378,13 @@ impl Renewer {
             self.key_outage.heard();
         }
         self.doubts.because.clone_from(&failure.message);
-        let finding = self.find(flight, requests, Err(failure), now);
+        let mut finding = self.find(flight, requests, Err(failure), now);
         self.take_back(&finding);
+        if finding.vouched && flight.record.failures >= REFUSED_AGAIN {
+            finding.own = true;
+            let mut gate = self.permits.gate();
+            gate.knows_failing(flight.operation, flight.record.num);
+        }
         finding
     }
 
@@ -555,6 +568,14 @@ impl Renewer {
     }
 }
 
+/// Whether a row was refused again and again, and it is not known whose fault that is.
+pub(super) fn is_refused_again(record: &Record) -> bool {
+    let last = record.attempts.last();
+    record.failing_since.is_none()
+        && record.failures >= REFUSED_AGAIN
+        && last.is_some_and(|last| last.result.starts_with(FailureClass::Refuse.as_str()))
+}
+
 fn num_of(change: &Change) -> crate::model::Num {
     match change {
         Change::Issued { num, .. }
@@ -587,6 +608,9 @@ pub(super) type Asked = (Operation, Result<Option<Proof>, StoreError>);
 #[derive(Default)]
 pub(super) struct Doubts {
     asking: Option<BoxFuture<'static, Asked>>,
+    /// It is asked because of a row that is refused, which may not be called for before this.
+    of_refusal: bool,
+    pub(super) refusal_rest: Steady,
     /// So long those that led to the question wait after its answer.
     pub(super) rest: Steady,
     /// How the last call failed, in the words that people are told.
@@ -665,6 +689,38 @@ impl Renewer {
         true
     }
 
+    /// Whether this row, whose turn it is and which was refused again and again, must wait until harmless calls
+    /// say whether anybody else would be.
+    pub(super) async fn awaits_vouching(
+        &mut self,
+        line: Line,
+        record: &Record,
+        now: Moment,
+    ) -> Result<bool, StoreError> {
+        let (operation, remaining) = (line.operation, self.remaining(record, now));
+        let leaves_time = remaining.alive().is_none_or(|left| left >= SOON_ENDS);
+        let mut beside = self.queue_of(line).ready.iter();
+        // Where others wait, it is seen what becomes of them.
+        if line.alone || !is_refused_again(record) || !leaves_time || !beside.all(is_refused_again)
+        {
+            return Ok(false);
+        }
+        if self.doubts.of_refusal || now.steady < self.doubts.refusal_rest {
+            return Ok(true);
+        }
+        let asks = self.permits.gate().asks_for_vouching(operation, record.num);
+        if !asks || self.doubts.asking.is_some() {
+            return Ok(false);
+        }
+        let name = &self.settings.name;
+        if self.store.failing_among_others(name, FEW + 1).await? > FEW {
+            return Ok(false);
+        }
+        self.ask(operation, record, now);
+        self.doubts.of_refusal = true;
+        Ok(true)
+    }
+
     fn ask(&mut self, operation: Operation, record: &Record, now: Moment) {
         let (permits, client) = (self.permits.clone(), self.client.clone());
         let deadline = call_deadline(self.remaining(record, now));
@@ -676,6 +732,9 @@ impl Renewer {
     /// The harmless call has ended.
     pub(super) fn on_proof(&mut self, (operation, proof): Asked) {
         let now = self.moment();
+        if std::mem::take(&mut self.doubts.of_refusal) {
+            return self.on_vouched(operation, proof, now);
+        }
         self.doubts.rest = now.steady + REST;
         match proof {
             Ok(Some(Proof::Accepted)) => {
@@ -692,6 +751,30 @@ impl Renewer {
             // There was no permit: it is asked again.
             Ok(None) => {}
             Err(error) => self.outbox.failed(&error, now.steady),
+        }
+    }
+
+    /// The same of a call that was made because of a row that is refused.
+    fn on_vouched(
+        &mut self,
+        operation: Operation,
+        proof: Result<Option<Proof>, StoreError>,
+        now: Moment,
+    ) {
+        self.doubts.refusal_rest = now.steady + CALL_REST;
+        let mut gate = self.permits.gate();
+        match proof {
+            Ok(Some(Proof::Accepted)) => gate.vouches(operation, true),
+            Ok(Some(Proof::Unknown(_))) => gate.vouches(operation, false),
+            Ok(Some(Proof::Denied(why))) => {
+                gate.vouches(operation, false);
+                gate.keys_refused(&why, now.steady);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                drop(gate);
+                self.outbox.failed(&error, now.steady);
+            }
         }
     }
 

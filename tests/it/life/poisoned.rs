@@ -25,7 +25,7 @@ use super::{
 fn seeds() -> u64 {
     match std::env::var("RENEWD_TEST_SCALE").as_deref() {
         Ok("soak") => 2000,
-        _ => 60,
+        _ => 200,
     }
 }
 
@@ -147,12 +147,10 @@ impl Fate {
         let mut kinds = faults();
         kinds.shuffle(&mut rng);
         let mut kinds = kinds.into_iter();
-        // A refused creation is not named before enough others were served.
-        let mut creation = kinds.clone().filter(|kind| match kind {
-            Fault::Status(status, ..) => *status >= 500,
-            Fault::Throttle(_) => false,
-            _ => true,
-        });
+        // A 429 never counts by itself, and nobody else is created later who could tell more.
+        let mut creation = kinds
+            .clone()
+            .filter(|kind| !matches!(kind, Fault::Throttle(_)));
         let unborn = rng.random_bool(0.4).then(|| {
             let some = names.split_off(names.len() - rng.random_range(1..=2));
             (some.into_iter().collect(), creation.next().unwrap())
@@ -358,6 +356,80 @@ fn no_healthy_identity_pays_for_one_that_fails_and_each_of_those_is_named() {
     });
     for half in halves {
         half.join().unwrap();
+    }
+}
+
+/// The first call ever of a resource, or of an operation, is refused, and nobody else is heard of who could
+/// say whether it is the service: harmless calls say so.
+async fn refused_before_anybody_is_served(fault: &Fault, fleet: usize, operation: &'static str) {
+    let told = format!("{operation} of {fleet}: {fault:?}");
+    let mut setting = Setting::of(fleet);
+    setting.specs[0].scopes = vec![Scope::Voip];
+    if operation == "issue" {
+        setting.specs[0].id = Some("8:acs:known".parse().unwrap());
+    }
+    let mut others = setting.specs.split_off(1);
+    std::mem::swap(&mut others, &mut setting.specs);
+    let mut world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    let answer = fault.clone();
+    world.service.fail(move |call| {
+        let hit = call.operation == operation && call.body.contains("voip");
+        hit.then(|| answer.clone())
+    });
+    // The others were served long ago, by a process that ended.
+    world.down().await.unwrap();
+    world.setting.specs.extend(others);
+    world.up().await;
+    world.service.forget_calls();
+    world.pass(MINUTE * 20).await;
+    let row = world.record("bot-0000").await;
+    let named = row.failing_since.is_some() || row.state == State::Gone;
+    assert!(named, "{told}: {} {:?}", row.failures, row.attempts);
+    let news = world.news().await;
+    let count = |kind: &str| news.iter().filter(|one| *one == kind).count();
+    let told_of = count("identity.failing") + count("identity.gone");
+    assert_eq!(told_of, 1, "{told}: {news:?}");
+    assert_eq!(count("resource.unreachable"), 0, "{told}: {news:?}");
+    if matches!(fault, Fault::Status(400 | 409, ..)) {
+        let calls = world.service.calls();
+        let few = (5..=8).contains(&calls.len());
+        assert!(few, "{told}: {calls:?}");
+    }
+    world.service.mend();
+    world.pass(MINUTE * 75).await;
+    let row = world.record("bot-0000").await;
+    assert_eq!(row.failing_since, None, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_refused_before_anybody_is_served_is_named() {
+    for fault in faults() {
+        if matches!(fault, Fault::Throttle(_)) {
+            continue;
+        }
+        for (fleet, operation) in [(1, "create"), (1, "issue"), (30, "create")] {
+            refused_before_anybody_is_served(&fault, fleet, operation).await;
+        }
+    }
+}
+
+/// Where many are refused alike, and nobody is served, it is no fault of theirs, whatever harmless calls say;
+/// and where the harmless calls are refused as well, it is nobody's.
+#[tokio::test(start_paused = true)]
+async fn many_that_are_refused_alike_are_not_named_one_by_one() {
+    for (count, harmless) in [(4, false), (40, false), (1, true), (3, true)] {
+        let world = World::start(Setting::of(count)).await;
+        world.service.fail(move |call| {
+            let spared = call.id.starts_with(NOBODY) && !harmless;
+            (!spared).then_some(Fault::Status(409, "Conflict", "No."))
+        });
+        world.pass(HOUR * 3).await;
+        let news = world.news().await;
+        assert_eq!(news, Vec::<String>::new(), "{count}, {harmless}");
+        // So many as are allowed for each, by the hour.
+        let calls = world.service.calls().len();
+        assert!(calls <= count * 20, "{count}, {harmless}: {calls}");
     }
 }
 
