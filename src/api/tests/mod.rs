@@ -52,9 +52,14 @@ struct Harness {
 
 /// Anna with a token of an hour, Bert without one.
 async fn harness() -> Harness {
+    harness_with(|_, _| {}).await
+}
+
+/// The same over a store of such settings, in a folder that holds something already.
+async fn harness_with(prepare: impl FnOnce(&mut StoreSettings, &std::path::Path)) -> Harness {
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let settings = StoreSettings {
+    let mut settings = StoreSettings {
         path: folder.path().join("renewd.db"),
         seal_key: None,
         keep_renewals: Duration::from_hours(168),
@@ -63,6 +68,7 @@ async fn harness() -> Harness {
         save_before_migration: true,
         withdrawn_copy: None,
     };
+    prepare(&mut settings, folder.path());
     let (store, _) = Store::open_inline(&settings, folder.path(), clock.now()).unwrap();
     store
         .reconcile(

@@ -395,6 +395,41 @@ async fn what_cannot_be_read_is_unknown_and_the_rest_is_shown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_whose_first_token_is_refused_again_and_again_is_named() {
+    let harness = Harness::calm().await;
+    let (new, now) = (spec("carl"), harness.clock.now());
+    harness.api.store.declare(vec![new], now).await.unwrap();
+    let num = harness.num("carl").await;
+    for n in 1..=3 {
+        harness.is_silent_about(NeedKind::Failing).await;
+        let failed = Change::Failed {
+            num,
+            attempt: Attempt {
+                at: now,
+                result: "refuse 400".to_owned(),
+                request_id: None,
+            },
+            due: Due {
+                at: at(&harness, 60 * n),
+                why: DueReason::Retry,
+            },
+            blame: Blame::Row,
+        };
+        harness.api.store.commit(vec![failed], now).await.unwrap();
+    }
+    // Before it is certain whose fault that is.
+    harness.tells(NeedKind::Failing).await;
+    let status = harness.status().await;
+    let mut needs = status.needs.iter();
+    let need = needs.find(|need| need.kind == NeedKind::Failing).unwrap();
+    assert_eq!((need.since, &need.names[..]), (None, &[name("carl")][..]));
+    let because = need.because.as_ref().unwrap();
+    assert!(because.contains("refuse 400"), "{need:?}");
+    harness.issue("carl", "canary-5").await;
+    harness.is_silent_about(NeedKind::Failing).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
     let harness = Harness::calm().await;
     harness.step(ANNA, Step::Withhold).await;
@@ -439,6 +474,29 @@ async fn what_is_withheld_and_has_not_reached_a_sink_is_said_until_it_has() {
             .contains("Nothing happens"),
         "{told}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_was_behind_before_waits_for_a_withdrawal_since_that_was() {
+    let harness = Harness::calm().await;
+    harness.issue(ANNA, "canary-4").await;
+    tokio::time::advance(Duration::from_secs(600)).await;
+    let withdrawn = harness.clock.now();
+    harness.step(ANNA, Step::Withhold).await;
+    harness.reaffirm();
+    let kinds = harness.kinds().await;
+    let waits = kinds.contains(&NeedKind::WithdrawalWaits);
+    assert!(!waits, "it is on its way");
+    tokio::time::advance(Duration::from_secs(7)).await;
+    harness.reaffirm();
+    harness.tells(NeedKind::WithdrawalWaits).await;
+    let status = harness.status().await;
+    let mut needs = status.needs.iter();
+    let need = needs.find(|need| need.kind == NeedKind::WithdrawalWaits);
+    assert_eq!(need.unwrap().since, Some(withdrawn));
+    let why = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    let told = why.json()["deliveries"].to_string();
+    assert!(told.contains("files since 7s"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -522,4 +580,300 @@ async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+}
+
+impl Harness {
+    /// Changes what the daemon publishes of itself.
+    fn share(&self, change: impl Fn(&mut SharedState)) {
+        self.shared_state.send_modify(|shared_state| {
+            let mut with = SharedState::clone(shared_state);
+            change(&mut with);
+            *shared_state = Arc::new(with);
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_and_the_network_lack_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let why = "its end is cut off".to_owned();
+    harness.share(|shared| shared.standing = StoreStanding::Restored { why: why.clone() });
+    harness.tells(NeedKind::StoreUnusable).await;
+    assert_eq!(
+        harness.kinds().await,
+        [NeedKind::StoreUnusable],
+        "all else is so because of it"
+    );
+    harness.share(|shared| shared.standing = StoreStanding::Own);
+    harness.is_silent_about(NeedKind::StoreUnusable).await;
+
+    let none = crate::model::NoneWorks {
+        since: harness.clock.now(),
+        first_end: None,
+    };
+    let keys = watch::Sender::new(crate::model::KeysView {
+        none_works: Some(none),
+        ..crate::model::KeysView::default()
+    });
+    harness.share(|shared| shared.keys = BTreeMap::from([(contoso(), keys.subscribe())]));
+    harness.tells(NeedKind::NoKey).await;
+    keys.send_modify(|view| view.none_works = None);
+    harness.is_silent_about(NeedKind::NoKey).await;
+
+    let unbound = crate::api::handle::Unbound {
+        address: "127.0.0.1:9847".parse().unwrap(),
+        because: "address in use".to_owned(),
+    };
+    harness.api.unbound.send_replace(Some(unbound));
+    harness.tells(NeedKind::Unbound).await;
+    harness.api.unbound.send_replace(None);
+    harness.is_silent_about(NeedKind::Unbound).await;
+
+    let day = SignedDuration::from_hours(24);
+    harness.clock.step_wall(day);
+    harness.reaffirm();
+    harness.tells(NeedKind::Clock).await;
+    harness.clock.step_wall(-day);
+    harness.reaffirm();
+    harness.is_silent_about(NeedKind::Clock).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_to_be_gone_or_may_exist_unseen_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let (num, now) = (harness.num(ANNA).await, harness.clock.now());
+    let gone = Change::Gone {
+        num,
+        attempt: Attempt {
+            at: now,
+            result: "gone 401".to_owned(),
+            request_id: None,
+        },
+        because: "it is not ours".to_owned(),
+    };
+    harness.store.commit(vec![gone], now).await.unwrap();
+    harness.tells(NeedKind::GoneHeld).await;
+    let cause = Cause::ours("drill");
+    harness
+        .store
+        .confirm_gone(&contoso(), &cause, now)
+        .await
+        .unwrap();
+    harness.is_silent_about(NeedKind::GoneHeld).await;
+    harness.tells(NeedKind::Gone).await;
+    harness
+        .store
+        .revive(&name(ANNA), &cause, now)
+        .await
+        .unwrap();
+    harness.is_silent_about(NeedKind::Gone).await;
+    harness.issue(ANNA, "canary-6").await;
+    harness.deliver(ANNA).await;
+    assert_eq!(harness.kinds().await, []);
+
+    let carl = Spec {
+        id: None,
+        ..spec("carl")
+    };
+    harness.store.declare(vec![carl], now).await.unwrap();
+    let carl = harness.num("carl").await;
+    harness
+        .store
+        .intend_creations(vec![carl], now)
+        .await
+        .unwrap();
+    harness
+        .store
+        .creation_failed(carl, true, None)
+        .await
+        .unwrap();
+    harness.tells(NeedKind::Orphans).await;
+    let orphans = harness.store.orphans(0, 10).await.unwrap();
+    let nums = orphans.iter().map(|orphan| orphan.num).collect();
+    harness.store.dismiss_orphans(nums).await.unwrap();
+    harness.is_silent_about(NeedKind::Orphans).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_still_or_is_behind_appears_and_goes() {
+    let harness = Harness::calm().await;
+    harness.issue(ANNA, "canary-7").await;
+    tokio::time::advance(Duration::from_mins(14)).await;
+    harness.reaffirm();
+    harness.is_silent_about(NeedKind::SinkBehind).await;
+    tokio::time::advance(Duration::from_mins(2)).await;
+    // The renewer alone decides no more.
+    let fresh = Some(harness.clock.now());
+    harness.dispatcher.send_modify(|one| one.decided_at = fresh);
+    harness.tells(NeedKind::Stuck).await;
+    harness.reaffirm();
+    harness.is_silent_about(NeedKind::Stuck).await;
+    harness.tells(NeedKind::SinkBehind).await;
+    harness.deliver(ANNA).await;
+    harness.is_silent_about(NeedKind::SinkBehind).await;
+
+    let new = crate::store::NewKeyChange {
+        resource: contoso(),
+        work: crate::model::KeyWork::Roll,
+        role: crate::model::KeyRole::Primary,
+        old_key: "key1".to_owned(),
+        actor: "anna".to_owned(),
+        reason: None,
+    };
+    let now = harness.clock.now();
+    let mut change = harness.store.begin_key_change(new, now).await.unwrap();
+    harness.tells(NeedKind::KeyChange).await;
+    change.stage = crate::model::KeyStage::Done;
+    change.ended_at = Some(now);
+    harness.store.note_key_change(change, now).await.unwrap();
+    harness.is_silent_about(NeedKind::KeyChange).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_or_copied_or_taken_over_appears_and_goes() {
+    let harness = harness_with(|settings, folder| {
+        std::fs::create_dir(folder.join("second")).unwrap();
+        settings.withdrawn_copy = Some(folder.join("second/withdrawn.jsonl"));
+    })
+    .await;
+    let folder = harness._folder.path().to_owned();
+    let second = folder.join("second");
+
+    // A row that cannot be read.
+    let other = rusqlite::Connection::open(harness.store.path()).unwrap();
+    let set = |state: &str| {
+        let sql = "UPDATE identity SET state = ?1 WHERE name = ?2";
+        other.execute(sql, [state, BERT]).unwrap();
+    };
+    set("gibberish");
+    examine(&harness).await;
+    harness.tells(NeedKind::Unreadable).await;
+    set("new");
+    examine(&harness).await;
+    harness.is_silent_about(NeedKind::Unreadable).await;
+
+    // The second place of what is withdrawn.
+    harness.is_silent_about(NeedKind::WithdrawnCopy).await;
+    std::fs::remove_dir_all(&second).unwrap();
+    std::fs::write(&second, "no folder").unwrap();
+    harness.step(ANNA, Step::Withhold).await;
+    harness.tells(NeedKind::WithdrawnCopy).await;
+    let news = harness.api.news(&BTreeMap::new()).await;
+    let told = news
+        .iter()
+        .find(|one| one.kind == NoticeKind::WithdrawalsUncopied);
+    let open = BTreeMap::from([(told.unwrap().key.clone().unwrap(), told.unwrap().kind)]);
+    std::fs::remove_file(&second).unwrap();
+    std::fs::create_dir(&second).unwrap();
+    harness.step(ANNA, Step::Release).await;
+    harness.is_silent_about(NeedKind::WithdrawnCopy).await;
+    let over = harness.api.news(&open).await;
+    assert!(
+        over.iter()
+            .any(|one| one.kind == NoticeKind::WithdrawalsCopied)
+    );
+
+    // The list of a source.
+    let source: crate::model::SourceName = "app".parse().unwrap();
+    let view = crate::model::SourceView {
+        name: source.clone(),
+        kind: "file".to_owned(),
+        reads: "/list".to_owned(),
+        every_seconds: 60,
+        looked_at: None,
+        taken_at: None,
+        identities: 3,
+        refused: 0,
+        lapse: Some(crate::model::Lapse {
+            reason: "it lists nobody".to_owned(),
+            since: harness.clock.now(),
+        }),
+        reading_since: None,
+        advice: None,
+    };
+    let view = watch::Sender::new(view);
+    harness.share(|shared| {
+        shared.sources = BTreeMap::from([(source.clone(), view.subscribe())]);
+    });
+    harness.tells(NeedKind::SourceLapsed).await;
+    view.send_modify(|view| view.lapse = None);
+    harness.is_silent_about(NeedKind::SourceLapsed).await;
+}
+
+/// Looks at every row of the store.
+async fn examine(harness: &Harness) {
+    let mut mark = None;
+    loop {
+        mark = harness
+            .store
+            .examine(mark, harness.clock.now())
+            .await
+            .unwrap();
+        if mark.is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_failed_for_good_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let (now, cause) = (harness.clock.now(), Cause::ours("drill"));
+    let rows =
+        crate::store::Target::Items(vec![crate::store::Wanted::Row(harness.num(ANNA).await)]);
+    let action = crate::store::CampaignAction::Delete;
+    let new = crate::store::NewCampaign::new(action, None, rows, cause.clone());
+    let id = harness.store.create_campaign(new, now).await.unwrap();
+    let num = harness.num(ANNA).await;
+    let ends = async |outcome| {
+        let (steps, outcomes) = (Vec::new(), vec![(num, outcome)]);
+        let settled = harness
+            .store
+            .settle_items(id, steps, &cause, outcomes, Vec::new(), now);
+        settled.await.unwrap();
+    };
+    ends(ItemOutcome::Failed {
+        error: "409".to_owned(),
+        request_id: None,
+    })
+    .await;
+    harness.tells(NeedKind::OrderFailed).await;
+    harness.store.retry_campaign(id, &cause, now).await.unwrap();
+    harness.is_silent_about(NeedKind::OrderFailed).await;
+    ends(ItemOutcome::Done {
+        at: now,
+        request_id: None,
+    })
+    .await;
+    harness.is_silent_about(NeedKind::OrderFailed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_word_before_it_is_created_appears_and_goes() {
+    // A map of half of the names lies beside an empty store.
+    let harness = harness_with(|_, folder| {
+        let line = r#"{"name":"anna","resource":"contoso","id":"8:acs:anna"}"#;
+        std::fs::write(folder.join("identities.jsonl"), format!("{line}\n")).unwrap();
+    })
+    .await;
+    let carl = Spec {
+        id: None,
+        ..spec("carl")
+    };
+    let (names, now) = (["files".parse().unwrap()], harness.clock.now());
+    let declared = [spec(ANNA), spec(BERT), carl];
+    let store = &harness.store;
+    store.reconcile(&declared, &names, now).await.unwrap();
+    harness.tells(NeedKind::CreationsWait).await;
+    let news = harness.api.news(&BTreeMap::new()).await;
+    let told = news
+        .iter()
+        .find(|one| one.kind == NoticeKind::CreateRefused);
+    let open = BTreeMap::from([(told.unwrap().key.clone().unwrap(), told.unwrap().kind)]);
+    let line = serde_json::json!({"name": "carl", "resource": "contoso", "id": "8:acs:carl"});
+    let lines = vec![serde_json::from_value(line).unwrap()];
+    store.import(lines, now).await.unwrap();
+    harness.is_silent_about(NeedKind::CreationsWait).await;
+    let over = harness.api.news(&open).await;
+    assert!(over.iter().any(|one| one.kind == NoticeKind::CreateAllowed));
 }

@@ -647,3 +647,32 @@ async fn a_backup_holds_tokens_of_one_key() {
     finish(&home).await;
     home.backup(false, at(70)).await.unwrap();
 }
+
+/// The machine is lost, and with it everything but the second place of what was withdrawn.
+#[tokio::test]
+async fn a_backup_that_is_put_back_beside_the_second_place_knows_what_was_withdrawn_since() {
+    let second = tempfile::tempdir().unwrap();
+    let copied = |dir: &Path| StoreSettings {
+        withdrawn_copy: Some(second.path().join("withdrawn.jsonl")),
+        ..settings(dir)
+    };
+    let (mut home, num) = active().await;
+    home.store = None;
+    let (store, opened) =
+        Store::open_inline(&copied(home.dir.path()), home.dir.path(), at(90)).unwrap();
+    (home.store, home.opened) = (Some(store), opened);
+    let backup = backup(&home).await;
+    step(&home, num, Step::Withhold, 110).await;
+    let held = get(&home, "bot").await;
+
+    let dir = elsewhere(&home, true);
+    let to = copied(dir.path());
+    let restored = restore_backup(&backup, &to, dir.path(), &RestoreHow::default(), at(200));
+    assert_eq!(restored.unwrap().doubt, None, "the second place knows");
+    let (store, opened) = Store::open_inline(&to, dir.path(), at(201)).unwrap();
+    assert_eq!(opened.standing, crate::model::StoreStanding::Own);
+    let after = get(&store, "bot").await;
+    assert_eq!(after.state, State::Held);
+    assert!(after.version > held.version, "no version falls");
+    assert_eq!(store.document(num).await.unwrap().unwrap().token, None);
+}
