@@ -26,6 +26,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Requests that a proof may have sent: it is signed again where the clock was wrong.
 const PROOF_REQUESTS: u32 = 2;
 
+/// Every operation that has a pace of its own.
+const OPERATIONS: [Operation; 6] = [
+    Operation::Issue,
+    Operation::Create,
+    Operation::CreateWithToken,
+    Operation::Revoke,
+    Operation::Delete,
+    Operation::Exchange,
+];
+
 /// What every worker of one resource works with.
 #[derive(Debug, Clone)]
 pub struct ResourceDeps {
@@ -99,6 +109,25 @@ impl Permits {
             None if self.reserve(operation, press, waiting).await? => Ok(start()),
             ticket => Ok(ticket),
         }
+    }
+
+    /// Notes the holds that 429s asked for, so that a restart waits as well.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn note_holds(&self) -> Result<(), StoreError> {
+        for operation in OPERATIONS {
+            let Some((until, thousandths)) = self.gate().pace(operation).unnoted_hold() else {
+                continue;
+            };
+            let hold = (self.moment().wall_at(until), thousandths);
+            let Inner {
+                store, resource, ..
+            } = &*self.0;
+            store.note_hold(resource, operation, hold).await?;
+            self.gate().pace(operation).hold_noted(until);
+        }
+        Ok(())
     }
 
     /// Proves one of the keys by a harmless signed call, within the pace of issuing; `None` where
@@ -219,6 +248,15 @@ impl Permits {
         } = &*self.0;
         let counted = restored.get_or_try_init(|| async {
             let reservations = store.reservations(resource).await?;
+            for operation in OPERATIONS {
+                if let Some((until, thousandths)) = store.hold(resource, operation).await? {
+                    let now = self.moment();
+                    let ahead = until.duration_since(now.wall);
+                    let mut gate = self.gate();
+                    let pace = gate.pace(operation);
+                    pace.restore_hold(ahead, thousandths, now.steady);
+                }
+            }
             let now = self.moment();
             let mut gate = self.gate();
             for (operation, permits, until) in reservations {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-use super::{RunError, Supervisor, check, run, supervisor::Built};
+use super::{RunError, Supervisor, check, supervisor::Built};
 use crate::{
     api::client::wire::Reloaded,
     config::{self, Problem, Problems, ResourceSettings, Settings, SinkSettings, Source},
@@ -95,7 +95,7 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
     supervisor.expect(&built);
     let (mut effect, refused) = declare(supervisor, &new, &built).await?;
     supervisor.stop(&resources.stop, &sinks.stop).await;
-    run::end_notices_elsewhere(&supervisor.store, &new, &supervisor.clock).await?;
+    supervisor.end_notices_elsewhere(&new).await?;
     for (kind, started) in [
         ("resource", resources.start.len()),
         ("sink", sinks.start.len()),

@@ -162,6 +162,7 @@ async fn begin(
     settings: &Settings,
 ) -> Result<(), RunError> {
     reconcile(&supervisor.store, settings, &supervisor.clock).await?;
+    supervisor.end_notices_elsewhere(settings).await?;
     for (resource, tokens) in built
         .heed(&supervisor.store, supervisor.clock.now())
         .await?

@@ -318,6 +318,14 @@ impl Supervisor {
         }
     }
 
+    /// What was told of resources that are not configured any more is over.
+    pub(super) async fn end_notices_elsewhere(&self, settings: &Settings) -> Result<(), RunError> {
+        let resources = settings.resources.iter();
+        let names = resources.map(|resource| resource.name.clone()).collect();
+        let now = self.clock.now();
+        Ok(self.store.end_notices_elsewhere(names, now).await?)
+    }
+
     /// Notes whether the last reload was refused, and why.
     pub(super) fn reloaded(&mut self, refused: Option<String>) {
         let now = self.clock.now();

@@ -236,6 +236,7 @@ impl Runner {
         if !self.outbox.is_open() {
             return Ok(());
         }
+        self.permits.note_holds().await?;
         self.remember().await?;
         self.take_items().await?;
         self.follow().await?;

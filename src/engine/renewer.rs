@@ -261,6 +261,7 @@ impl Renewer {
         if !self.restored {
             self.restore().await?;
         }
+        self.permits.note_holds().await?;
         self.mend_due_times().await?;
         self.read_load().await?;
         self.hasten_failed().await?;

@@ -60,6 +60,8 @@ pub struct Pace {
     cap: f64,
     grown: Steady,
     held: Option<Steady>,
+    /// The hold was not noted yet.
+    unnoted: bool,
     /// What we had sent in the window when a 429 began the hold.
     sent_when_held: u32,
     /// 429s that somebody else brings about, while they come.
@@ -96,6 +98,7 @@ impl Pace {
             cap: 1.0,
             grown: Steady::ZERO,
             held: None,
+            unnoted: false,
             sent_when_held: 0,
             crowd: None,
             in_flight: 0,
@@ -237,6 +240,32 @@ impl Pace {
             }
         }
         self.grown = self.held.unwrap_or(until);
+        self.unnoted = true;
+    }
+
+    /// What a later process must know of a hold, while it is not noted: until when it lasts, and what of the pace it
+    /// leaves, in thousandths.
+    pub fn unnoted_hold(&self) -> Option<(Steady, u32)> {
+        let thousandths = (self.share * 1000.0) as u32;
+        self.unnoted.then_some((self.grown, thousandths))
+    }
+
+    /// The hold until then is noted.
+    pub fn hold_noted(&mut self, until: Steady) {
+        self.unnoted &= self.grown != until;
+    }
+
+    /// Takes over a hold that an earlier process noted, which ends so far ahead of now, or behind it. None lasts
+    /// longer than a service may ask for, so a wall clock that stepped back costs no more than that.
+    pub fn restore_hold(&mut self, ahead: SignedDuration, thousandths: u32, now: Steady) {
+        let grows = GROWS_EVERY.as_secs_f64();
+        let grown = (-ahead.as_secs_f64()).max(0.0) / grows * GROWS_BY;
+        self.share = (f64::from(thousandths) / 1000.0 + grown).clamp(LOWEST, 1.0);
+        let left = Duration::try_from(ahead).unwrap_or_default();
+        self.grown = now + left.min(LONGEST_WAIT);
+        self.held = (self.grown > now).then_some(self.grown);
+        // Whether it was us is not known any more.
+        self.sent_when_held = u32::MAX;
     }
 
     /// Until when a 429 holds the operation.
@@ -423,6 +452,33 @@ mod tests {
             most = most.max(last + 1 - first);
         }
         most
+    }
+
+    #[test]
+    fn a_hold_is_waited_for_by_the_next_process_and_its_pace_grows_meanwhile() {
+        let limit = Limit {
+            calls: 1000,
+            window: Duration::from_secs(30),
+        };
+        let mut before = Pace::new(limit);
+        assert_eq!(before.unnoted_hold(), None);
+        before.throttled(Some(Duration::from_secs(60)), Duration::from_secs(100));
+        let (until, thousandths) = before.unnoted_hold().unwrap();
+        assert_eq!((until, thousandths), (Duration::from_secs(160), 800));
+        before.hold_noted(until);
+        assert_eq!(before.unnoted_hold(), None);
+        let after = |ahead| {
+            let (mut pace, now) = (Pace::new(limit), Duration::from_secs(7));
+            pace.restore_hold(SignedDuration::from_secs(ahead), thousandths, now);
+            let held = pace
+                .held_until(now)
+                .map(|held| held.saturating_sub(now).as_secs());
+            (held, pace.view(now).1)
+        };
+        assert_eq!(after(20), (Some(20), 776));
+        assert_eq!(after(-25), (None, 897), "two and a half steps of growth");
+        assert_eq!(after(-1000), (None, 970));
+        assert_eq!(after(1_000_000).0, Some(600), "the wall clock stepped back");
     }
 
     proptest! {

@@ -14,6 +14,16 @@ use crate::model::{Operation, ResourceName, Timestamp};
 /// What the probe writes: about as much as a batch of results needs.
 const PROBE_BYTES: usize = 64 * 1024;
 
+fn hold_key(resource: &ResourceName, operation: Operation) -> String {
+    format!("hold {resource} {operation}")
+}
+
+fn read_hold(hold: &str) -> Option<(Timestamp, u32)> {
+    let (until, thousandths) = hold.split_once(' ')?;
+    let until = Timestamp::from_microsecond(until.parse().ok()?).ok()?;
+    Some((until, thousandths.parse().ok()?))
+}
+
 impl Store {
     /// Notes the calls that count or may be sent, and until when; before they are sent. It takes the place
     /// of what was noted of this operation before.
@@ -57,6 +67,38 @@ impl Store {
                     db::instant_in(row, "until")?,
                 ))
             })?)
+        })
+        .await
+    }
+
+    /// Notes until when a 429 holds an operation, and what of the pace it leaves, in thousandths.
+    pub async fn note_hold(
+        &self,
+        resource: &ResourceName,
+        operation: Operation,
+        (until, thousandths): (Timestamp, u32),
+    ) -> Answer<()> {
+        let key = hold_key(resource, operation);
+        self.write("note a 429", move |txn| {
+            let hold = format!("{} {thousandths}", micros(until));
+            Ok(db::set_meta(&txn.conn, &key, hold)?)
+        })
+        .await
+    }
+
+    /// What was noted so last. What cannot be read holds nothing.
+    pub async fn hold(
+        &self,
+        resource: &ResourceName,
+        operation: Operation,
+    ) -> Answer<Option<(Timestamp, u32)>> {
+        let key = hold_key(resource, operation);
+        self.read("read noted 429s", move |db| {
+            let noted = db::meta::<rusqlite::types::Value>(&db.conn, &key)?;
+            Ok(match noted {
+                Some(rusqlite::types::Value::Text(hold)) => read_hold(&hold),
+                _ => None,
+            })
         })
         .await
     }

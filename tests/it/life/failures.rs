@@ -141,6 +141,34 @@ async fn one_that_always_fails_hurts_no_other() {
     }
 }
 
+/// The service asked to wait for five minutes: whoever comes after a process that ended meanwhile waits as well.
+#[tokio::test(start_paused = true)]
+async fn a_restart_waits_as_long_as_a_429_asked() {
+    for kill in [true, false] {
+        let mut world = World::start(Setting::of(40)).await;
+        world.service.tokens_live(HOUR);
+        world.pass(MINUTE * 2).await;
+        world.service.forget_calls();
+        world.service.fail(|_| Some(Fault::Throttle(300)));
+        while world.service.calls().is_empty() {
+            world.pass(SECOND * 10).await;
+        }
+        world.service.mend();
+        world.service.forget_calls();
+        match kill {
+            true => world.kill().await,
+            false => world.down().await.unwrap(),
+        }
+        world.up().await;
+        world.pass(SECOND * 280).await;
+        let calls = world.service.calls();
+        assert!(calls.is_empty(), "kill {kill}: {calls:?}");
+        world.pass(MINUTE * 30).await;
+        assert!(!world.service.calls().is_empty(), "kill {kill}");
+        assert_eq!(world.service.without_live_token(), 0, "kill {kill}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lapse_is_told_once_and_many_are_folded() {
     let mut setting = Setting::of(40);
