@@ -730,7 +730,7 @@ async fn what_stands_still_or_is_behind_appears_and_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_or_copied_or_taken_over_appears_and_goes() {
+async fn what_cannot_be_read_or_copied_appears_and_goes() {
     let harness = harness_with(|settings, folder| {
         std::fs::create_dir(folder.join("second")).unwrap();
         settings.withdrawn_copy = Some(folder.join("second/withdrawn.jsonl"));
@@ -772,8 +772,11 @@ async fn what_cannot_be_read_or_copied_or_taken_over_appears_and_goes() {
         over.iter()
             .any(|one| one.kind == NoticeKind::WithdrawalsCopied)
     );
+}
 
-    // The list of a source.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_not_taken_over_appears_and_goes() {
+    let harness = Harness::calm().await;
     let source: crate::model::SourceName = "app".parse().unwrap();
     let view = crate::model::SourceView {
         name: source.clone(),
@@ -850,12 +853,11 @@ async fn a_deletion_that_failed_for_good_appears_and_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_word_before_it_is_created_appears_and_goes() {
-    // A map of half of the names lies beside an empty store.
-    let harness = harness_with(|_, folder| {
-        let line = r#"{"name":"anna","resource":"contoso","id":"8:acs:anna"}"#;
-        std::fs::write(folder.join("identities.jsonl"), format!("{line}\n")).unwrap();
-    })
-    .await;
+    let harness = Harness::calm().await;
+    // The store had been lost, and half of the map beside it.
+    let other = rusqlite::Connection::open(harness.store.path()).unwrap();
+    let lost = "INSERT INTO meta VALUES ('awaits_word', 1)";
+    other.execute(lost, []).unwrap();
     let carl = Spec {
         id: None,
         ..spec("carl")
