@@ -33,9 +33,10 @@
 //! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox worker |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits worker |
+//! | `simulation` | lets the parts live in simulated time against a modelled service; not in the server package | model clock transport telemetry config schedule acs store permits engine campaign keys |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store pool |
 //! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool worker |
-//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store sources sinks::file config systemd telemetry transport model clock pool |
+//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store schedule simulation sources sinks::file config systemd telemetry transport model clock pool |
 //!
 //! # The crates beside the daemon
 //!
@@ -49,7 +50,7 @@
 //! | `renewd-emulator` | the other side: ACS Identity and a webhook receiver, with checks of their own | acs-wire clock |
 //! | `renewd-demo` | plays the main job with programs of its own, and measures it from outside | acs-wire clock emulator |
 //!
-//! The server package (`--no-default-features`) is built without the last two.
+//! The server package (`--no-default-features`) is built without the last two, and without the room `simulation`.
 
 pub mod accounts;
 pub mod acs;
@@ -67,6 +68,8 @@ pub mod permits;
 pub mod pool;
 pub mod sandbox;
 pub mod schedule;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod sinks;
 pub mod sources;
 pub mod store;

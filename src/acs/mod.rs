@@ -24,3 +24,4 @@ pub use error::SetupError;
 pub use error::{Cause, Error, Rejection};
 pub use keys::Proof;
 pub use renewd_acs_wire as wire;
+pub use request::is_signed_with;

@@ -193,6 +193,22 @@ fn json(value: &impl Serialize, secret: usize) -> Bytes {
     Bytes::from_owner(bytes)
 }
 
+/// Whether a request is signed with this key, as a service would look at it.
+pub fn is_signed_with(request: &Request<Bytes>, key: &AccessKey) -> bool {
+    let header = |name: &str| request.headers().get(name)?.to_str().ok();
+    let signed = || {
+        let signable = Signable {
+            method: request.method(),
+            target: request.uri().path_and_query()?.as_str(),
+            host: request.uri().authority()?.as_str(),
+            date: header("x-ms-date")?,
+            content_hash: header("x-ms-content-sha256")?,
+        };
+        Some(header(AUTHORIZATION.as_str())? == signable.authorization(key))
+    };
+    signed().unwrap_or(false)
+}
+
 /// What a request is signed with besides its method.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signable<'a> {

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     config::{Limit, Limits},
     model::{Facts, IdentityId, Name, Record, ResourceName, Selection, Then, Timestamp},
+    schedule::takes,
     store::{self, StoreError, Tally, Target, Wanted},
 };
 
@@ -379,8 +380,6 @@ fn checked(asked: &NewCampaign) -> Result<(), Problem> {
 
 /// Rows looked at, and names looked up, together.
 const CHUNK: usize = 1000;
-/// The share of a limit that is used.
-const USED: f64 = 0.97;
 
 async fn planned(
     api: &Api,
@@ -414,7 +413,8 @@ async fn planned(
     }
     let shared_state = api.shared_state();
     for (name, part) in &mut plan.resources {
-        let limits = shared_state.limits.get(name).copied().unwrap_or_default();
+        let declared = shared_state.declared.get(name);
+        let limits = declared.map_or_else(Limits::default, |declared| declared.room.limits);
         estimate(part, limit(action, limits));
         plan.seconds = plan.seconds.max(part.seconds);
     }
@@ -479,10 +479,7 @@ fn limit(action: CampaignAction, limits: Limits) -> Option<Limit> {
 
 fn estimate(part: &mut PlannedResource, limit: Option<Limit>) {
     let Some(limit) = limit else { return };
-    let (window, calls) = (limit.window.as_secs_f64(), f64::from(limit.calls) * USED);
-    // The first window's worth goes out at once.
-    let windows = (part.items as f64 / calls).ceil() - 1.0;
-    part.seconds = (windows * window).max(0.0);
+    part.seconds = takes(limit, part.items).as_secs_f64();
     part.limit = Some(format!("{}/{}s", limit.calls, limit.window.as_secs()));
 }
 

@@ -25,6 +25,7 @@ use super::{
     handle::Api,
     identities, imports, jobs, keys, orders,
     peer::{Standing, Turns},
+    plan,
     problem::{Problem, ProblemType, as_document},
     snapshot::Snapshot,
     sources, store, tokens, watch,
@@ -166,6 +167,7 @@ fn work(routes: Routes) -> Routes {
         .endpoint(jobs::ListJobs, jobs::list)
         .endpoint(jobs::ListJobRuns, jobs::runs)
         .endpoint(jobs::RunJob, jobs::run)
+        .endpoint(plan::ShowPlan, plan::show)
         .endpoint(keys::ListKeys, keys::list)
         .endpoint(keys::ShowKeys, keys::show)
         .endpoint(keys::Replace, keys::replace)

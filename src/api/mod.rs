@@ -39,6 +39,7 @@
 //! | `GET /v1/jobs` | admins | scheduled work |
 //! | `GET /v1/jobs/runs` | admins | what ran |
 //! | `POST /v1/jobs/{name}/run` | admins | run one by hand |
+//! | `GET /v1/plan` | admins | what the limits mean for the fleet, or for one that is asked about |
 //! | `GET /v1/keys` | admins | the access keys of every resource |
 //! | `GET /v1/keys/{resource}` | admins | those of one |
 //! | `POST /v1/keys/{resource}` | admins | begin to replace one |
@@ -85,6 +86,7 @@ mod local;
 mod needs;
 mod orders;
 mod peer;
+mod plan;
 mod problem;
 mod public;
 mod readiness;
@@ -129,8 +131,8 @@ pub mod client {
     /// What goes over the socket.
     pub mod wire {
         pub use super::super::{
-            access::*, campaigns::*, deliveries::*, imports::*, jobs::*, keys::*, sources::*,
-            store::*, wire::*,
+            access::*, campaigns::*, deliveries::*, imports::*, jobs::*, keys::*, plan::*,
+            sources::*, store::*, wire::*,
         };
     }
 }

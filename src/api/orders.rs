@@ -245,7 +245,8 @@ fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
 /// Within which limit what is still to be done waits for its turn.
 fn turn(campaign: &Campaign, shared_state: &SharedState) -> String {
     let pending = campaign.pending;
-    let limits = shared_state.limits.values().filter_map(|limits| {
+    let limits = shared_state.declared.values().filter_map(|declared| {
+        let limits = &declared.room.limits;
         let limit = match campaign.action {
             CampaignAction::Revoke => limits.revoke,
             CampaignAction::Delete => limits.delete,

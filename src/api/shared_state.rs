@@ -10,11 +10,12 @@ use super::{
     wire::{Reloaded, StoreUsed},
 };
 use crate::{
-    config::{DaemonSettings, Finding, JobSettings, Limits, Renewal},
+    config::{DaemonSettings, Finding, JobSettings, Renewal},
     model::{
         Amiss, DispatcherView, KeysView, Lapse, RenewerView, ResourceName, SinkName, SourceName,
         SourceReport, SourceView, StoreStanding, Tested,
     },
+    schedule::Declared,
     store::Cause,
 };
 
@@ -31,8 +32,8 @@ pub struct SharedState {
     pub brought_up: Option<String>,
     /// What the renewers publish; its names are the resources that there are.
     pub renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
-    /// What each resource allows, for estimates.
-    pub limits: BTreeMap<ResourceName, Limits>,
+    /// What each resource allows, and what is declared of it, for estimates and plans.
+    pub declared: BTreeMap<ResourceName, Declared>,
     /// When each resource's campaign runner last decided.
     pub runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     /// `[[job]]`, for listings and runs by hand.

@@ -9,8 +9,12 @@ use std::{
 
 use crate::{
     acs,
-    config::{Finding, LoadedSecret, SecretRef, Settings, SinkSettings, SourceKind},
-    pool, schedule, sinks, sources, store,
+    config::{Finding, LoadedSecret, SecretRef, Settings, Severity, SinkSettings, SourceKind},
+    model::{ResourceName, State},
+    pool,
+    schedule::{self, Declared},
+    sinks, sources,
+    store::{self, Store, StoreError},
 };
 
 /// What the rooms find. The configuration turns the paths into lines and carets.
@@ -24,6 +28,51 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     findings.extend(sources::check(settings));
     findings.extend(schedule::check_jobs(&settings.jobs));
     findings
+}
+
+/// What is wrong with the room that the limits leave: an error in `check`. A daemon that runs does what it can, so to
+/// it all of that is odd and no more.
+pub fn check_room(settings: &Settings) -> Vec<Finding> {
+    schedule::check_room(settings)
+}
+
+/// The same for a daemon, as warnings.
+pub(super) fn odd_room(settings: &Settings) -> impl Iterator<Item = Finding> {
+    let odd = |finding| Finding {
+        severity: Severity::Warning,
+        ..finding
+    };
+    check_room(settings).into_iter().map(odd)
+}
+
+/// The same by the identities that the store knows, where those are more than are declared: what is to be said of
+/// which resources.
+pub(super) async fn stored_room(
+    store: &Store,
+    settings: &Settings,
+    declared: &BTreeMap<ResourceName, Declared>,
+) -> Result<Vec<(ResourceName, String)>, StoreError> {
+    let counts = store.counts().await?;
+    let mut odd = Vec::new();
+    for (resource, declared) in declared {
+        let states = counts.identities.get(resource);
+        let wants = |state: &State| matches!(state, State::New | State::Active | State::Late);
+        let known = states
+            .into_iter()
+            .flatten()
+            .filter(|(state, _)| wants(state));
+        let known: u64 = known.map(|(_, count)| count).sum();
+        let is_news = known
+            > declared
+                .cohorts
+                .iter()
+                .map(|cohort| cohort.identities)
+                .sum();
+        let capacity = declared.capacity(known, &settings.renewal);
+        let finding = capacity.finding(String::new()).filter(|_| is_news);
+        odd.extend(finding.map(|finding| (resource.clone(), finding.message)));
+    }
+    Ok(odd)
 }
 
 /// Folders in which somebody could swap what the daemon keeps, trusts or runs: every path that the configuration

@@ -20,8 +20,8 @@ use crate::{
     transport::TransportSetupError,
 };
 
-pub use check::check;
 pub use check::{SPARE, THREADS};
+pub use check::{check, check_room};
 pub use loops::{LoopEnded, Loops};
 pub use run::run;
 

@@ -10,6 +10,8 @@ use crate::{
     api::client::wire::Reloaded,
     config::{self, Problem, Problems, ResourceSettings, Settings, SinkSettings, Source},
     model::ResourceName,
+    schedule::Declared,
+    store::StoreError,
     systemd::Notifier,
 };
 
@@ -94,6 +96,7 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
     )?;
     supervisor.expect(&built);
     let (mut effect, refused) = declare(supervisor, &new, &built).await?;
+    let narrow = narrow(supervisor, &new).await.map_err(RunError::from)?;
     supervisor.stop(&resources.stop, &sinks.stop).await;
     supervisor.end_notices_elsewhere(&new).await?;
     for (kind, started) in [
@@ -120,7 +123,7 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         .map(|problem| config::render(std::slice::from_ref(problem), false));
     Ok(Reloaded {
         effect,
-        warnings: warnings.chain(refused).collect(),
+        warnings: warnings.chain(refused).chain(narrow).collect(),
     })
 }
 
@@ -152,6 +155,17 @@ async fn declare(
     Ok((effect, refused))
 }
 
+/// Which resources have too little room for what the store knows, which is logged as well.
+async fn narrow(supervisor: &Supervisor, new: &Settings) -> Result<Vec<String>, StoreError> {
+    let declared = Declared::of(new);
+    let stored = check::stored_room(&supervisor.store, new, &declared).await?;
+    let told = stored.into_iter().map(|(resource, odd)| {
+        tracing::warn!(%resource, "{odd}");
+        format!("{resource}: {odd}")
+    });
+    Ok(told.collect())
+}
+
 /// Loads the configuration and asks every room what it finds in it. What is odd is logged and comes
 /// back beside the settings.
 pub(super) fn load(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
@@ -163,7 +177,11 @@ pub(super) fn load(source: &Source) -> Result<(Settings, Vec<Problem>), Problems
 /// The same without a word in the log.
 pub(super) fn read(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
     let loaded = config::load(source)?;
-    let found = loaded.places.problems(check(&loaded.settings));
+    let settings = &loaded.settings;
+    let odd = check::odd_room(settings);
+    let found = loaded
+        .places
+        .problems(check::check(settings).into_iter().chain(odd));
     let problems: Vec<Problem> = loaded.warnings.into_iter().chain(found).collect();
     if config::Places::any_error(&problems) {
         return Err(Problems(problems));

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    RunError, Supervisor, doctor, reload,
+    RunError, Supervisor,
+    check::stored_room,
+    doctor, reload,
     supervisor::{Asked, Built, Signals},
     upkeep::{Examination, Heartbeat, Resealing, Retention, SelfCheck},
 };
@@ -163,6 +165,10 @@ async fn begin(
 ) -> Result<(), RunError> {
     reconcile(&supervisor.store, settings, &supervisor.clock).await?;
     supervisor.end_notices_elsewhere(settings).await?;
+    let declared = supervisor.declared();
+    for (resource, odd) in stored_room(&supervisor.store, settings, declared).await? {
+        tracing::warn!(%resource, "{odd}");
+    }
     for (resource, tokens) in built
         .heed(&supervisor.store, supervisor.clock.now())
         .await?

@@ -18,7 +18,7 @@ use crate::{
     api::{Life, SharedState, SinkAsk},
     campaign::Runner,
     clock::Clock,
-    config::{self, Limits, ResourceSettings, Settings, SinkSettings},
+    config::{self, ResourceSettings, Settings, SinkSettings},
     engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer},
     jobs::Jobs,
     keys::Keys,
@@ -27,6 +27,7 @@ use crate::{
         StoreStanding, Timestamp,
     },
     permits::{Permits, ResourceDeps},
+    schedule::Declared,
     sinks::Sink,
     store::{Opened, Store},
     telemetry::Metrics,
@@ -46,6 +47,7 @@ pub(super) struct Supervisor {
     pub(super) loops: Loops,
     pub(super) opened: Opened,
     settings: Settings,
+    declared: BTreeMap<ResourceName, Declared>,
     life: Life,
     renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
     /// The same, for the dispatchers.
@@ -144,6 +146,7 @@ impl Supervisor {
             restored: false,
             stopping: false,
         };
+        let declared = Declared::of(settings);
         let settings = Settings {
             identities: Vec::new(),
             ..settings.clone()
@@ -155,7 +158,7 @@ impl Supervisor {
             standing: opened.standing.clone(),
             brought_up: opened.told(),
             renewers: BTreeMap::new(),
-            limits: limits(&settings.resources),
+            declared: declared.clone(),
             runners: BTreeMap::new(),
             jobs: Vec::new(),
             jobs_decided: None,
@@ -173,6 +176,7 @@ impl Supervisor {
             loops: Loops::default(),
             opened,
             settings,
+            declared,
             life,
             renewers: BTreeMap::new(),
             renewer_views: watch::Sender::default(),
@@ -188,6 +192,11 @@ impl Supervisor {
             ca_files: BTreeMap::new(),
             shared_state: watch::Sender::new(Arc::new(shared_state)),
         }
+    }
+
+    /// What each resource allows, and what is declared of it.
+    pub(super) fn declared(&self) -> &BTreeMap<ResourceName, Declared> {
+        &self.declared
     }
 
     /// What the configuration said when it was last taken over, without the identities.
@@ -281,6 +290,7 @@ impl Supervisor {
 
     /// Takes over what a reload read.
     pub(super) fn adopt(&mut self, settings: &Settings) {
+        self.declared = Declared::of(settings);
         self.settings = Settings {
             identities: Vec::new(),
             ..settings.clone()
@@ -426,7 +436,7 @@ impl Supervisor {
             standing: self.opened.standing.clone(),
             brought_up: self.opened.told(),
             renewers: self.renewers.clone(),
-            limits: limits(&self.settings.resources),
+            declared: self.declared.clone(),
             runners: self.runners.clone(),
             jobs: self.settings.jobs.clone(),
             jobs_decided: self.jobs_decided.clone(),
@@ -458,13 +468,6 @@ pub(super) fn keys_loop(resource: &str) -> String {
 /// The loop that serves a sink.
 pub(super) fn dispatcher_loop(sink: &str) -> String {
     format!("sink {sink}")
-}
-
-fn limits(resources: &[ResourceSettings]) -> BTreeMap<ResourceName, Limits> {
-    resources
-        .iter()
-        .map(|one| (one.name.clone(), one.limits))
-        .collect()
 }
 
 /// What the CA file holds, where there is one that can be read.

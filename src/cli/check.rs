@@ -72,7 +72,8 @@ fn check(source: &Source) -> Result<Settings, Failed> {
             places,
             warnings,
         }) => {
-            let found = places.problems(app::check(&settings));
+            let room = app::check_room(&settings);
+            let found = places.problems(app::check(&settings).into_iter().chain(room));
             let problems: Vec<Problem> = warnings.into_iter().chain(found).collect();
             (Some(settings), Problems(problems))
         }

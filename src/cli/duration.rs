@@ -30,6 +30,14 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(total))
 }
 
+/// Reads how long a token may live.
+pub(crate) fn token_life(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_hours(1)..=Duration::from_hours(24);
+    let life = parse(text)?;
+    let told = || format!("{text}: ACS lets tokens live from 1h to 24h");
+    allowed.contains(&life).then_some(life).ok_or_else(told)
+}
+
 /// An instant, or so long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {

@@ -22,7 +22,10 @@ mod key;
 mod manual;
 mod orphan;
 mod output;
+mod plan;
 mod run;
+#[cfg(feature = "simulation")]
+mod simulate;
 mod sink;
 mod source;
 mod status;
@@ -82,6 +85,11 @@ enum Verb {
     Demo(emulator::Demo),
     /// Show what needs a person, then how everything is
     Status(status::Status),
+    /// Show what the limits mean for the fleet: load, room, outages, how long campaigns take
+    Plan(plan::Plan),
+    /// Let a fleet live for days in seconds, with faults that a script names or chance draws
+    #[cfg(feature = "simulation")]
+    Simulate(simulate::Simulate),
     /// Explain what is decided about an identity, and why
     Why(why::Why),
     /// Print the current token of an identity
@@ -203,6 +211,9 @@ fn dispatch(cli: Cli) -> Outcome {
         #[cfg(feature = "emulator")]
         Verb::Demo(verb) => asking(Box::pin(verb.run(context))),
         Verb::Status(verb) => asking(verb.run(context)),
+        Verb::Plan(verb) => asking(verb.run(context)),
+        #[cfg(feature = "simulation")]
+        Verb::Simulate(verb) => verb.run(),
         Verb::Why(verb) => asking(verb.run(context)),
         Verb::Token(verb) => asking(verb.run(context)),
         Verb::Wait(verb) => asking(verb.run(context)),

@@ -181,6 +181,36 @@ pub(crate) fn is_long(since: Timestamp, now: Timestamp) -> bool {
     now.duration_since(since).as_secs() >= 5
 }
 
+/// A number with its thousands apart; a small one with one digit after the point.
+pub(crate) fn grouped(number: f64) -> String {
+    if number < 10.0 && number.fract() > 0.0 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bars of so many eighths of a line.
+pub(crate) const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Values as bars in one line, the highest a whole line high; what is not known is a gap.
+pub(crate) fn sparkline(values: &[Option<f64>]) -> String {
+    let most = values.iter().flatten().copied().fold(0.0, f64::max);
+    let bar = |value: &Option<f64>| match value {
+        None => ' ',
+        Some(value) if most > 0.0 => EIGHTHS[((value / most * 8.0).ceil() as usize).clamp(1, 8)],
+        Some(_) => EIGHTHS[1],
+    };
+    values.iter().map(bar).collect()
+}
+
 /// A count and its noun.
 pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     let noun = if count == 1 { one } else { many };

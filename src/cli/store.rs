@@ -217,7 +217,7 @@ impl Distrust {
 }
 
 /// Whom to become.
-struct Owner {
+pub(super) struct Owner {
     uid: u32,
     gid: u32,
 }
@@ -273,7 +273,7 @@ impl Owner {
 }
 
 /// What a program that ran came to; it has said itself what is wrong.
-fn succeeded(status: io::Result<ExitStatus>) -> Result<(), Failed> {
+pub(super) fn succeeded(status: io::Result<ExitStatus>) -> Result<(), Failed> {
     let status = status
         .map_err(|error| Failed::plain(format!("cannot become the owner of the store: {error}")))?;
     if status.success() {

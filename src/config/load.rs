@@ -14,8 +14,7 @@ use super::{
     quantity::{is_plain, quoted},
     reader::{Located, Reading, Section, one_of},
     sections::{
-        self, Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, ResourceDraft, SourceDraft,
-        WebhookSinkDraft,
+        self, Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, SourceDraft, WebhookSinkDraft,
     },
     syntax,
     tree::Span,
@@ -216,8 +215,6 @@ pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
         names.check_sinks(&source.sinks, report);
     }
     check_paths(&drafts, report);
-    let users = drafts.identities.iter().zip(&targets);
-    warn(&drafts.resources, users, report);
     join(drafts, targets, source_targets)
 }
 
@@ -481,50 +478,5 @@ fn check_paths(drafts: &Drafts, report: &Report) {
             let message = "all identities of a source would write to this one file";
             report.add(Note::error(path.span, message).hint(hint));
         }
-    }
-}
-
-/// Never more than this share of a limit is used: design, "Limits".
-const USED: f64 = 0.97;
-
-/// Warns of each resource whose identities need more than its limit of `issue` allows.
-pub(super) fn warn<'a>(
-    resources: &[ResourceDraft],
-    identities: impl Iterator<Item = (&'a IdentityDraft, &'a Option<ResourceName>)>,
-    report: &Report,
-) {
-    let mut needs = std::collections::BTreeMap::<&ResourceName, f64>::new();
-    for (identity, resource) in identities {
-        if let Some(resource) = resource {
-            *needs.entry(resource).or_default() += identity.renewals_per_second();
-        }
-    }
-    for resource in resources {
-        let Some(name) = &resource.name else { continue };
-        let needed = needs.get(&name.value).copied().unwrap_or_default();
-        let limit = resource.limits.issue;
-        let allowed = USED * f64::from(limit.calls) / limit.window.as_secs_f64();
-        if needed > allowed {
-            let message = format!(
-                "the identities of {} need {}, its limit of `issue` allows {}: tokens will end before their turn",
-                quoted(name.value.as_str()).map_or("this resource".to_owned(), |name| name
-                    .trim_matches('"')
-                    .to_owned()),
-                rate(needed),
-                rate(allowed)
-            );
-            let hint = "longer lifetimes, a later renew_at, fewer identities, or a higher limit where Azure has granted one";
-            report.add(Note::warning(resource.limits_at, message).hint(hint));
-        }
-    }
-}
-
-fn rate(per_second: f64) -> String {
-    if per_second >= 10.0 {
-        format!("{per_second:.0}/s")
-    } else if per_second >= 0.1 {
-        format!("{per_second:.1}/s")
-    } else {
-        format!("{:.1}/h", per_second * 3600.0)
     }
 }

@@ -165,6 +165,30 @@ pub struct Counts {
     pub set_aside: Vec<SetAside>,
 }
 
+/// Tokens of one resource that are alike to the minute (since 1970).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenGroup {
+    /// When they are due.
+    pub due: i64,
+    /// When they end.
+    pub ends: i64,
+    /// How many minutes they live.
+    pub life: i64,
+    /// How many.
+    pub count: u64,
+}
+
+/// What a store knows of the identities of one resource that want a token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stock {
+    /// Those that hold a live one.
+    pub tokens: Vec<TokenGroup>,
+    /// Those that have an id and hold none, or one that may be dead.
+    pub without: u64,
+    /// Those that are to be created.
+    pub unmade: u64,
+}
+
 /// Rows of one kind that cannot be read and are set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {

@@ -43,6 +43,9 @@ impl Load {
     pub fn counted(minutes: impl IntoIterator<Item = (i64, u32)>) -> Self {
         let mut load = Self::default();
         for (minute, count) in minutes {
+            if load.counts.is_empty() {
+                load.first = minute;
+            }
             load.add(minute, count);
         }
         load
@@ -90,6 +93,50 @@ impl Load {
         like_it().nth(chosen).unwrap_or(minutes.start)
     }
 
+    /// Puts so many renewals where as many draws would, one after the other, but for chance: minutes, and how many
+    /// each of them gets.
+    pub fn pour(&mut self, window: RenewalWindow, count: u64, now: Timestamp) -> Vec<(i64, u64)> {
+        self.forget(minute_of(now));
+        let usual = whole_minutes(window.from, window.to);
+        if usual.is_empty() {
+            return vec![(minute_of(window.from), count)];
+        }
+        let ahead = minute_of(now)..usual.end;
+        let length = (ahead.end - ahead.start).max(1) as f64;
+        let mean = (self.held(ahead) + count) as f64 / length;
+        let mut poured = Vec::new();
+        let left = self.fill(usual, (FULL * mean).ceil() as u32, count, &mut poured);
+        let wide = whole_minutes(window.half, window.to);
+        self.fill(wide, u32::MAX, left, &mut poured);
+        poured
+    }
+
+    /// Fills the least loaded of these minutes first, none above `most`; how many found no room.
+    fn fill(
+        &mut self,
+        minutes: Range<i64>,
+        most: u32,
+        count: u64,
+        poured: &mut Vec<(i64, u64)>,
+    ) -> u64 {
+        let mut by_load: Vec<(u32, i64)> =
+            minutes.map(|minute| (self.at(minute), minute)).collect();
+        by_load.sort_unstable();
+        let loads: Vec<u64> = by_load.iter().map(|(held, _)| u64::from(*held)).collect();
+        let (level, over) = water_level(&loads, count);
+        let mut left = count;
+        for (number, (held, minute)) in by_load.into_iter().enumerate() {
+            let level = (level + u64::from((number as u64) < over)).min(u64::from(most));
+            let more = level.saturating_sub(u64::from(held)).min(left);
+            if more > 0 {
+                left -= more;
+                self.add(minute, u32::try_from(more).unwrap_or(u32::MAX));
+                poured.push((minute, more));
+            }
+        }
+        left
+    }
+
     fn at(&self, minute: i64) -> u32 {
         let index = usize::try_from(minute - self.first).ok();
         index
@@ -112,9 +159,6 @@ impl Load {
     }
 
     fn add(&mut self, minute: i64, count: u32) {
-        if self.counts.is_empty() {
-            self.first = minute;
-        }
         let Ok(index) = usize::try_from(minute - self.first) else {
             return;
         };
@@ -129,18 +173,43 @@ impl Load {
         }
     }
 
-    /// Drops the minutes that are over.
+    /// Drops the minutes that are over, so that the first count is of this one.
     fn forget(&mut self, now: i64) {
         while self.first < now && self.counts.pop_front().is_some() {
             self.first += 1;
         }
+        // What is drawn may be due before all that was counted.
+        let ahead = usize::try_from(self.first - now).unwrap_or(0);
+        if self.counts.is_empty() || ahead > MOST {
+            *self = Self {
+                first: now,
+                counts: VecDeque::new(),
+            };
+            return;
+        }
+        (0..ahead).for_each(|_| self.counts.push_front(0));
+        self.first -= ahead as i64;
     }
+}
+
+/// To which level so much more raises loads that ascend, and how many of the first get one more than that.
+fn water_level(loads: &[u64], count: u64) -> (u64, u64) {
+    let mut all = count;
+    for (number, load) in loads.iter().enumerate() {
+        all += load;
+        let among = number as u64 + 1;
+        let level = all / among;
+        if loads.get(number + 1).is_none_or(|next| *next >= level) {
+            return (level, all % among);
+        }
+    }
+    (0, 0)
 }
 
 /// No token lives longer than a day; what is due later is none of the counts' business.
 const MOST: usize = 2 * 24 * 60;
 
-fn minute_of(at: Timestamp) -> i64 {
+pub(super) fn minute_of(at: Timestamp) -> i64 {
     at.as_second().div_euclid(60)
 }
 
@@ -220,7 +289,7 @@ mod tests {
             .map(|n| noon() + Duration::from_secs(u64::from(n) / 2))
             .collect();
         let peaks = peaks(issued, 8);
-        assert!(peaks[0] > 2.0, "{peaks:?}");
+        assert!(peaks[0] > 1.5, "{peaks:?}");
         assert!(peaks[4..].iter().all(|peak| *peak <= 1.5), "{peaks:?}");
     }
 
@@ -236,6 +305,46 @@ mod tests {
                 due >= window(at, DAY).from && due <= window(at, DAY).to,
                 "{n}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_due_before_all_others_is_counted_too() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut load = Load::counted([(minute_of(noon()) + 700, 1)]);
+        let hour = window(noon(), Duration::from_hours(4));
+        let due = load.draw(hour, noon(), &mut rng);
+        assert_eq!(load.at(minute_of(due)), 1);
+        assert_eq!(load.at(minute_of(noon()) + 700), 1);
+        // The first draw of all may be a late one: those before it count as well.
+        let mut load = Load::default();
+        let drawn: Vec<_> = (0..2000)
+            .map(|_| load.draw(window(noon(), DAY), noon(), &mut rng))
+            .collect();
+        let early = drawn
+            .iter()
+            .filter(|due| **due < window(noon(), DAY).from)
+            .count();
+        assert!(early > 1500, "a burst is levelled at once: {early}");
+    }
+
+    #[test]
+    fn what_is_poured_lies_as_what_is_drawn_one_by_one() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let start = minute_of(noon());
+        let uneven =
+            || Load::counted((start..start + 720).map(|minute| (minute, (minute % 40) as u32)));
+        for count in [1, 10, 500, 40_000] {
+            let (mut drawn, mut poured) = (uneven(), uneven());
+            for _ in 0..count {
+                drawn.draw(window(noon(), DAY), noon(), &mut rng);
+            }
+            let minutes = poured.pour(window(noon(), DAY), count, noon());
+            assert_eq!(minutes.iter().map(|(_, count)| count).sum::<u64>(), count);
+            let apart: u64 = (start..start + 720)
+                .map(|minute| u64::from(drawn.at(minute).abs_diff(poured.at(minute))))
+                .sum();
+            assert!(apart <= count / 10 + 60, "{count}: {apart} lie elsewhere");
         }
     }
 

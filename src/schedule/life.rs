@@ -70,14 +70,19 @@ impl Life {
     /// When the next token may be due: at `renew_at` of the life, spread early only, and no earlier than half of
     /// that where the load is to be levelled. One instant of it is drawn, once per version, and stored.
     pub fn renewal(&self, spec: &Spec) -> RenewalWindow {
+        self.renewal_at(spec.renew_at, spec.spread)
+    }
+
+    /// The same, by `renew_at` and `spread`.
+    pub(super) fn renewal_at(&self, renew_at: f64, spread: f64) -> RenewalWindow {
         let after = |share: f64| {
             let wait = self.length().mul_f64(share.clamp(0.0, 1.0));
             ahead(self.from, wait.max(SHORTEST_WAIT))
         };
         RenewalWindow {
-            half: after(spec.renew_at / 2.0),
-            from: after(spec.renew_at - spec.spread),
-            to: after(spec.renew_at),
+            half: after(renew_at / 2.0),
+            from: after(renew_at - spread),
+            to: after(renew_at),
         }
     }
 

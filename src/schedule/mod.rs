@@ -12,6 +12,7 @@ mod key_probes;
 mod level;
 mod life;
 mod pace;
+mod plan;
 mod rates;
 mod retries;
 mod standing;
@@ -33,6 +34,10 @@ pub use life::{
     quarantine_gap, refused_early,
 };
 pub use pace::{Pace, Press};
+pub use plan::{
+    Basis, Campaigns, Capacity, Cohort, Declared, Fleet, Hour, Plan, Plans, Room, Survival, WhatIf,
+    check_room, cohorts, plan, takes,
+};
 pub use rates::Rate;
 pub use rates::{Fold, Repeat};
 pub use rates::{awaiting, is_yielding, share_beside};

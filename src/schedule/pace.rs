@@ -41,6 +41,15 @@ const USUAL_WAIT: Duration = Duration::from_secs(5);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
+/// The most calls of a limit that are ever sent in its window.
+pub(super) fn most_of(limit: Limit) -> u32 {
+    part_of(limit, 1.0)
+}
+
+fn part_of(limit: Limit, share: f64) -> u32 {
+    ((f64::from(limit.calls) * USED * share) as u32).max(1)
+}
+
 /// How pressing a call is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Press {
@@ -354,11 +363,13 @@ impl Pace {
 
     /// The most calls in any window; at least one, or nothing would ever go out.
     fn allowed(&self, press: Press) -> u32 {
-        let share = match press {
-            Press::Pressing => 1.0,
-            Press::Ordinary => self.share.min(self.cap),
-        };
-        ((f64::from(self.limit.calls) * USED * share) as u32).max(1)
+        part_of(
+            self.limit,
+            match press {
+                Press::Pressing => 1.0,
+                Press::Ordinary => self.share.min(self.cap),
+            },
+        )
     }
 
     /// Calls that may still start within the window.

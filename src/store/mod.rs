@@ -39,6 +39,7 @@ mod reservations;
 mod restore;
 mod seal;
 mod sources;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod withdrawals;
@@ -81,4 +82,5 @@ pub use restore::{
 };
 pub use seal::{seal_key_id, seal_key_of};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
+pub use stock::stock_at_rest;
 pub use withdrawals::{Cause, StepOn};

@@ -476,7 +476,7 @@ fn scene(
             stopping: false,
         },
         renewers: BTreeMap::new(),
-        limits: BTreeMap::new(),
+        declared: BTreeMap::new(),
         runners: BTreeMap::new(),
         dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),

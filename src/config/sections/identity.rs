@@ -153,12 +153,6 @@ impl Draft {
             origin: Origin::File,
         })
     }
-
-    /// How many tokens a second it takes to keep it renewed.
-    pub(in super::super) fn renewals_per_second(&self) -> f64 {
-        let share = self.renewal.renew_at - self.renewal.spread / 2.0;
-        1.0 / (self.renewal.lifetime.as_secs_f64() * share)
-    }
 }
 
 /// Reads one `[[identity]]`.

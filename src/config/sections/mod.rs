@@ -137,9 +137,6 @@ pub(super) struct Drafts {
 #[derive(Debug)]
 pub(super) struct ResourceDraft {
     pub(super) name: Option<Located<ResourceName>>,
-    /// Where `limits` stands, or else the header.
-    pub(super) limits_at: super::tree::Span,
-    pub(super) limits: super::Limits,
     pub(super) settings: Option<ResourceSettings>,
 }
 

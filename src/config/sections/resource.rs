@@ -118,7 +118,6 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
         .unwrap_or_default()
         .shared(share);
     let max_in_flight = section.integer("max_in_flight");
-    let limits_at = limits_item.map_or(section.head(), Item::span);
     section.finish();
     let settings = name.as_ref().zip(primary).zip(secondary).map(
         |((name, connection_string), secondary_connection_string)| ResourceSettings {
@@ -133,12 +132,7 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
             max_in_flight,
         },
     );
-    ResourceDraft {
-        name,
-        limits_at,
-        limits,
-        settings,
-    }
+    ResourceDraft { name, settings }
 }
 
 fn other_secret(item: Item<'_>, primary: Option<&LoadedSecret>) -> Option<LoadedSecret> {
