@@ -194,7 +194,7 @@ fn json(value: &impl Serialize, secret: usize) -> Bytes {
 }
 
 /// Whether a request is signed with this key, as a service would look at it.
-pub fn is_signed_with(request: &Request<Bytes>, key: &AccessKey) -> bool {
+pub fn is_signed_with(request: &http::Request<Bytes>, key: &AccessKey) -> bool {
     let header = |name: &str| request.headers().get(name)?.to_str().ok();
     let signed = || {
         let signable = Signable {
