@@ -1,7 +1,17 @@
 //! Nothing is claimed that was not seen: what the daemon stands on is taken away under it, and it says so
 //! at its doors until it is back.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -422,4 +432,83 @@ async fn doctor_warns_of_backups_that_are_not_made_any_more() {
     assert_eq!(code, Some(0), "odd, not wrong: {text}");
     assert!(text.contains("the last backup was made 9d ago"), "{text}");
     assert!(text.contains("renewd store backup FILE"), "{text}");
+}
+
+/// Another client of the same resource, a program of its own, uses up what ACS allows.
+struct SecondClient {
+    stop: Arc<AtomicBool>,
+    calls: Vec<std::thread::JoinHandle<u32>>,
+}
+
+impl SecondClient {
+    fn start(emulator: &Emulator) -> Self {
+        let acs = |arguments: &[&str], string: &str| {
+            Command::new(RENEWD)
+                .arg("acs")
+                .args(arguments)
+                .env("COMMUNICATION_SERVICES_CONNECTION_STRING", string)
+                .output()
+                .unwrap()
+        };
+        let string = emulator.connection_string.clone();
+        let created = acs(&["create-user", "--json"], &string);
+        let created: Value = serde_json::from_slice(&created.stdout).unwrap();
+        let id = created["id"].as_str().unwrap().to_owned();
+        let stop = Arc::new(AtomicBool::new(false));
+        let call = || {
+            let (stop, id, string) = (Arc::clone(&stop), id.clone(), string.clone());
+            std::thread::spawn(move || {
+                let mut done = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    done += u32::from(acs(&["issue-token", &id], &string).status.success());
+                }
+                done
+            })
+        };
+        let calls = (0..2).map(|_| call()).collect();
+        Self { stop, calls }
+    }
+
+    /// Ends it; how many of its calls were answered.
+    fn end(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.calls
+            .into_iter()
+            .map(|call| call.join().unwrap())
+            .sum()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_client_that_uses_the_resource_up_is_told() {
+    let emulator = Emulator::start(&["--limit", "issue=6/5s"]);
+    let (stage, receiver) = (Stage::new(&emulator), Receiver::start().await);
+    let config = stage.base_config()
+        + &stage.sinks_config(None)
+        + &hears(&stage, &receiver, "\"resource.*\"")
+        + &identities("bot", 1, &["files"]);
+    let daemon = Daemon::start(&stage.configure(&config)).await;
+    stage.there("bot-0").await;
+    let other = SecondClient::start(&emulator);
+    until("contention", || {
+        let ordered = stage.renewd(&["renew", "bot-0", "--yes", "--detach"]);
+        let told = status(&stage);
+        match told.contains("somebody else uses it") {
+            true => Ok(()),
+            false => Err(format!("{ordered:?}\n{told}\n{}", daemon.log())),
+        }
+    })
+    .await;
+    heard(&receiver, "renewd.resource.contended").await;
+    assert!(other.end() > 0, "the other one was served");
+    // It is not told to be over as soon as it is quiet, and the daemon goes on.
+    let version = || stage.document("bot-0").unwrap()["version"].as_u64();
+    let before = version();
+    until("renewal", || match version() > before {
+        true => Ok(()),
+        false => Err(stage.explain("bot-0")),
+    })
+    .await;
+    says(&stage, "somebody else uses it").await;
+    assert!(daemon.stop().success());
 }

@@ -254,6 +254,64 @@ async fn no_flood_over_tcp_blinds_the_probes() {
     drop(probes_withstand(&kinds).await);
 }
 
+/// A daemon in a network of its own, where every address of `198.18.0.0/15` leads to it.
+async fn daemon_on_a_network() -> (Stage, Daemon, Emulator) {
+    const SETUP: &str =
+        "ip link set lo up && ip route add local 198.18.0.0/15 dev lo && exec \"$@\"";
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let base = stage.base_config();
+    let base = base.replace("listen = \"\"", "listen = \"0.0.0.0:9847\"");
+    let mut inside = Command::new("unshare");
+    inside.args(["--net", "--", "sh", "-c", SETUP, "sh", crate::stage::RENEWD]);
+    let mut daemon = Daemon::spawn(&stage.configure(&base), &mut inside);
+    daemon.ready().await;
+    (stage, daemon, emulator)
+}
+
+/// A script in the network of a daemon.
+fn beside(daemon: &Daemon, script: &str, arguments: &[&str]) -> Child {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/it/fixtures")
+        .join(script);
+    Command::new("nsenter")
+        .arg(format!("--net=/proc/{}/ns/net", daemon.pid()))
+        .args(["--", "python3", "-I"])
+        .arg(script)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The probe of a cluster comes from another machine, and so does a flood, from more addresses than there is room.
+#[tokio::test]
+async fn a_flood_from_many_addresses_does_not_blind_the_probe_of_another_machine() {
+    let (_stage, daemon, _emulator) = daemon_on_a_network().await;
+    let anywhere = "198.18.0.1:9847@198.19.0.0/16";
+    let attackers = [
+        ("flood", "900"),
+        ("slow", "900"),
+        ("scrape", "300"),
+        ("deaf-page", "600"),
+    ]
+    .map(|(kind, count)| beside(&daemon, "callers.py", &[anywhere, count, LASTS, kind]));
+    let probe = told(beside(
+        &daemon,
+        "reader.py",
+        &["198.18.0.1:9847@198.18.0.2", "-", "3"],
+    ));
+    let attackers = attackers.map(told);
+    println!("{probe}; {attackers:?}");
+    let answered = probe["statuses"]["200"].as_u64().unwrap_or(0);
+    assert!(answered > 10, "{probe}; {attackers:?}");
+    assert_eq!(
+        probe["statuses"].as_object().unwrap().len(),
+        1,
+        "each is answered: {probe}; {attackers:?}"
+    );
+}
+
 async fn get(address: &str, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let asked = async {

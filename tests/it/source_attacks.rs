@@ -4,13 +4,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::stage::{Daemon, Emulator, Stage, soak};
+use crate::stage::{Daemon, Emulator, Stage};
 
 /// A daemon with one source.
 struct Harness {
@@ -36,25 +40,33 @@ impl Harness {
     }
 
     fn listed(&self) -> Value {
+        self.listed_of("list")
+    }
+
+    fn listed_of(&self, name: &str) -> Value {
         let output = self.stage.renewd(&["source", "list", "--json"]);
         let all: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|e| panic!("{e}: {}", self.daemon.log()));
         let sources = all["sources"].as_array().unwrap();
-        let list = sources.iter().find(|source| source["name"] == "list");
+        let list = sources.iter().find(|source| source["name"] == name);
         list.unwrap_or_else(|| panic!("{all}")).clone()
     }
 
     /// Waits until what the source says of itself is as wanted.
     async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until_of("list", what, wanted).await
+    }
+
+    async fn until_of(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
-            let listed = self.listed();
+            let listed = self.listed_of(name);
             if wanted(&listed) {
                 return listed;
             }
             let waited = began.elapsed();
             assert!(
-                waited < Duration::from_secs(60),
+                waited < Duration::from_secs(180),
                 "no {what}: {listed}\n{}",
                 self.daemon.log()
             );
@@ -63,9 +75,13 @@ impl Harness {
     }
 
     async fn lapsed(&self, word: &str) -> String {
+        self.lapse_of("list", word).await
+    }
+
+    async fn lapse_of(&self, name: &str, word: &str) -> String {
         let reason = |listed: &Value| listed["lapse"]["reason"].as_str().map(str::to_owned);
         let is_said = |listed: &Value| reason(listed).is_some_and(|reason| reason.contains(word));
-        reason(&self.until(word, is_said).await).unwrap()
+        reason(&self.until_of(name, word, is_said).await).unwrap()
     }
 
     async fn taken(&self, identities: u64) -> Value {
@@ -100,6 +116,9 @@ fn database(path: &Path, journal: &str) -> Connection {
 /// Never gives a row, and never ends.
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
                        SELECT 'x' AS name FROM n WHERE i < 0";
+
+/// What a reader may take, in kB.
+const MEMORY_OF_READER: u64 = renewd::sources::MEMORY_OF_READER as u64 >> 10;
 
 /// The children of a process.
 fn children(of: u32) -> Vec<PathBuf> {
@@ -384,34 +403,134 @@ async fn a_list_that_hangs_makes_no_other_wait() {
     assert!(daemon.stop().success());
 }
 
-/// The most memory that a process had, in kB.
-fn peak(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+/// The most memory that a process had, in kB; `None` where it has ended.
+fn peak(process: &Path) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Watches the memory of a daemon and of whoever reads for it.
+struct Watched {
+    daemon: PathBuf,
+    before: u64,
+    ended: Arc<AtomicBool>,
+    readers: std::thread::JoinHandle<u64>,
+}
+
+impl Watched {
+    fn new(daemon: &Daemon) -> Self {
+        let (pid, ended) = (daemon.pid(), Arc::new(AtomicBool::new(false)));
+        let over = Arc::clone(&ended);
+        let readers = std::thread::spawn(move || {
+            let mut most = 0;
+            while !over.load(Ordering::SeqCst) {
+                let of_readers = children(pid).into_iter().filter_map(|child| peak(&child));
+                most = of_readers.fold(most, u64::max);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        let daemon = PathBuf::from(format!("/proc/{pid}"));
+        Self {
+            before: peak(&daemon).unwrap(),
+            daemon,
+            ended,
+            readers,
+        }
+    }
+
+    /// The daemon took little more since, and no reader more than it may.
+    fn took_little(self, what: &str) {
+        self.ended.store(true, Ordering::SeqCst);
+        let more = peak(&self.daemon).unwrap().saturating_sub(self.before);
+        let reader = self.readers.join().unwrap();
+        println!("{what}: {more} kB more in the daemon, {reader} kB in its reader");
+        assert!(
+            more < LITTLE && (1..MEMORY_OF_READER).contains(&reader),
+            "{what}: {more} kB, {reader} kB"
+        );
+    }
+}
+
+/// More than the daemon takes for any list, in kB.
+const LITTLE: u64 = 40_000;
+
+/// As many rows as a list may have, and one more.
 #[tokio::test]
-async fn a_long_list_costs_the_daemon_no_memory() {
-    let rows = if soak() { 1_000_000 } else { 100_000 };
+async fn a_list_of_a_million_rows_costs_the_daemon_no_memory() {
+    let (stage, emulator) = stage();
+    let path = stage.path("app.db");
+    let owner = database(&path, "delete");
+    let select = |count: u32| {
+        let view = format!(
+            "DROP VIEW IF EXISTS list; CREATE VIEW list AS {}",
+            rows(count)
+        );
+        owner.execute_batch(&view).unwrap();
+    };
+    select(1_000_000);
+    let lines = format!(
+        "{}\nmax_scopes = [\"chat\"]",
+        query(&path, "SELECT * FROM list")
+    );
+    let harness = Harness::start(stage, emulator, "sqlite", &lines).await;
+    let watched = Watched::new(&harness.daemon);
+    harness
+        .until("long list", |listed| listed["refused"] == 1_000_000)
+        .await;
+    watched.took_little("1,000,000 rows");
+    let watched = Watched::new(&harness.daemon);
+    select(1_000_001);
+    let reason = harness.lapsed("1,000,000 rows").await;
+    watched.took_little(&reason);
+}
+
+/// Rows of which each asks for more than it may, so that nothing is written but all is read and compared.
+fn rows(count: u32) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+         SELECT printf('user-%07d', i * 7919 % 1000003) AS name, 'chat voip' AS scopes, \
+         printf('%0080d', i) AS label_a FROM n"
+    )
+}
+
+/// Values of 600 MB, and lines without an end: each ends its own reader.
+#[tokio::test]
+async fn values_of_600_megabytes_cost_the_daemon_no_memory() {
     let (stage, emulator) = stage();
     let path = stage.path("app.db");
     let _owner = database(&path, "delete");
-    // Each row asks for more than it may, so that nothing is written but all is read and compared.
-    let text = format!(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) \
-         SELECT printf('user-%07d', i * 7919 % 1000003) AS name, 'chat voip' AS scopes, printf('%0080d', i) AS label_a FROM n"
+    let mut config = stage.base_config() + &stage.sinks_config(None);
+    let many = format!(
+        "SELECT group_concat(label_a) AS name FROM ({})",
+        rows(100_000)
     );
-    let lines = format!("{}\nmax_scopes = [\"chat\"]", query(&path, &text));
-    let harness = Harness::start(stage, emulator, "sqlite", &lines).await;
-    let before = peak(harness.daemon.pid());
-    harness
-        .until("long list", |listed| listed["refused"] == rows)
-        .await;
-    let more = peak(harness.daemon.pid()).saturating_sub(before);
-    println!("{more} kB more for {rows} rows, from {before} kB");
-    assert!(more < 40_000, "{more} kB more for {rows} rows");
+    let values = [
+        "SELECT 'x' AS name, zeroblob(600000000) AS id",
+        "SELECT 'x' AS name, hex(zeroblob(300000000)) AS id",
+        "SELECT 'x' AS name, printf('%600000000s', 'x') AS id",
+        "SELECT replace(hex(zeroblob(20000)), '0', hex(zeroblob(15000))) AS name",
+        &many,
+    ];
+    for (number, value) in values.iter().enumerate() {
+        config += &format!(
+            "\n[[source.sqlite]]\nname = \"value-{number}\"\nevery = \"1s\"\n{}\n",
+            query(&path, value)
+        );
+    }
+    config += "\n[[source.exec]]\nname = \"line\"\nevery = \"1s\"\nscopes = [\"chat\"]\n\
+               command = [\"/usr/bin/head\", \"-c\", \"600000000\", \"/dev/zero\"]\n";
+    let harness = Harness {
+        daemon: Daemon::start(&stage.configure(&config)).await,
+        stage,
+        _emulator: emulator,
+    };
+    let watched = Watched::new(&harness.daemon);
+    for number in 0..values.len() {
+        let name = format!("value-{number}");
+        println!("{}", harness.lapse_of(&name, "larger than 1 MiB").await);
+    }
+    println!("{}", harness.lapse_of("line", "").await);
+    watched.took_little("values of 600 MB");
 }

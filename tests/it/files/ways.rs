@@ -107,3 +107,76 @@ async fn missing_folders_are_made_passable_not_listable() {
         assert_eq!(mode & 0o7777, 0o711, "{made}");
     }
 }
+
+/// A folder that somebody swaps for a link to another one, and back, as fast as it can be done: whatever the moment,
+/// the token is written into the folder or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_swapped_for_a_link_while_files_are_written_leads_nowhere() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    needs_root();
+    let folder = folder();
+    let [theirs, victim, link] = ["theirs", "victim", "link"].map(|name| folder.path().join(name));
+    let owner = 65_530;
+    for made in [
+        &theirs,
+        &theirs.join("deeper"),
+        &victim,
+        &victim.join("deeper"),
+    ] {
+        fs::create_dir(made).unwrap();
+    }
+    fs::write(victim.join("bot"), "precious").unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(owner), None).unwrap();
+    symlink(&victim, &link).unwrap();
+    for (below, mode) in [
+        ("theirs/{name}", renewd::config::WriteMode::Replace),
+        ("theirs/{name}", renewd::config::WriteMode::InPlace),
+        ("theirs/deeper/{name}", renewd::config::WriteMode::Replace),
+        (
+            "theirs/deeper/new/{name}",
+            renewd::config::WriteMode::Replace,
+        ),
+    ] {
+        let settings = FileSinkSettings {
+            write: mode,
+            ..FileSinkSettings::new(
+                "files".parse().unwrap(),
+                format!("{}/{below}", folder.path().display()),
+            )
+        };
+        let sink = FileSink::new(&settings, true).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut written, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    renameat_with(CWD, &theirs, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                }
+            });
+            let writes = async {
+                for version in 1..=400 {
+                    match put(&sink, document("bot", version), &["65534"]).await {
+                        Ok(_) => written += 1,
+                        Err(_) => refused += 1,
+                    }
+                    let name = "bot".parse().unwrap();
+                    sink.withdraw(&name, &"contoso".parse().unwrap()).await.ok();
+                }
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(writes));
+            stop.store(true, Ordering::Relaxed);
+        });
+        println!("{below}: {written} written, {refused} refused");
+        assert!(
+            written > 0 && refused > 0,
+            "both were met: {written}, {refused}"
+        );
+        assert_eq!(names(&victim), ["bot", "deeper"], "{below}");
+        assert_eq!(
+            names(&victim.join("deeper")),
+            Vec::<String>::new(),
+            "{below}"
+        );
+        assert_eq!(fs::read_to_string(victim.join("bot")).unwrap(), "precious");
+    }
+}
