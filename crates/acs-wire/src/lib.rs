@@ -220,8 +220,14 @@ impl Secret {
     /// A short, stable, one-way name of this secret: 12 hex digits of its SHA-256.
     pub fn fingerprint(&self) -> String {
         let digest = Sha256::digest(self.expose().as_bytes());
-        digest[..6].iter().map(|b| format!("{b:02x}")).collect()
+        hex(&digest[..6])
     }
+}
+
+/// Bytes as hex digits in lower case.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }
 
 impl fmt::Debug for Secret {

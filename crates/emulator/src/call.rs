@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::{Method, Request, Uri, header::HOST};
 use hyper::body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use renewd_acs_wire::{CreateRequest, Operation};
 use serde::Serialize;
 
@@ -434,27 +435,13 @@ impl RequestLog {
 
 /// The segment with every `%XX` decoded; `None` where an escape or the result is not valid.
 pub(super) fn decode(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [first, tail @ ..] = rest {
-        if *first == b'%' {
-            let [high, low, tail @ ..] = tail else {
-                return None;
-            };
-            bytes.push(nibble(*high)? << 4 | nibble(*low)?);
-            rest = tail;
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|n| u8::try_from(n).ok())
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let valid = segment.split('%').skip(1).all(is_escape);
+    let decoded = percent_decode_str(segment).decode_utf8();
+    decoded.ok().filter(|_| valid).map(Into::into)
 }
 
 #[cfg(test)]
@@ -539,5 +526,6 @@ mod decode_tests {
         assert_eq!(decode("%3"), None);
         assert_eq!(decode("%zz"), None);
         assert_eq!(decode("%ff"), None);
+        assert_eq!(decode("%%41"), None);
     }
 }

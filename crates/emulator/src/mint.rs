@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::access_keys::KeyStamp;
-use renewd_acs_wire::Secret;
+use renewd_acs_wire::{Secret, hex};
 
 const RS256_KEY: &str = include_str!("test_keys/rs256.pem");
 const ES256_KEY: &str = include_str!("test_keys/es256.pem");
@@ -270,7 +270,7 @@ fn thumbprint(public_key: &[u8]) -> Vec<u8> {
 }
 
 fn upper_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02X}")).collect()
+    hex(bytes).to_uppercase()
 }
 
 /// What is known of one token.

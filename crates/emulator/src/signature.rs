@@ -13,6 +13,7 @@ use std::{fmt, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
+use renewd_acs_wire::hex;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -244,7 +245,7 @@ fn other_key(text: &str, signature: &str, keys: &AccessKeys) -> Option<String> {
     for key in keys.valid() {
         let slot = key.stamp.slot.as_str();
         let mac = hmac_sha256(key.bytes(), text.as_bytes());
-        if hex(&mac).eq_ignore_ascii_case(signature) {
+        if hex(mac).eq_ignore_ascii_case(signature) {
             return Some("the signature is in hexadecimal; it should be base64".to_owned());
         }
         if matches(
@@ -267,10 +268,6 @@ fn other_key(text: &str, signature: &str, keys: &AccessKeys) -> Option<String> {
 
 fn matches(mac: &[u8; 32], signature: &str) -> bool {
     BASE64_STANDARD.encode(mac) == signature
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// One usual mistake: what would have been signed, and how to say so.
