@@ -460,7 +460,7 @@ fn row(line: &[u8]) -> Result<Entry, EntryError> {
             // The message says what was expected and where; it repeats nothing of the line.
             _ => error.to_string(),
         };
-        wrong(format!("it is no JSON object: {why}"))
+        wrong(format!("it is not a JSON object: {why}"))
     })?;
     Entry::of_object(&fields)
 }

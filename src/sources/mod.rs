@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     exec::Exec,
     list::{Looker, Stamps},
-    reader::{Reader, SOON, Task, Turn},
+    reader::{QUEUES, Reader, Task},
 };
 use crate::{
     accounts,
@@ -43,8 +43,8 @@ pub struct Source {
     looker: Looker,
     /// Its files as they were before the last read, where they were old enough to tell a change.
     read: Option<Stamps>,
-    /// Whether its last read took long, so that the next one begins among those that do.
-    takes_long: bool,
+    /// Which kind of list it is by how long its last read took: see [`Queues`].
+    kind: usize,
 }
 
 /// What a look found.
@@ -66,7 +66,7 @@ impl Source {
             clock: clock.clone(),
             looker: Looker::default(),
             read: None,
-            takes_long: false,
+            kind: 0,
         }
     }
 
@@ -130,27 +130,14 @@ impl Source {
             Wanted::Listed(task) if self.clock.is_simulated() => {
                 Reading::here(task.read()?, self.settings.clone())
             }
-            wanted => self.in_turn(&wanted).await?,
+            wanted => {
+                let read = || wanted.read();
+                let (read, turn) = QUEUES.read(&mut self.kind, &self.clock, read).await?;
+                Reading::of_child(read?, turn, self.settings.clone())
+            }
         };
         self.read = look.seen.clone().filter(|seen| !seen.is_young(now));
         Ok(reading)
-    }
-
-    /// Reads by a child. One that takes long while many do is given up, and begun anew among those.
-    async fn in_turn(&mut self, wanted: &Wanted) -> Result<Reading, SourceError> {
-        loop {
-            let mut turn = Turn::come(self.takes_long).await?;
-            let began = self.clock.steady();
-            let read = tokio::select! {
-                biased;
-                read = wanted.read() => Some(read),
-                () = turn.over() => None,
-            };
-            self.takes_long = self.clock.steady() >= began + SOON;
-            if let Some(read) = read {
-                return Ok(Reading::of_child(read?, turn, self.settings.clone()));
-            }
-        }
     }
 }
 

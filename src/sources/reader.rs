@@ -34,6 +34,7 @@ use super::{
     sqlite,
 };
 use crate::{
+    clock::Clock,
     config::{self, SourceSettings},
     model::{Name, RefusedRow, Spec},
 };
@@ -44,18 +45,17 @@ pub const VERB: &str = "read-list";
 const OURSELVES: &str = "/proc/self/exe";
 /// The memory that a child may map. A list takes at most 256 MiB of it.
 pub const MEMORY: usize = 640 << 20;
-/// Children that began just now, of all sources: the others wait for their turn, which comes soon.
-const QUICK: usize = 2;
-/// Children that take longer: a list that hangs is one of these, and no other list waits for it.
-const LONG: usize = 2;
+/// Children at once, of all sources, by how long they take: those that began just now, those that take longer, and
+/// those that take very long. A list waits for lists of its own kind alone, and one that hangs is of the last.
+const TURNS: [usize; 3] = [2, 2, 1];
 /// Children at once.
-pub const AT_ONCE: usize = QUICK + LONG;
-/// How long a child may take before it counts as one of those.
-pub(super) const SOON: Duration = Duration::from_secs(3);
+pub const AT_ONCE: usize = TURNS[0] + TURNS[1] + TURNS[2];
+/// How long a child may take before it counts as one of the next kind.
+const WITHIN: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 /// Processes and threads of a child.
 pub const THREADS: usize = 2;
-static QUICK_TURNS: Semaphore = Semaphore::const_new(QUICK);
-static LONG_TURNS: Semaphore = Semaphore::const_new(LONG);
+/// The turns of this process's children.
+pub(super) static QUEUES: Queues = Queues::new();
 /// Where memory is short, a child is the first to be killed, long before the daemon.
 const FIRST_TO_GO: &str = "1000";
 /// How much a child may compute, in seconds, for a list and all its hand-overs.
@@ -352,38 +352,80 @@ pub(super) struct Reader {
     socket: BufReader<Socket>,
 }
 
+/// Where lists wait for their turn, each kind by itself, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Queues([Semaphore; TURNS.len()]);
+
 /// The right to have a child.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: SemaphorePermit<'static>,
-    is_long: bool,
+    queues: &'static Queues,
+    /// In which of them it came.
+    queue: usize,
+}
+
+impl Queues {
+    const fn new() -> Self {
+        Self([
+            Semaphore::const_new(TURNS[0]),
+            Semaphore::const_new(TURNS[1]),
+            Semaphore::const_new(TURNS[2]),
+        ])
+    }
+
+    /// Reads when its turn comes, in the queue of its kind, which is kept for the next time. A list that takes longer
+    /// than its kind while all turns of the next are taken is given up, and read anew among those.
+    pub(super) async fn read<T, F: Future<Output = T>>(
+        &'static self,
+        kind: &mut usize,
+        clock: &Clock,
+        read: impl Fn() -> F,
+    ) -> Result<(T, Turn), SourceError> {
+        loop {
+            let mut turn = self.turn(*kind).await?;
+            let began = clock.steady();
+            let found = tokio::select! {
+                biased;
+                found = read() => found,
+                () = turn.over() => {
+                    *kind = turn.queue + 1;
+                    continue;
+                }
+            };
+            let took = clock.steady().saturating_sub(began);
+            *kind = WITHIN.iter().filter(|within| took >= **within).count();
+            return Ok((found, turn));
+        }
+    }
+
+    async fn turn(&'static self, queue: usize) -> Result<Turn, SourceError> {
+        let permit = self.0[queue].acquire().await;
+        let permit = permit.map_err(|error| SourceError::Reader {
+            what: "a list".to_owned(),
+            reason: format!("cannot be read ({error})"),
+        })?;
+        Ok(Turn {
+            _permit: permit,
+            queues: self,
+            queue,
+        })
+    }
 }
 
 impl Turn {
-    /// Waits for it, among those that take long where that is known of the list.
-    pub(super) async fn come(is_long: bool) -> Result<Self, SourceError> {
-        let turns = if is_long { &LONG_TURNS } else { &QUICK_TURNS };
-        let permit = turns.acquire().await;
-        permit
-            .map(|_permit| Self { _permit, is_long })
-            .map_err(|error| SourceError::Reader {
-                what: "a list".to_owned(),
-                reason: format!("cannot be read ({error})"),
-            })
-    }
-
-    /// Returns when it is over: when it took long, and as many take long already as may. Where there is room
-    /// it goes among those, so that the next list gets its turn.
-    pub(super) async fn over(&mut self) {
-        if !self.is_long {
-            tokio::time::sleep(SOON).await;
-            let Ok(permit) = LONG_TURNS.try_acquire() else {
+    /// Returns when it is over: when it took longer than its kind, and no turn of the next kind is free. Where one is,
+    /// it goes on by that, so that the next list gets its own.
+    async fn over(&mut self) {
+        let mut waited = Duration::ZERO;
+        while let Some(within) = WITHIN.get(self.queue) {
+            tokio::time::sleep(within.saturating_sub(waited)).await;
+            waited = *within;
+            let Ok(permit) = self.queues.0[self.queue + 1].try_acquire() else {
                 return;
             };
-            *self = Self {
-                _permit: permit,
-                is_long: true,
-            };
+            self._permit = permit;
+            self.queue += 1;
         }
         std::future::pending().await
     }
@@ -491,4 +533,42 @@ fn explained(what: String, status: ExitStatus) -> SourceError {
         _ => format!("cannot be read: the program that reads it ended ({status})"),
     };
     SourceError::Reader { what, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a list that takes so long again and again; how long each read waited for its turn.
+    async fn waits(queues: &'static Queues, takes: Duration, times: usize) -> Vec<Duration> {
+        let clock = Clock::simulated(jiff::Timestamp::UNIX_EPOCH);
+        let (mut kind, mut waits) = (0, Vec::new());
+        for _ in 0..times {
+            let asked = clock.steady();
+            let read = || tokio::time::sleep(takes);
+            let (_, turn) = queues.read(&mut kind, &clock, read).await.unwrap();
+            waits.push(clock.steady() - asked - takes);
+            drop(turn);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        waits
+    }
+
+    /// Lists that end only when they are given up, more than may be read at once: a list that takes long waits for
+    /// them once, while it is not known of them, and a short one hardly ever.
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_hang_hold_no_list_up_that_takes_long() {
+        static QUEUES: Queues = Queues::new();
+        for _ in 0..6 {
+            tokio::spawn(waits(&QUEUES, READING, usize::MAX));
+        }
+        tokio::task::yield_now().await;
+        let long = waits(&QUEUES, Duration::from_secs(20), 8);
+        let short = waits(&QUEUES, Duration::from_millis(200), 100);
+        let (long, short) = tokio::join!(long, short);
+        println!("{long:?}; {:?}", short.iter().max());
+        assert!(long[0] <= Duration::from_mins(3), "{long:?}");
+        assert!(long[1..].iter().all(|wait| *wait <= WITHIN[1]), "{long:?}");
+        assert!(short.iter().all(|wait| *wait <= 4 * WITHIN[0]), "{short:?}");
+    }
 }

@@ -9,6 +9,7 @@
 
 use std::{io::Read as _, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
 
+use percent_encoding::AsciiSet;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags,
     hooks::{AuthAction, AuthContext, Authorization},
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     config,
-    model::{Entry, EntryError},
+    model::{Entry, EntryError, RESERVED, percent_encoded},
 };
 
 /// How long another program may hold the database.
@@ -100,17 +101,13 @@ fn connect(path: &Path, alone: bool) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// What stands for itself in the path of a URI.
+const IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
 /// The path as a URI (sqlite.org, URI filenames).
 fn immutable(path: &Path) -> String {
-    let mut uri = "file:".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            _ if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri + "?immutable=1"
+    let path = percent_encoded(path.as_os_str().as_bytes(), IN_PATH);
+    format!("file:{path}?immutable=1")
 }
 
 /// Lets a query read and nothing else.

@@ -228,6 +228,34 @@ async fn what_is_no_list_is_explained_whatever_lies_there() {
     assert_eq!(harness.listed()["identities"], 1);
 }
 
+/// Whoever owns a list may put a link in its place, to a file that the daemon may read and they may not.
+#[tokio::test]
+async fn a_link_to_a_secret_in_a_lists_place_tells_nothing_of_it() {
+    let (stage, emulator) = stage();
+    let path = stage.path("users.jsonl");
+    fs::write(&path, "{\"name\":\"anna\"}\n").unwrap();
+    let lines = format!("path = \"{}\"\nscopes = [\"chat\"]", path.display());
+    let harness = Harness::start(stage, emulator, "file", &lines).await;
+    harness.taken(1).await;
+    for secret in ["contoso.cs", "state/seal.key", "webhook.secret"] {
+        let secret = harness.stage.path(secret);
+        let text = fs::read_to_string(&secret).unwrap();
+        let link = path.with_extension("link");
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        fs::rename(&link, &path).unwrap();
+        let lapse = harness.lapsed("not a JSON object").await;
+        let tried = harness.stage.renewd(&["source", "test", "list"]);
+        let said = [lapse.into_bytes(), tried.stdout, tried.stderr].concat();
+        let said = String::from_utf8(said).unwrap() + &harness.daemon.log();
+        for word in text.trim().split([';', '=']).filter(|word| word.len() > 8) {
+            assert!(!said.contains(word), "{secret:?}: {said}");
+        }
+        fs::write(path.with_extension("new"), "{\"name\":\"anna\"}\n").unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        harness.taken(1).await;
+    }
+}
+
 #[tokio::test]
 async fn a_database_made_to_hurt_ends_its_reader_alone() {
     let (stage, emulator) = stage();
@@ -327,6 +355,9 @@ async fn a_watched_database_is_let_go_of_so_that_a_backup_can_take_its_place() {
     assert_eq!(names, 1, "the backup is what was put there");
 }
 
+/// So many are read at once as long as none of them has taken very long.
+const AT_FIRST: usize = renewd::sources::AT_ONCE - 1;
+
 /// Lists that take for ever to read, more than may be read at once: never more readers than that, each ready
 /// to be killed before the daemon, and every list gets its turn.
 #[tokio::test]
@@ -335,7 +366,7 @@ async fn readers_take_turns_and_are_the_first_to_go() {
     let path = stage.path("app.db");
     let _owner = database(&path, "delete");
     let mut text = format!("{}{}", stage.base_config(), stage.sinks_config(None));
-    for n in 0..4 {
+    for n in 0..6 {
         text += &format!(
             "\n[[source.sqlite]]\nname = \"list-{n}\"\nevery = \"1s\"\n{}\n",
             query(&path, ENDLESS)
@@ -348,7 +379,7 @@ async fn readers_take_turns_and_are_the_first_to_go() {
     };
     let mut most = 0;
     let both = async {
-        while most < renewd::sources::AT_ONCE {
+        while most < AT_FIRST {
             let readers = children(daemon.pid());
             if readers.iter().all(adjusted) {
                 most = most.max(readers.len());
