@@ -1,7 +1,7 @@
 //! What an answer means. Pure: a reply goes in, a value or a [`Cause`] comes out.
 
 use http::{HeaderMap, StatusCode, header::DATE};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroize;
 
 use super::{Cause, Rejection, wire};
@@ -63,7 +63,7 @@ impl<T> Heard<T> {
 /// The status of success and how to read what comes with it.
 pub(super) struct Wanted<T> {
     pub(super) status: StatusCode,
-    pub(super) read: fn(&[u8]) -> Result<T, String>,
+    pub(super) read: fn(&[u8], Timestamp) -> Result<T, String>,
 }
 
 /// Reads an answer to `operation` that came at `now`, and wipes its body.
@@ -79,7 +79,7 @@ pub(super) fn read<T>(
         .find_map(|name| header(&reply.headers, name))
         .map(clean);
     let result = if reply.status == wanted.status {
-        (wanted.read)(&reply.body).map_err(|reason| Cause::Unreadable {
+        (wanted.read)(&reply.body, now).map_err(|reason| Cause::Unreadable {
             status: reply.status.as_u16(),
             reason,
             retry_after: None,
@@ -96,7 +96,7 @@ pub(super) fn read<T>(
 }
 
 /// Success of creating an identity alone.
-pub(super) fn created(body: &[u8]) -> Result<Created, String> {
+pub(super) fn created(body: &[u8], _: Timestamp) -> Result<Created, String> {
     let read: wire::CreateResponse = json(body)?;
     Ok(Created {
         id: identity_id(&read.identity)?,
@@ -105,14 +105,14 @@ pub(super) fn created(body: &[u8]) -> Result<Created, String> {
 }
 
 /// Success of creating an identity with a token.
-pub(super) fn created_with_token(body: &[u8]) -> Result<Created, String> {
+pub(super) fn created_with_token(body: &[u8], now: Timestamp) -> Result<Created, String> {
     let read: wire::CreateResponse = json(body)?;
     let id = identity_id(&read.identity)?;
     // Whatever is wrong with the token, the identity is there: its id is not thrown away.
     let token = read
         .access_token
         .ok_or_else(|| "no token came with it".to_owned())
-        .and_then(issue);
+        .and_then(|token| issue(token, now));
     if let Err(reason) = &token {
         tracing::warn!(%id, "an identity was created, but {reason}");
     }
@@ -123,8 +123,8 @@ pub(super) fn created_with_token(body: &[u8]) -> Result<Created, String> {
 }
 
 /// Success of issuing or exchanging.
-pub(super) fn issued(body: &[u8]) -> Result<Issued, String> {
-    issue(json(body)?)
+pub(super) fn issued(body: &[u8], now: Timestamp) -> Result<Issued, String> {
+    issue(json(body)?, now)
 }
 
 /// Success without content.
@@ -132,24 +132,27 @@ pub(super) fn issued(body: &[u8]) -> Result<Issued, String> {
     clippy::unnecessary_wraps,
     reason = "one shape for the readers of all operations"
 )]
-pub(super) fn nothing(_: &[u8]) -> Result<(), String> {
+pub(super) fn nothing(_: &[u8], _: Timestamp) -> Result<(), String> {
     Ok(())
 }
 
-fn issue(token: wire::AccessToken) -> Result<Issued, String> {
+/// No token lives longer than a day, and no clock is believed to be further off than a week.
+const LONGEST_LIFE: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// A token that claims to live longer than any can is renewed as one that lives as long as it may.
+fn issue(token: wire::AccessToken, now: Timestamp) -> Result<Issued, String> {
     let text = token.token.expose();
     if text.is_empty() {
         return Err("the token is empty".to_owned());
     }
     // Every format that a token is written in, every header and every shell takes these and no others.
     if let Some(at) = text.bytes().position(|byte| !byte.is_ascii_graphic()) {
-        return Err(format!("byte {at} of the token is no visible ASCII"));
+        return Err(format!("byte {at} of the token is not visible ASCII"));
     }
+    let said = token.expires_on.parse::<Timestamp>();
+    let said = said.map_err(|_| "expiresOn is not a time".to_owned())?;
     Ok(Issued {
-        expires_at: token
-            .expires_on
-            .parse()
-            .map_err(|_| "expiresOn is not a time".to_owned())?,
+        expires_at: said.min(now.saturating_add(LONGEST_LIFE).unwrap_or(said)),
         secret: token.token,
     })
 }
@@ -375,25 +378,36 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
     }
 
     #[test]
+    fn a_token_that_claims_to_live_for_centuries_is_renewed_as_one_that_lives_as_long_as_it_may() {
+        let body = r#"{"token":"a","expiresOn":"9000-12-31T23:59:59Z"}"#;
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let token = issued(body.as_bytes(), now).unwrap();
+        assert_eq!(token.expires_at, now + LONGEST_LIFE);
+    }
+
+    #[test]
     fn a_creation_needs_an_id_and_keeps_it_whatever_came_as_its_token() {
         let token = r#""accessToken":{"token":"a","expiresOn":"2026-11-23T17:19:47+00:00"}"#;
         let alone = br#"{"identity":{"id":"8:acs:a_b"}}"#;
         let whole = format!(r#"{{"identity":{{"id":"8:acs:a_b"}},{token}}}"#);
         let nobody = format!(r#"{{"identity":{{"id":""}},{token}}}"#);
-        assert_eq!(created(alone).unwrap().id.as_str(), "8:acs:a_b");
+        assert_eq!(
+            created(alone, Timestamp::UNIX_EPOCH).unwrap().id.as_str(),
+            "8:acs:a_b"
+        );
         assert!(
-            created_with_token(whole.as_bytes())
+            created_with_token(whole.as_bytes(), Timestamp::UNIX_EPOCH)
                 .unwrap()
                 .token
                 .is_some()
         );
         let unreadable = whole.replace("2026-11-23", "soon");
         for body in [alone.as_slice(), unreadable.as_bytes()] {
-            let named = created_with_token(body).unwrap();
+            let named = created_with_token(body, Timestamp::UNIX_EPOCH).unwrap();
             assert_eq!(named.id.as_str(), "8:acs:a_b", "the id is not thrown away");
             assert!(named.token.is_none());
         }
-        assert!(created_with_token(nobody.as_bytes()).is_err());
+        assert!(created_with_token(nobody.as_bytes(), Timestamp::UNIX_EPOCH).is_err());
     }
 
     #[test]
@@ -487,7 +501,7 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
                 r#"{{"identity":{{"id":"8:acs:a_b"}},"accessToken":{}}}"#,
                 body(bad)
             );
-            let created = created_with_token(created.as_bytes()).unwrap();
+            let created = created_with_token(created.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
             assert_eq!(
                 created.token, None,
                 "{bad:?}: the id is kept, the token is not"

@@ -213,11 +213,11 @@ pub(super) fn minute_of(at: Timestamp) -> i64 {
     at.as_second().div_euclid(60)
 }
 
-/// The minutes that lie in a window as a whole.
+/// The minutes that lie in a window as a whole, of a very long one the first of them.
 fn whole_minutes(from: Timestamp, to: Timestamp) -> Range<i64> {
     let first = minute_of(from)
         + i64::from(from.as_second().rem_euclid(60) > 0 || from.subsec_nanosecond() > 0);
-    first..minute_of(to).max(first)
+    first..minute_of(to).clamp(first, first + MOST as i64)
 }
 
 fn between(from: Timestamp, to: Timestamp, share: f64) -> Timestamp {
@@ -356,6 +356,17 @@ mod tests {
             let due = load.draw(window, noon(), &mut rng);
             assert!(due >= window.from && due <= window.to);
         }
+    }
+
+    #[test]
+    fn a_window_of_centuries_is_gone_through_no_longer_than_a_day_or_two() {
+        let (mut load, mut rng) = (Load::default(), ChaCha8Rng::seed_from_u64(1));
+        let century = Duration::from_hours(24 * 365 * 7000);
+        for _ in 0..100 {
+            let due = load.draw(window(noon(), century), noon(), &mut rng);
+            assert!(due > noon());
+        }
+        assert!(load.counts.len() <= MOST + 1);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl BackupError {
         move |error| match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign {
                 path: path.to_owned(),
-                why: "it is no SQLite database".to_owned(),
+                why: "it is not an SQLite database".to_owned(),
             },
             Some(ErrorCode::CannotOpen) => Self::Io {
                 doing: "open",

@@ -1,6 +1,8 @@
 //! Commits what the engine decided. Token, version, next due time, `wanted` of every sink, attempts,
 //! counters and trail are one transaction.
 
+use std::time::Duration;
+
 use rusqlite::{Row, params};
 
 use super::{
@@ -73,6 +75,9 @@ impl Store {
         .await
     }
 }
+
+/// An identity that was created under the id of another one is tried again so much later.
+const AFTER_REFUSED_ID: Duration = Duration::from_mins(10);
 
 /// A row takes a new token; the rest of what is said of it as in the second.
 macro_rules! take_token {
@@ -148,6 +153,11 @@ impl Txn<'_> {
             // Forgotten in between: no row names it any more, so neither can an orphan.
             return Ok(Applied::Stale);
         };
+        if let Some(id) = issue.id
+            && self.is_anothers(id, num)?
+        {
+            return self.refused_id(num, &row.name, issue.attempt, now);
+        }
         let named = self.adopt_id(&row, issue.id, now)?;
         if !named || !row.takes(issue, now) {
             self.orphan_token(&row, named, issue, now)?;
@@ -249,16 +259,18 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Applied> {
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
-        let sql = "SELECT num FROM identity WHERE id = ?1";
-        let owner = self.first(sql, [id.as_str()], |row| row.get::<_, Num>(0))?;
-        let taken = match owner {
-            Some(owner) => usize::from(owner == num),
-            None => self.run(
-                "UPDATE identity SET id = ?2, due_at = ?3, by_socket = by_socket, due_why = 'first' \
-                 WHERE num = ?1 AND id IS NULL AND state IS NOT 'deleted'",
-                params![num, id.as_str(), micros(now)],
-            )?,
-        };
+        if self.is_anothers(id, num)? {
+            let named = self.standing(num)?.map(|row| row.name);
+            return match named {
+                Some(name) => self.refused_id(num, &name, attempt, now),
+                None => Ok(Applied::Stale),
+            };
+        }
+        let taken = self.run(
+            "UPDATE identity SET id = ?2, due_at = ?3, by_socket = by_socket, due_why = 'first' \
+             WHERE num = ?1 AND (id IS NULL OR id = ?2) AND state IS NOT 'deleted'",
+            params![num, id.as_str(), micros(now)],
+        )?;
         if taken == 0 {
             self.orphan(&Orphaned {
                 at: micros(now),
@@ -273,6 +285,36 @@ impl Txn<'_> {
         self.effects.due = true;
         self.note_id(num, id)?;
         Ok(Applied::Done(Version::default()))
+    }
+
+    /// Whether an id belongs to another row.
+    fn is_anothers(&self, id: &IdentityId, num: Num) -> Outcome<bool> {
+        let sql = "SELECT 1 FROM identity WHERE id = ?1 AND num <> ?2";
+        Ok(self
+            .first(sql, params![id.as_str(), num], |_| Ok(()))?
+            .is_some())
+    }
+
+    /// What was to be a new identity is one that there is already: nothing was made, and asking again at once would
+    /// bring no other. It is the row's own failure, and told.
+    fn refused_id(
+        &mut self,
+        num: Num,
+        name: &Name,
+        attempt: &Attempt,
+        now: Timestamp,
+    ) -> Outcome<Applied> {
+        tracing::warn!(%name, "ACS created it under the id of another identity, which is not taken over");
+        let attempt = Attempt {
+            result: "ACS created it under the id of another identity".to_owned(),
+            ..attempt.clone()
+        };
+        let due = Due {
+            at: now.checked_add(AFTER_REFUSED_ID).unwrap_or(now),
+            why: DueReason::Retry,
+        };
+        self.failed(num, &attempt, due, (Blame::RowAlone, now))?;
+        Ok(Applied::Stale)
     }
 
     /// The map of names to ids follows after the commit.

@@ -256,13 +256,15 @@ impl Txn<'_> {
     }
 
     fn does_not_wait(&self, name: &Name) -> Outcome<Refusal> {
-        let sql = "SELECT id FROM identity WHERE name = ?1";
-        let id = self.first(sql, [name.as_str()], |row| row.get::<_, Option<String>>(0))?;
-        let reason = match id {
+        let sql = "SELECT id IS NOT NULL FROM identity WHERE name = ?1";
+        let is_there = self.first(sql, [name.as_str()], |row| row.get::<_, bool>(0))?;
+        let reason = match is_there {
             None => "there is no identity of this name: declare it, or `renewd identity add` it"
                 .to_owned(),
-            Some(Some(id)) => format!("it has the id {id}"),
-            Some(None) => "it does not wait for a word: see `renewd why`".to_owned(),
+            Some(true) => "it exists at ACS already, under the id that renewd has".to_owned(),
+            Some(false) => {
+                format!("it does not wait for a word: `renewd why {name}` says what it waits for")
+            }
         };
         Ok(Refusal {
             name: name.clone(),

@@ -51,6 +51,33 @@ async fn a_declared_identity_becomes_due_and_its_token_is_handed_over() {
     );
 }
 
+/// Whoever answers in the place of ACS may make two of one: the second has to wait, and is told, and nothing is taken
+/// for an orphan that a record names.
+#[tokio::test]
+async fn an_identity_that_is_created_under_the_id_of_another_waits_and_is_told() {
+    let home = Home::new();
+    declare(&home, &[spec("anna"), spec("bert"), spec("carl")], 0).await;
+    let num = async |name: &str| get(&home, name).await.num;
+    let (anna, bert, carl) = (num("anna").await, num("bert").await, num("carl").await);
+    commit(&home, issued(anna, 1, Some("8:acs:x")), 2).await;
+    let named = Change::Adopted {
+        num: carl,
+        id: "8:acs:x".parse().unwrap(),
+        attempt: attempt(2, "created"),
+    };
+    for change in [issued(bert, 1, Some("8:acs:x")), named] {
+        assert_eq!(commit(&home, change, 2).await, Applied::Stale);
+    }
+    for name in ["bert", "carl"] {
+        let record = get(&home, name).await;
+        assert_eq!(record.due.unwrap().at, at(602), "{name}");
+        assert_eq!((record.id, record.failures), (None, 1), "{name}");
+        let last = record.attempts.iter().last().unwrap().result.clone();
+        assert!(last.contains("id of another identity"), "{last}");
+    }
+    assert!(home.orphans(0, 10).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn a_token_whose_call_began_before_a_revocation_is_refused() {
     let (home, num) = active().await;
