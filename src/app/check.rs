@@ -75,14 +75,22 @@ pub(super) async fn stored_room(
     Ok(odd)
 }
 
-/// Folders in which somebody could swap what the daemon keeps, trusts or runs: every path that the configuration
-/// names, but for lists of identities, which are others' to write, and files of consumers, which `sinks` looks at.
-/// Each folder is told once.
+/// Folders in which somebody could swap what the daemon keeps, trusts or runs: those of the configuration and every
+/// path that it names, but for lists of identities, which are others' to write, and files of consumers, which `sinks`
+/// looks at. Each folder is told once.
 fn exposed(settings: &Settings) -> Vec<Finding> {
     let trusted = sinks::Trusted::of(settings);
     let mut told = BTreeSet::new();
     let mut findings = trusted.exposed([settings.daemon.state_dir.as_path()], "daemon.state_dir");
-    for (key, file) in named_files(settings) {
+    let read_from = settings.read_from.iter();
+    let read_from = read_from.map(|path| (CONFIGURATION.to_owned(), path.as_path()));
+    findings.extend(
+        read_from
+            .clone()
+            .filter(|(_, path)| path.is_dir())
+            .flat_map(|(key, folder)| trusted.exposed([folder], &key)),
+    );
+    for (key, file) in read_from.chain(named_files(settings)) {
         // Where a link leads to matters as much as where it lies.
         let real = fs::canonicalize(file).ok();
         let both = [Some(file), real.as_deref()].into_iter().flatten();
@@ -92,6 +100,9 @@ fn exposed(settings: &Settings) -> Vec<Finding> {
     findings.retain(|finding| told.insert(finding.message.clone()));
     findings
 }
+
+/// What is said of the configuration itself.
+const CONFIGURATION: &str = "configuration";
 
 /// The files that the configuration names, with the keys that name them.
 fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
@@ -124,8 +135,9 @@ fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
     let mut programs = 0;
     for source in &settings.sources {
         if let SourceKind::Exec { command, .. } = &source.kind {
-            let program = command.first().map(Path::new);
-            files.push((format!("source.exec[{programs}].command"), program));
+            let key = format!("source.exec[{programs}].command");
+            files.push((key.clone(), command.first().map(Path::new)));
+            files.push((key, script_of(command)));
             programs += 1;
         }
     }
@@ -157,10 +169,25 @@ fn files_of_sink<'a>(
             files
         }
         // `sinks` looks at its program.
-        SinkSettings::Exec(_) => Vec::new(),
+        SinkSettings::Exec(sink) => vec![of("command", script_of(&sink.command))],
     };
     *count += 1;
     files
+}
+
+/// Programs that run the file which is named to them, whatever the version in their names.
+const INTERPRETERS: [&str; 14] = [
+    "sh", "bash", "dash", "ksh", "zsh", "busybox", "python", "perl", "ruby", "node", "php", "lua",
+    "env", "timeout",
+];
+
+/// The script that a command runs by an interpreter.
+fn script_of(command: &[String]) -> Option<&Path> {
+    let (program, arguments) = command.split_first()?;
+    let name = Path::new(program).file_name()?.to_str()?;
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let script = arguments.iter().find(|word| word.starts_with('/'))?;
+    INTERPRETERS.contains(&name).then(|| Path::new(script))
 }
 
 fn file_of(secret: &LoadedSecret) -> Option<&Path> {
@@ -280,6 +307,67 @@ scopes = ["chat"]
         let loaded = config::load(&Source { path, environment });
         let settings = loaded.unwrap_or_else(|problems| panic!("{problems:?}"));
         settings.settings
+    }
+
+    /// What everybody may write is told under this key, and no more once it is closed.
+    fn is_told(settings: &Settings, key: &str, open: &Path, closed: u32) {
+        let mode = |mode| fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
+        let told = |finding: &Finding| {
+            finding.path == key && finding.message.contains(&open.display().to_string())
+        };
+        mode(closed | 0o002);
+        let found = exposed(settings);
+        assert!(found.iter().any(told), "{key}: {found:#?}");
+        mode(closed);
+        assert_eq!(exposed(settings), [], "{key}");
+    }
+
+    /// A configuration in a folder of its own, with a part beside it, that runs two scripts by interpreters.
+    fn running(own: &Path, beside: &Path, [hook, list]: [&Path; 2]) -> Settings {
+        let root = own.parent().unwrap().display();
+        let main = format!(
+            "[daemon]\nstate_dir = \"{root}\"\nsocket = \"{root}/s\"\n[[resource]]\nname = \"contoso\"\n\
+             connection_string = {{ file = \"{root}/a.cs\" }}\n"
+        );
+        let part = format!(
+            "[[sink.exec]]\nname = \"hook\"\ncommand = [\"/bin/sh\", \"-eu\", \"{}\"]\n[[source.exec]]\n\
+             name = \"list\"\ncommand = [\"/usr/bin/env\", \"python3.11\", \"{}\"]\nscopes = [\"chat\"]\n",
+            hook.display(),
+            list.display()
+        );
+        let path = own.join("renewd.toml");
+        fs::write(&path, main).unwrap();
+        fs::write(beside.join("more.toml"), part).unwrap();
+        let environment = Environment::given(std::iter::empty::<(String, String)>(), "web-1", true);
+        let loaded = config::load(&Source { path, environment });
+        let settings = loaded.unwrap_or_else(|problems| panic!("{problems:?}"));
+        settings.settings
+    }
+
+    #[test]
+    fn where_the_configuration_lies_and_what_an_interpreter_runs_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, beside, scripts] =
+            ["own", "own/conf.d", "scripts"].map(|name| dir.path().join(name));
+        for folder in [&own, &beside, &scripts] {
+            fs::create_dir(folder).unwrap();
+        }
+        let (hook, list) = (scripts.join("hook.sh"), scripts.join("list.py"));
+        for (file, text) in [(&hook, ""), (&list, ""), (&dir.path().join("a.cs"), STRING)] {
+            fs::write(file, text).unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let settings = running(&own, &beside, [&hook, &list]);
+        for (key, open, closed) in [
+            (CONFIGURATION, &own, 0o755),
+            (CONFIGURATION, &own.join("renewd.toml"), 0o644),
+            (CONFIGURATION, &beside, 0o755),
+            (CONFIGURATION, &beside.join("more.toml"), 0o644),
+            ("sink.exec[0].command", &hook, 0o755),
+            ("source.exec[0].command", &list, 0o755),
+        ] {
+            is_told(&settings, key, open, closed);
+        }
     }
 
     #[test]

@@ -56,7 +56,11 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
         let section = Section::new(&sections::ROOT, Span::new(0, 0..0), &places.root, &reading);
         let drafts = sections::read(section, &reading);
         // What was not read is not missing.
-        (!report.is_full()).then(|| link(drafts, &report)).flatten()
+        let settings = (!report.is_full()).then(|| link(drafts, &report)).flatten();
+        settings.map(|settings| Settings {
+            read_from: read_from(&source.path, &places),
+            ..settings
+        })
     };
     let mut problems = report.into_problems(&places);
     let failed = Places::any_error(&problems);
@@ -73,6 +77,20 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
             Err(Problems(problems))
         }
     }
+}
+
+/// The files that were read, and the folder in which more are looked for.
+fn read_from(main: &Path, places: &Places) -> Vec<PathBuf> {
+    let beside = Some(folder_beside(main)).filter(|folder| folder.is_dir());
+    let files = places.files.iter().map(|file| file.path.clone());
+    let all = files.chain(beside);
+    all.map(|path| std::path::absolute(&path).unwrap_or(path))
+        .collect()
+}
+
+/// `conf.d`, whose files follow the main one.
+fn folder_beside(main: &Path) -> PathBuf {
+    main.parent().unwrap_or(Path::new("")).join("conf.d")
 }
 
 impl Source {
@@ -124,8 +142,7 @@ fn read_files(main: &Path, report: &Report) -> Vec<File> {
     let Some(first) = read_file(main, Some(hint), report) else {
         return Vec::new();
     };
-    let beside = main.parent().unwrap_or(Path::new("")).join("conf.d");
-    let more = parts(&beside, report);
+    let more = parts(&folder_beside(main), report);
     let more = more.iter().filter_map(|path| read_file(path, None, report));
     std::iter::once(first).chain(more).collect()
 }
@@ -251,6 +268,7 @@ fn join(
             .map(|draft| draft.settings)
             .collect::<Option<_>>()?,
         sources: sources.collect::<Option<_>>()?,
+        read_from: Vec::new(),
     })
 }
 

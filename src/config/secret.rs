@@ -35,7 +35,7 @@ pub enum SecretError {
     #[error("{0} is larger than 64 KiB, so it is hardly a secret")]
     TooLarge(PathBuf),
     /// It is no text.
-    #[error("{path} is no text that can be read: {reason}", path = .0.display(), reason = .1)]
+    #[error("{path} is not text that can be read: {reason}", path = .0.display(), reason = .1)]
     NotText(PathBuf, NotText),
     /// There are no credentials.
     #[error("there is no credential {0:?}: $CREDENTIALS_DIRECTORY is not set")]
@@ -78,7 +78,7 @@ impl SecretError {
             Self::NotAFile(_) => "the secret file is not a regular file".to_owned(),
             Self::Empty(_) => "this secret is empty".to_owned(),
             Self::TooLarge(_) => "the secret file is larger than 64 KiB".to_owned(),
-            Self::NotText(_, why) => format!("the secret is no text that can be read: {why}"),
+            Self::NotText(_, why) => format!("the secret is not text that can be read: {why}"),
             Self::NoCredentials(_) => {
                 "there is no such credential: $CREDENTIALS_DIRECTORY is not set".to_owned()
             }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub jobs: Vec<JobSettings>,
     /// `[[source.*]]`, in the order of the files.
     pub sources: Vec<SourceSettings>,
+    /// Where all of this was read: the files, and the folder of those beside the main one, where there is one.
+    pub read_from: Vec<PathBuf>,
 }
 
 /// `[daemon]`.

@@ -315,7 +315,10 @@ fn account(item: Item<'_>) -> Option<String> {
     if !text.is_empty() && text.len() <= 256 && !text.contains(odd) && !text.starts_with('-') {
         return Some(text.to_owned());
     }
-    item.unlike_sample(format!("{} is no name of a user or a group", shown(text)))
+    item.unlike_sample(format!(
+        "{} is not the name of a user or a group",
+        shown(text)
+    ))
 }
 
 fn path(item: Item<'_>) -> Option<Located<String>> {

@@ -44,6 +44,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
         sinks: vec![sink],
         jobs: Vec::new(),
         sources: Vec::new(),
+        read_from: Vec::new(),
     }
 }
 

@@ -193,7 +193,7 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 /// Why a text is no pattern of event types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no pattern of events: write a type such as token.renewed, a group such as token.*, or *"
+    "{0:?} is not a pattern of events: write a type such as token.renewed, a group such as token.*, or *"
 )]
 pub struct EventPatternError(String);
 
