@@ -221,7 +221,7 @@ pub(super) async fn dismiss(
             .iter()
             .find(|num| known.iter().all(|one| one.num != **num));
         let why = format!(
-            "there is no orphan {}: see `renewd orphan list`; nothing was done",
+            "there is no orphan {}, so nothing was done: `renewd orphan list` shows which there are",
             unknown.copied().unwrap_or_default()
         );
         return Err(Problem::new(ProblemType::Unknown, why));

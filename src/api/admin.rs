@@ -133,7 +133,7 @@ pub(super) async fn records(api: &Api, names: &[Name]) -> Result<Vec<Record>, Pr
         .collect::<Vec<_>>()
         .join(", ");
     let why = format!(
-        "unknown: {some} ({} of {} names); nothing was done",
+        "there is no identity of these names, so nothing was done: {some} ({} of {} names)",
         unknown.len(),
         names.len()
     );

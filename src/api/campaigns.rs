@@ -537,7 +537,7 @@ async fn rows(api: &Api, names: &[Name]) -> Result<Vec<Wanted>, Problem> {
         .map(|name| name.as_str())
         .collect();
     let why = format!(
-        "unknown: {} ({} of {} names); nothing was done",
+        "there is no identity of these names, so nothing was done: {} ({} of {} names)",
         some.join(", "),
         unknown.len(),
         names.len()

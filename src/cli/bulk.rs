@@ -150,7 +150,7 @@ fn shown(plan: &CampaignPlan, task: Task, json: bool) -> Outcome {
     if json {
         output::print_json(plan)?;
     } else {
-        output::print(&progress::render(plan, task))?;
+        output::print(&progress::render(plan, task, output::width()))?;
     }
     Ok(Exit::Done)
 }
@@ -161,7 +161,7 @@ fn confirmed(plan: &CampaignPlan, task: Task, all: bool) -> Result<(), Failed> {
     if plan.total <= MANY && !always && plan.total > 0 && plan.seconds < 60.0 {
         return Ok(());
     }
-    output::aside(progress::render(plan, task).trim_end());
+    output::aside(progress::render(plan, task, output::width_of_asides()).trim_end());
     if plan.total == 0 {
         return Ok(());
     }
@@ -169,11 +169,7 @@ fn confirmed(plan: &CampaignPlan, task: Task, all: bool) -> Result<(), Failed> {
     if output::confirm(&question)? {
         return Ok(());
     }
-    let why = format!(
-        "nothing was done: {} were not confirmed",
-        counted(plan.total)
-    );
-    Err(Failed::usage(why).hint("add --yes where nobody can answer"))
+    Err(Failed::unconfirmed())
 }
 
 pub(crate) fn counted(n: u64) -> String {
@@ -250,10 +246,16 @@ fn read(path: &Path) -> Result<Listed, Failed> {
     }
     let text = text_of(&bytes).map_err(|error| failed(&error))?;
     parse(text).map_err(|refused| {
-        let some: Vec<&str> = refused.iter().take(SHOWN).map(String::as_str).collect();
+        let some = refused.iter().take(SHOWN);
+        let some: Vec<String> = some
+            .map(|why| output::item(why, output::width_of_asides()))
+            .collect();
+        let more = match refused.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!("\n  … and {more} more"),
+        };
         Failed::usage(format!(
-            "{shown}: nothing was done, {} lines cannot be understood:\n{}",
-            refused.len(),
+            "{shown} cannot be used, so nothing was done:\n{}{more}",
             some.join("\n")
         ))
     })
@@ -288,7 +290,7 @@ fn parse(text: &str) -> Result<Listed, Vec<String>> {
         }
     }
     if refused.is_empty() && listed == Listed::default() {
-        refused.push("it names nobody".to_owned());
+        refused.push("it holds no name and no id".to_owned());
     }
     let word = first.as_deref().and_then(other_delimiter);
     if let (Some(word), false, false) = (word, heading, refused.is_empty()) {
@@ -462,8 +464,7 @@ impl Offboard {
             "{who} will be withheld and revoked now, and deleted at ACS at {starts_at:.0}. Go on?"
         );
         if !self.yes && !output::confirm(&question)? {
-            let why = format!("nothing was done: {who} were not confirmed");
-            return Err(Failed::usage(why).hint("add --yes where nobody can answer"));
+            return Err(Failed::unconfirmed());
         }
         let reason = self.reason.as_deref();
         let revoke = Task::new(CampaignAction::Revoke, Some(Then::Hold), "held and revoked");
@@ -475,7 +476,7 @@ impl Offboard {
         let planned = start(&client, delete, &self.names, reason).await?;
         let ended = follow(&client, context.clock, started, revoke.verb, false).await?;
         output::print(&format!(
-            "to be deleted at {starts_at:.0} by campaign {}; renewd release undoes it until then\n",
+            "{who} will be deleted at ACS at {starts_at:.0} by campaign {}; until then `renewd release NAME` undoes it\n",
             planned.campaign.id
         ))?;
         Ok(ended)
@@ -517,7 +518,10 @@ mod tests {
             assert_eq!(starts, ["line 4:", "line 5:"], "{refused:?}");
         }
         assert!(parse("name,id,name\na,,b\n").unwrap_err()[0].contains("twice"));
-        assert_eq!(parse("# nobody\n").unwrap_err(), ["it names nobody"]);
+        assert_eq!(
+            parse("# nobody\n").unwrap_err(),
+            ["it holds no name and no id"]
+        );
         let semicolons = parse("name;id\nanna;8:acs:x\n").unwrap_err();
         assert!(
             semicolons[2].starts_with("semicolons separate"),

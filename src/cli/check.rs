@@ -80,7 +80,7 @@ fn check(source: &Source) -> Result<Settings, Failed> {
         Err(problems) => (None, problems),
     };
     if !problems.is_empty() {
-        output::aside(config::render(&problems, true).trim_end());
+        output::aside_lines(config::render(&problems, true).trim_end());
     }
     match settings {
         Some(settings) if !Places::any_error(&problems) => Ok(settings),
@@ -330,7 +330,7 @@ impl Doctor {
 async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination, Failed> {
     let source = Source::of_process(config);
     let loaded = config::load(&source).map_err(|problems| {
-        output::aside(config::render(&problems, true).trim_end());
+        output::aside_lines(config::render(&problems, true).trim_end());
         let summary = problems.summary();
         Failed::usage(format!("the configuration cannot be used: {summary}"))
     })?;

@@ -15,6 +15,7 @@ use super::{
     output,
 };
 use crate::{
+    accounts,
     api::client::{Client, ClientError, ProblemType, Surroundings},
     config::{self, Settings, Source},
     store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
@@ -54,7 +55,7 @@ pub(crate) async fn through_restart<T>(
         };
         if waited.is_zero() {
             output::aside(&format!(
-                "the daemon does not answer ({error}); waiting until it is back, what was asked for goes on there"
+                "{error}; waiting until it is back, what was asked for goes on in the daemon"
             ));
         }
         tokio::time::sleep(AGAIN).await;
@@ -118,7 +119,7 @@ impl From<ClientError> for Failed {
                 format!("no daemon answers on {}: {source}", path.display()),
             )
             .hint(
-                "is it running (systemctl status renewd, or renewd run)? Another place is named by --socket or \
+                "is it running (`systemctl status renewd`, or `renewd run`)? Another place is named by `--socket` or \
                  RENEWD_SOCKET; the daemon's first log line says where it listens",
             ),
             ClientError::Silent { .. }
@@ -165,12 +166,15 @@ impl Offline {
                 .hint("the daemon makes it when it first runs")
         })?;
         if found.uid() != rustix::process::geteuid().as_raw() {
+            let owner = accounts::user_of(found.uid()).name;
             return Err(Failed::plain(format!(
-                "{} belongs to another user (uid {})",
+                "{} belongs to the user {owner}, and this is {}",
                 state_dir.display(),
-                found.uid()
+                accounts::user_of(accounts::own_uid()).name
             ))
-            .hint("run this as that user: runuser -u renewd -- renewd …"));
+            .hint(format!(
+                "run this as that user: `runuser -u {owner} -- renewd …`"
+            )));
         }
         let (store, opened) = Store::open(&settings.store, state_dir, now)?;
         Ok((Self { settings, store }, opened))
@@ -193,7 +197,7 @@ pub(crate) fn settings(config: Option<PathBuf>) -> Result<Settings, Failed> {
     match config::load(&source) {
         Ok(loaded) => Ok(loaded.settings),
         Err(problems) => {
-            output::aside(config::render(&problems, true).trim_end());
+            output::aside_lines(config::render(&problems, true).trim_end());
             Err(Failed::usage(format!(
                 "the configuration cannot be used: {}",
                 problems.summary()

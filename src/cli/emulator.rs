@@ -164,7 +164,7 @@ impl Emulator {
 async fn until_told(serving: Serving) -> Outcome {
     let stop = stop_signal()?;
     if let Some(ca) = serving.ca_path() {
-        output::print(&format!("ca={}\n", ca.display()))?;
+        output::print_lines(&format!("ca={}\n", ca.display()))?;
     }
     output::print_secret(&serving.connection_string())?;
     serving.run_until(stop).await;

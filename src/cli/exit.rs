@@ -1,6 +1,6 @@
 //! How a command ends: its exit code, and for a failure one sentence and what can be done.
 
-use std::{fmt, process::ExitCode};
+use std::fmt;
 
 /// The exit codes that scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +65,12 @@ impl Failed {
         Self::new(Exit::Usage, message)
     }
 
+    /// A person was asked and did not say yes, or there was nobody to ask.
+    pub(crate) fn unconfirmed() -> Self {
+        Self::usage("nobody confirmed it, so nothing was done")
+            .hint("answer y, or add `--yes` where nobody can answer")
+    }
+
     /// Standard output, or the terminal, cannot be written.
     pub(crate) fn output(error: &std::io::Error) -> Self {
         Self::plain(format!("cannot write the output: {error}"))
@@ -88,11 +94,4 @@ impl From<std::io::Error> for Failed {
     fn from(error: std::io::Error) -> Self {
         Self::plain(format!("the system refused: {error}"))
     }
-}
-
-/// Shows what clap says about wrong arguments (or the help that was asked for).
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    // Nothing can be said where standard error itself is gone.
-    drop(error.print());
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }

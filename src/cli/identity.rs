@@ -217,7 +217,8 @@ impl Create {
             output::print_json(&done)?;
         } else {
             output::print(&match done.allowed {
-                0 if self.all_missing => "nobody waits to be created\n".to_owned(),
+                0 if self.all_missing => "no identity waits to be created\n".to_owned(),
+                0 => String::new(),
                 1 => "1 identity is created now\n".to_owned(),
                 many => format!("{many} identities are created now\n"),
             })?;

@@ -267,7 +267,8 @@ fn read() -> Result<Secret, Failed> {
         .map_err(|error| cannot(&error))?;
     let text = text_of(&bytes).map_err(|error| cannot(&error))?;
     match text.trim() {
-        "" => Err(Failed::usage("there is no key on standard input")),
+        "" => Err(Failed::usage("standard input holds no key")
+            .hint("pipe a connection string or a key into it")),
         text => Ok(Secret::new(text.to_owned())),
     }
 }
@@ -286,7 +287,7 @@ fn connection_string(given: &Secret, old: &LoadedSecret) -> Result<Secret, Faile
     let read = ConnectionString::parse(&text).map_err(Failed::usage)?;
     if read.endpoint != before.endpoint {
         return Err(Failed::usage(format!(
-            "that is a key of {}, not of {}",
+            "the key on standard input is one of {}, but this resource is {}",
             read.endpoint, before.endpoint
         )));
     }

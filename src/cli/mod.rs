@@ -173,10 +173,24 @@ pub fn main() -> ExitCode {
     run(std::env::args_os())
 }
 
+/// Shows what clap says about wrong arguments (or the help that was asked for).
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.use_stderr() {
+        true => {
+            let told = error.render().to_string();
+            let told = told.trim_end();
+            output::error(told.strip_prefix("error: ").unwrap_or(told), None);
+        }
+        // Help that was asked for. Nothing can be said where standard output itself is gone.
+        false => drop(error.print()),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
 fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return usage(&error),
     };
     finish(dispatch(cli))
 }

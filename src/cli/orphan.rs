@@ -199,7 +199,7 @@ impl Which {
         let client = daemon(context.socket);
         let chosen = self.chosen(all(&client).await?, task.action)?;
         if chosen.is_empty() {
-            output::print(&format!("there is nothing to be {}\n", task.verb))?;
+            output::print(&format!("there are no orphans that can be {}\n", task.verb))?;
             return Ok(Exit::Done);
         }
         let mut worst = Exit::Done;
@@ -231,8 +231,8 @@ impl Which {
     ) -> Result<BTreeMap<ResourceName, Vec<IdentityId>>, Failed> {
         for number in &self.numbers {
             if listed.iter().all(|orphan| orphan.num != *number) {
-                let why = format!("there is no orphan {number}; nothing was done");
-                return Err(Failed::usage(why).hint("renewd orphan list shows them"));
+                let why = format!("there is no orphan {number}, so nothing was done");
+                return Err(Failed::usage(why).hint("`renewd orphan list` shows which there are"));
             }
         }
         let mut chosen: BTreeMap<ResourceName, Vec<IdentityId>> = BTreeMap::new();
@@ -248,10 +248,10 @@ impl Which {
                     }
                 }
                 (Err(why), _) if self.all => {
-                    output::aside(&format!("left out: {} {why}", orphan.num));
+                    output::aside(&format!("left out: orphan {} {why}", orphan.num));
                 }
                 (Err(why), _) => {
-                    let why = format!("orphan {} {why}; nothing was done", orphan.num);
+                    let why = format!("orphan {} {why}; so nothing was done", orphan.num);
                     return Err(Failed::usage(why));
                 }
                 (Ok(()), None) => {}
@@ -266,13 +266,13 @@ fn meant(orphan: &Row, action: CampaignAction) -> Result<(), String> {
     if orphan.id.is_none() {
         let request = orphan.request_id.as_deref().unwrap_or("not known");
         return Err(format!(
-            "has no known id, so ACS cannot be asked (request id: {request}); renewd orphan dismiss {} takes it off the list",
+            "has no known id, so ACS cannot be asked (request id: {request}): `renewd orphan dismiss {}` takes it off the list",
             orphan.num
         ));
     }
     if action == CampaignAction::Delete && orphan.kind == "token" {
         return Err(format!(
-            "is a token of {}, which renewd manages: revoke it with renewd orphan revoke {}",
+            "is a token of {}, which renewd manages: `renewd orphan revoke {}` revokes it",
             orphan.name, orphan.num
         ));
     }
@@ -287,8 +287,8 @@ fn refuse_managed(unmanaged: u64, meant: u64) -> Result<(), Failed> {
         return Ok(());
     }
     let why = format!(
-        "{} of these identities are managed by renewd now; nothing was done",
+        "renewd manages {} of these identities now, so nothing was done",
         meant - unmanaged
     );
-    Err(Failed::usage(why).hint("renewd identity delete NAME deletes those"))
+    Err(Failed::usage(why).hint("`renewd identity delete NAME` deletes those"))
 }

@@ -3,7 +3,10 @@
 //! cut at the screen's edge. In CSV a cell that a spreadsheet would take for a formula begins with an
 //! apostrophe, which it shows as text; our own import takes it off again.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,8 +37,14 @@ pub(crate) const PLAIN: Style = Style::new();
 /// Clears a terminal from the top, without a flicker and without touching what was scrolled away.
 const REDRAW: &str = "\x1b[H\x1b[J";
 
-/// Prints to standard output. A reader that has gone away (`renewd status | head`) is no failure.
+/// Prints to standard output, in lines that the screen has room for. A reader that has gone away
+/// (`renewd status | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failed> {
+    put(&mut anstream::stdout().lock(), &fit(&folded(text, width())))
+}
+
+/// Prints what must stay on the lines on which it stands.
+pub(crate) fn print_lines(text: &str) -> Result<(), Failed> {
     put(&mut anstream::stdout().lock(), &fit(text))
 }
 
@@ -51,7 +60,7 @@ pub(crate) fn redraw(text: &str) -> Result<(), Failed> {
 /// Prints what other programs read: to the byte, but for a terminal.
 pub(crate) fn print_data(text: &str) -> Result<(), Failed> {
     match on_terminal() {
-        true => print(text),
+        true => print_lines(text),
         false => put(&mut io::stdout().lock(), text),
     }
 }
@@ -104,8 +113,13 @@ pub(crate) fn json_within(part: &impl Serialize, levels: usize) -> Result<String
     Ok(fit_json(&lines.join("\n")).into())
 }
 
-/// Says something on standard error that is not the result.
+/// Says something on standard error that is not the result, in lines that the screen has room for.
 pub(crate) fn aside(text: &str) {
+    aside_lines(&folded(text, width_of_asides()));
+}
+
+/// The same for what must stay on the lines on which it stands.
+pub(crate) fn aside_lines(text: &str) {
     // Nothing can be said where standard error itself is gone.
     drop(writeln!(anstream::stderr(), "{}", fit(text)));
 }
@@ -129,12 +143,22 @@ const NARROWEST: usize = 20;
 
 /// The screen's width: as `COLUMNS` says, else the terminal's, where standard output is one.
 pub(crate) fn width() -> Option<usize> {
+    width_of(io::stdout())
+}
+
+/// The same of standard error.
+pub(crate) fn width_of_asides() -> Option<usize> {
+    width_of(io::stderr())
+}
+
+fn width_of(screen: impl AsFd) -> Option<usize> {
     let said = std::env::var("COLUMNS").ok();
     if let Some(columns) = said.and_then(|columns| columns.parse::<usize>().ok()) {
         return Some(columns.max(NARROWEST));
     }
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-    (on_terminal() && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    // Whatever is no terminal has no size.
+    let size = rustix::termios::tcgetwinsize(screen).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
 /// Asks a person; `false` where nobody is there to answer.
@@ -143,7 +167,8 @@ pub(crate) fn confirm(question: &str) -> Result<bool, Failed> {
         return Ok(false);
     }
     let mut err = anstream::stderr();
-    write!(err, "{} {} ", fit(question), fit(&paint(DIM, "[y/N]")))?;
+    let question = format!("{question} {}", paint(DIM, "[y/N]"));
+    write!(err, "{} ", fit(&folded(&question, width_of_asides())))?;
     err.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -410,23 +435,75 @@ pub(super) fn bar(style: &str) -> Option<ProgressBar> {
     })
 }
 
-/// The text in lines that are no longer than `room`, broken between words; those after the first are indented.
+/// How far a line that goes on is indented.
+const FOLD: usize = 2;
+
+/// Lines that begin at the edge of the screen, each as long as there is room for. Others are tables, excerpts and
+/// commands to be copied: they stay as they are.
+fn folded(text: &str, width: Option<usize>) -> String {
+    let lines = text.split('\n');
+    let folded = lines.map(|line| match width {
+        Some(width) if seen(line) > width && !line.starts_with(' ') => {
+            wrapped(line, Some(width.saturating_sub(FOLD)), FOLD)
+        }
+        _ => line.to_owned(),
+    });
+    folded.collect::<Vec<_>>().join("\n")
+}
+
+/// A line below another one, which goes on further in.
+pub(crate) fn item(text: &str, width: Option<usize>) -> String {
+    let further = 2 * FOLD;
+    let room = width.map(|width| width.saturating_sub(further));
+    format!("{:FOLD$}{}", "", wrapped(text, room, further))
+}
+
+/// How many characters of a text are seen: its styles are not.
+fn seen(text: &str) -> usize {
+    let mut parts = text.split('\x1b');
+    let first = parts.next().map_or(0, |part| part.chars().count());
+    let styled = parts.map(|part| part.split_once('m').map_or(part, |(_, rest)| rest));
+    first + styled.map(|part| part.chars().count()).sum::<usize>()
+}
+
+/// The words of a text; a command in backquotes, which somebody may copy, is one where a line has room for it.
+fn words(text: &str, room: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for word in text.split(' ') {
+        let quotes = word.matches('`').count();
+        match words.last_mut() {
+            Some(last) if is_open && seen(last) + 1 + seen(word) <= room => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+        is_open ^= quotes % 2 == 1;
+    }
+    words
+}
+
+/// The text in lines of which none takes more than `room`, broken between words; those after the first are indented
+/// besides.
 pub(crate) fn wrapped(text: &str, room: Option<usize>, indent: usize) -> String {
     let Some(room) = room else {
         return text.to_owned();
     };
     let (mut told, mut column) = (String::new(), 0);
-    for word in text.split(' ') {
-        let length = word.chars().count();
+    let mut begins = true;
+    for word in words(text, room) {
+        let length = seen(&word);
         if column > 0 && column + 1 + length > room {
             told.push('\n');
             told.push_str(&" ".repeat(indent));
             column = 0;
-        } else if column > 0 {
+        } else if !begins {
             told.push(' ');
             column += 1;
         }
-        told.push_str(word);
+        begins = false;
+        told.push_str(&word);
         column += length;
     }
     told
@@ -509,6 +586,29 @@ mod output_tests {
         assert_eq!(at("2026-11-22T11:58:00Z"), "2m ago");
         assert_eq!(at("2026-11-22T12:00:00.4Z"), "now");
         assert_eq!(at("2026-11-20T12:00:00Z"), "2d ago");
+    }
+}
+
+#[cfg(test)]
+mod fold_tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_goes_on_below_and_a_command_stays_whole() {
+        let text = "the store belongs to renewd; `runuser -u renewd -- renewd` runs it\n  az key list --of something\n";
+        assert_eq!(
+            folded(text, Some(40)),
+            "the store belongs to renewd;\n  `runuser -u renewd -- renewd` runs it\n  az key list --of something\n"
+        );
+        assert_eq!(folded(text, None), text);
+        let styled = format!("{} is lapsed", paint(BAD, "a"));
+        assert_eq!(seen(&styled), 11);
+        assert_eq!(folded(&styled, Some(11)), styled);
+        assert!(
+            folded("a `b c d e f g h i` j", Some(10))
+                .lines()
+                .all(|line| line.len() <= 10)
+        );
     }
 }
 

@@ -52,7 +52,7 @@ impl Run {
 
 fn failed(error: &RunError) -> Failed {
     if let RunError::Config(problems) = error {
-        output::aside(config::render(problems, true).trim_end());
+        output::aside_lines(config::render(problems, true).trim_end());
         return Failed::usage(format!("{error}: {}", problems.summary()));
     }
     let exit = if error.is_configuration() {

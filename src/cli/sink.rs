@@ -86,7 +86,7 @@ fn said(sink: &SinkName, sinks: &Sinks, to: SinkState) -> String {
     let waiting = output::plural(row.map_or(0, |row| row.pending), "delivery", "deliveries");
     match to {
         SinkState::Paused => format!(
-            "{sink} is paused, over restarts; {waiting} pending; `renewd sink enable {sink}` ends it\n"
+            "{sink} is paused, also over restarts; {waiting} pending; `renewd sink enable {sink}` ends it\n"
         ),
         _ => format!("{sink} is enabled; {waiting} pending\n"),
     }

@@ -109,7 +109,7 @@ fn report_of(
 ) -> Result<SourceReport, Failed> {
     answer.map_err(|error| match &error {
         ClientError::Problem(problem) if problem.kind == ProblemType::Refused => {
-            Failed::plain(format!("the source {name} cannot be read: {problem}"))
+            Failed::plain(format!("the source {name} gave no list: {problem}"))
                 .hint("what it listed before stays as it is")
         }
         _ => error.into(),
@@ -171,14 +171,15 @@ fn list(sources: &[SourceView], now: jiff::Timestamp, width: Option<usize>) -> S
         ]);
     }
     let mut text = table.render(0, width);
+    let room = width.map(|width| width.saturating_sub(2));
     for source in sources {
         if let Some(lapse) = &source.lapse {
             let since = relative(lapse.since, now);
             let told = format!("{} lapsed {since}: {}", source.name, lapse.reason);
-            text.push_str(&format!("\n{}\n", wrapped(&told, width, 2)));
+            text.push_str(&format!("\n{}\n", wrapped(&told, room, 2)));
         }
         if let Some(advice) = &source.advice {
-            let told = wrapped(&format!("note: {advice}"), width, 2);
+            let told = wrapped(&format!("note: {advice}"), room, 2);
             text.push_str(&format!("\n{told}\n"));
         }
     }
@@ -209,11 +210,8 @@ fn render(name: &SourceName, report: &SourceReport) -> String {
             (number, Some(name)) => format!("row {number} ({name})"),
             (number, None) => format!("row {number}"),
         };
-        text.push_str(&format!(
-            "  {} {place}: {}\n",
-            paint(WARN, "refused"),
-            row.reason
-        ));
+        let told = format!("{} {place}: {}", paint(WARN, "refused"), row.reason);
+        text.push_str(&(output::item(&told, output::width()) + "\n"));
     }
     let more = report.totals.refused.saturating_sub(SHOWN as u64);
     if more > 0 {
@@ -223,14 +221,14 @@ fn render(name: &SourceName, report: &SourceReport) -> String {
     }
     if let Some(doubt) = &report.doubt {
         text.push_str(&format!(
-            "{} {doubt}; if the list is whole: renewd source apply {name} --yes\n",
+            "{} {doubt}; if the list is whole, `renewd source apply {name} --yes` takes it over\n",
             paint(BAD, "in doubt:")
         ));
     }
     match (&report.blocked, report.applied) {
         (_, true) => text.push_str("taken over\n"),
         (Some(reason), false) => text.push_str(&format!(
-            "{} {reason}; if that is right: renewd source apply {name} --yes\n",
+            "{} {reason}; if that is right, `renewd source apply {name} --yes` takes it over\n",
             paint(BAD, "not taken over:")
         )),
         (None, false) => {

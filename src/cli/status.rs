@@ -48,7 +48,7 @@ impl Status {
         let client = daemon(context.socket);
         if self.check {
             let verdict = Verdict::of(client.status().await);
-            output::print(&format!("{verdict}\n"))?;
+            output::print_lines(&format!("{verdict}\n"))?;
             return Ok(verdict.exit());
         }
         if self.watch {

@@ -146,7 +146,7 @@ impl Adopt {
         };
         output::print("the store belongs to this machine now\n")?;
         if let Some(still) = still {
-            output::print(&format!("still {still}\n"))?;
+            output::print(&format!("it cannot be used yet: {still}\n"))?;
         }
         Ok(Exit::Done)
     }
@@ -232,11 +232,11 @@ impl Owner {
                     return Ok(None);
                 }
                 return Err(Failed::usage(format!(
-                    "there is no {}, and root does not know whose it shall be",
+                    "{} does not exist, and root cannot know who is to own it",
                     state_dir.display()
                 ))
                 .hint(format!(
-                    "install -d -m 700 -o renewd -g renewd {}",
+                    "`install -d -m 700 -o renewd -g renewd {}` makes it for the user renewd",
                     state_dir.display()
                 )));
             }
@@ -282,7 +282,7 @@ pub(super) fn succeeded(status: io::Result<ExitStatus>) -> Result<(), Failed> {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Err(Failed::new(
         code.map_or(Exit::Failed, Exit::As),
-        "nothing was changed here",
+        "what ran as the owner of the store failed, so nothing was changed",
     ))
 }
 
@@ -370,9 +370,12 @@ impl Verify {
             output::print(&text)?;
         }
         match key {
-            Some(text) if seal_key_id(&text).as_ref() != Some(&contents.seal_key) => Err(
-                Failed::plain("the key that was given does not open this backup"),
-            ),
+            Some(text) if seal_key_id(&text).as_ref() != Some(&contents.seal_key) => {
+                Err(Failed::plain(format!(
+                    "the key that was given does not open this backup, which is sealed with the key {}",
+                    contents.seal_key
+                )))
+            }
             Some(_) if !self.json => {
                 output::print("\nthe key that was given opens it\n")?;
                 Ok(Exit::Done)

@@ -47,7 +47,10 @@ impl Token {
         };
         let client = daemon(context.socket);
         let answer = client.token(&self.name, form, None, None).await;
-        let nothing = || Failed::new(Exit::NoToken, format!("{} has no live token", self.name));
+        let nothing = || {
+            Failed::new(Exit::NoToken, format!("{} has no live token", self.name))
+                .hint(format!("`renewd why {}` says why", self.name))
+        };
         let token = answer.map_err(no_token)?.ok_or_else(nothing)?;
         output::print_secret(&token)?;
         Ok(Exit::Done)
@@ -220,7 +223,7 @@ impl Follow {
             written.map_err(Failed::plain)?;
         }
         self.call(given, news, file).await?;
-        output::print(&match news {
+        output::print_lines(&match news {
             News::Token(new) => format!(
                 "{} version {} until {}\n",
                 self.name, new.version, new.expires_at

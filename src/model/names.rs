@@ -3,7 +3,7 @@
 //! Beside them stands where a file was put and what was in it, so that it can be taken back without taking
 //! anything else.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use std::{
     fmt,
     io::{self, BufRead},
@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-pub use renewd_acs_wire::Secret;
+pub use renewd_acs_wire::{Secret, hex};
 
 /// Why a text is not a valid name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -336,16 +336,10 @@ impl<'de> serde::Deserialize<'de> for Scope {
     }
 }
 
-/// Bytes as hex digits in lower case.
-pub fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
-    digits.collect()
-}
-
 /// A text as it may stand in a path, a query or a URI: what `encoded` names is
 /// percent-encoded, as is all that is not ASCII. Source: RFC 3986, 2.3.
-pub fn percent_encoded(text: &str, encoded: &'static AsciiSet) -> String {
-    utf8_percent_encode(text, encoded).to_string()
+pub fn percent_encoded(text: impl AsRef<[u8]>, encoded: &'static AsciiSet) -> String {
+    percent_encode(text.as_ref(), encoded).to_string()
 }
 
 /// All but the characters that stand for themselves anywhere in a URI.

@@ -12,11 +12,17 @@ const SINK: &str = "the-customer-relations-service-of-the-head-office";
 const COLUMNS: usize = 80;
 
 fn renewd(stage: &Stage, args: &[&str]) -> (i32, String) {
+    renewd_before(stage, args, &[], COLUMNS)
+}
+
+/// The same of a verb that takes a program after its own arguments.
+fn renewd_before(stage: &Stage, args: &[&str], program: &[&str], columns: usize) -> (i32, String) {
     let output: Output = Command::new(RENEWD)
         .args(args)
         .arg("--socket")
         .arg(stage.path("renewd.sock"))
-        .env("COLUMNS", COLUMNS.to_string())
+        .args(program)
+        .env("COLUMNS", columns.to_string())
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -91,6 +97,116 @@ async fn on_eighty_columns_states_are_seen_beside_the_longest_names() {
             assert!(text.contains(word), "{args:?}: {word}\n{text}");
         }
     }
+    assert!(daemon.stop().success());
+}
+
+/// Commands that cannot do what they are asked for: without a daemon, and with one.
+const WITHOUT: &[&str] = &[
+    "status",
+    "token bot-0",
+    "store backup DIR/ids --config DIR/renewd.toml",
+    "store backup DIR/backup --with-key --config DIR/renewd.toml",
+    "store backup - --with-key --config DIR/renewd.toml",
+    "store verify DIR/ids",
+    "store distrust --since 2999-01-01T00:00:00Z --config DIR/renewd.toml",
+    "store restore DIR/ids --config DIR/renewd.toml",
+    "key set nowhere --config DIR/renewd.toml",
+    "key set contoso --config DIR/renewd.toml",
+    "key set contoso --key secondary --config DIR/renewd.toml",
+    "acs create-user",
+];
+const WITH: &[&str] = &[
+    "renew --all",
+    "renew --all --dry-run",
+    "revoke bot-0 --then hold --dry-run",
+    "renew nobody-at-all",
+    "renew --ids DIR/ids",
+    "renew --ids DIR/nobody",
+    "renew --ids DIR/nowhere",
+    "offboard bot-0",
+    "identity delete bot-0",
+    "identity show nobody-at-all",
+    "identity remove bot-0",
+    "identity add bot-0",
+    "identity create --all-missing",
+    "identity create bot-0",
+    "identity revive bot-0",
+    "identity confirm-gone contoso",
+    "identity confirm-gone nowhere",
+    "identity import DIR/import.csv",
+    "campaign show 77",
+    "campaign pause 77",
+    "job run nothing",
+    "sink pause nothing",
+    "sink test nothing",
+    "source test list",
+    "source test nothing",
+    "source apply list",
+    "orphan dismiss 7",
+    "orphan revoke 7",
+    "orphan delete --all",
+    "delivery retry nothing",
+    "key roll contoso",
+    "key roll contoso --key secondary --yes",
+    "key roll contoso --cancel",
+    "key leak contoso --now",
+    "key status nowhere",
+    "store accept",
+    "store adopt",
+    "why nobody-at-all",
+    "token nobody-at-all",
+    "exec bot-0 -- /nowhere/program",
+    "audit list --since yesterday",
+];
+
+/// What they say, as a person reads it on eighty columns, each with its exit code.
+fn refusals(stage: &Stage, commands: &[&str]) -> String {
+    let dir = stage.path("").display().to_string();
+    let dir = dir.trim_end_matches('/');
+    let mut told = String::new();
+    for command in commands {
+        let args = command.replace("DIR", dir);
+        let args: Vec<&str> = args.split(' ').collect();
+        let before = args.iter().position(|arg| *arg == "--");
+        let (args, program) = args.split_at(before.unwrap_or(args.len()));
+        let (_, text) = renewd_before(stage, args, program, COLUMNS);
+        for line in text.lines() {
+            assert!(!is_too_wide(line), "{command}: {line}\n{text}");
+        }
+        // Where a line is broken depends on how long the path of the folder is.
+        let (code, text) = renewd_before(stage, args, program, 10 * COLUMNS);
+        told += &format!("$ renewd {command}\n{text}[{code}]\n\n");
+    }
+    // The emulator's key is another one each time.
+    let key = told.split("primary key (").nth(1);
+    let key = key.and_then(|rest| rest.split(')').next()).unwrap_or("KEY");
+    told.replace(key, "KEY").replace(dir, "DIR")
+}
+
+/// Nobody can confirm anything here, and what is asked for is nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_told_in_plain_words() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let list = stage.path("none.jsonl").display().to_string();
+    let config = stage.configure(&format!(
+        "{}{}{}\n[[source.file]]\nname = \"list\"\npath = \"{list}\"\nscopes = [\"chat\"]\n",
+        stage.base_config(),
+        stage.sinks_config(None),
+        crate::stage::identities("bot", 2, &["files"]),
+    ));
+    for (name, text) in [
+        ("ids", "bot-0\na b\n{\"nme\":1}\n"),
+        ("nobody", "# nobody\n"),
+        ("import.csv", "name,scopes\nbot-9,fax\n"),
+    ] {
+        std::fs::write(stage.path(name), text).unwrap();
+    }
+    insta::assert_snapshot!("refusals_without_a_daemon", refusals(&stage, WITHOUT));
+    let daemon = Daemon::start(&config).await;
+    stage.there("bot-0").await;
+    stage.there("bot-1").await;
+    insta::assert_snapshot!("refusals_of_a_daemon", refusals(&stage, WITH));
     assert!(daemon.stop().success());
 }
 

@@ -72,7 +72,7 @@ impl Progress {
         // What is small is over before anybody needs its number.
         if !self.announced && of.total > 1 && of.left > 0 {
             self.announced = true;
-            self.aside(&format!("campaign {}", self.id));
+            self.aside(&format!("campaign {} has begun", self.id));
         }
         let ended = of.total - of.left;
         self.say_why(of, ended);
@@ -170,7 +170,7 @@ impl Progress {
         self.clear();
         let (id, ended) = (of.campaign.id, of.total - of.left);
         output::aside(&format!(
-            "left it running in the daemon as campaign {id}: {ended} of {} {}; renewd campaign watch {id} comes back to it",
+            "campaign {id} goes on in the daemon, {ended} of {} {} so far; `renewd campaign watch {id}` follows it",
             of.total, self.verb
         ));
     }
@@ -211,7 +211,7 @@ fn result(of: &CampaignProgress, verb: &str) -> String {
     let mut text = match one.state {
         CampaignState::Paused => {
             format!(
-                "{}, {} left: campaign {id} is paused; renewd campaign resume {id}\n",
+                "{}, {} left: campaign {id} is paused; `renewd campaign resume {id}` lets it go on\n",
                 parts.join(", "),
                 of.left
             )
@@ -223,7 +223,7 @@ fn result(of: &CampaignProgress, verb: &str) -> String {
     }
     if one.failed > 0 {
         text.push_str(&format!(
-            "renewd campaign retry {id} tries them again, renewd campaign report {id} lists all\n"
+            "`renewd campaign retry {id}` tries what failed again, `renewd campaign report {id}` lists everything\n"
         ));
     }
     text
@@ -233,18 +233,15 @@ fn result(of: &CampaignProgress, verb: &str) -> String {
 pub(crate) fn failed(line: &ReportLine) -> String {
     let name = line.name.as_ref().map(ToString::to_string);
     let id = line.id.as_ref().map(ToString::to_string);
-    format!(
-        "  {} {} {}\n",
+    let request = line.request_id.as_ref();
+    let request = request.map(|id| paint(DIM, format!(" (request id {id})")));
+    let told = format!(
+        "{}: {}{}",
         name.or(id).unwrap_or_default(),
-        line.error.as_deref().unwrap_or("no reason given"),
-        paint(
-            DIM,
-            format!(
-                "(request id {})",
-                line.request_id.as_deref().unwrap_or("none")
-            )
-        )
-    )
+        line.error.as_deref().unwrap_or("no reason was noted"),
+        request.unwrap_or_default()
+    );
+    output::item(&told, output::width()) + "\n"
 }
 
 /// How often progress is asked for.
@@ -310,18 +307,16 @@ pub(crate) fn said(of: &CampaignProgress, json: bool) -> Outcome {
         None => "runs in the daemon".to_owned(),
     };
     output::print(&format!(
-        "campaign {id} {when}; renewd campaign watch {id} follows it, renewd campaign cancel {id} stops it\n"
+        "campaign {id} {when}; `renewd campaign watch {id}` follows it, `renewd campaign cancel {id}` stops it\n"
     ))?;
     Ok(Exit::Done)
 }
 
-pub(super) fn render(plan: &CampaignPlan, task: Task) -> String {
+pub(super) fn render(plan: &CampaignPlan, task: Task, width: Option<usize>) -> String {
     let mut text = format!("{} would be {}\n", counted(plan.total), task.verb);
     if plan.unmanaged > 0 {
-        text.push_str(&format!(
-            "  {} ids that renewd does not manage\n",
-            plan.unmanaged
-        ));
+        let ids = output::plural(plan.unmanaged, "id", "ids");
+        text.push_str(&format!("  {ids} that renewd does not manage\n"));
     }
     let states: Vec<String> = plan
         .states
@@ -337,7 +332,7 @@ pub(super) fn render(plan: &CampaignPlan, task: Task) -> String {
             .as_ref()
             .map_or(String::new(), |limit| format!(" at {limit}"));
         text.push_str(&format!(
-            "  resource {name}: {}, at least {}{limit}\n",
+            "  resource {name}: {}, {}{limit}\n",
             part.items,
             span(part.seconds)
         ));
@@ -346,7 +341,8 @@ pub(super) fn render(plan: &CampaignPlan, task: Task) -> String {
         text.push_str(&format!("  left out: {n} {why}\n"));
     }
     if plan.total > 0 {
-        text.push_str(&format!("  apps: {}\n", noticed(task)));
+        let told = format!("apps: {}", noticed(task));
+        text.push_str(&(output::item(&told, width) + "\n"));
     }
     text
 }
@@ -361,7 +357,7 @@ fn noticed(task: Task) -> &'static str {
             "their token is refused by ACS (within 15 minutes); the next one is delivered at once"
         }
         (CampaignAction::Hold, _) => {
-            "their token is withdrawn; ACS accepts copies of it until it expires (revoke --then hold ends them)"
+            "their token is withdrawn; ACS accepts copies of it until it expires (`renewd revoke --then hold` ends them)"
         }
         (CampaignAction::Release, _) => "they get a token again",
         (CampaignAction::Renew, _) => "nothing: the old token stays good until it expires",
@@ -374,9 +370,9 @@ fn noticed(task: Task) -> &'static str {
 fn span(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => "a moment".to_owned(),
-        s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
+        s if s < 120.0 => format!("at least {s:.0} s"),
+        s if s < 7200.0 => format!("at least {:.0} min", s / 60.0),
+        s => format!("at least {:.1} h", s / 3600.0),
     }
 }
 
@@ -401,13 +397,14 @@ mod tests {
             seconds: 6180.0,
         };
         let task = Task::new(CampaignAction::Revoke, Some(Then::Reissue), "revoked");
-        insta::assert_snapshot!(render(&plan, task), @r"
+        insta::assert_snapshot!(render(&plan, task, Some(80)), @r"
         100000 identities would be revoked
-          1 ids that renewd does not manage
+          1 id that renewd does not manage
           now: 99990 active, 9 late
           resource contoso: 100000, at least 103 min at 500/30s
           left out: 7 deleted
-          apps: their token is refused by ACS (within 15 minutes); the next one is delivered at once
+          apps: their token is refused by ACS (within 15 minutes); the next one is
+            delivered at once
         ");
     }
 }

@@ -113,17 +113,18 @@ async fn declare(offline: &Offline, wish: NewIdentity, now: Timestamp) -> Result
     let spec = wish.spec(&offline.surroundings()).map_err(Failed::usage)?;
     let name = spec.name.clone();
     if offline.store.record(&name).await?.is_some() {
-        return Err(Failed::plain(format!("{name} exists already")));
+        return Err(Failed::plain(format!("the identity {name} exists already")));
     }
     let taken = offline.store.declare(vec![spec], now).await?;
     if let Some(refusal) = taken.refused.first() {
         return Err(Failed::plain(format!(
-            "{name} was not taken: {}",
+            "the identity {name} was not added: {}",
             refusal.reason
         )));
     }
     let record = offline.store.record(&name).await?;
-    let record = record.ok_or_else(|| Failed::plain(format!("{name} was not taken")))?;
+    let record =
+        record.ok_or_else(|| Failed::plain(format!("the identity {name} was not added")))?;
     Ok(Identity::offline(&record, now))
 }
 
@@ -239,10 +240,13 @@ impl ConfirmGone {
             .confirm_gone(&self.resource, self.reason.as_deref())
             .await?;
         output::print(&match names.len() {
-            0 => format!("nothing of {} waits for a word\n", self.resource),
-            1 => format!("{} is gone, and its token withdrawn\n", names[0]),
+            0 => format!(
+                "no identity of {} waits to be confirmed as gone\n",
+                self.resource
+            ),
+            1 => format!("{} is gone, and its token is withdrawn\n", names[0]),
             many => format!(
-                "{many} identities of {} are gone, and their tokens withdrawn\n",
+                "{many} identities of {} are gone, and their tokens are withdrawn\n",
                 self.resource
             ),
         })?;
@@ -295,12 +299,13 @@ impl Pin {
         for name in &unknown {
             output::aside(&format!("{name} has no id yet"));
         }
-        let said = if self.dry_run {
-            "would be written; nothing was changed"
-        } else {
-            "written; reload to take them over"
-        };
-        output::print(&format!("{written} ids {said}\n"))?;
+        let ids = output::plural(written as u64, "id", "ids");
+        output::print(&match self.dry_run {
+            true => format!("{ids} would be written; nothing was changed\n"),
+            false => {
+                format!("{ids} written; a reload takes them over (`systemctl reload renewd`)\n")
+            }
+        })?;
         Ok(if unknown.is_empty() {
             Exit::Done
         } else {

@@ -257,7 +257,9 @@ fn of_line(line: &[u8]) -> Result<Entry, EntryError> {
         // It stands on one line, whose number is the file's own.
         let (said, column) = (error.to_string(), error.column());
         let said = said.split(" at line ").next().unwrap_or(&said);
-        wrong(&format!("it is no JSON object: {said} (column {column})"))
+        wrong(&format!(
+            "it is not a JSON object: {said} (column {column})"
+        ))
     })?;
     Entry::of_object(&fields)
 }

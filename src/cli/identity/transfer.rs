@@ -207,7 +207,7 @@ impl Import {
         } else {
             let heading = match (nothing, self.dry_run) {
                 (true, _) => format!(
-                    "nothing was changed: {} of {lines} lines are refused",
+                    "{} of {lines} lines are refused, so nothing was changed",
                     refused.len()
                 ),
                 (false, true) => format!(
@@ -235,7 +235,8 @@ impl Import {
                 .as_ref()
                 .map_or(String::new(), |name| format!(" {name}:"));
             let place = format!("{}:{}:", self.file.display(), row.number);
-            text.push_str(&format!("  {}{name} {}\n", paint(WARN, place), row.reason));
+            let told = format!("{}{name} {}", paint(WARN, place), row.reason);
+            text.push_str(&(output::item(&told, output::width()) + "\n"));
         }
         if refused.len() > SHOWN {
             text.push_str(&format!(
@@ -244,7 +245,7 @@ impl Import {
             ));
         }
         if !refused.is_empty() && !self.skip_bad {
-            text.push_str("correct them, or take the others over with --skip-bad\n");
+            text.push_str("correct them, or take the others over with `--skip-bad`\n");
         }
         text
     }
@@ -366,10 +367,14 @@ struct Progress {
 
 impl Progress {
     fn new(what: &'static str, lines: Option<u64>) -> Self {
-        let bar = output::on_terminal().then(|| match lines {
-            Some(lines) => ProgressBar::new(lines).with_message(what),
-            None => ProgressBar::new_spinner().with_message(what),
+        let bar = output::bar(match lines {
+            Some(_) => "{bar:32.green} {pos}/{len} lines {msg}",
+            None => "{spinner} {pos} lines {msg}",
         });
+        if let Some(bar) = &bar {
+            lines.inspect(|lines| bar.set_length(*lines));
+            bar.set_message(what);
+        }
         Self { what, bar }
     }
 
@@ -429,7 +434,7 @@ impl Export {
             (Known::Daemon(client), true) => Some(client.clone()),
             (Known::Store(_), true) => {
                 return Err(Failed::plain(
-                    "tokens are handed out by the daemon, and none runs",
+                    "no daemon runs, and only the daemon hands tokens out",
                 ));
             }
             (_, false) => None,

@@ -78,15 +78,15 @@ impl Replacement {
     pub(super) async fn run(self, client: &Client, work: KeyWork) -> Outcome {
         let keys = client.keys(&self.resource).await?;
         let price = Price::of(&keys, self.key).ok_or_else(|| {
-            Failed::usage(format!("{} has no such key", self.resource))
-                .hint("renewd key status shows which there are")
+            let role = self.key.map_or("", KeyRole::as_str);
+            Failed::usage(format!("{} has no {role} key", self.resource))
+                .hint("`renewd key status` shows which there are")
         })?;
         if !self.json {
             output::print(&price.words(work))?;
         }
         if !self.yes && !output::confirm("Go on?")? {
-            return Err(Failed::usage("nothing was done: it was not confirmed")
-                .hint("add --yes where nobody can answer"));
+            return Err(Failed::unconfirmed());
         }
         let asked = ReplaceKey {
             work,
@@ -178,7 +178,9 @@ pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool)
     let mut keys = client.keys(resource).await?;
     loop {
         let Some(change) = &keys.change else {
-            return Err(Failed::plain("the replacement is not there any more"));
+            return Err(Failed::plain(format!(
+                "the daemon knows of no replacement of a key of {resource} any more"
+            )));
         };
         if let Some(bar) = &bar {
             bar.set_length(all(change));
@@ -200,7 +202,9 @@ pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool)
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => {
-                output::aside(&format!("it goes on in the daemon: renewd key status {resource}"));
+                output::aside(&format!(
+                    "the replacement goes on in the daemon; `renewd key status {resource}` shows how far it is"
+                ));
                 return Ok(Exit::Done);
             }
             next = async {
@@ -246,7 +250,7 @@ fn words(keys: &ResourceKeys, change: &KeyChange, gaps: &Gaps) -> String {
                 .map(|(sink, count)| format!("{count} of {sink}"))
                 .collect();
             format!(
-                "{} tokens replaced and delivered, but consumers still hold one of the old key ({}): their sink is \
+                "{} tokens replaced and delivered, but consumers still hold tokens of the old key ({}): their sink is \
                  disabled or behind. They are without a live token once the {role} key of {resource} is regenerated.\n{gaps}{}",
                 change.delivered,
                 held.join(", "),

@@ -127,10 +127,14 @@ impl Backup {
 
     async fn print(self, context: Context) -> Outcome {
         if self.with_key.is_some() {
-            return Err(Failed::usage("--with-key needs a FILE to stand beside"));
+            return Err(Failed::usage(
+                "the key cannot be put beside standard output: name a FILE, or leave `--with-key` out",
+            ));
         }
         if io::stdout().is_terminal() {
-            return Err(Failed::usage("a backup is no text for a terminal"));
+            return Err(Failed::usage(
+                "a backup is not text, so it is not written to a terminal: name a FILE, or pipe it into a program",
+            ));
         }
         let out = io::stdout().as_fd().try_clone_to_owned()?;
         let mut out = File::from(out);
@@ -285,7 +289,7 @@ fn refuse_foreign(file: &Path) -> Result<(), Failed> {
         return Ok(());
     }
     Err(Failed::usage(format!(
-        "{} is there and is no backup of renewd; it is not replaced",
+        "{} is not a backup of renewd, so it is not replaced: name another file",
         file.display()
     )))
 }
@@ -303,11 +307,11 @@ fn refuse_open_folder(key: &Path) -> Result<(), Failed> {
         return Ok(());
     }
     Err(Failed::usage(format!(
-        "others may enter {}, so the seal key is not put there; nothing was saved",
+        "others may enter {}, so the seal key is not put there, and nothing was saved",
         folder.display()
     ))
     .hint(format!(
-        "chmod 700 {0}, or --with-key=FILE in another folder",
+        "`chmod 700 {0}` closes it, or `--with-key=FILE` names another folder",
         folder.display()
     )))
 }
@@ -441,10 +445,13 @@ fn say(settings: &Settings, restored: &Restored, key_lost: bool) -> Result<(), F
         contents.made_at
     );
     for aside in &restored.aside {
-        text += &format!("what was there before is {}\n", aside.display());
+        text += &format!("what was there before is now {}\n", aside.display());
     }
     for kept in &restored.kept {
-        text += &format!("{} stays, it knows what came after\n", kept.display());
+        text += &format!(
+            "{} stays: it knows what came after the backup\n",
+            kept.display()
+        );
     }
     if key_lost {
         text += "what the lost key sealed is dropped; every token is renewed at the start\n";
