@@ -34,9 +34,9 @@
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits worker |
 //! | `simulation` | lets the parts live in simulated time against a modelled service; not in the server package | model clock transport telemetry config schedule acs store permits engine campaign keys |
-//! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock telemetry config accounts schedule store pool |
+//! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock transport telemetry config accounts schedule store pool |
 //! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool worker |
-//! | `cli` | prints and parses arguments, one file per verb | app api::client acs store schedule simulation sources sinks::file config systemd telemetry transport model clock pool |
+//! | `cli` | prints and parses arguments, one file per verb | accounts app api::client acs store schedule simulation sources sinks::file config systemd telemetry transport model clock pool |
 //!
 //! # The crates beside the daemon
 //!

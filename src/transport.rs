@@ -4,7 +4,14 @@
 //! emulator and a receiver answer without a socket under paused time. Who sends has a say in how names become
 //! addresses. Signing, retries and the meaning of an answer lie above it, in the rooms that call it.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    fmt, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -168,6 +175,42 @@ pub type Handler = Arc<
         + Sync,
 >;
 
+/// A second call finds the provider installed already, which is just as well.
+fn provide_tls() {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+}
+
+/// Sends requests to a socket of this machine and nowhere else, each on a connection of its own.
+///
+/// # Errors
+/// When TLS cannot be set up, which is not used here.
+pub fn local(socket: &Path) -> Result<reqwest::Client, TransportSetupError> {
+    provide_tls();
+    reqwest::Client::builder()
+        .unix_socket(socket)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .tls_certs_only([])
+        .build()
+        .map_err(|error| TransportSetupError::Tls(error.to_string()))
+}
+
+/// What the system said when no connection came about.
+pub fn io_error(error: &reqwest::Error) -> io::Error {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<io::Error>();
+        if let Some(code) = io.and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(code);
+        }
+        cause = inner.source();
+    }
+    io::Error::other(error.to_string())
+}
+
 /// Options for the network.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkOptions {
@@ -206,10 +249,7 @@ impl Transport {
     /// # Errors
     /// When the CA file cannot be used or TLS cannot be set up.
     pub fn network(options: &NetworkOptions) -> Result<Self, TransportSetupError> {
-        // A second call finds the provider installed already, which is just as well.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        provide_tls();
         let mut builder = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()

@@ -12,12 +12,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
+use bytes::{Bytes, BytesMut};
+use http::{Method, Response, StatusCode, header};
+use tokio::time::timeout;
 
 use super::{
     endpoint::Endpoint,
@@ -25,7 +22,10 @@ use super::{
     problem::{Problem, ProblemType},
     wire::CLIENT_HEADER,
 };
-use crate::model::{RESERVED, percent_encoded};
+use crate::{
+    model::{RESERVED, percent_encoded},
+    transport,
+};
 
 /// What the command line calls itself.
 pub(super) const OWN_LABEL: &str = concat!("renewd/", env!("CARGO_PKG_VERSION"));
@@ -51,7 +51,7 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
         /// How.
-        source: hyper::Error,
+        source: reqwest::Error,
     },
     /// No answer in time.
     #[error("the daemon on {} did not answer within {} s", path.display(), waited.as_secs())]
@@ -143,13 +143,12 @@ impl<'a, E: Endpoint> Call<'a, E> {
         let target = &self.target;
         let wrong = |error: serde_json::Error| unreadable(target, &error.to_string());
         let body = self.body.map_err(wrong)?;
-        let request = Request::builder()
-            .method(E::METHOD)
-            .uri(target)
-            .header(CLIENT_HEADER, self.label)
+        let request = self.client.request(E::METHOD, target, self.label)?;
+        let request = request
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json");
-        let sent = self.client.send(target, request, body.into(), self.within);
+            .header(header::ACCEPT, "application/json")
+            .body(body);
+        let sent = self.client.send(target, request, self.within);
         serde_json::from_slice(sent.await?.body()).map_err(wrong)
     }
 }
@@ -192,27 +191,42 @@ impl Client {
         }
     }
 
-    /// One question on a connection of its own; an answer that is no success is an error.
+    /// A question that is being put together. It goes over a connection of its own, to the socket and nowhere else.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        target: &str,
+        label: &str,
+    ) -> Result<reqwest::RequestBuilder, ClientError> {
+        let local = transport::local(&self.path);
+        let local = local.map_err(|error| unreadable(target, &error.to_string()))?;
+        let request = local.request(method, format!("http://localhost{target}"));
+        Ok(request.header(CLIENT_HEADER, label))
+    }
+
+    /// One question; an answer that is no success is an error.
     pub(super) async fn send(
         &self,
         target: &str,
-        request: http::request::Builder,
-        body: Bytes,
+        request: reqwest::RequestBuilder,
         within: Duration,
     ) -> Result<Response<Bytes>, ClientError> {
-        let request = request
-            .header(header::HOST, "localhost")
-            .body(Full::new(body))
-            .map_err(|error| unreadable(target, &error.to_string()))?;
-        let answer = match timeout(within, self.exchange(target, request)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                return Err(ClientError::Silent {
-                    path: self.path.clone(),
-                    waited: within,
-                });
+        let answered = async {
+            let mut answer = self.head(request, within).await?;
+            let mut whole = BytesMut::new();
+            while let Some(piece) = self.piece(&mut answer, within).await? {
+                if whole.len() + piece.len() > LARGEST {
+                    return Err(unreadable(target, "it is too large"));
+                }
+                whole.extend_from_slice(&piece);
             }
+            let mut response = Response::new(whole.freeze());
+            *response.status_mut() = answer.status();
+            *response.headers_mut() = std::mem::take(answer.headers_mut());
+            Ok(response)
         };
+        let answer = timeout(within, answered).await;
+        let answer = answer.map_err(|_| self.silent(within))??;
         if answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED {
             return Ok(answer);
         }
@@ -222,62 +236,46 @@ impl Client {
         }
     }
 
-    pub(super) async fn exchange(
+    /// What an answer begins with.
+    pub(super) async fn head(
         &self,
-        target: &str,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Bytes>, ClientError> {
-        let broken = |source| self.broken(source);
-        let (mut sender, connection) = self.connect().await?;
-        let answered = async {
-            let (parts, body) = sender
-                .send_request(request)
-                .await
-                .map_err(broken)?
-                .into_parts();
-            match Limited::new(body, LARGEST).collect().await {
-                Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-                Err(error) => Err(unreadable(target, &error.to_string())),
-            }
-        };
-        // The connection has to be driven beside the answer; it ends by itself, or is dropped.
-        let mut answered = std::pin::pin!(answered);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            biased;
-            answer = &mut answered => answer,
-            ended = &mut connection => {
-                ended.map_err(broken)?;
-                answered.await
-            }
+        request: reqwest::RequestBuilder,
+        within: Duration,
+    ) -> Result<reqwest::Response, ClientError> {
+        let answer = timeout(within, request.send()).await;
+        let answer = answer.map_err(|_| self.silent(within))?;
+        answer.map_err(|error| self.failed(error))
+    }
+
+    /// The next piece of an answer; `None` after the last.
+    pub(super) async fn piece(
+        &self,
+        answer: &mut reqwest::Response,
+        within: Duration,
+    ) -> Result<Option<Bytes>, ClientError> {
+        let piece = timeout(within, answer.chunk()).await;
+        let piece = piece.map_err(|_| self.silent(within))?;
+        piece.map_err(|error| self.failed(error))
+    }
+
+    fn silent(&self, waited: Duration) -> ClientError {
+        ClientError::Silent {
+            path: self.path.clone(),
+            waited,
         }
     }
-}
 
-/// What sends requests over a connection, and the connection, which has to be driven.
-type Connected = (
-    SendRequest<Full<Bytes>>,
-    Connection<TokioIo<UnixStream>, Full<Bytes>>,
-);
-
-impl Client {
-    pub(super) async fn connect(&self) -> Result<Connected, ClientError> {
-        let stream =
-            UnixStream::connect(&self.path)
-                .await
-                .map_err(|source| ClientError::Unreachable {
-                    path: self.path.clone(),
-                    source,
-                })?;
-        hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| self.broken(source))
-    }
-
-    pub(super) fn broken(&self, source: hyper::Error) -> ClientError {
-        ClientError::Broken {
-            path: self.path.clone(),
-            source,
+    fn failed(&self, error: reqwest::Error) -> ClientError {
+        let path = self.path.clone();
+        match error.is_connect() {
+            true => ClientError::Unreachable {
+                path,
+                source: transport::io_error(&error),
+            },
+            false => ClientError::Broken {
+                path,
+                source: error.without_url(),
+            },
         }
     }
 }
@@ -305,8 +303,12 @@ pub(super) struct Limits {
     pub of_strangers: usize,
     /// Those of one such user.
     pub of_stranger: usize,
-    /// Those of callers of whom the system is being asked, and of one of them.
-    pub of_unknown: (usize, usize),
+    /// Those of callers of whom the system is being asked, and as many of them whose uids are in the system's own block.
+    pub of_unknown: usize,
+    /// Those of another block of such uids.
+    pub of_unknown_block: usize,
+    /// Those of one such user.
+    pub of_unknown_user: usize,
     /// Left to root: an operator must get in when everybody else has taken every seat.
     pub for_root: usize,
     /// Left to users who have few.
@@ -320,7 +322,9 @@ impl Limits {
         of_user: 1024,
         of_strangers: 32,
         of_stranger: 8,
-        of_unknown: (512, 64),
+        of_unknown: 512,
+        of_unknown_block: 128,
+        of_unknown_user: 64,
         for_root: 64,
         for_newcomers: 512,
     };
@@ -350,6 +354,8 @@ struct Taken {
     all: usize,
     by_standing: BTreeMap<Standing, usize>,
     users: BTreeMap<(u32, Standing), User>,
+    /// Of callers of whom the system is being asked, by block of uids.
+    blocks: BTreeMap<u32, usize>,
 }
 
 #[derive(Debug)]
@@ -363,6 +369,8 @@ struct User {
 pub(super) struct Seat {
     seats: Seats,
     user: (u32, Standing),
+    /// Where it is counted.
+    block: Option<u32>,
     turns: Turns,
 }
 
@@ -379,11 +387,15 @@ impl Seats {
         let mut taken = self.taken();
         let user = (peer.uid, standing);
         let own = taken.users.get(&user).map_or(0, |user| user.seats);
-        if let Some(why) = self.limits.full(&taken, own, standing) {
+        let block = (standing == Standing::Unknown).then(|| peer.block());
+        if let Some(why) = self.limits.full(&taken, own, (standing, block)) {
             return Err(Problem::new(ProblemType::Throttled, why).retry_after(AGAIN));
         }
         taken.all += 1;
         *taken.by_standing.entry(standing).or_default() += 1;
+        if let Some(block) = block {
+            *taken.blocks.entry(block).or_default() += 1;
+        }
         let entry = taken.users.entry(user).or_insert_with(|| User {
             seats: 0,
             turns: Turns::of(turns(standing)),
@@ -394,6 +406,7 @@ impl Seats {
         Ok(Seat {
             seats: self.clone(),
             user,
+            block,
             turns,
         })
     }
@@ -406,12 +419,36 @@ impl Seats {
 /// When whoever was turned away may come again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The block of uids in which the users of a system are.
+const SYSTEM: u32 = 0;
+
+impl Taken {
+    /// Seats of callers of whom the system is being asked, in its own block of uids or in all others.
+    fn asked_about(&self, in_system: bool) -> usize {
+        let alike = self.blocks.iter();
+        let alike = alike.filter(|(block, _)| (**block == SYSTEM) == in_system);
+        alike.map(|(_, seats)| seats).sum()
+    }
+}
+
 impl Limits {
     /// Why somebody who has `own` seats gets no other.
-    fn full(&self, taken: &Taken, own: usize, standing: Standing) -> Option<String> {
+    fn full(
+        &self,
+        taken: &Taken,
+        own: usize,
+        (standing, block): (Standing, Option<u32>),
+    ) -> Option<String> {
         let alike = taken.by_standing.get(&standing).copied().unwrap_or(0);
+        let asked_about = block.map_or(0, |block| taken.asked_about(block == SYSTEM));
+        let in_block = block.and_then(|block| taken.blocks.get(&block));
+        let in_block = in_block.filter(|_| block != Some(SYSTEM));
         match standing {
-            Standing::Unknown if own >= self.of_unknown.1 || alike >= self.of_unknown.0 => {
+            Standing::Unknown
+                if own >= self.of_unknown_user
+                    || asked_about >= self.of_unknown
+                    || in_block.is_some_and(|taken| *taken >= self.of_unknown_block) =>
+            {
                 Some(format!(
                     "the system is still being asked who this user is, and {alike} connections wait for such answers"
                 ))
@@ -457,6 +494,14 @@ impl Drop for Seat {
         if let Some(count) = taken.by_standing.get_mut(&self.user.1) {
             *count -= 1;
         }
+        if let Some(block) = self.block
+            && let Some(count) = taken.blocks.get_mut(&block)
+        {
+            *count -= 1;
+            if *count == 0 {
+                taken.blocks.remove(&block);
+            }
+        }
         if let Some(user) = taken.users.get_mut(&self.user) {
             user.seats -= 1;
             if user.seats == 0 {
@@ -475,7 +520,9 @@ mod tests {
         of_user: 20,
         of_strangers: 6,
         of_stranger: 2,
-        of_unknown: (4, 2),
+        of_unknown: 12,
+        of_unknown_block: 4,
+        of_unknown_user: 2,
         for_root: 4,
         for_newcomers: 16,
     };
@@ -507,6 +554,27 @@ mod tests {
         assert_eq!(fill(&seats, 9, Standing::Reader).0.len(), 20);
         drop(all);
         assert_eq!(fill(&seats, 9, Standing::Stranger).0.len(), 2);
+    }
+
+    #[test]
+    fn whoever_comes_as_many_users_leaves_seats_to_those_who_come_for_the_first_time() {
+        let seats = Seats::new(SMALL);
+        let fill_all = |uids: std::ops::Range<u32>| -> Vec<_> {
+            let each = uids.map(|uid| fill(&seats, uid, Standing::Unknown).0);
+            each.flatten().collect()
+        };
+        let many = fill_all(100_000..100_100);
+        assert_eq!(many.len(), SMALL.of_unknown_block);
+        let more = fill_all(1_000_000..1_300_000);
+        assert_eq!(many.len() + more.len(), SMALL.of_unknown);
+        let (taken, why) = fill(&seats, 7, Standing::Unknown);
+        assert_eq!(taken.len(), SMALL.of_unknown_user, "{why}");
+        assert!(why.contains("14 connections wait"), "{why}");
+        let others = fill_all(8..20);
+        assert_eq!(taken.len() + others.len(), SMALL.of_unknown);
+        drop((more, others));
+        drop((many, taken));
+        assert!(seats.taken().blocks.is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use axum::{
     response::Response,
     routing::{get, put},
 };
-use bytes::Bytes;
+
 use http::{Method, StatusCode, header};
 use tokio::time::timeout;
 
@@ -29,7 +29,7 @@ use super::{
     problem::{Problem, ProblemType, as_document},
     snapshot::Snapshot,
     sources, store, tokens, watch,
-    wire::{CLIENT_HEADER, Status},
+    wire::Status,
 };
 use crate::{
     model::{Name, Secret, Version},
@@ -245,20 +245,13 @@ impl Client {
             TokenForm::Json => "application/json",
         };
         let target = format!("/v1/tokens/{name}{query}");
-        let mut request = http::Request::get(&target)
-            .header(CLIENT_HEADER, OWN_LABEL)
-            .header(header::ACCEPT, accept);
+        let request = self.request(Method::GET, &target, OWN_LABEL)?;
+        let mut request = request.header(header::ACCEPT, accept);
         if let Some(version) = seen {
             request = request.header(header::IF_NONE_MATCH, format!("\"{version}\""));
         }
-        let answer = self
-            .send(
-                &target,
-                request,
-                Bytes::new(),
-                ANSWER + wait.unwrap_or_default(),
-            )
-            .await?;
+        let within = ANSWER + wait.unwrap_or_default();
+        let answer = self.send(&target, request, within).await?;
         if answer.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
         }

@@ -18,6 +18,14 @@ pub struct Peer {
     pub gid: u32,
 }
 
+impl Peer {
+    /// The block of uids that it belongs to. A user may be given thousands of uids (subuid(5)), and they lie together;
+    /// users of the system are in the first block.
+    pub(super) fn block(self) -> u32 {
+        self.uid >> 16
+    }
+}
+
 /// A caller with every group that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {

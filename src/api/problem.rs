@@ -226,15 +226,22 @@ pub(super) async fn as_document(request: Request, next: Next) -> Response {
     let said = to_bytes(body, LONGEST_FOREIGN).await.unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let kind = ProblemType::of_status(status);
+    let takes = parts.headers.get(header::ALLOW);
     let detail = match kind {
         ProblemType::MethodNotAllowed => {
-            format!("{path} does not take {method}; the header Allow says what it takes")
+            let takes = takes
+                .and_then(|takes| takes.to_str().ok())
+                .unwrap_or("other methods");
+            format!(
+                "{path} does not take {method}; it takes {}",
+                takes.replace(',', ", ")
+            )
         }
         _ if said.trim().is_empty() => kind.title().to_owned(),
         _ => said.trim().to_owned(),
     };
     let mut response = Problem::new(kind, detail).into_response();
-    if let Some(takes) = parts.headers.get(header::ALLOW) {
+    if let Some(takes) = takes {
         response.headers_mut().insert(header::ALLOW, takes.clone());
     }
     response

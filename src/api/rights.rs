@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OnceCell, Semaphore, watch},
+    sync::{AcquireError, OnceCell, Semaphore, SemaphorePermit, watch},
     time::timeout,
 };
 
@@ -36,6 +36,8 @@ const KNOWN: Duration = Duration::from_mins(10);
 const MOST: usize = 4096;
 /// Callers of whom nothing is known that are asked about at once: half of the threads for such questions.
 const ABOUT_UNKNOWN: usize = 2;
+/// Queues for those questions, one at a time from each.
+const QUEUES: usize = 64;
 /// How long the system may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,8 @@ struct Known {
     /// Questions about callers of whom nothing is known: the other threads are left to readers, however many
     /// names a caller goes by.
     unknown: Semaphore,
+    /// Where they wait, each block of uids by itself.
+    queues: [Semaphore; QUEUES],
     /// One question about names at a time: whoever comes meanwhile finds the answer there.
     resolving: tokio::sync::Mutex<()>,
     /// How often the system was asked.
@@ -66,10 +70,25 @@ impl Default for Known {
         Self {
             memory: Mutex::default(),
             unknown: Semaphore::new(ABOUT_UNKNOWN),
+            queues: std::array::from_fn(|_| Semaphore::new(1)),
             resolving: tokio::sync::Mutex::default(),
             #[cfg(test)]
             asked: std::sync::atomic::AtomicUsize::new(0),
         }
+    }
+}
+
+impl Known {
+    /// The turn to be asked about: first among the uids of one's own block, so that whoever comes as many users of a
+    /// block keeps nobody waiting but those.
+    async fn turn(&self, peer: Peer) -> Result<[SemaphorePermit<'_>; 2], AcquireError> {
+        let block = peer.block() as usize;
+        let queue = match block {
+            0 => 0,
+            block => 1 + block % (QUEUES - 1),
+        };
+        let own = self.queues[queue].acquire().await?;
+        Ok([own, self.unknown.acquire().await?])
     }
 }
 
@@ -206,7 +225,7 @@ impl Rights {
         if let Some(standing) = self.remembered_standing(peer) {
             return Ok(standing);
         }
-        let turn = timeout(ANSWER, self.known.unknown.acquire()).await;
+        let turn = timeout(ANSWER, self.known.turn(peer)).await;
         let _turn = turn.map_err(|_| unanswered())?;
         if let Some(standing) = self.remembered_standing(peer) {
             return Ok(standing);

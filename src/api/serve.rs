@@ -82,6 +82,9 @@ pub(super) const UNSENT: usize = 16 * 1024;
 pub(super) const TCP_CONNECTIONS: usize = 256;
 /// Those of one address elsewhere whose request has not come yet: of more, the oldest are cut.
 const UNFINISHED: usize = 128;
+/// How long a request that has come is left to be worked on before it gives way, and how often that is looked at.
+const WORK: Duration = Duration::from_secs(1);
+const BREATH: Duration = Duration::from_millis(5);
 /// Callers who were turned away and hear of it a moment later, so that whoever comes again at once comes seldom.
 pub(super) const TURNED_AWAY: usize = 1024;
 /// How much later.
@@ -187,6 +190,7 @@ pub(super) async fn serve_tcp(listener: &TcpListener, router: Router, stop: Canc
         let Some((stream, from)) = stream else {
             continue;
         };
+        waiting.let_begin(from.ip()).await;
         let place = waiting.admit(from.ip());
         if has_come(&stream) {
             place.reached(Stage::Heard);
@@ -390,6 +394,8 @@ enum Stage {
     Silent,
     /// It takes the answer.
     Answered,
+    /// Its request has been worked on for long.
+    Late,
     /// Its request is worked on.
     Heard,
 }
@@ -412,6 +418,23 @@ struct Place {
 }
 
 impl Places {
+    /// Whether all that there is room for are worked on, and not for long yet.
+    fn have_just_come(&self, address: IpAddr) -> bool {
+        let here = address.is_loopback();
+        let alike = self.open.values();
+        let mut alike = alike.filter(|open| open.address.is_loopback() == here);
+        alike.clone().count() >= TCP_CONNECTIONS && alike.all(|open| open.stage == Stage::Heard)
+    }
+
+    /// All that are worked on have had their time.
+    fn are_late(&mut self, address: IpAddr) {
+        let here = address.is_loopback();
+        let worked_on =
+            |open: &&mut Open| open.address.is_loopback() == here && open.stage == Stage::Heard;
+        let all = self.open.values_mut().filter(worked_on);
+        all.for_each(|open| open.stage = Stage::Late);
+    }
+
     /// Who gives way to a new connection from this address, if anybody must.
     fn in_the_way(&self, address: IpAddr) -> Option<u64> {
         let here = address.is_loopback();
@@ -433,6 +456,20 @@ impl Places {
 }
 
 impl Waiting {
+    /// Waits while all that there is room for have just come and are worked on: nobody is cut before it could begin.
+    async fn let_begin(&self, address: IpAddr) {
+        let address = address.to_canonical();
+        let mut waited = Duration::ZERO;
+        while self.places().have_just_come(address) {
+            if waited >= WORK {
+                self.places().are_late(address);
+                return;
+            }
+            tokio::time::sleep(BREATH).await;
+            waited += BREATH;
+        }
+    }
+
     /// A place; who is in the way is cut.
     fn admit(&self, address: IpAddr) -> Place {
         let address = address.to_canonical();
@@ -584,6 +621,31 @@ mod tests {
         assert!(all[0].cut.is_cancelled() && !probe.cut.is_cancelled());
         drop((all, more, probe));
         assert!(waiting.places().open.is_empty());
+    }
+
+    /// A burst of requests that have come waits in the line rather than that one of them is cut.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_cut_before_it_could_begin() {
+        let waiting = Waiting::default();
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        let mut all: Vec<Place> = (0..TCP_CONNECTIONS).map(|_| waiting.admit(here)).collect();
+        let clock = crate::clock::Clock::simulated(jiff::Timestamp::UNIX_EPOCH);
+        let began = clock.steady();
+        let took = || clock.steady() - began;
+        waiting.let_begin(here).await;
+        assert_eq!(took(), Duration::ZERO, "silent ones give way at once");
+        all.iter().for_each(|place| place.reached(Stage::Heard));
+        waiting.let_begin(here).await;
+        assert_eq!(took(), WORK, "who takes longer gives way");
+        waiting.let_begin(here).await;
+        assert_eq!(took(), WORK);
+        assert_eq!(cut(&all), Vec::<usize>::new());
+        let another = waiting.admit(here);
+        another.reached(Stage::Heard);
+        assert_eq!(cut(&all), [0]);
+        all.clear();
+        waiting.let_begin(here).await;
+        assert_eq!(took(), WORK);
     }
 
     #[test]

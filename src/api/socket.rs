@@ -142,6 +142,7 @@ pub(super) async fn bind(path: &Path) -> Result<BoundSocket, ListenError> {
     clear_the_way(path).await?;
     let made = || {
         let listener = UnixListener::bind(path)?;
+        rustix::net::listen(&listener, QUEUE)?;
         fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
         Ok((listener, place(path)?))
     };
@@ -268,6 +269,10 @@ impl Drop for BoundSocket {
 
 /// Between two looks at the file of the local socket.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Callers who may wait to be taken in; the system's own bound is the same (net.core.somaxconn).
+const QUEUE: i32 = 4096;
+/// The same over TCP: whoever finds the line full comes again a second later, and a long one takes long.
+const TCP_QUEUE: i32 = 512;
 /// Between two attempts to listen on a TCP address that was refused.
 const BIND_AGAIN: Duration = Duration::from_secs(5);
 
@@ -301,7 +306,7 @@ impl Listeners {
             (Some(listen), _) => {
                 Tcp::Bound(TcpListener::from_std(listen).map_err(ListenError::Passed)?)
             }
-            (None, Some(address)) => match TcpListener::bind(address).await {
+            (None, Some(address)) => match listening(address).await {
                 Ok(tcp) => Tcp::Bound(tcp),
                 Err(source) => Tcp::Refused { address, source },
             },
@@ -388,6 +393,13 @@ async fn serve_socket(
     }
 }
 
+/// Listens on an address. Callers who come faster than they are taken in wait.
+async fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    rustix::net::listen(&listener, TCP_QUEUE)?;
+    Ok(listener)
+}
+
 impl Tcp {
     /// The listener; where the address was refused it is tried again, and everybody who looks is
     /// told why, until it binds. `None` where TCP is off, or when `stop` comes first.
@@ -409,7 +421,7 @@ impl Tcp {
                 () = stop.cancelled() => return None,
                 () = tokio::time::sleep(BIND_AGAIN) => {}
             }
-            match TcpListener::bind(address).await {
+            match listening(address).await {
                 Ok(tcp) => {
                     tracing::info!(%address, "[daemon] listen is listened on now");
                     api.unbound.send_replace(None);

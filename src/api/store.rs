@@ -4,13 +4,11 @@
 use std::{io, time::Duration};
 
 use axum::{Json, body, extract::State, response::Response};
-use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderValue, Method, Request, header};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Method, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt as _, sync::oneshot, time::timeout};
+use tokio::{io::AsyncReadExt as _, sync::oneshot};
 
 use super::{
     admin::Admin,
@@ -21,7 +19,7 @@ use super::{
     problem::{Problem, ProblemType},
     shared_state::{Command, Permission},
     snapshot::Snapshot,
-    wire::{CLIENT_HEADER, Need, Reloaded, StoreUsed},
+    wire::{Need, Reloaded, StoreUsed},
 };
 use crate::{
     accounts,
@@ -304,64 +302,29 @@ impl Client {
         &self,
         mut take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<io::Result<Timestamp>, ClientError> {
-        let target = BACKUP;
-        let silent = |waited| ClientError::Silent {
-            path: self.path.clone(),
-            waited,
-        };
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(target)
-            .header(CLIENT_HEADER, OWN_LABEL)
-            .header(header::HOST, "localhost")
-            .body(Full::new(Bytes::new()))
-            .map_err(|error| unreadable(target, &error.to_string()))?;
-        let (mut sender, connection) = self.connect().await?;
-        let asked = async {
-            let answer = timeout(COPYING, sender.send_request(request))
-                .await
-                .map_err(|_| silent(COPYING))?
-                .map_err(|source| self.broken(source))?;
-            let made_at = answer
-                .headers()
-                .get(MADE_AT_HEADER)
-                .and_then(|value| value.to_str().ok()?.parse().ok())
-                .and_then(|micros| Timestamp::from_microsecond(micros).ok());
-            let status = answer.status();
-            let mut body = answer.into_body();
-            let mut refusal = Vec::new();
-            while let Some(frame) = timeout(BETWEEN_PIECES, body.frame())
-                .await
-                .map_err(|_| silent(BETWEEN_PIECES))?
-            {
-                let frame = frame.map_err(|source| self.broken(source))?;
-                let Some(piece) = frame.data_ref() else {
-                    continue;
-                };
-                if !status.is_success() {
-                    refusal.extend_from_slice(piece);
-                } else if let Err(error) = take(piece) {
-                    return Ok(Err(error));
-                }
+        let request = self.request(Method::POST, BACKUP, OWN_LABEL)?;
+        let mut answer = self.head(request, COPYING).await?;
+        let made_at = answer
+            .headers()
+            .get(MADE_AT_HEADER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .and_then(|micros| Timestamp::from_microsecond(micros).ok());
+        let status = answer.status();
+        let mut refusal = Vec::new();
+        while let Some(piece) = self.piece(&mut answer, BETWEEN_PIECES).await? {
+            if !status.is_success() {
+                refusal.extend_from_slice(&piece);
+            } else if let Err(error) = take(&piece) {
+                return Ok(Err(error));
             }
-            match (status.is_success(), made_at) {
-                (true, Some(made_at)) => Ok(Ok(made_at)),
-                (true, None) => Err(unreadable(target, "it does not say when it was made")),
-                (false, _) => Err(serde_json::from_slice(&refusal).map_or_else(
-                    |_| unreadable(target, status.as_str()),
-                    ClientError::Problem,
-                )),
-            }
-        };
-        // The connection has to be driven beside the answer; it ends by itself, or is dropped.
-        let (mut asked, mut connection) = (std::pin::pin!(asked), std::pin::pin!(connection));
-        tokio::select! {
-            biased;
-            done = &mut asked => done,
-            ended = &mut connection => {
-                ended.map_err(|source| self.broken(source))?;
-                asked.await
-            }
+        }
+        match (status.is_success(), made_at) {
+            (true, Some(made_at)) => Ok(Ok(made_at)),
+            (true, None) => Err(unreadable(BACKUP, "it does not say when it was made")),
+            (false, _) => Err(serde_json::from_slice(&refusal).map_or_else(
+                |_| unreadable(BACKUP, status.as_str()),
+                ClientError::Problem,
+            )),
         }
     }
 

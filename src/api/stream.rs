@@ -148,10 +148,12 @@ fn worded(status: StatusCode) -> Vec<u8> {
     let kind = ProblemType::of_status(status);
     let detail = match kind {
         ProblemType::HeadersTooLarge => {
-            "the headers of a request may be 100 and take 16 KiB, and it must be possible to send its body"
+            "the request has more than 100 headers, or more than 16 KiB of them, or announces a body that nobody can send"
         }
-        ProblemType::TargetTooLong => "the target of the request is too long",
-        _ => "this is no request of HTTP/1.1 that can be understood",
+        ProblemType::TargetTooLong => {
+            "the target of the request is too long: at most 16 KiB are taken"
+        }
+        _ => "this is not a request of HTTP/1.1 that can be understood",
     };
     Problem::new(kind, detail).whole_answer()
 }

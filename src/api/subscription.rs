@@ -3,19 +3,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::{task::JoinHandle, time::timeout};
 use zeroize::Zeroizing;
 
 use super::{
     connection::{Client, ClientError, encoded, unreadable},
     problem::Problem,
-    wire::CLIENT_HEADER,
 };
 use crate::model::{IdentityId, Name, ResourceName, Scope, Secret, State, Version};
 
@@ -64,16 +59,9 @@ pub struct Update {
 
 #[derive(Debug)]
 struct Connected {
-    body: Incoming,
+    answer: reqwest::Response,
     /// What has come of the next event.
     text: Zeroizing<Vec<u8>>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 impl Client {
@@ -162,44 +150,33 @@ impl Watch {
     }
 
     async fn connect(&self) -> Result<Connected, ClientError> {
-        let mut request = Request::get(&self.target)
-            .header(header::HOST, "localhost")
-            .header(header::ACCEPT, "text/event-stream")
-            .header(CLIENT_HEADER, &self.label);
+        let request = self
+            .client
+            .request(Method::GET, &self.target, &self.label)?;
+        let mut request = request.header(header::ACCEPT, "text/event-stream");
         if let Some(last) = &self.last {
             request = request.header("last-event-id", last);
         }
-        let request = request
-            .body(Full::new(Bytes::new()))
-            .map_err(|error| unreadable(&self.target, &error.to_string()))?;
-        let (mut sender, connection) = self.client.connect().await?;
-        // How it ends is seen in the body.
-        let driver = tokio::spawn(async move { drop(connection.await) });
-        let answer = match timeout(SILENCE, sender.send_request(request)).await {
-            Ok(answer) => answer.map_err(|source| self.client.broken(source))?,
-            Err(_) => return Err(self.silent()),
-        };
-        let (status, body) = (answer.status(), answer.into_body());
-        if status != StatusCode::OK {
-            driver.abort();
-            return Err(self.refusal(status, body).await);
+        let answer = self.client.head(request, SILENCE).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.refusal(answer).await);
         }
         Ok(Connected {
-            body,
+            answer,
             text: Zeroizing::default(),
-            driver,
         })
     }
 
-    async fn refusal(&self, status: StatusCode, body: Incoming) -> ClientError {
-        let read = timeout(SILENCE, Limited::new(body, LARGEST_REFUSAL).collect()).await;
-        let problem = read
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
-        match problem {
-            Some(problem) => ClientError::Problem(problem),
-            None => unreadable(&self.target, status.as_str()),
+    async fn refusal(&self, mut answer: reqwest::Response) -> ClientError {
+        let mut told = Vec::new();
+        while let Ok(Some(piece)) = self.client.piece(&mut answer, SILENCE).await
+            && told.len() < LARGEST_REFUSAL
+        {
+            told.extend_from_slice(&piece);
+        }
+        match serde_json::from_slice(&told) {
+            Ok(problem) => ClientError::Problem(problem),
+            Err(_) => unreadable(&self.target, answer.status().as_str()),
         }
     }
 
@@ -212,19 +189,13 @@ impl Watch {
                 connected.text = rest;
                 return Ok(event);
             }
-            let frame = match timeout(SILENCE, connected.body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(source))) => return Err(self.client.broken(source)),
-                Ok(None) => {
-                    return Err(ClientError::Ended {
-                        path: self.client.path.clone(),
-                    });
-                }
-                Err(_) => return Err(self.silent()),
+            let piece = self.client.piece(&mut connected.answer, SILENCE).await?;
+            let Some(piece) = piece else {
+                return Err(ClientError::Ended {
+                    path: self.client.path.clone(),
+                });
             };
-            if let Some(data) = frame.data_ref() {
-                connected.text.extend_from_slice(data);
-            }
+            connected.text.extend_from_slice(&piece);
             if connected.text.len() > LARGEST_EVENT {
                 return Err(unreadable(&self.target, "an event has no end"));
             }
@@ -247,13 +218,6 @@ impl Watch {
             version: parsed.version,
             document: Secret::new(whole),
         })
-    }
-
-    fn silent(&self) -> ClientError {
-        ClientError::Silent {
-            path: self.client.path.clone(),
-            waited: SILENCE,
-        }
     }
 }
 

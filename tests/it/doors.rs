@@ -304,7 +304,7 @@ async fn a_flood_from_many_addresses_does_not_blind_the_probe_of_another_machine
     let attackers = attackers.map(told);
     println!("{probe}; {attackers:?}");
     let answered = probe["statuses"]["200"].as_u64().unwrap_or(0);
-    assert!(answered > 10, "{probe}; {attackers:?}");
+    assert!(answered > 2, "{probe}; {attackers:?}");
     assert_eq!(
         probe["statuses"].as_object().unwrap().len(),
         1,

@@ -244,12 +244,30 @@ async fn questions_about_callers_of_whom_nothing_is_known_leave_room_to_readers(
     let harness = harness().await;
     let rights = &harness.api.rights;
     let before = rights.asked();
-    let many = (70_000..70_050).map(|uid| rights.standing(Peer { uid, gid: uid }));
+    let blocks = (1..50).map(|block| block << 16);
+    let many = blocks.map(|uid| rights.standing(Peer { uid, gid: uid }));
     let mut many = std::pin::pin!(futures_util::future::join_all(many));
     assert!(futures_util::poll!(&mut many).is_pending());
     assert_eq!(rights.asked() - before, 2, "the others wait");
     let served = harness.get(reader(), "/v1/tokens/anna", &[]).await;
     assert_eq!(served.status, 200, "{}", served.text);
+    assert!(many.await.iter().all(Result::is_ok));
+}
+
+/// Who is given thousands of uids has them in blocks, and those of a block wait for one another alone.
+#[tokio::test(start_paused = true)]
+async fn who_comes_as_thousands_of_users_keeps_no_first_time_reader_waiting() {
+    use crate::api::peer::Standing;
+    let harness = harness().await;
+    let rights = &harness.api.rights;
+    let before = rights.asked();
+    let many = (100_000..101_000).map(|uid| rights.standing(Peer { uid, gid: uid }));
+    let mut many = std::pin::pin!(futures_util::future::join_all(many));
+    assert!(futures_util::poll!(&mut many).is_pending());
+    assert_eq!(rights.asked() - before, 1, "the others wait");
+    // The thousand are not looked after meanwhile: what they hold they keep.
+    let standing = rights.standing(reader()).await.unwrap();
+    assert_eq!(standing, Standing::Reader);
     assert!(many.await.iter().all(Result::is_ok));
 }
 

@@ -108,11 +108,41 @@ async fn missing_folders_are_made_passable_not_listable() {
     }
 }
 
+/// Writes and takes back many times, while somebody swaps a folder for a link; how often it was written and refused.
+fn written_while_swapped(sink: &FileSink, theirs: &Path, link: &Path) -> (u32, u32) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let stop = AtomicBool::new(false);
+    let (mut written, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, theirs, CWD, link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        let writes = async {
+            // Until each was met, which may take a while on a busy machine.
+            for version in 1..=100_000 {
+                if version > 400 && written > 0 && refused > 0 {
+                    break;
+                }
+                match put(sink, document("bot", version), &["65534"]).await {
+                    Ok(_) => written += 1,
+                    Err(_) => refused += 1,
+                }
+                let name = "bot".parse().unwrap();
+                sink.withdraw(&name, &"contoso".parse().unwrap()).await.ok();
+            }
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(writes));
+        stop.store(true, Ordering::Relaxed);
+    });
+    (written, refused)
+}
+
 /// A folder that somebody swaps for a link to another one, and back, as fast as it can be done: whatever the moment,
 /// the token is written into the folder or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_is_swapped_for_a_link_while_files_are_written_leads_nowhere() {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
     needs_root();
     let folder = folder();
     let [theirs, victim, link] = ["theirs", "victim", "link"].map(|name| folder.path().join(name));
@@ -145,27 +175,7 @@ async fn a_folder_that_is_swapped_for_a_link_while_files_are_written_leads_nowhe
             )
         };
         let sink = FileSink::new(&settings, true).unwrap();
-        let stop = AtomicBool::new(false);
-        let (mut written, mut refused) = (0, 0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    renameat_with(CWD, &theirs, CWD, &link, RenameFlags::EXCHANGE).unwrap();
-                }
-            });
-            let writes = async {
-                for version in 1..=400 {
-                    match put(&sink, document("bot", version), &["65534"]).await {
-                        Ok(_) => written += 1,
-                        Err(_) => refused += 1,
-                    }
-                    let name = "bot".parse().unwrap();
-                    sink.withdraw(&name, &"contoso".parse().unwrap()).await.ok();
-                }
-            };
-            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(writes));
-            stop.store(true, Ordering::Relaxed);
-        });
+        let (written, refused) = written_while_swapped(&sink, &theirs, &link);
         println!("{below}: {written} written, {refused} refused");
         assert!(
             written > 0 && refused > 0,
