@@ -46,18 +46,21 @@ async fn unknown_and_forbidden_are_the_same_work() {
     let harness = with_carl().await;
     for peer in [reader(), stranger()] {
         let mut costs = Vec::new();
-        for target in [
-            "/v1/tokens/carl",
-            "/v1/tokens/aaron",
-            "/v1/tokens/zzz",
-            "/v1/tokens/not%20a%20name",
-            "/v1/watch?name=carl",
-            "/v1/watch?name=nosuch",
+        for (method, target) in [
+            ("GET", "/v1/tokens/carl"),
+            ("GET", "/v1/tokens/aaron"),
+            ("GET", "/v1/tokens/zzz"),
+            ("GET", "/v1/tokens/not%20a%20name"),
+            ("GET", "/v1/watch?name=carl"),
+            ("GET", "/v1/watch?name=nosuch"),
+            ("PUT", "/v1/tokens/carl/ack"),
+            ("PUT", "/v1/tokens/nosuch/ack"),
         ] {
             // Remembered answers end; the first ask of a fresh start counts.
             tokio::time::advance(Duration::from_mins(11)).await;
             let before = (harness.store.reads_made(), harness.api.rights.asked());
-            let answer = harness.get(peer, target, &[]).await;
+            let body = Body::from("{\"version\":1}");
+            let answer = send(&harness, peer, method, target, body).await;
             assert_eq!(answer.status, 403, "{target}: {}", answer.text);
             costs.push((
                 harness.store.reads_made() - before.0,
