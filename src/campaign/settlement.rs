@@ -19,7 +19,8 @@ use crate::{
     outbox::Refused,
     schedule::{Finding, Steady, Ticket},
     store::{
-        Campaign, CampaignId, CampaignState, ItemEnd, ItemNote, ItemOutcome, Store, StoreError,
+        Campaign, CampaignId, CampaignState, Followed, ItemEnd, ItemNote, ItemOutcome, Store,
+        StoreError,
     },
 };
 
@@ -383,30 +384,35 @@ impl Runner {
         }
         self.following.at = None;
         let calm = self.following.is_calm(self.tokens_are_issued(), steady);
-        let mut more = false;
+        let mut again = None;
         for campaign in self.store.open_campaigns().await? {
             if !is_followed(&campaign) {
                 continue;
             }
-            more = true;
+            again.get_or_insert(steady + EVERY);
             if campaign.state == CampaignState::Cancelled && campaign.pending > 0 {
                 let (name, busy) = (&self.settings.name, &self.busy);
                 let swept = self
                     .store
                     .sweep_cancelled(campaign.id, name, busy, CHUNK, now);
-                swept.await?;
+                if swept.await? {
+                    again = Some(steady);
+                }
             }
             let after = self.following.cursors.remove(&campaign.id);
             let followed = self
                 .store
                 .follow_items(campaign.id, after, CHUNK, calm, now);
-            if let Some(next) = followed.await?.next {
+            let Followed { next, moved } = followed.await?;
+            if let Some(next) = next {
                 self.following.cursors.insert(campaign.id, next);
+                // Where some went on, the next may as well: nothing but the store sets their pace.
+                if moved {
+                    again = Some(steady);
+                }
             }
         }
-        if more {
-            self.following.at = Some(steady + EVERY);
-        }
+        self.following.at = again;
         self.seal_reports().await
     }
 

@@ -28,7 +28,7 @@ use crate::{
     api::client::{ClientError, wire::StoreWord},
     config::{Settings, Source},
     model::short_duration,
-    store::{Cause, Contents, StoreError, seal_key_id, take_back, verify_backup},
+    store::{Cause, Contents, Miscount, StoreError, seal_key_id, take_back, verify_backup},
 };
 
 /// Save the store, put it back, and say whether it may be used
@@ -42,7 +42,7 @@ pub(crate) struct Store {
 enum Verb {
     /// Save the database and the files beside it in one file, whether a daemon runs or not
     Backup(backup::Backup),
-    /// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it
+    /// Look a backup through, or count everything in the store anew and mend its counters
     Verify(Verify),
     /// While no daemon runs: put a backup into the place of the store
     Restore(backup::Restore),
@@ -286,19 +286,23 @@ pub(super) fn succeeded(status: io::Result<ExitStatus>) -> Result<(), Failed> {
     ))
 }
 
-/// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it
+/// Look a backup through: whether it is whole, how old it is, what it holds, which key opens it; or, without a file and
+/// while no daemon runs, count everything in the store anew and mend counters that are wrong
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 it is whole, and the key fits where one was given; 1 it is not; 2 it is no backup, or of a \
-newer renewd."
+    after_help = "Exit codes: 0 it is whole, and the key fits where one was given, or every counter is right, perhaps since \
+now; 1 it is not; 2 it is no backup, or of a newer renewd."
 )]
 struct Verify {
-    /// The backup
+    /// The backup; without it the store itself
     #[arg(value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
     /// A copy of the seal key, to see whether it opens this backup
-    #[arg(long, value_name = "KEYFILE")]
+    #[arg(long, value_name = "KEYFILE", requires = "file")]
     key: Option<PathBuf>,
+    /// The configuration that names the store
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -333,14 +337,17 @@ fn document(contents: &Contents) -> Document {
 
 impl Verify {
     pub(super) async fn run(self, context: Context) -> Outcome {
-        let contents = verify_backup(&self.file)?;
+        let Some(file) = &self.file else {
+            return self.recount(&context).await;
+        };
+        let contents = verify_backup(file)?;
         let key = self.key.as_ref().map(key_file).transpose()?;
         if self.json {
             output::print_json(&document(&contents))?;
         } else {
             let age = context.clock.now().duration_since(contents.made_at);
             let age = short_duration(age.try_into().unwrap_or_default());
-            let mut text = format!("{} is whole\n\n", self.file.display());
+            let mut text = format!("{} is whole\n\n", file.display());
             let mut line = |name: &str, value: String| text += &format!("  {name:<11} {value}\n");
             line(
                 "made",
@@ -382,6 +389,36 @@ impl Verify {
             }
             _ => Ok(Exit::Done),
         }
+    }
+}
+
+impl Verify {
+    /// Counts everything in the store anew; counters that are wrong say what there is afterwards.
+    async fn recount(self, context: &Context) -> Outcome {
+        let state_dir = settings(self.config.clone())?.daemon.state_dir;
+        if let Some(owner) = Owner::to_become(&state_dir)? {
+            let mut child = owner.renewd(["store", "verify", "--config"])?;
+            child.arg(backup::config_path(&self.config)?);
+            child.args(self.json.then_some("--json"));
+            succeeded(child.status())?;
+            return Ok(Exit::Done);
+        }
+        let store = Offline::open_whatever(self.config, context.clock.now())?.store;
+        let mended = store.mend_counters().await?;
+        if self.json {
+            let mended: Vec<&str> = mended.iter().map(|one| one.what).collect();
+            output::print_json(&serde_json::json!({ "mended": mended }))?;
+            return Ok(Exit::Done);
+        }
+        for Miscount { what, lines } in &mended {
+            output::print(&format!(
+                "the counter of {what} was wrong in {lines} lines and is mended\n"
+            ))?;
+        }
+        if mended.is_empty() {
+            output::print("every counter of the store is right\n")?;
+        }
+        Ok(Exit::Done)
     }
 }
 

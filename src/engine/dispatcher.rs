@@ -409,9 +409,9 @@ impl Dispatcher {
     }
 
     fn begin_write(&mut self) {
-        let store = self.store.clone();
+        let (store, now) = (self.store.clone(), self.clock.now());
         self.outbox.begin(self.clock.steady(), |settled| {
-            Box::pin(async move { store.settle(settled).await })
+            Box::pin(async move { store.settle(settled, now).await })
         });
     }
 

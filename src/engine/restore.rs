@@ -105,7 +105,7 @@ async fn restore_bundle(
             };
             let settled: Vec<_> = gathered.waiting.into_iter().map(settled).collect();
             if !settled.is_empty() {
-                settle(store, name, settled).await?;
+                settle(store, name, settled, clock).await?;
             }
         }
         Err(error) => {
@@ -117,9 +117,14 @@ async fn restore_bundle(
 }
 
 /// Notes what lies on disk; a row that the store refuses keeps no other back, and is delivered once more.
-async fn settle(store: &Store, sink: &SinkName, settled: Vec<Settled>) -> Result<(), StoreError> {
+async fn settle(
+    store: &Store,
+    sink: &SinkName,
+    settled: Vec<Settled>,
+    clock: &Clock,
+) -> Result<(), StoreError> {
     for refused in store
-        .settle(settled)
+        .settle(settled, clock.now())
         .await?
         .into_iter()
         .filter_map(Result::err)
@@ -234,7 +239,7 @@ impl<'a> Page<'a> {
         restored.mended += self.counts.mended;
         restored.failed += self.counts.failed;
         if !self.settled.is_empty() {
-            settle(self.store, self.name, self.settled).await?;
+            settle(self.store, self.name, self.settled, self.clock).await?;
         }
         let now = self.clock.now();
         let redeliver = |num| self.store.redeliver(num, Some(self.name.clone()), now);

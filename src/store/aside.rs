@@ -422,15 +422,21 @@ impl Txn<'_> {
 
     /// Writes one part wholly or not at all.
     fn write_part<T>(&mut self, range: Range<i64>, halves: &mut Halves<'_, T>) -> Outcome<T> {
+        self.flush_counts()?;
         self.run("SAVEPOINT part", [])?;
         let before = std::mem::take(&mut self.effects);
         let written = catch_unwind(AssertUnwindSafe(|| (halves.write)(self, range)))
             .unwrap_or_else(|_| Err(Fault::Refused("renewd itself failed at it".to_owned())));
+        let written = written.and_then(|written| {
+            self.flush_counts()?;
+            Ok(written)
+        });
         let effects = std::mem::replace(&mut self.effects, before);
         if written.is_ok() {
             self.effects.absorb(effects);
             self.run("RELEASE part", [])?;
         } else if !self.conn.is_autocommit() {
+            self.forget_counts();
             self.run("ROLLBACK TO part", [])?;
             self.run("RELEASE part", [])?;
         }

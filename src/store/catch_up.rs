@@ -13,13 +13,14 @@ use rusqlite::params;
 
 use super::{
     aside::RowKind,
-    campaigns::CampaignId,
+    campaigns::{CampaignId, ItemState},
     commit::Standing,
     db::{self, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
     facts::PENDING,
     identities::token_place,
     reconcile::REMOVED,
+    tables::{BEGUN, Counting},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals},
 };
 use crate::model::{
@@ -464,12 +465,13 @@ impl Txn<'_> {
         if let Some(at) = line.revoked_at.filter(|at| is_newer(*at)) {
             self.revoked(row, at, Then::Reissue, now)?;
             // Whatever the row holds is from before: it ended with the revocation.
-            self.run(
-                "UPDATE identity SET expires_at = min(expires_at, ?2) WHERE num = ?1",
-                [row.num, micros(at)],
-            )?;
+            let what = "SET expires_at = min(expires_at, ?2) WHERE num = ?1";
+            self.write_identities(what, [row.num, micros(at)], Counting::Nothing)?;
             brought.revoked += usize::from(!line.held && !line.deleted && !line.gone);
         }
+        let Some(row) = &self.readable(row.num)? else {
+            return Ok(());
+        };
         if line.deleted {
             if row.state != State::Deleted {
                 self.withdraw(row, State::Deleted, Kind::Deleted, now)?;
@@ -486,8 +488,8 @@ impl Txn<'_> {
                 brought.held += 1;
             }
             if line.removed {
-                let sql = "UPDATE identity SET removed = ?2, declared = 0 WHERE num = ?1";
-                self.run(sql, params![row.num, REMOVED])?;
+                let what = "SET removed = ?2, declared = 0 WHERE num = ?1";
+                self.write_identities(what, params![row.num, REMOVED], Counting::Nothing)?;
             }
         } else if line.gone {
             if row.state.wants_token() {
@@ -495,7 +497,7 @@ impl Txn<'_> {
                 brought.gone += 1;
             }
         } else if matches!(row.state, State::Held | State::Gone) {
-            self.release(row.num, now)?;
+            self.release(row, now)?;
             brought.released += 1;
         }
         Ok(())
@@ -564,11 +566,10 @@ impl Txn<'_> {
             row.get::<_, CampaignId>(0)
         })? {
             if !pending.contains(&campaign) {
-                self.run(
-                    "UPDATE campaign_item SET state = 'done', acked_at = coalesce(acked_at, ?3), delivered_at = ?3, \
-                     error = NULL WHERE campaign = ?1 AND num = ?2",
-                    [campaign, num, micros(now)],
-                )?;
+                let set = ", acked_at = coalesce(acked_at, ?3), delivered_at = ?3, error = NULL";
+                let from = &[ItemState::Failed, ItemState::Called, ItemState::Pending];
+                let item = [campaign, num, micros(now)];
+                self.move_item(campaign, (from, ItemState::Done), set, item)?;
                 self.end_if_settled(campaign, now)?;
             }
         }
@@ -578,13 +579,16 @@ impl Txn<'_> {
     fn take_up_item(&mut self, campaign: CampaignId, num: Num, now: Timestamp) -> Outcome<()> {
         let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
         let from = self.first(sql, [campaign, micros(now)], |row| row.get::<_, i64>(0))?;
-        self.add_row(campaign, num, from.unwrap_or_else(|| micros(now)))?;
-        let again = self.run(
-            "UPDATE campaign_item SET state = 'pending', attempts = 0, error = NULL WHERE campaign = ?1 AND num = ?2 \
-             AND state NOT IN ('pending', 'called')",
+        self.add_row((campaign, true), num, from.unwrap_or_else(|| micros(now)))?;
+        let others = ItemState::ALL.iter().copied();
+        let others: Vec<ItemState> = others.filter(|one| !BEGUN.contains(one)).collect();
+        let set = ", attempts = 0, error = NULL";
+        if self.move_item(
+            campaign,
+            (&others, ItemState::Pending),
+            set,
             [campaign, num],
-        )?;
-        if again > 0 {
+        )? {
             let sql = "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
             self.run(sql, [campaign])?;
         }
@@ -611,10 +615,11 @@ impl Txn<'_> {
             for (num, name, was, token) in rows {
                 let version = self.next_version(was, now);
                 let sealed = token.and_then(|token| self.seal_anew(&token, &name, was, version));
-                self.run(
-                    "UPDATE identity SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
+                self.write_identities(
+                    "SET prev_version = version, prev_until = good_until, prev_key = minted_by, \
                      version = ?2, token = ?3 WHERE num = ?1",
                     params![num, signed(version.0), sealed],
+                    Counting::Nothing,
                 )?;
                 self.want_of(num, &name, version, micros(now))?;
             }

@@ -83,15 +83,17 @@ impl Store {
             // Each trail is in the order of time, so its oldest rows are its first.
             let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE typeof(at) = 'integer' ORDER BY seq LIMIT ?2) \
                          DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
-            let orphans = "DELETE FROM orphan WHERE num IN \
-                           (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)";
             txn.effects.cleaned = true;
+            txn.drop_empty_counts()?;
             let (reads, holders) = txn.prune_access((other.0, renewals.0), count(batch))?;
             Ok(Pruned {
                 renewals: txn.run(&trail.replace("{}", "renewal"), renewals)?,
                 audit: txn.run(&trail.replace("{}", "audit"), other)?,
                 notices: txn.run(&trail.replace("{}", "notice"), other)?,
-                orphans: txn.run(orphans, (micros(now), count(batch)))?,
+                orphans: txn.remove_orphans(
+                    "num IN (SELECT num FROM orphan WHERE kind = 'token' AND expires_at < ?1 LIMIT ?2)",
+                    (micros(now), count(batch)),
+                )?,
                 forgotten: txn.drop_forgotten(batch, now)?,
                 items: txn.drop_campaigns(other)?,
                 key_items: txn.drop_key_changes(other)?,
@@ -157,17 +159,16 @@ impl Store {
 
 impl Txn<'_> {
     /// Drops the items of campaigns that ended long ago, then the campaigns.
-    fn drop_campaigns(&self, (before, batch): (i64, i64)) -> Outcome<usize> {
-        let items = self.run(
-            "DELETE FROM campaign_item WHERE (campaign, num) IN (SELECT t.campaign, t.num FROM campaign c \
+    fn drop_campaigns(&mut self, (before, batch): (i64, i64)) -> Outcome<usize> {
+        let items = self.remove_items(
+            "(campaign, num) IN (SELECT t.campaign, t.num FROM campaign c \
              JOIN campaign_item t ON t.campaign = c.num WHERE c.ended_at < ?1 LIMIT ?2)",
             (before, batch),
         )?;
         if items == 0 {
-            self.run(
-                "DELETE FROM item_count WHERE campaign IN (SELECT num FROM campaign WHERE ended_at < ?1)",
-                [before],
-            )?;
+            self.flush_counts()?;
+            let which = "campaign IN (SELECT num FROM campaign WHERE ended_at < ?1)";
+            self.forget_item_counts(which, [before])?;
             self.run("DELETE FROM campaign WHERE ended_at < ?1", [before])?;
         }
         Ok(items)
@@ -210,9 +211,8 @@ impl Txn<'_> {
         self.end_notices_of(num, CameTo::Dropped, now)?;
         self.claim_ends(num, now)?;
         self.map_dropped(num)?;
-        self.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
         self.run("DELETE FROM intent WHERE identity = ?1", [num])?;
-        self.run("DELETE FROM identity WHERE num = ?1", [num])?;
+        self.remove_identity(num)?;
         self.effects.wanted = true;
         Ok(())
     }

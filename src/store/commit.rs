@@ -14,6 +14,7 @@ use super::{
     identities::token_place,
     idmap::IdLine,
     notices::CameTo,
+    tables::Counting,
 };
 use crate::model::{
     Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdentityId, Kind, Name,
@@ -40,6 +41,9 @@ pub(super) struct Standing {
     pub(super) marked: bool,
     /// Whether no sink takes its tokens.
     pub(super) by_socket: bool,
+    /// When its token is to be renewed, and from when on that is late.
+    pub(super) renews_at: Option<i64>,
+    pub(super) late_at: Option<i64>,
 }
 
 /// A token that was obtained; see [`Change::Issued`].
@@ -83,7 +87,7 @@ const AFTER_REFUSED_ID: Duration = Duration::from_mins(10);
 macro_rules! take_token {
     ($rest:literal) => {
         concat!(
-            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = good_until, \
+            "SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = good_until, \
              prev_key = minted_by, version = ?2, kind = ?3, next_kind = 'renewed', due_at = ?4, due_why = ?5, renews_at = ?4, \
              good_until = ?6, expires_at = ?6, issued_at = ?7, minted_by = ?8, late_at = ?9, attempts = ?10, token = ?11",
             $rest,
@@ -94,9 +98,8 @@ macro_rules! take_token {
 
 /// One that was active and in order stays so.
 pub(super) const RENEWED: &str = take_token!("");
-const OBTAINED: &str = take_token!(
-    ", state = 'active', by_socket = by_socket, late_notified = 0, failures = 0, failing_since = NULL"
-);
+const OBTAINED: &str =
+    take_token!(", state = 'active', late_notified = 0, failures = 0, failing_since = NULL");
 
 impl Txn<'_> {
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
@@ -171,13 +174,13 @@ impl Txn<'_> {
         self.store_token(&row, issue, kind, version)?;
         self.want(&row, version, micros(now))?;
         self.trail(&row, issue, kind, version, now)?;
-        self.items_reissued(num, now)?;
+        self.items_reissued(&row, now)?;
         self.not_gone(&row, now)?;
         Ok(Applied::Done(version))
     }
 
     fn store_token(
-        &self,
+        &mut self,
         row: &Standing,
         issue: &Issue<'_>,
         kind: Kind,
@@ -192,12 +195,14 @@ impl Txn<'_> {
         let mut attempts = row.attempts.clone();
         attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
-        // A column that keeps its value is not written: its indexes and triggers cost more than the rest.
+        // A column that keeps its value is not written: its indexes cost more than the rest.
         let sql = match row.state == State::Active && !row.marked && row.due_at.is_some() {
             true => RENEWED,
             false => OBTAINED,
         };
-        self.run(
+        let life = Some((micros(issue.due.at), micros(issue.late_at)));
+        let is = row.counted().into(State::Active, row.by_socket);
+        self.write_identities(
             sql,
             params![
                 row.num,
@@ -212,6 +217,7 @@ impl Txn<'_> {
                 db::packed(&attempts),
                 sealed,
             ],
+            Counting::Known(row.counted(), is.living(life)),
         )?;
         Ok(())
     }
@@ -266,10 +272,11 @@ impl Txn<'_> {
                 None => Ok(Applied::Stale),
             };
         }
-        let taken = self.run(
-            "UPDATE identity SET id = ?2, due_at = ?3, by_socket = by_socket, due_why = 'first' \
-             WHERE num = ?1 AND (id IS NULL OR id = ?2) AND state IS NOT 'deleted'",
+        let taken = self.write_identities(
+            "SET id = ?2, due_at = ?3, due_why = 'first' WHERE num = ?1 AND (id IS NULL OR id = ?2) \
+             AND state IS NOT 'deleted'",
             params![num, id.as_str(), micros(now)],
+            Counting::OfRow(num),
         )?;
         if taken == 0 {
             self.orphan(&Orphaned {
@@ -359,8 +366,7 @@ impl Txn<'_> {
         if owned || row.state == State::Deleted {
             return Ok(false);
         }
-        let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
-        self.run(sql, params![row.num, id.as_str()])?;
+        self.set_id(row.num, Some(id))?;
         self.tell_if_strange(row, id, now)?;
         self.run(
             "DELETE FROM remembered WHERE name = ?1 OR id = ?2",
@@ -439,8 +445,9 @@ impl Txn<'_> {
             Some(asked) => (asked, row.due_why),
             None => (at, why),
         };
-        self.run(
-            "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3, failures = failures + ?5, attempts = ?4, \
+        let due = row.due_at.is_some();
+        self.write_identities(
+            "SET due_at = ?2, due_why = ?3, failures = failures + ?5, attempts = ?4, \
              failing_since = CASE WHEN ?6 THEN coalesce(failing_since, ?7) ELSE failing_since END WHERE num = ?1",
             params![
                 num,
@@ -451,6 +458,7 @@ impl Txn<'_> {
                 blame == Blame::RowAlone,
                 micros(now)
             ],
+            Counting::of_due(num, due),
         )?;
         self.effects.due = true;
         Ok(Applied::Done(row.version))
@@ -460,10 +468,10 @@ impl Txn<'_> {
         let Some(row) = self.standing(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
-        self.run(
-            "UPDATE identity SET failures = max(failures - 1, 0), due_at = min(due_at, ?2) \
-             WHERE num = ?1 AND due_why = ?3",
+        self.write_identities(
+            "SET failures = max(failures - 1, 0), due_at = min(due_at, ?2) WHERE num = ?1 AND due_why = ?3",
             params![num, micros(now), spelled(&DueReason::Retry)],
+            Counting::Nothing,
         )?;
         self.effects.due = true;
         Ok(Applied::Done(row.version))
@@ -473,7 +481,7 @@ impl Txn<'_> {
         let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
-        self.set_due(num, micros(due.at), &spelled(&due.why))?;
+        self.set_due(&row, micros(due.at), &spelled(&due.why))?;
         Ok(Applied::Done(row.version))
     }
 
@@ -482,9 +490,10 @@ impl Txn<'_> {
             return Ok(Applied::Stale);
         };
         // Renewed while it was found to be late: then nothing is told.
-        let told = self.run(
-            "UPDATE identity SET late_notified = 1 WHERE num = ?1 AND (late_at <= ?2 OR good_until <= 0)",
+        let told = self.write_identities(
+            "SET late_notified = 1 WHERE num = ?1 AND (late_at <= ?2 OR good_until <= 0)",
             [num, micros(now)],
+            Counting::Nothing,
         )?;
         Ok(match told {
             0 => Applied::Stale,
@@ -509,15 +518,19 @@ impl Txn<'_> {
             let how = "needs nobody any more: it does not exist";
             self.end_order_notice(row.name.as_str(), how, now)?;
         }
-        self.run(
-            "UPDATE identity SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = 0, prev_key = NULL, \
-             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', withdrawn_at = ?5, due_at = NULL, by_socket = by_socket, \
+        let is = row.counted().into(state, false).living(None);
+        self.write_identities(
+            "SET past = substr(version || ' ' || past, 1, 90), prev_version = version, prev_until = 0, prev_key = NULL, \
+             state = ?2, version = ?3, kind = ?4, next_kind = 'issued', withdrawn_at = ?5, due_at = NULL, \
              due_why = NULL, renews_at = NULL, good_until = 0, issued_at = NULL, expires_at = NULL, \
              minted_by = NULL, late_at = NULL, late_notified = 0, failures = 0, failing_since = NULL, token = NULL WHERE num = ?1",
             params![row.num, state.as_str(), signed(version.0), kind.as_str(), micros(now)],
+            Counting::Known(row.counted(), is),
         )?;
         self.want(row, version, micros(now))?;
-        self.expect_none(row.num)?;
+        if !row.by_socket {
+            self.expect_none(row.num)?;
+        }
         self.effects.touched.rows.insert(row.num);
         if state == State::Deleted {
             self.effects.mapped.insert(row.num);
@@ -525,24 +538,43 @@ impl Txn<'_> {
         Ok(version)
     }
 
-    /// Makes a row due. Whoever may give a row its first due time or take it writes `by_socket` as well, so that it is
-    /// counted (`socket_consumer_moved`); a renewal does neither. One that waits for a person's word before it is created is left as it is.
-    pub(super) fn set_due(&mut self, num: Num, at: i64, why: &str) -> Outcome<()> {
-        let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3 WHERE num = ?1 \
-                   AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first')";
-        self.run(sql, params![num, at, why])?;
+    /// Makes a row due. One that waits for a person's word before it is created is left as it is.
+    pub(super) fn set_due(&mut self, row: &Standing, at: i64, why: &str) -> Outcome<()> {
+        self.set_due_of(row.num, row.due_at.is_some(), at, why)
+    }
+
+    /// The same of a row of which it is known whether it has a due time.
+    pub(super) fn set_due_of(
+        &mut self,
+        num: Num,
+        has_due: bool,
+        at: i64,
+        why: &str,
+    ) -> Outcome<()> {
+        let what = "SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
+                    AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first')";
+        self.write_identities(what, params![num, at, why], Counting::of_due(num, has_due))?;
         self.effects.due = true;
+        Ok(())
+    }
+
+    /// Gives a row an id, or takes it.
+    pub(super) fn set_id(&mut self, num: Num, id: Option<&IdentityId>) -> Outcome<()> {
+        let id = id.map(IdentityId::as_str);
+        let what = "SET id = ?2 WHERE num = ?1";
+        self.write_identities(what, params![num, id], Counting::Nothing)?;
         Ok(())
     }
 }
 
+const STANDING: &str = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
+    revoked_at, asked_at, attempts, by_socket IS 1 AS by_socket, renews_at, late_at, \
+    (failures <> 0 OR late_notified OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
+
 impl Db {
     /// What a decision about a row depends on.
     pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
-        let sql = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
-                   revoked_at, asked_at, attempts, by_socket IS 1 AS by_socket, \
-                   (failures <> 0 OR late_notified OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
-        Ok(self.one(RowKind::Identity, sql, [num], read_standing)?)
+        Ok(self.one(RowKind::Identity, STANDING, [num], read_standing)?)
     }
 
     /// The same, `None` also where it cannot be read: such a row is left as it is.
@@ -572,23 +604,26 @@ impl Standing {
     }
 }
 
+/// The columns in the order of [`STANDING`].
 fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
     Ok(Standing {
-        num: row.get("num")?,
-        name: db::parsed(row, "name")?,
-        resource: row.get("resource")?,
-        state: db::word(row, "state")?,
-        id: db::maybe_parsed(row, "id")?,
-        version: Version(db::unsigned(row, "version")?),
-        next_kind: db::word(row, "next_kind")?,
-        due_at: row.get("due_at")?,
-        due_why: row.get("due_why")?,
-        minted_by: row.get("minted_by")?,
-        revoked_at: row.get("revoked_at")?,
-        asked_at: row.get("asked_at")?,
-        attempts: db::unpacked(row, "attempts")?,
-        marked: row.get("marked")?,
-        by_socket: row.get("by_socket")?,
+        num: row.get(0)?,
+        name: db::parsed(row, 1)?,
+        resource: row.get(2)?,
+        state: db::word(row, 3)?,
+        id: db::maybe_parsed(row, 4)?,
+        version: Version(db::unsigned(row, 5)?),
+        next_kind: db::word(row, 6)?,
+        due_at: row.get(7)?,
+        due_why: row.get(8)?,
+        minted_by: row.get(9)?,
+        revoked_at: row.get(10)?,
+        asked_at: row.get(11)?,
+        attempts: db::unpacked(row, 12)?,
+        marked: row.get(16)?,
+        by_socket: row.get(13)?,
+        renews_at: row.get(14)?,
+        late_at: row.get(15)?,
     })
 }
 

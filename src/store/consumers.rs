@@ -326,23 +326,23 @@ impl Db {
 
 impl Txn<'_> {
     /// An identity is without a token on purpose: nobody is expected to hold one.
-    pub(super) fn expect_none(&self, num: Num) -> Outcome<()> {
-        let sql = "UPDATE delivery SET live_until = NULL, live_key = NULL WHERE identity = ?1";
-        self.run(sql, [num])?;
+    pub(super) fn expect_none(&mut self, num: Num) -> Outcome<()> {
+        let what = "SET live_until = NULL, live_key = NULL WHERE identity = ?1";
+        self.write_deliveries_of(num, |txn| txn.write_deliveries(what, [num]))?;
         Ok(())
     }
 
     /// An identity is to have a token again: its consumers hold none as yet.
-    pub(super) fn expect_token(&self, num: Num) -> Outcome<()> {
-        let sql = "UPDATE delivery SET live_until = 0 WHERE identity = ?1 AND live_until IS NULL";
-        self.run(sql, [num])?;
+    pub(super) fn expect_token(&mut self, num: Num) -> Outcome<()> {
+        let what = "SET live_until = 0 WHERE identity = ?1 AND live_until IS NULL";
+        self.write_deliveries_of(num, |txn| txn.write_deliveries(what, [num]))?;
         Ok(())
     }
 
     /// Whatever the consumers of an identity hold was revoked.
     pub(super) fn all_held_are_dead(&self, num: Num) -> Outcome<()> {
-        let sql = "UPDATE delivery SET live_until = 0 WHERE identity = ?1 AND live_until <> 0";
-        self.run(sql, [num])?;
+        let what = "SET live_until = 0 WHERE identity = ?1 AND live_until <> 0";
+        self.write_deliveries(what, [num])?;
         Ok(())
     }
 }
@@ -456,7 +456,7 @@ impl Store {
     pub async fn may_any_read(&self, readers: Vec<Reader>) -> Answer<bool> {
         self.read("look for readers", move |db| {
             for reader in &readers {
-                let sql = "SELECT 1 FROM reader WHERE name = ?1";
+                let sql = "SELECT 1 FROM reader WHERE name = ?1 AND n > 0";
                 if db.first(sql, [reader.to_string()], |_| Ok(()))?.is_some() {
                     return Ok(true);
                 }
@@ -546,6 +546,12 @@ impl Txn<'_> {
                 params![micros(read.hour), read.name.as_str(), read.uid, n],
             )?;
         }
+        Ok(())
+    }
+
+    /// Nobody uses a token of a row that is dropped.
+    pub(super) fn forget_holders(&self, num: Num) -> Outcome<()> {
+        self.run("DELETE FROM holder WHERE identity = ?1", [num])?;
         Ok(())
     }
 

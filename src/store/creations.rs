@@ -6,7 +6,7 @@
 //! What may exist at ACS without a row of ours is kept here too: creations whose answer was lost, and tokens that
 //! came too late. The intent to create is written before the call, so that a crash cannot hide one.
 
-use rusqlite::{Row, params, types::Value};
+use rusqlite::{Params, Row, params, types::Value};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome},
     idmap::{IdLine, remember_unknown},
+    tables::Counting,
 };
 use crate::model::{
     AuditEntry, CreationsWaiting, DueReason, IdentityId, Name, Num, Origin, ResourceName,
@@ -95,16 +96,17 @@ impl Store {
             let (mut created, mut refused) = (0, Vec::new());
             match names {
                 None => {
-                    let sql = format!("UPDATE identity SET due_at = ?1, by_socket = by_socket WHERE {WAITING}");
-                    created = txn.run(&sql, [micros(now)])? as u64;
+                    let what = format!("SET due_at = ?1 WHERE {WAITING}");
+                    created = txn.write_identities(&what, [micros(now)], Counting::Anew)? as u64;
                     let result = format!("{created} identities may be created");
                     txn.audit(&word(&cause, None, result, now))?;
                 }
                 Some(names) => {
-                    let sql =
-                        format!("UPDATE identity SET due_at = ?2, by_socket = by_socket WHERE name = ?1 AND {WAITING}");
+                    let what = format!("SET due_at = ?2 WHERE num = ?1 AND {WAITING}");
                     for name in names {
-                        if txn.run(&sql, params![name.as_str(), micros(now)])? > 0 {
+                        let num = txn.num_of(name.as_str())?.unwrap_or(0);
+                        let params = params![num, micros(now)];
+                        if txn.write_identities(&what, params, Counting::OfRow(num))? > 0 {
                             created += 1;
                             let result = "may be created".to_owned();
                             txn.audit(&word(&cause, Some(name), result, now))?;
@@ -211,19 +213,19 @@ impl Txn<'_> {
         })?;
         match row {
             Some((origin, true)) if !self.may_create(&origin)? => {
-                let sql = "UPDATE identity SET due_at = NULL, by_socket = by_socket, due_why = ?2 WHERE num = ?1";
-                self.run(sql, params![num, spelled(&DueReason::First)])?;
+                let what = "SET due_at = NULL, due_why = ?2 WHERE num = ?1";
+                let params = params![num, spelled(&DueReason::First)];
+                self.write_identities(what, params, Counting::OfRow(num))?;
                 Ok(())
             }
-            _ => self.set_due(num, at, &spelled(why)),
+            _ => self.set_due_of(num, false, at, &spelled(why)),
         }
     }
 
     /// A row that waited for a person's word has its id: its token is due.
     pub(super) fn adopted_first(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket WHERE num = ?1 AND state = 'new' AND due_at IS NULL \
-                   AND due_why = 'first'";
-        self.run(sql, params![num, micros(now)])?;
+        let what = "SET due_at = ?2 WHERE num = ?1 AND state = 'new' AND due_at IS NULL AND due_why = 'first'";
+        self.write_identities(what, params![num, micros(now)], Counting::OfRow(num))?;
         self.effects.due = true;
         Ok(())
     }
@@ -421,7 +423,7 @@ impl Store {
     pub async fn dismiss_orphans(&self, nums: Vec<Num>) -> Answer<()> {
         self.write("dismiss orphans", move |txn| {
             for num in &nums {
-                txn.run("DELETE FROM orphan WHERE num = ?1", [num])?;
+                txn.remove_orphans("num = ?1", [num])?;
             }
             Ok(())
         })
@@ -431,7 +433,7 @@ impl Store {
 
 impl Txn<'_> {
     /// At start: every creation that was under way is a possible orphan. Answers with their number.
-    pub(super) fn orphan_intents(&self, now: i64) -> Outcome<usize> {
+    pub(super) fn orphan_intents(&mut self, now: i64) -> Outcome<usize> {
         let open = self.all(
             RowKind::Intent,
             "SELECT identity, at FROM intent",
@@ -452,8 +454,8 @@ impl Txn<'_> {
         Ok(open.len())
     }
 
-    pub(super) fn orphan(&self, orphan: &Orphaned<'_>) -> Outcome<()> {
-        self.run(
+    pub(super) fn orphan(&mut self, orphan: &Orphaned<'_>) -> Outcome<()> {
+        let added = self.run(
             "INSERT INTO orphan (at, kind, resource, name, id, request_id, expires_at) \
              SELECT ?1, ?2, coalesce(r.name, ''), i.name, ?4, ?5, ?6 FROM identity i LEFT JOIN resource r ON r.num = i.resource \
              WHERE i.num = ?3",
@@ -466,22 +468,38 @@ impl Txn<'_> {
                 orphan.expires_at
             ],
         )?;
+        self.orphans = None;
+        self.count_orphans(i64::try_from(added).unwrap_or(0));
         Ok(())
     }
 
+    /// Whether there is any at all.
+    pub(super) fn any_orphans(&mut self) -> Outcome<bool> {
+        if self.orphans.is_none() {
+            let sql = "SELECT EXISTS (SELECT 1 FROM orphan)";
+            self.orphans = self.first(sql, [], |row| row.get(0))?;
+        }
+        Ok(self.orphans != Some(false))
+    }
+
+    /// Takes orphans off the list; how many.
+    pub(super) fn remove_orphans(&mut self, which: &str, params: impl Params) -> Outcome<usize> {
+        let gone = self.run(&format!("DELETE FROM orphan WHERE {which}"), params)?;
+        self.count_orphans(-i64::try_from(gone).unwrap_or(0));
+        Ok(gone)
+    }
+
     /// An id was deleted: what may have existed of it is no more.
-    pub(super) fn orphans_deleted(&self, id: &str) -> Outcome<()> {
-        self.run("DELETE FROM orphan WHERE id = ?1", [id])?;
+    pub(super) fn orphans_deleted(&mut self, id: &str) -> Outcome<()> {
+        self.remove_orphans("id = ?1", [id])?;
         Ok(())
     }
 
     /// All tokens of an id were revoked by a call that began at `called`: those noticed before it are
     /// dead. The identities remain, without tokens.
-    pub(super) fn orphans_revoked(&self, id: &str, called: i64, at: i64) -> Outcome<()> {
-        self.run(
-            "DELETE FROM orphan WHERE id = ?1 AND kind = 'token' AND at <= ?2",
-            params![id, called],
-        )?;
+    pub(super) fn orphans_revoked(&mut self, id: &str, called: i64, at: i64) -> Outcome<()> {
+        let which = "id = ?1 AND kind = 'token' AND at <= ?2";
+        self.remove_orphans(which, params![id, called])?;
         self.run(
             "UPDATE orphan SET revoked_at = ?3 WHERE id = ?1 AND kind = 'identity' AND at <= ?2",
             params![id, called, at],

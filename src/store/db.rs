@@ -1,12 +1,17 @@
 //! One connection and one transaction on it, and how words and times lie in columns: what this room is written on.
 
 use std::{
-    cell::Cell, collections::BTreeSet, ops::Deref, path::Path, str::FromStr, sync::Arc,
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Params, Row,
+    CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row,
     config::DbConfig,
     types::{FromSql, Type},
 };
@@ -19,6 +24,7 @@ use super::{
     aside::{self, Aside, RowKind},
     campaigns::CampaignId,
     commit::Standing,
+    counters::Deltas,
     error::Outcome,
     idmap::IdLine,
     seal::Seal,
@@ -40,6 +46,9 @@ pub(super) struct Db {
     pub(super) aside: Arc<Aside>,
     /// Versions begin above this one.
     pub(super) floor: Cell<u64>,
+    /// Statements that were run.
+    #[cfg(test)]
+    pub(super) statements: Cell<usize>,
 }
 
 /// Without this, SQLite prepares statements anew each time other values are bound, because of the
@@ -65,7 +74,7 @@ impl Db {
         conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
         conn.pragma_update(None, "cache_size", -WRITER_CACHE)?;
         keep_plans(&conn)?;
-        conn.set_prepared_statement_cache_capacity(128);
+        conn.set_prepared_statement_cache_capacity(256);
         Ok(conn)
     }
 
@@ -90,12 +99,14 @@ impl Db {
             seal,
             aside,
             floor: Cell::default(),
+            #[cfg(test)]
+            statements: Cell::default(),
         })
     }
 
     /// Runs one statement; how many rows it changed.
     pub(super) fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.conn.prepare_cached(sql)?.execute(params)
+        self.statement(sql)?.execute(params)
     }
 
     /// The first row, if there is one.
@@ -105,10 +116,14 @@ impl Db {
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
-        self.conn
-            .prepare_cached(sql)?
-            .query_row(params, read)
-            .optional()
+        self.statement(sql)?.query_row(params, read).optional()
+    }
+
+    /// A statement, prepared once.
+    pub(super) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        #[cfg(test)]
+        self.statements.set(self.statements.get() + 1);
+        self.conn.prepare_cached(sql)
     }
 
     /// The first row, if there is one; one that cannot be read is set aside.
@@ -176,7 +191,7 @@ impl Db {
         params: impl Params,
         mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
     ) -> rusqlite::Result<Vec<T>> {
-        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut statement = self.statement(sql)?;
         let mut rows = statement.query(params)?;
         let mut found = Vec::new();
         while found.len() < limit
@@ -298,8 +313,16 @@ pub(super) struct Txn<'a> {
     pub(super) effects: Effects,
     /// Entries that may be refused alone are written under savepoints.
     pub(super) careful: bool,
+    /// By how much counters are to change.
+    pub(super) deltas: Deltas,
+    /// Campaigns of which an item was settled, and when: they may have ended.
+    pub(super) settled: BTreeMap<CampaignId, Timestamp>,
     /// Whether any item of a campaign waits for a token; looked up when it is first asked.
     pub(super) awaited: Option<bool>,
+    /// Whether the consumers of any item are being told; the same.
+    pub(super) delivering: Option<bool>,
+    /// Whether there is any orphan; the same.
+    pub(super) orphans: Option<bool>,
     /// An entry was refused that may be refused alone, and there was no savepoint: it has to run again.
     pub(super) torn: bool,
 }
@@ -319,7 +342,11 @@ impl<'a> Txn<'a> {
             db,
             effects: Effects::default(),
             careful: false,
+            deltas: Deltas::default(),
+            settled: BTreeMap::new(),
             awaited: None,
+            delivering: None,
+            orphans: None,
             torn: false,
         }
     }
@@ -337,8 +364,10 @@ impl<'a> Txn<'a> {
         self.torn
     }
 
-    /// Ends the operation: numbers its changes in the store-wide sequence.
+    /// Ends the operation: notes what was counted, and numbers its changes in the store-wide sequence.
     pub(super) fn finish(&mut self) -> Outcome<Effects> {
+        self.end_settled()?;
+        self.flush_counts()?;
         if !self.effects.changed.is_empty() {
             let mut seq = self.seq()?;
             for changed in &mut self.effects.changed {
@@ -383,11 +412,7 @@ impl<'a> Txn<'a> {
         version: Version,
         now: i64,
     ) -> Outcome<()> {
-        self.run(
-            "UPDATE delivery SET since = iif(wanted > delivered, since, ?3), wanted = ?2, attempts = 0, next_at = ?3, \
-             last_error = NULL WHERE identity = ?1",
-            (num, signed(version.0), now),
-        )?;
+        self.want_version(num, version, now)?;
         self.note_version(num, name, version);
         Ok(())
     }
@@ -421,32 +446,64 @@ pub(super) fn instant(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX)
 }
 
+/// A column, by its place or by its name. Of a row that is read often it is the place: a name is looked for among
+/// all others.
+pub(super) trait Column: Copy {
+    /// Its place.
+    fn place(self, row: &Row<'_>) -> rusqlite::Result<usize>;
+}
+
+impl Column for usize {
+    fn place(self, _: &Row<'_>) -> rusqlite::Result<usize> {
+        Ok(self)
+    }
+}
+
+impl Column for &str {
+    fn place(self, row: &Row<'_>) -> rusqlite::Result<usize> {
+        row.as_ref().column_index(self)
+    }
+}
+
+/// That a column holds what we did not write there.
+fn broken_at(
+    row: &Row<'_>,
+    place: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    broken(row.as_ref().column_name(place).unwrap_or("?"), error)
+}
+
 /// The instant in a column that may be empty.
-pub(super) fn maybe_instant(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    let micros: Option<i64> = row.get(column)?;
-    micros.map(|micros| exact(column, micros)).transpose()
+pub(super) fn maybe_instant(
+    row: &Row<'_>,
+    column: impl Column,
+) -> rusqlite::Result<Option<Timestamp>> {
+    let place = column.place(row)?;
+    let micros: Option<i64> = row.get(place)?;
+    micros.map(|micros| exact(row, place, micros)).transpose()
 }
 
 /// The instant in a column.
-pub(super) fn instant_in(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    exact(column, row.get(column)?)
+pub(super) fn instant_in(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Timestamp> {
+    let place = column.place(row)?;
+    exact(row, place, row.get(place)?)
 }
 
-fn exact(column: &str, micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_microsecond(micros).map_err(|e| broken(column, e))
+fn exact(row: &Row<'_>, place: usize, micros: i64) -> rusqlite::Result<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|e| broken_at(row, place, e))
 }
 
 /// A name or id in a column.
-pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<T>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    let text = row
-        .get_ref(column)?
-        .as_str()
-        .map_err(|e| broken(column, e))?;
-    text.parse().map_err(|e: T::Err| broken(column, e))
+    let place = column.place(row)?;
+    let text = row.get_ref(place)?.as_str();
+    let text = text.map_err(|e| broken_at(row, place, e))?;
+    text.parse().map_err(|e: T::Err| broken_at(row, place, e))
 }
 
 /// Names in a column, with spaces between them; none where it is empty.
@@ -463,46 +520,50 @@ where
 }
 
 /// A name or id in a column that may be empty.
-pub(super) fn maybe_parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+pub(super) fn maybe_parsed<T>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Option<T>>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    match row.get_ref(column)?.as_str_or_null() {
+    let place = column.place(row)?;
+    match row.get_ref(place)?.as_str_or_null() {
         Ok(Some(text)) => text
             .parse()
             .map(Some)
-            .map_err(|e: T::Err| broken(column, e)),
+            .map_err(|e: T::Err| broken_at(row, place, e)),
         Ok(None) => Ok(None),
-        Err(e) => Err(broken(column, e)),
+        Err(e) => Err(broken_at(row, place, e)),
     }
 }
 
 /// A state, a kind, a reason … in a column.
-pub(super) fn word<T: DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    let text = row
-        .get_ref(column)?
-        .as_str()
-        .map_err(|e| broken(column, e))?;
-    unspelled(text).map_err(|e| broken(column, e))
+pub(super) fn word<T: DeserializeOwned>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<T> {
+    let place = column.place(row)?;
+    let text = row.get_ref(place)?.as_str();
+    let text = text.map_err(|e| broken_at(row, place, e))?;
+    unspelled(text).map_err(|e| broken_at(row, place, e))
 }
 
 /// A word in a column that may be empty.
 pub(super) fn maybe_word<T: DeserializeOwned>(
     row: &Row<'_>,
-    column: &str,
+    column: impl Column,
 ) -> rusqlite::Result<Option<T>> {
-    match row.get_ref(column)?.as_str_or_null() {
-        Ok(Some(text)) => unspelled(text).map(Some).map_err(|e| broken(column, e)),
+    let place = column.place(row)?;
+    match row.get_ref(place)?.as_str_or_null() {
+        Ok(Some(text)) => unspelled(text)
+            .map(Some)
+            .map_err(|e| broken_at(row, place, e)),
         Ok(None) => Ok(None),
-        Err(e) => Err(broken(column, e)),
+        Err(e) => Err(broken_at(row, place, e)),
     }
 }
 
 /// A version or a counter, which SQLite keeps as a signed number.
-pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|e| broken(column, e))
+pub(super) fn unsigned(row: &Row<'_>, column: impl Column) -> rusqlite::Result<u64> {
+    let place = column.place(row)?;
+    let number: i64 = row.get(place)?;
+    u64::try_from(number).map_err(|e| broken_at(row, place, e))
 }
 
 /// An unsigned number as SQLite keeps it.
@@ -538,8 +599,11 @@ pub(super) fn packed(attempts: &Attempts) -> String {
 }
 
 /// The attempts of a row; a list that cannot be read counts as empty, it is only for people's eyes.
-pub(super) fn unpacked(row: &Row<'_>, column: &str) -> rusqlite::Result<Attempts> {
-    let text = row.get_ref(column)?.as_str().unwrap_or_default();
+pub(super) fn unpacked(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Attempts> {
+    let text = row
+        .get_ref(column.place(row)?)?
+        .as_str()
+        .unwrap_or_default();
     let list: Vec<Packed<'_>> = serde_json::from_str(text).unwrap_or_default();
     let mut attempts = Attempts::default();
     for Packed(at, result, request_id) in list {

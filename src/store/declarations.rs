@@ -14,7 +14,8 @@ use super::{
     error::{Answer, Outcome, StoreError},
     idmap::{IdLine, remember_unknown},
     reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
-    withdrawals::just_after,
+    steps::just_after,
+    tables::{Counting, Handed, NewRow},
 };
 use crate::model::{
     AuditEntry, CreationsWaiting, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin,
@@ -356,25 +357,25 @@ impl Txn<'_> {
             self.take_id(id, &spec.name)?;
         }
         let due = id.is_some() || self.may_create(&spec.origin)?;
-        self.run(
-            "INSERT INTO identity (name, resource, origin, declared, state, id, created_at, due_at, due_why, wish) \
-             VALUES (?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9)",
-            params![
-                spec.name.as_str(),
-                resource,
-                spelled(&spec.origin),
-                spec.origin == Origin::File,
-                id.as_ref().map(IdentityId::as_str),
-                created_at,
-                due.then(|| micros(now)),
-                spelled(&DueReason::First),
-                Declaration::of(spec).to_text(),
-            ],
-        )?;
-        let num = self.conn.last_insert_rowid();
+        let sinks = self.configured(&spec.sinks)?;
+        let num = self.add_identity(&NewRow {
+            name: spec.name.as_str(),
+            resource,
+            origin: &spelled(&spec.origin),
+            declared: spec.origin == Origin::File,
+            id: id.as_ref().map(IdentityId::as_str),
+            created_at,
+            due_at: due.then(|| micros(now)),
+            due_why: &spelled(&DueReason::First),
+            by_socket: sinks.is_empty(),
+            wish: &Declaration::of(spec).to_text(),
+        })?;
         self.effects.due = true;
         self.effects.mapped.insert(num);
-        self.bind(num, &spec.sinks, Version(0), now)?;
+        for sink in sinks {
+            let version = Version(0);
+            self.add_delivery(Handed { sink, num, version }, micros(now))?;
+        }
         self.take_waiting(num, spec.name.as_str(), now)
     }
 
@@ -392,10 +393,8 @@ impl Txn<'_> {
 
     /// An id comes to a name: a forgotten row or a memory of it lets go.
     fn take_id(&mut self, id: &IdentityId, name: &Name) -> Outcome<()> {
-        self.run(
-            "UPDATE identity SET id = NULL WHERE id = ?1 AND removed = 2",
-            [id.as_str()],
-        )?;
+        let what = "SET id = NULL WHERE id = ?1 AND removed = 2";
+        self.write_identities(what, [id.as_str()], Counting::Nothing)?;
         let sql = "DELETE FROM remembered WHERE id = ?1 OR name = ?2";
         if self.run(sql, [id.as_str(), name.as_str()])? > 0 {
             self.effects.ids_replaced = true;
@@ -410,30 +409,22 @@ impl Txn<'_> {
         };
         if let Some(id) = spec.id.as_ref().filter(|id| row.id.as_ref() != Some(*id)) {
             self.take_id(id, &spec.name)?;
-            let sql = "UPDATE identity SET id = ?2 WHERE num = ?1";
-            self.run(sql, params![num, id.as_str()])?;
+            self.set_id(num, Some(id))?;
             self.effects.ids_replaced |= row.id.is_some();
             self.adopted_first(num, now)?;
         }
         self.effects.mapped.insert(num);
         self.leave_source(num, &spec.origin)?;
-        self.run(
-            "UPDATE identity SET wish = ?2, origin = ?3, declared = ?4 WHERE num = ?1",
-            params![
-                num,
-                Declaration::of(spec).to_text(),
-                spelled(&spec.origin),
-                spec.origin == Origin::File
-            ],
-        )?;
+        let (wish, origin) = (Declaration::of(spec).to_text(), spelled(&spec.origin));
+        self.declare_row(num, (&wish, &origin, spec.origin == Origin::File))?;
         if reissue {
-            let sql = "UPDATE identity SET asked_at = ?2 WHERE num = ?1";
-            self.run(sql, [num, micros(now)])?;
+            let what = "SET asked_at = ?2 WHERE num = ?1";
+            self.write_identities(what, [num, micros(now)], Counting::Nothing)?;
         }
         self.bind(num, &spec.sinks, row.version, now)?;
         if back {
             self.spare(num, now)?;
-            self.release(num, now)?;
+            self.release(&row, now)?;
             return self.told_why(&row.name, "release", "declared again", row.version, now);
         }
         if reissue && row.state.wants_token() {
@@ -441,7 +432,7 @@ impl Txn<'_> {
                 State::New => DueReason::First,
                 _ => DueReason::Changed,
             };
-            self.set_due(num, just_after(now), &spelled(&why))?;
+            self.set_due(&row, just_after(now), &spelled(&why))?;
         }
         Ok(())
     }
@@ -455,8 +446,8 @@ impl Txn<'_> {
             OnRemoval::Hold | OnRemoval::Revoke => REMOVED,
             OnRemoval::Forget => FORGOTTEN,
         };
-        let sql = "UPDATE identity SET declared = 0, removed = ?2 WHERE num = ?1";
-        self.run(sql, params![num, mark])?;
+        let what = "SET declared = 0, removed = ?2 WHERE num = ?1";
+        self.write_identities(what, params![num, mark], Counting::Nothing)?;
         self.effects.touched.rows.insert(num);
         self.effects.mapped.insert(num);
         let (action, version) = match how {
@@ -466,7 +457,8 @@ impl Txn<'_> {
             }
             // Held, gone or deleted before: that is not to be undone by naming it again.
             OnRemoval::Hold | OnRemoval::Revoke => {
-                self.run("UPDATE identity SET removed = 0 WHERE num = ?1", [num])?;
+                let what = "SET removed = 0 WHERE num = ?1";
+                self.write_identities(what, [num], Counting::Nothing)?;
                 return Ok(());
             }
         };
@@ -478,7 +470,7 @@ impl Txn<'_> {
     fn forget(&mut self, row: &super::commit::Standing, now: Timestamp) -> Outcome<Version> {
         if row.state == State::Deleted {
             // Its id is no more, and its consumers have been told.
-            self.run("UPDATE identity SET id = NULL WHERE num = ?1", [row.num])?;
+            self.set_id(row.num, None)?;
             return Ok(row.version);
         }
         if row.version == Version(0) {
@@ -510,17 +502,10 @@ impl Txn<'_> {
     /// A sink that is no longer configured: nothing waits for it any more.
     fn retire_sink(&mut self, sink: &SinkName) -> Outcome<()> {
         let num = self.sink_num(sink.as_str())?;
-        self.run(
-            "UPDATE identity SET by_socket = 1 WHERE NOT by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1) \
-             AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.identity = identity.num AND d.sink <> ?1)",
-            [num],
-        )?;
-        self.run("DELETE FROM delivery WHERE sink = ?1", [num])?;
-        self.run(
-            "UPDATE sink SET configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL \
-             WHERE num = ?1",
-            [num],
-        )?;
+        self.remove_deliveries_to(num)?;
+        self.leave_bundle_of(sink.as_str(), None)?;
+        let set = "configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL";
+        self.write_sink(set, [sink.as_str()])?;
         self.effects.wanted = true;
         Ok(())
     }
@@ -528,21 +513,9 @@ impl Txn<'_> {
     /// A sink that is new or comes back: it hears of notices from now on, and of every identity that
     /// already names it.
     fn add_sink(&mut self, sink: &SinkName, now: Timestamp) -> Outcome<()> {
-        self.run(
-            "INSERT INTO sink (name, notice_cursor) VALUES (?1, (SELECT coalesce(max(seq), 0) FROM notice)) \
-             ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
-            [sink.as_str()],
-        )?;
+        self.configure_sink(sink.as_str())?;
         let num = self.sink_num(sink.as_str())?;
-        let bound = self.run(
-            "INSERT INTO delivery (identity, sink, wanted, next_at, since, live_until) \
-             SELECT i.num, ?1, i.version, ?3, ?3, iif(i.due_at IS NULL, NULL, 0) FROM identity i, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
-            params![num, sink.as_str(), micros(now)],
-        )?;
-        self.run(
-            "UPDATE identity SET by_socket = 0 WHERE by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1)",
-            [num],
-        )?;
+        let bound = self.add_deliveries_to(num, sink.as_str(), micros(now))?;
         self.effects.wanted |= bound > 0;
         Ok(())
     }
@@ -658,8 +631,9 @@ impl Txn<'_> {
                 self.effects.ids.push(id_line);
             }
             Line::Adopted(row) => {
-                let sql = "UPDATE identity SET id = ?2, created_at = ?3 WHERE num = ?1";
-                self.run(sql, params![row, line.id.as_str(), micros(created_at)])?;
+                let what = "SET id = ?2, created_at = ?3 WHERE num = ?1";
+                let params = params![row, line.id.as_str(), micros(created_at)];
+                self.write_identities(what, params, Counting::Nothing)?;
                 self.adopted_first(*row, now)?;
                 self.effects.mapped.insert(*row);
             }
@@ -668,19 +642,13 @@ impl Txn<'_> {
     }
 
     /// Gives every row without an id the one that its name had before.
-    pub(super) fn adopt_remembered(&self, now: Timestamp) -> Outcome<usize> {
+    pub(super) fn adopt_remembered(&mut self, now: Timestamp) -> Outcome<usize> {
         // Where nothing is remembered, which is the rule, no row is looked at.
         let any = "SELECT EXISTS (SELECT 1 FROM remembered)";
         if self.first(any, [], |row| row.get(0))? != Some(true) {
             return Ok(0);
         }
-        let adopted = self.run(
-            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), by_socket = by_socket, \
-             due_why = coalesce(due_why, ?2) FROM remembered m JOIN resource r ON r.name = m.resource \
-             WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
-             AND identity.state = 'new'",
-            params![micros(now), spelled(&DueReason::First)],
-        )?;
+        let adopted = self.adopt_all_remembered(micros(now), &spelled(&DueReason::First))?;
         let sql = "DELETE FROM remembered WHERE name IN \
                    (SELECT m.name FROM remembered m JOIN identity i ON i.name = m.name WHERE i.id = m.id)";
         self.run(sql, [])?;

@@ -11,6 +11,7 @@ use super::{
     error::{Answer, Outcome},
     identities::count,
     key_changes::KeyPage,
+    tables::Counting,
 };
 use crate::model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp};
 
@@ -32,14 +33,14 @@ pub(super) const IN_DOUBT: &str = "SELECT count(*) AS n, min(expires_at) AS firs
     WHERE resource = ?1 AND minted_by = ?2 AND state = 'active' AND good_until <> 0 AND expires_at > ?3";
 
 /// The earliest end first, before all other work; what was refused waits until it may be tried.
-const FIRST: &str = "UPDATE identity SET good_until = expires_at - ?6, \
+const FIRST: &str = "SET good_until = expires_at - ?6, \
     due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
     WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
     THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
     due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
     WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
     AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL";
-const SPARED: &str = "UPDATE identity SET good_until = expires_at, \
+const SPARED: &str = "SET good_until = expires_at, \
     due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
     due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
     WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND good_until < 0";
@@ -162,7 +163,7 @@ impl Store {
                     AFTER_ATTEMPT,
                     spelled(&DueReason::KeyChange)
                 ];
-                Ok(txn.run(FIRST, first)?)
+                txn.write_identities(FIRST, first, Counting::Nothing)
             })
         })
         .await
@@ -192,7 +193,7 @@ impl Store {
                         micros(now),
                         spelled(&DueReason::KeyChange)
                     ];
-                    Ok(txn.run(SPARED, spared)?)
+                    txn.write_identities(SPARED, spared, Counting::Nothing)
                 },
             )
         })

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use rusqlite::Row;
+
 use super::{
-    aside::RowKind,
+    aside::{RowKind, is_unreadable},
     campaigns::{self, CampaignId},
     catch_up::{BEFORE, BOUND, LAST},
     db::{self, Db, Effects, Txn},
@@ -16,9 +18,37 @@ use super::{
 use crate::model::{Num, State, Then};
 
 /// Campaigns that are still to withdraw a row.
-pub(super) const PENDING: &str = "SELECT t.campaign FROM campaign_item t JOIN campaign c ON c.num = t.campaign \
-    WHERE t.num = ?1 AND t.state IN ('pending', 'called', 'failed') AND c.action IN ('revoke', 'hold', 'delete') \
-    AND c.phase <> 'cancelled' AND c.given_up_at IS NULL ORDER BY t.campaign";
+macro_rules! pending {
+    ($num:literal) => {
+        concat!(
+            "SELECT t.campaign FROM campaign_item t JOIN campaign c ON c.num = t.campaign WHERE t.num = ",
+            $num,
+            " AND t.state IN ('pending', 'called', 'failed') AND c.action IN ('revoke', 'hold', 'delete') \
+             AND c.phase <> 'cancelled' AND c.given_up_at IS NULL ORDER BY t.campaign"
+        )
+    };
+}
+
+pub(super) const PENDING: &str = pending!("?1");
+
+/// All that is withdrawn of rows, with the campaigns that are still to withdraw them.
+macro_rules! withdrawals {
+    ($which:literal) => {
+        concat!(
+            "SELECT i.num, i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at, \
+             (SELECT group_concat(campaign, ' ') FROM (",
+            pending!("i.num"),
+            ")) AS pending FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE ",
+            $which
+        )
+    };
+}
+
+const OF_ROW: &str = withdrawals!("i.num = ?1");
+const OF_ALL: &str = withdrawals!(
+    "i.num IN (SELECT num FROM identity WHERE state NOT IN ('new', 'active') OR revoked_at IS NOT NULL \
+     UNION SELECT num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num > 0)"
+);
 
 impl Db {
     /// All that the file has to say, campaigns first.
@@ -32,13 +62,15 @@ impl Db {
                 see(Fact::Campaign(order));
             }
         }
-        let rows = "SELECT num FROM identity WHERE state NOT IN ('new', 'active') OR revoked_at IS NOT NULL \
-                    UNION SELECT num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num > 0";
-        let mut statement = self.conn.prepare_cached(rows)?;
+        let mut statement = self.statement(OF_ALL)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            if let Some(withdrawal) = self.withdrawal(row.get(0)?)? {
-                see(Fact::Identity(withdrawal));
+            match read_withdrawal(row) {
+                Ok(withdrawal) => see(Fact::Identity(withdrawal)),
+                Err(error) if is_unreadable(&error) => {
+                    self.aside.note(RowKind::Identity, row, &error);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
         let ids = "SELECT campaign, num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num < 0";
@@ -77,28 +109,7 @@ impl Db {
 
     /// All that is withdrawn of a row.
     fn withdrawal(&self, num: Num) -> Outcome<Option<Withdrawal>> {
-        let sql = "SELECT i.num, i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at \
-                   FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
-        let pending = self.all(RowKind::CampaignItem, PENDING, [num], |row| row.get(0))?;
-        Ok(self.readable_one(RowKind::Identity, sql, [num], |row| {
-            let state: State = db::word(row, "state")?;
-            // What is withdrawn is told although something else cannot be read.
-            let removed: u8 = row.get("removed").unwrap_or(0);
-            let forgotten = removed == FORGOTTEN;
-            Ok(Withdrawal {
-                name: db::maybe_parsed(row, "name").unwrap_or(None),
-                resource: db::parsed(row, "resource")?,
-                id: db::maybe_parsed(row, "id").unwrap_or(None),
-                version: db::unsigned(row, "version").unwrap_or(0),
-                held: state == State::Held,
-                removed: state == State::Held && removed == REMOVED,
-                deleted: state == State::Deleted && !forgotten,
-                gone: state == State::Gone,
-                forgotten,
-                revoked_at: db::maybe_instant(row, "revoked_at").unwrap_or(None),
-                pending,
-            })
-        })?)
+        Ok(self.readable_one(RowKind::Identity, OF_ROW, [num], read_withdrawal)?)
     }
 
     fn withdrawal_of_id(&self, campaign: CampaignId, num: Num) -> Outcome<Option<Withdrawal>> {
@@ -264,4 +275,25 @@ impl Writer {
         });
         folded.map_err(|e| Fault::file(&e))
     }
+}
+
+fn read_withdrawal(row: &Row<'_>) -> rusqlite::Result<Withdrawal> {
+    let pending = db::parsed_all(row, "pending")?;
+    let state: State = db::word(row, "state")?;
+    // What is withdrawn is told although something else cannot be read.
+    let removed: u8 = row.get("removed").unwrap_or(0);
+    let forgotten = removed == FORGOTTEN;
+    Ok(Withdrawal {
+        name: db::maybe_parsed(row, "name").unwrap_or(None),
+        resource: db::parsed(row, "resource")?,
+        id: db::maybe_parsed(row, "id").unwrap_or(None),
+        version: db::unsigned(row, "version").unwrap_or(0),
+        held: state == State::Held,
+        removed: state == State::Held && removed == REMOVED,
+        deleted: state == State::Deleted && !forgotten,
+        gone: state == State::Gone,
+        forgotten,
+        revoked_at: db::maybe_instant(row, "revoked_at").unwrap_or(None),
+        pending,
+    })
 }

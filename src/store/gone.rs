@@ -10,6 +10,7 @@ use super::{
     commit::Standing,
     db::{self, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
+    tables::Counting,
 };
 use crate::model::{
     Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num, ResourceName,
@@ -102,13 +103,14 @@ impl Store {
                     row.state
                 )));
             }
-            txn.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
-            txn.run(
-                "UPDATE identity SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
+            txn.drop_claim(row.num)?;
+            txn.write_identities(
+                "SET state = 'new', next_kind = 'issued', failures = 0 WHERE num = ?1",
                 [row.num],
+                Counting::OfRow(row.num),
             )?;
             txn.effects.touched.rows.insert(row.num);
-            txn.set_due(row.num, micros(now), &spelled(&DueReason::Requested))?;
+            txn.set_due(&row, micros(now), &spelled(&DueReason::Requested))?;
             txn.audit(&entry(&cause, "revive", &row.name, row.version, now))?;
             Ok(row.version)
         })
@@ -120,10 +122,11 @@ impl Store {
     pub async fn ask_held_again(&self, resource: &ResourceName, now: Timestamp) -> Answer<()> {
         let resource = resource.clone();
         self.write("ask again for what is said to be gone", move |txn| {
-            let asked = txn.run(
-                "UPDATE identity SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
+            let asked = txn.write_identities(
+                "SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
                  (SELECT identity FROM gone_claim WHERE resource = ?1 AND held)",
                 params![txn.resource_num(resource.as_str())?, micros(now)],
+                Counting::Nothing,
             )?;
             txn.effects.due |= asked > 0;
             Ok(())
@@ -142,20 +145,21 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Version> {
         row.attempts.push(attempt.clone());
-        self.run(
-            "UPDATE identity SET attempts = ?2 WHERE num = ?1",
+        self.write_identities(
+            "SET attempts = ?2 WHERE num = ?1",
             params![row.num, db::packed(&row.attempts)],
+            Counting::Nothing,
         )?;
         match self.judge_claim(&row, attempt, now)? {
             Verdict::Withdraw => self.withdraw_gone(&row, attempt, because, now),
             Verdict::Ask => {
                 let soon = micros(now) + CONFIRM;
-                self.set_due(row.num, soon, &spelled(&DueReason::Retry))?;
+                self.set_due(&row, soon, &spelled(&DueReason::Retry))?;
                 Ok(row.version)
             }
             Verdict::Deleting => {
                 let later = micros(now) + SHORTEST_HOLD;
-                self.set_due(row.num, later, &spelled(&DueReason::Retry))?;
+                self.set_due(&row, later, &spelled(&DueReason::Retry))?;
                 Ok(row.version)
             }
             Verdict::Hold(why) => {
@@ -274,10 +278,11 @@ impl Txn<'_> {
             "UPDATE gone_claim SET held = 1 WHERE resource = ?1 AND NOT withdrawn",
             [row.resource],
         )?;
-        self.run(
-            "UPDATE identity SET failures = failures + 1, by_socket = by_socket, due_why = 'retry', \
+        self.write_identities(
+            "SET failures = failures + 1, due_why = 'retry', \
              due_at = ?2 + min(?3 << min(failures, 6), ?4) WHERE num = ?1",
             params![row.num, micros(now), SHORTEST_HOLD, LONGEST_HOLD],
+            Counting::of_due(row.num, row.due_at.is_some()),
         )?;
         self.effects.due = true;
         let Some(resource) = self.resource_name(row.resource)? else {
@@ -301,8 +306,14 @@ impl Txn<'_> {
         if !row.attempts.last().is_some_and(claimed) {
             return Ok(());
         }
-        self.run("DELETE FROM gone_claim WHERE identity = ?1", [row.num])?;
+        self.drop_claim(row.num)?;
         self.tell_if_settled(row.resource, now)
+    }
+
+    /// Of a row nothing is claimed any more.
+    pub(super) fn drop_claim(&self, num: Num) -> Outcome<()> {
+        self.run("DELETE FROM gone_claim WHERE identity = ?1", [num])?;
+        Ok(())
     }
 
     fn tell_if_settled(&mut self, resource: Num, now: Timestamp) -> Outcome<()> {

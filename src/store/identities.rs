@@ -478,18 +478,9 @@ impl Db {
 
     /// The records of these rows, in order, at most `limit`; those that cannot be read are passed over.
     fn records_of(&self, nums: &[Num], limit: usize) -> Outcome<Vec<Record>> {
-        let mut records = Vec::new();
-        for num in nums {
-            if records.len() == limit {
-                break;
-            }
-            match self.record_of(*num) {
-                Ok(record) => records.extend(record),
-                Err(error) if is_unreadable(&error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(records)
+        let list: Vec<String> = nums.iter().map(Num::to_string).collect();
+        let list = format!("[{}]", list.join(","));
+        Ok(self.page(RowKind::Identity, limit, RECORDS_OF, [list], read_record)?)
     }
 
     pub(super) fn list(&self, after: &str, limit: usize) -> Outcome<Vec<Record>> {
@@ -578,7 +569,7 @@ impl Db {
     pub(super) fn read_consignment(&self, row: &Row<'_>) -> Outcome<Consignment> {
         let name: Name = db::parsed(row, "name")?;
         let version = db::unsigned(row, "version")?;
-        let declaration = read_declaration(row)?;
+        let declaration = read_declaration(row, "wish")?;
         let token = match row.get_ref("token")?.as_blob_or_null() {
             Ok(Some(sealed)) => Some(self.unseal(&name, version, sealed)?),
             _ => None,
@@ -611,6 +602,13 @@ impl Db {
         Ok(Secret::new(text.to_owned()))
     }
 }
+
+/// Many rows by one statement, in the order of the list.
+pub(super) const RECORDS_OF: &str = concat!(
+    "SELECT ",
+    record_columns!(),
+    " FROM json_each(?1) j CROSS JOIN identity i ON i.num = j.value LEFT JOIN resource r ON r.num = i.resource"
+);
 
 /// Identities of one resource that fail by themselves, while it answers other calls, or never got a token
 /// although it answered several times.
@@ -743,52 +741,47 @@ pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn read_declaration(row: &Row<'_>) -> rusqlite::Result<Declaration> {
+fn read_declaration(row: &Row<'_>, column: impl db::Column) -> rusqlite::Result<Declaration> {
     let text = row
-        .get_ref("wish")?
+        .get_ref(column.place(row)?)?
         .as_str()
         .map_err(|e| db::broken("wish", e))?;
     Declaration::parse(text).map_err(|e| db::broken("wish", e))
 }
 
+/// The columns in the order of `record_columns`.
 pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let state: State = db::word(row, "state")?;
-    let declaration = read_declaration(row)?;
-    let due = db::maybe_instant(row, "due_at")?
-        .zip(db::maybe_word(row, "due_why")?)
+    let state: State = db::word(row, 4)?;
+    let declaration = read_declaration(row, 19)?;
+    let due = db::maybe_instant(row, 7)?
+        .zip(db::maybe_word(row, 8)?)
         .map(|(at, why)| Due { at, why });
-    let token = db::maybe_instant(row, "issued_at")?
-        .zip(db::maybe_instant(row, "expires_at")?)
+    let token = db::maybe_instant(row, 12)?
+        .zip(db::maybe_instant(row, 13)?)
         .map(|(issued_at, expires_at)| {
             Ok::<_, rusqlite::Error>(TokenMeta {
                 issued_at,
                 expires_at,
-                minted_by: row
-                    .get::<_, Option<String>>("minted_by")?
-                    .unwrap_or_default(),
+                minted_by: row.get::<_, Option<String>>(14)?.unwrap_or_default(),
             })
         })
         .transpose()?;
     Ok(Record {
-        num: row.get("num")?,
-        spec: declaration.into_spec(
-            db::parsed(row, "name")?,
-            db::parsed(row, "resource")?,
-            db::word(row, "origin")?,
-        ),
-        id: db::maybe_parsed(row, "id")?,
+        num: row.get(0)?,
+        spec: declaration.into_spec(db::parsed(row, 1)?, db::parsed(row, 2)?, db::word(row, 3)?),
+        id: db::maybe_parsed(row, 5)?,
         state,
-        version: Version(db::unsigned(row, "version")?),
+        version: Version(db::unsigned(row, 6)?),
         token,
         due,
-        late_at: db::maybe_instant(row, "late_at")?,
-        attempts: db::unpacked(row, "attempts")?,
-        failures: row.get("failures")?,
-        failing_since: db::maybe_instant(row, "failing_since")?,
-        revoked_at: db::maybe_instant(row, "revoked_at")?,
-        revoked: row.get("revoked")?,
-        doubted: row.get("doubted")?,
-        late_notified: row.get("late_notified")?,
+        late_at: db::maybe_instant(row, 9)?,
+        attempts: db::unpacked(row, 18)?,
+        failures: row.get(11)?,
+        failing_since: db::maybe_instant(row, 20)?,
+        revoked_at: db::maybe_instant(row, 15)?,
+        revoked: row.get(16)?,
+        doubted: row.get(17)?,
+        late_notified: row.get(10)?,
     })
 }
 

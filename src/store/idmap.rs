@@ -25,6 +25,7 @@ use super::{
     db::{self, Db, Effects, Txn},
     declarations::{Declaration, Kept},
     error::{Fault, Outcome},
+    tables::update_identities,
 };
 use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp, without_mark};
 
@@ -600,8 +601,8 @@ fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
             id,
             "the name or the id of a row could not be read; it has it back from identities.jsonl"
         );
-        let sql = "UPDATE identity SET name = ?2, id = ?3 WHERE num = ?1";
-        db.run(sql, params![num, name, id])?;
+        let sql = update_identities("SET name = ?2, id = ?3 WHERE num = ?1");
+        db.run(&sql, params![num, name, id])?;
     }
     Ok(())
 }

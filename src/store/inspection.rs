@@ -12,7 +12,7 @@ use super::{
     campaigns::{read_campaign, read_item},
     creations::read_orphan,
     db::{self, Db, Effects, Txn, micros, spelled},
-    deliveries::{read_delivery, read_placed, read_stray},
+    deliveries::read_delivery,
     doubts::read_doubt,
     error::{Fault, Outcome},
     identities::{read_record, record_columns},
@@ -20,7 +20,9 @@ use super::{
     jobs::read_run,
     key_changes::read_change,
     notices::read_numbered,
+    sinks::{read_placed, read_stray},
     sources::{Digest, read_facts},
+    tables::Counting,
 };
 use crate::model::{DueReason, JobName, Kind, Name, Num, Operation, ResourceName, Timestamp};
 
@@ -62,9 +64,9 @@ const WALKS: [Walk; 17] = [
     Walk {
         kind: RowKind::Identity,
         sql: concat!(
-            "SELECT i.num AS k1, 0 AS k2, ",
+            "SELECT ",
             record_columns!(),
-            ", r.name AS resource_name, i.* FROM identity i LEFT JOIN resource r ON r.num = i.resource \
+            ", i.num AS k1, 0 AS k2, r.name AS resource_name, i.* FROM identity i LEFT JOIN resource r ON r.num = i.resource \
              WHERE i.num > ?1 AND ?2 = ?2 ORDER BY i.num"
         ),
         read: identity,
@@ -265,11 +267,12 @@ impl Txn<'_> {
     fn plan_anew(&mut self, nums: &[Num], now: Timestamp) -> Outcome<()> {
         let retry = spelled(&DueReason::Retry);
         for num in nums {
-            let sql = "UPDATE identity SET due_at = ?2, by_socket = by_socket, due_why = ?3 WHERE num = ?1 \
+            let what = "SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
                        AND state IN ('new', 'active', 'late') \
                        AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first') \
                        AND (due_at IS NULL OR due_why IS NULL OR (due_at > ?2 AND due_why <> ?3))";
-            self.effects.due |= self.run(sql, params![num, micros(now), retry])? > 0;
+            let params = params![num, micros(now), retry];
+            self.effects.due |= self.write_identities(what, params, Counting::OfRow(*num))? > 0;
         }
         Ok(())
     }
@@ -277,8 +280,8 @@ impl Txn<'_> {
     /// Items of open campaigns that cannot be read have failed: so each campaign ends, and names them.
     fn fail_items(&mut self, items: &[(CampaignId, Option<Num>)], now: Timestamp) -> Outcome<()> {
         for (campaign, num) in items {
-            let failed = self.run(
-                "UPDATE campaign_item SET state = 'failed', error = 'its entry, or its row, in the store cannot be read', \
+            let failed = self.write_items(
+                "state = 'failed', error = 'its entry, or its row, in the store cannot be read', \
                  attempts = iif(typeof(attempts) = 'integer', attempts, 0), next_at = ?3 \
                  WHERE campaign = ?1 AND (num = ?2 OR (?2 IS NULL AND typeof(num) <> 'integer')) \
                  AND state NOT IN ('done', 'failed', 'undelivered', 'cancelled') \
@@ -286,6 +289,7 @@ impl Txn<'_> {
                 params![campaign, num, micros(now)],
             )?;
             if failed > 0 {
+                self.count_items(*campaign)?;
                 self.end_if_settled(*campaign, now)?;
             }
         }

@@ -15,6 +15,7 @@ use super::{
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
     identities::count,
+    tables::Counting,
 };
 use crate::model::{
     AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Notice, NoticeKind, Num,
@@ -291,7 +292,7 @@ impl Store {
 
 impl Txn<'_> {
     fn mark_rows(
-        &self,
+        &mut self,
         change: &KeyChange,
         (after, upto): (Num, Num),
         now: Timestamp,
@@ -319,18 +320,17 @@ impl Txn<'_> {
             params![id, after, upto, old, now, resource],
         )?;
         let why = spelled(&DueReason::KeyChange);
-        self.run(
-            &format!(
-                "UPDATE identity SET due_at = ?5, due_why = ?1 WHERE {MINTED} AND due_at > ?5"
-            ),
+        self.write_identities(
+            &format!("SET due_at = ?5, due_why = ?1 WHERE {MINTED} AND due_at > ?5"),
             params![why, after, upto, old, now, resource],
+            Counting::Nothing,
         )?;
         Ok(marked + held)
     }
 
     /// How many the old key minted once more.
     fn follow_rows(
-        &self,
+        &mut self,
         change: &KeyChange,
         (after, upto): (Num, Num),
         now: Timestamp,
@@ -342,8 +342,8 @@ impl Txn<'_> {
             params![change.id, after, upto, change.old_key],
         )?;
         // The old key minted it once more, because the other one was refused for a while.
-        let again = self.run(
-            "UPDATE identity SET due_at = ?5, due_why = ?6 WHERE num IN (SELECT identity FROM key_item \
+        let again = self.write_identities(
+            "SET due_at = ?5, due_why = ?6 WHERE num IN (SELECT identity FROM key_item \
              WHERE change = ?1 AND identity > ?2 AND identity <= ?3 AND state = 'pending') \
              AND minted_by = ?4 AND due_why = 'renewal' AND due_at > ?5",
             params![
@@ -354,6 +354,7 @@ impl Txn<'_> {
                 micros(now),
                 spelled(&DueReason::KeyChange)
             ],
+            Counting::Nothing,
         )?;
         self.run(
             "UPDATE key_item SET state = iif(EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \

@@ -170,9 +170,8 @@ impl Store {
     pub async fn advance_cursor(&self, sink: &SinkName, seq: u64) -> Answer<()> {
         let sink = sink.clone();
         self.write("move a cursor", move |txn| {
-            let sql = "UPDATE sink SET notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2) \
-                       WHERE name = ?1";
-            txn.run(sql, params![sink.as_str(), signed(seq)])?;
+            let set = "notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2)";
+            txn.write_sink(set, params![sink.as_str(), signed(seq)])?;
             Ok(())
         })
         .await

@@ -100,6 +100,8 @@ pub(super) fn open(
         seal,
         aside: Arc::default(),
         floor: Cell::default(),
+        #[cfg(test)]
+        statements: Cell::default(),
     };
     let id_map = IdMap::beside(state_dir, durable);
     let copy = settings.withdrawn_copy.as_deref();
@@ -291,10 +293,13 @@ fn settle_in(
     }
     let taken = taken_over.map(|taken| taken.to_string());
     txn.raise(&settled.notices(taken, now))?;
+    let orphans = txn.orphan_intents(db::micros(now))?;
+    txn.end_settled()?;
+    txn.flush_counts()?;
     let opened = Opened {
         taken_over,
         id_map: known,
-        orphans: txn.orphan_intents(db::micros(now))?,
+        orphans,
         broken_id_lines: broken,
         standing: db.usable(owner)?,
         brought: settled.brought,
@@ -409,6 +414,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0017-withheld.sql"),
     include_str!("sql/0018-order.sql"),
     include_str!("sql/0019-second-chance.sql"),
+    include_str!("sql/0020-counters.sql"),
 ];
 
 /// The newest schema that we know.

@@ -12,6 +12,7 @@ use super::{
     error::{Answer, Fault, Outcome, StoreError},
     identities::{count, token_place},
     seal,
+    tables::Counting,
 };
 use crate::model::{AuditEntry, Name, Timestamp};
 
@@ -216,10 +217,8 @@ impl Txn<'_> {
             // What opens with neither key is told where it is read, and renewed.
             if let Ok(plain) = self.seal.open(place, token) {
                 let anew = self.seal.seal(place, &plain).map_err(|e| Fault::file(&e))?;
-                self.run(
-                    "UPDATE identity SET token = ?2 WHERE num = ?1",
-                    params![num, anew],
-                )?;
+                let what = "SET token = ?2 WHERE num = ?1";
+                self.write_identities(what, params![num, anew], Counting::Nothing)?;
                 sealed += 1;
             }
         }

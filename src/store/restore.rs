@@ -19,6 +19,7 @@ use super::{
     error::{Answer, Fault, OpenError, Outcome},
     open::Lock,
     reseal, seal,
+    tables::{Counting, update_identities},
 };
 use crate::{
     config::{Owner, StoreSettings},
@@ -210,12 +211,14 @@ fn drop_sealed(
         conn.pragma_update(None, "secure_delete", true)?;
         let txn = conn.unchecked_transaction()?;
         let dropped = txn.execute(
-            "UPDATE identity SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
-             due_at = ?1, by_socket = by_socket, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
+            &update_identities(
+                "SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
+                 due_at = ?1, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
+            ),
             (db::micros(now), spelled(&DueReason::Requested)),
         )?;
         txn.execute(
-            "UPDATE identity SET token = NULL WHERE token IS NOT NULL",
+            &update_identities("SET token = NULL WHERE token IS NOT NULL"),
             [],
         )?;
         db::set_meta(&txn, "seal_key", seal.key_id())?;
@@ -490,9 +493,10 @@ impl Store {
                 ));
             }
             txn.raise_versions(now)?;
-            let renewing = txn.run(
-                "UPDATE identity SET good_until = 0, due_at = ?1, by_socket = by_socket, due_why = ?2 WHERE state = 'active'",
+            let renewing = txn.write_identities(
+                "SET good_until = 0, due_at = ?1, due_why = ?2 WHERE state = 'active'",
                 params![micros(now), spelled(&DueReason::Requested)],
+                Counting::Anew,
             )?;
             txn.run("DELETE FROM meta WHERE key = ?1", [RESTORED])?;
             txn.effects.due = true;

@@ -190,6 +190,31 @@ async fn a_snapshot_was_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn counters_that_are_wrong_are_mended() {
+    let mut machine = Machine::start().await;
+    machine.type_in("systemctl stop renewd").await;
+    let config = machine.stage.path("renewd.toml");
+    let verify = format!("renewd store verify --config {}", config.display());
+    let (code, said) = machine.run(&verify);
+    assert_eq!(
+        (code, said.trim()),
+        (0, "every counter of the store is right")
+    );
+    let database =
+        rusqlite::Connection::open(machine.stage.path("state").join("renewd.db")).unwrap();
+    database
+        .execute_batch("UPDATE identity_count SET n = 7; DELETE FROM consumer_count")
+        .unwrap();
+    drop(database);
+    let (code, said) = machine.run(&verify);
+    assert!(code == 0 && said.contains("identities by state"), "{said}");
+    assert!(said.contains("consumers"), "{said}");
+    let (code, said) = machine.run(&format!("{verify} --json"));
+    let said: String = said.split_whitespace().collect();
+    assert_eq!((code, said.as_str()), (0, r#"{"mended":[]}"#));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_database_is_lost() {
     let mut machine = Machine::start().await;
     for line in [

@@ -279,7 +279,8 @@ impl Harness {
             num: row.num,
             version: row.version,
         };
-        self.store.settle(vec![settled]).await.unwrap();
+        let now = self.clock.now();
+        self.store.settle(vec![settled], now).await.unwrap();
     }
 
     async fn step(&self, who: &str, step: Step) {

@@ -510,7 +510,11 @@ async fn why_tells_which_sink_waits_since_when_and_when_it_is_tried_again() {
         next_at: at(&harness, 30),
         error: "it answered 500".to_owned(),
     };
-    harness.store.settle(vec![failed]).await.unwrap();
+    harness
+        .store
+        .settle(vec![failed], at(&harness, 0))
+        .await
+        .unwrap();
     let told = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
     let told = told.json()["deliveries"].to_string();
     for words in [

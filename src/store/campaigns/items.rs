@@ -14,9 +14,11 @@ use super::{
         Cause, StepOn, Store,
         aside::{Each, RowKind},
         commit::Standing,
-        db::{self, Txn, micros, spelled},
+        db::{self, Txn, micros},
         error::{Answer, Outcome},
         identities::{count, select_record},
+        steps::Stand,
+        tables::BEGUN,
     },
     Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, ItemState, ReportLine,
     WaitingItem,
@@ -317,19 +319,18 @@ impl Txn<'_> {
                 }
                 continue;
             };
-            let mut outcomes = Vec::with_capacity(notes.len());
             for end in notes.iter().filter_map(ItemNote::end) {
-                if let Some(step) = &end.step {
-                    let cause = Cause {
-                        actor: end.campaign.actor.clone(),
-                        reason: end.campaign.reason.clone(),
-                    };
-                    self.step(std::slice::from_ref(step), &cause, now)?;
-                }
-                outcomes.push((end.num, end.outcome.clone()));
-            }
-            self.settle_items(id, &outcomes, now)?;
-            for end in notes.iter().filter_map(ItemNote::end) {
+                let stand = match &end.step {
+                    Some(step) => {
+                        let cause = Cause {
+                            actor: end.campaign.actor.clone(),
+                            reason: end.campaign.reason.clone(),
+                        };
+                        self.step_one(step, &cause, now)?.map(|(_, stand)| stand)
+                    }
+                    None => self.standing(end.num)?.map(|row| row.stand()),
+                };
+                self.settle_item(&end.campaign, (end.num, stand), &end.outcome, now)?;
                 self.raise(end.notice.as_slice())?;
                 if let Some(at) = end.again_at {
                     let sql = "UPDATE campaign_item SET again_at = ?3, chances = chances + 1 \
@@ -337,6 +338,7 @@ impl Txn<'_> {
                     self.run(sql, [id, end.num, micros(at)])?;
                 }
             }
+            self.settled.insert(id, now);
         }
         Ok(())
     }
@@ -351,7 +353,8 @@ impl Txn<'_> {
             return Ok(());
         };
         for (num, outcome) in outcomes {
-            self.settle_item(&campaign, *num, outcome, now)?;
+            let stand = self.standing(*num)?.map(|row| row.stand());
+            self.settle_item(&campaign, (*num, stand), outcome, now)?;
         }
         self.end_if_settled(id, now)
     }
@@ -359,13 +362,13 @@ impl Txn<'_> {
     fn settle_item(
         &mut self,
         campaign: &Campaign,
-        num: Num,
+        (num, stand): (Num, Option<Stand>),
         outcome: &ItemOutcome,
         now: Timestamp,
     ) -> Outcome<()> {
         let (state, at, next_at, error, request_id) = match outcome {
             ItemOutcome::Done { at, request_id } => {
-                let state = self.after_step(campaign, num)?;
+                let state = after_step(campaign, stand);
                 (state, Some(*at), None, None, request_id)
             }
             ItemOutcome::Retry {
@@ -392,22 +395,26 @@ impl Txn<'_> {
             outcome,
             ItemOutcome::Retry { .. } | ItemOutcome::Failed { .. }
         );
-        self.run(
-            "UPDATE campaign_item SET state = ?3, acked_at = coalesce(?4, acked_at), \
-             next_at = coalesce(?5, next_at), error = ?6, request_id = coalesce(?7, request_id), \
-             attempts = attempts + ?8 \
-             WHERE campaign = ?1 AND num = ?2 AND state IN ('pending', 'called')",
-            params![
-                campaign.id,
-                num,
-                spelled(&state),
-                at.map(micros),
-                next_at.map(micros),
-                error,
-                request_id,
-                counts
-            ],
-        )?;
+        let from: &[ItemState] = match campaign.calls() {
+            true => &[ItemState::Called, ItemState::Pending],
+            false => &[ItemState::Pending, ItemState::Called],
+        };
+        // Where nobody is to be told, it is done with the step.
+        let set = ", acked_at = coalesce(?3, acked_at), next_at = coalesce(?4, next_at), error = ?5, \
+                   request_id = coalesce(?6, request_id), attempts = attempts + ?7, \
+                   delivered_at = coalesce(?8, delivered_at)";
+        let delivered_at = (state == ItemState::Done).then(|| micros(now));
+        let item = params![
+            campaign.id,
+            num,
+            at.map(micros),
+            next_at.map(micros),
+            error,
+            request_id,
+            counts,
+            delivered_at
+        ];
+        self.move_item(campaign.id, (from, state), set, item)?;
         if let ItemOutcome::Done { at, .. } = outcome {
             self.note_withdrawn(campaign, num);
             self.account_for_orphans(campaign, num, *at)?;
@@ -455,7 +462,10 @@ impl Txn<'_> {
     }
 
     /// What may exist without a record under an item's id was revoked or deleted with it.
-    fn account_for_orphans(&self, campaign: &Campaign, num: Num, at: Timestamp) -> Outcome<()> {
+    fn account_for_orphans(&mut self, campaign: &Campaign, num: Num, at: Timestamp) -> Outcome<()> {
+        if !campaign.calls() || !self.any_orphans()? {
+            return Ok(());
+        }
         let sql = "SELECT coalesce(i.id, t.id), coalesce(t.called_at, ?3) FROM campaign_item t \
                    LEFT JOIN identity i ON i.num = t.num WHERE t.campaign = ?1 AND t.num = ?2";
         let params = [campaign.id, num, micros(at)];
@@ -476,26 +486,12 @@ impl Txn<'_> {
         }
     }
 
-    /// What an item that was done waits for: its next token, or its consumers.
-    fn after_step(&self, campaign: &Campaign, num: Num) -> Outcome<ItemState> {
-        let Some(row) = self.standing(num)? else {
-            return Ok(ItemState::Done);
-        };
-        if campaign.reissues() && row.state.wants_token() && row.due_at.is_some() {
-            return Ok(ItemState::Acknowledged);
-        }
-        Ok(match row.state {
-            State::Gone => ItemState::Done,
-            _ => ItemState::Delivering,
-        })
-    }
-
     /// Takes a failure each back: it was the beginning of what is known to be about the resource.
     pub(in crate::store) fn excuse_items(&self, resource: &str, nums: &[Num]) -> Outcome<()> {
         let resource = self.resource_num(resource)?;
         for num in nums {
-            self.run(
-                "UPDATE campaign_item SET attempts = max(attempts - 1, 0) WHERE num = ?1 AND resource = ?2 \
+            self.write_items(
+                "attempts = max(attempts - 1, 0) WHERE num = ?1 AND resource = ?2 \
                  AND state IN ('called', 'failed') AND state = 'called'",
                 [*num, resource],
             )?;
@@ -505,56 +501,92 @@ impl Txn<'_> {
 
     /// ACS is being called for these.
     pub(in crate::store) fn items_called(
-        &self,
+        &mut self,
         called: &[(CampaignId, Num)],
         now: Timestamp,
     ) -> Outcome<()> {
         for (id, num) in called {
-            self.run(
-                "UPDATE campaign_item SET state = 'called', called_at = ?3 WHERE campaign = ?1 AND num = ?2 \
-                 AND state IN ('pending', 'called')",
-                [*id, *num, micros(now)],
-            )?;
+            let from = &[ItemState::Pending, ItemState::Called];
+            let item = [*id, *num, micros(now)];
+            self.move_item(*id, (from, ItemState::Called), ", called_at = ?3", item)?;
         }
         Ok(())
     }
 
     /// A token was committed: the items that waited for it go on to its delivery.
-    pub(in crate::store) fn items_reissued(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+    ///
+    /// Where the socket alone hands it out, they are done with it.
+    pub(in crate::store) fn items_reissued(
+        &mut self,
+        row: &Standing,
+        now: Timestamp,
+    ) -> Outcome<()> {
         let awaited = match self.awaited {
             Some(awaited) => awaited,
             None => self.first(AWAITED, [], |row| row.get(0))? == Some(true),
         };
         self.awaited = Some(awaited);
-        if awaited {
-            self.run(
-                "UPDATE campaign_item SET state = 'delivering', reissued_at = ?2 \
-                 WHERE num = ?1 AND state = 'acknowledged'",
-                [num, micros(now)],
-            )?;
+        if !awaited {
+            return Ok(());
+        }
+        let (to, set) = match row.by_socket {
+            true => (ItemState::Done, ", reissued_at = ?2, delivered_at = ?2"),
+            false => (ItemState::Delivering, ", reissued_at = ?2"),
+        };
+        self.delivering = self.delivering.filter(|known| *known || row.by_socket);
+        let which = (set, "num = ?1");
+        let moved =
+            self.move_items_of_all((ItemState::Acknowledged, to), which, [row.num, micros(now)])?;
+        if row.by_socket {
+            self.settled.extend(moved.into_iter().map(|id| (id, now)));
+        }
+        Ok(())
+    }
+
+    /// A consumer has what it should have: where all of an identity do, the items that waited for it are done.
+    pub(in crate::store) fn items_delivered(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
+        let delivering = match self.delivering {
+            Some(delivering) => delivering,
+            None => self.first(DELIVERING, [], |row| row.get(0))? == Some(true),
+        };
+        self.delivering = Some(delivering);
+        if !delivering {
+            return Ok(());
+        }
+        let set = ", delivered_at = ?2, error = NULL";
+        let which = "num = ?1 AND NOT EXISTS (SELECT 1 FROM delivery d JOIN sink s ON s.num = d.sink \
+                     WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured)";
+        let states = (ItemState::Delivering, ItemState::Done);
+        let moved = self.move_items_of_all(states, (set, which), [num, micros(now)])?;
+        self.settled.extend(moved.into_iter().map(|id| (id, now)));
+        Ok(())
+    }
+
+    /// Campaigns whose last item was settled end.
+    pub(in crate::store) fn end_settled(&mut self) -> Outcome<()> {
+        for (id, now) in std::mem::take(&mut self.settled) {
+            self.end_if_settled(id, now)?;
         }
         Ok(())
     }
 
     /// Takes a row out of what is still to be done, when what it was to be revoked for is over.
     pub(in crate::store) fn spare(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'declared again' WHERE num = ?1 \
-                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
-                   AND actor = 'renewd') RETURNING campaign";
-        self.let_off(sql, num, now)
+        let which = "num = ?1 AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL AND actor = 'renewd')";
+        self.let_off((", error = 'declared again'", which), num, now)
     }
 
     /// A release undoes a deletion that was only planned.
     pub(in crate::store) fn spare_planned(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "UPDATE campaign_item SET state = 'cancelled', error = 'released' WHERE num = ?1 \
-                   AND state = 'pending' AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
-                   AND action = 'delete' AND starts_at IS NOT NULL) RETURNING campaign";
-        self.let_off(sql, num, now)
+        let which = "num = ?1 AND campaign IN (SELECT num FROM campaign WHERE ended_at IS NULL \
+                     AND action = 'delete' AND starts_at IS NOT NULL)";
+        self.let_off((", error = 'released'", which), num, now)
     }
 
-    fn let_off(&mut self, sql: &str, num: Num, now: Timestamp) -> Outcome<()> {
+    fn let_off(&mut self, which: (&str, &str), num: Num, now: Timestamp) -> Outcome<()> {
         self.effects.touched.rows.insert(num);
-        for campaign in self.all(RowKind::Campaign, sql, [num], |row| row.get(0))? {
+        let states = (ItemState::Pending, ItemState::Cancelled);
+        for campaign in self.move_items_of_all(states, which, [num])? {
             self.end_if_settled(campaign, now)?;
         }
         Ok(())
@@ -565,6 +597,7 @@ impl Txn<'_> {
         id: CampaignId,
         now: Timestamp,
     ) -> Outcome<()> {
+        self.flush_counts()?;
         let sql = format!(
             "UPDATE campaign SET ended_at = ?2 WHERE num = ?1 AND ended_at IS NULL AND cursor IS NULL \
              AND NOT EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 AND n > 0 AND state NOT IN ({ENDED}))"
@@ -575,6 +608,19 @@ impl Txn<'_> {
         Ok(())
     }
 }
+
+/// What an item that was done waits for: its next token, or its consumers.
+fn after_step(campaign: &Campaign, stand: Option<Stand>) -> ItemState {
+    match stand {
+        None => ItemState::Done,
+        Some(stand) if campaign.reissues() && stand.awaits_token => ItemState::Acknowledged,
+        Some(stand) if stand.is_gone || stand.by_socket => ItemState::Done,
+        Some(_) => ItemState::Delivering,
+    }
+}
+
+/// Whether the consumers of any item are being told.
+const DELIVERING: &str = "SELECT EXISTS (SELECT 1 FROM campaign_item WHERE state = 'delivering')";
 
 pub(super) const ROWS_AFTER: &str =
     select_record!("WHERE i.num > ?1 AND i.num <= ?2 ORDER BY i.num");
@@ -657,6 +703,8 @@ const UNDER_WAY: Duration = Duration::from_mins(2);
 pub struct Followed {
     /// Where to go on; `None` when all were looked at.
     pub next: Option<Num>,
+    /// Whether any of them went on: then more may, and it is looked again at once.
+    pub moved: bool,
 }
 
 struct Waiting {
@@ -691,9 +739,7 @@ impl Store {
             left.retain(|num| !skip.contains(num));
             txn.each("cancel an item", &left, |txn, left| {
                 let cancel = |num: &Num| {
-                    let sql =
-                        "UPDATE campaign_item SET state = 'cancelled' WHERE campaign = ?1 AND num = ?2";
-                    Ok(txn.run(sql, [id, *num])?)
+                    txn.move_item(id, (BEGUN, ItemState::Cancelled), "", [id, *num])
                 };
                 left.iter().map(cancel).collect()
             })?;
@@ -733,11 +779,12 @@ impl Store {
                 };
                 items.iter().map(look).collect()
             })?;
+            let moved = looked.iter().any(|moved| matches!(moved, Ok(true)));
             told_refused(id, &waiting, looked);
             txn.end_if_settled(id, now)?;
             let full = waiting.len() == limit;
             let next = waiting.last().filter(|_| full).map(|item| item.num);
-            Ok(Followed { next })
+            Ok(Followed { next, moved })
         })
         .await
     }
@@ -750,32 +797,30 @@ impl Txn<'_> {
     ///
     /// And a row that fails by itself while tokens are issued (`calm`): its campaign does not wait for it.
     fn look_for_token(
-        &self,
+        &mut self,
         id: CampaignId,
         item: &Waiting,
         calm: bool,
         now: Timestamp,
-    ) -> Outcome<()> {
+    ) -> Outcome<bool> {
         let row = self.readable(item.num)?;
         let (state, error) = match row {
             Some(row) if row.state.wants_token() => {
                 let waited = now.duration_since(item.since).unsigned_abs();
                 match self.why_no_token(&row).filter(|_| calm) {
-                    Some(why) if waited > ISSUED_WITHIN => ("undelivered", Some(why)),
-                    _ => return Ok(()),
+                    Some(why) if waited > ISSUED_WITHIN => (ItemState::Undelivered, Some(why)),
+                    _ => return Ok(false),
                 }
             }
             Some(row) if row.state == State::Gone => {
                 let why = "no token follows: ACS says that the identity does not exist, or belongs to another resource";
-                ("undelivered", Some(why.to_owned()))
+                (ItemState::Undelivered, Some(why.to_owned()))
             }
-            _ => ("delivering", None),
+            _ => (ItemState::Delivering, None),
         };
-        self.run(
-            "UPDATE campaign_item SET state = ?3, error = ?4 WHERE campaign = ?1 AND num = ?2",
-            params![id, item.num, state, error],
-        )?;
-        Ok(())
+        let item = params![id, item.num, error];
+        let from = &[ItemState::Acknowledged];
+        self.move_item(id, (from, state), ", error = ?3", item)
     }
 
     /// Why a row that wants a token may not get one soon, while others do.
@@ -791,29 +836,32 @@ impl Txn<'_> {
         often.then(|| format!("no token follows yet, the last attempt: {}", last.result))
     }
 
-    fn look_for_delivery(&self, id: CampaignId, item: &Waiting, now: Timestamp) -> Outcome<()> {
+    fn look_for_delivery(
+        &mut self,
+        id: CampaignId,
+        item: &Waiting,
+        now: Timestamp,
+    ) -> Outcome<bool> {
         let sql = "SELECT group_concat(s.name, ', ') FROM delivery d JOIN sink s ON s.num = d.sink \
                    WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured";
         let untold = self.first(sql, [item.num], |row| row.get::<_, Option<String>>(0))?;
         let (state, delivered, error) = match untold.flatten() {
-            None => ("done", Some(micros(now)), None),
+            None => (ItemState::Done, Some(micros(now)), None),
             Some(sinks) if now.duration_since(item.since).unsigned_abs() > DELIVERED_WITHIN => (
-                "undelivered",
+                ItemState::Undelivered,
                 None,
                 Some(format!("not delivered to {sinks}")),
             ),
-            Some(_) => return Ok(()),
+            Some(_) => return Ok(false),
         };
-        self.run(
-            "UPDATE campaign_item SET state = ?3, delivered_at = ?4, error = ?5 WHERE campaign = ?1 AND num = ?2",
-            params![id, item.num, state, delivered, error],
-        )?;
-        Ok(())
+        let item = params![id, item.num, delivered, error];
+        let (from, set) = (&[ItemState::Delivering], ", delivered_at = ?3, error = ?4");
+        self.move_item(id, (from, state), set, item)
     }
 }
 
 /// Items that the store refuses to move on: the others do.
-fn told_refused(campaign: CampaignId, items: &[Waiting], looked: Each<()>) {
+fn told_refused(campaign: CampaignId, items: &[Waiting], looked: Each<bool>) {
     for (item, refused) in items.iter().zip(looked) {
         if let Err(error) = refused {
             tracing::error!(campaign, row = item.num, %error, "an item of a campaign cannot be followed");

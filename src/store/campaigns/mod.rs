@@ -57,6 +57,11 @@ impl CampaignAction {
         }
     }
 
+    /// Whether what it does is kept in `withdrawn.jsonl`.
+    pub(super) fn withdraws(self) -> bool {
+        matches!(self, Self::Revoke | Self::Hold | Self::Delete)
+    }
+
     /// Whether it would do anything to an identity: what a selection expands, and what `--dry-run`
     /// counts. The reason where it would not.
     pub fn applies(self, record: &Record) -> Result<(), &'static str> {
@@ -237,6 +242,16 @@ impl Campaign {
         self.pending + self.acknowledged + self.delivering
     }
 
+    /// Whether ACS is called for its items.
+    pub(super) fn calls(&self) -> bool {
+        matches!(self.action, CampaignAction::Revoke | CampaignAction::Delete)
+    }
+
+    /// Whether what it does is kept in `withdrawn.jsonl`.
+    pub(super) fn withdraws(&self) -> bool {
+        self.action.withdraws()
+    }
+
     /// Whether a token follows each of its items, so that it competes with renewals.
     pub fn reissues(&self) -> bool {
         match self.action {
@@ -310,6 +325,34 @@ pub enum ItemState {
     Undelivered,
     /// Cancelled before it was begun.
     Cancelled,
+}
+
+impl ItemState {
+    /// All of them.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Called,
+        Self::Acknowledged,
+        Self::Delivering,
+        Self::Done,
+        Self::Failed,
+        Self::Undelivered,
+        Self::Cancelled,
+    ];
+
+    /// The word of the report.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Called => "called",
+            Self::Acknowledged => "acknowledged",
+            Self::Delivering => "delivering",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Undelivered => "undelivered",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// One line of a campaign's report; its fields and their order are stable.

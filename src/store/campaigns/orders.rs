@@ -218,10 +218,11 @@ impl Store {
         self.withdraw("try a campaign's items again", move |txn| {
             let mut again = 0;
             for (id, num) in &items {
-                let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?3, again_at = NULL WHERE campaign = ?1 \
-                           AND num = ?2 AND state = 'failed' AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
-                           AND phase <> 'cancelled' AND given_up_at IS NULL)";
-                if txn.run(sql, [*id, *num, micros(now)])? > 0 {
+                let which = "campaign = ?1 AND num = ?2 AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
+                             AND phase <> 'cancelled' AND given_up_at IS NULL)";
+                let (states, set) = (AGAIN, ", attempts = 0, next_at = ?3, again_at = NULL");
+                let item = [*id, *num, micros(now)];
+                if txn.move_items(*id, states, (set, which), item)? > 0 {
                     again += 1;
                     let sql =
                         "UPDATE campaign SET ended_at = NULL, report_sha256 = NULL WHERE num = ?1";
@@ -272,6 +273,7 @@ impl Store {
         self.withdraw("cancel a campaign", move |txn| {
             let sql = "UPDATE campaign SET phase = 'cancelled', cursor = NULL, told_at = ?2 WHERE num = ?1 \
                        AND ended_at IS NULL AND phase <> 'cancelled'";
+            txn.flush_counts()?;
             let stop = txn.run(sql, [id, micros(now)])? > 0;
             let sql = "UPDATE campaign SET given_up_at = ?2 WHERE num = ?1 AND ended_at IS NOT NULL \
                        AND given_up_at IS NULL AND EXISTS (SELECT 1 FROM item_count WHERE campaign = ?1 \
@@ -303,10 +305,10 @@ impl Store {
     ) -> Answer<usize> {
         let cause = cause.clone();
         self.withdraw("try a campaign again", move |txn| {
-            let sql = "UPDATE campaign_item SET state = 'pending', attempts = 0, next_at = ?2, again_at = NULL, error = NULL \
-                       WHERE campaign = ?1 AND state = 'failed' AND NOT EXISTS (SELECT 1 FROM campaign \
-                       WHERE num = ?1 AND phase = 'cancelled' AND ended_at IS NULL)";
-            let again = txn.run(sql, [id, micros(now)])?;
+            let set = ", attempts = 0, next_at = ?2, again_at = NULL, error = NULL";
+            let which = "campaign = ?1 AND NOT EXISTS (SELECT 1 FROM campaign WHERE num = ?1 \
+                         AND phase = 'cancelled' AND ended_at IS NULL)";
+            let again = txn.move_items(id, AGAIN, (set, which), [id, micros(now)])?;
             if again > 0 {
                 txn.run(
                     "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
@@ -416,6 +418,8 @@ impl Txn<'_> {
     }
 }
 
+/// What failed for good is tried again.
+const AGAIN: (ItemState, ItemState) = (ItemState::Failed, ItemState::Pending);
 /// The cursor of a campaign whose items are brought from outside.
 pub(in crate::store) const OPEN: i64 = -1;
 
@@ -472,16 +476,17 @@ impl Txn<'_> {
 
     /// Lists items. One that is listed already is left as it is.
     fn list(&mut self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
-        let from = self.first(sql, [id, micros(now)], |row| row.get::<_, i64>(0))?;
-        let from = from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
+        let sql = "SELECT max(coalesce(starts_at, 0), ?2), action IN ('revoke', 'hold', 'delete') FROM campaign WHERE num = ?1";
+        let from = self.first(sql, [id, micros(now)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (from, withdraws) =
+            from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
         for item in items {
             match item {
-                Wanted::Row(num) => self.add_row(id, *num, from)?,
+                Wanted::Row(num) => self.add_row((id, withdraws), *num, from)?,
                 Wanted::Id(resource, identity) => {
                     let owner = "SELECT num FROM identity WHERE id = ?1";
                     match self.first(owner, [identity.as_str()], |row| row.get::<_, Num>(0))? {
-                        Some(num) => self.add_row(id, num, from)?,
+                        Some(num) => self.add_row((id, withdraws), num, from)?,
                         None => self.add_id(id, resource.as_str(), identity.as_str(), from)?,
                     }
                 }
@@ -490,14 +495,17 @@ impl Txn<'_> {
         Ok(())
     }
 
-    pub(in crate::store) fn add_row(&mut self, id: CampaignId, num: Num, from: i64) -> Outcome<()> {
-        self.effects.touched.listed.insert(num);
-        self.run(
-            "INSERT INTO campaign_item (campaign, num, resource, name, id, next_at) \
-             SELECT ?1, num, resource, name, id, ?3 FROM identity WHERE num = ?2 ON CONFLICT DO NOTHING",
-            [id, num, from],
-        )?;
-        Ok(())
+    /// Lists a row; where the campaign withdraws something, `withdrawn.jsonl` is told.
+    pub(in crate::store) fn add_row(
+        &mut self,
+        (id, withdraws): (CampaignId, bool),
+        num: Num,
+        from: i64,
+    ) -> Outcome<()> {
+        if withdraws {
+            self.effects.touched.listed.insert(num);
+        }
+        self.add_item(id, num, from)
     }
 
     /// Ids without a row count downwards from -1.
@@ -509,12 +517,7 @@ impl Txn<'_> {
         from: i64,
     ) -> Outcome<()> {
         let resource = self.resource_num_or_new(resource)?;
-        self.run(
-            "INSERT INTO campaign_item (campaign, num, resource, id, next_at) \
-             SELECT ?1, (SELECT min(0, coalesce(min(num), 0)) - 1 FROM campaign_item WHERE campaign = ?1), \
-             ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?3)",
-            params![campaign, resource, id, from],
-        )?;
+        self.add_item_of_id(campaign, (resource, id), from)?;
         let item = "SELECT num FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?2";
         let item: Option<Num> = self.first(item, params![campaign, id], |row| row.get(0))?;
         self.effects
@@ -655,7 +658,10 @@ impl Txn<'_> {
         let listed = self.each("list an item", &wanted, |txn, wanted| {
             wanted
                 .iter()
-                .map(|record| txn.add_row(campaign.id, record.num, from))
+                .map(|record| {
+                    let listing = (campaign.id, campaign.withdraws());
+                    txn.add_row(listing, record.num, from)
+                })
                 .collect()
         })?;
         for (record, listed) in wanted.iter().zip(listed) {

@@ -21,7 +21,9 @@ fn failed(num: Num, version: Version, next: i64) -> Settled {
 async fn a_failure_waits_and_a_newer_version_is_tried_at_once() {
     let (home, num) = active().await;
     let first = get(&home, "bot").await.version;
-    home.settle(vec![failed(num, first, 100)]).await.unwrap();
+    home.settle(vec![failed(num, first, 100)], at(100))
+        .await
+        .unwrap();
     assert!(pending(&home, "file", 99).await.is_empty());
     let waiting = &pending(&home, "file", 100).await[0];
     assert_eq!(
@@ -36,7 +38,9 @@ async fn a_failure_waits_and_a_newer_version_is_tried_at_once() {
     assert_eq!((now.wanted, now.attempts), (second, 0));
     assert_eq!(now.last_error, None);
 
-    home.settle(vec![failed(num, first, 500)]).await.unwrap();
+    home.settle(vec![failed(num, first, 500)], at(500))
+        .await
+        .unwrap();
     assert_eq!(
         pending(&home, "file", 21).await[0].attempts,
         0,
@@ -67,7 +71,9 @@ async fn those_in_flight_are_left_out_and_a_closed_breaker_hastens_the_rest() {
     let skip = [a].into();
     let found = home.pending(&sink("file"), at(2), 10, &skip).await.unwrap();
     assert_eq!(found.len(), 1);
-    home.settle(vec![failed(b, version, 600)]).await.unwrap();
+    home.settle(vec![failed(b, version, 600)], at(600))
+        .await
+        .unwrap();
     let next = home.next_pending(&sink("file"), &skip).await.unwrap();
     assert_eq!(next, Some(at(600)));
     home.hasten(&sink("file"), at(10)).await.unwrap();
@@ -187,14 +193,14 @@ async fn operators_find_what_is_dead_retry_it_and_replay_the_rest() {
     };
     let listed = async |rows: Rows| home.delivery_table(rows, 0, 10).await.unwrap().len();
     let waits = failed(num, version, 100);
-    home.settle(vec![waits]).await.unwrap();
+    home.settle(vec![waits], at(0)).await.unwrap();
     assert_eq!(
         (listed(file(false)).await, listed(file(true)).await),
         (1, 0)
     );
 
     let given_up = failed(num, version, 9_999_999);
-    home.settle(vec![given_up]).await.unwrap();
+    home.settle(vec![given_up], at(0)).await.unwrap();
     assert_eq!(listed(file(true)).await, 1, "beyond the token's end");
     let retried = home.retry_deliveries(file(true), at(50)).await.unwrap();
     assert_eq!(retried, 1);
@@ -293,7 +299,7 @@ fn file(path: &str, content: u8) -> Placed {
 async fn place(store: &Store, num: Num, placed: Option<Placed>) {
     let sink = sink("file");
     store
-        .settle(vec![Settled::Placed { sink, num, placed }])
+        .settle(vec![Settled::Placed { sink, num, placed }], at(0))
         .await
         .unwrap();
 }

@@ -1,6 +1,7 @@
 //! Tests of the room: each verb on an inline store in a folder of its own.
 
 mod campaigns;
+mod counters;
 mod declarations;
 mod deliveries;
 mod gone;
@@ -220,7 +221,7 @@ async fn deliver(store: &Store, to: &str, num: Num, version: Version) {
         num,
         version,
     };
-    store.settle(vec![settled]).await.unwrap();
+    store.settle(vec![settled], at(0)).await.unwrap();
 }
 
 fn revoked(secs: i64, then: Then) -> Step {

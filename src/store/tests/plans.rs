@@ -50,7 +50,7 @@ async fn every_query_of_the_day_uses_its_index() {
             "INDEX delivery_pending (sink=? AND next_at<?)",
         ),
         (deliveries::NEXT_PENDING, "INDEX delivery_pending (sink=?)"),
-        (deliveries::OLDEST, "INDEX delivery_oldest (sink=?)"),
+        (sinks::OLDEST, "INDEX delivery_oldest (sink=?)"),
         (
             campaigns::ITEMS,
             "INDEX campaign_pending (campaign=? AND resource=?)",
@@ -189,7 +189,8 @@ async fn a_renewal_touches_no_index_but_those_for_due() {
 async fn a_renewal_fires_no_trigger() {
     let home = Home::new();
     let programs = home.read("test", |db| {
-        let mut statement = db.conn.prepare(&format!("EXPLAIN {}", commit::RENEWED))?;
+        let renewed = tables::update_identities(commit::RENEWED);
+        let mut statement = db.conn.prepare(&format!("EXPLAIN {renewed}"))?;
         let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
         let params = rusqlite::params_from_iter(nulls);
         let opcodes = statement.query_map(params, |row| row.get::<_, String>(1))?;

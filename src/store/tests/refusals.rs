@@ -341,7 +341,7 @@ async fn an_operation_that_fails_or_panics_is_undone_alone() {
 async fn signals_rise_after_the_commit_and_only_with_a_reason() {
     let (home, num) = active().await;
     let (mut due, mut wanted) = (home.due_signal(), home.wanted_signal());
-    home.settle(vec![]).await.unwrap();
+    home.settle(vec![], at(0)).await.unwrap();
     home.prune(9, at(20)).await.unwrap();
     assert!(!due.has_changed().unwrap() && !wanted.has_changed().unwrap());
     step(&home, num, Step::Due(DueReason::Requested), 30).await;

@@ -30,13 +30,12 @@ async fn a_declared_identity_becomes_due_and_its_token_is_handed_over() {
         .unwrap();
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0].wanted, document.version);
-    home.settle(vec![Settled::Delivered {
+    let delivered = Settled::Delivered {
         sink: sink("file"),
         num,
         version: document.version,
-    }])
-    .await
-    .unwrap();
+    };
+    home.settle(vec![delivered], at(3)).await.unwrap();
     assert!(
         home.pending(&sink("file"), at(99), 10, &none())
             .await

@@ -119,7 +119,8 @@ async fn a_hold_withholds_before_it_revokes_and_waits_for_the_consumers() {
         num: record.num,
         version: record.version,
     };
-    world.store().settle(vec![delivered]).await.unwrap();
+    let now = world.clock.now();
+    world.store().settle(vec![delivered], now).await.unwrap();
     world.pass(SECOND).await;
     assert_eq!(of(&world, "revoke"), 0, "the hook has not confirmed");
     world.pass(SECOND * 4).await;

@@ -1,0 +1,381 @@
+//! What the store knows of sinks: whether they are configured, disabled, how far behind; the one file of those that keep
+//! their documents together; and the files that nobody speaks of any more, strays, noted in the very transaction that
+//! lets go of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use rusqlite::{Params, Row, params};
+
+use super::{
+    Store,
+    aside::RowKind,
+    db::{self, Db, Txn, micros},
+    error::{Answer, Outcome},
+    tables::OF_SINK,
+};
+use crate::model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp};
+
+/// What is pending for a sink is due at an instant.
+pub(super) const DUE_NOW: &str =
+    "SET next_at = ?2 WHERE sink = ?1 AND wanted > delivered AND next_at > ?2";
+
+/// What of a sink is asked for with each delivery.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sink {
+    pub(super) num: Num,
+    /// Whether another sink delivers after this one.
+    pub(super) awaited: bool,
+}
+
+impl Store {
+    /// Why a sink is disabled, if it is.
+    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<Disabled>> {
+        let sink = sink.clone();
+        self.read("look a sink up", move |db| db.sink_disabled(sink.as_str()))
+            .await
+    }
+
+    /// Disables a sink, over restarts, and raises the notice of it for every other sink.
+    pub async fn disable_sink(
+        &self,
+        sink: &SinkName,
+        disabled: Disabled,
+        now: Timestamp,
+    ) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("disable a sink", move |txn| {
+            let sink = sink.as_str();
+            let was = txn.sink_disabled(sink)?;
+            txn.write_sink(
+                "disabled = ?2, paused = max(paused, ?3)",
+                params![sink, disabled.why, disabled.by_command],
+            )?;
+            if was.is_none() {
+                txn.tell_of_disabled(sink, &disabled.why, now)?;
+            }
+            txn.effects.wanted = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Enables a sink; everything that is pending for it is due now.
+    pub async fn enable_sink(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("enable a sink", move |txn| {
+            let sink = sink.as_str();
+            txn.write_sink("disabled = NULL, paused = 0", [sink])?;
+            txn.write_deliveries(DUE_NOW, [txn.sink_num(sink)?, micros(now)])?;
+            txn.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
+            txn.effects.wanted = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes where a sink's bundle lies, or that it has none.
+    pub async fn place_bundle(&self, sink: &SinkName, placed: Option<Placed>) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("note a bundle's file", move |txn| {
+            match placed.as_ref() {
+                Some(Placed { path, digest }) => {
+                    let (sink, path) = (sink.as_str(), path.to_string_lossy());
+                    let sql = "SELECT 1 FROM sink WHERE name = ?1 AND path = ?2";
+                    let same = txn.first(sql, params![sink, path], |_| Ok(()))?.is_some();
+                    txn.leave_bundle_of(sink, Some(&path))?;
+                    let set = "path = ?2, digest = ?3";
+                    let set = txn.write_sink(set, params![sink, path, digest])?;
+                    txn.effects.wanted |= set > 0 && !same;
+                }
+                None => {
+                    txn.write_sink("path = NULL, digest = NULL", [sink.as_str()])?;
+                }
+            }
+            let num = txn.sink_num(sink.as_str())?;
+            txn.leave_files(OF_SINK, [num])?;
+            let what = "SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
+            txn.effects.wanted |= txn.write_deliveries(what, [num])? > 0;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Where a sink's bundle lies.
+    pub async fn bundle_of(&self, sink: &SinkName) -> Answer<Option<Placed>> {
+        let sink = sink.clone();
+        self.read("look a bundle up", move |db| {
+            let sql = "SELECT path, digest FROM sink WHERE name = ?1 AND digest IS NOT NULL";
+            Ok(db.first(sql, [sink.as_str()], read_placed)?)
+        })
+        .await
+    }
+
+    /// A sink keeps a file per identity now: the bundle that it kept before becomes a stray.
+    pub async fn leave_bundle(&self, sink: &SinkName) -> Answer<()> {
+        let sink = sink.clone();
+        self.write("let go of a bundle's file", move |txn| {
+            txn.leave_bundle_of(sink.as_str(), None)?;
+            let had = "SELECT 1 FROM sink WHERE name = ?1 AND path IS NOT NULL";
+            if txn.first(had, [sink.as_str()], |_| Ok(()))?.is_some() {
+                txn.write_sink("path = NULL, digest = NULL", [sink.as_str()])?;
+                txn.effects.wanted = true;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Files that nobody speaks of any more and that are to be looked at now.
+    pub async fn strays(&self, now: Timestamp, limit: usize) -> Answer<Vec<Stray>> {
+        self.read("look for files left behind", move |db| {
+            let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
+            Ok(db.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
+        })
+        .await
+    }
+
+    /// Whether such a file is somebody's again; `by` are the sinks that would put one there.
+    pub async fn is_claimed(
+        &self,
+        path: PathBuf,
+        by: Vec<SinkName>,
+        name: Option<Name>,
+    ) -> Answer<bool> {
+        self.read("look for a file's owner", move |db| {
+            let name = name.as_ref();
+            let path = path.to_string_lossy();
+            let recorded = "SELECT EXISTS (SELECT 1 FROM delivery WHERE path = ?1) \
+                            OR EXISTS (SELECT 1 FROM sink WHERE path = ?1)";
+            if db.first(recorded, [&path], |row| row.get(0))? == Some(true) {
+                return Ok(true);
+            }
+            for sink in &by {
+                let sink = db.sink_num(sink.as_str())?;
+                let found = match name {
+                    Some(name) => {
+                        let sql = "SELECT 1 FROM delivery WHERE sink = ?1 \
+                                   AND identity = (SELECT num FROM identity WHERE name = ?2)";
+                        db.first(sql, params![sink, name.as_str()], |_| Ok(()))?
+                    }
+                    None => {
+                        let sql = "SELECT 1 FROM delivery WHERE sink = ?1 LIMIT 1";
+                        db.first(sql, [sink], |_| Ok(()))?
+                    }
+                };
+                if found.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+    }
+
+    /// Forgets strays, or puts them off until an instant.
+    pub async fn settle_strays(&self, strays: Vec<(i64, Option<Timestamp>)>) -> Answer<()> {
+        self.write("note files taken back", move |txn| {
+            for (num, again) in &strays {
+                match again {
+                    None => txn.run("DELETE FROM stray WHERE num = ?1", [num])?,
+                    Some(at) => {
+                        let sql = "UPDATE stray SET next_at = ?2 WHERE num = ?1";
+                        txn.run(sql, [*num, micros(*at)])?
+                    }
+                };
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many identities have left a sink so far.
+    pub async fn losses(&self, sink: &SinkName) -> Answer<i64> {
+        let sink = sink.clone();
+        self.read("count who left a sink", move |db| {
+            let sql = "SELECT losses FROM sink WHERE name = ?1";
+            Ok(db
+                .first(sql, [sink.as_str()], |row| row.get(0))?
+                .unwrap_or(0))
+        })
+        .await
+    }
+}
+
+impl Txn<'_> {
+    /// A sink, looked up once for many deliveries.
+    pub(super) fn sink(&self, name: &str) -> Outcome<Sink> {
+        let sql = "SELECT num, EXISTS (SELECT 1 FROM sink_after WHERE earlier = num) FROM sink WHERE name = ?1";
+        let found = self.first(sql, [name], |row| {
+            Ok(Sink {
+                num: row.get(0)?,
+                awaited: row.get(1)?,
+            })
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A sink is configured, for the first time or again: it hears of notices from now on.
+    pub(super) fn configure_sink(&self, name: &str) -> Outcome<()> {
+        self.run(
+            "INSERT INTO sink (name, notice_cursor) VALUES (?1, (SELECT coalesce(max(seq), 0) FROM notice)) \
+             ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
+            [name],
+        )?;
+        Ok(())
+    }
+
+    /// Before the files of these deliveries are let go of: they become strays, unless they are still there elsewhere.
+    pub(super) fn leave_files(&self, which: &str, params: impl Params) -> Outcome<()> {
+        self.run(
+            &format!(
+                "INSERT INTO stray (path, digest, sink, name, resource) SELECT d.path, d.digest, s.name, i.name, r.name \
+                 FROM delivery d JOIN sink s ON s.num = d.sink LEFT JOIN identity i ON i.num = d.identity \
+                 LEFT JOIN resource r ON r.num = i.resource WHERE d.digest IS NOT NULL AND {which}"
+            ),
+            params,
+        )?;
+        Ok(())
+    }
+
+    /// Before a sink's bundle moves or is let go of: the file that it was becomes a stray.
+    pub(super) fn leave_bundle_of(&self, sink: &str, path: Option<&str>) -> Outcome<()> {
+        self.run(
+            "INSERT INTO stray (path, digest, sink) SELECT path, digest, name FROM sink \
+             WHERE name = ?1 AND digest IS NOT NULL AND path IS NOT ?2",
+            params![sink, path],
+        )?;
+        Ok(())
+    }
+
+    /// Who keeps documents together in a sink's file sees by it that some have left.
+    pub(super) fn note_losses(&self, sink: Num, left: i64) -> Outcome<()> {
+        let sql = "UPDATE sink SET losses = losses + ?2 WHERE num = ?1 AND digest IS NOT NULL";
+        self.run(sql, [sink, left])?;
+        Ok(())
+    }
+
+    /// Changes a sink (`?1`) in these columns.
+    pub(super) fn write_sink(&self, set: &str, params: impl Params) -> Outcome<usize> {
+        Ok(self.run(&format!("UPDATE sink SET {set} WHERE name = ?1"), params)?)
+    }
+
+    /// Those of some sinks that are configured.
+    pub(super) fn configured(&self, sinks: &[SinkName]) -> Outcome<BTreeSet<Num>> {
+        let mut nums = BTreeSet::new();
+        for sink in sinks {
+            let sql = "SELECT num FROM sink WHERE name = ?1 AND configured = 1";
+            nums.extend(self.first(sql, [sink.as_str()], |row| row.get::<_, Num>(0))?);
+        }
+        Ok(nums)
+    }
+}
+
+/// Why nothing goes out to a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disabled {
+    /// In one sentence.
+    pub why: String,
+    /// Whether a command said so: then only a command enables it. Otherwise its receiver did (410),
+    /// and the next start tries it again.
+    pub by_command: bool,
+}
+
+pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since";
+
+impl Db {
+    /// Why a sink is disabled, if it is.
+    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
+        let sql = "SELECT disabled, paused, num, name FROM sink WHERE name = ?1";
+        let found = self.one(RowKind::Sink, sql, [sink], |row| {
+            let why: Option<String> = row.get(0)?;
+            let by_command = row.get(1)?;
+            Ok(why.map(|why| Disabled { why, by_command }))
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Since when the oldest pending delivery of each sink is pending.
+    pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkName, Timestamp>> {
+        let sinks = self.all(
+            RowKind::Sink,
+            "SELECT num, name FROM sink WHERE configured = 1",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?, db::parsed(row, "name")?)),
+        )?;
+        let mut oldest = BTreeMap::new();
+        for (num, name) in sinks {
+            let since = self.some(RowKind::Delivery, 1, OLDEST, [num], |row| {
+                db::instant_in(row, "since").map(Some)
+            })?;
+            oldest.extend(since.first().map(|since| (name, *since)));
+        }
+        Ok(oldest)
+    }
+}
+
+impl Txn<'_> {
+    fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
+        self.raise(&[Notice {
+            at: now,
+            kind: NoticeKind::SinkDisabled,
+            resource: None,
+            name: None,
+            key: Some(Notice::disabled_key(sink)),
+            message: format!(
+                "The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."
+            ),
+        }])?;
+        let sql =
+            "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
+        self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
+        Ok(())
+    }
+
+    /// That a sink is disabled is over.
+    pub(super) fn tell_enabled(&mut self, sink: &str, how: &str, now: Timestamp) -> Outcome<()> {
+        self.announce(&Notice {
+            at: now,
+            kind: NoticeKind::SinkEnabled,
+            resource: None,
+            name: None,
+            key: Some(Notice::disabled_key(sink)),
+            message: format!("The sink {sink} {how}."),
+        })?;
+        Ok(())
+    }
+}
+
+/// A file that we once wrote and that no row speaks of any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its number.
+    pub num: i64,
+    /// The file.
+    pub placed: Placed,
+    /// The sink that wrote it, which may be configured no longer.
+    pub sink: String,
+    /// Whose it was; `None` for a bundle.
+    pub name: Option<Name>,
+    /// The resource of that identity.
+    pub resource: Option<ResourceName>,
+}
+
+pub(super) fn read_placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+    Ok(Placed {
+        path: PathBuf::from(row.get::<_, String>("path")?),
+        digest: row.get("digest")?,
+    })
+}
+
+pub(super) fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
+    Ok(Stray {
+        num: row.get("num")?,
+        placed: read_placed(row)?,
+        sink: row.get("sink")?,
+        name: db::maybe_parsed(row, "name")?,
+        resource: db::maybe_parsed(row, "resource")?,
+    })
+}
