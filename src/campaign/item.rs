@@ -333,8 +333,10 @@ fn acknowledged(
         Operation::Delete => Step::Deleted { at },
         _ => Step::Revoked { at, then },
     };
-    let notice =
-        (operation == Operation::Revoke).then(|| revoked(item, then, at, request_id.as_deref()));
+    // Of many it is told once, when their campaign ends; but for what has to be known of one.
+    let told = item.campaign.items() == 1 || !item.unconfirmed.is_empty();
+    let notice = (operation == Operation::Revoke && told)
+        .then(|| revoked(item, then, at, request_id.as_deref()));
     Verdict {
         step: Some(StepOn {
             num: item.item.num,

@@ -36,6 +36,33 @@ pub(super) const NEXT_END_OF: &str = concat!(
 pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
     AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND good_until > 0 AND good_until <= ?2";
 
+/// Rows whose token is in doubt and has not ended: `good_until` is as far below zero as its end is from the beginning
+/// of the next era, so that they are one stretch of the index.
+macro_rules! doubtful {
+    ($select:literal, $rest:literal) => {
+        concat!(
+            $select,
+            " WHERE i.resource = ?1 AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) \
+             AND i.due_at IS NOT NULL AND i.good_until < 0 AND i.good_until > ?2 - (1 << 60) AND ",
+            $rest
+        )
+    };
+}
+
+pub(super) const DOUBTFUL_BY_SOCKET: &str = doubtful!(
+    "SELECT count(*) FROM identity i INDEXED BY identity_ending",
+    "i.by_socket"
+);
+/// Who holds such a token, by sink.
+pub(super) const DOUBTFUL_HELD: &str = doubtful!(
+    "SELECT d.sink, count(*) FROM identity i INDEXED BY identity_ending CROSS JOIN delivery d ON d.identity = i.num",
+    "NOT i.by_socket AND d.live_until > ?2 AND d.live_key IN (SELECT fingerprint FROM doubted_key) GROUP BY d.sink"
+);
+/// Who still holds one although the row has another by now.
+pub(super) const DOUBTFUL_BEHIND: &str = "SELECT count(*) FROM delivery d JOIN identity i ON i.num = d.identity \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.live_until > ?2 AND NOT i.good_until < 0 \
+    AND d.live_key IN (SELECT fingerprint FROM doubted_key)";
+
 /// Since when the oldest of what is due, and of what failed and waits for its next attempt, is overdue. Of those that
 /// have no token the first thousands stand for all.
 pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at) FROM identity i INDEXED BY identity_due \
@@ -44,7 +71,13 @@ pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at)
     WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
     AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, \
     (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
-    FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r";
+    FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r WHERE r.num = ?2";
+/// The same where very many are due, of which not each is looked at: to the minute.
+pub(super) const OVERDUE_OF_MANY: &str = "SELECT r.num, r.name, (SELECT min(renews) * 60000000 FROM life_count \
+    WHERE resource = r.num AND n > 0) AS due, \
+    (SELECT min(since) FROM (SELECT coalesce(i.revoked_at, i.created_at) AS since FROM identity i INDEXED BY identity_ending \
+    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
+    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, NULL AS failing FROM resource r WHERE r.num = ?2";
 
 /// What is withdrawn and not delivered. A sink may have been behind before: then it waits for what was withdrawn
 /// since that was.
@@ -160,20 +193,35 @@ impl Store {
     /// what they hold, where any key is in doubt.
     pub async fn doubtful_held(&self, now: Timestamp) -> Answer<(BTreeMap<SinkName, u64>, u64)> {
         self.read("count doubtful tokens", move |db| {
-            let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
-                       WHERE s.configured AND d.live_until > ?1 AND d.live_key IN (SELECT fingerprint FROM doubted_key) \
-                       GROUP BY s.num";
             let none = "SELECT 1 FROM doubted_key LIMIT 1";
             if db.first(none, [], |_| Ok(()))?.is_none() {
                 return Ok(Default::default());
             }
-            let rows = db.all(RowKind::Sink, sql, [micros(now)], |row| {
-                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+            let (mut by_socket, mut held) = (0, BTreeMap::new());
+            let sql = "SELECT num FROM resource";
+            for resource in db.all(RowKind::Resource, sql, [], |row| row.get::<_, Num>(0))? {
+                let params = [resource, micros(now)];
+                let found = db.first(DOUBTFUL_BY_SOCKET, params, |row| row.get::<_, i64>(0))?;
+                by_socket += found.unwrap_or(0).unsigned_abs();
+                for (sink, n) in db.all(RowKind::Delivery, DOUBTFUL_HELD, params, read_held_of)? {
+                    *held.entry(sink).or_default() += n;
+                }
+            }
+            let sql = "SELECT num, name FROM sink WHERE configured";
+            let sinks = db.all(RowKind::Sink, sql, [], |row| {
+                Ok((row.get::<_, Num>("num")?, db::parsed(row, "name")?))
             })?;
-            let by_socket = "SELECT count(*) AS n FROM identity WHERE by_socket AND due_at IS NOT NULL AND good_until < 0 \
-                             AND expires_at > ?1";
-            let by_socket = db.first(by_socket, [micros(now)], |row| db::unsigned(row, "n"))?;
-            Ok((rows.into_iter().collect(), by_socket.unwrap_or(0)))
+            let mut told = BTreeMap::new();
+            for (num, name) in sinks {
+                let behind = db.first(DOUBTFUL_BEHIND, [num, micros(now)], |row| {
+                    row.get::<_, i64>(0)
+                })?;
+                let n = held.get(&num).copied().unwrap_or(0) + behind.unwrap_or(0).unsigned_abs();
+                if n > 0 {
+                    told.insert(name, n);
+                }
+            }
+            Ok((told, by_socket))
         })
         .await
     }
@@ -251,14 +299,20 @@ impl Store {
     /// Since when the oldest overdue renewal of each resource is overdue; looks at all that are, by index.
     pub async fn overdue_since(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, Timestamp>> {
         self.read("look for the oldest overdue renewal", move |db| {
-            let rows = db.all(RowKind::Resource, OVERDUE, [micros(now)], |row| {
-                let name: ResourceName = db::parsed(row, "name")?;
-                let ats = [
-                    row.get::<_, Option<i64>>("due")?,
-                    row.get("without")?,
-                    row.get("failing")?,
-                ];
-                Ok((name, ats.into_iter().flatten().min()))
+            let rows = db.each_resource(|resource| {
+                let few = db.are_few_due(resource, now)?;
+                let sql = if few { OVERDUE } else { OVERDUE_OF_MANY };
+                Ok(
+                    db.all(RowKind::Resource, sql, [micros(now), resource], |row| {
+                        let name: ResourceName = db::parsed(row, "name")?;
+                        let ats = [
+                            row.get::<_, Option<i64>>("due")?,
+                            row.get("without")?,
+                            row.get("failing")?,
+                        ];
+                        Ok((name, ats.into_iter().flatten().min()))
+                    })?,
+                )
             })?;
             let overdue = |at: i64| at <= micros(now);
             let rows = rows
@@ -345,6 +399,10 @@ impl Txn<'_> {
         self.write_deliveries(what, [num])?;
         Ok(())
     }
+}
+
+fn read_held_of(row: &Row<'_>) -> rusqlite::Result<(Num, u64)> {
+    Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
 }
 
 fn consumers(all: u64, without: u64, unknown: u64, next: Option<i64>) -> Consumers {

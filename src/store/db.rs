@@ -321,6 +321,8 @@ pub(super) struct Txn<'a> {
     pub(super) awaited: Option<bool>,
     /// Whether the consumers of any item are being told; the same.
     pub(super) delivering: Option<bool>,
+    /// Whether it was told of any order that it failed; the same.
+    pub(super) orders_told: Option<bool>,
     /// Whether there is any orphan; the same.
     pub(super) orphans: Option<bool>,
     /// An entry was refused that may be refused alone, and there was no savepoint: it has to run again.
@@ -347,6 +349,7 @@ impl<'a> Txn<'a> {
             awaited: None,
             delivering: None,
             orphans: None,
+            orders_told: None,
             torn: false,
         }
     }

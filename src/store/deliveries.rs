@@ -86,24 +86,53 @@ pub enum Settled {
     },
 }
 
-pub(super) const PENDING: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
-    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-    WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
-    AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
-    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity";
+/// The columns that a [`Delivery`] is read from; `$sink` is the name of its sink.
+macro_rules! delivery_columns {
+    ($sink:literal) => {
+        concat!(
+            "d.identity AS num, d.sink AS sink_num, i.name, ",
+            $sink,
+            " AS sink, d.wanted, d.delivered, d.attempts, d.next_at, d.since, d.last_error, i.expires_at"
+        )
+    };
+}
+
+pub(super) use delivery_columns;
+
+/// Pending deliveries of a sink that comes after no other.
+pub(super) const PENDING: &str = concat!(
+    "SELECT ",
+    delivery_columns!("?3"),
+    " FROM delivery d JOIN identity i ON i.num = d.identity \
+     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 ORDER BY d.next_at, d.identity"
+);
 pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered ORDER BY d.next_at";
+/// The same of one that waits for others.
+const PENDING_AFTER: &str = concat!(
+    "SELECT ",
+    delivery_columns!("?3"),
+    " FROM delivery d JOIN identity i ON i.num = d.identity \
+     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
+     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
+     WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity"
+);
+const NEXT_PENDING_AFTER: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
     WHERE d.sink = ?1 AND d.wanted > d.delivered \
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
     WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at";
-const OF_IDENTITY: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
-    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-    WHERE d.identity = ?1 ORDER BY s.name";
-const PAGE: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, \
-    d.attempts, d.next_at, d.since, d.last_error, i.expires_at \
-    FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-    WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
+const OF_IDENTITY: &str = concat!(
+    "SELECT ",
+    delivery_columns!("s.name"),
+    " FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
+     WHERE d.identity = ?1 ORDER BY s.name"
+);
+const PAGE: &str = concat!(
+    "SELECT ",
+    delivery_columns!("?3"),
+    " FROM delivery d JOIN identity i ON i.num = d.identity \
+     WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity"
+);
 
 impl Store {
     /// What a sink has to deliver now, but for rows in flight (`skip`), the longest waiting first.
@@ -116,15 +145,15 @@ impl Store {
     ) -> Answer<Vec<Delivery>> {
         let (sink, skip) = (sink.clone(), skip.clone());
         self.read("look for pending deliveries", move |db| {
-            let params = params![db.sink_num(sink.as_str())?, micros(now)];
-            Ok(
-                db.some(RowKind::Delivery, limit, PENDING, params, |row| match skip
-                    .contains(&row.get("num")?)
-                {
+            let Sink { num, waits, .. } = db.sink(sink.as_str())?;
+            let sql = if waits { PENDING_AFTER } else { PENDING };
+            let params = params![num, micros(now), sink.as_str()];
+            Ok(db.some(RowKind::Delivery, limit, sql, params, |row| {
+                match skip.contains(&row.get(0)?) {
                     true => Ok(None),
                     false => read_delivery(row).map(Some),
-                })?,
-            )
+                }
+            })?)
         })
         .await
     }
@@ -139,10 +168,15 @@ impl Store {
         self.read("look for the next delivery", move |db| {
             let mut skip = skip.clone();
             skip.extend(db.aside.nums(RowKind::Delivery));
-            let params = [db.sink_num(sink.as_str())?];
-            let heads = db.some(RowKind::Delivery, 1, NEXT_PENDING, params, |row| {
-                let at = db::instant_in(row, "next_at")?;
-                Ok((!skip.contains(&row.get("num")?)).then_some(at))
+            let Sink { num, waits, .. } = db.sink(sink.as_str())?;
+            let sql = if waits {
+                NEXT_PENDING_AFTER
+            } else {
+                NEXT_PENDING
+            };
+            let heads = db.some(RowKind::Delivery, 1, sql, [num], |row| {
+                let at = db::instant_in(row, 0)?;
+                Ok((!skip.contains(&row.get(1)?)).then_some(at))
             })?;
             Ok(heads.first().copied())
         })
@@ -224,7 +258,7 @@ impl Store {
     ) -> Answer<Vec<Delivery>> {
         let sink = sink.clone();
         self.read("list deliveries", move |db| {
-            let params = [db.sink_num(sink.as_str())?, after];
+            let params = params![db.sink_num(sink.as_str())?, after, sink.as_str()];
             Ok(db.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
         })
         .await
@@ -389,18 +423,19 @@ impl Txn<'_> {
     }
 }
 
+/// The columns in the order of `delivery_columns`.
 pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     Ok(Delivery {
-        num: row.get("num")?,
-        name: db::parsed(row, "name")?,
-        sink: db::parsed(row, "sink")?,
-        wanted: Version(db::unsigned(row, "wanted")?),
-        delivered: Version(db::unsigned(row, "delivered")?),
-        attempts: row.get("attempts")?,
-        next_at: db::instant_in(row, "next_at")?,
-        since: db::instant_in(row, "since")?,
-        last_error: row.get("last_error")?,
-        expires_at: db::maybe_instant(row, "expires_at")?,
+        num: row.get(0)?,
+        name: db::parsed(row, 2)?,
+        sink: db::parsed(row, 3)?,
+        wanted: Version(db::unsigned(row, 4)?),
+        delivered: Version(db::unsigned(row, 5)?),
+        attempts: row.get(6)?,
+        next_at: db::instant_in(row, 7)?,
+        since: db::instant_in(row, 8)?,
+        last_error: row.get(9)?,
+        expires_at: db::maybe_instant(row, 10)?,
     })
 }
 

@@ -312,8 +312,14 @@ impl Store {
     /// How many are late, by resource; found by index, not by scanning.
     pub async fn late(&self, now: Timestamp) -> Answer<BTreeMap<ResourceName, u64>> {
         self.read("count late identities", move |db| {
-            let rows = db.all(RowKind::Resource, LATE, [db::micros(now)], |row| {
-                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+            let rows = db.each_resource(|resource| {
+                let few = db.are_few_due(resource, now)?;
+                let sql = if few { LATE } else { LATE_OF_MANY };
+                Ok(
+                    db.all(RowKind::Resource, sql, [db::micros(now), resource], |row| {
+                        Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+                    })?,
+                )
             })?;
             Ok(rows.into_iter().filter(|(_, n)| *n > 0).collect())
         })
@@ -523,6 +529,26 @@ impl Db {
         Ok(take(DUE, most)?.into_iter().map(|(num, _)| num).collect())
     }
 
+    /// Whether so few are due of a resource that each can be looked at.
+    pub(super) fn are_few_due(&self, resource: Num, now: Timestamp) -> Outcome<bool> {
+        let params = params![resource, db::micros(now), count(SORTED)];
+        let due = self.first(MANY_DUE, params, |row| row.get::<_, i64>(0))?;
+        Ok(due.unwrap_or(0) < count(SORTED))
+    }
+
+    /// What is found for each resource.
+    pub(super) fn each_resource<T>(
+        &self,
+        mut find: impl FnMut(Num) -> Outcome<Vec<T>>,
+    ) -> Outcome<Vec<T>> {
+        let mut found = Vec::new();
+        let sql = "SELECT num FROM resource";
+        for resource in self.all(RowKind::Resource, sql, [], |row| row.get(0))? {
+            found.extend(find(resource)?);
+        }
+        Ok(found)
+    }
+
     /// These rows and those that were set aside.
     fn and_set_aside(&self, skip: &BTreeSet<Num>) -> BTreeSet<Num> {
         let mut skip = skip.clone();
@@ -680,7 +706,15 @@ pub(super) const BY_MINUTE: &str = "SELECT due_at / 60000000 AS minute, count(*)
 pub(super) const LATE: &str = "SELECT r.num, r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
-       AND i.late_at <= ?1) AS n FROM resource r";
+       AND i.late_at <= ?1) AS n FROM resource r WHERE r.num = ?2";
+/// The same where very many are due, of which not each is looked at: to the minute.
+pub(super) const LATE_OF_MANY: &str = "SELECT r.num, r.name, \
+    (SELECT coalesce(sum(n), 0) FROM life_count WHERE resource = r.num AND n > 0 AND late <= ?1 / 60000000) AS n \
+    FROM resource r WHERE r.num = ?2";
+/// How many of a resource are due, or failed, counted up to a number.
+const MANY_DUE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
+    AND (failing_since IS NOT NULL) IN (0, 1) AND due_at <= ?2 LIMIT ?3)) \
+    + (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND failures > 0 LIMIT ?3))";
 
 /// The earliest of those ends that are as is said, of all lines of a resource: one step down the index for each.
 macro_rules! earliest_end {

@@ -12,7 +12,7 @@ use super::{
     campaigns::{read_campaign, read_item},
     creations::read_orphan,
     db::{self, Db, Effects, Txn, micros, spelled},
-    deliveries::read_delivery,
+    deliveries::{delivery_columns, read_delivery},
     doubts::read_doubt,
     error::{Fault, Outcome},
     identities::{read_record, record_columns},
@@ -73,9 +73,12 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::Delivery,
-        sql: "SELECT d.identity AS k1, d.sink AS k2, d.identity AS num, d.sink AS sink_num, i.name, \
-              s.name AS sink, i.expires_at, d.* FROM delivery d LEFT JOIN identity i ON i.num = d.identity \
-              LEFT JOIN sink s ON s.num = d.sink WHERE (d.identity, d.sink) > (?1, ?2) ORDER BY d.identity, d.sink",
+        sql: concat!(
+            "SELECT ",
+            delivery_columns!("s.name"),
+            ", d.identity AS k1, d.sink AS k2, d.* FROM delivery d LEFT JOIN identity i ON i.num = d.identity \
+             LEFT JOIN sink s ON s.num = d.sink WHERE (d.identity, d.sink) > (?1, ?2) ORDER BY d.identity, d.sink"
+        ),
         read: |_, row, _| {
             read_delivery(row)?;
             row.get::<_, Option<i64>>("live_until")?;

@@ -28,6 +28,8 @@ pub(super) struct Sink {
     pub(super) num: Num,
     /// Whether another sink delivers after this one.
     pub(super) awaited: bool,
+    /// Whether this one delivers after others.
+    pub(super) waits: bool,
 }
 
 impl Store {
@@ -205,18 +207,6 @@ impl Store {
 }
 
 impl Txn<'_> {
-    /// A sink, looked up once for many deliveries.
-    pub(super) fn sink(&self, name: &str) -> Outcome<Sink> {
-        let sql = "SELECT num, EXISTS (SELECT 1 FROM sink_after WHERE earlier = num) FROM sink WHERE name = ?1";
-        let found = self.first(sql, [name], |row| {
-            Ok(Sink {
-                num: row.get(0)?,
-                awaited: row.get(1)?,
-            })
-        })?;
-        Ok(found.unwrap_or_default())
-    }
-
     /// A sink is configured, for the first time or again: it hears of notices from now on.
     pub(super) fn configure_sink(&self, name: &str) -> Outcome<()> {
         self.run(
@@ -286,6 +276,20 @@ pub struct Disabled {
 pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since";
 
 impl Db {
+    /// A sink, looked up once for many deliveries.
+    pub(super) fn sink(&self, name: &str) -> Outcome<Sink> {
+        let sql = "SELECT num, EXISTS (SELECT 1 FROM sink_after WHERE earlier = num), \
+                   EXISTS (SELECT 1 FROM sink_after WHERE sink = num) FROM sink WHERE name = ?1";
+        let found = self.first(sql, [name], |row| {
+            Ok(Sink {
+                num: row.get(0)?,
+                awaited: row.get(1)?,
+                waits: row.get(2)?,
+            })
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
     /// Why a sink is disabled, if it is.
     pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
         let sql = "SELECT disabled, paused, num, name FROM sink WHERE name = ?1";

@@ -11,7 +11,7 @@ use rusqlite::{Row, params};
 
 use super::{
     super::{
-        Cause, StepOn, Store,
+        Cause, StepOn, Store, StoreError,
         aside::{Each, RowKind},
         commit::Standing,
         db::{self, Txn, micros},
@@ -418,7 +418,9 @@ impl Txn<'_> {
         if let ItemOutcome::Done { at, .. } = outcome {
             self.note_withdrawn(campaign, num);
             self.account_for_orphans(campaign, num, *at)?;
-            if campaign.action == CampaignAction::Delete {
+            let told = campaign.action == CampaignAction::Delete
+                || (campaign.action == CampaignAction::Revoke && campaign.items() > 1);
+            if told && self.any_order_told()? {
                 let which = "t.num = ?2";
                 self.end_order_notices(campaign.id, (which, num), "is done after all", now)?;
             }
@@ -445,6 +447,16 @@ impl Txn<'_> {
             self.end_order_notice(&label, how, now)?;
         }
         Ok(())
+    }
+
+    /// Whether it was ever told of an order that it failed.
+    fn any_order_told(&mut self) -> Outcome<bool> {
+        if self.orders_told.is_none() {
+            let sql =
+                "SELECT EXISTS (SELECT 1 FROM notice WHERE key >= 'order ' AND key < 'order!')";
+            self.orders_told = self.first(sql, [], |row| row.get(0))?;
+        }
+        Ok(self.orders_told != Some(false))
     }
 
     /// An item that withdraws something is written to the withdrawals with this commit.
@@ -604,6 +616,17 @@ impl Txn<'_> {
         );
         if self.run(&sql, [id, micros(now)])? > 0 {
             self.effects.campaigns = true;
+            let revoked = self
+                .campaign(id)?
+                .and_then(|campaign| campaign.revoked(now));
+            let told = self.raise(revoked.as_slice());
+            if self.conn.is_autocommit() {
+                return told;
+            }
+            if let Err(fault) = told {
+                let error = StoreError::new("tell of a revocation", fault);
+                tracing::error!(campaign = id, %error, "nobody is told that a campaign has revoked all");
+            }
         }
         Ok(())
     }

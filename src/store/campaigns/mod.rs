@@ -17,7 +17,8 @@ use super::{
     error::{Answer, Outcome},
 };
 use crate::model::{
-    IdentityId, Name, Num, Record, ResourceName, Selection, State, Then, Timestamp,
+    IdentityId, Name, Notice, NoticeKind, Num, Record, ResourceName, Selection, State, Then,
+    Timestamp,
 };
 
 pub use items::Followed;
@@ -240,6 +241,57 @@ impl Campaign {
     /// Items that have not ended.
     pub fn left(&self) -> u64 {
         self.pending + self.acknowledged + self.delivering
+    }
+
+    /// How many items it has, as far as they are listed.
+    pub fn items(&self) -> u64 {
+        self.pending + self.done_so_far() + self.failed + self.cancelled
+    }
+
+    /// How many are done, whoever is still to be told.
+    fn done_so_far(&self) -> u64 {
+        self.acknowledged + self.delivering + self.done + self.undelivered
+    }
+
+    /// What is told of a revocation of many when it has ended.
+    fn revoked(&self, at: Timestamp) -> Option<Notice> {
+        let many = self.items() > 1 && self.done_so_far() > 0;
+        if self.action != CampaignAction::Revoke || !many {
+            return None;
+        }
+        let follows = match self.then {
+            Some(Then::Hold) => "they are held until they are released",
+            _ => "new ones follow",
+        };
+        let mut message = format!(
+            "All tokens of {} identities were revoked by {} (campaign {}: {}); {follows}. ACS may take 15 minutes until \
+             the old ones are refused everywhere.",
+            self.done_so_far(),
+            self.actor,
+            self.id,
+            self.target
+        );
+        if let Some(reason) = &self.reason {
+            message.push_str(&format!(" Reason: {reason}."));
+        }
+        if self.failed + self.cancelled > 0 {
+            let (failed, cancelled) = (self.failed, self.cancelled);
+            message.push_str(&format!(
+                " Not revoked: {failed} failed, {cancelled} cancelled."
+            ));
+        }
+        message.push_str(&format!(
+            " `renewd campaign report {}` names each.",
+            self.id
+        ));
+        Some(Notice {
+            at,
+            kind: NoticeKind::IdentityRevoked,
+            resource: None,
+            name: None,
+            key: None,
+            message,
+        })
     }
 
     /// Whether ACS is called for its items.
