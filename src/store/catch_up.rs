@@ -445,7 +445,11 @@ impl Txn<'_> {
             // The name belongs to another identity by now.
             return Ok(());
         }
-        self.settle_done(row.num, &pending, now)?;
+        // What a crash left half done is done once more by its item, so that its report is whole; what a copy of the
+        // store does not know of was done long ago.
+        if brought.older {
+            self.settle_done(row.num, &pending, now)?;
+        }
         for campaign in &pending {
             self.take_up_item(*campaign, row.num, now)?;
             brought.pending += 1;

@@ -351,7 +351,9 @@ impl Txn<'_> {
         for one in settled {
             let name = one.sink();
             let known = sinks.iter().find(|(known, _)| *known == name);
-            let Sink { num: sink, awaited } = match known {
+            let Sink {
+                num: sink, awaited, ..
+            } = match known {
                 Some((_, sink)) => *sink,
                 None => {
                     let sink = self.sink(name.as_str())?;
