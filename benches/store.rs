@@ -267,6 +267,7 @@ async fn campaign(store: &Store, one_row: &mut OneRow, items: usize) -> (f64, f6
                     request_id: None,
                 },
                 notice: None,
+                again_at: None,
             }))
         });
         let notes = Arc::new(notes.collect());

@@ -333,9 +333,10 @@ impl Txn<'_> {
                 self.settle_item(&end.campaign, (end.num, stand), &end.outcome, now)?;
                 self.raise(end.notice.as_slice())?;
                 if let Some(at) = end.again_at {
-                    let sql = "UPDATE campaign_item SET again_at = ?3, chances = chances + 1 \
-                               WHERE campaign = ?1 AND num = ?2 AND state = 'failed'";
-                    self.run(sql, [id, end.num, micros(at)])?;
+                    self.write_items(
+                        "again_at = ?3, chances = chances + 1 WHERE campaign = ?1 AND num = ?2 AND state = 'failed'",
+                        [id, end.num, micros(at)],
+                    )?;
                 }
             }
             self.settled.insert(id, now);

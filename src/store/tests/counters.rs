@@ -223,6 +223,7 @@ async fn work_off(home: &Home, action: CampaignAction, secs: i64) -> CampaignId 
                     request_id,
                 },
                 notice: None,
+                again_at: None,
             }))
         });
         note(home, ended.collect(), secs).await;

@@ -307,6 +307,7 @@ impl World {
             }),
             outcome,
             notice: None,
+            again_at: None,
         };
         let notes = vec![ItemNote::Called(id, num), ItemNote::Ended(Box::new(end))];
         let place = resource();
