@@ -87,6 +87,5 @@ pub use restore::{
 pub use seal::{seal_key_id, seal_key_of};
 pub use sinks::{Disabled, Stray};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
-pub use stock::stock_at_rest;
-pub use withdrawals::{Cause, StepOn};
 pub use steps::{Cause, StepOn};
+pub use stock::stock_at_rest;
