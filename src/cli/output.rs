@@ -225,17 +225,6 @@ pub(crate) fn grouped(number: f64) -> String {
 /// Bars of so many eighths of a line.
 pub(crate) const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// Values as bars in one line, the highest a whole line high; what is not known is a gap.
-pub(crate) fn sparkline(values: &[Option<f64>]) -> String {
-    let most = values.iter().flatten().copied().fold(0.0, f64::max);
-    let bar = |value: &Option<f64>| match value {
-        None => ' ',
-        Some(value) if most > 0.0 => EIGHTHS[((value / most * 8.0).ceil() as usize).clamp(1, 8)],
-        Some(_) => EIGHTHS[1],
-    };
-    values.iter().map(bar).collect()
-}
-
 /// A count and its noun.
 pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     let noun = if count == 1 { one } else { many };

@@ -6,7 +6,7 @@ use super::{
     daemon::settings,
     duration,
     exit::{Exit, Failed, Outcome},
-    output::{self, BAD, DIM, GOOD, STRONG, grouped, paint, sparkline},
+    output::{self, BAD, DIM, EIGHTHS, GOOD, STRONG, grouped, paint},
 };
 use crate::{
     config::{Limits, Renewal, ResourceSettings, Settings},
@@ -271,6 +271,17 @@ fn curves(report: &Report) -> String {
         line("calls an hour", &calls),
         line("least life left", &left)
     )
+}
+
+/// Values as bars in one line, the highest a whole line high; what is not known is a gap.
+fn sparkline(values: &[Option<f64>]) -> String {
+    let most = values.iter().flatten().copied().fold(0.0, f64::max);
+    let bar = |value: &Option<f64>| match value {
+        None => ' ',
+        Some(value) if most > 0.0 => EIGHTHS[((value / most * 8.0).ceil() as usize).clamp(1, 8)],
+        Some(_) => EIGHTHS[1],
+    };
+    values.iter().map(bar).collect()
 }
 
 fn facts(report: &Report) -> Vec<(&'static str, String)> {

@@ -6,6 +6,7 @@
 mod cron;
 mod decide;
 mod evidence;
+mod fleet;
 mod gate;
 mod health;
 mod key_probes;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 pub use cron::{Call, Cron, CronError, call, check_jobs};
 pub use decide::{Action, decide, operation};
 pub use decide::{Explanation, why};
+pub use fleet::{Cohort, Fleet, WhatIf, cohorts};
 pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;
 pub use key_probes::{KeyProbes, News, Word};
@@ -35,8 +37,8 @@ pub use life::{
 };
 pub use pace::{Pace, Press};
 pub use plan::{
-    Basis, Campaigns, Capacity, Cohort, Declared, Fleet, Hour, Plan, Plans, Room, Survival, WhatIf,
-    check_room, cohorts, plan, takes,
+    Basis, Campaigns, Capacity, Declared, Hour, Plan, Plans, Room, Survival, check_room, plan,
+    takes,
 };
 pub use rates::Rate;
 pub use rates::{Fold, Repeat};

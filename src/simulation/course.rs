@@ -32,7 +32,7 @@ use crate::{
     keys::Keys,
     model::{KeyRole, OnRemoval, Origin, RenewerView, Scope, Secret, SinkName, Spec, Then},
     permits::{Permits, ResourceDeps},
-    store::{CampaignAction, CampaignId, Cause, NewCampaign, Opened, Store, Target},
+    store::{CampaignAction, CampaignId, Cause, NewCampaign, OpenError, Opened, Store, Target},
     telemetry::Metrics,
     transport::Transport,
 };
@@ -85,7 +85,7 @@ impl Daemon {
     /// When the store cannot be opened or written, or no client can be made.
     pub async fn start(parts: DaemonParts<'_>) -> Result<Self, SimulationError> {
         let now = parts.clock.now();
-        let (store, opened) = Store::open_inline(parts.store, parts.state_dir, now)?;
+        let (store, opened) = unlocked(|| Store::open_inline(parts.store, parts.state_dir, now))?;
         store.reconcile(parts.specs, parts.sinks, now).await?;
         let client = Client::new(parts.resource, parts.clock.clone(), parts.transport)?;
         let deps = ResourceDeps {
@@ -158,6 +158,21 @@ impl Daemon {
             task.await.ok();
         }
     }
+}
+
+/// Opens a store that was let go of. Where this process starts programs as well, as tests do, such a child still
+/// shares the lock between fork and exec, for less than a millisecond.
+///
+/// # Errors
+/// As it is opened.
+pub fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    for _ in 0..1000 {
+        match open() {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened,
+        }
+    }
+    open()
 }
 
 /// A folder of a simulation, in memory where there is such a place; removed at the end.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use crate::config::{Limit, Limits};
 
-pub use course::Daemon;
+pub use course::{Daemon, DaemonParts, unlocked};
 pub use faults::{Fault, FaultError, FaultKind, random, script, told};
 pub use findings::HourSeen;
 pub use picture::svg;

@@ -4,7 +4,11 @@ use proptest::prelude::*;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::*;
+use super::{super::WhatIf, *};
+use crate::{
+    config::Renewal,
+    model::{Spec, Stock, TokenGroup},
+};
 
 const DAY: Duration = Duration::from_hours(24);
 

@@ -88,7 +88,8 @@ impl Together {
             withdrawn_copy: None,
         };
         let (store, _) =
-            super::world::unlocked(|| Store::open_inline(&settings, self.dir.path(), now));
+            renewd::simulation::unlocked(|| Store::open_inline(&settings, self.dir.path(), now))
+                .unwrap();
         let sinks: Vec<SinkName> = SINKS.iter().map(|name| name.parse().unwrap()).collect();
         let reconciled = store.reconcile(&specs(&sinks), &sinks, now).await;
         assert_eq!(reconciled.unwrap().refused, []);

@@ -1,24 +1,18 @@
 //! A daemon's heart in simulated time: a store, a service and the loops between them, in a folder
 //! that outlives restarts.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use renewd::{
-    acs::Client,
-    campaign::Runner,
     clock::Clock,
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
-    engine::Renewer,
     model::{
         Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName, Spec,
         Timestamp,
     },
-    permits::{Permits, ResourceDeps},
-    store::{AuditQuery, OpenError, Opened, Store},
-    telemetry::Metrics,
+    simulation::{Daemon, DaemonParts},
+    store::{AuditQuery, Opened, Store},
 };
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
 
 use super::service::Service;
 
@@ -50,17 +44,7 @@ pub(super) struct World {
     pub(super) setting: Setting,
     dir: tempfile::TempDir,
     starts: u64,
-    up: Option<Up>,
-}
-
-/// What runs between a start and a stop.
-struct Up {
-    store: Store,
-    opened: Opened,
-    stop: CancellationToken,
-    renewer: JoinHandle<Result<(), renewd::engine::RenewerError>>,
-    campaigns: JoinHandle<()>,
-    view: watch::Receiver<RenewerView>,
+    up: Option<Daemon>,
 }
 
 impl World {
@@ -88,7 +72,6 @@ impl World {
 
     /// Starts the loops on what the folder holds.
     pub(super) async fn up(&mut self) {
-        let now = self.clock.now();
         let settings = StoreSettings {
             path: self.path("renewd.db"),
             seal_key: None,
@@ -98,65 +81,35 @@ impl World {
             save_before_migration: true,
             withdrawn_copy: None,
         };
-        let (store, opened) = unlocked(|| Store::open_inline(&settings, self.dir.path(), now));
-        let sinks = &self.setting.sinks;
-        let reconciled = store.reconcile(&self.setting.specs, sinks, now).await;
-        reconciled.unwrap();
-        let client = Client::new(
-            &self.setting.resource,
-            self.clock.clone(),
-            self.service.transport(),
-        );
-        let client = Arc::new(client.unwrap());
-        let permits = Permits::new(&self.setting.resource, store.clone(), self.clock.clone());
-        let deps = ResourceDeps {
-            settings: self.setting.resource.clone(),
-            client,
-            permits,
-            store: store.clone(),
-            clock: self.clock.clone(),
-            metrics: Metrics::new(),
+        let parts = DaemonParts {
+            store: &settings,
+            state_dir: self.dir.path(),
+            resource: &self.setting.resource,
+            specs: &self.setting.specs,
+            sinks: &self.setting.sinks,
+            clock: &self.clock,
+            transport: self.service.transport(),
             seed: self.setting.seed + self.starts,
         };
-        let renewer = Renewer::new(deps.clone());
-        let campaigns = Runner::new(deps);
+        self.up = Some(Daemon::start(parts).await.unwrap());
         self.starts += 1;
-        let stop = CancellationToken::new();
-        self.up = Some(Up {
-            store,
-            opened,
-            view: renewer.view(),
-            renewer: tokio::spawn(renewer.run(stop.clone())),
-            campaigns: tokio::spawn({
-                let stop = stop.clone();
-                async move { campaigns.run(stop).await.unwrap() }
-            }),
-            stop,
-        });
     }
 
     /// Ends the loops as SIGTERM does.
-    pub(super) async fn down(&mut self) -> Result<(), renewd::engine::RenewerError> {
-        let up = self.up.take().unwrap();
-        up.stop.cancel();
-        up.campaigns.await.unwrap();
-        up.renewer.await.unwrap()
+    pub(super) async fn down(&mut self) -> Result<(), String> {
+        let stopped = self.up.take().unwrap().stop().await;
+        stopped.map_err(|(_, why)| why)
     }
 
     /// Ends them as `kill -9` does.
     pub(super) async fn kill(&mut self) {
-        let up = self.up.take().unwrap();
-        up.renewer.abort();
-        up.campaigns.abort();
-        let ended = (up.renewer.await, up.campaigns.await);
-        assert!(ended.0.is_err() && ended.1.is_err());
+        self.up.take().unwrap().kill().await;
     }
 
     pub(super) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
         if let Some(up) = &self.up {
-            assert!(!up.renewer.is_finished(), "the renewer ended");
-            assert!(!up.campaigns.is_finished(), "the campaigns ended");
+            assert_eq!(up.ended(), None, "it ended by itself");
         }
     }
 
@@ -268,16 +221,4 @@ pub(super) fn resource() -> ResourceSettings {
         limits: Limits::default(),
         max_in_flight: 32,
     }
-}
-
-/// Opens a store that was let go of. Other tests of this process start programs: between fork and exec
-/// such a child still shares the lock, for less than a millisecond.
-pub(super) fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> T {
-    for _ in 0..1000 {
-        match open() {
-            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
-            opened => return opened.unwrap(),
-        }
-    }
-    open().unwrap()
 }
