@@ -443,7 +443,8 @@ impl<'a> Ahead<'a> {
             let count: u64 = tokens.values().sum();
             (*minute, u32::try_from(count).unwrap_or(u32::MAX))
         });
-        ahead.load = Load::counted(counted);
+        // The first count is of this minute, or what is put before all others would not be counted.
+        ahead.load = Load::counted(std::iter::once((start, 0)).chain(counted));
         ahead
     }
 
