@@ -233,8 +233,10 @@ proptest! {
 
 /// Renewals of each hour, token by token, each drawn by chance as the renewer does.
 fn hours_one_by_one(fleet: &Fleet, hours: usize) -> Vec<u64> {
-    let first = minute_of(noon());
-    let (mut load, mut rng) = (Load::counted([(first, 0)]), ChaCha8Rng::seed_from_u64(3));
+    // Counted from the first that is due on.
+    let first = minute_of(noon()) + 90;
+    let mut load = Load::counted([(first, 0)]);
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut due = std::collections::BTreeSet::new();
     for (tokens, cohort) in &fleet.tokens {
         for _ in 0..tokens.count {
