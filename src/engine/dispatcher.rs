@@ -6,7 +6,7 @@
 //! one attempt in flight at most, so an older one never follows a newer.
 
 mod attempt;
-pub(super) mod bundle;
+mod bundle;
 mod upkeep;
 
 use std::{
@@ -25,17 +25,17 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::upkeep::Ask;
 use self::{
-    attempt::{Notices, Payload},
-    bundle::Bundle,
-    upkeep::{Test, Verifying},
+    attempt::{Notices, TokenPayload},
+    bundle::{Bundle, Load},
+    upkeep::{Look, Test, Verifying},
 };
-use super::restore::{self, restore};
+use super::restore::{self, RenewerViews, dead, restore};
 use crate::{
     clock::Clock,
     config::Limit,
-    model::{DispatcherView, Num, RenewerView, ResourceName, SinkName, TokenMeta},
+    model::{DispatcherView, Num, SinkName},
     outbox::{Outbox, Refused, Written},
-    schedule::{Breaker, Grounds, Moment, Rate, Repeat, Steady, token_standing},
+    schedule::{Breaker, Moment, Rate, Repeat, Steady},
     sinks::{Receipt, Sink, SinkFailure},
     store::{self, Consignment, Disabled, Settled, Store},
     telemetry::Metrics,
@@ -65,9 +65,6 @@ pub struct DispatcherDeps {
     /// Where chance starts: the same seed, the same run.
     pub seed: u64,
 }
-
-/// What the renewer of each resource publishes, over reloads.
-pub type RenewerViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<RenewerView>>>;
 
 /// Why a dispatcher ended although nobody stopped it, or could not end well.
 #[derive(Debug, thiserror::Error)]
@@ -140,27 +137,17 @@ struct Counts {
     last_error: Option<String>,
 }
 
-/// Why the token of a consignment is known to be dead, if it is: then it is neither delivered nor put back,
-/// and what consumers hold stays until the successor comes.
-pub(super) fn dead(
-    consignment: &Consignment,
-    renewers: &RenewerViews,
-    now: Timestamp,
-) -> Option<&'static str> {
-    let document = &consignment.document;
-    document.token.as_ref()?;
-    let (issued_at, expires_at) = document.issued_at.zip(document.expires_at)?;
-    let renewers = renewers.borrow();
-    let grounds = renewers.get(&document.resource);
-    let grounds = grounds.map_or_else(Grounds::default, |renewer| Grounds::of(&renewer.borrow()));
-    let token = TokenMeta {
-        issued_at,
-        expires_at,
-        minted_by: String::new(),
-    };
-    let expired = token_standing(&token, None, &grounds, now).is_dead();
-    let revoked = consignment.revoked();
-    revoked.or(expired.then_some("the token expired before it could be delivered"))
+/// What an attempt carries.
+#[derive(Debug, Clone)]
+enum Payload {
+    /// A version of an identity.
+    Token(TokenPayload),
+    /// The notice with this number.
+    Notice(u64),
+    /// One file for all.
+    Bundle(Load),
+    /// A file that is only looked at.
+    Look(Look),
 }
 
 /// What happens to a dispatcher.

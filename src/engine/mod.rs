@@ -10,7 +10,7 @@ mod renewer;
 mod restore;
 mod source_sync;
 
-pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError, RenewerViews};
+pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError};
 pub use renewer::{Renewer, RenewerError};
-pub use restore::{FileSinks, Restored, StrayFiles, restore};
+pub use restore::{FileSinks, RenewerViews, Restored, StrayFiles, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};

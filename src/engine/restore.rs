@@ -15,15 +15,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::dispatcher::{RenewerViews, bundle::gather, dead};
 use crate::{
     clock::Clock,
-    model::{Num, SinkName, Timestamp, Version},
+    model::{Num, RenewerView, ResourceName, SinkName, Timestamp, TokenMeta, Version},
+    schedule::{Grounds, token_standing},
     sinks::{
-        self, FileSink, Outcome, Receipt,
+        self, Delivery, FileSink, Outcome, Receipt,
         file::{FileError, TakenBack},
     },
-    store::{self, Settled, Store, StoreError, Stray},
+    store::{self, Consignment, Settled, Store, StoreError, Stray},
     worker::{self, Task},
 };
 
@@ -31,6 +31,9 @@ use crate::{
 const PAGE: usize = 256;
 /// Files written at once.
 const AT_ONCE: usize = 16;
+
+/// What the renewer of each resource publishes, over reloads.
+pub type RenewerViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<RenewerView>>>;
 
 /// How far restoring is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -252,6 +255,78 @@ impl<'a> Page<'a> {
             tracing::error!(sink = %self.name, error = %refused, "a file that could not be put right is not delivered again");
         }
         Ok(())
+    }
+}
+
+/// Why the token of a consignment is known to be dead, if it is: then it is neither delivered nor put back,
+/// and what consumers hold stays until the successor comes.
+pub(super) fn dead(
+    consignment: &Consignment,
+    renewers: &RenewerViews,
+    now: Timestamp,
+) -> Option<&'static str> {
+    let document = &consignment.document;
+    document.token.as_ref()?;
+    let (issued_at, expires_at) = document.issued_at.zip(document.expires_at)?;
+    let renewers = renewers.borrow();
+    let grounds = renewers.get(&document.resource);
+    let grounds = grounds.map_or_else(Grounds::default, |renewer| Grounds::of(&renewer.borrow()));
+    let token = TokenMeta {
+        issued_at,
+        expires_at,
+        minted_by: String::new(),
+    };
+    let expired = token_standing(&token, None, &grounds, now).is_dead();
+    let revoked = consignment.revoked();
+    revoked.or(expired.then_some("the token expired before it could be delivered"))
+}
+
+/// Everything that belongs into a bundle.
+pub(super) struct Gathered {
+    pub(super) members: Vec<Delivery>,
+    pub(super) waiting: Vec<(Num, Version)>,
+    /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
+    pub(super) broken: Vec<(Num, Version, String)>,
+    pub(super) losses: i64,
+}
+
+/// Reads everything that belongs into a bundle. Who leaves it in the meantime is noticed afterwards.
+pub(super) async fn gather(store: &Store, name: &SinkName) -> Result<Gathered, StoreError> {
+    let mut gathered = Gathered {
+        members: Vec::new(),
+        waiting: Vec::new(),
+        broken: Vec::new(),
+        losses: store.losses(name).await?,
+    };
+    let mut after = 0;
+    loop {
+        let page = store.members(name, after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(gathered);
+        };
+        after = last.num;
+        for member in page {
+            match member.consignment {
+                Ok(consignment) if consignment.revoked().is_some() => {
+                    // Its old token is never put back; its successor comes at once.
+                    if let (true, Some(why)) = (member.is_pending, consignment.revoked()) {
+                        let why = why.to_owned();
+                        gathered.broken.push((member.num, member.wanted, why));
+                    }
+                }
+                Ok(consignment) => {
+                    if member.is_pending {
+                        let version = consignment.document.version;
+                        gathered.waiting.push((member.num, version));
+                    }
+                    gathered.members.push(Delivery {
+                        document: Arc::new(consignment.document),
+                        readers: consignment.readers,
+                    });
+                }
+                Err(error) => gathered.broken.push((member.num, member.wanted, error)),
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio::task::{Id, JoinError};
 
-use super::{Dispatcher, bundle::Load, upkeep::Look};
+use super::{Dispatcher, Payload};
 use crate::{
     model::{Name, Num, Version},
     schedule::{Steady, delivery_gap, delivery_retry_at, quarantine_gap},
@@ -28,19 +28,6 @@ const BEFORE_THE_END: f64 = 0.8;
 
 /// An attempt that panicked.
 const OURS: &str = "renewd itself failed at it; see the log";
-
-/// What an attempt carries.
-#[derive(Debug, Clone)]
-pub(super) enum Payload {
-    /// A version of an identity.
-    Token(TokenPayload),
-    /// The notice with this number.
-    Notice(u64),
-    /// One file for all.
-    Bundle(Load),
-    /// A file that is only looked at.
-    Look(Look),
-}
 
 /// A version of an identity on its way.
 #[derive(Debug, Clone)]

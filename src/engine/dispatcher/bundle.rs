@@ -1,14 +1,17 @@
 //! The dispatcher of a bundle: one file for all identities of a sink. Changes gather for a moment, then
 //! the file is written once and every identity in it is settled at the version that was written.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{Dispatcher, attempt::Payload};
+use super::{
+    super::restore::{Gathered, gather},
+    Dispatcher, Payload,
+};
 use crate::{
-    model::{Num, Placed, SinkName, Version},
+    model::{Num, Placed, Version},
     schedule::{Steady, delivery_gap, quarantine_gap},
-    sinks::{Delivery, FileSink},
-    store::{Settled, Store, StoreError},
+    sinks::FileSink,
+    store::{Settled, StoreError},
 };
 
 /// So long changes gather: a burst becomes one write.
@@ -16,8 +19,6 @@ const GATHERING: Duration = Duration::from_millis(200);
 /// Between two writes, at the least; a large bundle takes a tenth of the time at most.
 const REST: Duration = Duration::from_secs(1);
 const REST_FACTOR: u32 = 9;
-/// Rows read at once.
-const PAGE: usize = 256;
 
 /// What a bundle's dispatcher remembers.
 #[derive(Debug, Default)]
@@ -39,58 +40,6 @@ pub(super) struct Load {
     count: usize,
     losses: i64,
     began: Steady,
-}
-
-/// Everything that belongs into a bundle.
-pub(in crate::engine) struct Gathered {
-    pub(in crate::engine) members: Vec<Delivery>,
-    pub(in crate::engine) waiting: Vec<(Num, Version)>,
-    /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
-    broken: Vec<(Num, Version, String)>,
-    losses: i64,
-}
-
-/// Reads everything that belongs into a bundle. Who leaves it in the meantime is noticed afterwards.
-pub(in crate::engine) async fn gather(
-    store: &Store,
-    name: &SinkName,
-) -> Result<Gathered, StoreError> {
-    let mut gathered = Gathered {
-        members: Vec::new(),
-        waiting: Vec::new(),
-        broken: Vec::new(),
-        losses: store.losses(name).await?,
-    };
-    let mut after = 0;
-    loop {
-        let page = store.members(name, after, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(gathered);
-        };
-        after = last.num;
-        for member in page {
-            match member.consignment {
-                Ok(consignment) if consignment.revoked().is_some() => {
-                    // Its old token is never put back; its successor comes at once.
-                    if let (true, Some(why)) = (member.is_pending, consignment.revoked()) {
-                        let why = why.to_owned();
-                        gathered.broken.push((member.num, member.wanted, why));
-                    }
-                }
-                Ok(consignment) => {
-                    if member.is_pending {
-                        let version = consignment.document.version;
-                        gathered.waiting.push((member.num, version));
-                    }
-                    gathered.members.push(Delivery {
-                        document: Arc::new(consignment.document),
-                        readers: consignment.readers,
-                    });
-                }
-                Err(error) => gathered.broken.push((member.num, member.wanted, error)),
-            }
-        }
-    }
 }
 
 impl Dispatcher {

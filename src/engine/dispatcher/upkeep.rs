@@ -13,7 +13,7 @@ use tokio::{
     task::{Id, JoinError},
 };
 
-use super::{Dispatcher, attempt::Payload};
+use super::{Dispatcher, Payload};
 use crate::{
     model::{DispatcherView, Name, Num, ResourceName, Tested},
     schedule::Steady,
