@@ -17,7 +17,7 @@ use super::{
 use crate::{
     accounts,
     api::client::{Client, ClientError, ProblemType, Surroundings},
-    config::{self, Settings, Source},
+    config::{self, Loaded, Settings, Source},
     store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
 };
 
@@ -193,9 +193,13 @@ impl Offline {
 
 /// The configuration, or every mistake in it on the screen.
 pub(crate) fn settings(config: Option<PathBuf>) -> Result<Settings, Failed> {
-    let source = Source::of_process(config);
-    match config::load(&source) {
-        Ok(loaded) => Ok(loaded.settings),
+    Ok(loaded(&Source::of_process(config))?.settings)
+}
+
+/// The configuration, or every mistake in it on the screen.
+pub(crate) fn loaded(source: &Source) -> Result<Loaded, Failed> {
+    match config::load(source) {
+        Ok(loaded) => Ok(loaded),
         Err(problems) => {
             output::aside_lines(config::render(&problems, true).trim_end());
             Err(Failed::usage(format!(

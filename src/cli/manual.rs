@@ -1,5 +1,5 @@
 //! What other programs take from renewd's own definitions: manual pages (`renewd man`), completions for a shell
-//! (`renewd completions`) and the schema of the configuration (`renewd config schema`).
+//! (`renewd completions`) and the configuration (`renewd config`): its schema, and what holds of it.
 
 use std::{
     io,
@@ -8,9 +8,10 @@ use std::{
 
 use clap_complete::Shell;
 
-use crate::config;
+use crate::config::{self, Source};
 
 use super::{
+    daemon::loaded,
     definition,
     exit::{Exit, Failed, Outcome},
     output,
@@ -114,7 +115,7 @@ impl Completions {
     }
 }
 
-/// Print the schema of the configuration, for editors and other programs
+/// Show what holds of the configuration and where that comes from, or its schema
 #[derive(Debug, clap::Args)]
 pub(crate) struct Config {
     #[command(subcommand)]
@@ -128,12 +129,46 @@ enum ConfigVerb {
         after_help = "For editors with taplo: renewd config schema > renewd.schema.json, and as the first line of the\nconfiguration: #:schema ./renewd.schema.json"
     )]
     Schema,
+    /// Show the configuration with its defaults, and where each value comes from
+    #[command(
+        after_help = "Values are shown as errors may quote them: *** stands for free text that could hold a secret, and of\na secret only the place is shown."
+    )]
+    Show(Show),
+}
+
+/// Show the configuration with its defaults, and where each value comes from
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The configuration [default: /etc/renewd/renewd.toml; as a normal user
+    /// ~/.config/renewd/renewd.toml]
+    #[arg(long, value_name = "PATH")]
+    config: Option<PathBuf>,
+    /// With every default of the sections that there are
+    #[arg(long, required = true)]
+    effective: bool,
+}
+
+impl Show {
+    fn run(self) -> Outcome {
+        let loaded = loaded(&Source::of_process(self.config))?;
+        output::print_data(&loaded.places.effective())?;
+        Ok(Exit::Done)
+    }
 }
 
 impl Config {
+    /// Whether secrets are read on the way.
+    pub(crate) fn holds_secrets(&self) -> bool {
+        matches!(self.verb, ConfigVerb::Show(_))
+    }
+
     pub(crate) fn run(self) -> Outcome {
-        let ConfigVerb::Schema = self.verb;
-        output::print_data(&config::schema())?;
-        Ok(Exit::Done)
+        match self.verb {
+            ConfigVerb::Schema => {
+                output::print_data(&config::schema())?;
+                Ok(Exit::Done)
+            }
+            ConfigVerb::Show(show) => show.run(),
+        }
     }
 }

@@ -78,7 +78,7 @@ enum Verb {
     Run(run::Run),
     /// Check the configuration: every mistake at once, with its line
     Check(check::Check),
-    /// Print the schema of the configuration, for editors and other programs
+    /// Show what holds of the configuration and where that comes from, or its schema
     Config(manual::Config),
     /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute
     #[cfg(feature = "emulator")]
@@ -155,12 +155,14 @@ impl Verb {
         if matches!(self, Self::Demo(_) | Self::Emulator(_)) {
             return false;
         }
+        if let Self::Config(verb) = self {
+            return verb.holds_secrets();
+        }
         !matches!(
             self,
             Self::Run(_)
                 | Self::Exec(_)
                 | Self::Follow(_)
-                | Self::Config(_)
                 | Self::Completions(_)
                 | Self::Man(_)
                 | Self::ReadList

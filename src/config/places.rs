@@ -1,12 +1,13 @@
-//! Remembers where everything stands, so that what other rooms find is shown like our own.
+//! Remembers where everything stands, so that what other rooms find is shown like our own; and shows what holds, each
+//! value with its place or as a default.
 
-use std::{collections::BTreeSet, ops::Range, path::Path, sync::OnceLock};
+use std::{collections::BTreeSet, fmt::Write, ops::Range, path::Path, sync::OnceLock};
 
 use super::{
     Excerpt, Finding, Place, Problem, Severity,
     excerpt::{MASK, Showable, hidden},
     file::{File, floor, read_text},
-    keys::{Key, Table, Takes},
+    keys::{Key, Preset, Table, Takes},
     quantity::is_plain,
     sections::ROOT,
     tree::{Fields, Node, Span, Value},
@@ -176,6 +177,137 @@ impl Places {
             };
         }
         found
+    }
+}
+
+/// What stands for a value that is not shown.
+const HIDDEN: &str = "\"***\"";
+
+impl Places {
+    /// The configuration as it holds, for people: every key of every section that there is, with its value and
+    /// where that comes from. A value is shown where its row says that an error may quote it; of a secret only
+    /// where it lies.
+    pub fn effective(&self) -> String {
+        let mut out = String::new();
+        self.show_table(&mut out, &ROOT, "", Some(&self.root), None);
+        out
+    }
+
+    /// A table of this path, whether it is written or not: its keys, then the tables inside of it.
+    fn show_table(
+        &self,
+        out: &mut String,
+        table: &Table,
+        path: &str,
+        fields: Option<&Fields>,
+        at: Option<(&str, Span)>,
+    ) {
+        if let Some((header, span)) = at {
+            let _infallible = writeln!(out, "\n{header}  # {}", self.line_of(span));
+        } else if !table.is_of_sections() {
+            let _infallible = writeln!(out, "\n[{path}]");
+        }
+        let inner = |key: &Key| {
+            format!(
+                "{path}{}{}",
+                if path.is_empty() { "" } else { "." },
+                key.name
+            )
+        };
+        let field = |key: &Key| fields.and_then(|fields| fields.get(key.name));
+        let mut tables = Vec::new();
+        for key in table.keys() {
+            match (key.takes, field(key).map(|field| &field.node)) {
+                (
+                    Takes::Table(table),
+                    Some(Node {
+                        value: Value::Table(fields),
+                        ..
+                    }),
+                ) => {
+                    tables.push((table, inner(key), Some(fields), None));
+                }
+                (Takes::Table(table), None) => tables.push((table, inner(key), None, None)),
+                (
+                    Takes::Tables(table),
+                    Some(Node {
+                        value: Value::Array(items),
+                        ..
+                    }),
+                ) => {
+                    for item in items {
+                        if let Value::Table(fields) = &item.value {
+                            tables.push((table, inner(key), Some(fields), Some(item.span)));
+                        }
+                    }
+                }
+                (Takes::Tables(_), _) => {}
+                (_, node) => self.show_key(out, key, node),
+            }
+        }
+        for (table, path, fields, span) in tables {
+            let header = format!("[[{path}]]");
+            let at = span.map(|span| (header.as_str(), span));
+            self.show_table(out, table, &path, fields, at);
+        }
+    }
+
+    /// One key, with its value or its default.
+    fn show_key(&self, out: &mut String, key: &Key, node: Option<&Node>) {
+        let name = key.name;
+        let shown = match (node, key.preset) {
+            (Some(node), _) => format!(
+                "{name} = {}  # {}",
+                shown(key, node),
+                self.line_of(node.span)
+            ),
+            (None, Preset::Is(text)) => format!("{name} = {text}  # default"),
+            (None, Preset::Said(words)) => format!("# {name}: {words}  # default"),
+            (None, Preset::Nothing | Preset::Required) => format!("# {name} is not set"),
+        };
+        let _infallible = writeln!(out, "{shown}");
+    }
+
+    /// `FILE:LINE`.
+    fn line_of(&self, span: Span) -> String {
+        let place = self.place(span);
+        format!("{}:{}", place.path.display(), place.line)
+    }
+}
+
+/// A value as TOML, as far as it may be shown.
+fn shown(key: &Key, node: &Node) -> String {
+    match key.takes {
+        // That it is a reference, and not the secret, was seen to when it was read.
+        Takes::Secret | Takes::Secrets => toml(&node.value, true),
+        _ => toml(&node.value, key.quoted),
+    }
+}
+
+/// A value that reads as words and numbers do, where it may be shown at all.
+fn toml(value: &Value, may: bool) -> String {
+    let each = |items: Vec<String>| items.join(", ");
+    match value {
+        Value::Array(items) => format!(
+            "[{}]",
+            each(items.iter().map(|item| toml(&item.value, may)).collect())
+        ),
+        Value::Table(fields) => {
+            let name = |name: &str| match is_plain(name) {
+                true => name.to_owned(),
+                false => HIDDEN.to_owned(),
+            };
+            let fields = fields.iter();
+            let fields = fields
+                .map(|(key, field)| format!("{} = {}", name(key), toml(&field.node.value, may)));
+            format!("{{ {} }}", each(fields.collect()))
+        }
+        Value::Text(text) if may && is_plain(text) => format!("{text:?}"),
+        Value::Integer(Some(number), 8) if may => format!("0o{number:o}"),
+        Value::Integer(Some(number), _) if may => number.to_string(),
+        Value::Float(number) if may => number.to_string(),
+        Value::Boolean(is) => is.to_string(),
+        _ => HIDDEN.to_owned(),
     }
 }
 

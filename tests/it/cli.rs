@@ -318,3 +318,57 @@ fn check_accepts_what_can_work() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(!stdout(&output).contains("c2VjcmV0") && !stderr(&output).contains("c2VjcmV0"));
 }
+
+#[test]
+fn the_effective_configuration_says_where_each_value_comes_from_and_shows_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("renewd.toml");
+    let text = "\
+[renewal]
+renew_at = 0.6
+
+[[resource]]
+name = \"contoso\"
+connection_string = { env = \"CONTOSO\" }
+
+[[identity]]
+name = \"bot\"
+scopes = [\"chat\", \"voip\"]
+labels = { note = \"kX9_Trq2zZ81LmQp\" }
+";
+    std::fs::write(&path, text).unwrap();
+    let show = |config: &Path| {
+        command(&["config", "show", "--effective", "--config"])
+            .arg(config)
+            .env(
+                "CONTOSO",
+                "endpoint=https://a.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==",
+            )
+            .output()
+            .unwrap()
+    };
+    let output = show(&path);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stdout(&output);
+    for line in [
+        "renew_at = 0.6  # PATH:2",
+        "spread = 0.02  # default",
+        "[[resource]]  # PATH:4",
+        "connection_string = { env = \"CONTOSO\" }  # PATH:6",
+        "scopes = [\"chat\", \"voip\"]  # PATH:10",
+        "# lifetime: what [renewal] says  # default",
+        "[resource.limits]",
+        "[store]",
+    ] {
+        let line = line.replace("PATH", &path.display().to_string());
+        assert!(told.lines().any(|told| told == line), "{line}:\n{told}");
+    }
+    for secret in ["c2VjcmV0LWtleQ", "kX9_Trq2zZ81LmQp"] {
+        assert!(!told.contains(secret), "{told}");
+    }
+    std::fs::write(&path, text.replace("0.6", "7")).unwrap();
+    let output = show(&path);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stdout(&output).is_empty());
+    assert!(stderr(&output).contains("renew_at"), "{}", stderr(&output));
+}
