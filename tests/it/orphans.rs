@@ -112,7 +112,7 @@ async fn what_exists_without_a_record_is_revoked_and_deleted() {
     assert!(err.contains("held-0, which renewd manages"), "{err}");
     let (code, _, err) = renewd(&stage, &["orphan", "delete", &number("identity")]);
     assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("1 ids that renewd does not manage"), "{err}");
+    assert!(err.contains("1 id that renewd does not manage"), "{err}");
     let (code, _, err) = renewd(&stage, &["orphan", "revoke", "1", "7"]);
     assert_eq!(code, Some(2), "{err}");
     assert!(err.contains("there is no orphan 7"), "{err}");
