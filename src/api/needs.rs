@@ -25,6 +25,8 @@ const FAILING_FOR_LONG: u32 = 10;
 const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// After a start 429s are waited for so long before it is told that none come any more.
 const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
+/// So many are named.
+const NAMED: usize = 20;
 /// A delivery that waits for so long is behind, whatever its sink says.
 const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
@@ -409,6 +411,38 @@ fn self_check_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             because: Some(refused.what.clone()),
             command: Some("renewd check".to_owned()),
             ..need(NeedKind::ReloadRefused, "configuration", message)
+        });
+    }
+    beside_store_needs(self_check, needs);
+}
+
+/// Whom the configuration declares and who is not taken over, and what is kept beside the database.
+fn beside_store_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
+    if let Some((name, why)) = self_check.not_taken.first() {
+        let count = self_check.not_taken.len() as u64;
+        let message = format!(
+            "{} declared and not taken over: what the store knows of them stays in force, all others are as declared. \
+             Mend the reason, then reload",
+            counted(count, "identity is", "identities are")
+        );
+        let names = self_check.not_taken.iter().map(|(name, _)| name.clone());
+        needs.push(Need {
+            because: Some(format!("{name}: {why}")),
+            names: names.take(NAMED).collect(),
+            command: Some("systemctl reload renewd".to_owned()),
+            ..need(NeedKind::NotTakenOver, "configuration", message)
+        });
+    }
+    if let Some(why) = &self_check.map {
+        let message = "identities.jsonl, the map of names to ids, cannot be written: were the database lost, the ids that \
+                       are new since would be as well. Mend the place; it is written anew within 15 s";
+        needs.push(Need {
+            because: Some(why.clone()),
+            ..need(
+                NeedKind::MapUnwritable,
+                "identities.jsonl",
+                message.to_owned(),
+            )
         });
     }
     if let Some(why) = &self_check.withdrawn_copy {

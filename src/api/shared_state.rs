@@ -12,8 +12,8 @@ use super::{
 use crate::{
     config::{DaemonSettings, Finding, JobSettings, Renewal},
     model::{
-        Amiss, DispatcherView, KeysView, Lapse, RenewerView, ResourceName, SinkName, SourceName,
-        SourceReport, SourceView, StoreStanding, Tested,
+        Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkName,
+        SourceName, SourceReport, SourceView, StoreStanding, Tested,
     },
     schedule::Declared,
     store::Cause,
@@ -50,6 +50,8 @@ pub struct SharedState {
     pub store_moved: watch::Receiver<Option<Amiss>>,
     /// Why the last reload was refused, if it was.
     pub reload_refused: Option<Amiss>,
+    /// Whom the configuration declares, and who is not taken over; why.
+    pub not_taken: Vec<(Name, String)>,
     /// `[renewal]`, for identities that are added over the socket.
     pub renewal: Renewal,
 }

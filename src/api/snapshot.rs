@@ -140,6 +140,8 @@ impl Snapshot {
             reload: shared_state.reload_refused.clone(),
             store: shared_state.store_moved.borrow().clone(),
             withdrawn_copy: api.store.copy_trouble(),
+            map: api.store.map_trouble(),
+            not_taken: shared_state.not_taken.clone(),
         };
         Self {
             now,

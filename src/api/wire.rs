@@ -148,10 +148,14 @@ pub enum NeedKind {
     KeyChange,
     /// The last reload was refused: another configuration is in force than lies on the disk.
     ReloadRefused,
+    /// Somebody whom the configuration declares is not taken over.
+    NotTakenOver,
     /// The file of the local socket is gone, or another one lies in its place.
     SocketMoved,
     /// The second place of what was withdrawn cannot be used.
     WithdrawnCopy,
+    /// `identities.jsonl`, the map of names to ids, cannot be written.
+    MapUnwritable,
     /// A source's list is not taken over.
     SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
@@ -178,6 +182,7 @@ impl NeedKind {
                 | Self::Contention
                 | Self::KeyChange
                 | Self::WithdrawnCopy
+                | Self::MapUnwritable
                 | Self::Clock
                 | Self::Orphans
         )

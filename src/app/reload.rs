@@ -129,24 +129,24 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
 
 /// Takes over what is declared; the effect in words, and what of it is not taken.
 async fn declare(
-    supervisor: &Supervisor,
+    supervisor: &mut Supervisor,
     new: &Settings,
     built: &Built,
 ) -> Result<(String, Vec<String>), Refused> {
-    let (store, now) = (&supervisor.store, supervisor.clock.now());
+    let (store, now) = (supervisor.store.clone(), supervisor.clock.now());
     let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
     let reconciled = store.reconcile(&new.identities, &names, now).await;
     let reconciled = reconciled.map_err(RunError::from)?;
     let mut refused = Vec::new();
+    supervisor.took_over(&reconciled.refused);
     for refusal in &reconciled.refused {
-        tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
         refused.push(format!(
             "{} is not taken over: {}\n",
             refusal.name, refusal.reason
         ));
     }
     let mut effect = reconciled.to_string();
-    for (resource, tokens) in built.heed(store, now).await? {
+    for (resource, tokens) in built.heed(&store, now).await? {
         effect += &format!(
             ", {tokens} token{} of {resource} minted by an access key that is no longer configured: minted anew",
             if tokens == 1 { "" } else { "s" }

@@ -129,31 +129,20 @@ async fn open_store(
     Ok(opened)
 }
 
-async fn reconcile(store: &Store, settings: &Settings, clock: &Clock) -> Result<(), RunError> {
+async fn reconcile(supervisor: &mut Supervisor, settings: &Settings) -> Result<(), RunError> {
     let sinks: Vec<_> = settings
         .sinks
         .iter()
         .map(|sink| sink.name().clone())
         .collect();
-    let reconciled = store
-        .reconcile(&settings.identities, &sinks, clock.now())
+    let now = supervisor.clock.now();
+    let reconciled = supervisor
+        .store
+        .reconcile(&settings.identities, &sinks, now)
         .await?;
     tracing::info!(effect = %reconciled, "declared identities taken over");
-    for refusal in &reconciled.refused {
-        tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
-    }
-    end_notices_elsewhere(store, settings, clock).await
-}
-
-/// What was told of resources that are not configured any more is over.
-pub(super) async fn end_notices_elsewhere(
-    store: &Store,
-    settings: &Settings,
-    clock: &Clock,
-) -> Result<(), RunError> {
-    let resources = settings.resources.iter();
-    let names = resources.map(|resource| resource.name.clone()).collect();
-    Ok(store.end_notices_elsewhere(names, clock.now()).await?)
+    supervisor.took_over(&reconciled.refused);
+    supervisor.end_notices_elsewhere(settings).await
 }
 
 /// Takes over what is declared and starts everything that works with the store. While the store may
@@ -163,8 +152,7 @@ async fn begin(
     built: Built,
     settings: &Settings,
 ) -> Result<(), RunError> {
-    reconcile(&supervisor.store, settings, &supervisor.clock).await?;
-    supervisor.end_notices_elsewhere(settings).await?;
+    reconcile(supervisor, settings).await?;
     let declared = supervisor.declared();
     for (resource, odd) in stored_room(&supervisor.store, settings, declared).await? {
         tracing::warn!(%resource, "{odd}");

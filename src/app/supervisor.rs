@@ -23,13 +23,13 @@ use crate::{
     jobs::Jobs,
     keys::Keys,
     model::{
-        Amiss, DispatcherView, KeyStage, KeysView, RenewerView, ResourceName, SinkName,
+        Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkName,
         StoreStanding, Timestamp,
     },
     permits::{Permits, ResourceDeps},
     schedule::Declared,
     sinks::Sink,
-    store::{Opened, Store},
+    store::{Opened, Refusal, Store},
     telemetry::Metrics,
     transport::{self, NetworkOptions, Transport},
 };
@@ -62,6 +62,7 @@ pub(super) struct Supervisor {
     /// What is wrong with the file of the store.
     pub(super) store_moved: watch::Sender<Option<Amiss>>,
     reload_refused: Option<Amiss>,
+    not_taken: Vec<(Name, String)>,
     /// What the CA files held when their resources were started.
     ca_files: BTreeMap<ResourceName, Option<Vec<u8>>>,
     shared_state: watch::Sender<Arc<SharedState>>,
@@ -167,6 +168,7 @@ impl Supervisor {
             sources: BTreeMap::new(),
             store_moved: store_moved.subscribe(),
             reload_refused: None,
+            not_taken: Vec::new(),
             renewal: settings.renewal,
         };
         Self {
@@ -189,6 +191,7 @@ impl Supervisor {
             source_syncs: SourceSyncs::default(),
             store_moved,
             reload_refused: None,
+            not_taken: Vec::new(),
             ca_files: BTreeMap::new(),
             shared_state: watch::Sender::new(Arc::new(shared_state)),
         }
@@ -336,6 +339,18 @@ impl Supervisor {
         Ok(self.store.end_notices_elsewhere(names, now).await?)
     }
 
+    /// Notes who of the configuration is not taken over.
+    pub(super) fn took_over(&mut self, refused: &[Refusal]) {
+        for refusal in refused {
+            tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
+        }
+        let refused = refused.iter();
+        self.not_taken = refused
+            .map(|refusal| (refusal.name.clone(), refusal.reason.clone()))
+            .collect();
+        self.publish();
+    }
+
     /// Notes whether the last reload was refused, and why.
     pub(super) fn reloaded(&mut self, refused: Option<String>) {
         let now = self.clock.now();
@@ -445,6 +460,7 @@ impl Supervisor {
             sources: self.source_syncs.views(),
             store_moved: self.store_moved.subscribe(),
             reload_refused: self.reload_refused.clone(),
+            not_taken: self.not_taken.clone(),
             renewal: self.settings.renewal,
         }));
     }

@@ -104,6 +104,7 @@ pub(super) struct SelfCheck {
 impl Task for SelfCheck {
     async fn step(&mut self) -> Duration {
         self.look_at_store();
+        self.look_beside().await;
         if self.open.is_none() {
             self.open = self.store.open_notices().await.ok();
         }
@@ -131,6 +132,22 @@ impl SelfCheck {
             None => tracing::info!("the file of the store is back"),
         }
         self.moved.send_replace(now);
+    }
+
+    /// What somebody took away beside the database is written anew, and told.
+    async fn look_beside(&self) {
+        let told = match self.store.mend_beside().await {
+            Ok(false) => return,
+            Ok(true) => {
+                self.store
+                    .raise(vec![Notice::withdrawals_rewritten(self.clock.now())])
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(%error, "what lies beside the store is looked after again in a while");
+        }
     }
 
     /// Raises what is due; what cannot be written now is tried again at the next look.

@@ -120,6 +120,10 @@ pub struct SelfCheckFindings {
     pub reload: Option<Amiss>,
     /// The second place of what was withdrawn cannot be written or read; why.
     pub withdrawn_copy: Option<String>,
+    /// `identities.jsonl` cannot be written; why.
+    pub map: Option<String>,
+    /// Whom the configuration, or a map that was taken over, declares, and who is not taken over; why.
+    pub not_taken: Vec<(Name, String)>,
 }
 
 /// Something that is wrong.

@@ -193,14 +193,10 @@ impl Settled {
             key: None,
             message,
         };
-        let missing = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may \
-                       be known, and with it what a copy of the store will lack";
         let brought = self.brought.map(|brought| brought.to_string());
         let brought = taken.into_iter().chain(brought);
         let brought = brought.map(|said| notice(NoticeKind::StoreBroughtUp, said));
-        let lost = self
-            .lost
-            .then(|| notice(NoticeKind::WithdrawalsRewritten, missing.to_owned()));
+        let lost = self.lost.then(|| Notice::withdrawals_rewritten(now));
         brought.chain(lost).collect()
     }
 }

@@ -19,7 +19,9 @@ use super::{
     db::{Changed, Db, Txn},
     disk::Disk,
     error::{OpenError, Outcome, StoreError},
+    idmap,
     open::{self, Lock, Opened},
+    withdrawals,
     writer::{Operation, Signals, Value, Work, Writer, lost},
 };
 use crate::{
@@ -64,6 +66,7 @@ pub(super) struct Inner {
     files: Vec<(PathBuf, u64, u64)>,
     disk: watch::Receiver<Disk>,
     copy: watch::Receiver<Option<String>>,
+    map: watch::Receiver<Option<String>>,
     pub(super) keep: Keep,
     measure: OnceLock<Measure>,
     /// The map of names to ids was looked at since the start.
@@ -176,6 +179,7 @@ impl Store {
             signals,
             disk,
             copy,
+            map,
         }: Tells,
         lock: Lock,
     ) -> Self {
@@ -190,6 +194,7 @@ impl Store {
             signals,
             disk,
             copy,
+            map,
             keep: Keep {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
@@ -278,6 +283,31 @@ impl Store {
     /// What is wrong with the second place of the withdrawals (`[store] withdrawn_copy`), if something is.
     pub fn copy_trouble(&self) -> Option<String> {
         self.0.copy.borrow().clone()
+    }
+
+    /// Why `identities.jsonl` cannot be written, if it cannot.
+    pub fn map_trouble(&self) -> Option<String> {
+        self.0.map.borrow().clone()
+    }
+
+    /// Writes the files beside the database anew that somebody took away, or that could not be written, where
+    /// there are any. Whether the list of what is withdrawn was one of them.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn mend_beside(&self) -> Result<bool, StoreError> {
+        let there = |file: &str| self.state_dir().join(file).exists();
+        let withdrawn = there(withdrawals::FILE);
+        if withdrawn && there(idmap::FILE) && self.map_trouble().is_none() {
+            return Ok(false);
+        }
+        let (doing, again) = ("write the files beside the store anew", self.map_trouble());
+        self.write(doing, move |txn| {
+            txn.effects.ids_replaced |= again.is_some();
+            Ok(())
+        })
+        .await?;
+        Ok(!withdrawn && there(withdrawals::FILE))
     }
 
     /// Tells when that changes.
@@ -485,6 +515,7 @@ struct Tells {
     signals: Signals,
     disk: watch::Receiver<Disk>,
     copy: watch::Receiver<Option<String>>,
+    map: watch::Receiver<Option<String>>,
 }
 
 impl Tells {
@@ -493,6 +524,7 @@ impl Tells {
             signals: writer.signals.clone(),
             disk: writer.reserve.disk(),
             copy: writer.withdrawals.trouble(),
+            map: writer.id_map.trouble(),
         }
     }
 }

@@ -19,6 +19,7 @@ use std::{
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::{
     aside::{RowKind, is_unreadable},
@@ -30,7 +31,7 @@ use super::{
 use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp, without_mark};
 
 /// The name of the map in the state directory.
-const FILE: &str = "identities.jsonl";
+pub(super) const FILE: &str = "identities.jsonl";
 /// Up to this size the map is written anew with each removal; above, when the daemon cleans up.
 const SMALL: u64 = 1 << 20;
 
@@ -93,6 +94,8 @@ pub(super) struct IdMap {
     sum: Sum,
     /// The store has noted that it agrees with the file as it is.
     agreed: bool,
+    /// Why it cannot be written.
+    trouble: watch::Sender<Option<String>>,
 }
 
 /// A file as it was, and its lines.
@@ -165,7 +168,18 @@ impl IdMap {
             folded: length,
             sum: Sum::default(),
             agreed: false,
+            trouble: watch::Sender::new(None),
         }
+    }
+
+    /// Why it cannot be written, as that changes.
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
+    /// Whether somebody took the file away.
+    pub(super) fn is_lost(&self) -> bool {
+        self.length > 0 && !self.path.exists()
     }
 
     /// Compares the file with the store: what only the file knows is put into `map_line`, and the file is
@@ -336,7 +350,11 @@ impl IdMap {
     pub(super) fn catch_up(&mut self, db: &Db) {
         if self.behind {
             match self.rewrite(db) {
-                Ok(()) => self.behind = false,
+                Ok(()) => {
+                    self.behind = false;
+                    self.trouble
+                        .send_if_modified(|trouble| trouble.take().is_some());
+                }
                 Err(error) => self.failed(&error),
             }
         }
@@ -348,9 +366,15 @@ impl IdMap {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        // The store itself holds the ids; the next clean-up or start writes the file anew.
+        // The store itself holds the ids; the file is written anew as soon as it can be.
         self.behind = true;
-        tracing::error!(path = %self.path.display(), %error, "the map of names to ids could not be written");
+        let said = format!("{}: {error}", self.path.display());
+        let news = self
+            .trouble
+            .send_if_modified(|trouble| trouble.replace(said.clone()).as_ref() != Some(&said));
+        if news {
+            tracing::error!(path = %self.path.display(), %error, "the map of names to ids could not be written");
+        }
     }
 
     fn append(&mut self, lines: &[IdLine]) -> io::Result<()> {

@@ -22,7 +22,7 @@ use super::campaigns::{CampaignAction, CampaignId};
 use crate::model::{IdentityId, Name, ResourceName, Then, Timestamp};
 
 /// The name of the file in the state directory.
-const FILE: &str = "withdrawn.jsonl";
+pub(super) const FILE: &str = "withdrawn.jsonl";
 /// Up to this size the file is never folded; tests fold often.
 const SMALL: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
@@ -396,6 +396,11 @@ impl Withdrawals {
         self.file.path.exists()
     }
 
+    /// Whether somebody took the file away, or a part of it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.has_begun() && length(&self.file.path) < self.length
+    }
+
     /// Writes the file anew, with the number of the last transaction. `each` hands out all facts, twice.
     pub(super) fn rewrite<E: std::fmt::Debug>(
         &mut self,
@@ -438,7 +443,11 @@ impl Withdrawals {
             return Ok(());
         };
         let new = copy.path.with_extension("jsonl.new");
-        let text = fs::read(&self.file.path)?;
+        let text = match fs::read(&self.file.path) {
+            // Nothing was withdrawn yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            text => text?,
+        };
         let mut file = private()
             .write(true)
             .create(true)

@@ -91,6 +91,7 @@ impl Writer {
 
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
+        self.mend_beside();
         let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
         self.reserve.make_room();
         let promise = if promised { self.promise() } else { Ok(()) };
@@ -114,6 +115,31 @@ impl Writer {
             };
             // Whoever asked may have gone in the meantime.
             operation.reply.send(answer).ok();
+        }
+    }
+
+    /// Files beside the database that somebody took away are written anew from it.
+    fn mend_beside(&mut self) {
+        if !self.withdrawals.has_begun() {
+            return;
+        }
+        if self.id_map.is_lost() {
+            self.id_map.fall_behind();
+            self.id_map.catch_up(&self.db);
+            if !self.id_map.is_lost() {
+                tracing::warn!("identities.jsonl was gone; it is written anew from the store");
+            }
+        }
+        if self.withdrawals.is_lost() {
+            match self.fold_withdrawals() {
+                Ok(()) => tracing::warn!(
+                    "withdrawn.jsonl, or a part of it, was gone; it is written anew from the store"
+                ),
+                Err(fault) => {
+                    let error = StoreError::new("write withdrawn.jsonl anew", fault);
+                    tracing::warn!(%error, "it is tried again");
+                }
+            }
         }
     }
 

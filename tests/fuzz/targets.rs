@@ -482,6 +482,7 @@ fn scene(
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         reload_refused: None,
+        not_taken: Vec::new(),
         renewal: settings().renewal,
     }
 }

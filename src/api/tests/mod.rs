@@ -158,6 +158,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         reload_refused: None,
+        not_taken: Vec::new(),
         renewal: Renewal {
             lifetime: Duration::from_hours(24),
             renew_at: 0.5,

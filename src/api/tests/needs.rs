@@ -883,3 +883,56 @@ async fn who_waits_for_a_word_before_it_is_created_appears_and_goes() {
     let over = harness.api.news(&open).await;
     assert!(over.iter().any(|one| one.kind == NoticeKind::CreateAllowed));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_declared_and_not_taken_over_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let why = "the store refuses to write its row".to_owned();
+    harness.share(|shared| shared.not_taken = vec![(name("carl"), why.clone())]);
+    harness.tells(NeedKind::NotTakenOver).await;
+    let needs = harness.status().await.needs;
+    assert_eq!(needs[0].names, [name("carl")]);
+    let because = needs[0].because.as_deref();
+    assert_eq!(because, Some("carl: the store refuses to write its row"));
+    harness.share(|shared| shared.not_taken.clear());
+    harness.is_silent_about(NeedKind::NotTakenOver).await;
+}
+
+/// Files beside the database that somebody takes away are written anew; while they cannot be, that is said.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_away_beside_the_store_is_written_anew() {
+    let harness = Harness::calm().await;
+    harness.step(ANNA, Step::Withhold).await;
+    harness.deliver(ANNA).await;
+    let folder = harness._folder.path();
+    let files = ["identities.jsonl", "withdrawn.jsonl"].map(|file| folder.join(file));
+    let read = |file: &std::path::PathBuf| std::fs::read_to_string(file).unwrap();
+    assert!(!harness.store.mend_beside().await.unwrap(), "all is there");
+    files
+        .iter()
+        .for_each(|file| std::fs::remove_file(file).unwrap());
+    assert!(harness.store.mend_beside().await.unwrap());
+    assert!(read(&files[0]).contains("anna") && read(&files[1]).contains("anna"));
+
+    std::fs::remove_file(&files[0]).unwrap();
+    let place = folder.join("identities.jsonl.new");
+    std::fs::create_dir(&place).unwrap();
+    assert!(!harness.store.mend_beside().await.unwrap());
+    harness.tells(NeedKind::MapUnwritable).await;
+    std::fs::remove_dir(&place).unwrap();
+    harness.store.mend_beside().await.unwrap();
+    harness.is_silent_about(NeedKind::MapUnwritable).await;
+    assert!(read(&files[0]).contains("anna"));
+}
+
+/// What is withdrawn while the list of it is gone does not begin a list that knows of nothing before.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_beside_a_list_that_is_gone_writes_all_of_it() {
+    let harness = Harness::calm().await;
+    harness.step(ANNA, Step::Withhold).await;
+    let list = harness._folder.path().join("withdrawn.jsonl");
+    std::fs::remove_file(&list).unwrap();
+    harness.step(BERT, Step::Withhold).await;
+    let text = std::fs::read_to_string(&list).unwrap();
+    assert!(text.contains("anna") && text.contains("bert"), "{text}");
+}
