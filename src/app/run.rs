@@ -120,6 +120,15 @@ async fn open_store(
             reason: error.to_string(),
         })
     })?;
+    if let Some(told) = opened.1.told() {
+        tracing::warn!("{told}");
+    }
+    if opened.1.broken_id_lines > 0 {
+        tracing::warn!(
+            lines = opened.1.broken_id_lines,
+            "lines of identities.jsonl cannot be read; the file as it was is kept as identities.jsonl.broken"
+        );
+    }
     if opened.1.orphans > 0 {
         tracing::warn!(
             orphans = opened.1.orphans,
@@ -323,7 +332,7 @@ async fn live(
                     // Whoever asked may have gone in the meantime.
                     answer.send(used).ok();
                 }
-                Command::Examine { answer } => doctor::answer(supervisor, answer),
+                Command::Examine { answer } => doctor::answer(supervisor, source.clone(), answer),
                 Command::Sink { name, ask } => supervisor.ask(&name, ask),
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },

@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use renewd::{
-    model::{HealthView, Record, Scope, State, Then},
+    model::{HealthView, Record, Scope, State, Then, Timestamp},
     store::{CampaignAction, CampaignId, Cause},
 };
 
@@ -62,13 +63,15 @@ fn faults() -> Vec<Fault> {
 }
 
 fn is_dead(record: &Record, world: &World) -> bool {
-    let now = world.clock.now();
     let token = record.token.as_ref();
-    token.is_none_or(|token| token.expires_at <= now)
+    // By the service's clock, which nobody sets back.
+    let began: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    token.is_none_or(|token| token.expires_at <= began + world.clock.steady())
 }
 
 /// What befalls a random fleet: parts of it fail for ever, whatever is asked for, from their creation or from
-/// some time on; the service is down for a while; the daemon ends and starts; people revoke or delete a part.
+/// some time on; the service is down for a while; the daemon ends and starts; people revoke or delete a part; the wall clock is set
+/// back.
 #[derive(Debug)]
 struct Fate {
     seed: u64,
@@ -82,6 +85,8 @@ struct Fate {
     /// When the daemon ends, and whether by `kill -9`.
     ends: Vec<(Duration, bool)>,
     order: Option<Ordered>,
+    /// When the wall clock is set back, and by how much.
+    set_back: Option<(Duration, SignedDuration)>,
 }
 
 /// What people order.
@@ -179,6 +184,10 @@ impl Fate {
             .collect();
         ends.sort();
         let order = rng.random_bool(0.7).then(|| Ordered::of(count, &mut rng));
+        let set_back = rng.random_bool(0.3).then(|| {
+            let by = SignedDuration::from_secs(rng.random_range(30..90_000));
+            (SECOND * rng.random_range(60..1500), by)
+        });
         Self {
             seed,
             count,
@@ -188,6 +197,7 @@ impl Fate {
             outage,
             ends,
             order,
+            set_back,
         }
     }
 
@@ -266,7 +276,7 @@ async fn poisoned_fleet(seed: u64) {
     world.pass(SECOND * 10).await;
     fate.befall(&world).await;
     let mut ends = fate.ends.iter().peekable();
-    let mut order = None;
+    let (mut order, mut set_back) = (None, fate.set_back);
     let mut passed = world.clock.steady();
     while passed < LIFE {
         world.pass(LOOK).await;
@@ -277,6 +287,9 @@ async fn poisoned_fleet(seed: u64) {
                 false => world.down().await.unwrap(),
             }
             world.up().await;
+        }
+        if let Some((_, by)) = set_back.take_if(|(at, _)| *at <= passed) {
+            world.clock.step_wall(-by);
         }
         if let Some(ordered) = &fate.order
             && order.is_none()
