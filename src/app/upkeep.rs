@@ -136,16 +136,7 @@ impl SelfCheck {
 
     /// What somebody took away beside the database is written anew, and told.
     async fn look_beside(&self) {
-        let told = match self.store.mend_beside().await {
-            Ok(false) => return,
-            Ok(true) => {
-                self.store
-                    .raise(vec![Notice::withdrawals_rewritten(self.clock.now())])
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = told {
+        if let Err(error) = self.store.mend_beside(self.clock.now()).await {
             tracing::warn!(%error, "what lies beside the store is looked after again in a while");
         }
     }

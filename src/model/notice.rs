@@ -326,20 +326,6 @@ impl NoticeKind {
 }
 
 impl Notice {
-    /// The list of what is withdrawn was gone, and is written anew.
-    pub fn withdrawals_rewritten(at: Timestamp) -> Self {
-        let message = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may \
-                       be known, and with it what a copy of the store will lack";
-        Self {
-            at,
-            kind: NoticeKind::WithdrawalsRewritten,
-            resource: None,
-            name: None,
-            key: None,
-            message: message.to_owned(),
-        }
-    }
-
     /// The key of a late renewal.
     pub fn late_key(name: &Name) -> String {
         format!("renewal {name}")

@@ -182,6 +182,20 @@ pub(super) struct Settled {
     pub(super) lost: bool,
 }
 
+/// The list of what is withdrawn was gone, and is written anew.
+pub(super) fn rewritten(at: Timestamp) -> Notice {
+    let message = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may be \
+                   known, and with it what a copy of the store will lack";
+    Notice {
+        at,
+        kind: NoticeKind::WithdrawalsRewritten,
+        resource: None,
+        name: None,
+        key: None,
+        message: message.to_owned(),
+    }
+}
+
 impl Settled {
     /// What people are told of it, and of what was taken over before.
     pub(super) fn notices(&self, taken: Option<String>, now: Timestamp) -> Vec<Notice> {
@@ -196,7 +210,7 @@ impl Settled {
         let brought = self.brought.map(|brought| brought.to_string());
         let brought = taken.into_iter().chain(brought);
         let brought = brought.map(|said| notice(NoticeKind::StoreBroughtUp, said));
-        let lost = self.lost.then(|| Notice::withdrawals_rewritten(now));
+        let lost = self.lost.then(|| rewritten(now));
         brought.chain(lost).collect()
     }
 }

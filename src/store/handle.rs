@@ -16,6 +16,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
+    catch_up,
     db::{Changed, Db, Txn},
     disk::Disk,
     error::{OpenError, Outcome, StoreError},
@@ -291,11 +292,11 @@ impl Store {
     }
 
     /// Writes the files beside the database anew that somebody took away, or that could not be written, where
-    /// there are any. Whether the list of what is withdrawn was one of them.
+    /// there are any. Told where the list of what is withdrawn was one of them; whether it was.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn mend_beside(&self) -> Result<bool, StoreError> {
+    pub async fn mend_beside(&self, now: Timestamp) -> Result<bool, StoreError> {
         let there = |file: &str| self.state_dir().join(file).exists();
         let withdrawn = there(withdrawals::FILE);
         if withdrawn && there(idmap::FILE) && self.map_trouble().is_none() {
@@ -307,7 +308,11 @@ impl Store {
             Ok(())
         })
         .await?;
-        Ok(!withdrawn && there(withdrawals::FILE))
+        if withdrawn || !there(withdrawals::FILE) {
+            return Ok(false);
+        }
+        self.raise(vec![catch_up::rewritten(now)]).await?;
+        Ok(true)
     }
 
     /// Tells when that changes.

@@ -904,23 +904,26 @@ async fn what_is_taken_away_beside_the_store_is_written_anew() {
     let harness = Harness::calm().await;
     harness.step(ANNA, Step::Withhold).await;
     harness.deliver(ANNA).await;
-    let folder = harness._folder.path();
+    let (folder, now) = (harness._folder.path(), harness.clock.now());
     let files = ["identities.jsonl", "withdrawn.jsonl"].map(|file| folder.join(file));
     let read = |file: &std::path::PathBuf| std::fs::read_to_string(file).unwrap();
-    assert!(!harness.store.mend_beside().await.unwrap(), "all is there");
+    assert!(
+        !harness.store.mend_beside(now).await.unwrap(),
+        "all is there"
+    );
     files
         .iter()
         .for_each(|file| std::fs::remove_file(file).unwrap());
-    assert!(harness.store.mend_beside().await.unwrap());
+    assert!(harness.store.mend_beside(now).await.unwrap());
     assert!(read(&files[0]).contains("anna") && read(&files[1]).contains("anna"));
 
     std::fs::remove_file(&files[0]).unwrap();
     let place = folder.join("identities.jsonl.new");
     std::fs::create_dir(&place).unwrap();
-    assert!(!harness.store.mend_beside().await.unwrap());
+    assert!(!harness.store.mend_beside(now).await.unwrap());
     harness.tells(NeedKind::MapUnwritable).await;
     std::fs::remove_dir(&place).unwrap();
-    harness.store.mend_beside().await.unwrap();
+    harness.store.mend_beside(now).await.unwrap();
     harness.is_silent_about(NeedKind::MapUnwritable).await;
     assert!(read(&files[0]).contains("anna"));
 }
