@@ -396,9 +396,9 @@ impl Withdrawals {
         self.file.path.exists()
     }
 
-    /// Whether somebody took the file away, or a part of it.
+    /// Whether somebody took the file away.
     pub(super) fn is_lost(&self) -> bool {
-        self.has_begun() && length(&self.file.path) < self.length
+        self.has_begun() && self.length > 0 && !self.is_there()
     }
 
     /// Writes the file anew, with the number of the last transaction. `each` hands out all facts, twice.

@@ -132,9 +132,9 @@ impl Writer {
         }
         if self.withdrawals.is_lost() {
             match self.fold_withdrawals() {
-                Ok(()) => tracing::warn!(
-                    "withdrawn.jsonl, or a part of it, was gone; it is written anew from the store"
-                ),
+                Ok(()) => {
+                    tracing::warn!("withdrawn.jsonl was gone; it is written anew from the store")
+                }
                 Err(fault) => {
                     let error = StoreError::new("write withdrawn.jsonl anew", fault);
                     tracing::warn!(%error, "it is tried again");
