@@ -16,9 +16,7 @@ use super::{Supervisor, check};
 use crate::{
     accounts,
     clock::Clock,
-    config::{
-        self, Finding, Problems, Settings, Severity, SinkSettings, Source, WebhookSinkSettings,
-    },
+    config::{Finding, Settings, Severity, SinkSettings, WebhookSinkSettings},
     model::{Name, Timestamp, short_duration},
     pool,
     sinks::{self, SinkFailure, WebhookSink, file::PathPattern, webhook::ProbeAnswer},
@@ -60,11 +58,7 @@ pub fn own_user() -> String {
 }
 
 /// Looks for a running daemon, beside its loops: receivers may be slow to answer.
-pub(super) fn answer(
-    supervisor: &Supervisor,
-    source: Source,
-    answer: oneshot::Sender<Vec<Finding>>,
-) {
+pub(super) fn answer(supervisor: &Supervisor, answer: oneshot::Sender<Vec<Finding>>) {
     let (settings, store) = (supervisor.settings().clone(), supervisor.store.clone());
     let clock = supervisor.clock.clone();
     let mut findings = keys(supervisor);
@@ -81,27 +75,10 @@ pub(super) fn answer(
         // A store that cannot be read is told elsewhere.
         let last = store.last_backup().await.ok().flatten();
         findings.extend(backup_finding(last, clock.now()));
-        let read = pool::LOOKS.run(move || config::load(&source).err());
-        let refused = read.await.ok().flatten();
-        findings.extend(refused.map(|problems| on_disk(&problems)));
         // Whoever asked may have gone in the meantime.
         findings.extend(examine(settings, &clock).await);
         answer.send(findings).ok();
     });
-}
-
-/// The configuration in force is not the one that lies on the disk, and that cannot be used.
-fn on_disk(problems: &Problems) -> Finding {
-    let said = config::render(&problems.0, false);
-    let first = said.lines().next().unwrap_or_default();
-    Finding {
-        path: "configuration".to_owned(),
-        severity: Severity::Error,
-        message: format!(
-            "as it lies on the disk now it cannot be used, so the next start would fail: {first}"
-        ),
-        hint: Some("renewd check".to_owned()),
-    }
 }
 
 /// Backups that were made once and are not made any more.
