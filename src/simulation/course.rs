@@ -138,10 +138,10 @@ impl Daemon {
     ///
     /// # Errors
     /// With the loop that did not end well, and why.
-    pub async fn stop(self) -> Result<(), (&'static str, String)> {
+    pub async fn stop(mut self) -> Result<(), (&'static str, String)> {
         self.stop.cancel();
         let mut failed = Ok(());
-        for (name, task) in self.loops {
+        for (name, task) in std::mem::take(&mut self.loops) {
             let ended = task.await.unwrap_or_else(|error| Err(error.to_string()));
             failed = failed.and(ended.map_err(|why| (name, why)));
         }
@@ -149,13 +149,20 @@ impl Daemon {
     }
 
     /// Ends as `kill -9` does.
-    pub async fn kill(self) {
-        for (_, task) in &self.loops {
+    pub async fn kill(mut self) {
+        for (_, task) in std::mem::take(&mut self.loops) {
             task.abort();
-        }
-        for (_, task) in self.loops {
             // What was cut off has nothing to say.
             task.await.ok();
+        }
+    }
+}
+
+/// One that is let go of runs no further: others may follow on the same runtime.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        for (_, task) in &self.loops {
+            task.abort();
         }
     }
 }

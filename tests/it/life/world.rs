@@ -47,16 +47,6 @@ pub(super) struct World {
     up: Option<Daemon>,
 }
 
-/// A world that is let go of runs no further: others may follow on the same runtime.
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(up) = &self.up {
-            up.renewer.abort();
-            up.campaigns.abort();
-        }
-    }
-}
-
 impl World {
     pub(super) async fn start(setting: Setting) -> Self {
         Self::start_at(setting, "2026-11-22T12:00:00Z".parse().unwrap()).await
