@@ -312,7 +312,9 @@ impl Txn<'_> {
         found: &Found,
         now: Timestamp,
     ) -> Outcome<BroughtUp> {
-        let floor = self.number(FLOOR)?.max(found.high);
+        // What was given out and never noted was no further than the clock of that moment.
+        let clock = u64::try_from(now.as_second()).unwrap_or(0);
+        let floor = self.number(FLOOR)?.max(found.high).max(clock);
         self.set_number(FLOOR, floor)?;
         self.load_floor()?;
         let mut brought = BroughtUp {
