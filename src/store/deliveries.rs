@@ -557,6 +557,9 @@ impl Txn<'_> {
             let moved =
                 "SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path IS NOT ?3";
             let moved = self.write_deliveries(moved, params![num, sink, path, digest])?;
+            if moved > 0 {
+                self.take_up(&path)?;
+            }
             self.effects.wanted |= moved > 0;
         }
         Ok(())

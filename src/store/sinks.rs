@@ -88,6 +88,7 @@ impl Store {
                     let sql = "SELECT 1 FROM sink WHERE name = ?1 AND path = ?2";
                     let same = txn.first(sql, params![sink, path], |_| Ok(()))?.is_some();
                     txn.leave_bundle_of(sink, Some(&path))?;
+                    txn.take_up(&path)?;
                     let set = "path = ?2, digest = ?3";
                     let set = txn.write_sink(set, params![sink, path, digest])?;
                     txn.effects.wanted |= set > 0 && !same;
@@ -237,6 +238,12 @@ impl Txn<'_> {
              WHERE name = ?1 AND digest IS NOT NULL AND path IS NOT ?2",
             params![sink, path],
         )?;
+        Ok(())
+    }
+
+    /// A file is written where one lay that was let go of: it is no stray any more.
+    pub(super) fn take_up(&self, path: &str) -> Outcome<()> {
+        self.run("DELETE FROM stray WHERE path = ?1", [path])?;
         Ok(())
     }
 
