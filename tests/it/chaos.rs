@@ -91,9 +91,7 @@ impl<'a> Watch<'a> {
     /// Waits until every identity has a file.
     async fn all_there(&self) {
         for name in &self.names {
-            while self.stage.document(name).is_none() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            self.stage.there(name).await;
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What ACS says is gone: one identity is withdrawn everywhere; of another resource's connection string
 //! nobody loses anything, and a person is asked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::stage::{Daemon, Emulator, Stage, identities};
+use crate::stage::{Daemon, Emulator, Stage, identities, until};
 
 /// A fleet with files, all of them there.
 async fn fleet(emulator: &Emulator, count: usize) -> (Stage, Daemon) {
@@ -35,17 +35,6 @@ fn state(stage: &Stage, name: &str) -> String {
     shown["state"].as_str().unwrap().to_owned()
 }
 
-async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(
-            began.elapsed() < Duration::from_secs(30),
-            "waited for: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// Deletes an identity at ACS behind the daemon's back.
 fn delete(emulator: &Emulator, stage: &Stage, name: &str) {
     let id = stage.document(name).unwrap()["id"]
@@ -70,7 +59,7 @@ async fn one_that_is_gone_is_withdrawn_everywhere_and_many_are_not() {
     delete(&emulator, &stage, "bot-0");
     // A revocation finds it out.
     stage.renewd(&["revoke", "bot-0", "--then", "reissue", "--yes"]);
-    eventually("its file is withdrawn", || {
+    until("its file is withdrawn", || {
         stage.document("bot-0").is_none_or(|d| d["token"].is_null())
     })
     .await;
@@ -81,7 +70,7 @@ async fn one_that_is_gone_is_withdrawn_everywhere_and_many_are_not() {
         &["identity", "revive", "bot-0", "--reason", "it is there"],
     );
     assert!(revived.contains("asked for again"), "{revived}");
-    eventually("ACS says so again", || state(&stage, "bot-0") == "gone").await;
+    until("ACS says so again", || state(&stage, "bot-0") == "gone").await;
     let active = stage.renewd(&["identity", "revive", "bot-1"]);
     assert_eq!(active.status.code(), Some(1));
 
@@ -89,7 +78,7 @@ async fn one_that_is_gone_is_withdrawn_everywhere_and_many_are_not() {
         delete(&emulator, &stage, &format!("bot-{n}"));
     }
     done(&stage, &["renew", "--all", "--yes", "--detach"]);
-    eventually("a person is asked", || {
+    until("a person is asked", || {
         done(&stage, &["status"]).contains("confirm-gone")
     })
     .await;
@@ -101,7 +90,7 @@ async fn one_that_is_gone_is_withdrawn_everywhere_and_many_are_not() {
     }
     let told = done(&stage, &["identity", "confirm-gone", "contoso"]);
     assert!(told.contains("8 identities"), "{told}");
-    eventually("they are withdrawn", || {
+    until("they are withdrawn", || {
         (1..9).all(|n| state(&stage, &format!("bot-{n}")) == "gone")
     })
     .await;
@@ -118,7 +107,7 @@ async fn the_connection_string_of_another_resource_costs_nobody_a_token() {
     let (stage, daemon) = fleet(&emulator, 2).await;
     stage.write_private("contoso.cs", &other.connection_string);
     daemon.signal(rustix::process::Signal::HUP);
-    eventually("a person is asked", || {
+    until("a person is asked", || {
         done(&stage, &["status"]).contains("confirm-gone")
     })
     .await;
@@ -129,7 +118,7 @@ async fn the_connection_string_of_another_resource_costs_nobody_a_token() {
     }
     stage.write_private("contoso.cs", &emulator.connection_string);
     daemon.signal(rustix::process::Signal::HUP);
-    eventually("all is well again", || {
+    until("all is well again", || {
         !done(&stage, &["status"]).contains("confirm-gone")
     })
     .await;

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, soak};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, soak, until};
 
 /// A daemon's folder whose ACS does not answer: nothing but imports keeps it busy.
 fn quiet_stage(emulator: &Emulator) -> Stage {
@@ -96,9 +96,7 @@ async fn an_import_survives_a_kill_and_is_completed_by_a_second_run() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    while known(&daemon, &stage) == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until("the first imported one", || known(&daemon, &stage) > 0).await;
     daemon.kill();
     let said: Vec<String> = BufReader::new(import.stderr.take().unwrap())
         .lines()

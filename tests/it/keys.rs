@@ -14,7 +14,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::stage::{Daemon, Emulator, RENEWD, Receiver, Stage, identities};
+use super::stage::{Daemon, Emulator, RENEWD, Receiver, Stage, identities, until};
 
 /// A resource with two keys, a fleet, a receiver.
 struct Harness {
@@ -64,9 +64,10 @@ impl Harness {
 
     /// Waits until every consumer holds a token.
     async fn all_delivered(&self) {
-        while self.tokens().len() < self.count {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until("a token at every consumer", || {
+            self.tokens().len() >= self.count
+        })
+        .await;
     }
 
     /// The newest token that each consumer holds.

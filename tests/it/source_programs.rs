@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, until};
 
 /// A daemon's folder with a source `directory` that runs a script.
 struct Harness {
@@ -80,9 +80,10 @@ impl Harness {
     }
 
     async fn good_again(&self) {
-        while !self.listed()["lapse"].is_null() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until("a source that is good again", || {
+            self.listed()["lapse"].is_null()
+        })
+        .await;
     }
 
     fn state(&self, name: &str) -> String {
@@ -194,9 +195,7 @@ async fn a_program_that_fails_keeps_its_last_good_list_and_has_a_reason() {
     // What the program had started ended with it.
     for pid in fs::read_to_string(&pids).unwrap().lines() {
         harness.program(TWO);
-        while is_alive(pid) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until("the end of what the program started", || !is_alive(pid)).await;
     }
     harness.good_again().await;
     let calls = harness.emulator.control("GET", "stats", None).await;
@@ -215,9 +214,7 @@ async fn what_a_program_leaves_behind_ends_with_it() {
     harness.stage.there("bert").await;
     let pid = fs::read_to_string(&pids).unwrap();
     harness.program(TWO);
-    while is_alive(&pid) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the end of what outlived the program", || !is_alive(&pid)).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Campaigns steered by an operator: paused, resumed, cancelled, tried again, over restarts.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities, until};
 
 /// With this no more than three of them are revoked in ten minutes.
 const NARROW: &str = "limits = { revoke = \"4/10m\" }\n";
@@ -77,9 +77,10 @@ impl World {
 
     /// Waits until so many items are done.
     async fn until_done(&self, id: &str, count: u64) {
-        while self.json(&["campaign", "show", id])["done"] != count {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(&format!("{count} items of campaign {id}"), || {
+            self.json(&["campaign", "show", id])["done"] == count
+        })
+        .await;
     }
 
     async fn revocations(&self) -> Value {

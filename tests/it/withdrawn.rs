@@ -1,8 +1,8 @@
 //! What was withdrawn stays withdrawn, whatever is restored beside it; through the programs.
 
-use std::{fs, process::Output};
+use std::{fs, process::Output, time::Duration};
 
-use crate::stage::{Daemon, Emulator, Stage, identities};
+use crate::stage::{Daemon, Emulator, Stage, identities, until};
 
 fn said(output: &Output) -> String {
     format!(
@@ -95,9 +95,13 @@ async fn a_distrusted_store_does_nothing_until_it_is_accepted() {
     ok(&stage.renewd(&["store", "accept", "--reason", "nothing was revoked"]));
     stage.reissued("bot-0", &before).await;
     ok(&stage.renewd(&["token", "bot-1"]));
-    while readyz(&config).await != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let ready = async {
+        while readyz(&config).await != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ready = tokio::time::timeout(Duration::from_secs(60), ready).await;
+    ready.expect("the daemon is ready once the store is accepted");
     let again = stage.renewd(&["store", "accept"]);
     assert_eq!(again.status.code(), Some(1), "{}", said(&again));
     assert!(daemon.stop().success());
@@ -163,10 +167,15 @@ async fn a_store_that_is_put_back_from_a_copy_is_brought_up_to_what_was_withdraw
     assert!(said(&deleted).contains("deleted"), "{}", said(&deleted));
     for (n, before) in [0, 1, 3].iter().zip(versions) {
         let name = format!("bot-{n}");
-        while version(&stage, &name) <= before {
-            assert!(version(&stage, &name) >= before, "{name} fell");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        until(
+            "a version above the last before the copy was put back",
+            || {
+                let now = version(&stage, &name);
+                assert!(now >= before, "{name} fell");
+                now > before
+            },
+        )
+        .await;
     }
     let status = ok(&stage.renewd(&["status"]));
     assert!(status.contains("brought up"), "{status}");

@@ -279,7 +279,7 @@ async fn what_is_no_backup_is_told_apart() {
     fs::write(dir.join("text"), "hello").unwrap();
     fs::write(dir.join("nothing"), "").unwrap();
     for (file, word) in [
-        ("text", "no SQLite database"),
+        ("text", "not an SQLite database"),
         ("nothing", "or nothing"),
         ("renewd.db", "bare database"),
     ] {

@@ -10,7 +10,7 @@ use renewd::{
 use super::pipe::Pipe;
 use crate::{
     samples::{delivery, document, held, token},
-    stage::{Daemon, Emulator, RENEWD, Stage, identities},
+    stage::{Daemon, Emulator, RENEWD, Stage, identities, until},
 };
 
 /// A sink that gives this to a shell; it has to name the shell itself.
@@ -163,13 +163,15 @@ async fn what_it_waits_for_is_shown() {
     renewd(&["sink", "pause", "files"]);
     renewd(&["renew", "bot-0", "--detach"]);
     let shown = || renewd(&["delivery", "show", "bot-0"]);
-    while !shown().contains("after files") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a delivery that waits for the files", || {
+        shown().contains("after files")
+    })
+    .await;
     renewd(&["sink", "enable", "files"]);
-    while !shown().contains("2 deliveries, 0 pending") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("both deliveries", || {
+        shown().contains("2 deliveries, 0 pending")
+    })
+    .await;
 }
 
 /// Through the real daemon: it waits for the file, fails, survives a kill, and succeeds for that version.
@@ -213,8 +215,9 @@ async fn it_is_run_after_the_file_until_it_succeeds_even_over_a_kill() {
     std::fs::write(stage.path("flag"), "").unwrap();
     let daemon = Daemon::start(&config).await;
     assert_eq!(pipe.heard().await, first, "and again after a kill");
-    while daemon.status(&socket)["couriers"]["hook"]["delivered"] != 1 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the delivery that was begun before the kill", || {
+        daemon.status(&socket)["couriers"]["hook"]["delivered"] == 1
+    })
+    .await;
     assert!(daemon.stop().success());
 }

@@ -5,7 +5,10 @@ mod daemon;
 mod emulator;
 mod receiver;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 pub use daemon::Daemon;
 pub use emulator::{Emulator, SecureEmulator};
@@ -127,25 +130,26 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
 
     /// Waits until an identity has a file.
     pub async fn there(&self, name: &str) {
-        while self.document(name).is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        until(&format!("a file of {name}"), || {
+            self.document(name).is_some()
+        })
+        .await;
     }
 
     /// Waits until an identity's file holds a newer version.
     pub async fn renewed(&self, name: &str) {
         self.there(name).await;
-        let before = self.document(name).unwrap()["version"].as_u64();
-        while self.document(name).unwrap()["version"].as_u64() <= before {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        let version = || self.document(name).unwrap()["version"].as_u64();
+        let before = version();
+        until(&format!("a newer version of {name}"), || version() > before).await;
     }
 
     /// Waits until an identity's file holds another token than this one.
     pub async fn reissued(&self, name: &str, before: &str) {
-        while self.token(name) == before {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        until(&format!("another token of {name}"), || {
+            self.token(name) != before
+        })
+        .await;
     }
 
     /// Loses the database, as a broken disk does.
@@ -181,6 +185,18 @@ connection_string = {{ file = "{dir}/contoso.cs" }}
             serde_json::from_slice(&bytes)
                 .unwrap_or_else(|e| panic!("torn file {}: {e}", path.display())),
         )
+    }
+}
+
+/// Longer than anything takes that a test waits for, on a busy machine too.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Waits until it is so; what was awaited is named when it never is.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < LONGEST, "waited {LONGEST:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
