@@ -150,8 +150,9 @@ impl Daemon {
 
     /// Ends as `kill -9` does.
     pub async fn kill(mut self) {
-        for (_, task) in std::mem::take(&mut self.loops) {
-            task.abort();
+        let loops = std::mem::take(&mut self.loops);
+        loops.iter().for_each(|(_, task)| task.abort());
+        for (_, task) in loops {
             // What was cut off has nothing to say.
             task.await.ok();
         }
