@@ -212,8 +212,9 @@ pub(super) fn key_rejected(
     at: Timestamp,
 ) -> Notice {
     let message = format!(
-        "{resource} refuses the access keys ({because}). Put a valid connection string in place and reload. {}",
-        survival(survives, at)
+        "{resource} refuses the access keys ({because}). Put a valid connection string in place, `renewd key set \
+         {resource}`. {}",
+        doubtful(survives, at)
     );
     of(resource, NoticeKind::KeyRejected, "keys", at, message)
 }
@@ -261,6 +262,22 @@ fn survival(survives: Option<Timestamp>, now: Timestamp) -> String {
             )
         }
         Some(_) => "Some tokens have expired.".to_owned(),
+        None => "No token is at risk.".to_owned(),
+    }
+}
+
+/// How long tokens last whose keys are refused: nobody knows whether they are good.
+fn doubtful(survives: Option<Timestamp>, now: Timestamp) -> String {
+    match survives {
+        Some(until) if until > now => {
+            let left = until.duration_since(now).try_into().unwrap_or_default();
+            format!(
+                "Tokens that these keys minted may be dead; if they are good after all, the first ends at {until:.0} \
+                 ({} from now).",
+                short_duration(left)
+            )
+        }
+        Some(_) => "Some tokens have expired, and the others may be dead.".to_owned(),
         None => "No token is at risk.".to_owned(),
     }
 }

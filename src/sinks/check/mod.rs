@@ -29,7 +29,7 @@ use crate::{
         ExecSinkSettings, FileSinkSettings, Finding, Settings, Severity, SinkSettings,
         WebhookSinkSettings,
     },
-    model::Reader,
+    model::{Reader, SinkName},
     sandbox::{self, Unit},
     sinks::{
         file::{PathPattern, template},
@@ -52,6 +52,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
                 findings.extend(of_template(file, &path));
                 findings.extend(of_owner(file, &path, settings));
                 findings.extend(of_bundle(file, &path));
+                findings.extend(of_users(&file.name, &path, settings));
                 files += 1;
             }
             SinkSettings::Webhook(webhook) => {
@@ -62,11 +63,28 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             SinkSettings::Exec(exec) => {
                 let path = format!("sink.exec[{programs}]");
                 findings.extend(of_program(exec, &path, settings, &trusted));
+                findings.extend(of_users(&exec.name, &path, settings));
                 programs += 1;
             }
         }
     }
     findings
+}
+
+/// A sink that none of those declared names: it is easily forgotten, and nothing would be delivered. Who comes by a
+/// source or an import may name it.
+fn of_users(name: &SinkName, path: &str, settings: &Settings) -> Option<Finding> {
+    let declared = &settings.identities;
+    let is_named = declared.iter().any(|spec| spec.sinks.contains(name));
+    let is_odd = !declared.is_empty() && settings.sources.is_empty() && !is_named;
+    is_odd.then(|| Finding {
+        path: format!("{path}.name"),
+        severity: Severity::Warning,
+        message: format!("no [[identity]] names the sink {name}, so nothing is delivered to it"),
+        hint: Some(format!(
+            "write `sinks = [\"{name}\"]` in each [[identity]] whose token belongs there"
+        )),
+    })
 }
 
 /// What is wrong with one file sink and the folder that it leads to, if anything.

@@ -223,3 +223,34 @@ fn folders_that_others_could_swap_are_named() {
     std::os::unix::fs::chown(&state, Some(65_533), None).unwrap();
     assert_eq!(told(&state), "");
 }
+
+#[test]
+fn a_sink_that_none_of_the_declared_names_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("{name}").display().to_string();
+    let sink = SinkSettings::File(FileSinkSettings::new("files".parse().unwrap(), path));
+    let mut settings = settings("/srv/renewd", sink);
+    let told = |settings: &Settings| {
+        let found = check(settings);
+        found.iter().any(|found| found.path == "sink.file[0].name")
+    };
+    assert!(!told(&settings), "all come by an import");
+    let spec = |sinks: &[&str]| crate::model::Spec {
+        name: "bot".parse().unwrap(),
+        resource: "contoso".parse().unwrap(),
+        id: None,
+        scopes: vec![crate::model::Scope::Chat],
+        lifetime: Duration::from_hours(24),
+        renew_at: 0.5,
+        spread: 0.0,
+        on_removal: crate::model::OnRemoval::Hold,
+        origin: crate::model::Origin::File,
+        readers: Vec::new(),
+        sinks: sinks.iter().map(|name| name.parse().unwrap()).collect(),
+        labels: std::collections::BTreeMap::new(),
+    };
+    settings.identities = vec![spec(&[])];
+    assert!(told(&settings));
+    settings.identities.push(spec(&["files"]));
+    assert!(!told(&settings));
+}

@@ -25,6 +25,10 @@ async fn the_end_is_told_by_the_next_process() {
     ] {
         let mut world = in_an_outage(fault).await;
         assert_eq!(world.news().await, [told]);
+        if told == "key.rejected" {
+            let notice = &world.notices().await[0].message;
+            assert!(notice.contains("may be dead"), "nobody knows: {notice}");
+        }
         world.kill().await;
         world.up().await;
         world.pass(MINUTE * 5).await;
