@@ -34,6 +34,16 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+async fn until_ready(config: &std::path::Path) {
+    let ready = async {
+        while readyz(config).await != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let ready = tokio::time::timeout(Duration::from_secs(60), ready).await;
+    ready.expect("the daemon is ready once the store is accepted");
+}
+
 /// The status of `/readyz`.
 async fn readyz(config: &std::path::Path) -> u16 {
     let text = fs::read_to_string(config).unwrap();
@@ -95,13 +105,7 @@ async fn a_distrusted_store_does_nothing_until_it_is_accepted() {
     ok(&stage.renewd(&["store", "accept", "--reason", "nothing was revoked"]));
     stage.reissued("bot-0", &before).await;
     ok(&stage.renewd(&["token", "bot-1"]));
-    let ready = async {
-        while readyz(&config).await != 200 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let ready = tokio::time::timeout(Duration::from_secs(60), ready).await;
-    ready.expect("the daemon is ready once the store is accepted");
+    until_ready(&config).await;
     let again = stage.renewd(&["store", "accept"]);
     assert_eq!(again.status.code(), Some(1), "{}", said(&again));
     assert!(daemon.stop().success());
