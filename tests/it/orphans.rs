@@ -142,6 +142,6 @@ async fn what_exists_without_a_record_is_revoked_and_deleted() {
     assert_eq!(asked(&emulator, "delete", &id("identity")).await, 1);
     assert!(listed(&stage).is_empty());
     let said = ok(&stage, &["orphan", "delete", "--all", "--yes"]);
-    assert_eq!(said, "there is nothing to be deleted\n");
+    assert_eq!(said, "there are no orphans that can be deleted\n");
     assert!(daemon.stop().success());
 }

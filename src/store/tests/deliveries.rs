@@ -383,7 +383,11 @@ async fn a_bundle_and_single_files_replace_each_other() {
         .await
         .unwrap();
     home.place_bundle(&sink("file"), None).await.unwrap();
-    assert_eq!(strays(&home).await.len(), 2, "removed by ourselves");
+    assert_eq!(
+        strays(&home).await.len(),
+        1,
+        "taken up, and removed by ourselves"
+    );
 }
 
 async fn all(store: &Store, secs: i64) -> Consumers {
