@@ -273,7 +273,7 @@ impl Rules<'_> {
 pub struct WhatIf {
     /// So many identities.
     pub identities: Option<u64>,
-    /// TokenGroup that live so long.
+    /// Tokens that live so long.
     pub lifetime: Option<Duration>,
 }
 

@@ -55,9 +55,9 @@ pub struct Hour {
     pub at: Timestamp,
     /// Renewals, first tokens and creations that the pace lets through in it.
     pub renewals: u64,
-    /// TokenGroup of now that end in it, unless they are renewed before.
+    /// Tokens of now that end in it, unless they are renewed before.
     pub ends: u64,
-    /// TokenGroup that end in it before their turn has come.
+    /// Tokens that end in it before their turn has come.
     pub lapses: u64,
 }
 
@@ -96,7 +96,7 @@ pub struct Plan {
     pub identities: u64,
     /// Those among them that are to be created.
     pub to_create: u64,
-    /// TokenGroup that may be issued in an hour, as the pace keeps it.
+    /// Tokens that may be issued in an hour, as the pace keeps it.
     pub allowed_per_hour: f64,
     /// Renewals that the fleet needs in an hour, in the long run.
     pub steady_per_hour: f64,
@@ -391,7 +391,7 @@ fn survival(ends: &BTreeMap<i64, u64>, from: i64, pace: &Allowed) -> Option<u64>
     least.map(|least| least.as_secs())
 }
 
-/// TokenGroup that wait, the earliest end first.
+/// Tokens that wait, the earliest end first.
 type Queue = BTreeMap<(i64, usize), u64>;
 
 /// The minutes ahead.
@@ -584,7 +584,7 @@ impl<'a> Ahead<'a> {
         };
     }
 
-    /// TokenGroup that end before their turn: from here on their identities hold none.
+    /// Tokens that end before their turn: from here on their identities hold none.
     fn lapse(&mut self, minute: i64) -> u64 {
         let over: Vec<_> = self
             .waiting

@@ -305,21 +305,21 @@ async fn the_client_follows_over_a_restart() {
     tokio::join!(served, refused).0.unwrap();
 }
 
-const SEEN: fn(Version) -> String = |version| format!("\"{version}\"");
+fn etag(version: Version) -> String {
+    format!("\"{version}\"")
+}
+
+/// The tag of the version that Anna has: what a caller sends who saw it.
+async fn seen_by(harness: &Harness) -> String {
+    let record = harness.store.record(&name(ANNA)).await.unwrap();
+    etag(record.unwrap().version)
+}
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_with_the_next_version() {
     let harness = harness().await;
     let began = harness.clock.now();
-    let seen = SEEN(
-        harness
-            .store
-            .record(&name(ANNA))
-            .await
-            .unwrap()
-            .unwrap()
-            .version,
-    );
+    let seen = seen_by(&harness).await;
     let headers = [("if-none-match", seen.as_str())];
     let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let renewal = async {
@@ -331,7 +331,7 @@ async fn it_ends_with_the_next_version() {
     let (answer, version) = tokio::join!(poll, renewal);
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.json()["token"], "canary-2");
-    assert_eq!(answer.header("etag"), SEEN(version));
+    assert_eq!(answer.header("etag"), etag(version));
     let took = harness.clock.now().duration_since(began);
     assert_eq!(
         took.as_secs(),
@@ -343,15 +343,7 @@ async fn it_ends_with_the_next_version() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_without_news_when_its_time_is_over_and_is_bounded() {
     let harness = harness().await;
-    let seen = SEEN(
-        harness
-            .store
-            .record(&name(ANNA))
-            .await
-            .unwrap()
-            .unwrap()
-            .version,
-    );
+    let seen = seen_by(&harness).await;
     let headers = [("if-none-match", seen.as_str())];
     for (asked, granted) in [("7s", 7), ("7", 7), ("86400s", 60)] {
         let began = harness.clock.now();
@@ -392,15 +384,7 @@ async fn whoever_has_nothing_yet_waits_for_the_first_token() {
 #[tokio::test(start_paused = true)]
 async fn a_hold_is_news() {
     let harness = harness().await;
-    let seen = SEEN(
-        harness
-            .store
-            .record(&name(ANNA))
-            .await
-            .unwrap()
-            .unwrap()
-            .version,
-    );
+    let seen = seen_by(&harness).await;
     let headers = [("if-none-match", seen.as_str())];
     let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let hold = async {
@@ -424,15 +408,7 @@ async fn a_hold_is_news() {
 async fn a_token_that_dies_meanwhile_ends_as_missing() {
     let harness = harness().await;
     tokio::time::advance(Duration::from_secs(3590)).await;
-    let seen = SEEN(
-        harness
-            .store
-            .record(&name(ANNA))
-            .await
-            .unwrap()
-            .unwrap()
-            .version,
-    );
+    let seen = seen_by(&harness).await;
     let headers = [("if-none-match", seen.as_str())];
     let answer = harness
         .get(reader(), "/v1/tokens/anna?wait=30s", &headers)
@@ -443,15 +419,7 @@ async fn a_token_that_dies_meanwhile_ends_as_missing() {
 #[tokio::test(start_paused = true)]
 async fn rights_that_were_taken_away_end_it_with_the_next_look() {
     let harness = harness().await;
-    let seen = SEEN(
-        harness
-            .store
-            .record(&name(ANNA))
-            .await
-            .unwrap()
-            .unwrap()
-            .version,
-    );
+    let seen = seen_by(&harness).await;
     let headers = [("if-none-match", seen.as_str())];
     let poll = harness.get(reader(), "/v1/tokens/anna?wait=55s", &headers);
     let change = async {
