@@ -296,23 +296,11 @@ async fn an_unknown_endpoint_is_a_problem_document() {
     );
 }
 
-async fn tcp(harness: &Harness, target: &str) -> Answer {
-    let router = crate::api::public::router(harness.api.clone(), Door::Loopback);
-    let request = Request::get(target).header("host", "localhost:9847");
-    Answer::of(
-        router
-            .oneshot(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap(),
-    )
-    .await
-}
-
 #[tokio::test(start_paused = true)]
 async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
     let harness = harness().await;
-    assert_eq!(tcp(&harness, "/healthz").await.status, 200);
-    let ready = tcp(&harness, "/readyz").await;
+    assert_eq!(harness.tcp("/healthz").await.status, 200);
+    let ready = harness.tcp("/readyz").await;
     assert_eq!(
         (ready.status, ready.json()["ready"].as_bool()),
         (200, Some(true))
@@ -323,7 +311,7 @@ async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
         .send_modify(|renewer| renewer.decided_at = Some(harness.clock.now()));
     harness.runner.send_replace(Some(harness.clock.now()));
     tokio::time::advance(Duration::from_secs(60)).await;
-    let stuck = tcp(&harness, "/readyz").await;
+    let stuck = harness.tcp("/readyz").await;
     assert_eq!(stuck.status, 503);
     let parts = stuck.json()["parts"].clone();
     let not: Vec<_> = parts
@@ -335,7 +323,7 @@ async fn readiness_is_every_loop_deciding_and_says_what_is_not() {
     assert_eq!(not.len(), 1, "{parts}");
     assert_eq!(not[0]["part"], "sink files");
     assert_eq!(
-        tcp(&harness, "/healthz").await.status,
+        harness.tcp("/healthz").await.status,
         200,
         "it is alive all the same"
     );
@@ -350,7 +338,7 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
         dispatcher.last_error = Some("anna: canary-e".into());
     });
     for target in ["/healthz", "/readyz", "/metrics", "/api/status", "/"] {
-        let answer = tcp(&harness, target).await;
+        let answer = harness.tcp(target).await;
         assert!(
             !answer.text.contains("anna") && !answer.text.contains("canary"),
             "{target}: {}",
@@ -358,7 +346,7 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
         );
     }
     let status: wire::PublicStatus =
-        serde_json::from_value(tcp(&harness, "/api/status").await.json()).unwrap();
+        serde_json::from_value(harness.tcp("/api/status").await.json()).unwrap();
     let kinds: Vec<_> = status.needs.iter().map(|need| need.kind).collect();
     assert_eq!(
         kinds[..2],
@@ -375,7 +363,7 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
         *shared_state = Arc::new(shared_state_now);
     });
     let status: wire::PublicStatus =
-        serde_json::from_value(tcp(&harness, "/api/status").await.json()).unwrap();
+        serde_json::from_value(harness.tcp("/api/status").await.json()).unwrap();
     assert_eq!(
         status.needs[1].names,
         [name(ANNA)],
@@ -386,7 +374,7 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
 #[tokio::test(start_paused = true)]
 async fn metrics_are_computed_from_the_truth() {
     let harness = harness().await;
-    let answer = tcp(&harness, "/metrics").await;
+    let answer = harness.tcp("/metrics").await;
     assert!(
         answer
             .header("content-type")
@@ -410,14 +398,14 @@ async fn metrics_are_computed_from_the_truth() {
 async fn tokens_and_control_are_not_on_tcp() {
     let harness = harness().await;
     for target in ["/v1/tokens/anna", "/v1/status", "/v1/reload"] {
-        assert_eq!(tcp(&harness, target).await.status, 404, "{target}");
+        assert_eq!(harness.tcp(target).await.status, 404, "{target}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_page_needs_nothing_from_elsewhere() {
     let harness = harness().await;
-    let page = tcp(&harness, "/").await;
+    let page = harness.tcp("/").await;
     assert_eq!(page.status, 200);
     assert!(
         page.header("content-security-policy")

@@ -235,6 +235,19 @@ pub(super) fn holding(text: &str) -> Holding {
 }
 
 impl Harness {
+    /// Asks over TCP, from this machine.
+    async fn tcp(&self, target: &str) -> Answer {
+        let router = public::router(self.api.clone(), guard::Door::Loopback);
+        let request = Request::get(target).header("host", "localhost:9847");
+        Answer::of(
+            router
+                .oneshot(request.body(Body::empty()).unwrap())
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
     /// Commits a token of an hour, as the engine would.
     async fn issue(&self, who: &str, secret: &str) -> Version {
         let now = self.clock.now();

@@ -34,18 +34,6 @@ impl Harness {
         status.needs.iter().map(|need| need.kind).collect()
     }
 
-    async fn tcp(&self, target: &str) -> Answer {
-        let router = crate::api::public::router(self.api.clone(), guard::Door::Loopback);
-        let request = Request::get(target).header("host", "localhost:9847");
-        Answer::of(
-            router
-                .oneshot(request.body(Body::empty()).unwrap())
-                .await
-                .unwrap(),
-        )
-        .await
-    }
-
     /// Status, metrics, readiness and the service manager's line tell of this kind alone.
     async fn tells(&self, kind: NeedKind) {
         let status = self.status().await;
