@@ -108,6 +108,7 @@ class Daemon:
         self.socket = self.folder / "renewd.sock"
         self.config = self.folder / "renewd.toml"
         self.secrets, self.extra = folder, extra
+        self.listen = f"127.0.0.1:{free_port()}"
         self.configure(limit)
         self.process = None
 
@@ -117,7 +118,7 @@ class Daemon:
 [daemon]
 state_dir = "{self.folder}/state"
 socket = "{self.socket}"
-listen = ""
+listen = "{self.listen}"
 [[resource]]
 name = "contoso"
 connection_string = {{ file = "{self.secrets}/contoso.cs" }}
@@ -196,6 +197,14 @@ max_in_flight = 64
             sys.exit(f"{path}: {answer.status} {text}")
         return text
 
+    def scrape(self):
+        """What a scraper reads."""
+        connection = http.client.HTTPConnection(self.listen)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
+
     def renew(self, *names):
         """Starts a campaign over these, or over all."""
         chosen = {"names": names} if names else {"all": True}
@@ -215,6 +224,11 @@ max_in_flight = 64
         """MiB: resident now, or VmHWM, the most it ever was."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(of + r":\s+(\d+)", status).group(1)) / 1024
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def secret(path, text):
