@@ -433,18 +433,7 @@ fn beside_store_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             ..need(NeedKind::NotTakenOver, "configuration", message)
         });
     }
-    if let Some(why) = &self_check.map {
-        let message = "identities.jsonl, the map of names to ids, cannot be written: were the database lost, the ids that \
-                       are new since would be as well. Mend the place; it is written anew within 15 s";
-        needs.push(Need {
-            because: Some(why.clone()),
-            ..need(
-                NeedKind::MapUnwritable,
-                "identities.jsonl",
-                message.to_owned(),
-            )
-        });
-    }
+    map_needs(self_check, needs);
     if let Some(why) = &self_check.withdrawn_copy {
         let message = "the second place of what was withdrawn ([store] withdrawn_copy) cannot be used: a database that \
                        is put back from a snapshot of this machine would not know what was withdrawn since. Mend the \
@@ -454,6 +443,33 @@ fn beside_store_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             ..need(
                 NeedKind::WithdrawnCopy,
                 "withdrawn_copy",
+                message.to_owned(),
+            )
+        });
+    }
+}
+
+/// The map of names to ids: not all of it was taken over, or it cannot be written.
+fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
+    if let Some(aside) = &self_check.map_aside {
+        let aside = aside.display();
+        let message = format!(
+            "not all of it could be taken over at a start, so whoever only it declared is not renewed. It was kept as \
+             {aside}: import that, mending the lines that are refused, then remove it"
+        );
+        needs.push(Need {
+            command: Some(format!("renewd identity import {aside}")),
+            ..need(NeedKind::NotTakenOver, "identities.jsonl", message)
+        });
+    }
+    if let Some(why) = &self_check.map {
+        let message = "identities.jsonl, the map of names to ids, cannot be written: were the database lost, the ids that \
+                       are new since would be as well. Mend the place; it is written anew within 15 s";
+        needs.push(Need {
+            because: Some(why.clone()),
+            ..need(
+                NeedKind::MapUnwritable,
+                "identities.jsonl",
                 message.to_owned(),
             )
         });
@@ -666,7 +682,6 @@ fn renewer_needs(
         needs.push(Need {
             because: because.cloned(),
             since: match kind {
-                NeedKind::Outage => since_of(renewer),
                 NeedKind::Contention => renewer.contention.as_ref().map(|of| of.since),
                 _ => None,
             },
@@ -703,30 +718,88 @@ fn renewer_needs(
         );
         add(NeedKind::Contention, &message, None);
     }
-    for (operation, health) in &renewer.health {
-        match health {
-            HealthView::Probing { since, because } => {
-                let message = format!(
-                    "no answer to {operation} since {since:.0}; only probes go out until there is one"
-                );
-                add(NeedKind::Outage, &message, Some(because));
-            }
-            HealthView::Held { until, because } if known.now < *until => {
-                let message = format!("{operation} waits until {until:.0}");
-                add(NeedKind::Held, &message, Some(because));
-            }
-            HealthView::Held { .. } | HealthView::Open => {}
-        }
+    // While no key works, that is told, and not what waits for one.
+    let keyless = known
+        .keys
+        .get(resource)
+        .is_some_and(|keys| keys.none_works.is_some());
+    for (operations, health) in alike(&renewer.health) {
+        let wait = health_need(resource, &operations, health, known.now);
+        needs.extend(wait.filter(|need| need.kind != NeedKind::Held || !keyless));
     }
 }
 
-/// Since when a resource does not answer.
-fn since_of(renewer: &RenewerView) -> Option<Timestamp> {
-    let probing = renewer.health.values().filter_map(|health| match health {
-        HealthView::Probing { since, .. } => Some(*since),
-        HealthView::Held { .. } | HealthView::Open => None,
-    });
-    probing.min()
+/// Operations that are not answered, or wait.
+fn health_need(
+    resource: &ResourceName,
+    operations: &[&str],
+    health: HealthView,
+    now: Timestamp,
+) -> Option<Need> {
+    let names = operations.join(", ");
+    let (kind, since, because, message) = match health {
+        HealthView::Probing { since, because } => {
+            let message = format!(
+                "no answer to {names} since {since:.0}; only probes go out until there is one"
+            );
+            (NeedKind::Outage, Some(since), because, message)
+        }
+        HealthView::Held { until, because } if now < until => {
+            let wait = if operations.len() == 1 {
+                "waits"
+            } else {
+                "wait"
+            };
+            let message = format!("{names} {wait} until {until:.0}");
+            (NeedKind::Held, None, because, message)
+        }
+        HealthView::Held { .. } | HealthView::Open => return None,
+    };
+    Some(Need {
+        because: Some(because),
+        since,
+        ..need(kind, resource.as_str(), message)
+    })
+}
+
+/// Operations that wait for one reason are told in one sentence: since the first, until the last.
+fn alike(health: &BTreeMap<String, HealthView>) -> Vec<(Vec<&str>, HealthView)> {
+    let mut groups: Vec<(Vec<&str>, HealthView)> = Vec::new();
+    for (operation, view) in health {
+        let joined = groups.iter_mut().any(|(operations, told)| {
+            let joins = join(told, view);
+            if joins {
+                operations.push(operation);
+            }
+            joins
+        });
+        if !joined {
+            groups.push((vec![operation], view.clone()));
+        }
+    }
+    groups
+}
+
+/// Takes another operation's view into one that is told, where the reason is the same.
+fn join(told: &mut HealthView, other: &HealthView) -> bool {
+    match (told, other) {
+        (
+            HealthView::Probing { since, because },
+            HealthView::Probing {
+                since: began,
+                because: why,
+            },
+        ) if because == why => *since = (*since).min(*began),
+        (
+            HealthView::Held { until, because },
+            HealthView::Held {
+                until: end,
+                because: why,
+            },
+        ) if because == why => *until = (*until).max(*end),
+        _ => return false,
+    }
+    true
 }
 
 fn dispatcher_needs(
@@ -926,6 +999,50 @@ mod tests {
         assert!(told(Disk::OnReserve)[0].contains("reserve that was kept"));
         assert!(told(Disk::Full)[0].contains("used up"));
         assert!(told(Disk::Roomy).is_empty());
+    }
+
+    #[test]
+    fn operations_that_wait_for_one_reason_are_told_once() {
+        let held = |until: &str| HealthView::Held {
+            until: until.parse().unwrap(),
+            because: "429".into(),
+        };
+        let probing = |since: &str, because: &str| HealthView::Probing {
+            since: since.parse().unwrap(),
+            because: because.into(),
+        };
+        let health = BTreeMap::from([
+            ("create".into(), held("2026-11-22T12:00:01Z")),
+            (
+                "delete".into(),
+                probing("2026-11-22T11:58:00Z", "connection refused"),
+            ),
+            ("issue".into(), held("2026-11-22T12:00:09Z")),
+            (
+                "revoke".into(),
+                probing("2026-11-22T11:57:00Z", "connection refused"),
+            ),
+            ("exchange".into(), probing("2026-11-22T11:59:00Z", "500")),
+        ]);
+        let renewer = RenewerView {
+            health,
+            ..RenewerView::default()
+        };
+        let all = found(
+            renewer,
+            DispatcherView::default(),
+            &Counts::default(),
+            Late::default(),
+        );
+        let told: Vec<&str> = all.iter().map(|need| need.message.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "create, issue wait until 2026-11-22T12:00:09Z",
+                "no answer to delete, revoke since 2026-11-22T11:57:00Z; only probes go out until there is one",
+                "no answer to exchange since 2026-11-22T11:59:00Z; only probes go out until there is one",
+            ]
+        );
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Snapshot {
             store: shared_state.store_moved.borrow().clone(),
             withdrawn_copy: api.store.copy_trouble(),
             map: api.store.map_trouble(),
+            map_aside: api.store.map_aside(),
             not_taken: shared_state.not_taken.clone(),
         };
         Self {

@@ -12,14 +12,19 @@ use jiff::SignedDuration;
 use rustix::fs::statfs;
 use tokio::sync::oneshot;
 
-use super::{Supervisor, check};
+use super::{Supervisor, check, reload};
 use crate::{
     accounts,
+    acs::ConnectionString,
     clock::Clock,
-    config::{Finding, Settings, Severity, SinkSettings, WebhookSinkSettings},
-    model::{Name, Timestamp, short_duration},
+    config::{
+        self, Finding, ResourceSettings, Settings, Severity, SinkSettings, Source,
+        WebhookSinkSettings,
+    },
+    model::{KeysView, Name, ResourceName, Timestamp, short_duration},
     pool,
     sinks::{self, SinkFailure, WebhookSink, file::PathPattern, webhook::ProbeAnswer},
+    store::Store,
 };
 
 /// Backups are made at least weekly, where they are made.
@@ -58,10 +63,15 @@ pub fn own_user() -> String {
 }
 
 /// Looks for a running daemon, beside its loops: receivers may be slow to answer.
-pub(super) fn answer(supervisor: &Supervisor, answer: oneshot::Sender<Vec<Finding>>) {
+pub(super) fn answer(
+    supervisor: &Supervisor,
+    source: &Source,
+    answer: oneshot::Sender<Vec<Finding>>,
+) {
     let (settings, store) = (supervisor.settings().clone(), supervisor.store.clone());
     let clock = supervisor.clock.clone();
     let mut findings = keys(supervisor);
+    let (running, source, views) = (settings.clone(), source.clone(), supervisor.key_views());
     tokio::spawn(async move {
         let records = store.list(None, MOST).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the identities could not be looked at");
@@ -72,6 +82,14 @@ pub(super) fn answer(supervisor: &Supervisor, answer: oneshot::Sender<Vec<Findin
             identities,
             ..settings
         };
+        // Where no thread is free for it, what looks at the machine says so.
+        let look = pool::LOOKS.run(move || {
+            let read = read_again(&source, &running);
+            (read, running)
+        });
+        if let Ok((read, running)) = look.await {
+            findings.extend(on_disk(read, &running, &views, &store).await);
+        }
         // A store that cannot be read is told elsewhere.
         let last = store.last_backup().await.ok().flatten();
         findings.extend(backup_finding(last, clock.now()));
@@ -79,6 +97,110 @@ pub(super) fn answer(supervisor: &Supervisor, answer: oneshot::Sender<Vec<Findin
         findings.extend(examine(settings, &clock).await);
         answer.send(findings).ok();
     });
+}
+
+/// The configuration and its secrets as a reload or a restart would read them now; nothing where it is the one that
+/// runs, of whose refusals the rooms tell below, or the first line of why it is refused.
+fn read_again(source: &Source, running: &Settings) -> Result<Option<Settings>, String> {
+    let refused = match reload::read(source) {
+        Ok((new, _)) => return Ok(Some(new)),
+        Err(refused) => refused.to_string(),
+    };
+    let loaded = config::load(source).map(|loaded| without_keys(loaded.settings, running));
+    match loaded {
+        Ok(settings) if settings == *running => Ok(None),
+        _ => Err(refused.lines().next().unwrap_or_default().to_owned()),
+    }
+}
+
+/// What is to be said of what was read.
+async fn on_disk(
+    read: Result<Option<Settings>, String>,
+    running: &Settings,
+    keys: &[(ResourceName, KeysView)],
+    store: &Store,
+) -> Option<Finding> {
+    let finding = |severity, message: String, fix: &str| Finding {
+        path: "configuration".to_owned(),
+        severity,
+        message,
+        hint: Some(fix.to_owned()),
+    };
+    let new = match read {
+        Ok(new) => new?,
+        Err(refused) => {
+            let message = format!(
+                "what is on the disk is refused ({refused}): it cannot be reloaded, and renewd would not start with it"
+            );
+            return Some(finding(Severity::Error, message, "renewd check"));
+        }
+    };
+    let restart = reload::needs_restart(running, &new);
+    if !restart.is_empty() {
+        let keys = restart.join(", ");
+        let message = format!("what is on the disk needs a restart, because {keys} changed");
+        let fix = "systemctl restart renewd";
+        return Some(finding(Severity::Warning, message, fix));
+    }
+    let sinks: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
+    // A store that cannot be read is told elsewhere.
+    let plan = store.plan_reconcile(&new.identities, &sinks).await.ok();
+    let mut differs = Vec::new();
+    for resource in new.resources.iter().filter(|one| has_other_key(one, keys)) {
+        differs.push(format!("{} has another access key", resource.name));
+    }
+    differs.extend(
+        plan.filter(|plan| !plan.is_unchanged())
+            .map(|plan| format!("identities: {plan}")),
+    );
+    if without_keys(new, running) != *running {
+        differs.push("settings".to_owned());
+    }
+    let message = format!(
+        "what is on the disk is not taken over yet ({})",
+        differs.join("; ")
+    );
+    let fix = "systemctl reload renewd";
+    (!differs.is_empty()).then(|| finding(Severity::Warning, message, fix))
+}
+
+/// Keys that were replaced while the daemon runs are known by it, and not by the settings of its start.
+fn has_other_key(resource: &ResourceSettings, keys: &[(ResourceName, KeysView)]) -> bool {
+    let Some((_, view)) = keys.iter().find(|(name, _)| *name == resource.name) else {
+        return false;
+    };
+    let strings = [
+        Some(&resource.connection_string),
+        resource.secondary_connection_string.as_ref(),
+    ];
+    let read = strings
+        .into_iter()
+        .flatten()
+        .filter_map(|one| ConnectionString::parse(&one.secret).ok());
+    let known = |key: &str| view.status.keys.iter().any(|one| one.fingerprint == key);
+    read.into_iter()
+        .any(|string| !known(string.key.fingerprint()))
+}
+
+/// The same but for identities, which the store tells, and access keys, which are compared by themselves.
+fn without_keys(mut settings: Settings, running: &Settings) -> Settings {
+    settings.identities.clone_from(&running.identities);
+    for resource in &mut settings.resources {
+        if let Some(ours) = running
+            .resources
+            .iter()
+            .find(|one| one.name == resource.name)
+        {
+            resource.connection_string.secret = ours.connection_string.secret.clone();
+            if let (Some(new), Some(old)) = (
+                &mut resource.secondary_connection_string,
+                &ours.secondary_connection_string,
+            ) {
+                new.secret = old.secret.clone();
+            }
+        }
+    }
+    settings
 }
 
 /// Backups that were made once and are not made any more.

@@ -332,7 +332,7 @@ async fn live(
                     // Whoever asked may have gone in the meantime.
                     answer.send(used).ok();
                 }
-                Command::Examine { answer } => doctor::answer(supervisor, answer),
+                Command::Examine { answer } => doctor::answer(supervisor, source, answer),
                 Command::Sink { name, ask } => supervisor.ask(&name, ask),
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },

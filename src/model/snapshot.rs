@@ -1,7 +1,7 @@
 //! What the parts of the daemon publish for people's eyes, never a secret; whether the store that was found may be
 //! used at all; and what a source of identities looks like from outside.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,9 @@ pub struct SelfCheckFindings {
     pub withdrawn_copy: Option<String>,
     /// `identities.jsonl` cannot be written; why.
     pub map: Option<String>,
-    /// Whom the configuration, or a map that was taken over, declares, and who is not taken over; why.
+    /// Where a map is kept of which not all could be taken over.
+    pub map_aside: Option<PathBuf>,
+    /// Whom the configuration declares, and who is not taken over; why.
     pub not_taken: Vec<(Name, String)>,
 }
 

@@ -291,6 +291,12 @@ impl Store {
         self.0.map.borrow().clone()
     }
 
+    /// Where a map is kept of which not all could be taken over, until somebody removes it.
+    pub fn map_aside(&self) -> Option<PathBuf> {
+        let aside = idmap::aside(&self.state_dir().join(idmap::FILE), 1);
+        aside.exists().then_some(aside)
+    }
+
     /// Writes the files beside the database anew that somebody took away, or that could not be written, where
     /// there are any. Told where the list of what is withdrawn was one of them; whether it was.
     ///

@@ -38,6 +38,35 @@ const SMALL: u64 = 1 << 20;
 /// How the file was when it and the store last agreed, in `meta`.
 const AGREED: &str = "map_agreed";
 
+/// Where a map is kept of which not all could be taken over: `identities.jsonl.broken`, then with a number.
+pub(super) fn aside(map: &Path, number: u32) -> PathBuf {
+    match number {
+        1 => map.with_extension("jsonl.broken"),
+        _ => map.with_extension(format!("jsonl.broken{number}")),
+    }
+}
+
+/// Whether two files hold the same, however long they are.
+fn are_alike(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (File::open(one)?, File::open(other)?);
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(other));
+    loop {
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let both = left.len().min(right.len());
+        if left[..both] != right[..both] {
+            return Ok(false);
+        }
+        if both == 0 {
+            return Ok(true);
+        }
+        one.consume(both);
+        other.consume(both);
+    }
+}
+
 /// One line of the map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdLine {
@@ -297,12 +326,21 @@ impl IdMap {
         self.agreed = agreed;
     }
 
-    /// Keeps the file as it is under another name, because not all of it could be taken over.
+    /// Keeps the file as it is under another name, because not all of it could be taken over. What was kept
+    /// before stays.
     pub(super) fn keep_aside(&self) -> Outcome<()> {
-        let aside = self.path.with_extension("jsonl.broken");
-        fs::copy(&self.path, aside)
-            .map(drop)
-            .map_err(|e| Fault::Refused(format!("keep {}: {e}", self.path.display())))
+        let failed = |e| Fault::Refused(format!("keep {}: {e}", self.path.display()));
+        for number in 1_u32.. {
+            let aside = aside(&self.path, number);
+            if !aside.exists() {
+                fs::copy(&self.path, aside).map_err(failed)?;
+                break;
+            }
+            if are_alike(&self.path, &aside).map_err(failed)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Before a commit: what the store is about to drop goes first, so that a crash between the two never

@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, until};
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
@@ -263,4 +263,43 @@ fn without_a_daemon_the_command_looks_itself() {
     assert!(inodes["fix"].as_str().unwrap().contains("nr_inodes="));
     about(&found, "bot.json is a mount of a single file");
     about(&found, "the reader nobody cannot pass through");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_the_disk_and_does_not_run_is_told_until_it_does() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let base = stage.base_config() + &stage.sinks_config(None) + IDENTITY;
+    let config = stage.configure(&base);
+    let daemon = Daemon::start(&config).await;
+    let told = || {
+        let (found, _) = doctor(&stage);
+        let mut findings = found["findings"].as_array().unwrap().clone();
+        findings.retain(|one| one["at"] == "configuration");
+        assert!(findings.len() < 2, "{findings:#?}");
+        findings
+            .pop()
+            .map_or(String::new(), |one| one["message"].to_string())
+    };
+    let says = |words: &str| {
+        let told = told();
+        assert!(told.contains(words) && !told.is_empty(), "{words}: {told}");
+    };
+    assert_eq!(told(), "");
+    stage.configure(&(base.clone() + "\n[[identity]]\nname = \"new\"\nscopes = [\"chat\"]\n"));
+    says("identities: +1 create");
+    stage.configure(&(base.clone() + "\n[[identity]]\nname = "));
+    says("is refused");
+    stage.configure(&base.replace("instance = \"stage\"", "instance = \"other\""));
+    says("needs a restart, because daemon.instance changed");
+    let key = fs::read_to_string(stage.path("contoso.cs")).unwrap();
+    let (endpoint, _) = key.split_once(";accesskey=").unwrap();
+    stage.write_private("contoso.cs", &format!("{endpoint};accesskey=b3RoZXI="));
+    stage.configure(&base);
+    says("contoso has another access key");
+    stage.write_private("contoso.cs", &key);
+    stage.configure(&(base + "\n[renewal]\nspread = 0.05\n"));
+    says("not taken over yet");
+    daemon.signal(rustix::process::Signal::HUP);
+    until("doctor to find what runs on the disk", || told().is_empty()).await;
 }

@@ -916,6 +916,20 @@ async fn what_is_taken_away_beside_the_store_is_written_anew() {
     assert!(read(&files[0]).contains("anna"));
 }
 
+/// Whom only a map declared of which not all was taken over is not renewed, until somebody looks at it.
+#[tokio::test(start_paused = true)]
+async fn a_map_that_was_kept_aside_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let aside = harness._folder.path().join("identities.jsonl.broken");
+    std::fs::write(&aside, "no line").unwrap();
+    harness.tells(NeedKind::NotTakenOver).await;
+    let need = harness.status().await.needs.remove(0);
+    let import = format!("renewd identity import {}", aside.display());
+    assert_eq!(need.command, Some(import));
+    std::fs::remove_file(&aside).unwrap();
+    harness.is_silent_about(NeedKind::NotTakenOver).await;
+}
+
 /// What is withdrawn while the list of it is gone does not begin a list that knows of nothing before.
 #[tokio::test(start_paused = true)]
 async fn a_withdrawal_beside_a_list_that_is_gone_writes_all_of_it() {
