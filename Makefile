@@ -3,14 +3,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats sdk receivers systemd soak bench fuzz build release prerequisites
+.PHONY: demo test lint audit unit formats sdk receivers monitoring systemd soak bench fuzz build release prerequisites
 
 # The main job against the embedded emulator, in half a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 
-# Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, a real systemd (needs root).
-test: root prerequisites lint audit unit formats sdk receivers systemd
+# Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, a
+# real systemd (needs root).
+test: root prerequisites lint audit unit formats sdk receivers monitoring systemd
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -39,6 +40,10 @@ formats:
 receivers: build
 	cargo build --locked --example receiver
 	tests/receivers/run
+
+# Metrics, alerts and dashboard of docs/monitoring, by Debian's Prometheus and Alertmanager.
+monitoring: build
+	tests/monitoring/run
 
 systemd: build
 	tests/systemd/run

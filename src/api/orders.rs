@@ -3,6 +3,8 @@
 //! Why a campaign does not move at the moment, and what of it does not go on as it should: sentences
 //! that stay the same while the reason does.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{
@@ -12,7 +14,9 @@ use super::{
     wire::{Need, NeedKind},
 };
 use crate::{
+    config::{Limit, Limits},
     model::{HealthView, Name, Operation, RenewerView, ResourceName, Then, short_duration},
+    schedule::{Declared, takes},
     store::{
         Campaign, CampaignAction, CampaignState, ItemState, Order, ReportLine, RowOrder, Stalled,
         WaitingItem,
@@ -29,6 +33,35 @@ pub(super) fn needs_of(order: &Order, now: Timestamp) -> Vec<Need> {
         needs.push(waits(order, now));
     }
     needs
+}
+
+/// When the oldest revocation or deletion that ACS has not acknowledged should have been there: as soon as it is
+/// begun, and so much later as its calls take at the slowest of these limits. One that failed for good is as late as one
+/// that waits; one that a person paused is not.
+pub(super) fn withdrawal_due(
+    orders: &[Order],
+    declared: &BTreeMap<ResourceName, Declared>,
+) -> Option<Timestamp> {
+    let due = orders.iter().filter_map(|order| {
+        let campaign = &order.campaign;
+        let limit: fn(&Limits) -> Limit = match campaign.action {
+            CampaignAction::Revoke => |limits| limits.revoke,
+            CampaignAction::Delete => |limits| limits.delete,
+            _ => return None,
+        };
+        let begun = campaign
+            .starts_at
+            .map_or(campaign.created_at, |at| at.max(campaign.created_at));
+        if order.failed.count > 0 {
+            return Some(begun);
+        }
+        let waits = campaign.pending > 0 && campaign.state != CampaignState::Paused;
+        let limits = declared.values().map(|declared| &declared.room.limits);
+        let takes = limits.map(|limits| takes(limit(limits), campaign.items()));
+        let takes = takes.max().unwrap_or_default();
+        waits.then(|| begun.checked_add(takes).unwrap_or(begun))
+    });
+    due.min()
 }
 
 fn failed(order: &Order, now: Timestamp) -> Need {

@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use tokio::{
     sync::{Mutex, Semaphore},
     time::timeout,
@@ -28,7 +28,7 @@ use super::{
     snapshot::Snapshot,
     wire::PublicStatus,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::Exposition;
 
 /// So many may wait for a look: the other connections are left to whoever asks whether renewd lives.
 const WAITING: usize = 192;
@@ -140,12 +140,18 @@ async fn readyz(State(seen): State<Seen>) -> Result<Response, Problem> {
     Ok((status, NO_STORE, Json(readiness)).into_response())
 }
 
-async fn metrics(State(seen): State<Seen>) -> Result<Response, Problem> {
+async fn metrics(
+    State(seen): State<Seen>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let form = Exposition::accepted(accepted.filter_map(|value| value.to_str().ok()));
     let scrape = seen.whole().await?.scrape();
-    Ok(match seen.api.metrics.render(&scrape) {
-        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    })
+    let headers = [
+        (header::CONTENT_TYPE, form.content_type()),
+        (header::VARY, "accept"),
+    ];
+    Ok((headers, seen.api.metrics.render(scrape, form)))
 }
 
 async fn status(State(seen): State<Seen>) -> Result<impl IntoResponse, Problem> {

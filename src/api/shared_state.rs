@@ -48,6 +48,8 @@ pub struct SharedState {
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// What is wrong with the file of the store.
     pub store_moved: watch::Receiver<Option<Amiss>>,
+    /// When the configuration was last taken over.
+    pub configured_at: Timestamp,
     /// Why the last reload was refused, if it was.
     pub reload_refused: Option<Amiss>,
     /// Whom the configuration declares, and who is not taken over; why.
@@ -178,6 +180,14 @@ impl SharedState {
             .chain(keys)
             .chain(jobs)
             .chain(sinks)
+            .collect()
+    }
+
+    /// What each source published last.
+    pub(super) fn source_views(&self) -> BTreeMap<SourceName, SourceView> {
+        self.sources
+            .iter()
+            .map(|(name, view)| (name.clone(), view.borrow().clone()))
             .collect()
     }
 

@@ -10,19 +10,22 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     handle::{Api, Unbound},
     needs::{Known, Late, needs, news},
+    orders,
     readiness::{Readiness, readiness},
     shared_state::SharedState,
-    wire::{Need, PublicResource, PublicSink, PublicStatus, Status},
+    wire::{Need, NeedKind, PublicResource, PublicSink, PublicStatus, Status},
 };
 use crate::{
     model::{
-        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, Name, Notice,
-        NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State, Tokens,
-        short_duration,
+        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, JobName, KeyChange, Name,
+        Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State,
+        Tokens, short_duration,
     },
     schedule::{Grounds, state},
-    store::{Disk, FailingAlone, Order, Resealing, Store, StoreError, Withheld},
-    telemetry::Scrape,
+    store::{
+        Disk, FailingAlone, ItemState, JobRan, Order, Resealing, Room, Store, StoreError, Withheld,
+    },
+    telemetry::{self, JobTimes, Scrape, StoreHealth},
 };
 
 /// How many late identities of a resource are named.
@@ -42,6 +45,7 @@ pub(super) struct Snapshot {
     pub dispatchers: BTreeMap<SinkName, DispatcherView>,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
+    pub room: Room,
     /// The TCP address that is refused.
     pub unbound: Option<Unbound>,
     pub self_check: SelfCheckFindings,
@@ -70,6 +74,9 @@ pub(super) struct Stored {
     pub earliest_expiry: Answer<BTreeMap<ResourceName, Timestamp>>,
     /// Since when the oldest overdue renewal of each resource is overdue; the same.
     pub overdue_since: Answer<BTreeMap<ResourceName, Timestamp>>,
+    /// Items of campaigns that are not over, and how jobs went; the same.
+    pub items: Answer<BTreeMap<ItemState, u64>>,
+    pub jobs: Answer<Vec<JobRan>>,
 }
 
 impl Stored {
@@ -89,6 +96,8 @@ impl Stored {
             self.last_backup.as_ref().err(),
             self.earliest_expiry.as_ref().err(),
             self.overdue_since.as_ref().err(),
+            self.items.as_ref().err(),
+            self.jobs.as_ref().err(),
         ];
         errors.into_iter().flatten().next().map(ToString::to_string)
     }
@@ -101,6 +110,8 @@ impl Snapshot {
         let now = snapshot.now;
         snapshot.stored.earliest_expiry = api.store.earliest_expiry().await;
         snapshot.stored.overdue_since = api.store.overdue_since(now).await;
+        snapshot.stored.items = api.store.open_items().await;
+        snapshot.stored.jobs = api.store.jobs_ran().await;
         let service = service_time(&snapshot.renewers, now);
         match (
             &mut snapshot.stored.served,
@@ -121,7 +132,10 @@ impl Snapshot {
             &mut snapshot.stored.served,
             api.store.next_end_by_socket(now).await,
         ) {
-            (Ok(served), Ok(next)) => served.socket.next_end = next,
+            (Ok(served), Ok(next)) => {
+                served.socket.next_end = next.map(|(end, _)| end);
+                served.socket.next_life_secs = next.and_then(|(_, life)| life);
+            }
             (served, Err(error)) => *served = Err(error),
             (Err(_), Ok(_)) => {}
         }
@@ -149,6 +163,7 @@ impl Snapshot {
             dispatchers: shared_state.dispatcher_views(),
             held_step: api.clock.held_step(),
             disk: api.store.disk(),
+            room: api.store.room(),
             unbound,
             self_check,
             stored: stored(api, &renewers, now).await,
@@ -172,6 +187,12 @@ impl Snapshot {
 
     /// Why the store does not do what it is there for.
     fn store_trouble(&self) -> Option<String> {
+        let refusal = self.shared_state.standing.refusal();
+        refusal.or_else(|| self.store_fault())
+    }
+
+    /// Why the store cannot be read or written.
+    fn store_fault(&self) -> Option<String> {
         let full = (self.disk == Disk::Full).then(|| {
             "it cannot be written: its disk is full and the reserve is used up".to_owned()
         });
@@ -179,9 +200,8 @@ impl Snapshot {
             .renewers
             .values()
             .find_map(|renewer| renewer.blocked.clone());
-        let refusal = self.shared_state.standing.refusal();
-        refusal
-            .or(self.stored.trouble())
+        self.stored
+            .trouble()
             .or(full)
             .or(blocked.map(|why| format!("it cannot be written: {why}")))
     }
@@ -195,41 +215,113 @@ impl Snapshot {
         (!kinds.is_empty()).then(|| format!("{}: see `renewd status`", kinds.join(", ")))
     }
 
-    /// For `/metrics`; what is not known is left out.
+    /// For `/metrics`.
     pub(super) fn scrape(&self) -> Scrape {
-        let stored = &self.stored;
-        let mut needs: BTreeMap<String, u64> = BTreeMap::new();
+        let shared_state = &self.shared_state;
+        let kinds = NeedKind::ALL.iter().map(|kind| (kind.as_word(), 0));
+        let mut needs: BTreeMap<String, u64> = kinds.collect();
         for need in self.needs() {
             *needs.entry(need.kind.as_word()).or_default() += 1;
         }
+        let since = shared_state.life.since;
+        let loops = shared_state.decisions().into_iter();
         Scrape {
             now: self.now,
+            since,
             renewers: self.renewers.clone(),
+            lifetimes: self.lifetimes(),
             dispatchers: self.dispatchers.clone(),
-            counts: stored.counts.as_ref().ok().cloned(),
-            served: stored.served.as_ref().ok().cloned(),
+            sources: shared_state.source_views(),
+            loops: loops
+                .map(|(name, decided)| (name, decided.unwrap_or(since)))
+                .collect(),
+            configured: (
+                shared_state.configured_at,
+                shared_state.reload_refused.is_none(),
+            ),
             needs,
-            tokens: self.tokens(),
-            earliest_expiry: stored.earliest_expiry.as_ref().cloned().unwrap_or_default(),
-            overdue_since: stored.overdue_since.as_ref().ok().cloned(),
             held_step: self.held_step,
-            last_backup: stored.last_backup.as_ref().ok().copied().flatten(),
+            store: self.store_health(),
+            stored: self.told_by_store(),
         }
     }
 
-    /// How the tokens of each resource stand, where that is known.
+    /// The shortest life that the configuration asks for tokens of each resource.
+    fn lifetimes(&self) -> BTreeMap<ResourceName, u64> {
+        let usual = self.shared_state.renewal.lifetime;
+        let lifetimes = self.renewers.keys().map(|resource| {
+            let declared = self.shared_state.declared.get(resource);
+            let cohorts = declared.into_iter().flat_map(|declared| &declared.cohorts);
+            let shortest = cohorts.map(|cohort| cohort.lifetime).chain([usual]).min();
+            (resource.clone(), shortest.unwrap_or(usual).as_secs())
+        });
+        lifetimes.collect()
+    }
+
+    fn store_health(&self) -> StoreHealth {
+        StoreHealth {
+            up: self.store_fault().is_none(),
+            readable: self.stored.counts.is_ok() && self.stored.served.is_ok(),
+            standing: self.shared_state.standing.clone(),
+            taken: self.room.taken,
+            free: self.room.free,
+        }
+    }
+
+    /// What the store says, each by itself.
+    fn told_by_store(&self) -> telemetry::Stored {
+        let stored = &self.stored;
+        let late = stored.late.as_ref().ok();
+        let orders = stored.orders.as_ref().ok();
+        let items = stored.items.as_ref().ok();
+        telemetry::Stored {
+            counts: stored.counts.as_ref().ok().cloned(),
+            served: stored.served.as_ref().ok().cloned(),
+            late: late.map(|late| {
+                let counts = late.iter();
+                counts
+                    .map(|(name, late)| (name.clone(), late.count))
+                    .collect()
+            }),
+            tokens: self.known_tokens(),
+            earliest_expiry: stored.earliest_expiry.as_ref().ok().cloned(),
+            overdue_since: stored.overdue_since.as_ref().ok().cloned(),
+            items: items.map(|items| items.iter().map(|(s, n)| (s.as_str(), *n)).collect()),
+            withdrawal_due: orders
+                .map(|orders| orders::withdrawal_due(orders, &self.shared_state.declared)),
+            jobs: stored.jobs.as_ref().ok().map(|ran| self.jobs(ran)),
+            last_backup: stored.last_backup.as_ref().ok().copied(),
+        }
+    }
+
+    /// How each configured job went.
+    fn jobs(&self, ran: &[JobRan]) -> BTreeMap<JobName, JobTimes> {
+        let jobs = self.shared_state.jobs.iter().map(|job| {
+            let ran = ran.iter().find(|ran| ran.job == job.name);
+            let times = JobTimes {
+                ran: ran.map(|ran| ran.last),
+                succeeded: ran.and_then(|ran| ran.succeeded),
+            };
+            (job.name.clone(), times)
+        });
+        jobs.collect()
+    }
+
+    /// How the tokens of each resource stand; nothing where that is not known.
     fn tokens(&self) -> BTreeMap<ResourceName, Tokens> {
-        let known = self.stored.counts.as_ref().ok();
-        let Some((counts, served)) = known.zip(self.stored.served.as_ref().ok()) else {
-            return BTreeMap::new();
-        };
+        self.known_tokens().unwrap_or_default()
+    }
+
+    fn known_tokens(&self) -> Option<BTreeMap<ResourceName, Tokens>> {
+        let counts = self.stored.counts.as_ref().ok()?;
+        let served = self.stored.served.as_ref().ok()?;
         let keys = self.shared_state.key_views();
         let tokens = self.renewers.keys().map(|resource| {
             let doubts = keys.get(resource).into_iter().flat_map(|keys| &keys.doubts);
             let doubtful = doubts.map(|doubt| doubt.tokens).sum();
             (resource.clone(), counts.tokens(resource, served, doubtful))
         });
-        tokens.collect()
+        Some(tokens.collect())
     }
 
     /// For admins.
@@ -501,6 +593,8 @@ async fn stored(
         key_changes: store.open_key_changes().await,
         earliest_expiry: Ok(BTreeMap::new()),
         overdue_since: Ok(BTreeMap::new()),
+        items: Ok(BTreeMap::new()),
+        jobs: Ok(Vec::new()),
     }
 }
 

@@ -169,6 +169,46 @@ pub enum NeedKind {
 }
 
 impl NeedKind {
+    /// Every kind, the worst first.
+    pub const ALL: [Self; 36] = [
+        Self::StoreUnusable,
+        Self::StoreMoved,
+        Self::StoreUnreadable,
+        Self::RevocationFailed,
+        Self::NoKey,
+        Self::NoLiveToken,
+        Self::Doubtful,
+        Self::GoneHeld,
+        Self::OrderFailed,
+        Self::WithdrawalWaits,
+        Self::Late,
+        Self::Failing,
+        Self::OrderWaits,
+        Self::Blocked,
+        Self::DiskFull,
+        Self::CreationRefused,
+        Self::CreationsWait,
+        Self::Held,
+        Self::Outage,
+        Self::Gone,
+        Self::Unreadable,
+        Self::SinkDisabled,
+        Self::SinkFailing,
+        Self::SinkBehind,
+        Self::Contention,
+        Self::KeyChange,
+        Self::ReloadRefused,
+        Self::NotTakenOver,
+        Self::SocketMoved,
+        Self::WithdrawnCopy,
+        Self::MapUnwritable,
+        Self::SourceLapsed,
+        Self::Clock,
+        Self::Unbound,
+        Self::Stuck,
+        Self::Orphans,
+    ];
+
     /// Whether something does not work; otherwise a person should look at it in time.
     pub fn is_grave(self) -> bool {
         !matches!(

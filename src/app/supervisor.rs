@@ -61,6 +61,7 @@ pub(super) struct Supervisor {
     pub(super) source_syncs: SourceSyncs,
     /// What is wrong with the file of the store.
     pub(super) store_moved: watch::Sender<Option<Amiss>>,
+    configured_at: Timestamp,
     reload_refused: Option<Amiss>,
     not_taken: Vec<(Name, String)>,
     /// What the CA files held when their resources were started.
@@ -167,6 +168,7 @@ impl Supervisor {
             dispatchers: BTreeMap::new(),
             sources: BTreeMap::new(),
             store_moved: store_moved.subscribe(),
+            configured_at: life.since,
             reload_refused: None,
             not_taken: Vec::new(),
             renewal: settings.renewal,
@@ -190,6 +192,7 @@ impl Supervisor {
             files: watch::Sender::default(),
             source_syncs: SourceSyncs::default(),
             store_moved,
+            configured_at: life.since,
             reload_refused: None,
             not_taken: Vec::new(),
             ca_files: BTreeMap::new(),
@@ -354,6 +357,9 @@ impl Supervisor {
     /// Notes whether the last reload was refused, and why.
     pub(super) fn reloaded(&mut self, refused: Option<String>) {
         let now = self.clock.now();
+        if refused.is_none() {
+            self.configured_at = now;
+        }
         self.reload_refused = refused.map(|what| Amiss { what, since: now });
         self.publish();
     }
@@ -459,6 +465,7 @@ impl Supervisor {
             dispatchers: self.dispatchers.clone(),
             sources: self.source_syncs.views(),
             store_moved: self.store_moved.subscribe(),
+            configured_at: self.configured_at,
             reload_refused: self.reload_refused.clone(),
             not_taken: self.not_taken.clone(),
             renewal: self.settings.renewal,

@@ -88,6 +88,7 @@ pub(crate) enum Done {
 /// How a call to ACS ended.
 #[derive(Debug)]
 pub(crate) struct Called {
+    pub(super) began: Timestamp,
     pub(super) ended: Timestamp,
     pub(super) requests: u32,
     /// The request id, or how it failed.
@@ -131,6 +132,7 @@ pub(super) async fn call(
     operation: Operation,
     id: IdentityId,
 ) -> Done {
+    let began = clock.now();
     let answer = match operation {
         Operation::Delete => client.delete(&id, DEADLINE).await,
         _ => client.revoke(&id, DEADLINE).await,
@@ -140,6 +142,7 @@ pub(super) async fn call(
         Err(error) => (error.requests, Err(Error::failure(&error))),
     };
     Done::Called(Called {
+        began,
         ended: clock.now(),
         requests,
         result,
@@ -148,12 +151,14 @@ pub(super) async fn call(
 
 /// Tries an operation out on an identity that nobody has.
 pub(super) async fn try_out(client: Arc<Client>, clock: Clock, operation: Operation) -> Done {
+    let began = clock.now();
     let answer = client.try_out(operation, DEADLINE).await;
     let (requests, result) = match answer {
         Ok(requests) => (requests, Ok(None)),
         Err(error) => (error.requests, Err(Error::failure(&error))),
     };
     Done::TriedOut(Called {
+        began,
         ended: clock.now(),
         requests,
         result,

@@ -260,8 +260,13 @@ impl Runner {
             .result
             .as_ref()
             .map_or_else(|failure| failure.class.as_str(), |_| "ok");
-        self.metrics
-            .call_ended(&self.settings.name, operation, result);
+        let took = called.ended.duration_since(called.began);
+        self.metrics.call_ended(
+            &self.settings.name,
+            operation,
+            result,
+            took.try_into().unwrap_or_default(),
+        );
         let result = called.result.as_ref().map(|_| ());
         let finding = self
             .permits

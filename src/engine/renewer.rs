@@ -113,6 +113,8 @@ pub struct Renewer {
     restored: bool,
     due: watch::Receiver<u64>,
     results: BTreeMap<String, u64>,
+    /// When a token was last obtained.
+    last_success: Option<Timestamp>,
     view: watch::Sender<RenewerView>,
 }
 
@@ -230,6 +232,7 @@ impl Renewer {
             restored: false,
             due: store.due_signal(),
             results: BTreeMap::new(),
+            last_success: None,
             view: watch::Sender::default(),
             settings,
             client,
@@ -412,6 +415,7 @@ impl Renewer {
             doubted: self.client.doubted_keys(),
             blocked: self.outbox.trouble().map(str::to_owned),
             creation_refused: self.creation_refused.clone(),
+            last_success: self.last_success,
             calls: self.results.clone(),
             ..RenewerView::default()
         };

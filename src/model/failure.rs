@@ -22,6 +22,15 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// Every class.
+    pub const ALL: [Self; 5] = [
+        Self::Retry,
+        Self::Wait,
+        Self::Refuse,
+        Self::Credentials,
+        Self::Gone,
+    ];
+
     /// The word in attempts and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

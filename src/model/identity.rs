@@ -152,6 +152,15 @@ pub enum State {
 }
 
 impl State {
+    /// Those that a row is in; a late one is active.
+    pub const STORED: [Self; 5] = [
+        Self::New,
+        Self::Active,
+        Self::Held,
+        Self::Gone,
+        Self::Deleted,
+    ];
+
     /// The word in documents, listings and the store.
     pub fn as_str(self) -> &'static str {
         match self {

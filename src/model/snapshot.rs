@@ -45,6 +45,9 @@ pub struct RenewerView {
     pub pace: BTreeMap<String, (u32, u32)>,
     /// The earliest due time, where one is known.
     pub next_due: Option<Timestamp>,
+    /// When a token was last obtained, since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
     /// How far the resource's clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
     /// Access keys whose tokens may be dead.
@@ -270,6 +273,12 @@ pub struct Consumers {
     pub doubtful: u64,
     /// When the next token ends that one of them holds.
     pub next_end: Option<Timestamp>,
+    /// How long the life of that token is, in seconds, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_life_secs: Option<u64>,
+    /// Since when the first of those that hold none that lives holds none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_since: Option<Timestamp>,
 }
 
 impl Consumers {
@@ -281,12 +290,20 @@ impl Consumers {
     /// These and others.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
+        let sooner = |this: &Self, other: &Self| match (this.next_end, other.next_end) {
+            (Some(ours), Some(theirs)) => ours <= theirs,
+            (ours, _) => ours.is_some(),
+        };
+        let next = if sooner(&self, &others) { self } else { others };
+        let since = self.without_since.into_iter().chain(others.without_since);
         Self {
             live: self.live + others.live,
             without: self.without + others.without,
             unknown: self.unknown + others.unknown,
             doubtful: self.doubtful + others.doubtful,
-            next_end: self.next_end.into_iter().chain(others.next_end).min(),
+            next_end: next.next_end,
+            next_life_secs: next.next_life_secs,
+            without_since: since.min(),
         }
     }
 }
@@ -379,7 +396,10 @@ impl StoreStanding {
         }
     }
 
-    /// In two or three words.
+    /// Every word of [`StoreStanding::as_str`].
+    pub const WORDS: [&str; 3] = ["own", "restored", "passive"];
+
+    /// In a word.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Own => "own",

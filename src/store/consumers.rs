@@ -20,7 +20,32 @@ use crate::model::{
 /// What a sink's consumers lack: only those are read that hold nothing live.
 pub(super) const LACKING: &str = "SELECT coalesce(sum(live_until >= 0), 0), coalesce(sum(live_until < 0), 0) \
     FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until <= ?2";
-pub(super) const NEXT_END: &str = "SELECT min(live_until) FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until > ?2";
+/// The token that ends next, and how long its identity's tokens live.
+pub(super) const NEXT_END: &str = "SELECT d.live_until, i.expires_at - i.issued_at FROM delivery d CROSS JOIN identity i \
+    ON i.num = d.identity WHERE d.sink = ?1 AND d.live_until IS NOT NULL AND d.live_until > ?2 ORDER BY d.live_until LIMIT 1";
+/// So many of those that hold none are looked at for who is without one for longest.
+macro_rules! looked_at {
+    () => {
+        "8192"
+    };
+}
+/// Since when the first of a sink's consumers holds none that lives: since its token ended, or since it was to have one.
+pub(super) const LACKING_SINCE: &str = concat!(
+    "SELECT min(CASE WHEN l.live_until > 0 THEN l.live_until ELSE max(i.created_at, coalesce(i.revoked_at, 0), \
+     iif(l.wanted > l.delivered, l.since, 0)) END) FROM (SELECT identity, live_until, wanted, delivered, since FROM delivery \
+     WHERE sink = ?1 AND live_until IS NOT NULL AND live_until >= 0 AND live_until <= ?2 LIMIT ",
+    looked_at!(),
+    ") l CROSS JOIN identity i ON i.num = l.identity"
+);
+/// The same of those that only the socket serves.
+pub(super) const LACKING_SINCE_OF: &str = concat!(
+    "SELECT min(CASE WHEN l.good_until > 0 THEN l.good_until WHEN l.good_until < 0 THEN l.good_until + (1 << 60) \
+     ELSE max(i.created_at, coalesce(i.revoked_at, 0)) END) FROM (SELECT num, good_until FROM identity \
+     INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) \
+     AND due_at IS NOT NULL AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1 << 60) <= ?2) AND by_socket LIMIT ",
+    looked_at!(),
+    ") l CROSS JOIN identity i ON i.num = l.num"
+);
 pub(super) const LACKING_NAMES: &str = "SELECT i.name FROM delivery d JOIN identity i ON i.num = d.identity \
     WHERE d.sink = ?1 AND d.live_until IS NOT NULL AND d.live_until >= 0 AND d.live_until <= ?2 \
     ORDER BY d.live_until LIMIT ?3";
@@ -33,6 +58,10 @@ pub(super) const NEXT_END_OF: &str = concat!(
     "SELECT ",
     earliest_end!("?1", "good_until > ?2 AND by_socket")
 );
+/// How long a token lives that ends then: it is late when a quarter of its life is left.
+pub(super) const LIFE_OF_END: &str = "SELECT (good_until - late_at) * 4 FROM identity INDEXED BY identity_ending \
+    WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL \
+    AND good_until = ?2 AND by_socket LIMIT 1";
 pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
     AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND good_until > 0 AND good_until <= ?2";
 
@@ -134,15 +163,18 @@ impl Store {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
                 })?;
                 let (without, unknown) = lacking.unwrap_or_default();
-                let next: Option<i64> = db
-                    .first(NEXT_END, [num, micros(now)], |row| {
-                        Ok(row.get(0).ok().flatten())
-                    })?
-                    .flatten();
-                served.sinks.insert(
-                    name,
-                    consumers(all, without.unsigned_abs(), unknown.unsigned_abs(), next),
-                );
+                let mut held = consumers(all, without.unsigned_abs(), unknown.unsigned_abs());
+                let next = db.first(NEXT_END, [num, micros(now)], |row| {
+                    Ok((number(row, 0), number(row, 1)))
+                })?;
+                held.next_end = next.and_then(|(end, _)| Some(db::instant(end?)));
+                held.next_life_secs = next.and_then(|(_, life)| seconds(life?));
+                if without > 0 {
+                    let since =
+                        db.first(LACKING_SINCE, [num, micros(now)], |row| Ok(number(row, 0)))?;
+                    held.without_since = since.flatten().map(db::instant);
+                }
+                served.sinks.insert(name, held);
             }
             db.served_by_socket(now, &mut served)?;
             Ok(served)
@@ -242,19 +274,29 @@ impl Store {
         .await
     }
 
-    /// When the next token ends that only the socket hands out; reads an index through.
-    pub async fn next_end_by_socket(&self, now: Timestamp) -> Answer<Option<Timestamp>> {
+    /// When the next token ends that only the socket hands out, and how many seconds its life is long; passes over
+    /// those that end sooner and have a sink, unless all have one.
+    pub async fn next_end_by_socket(
+        &self,
+        now: Timestamp,
+    ) -> Answer<Option<(Timestamp, Option<u64>)>> {
         self.read("look for the next end", move |db| {
-            let mut next: Option<i64> = None;
+            if db.consumers_by_socket()? == 0 {
+                return Ok(None);
+            }
+            let mut next: Option<(i64, Num)> = None;
             let sql = "SELECT num FROM resource";
             let resources = db.all(RowKind::Resource, sql, [], |row| row.get::<_, Num>(0))?;
             for num in resources {
-                // What is no time is set aside where the rows are looked through.
-                let read = |row: &Row<'_>| Ok(row.get(0).ok().flatten());
-                let end = db.first(NEXT_END_OF, [num, micros(now)], read)?;
-                next = next.into_iter().chain(end.flatten()).min();
+                let end = db.first(NEXT_END_OF, [num, micros(now)], |row| Ok(number(row, 0)))?;
+                let end = end.flatten().map(|end| (end, num));
+                next = next.into_iter().chain(end).min();
             }
-            Ok(next.map(db::instant))
+            let Some((end, num)) = next else {
+                return Ok(None);
+            };
+            let life = db.first(LIFE_OF_END, [num, end], |row| Ok(number(row, 0)))?;
+            Ok(Some((db::instant(end), life.flatten().and_then(seconds))))
         })
         .await
     }
@@ -341,22 +383,33 @@ impl Db {
             let name: ResourceName = db::parsed(row, "name")?;
             Ok((row.get::<_, Num>("num")?, name))
         })?;
-        let mut without = 0;
+        let (mut without, mut since) = (0, None);
         for (num, name) in resources {
             let lacking = self.first(LACKING_OF, [num, micros(now)], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
             })?;
             let (all, by_socket) = lacking.unwrap_or_default();
             without += by_socket.unsigned_abs();
+            if by_socket > 0 {
+                let first = self.first(LACKING_SINCE_OF, [num, micros(now)], |row| {
+                    Ok(number(row, 0))
+                })?;
+                since = first.flatten().into_iter().chain(since).min();
+            }
             if all > 0 {
                 served.without.insert(name, all.unsigned_abs());
             }
         }
+        served.socket = consumers(self.consumers_by_socket()?, without, 0);
+        served.socket.without_since = since.map(db::instant);
+        Ok(())
+    }
+
+    /// Identities that want a token and that only the socket serves.
+    fn consumers_by_socket(&self) -> Outcome<u64> {
         let sql = "SELECT n FROM consumer_count WHERE sink = 0";
         let all = self.all(RowKind::Counter, sql, [], |row| db::unsigned(row, "n"))?;
-        let all = all.first().copied().unwrap_or(0);
-        served.socket = consumers(all, without, 0, None);
-        Ok(())
+        Ok(all.first().copied().unwrap_or(0))
     }
 
     /// Consumers that still hold a token of this access key which lives, as far as is known; and
@@ -405,14 +458,24 @@ fn read_held_of(row: &Row<'_>) -> rusqlite::Result<(Num, u64)> {
     Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
 }
 
-fn consumers(all: u64, without: u64, unknown: u64, next: Option<i64>) -> Consumers {
+fn consumers(all: u64, without: u64, unknown: u64) -> Consumers {
     Consumers {
         live: all.saturating_sub(without + unknown),
         without,
         unknown,
-        doubtful: 0,
-        next_end: next.map(db::instant),
+        ..Consumers::default()
     }
+}
+
+/// A number that may be none: what is no time is set aside where the rows are looked through.
+fn number(row: &Row<'_>, column: usize) -> Option<i64> {
+    row.get(column).ok().flatten()
+}
+
+fn seconds(micros: i64) -> Option<u64> {
+    u64::try_from(micros / 1_000_000)
+        .ok()
+        .filter(|life| *life > 0)
 }
 
 /// Consumers of one identity that are remembered of each user, the latest to speak.

@@ -12,6 +12,8 @@ use std::{
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use tokio::sync::watch;
 
+use super::Store;
+
 /// The name of the file.
 const FILE: &str = "renewd.reserve";
 const MIB: u64 = 1 << 20;
@@ -33,6 +35,29 @@ pub enum Disk {
     OnReserve,
     /// The reserve is used up as well: a write failed.
     Full,
+}
+
+/// What the store takes, and what is left beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of the database and its journal.
+    pub taken: u64,
+    /// Bytes that are free where it lies; `None` where the file system does not say.
+    pub free: Option<u64>,
+}
+
+impl Store {
+    /// What the store takes of its disk now.
+    pub fn room(&self) -> Room {
+        let mut journal = self.path().as_os_str().to_owned();
+        journal.push("-wal");
+        let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        let space = self.path().parent().and_then(|folder| statvfs(folder).ok());
+        Room {
+            taken: length(self.path()) + length(Path::new(&journal)),
+            free: space.and_then(|found| Some(Space::of(&found)?.free)),
+        }
+    }
 }
 
 /// Keeps the file, and says how the disk is.

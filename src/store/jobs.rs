@@ -89,6 +89,23 @@ pub struct JobRun {
 const RUNS: &str = "SELECT r.job, r.scheduled_at, r.started_at, r.outcome, r.reason, r.campaign, c.ended_at, r.num \
     FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign";
 
+/// Whatever is kept of each job's runs.
+const RAN: &str = "SELECT r.num, r.job, max(r.started_at) AS last, max(CASE WHEN r.outcome = 'started' \
+    AND c.ended_at IS NOT NULL AND c.phase <> 'cancelled' AND NOT EXISTS (SELECT 1 FROM item_count f \
+    WHERE f.campaign = c.num AND f.state = 'failed' AND f.n > 0) THEN c.ended_at END) AS succeeded \
+    FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign GROUP BY r.job";
+
+/// How a job went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRan {
+    /// Which.
+    pub job: JobName,
+    /// When its last run began.
+    pub last: Timestamp,
+    /// When a run last came to its end without a failure.
+    pub succeeded: Option<Timestamp>,
+}
+
 impl Store {
     /// Up to when the instants of these jobs are decided, in their order. A job that is new, or whose
     /// pattern or zone changed, starts now.
@@ -140,6 +157,20 @@ impl Store {
                 params![job.as_deref()],
                 read_run,
             )?)
+        })
+        .await
+    }
+
+    /// When each job that ever ran did so last, and when it last came to its end without a failure.
+    pub async fn jobs_ran(&self) -> Answer<Vec<JobRan>> {
+        self.read("look up how jobs went", |db| {
+            Ok(db.all(RowKind::JobRun, RAN, [], |row| {
+                Ok(JobRan {
+                    job: db::parsed(row, "job")?,
+                    last: db::instant_in(row, "last")?,
+                    succeeded: db::maybe_instant(row, "succeeded")?,
+                })
+            })?)
         })
         .await
     }

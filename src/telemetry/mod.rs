@@ -6,7 +6,10 @@
 //! refused without a word on whose it was, says nothing: whoever called tells that. A panic becomes a line that
 //! cannot carry a secret.
 
+mod exposition;
 mod metrics;
+mod process;
+mod scrape;
 
 use std::{
     any::Any,
@@ -27,7 +30,9 @@ use tracing_subscriber::{
 
 use crate::model::fit;
 
-pub use metrics::{Metrics, Scrape};
+pub use exposition::Exposition;
+pub use metrics::Metrics;
+pub use scrape::{JobTimes, Scrape, StoreHealth, Stored};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

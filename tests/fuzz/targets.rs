@@ -481,6 +481,7 @@ fn scene(
         dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
+        configured_at: clock.now(),
         reload_refused: None,
         not_taken: Vec::new(),
         renewal: settings().renewal,

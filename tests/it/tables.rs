@@ -37,9 +37,12 @@ fn lies_in(path: &Path, modules: &[&str]) -> bool {
     modules.all(|module| parts.contains(module))
 }
 
+/// How tests are named that are written in Python.
+const SUITES: [&str; 2] = ["receivers: ", "monitoring: "];
+
 /// Whether what is named is there.
 fn is_there(name: &str, rust: &[(PathBuf, String)], scripts: &[(PathBuf, String)]) -> bool {
-    if let Some(test) = name.strip_prefix("receivers: ") {
+    if let Some(test) = SUITES.iter().find_map(|suite| name.strip_prefix(suite)) {
         return scripts
             .iter()
             .any(|(_, text)| text.contains(&format!("def {test}(")));
@@ -61,7 +64,8 @@ fn names(table: &str) -> impl Iterator<Item = &str> {
     let quoted = table.split('`').skip(1).step_by(2);
     quoted.filter(|name| {
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:*… ".contains(c);
-        let is_name = name.contains("::") || name.starts_with("receivers: ");
+        let of_suite = SUITES.iter().any(|suite| name.starts_with(suite));
+        let is_name = name.contains("::") || of_suite;
         name.chars().all(is_word) && (is_name || name.matches('_').count() > 1)
     })
 }
@@ -73,6 +77,7 @@ fn every_test_that_is_named_exists() {
     rust.extend(texts("tests/it"));
     let mut scripts = texts("tests/systemd");
     scripts.extend(texts("tests/receivers"));
+    scripts.extend(texts("tests/monitoring"));
     for (page, least) in [
         ("tests/README.md", 100),
         ("docs/failures.md", 20),

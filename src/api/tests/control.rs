@@ -375,10 +375,9 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
 async fn metrics_are_computed_from_the_truth() {
     let harness = harness().await;
     let answer = harness.tcp("/metrics").await;
-    assert!(
-        answer
-            .header("content-type")
-            .starts_with("application/openmetrics-text")
+    assert_eq!(
+        answer.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
     );
     for line in [
         "renewd_identities{resource=\"contoso\",state=\"active\"} 1",

@@ -53,8 +53,8 @@ impl Harness {
     async fn is_silent_about(&self, kind: NeedKind) {
         assert!(!self.kinds().await.contains(&kind), "{kind:?} does not go");
         let metrics = self.tcp("/metrics").await.text;
-        let line = format!("kind=\"{}\"", kind.as_word());
-        assert!(!metrics.contains(&line), "{metrics}");
+        let line = format!("renewd_needs{{kind=\"{}\"}} 0", kind.as_word());
+        assert!(metrics.contains(&line), "{metrics}");
     }
 }
 
@@ -940,4 +940,11 @@ async fn a_withdrawal_beside_a_list_that_is_gone_writes_all_of_it() {
     harness.step(BERT, Step::Withhold).await;
     let text = std::fs::read_to_string(&list).unwrap();
     assert!(text.contains("anna") && text.contains("bert"), "{text}");
+}
+
+#[test]
+fn every_kind_is_listed_once_in_its_order() {
+    let places = NeedKind::ALL.map(|kind| kind as usize);
+    let last = NeedKind::Orphans as usize;
+    assert_eq!(places.to_vec(), (0..=last).collect::<Vec<_>>());
 }

@@ -338,13 +338,14 @@ impl Renewer {
                     let failure = stillborn(obtained);
                     return self.learn_failure(flight, &failure, obtained.requests, now);
                 }
-                self.count(flight.operation, "ok");
+                self.count(flight, "ok", done.ended);
+                self.obtained(flight, done.ended);
                 self.outage.heard();
                 self.key_outage.heard();
                 self.find(flight, obtained.requests, Ok(()), now)
             }
             CallResult::Named { requests, .. } => {
-                self.count(flight.operation, "named");
+                self.count(flight, "named", done.ended);
                 self.outage.heard();
                 self.key_outage.heard();
                 self.find(flight, *requests, Ok(()), now)
@@ -366,7 +367,7 @@ impl Renewer {
         requests: u32,
         now: Moment,
     ) -> Finding {
-        self.count(flight.operation, failure.class.as_str());
+        self.count(flight, failure.class.as_str(), now.wall);
         self.log_failure(flight, failure);
         if failure.class != FailureClass::Retry {
             self.outage.heard();
@@ -407,7 +408,7 @@ impl Renewer {
     }
 
     fn learn_not_sent(&mut self, flight: &Flight, error: &StoreError, now: Moment) {
-        self.count(flight.operation, "not_sent");
+        self.count(flight, "not_sent", now.wall);
         self.permits.gate().abandoned(flight.ticket, 0, now.steady);
         if let StoreError::Refused { reason, .. } = error {
             self.tell_creation_refused(reason, now);
@@ -421,14 +422,25 @@ impl Renewer {
             resource = %self.settings.name, identity = %flight.record.spec.name, operation = %flight.operation,
             "a call panicked; its identity is quarantined"
         );
-        self.count(flight.operation, "panic");
+        self.count(flight, "panic", now.wall);
         self.permits.gate().abandoned(flight.ticket, 1, now.steady);
         panicked(flight, now.wall, &mut self.rng)
     }
 
-    fn count(&mut self, operation: Operation, result: &'static str) {
+    /// A token was obtained.
+    fn obtained(&mut self, flight: &Flight, ended: Timestamp) {
+        self.last_success = Some(ended);
+        if let Some(due) = &flight.record.due {
+            let delay = ended.duration_since(due.at).try_into().unwrap_or_default();
+            self.metrics.renewed(&self.settings.name, delay);
+        }
+    }
+
+    fn count(&mut self, flight: &Flight, result: &'static str, ended: Timestamp) {
+        let took = ended.duration_since(flight.began);
+        let took = took.try_into().unwrap_or_default();
         self.metrics
-            .call_ended(&self.settings.name, operation, result);
+            .call_ended(&self.settings.name, flight.operation, result, took);
         if let Some(count) = self.results.get_mut(result) {
             *count += 1;
         } else {

@@ -7,6 +7,8 @@
 mod items;
 mod orders;
 
+use std::collections::BTreeMap;
+
 use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
@@ -492,6 +494,20 @@ impl Store {
         self.read("list campaigns", |db| db.open_campaigns()).await
     }
 
+    /// Items of campaigns that are not over, by where they stand; all states are there.
+    pub async fn open_items(&self) -> Answer<BTreeMap<ItemState, u64>> {
+        self.read("count the items of campaigns", |db| {
+            let mut items: BTreeMap<_, _> = ItemState::ALL.map(|state| (state, 0)).into();
+            for (state, n) in db.all(RowKind::Counter, OPEN_ITEMS, [], |row| {
+                Ok((db::word(row, "state")?, db::unsigned(row, "n")?))
+            })? {
+                items.insert(state, n);
+            }
+            Ok(items)
+        })
+        .await
+    }
+
     /// A page of all campaigns, the newest first.
     pub async fn campaigns(
         &self,
@@ -507,6 +523,10 @@ impl Store {
         .await
     }
 }
+
+/// Counters alone, however many items there are.
+const OPEN_ITEMS: &str = "SELECT i.state, sum(i.n) AS n FROM campaign c CROSS JOIN item_count i ON i.campaign = c.num \
+    WHERE c.ended_at IS NULL GROUP BY i.state";
 
 impl Db {
     pub(in crate::store) fn campaign(&self, id: CampaignId) -> Outcome<Option<Campaign>> {

@@ -405,9 +405,15 @@ async fn what_is_not_delivered_is_held_by_nobody() {
     let (home, num) = active().await;
     let first = get(&home, "bot").await.version;
     assert_eq!(counts(&home, 12).await, (0, 1, 0));
+    assert_eq!(all(&home, 12).await.without_since, Some(at(11)));
     deliver(&home, "file", num, first).await;
     assert_eq!(counts(&home, 12).await, (1, 0, 0));
-    assert_eq!(all(&home, 12).await.next_end, Some(at(10 + 86_400)));
+    let held = all(&home, 12).await;
+    assert_eq!(held.next_end, Some(at(10 + 86_400)));
+    assert_eq!(
+        (held.next_life_secs, held.without_since),
+        (Some(86_400), None)
+    );
     let second = version(commit(&home, issued(num, 43_000, None), 43_001).await);
     assert_eq!(
         all(&home, 43_002).await.next_end,
@@ -419,6 +425,8 @@ async fn what_is_not_delivered_is_held_by_nobody() {
         (0, 1, 0),
         "which ended, although the store has a newer one"
     );
+    let ended = all(&home, 20 + 86_400).await.without_since;
+    assert_eq!(ended, Some(at(10 + 86_400)));
     deliver(&home, "file", num, second).await;
     assert_eq!(counts(&home, 10 + 86_400).await, (1, 0, 0));
 }
@@ -445,6 +453,7 @@ async fn what_was_revoked_is_dead_and_what_is_held_is_not_missed() {
     deliver(&home, "file", num, first).await;
     step(&home, num, revoked(20, Then::Reissue), 20).await;
     assert_eq!(counts(&home, 21).await, (0, 1, 0));
+    assert_eq!(all(&home, 25).await.without_since, Some(at(20)));
     let next = version(commit(&home, issued(num, 22, None), 23).await);
     deliver(&home, "file", num, next).await;
     assert_eq!(counts(&home, 24).await, (1, 0, 0));
@@ -469,13 +478,18 @@ async fn the_socket_is_the_consumer_of_what_has_no_sink() {
     declare(&home, std::slice::from_ref(&alone), 0).await;
     let num = get(&home, "bot").await.num;
     assert_eq!(counts(&home, 1).await, (0, 1, 0));
+    assert_eq!(all(&home, 1).await.without_since, Some(at(0)));
+    assert_eq!(home.next_end_by_socket(at(1)).await.unwrap(), None);
     commit(&home, issued(num, 10, None), 11).await;
     assert_eq!(counts(&home, 12).await, (1, 0, 0));
+    let next = home.next_end_by_socket(at(12)).await.unwrap();
+    assert_eq!(next, Some((at(10 + 86_400), Some(86_400))));
     let served = home.served(at(12)).await.unwrap();
     assert_eq!((served.socket.live, served.sinks.len()), (1, 0));
     assert_eq!(counts(&home, 10 + 86_400).await, (0, 1, 0));
     let served = home.served(at(10 + 86_400)).await.unwrap();
     assert_eq!(served.without[&resource()], 1);
+    assert_eq!(served.socket.without_since, Some(at(10 + 86_400)));
     declare(&home, &[with_id("bot", "8:acs:bot")], 20).await;
     let served = home.served(at(21)).await.unwrap();
     assert_eq!((served.socket.total(), served.all().without), (0, 1));

@@ -138,6 +138,18 @@ async fn consumers_are_counted_by_index() {
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>?)",
         ),
         (
+            consumers::LIFE_OF_END,
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until=? AND due_at>?)",
+        ),
+        (
+            consumers::LACKING_SINCE,
+            "INDEX delivery_live (sink=? AND live_until>? AND live_until<?)",
+        ),
+        (
+            consumers::LACKING_SINCE_OF,
+            "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
+        ),
+        (
             identities::EARLIEST_EXPIRY,
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>?)",
         ),
