@@ -210,7 +210,10 @@ async fn explain(
     let deliveries = pending
         .iter()
         .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
-    let explanation = why(&record, &renewer, now);
+    let mut explanation = why(&record, &renewer, now);
+    if let Some(refusal) = api.shared_state().standing.refusal() {
+        explanation = explanation.withheld(&refusal);
+    }
     Ok(Json(
         explanation.beside(orders.collect(), deliveries.collect()),
     ))

@@ -1,6 +1,9 @@
 //! What needs a person, found in what the parts of the daemon published; the worst first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -14,6 +17,7 @@ use crate::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, KeyStage,
         KeysView, Lapse, Name, Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings,
         Served, SetAside, SinkName, SourceName, State, StoreStanding, decided_lately,
+        short_duration,
     },
     store::{Disk, FailingAlone, Order, Resealing, Withheld},
 };
@@ -27,6 +31,8 @@ const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
 const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 /// So many are named.
 const NAMED: usize = 20;
+/// A clock that is so far off should be looked at: receivers refuse signatures at five minutes.
+const ODD_CLOCK: Duration = Duration::from_secs(60);
 /// A delivery that waits for so long is behind, whatever its sink says.
 const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
@@ -216,6 +222,9 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
         );
         needs.push(need(NeedKind::Clock, "clock", message));
     }
+    if known.held_step_secs.is_none() {
+        needs.extend(skew_need(known.renewers));
+    }
     if let Some(unbound) = known.unbound {
         let message = "health and metrics are not served there, and it is tried again every 5 s: stop whoever holds the \
                        port, or set another [daemon] listen";
@@ -228,6 +237,30 @@ fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
             )
         });
     }
+}
+
+/// That the clock of this machine is far from the one of a resource, as the resource's answers say.
+fn skew_need(renewers: &BTreeMap<ResourceName, RenewerView>) -> Option<Need> {
+    let skews = renewers
+        .iter()
+        .filter_map(|(name, renewer)| Some((name, renewer.skew_ms?)));
+    let (name, skew) = skews.max_by_key(|(_, skew)| skew.unsigned_abs())?;
+    let far = Duration::from_millis(skew.unsigned_abs());
+    if far < ODD_CLOCK {
+        return None;
+    }
+    let (far, side) = (
+        short_duration(far),
+        if skew > 0 { "behind" } else { "ahead of" },
+    );
+    let message = format!(
+        "the clock of this machine is {far} {side} that of {name}. Tokens are renewed and judged by theirs, but \
+         receivers refuse signatures that are 5 minutes off, and jobs and logs go by this one: set it right"
+    );
+    Some(Need {
+        command: Some("timedatectl set-ntp true".to_owned()),
+        ..need(NeedKind::Clock, "clock", message)
+    })
 }
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that

@@ -19,7 +19,7 @@ use crate::{
     model::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, JobName, KeyChange, Name,
         Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State,
-        Tokens, short_duration,
+        Tokens, service_time, short_duration,
     },
     schedule::{Grounds, state},
     store::{
@@ -481,16 +481,6 @@ impl Api {
         }
         Snapshot::glance(self).await.news(open)
     }
-}
-
-/// The time of the service that is furthest ahead: tokens end by the service's clock.
-fn service_time(renewers: &BTreeMap<ResourceName, RenewerView>, now: Timestamp) -> Timestamp {
-    let ahead = renewers
-        .values()
-        .filter_map(|renewer| renewer.skew_ms)
-        .max();
-    let ahead = SignedDuration::from_millis(ahead.unwrap_or(0));
-    now.checked_add(ahead).unwrap_or(now)
 }
 
 fn resource(

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     accounts,
     config::{Finding, Severity},
-    model::Served,
+    model::{Served, service_time},
 };
 
 pub use crate::store::Resealing;
@@ -87,6 +87,9 @@ pub struct Examination {
     /// Who holds a live token; `None` where no daemon was asked, or it does not know.
     #[serde(default)]
     pub consumers: Option<Served>,
+    /// The time of the look by the clock of the resource that is furthest ahead: tokens end by that.
+    #[serde(default)]
+    pub service_time: Option<Timestamp>,
     /// What needs a person by what the daemon knows, the worst first; `None` where no daemon was asked.
     #[serde(default)]
     pub needs: Option<Vec<Need>>,
@@ -282,6 +285,7 @@ pub(super) async fn examine(State(api): State<Api>, _: Admin) -> Answer<Examine>
     let findings = answered.await.map_err(|_| stopping(()))?;
     let status = Snapshot::take(&api).await.status();
     Ok(Json(Examination {
+        service_time: Some(service_time(&status.renewers, status.at)),
         consumers: status.consumers,
         needs: Some(status.needs),
         by: Examiner::Daemon,

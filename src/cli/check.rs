@@ -338,6 +338,7 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
     let findings = app::doctor::examine(loaded.settings, &context.clock).await;
     Ok(Examination {
         consumers: None,
+        service_time: None,
         needs: None,
         by: Examiner::Command,
         user: app::doctor::own_user(),
@@ -386,7 +387,10 @@ fn render_examination(found: &Examination, now: Timestamp) -> String {
             "{}\n",
             paint(WARN, "consumers: not known, no daemon was asked")
         ),
-        (Some(_), consumers) => format!("{}\n", status::consumers(consumers.as_ref(), now)),
+        (Some(_), consumers) => {
+            let service = found.service_time.unwrap_or(now);
+            format!("{}\n", status::consumers(consumers.as_ref(), service))
+        }
     };
     for need in found.needs.iter().flatten() {
         text += &status::need_lines(need, now, output::width());
@@ -484,6 +488,7 @@ mod doctor_tests {
     fn each_finding_stands_with_its_remedy_and_who_looked() {
         let mut found = Examination {
             consumers: Some(Served::default()),
+            service_time: None,
             needs: Some(Vec::new()),
             by: Examiner::Daemon,
             user: "renewd".to_owned(),

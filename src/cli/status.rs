@@ -23,6 +23,7 @@ use crate::{
     },
     model::{
         DispatcherView, HealthView, RenewerView, Served, SinkName, Standings, State, one_line,
+        service_time,
     },
 };
 
@@ -96,7 +97,11 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
         text.push_str(&need_lines(need, of.at, width));
     }
     text.push_str(&headline(of));
-    text.push_str(&format!("  {}\n", consumers(of.consumers.as_ref(), of.at)));
+    let service = service_time(&of.renewers, of.at);
+    text.push_str(&format!(
+        "  {}\n",
+        consumers(of.consumers.as_ref(), service)
+    ));
     for need in &rest {
         text.push_str(&need_lines(need, of.at, width));
     }
@@ -226,7 +231,8 @@ fn resources(of: &wire::Status) -> Table {
     ]);
     for ((name, renewer), (health, why)) in of.renewers.iter().zip(states) {
         let first_end = of.earliest_expiry.get(name).copied();
-        let dead = first_end.is_some_and(|at| at <= of.at);
+        let service = renewer.service_time(of.at);
+        let dead = first_end.is_some_and(|at| at <= service);
         let known = of.counts.as_ref().zip(of.consumers.as_ref());
         let standing = known.map(|(counts, served)| counts.standing(name, served));
         let count = |state| count(standing.as_ref(), state);
@@ -238,7 +244,7 @@ fn resources(of: &wire::Status) -> Table {
             count(State::New),
             count(State::Held),
             count(State::Gone),
-            Cell::styled(when(first_end, of.at), if dead { BAD } else { PLAIN }),
+            Cell::styled(when(first_end, service), if dead { BAD } else { PLAIN }),
             when(renewer.next_due, of.at).into(),
             pace(renewer).into(),
             skew(renewer),

@@ -54,6 +54,8 @@ struct Explanation {
     standing: String,
     tier: Option<Tier>,
     expires_at: Option<Timestamp>,
+    #[serde(default)]
+    service_time: Option<Timestamp>,
     failures: u32,
     attempts: Vec<Attempt>,
     #[serde(rename = "lane")]
@@ -95,6 +97,7 @@ fn facts(of: &Explanation, now: Timestamp) -> Table {
     let mut table = Table::facts(&["", ""]);
     let mut fact = |what: &str, value: Cell| table.row([Cell::styled(what, DIM), value]);
     if let Some(at) = of.expires_at {
+        let now = of.service_time.unwrap_or(now);
         let (word, style) = match of.standing.as_str() {
             "dead" if at > now => ("revoked; it would end", BAD),
             "doubtful" if at > now => ("may be dead; if not, it ends", BAD),

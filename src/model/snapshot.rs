@@ -131,6 +131,20 @@ pub struct SelfCheckFindings {
     pub not_taken: Vec<(Name, String)>,
 }
 
+impl RenewerView {
+    /// The time by the resource's clock, which tokens end by.
+    pub fn service_time(&self, now: Timestamp) -> Timestamp {
+        let ahead = SignedDuration::from_millis(self.skew_ms.unwrap_or(0));
+        now.checked_add(ahead).unwrap_or(now)
+    }
+}
+
+/// The time by the clock of the resource that is furthest ahead.
+pub fn service_time(renewers: &BTreeMap<ResourceName, RenewerView>, now: Timestamp) -> Timestamp {
+    let times = renewers.values().map(|renewer| renewer.service_time(now));
+    times.max().unwrap_or(now)
+}
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amiss {

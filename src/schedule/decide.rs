@@ -140,6 +140,9 @@ pub struct Explanation {
     pub tier: Option<Tier>,
     /// When the token ends.
     pub expires_at: Option<Timestamp>,
+    /// Now, by the resource's clock, which tokens end by.
+    #[serde(default)]
+    pub service_time: Option<Timestamp>,
     /// The life left in seconds; once dead, less than zero: for how long it has been.
     pub left_secs: Option<i64>,
     /// Since when it fails by itself, while others of its resource succeed.
@@ -164,6 +167,18 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// The same while nothing at all is issued, for this reason, whatever would be decided otherwise.
+    #[must_use]
+    pub fn withheld(mut self, because: &str) -> Self {
+        self.action = Action::HeldBack {
+            until: None,
+            because: because.to_owned(),
+        };
+        self.sentence = format!("Nothing happens: {because}.");
+        self.next = None;
+        self
+    }
+
     /// The same beside orders that are not carried out yet, and what is still to be delivered: then it is
     /// not true that nothing happens.
     #[must_use]
@@ -198,6 +213,7 @@ pub fn why(record: &Record, renewer: &RenewerView, now: Timestamp) -> Explanatio
         about_token: about_token(record, stands, now),
         tier: tier(record, &grounds, now),
         expires_at: record.token.as_ref().map(|token| token.expires_at),
+        service_time: Some(renewer.service_time(now)),
         left_secs: match stands {
             Standing::Dead { since, .. } => Some(since.duration_since(now).as_secs()),
             _ => life.map(|life| life.to.duration_since(now).as_secs()),

@@ -628,6 +628,23 @@ async fn what_the_store_and_the_network_lack_appears_and_goes() {
     harness.clock.step_wall(-day);
     harness.reaffirm();
     harness.is_silent_about(NeedKind::Clock).await;
+
+    // The clock was wrong before renewd began, as answers of the resource say.
+    for (skew_ms, told) in [(7_200_000, "2h behind"), (-61_000, "1m 1s ahead of")] {
+        harness
+            .renewer
+            .send_modify(|renewer| renewer.skew_ms = Some(skew_ms));
+        harness.tells(NeedKind::Clock).await;
+        let needs = harness.status().await.needs;
+        assert!(
+            needs.iter().any(|need| need.message.contains(told)),
+            "{needs:?}"
+        );
+    }
+    harness
+        .renewer
+        .send_modify(|renewer| renewer.skew_ms = Some(59_000));
+    harness.is_silent_about(NeedKind::Clock).await;
 }
 
 #[tokio::test(start_paused = true)]
