@@ -3,15 +3,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats sdk receivers monitoring systemd soak bench fuzz build release prerequisites
+.PHONY: demo test lint audit unit formats sdk receivers monitoring systemd packaged soak bench fuzz build release whole \
+  packages image prerequisites
+# Two builds of one program follow each other.
+.NOTPARALLEL:
 
 # The main job against the embedded emulator, in half a minute; ends by itself and cleans up.
 demo:
 	cargo run --quiet --locked -- demo
 
 # Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, a
-# real systemd (needs root).
-test: root prerequisites lint audit unit formats sdk receivers monitoring systemd
+# real systemd, the packages and the image (needs root).
+test: root prerequisites lint audit unit formats sdk receivers monitoring systemd packaged
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -48,6 +51,10 @@ monitoring: build
 systemd: build
 	tests/systemd/run
 
+# Packages and image of the debug build: made, looked through, installed, upgraded, taken back, removed, purged, run.
+packaged: build
+	tests/packages/run
+
 build:
 	cargo build --locked
 
@@ -59,6 +66,21 @@ release:
 	objcopy --only-keep-debug $(RELEASE)/renewd $(RELEASE)/renewd.debug
 	cd $(RELEASE) && objcopy --strip-all --add-gnu-debuglink=renewd.debug renewd renewd.stripped
 	mv $(RELEASE)/renewd.stripped $(RELEASE)/renewd
+
+# The whole program, put aside before `release` builds the server's in its place.
+whole:
+	cargo build --locked --release --package renewd
+	cp $(RELEASE)/renewd $(RELEASE)/renewd-emulator
+
+# Packages for Debian and Red Hat, of the server and of the whole program.
+PACKAGES := $(or $(CARGO_TARGET_DIR),target)/packages
+packages: whole release
+	packaging/build --server $(RELEASE)/renewd --whole $(RELEASE)/renewd-emulator --out $(PACKAGES)
+
+# An OCI image of the server, made without an engine.
+image: release
+	tests/prerequisites umoci skopeo
+	packaging/image --server $(RELEASE)/renewd --out $(PACKAGES)
 
 # What takes longer than a change should wait for.
 soak: build

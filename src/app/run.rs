@@ -87,6 +87,14 @@ fn say_where(source: &Source, settings: &Settings, passed: &Passed) {
     let socket = socket.and_then(|address| Some(address.ok()?.as_pathname()?.to_owned()));
     let listen = passed.listen.as_ref().map(|listen| listen.local_addr());
     let listen = listen.and_then(Result::ok).or(settings.daemon.listen);
+    if let Some(held) = socket.as_ref().filter(|held| **held != settings.daemon.socket) {
+        tracing::warn!(
+            configured = %settings.daemon.socket.display(),
+            held = %held.display(),
+            "renewd.socket holds another socket than the one where commands look: give both one path (systemctl edit \
+             renewd.socket), or do without the unit (systemctl mask renewd.socket)"
+        );
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         configuration = %source.path.display(),

@@ -386,7 +386,8 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
     let found = open::version(&backup).map_err(&reading)?;
-    if found > open::NEWEST || form.is_some_and(|form| form > FORM) {
+    let is_known = open::may_be_used(&backup, found).map_err(&reading)?;
+    if !is_known || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found,

@@ -203,8 +203,8 @@ impl Txn<'_> {
     /// Drops a row; its id is remembered, so that the name never becomes a new person.
     pub(super) fn drop_identity(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
         self.run(
-            "INSERT INTO remembered SELECT i.name, coalesce(r.name, ''), i.id, i.created_at FROM identity i \
-             LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
+            "INSERT INTO remembered (name, resource, id, created_at) \
+             SELECT i.name, coalesce(r.name, ''), i.id, i.created_at FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
              ON CONFLICT DO UPDATE SET resource = excluded.resource, id = excluded.id",
             [num],
         )?;

@@ -551,7 +551,7 @@ impl Store {
             if txn.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
                 return Ok(false);
             }
-            let sql = "INSERT INTO holder VALUES (?1, ?2, ?3, ?4, ?5) \
+            let sql = "INSERT INTO holder (identity, uid, client, version, at) VALUES (?1, ?2, ?3, ?4, ?5) \
                        ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
             txn.run(
                 sql,
@@ -659,7 +659,8 @@ impl Store {
 impl Txn<'_> {
     pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
         let sql =
-            "INSERT INTO token_read VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET n = n + ?4";
+            "INSERT INTO token_read (hour, name, uid, n) VALUES (?1, ?2, ?3, ?4) \
+                   ON CONFLICT DO UPDATE SET n = n + ?4";
         for read in reads {
             let n = db::signed(read.count);
             self.run(

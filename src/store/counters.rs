@@ -20,11 +20,13 @@ use crate::model::{Num, State};
 
 /// A counter with one more line, or an old line that says more or less.
 macro_rules! upsert {
-    ($table:literal, $values:literal) => {
+    ($table:literal, $columns:literal, $values:literal) => {
         concat!(
             "INSERT INTO ",
             $table,
-            " VALUES (",
+            " (",
+            $columns,
+            ") VALUES (",
             $values,
             ") ON CONFLICT DO UPDATE SET n = n + excluded.n"
         )
@@ -168,7 +170,7 @@ impl Txn<'_> {
     pub(super) fn count_by_socket(&mut self) -> Outcome<()> {
         self.deltas.consumers.remove(&0);
         self.run(
-            "INSERT INTO consumer_count SELECT 0, count(*) FROM identity INDEXED BY identity_ending \
+            "INSERT INTO consumer_count (sink, n) SELECT 0, count(*) FROM identity INDEXED BY identity_ending \
              WHERE due_at IS NOT NULL AND by_socket ON CONFLICT DO UPDATE SET n = excluded.n",
             [],
         )?;
@@ -185,7 +187,7 @@ impl Txn<'_> {
         ] {
             self.run(
                 &format!(
-                    "INSERT INTO {table} SELECT ?1, count(*) FROM delivery WHERE sink = ?1 AND {which} \
+                    "INSERT INTO {table} (sink, n) SELECT ?1, count(*) FROM delivery WHERE sink = ?1 AND {which} \
                      ON CONFLICT DO UPDATE SET n = excluded.n"
                 ),
                 [sink],
@@ -199,7 +201,8 @@ impl Txn<'_> {
         self.flush_counts()?;
         self.forget_item_counts("campaign = ?1", [campaign])?;
         self.run(
-            "INSERT INTO item_count SELECT campaign, state, count(*) FROM campaign_item WHERE campaign = ?1 GROUP BY 1, 2",
+            "INSERT INTO item_count (campaign, state, n) SELECT campaign, state, count(*) FROM campaign_item \
+             WHERE campaign = ?1 GROUP BY 1, 2",
             [campaign],
         )?;
         Ok(())
@@ -221,25 +224,25 @@ impl Txn<'_> {
         let deltas = std::mem::take(&mut self.deltas);
         let moved = |by: &i64| *by != 0;
         for ((resource, state), by) in deltas.identities.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("identity_count", "?1, ?2, ?3");
+            let sql = upsert!("identity_count", "resource, state, n", "?1, ?2, ?3");
             self.run(sql, params![resource, state, by])?;
         }
         for ((resource, renews, late), by) in deltas.lives.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("life_count", "?1, ?2, ?3, ?4");
+            let sql = upsert!("life_count", "resource, renews, late, n", "?1, ?2, ?3, ?4");
             self.run(sql, params![resource, renews, late, by])?;
         }
         for (sink, by) in deltas.pending.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("pending_count", "?1, ?2"), [sink, by])?;
+            self.run(upsert!("pending_count", "sink, n", "?1, ?2"), [sink, by])?;
         }
         for (sink, by) in deltas.consumers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("consumer_count", "?1, ?2"), [sink, by])?;
+            self.run(upsert!("consumer_count", "sink, n", "?1, ?2"), [sink, by])?;
         }
         for ((campaign, state), by) in deltas.items.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("item_count", "?1, ?2, ?3");
+            let sql = upsert!("item_count", "campaign, state, n", "?1, ?2, ?3");
             self.run(sql, params![campaign, state, by])?;
         }
         for (name, by) in deltas.readers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("reader", "?1, ?2"), params![name, by])?;
+            self.run(upsert!("reader", "name, n", "?1, ?2"), params![name, by])?;
             if *by < 0 {
                 self.run("DELETE FROM reader WHERE name = ?1 AND n < 1", [name])?;
             }
@@ -379,19 +382,29 @@ impl Store {
 
     /// The same, and those say what there is afterwards.
     pub async fn mend_counters(&self) -> Answer<Vec<Miscount>> {
-        self.write("mend counters", |txn| {
-            let wrong = txn.miscounts()?;
-            for miscount in &wrong {
-                let counters = COUNTERS.iter();
-                for Counter { table, anew, .. } in counters.filter(|one| one.what == miscount.what)
-                {
-                    txn.run(&format!("DELETE FROM {table}"), [])?;
-                    txn.run(&format!("INSERT INTO {table} {anew}"), [])?;
-                }
+        self.write("mend counters", |txn| txn.mend_counters()).await
+    }
+}
+
+impl Txn<'_> {
+    /// Counters that did not say what there is, and do now.
+    pub(super) fn mend_counters(&mut self) -> Outcome<Vec<Miscount>> {
+        self.flush_counts()?;
+        let wrong = self.miscounts()?;
+        for miscount in &wrong {
+            let counters = COUNTERS.iter();
+            for counter in counters.filter(|one| one.what == miscount.what) {
+                let Counter {
+                    table,
+                    columns,
+                    anew,
+                    ..
+                } = counter;
+                self.run(&format!("DELETE FROM {table}"), [])?;
+                self.run(&format!("INSERT INTO {table} ({columns}) {anew}"), [])?;
             }
-            Ok(wrong)
-        })
-        .await
+        }
+        Ok(wrong)
     }
 }
 

@@ -359,7 +359,7 @@ impl Store {
             for num in &nums {
                 txn.not_while_held(*num)?;
                 txn.run(
-                    "INSERT INTO intent VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                    "INSERT INTO intent (identity, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
                     [*num, db::micros(now)],
                 )?;
             }

@@ -700,7 +700,7 @@ pub(super) fn read_remembered(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLin
 pub(super) fn remember_unknown(db: &Db, line: &IdLine) -> Outcome<()> {
     let Some(id) = &line.id else { return Ok(()) };
     db.run(
-        "INSERT INTO remembered SELECT ?1, ?2, ?3, ?4 \
+        "INSERT INTO remembered (name, resource, id, created_at) SELECT ?1, ?2, ?3, ?4 \
          WHERE NOT EXISTS (SELECT 1 FROM identity WHERE id = ?3) \
          AND NOT EXISTS (SELECT 1 FROM identity WHERE name = ?1 AND id IS NOT NULL) \
          AND NOT EXISTS (SELECT 1 FROM remembered WHERE id = ?3) \

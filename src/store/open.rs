@@ -166,7 +166,7 @@ fn database(
     let path = &settings.path;
     let conn = Db::connect(path, durable)?;
     let found = version(&conn)?;
-    if found > NEWEST {
+    if !may_be_used(&conn, found)? {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
@@ -204,6 +204,10 @@ fn database(
         }
     }
     migrate(&conn, found)?;
+    if found > NEWEST {
+        tracing::info!(schema = found, known = NEWEST, "a newer renewd made this store; it lets this version use it");
+        db::set_meta(&conn, USED_BY_OLDER, NEWEST)?;
+    }
     Ok(Ok((conn, found == 0)))
 }
 
@@ -295,6 +299,7 @@ fn settle_in(
     txn.raise(&settled.notices(taken, now))?;
     let orphans = txn.orphan_intents(db::micros(now))?;
     txn.end_settled()?;
+    txn.count_after_older()?;
     txn.flush_counts()?;
     let opened = Opened {
         taken_over,
@@ -420,6 +425,35 @@ const STEPS: &[&str] = &[
 /// The newest schema that we know.
 pub(super) const NEWEST: i64 = STEPS.len() as i64;
 
+/// The oldest schema whose code may read and write a store of ours: the newest one of the release before this, so
+/// that a step back over one version keeps what there is. Steps after it only *expand*: they add tables, indexes,
+/// columns with a default that reads as "not known", and nothing that old code has to keep up. What the release before
+/// no longer uses, a step may drop (*contract*). No release was before this one, so it is ours alone.
+pub(super) const USABLE_FROM: i64 = NEWEST;
+
+/// Where a store says that.
+pub(super) const USABLE_KEY: &str = "usable_from";
+/// Where a store says that code older than its schema has used it since: it counts nothing that it does not know.
+pub(super) const USED_BY_OLDER: &str = "used_by_older";
+
+/// Whether we may use a database of that schema: we know it, or it says itself that code as old as ours may.
+pub(super) fn may_be_used(conn: &Connection, found: i64) -> rusqlite::Result<bool> {
+    Ok(found <= NEWEST || db::meta::<i64>(conn, USABLE_KEY)?.is_some_and(|from| from <= NEWEST))
+}
+
+impl Txn<'_> {
+    /// After an older renewd used the store: counts everything anew.
+    fn count_after_older(&mut self) -> Outcome<()> {
+        let was_used = db::meta::<i64>(&self.conn, USED_BY_OLDER)?.is_some();
+        if was_used && version(&self.conn)? <= NEWEST {
+            let wrong = self.mend_counters()?;
+            tracing::info!(counters = wrong.len(), "counted anew, because an older renewd had used this store");
+            self.run("DELETE FROM meta WHERE key = ?1", [USED_BY_OLDER])?;
+        }
+        Ok(())
+    }
+}
+
 /// The schema of a database; 0 where there is none yet.
 pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
     conn.pragma_query_value(None, "user_version", |row| row.get(0))
@@ -435,7 +469,8 @@ pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Res
     let numbered = (0_i64..).zip(STEPS);
     for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
         conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\nCOMMIT;",
+            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\n\
+             INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', {USABLE_FROM});\nCOMMIT;",
             at + 1
         ))
         .inspect_err(|_| {

@@ -249,7 +249,7 @@ impl Txn<'_> {
         let refused: BTreeSet<&Name> = plan.refused.iter().map(|refusal| &refusal.name).collect();
         for (spec, digest) in rows {
             if !refused.contains(&spec.name) {
-                let sql = "INSERT INTO source_row VALUES (?1, ?2, ?3) \
+                let sql = "INSERT INTO source_row (source, name, digest) VALUES (?1, ?2, ?3) \
                            ON CONFLICT DO UPDATE SET digest = excluded.digest";
                 self.run(sql, params![num, spec.name.as_str(), digest.as_slice()])?;
             }

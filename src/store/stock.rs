@@ -35,7 +35,7 @@ impl Store {
     }
 }
 
-/// What a store that nobody has open knows of a resource; `None` where there is no store yet, or one of another schema.
+/// What a store that nobody has open knows of a resource; `None` where there is no store yet, or one of a schema that does not serve.
 /// Nothing is changed: no lock is taken and no schema is brought up to date.
 ///
 /// # Errors
@@ -51,7 +51,8 @@ pub fn stock_at_rest(
         return Ok(None);
     }
     let conn = opened(path).map_err(failed)?;
-    if open::version(&conn).map_err(failed)? != open::NEWEST {
+    let found = open::version(&conn).map_err(failed)?;
+    if found < open::NEWEST || !open::may_be_used(&conn, found).map_err(failed)? {
         return Ok(None);
     }
     let read = || -> rusqlite::Result<Vec<Alike>> {

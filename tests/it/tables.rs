@@ -76,6 +76,7 @@ fn every_test_that_is_named_exists() {
     rust.extend(texts("crates"));
     rust.extend(texts("tests/it"));
     let mut scripts = texts("tests/systemd");
+    scripts.extend(texts("tests/packages"));
     scripts.extend(texts("tests/receivers"));
     scripts.extend(texts("tests/monitoring"));
     for (page, least) in [

@@ -31,6 +31,8 @@ fn the_socket_unit_is_clean_and_names_the_usual_place() {
         "ListenStream=/run/renewd/renewd.sock",
         "SocketMode=0666",
         "DirectoryMode=0711",
+        "StopPropagatedFrom=renewd.service",
+        "ConditionPathExists=/etc/renewd/renewd.toml",
     ] {
         assert!(socket.lines().any(|line| line == promise), "{promise}");
     }
@@ -67,6 +69,8 @@ fn the_promises_of_the_unit_are_in_it() {
     let lines: Vec<&str> = UNIT.lines().collect();
     for promise in [
         "Type=notify",
+        "Wants=renewd.socket",
+        "ConditionPathExists=/etc/renewd/renewd.toml",
         "ExecStart=/usr/bin/renewd run",
         "ExecReload=/bin/kill -HUP $MAINPID",
         "WatchdogSec=30s",

@@ -445,11 +445,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_promises_of_the_rows_hold(events in proptest::collection::vec(events(), 1..60)) {
+    fn the_promises_of_the_rows_hold(expanded in any::<bool>(), events in proptest::collection::vec(events(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let mut world = World {
-                home: Home::new(),
+                home: if expanded { Home::expanded() } else { Home::new() },
                 now: 100,
                 ids: 0,
                 versions: BTreeMap::new(),

@@ -47,6 +47,15 @@ impl Home {
         }
     }
 
+    /// A store as the next release leaves it.
+    fn expanded() -> Self {
+        let mut home = Self::new();
+        home.store = None;
+        expand(home.dir.path(), super::open::NEWEST);
+        home.reopen();
+        home
+    }
+
     fn reopen(&mut self) {
         self.store = None;
         let (store, opened) = open(self.dir.path()).unwrap();
@@ -77,6 +86,28 @@ fn settings(dir: &Path) -> StoreSettings {
 
 fn open(dir: &Path) -> Result<(Store, Opened), OpenError> {
     Store::open_inline(&settings(dir), dir, at(0))
+}
+
+/// Takes a step that expands, as the next release does: one more table and index, one more column everywhere, and a
+/// word to older code.
+fn expand(dir: &Path, usable_from: i64) {
+    let conn = rusqlite::Connection::open(dir.join("renewd.db")).unwrap();
+    let tables: Vec<String> = {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let mut listed = conn.prepare(sql).unwrap();
+        let rows = listed.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    assert!(tables.len() > 20, "{tables:?}");
+    for table in tables {
+        let sql = format!("ALTER TABLE {table} ADD COLUMN later TEXT NOT NULL DEFAULT 'not known'");
+        conn.execute_batch(&sql).unwrap();
+    }
+    conn.execute_batch("CREATE TABLE later (num INTEGER PRIMARY KEY); CREATE INDEX later_due ON identity (later, due_at)")
+        .unwrap();
+    let newer = super::open::NEWEST + 1;
+    conn.pragma_update(None, "user_version", newer).unwrap();
+    super::db::set_meta(&conn, super::open::USABLE_KEY, usable_from).unwrap();
 }
 
 /// So many seconds after the start of all tests.

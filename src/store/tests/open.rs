@@ -4,7 +4,10 @@
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use super::*;
+use super::{
+    super::open::{NEWEST, USABLE_KEY},
+    *,
+};
 use crate::config::{LoadedSecret, SecretRef};
 
 #[tokio::test]
@@ -50,18 +53,68 @@ fn a_second_owner_is_refused_and_told_the_pid_of_the_first() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn a_newer_schema_is_refused_where_it_does_not_let_us_use_it() {
     let mut home = Home::new();
     home.store = None;
-    let path = home.dir.path().join("renewd.db");
-    let conn = rusqlite::Connection::open(&path).unwrap();
-    conn.pragma_update(None, "user_version", 99).unwrap();
+    let newer = NEWEST + 1;
+    for usable_from in [newer, newer + 1] {
+        expand(home.dir.path(), usable_from);
+        let error = open(home.dir.path()).unwrap_err();
+        let is_newer = matches!(error, OpenError::Newer { found, .. } if found == newer);
+        assert!(is_newer, "{error}");
+        home = Home::new();
+        home.store = None;
+    }
+    let conn = rusqlite::Connection::open(home.dir.path().join("renewd.db")).unwrap();
+    conn.pragma_update(None, "user_version", newer).unwrap();
+    conn.execute("DELETE FROM meta WHERE key = ?1", [USABLE_KEY])
+        .unwrap();
     drop(conn);
     let error = open(home.dir.path()).unwrap_err();
     assert!(
-        matches!(error, OpenError::Newer { found: 99, .. }),
-        "{error}"
+        matches!(error, OpenError::Newer { .. }),
+        "who says nothing lets nobody in: {error}"
     );
+}
+
+/// A step back over one version: the next release has expanded the schema, and its tokens go on.
+#[tokio::test]
+async fn a_newer_schema_that_lets_us_use_it_serves_and_is_left_as_it_is() {
+    let (mut home, num) = active().await;
+    let before = home.document(num).await.unwrap();
+    home.store = None;
+    expand(home.dir.path(), NEWEST);
+    home.reopen();
+    assert_eq!(home.document(num).await.unwrap(), before);
+    version(commit(&home, issued(num, 50, None), 51).await);
+    let kept = backup(&home).await;
+    assert_eq!(verify_backup(&kept).unwrap().schema, NEWEST + 1);
+    home.store = None;
+    let stock = stock_at_rest(&settings(home.dir.path()).path, &resource(), at(60)).unwrap();
+    assert!(stock.is_some(), "a plan is made from it");
+    let dir = elsewhere(&home, true);
+    put_back(&kept, dir.path(), &RestoreHow::default()).unwrap();
+    open(dir.path()).unwrap();
+    home.reopen();
+    assert_eq!(number(&home, "PRAGMA user_version").await, NEWEST + 1);
+}
+
+#[tokio::test]
+async fn after_an_older_version_everything_is_counted_anew() {
+    let (mut home, _) = active().await;
+    let left = "SELECT count(*) FROM meta WHERE key = 'used_by_older'";
+    home.reopen();
+    assert_eq!(number(&home, left).await, 0);
+    sql(&home, "UPDATE life_count SET n = n + 4; INSERT INTO meta (key, value) VALUES ('used_by_older', 1)").await;
+    home.reopen();
+    assert_eq!(home.miscounts().await.unwrap(), []);
+    assert_eq!(number(&home, left).await, 0);
+
+    home.store = None;
+    expand(home.dir.path(), NEWEST);
+    home.reopen();
+    home.reopen();
+    assert_eq!(number(&home, left).await, 1, "the next release learns of us");
 }
 
 #[tokio::test]
