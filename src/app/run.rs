@@ -87,7 +87,10 @@ fn say_where(source: &Source, settings: &Settings, passed: &Passed) {
     let socket = socket.and_then(|address| Some(address.ok()?.as_pathname()?.to_owned()));
     let listen = passed.listen.as_ref().map(|listen| listen.local_addr());
     let listen = listen.and_then(Result::ok).or(settings.daemon.listen);
-    if let Some(held) = socket.as_ref().filter(|held| **held != settings.daemon.socket) {
+    if let Some(held) = socket
+        .as_ref()
+        .filter(|held| **held != settings.daemon.socket)
+    {
         tracing::warn!(
             configured = %settings.daemon.socket.display(),
             held = %held.display(),

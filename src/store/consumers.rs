@@ -658,8 +658,7 @@ impl Store {
 
 impl Txn<'_> {
     pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
-        let sql =
-            "INSERT INTO token_read (hour, name, uid, n) VALUES (?1, ?2, ?3, ?4) \
+        let sql = "INSERT INTO token_read (hour, name, uid, n) VALUES (?1, ?2, ?3, ?4) \
                    ON CONFLICT DO UPDATE SET n = n + ?4";
         for read in reads {
             let n = db::signed(read.count);

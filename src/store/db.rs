@@ -655,7 +655,9 @@ pub(super) fn set_meta(
     key: &str,
     value: impl rusqlite::ToSql,
 ) -> rusqlite::Result<()> {
-    conn.prepare_cached("INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?
-        .execute(rusqlite::params![key, value])
-        .map(drop)
+    conn.prepare_cached(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
+    )?
+    .execute(rusqlite::params![key, value])
+    .map(drop)
 }

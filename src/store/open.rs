@@ -205,7 +205,11 @@ fn database(
     }
     migrate(&conn, found)?;
     if found > NEWEST {
-        tracing::info!(schema = found, known = NEWEST, "a newer renewd made this store; it lets this version use it");
+        tracing::info!(
+            schema = found,
+            known = NEWEST,
+            "a newer renewd made this store; it lets this version use it"
+        );
         db::set_meta(&conn, USED_BY_OLDER, NEWEST)?;
     }
     Ok(Ok((conn, found == 0)))
@@ -447,7 +451,10 @@ impl Txn<'_> {
         let was_used = db::meta::<i64>(&self.conn, USED_BY_OLDER)?.is_some();
         if was_used && version(&self.conn)? <= NEWEST {
             let wrong = self.mend_counters()?;
-            tracing::info!(counters = wrong.len(), "counted anew, because an older renewd had used this store");
+            tracing::info!(
+                counters = wrong.len(),
+                "counted anew, because an older renewd had used this store"
+            );
             self.run("DELETE FROM meta WHERE key = ?1", [USED_BY_OLDER])?;
         }
         Ok(())

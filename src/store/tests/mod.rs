@@ -93,7 +93,8 @@ fn open(dir: &Path) -> Result<(Store, Opened), OpenError> {
 fn expand(dir: &Path, usable_from: i64) {
     let conn = rusqlite::Connection::open(dir.join("renewd.db")).unwrap();
     let tables: Vec<String> = {
-        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let sql =
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
         let mut listed = conn.prepare(sql).unwrap();
         let rows = listed.query_map([], |row| row.get(0)).unwrap();
         rows.map(Result::unwrap).collect()

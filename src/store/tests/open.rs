@@ -114,7 +114,11 @@ async fn after_an_older_version_everything_is_counted_anew() {
     expand(home.dir.path(), NEWEST);
     home.reopen();
     home.reopen();
-    assert_eq!(number(&home, left).await, 1, "the next release learns of us");
+    assert_eq!(
+        number(&home, left).await,
+        1,
+        "the next release learns of us"
+    );
 }
 
 #[tokio::test]
