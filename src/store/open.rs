@@ -435,14 +435,26 @@ pub(super) const NEWEST: i64 = STEPS.len() as i64;
 /// no longer uses, a step may drop (*contract*). No release was before this one, so it is ours alone.
 pub(super) const USABLE_FROM: i64 = NEWEST;
 
-/// Where a store says that.
+/// Where a store says who may use it: its schema, and `USABLE_FROM` of who made that.
 pub(super) const USABLE_KEY: &str = "usable_from";
 /// Where a store says that code older than its schema has used it since: it counts nothing that it does not know.
 pub(super) const USED_BY_OLDER: &str = "used_by_older";
 
-/// Whether we may use a database of that schema: we know it, or it says itself that code as old as ours may.
+/// What a store of a schema says of who may use it.
+pub(super) fn usable(schema: i64, from: i64) -> String {
+    format!("{schema} {from}")
+}
+
+/// Whether we may use a database of that schema: we know it, or it says of this very schema that code as old as ours may.
 pub(super) fn may_be_used(conn: &Connection, found: i64) -> rusqlite::Result<bool> {
-    Ok(found <= NEWEST || db::meta::<i64>(conn, USABLE_KEY)?.is_some_and(|from| from <= NEWEST))
+    if found <= NEWEST {
+        return Ok(true);
+    }
+    let said = db::meta::<String>(conn, USABLE_KEY)?;
+    let said = said.as_deref().and_then(|said| said.split_once(' '));
+    Ok(said.is_some_and(|(schema, from)| {
+        schema.parse() == Ok(found) && from.parse().is_ok_and(|from: i64| from <= NEWEST)
+    }))
 }
 
 impl Txn<'_> {
@@ -475,10 +487,10 @@ pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
 pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
     let numbered = (0_i64..).zip(STEPS);
     for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
+        let (schema, usable) = (at + 1, usable(at + 1, USABLE_FROM));
         conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {};\n\
-             INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', {USABLE_FROM});\nCOMMIT;",
-            at + 1
+            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {schema};\n\
+             INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', '{usable}');\nCOMMIT;"
         ))
         .inspect_err(|_| {
             // The step's error is the one to tell; a failed roll-back ends with the connection.

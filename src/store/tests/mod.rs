@@ -108,7 +108,8 @@ fn expand(dir: &Path, usable_from: i64) {
         .unwrap();
     let newer = super::open::NEWEST + 1;
     conn.pragma_update(None, "user_version", newer).unwrap();
-    super::db::set_meta(&conn, super::open::USABLE_KEY, usable_from).unwrap();
+    let word = super::open::usable(newer, usable_from);
+    super::db::set_meta(&conn, super::open::USABLE_KEY, word).unwrap();
 }
 
 /// So many seconds after the start of all tests.
