@@ -408,14 +408,15 @@ impl Withdrawals {
         each: impl Fn(&mut dyn FnMut(Fact)) -> Result<(), E>,
     ) -> io::Result<()> {
         let failed = |error: E| io::Error::other(format!("{error:?}"));
-        let mut left = 0_u64;
-        each(&mut |_| left += 1).map_err(failed)?;
         let new = self.file.path.with_extension("jsonl.new");
+        // First: where no file can be made, the whole store is not read for it again and again.
         let file = private()
             .write(true)
             .create(true)
             .truncate(true)
             .open(&new)?;
+        let mut left = 0_u64;
+        each(&mut |_| left += 1).map_err(failed)?;
         let mut out = BufWriter::new(file);
         let mut result = self.line(&mut out, n, left, Fact::High { version: self.high });
         each(&mut |fact| {
