@@ -64,7 +64,7 @@ struct Inner {
     resource: ResourceName,
     store: Store,
     clock: Clock,
-    gate: Mutex<Gate>,
+    gate: Arc<Mutex<Gate>>,
     noting: tokio::sync::Mutex<()>,
     /// What an earlier process reserved is counted.
     restored: OnceCell<()>,
@@ -77,7 +77,10 @@ impl Permits {
             resource: settings.name.clone(),
             store,
             clock,
-            gate: Mutex::new(Gate::new(&settings.limits, settings.max_in_flight)),
+            gate: Arc::new(Mutex::new(Gate::new(
+                &settings.limits,
+                settings.max_in_flight,
+            ))),
             noting: tokio::sync::Mutex::default(),
             restored: OnceCell::new(),
         }))
@@ -86,6 +89,11 @@ impl Permits {
     /// The gate, for a moment.
     pub fn gate(&self) -> MutexGuard<'_, Gate> {
         self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The gate itself, for whoever explains what it lets through.
+    pub fn shared_gate(&self) -> Arc<Mutex<Gate>> {
+        self.0.gate.clone()
     }
 
     /// Takes a permit for a call that starts now, one of so many that wait; `None` where the pace

@@ -1,7 +1,7 @@
 //! The local socket: its router, with the endpoints of all nouns, and what is asked of the daemon as a whole. The control
 //! endpoints are for admins alone, and whatever changes something is audited.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use axum::{
     Extension, Json, Router,
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     model::{Name, Secret, Version},
-    schedule::{Explanation, why},
+    schedule::{Explanation, Gate, Moment, why},
     store::Rows,
 };
 
@@ -196,8 +196,15 @@ async fn explain(
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
     let record = record(&api, &name).await?;
-    let renewer = api.shared_state().renewer(&record.spec.resource);
-    let now = api.clock.now();
+    let shared_state = api.shared_state();
+    let resource = &record.spec.resource;
+    let renewer = shared_state.renewer(resource);
+    let gate = shared_state.gates.get(resource).cloned();
+    let moment = Moment {
+        wall: api.clock.now(),
+        steady: api.clock.steady(),
+    };
+    let now = moment.wall;
     let orders = api.store.orders_of(record.num, now).await?;
     let orders = orders.iter().map(|order| orders::about_one(order, now));
     let rows = Rows {
@@ -210,8 +217,16 @@ async fn explain(
     let deliveries = pending
         .iter()
         .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
-    let mut explanation = why(&record, &renewer, now);
-    if let Some(refusal) = api.shared_state().standing.refusal() {
+    let mut explanation = match gate {
+        Some(gate) => why(
+            &record,
+            &renewer,
+            &mut gate.lock().unwrap_or_else(PoisonError::into_inner),
+            moment,
+        ),
+        None => why(&record, &renewer, &mut Gate::default(), moment),
+    };
+    if let Some(refusal) = shared_state.standing.refusal() {
         explanation = explanation.withheld(&refusal);
     }
     Ok(Json(

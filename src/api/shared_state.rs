@@ -1,6 +1,9 @@
 //! What the parts of the daemon publish for the endpoints, and what only `app` can do, as commands.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -15,7 +18,7 @@ use crate::{
         Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkName,
         SourceName, SourceReport, SourceView, StoreStanding, Tested,
     },
-    schedule::Declared,
+    schedule::{Declared, Gate},
     store::Cause,
 };
 
@@ -32,6 +35,8 @@ pub struct SharedState {
     pub brought_up: Option<String>,
     /// What the renewers publish; its names are the resources that there are.
     pub renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
+    /// What lets the calls of each resource start.
+    pub gates: BTreeMap<ResourceName, Arc<Mutex<Gate>>>,
     /// What each resource allows, and what is declared of it, for estimates and plans.
     pub declared: BTreeMap<ResourceName, Declared>,
     /// When each resource's campaign runner last decided.

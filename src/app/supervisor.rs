@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use crate::{
         StoreStanding, Timestamp,
     },
     permits::{Permits, ResourceDeps},
-    schedule::Declared,
+    schedule::{Declared, Gate},
     sinks::Sink,
     store::{Opened, Refusal, Store},
     telemetry::Metrics,
@@ -50,6 +50,7 @@ pub(super) struct Supervisor {
     declared: BTreeMap<ResourceName, Declared>,
     life: Life,
     renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
+    gates: BTreeMap<ResourceName, Arc<Mutex<Gate>>>,
     /// The same, for the dispatchers.
     renewer_views: watch::Sender<BTreeMap<ResourceName, watch::Receiver<RenewerView>>>,
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
@@ -160,6 +161,7 @@ impl Supervisor {
             standing: opened.standing.clone(),
             brought_up: opened.told(),
             renewers: BTreeMap::new(),
+            gates: BTreeMap::new(),
             declared: declared.clone(),
             runners: BTreeMap::new(),
             jobs: Vec::new(),
@@ -183,6 +185,7 @@ impl Supervisor {
             declared,
             life,
             renewers: BTreeMap::new(),
+            gates: BTreeMap::new(),
             renewer_views: watch::Sender::default(),
             runners: BTreeMap::new(),
             jobs_decided: None,
@@ -264,6 +267,8 @@ impl Supervisor {
             .replace_all(PART_GRACE, |name| chosen.contains(name))
             .await;
         self.renewers
+            .retain(|name, _| !resources.contains(&name.to_string()));
+        self.gates
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.runners
             .retain(|name, _| !resources.contains(&name.to_string()));
@@ -396,6 +401,7 @@ impl Supervisor {
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
         let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
+        let gate = permits.shared_gate();
         self.ca_files.insert(name.clone(), ca_content(&settings));
         let deps = ResourceDeps {
             settings,
@@ -409,6 +415,7 @@ impl Supervisor {
         let runner = Runner::new(deps.clone());
         let keys = Keys::new(deps.clone());
         let renewer = Renewer::new(deps);
+        self.gates.insert(name.clone(), gate);
         self.renewers.insert(name.clone(), renewer.view());
         self.renewer_views.send_replace(self.renewers.clone());
         self.runners.insert(name.clone(), runner.decided());
@@ -457,6 +464,7 @@ impl Supervisor {
             standing: self.opened.standing.clone(),
             brought_up: self.opened.told(),
             renewers: self.renewers.clone(),
+            gates: self.gates.clone(),
             declared: self.declared.clone(),
             runners: self.runners.clone(),
             jobs: self.settings.jobs.clone(),

@@ -24,9 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    calls::{Done, Flight, Line, Queue, Queues, Scan, press},
+    calls::{Done, Flight, Line, Queue, Queues, Scan},
     notices::{Failing, LateWatch},
-    outcome::{Asked, Doubts, is_refused_again},
+    outcome::{Asked, Doubts},
 };
 use crate::{
     acs::Client,
@@ -35,7 +35,7 @@ use crate::{
     model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
     permits::{Permits, ResourceDeps},
-    schedule::{Load, Moment, Outage, Press, Repeat, Steady, presses_at},
+    schedule::{Load, Moment, Outage, Press, Repeat, Steady, is_refused_again, press, presses_at},
     store::{Decided, Posting, Store, StoreError},
     telemetry::Metrics,
     worker::{self, Wake, Worker},
@@ -417,6 +417,9 @@ impl Renewer {
             creation_refused: self.creation_refused.clone(),
             last_success: self.last_success,
             calls: self.results.clone(),
+            headroom: OPERATIONS
+                .map(|operation| (operation, self.headroom(Line::main(operation))))
+                .into(),
             ..RenewerView::default()
         };
         {
@@ -478,7 +481,7 @@ impl Renewer {
             return Some(self.doubts.refusal_rest);
         }
         let grounds = self.grounds();
-        let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now));
+        let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now.wall));
         // One that waits for a lowered pace need not, once it presses.
         let late = self.queue_of(line).ready.iter();
         let late = late

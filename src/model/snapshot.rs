@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{DoubtedKeys, Name, ResourceName, SinkName, SourceName, State};
+use super::{DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,26 @@ pub struct RenewerView {
     pub contention: Option<Contention>,
     /// Calls by result since the start (`ok`, `throttled`, `transport` …).
     pub calls: BTreeMap<String, u64>,
+    /// What it has room for, by operation: `schedule::decide` reads it.
+    #[serde(skip)]
+    pub headroom: BTreeMap<Operation, Headroom>,
+}
+
+/// What a renewer has room for in one operation, and what it is finding out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Headroom {
+    /// No more calls may be in flight, or hold results that are not committed.
+    pub full: bool,
+    /// The same of calls for rows that fail by themselves.
+    pub full_of_failing: bool,
+    /// Rows that wait.
+    pub waiting: usize,
+    /// Another failure of any row that waits could tell nothing new of the resource.
+    pub testified: bool,
+    /// So long, on the clock that never steps, rows that led to a harmless call wait after its answer.
+    pub rests_until: Duration,
+    /// Everybody who waits was refused again and again, and harmless calls say whether anybody else would be.
+    pub vouching: bool,
 }
 
 /// ACS answered 429 although we had sent far less than we may.

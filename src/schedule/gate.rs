@@ -99,6 +99,13 @@ struct Way {
     all_probed: bool,
 }
 
+impl Default for Gate {
+    /// A gate with the documented limits.
+    fn default() -> Self {
+        Self::new(&Limits::default(), usize::MAX)
+    }
+}
+
 impl Gate {
     /// A gate through which nothing has gone yet.
     pub fn new(limits: &Limits, widest: usize) -> Self {
@@ -173,6 +180,19 @@ impl Gate {
         }
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         self.way(operation).pace.ready_at(waiting, press, now)
+    }
+
+    /// Whether one of so many waiting calls has a permit now: in hand, or one that may be reserved.
+    pub fn has_permit(
+        &mut self,
+        operation: Operation,
+        waiting: usize,
+        press: Press,
+        now: Steady,
+    ) -> bool {
+        let waiting = u32::try_from(waiting.max(1)).unwrap_or(u32::MAX);
+        let pace = self.pace(operation);
+        pace.available(press, now) > 0 || pace.reservable(waiting, press, now) > 0
     }
 
     /// Whether only probes of an operation go out.

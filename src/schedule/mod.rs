@@ -23,8 +23,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use cron::{Call, Cron, CronError, call, check_jobs};
-pub use decide::{Action, decide, operation};
-pub use decide::{Explanation, why};
+pub use decide::{Action, Explanation, HeldBy, Situation, decide, operation, press, why};
+pub use decide::{REFUSED_AGAIN, is_refused_again, waits_for_vouching};
 pub use fleet::{Cohort, Fleet, WhatIf, cohorts};
 pub use gate::{Finding, Gate, Ticket};
 pub use health::Outage;

@@ -73,7 +73,8 @@ pub struct Daemon {
     pub opened: Opened,
     /// What the renewer publishes.
     pub view: watch::Receiver<RenewerView>,
-    deps: ResourceDeps,
+    /// What its loops share.
+    pub deps: ResourceDeps,
     stop: CancellationToken,
     loops: Vec<(&'static str, JoinHandle<Result<(), String>>)>,
 }

@@ -476,6 +476,7 @@ fn scene(
             stopping: false,
         },
         renewers: BTreeMap::new(),
+        gates: BTreeMap::new(),
         declared: BTreeMap::new(),
         runners: BTreeMap::new(),
         dispatchers: BTreeMap::new(),

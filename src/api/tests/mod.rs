@@ -152,6 +152,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
             stopping: false,
         },
         renewers: BTreeMap::from([(contoso(), renewer.subscribe())]),
+        gates: BTreeMap::new(),
         declared: BTreeMap::new(),
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         dispatchers: BTreeMap::from([("files".parse().unwrap(), dispatcher.subscribe())]),

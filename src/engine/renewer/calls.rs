@@ -18,10 +18,10 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::Limit,
-    model::{Change, Failure, IdentityId, Num, Operation, Record, Scope, Secret},
+    model::{Change, Failure, Headroom, IdentityId, Num, Operation, Record, Scope, Secret},
     schedule::{
-        Action, Grounds, Press, Remaining, Steady, Ticket, call_deadline, decide, hastened,
-        misplaced, presses_at,
+        Action, Grounds, Press, Remaining, Situation, Steady, Ticket, call_deadline, decide,
+        hastened, is_refused_again, misplaced, press,
     },
     store::{Store, StoreError, Work},
 };
@@ -333,14 +333,6 @@ const HASTENED: usize = 1000;
 /// So many results at least may be obtained and not committed.
 const SMALLEST_BATCH: usize = 256;
 
-/// Whether a row waits for a lowered pace.
-pub(super) fn press(record: &Record, grounds: &Grounds, now: Moment) -> Press {
-    match presses_at(record, grounds, now.wall) {
-        Some(at) if at <= now.wall => Press::Pressing,
-        _ => Press::Ordinary,
-    }
-}
-
 /// What became of the turn of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -373,19 +365,14 @@ impl Renewer {
 
     /// Starts the call of the row whose turn it is in a line.
     async fn start_next(&mut self, line: Line) -> Result<Next, StoreError> {
-        if line.alone && self.alone_in_flight() >= self.most_alone() {
-            return Ok(Next::MustWait);
-        }
         let now = self.moment();
-        let Some(record) = self.next_row(line, now).await? else {
+        let Some((record, action)) = self.next_row(line, now).await? else {
             return Ok(Next::Nobody);
         };
-        let waits = self.awaits_proof(line.operation, &record, now)
-            || !line.alone && self.is_doubtful(line.operation, &record, now)
-            || self.awaits_vouching(line, &record, now).await?;
+        let waits = self.find_out(line, &record, &action, now).await?;
         let ticket = match waits {
             true => None,
-            false => self.permit(line, &record, now).await?,
+            false => self.permit(line, &record, &action, now).await?,
         };
         let Some(ticket) = ticket else {
             self.queue(line).ready.push_front(record);
@@ -399,7 +386,7 @@ impl Renewer {
     /// Where the head of a line waits for a pace that was lowered, one behind it may press.
     async fn start_pressing(&mut self, line: Line, now: Moment) -> Result<Next, StoreError> {
         let grounds = self.grounds();
-        let presses = |row: &Record| press(row, &grounds, now) == Press::Pressing;
+        let presses = |row: &Record| press(row, &grounds, now.wall) == Press::Pressing;
         let ready = &self.queue_of(line).ready;
         let behind = ready.iter().position(presses).filter(|at| *at > 0);
         let held = ready.front().is_none_or(presses) || line.alone;
@@ -409,7 +396,8 @@ impl Renewer {
         else {
             return Ok(Next::MustWait);
         };
-        match self.permit(line, &record, now).await? {
+        let action = self.decide(line, &record, now);
+        match self.permit(line, &record, &action, now).await? {
             Some(ticket) => {
                 self.queue(line).stirred = true;
                 self.launch(ticket, line.operation, record);
@@ -444,6 +432,36 @@ impl Renewer {
         most.saturating_sub(in_flight).min(uncommitted)
     }
 
+    /// What the renewer has room for in a line, and what it is finding out.
+    pub(super) fn headroom(&self, line: Line) -> Headroom {
+        let gate = self.permits.gate();
+        let main = &self.queue_of(Line::main(line.operation)).ready;
+        let vouches = self.doubts.vouches(self.clock.steady());
+        Headroom {
+            full: self.room() == 0,
+            full_of_failing: self.alone_in_flight() >= self.most_alone(),
+            waiting: self.queue_of(line).ready.len() + 1,
+            testified: main
+                .iter()
+                .all(|row| gate.has_testified(line.operation, row.num)),
+            rests_until: self.doubts.rest,
+            vouching: vouches && main.iter().all(is_refused_again),
+        }
+    }
+
+    /// What is decided about a row.
+    fn decide(&self, line: Line, record: &Record, now: Moment) -> Action {
+        let headroom = self.headroom(line);
+        let mut situation = Situation {
+            blocked: self.outbox.trouble(),
+            creation_refused: self.creation_refused.as_deref(),
+            grounds: &self.grounds(),
+            headroom,
+            gate: &mut self.permits.gate(),
+        };
+        decide(record, &mut situation, now)
+    }
+
     pub(super) fn remaining(&self, record: &Record, now: Moment) -> Remaining {
         Remaining::of(record, &self.grounds(), now.wall)
     }
@@ -456,18 +474,22 @@ impl Renewer {
         }
     }
 
-    /// The most urgent row that waits.
-    async fn next_row(&mut self, line: Line, now: Moment) -> Result<Option<Record>, StoreError> {
+    /// The most urgent row that waits, and what is decided about it.
+    async fn next_row(
+        &mut self,
+        line: Line,
+        now: Moment,
+    ) -> Result<Option<(Record, Action)>, StoreError> {
         if self.queue(line).wants_rows(now) {
             self.read_rows(line, now).await?;
         }
         while let Some(record) = self.queue(line).ready.pop_front() {
-            let action = decide(&record, &self.view.borrow(), now.wall);
+            let action = self.decide(line, &record, now);
             if matches!(
                 action,
                 Action::Issue { .. } | Action::Create { .. } | Action::HeldBack { .. }
             ) {
-                return Ok(Some(record));
+                return Ok(Some((record, action)));
             }
         }
         Ok(None)
@@ -520,23 +542,21 @@ impl Renewer {
         Ok(())
     }
 
-    /// Takes a permit for a row, where room, gate and pace allow a call now.
+    /// Takes a permit for a row about which it is decided that it may go.
     async fn permit(
         &mut self,
         line: Line,
         record: &Record,
+        action: &Action,
         now: Moment,
     ) -> Result<Option<Ticket>, StoreError> {
-        let operation = line.operation;
-        let remaining = self.remaining(record, now);
-        let gate_room = self.permits.gate().room(operation, remaining, now.steady);
-        if self.room().min(gate_room) == 0 {
+        if !matches!(action, Action::Issue { .. } | Action::Create { .. }) {
             return Ok(None);
         }
         let waiting = self.queue_of(line).ready.len() + 1;
-        let press = press(record, &self.grounds(), now);
+        let press = press(record, &self.grounds(), now.wall);
         self.permits
-            .take(operation, record.num, press, waiting)
+            .take(line.operation, record.num, press, waiting)
             .await
     }
 

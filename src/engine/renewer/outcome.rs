@@ -23,8 +23,9 @@ use crate::{
     },
     outbox::{ASIDE, Refused, Written},
     schedule::{
-        Finding, Grounds, Life, Load, Remaining, Steady, call_deadline, next_attempt,
-        quarantine_gap, refused_early,
+        Action, Finding, Grounds, HeldBy, Life, Load, REFUSED_AGAIN, Remaining, Steady,
+        call_deadline, is_refused_again, next_attempt, quarantine_gap, refused_early,
+        waits_for_vouching,
     },
     store::{Decided, Posting, StoreError},
 };
@@ -33,14 +34,10 @@ use crate::{
 const SOON: Duration = Duration::from_hours(1);
 /// So often a row is refused, while nobody else is heard of, before it counts as its own fault.
 const REFUSED_EARLY: u32 = 2;
-/// So often a row was refused before harmless calls are made to find out whether anybody else would be …
-const REFUSED_AGAIN: u32 = 4;
-/// … where so many at most fail.
+/// Harmless calls are made for those that are refused again and again where so many at most fail.
 const FEW: usize = 3;
 /// Before such a call, between two, and before the row's own turn.
 const CALL_REST: Duration = Duration::from_mins(1);
-/// A token that ends sooner leaves no time for that.
-const SOON_ENDS: Duration = Duration::from_mins(10);
 /// A row that alone is asked to wait waits no longer.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
@@ -580,14 +577,6 @@ impl Renewer {
     }
 }
 
-/// Whether a row was refused again and again, and it is not known whose fault that is.
-pub(super) fn is_refused_again(record: &Record) -> bool {
-    let last = record.attempts.last();
-    record.failing_since.is_none()
-        && record.failures >= REFUSED_AGAIN
-        && last.is_some_and(|last| last.result.starts_with(FailureClass::Refuse.as_str()))
-}
-
 fn num_of(change: &Change) -> crate::model::Num {
     match change {
         Change::Issued { num, .. }
@@ -638,6 +627,11 @@ impl fmt::Debug for Doubts {
 }
 
 impl Doubts {
+    /// Whether those that are refused again and again wait for harmless calls.
+    pub(super) fn vouches(&self, now: Steady) -> bool {
+        self.of_refusal || now < self.refusal_rest
+    }
+
     /// Whether an answer is waited for.
     pub(super) fn is_asking(&self) -> bool {
         self.asking.is_some()
@@ -655,72 +649,56 @@ impl Doubts {
 }
 
 impl Renewer {
-    /// Whether this row, whose turn it is, must wait until it is known what its failures are about;
-    /// finds out.
-    pub(super) fn is_doubtful(
+    /// Makes the harmless call that tells what failures are about, where that is in question: for the row whose
+    /// turn it is, or, where others wait who are witnesses, for the next that may fail by itself. Whether the
+    /// row has to wait for it although it was decided that it may go.
+    pub(super) async fn find_out(
         &mut self,
-        operation: Operation,
+        line: Line,
         record: &Record,
+        action: &Action,
         now: Moment,
-    ) -> bool {
-        let (alone, testified, doubted) = {
-            let gate = self.permits.gate();
-            let has_testified = |row: &Record| gate.has_testified(operation, row.num);
-            let alone = self
-                .queue_of(Line::main(operation))
-                .ready
-                .iter()
-                .all(has_testified);
-            let doubted = alone && gate.is_doubted(operation, record.num);
-            (alone, has_testified(record), doubted)
+    ) -> Result<bool, StoreError> {
+        let operation = line.operation;
+        let by = match action {
+            Action::HeldBack { by, .. } => Some(*by),
+            _ => None,
         };
-        // Where others wait they are witnesses, but so may be the next that fails by itself.
-        let asks = doubted || !alone && self.permits.gate().is_forbidding(operation);
+        let remaining = self.remaining(record, now);
+        let testified = self.headroom(Line::main(operation)).testified;
+        let asks = {
+            let gate = self.permits.gate();
+            match by {
+                // As soon as a probe may go out.
+                Some(HeldBy::Proof) => gate.room(operation, remaining, now.steady) > 0,
+                Some(HeldBy::Doubt) => gate.is_doubted(operation, record.num),
+                _ => record.failing_since.is_none() && !testified && gate.is_forbidding(operation),
+            }
+        };
         if asks && self.doubts.asking.is_none() {
             self.ask(operation, record, now);
         }
-        doubted || alone && testified && now.steady < self.doubts.rest
+        match by {
+            Some(HeldBy::Proof | HeldBy::Doubt) => Ok(true),
+            _ => self.asks_for_vouching(line, record, now).await,
+        }
     }
 
-    /// Whether this row, whose turn it is, must wait because a harmless call is the next probe; makes it as
-    /// soon as a probe may go out.
-    pub(super) fn awaits_proof(
-        &mut self,
-        operation: Operation,
-        record: &Record,
-        now: Moment,
-    ) -> bool {
-        if !self.permits.gate().wants_proof(operation) {
-            return false;
-        }
-        let remaining = self.remaining(record, now);
-        let room = self.permits.gate().room(operation, remaining, now.steady);
-        if room > 0 && self.doubts.asking.is_none() {
-            self.ask(operation, record, now);
-        }
-        true
-    }
-
-    /// Whether this row, whose turn it is and which was refused again and again, must wait until harmless calls
-    /// say whether anybody else would be.
-    pub(super) async fn awaits_vouching(
+    /// Makes the harmless call that says whether anybody else than a row that was refused again and again would
+    /// be, where nobody else waits. Then it waits.
+    async fn asks_for_vouching(
         &mut self,
         line: Line,
         record: &Record,
         now: Moment,
     ) -> Result<bool, StoreError> {
-        let (operation, remaining) = (line.operation, self.remaining(record, now));
-        let leaves_time = remaining.alive().is_none_or(|left| left >= SOON_ENDS);
+        let operation = line.operation;
         let mut beside = self.queue_of(line).ready.iter();
         // Where others wait, it is seen what becomes of them.
-        if line.alone || !is_refused_again(record) || !leaves_time || !beside.all(is_refused_again)
-        {
-            return Ok(false);
-        }
-        if self.doubts.of_refusal || now.steady < self.doubts.refusal_rest {
-            return Ok(true);
-        }
-        let asks = self.permits.gate().asks_for_vouching(operation, record.num);
+        let asks = !line.alone
+            && waits_for_vouching(record, self.remaining(record, now))
+            && beside.all(is_refused_again)
+            && self.permits.gate().asks_for_vouching(operation, record.num);
         if !asks || self.doubts.asking.is_some() {
             return Ok(false);
         }

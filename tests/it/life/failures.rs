@@ -8,8 +8,9 @@ use std::{
 
 use jiff::SignedDuration;
 use renewd::{
+    config::Limit,
     model::{State, Step, Then, Tier, Version},
-    schedule::why,
+    schedule::{Action, HeldBy},
     store::{Cause, StepOn},
 };
 
@@ -407,11 +408,7 @@ async fn a_re_issue_that_failed_once_is_tried_again_within_seconds() {
     revoked.unwrap();
     world.service.forget_calls();
     world.pass(SECOND / 2).await;
-    let told = why(
-        &world.record("bot-0000").await,
-        &world.view(),
-        world.clock.now(),
-    );
+    let told = world.why("bot-0000").await;
     assert_eq!(told.standing, "dead", "{told:?}");
     assert_eq!(told.tier, Some(Tier::Emergency));
     assert!(told.about_token.unwrap().contains("revoked"), "why says so");
@@ -425,4 +422,53 @@ async fn a_re_issue_that_failed_once_is_tried_again_within_seconds() {
         calls.retain(|call| call.id == id);
         assert!(gaps(&calls).iter().all(|gap| *gap >= SECOND), "{calls:?}");
     }
+}
+
+/// What is decided in an outage and at the end of a pace is what `why` tells.
+#[tokio::test(start_paused = true)]
+async fn why_tells_what_holds_a_due_row_back() {
+    let mut setting = Setting::of(6);
+    setting.resource.limits.issue = Limit {
+        calls: 2,
+        window: MINUTE,
+    };
+    let world = World::start(setting).await;
+    world.pass(MINUTE * 25).await;
+    let by = async |wanted: HeldBy| {
+        for n in 0..6 {
+            let told = world.why(&format!("bot-{n:04}")).await;
+            if let Action::HeldBack { by, because, .. } = &told.action
+                && *by == wanted
+            {
+                return Some((because.clone(), told.sentence));
+            }
+        }
+        None
+    };
+    let at = world.clock.now();
+    let due = world.records().await.into_iter().map(|record| StepOn {
+        num: record.num,
+        step: Step::Revoked {
+            at,
+            then: Then::Reissue,
+        },
+        request_id: None,
+    });
+    let cause = Cause::ours("a laptop was stolen");
+    world.store().step(due.collect(), &cause, at).await.unwrap();
+    world.pass(SECOND * 2).await;
+    let (because, sentence) = by(HeldBy::Pace).await.unwrap();
+    assert!(because.contains("is at its pace"), "{because}");
+    assert!(
+        sentence.starts_with("It is due, and has to wait"),
+        "{sentence}"
+    );
+    world.service.fail(|_| Some(Fault::Connect));
+    world.pass(MINUTE * 5).await;
+    let (because, _) = by(HeldBy::Health).await.unwrap();
+    assert!(because.contains("only probes go out"), "{because}");
+    world.service.mend();
+    world.pass(MINUTE * 15).await;
+    assert_eq!(by(HeldBy::Health).await, None);
+    assert_eq!(by(HeldBy::Pace).await, None);
 }

@@ -10,6 +10,7 @@ use renewd::{
         Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName, Spec,
         Timestamp,
     },
+    schedule::{Explanation, Moment, why},
     simulation::{Daemon, DaemonParts},
     store::{AuditQuery, Opened, Store},
 };
@@ -123,6 +124,17 @@ impl World {
 
     pub(super) fn view(&self) -> RenewerView {
         self.up.as_ref().unwrap().view.borrow().clone()
+    }
+
+    /// What `renewd why` tells of an identity.
+    pub(super) async fn why(&self, name: &str) -> Explanation {
+        let record = self.record(name).await;
+        let moment = Moment {
+            wall: self.clock.now(),
+            steady: self.clock.steady(),
+        };
+        let permits = &self.up.as_ref().unwrap().deps.permits;
+        why(&record, &self.view(), &mut permits.gate(), moment)
     }
 
     pub(super) fn path(&self, inside: &str) -> PathBuf {
