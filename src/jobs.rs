@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     clock::Clock,
     config::JobSettings,
-    schedule::{Call, Cron, call},
+    schedule::{Cron, JobCall, call},
     store::{JobRun, JobSchedule, NewCampaign, NewRun, RunOutcome, Store, StoreError},
 };
 
@@ -152,7 +152,7 @@ impl Jobs {
                     continue;
                 }
                 match call(&job.cron, job.decided_until, job.settings.missed, now) {
-                    Call::Wait(at) => next = next.into_iter().chain(at).min(),
+                    JobCall::Wait(at) => next = next.into_iter().chain(at).min(),
                     due => runs.push(run(job, due)),
                 }
             }
@@ -169,10 +169,10 @@ impl Jobs {
 }
 
 /// What the store is asked for.
-fn run(job: &Job, due: Call) -> Option<NewRun> {
+fn run(job: &Job, due: JobCall) -> Option<NewRun> {
     let (scheduled_at, decided_until, what) = match due {
-        Call::Wait(_) => return None,
-        Call::Run {
+        JobCall::Wait(_) => return None,
+        JobCall::Run {
             scheduled_at,
             decided_until,
         } => (
@@ -180,7 +180,7 @@ fn run(job: &Job, due: Call) -> Option<NewRun> {
             decided_until,
             Ok(NewCampaign::of_job(&job.settings)),
         ),
-        Call::Skip {
+        JobCall::Skip {
             scheduled_at,
             decided_until,
         } => (

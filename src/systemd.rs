@@ -313,7 +313,7 @@ pub struct Watchdog {
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum WatchdogVerdict {
     /// Send `WATCHDOG=1`.
     Feed,
     /// Send nothing: these loops have not decided in time.
@@ -341,7 +341,7 @@ impl Watchdog {
         }
     }
 
-    /// How often to ask for a [`Verdict`]: a third of the period, so that one late tick is no harm.
+    /// How often to ask for a [`WatchdogVerdict`]: a third of the period, so that one late tick is no harm.
     pub fn interval(&self) -> Duration {
         self.period / 3
     }
@@ -350,7 +350,11 @@ impl Watchdog {
     ///
     /// A loop that has not decided yet is measured from the start. When the ticks themselves come
     /// a whole period late, the machine was asleep: then every loop is measured from its waking.
-    pub fn tick(&mut self, loops: &[(String, Option<Timestamp>)], now: Timestamp) -> Verdict {
+    pub fn tick(
+        &mut self,
+        loops: &[(String, Option<Timestamp>)],
+        now: Timestamp,
+    ) -> WatchdogVerdict {
         let period = SignedDuration::try_from(self.period).unwrap_or(SignedDuration::MAX);
         if now.duration_since(self.ticked) > period {
             self.since = now;
@@ -362,9 +366,9 @@ impl Watchdog {
             .map(|(name, _)| name.clone())
             .collect();
         if stuck.is_empty() {
-            Verdict::Feed
+            WatchdogVerdict::Feed
         } else {
-            Verdict::Starve(stuck)
+            WatchdogVerdict::Starve(stuck)
         }
     }
 }
@@ -483,8 +487,11 @@ mod watchdog_tests {
         for second in (10..=200).step_by(10) {
             watchdog.tick(&[], at(second));
         }
-        assert_eq!(watchdog.tick(&loops(Some(at(150))), at(205)), Verdict::Feed);
-        let stuck = Verdict::Starve(vec!["renewer b".to_owned()]);
+        assert_eq!(
+            watchdog.tick(&loops(Some(at(150))), at(205)),
+            WatchdogVerdict::Feed
+        );
+        let stuck = WatchdogVerdict::Starve(vec!["renewer b".to_owned()]);
         assert_eq!(watchdog.tick(&loops(Some(at(100))), at(205)), stuck);
         assert_eq!(
             watchdog.tick(&loops(None), at(205)),
@@ -497,19 +504,19 @@ mod watchdog_tests {
     fn a_loop_has_time_to_begin() {
         let mut watchdog = Watchdog::new(Duration::from_secs(30), at(0));
         let loops = [("dispatcher".to_owned(), None)];
-        assert_eq!(watchdog.tick(&loops, at(10)), Verdict::Feed);
+        assert_eq!(watchdog.tick(&loops, at(10)), WatchdogVerdict::Feed);
     }
 
     #[test]
     fn after_a_sleep_of_the_machine_every_loop_may_wake_first() {
         let mut watchdog = Watchdog::new(Duration::from_secs(30), at(0));
         let loops = [("renewer".to_owned(), Some(at(5)))];
-        assert_eq!(watchdog.tick(&loops, at(10)), Verdict::Feed);
-        assert_eq!(watchdog.tick(&loops, at(36_000)), Verdict::Feed);
+        assert_eq!(watchdog.tick(&loops, at(10)), WatchdogVerdict::Feed);
+        assert_eq!(watchdog.tick(&loops, at(36_000)), WatchdogVerdict::Feed);
         for second in (36_010..=36_090).step_by(10) {
-            assert_eq!(watchdog.tick(&loops, at(second)), Verdict::Feed);
+            assert_eq!(watchdog.tick(&loops, at(second)), WatchdogVerdict::Feed);
         }
-        let stuck = Verdict::Starve(vec!["renewer".to_owned()]);
+        let stuck = WatchdogVerdict::Starve(vec!["renewer".to_owned()]);
         assert_eq!(watchdog.tick(&loops, at(36_100)), stuck);
     }
 }

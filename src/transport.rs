@@ -94,7 +94,7 @@ pub fn http_date(text: &str) -> Option<Timestamp> {
 
 /// What an answer begins with.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct ResponseHead {
     /// Status.
     pub status: StatusCode,
     /// Headers.
@@ -337,7 +337,7 @@ impl Transport {
         &self,
         request: Outgoing,
         deadline: Duration,
-    ) -> Result<Head, TransportError> {
+    ) -> Result<ResponseHead, TransportError> {
         match self {
             Self::Network(client) => {
                 let mut response = within(deadline, execute(client, request)).await?;
@@ -346,13 +346,13 @@ impl Transport {
                 let rest = body(response, READ_AWAY);
                 // Whether all of it came is the same to the caller.
                 tokio::time::timeout(READING_AWAY, rest).await.ok();
-                Ok(Head { status, headers })
+                Ok(ResponseHead { status, headers })
             }
             Self::InProcess(handler) => {
                 let (parts, _) = within(deadline, handler(request.for_handler()?))
                     .await?
                     .into_parts();
-                Ok(Head {
+                Ok(ResponseHead {
                     status: parts.status,
                     headers: parts.headers,
                 })

@@ -1,10 +1,10 @@
-//! What an answer means. Pure: a reply goes in, a value or a [`Cause`] comes out.
+//! What an answer means. Pure: a reply goes in, a value or a [`ErrorCause`] comes out.
 
 use http::{HeaderMap, StatusCode, header::DATE};
 use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroize;
 
-use super::{Cause, Rejection, wire};
+use super::{ErrorCause, Rejection, wire};
 use crate::{
     model::{IdentityId, Operation, Secret},
     transport::{Reply, http_date, retry_after},
@@ -34,7 +34,7 @@ pub struct Created {
 /// What one answer says.
 #[derive(Debug)]
 pub(super) struct Heard<T> {
-    pub(super) result: Result<T, Cause>,
+    pub(super) result: Result<T, ErrorCause>,
     /// The answer's own `Date`.
     pub(super) date: Option<Timestamp>,
     /// What to quote to support.
@@ -54,14 +54,14 @@ impl<T> Heard<T> {
     pub(super) fn is_authenticated(&self) -> bool {
         match &self.result {
             Ok(_) => true,
-            Err(Cause::Rejected(rejection)) => rejection.proves_key(),
+            Err(ErrorCause::Rejected(rejection)) => rejection.proves_key(),
             Err(_) => false,
         }
     }
 }
 
 /// The status of success and how to read what comes with it.
-pub(super) struct Wanted<T> {
+pub(super) struct Expected<T> {
     pub(super) status: StatusCode,
     pub(super) read: fn(&[u8], Timestamp) -> Result<T, String>,
 }
@@ -70,7 +70,7 @@ pub(super) struct Wanted<T> {
 pub(super) fn read<T>(
     reply: Reply,
     operation: Operation,
-    wanted: &Wanted<T>,
+    wanted: &Expected<T>,
     now: Timestamp,
 ) -> Heard<T> {
     let date = header(&reply.headers, DATE.as_str()).and_then(http_date);
@@ -79,7 +79,7 @@ pub(super) fn read<T>(
         .find_map(|name| header(&reply.headers, name))
         .map(clean);
     let result = if reply.status == wanted.status {
-        (wanted.read)(&reply.body, now).map_err(|reason| Cause::Unreadable {
+        (wanted.read)(&reply.body, now).map_err(|reason| ErrorCause::Unreadable {
             status: reply.status.as_u16(),
             reason,
             retry_after: None,
@@ -174,10 +174,10 @@ fn json<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     })
 }
 
-fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> Cause {
+fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> ErrorCause {
     let status = reply.status.as_u16();
     let retry_after = retry_after(&reply.headers, now);
-    let unreadable = |reason| Cause::Unreadable {
+    let unreadable = |reason| ErrorCause::Unreadable {
         status,
         reason,
         retry_after,
@@ -186,7 +186,7 @@ fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> Cause {
         return unreadable("another kind of success was expected".to_owned());
     }
     match json::<wire::ErrorResponse>(&reply.body) {
-        Ok(wire::ErrorResponse { error }) => Cause::Rejected(Box::new(Rejection {
+        Ok(wire::ErrorResponse { error }) => ErrorCause::Rejected(Box::new(Rejection {
             status,
             code: clean(&error.code),
             message: clean(&error.message),
@@ -248,14 +248,14 @@ mod tests {
     }
 
     fn hear(operation: Operation, reply: Reply) -> Heard<Issued> {
-        let wanted = Wanted {
+        let wanted = Expected {
             status: StatusCode::OK,
             read: issued,
         };
         read(reply, operation, &wanted, NOW.parse().unwrap())
     }
 
-    fn cause(operation: Operation, reply: Reply) -> Cause {
+    fn cause(operation: Operation, reply: Reply) -> ErrorCause {
         hear(operation, reply).result.unwrap_err()
     }
 
@@ -298,7 +298,7 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
             let cause = heard.result.unwrap_err();
             assert_eq!(cause.class(), class, "{code}: {message}");
             assert_eq!(cause.maybe_done(), status >= 500, "{code}: {message}");
-            let Cause::Rejected(rejection) = cause else {
+            let ErrorCause::Rejected(rejection) = cause else {
                 panic!("{code} was not understood")
             };
             assert_eq!(
@@ -326,7 +326,7 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
         ] {
             let page = "<html>Our services aren't available right now</html>";
             let cause = cause(Operation::Issue, reply(status, &[], page));
-            assert!(matches!(cause, Cause::Unreadable { .. }), "{status}");
+            assert!(matches!(cause, ErrorCause::Unreadable { .. }), "{status}");
             assert_eq!(
                 (cause.class(), cause.maybe_done()),
                 (class, maybe_done),
@@ -489,7 +489,7 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
             "\u{1b}[2J",
         ] {
             let cause = cause(Operation::Issue, reply(200, &[], &body(bad)));
-            let Cause::Unreadable { reason, .. } = &cause else {
+            let ErrorCause::Unreadable { reason, .. } = &cause else {
                 panic!("{bad:?}: {cause:?}")
             };
             assert!(reason.contains("token"), "{bad:?}: {reason}");

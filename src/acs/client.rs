@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{
-    AccessKey, Cause, Created, Endpoint, Error, Issued, SetupError,
-    answer::{self, Heard, Wanted},
+    AccessKey, Created, Error, ErrorCause, Issued, ResourceUrl, SetupError,
+    answer::{self, Expected, Heard},
     client_clock::{self, Diagnosis, Skew},
     error,
-    keys::Keys,
+    keys::KeyPair,
     request::{Call, Signing},
 };
 use crate::{
@@ -41,12 +41,12 @@ pub struct Client {
     resource: ResourceName,
     /// Whom failures name: the host, and the proxy that leads there.
     peer: String,
-    endpoint: Endpoint,
+    endpoint: ResourceUrl,
     /// The query of every request.
     query: String,
     clock: Clock,
     transport: Transport,
-    keys: Mutex<Keys>,
+    keys: Mutex<KeyPair>,
     /// Rises with each refusal of a key.
     denials: watch::Sender<u64>,
     skew: Mutex<Skew>,
@@ -55,7 +55,7 @@ pub struct Client {
 
 /// A call that succeeded.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answer<T> {
+pub struct AcsAnswer<T> {
     /// What was asked for.
     pub value: T,
     /// The service's request id, to quote to support.
@@ -107,8 +107,8 @@ impl Client {
         &self,
         token: Option<(&[Scope], Duration)>,
         deadline: Duration,
-    ) -> Result<Answer<Created>, Error> {
-        let wanted = Wanted {
+    ) -> Result<AcsAnswer<Created>, Error> {
+        let wanted = Expected {
             status: StatusCode::CREATED,
             read: match token {
                 Some(_) => answer::created_with_token,
@@ -128,7 +128,7 @@ impl Client {
         scopes: &[Scope],
         lifetime: Duration,
         deadline: Duration,
-    ) -> Result<Answer<Issued>, Error> {
+    ) -> Result<AcsAnswer<Issued>, Error> {
         self.call(&Call::issue(id, scopes, lifetime), &TOKEN, deadline)
             .await
     }
@@ -137,7 +137,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; the call never takes longer than `deadline`.
-    pub async fn revoke(&self, id: &IdentityId, deadline: Duration) -> Result<Answer<()>, Error> {
+    pub async fn revoke(
+        &self,
+        id: &IdentityId,
+        deadline: Duration,
+    ) -> Result<AcsAnswer<()>, Error> {
         self.call(&Call::revoke(id), &NO_CONTENT, deadline).await
     }
 
@@ -145,7 +149,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; the call never takes longer than `deadline`.
-    pub async fn delete(&self, id: &IdentityId, deadline: Duration) -> Result<Answer<()>, Error> {
+    pub async fn delete(
+        &self,
+        id: &IdentityId,
+        deadline: Duration,
+    ) -> Result<AcsAnswer<()>, Error> {
         self.call(&Call::delete(id), &NO_CONTENT, deadline).await
     }
 
@@ -159,7 +167,7 @@ impl Client {
         app_id: &str,
         user_id: &str,
         deadline: Duration,
-    ) -> Result<Answer<Issued>, Error> {
+    ) -> Result<AcsAnswer<Issued>, Error> {
         self.call(&Call::exchange(token, app_id, user_id), &TOKEN, deadline)
             .await
     }
@@ -188,9 +196,9 @@ impl Client {
     async fn call<T>(
         &self,
         call: &Call<'_>,
-        wanted: &Wanted<T>,
+        wanted: &Expected<T>,
         deadline: Duration,
-    ) -> Result<Answer<T>, Error> {
+    ) -> Result<AcsAnswer<T>, Error> {
         let course = self.course(deadline);
         self.follow(call, wanted, course).await
     }
@@ -199,17 +207,17 @@ impl Client {
     async fn follow<T>(
         &self,
         call: &Call<'_>,
-        wanted: &Wanted<T>,
+        wanted: &Expected<T>,
         mut course: Course,
-    ) -> Result<Answer<T>, Error> {
+    ) -> Result<AcsAnswer<T>, Error> {
         let began = self.clock.now();
         loop {
             let heard = self.request(call, wanted, &course).await;
-            course.requests += u32::from(!matches!(heard.result, Err(Cause::Unsent(_))));
+            course.requests += u32::from(!matches!(heard.result, Err(ErrorCause::Unsent(_))));
             let switched_key = self.learn(&heard, &course);
             match heard.result {
                 Ok(value) => {
-                    return Ok(Answer {
+                    return Ok(AcsAnswer {
                         value,
                         request_id: heard.request_id,
                         key: course.key.fingerprint().to_owned(),
@@ -255,7 +263,7 @@ impl Client {
     }
 
     /// Sends one request and reads the answer.
-    async fn request<T>(&self, call: &Call<'_>, wanted: &Wanted<T>, course: &Course) -> Heard<T> {
+    async fn request<T>(&self, call: &Call<'_>, wanted: &Expected<T>, course: &Course) -> Heard<T> {
         let ours = uuid::Builder::from_random_bytes(lock(&self.request_ids).random())
             .into_uuid()
             .to_string();
@@ -274,10 +282,10 @@ impl Client {
             request_id: None,
         };
         let mut heard = match signed {
-            Err(error) => unheard(Cause::Unsent(error.to_string())),
+            Err(error) => unheard(ErrorCause::Unsent(error.to_string())),
             Ok(request) => match self.transport.send(request, LARGEST_ANSWER, left).await {
                 Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
-                Err(error) => unheard(Cause::NoAnswer(error)),
+                Err(error) => unheard(ErrorCause::NoAnswer(error)),
             },
         };
         heard.request_id.get_or_insert(ours);
@@ -313,12 +321,12 @@ impl Client {
         course.other_key_tried && heard.result.is_ok() && keys.switch_to(course.role)
     }
 
-    fn blames_key(&self, cause: &Cause, date: Option<Timestamp>, course: &Course) -> bool {
+    fn blames_key(&self, cause: &ErrorCause, date: Option<Timestamp>, course: &Course) -> bool {
         client_clock::diagnose(cause, date, self.clock.now(), course.ahead) == Diagnosis::Key
     }
 
     /// Corrects the course after a refusal; whether one more try is worth it.
-    fn correct(&self, course: &mut Course, cause: &Cause, date: Option<Timestamp>) -> bool {
+    fn correct(&self, course: &mut Course, cause: &ErrorCause, date: Option<Timestamp>) -> bool {
         let now = self.clock.now();
         let in_time = self.clock.steady() < course.ends;
         match client_clock::diagnose(cause, date, now, course.ahead) {
@@ -361,11 +369,11 @@ struct Course {
     requests: u32,
 }
 
-const TOKEN: Wanted<Issued> = Wanted {
+const TOKEN: Expected<Issued> = Expected {
     status: StatusCode::OK,
     read: answer::issued,
 };
-const NO_CONTENT: Wanted<()> = Wanted {
+const NO_CONTENT: Expected<()> = Expected {
     status: StatusCode::NO_CONTENT,
     read: answer::nothing,
 };
@@ -429,7 +437,7 @@ impl Client {
         match tried {
             Ok(answer) => Ok(answer.requests),
             Err(error) => match &error.cause {
-                Cause::Rejected(rejection) if rejection.proves_key() => Ok(error.requests),
+                ErrorCause::Rejected(rejection) if rejection.proves_key() => Ok(error.requests),
                 _ => Err(error),
             },
         }

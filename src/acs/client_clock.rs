@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Cause;
+use super::ErrorCause;
 
 /// Answers that count.
 const KEPT: usize = 9;
@@ -74,7 +74,7 @@ pub(super) enum Diagnosis {
 /// Looks into a failure whose answer bore `date`, at `now` by our clock, with `ahead` added to it for
 /// signing. Without a date skew is never ruled out, so no key is blamed.
 pub(super) fn diagnose(
-    cause: &Cause,
+    cause: &ErrorCause,
     date: Option<Timestamp>,
     now: Timestamp,
     ahead: SignedDuration,
@@ -87,7 +87,7 @@ pub(super) fn diagnose(
         Diagnosis::Neither
     } else if (correction - ahead).abs() > SKEW_RULED_OUT {
         Diagnosis::Clock(correction)
-    } else if matches!(cause, Cause::Rejected(rejection) if rejection.code == "Denied") {
+    } else if matches!(cause, ErrorCause::Rejected(rejection) if rejection.code == "Denied") {
         Diagnosis::Key
     } else {
         Diagnosis::Neither
@@ -95,9 +95,9 @@ pub(super) fn diagnose(
 }
 
 /// A 401 that does not itself prove that the signature was fine.
-fn is_unproved_401(cause: &Cause) -> bool {
+fn is_unproved_401(cause: &ErrorCause) -> bool {
     cause.status() == Some(401)
-        && !matches!(cause, Cause::Rejected(rejection) if rejection.proves_key())
+        && !matches!(cause, ErrorCause::Rejected(rejection) if rejection.proves_key())
 }
 
 #[cfg(test)]
@@ -172,8 +172,8 @@ mod skew_tests {
 mod again_tests {
     use super::{super::Rejection, *};
 
-    fn rejection(status: u16, code: &str) -> Cause {
-        Cause::Rejected(Box::new(Rejection {
+    fn rejection(status: u16, code: &str) -> ErrorCause {
+        ErrorCause::Rejected(Box::new(Rejection {
             status,
             code: code.to_owned(),
             message: String::new(),
@@ -183,7 +183,7 @@ mod again_tests {
         }))
     }
 
-    fn blame(cause: &Cause, date: Option<i64>, ahead: i64) -> Diagnosis {
+    fn blame(cause: &ErrorCause, date: Option<i64>, ahead: i64) -> Diagnosis {
         let second = |s| Timestamp::from_second(1_800_000_000 + s).unwrap();
         let ahead = SignedDuration::from_secs(ahead);
         diagnose(cause, date.map(second), second(0), ahead)

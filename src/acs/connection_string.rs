@@ -19,14 +19,14 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ConnectionString {
     /// Where the resource listens.
-    pub endpoint: Endpoint,
+    pub endpoint: ResourceUrl,
     /// What signs requests to it.
     pub key: AccessKey,
 }
 
 /// Where a resource listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct ResourceUrl {
     url: Url,
     authority: String,
 }
@@ -97,13 +97,13 @@ impl ConnectionString {
             }
         }
         Ok(Self {
-            endpoint: Endpoint::parse(endpoint.ok_or(Bad::Missing("endpoint"))?)?,
+            endpoint: ResourceUrl::parse(endpoint.ok_or(Bad::Missing("endpoint"))?)?,
             key: AccessKey::parse(key.ok_or(Bad::Missing("accesskey"))?)?,
         })
     }
 }
 
-impl Endpoint {
+impl ResourceUrl {
     /// Reads with the very parser that the sender uses, so that the signed host is the sent host.
     fn parse(text: &str) -> Result<Self, ConnectionStringError> {
         let bad = ConnectionStringError::Endpoint;
@@ -166,7 +166,7 @@ impl Endpoint {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for ResourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.url.scheme(), self.authority)
     }

@@ -5,7 +5,9 @@ use std::{fmt, time::Duration};
 
 use jiff::SignedDuration;
 
-use super::{ConnectionString, ConnectionStringError, Endpoint, check::is_api_version, keys::Keys};
+use super::{
+    ConnectionString, ConnectionStringError, ResourceUrl, check::is_api_version, keys::KeyPair,
+};
 use crate::{
     config::ResourceSettings,
     model::{About, Failure, FailureClass, IdentityId, Operation, ResourceName},
@@ -23,7 +25,7 @@ pub struct Error {
     /// To which identity, if to one.
     pub identity: Option<IdentityId>,
     /// How it failed.
-    pub cause: Cause,
+    pub cause: ErrorCause,
     /// The service's request id; ours, which the service keeps too, where no answer came.
     pub request_id: Option<String>,
     /// Whether the access key is to blame: 401 `Denied` whose `Date` rules a wrong clock out.
@@ -36,7 +38,7 @@ pub struct Error {
 
 /// How a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
+pub enum ErrorCause {
     /// No answer came.
     NoAnswer(TransportError),
     /// The request could not be put together, so nothing was sent.
@@ -91,8 +93,8 @@ impl Error {
         Failure {
             class: self.class(),
             about: match &self.cause {
-                Cause::NoAnswer(error) if error.is_unconnected() => About::Resource,
-                Cause::Unsent(_) => About::Request,
+                ErrorCause::NoAnswer(error) if error.is_unconnected() => About::Resource,
+                ErrorCause::Unsent(_) => About::Request,
                 _ if self.blames_key => About::Keys,
                 _ => About::Unclear,
             },
@@ -110,7 +112,7 @@ impl Error {
     }
 }
 
-impl Cause {
+impl ErrorCause {
     fn told(&self, peer: &str) -> String {
         match self {
             Self::NoAnswer(error) => error.with(peer),
@@ -297,7 +299,7 @@ pub enum SetupError {
 }
 
 /// The endpoint and the keys of a resource with which calls can be made.
-pub(super) fn settle(settings: &ResourceSettings) -> Result<(Endpoint, Keys), SetupError> {
+pub(super) fn settle(settings: &ResourceSettings) -> Result<(ResourceUrl, KeyPair), SetupError> {
     let name = || settings.name.clone();
     let primary = ConnectionString::parse(&settings.connection_string.secret)
         .map_err(|error| SetupError::Primary(name(), error))?;
@@ -319,6 +321,6 @@ pub(super) fn settle(settings: &ResourceSettings) -> Result<(Endpoint, Keys), Se
     if !is_api_version(&settings.api_version) {
         return Err(SetupError::ApiVersion(name()));
     }
-    let keys = Keys::new(primary.key, secondary.map(|s| s.key));
+    let keys = KeyPair::new(primary.key, secondary.map(|s| s.key));
     Ok((primary.endpoint, keys))
 }

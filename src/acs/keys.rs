@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccessKey, Cause, Error};
+use super::{AccessKey, Error, ErrorCause};
 use crate::model::{DoubtedKeys, KeyRole, KeyStanding, KeyStatus, KeyView};
 
 /// The keys of a resource and which one signs.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct KeyPair {
     primary: Held,
     secondary: Option<Held>,
     in_use: KeyRole,
@@ -37,7 +37,7 @@ impl Held {
     }
 }
 
-impl Keys {
+impl KeyPair {
     pub(super) fn new(primary: AccessKey, secondary: Option<AccessKey>) -> Self {
         Self {
             secondary: secondary.filter(|key| *key != primary).map(Held::new),
@@ -188,8 +188,8 @@ pub(super) fn read(answer: Result<(), Error>) -> Proof {
     match answer {
         Ok(()) => Proof::Accepted,
         Err(error) => match &error.cause {
-            Cause::Rejected(rejection) if rejection.proves_key() => Proof::Accepted,
-            Cause::Rejected(rejection)
+            ErrorCause::Rejected(rejection) if rejection.proves_key() => Proof::Accepted,
+            ErrorCause::Rejected(rejection)
                 if (rejection.status, rejection.code.as_str()) == (401, "Denied") =>
             {
                 Proof::Denied(error.reason())
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_switch_is_new_once_and_remembered() {
-        let mut keys = Keys::new(key("one"), Some(key("two")));
+        let mut keys = KeyPair::new(key("one"), Some(key("two")));
         assert_eq!(keys.in_use().0, KeyRole::Primary);
         assert_eq!(*keys.other(KeyRole::Primary).unwrap().1, key("two"));
         assert!(keys.switch_to(KeyRole::Secondary));
@@ -220,14 +220,14 @@ mod tests {
 
     #[test]
     fn the_same_key_twice_is_one_key() {
-        let keys = Keys::new(key("one"), Some(key("one")));
+        let keys = KeyPair::new(key("one"), Some(key("one")));
         assert!(keys.other(KeyRole::Primary).is_none());
         assert_eq!(keys.status().keys.len(), 1);
     }
 
     #[test]
     fn an_avoided_key_signs_only_where_nothing_else_is_left() {
-        let mut keys = Keys::new(key("one"), Some(key("two")));
+        let mut keys = KeyPair::new(key("one"), Some(key("two")));
         let one = key("one").fingerprint().to_owned();
         let under_way = keys.in_use().1;
         assert_eq!(keys.in_flight(&one), 1);
@@ -240,14 +240,14 @@ mod tests {
         keys.avoid(None);
         assert_eq!(keys.in_use().0, KeyRole::Secondary);
         assert_eq!(*keys.other(KeyRole::Secondary).unwrap().1, key("three"));
-        let mut alone = Keys::new(key("one"), None);
+        let mut alone = KeyPair::new(key("one"), None);
         alone.avoid(Some(&one));
         assert_eq!(*alone.in_use().1, key("one"));
     }
 
     #[test]
     fn the_status_tells_what_was_said_of_each() {
-        let mut keys = Keys::new(key("one"), Some(key("two")));
+        let mut keys = KeyPair::new(key("one"), Some(key("two")));
         let one = key("one").fingerprint().to_owned();
         keys.note(&one, KeyStanding::Denied, Duration::ZERO);
         assert_eq!(keys.record_of(&one), (1, None));

@@ -1,6 +1,6 @@
 //! The only room that speaks to Azure: the identity operations of Azure Communication Services.
 //!
-//! [`Client`] signs a request, sends it, and turns whatever comes back into an [`Answer`] or an
+//! [`Client`] signs a request, sends it, and turns whatever comes back into an [`AcsAnswer`] or an
 //! [`Error`] whose class says what to do next. It never retries on its own, but for two cases that
 //! only it can see: a signature that failed because a clock is wrong is made again with the answer's
 //! date, and a refused access key is followed by the other one. What an answer means
@@ -18,10 +18,10 @@ mod request;
 
 pub use answer::{Created, Issued};
 pub use check::check;
-pub use client::{Answer, Client};
-pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, Endpoint};
+pub use client::{AcsAnswer, Client};
+pub use connection_string::{AccessKey, ConnectionString, ConnectionStringError, ResourceUrl};
 pub use error::SetupError;
-pub use error::{Cause, Error, Rejection};
+pub use error::{Error, ErrorCause, Rejection};
 pub use keys::Proof;
 pub use renewd_acs_wire as wire;
 pub use request::is_signed_with;

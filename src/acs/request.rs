@@ -18,7 +18,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{AccessKey, Endpoint, wire};
+use super::{AccessKey, ResourceUrl, wire};
 use crate::{
     model::{IdentityId, Operation, RESERVED, Scope, Secret, percent_encoded},
     transport::{self, Outgoing},
@@ -158,7 +158,7 @@ impl<'a> Call<'a> {
 /// What a request is signed with.
 #[derive(Debug)]
 pub(super) struct Signing<'a> {
-    pub(super) endpoint: &'a Endpoint,
+    pub(super) endpoint: &'a ResourceUrl,
     /// The query of every request.
     pub(super) query: &'a str,
     pub(super) key: &'a AccessKey,

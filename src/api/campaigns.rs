@@ -33,9 +33,9 @@ pub use crate::store::{
 
 endpoints! {
     /// Starts a campaign.
-    StartCampaign: POST "/v1/campaigns", NewCampaign => CampaignProgress;
+    StartCampaign: POST "/v1/campaigns", CampaignRequest => CampaignProgress;
     /// What a campaign would do.
-    PlanCampaign: POST "/v1/campaigns/plan", NewCampaign => CampaignPlan;
+    PlanCampaign: POST "/v1/campaigns/plan", CampaignRequest => CampaignPlan;
     /// Campaigns, the newest first.
     ListCampaigns: GET "/v1/campaigns" ?after, () => Page<CampaignProgress>;
     /// A campaign's progress.
@@ -50,7 +50,7 @@ endpoints! {
 /// `select`, or `all`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewCampaign {
+pub struct CampaignRequest {
     /// What to do.
     pub action: CampaignAction,
     /// What follows a revocation.
@@ -82,7 +82,7 @@ pub struct NewCampaign {
     pub reason: Option<String>,
 }
 
-impl NewCampaign {
+impl CampaignRequest {
     /// Nothing selected yet.
     pub fn new(action: CampaignAction, then: Option<Then>) -> Self {
         Self {
@@ -202,7 +202,7 @@ const FEW: usize = 1000;
 pub(super) async fn start(
     State(api): State<Api>,
     admin: Admin,
-    Body(asked): Body<NewCampaign>,
+    Body(asked): Body<CampaignRequest>,
 ) -> Result<(StatusCode, Json<CampaignProgress>), Problem> {
     checked(&asked)?;
     let chosen = chosen(&api, &asked).await?;
@@ -253,7 +253,7 @@ async fn bring(api: &Api, id: CampaignId, items: &[Wanted]) -> Result<(), StoreE
 pub(super) async fn plan(
     State(api): State<Api>,
     _: Admin,
-    Body(asked): Body<NewCampaign>,
+    Body(asked): Body<CampaignRequest>,
 ) -> Answer<PlanCampaign> {
     checked(&asked)?;
     let chosen = chosen(&api, &asked).await?;
@@ -285,7 +285,7 @@ pub(super) async fn progress(
 
 /// `?after=…&failed=true`.
 #[derive(Debug, serde::Deserialize)]
-pub(super) struct Lines {
+pub(super) struct ReportPage {
     after: Option<String>,
     #[serde(default)]
     failed: bool,
@@ -296,7 +296,7 @@ pub(super) async fn report(
     State(api): State<Api>,
     _: Admin,
     Path(id): Path<String>,
-    Query(Lines { after, failed }): Query<Lines>,
+    Query(ReportPage { after, failed }): Query<ReportPage>,
 ) -> Answer<ReportCampaign> {
     let id = number(&id)?;
     let after = after.map(|after| number(&after)).transpose()?;
@@ -358,7 +358,7 @@ fn number(id: &str) -> Result<CampaignId, Problem> {
         .map_err(|_| Problem::new(ProblemType::Invalid, why))
 }
 
-fn checked(asked: &NewCampaign) -> Result<(), Problem> {
+fn checked(asked: &CampaignRequest) -> Result<(), Problem> {
     let invalid = |why| Err(Problem::new(ProblemType::Invalid, why));
     let named = !asked.names.is_empty() || !asked.ids.is_empty();
     if usize::from(named) + usize::from(asked.all) + usize::from(asked.select.is_some()) != 1 {
@@ -494,7 +494,7 @@ enum Chosen {
     Listed(Vec<Wanted>),
 }
 
-async fn chosen(api: &Api, asked: &NewCampaign) -> Result<Chosen, Problem> {
+async fn chosen(api: &Api, asked: &CampaignRequest) -> Result<Chosen, Problem> {
     if asked.all {
         return Ok(Chosen::All);
     }
@@ -562,12 +562,15 @@ fn resource(api: &Api, named: Option<&ResourceName>) -> Result<ResourceName, Pro
 
 impl Client {
     /// Starts a campaign.
-    pub async fn start_campaign(&self, new: &NewCampaign) -> Result<CampaignProgress, ClientError> {
+    pub async fn start_campaign(
+        &self,
+        new: &CampaignRequest,
+    ) -> Result<CampaignProgress, ClientError> {
         self.call(StartCampaign, &[]).body(new).send().await
     }
 
     /// What a campaign would do.
-    pub async fn plan_campaign(&self, new: &NewCampaign) -> Result<CampaignPlan, ClientError> {
+    pub async fn plan_campaign(&self, new: &CampaignRequest) -> Result<CampaignPlan, ClientError> {
         self.call(PlanCampaign, &[]).body(new).send().await
     }
 

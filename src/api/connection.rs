@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     endpoint::Endpoint,
-    peer::{Peer, Standing, Turns},
+    peer::{CallerStanding, Peer, Turns},
     problem::{Problem, ProblemType},
     wire::CLIENT_HEADER,
 };
@@ -89,7 +89,7 @@ pub struct Client {
 }
 
 /// A question to an endpoint that is being put together.
-pub(super) struct Call<'a, E> {
+pub(super) struct ClientCall<'a, E> {
     client: &'a Client,
     target: String,
     label: &'a str,
@@ -98,7 +98,7 @@ pub(super) struct Call<'a, E> {
     endpoint: PhantomData<E>,
 }
 
-impl<'a, E: Endpoint> Call<'a, E> {
+impl<'a, E: Endpoint> ClientCall<'a, E> {
     /// What is asked for besides the path; a key without a value is left out.
     pub(super) fn query<const N: usize>(mut self, pairs: [(&str, Option<String>); N]) -> Self {
         for (key, value) in pairs {
@@ -180,8 +180,8 @@ impl Client {
     }
 
     /// A question to an endpoint, with the names that its path takes.
-    pub(super) fn call<E: Endpoint>(&self, _: E, names: &[&dyn Display]) -> Call<'_, E> {
-        Call {
+    pub(super) fn call<E: Endpoint>(&self, _: E, names: &[&dyn Display]) -> ClientCall<'_, E> {
+        ClientCall {
             client: self,
             target: filled(E::PATH, names),
             label: OWN_LABEL,
@@ -294,7 +294,7 @@ pub(super) fn unreadable(target: &str, why: &str) -> ClientError {
 
 /// How many may sit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct SlotLimits {
     /// Connections at once.
     pub all: usize,
     /// Those of one user other than root.
@@ -315,7 +315,7 @@ pub(super) struct Limits {
     pub for_newcomers: usize,
 }
 
-impl Limits {
+impl SlotLimits {
     /// The local socket. The unit allows 8192 files.
     pub(super) const SOCKET: Self = Self {
         all: 4096,
@@ -334,26 +334,26 @@ impl Limits {
 const FEW: usize = 8;
 
 /// Requests of one user that are worked on at once, streams and long polls that wait left out.
-const fn turns(standing: Standing) -> usize {
+const fn turns(standing: CallerStanding) -> usize {
     match standing {
-        Standing::Trusted => 256,
-        Standing::Reader => 16,
-        Standing::Stranger | Standing::Unknown => 4,
+        CallerStanding::Trusted => 256,
+        CallerStanding::Reader => 16,
+        CallerStanding::Stranger | CallerStanding::Unknown => 4,
     }
 }
 
 /// The seats; all clones are the same.
 #[derive(Debug, Clone)]
 pub(super) struct Seats {
-    limits: Limits,
+    limits: SlotLimits,
     taken: Arc<Mutex<Taken>>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_standing: BTreeMap<Standing, usize>,
-    users: BTreeMap<(u32, Standing), User>,
+    by_standing: BTreeMap<CallerStanding, usize>,
+    users: BTreeMap<(u32, CallerStanding), User>,
     /// Of callers of whom the system is being asked, by block of uids.
     blocks: BTreeMap<u32, usize>,
 }
@@ -368,14 +368,14 @@ struct User {
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Seats,
-    user: (u32, Standing),
+    user: (u32, CallerStanding),
     /// Where it is counted.
     block: Option<u32>,
     turns: Turns,
 }
 
 impl Seats {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: SlotLimits) -> Self {
         Self {
             limits,
             taken: Arc::default(),
@@ -383,7 +383,7 @@ impl Seats {
     }
 
     /// A seat, or why there is none.
-    pub(super) fn take(&self, peer: Peer, standing: Standing) -> Result<Seat, Problem> {
+    pub(super) fn take(&self, peer: Peer, standing: CallerStanding) -> Result<Seat, Problem> {
         let mut taken = self.taken();
         let user = (peer.uid, standing);
         let own = taken.users.get(&user).map_or(0, |user| user.seats);
@@ -431,20 +431,20 @@ impl Taken {
     }
 }
 
-impl Limits {
+impl SlotLimits {
     /// Why somebody who has `own` seats gets no other.
     fn full(
         &self,
         taken: &Taken,
         own: usize,
-        (standing, block): (Standing, Option<u32>),
+        (standing, block): (CallerStanding, Option<u32>),
     ) -> Option<String> {
         let alike = taken.by_standing.get(&standing).copied().unwrap_or(0);
         let asked_about = block.map_or(0, |block| taken.asked_about(block == SYSTEM));
         let in_block = block.and_then(|block| taken.blocks.get(&block));
         let in_block = in_block.filter(|_| block != Some(SYSTEM));
         match standing {
-            Standing::Unknown
+            CallerStanding::Unknown
                 if own >= self.of_unknown_user
                     || asked_about >= self.of_unknown
                     || in_block.is_some_and(|taken| *taken >= self.of_unknown_block) =>
@@ -453,24 +453,24 @@ impl Limits {
                     "the system is still being asked who this user is, and {alike} connections wait for such answers"
                 ))
             }
-            Standing::Trusted if taken.all >= self.all => Some(format!(
+            CallerStanding::Trusted if taken.all >= self.all => Some(format!(
                 "renewd has {} connections open, which is the most",
                 self.all
             )),
-            Standing::Trusted => None,
-            Standing::Stranger if own >= self.of_stranger => Some(format!(
+            CallerStanding::Trusted => None,
+            CallerStanding::Stranger if own >= self.of_stranger => Some(format!(
                 "this user may read no identity here, and {} connections are the most that such a user may have",
                 self.of_stranger
             )),
-            Standing::Stranger if alike >= self.of_strangers => Some(format!(
+            CallerStanding::Stranger if alike >= self.of_strangers => Some(format!(
                 "this user may read no identity here, and the {} connections are taken that all such users have together",
                 self.of_strangers
             )),
-            Standing::Reader if own >= self.of_user => Some(format!(
+            CallerStanding::Reader if own >= self.of_user => Some(format!(
                 "this user has {} connections open, which is the most",
                 self.of_user
             )),
-            Standing::Reader | Standing::Stranger | Standing::Unknown => {
+            CallerStanding::Reader | CallerStanding::Stranger | CallerStanding::Unknown => {
                 let left = self.for_root + if own < FEW { 0 } else { self.for_newcomers };
                 (taken.all + left >= self.all).then(|| {
                     format!("renewd has {} connections open: the last ones are for root and for users with fewer than {FEW}", taken.all)
@@ -515,7 +515,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
-    const SMALL: Limits = Limits {
+    const SMALL: SlotLimits = SlotLimits {
         all: 80,
         of_user: 20,
         of_strangers: 6,
@@ -527,7 +527,7 @@ mod tests {
         for_newcomers: 16,
     };
 
-    fn fill(seats: &Seats, uid: u32, standing: Standing) -> (Vec<Seat>, String) {
+    fn fill(seats: &Seats, uid: u32, standing: CallerStanding) -> (Vec<Seat>, String) {
         let mut taken = Vec::new();
         loop {
             match seats.take(Peer { uid, gid: uid }, standing) {
@@ -541,7 +541,7 @@ mod tests {
     fn callers_without_rights_share_few_seats_and_hear_so() {
         let seats = Seats::new(SMALL);
         let all: Vec<_> = (1..=3)
-            .map(|uid| fill(&seats, uid, Standing::Stranger))
+            .map(|uid| fill(&seats, uid, CallerStanding::Stranger))
             .collect();
         assert!(all.iter().all(|(taken, _)| taken.len() == 2));
         assert!(
@@ -549,11 +549,11 @@ mod tests {
             "{}",
             all[0].1
         );
-        let (none, why) = fill(&seats, 9, Standing::Stranger);
+        let (none, why) = fill(&seats, 9, CallerStanding::Stranger);
         assert!(none.is_empty() && why.contains("all such users"), "{why}");
-        assert_eq!(fill(&seats, 9, Standing::Reader).0.len(), 20);
+        assert_eq!(fill(&seats, 9, CallerStanding::Reader).0.len(), 20);
         drop(all);
-        assert_eq!(fill(&seats, 9, Standing::Stranger).0.len(), 2);
+        assert_eq!(fill(&seats, 9, CallerStanding::Stranger).0.len(), 2);
     }
 
     #[test]
@@ -581,13 +581,13 @@ mod tests {
     fn readers_who_take_all_they_can_leave_some_to_others_and_root() {
         let seats = Seats::new(SMALL);
         let many: Vec<_> = (1..=4)
-            .map(|uid| fill(&seats, uid, Standing::Reader))
+            .map(|uid| fill(&seats, uid, CallerStanding::Reader))
             .collect();
         assert!(many[0].1.contains("this user has 20"), "{}", many[0].1);
         assert!(many[3].1.contains("fewer than 8"), "{}", many[3].1);
-        let (few, _) = fill(&seats, 7, Standing::Reader);
+        let (few, _) = fill(&seats, 7, CallerStanding::Reader);
         assert!(!few.is_empty());
-        let (root, why) = fill(&seats, 0, Standing::Trusted);
+        let (root, why) = fill(&seats, 0, CallerStanding::Trusted);
         assert!(root.len() >= SMALL.for_root, "{}", root.len());
         assert!(why.contains("80 connections"), "{why}");
         drop((many, few, root));

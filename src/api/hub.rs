@@ -41,7 +41,7 @@ struct Seats {
 
 /// A seat that is kept until dropped.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct WatchTicket {
     hub: Hub,
     number: u64,
     uid: u32,
@@ -54,7 +54,7 @@ impl Hub {
     ///
     /// # Errors
     /// When this user, or all together, watch as much as may be watched.
-    pub(super) fn sit(&self, uid: u32, interest: Interest) -> Result<Ticket, Problem> {
+    pub(super) fn sit(&self, uid: u32, interest: Interest) -> Result<WatchTicket, Problem> {
         let mut seats = self.seats();
         let weight = interest.weight();
         seats.admit(uid, weight)?;
@@ -76,7 +76,7 @@ impl Hub {
             }
         }
         drop(seats);
-        Ok(Ticket {
+        Ok(WatchTicket {
             hub: self.clone(),
             number,
             uid,
@@ -133,7 +133,7 @@ impl Seats {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for WatchTicket {
     fn drop(&mut self) {
         let mut seats = self.hub.seats();
         if let Some(own) = seats.weights.get_mut(&self.uid) {

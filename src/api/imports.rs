@@ -28,7 +28,7 @@ use crate::{
 
 endpoints! {
     /// Checks identities and ids, or takes them over.
-    TakeOver: POST "/v1/import", Import => Imported;
+    TakeOver: POST "/v1/import", Import => ImportAnswer;
     /// Lets identities be created that wait.
     Create: POST "/v1/create", CreateMissing => CreationsAllowed;
 }
@@ -44,12 +44,12 @@ pub struct Import {
     #[serde(default)]
     pub check: bool,
     /// The lines, each name once.
-    pub lines: Vec<Line>,
+    pub lines: Vec<ImportRow>,
 }
 
 /// A line and its number in the file that it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct ImportRow {
     /// From 1.
     pub number: u64,
     /// What it says.
@@ -58,7 +58,7 @@ pub struct Line {
 
 /// What an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Imported {
+pub struct ImportAnswer {
     /// New identities.
     pub added: u64,
     /// Identities of which something changed.
@@ -104,7 +104,7 @@ pub struct CreationsAllowed {
     pub refused: Vec<RefusedRow>,
 }
 
-impl Imported {
+impl ImportAnswer {
     /// Adds what the next batch did.
     pub fn absorb(&mut self, next: Self) {
         self.added += next.added;
@@ -206,9 +206,9 @@ pub struct Batch {
 
 impl Batch {
     /// Sorts lines; what they leave out is taken from the configuration.
-    pub fn of(lines: Vec<Line>, within: &Surroundings) -> Self {
+    pub fn of(lines: Vec<ImportRow>, within: &Surroundings) -> Self {
         let mut batch = Self::default();
-        for Line { number, entry } in lines {
+        for ImportRow { number, entry } in lines {
             let name = entry.name.clone();
             if batch.numbers.insert(name.clone(), number).is_some() {
                 // Of two lines of a map the later one counts.
@@ -268,7 +268,7 @@ impl Batch {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn check(mut self, store: &Store) -> Result<Imported, StoreError> {
+    pub async fn check(mut self, store: &Store) -> Result<ImportAnswer, StoreError> {
         let (specs, ids) = self.parts();
         let (declared, imported) = store.plan_import(specs, ids).await?;
         Ok(self.told(declared, imported))
@@ -278,7 +278,11 @@ impl Batch {
     ///
     /// # Errors
     /// When the store cannot be written; then nothing of it was taken.
-    pub async fn apply(mut self, store: &Store, now: Timestamp) -> Result<Imported, StoreError> {
+    pub async fn apply(
+        mut self,
+        store: &Store,
+        now: Timestamp,
+    ) -> Result<ImportAnswer, StoreError> {
         let (specs, ids) = self.parts();
         let (declared, imported) = store.take_batch(specs, ids, now).await?;
         Ok(self.told(declared, imported))
@@ -291,11 +295,11 @@ impl Batch {
         )
     }
 
-    fn told(mut self, declared: Reconciled, imported: Taken) -> Imported {
+    fn told(mut self, declared: Reconciled, imported: Taken) -> ImportAnswer {
         self.refuse(declared.refused);
         self.refuse(imported.refused);
         let missing = imported.missing;
-        Imported {
+        ImportAnswer {
             missing: missing.iter().map(|waiting| waiting.count).sum(),
             missing_names: missing
                 .into_iter()
@@ -373,7 +377,7 @@ pub(super) async fn create(
 
 impl Client {
     /// Checks identities and ids, or takes them over.
-    pub async fn import(&self, import: &Import) -> Result<Imported, ClientError> {
+    pub async fn import(&self, import: &Import) -> Result<ImportAnswer, ClientError> {
         let call = self.call(TakeOver, &[]).body(import);
         call.within(WRITING).send().await
     }

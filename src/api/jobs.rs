@@ -26,7 +26,7 @@ pub use crate::store::{JobRun, RunOutcome};
 
 endpoints! {
     /// Every job.
-    ListJobs: GET "/v1/jobs", () => Jobs;
+    ListJobs: GET "/v1/jobs", () => JobList;
     /// What ran, newest first.
     ListJobRuns: GET "/v1/jobs/runs" ?limit name, () => JobRuns;
     /// Runs a job now.
@@ -58,7 +58,7 @@ pub struct Job {
 
 /// `GET /v1/jobs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Jobs {
+pub struct JobList {
     /// In the order of the configuration.
     pub jobs: Vec<Job>,
 }
@@ -91,7 +91,7 @@ pub(super) async fn list(State(api): State<Api>, _: Admin) -> Answer<ListJobs> {
         next: next(job, now),
         last: last.iter().find(|run| run.job == job.name).cloned(),
     });
-    Ok(Json(Jobs {
+    Ok(Json(JobList {
         jobs: jobs.collect(),
     }))
 }
@@ -154,7 +154,7 @@ fn next(job: &JobSettings, now: jiff::Timestamp) -> Vec<jiff::Timestamp> {
 
 impl Client {
     /// Every job with its next instants and its last run.
-    pub async fn jobs(&self) -> Result<Jobs, ClientError> {
+    pub async fn jobs(&self) -> Result<JobList, ClientError> {
         self.call(ListJobs, &[]).send().await
     }
 

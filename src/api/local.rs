@@ -24,7 +24,7 @@ use super::{
     guard::{Door, guard, usable},
     handle::Api,
     identities, imports, jobs, keys, orders,
-    peer::{Standing, Turns},
+    peer::{CallerStanding, Turns},
     plan,
     problem::{Problem, ProblemType, as_document},
     snapshot::Snapshot,
@@ -70,7 +70,7 @@ async fn in_turn(turns: Option<Extension<Turns>>, request: Request, next: Next) 
 
 /// Middleware: a deadline for the whole request, until the answer begins.
 async fn in_time(
-    standing: Option<Extension<Standing>>,
+    standing: Option<Extension<CallerStanding>>,
     turns: Option<Extension<Turns>>,
     request: Request,
     next: Next,
@@ -85,7 +85,7 @@ async fn in_time(
         Problem::new(ProblemType::Busy, why).retry_after(Duration::from_secs(1))
     })?;
     let in_vain = response.status() == StatusCode::FORBIDDEN
-        && standing.is_some_and(|Extension(standing)| standing != Standing::Trusted);
+        && standing.is_some_and(|Extension(standing)| standing != CallerStanding::Trusted);
     if let (true, Some(Extension(turns))) = (in_vain, turns) {
         turns.refuse().await;
     }

@@ -109,7 +109,7 @@ mod wire;
 pub use handle::Api;
 pub use peer::Peer;
 pub use problem::{Problem, ProblemType};
-pub use readiness::{Life, Part, Readiness, readiness};
+pub use readiness::{DaemonLife, Part, Readiness, readiness};
 pub use shared_state::{ApplySource, Command, Permission, SharedState, SinkAsk};
 pub use socket::ListenError;
 pub use socket::Listeners;
@@ -138,7 +138,7 @@ pub mod client {
 }
 
 /// Connections that are served at once, by all doors.
-const SERVED: usize = connection::Limits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
+const SERVED: usize = connection::SlotLimits::SOCKET.all + 2 * serve::TCP_CONNECTIONS;
 /// Connections at once, with those of whom nothing is read before they are turned away.
 pub const CONNECTIONS: usize = SERVED + serve::TURNED_AWAY;
 /// What one connection takes at most: what waits in it both ways, here and in the system, and what is known

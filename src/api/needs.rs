@@ -38,7 +38,7 @@ const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
 /// What is known at one instant.
 #[derive(Debug, Clone)]
-pub(super) struct Known<'a> {
+pub(super) struct Observed<'a> {
     pub standing: &'a StoreStanding,
     pub now: Timestamp,
     pub since: Timestamp,
@@ -91,7 +91,7 @@ pub(super) struct Late {
 }
 
 /// Everything that needs a person.
-pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
+pub(super) fn needs(known: &Observed<'_>) -> Vec<Need> {
     match known.standing.refusal() {
         // What is late or overdue is so because of it.
         Some(message) => vec![need(NeedKind::StoreUnusable, "store", message)],
@@ -99,7 +99,7 @@ pub(super) fn needs(known: &Known<'_>) -> Vec<Need> {
     }
 }
 
-fn needs_of_parts(known: &Known<'_>) -> Vec<Need> {
+fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
     for order in known.orders {
         needs.extend(orders::needs_of(order, known.now));
@@ -167,7 +167,7 @@ fn withheld_need(withheld: &Withheld) -> Need {
 }
 
 /// What the store knows, or does not know.
-fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
+fn store_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     if let Some(why) = known.unreadable {
         let message =
             "it cannot be read, wholly or in part, so what is shown here may be incomplete";
@@ -205,7 +205,7 @@ fn store_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
 }
 
 /// Sources, the clock, the network.
-fn surrounding_needs(known: &Known<'_>, needs: &mut Vec<Need>) {
+fn surrounding_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     for (source, lapse) in known.lapses {
         let message = "its list is not taken over; what it listed before stays in force";
         needs.push(Need {
@@ -313,7 +313,7 @@ const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 7] = [
 /// The notices that are due: of what needs a person and is not told, and of what was told (`open`, by
 /// key) and is over.
 pub(super) fn news(
-    known: &Known<'_>,
+    known: &Observed<'_>,
     needs: &[Need],
     open: &BTreeMap<String, NoticeKind>,
 ) -> Vec<Notice> {
@@ -353,7 +353,7 @@ pub(super) fn news(
 }
 
 /// One failure may be an accident: a sink is told of when it lasts.
-fn is_worth_telling(need: &Need, known: &Known<'_>) -> bool {
+fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
     if need.kind != NeedKind::SinkFailing {
         return true;
     }
@@ -367,7 +367,7 @@ fn is_worth_telling(need: &Need, known: &Known<'_>) -> bool {
 }
 
 /// Whether what was told is over. What an earlier process told of a resource has to be looked at for a while.
-fn is_over(kind: NoticeKind, subject: &str, known: &Known<'_>) -> bool {
+fn is_over(kind: NoticeKind, subject: &str, known: &Observed<'_>) -> bool {
     match kind {
         NoticeKind::SinkFailing => works_again(subject, known),
         NoticeKind::ResourceContended => known.now.duration_since(known.since) >= LOOKED_AT,
@@ -376,7 +376,7 @@ fn is_over(kind: NoticeKind, subject: &str, known: &Known<'_>) -> bool {
 }
 
 /// A sink works again when something was delivered: that it has not been tried since a start says nothing.
-fn works_again(sink: &str, known: &Known<'_>) -> bool {
+fn works_again(sink: &str, known: &Observed<'_>) -> bool {
     let mut dispatchers = known.dispatchers.iter();
     let dispatcher = dispatchers.find(|(name, _)| name.as_str() == sink);
     dispatcher
@@ -510,7 +510,7 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
 }
 
 /// Consumers that hold no live token, or of which nothing is known.
-fn consumer_needs(served: &Served, known: &Known<'_>, needs: &mut Vec<Need>) {
+fn consumer_needs(served: &Served, known: &Observed<'_>, needs: &mut Vec<Need>) {
     let sinks = served.sinks.iter();
     let sinks = sinks.map(|(name, consumers)| (name.to_string(), consumers));
     for (by, consumers) in sinks.chain([("socket".to_owned(), &served.socket)]) {
@@ -708,7 +708,7 @@ fn unreadable_need(found: &SetAside) -> Need {
 fn renewer_needs(
     resource: &ResourceName,
     renewer: &RenewerView,
-    known: &Known<'_>,
+    known: &Observed<'_>,
     needs: &mut Vec<Need>,
 ) {
     let mut add = |kind, message: &str, because: Option<&String>| {
@@ -838,7 +838,7 @@ fn join(told: &mut HealthView, other: &HealthView) -> bool {
 fn dispatcher_needs(
     sink: &SinkName,
     dispatcher: &DispatcherView,
-    known: &Known<'_>,
+    known: &Observed<'_>,
     needs: &mut Vec<Need>,
 ) {
     let mut add = |kind, message: String, because: Option<&String>| {
@@ -929,7 +929,7 @@ mod tests {
         let fresh = Some(noon());
         let mut late = BTreeMap::from([("contoso".parse().unwrap(), late)]);
         late.retain(|_, late| late.count > 0);
-        needs(&Known {
+        needs(&Observed {
             standing: &StoreStanding::Own,
             now: noon(),
             since: noon(),

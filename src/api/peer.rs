@@ -39,7 +39,7 @@ pub(super) struct Caller {
 
 /// How far a caller is known before it has asked for anything; by it seats are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum CallerStanding {
     /// Root, or the daemon's own user.
     Trusted,
     /// May read some identity, or control.

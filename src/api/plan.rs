@@ -29,7 +29,7 @@ endpoints! {
 
 /// `?resource=…&identities=…&lifetime_seconds=…`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct PlanQuery {
     resource: Option<ResourceName>,
     identities: Option<u64>,
     lifetime_seconds: Option<u64>,
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 pub(super) async fn show(
     State(api): State<Api>,
     _: Admin,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<PlanQuery>,
 ) -> Answer<ShowPlan> {
     let what_if = WhatIf {
         identities: asked.identities,

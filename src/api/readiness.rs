@@ -12,7 +12,7 @@ use crate::model::{DispatcherView, RenewerView, ResourceName, SinkName, decided_
 
 /// How far the daemon's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
+pub struct DaemonLife {
     /// When its loops were started.
     pub since: Timestamp,
     /// Whether every live token of the store is on disk again.
@@ -45,7 +45,7 @@ pub struct Part {
 
 /// Decides for `now`. `store` is the reason why the store cannot be read, if so.
 pub fn readiness(
-    life: Life,
+    life: DaemonLife,
     store: Option<String>,
     renewers: &BTreeMap<ResourceName, RenewerView>,
     runners: &BTreeMap<ResourceName, Option<Timestamp>>,
@@ -101,7 +101,7 @@ impl Readiness {
     }
 }
 
-fn daemon(life: Life) -> Part {
+fn daemon(life: DaemonLife) -> Part {
     let reason = if life.stopping {
         Some("it is stopping")
     } else if !life.restored {
@@ -153,7 +153,7 @@ mod tests {
         BTreeMap::from([("contoso".parse().unwrap(), renewer)])
     }
 
-    const LIFE: fn(bool) -> Life = |restored| Life {
+    const LIFE: fn(bool) -> DaemonLife = |restored| DaemonLife {
         since: Timestamp::UNIX_EPOCH,
         restored,
         stopping: false,
@@ -207,7 +207,7 @@ mod tests {
             )),
             "renewer contoso"
         );
-        let ending = Life {
+        let ending = DaemonLife {
             stopping: true,
             ..LIFE(true)
         };

@@ -26,10 +26,10 @@ const BATCH: usize = 1000;
 
 /// The counts since the last write.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reads(Arc<Counts>);
+pub(super) struct Reads(Arc<ReadCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ReadCounts {
     counts: Mutex<BTreeMap<(i64, Name, u32), u64>>,
     full: Notify,
 }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    peer::{Caller, Peer, Principal, Right, Standing, right},
+    peer::{Caller, CallerStanding, Peer, Principal, Right, right},
     problem::{Problem, ProblemType},
     shared_state::SharedState,
 };
@@ -96,7 +96,7 @@ impl Known {
 struct Memory {
     callers: Answers<Peer, Arc<OnceCell<Arc<Caller>>>>,
     principals: Answers<Reader, Option<Principal>>,
-    standings: Answers<Peer, Standing>,
+    standings: Answers<Peer, CallerStanding>,
     known: Answers<Peer, ()>,
 }
 
@@ -209,19 +209,19 @@ impl Rights {
     }
 
     /// Whether this peer may do anything at all, as far as is remembered.
-    pub(super) fn remembered_standing(&self, peer: Peer) -> Option<Standing> {
+    pub(super) fn remembered_standing(&self, peer: Peer) -> Option<CallerStanding> {
         if peer.uid == 0 || peer.uid == accounts::own_uid() {
-            return Some(Standing::Trusted);
+            return Some(CallerStanding::Trusted);
         }
         let (memory, now) = (self.memory(), self.clock.steady());
         if memory.known.get(&peer, now, KNOWN).is_some() {
-            return Some(Standing::Reader);
+            return Some(CallerStanding::Reader);
         }
         memory.standings.get(&peer, now, HOLDS)
     }
 
     /// Whether this peer may do anything at all, by the names of its user and groups.
-    pub(super) async fn standing(&self, peer: Peer) -> Result<Standing, Problem> {
+    pub(super) async fn standing(&self, peer: Peer) -> Result<CallerStanding, Problem> {
         if let Some(standing) = self.remembered_standing(peer) {
             return Ok(standing);
         }
@@ -236,9 +236,9 @@ impl Rights {
         let may = caller.names.iter().any(|name| admins.contains(name))
             || self.store.may_any_read(caller.names.clone()).await?;
         let standing = if may {
-            Standing::Reader
+            CallerStanding::Reader
         } else {
-            Standing::Stranger
+            CallerStanding::Stranger
         };
         self.memory().standings.keep(peer, standing, now, HOLDS);
         Ok(standing)

@@ -28,7 +28,7 @@ use tower::ServiceExt as _;
 use super::{
     connection::{Seat, Seats},
     handle::Api,
-    peer::{Peer, Standing},
+    peer::{CallerStanding, Peer},
     problem::Problem,
     stream::{StalledWrite, Worded},
 };
@@ -118,7 +118,7 @@ pub(super) async fn serve_unix(
             peer,
             seats: seats.clone(),
         };
-        let sitting = seats.take(peer, known.unwrap_or(Standing::Unknown));
+        let sitting = seats.take(peer, known.unwrap_or(CallerStanding::Unknown));
         let seat = match sitting {
             Ok(seat) => seat,
             Err(problem) => {
@@ -163,11 +163,17 @@ struct Caller {
 
 impl Caller {
     /// Serves whoever has a seat.
-    async fn serve(self, seat: Seat, standing: Standing, router: Router, stop: CancellationToken) {
+    async fn serve(
+        self,
+        seat: Seat,
+        standing: CallerStanding,
+        router: Router,
+        stop: CancellationToken,
+    ) {
         let Self { stream, peer, .. } = self;
         let bounds = match standing {
-            Standing::Stranger | Standing::Unknown => Bounds::STRANGER,
-            Standing::Trusted | Standing::Reader => Bounds::SOCKET,
+            CallerStanding::Stranger | CallerStanding::Unknown => Bounds::STRANGER,
+            CallerStanding::Trusted | CallerStanding::Reader => Bounds::SOCKET,
         };
         bound_unsent(&stream);
         let turns = seat.turns();

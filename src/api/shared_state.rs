@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    readiness::Life,
+    readiness::DaemonLife,
     wire::{Reloaded, StoreUsed},
 };
 use crate::{
@@ -28,7 +28,7 @@ pub struct SharedState {
     /// `[daemon]`, of which admins and `page_names` are read again for each request.
     pub daemon: DaemonSettings,
     /// How far its life has come.
-    pub life: Life,
+    pub life: DaemonLife,
     /// Whether the store may be used; while it may not, there are no other parts.
     pub standing: StoreStanding,
     /// What this start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
@@ -124,10 +124,10 @@ pub enum SinkAsk {
     },
 }
 
-/// A wish that a source's list be taken over now.
+/// The order to take a source's list over now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplySource {
-    /// Who wishes it, for the audit trail.
+    /// Who orders it, for the audit trail.
     pub actor: String,
     /// Whether `max_removal` is set aside this once.
     pub confirmed: bool,

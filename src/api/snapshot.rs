@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handle::{Api, Unbound},
-    needs::{Known, Late, needs, news},
+    needs::{Late, Observed, needs, news},
     orders,
     readiness::{Readiness, readiness},
     shared_state::SharedState,
@@ -436,10 +436,10 @@ impl Snapshot {
     }
 
     /// Hands everything that is known to a decision.
-    fn known<T>(&self, decide: impl FnOnce(&Known<'_>) -> T) -> T {
+    fn known<T>(&self, decide: impl FnOnce(&Observed<'_>) -> T) -> T {
         let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
         let stored = &self.stored;
-        decide(&Known {
+        decide(&Observed {
             standing: &self.shared_state.standing,
             now: self.now,
             since: self.shared_state.life.since,

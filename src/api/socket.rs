@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Limits, Seats},
+    connection::{Seats, SlotLimits},
     guard::Door,
     handle::{Api, Unbound},
     local, public,
@@ -367,7 +367,7 @@ async fn serve_socket(
     stop: &CancellationToken,
 ) {
     let mut serving = FuturesUnordered::new();
-    let seats = Seats::new(Limits::SOCKET);
+    let seats = Seats::new(SlotLimits::SOCKET);
     let served = |listener: Arc<UnixListener>| {
         let (seats, router, stop) = (seats.clone(), router.clone(), stop.clone());
         async move { serve_unix(&listener, (api, &seats), router, stop).await }

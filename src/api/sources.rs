@@ -96,11 +96,11 @@ pub(super) async fn apply(
     State(api): State<Api>,
     admin: Admin,
     Path(name): Path<String>,
-    Body(wish): Body<ApplySource>,
+    Body(order): Body<ApplySource>,
 ) -> Answer<Apply> {
     let apply = shared_state::ApplySource {
         actor: admin.cause(&api, None).await.actor,
-        confirmed: wish.yes,
+        confirmed: order.yes,
     };
     asked(&api, &name, Some(apply)).await
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::{HealthView, Name, Record, RenewerView, State as Stored, TokenDocument, Version},
-    schedule::{Ended, Grounds, Standing, standing},
+    schedule::{Grounds, Standing, TokenEnd, standing},
     store::Holding,
 };
 
@@ -41,7 +41,7 @@ const STANDING: HeaderName = HeaderName::from_static("x-renewd-standing");
 
 /// The query.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct TokenQuery {
     /// Such as `55s`, or seconds without a unit.
     wait: Option<String>,
 }
@@ -116,7 +116,7 @@ pub(super) async fn token(
     peer: Option<Extension<Peer>>,
     turns: Option<Extension<Turns>>,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(asked): Query<TokenQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let wait = wait(asked.wait.as_deref())?;
@@ -282,11 +282,11 @@ fn missing(record: &Record, renewer: &RenewerView, stands: Standing, now: Timest
     };
     let had = match stands {
         Standing::Dead {
-            how: Ended::Revoked,
+            how: TokenEnd::Revoked,
             ..
         } => "its token was revoked",
         Standing::Dead {
-            how: Ended::Expired,
+            how: TokenEnd::Expired,
             ..
         } => "its token has expired",
         Standing::None | Standing::Good { .. } | Standing::Doubtful { .. } => "it has no token yet",

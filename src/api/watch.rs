@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     handle::Api,
-    hub::{self, Event, Interest, Taken, Ticket},
+    hub::{self, Event, Interest, Taken, WatchTicket},
     peer::{Peer, Right, Turns},
     problem::{Problem, ProblemType},
     rights::not_for_you,
@@ -221,7 +221,7 @@ pub(super) struct Watcher {
     peer: Peer,
     turns: Option<Turns>,
     interest: Interest,
-    ticket: Ticket,
+    ticket: WatchTicket,
     ready: VecDeque<Bytes>,
     walk: Option<Walk>,
     /// The version that was sent last of each of the named; all of a fleet would be too many.

@@ -219,7 +219,7 @@ struct Door {
     asks: mpsc::Sender<SourceAsk>,
 }
 
-type Answer = oneshot::Sender<Result<SourceReport, String>>;
+type ApplyAnswer = oneshot::Sender<Result<SourceReport, String>>;
 
 impl SourceSyncs {
     /// What each publishes.
@@ -256,11 +256,16 @@ impl Supervisor {
     }
 
     /// Passes a question on; the source sync answers when it has read the source.
-    pub(super) fn ask_source(&self, name: &SourceName, apply: Option<ApplySource>, answer: Answer) {
+    pub(super) fn ask_source(
+        &self,
+        name: &SourceName,
+        apply: Option<ApplySource>,
+        answer: ApplyAnswer,
+    ) {
         if let Some(door) = self.source_syncs.0.get(name) {
-            let apply = apply.map(|wish| Apply {
-                actor: wish.actor,
-                confirmed: wish.confirmed,
+            let apply = apply.map(|asked| Apply {
+                actor: asked.actor,
+                confirmed: asked.confirmed,
             });
             if let Err(full) = door.asks.try_send(SourceAsk { apply, answer }) {
                 let busy = "it is being read; try again in a moment".to_owned();
@@ -269,7 +274,7 @@ impl Supervisor {
             return;
         }
         let (store, clock, name) = (self.store.clone(), self.clock.clone(), name.clone());
-        let confirmed = apply.is_some_and(|wish| wish.confirmed);
+        let confirmed = apply.is_some_and(|asked| asked.confirmed);
         tokio::spawn(async move {
             let ended = let_go(&store, &clock, &name, confirmed).await;
             // Whoever asked may have gone in the meantime.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{RunError, Supervisor, check, supervisor::Built};
 use crate::{
     api::client::wire::Reloaded,
-    config::{self, Problem, Problems, ResourceSettings, Settings, SinkSettings, Source},
+    config::{self, ConfigProblem, Problems, ResourceSettings, Settings, SinkSettings, Source},
     model::ResourceName,
     schedule::Declared,
     store::StoreError,
@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// Whoever asked for it over the socket gets the effect, or every problem as text.
-pub(super) type Answer = oneshot::Sender<Result<Reloaded, String>>;
+pub(super) type ReloadAnswer = oneshot::Sender<Result<Reloaded, String>>;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum ReloadError {
     /// The configuration has mistakes.
     #[error("{}", config::render(&.0.0, false))]
     Config(Problems),
@@ -35,7 +35,7 @@ pub(super) enum Refused {
     Failed(#[from] RunError),
 }
 
-impl Refused {
+impl ReloadError {
     /// Enough of it for a line of the status.
     fn first_line(&self) -> String {
         let whole = self.to_string();
@@ -48,13 +48,13 @@ pub(super) async fn reload(
     supervisor: &mut Supervisor,
     source: &Source,
     notifier: &Notifier,
-    answer: Option<Answer>,
+    answer: Option<ReloadAnswer>,
 ) {
     if let Err(error) = notifier.reloading() {
         tracing::warn!(%error, "cannot tell the service manager of the reload");
     }
     let result = take_over(supervisor, source).await;
-    supervisor.reloaded(result.as_ref().err().map(Refused::first_line));
+    supervisor.reloaded(result.as_ref().err().map(ReloadError::first_line));
     let status = match &result {
         Ok(Reloaded { effect, .. }) => {
             tracing::info!(effect, "configuration reloaded");
@@ -76,14 +76,14 @@ pub(super) async fn reload(
     }
 }
 
-async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloaded, Refused> {
+async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloaded, ReloadError> {
     if let Some(why) = supervisor.opened.standing.refusal() {
-        return Err(Refused::Unusable(why));
+        return Err(ReloadError::Unusable(why));
     }
-    let (new, odd) = load(source).map_err(Refused::Config)?;
+    let (new, odd) = load(source).map_err(ReloadError::Config)?;
     let keys = needs_restart(supervisor.settings(), &new);
     if !keys.is_empty() {
-        return Err(Refused::NeedsRestart(keys.join(", ")));
+        return Err(ReloadError::NeedsRestart(keys.join(", ")));
     }
     let other_ca = supervisor.other_ca(&new.resources);
     let resources = resources(supervisor.settings(), &new, &other_ca);
@@ -132,7 +132,7 @@ async fn declare(
     supervisor: &mut Supervisor,
     new: &Settings,
     built: &Built,
-) -> Result<(String, Vec<String>), Refused> {
+) -> Result<(String, Vec<String>), ReloadError> {
     let (store, now) = (supervisor.store.clone(), supervisor.clock.now());
     let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
     let reconciled = store.reconcile(&new.identities, &names, now).await;
@@ -168,21 +168,21 @@ async fn narrow(supervisor: &Supervisor, new: &Settings) -> Result<Vec<String>, 
 
 /// Loads the configuration and asks every room what it finds in it. What is odd is logged and comes
 /// back beside the settings.
-pub(super) fn load(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
+pub(super) fn load(source: &Source) -> Result<(Settings, Vec<ConfigProblem>), Problems> {
     let (settings, odd) = read(source)?;
     warn(&odd);
     Ok((settings, odd))
 }
 
 /// The same without a word in the log.
-pub(super) fn read(source: &Source) -> Result<(Settings, Vec<Problem>), Problems> {
+pub(super) fn read(source: &Source) -> Result<(Settings, Vec<ConfigProblem>), Problems> {
     let loaded = config::load(source)?;
     let settings = &loaded.settings;
     let odd = check::odd_room(settings);
     let found = loaded
         .places
         .problems(check::check(settings).into_iter().chain(odd));
-    let problems: Vec<Problem> = loaded.warnings.into_iter().chain(found).collect();
+    let problems: Vec<ConfigProblem> = loaded.warnings.into_iter().chain(found).collect();
     if config::Places::any_error(&problems) {
         return Err(Problems(problems));
     }
@@ -190,7 +190,7 @@ pub(super) fn read(source: &Source) -> Result<(Settings, Vec<Problem>), Problems
 }
 
 /// Logs what is odd in a configuration.
-pub(super) fn warn(odd: &[Problem]) {
+pub(super) fn warn(odd: &[ConfigProblem]) {
     if !odd.is_empty() {
         let odd = config::render(odd, false);
         tracing::warn!("the configuration is odd:\n{odd}");
@@ -282,8 +282,122 @@ fn delta<T: Clone + PartialEq>(old: &[T], new: &[T], name: impl Fn(&T) -> String
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
-    use crate::config::{self, Environment, Source};
+    use crate::{
+        clock::Clock,
+        config::{self, Environment, Source},
+        store::Store,
+        telemetry::Metrics,
+    };
+
+    const STRING: &str = "endpoint=https://a.b/;accesskey=YQ==";
+
+    /// A daemon without identities, so that it has nothing to call, and its configuration.
+    struct World {
+        folder: tempfile::TempDir,
+        supervisor: Supervisor,
+    }
+
+    impl World {
+        fn start(parts: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let source = source(&folder, parts);
+            let (settings, _) = read(&source).unwrap();
+            let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+            let opened =
+                Store::open_inline(&settings.store, &settings.daemon.state_dir, clock.now());
+            let (resources, sinks) = (&settings.resources, &settings.sinks);
+            let built = Built::new(&clock, "h", resources, sinks).unwrap();
+            let mut supervisor = Supervisor::new(clock, opened.unwrap(), Metrics::new(), &settings);
+            supervisor.start(built);
+            Self { folder, supervisor }
+        }
+
+        /// What whoever asks for a reload is told.
+        async fn reload(&mut self, parts: &str) -> Result<String, String> {
+            let source = source(&self.folder, parts);
+            let (answer, told) = oneshot::channel();
+            let notifier = Notifier::silent();
+            reload(&mut self.supervisor, &source, &notifier, Some(answer)).await;
+            told.await.unwrap().map(|reloaded| reloaded.effect)
+        }
+
+        /// The resources and sinks that run.
+        fn parts(&self) -> (Vec<String>, Vec<String>) {
+            let shared_state = self.supervisor.shared_state();
+            let shared_state = shared_state.borrow();
+            let resources = shared_state.renewers.keys().map(ToString::to_string);
+            let sinks = shared_state.dispatchers.keys().map(ToString::to_string);
+            (resources.collect(), sinks.collect())
+        }
+
+        /// Why the last reload was refused, as it is published.
+        fn refused(&self) -> Option<String> {
+            let shared_state = self.supervisor.shared_state();
+            let refused = shared_state.borrow().reload_refused.clone();
+            refused.map(|amiss| amiss.what)
+        }
+    }
+
+    fn source(folder: &tempfile::TempDir, parts: &str) -> Source {
+        let dir = folder.path().display();
+        let path: PathBuf = folder.path().join("renewd.toml");
+        let text = format!(
+            "[daemon]\nstate_dir = \"{dir}\"\nsocket = \"{dir}/s\"\n[store]\npath = \"{dir}/renewd.db\"\n{}",
+            parts.replace("DIR", &dir.to_string())
+        );
+        std::fs::write(&path, text).unwrap();
+        let environment = Environment::given([("A", STRING)], "h", true);
+        Source { path, environment }
+    }
+
+    fn resource(name: &str) -> String {
+        format!("[[resource]]\nname = \"{name}\"\nconnection_string = {{ env = \"A\" }}\n")
+    }
+
+    const SINK: &str = "[[sink.file]]\nname = \"files\"\npath = \"DIR/{name}.token\"\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_starts_and_stops_what_changed_and_nothing_else() {
+        let mut world = World::start(&(resource("a") + SINK));
+        let lasting = world.supervisor.shared_state().borrow().renewers.clone();
+        let effect = world.reload(&(resource("a") + &resource("b") + SINK)).await;
+        assert!(
+            effect.as_ref().unwrap().contains("1 resource restarted"),
+            "{effect:?}"
+        );
+        assert_eq!(world.parts().0, ["a", "b"]);
+        let now = world.supervisor.shared_state().borrow().renewers.clone();
+        let a: &ResourceName = &"a".parse().unwrap();
+        assert!(now[a].same_channel(&lasting[a]), "it was not started anew");
+        world.reload(&resource("b")).await.unwrap();
+        assert_eq!(world.parts(), (vec!["b".to_owned()], Vec::new()));
+        assert!(lasting[a].has_changed().is_err(), "its renewer has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_that_is_refused_changes_nothing_and_is_told_until_one_succeeds() {
+        let before = resource("a") + SINK;
+        let mut world = World::start(&before);
+        for (parts, told) in [
+            (resource("a") + "[[sink.file]]\n", "name"),
+            (before.clone() + "nonsense", "this is not TOML"),
+            (
+                resource("a") + &resource("b") + "[store.retention]\nrenewals = \"9d\"\n",
+                "need a restart",
+            ),
+        ] {
+            let why = world.reload(&parts).await.unwrap_err();
+            assert!(why.contains(told), "{told}: {why}");
+            assert!(world.refused().is_some());
+            assert_eq!(world.parts().0, ["a"]);
+            assert_eq!(world.parts().1, ["files"]);
+        }
+        world.reload(&before).await.unwrap();
+        assert_eq!(world.refused(), None);
+    }
 
     #[test]
     fn the_keys_that_need_a_restart_are_those_that_say_so() {

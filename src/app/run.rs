@@ -8,8 +8,8 @@ use super::{
     RunError, Supervisor,
     check::stored_room,
     doctor, reload,
-    supervisor::{Asked, Built, Signals},
-    upkeep::{Examination, Heartbeat, Resealing, Retention, SelfCheck},
+    supervisor::{Built, ProcessSignals, Signalled},
+    upkeep::{Heartbeat, Resealer, Retention, SelfCheck, StoreExaminer},
 };
 use crate::{
     api::{Api, Command, Listeners, Permission, client::wire::StoreUsed},
@@ -39,7 +39,7 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     systemd::harden()?;
     systemd::make_private();
     let notifier = Arc::new(Notifier::from_env()?);
-    let mut signals = Signals::hear()?;
+    let mut signals = ProcessSignals::hear()?;
     let (mut settings, odd) = reload::read(&source).map_err(RunError::Config)?;
     settings.store.save_before_migration &= !no_backup;
     let passed = Passed::from_env()?;
@@ -199,8 +199,8 @@ async fn begin(
     let loops = &mut supervisor.loops;
     loops.repeat("withdrawals", stray_files);
     loops.repeat("retention", Retention::new(store.clone(), clock.clone()));
-    loops.repeat("seal-key", Resealing::new(store.clone(), clock.clone()));
-    loops.repeat("examiner", Examination::new(store, clock));
+    loops.repeat("seal-key", Resealer::new(store.clone(), clock.clone()));
+    loops.repeat("examiner", StoreExaminer::new(store, clock));
     Ok(())
 }
 
@@ -316,7 +316,7 @@ async fn live(
     supervisor: &mut Supervisor,
     source: &Source,
     notifier: &Notifier,
-    signals: &mut Signals,
+    signals: &mut ProcessSignals,
     asked: &mut mpsc::Receiver<Command>,
 ) -> Result<(), RunError> {
     let restored = supervisor.restoring();
@@ -327,8 +327,8 @@ async fn live(
             biased;
             ended = supervisor.loops.failed() => return Err(ended.into()),
             signal = signals.next() => match signal {
-                Asked::End => return Ok(()),
-                Asked::Reload => reload::reload(supervisor, source, notifier, None).await,
+                Signalled::End => return Ok(()),
+                Signalled::Reload => reload::reload(supervisor, source, notifier, None).await,
             },
             Some(command) = asked.recv() => match command {
                 Command::Reload { answer } => {

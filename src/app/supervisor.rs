@@ -15,7 +15,7 @@ use tokio::{
 use super::{Loops, RunError, loops::SourceSyncs};
 use crate::{
     acs::Client,
-    api::{Life, SharedState, SinkAsk},
+    api::{DaemonLife, SharedState, SinkAsk},
     campaign::Runner,
     clock::Clock,
     config::{self, ResourceSettings, Settings, SinkSettings},
@@ -48,7 +48,7 @@ pub(super) struct Supervisor {
     pub(super) opened: Opened,
     settings: Settings,
     declared: BTreeMap<ResourceName, Declared>,
-    life: Life,
+    life: DaemonLife,
     renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
     gates: BTreeMap<ResourceName, Arc<Mutex<Gate>>>,
     /// The same, for the dispatchers.
@@ -144,7 +144,7 @@ impl Supervisor {
         metrics: Metrics,
         settings: &Settings,
     ) -> Self {
-        let life = Life {
+        let life = DaemonLife {
             since: clock.now(),
             restored: false,
             stopping: false,
@@ -521,7 +521,7 @@ fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum Signalled {
     /// SIGTERM, SIGINT: end well.
     End,
     /// SIGHUP: read the configuration again.
@@ -530,13 +530,13 @@ pub(super) enum Asked {
 
 /// Hears signals; those that arrive before they are asked for are kept.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(super) struct ProcessSignals {
     term: Signal,
     int: Signal,
     hup: Signal,
 }
 
-impl Signals {
+impl ProcessSignals {
     /// Starts to hear.
     pub(super) fn hear() -> Result<Self, RunError> {
         let hear = |kind| signal(kind).map_err(RunError::Signals);
@@ -548,12 +548,12 @@ impl Signals {
     }
 
     /// The next one. Several SIGHUPs that wait together are one.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> Signalled {
         tokio::select! {
             biased;
-            _ = self.term.recv() => Asked::End,
-            _ = self.int.recv() => Asked::End,
-            _ = self.hup.recv() => Asked::Reload,
+            _ = self.term.recv() => Signalled::End,
+            _ = self.int.recv() => Signalled::End,
+            _ = self.hup.recv() => Signalled::Reload,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     model::{Amiss, Notice, NoticeKind},
     store::{Bookmark, Disk, Store, StoreError},
-    systemd::{Notifier, NotifyError, Verdict, Watchdog},
+    systemd::{Notifier, NotifyError, Watchdog, WatchdogVerdict},
     worker::Task,
 };
 
@@ -70,8 +70,8 @@ impl Heartbeat {
         };
         let shared_state = Arc::clone(&self.shared_state.borrow());
         match dog.tick(&shared_state.decisions(), self.clock.now()) {
-            Verdict::Feed => tell(self.notifier.watchdog()),
-            Verdict::Starve(stuck) => {
+            WatchdogVerdict::Feed => tell(self.notifier.watchdog()),
+            WatchdogVerdict::Starve(stuck) => {
                 tracing::error!(
                     loops = stuck.join(", "),
                     "not every loop decides any more; the watchdog is not fed"
@@ -181,14 +181,14 @@ const LONG_REST_FACTOR: u32 = 249;
 
 /// Tokens that are sealed anew in one transaction.
 const SEALED_AT_ONCE: usize = 100;
-/// Without a wish, nothing is to be done; looking for what began all the same costs nothing.
+/// Without an order, nothing is to be done; looking for what began all the same costs nothing.
 const UNTIL_WANTED: Duration = Duration::from_hours(24);
 /// No read of the store takes longer.
 const READERS_END: Duration = Duration::from_secs(10);
 
 /// Looks the store through, page by page: rows that cannot be read are set aside, and taken up again once
 /// they are mended.
-pub(super) struct Examination {
+pub(super) struct StoreExaminer {
     store: Store,
     clock: Clock,
     /// Where the next page begins.
@@ -199,7 +199,7 @@ pub(super) struct Examination {
     said: bool,
 }
 
-impl Examination {
+impl StoreExaminer {
     pub(super) fn new(store: Store, clock: Clock) -> Self {
         Self {
             store,
@@ -211,7 +211,7 @@ impl Examination {
     }
 }
 
-impl Task for Examination {
+impl Task for StoreExaminer {
     async fn step(&mut self) -> Duration {
         let began = self.clock.steady();
         match self.store.examine(self.from.take(), self.clock.now()).await {
@@ -237,18 +237,18 @@ impl Task for Examination {
 }
 
 /// Replaces the seal key whenever somebody wants that, or a process before this one began to.
-pub(super) struct Resealing {
+pub(super) struct Resealer {
     store: Store,
     clock: Clock,
 }
 
-impl Resealing {
+impl Resealer {
     pub(super) fn new(store: Store, clock: Clock) -> Self {
         Self { store, clock }
     }
 }
 
-impl Task for Resealing {
+impl Task for Resealer {
     async fn step(&mut self) -> Duration {
         match replace_seal_key(&self.store, &self.clock).await {
             Ok(()) => UNTIL_WANTED,

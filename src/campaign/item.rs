@@ -20,7 +20,7 @@ use crate::{
         About, Attempt, DueReason, Failure, FailureClass, IdentityId, Notice, NoticeKind, Num,
         Operation, ResourceName, State, Step, Then,
     },
-    schedule::{Finding, Gate, Steady, Ticket, item_gap, item_is_over},
+    schedule::{CallFinding, Gate, Steady, Ticket, item_gap, item_is_over},
     store::{
         Campaign, CampaignAction, CampaignId, CampaignItem, Cause, ItemEnd, ItemOutcome, StepOn,
         Store, StoreError,
@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// An item under way.
 #[derive(Debug, Clone)]
-pub(super) struct Item {
+pub(super) struct RunItem {
     pub(super) campaign: Arc<Campaign>,
     pub(super) item: CampaignItem,
     /// Sinks that had not confirmed when the tokens were revoked.
@@ -47,7 +47,7 @@ pub(super) struct Item {
     pub(super) unanswered: u32,
 }
 
-impl Item {
+impl RunItem {
     pub(super) fn new(campaign: Arc<Campaign>, item: CampaignItem, unanswered: u32) -> Self {
         Self {
             campaign,
@@ -66,15 +66,15 @@ impl Item {
 
 /// A call that is on its way.
 #[derive(Debug)]
-pub(super) struct Flight {
-    pub(super) item: Item,
+pub(super) struct ItemFlight {
+    pub(super) item: RunItem,
     /// `None` while it is only being withheld.
     pub(super) call: Option<(Operation, Ticket)>,
 }
 
 /// What a task brings back.
 #[derive(Debug)]
-pub(crate) enum Done {
+pub(crate) enum ItemDone {
     /// Withheld; these sinks have not confirmed.
     Withheld(Result<Vec<String>, StoreError>),
     /// ACS was called.
@@ -96,11 +96,11 @@ pub(crate) struct Called {
 }
 
 /// Withholds one row and waits a little until its consumers have confirmed.
-pub(super) async fn withhold(store: Store, clock: Clock, item: Item) -> Done {
-    Done::Withheld(withheld(&store, &clock, &item).await)
+pub(super) async fn withhold(store: Store, clock: Clock, item: RunItem) -> ItemDone {
+    ItemDone::Withheld(withheld(&store, &clock, &item).await)
 }
 
-async fn withheld(store: &Store, clock: &Clock, item: &Item) -> Result<Vec<String>, StoreError> {
+async fn withheld(store: &Store, clock: &Clock, item: &RunItem) -> Result<Vec<String>, StoreError> {
     let num = item.item.num;
     let step = StepOn {
         num,
@@ -131,7 +131,7 @@ pub(super) async fn call(
     clock: Clock,
     operation: Operation,
     id: IdentityId,
-) -> Done {
+) -> ItemDone {
     let began = clock.now();
     let answer = match operation {
         Operation::Delete => client.delete(&id, DEADLINE).await,
@@ -141,7 +141,7 @@ pub(super) async fn call(
         Ok(answer) => (answer.requests, Ok(answer.request_id)),
         Err(error) => (error.requests, Err(Error::failure(&error))),
     };
-    Done::Called(Called {
+    ItemDone::Called(Called {
         began,
         ended: clock.now(),
         requests,
@@ -150,14 +150,14 @@ pub(super) async fn call(
 }
 
 /// Tries an operation out on an identity that nobody has.
-pub(super) async fn try_out(client: Arc<Client>, clock: Clock, operation: Operation) -> Done {
+pub(super) async fn try_out(client: Arc<Client>, clock: Clock, operation: Operation) -> ItemDone {
     let began = clock.now();
     let answer = client.try_out(operation, DEADLINE).await;
     let (requests, result) = match answer {
         Ok(requests) => (requests, Ok(None)),
         Err(error) => (error.requests, Err(Error::failure(&error))),
     };
-    Done::TriedOut(Called {
+    ItemDone::TriedOut(Called {
         began,
         ended: clock.now(),
         requests,
@@ -178,7 +178,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// What becomes of an item.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct ItemVerdict {
     pub(super) step: Option<StepOn>,
     pub(super) outcome: ItemOutcome,
     pub(super) notice: Option<Notice>,
@@ -186,7 +186,7 @@ pub(super) struct Verdict {
 
 /// What an item needs before anything else.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Need {
+pub(super) enum ItemNeed {
     /// No call at all: the step says it all.
     Step(Option<Step>),
     /// It cannot be done.
@@ -198,31 +198,31 @@ pub(super) enum Need {
 }
 
 /// What is to be done about an item first.
-pub(super) fn need(item: &Item) -> Need {
+pub(super) fn need(item: &RunItem) -> ItemNeed {
     let deleted = item.item.state == Some(State::Deleted);
-    let renew = || Need::Step(Some(Step::Due(DueReason::Requested)));
+    let renew = || ItemNeed::Step(Some(Step::Due(DueReason::Requested)));
     match item.campaign.action {
-        CampaignAction::Delete if deleted => Need::Step(None),
-        _ if deleted => Need::Refusal("it was deleted"),
-        CampaignAction::Hold => Need::Step(Some(Step::Withhold)),
-        CampaignAction::Release => Need::Step(Some(Step::Release)),
+        CampaignAction::Delete if deleted => ItemNeed::Step(None),
+        _ if deleted => ItemNeed::Refusal("it was deleted"),
+        CampaignAction::Hold => ItemNeed::Step(Some(Step::Withhold)),
+        CampaignAction::Release => ItemNeed::Step(Some(Step::Release)),
         CampaignAction::Renew if item.item.state.is_some_and(State::wants_token) => renew(),
-        CampaignAction::Renew => Need::Refusal("it is held or gone, so it gets no token"),
-        CampaignAction::Delete if item.item.id.is_none() => Need::Refusal("it has no id yet"),
-        CampaignAction::Delete => Need::Call(Operation::Delete),
+        CampaignAction::Renew => ItemNeed::Refusal("it is held or gone, so it gets no token"),
+        CampaignAction::Delete if item.item.id.is_none() => ItemNeed::Refusal("it has no id yet"),
+        CampaignAction::Delete => ItemNeed::Call(Operation::Delete),
         CampaignAction::Revoke
             if item.campaign.then == Some(Then::Hold) && item.item.state.is_some() =>
         {
-            Need::Withhold
+            ItemNeed::Withhold
         }
-        CampaignAction::Revoke if item.item.id.is_none() => Need::Step(None),
-        CampaignAction::Revoke => Need::Call(Operation::Revoke),
+        CampaignAction::Revoke if item.item.id.is_none() => ItemNeed::Step(None),
+        CampaignAction::Revoke => ItemNeed::Call(Operation::Revoke),
     }
 }
 
 /// An item that is done without a call.
-pub(super) fn stepped(item: &Item, step: Option<Step>, now: Timestamp) -> Verdict {
-    Verdict {
+pub(super) fn stepped(item: &RunItem, step: Option<Step>, now: Timestamp) -> ItemVerdict {
+    ItemVerdict {
         step: step.map(|step| StepOn {
             num: item.item.num,
             step,
@@ -237,12 +237,12 @@ pub(super) fn stepped(item: &Item, step: Option<Step>, now: Timestamp) -> Verdic
 }
 
 /// An item that cannot be done.
-pub(super) fn refused(item: &Item, why: &str, now: Timestamp) -> Verdict {
+pub(super) fn refused(item: &RunItem, why: &str, now: Timestamp) -> ItemVerdict {
     let matters = matches!(
         item.campaign.action,
         CampaignAction::Revoke | CampaignAction::Delete
     );
-    Verdict {
+    ItemVerdict {
         step: None,
         outcome: ItemOutcome::Failed {
             error: why.to_owned(),
@@ -256,12 +256,12 @@ pub(super) fn refused(item: &Item, why: &str, now: Timestamp) -> Verdict {
 /// whole operation back (an outage, Retry-After, refused keys), which is not the item's failure; it stays
 /// pending as it is.
 pub(super) fn judge(
-    item: &Item,
+    item: &RunItem,
     operation: Operation,
     called: &Called,
-    finding: &Finding,
+    finding: &CallFinding,
     rng: &mut impl Rng,
-) -> Option<Verdict> {
+) -> Option<ItemVerdict> {
     match &called.result {
         Ok(request_id) => Some(acknowledged(
             item,
@@ -312,27 +312,27 @@ pub(super) fn unnoted(end: &ItemEnd, why: &str, at: Timestamp) -> ItemEnd {
 }
 
 /// A call of ours panicked.
-pub(super) fn panicked(item: &Item, now: Timestamp, rng: &mut impl Rng) -> Verdict {
+pub(super) fn panicked(item: &RunItem, now: Timestamp, rng: &mut impl Rng) -> ItemVerdict {
     again(item, "our own code failed".to_owned(), None, now, 0.0, rng)
 }
 
 /// The store refuses to withhold this row.
 pub(super) fn not_withheld(
-    item: &Item,
+    item: &RunItem,
     error: &StoreError,
     now: Timestamp,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> ItemVerdict {
     let why = format!("its token could not be withheld, so it was not revoked: {error}");
     again(item, why, None, now, 0.0, rng)
 }
 
 fn acknowledged(
-    item: &Item,
+    item: &RunItem,
     operation: Operation,
     at: Timestamp,
     request_id: Option<String>,
-) -> Verdict {
+) -> ItemVerdict {
     let then = item.campaign.then.unwrap_or(Then::Reissue);
     let step = match operation {
         Operation::Delete => Step::Deleted { at },
@@ -342,7 +342,7 @@ fn acknowledged(
     let told = item.campaign.items() == 1 || !item.unconfirmed.is_empty();
     let notice = (operation == Operation::Revoke && told)
         .then(|| revoked(item, then, at, request_id.as_deref()));
-    Verdict {
+    ItemVerdict {
         step: Some(StepOn {
             num: item.item.num,
             step,
@@ -368,12 +368,12 @@ pub(super) fn many_failed(resource: &ResourceName, more: u32, at: Timestamp) -> 
 }
 
 fn failed(
-    item: &Item,
+    item: &RunItem,
     failure: &Failure,
     now: Timestamp,
     chance: f64,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> ItemVerdict {
     let request_id = failure.request_id.clone();
     if failure.class == FailureClass::Gone {
         return gone(item, failure, now);
@@ -382,7 +382,7 @@ fn failed(
     if unanswered && !item_is_over(0, item.unanswered + 1, chance) {
         // What was not answered is tried again, and counts for nothing but that.
         let gap = item_gap(item.item.attempts + item.unanswered + 1, rng);
-        return Verdict {
+        return ItemVerdict {
             step: None,
             outcome: ItemOutcome::Unanswered {
                 next_at: now.checked_add(gap).unwrap_or(now),
@@ -403,13 +403,13 @@ fn failed(
 
 /// Nothing can be revoked of it any more: what its consumers hold is withdrawn, as wherever this is
 /// learned.
-fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
+fn gone(item: &RunItem, failure: &Failure, now: Timestamp) -> ItemVerdict {
     let request_id = failure.request_id.clone();
     let ours = item.item.state.is_some_and(|state| state != State::Gone);
     let status = failure
         .status
         .map_or(String::new(), |status| format!(" {status}"));
-    Verdict {
+    ItemVerdict {
         step: ours.then(|| StepOn {
             num: item.item.num,
             step: Step::Gone {
@@ -432,23 +432,23 @@ fn gone(item: &Item, failure: &Failure, now: Timestamp) -> Verdict {
 
 /// Another attempt later, unless there were enough and `chance` says that it is the item.
 fn again(
-    item: &Item,
+    item: &RunItem,
     error: String,
     request_id: Option<String>,
     now: Timestamp,
     chance: f64,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> ItemVerdict {
     let attempts = item.item.attempts + 1;
     if item_is_over(attempts, item.unanswered + 1, chance) {
-        return Verdict {
+        return ItemVerdict {
             step: None,
             notice: Some(failed_for_good(item, &error, now)),
             outcome: ItemOutcome::Failed { error, request_id },
         };
     }
     let gap = item_gap(attempts, rng);
-    Verdict {
+    ItemVerdict {
         step: None,
         outcome: ItemOutcome::Retry {
             next_at: now.checked_add(gap).unwrap_or(now),
@@ -459,7 +459,7 @@ fn again(
     }
 }
 
-fn failed_for_good(item: &Item, error: &str, at: Timestamp) -> Notice {
+fn failed_for_good(item: &RunItem, error: &str, at: Timestamp) -> Notice {
     let (campaign, label) = (&item.campaign, item.item.label());
     let what = match campaign.action {
         CampaignAction::Revoke => "The tokens of {} could not be revoked and may still work",
@@ -481,7 +481,7 @@ fn failed_for_good(item: &Item, error: &str, at: Timestamp) -> Notice {
     }
 }
 
-fn revoked(item: &Item, then: Then, at: Timestamp, request_id: Option<&str>) -> Notice {
+fn revoked(item: &RunItem, then: Then, at: Timestamp, request_id: Option<&str>) -> Notice {
     let follows = match then {
         Then::Reissue => "a new one follows",
         Then::Hold => "it is held until it is released",
@@ -520,19 +520,19 @@ const EVERY: Steady = Steady::from_secs(1);
 
 /// Whose turn it is.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum ItemTurn {
     /// This item's.
-    Of(Box<Item>),
+    Of(Box<RunItem>),
     /// The operation is tried out on nobody.
     Nobody,
 }
 
 /// What waits for one operation.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ItemLine {
     pub(super) operation: Operation,
-    fresh: VecDeque<Item>,
-    failing: VecDeque<Item>,
+    fresh: VecDeque<RunItem>,
+    failing: VecDeque<RunItem>,
     /// Turns since the last one of an item that fails.
     turns: u32,
     /// The harmless call is on its way.
@@ -540,7 +540,7 @@ pub(super) struct Line {
     tried: Option<Steady>,
 }
 
-impl Line {
+impl ItemLine {
     pub(super) fn new(operation: Operation) -> Self {
         Self {
             operation,
@@ -558,7 +558,7 @@ impl Line {
 
     /// At the end of its part, also when it comes back because something holds the operation: what is
     /// gated never blocks the head.
-    pub(super) fn push(&mut self, item: Item) {
+    pub(super) fn push(&mut self, item: RunItem) {
         match item.fails() {
             true => self.failing.push_back(item),
             false => self.fresh.push_back(item),
@@ -571,7 +571,7 @@ impl Line {
     }
 
     /// Back to where it was: its call could not start.
-    pub(super) fn give_back(&mut self, item: Item) {
+    pub(super) fn give_back(&mut self, item: RunItem) {
         match item.fails() {
             true => self.failing.push_front(item),
             false => self.fresh.push_front(item),
@@ -594,7 +594,7 @@ impl Line {
     }
 
     /// Whose turn it is; the caller has seen that a call may start.
-    pub(super) fn next(&mut self, gate: &Gate, now: Steady) -> Option<Turn> {
+    pub(super) fn next(&mut self, gate: &Gate, now: Steady) -> Option<ItemTurn> {
         if self.len() == 0 {
             return None;
         }
@@ -612,13 +612,13 @@ impl Line {
             false => self.failing.pop_front(),
         };
         self.turns = if turn { self.turns + 1 } else { 0 };
-        item.map(|item| Turn::Of(Box::new(item)))
+        item.map(|item| ItemTurn::Of(Box::new(item)))
     }
 
     /// The next probe: by turns the first item and one that was not tried since only probes go out; once
     /// all were, nobody.
-    fn probe(&mut self, passed: Option<&BTreeSet<Num>>) -> Option<Turn> {
-        let fresh = |item: &Item| {
+    fn probe(&mut self, passed: Option<&BTreeSet<Num>>) -> Option<ItemTurn> {
+        let fresh = |item: &RunItem| {
             !item.tried && passed.is_none_or(|probed| !probed.contains(&item.item.num))
         };
         let untried = self.fresh.iter().position(fresh);
@@ -630,13 +630,13 @@ impl Line {
             _ if self.fresh.is_empty() => self.failing.pop_front(),
             _ => self.fresh.pop_front(),
         }
-        .map(|item| Turn::Of(Box::new(item)))
+        .map(|item| ItemTurn::Of(Box::new(item)))
     }
 
-    fn try_out(&mut self, now: Steady) -> Turn {
+    fn try_out(&mut self, now: Steady) -> ItemTurn {
         self.trying = true;
         self.tried = Some(now);
-        Turn::Nobody
+        ItemTurn::Nobody
     }
 
     /// The harmless call could not start, or has ended.

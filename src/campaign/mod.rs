@@ -34,7 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    item::{Done, Flight, Item, Line, NOBODY, Need, Turn, need},
+    item::{ItemDone, ItemFlight, ItemLine, ItemNeed, ItemTurn, NOBODY, RunItem, need},
     settlement::Following,
 };
 use crate::{
@@ -84,9 +84,9 @@ pub struct Runner {
     metrics: Metrics,
     rng: ChaCha8Rng,
     /// Items that wait for a call only.
-    lines: [Line; 2],
-    tasks: JoinSet<Done>,
-    flights: BTreeMap<Id, Flight>,
+    lines: [ItemLine; 2],
+    tasks: JoinSet<ItemDone>,
+    flights: BTreeMap<Id, ItemFlight>,
     /// Harmless calls that are on their way.
     trials: BTreeMap<Id, (Operation, Ticket)>,
     /// How often items were not answered although others were.
@@ -110,15 +110,15 @@ pub struct Runner {
 
 /// What happens to a runner.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum RunnerEvent {
     /// What was done for an item has ended.
-    Ended(Result<(Id, Done), JoinError>),
+    Ended(Result<(Id, ItemDone), JoinError>),
     /// Campaigns may have changed.
     Changed,
 }
 
 impl Worker for Runner {
-    type Event = Event;
+    type Event = RunnerEvent;
     type Error = RunnerError;
 
     fn clock(&self) -> &Clock {
@@ -133,27 +133,27 @@ impl Worker for Runner {
         Ok(self.wake())
     }
 
-    async fn next(&mut self, ending: bool) -> Result<Event, RunnerError> {
+    async fn next(&mut self, ending: bool) -> Result<RunnerEvent, RunnerError> {
         tokio::select! {
             biased;
-            Some(joined) = self.tasks.join_next_with_id() => Ok(Event::Ended(joined)),
+            Some(joined) = self.tasks.join_next_with_id() => Ok(RunnerEvent::Ended(joined)),
             changed = self.campaigns.changed(), if !ending => match changed {
-                Ok(()) => Ok(Event::Changed),
+                Ok(()) => Ok(RunnerEvent::Changed),
                 Err(_) => Err(RunnerError::StoreClosed(self.settings.name.to_string())),
             },
             else => std::future::pending().await,
         }
     }
 
-    async fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: RunnerEvent) {
         match event {
-            Event::Ended(joined) => {
+            RunnerEvent::Ended(joined) => {
                 self.on_task(joined);
                 while let Some(joined) = self.tasks.try_join_next_with_id() {
                     self.on_task(joined);
                 }
             }
-            Event::Changed => {
+            RunnerEvent::Changed => {
                 self.look_at = Some(Timestamp::MIN);
                 self.following.look_again();
             }
@@ -195,7 +195,10 @@ impl Runner {
         } = deps;
         Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
-            lines: [Line::new(Operation::Revoke), Line::new(Operation::Delete)],
+            lines: [
+                ItemLine::new(Operation::Revoke),
+                ItemLine::new(Operation::Delete),
+            ],
             tasks: JoinSet::new(),
             flights: BTreeMap::new(),
             trials: BTreeMap::new(),
@@ -262,7 +265,7 @@ impl Runner {
     }
 
     /// What waits for an operation.
-    fn line(&mut self, operation: Operation) -> &mut Line {
+    fn line(&mut self, operation: Operation) -> &mut ItemLine {
         let [revoke, delete] = &mut self.lines;
         match operation {
             Operation::Delete => delete,
@@ -329,7 +332,7 @@ impl Runner {
         let (failing, fresh) = self.in_hand(&campaign);
         let room = (self.most() / 2).saturating_sub(failing);
         self.take_some(&campaign, true, room, now).await?;
-        let under_way = self.lines.iter().map(Line::len).sum::<usize>() + self.flights.len();
+        let under_way = self.lines.iter().map(ItemLine::len).sum::<usize>() + self.flights.len();
         let may = self.room_for(&campaign, waiting, under_way).await?;
         if may == 0 {
             self.look_by(ahead(now, YIELD));
@@ -364,7 +367,7 @@ impl Runner {
             }
             self.busy.insert(item.num);
             let unanswered = self.unanswered.get(&item.num).copied().unwrap_or(0);
-            self.take(Item::new(campaign.clone(), item, unanswered));
+            self.take(RunItem::new(campaign.clone(), item, unanswered));
         }
         Ok(())
     }
@@ -457,23 +460,24 @@ impl Runner {
         self.look_at = Some(self.look_at.map_or(at, |look| look.min(at)));
     }
 
-    fn take(&mut self, item: Item) {
+    fn take(&mut self, item: RunItem) {
         let now = self.clock.now();
         match need(&item) {
-            Need::Step(step) => {
+            ItemNeed::Step(step) => {
                 let verdict = item::stepped(&item, step, now);
                 self.note(&item, verdict);
             }
-            Need::Refusal(why) => {
+            ItemNeed::Refusal(why) => {
                 let verdict = item::refused(&item, why, now);
                 self.note(&item, verdict);
             }
-            Need::Withhold => {
+            ItemNeed::Withhold => {
                 let work = item::withhold(self.store.clone(), self.clock.clone(), item.clone());
                 let task = self.tasks.spawn(work);
-                self.flights.insert(task.id(), Flight { item, call: None });
+                self.flights
+                    .insert(task.id(), ItemFlight { item, call: None });
             }
-            Need::Call(operation) => self.line(operation).push(item),
+            ItemNeed::Call(operation) => self.line(operation).push(item),
         }
     }
 
@@ -508,10 +512,10 @@ impl Runner {
     }
 
     /// Takes the permit of a call and starts it; false where the pace allows none.
-    async fn start(&mut self, operation: Operation, turn: Turn) -> Result<bool, StoreError> {
+    async fn start(&mut self, operation: Operation, turn: ItemTurn) -> Result<bool, StoreError> {
         let who = match &turn {
-            Turn::Of(item) => item.item.num,
-            Turn::Nobody => NOBODY,
+            ItemTurn::Of(item) => item.item.num,
+            ItemTurn::Nobody => NOBODY,
         };
         let waiting = self.line(operation).len() + 1;
         let permit = self
@@ -525,17 +529,17 @@ impl Runner {
             }
             (other, turn) => {
                 match turn {
-                    Turn::Of(item) => self.line(operation).give_back(*item),
-                    Turn::Nobody => self.line(operation).tried_out(),
+                    ItemTurn::Of(item) => self.line(operation).give_back(*item),
+                    ItemTurn::Nobody => self.line(operation).tried_out(),
                 }
                 other.map(|_| false)
             }
         }
     }
 
-    fn launch(&mut self, ticket: Ticket, operation: Operation, turn: Turn) {
+    fn launch(&mut self, ticket: Ticket, operation: Operation, turn: ItemTurn) {
         let (client, clock) = (self.client.clone(), self.clock.clone());
-        let Turn::Of(item) = turn else {
+        let ItemTurn::Of(item) = turn else {
             let task = self.tasks.spawn(item::try_out(client, clock, operation));
             self.trials.insert(task.id(), (operation, ticket));
             return;
@@ -550,7 +554,8 @@ impl Runner {
         let called = ItemNote::Called(item.campaign.id, item.item.num);
         self.outbox.add(called);
         let call = Some((operation, ticket));
-        self.flights.insert(task.id(), Flight { item: *item, call });
+        self.flights
+            .insert(task.id(), ItemFlight { item: *item, call });
     }
 
     fn calls_in_flight(&self) -> usize {

@@ -11,13 +11,13 @@ use tokio::task::{Id, JoinError};
 
 use super::{
     Runner,
-    item::{self, Called, Done, Item, NOBODY, Verdict, judge},
+    item::{self, Called, ItemDone, ItemVerdict, NOBODY, RunItem, judge},
 };
 use crate::{
     clock::Clock,
     model::{NoticeKind, Num, Operation, Timestamp, hex},
     outbox::Refused,
-    schedule::{Finding, Steady, Ticket},
+    schedule::{CallFinding, Steady, Ticket},
     store::{
         Campaign, CampaignId, CampaignState, Followed, ItemEnd, ItemNote, ItemOutcome, Store,
         StoreError,
@@ -93,13 +93,13 @@ impl Runner {
     }
 
     /// Takes what becomes of an item.
-    pub(super) fn note(&mut self, item: &Item, verdict: Verdict) {
+    pub(super) fn note(&mut self, item: &RunItem, verdict: ItemVerdict) {
         self.note_until(item, verdict, None);
     }
 
     /// The same; what failed for good while others failed as well is tried again then at the latest.
-    fn note_until(&mut self, item: &Item, verdict: Verdict, again_at: Option<Timestamp>) {
-        let Verdict {
+    fn note_until(&mut self, item: &RunItem, verdict: ItemVerdict, again_at: Option<Timestamp>) {
+        let ItemVerdict {
             step,
             outcome,
             mut notice,
@@ -151,12 +151,12 @@ impl Runner {
     }
 
     /// A task has ended, or panicked.
-    pub(super) fn on_task(&mut self, joined: Result<(Id, Done), JoinError>) {
+    pub(super) fn on_task(&mut self, joined: Result<(Id, ItemDone), JoinError>) {
         let (id, done) = match joined {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
         };
-        if let Some(Done::Sealed(id, result)) = &done {
+        if let Some(ItemDone::Sealed(id, result)) = &done {
             return self.on_sealed(*id, result);
         }
         if let Some((operation, ticket)) = self.trials.remove(&id) {
@@ -166,15 +166,15 @@ impl Runner {
             return;
         };
         match (done, flight.call) {
-            (Some(Done::Withheld(withheld)), _) => self.on_withheld(flight.item, withheld),
-            (Some(Done::Called(called)), Some((operation, ticket))) => {
+            (Some(ItemDone::Withheld(withheld)), _) => self.on_withheld(flight.item, withheld),
+            (Some(ItemDone::Called(called)), Some((operation, ticket))) => {
                 self.on_called(&flight.item, operation, ticket, &called);
             }
             (_, call) => self.on_panic(&flight.item, call),
         }
     }
 
-    fn on_withheld(&mut self, mut item: Item, withheld: Result<Vec<String>, StoreError>) {
+    fn on_withheld(&mut self, mut item: RunItem, withheld: Result<Vec<String>, StoreError>) {
         match withheld {
             Ok(unconfirmed) => {
                 item.unconfirmed = unconfirmed;
@@ -200,7 +200,7 @@ impl Runner {
         }
     }
 
-    fn on_called(&mut self, item: &Item, operation: Operation, ticket: Ticket, called: &Called) {
+    fn on_called(&mut self, item: &RunItem, operation: Operation, ticket: Ticket, called: &Called) {
         let finding = self.learn(operation, ticket, called);
         match judge(item, operation, called, &finding, &mut self.rng) {
             Some(verdict) => {
@@ -216,7 +216,7 @@ impl Runner {
             }
             None => {
                 // It is still pending; the gate says when it is tried again, after those that were not.
-                let tried = Item {
+                let tried = RunItem {
                     tried: true,
                     ..item.clone()
                 };
@@ -226,11 +226,11 @@ impl Runner {
     }
 
     /// What an operation answered to nobody tells of it, not of any item.
-    fn on_tried_out(&mut self, operation: Operation, ticket: Ticket, done: Option<Done>) {
+    fn on_tried_out(&mut self, operation: Operation, ticket: Ticket, done: Option<ItemDone>) {
         self.line(operation).tried_out();
         let steady = self.clock.steady();
         match done {
-            Some(Done::TriedOut(called)) => {
+            Some(ItemDone::TriedOut(called)) => {
                 self.learn(operation, ticket, &called);
             }
             _ => self.permits.gate().abandoned(ticket, 1, steady),
@@ -244,7 +244,7 @@ impl Runner {
         }
     }
 
-    fn on_panic(&mut self, item: &Item, call: Option<(Operation, Ticket)>) {
+    fn on_panic(&mut self, item: &RunItem, call: Option<(Operation, Ticket)>) {
         let (now, steady) = (self.clock.now(), self.clock.steady());
         tracing::error!(resource = %self.settings.name, identity = %item.item.label(), "an item of a campaign panicked");
         if let Some((_, ticket)) = call {
@@ -255,7 +255,7 @@ impl Runner {
     }
 
     /// Takes from an ended call what it tells of the item and of the resource.
-    fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> Finding {
+    fn learn(&mut self, operation: Operation, ticket: Ticket, called: &Called) -> CallFinding {
         let result = called
             .result
             .as_ref()
@@ -289,7 +289,7 @@ impl Runner {
         finding
     }
 
-    fn log(&self, item: &Item, operation: Operation, verdict: &Verdict) {
+    fn log(&self, item: &RunItem, operation: Operation, verdict: &ItemVerdict) {
         let (resource, identity, campaign) =
             (&self.settings.name, item.item.label(), item.campaign.id);
         match &verdict.outcome {
@@ -440,12 +440,12 @@ fn is_followed(campaign: &Campaign) -> bool {
 }
 
 /// Hashes the lines of a report and notes it.
-async fn seal(store: Store, clock: Clock, id: CampaignId) -> Done {
+async fn seal(store: Store, clock: Clock, id: CampaignId) -> ItemDone {
     let result = match hashed(&store, id).await {
         Ok(sha256) => store.seal_report(id, sha256, clock.now()).await,
         Err(error) => Err(error),
     };
-    Done::Sealed(id, result)
+    ItemDone::Sealed(id, result)
 }
 
 /// SHA-256 of the report as JSON lines: what `renewd campaign report --format jsonl` prints.

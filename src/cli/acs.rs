@@ -19,7 +19,7 @@ use super::{
     output,
 };
 use crate::{
-    acs::{Answer, Client, ConnectionString, Created, Error, Issued},
+    acs::{AcsAnswer, Client, ConnectionString, Created, Error, Issued},
     config::{self, CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, Source},
     model::{FailureClass, IdentityId, ResourceName, Scope, Secret, text_of, whole_seconds},
     transport::{NetworkOptions, Transport},
@@ -68,12 +68,12 @@ enum Call {
         /// The identity, 8:acs:…
         id: IdentityId,
         #[command(flatten)]
-        wish: Wish,
+        asked: Asked,
     },
     /// Create an identity together with its first token
     CreateUserWithToken {
         #[command(flatten)]
-        wish: Wish,
+        asked: Asked,
     },
     /// Revoke all tokens of an identity
     RevokeTokens {
@@ -96,9 +96,9 @@ enum Call {
     },
 }
 
-/// What a token is wished to be.
+/// What token is asked for.
 #[derive(Debug, clap::Args)]
-struct Wish {
+struct Asked {
     /// What the token may be used for; may be given more than once
     #[arg(long = "scope", value_name = "SCOPE", default_value = "chat")]
     scopes: Vec<Scope>,
@@ -165,12 +165,12 @@ impl Call {
     async fn make(self, client: &Client, deadline: Duration) -> Result<Shown, Failed> {
         let shown = match self {
             Self::CreateUser => Shown::created(client.create(None, deadline).await?),
-            Self::CreateUserWithToken { wish } => {
-                let wish = Some((wish.scopes.as_slice(), wish.lifetime));
-                Shown::created(client.create(wish, deadline).await?)
+            Self::CreateUserWithToken { asked } => {
+                let asked = Some((asked.scopes.as_slice(), asked.lifetime));
+                Shown::created(client.create(asked, deadline).await?)
             }
-            Self::IssueToken { id, wish } => {
-                let answer = client.issue(&id, &wish.scopes, wish.lifetime, deadline);
+            Self::IssueToken { id, asked } => {
+                let answer = client.issue(&id, &asked.scopes, asked.lifetime, deadline);
                 Shown::issued(Some(id.clone()), answer.await?)
             }
             Self::RevokeTokens { id } => {
@@ -279,7 +279,7 @@ struct Document<'a> {
 }
 
 impl Shown {
-    pub(super) fn created(answer: Answer<Created>) -> Self {
+    pub(super) fn created(answer: AcsAnswer<Created>) -> Self {
         Self {
             id: Some(answer.value.id),
             token: answer.value.token,
@@ -288,7 +288,7 @@ impl Shown {
         }
     }
 
-    pub(super) fn issued(id: Option<IdentityId>, answer: Answer<Issued>) -> Self {
+    pub(super) fn issued(id: Option<IdentityId>, answer: AcsAnswer<Issued>) -> Self {
         Self {
             id,
             token: Some(answer.value),
@@ -297,7 +297,7 @@ impl Shown {
         }
     }
 
-    pub(super) fn done(result: &'static str, id: IdentityId, answer: Answer<()>) -> Self {
+    pub(super) fn done(result: &'static str, id: IdentityId, answer: AcsAnswer<()>) -> Self {
         Self {
             result: Some(result),
             id: Some(id),

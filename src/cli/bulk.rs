@@ -30,7 +30,7 @@ use super::{
 use crate::{
     api::client::{
         Client,
-        wire::{CampaignAction, CampaignPlan, NewCampaign},
+        wire::{CampaignAction, CampaignPlan, CampaignRequest},
     },
     clock::Clock,
     model::{
@@ -122,7 +122,7 @@ pub(crate) async fn run(context: Context, chosen: Chosen, task: Task) -> Outcome
 pub(crate) async fn carry_out(
     client: &Client,
     clock: Clock,
-    (new, all): (NewCampaign, bool),
+    (new, all): (CampaignRequest, bool),
     how: How,
     task: Task,
 ) -> Outcome {
@@ -142,7 +142,7 @@ pub(crate) async fn carry_out(
 }
 
 /// A selection may mean many: only the plan knows.
-fn is_many(new: &NewCampaign) -> bool {
+fn is_many(new: &CampaignRequest) -> bool {
     new.select.is_some() || (new.names.len() + new.ids.len()) as u64 > MANY
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn counted(n: u64) -> String {
     }
 }
 
-fn asked(chosen: Chosen, task: Task) -> Result<NewCampaign, Failed> {
+fn asked(chosen: Chosen, task: Task) -> Result<CampaignRequest, Failed> {
     let Listed { names, ids } = match &chosen.ids {
         Some(path) => read(path)?,
         None => Listed {
@@ -187,7 +187,7 @@ fn asked(chosen: Chosen, task: Task) -> Result<NewCampaign, Failed> {
             ids: Vec::new(),
         },
     };
-    Ok(NewCampaign {
+    Ok(CampaignRequest {
         names,
         ids,
         resource: chosen.resource,
@@ -196,7 +196,7 @@ fn asked(chosen: Chosen, task: Task) -> Result<NewCampaign, Failed> {
         urgent: chosen.urgent,
         starts_at: task.starts_at,
         reason: chosen.reason,
-        ..NewCampaign::new(task.action, task.then)
+        ..CampaignRequest::new(task.action, task.then)
     })
 }
 
@@ -207,11 +207,11 @@ pub(crate) async fn start(
     names: &[Name],
     reason: Option<&str>,
 ) -> Result<crate::api::client::wire::CampaignProgress, Failed> {
-    let new = NewCampaign {
+    let new = CampaignRequest {
         names: names.to_vec(),
         starts_at: task.starts_at,
         reason: reason.map(str::to_owned),
-        ..NewCampaign::new(task.action, task.then)
+        ..CampaignRequest::new(task.action, task.then)
     };
     Ok(client.start_campaign(&new).await?)
 }

@@ -20,8 +20,8 @@ use crate::{
     },
     app,
     config::{
-        self, Loaded, Places, Problem, Problems, ResourceSettings, Settings, SinkSettings, Source,
-        WebhookSinkSettings,
+        self, ConfigProblem, Loaded, Places, Problems, ResourceSettings, Settings, SinkSettings,
+        Source, WebhookSinkSettings,
     },
     model::{Name, OnRemoval, Origin, Spec, State, Timestamp},
     transport::{NetworkOptions, Transport},
@@ -74,7 +74,7 @@ fn check(source: &Source) -> Result<Settings, Failed> {
         }) => {
             let room = app::check_room(&settings);
             let found = places.problems(app::check(&settings).into_iter().chain(room));
-            let problems: Vec<Problem> = warnings.into_iter().chain(found).collect();
+            let problems: Vec<ConfigProblem> = warnings.into_iter().chain(found).collect();
             (Some(settings), Problems(problems))
         }
         Err(problems) => (None, problems),

@@ -31,12 +31,12 @@ enum Verb {
     /// Show how far each sink and consumer of an identity is
     Show(Show),
     /// Try pending deliveries now, whatever breaker, receiver and schedule said
-    Retry(Ask),
+    Retry(DeliveryAsk),
     /// Deliver the current version once more, although it was delivered
     ///
     /// A webhook gets the same event under the same webhook-id; a file that is right already is left
     /// alone.
-    Replay(Ask),
+    Replay(DeliveryAsk),
 }
 
 impl Delivery {
@@ -65,7 +65,7 @@ async fn everything(client: &Client, of: &DeliveryTable) -> Result<Vec<DeliveryR
 
 /// Which deliveries are asked for.
 #[derive(Debug, clap::Args)]
-struct Ask {
+struct DeliveryAsk {
     /// Of these identities
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     names: Vec<Name>,
@@ -86,7 +86,7 @@ struct Ask {
     json: bool,
 }
 
-impl Ask {
+impl DeliveryAsk {
     pub(super) async fn retry(self, context: Context) -> Outcome {
         let asked = daemon(context.socket).retry(&self.wanted()).await?;
         self.say(&asked, "tried")

@@ -115,7 +115,7 @@ impl List {
     }
 }
 
-fn jobs_table(jobs: &wire::Jobs, now: Timestamp, width: Option<usize>) -> String {
+fn jobs_table(jobs: &wire::JobList, now: Timestamp, width: Option<usize>) -> String {
     let mut table = Table::new(&["JOB", "ACTION", "NEXT", "", "LAST", "CRON", "SELECTION"]);
     for job in &jobs.jobs {
         let next = job.next.first();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::client::{
         Client,
-        wire::{CampaignAction, DismissOrphans, NewCampaign, Orphan as Row},
+        wire::{CampaignAction, CampaignRequest, DismissOrphans, Orphan as Row},
     },
     model::{IdentityId, Num, ResourceName, Then},
 };
@@ -204,11 +204,11 @@ impl Which {
         }
         let mut worst = Exit::Done;
         for (resource, ids) in chosen {
-            let new = NewCampaign {
+            let new = CampaignRequest {
                 ids,
                 resource: Some(resource),
                 reason: self.reason.clone(),
-                ..NewCampaign::new(task.action, task.then)
+                ..CampaignRequest::new(task.action, task.then)
             };
             if task.action == CampaignAction::Delete {
                 let (plan, meant) = (client.plan_campaign(&new).await?, new.ids.len() as u64);

@@ -10,7 +10,7 @@ use crate::{
     app::{self, RunError},
     config::{self, Source},
     pool,
-    telemetry::{self, Format},
+    telemetry::{self, LogFormat},
 };
 
 /// What threads get that still work when everything has ended.
@@ -88,7 +88,7 @@ pub(crate) struct Logs {
     /// or journal (to the journal, each field by itself) [default: journal where the service manager connected
     /// standard error to it, else human]
     #[arg(long, value_name = "FORMAT")]
-    log_format: Option<Format>,
+    log_format: Option<LogFormat>,
 }
 
 impl Logs {

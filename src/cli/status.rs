@@ -48,7 +48,7 @@ impl Status {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = daemon(context.socket);
         if self.check {
-            let verdict = Verdict::of(client.status().await);
+            let verdict = Overall::of(client.status().await);
             output::print_lines(&format!("{verdict}\n"))?;
             return Ok(verdict.exit());
         }
@@ -422,14 +422,14 @@ enum Level {
 
 /// How everything is, in one line.
 #[derive(Debug)]
-struct Verdict {
+struct Overall {
     level: Level,
     text: String,
     /// What can be drawn over time.
     figures: String,
 }
 
-impl Verdict {
+impl Overall {
     pub(super) fn of(status: Result<wire::Status, ClientError>) -> Self {
         match status {
             Ok(status) => Self::of_status(&status),
@@ -504,7 +504,7 @@ fn figures(status: &wire::Status) -> String {
     pairs.collect::<Vec<String>>().join(" ")
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Overall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             Level::Ok => "OK",
@@ -605,7 +605,7 @@ mod verdict_tests {
                 "next_end": "2026-11-22T15:00:00Z"}}
         }))
         .unwrap();
-        let verdict = Verdict::of(Ok(status));
+        let verdict = Overall::of(Ok(status));
         (verdict.to_string(), verdict.exit())
     }
 

@@ -12,7 +12,7 @@ use super::{
     file::Text,
     keys::{Key, Table, Takes},
     sections::{ROOT, SECRET_REFERENCE, VOCABULARY},
-    tree::{Fields, Node, Value},
+    tree::{Members, Node, Value},
 };
 
 /// What is printed instead of something hidden.
@@ -41,7 +41,7 @@ pub(super) struct Showable {
 }
 
 impl Showable {
-    pub(super) fn new(texts: &[&Text], root: &Fields, broken: BTreeSet<(usize, usize)>) -> Self {
+    pub(super) fn new(texts: &[&Text], root: &Members, broken: BTreeSet<(usize, usize)>) -> Self {
         let mut found = Self {
             keys: vec![Vec::new(); texts.len()],
             values: vec![Vec::new(); texts.len()],
@@ -54,7 +54,7 @@ impl Showable {
         found
     }
 
-    fn table(&mut self, texts: &[&Text], fields: &Fields, table: Option<&Table>) {
+    fn table(&mut self, texts: &[&Text], fields: &Members, table: Option<&Table>) {
         for (name, field) in fields {
             let row = table.and_then(|table| table.key(name));
             if row.is_some() || VOCABULARY.may_name(name) {

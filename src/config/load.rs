@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::{
-    Place, Places, Problem, Problems, Settings, Severity, SinkSettings, Source,
+    ConfigProblem, Place, Places, Problems, Settings, Severity, SinkSettings, Source,
     file::{File, Unreadable},
     problem::{Note, Report},
     quantity::{is_plain, quoted},
-    reader::{Located, Reading, Section, one_of},
+    reader::{Inputs, Located, Section, one_of},
     sections::{
         self, Drafts, ExecSinkDraft, FileSinkDraft, IdentityDraft, SourceDraft, WebhookSinkDraft,
     },
@@ -29,7 +29,7 @@ pub struct Loaded {
     /// Where it says so.
     pub places: Places,
     /// What can work but is odd.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<ConfigProblem>,
 }
 
 /// Reads the main file, then `conf.d/*.toml` beside it, and every secret they refer to.
@@ -47,7 +47,7 @@ pub fn load(source: &Source) -> Result<Loaded, Problems> {
     let settings = if places.files.is_empty() {
         None
     } else {
-        let reading = Reading {
+        let reading = Inputs {
             files: &places.files,
             environment: &source.environment,
             report: &report,
@@ -126,7 +126,7 @@ fn declared_socket(source: &Source) -> Option<PathBuf> {
         return None;
     }
     let (root, _) = syntax::parse(&files, &report);
-    let reading = Reading {
+    let reading = Inputs {
         files: &files,
         environment: &source.environment,
         report: &report,
@@ -197,8 +197,8 @@ fn place(path: &Path, at: Option<(usize, usize)>) -> Place {
 }
 
 /// Never seen as long as every part that is missing was told of.
-fn incomplete(path: &Path) -> Problem {
-    Problem {
+fn incomplete(path: &Path) -> ConfigProblem {
+    ConfigProblem {
         severity: Severity::Error,
         place: Some(place(path, None)),
         message: "this configuration is incomplete in a way that renewd cannot name".to_owned(),

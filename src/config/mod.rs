@@ -1,4 +1,4 @@
-//! Reads the configuration: TOML files become [`Settings`], mistakes become [`Problem`]s that are
+//! Reads the configuration: TOML files become [`Settings`], mistakes become [`ConfigProblem`]s that are
 //! shown with file, line, column and a caret. It builds nothing.
 //!
 //! One load goes: files → [`syntax`] → one tree that remembers where everything stands → one file
@@ -30,7 +30,7 @@ pub use load::{Loaded, load};
 pub use pin::{Pinned, pin};
 pub use places::Places;
 pub use problem::render;
-pub use problem::{Place, Problem, Problems};
+pub use problem::{ConfigProblem, Place, Problems};
 pub use reference::schema;
 pub use reference::{manual_page, reference};
 pub use secret::{SecretError, reload_secret};

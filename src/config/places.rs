@@ -4,27 +4,27 @@
 use std::{collections::BTreeSet, fmt::Write, ops::Range, path::Path, sync::OnceLock};
 
 use super::{
-    Excerpt, Finding, Place, Problem, Severity,
+    ConfigProblem, Excerpt, Finding, Place, Severity,
     excerpt::{MASK, Showable, hidden},
     file::{File, floor, read_text},
     keys::{Key, Preset, Table, Takes},
     quantity::is_plain,
     sections::ROOT,
-    tree::{Fields, Node, Span, Value},
+    tree::{Members, Node, Span, Value},
 };
 
 /// Where everything in the configuration stands.
 #[derive(Debug)]
 pub struct Places {
     pub(super) files: Vec<File>,
-    pub(super) root: Fields,
+    pub(super) root: Members,
     /// The lines that are no TOML, each with its file.
     broken: BTreeSet<(usize, usize)>,
     showable: OnceLock<Showable>,
 }
 
 impl Places {
-    pub(super) fn new(files: Vec<File>, root: Fields, broken: BTreeSet<(usize, usize)>) -> Self {
+    pub(super) fn new(files: Vec<File>, root: Members, broken: BTreeSet<(usize, usize)>) -> Self {
         Self {
             files,
             root,
@@ -62,7 +62,7 @@ impl Places {
 
     /// Findings with the lines that they speak of. A path leads to its value, or to the nearest
     /// part of the configuration around it that is written down.
-    pub fn problems(&self, findings: impl IntoIterator<Item = Finding>) -> Vec<Problem> {
+    pub fn problems(&self, findings: impl IntoIterator<Item = Finding>) -> Vec<ConfigProblem> {
         let mut problems: Vec<_> = findings
             .into_iter()
             .map(|finding| {
@@ -87,7 +87,7 @@ impl Places {
         found: Option<(&Node, Option<&Key>)>,
         range: Option<&Range<usize>>,
         finding: Finding,
-    ) -> Problem {
+    ) -> ConfigProblem {
         let mut secrets = Vec::new();
         if let Some((node, row)) = found {
             hidden(node, row, &mut secrets);
@@ -102,7 +102,7 @@ impl Places {
             Some(range) => self.place_within(node, range),
             None => self.place(node.span),
         };
-        Problem {
+        ConfigProblem {
             severity: finding.severity,
             place: found.map(place),
             message: told(finding.message),
@@ -112,7 +112,7 @@ impl Places {
     }
 
     /// Whether a finding is an error.
-    pub fn any_error(problems: &[Problem]) -> bool {
+    pub fn any_error(problems: &[ConfigProblem]) -> bool {
         problems
             .iter()
             .any(|problem| problem.severity == Severity::Error)
@@ -199,7 +199,7 @@ impl Places {
         out: &mut String,
         table: &Table,
         path: &str,
-        fields: Option<&Fields>,
+        fields: Option<&Members>,
         at: Option<(&str, Span)>,
     ) {
         if let Some((header, span)) = at {

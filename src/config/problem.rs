@@ -16,7 +16,7 @@ use crate::model::paint;
 
 /// One mistake, or one oddity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// How bad it is.
     pub severity: Severity,
     /// Where, if it is somewhere.
@@ -44,7 +44,7 @@ pub struct Place {
 
 /// All that is wrong, in the order of the files: errors, and warnings between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
+pub struct Problems(pub Vec<ConfigProblem>);
 
 impl Problems {
     /// `2 errors`, `1 error and 3 warnings`.
@@ -66,9 +66,9 @@ impl Problems {
 }
 
 impl Deref for Problems {
-    type Target = [Problem];
+    type Target = [ConfigProblem];
 
-    fn deref(&self) -> &[Problem] {
+    fn deref(&self) -> &[ConfigProblem] {
         &self.0
     }
 }
@@ -149,7 +149,7 @@ pub(super) const MOST: usize = 100;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     notes: RefCell<Vec<Note>>,
-    whole_files: RefCell<Vec<Problem>>,
+    whole_files: RefCell<Vec<ConfigProblem>>,
     syntax: RefCell<Vec<Note>>,
     errors: Cell<usize>,
 }
@@ -184,7 +184,7 @@ impl Report {
 
     /// A file as a whole cannot be read.
     pub(super) fn add_file(&self, place: Place, message: String, hint: Option<&str>) {
-        self.whole_files.borrow_mut().push(Problem {
+        self.whole_files.borrow_mut().push(ConfigProblem {
             severity: Severity::Error,
             place: Some(place),
             message,
@@ -195,7 +195,7 @@ impl Report {
 
     /// Everything in the order of the files. Where the text itself is wrong, what is said about the
     /// same line, or about something missing, would only confuse, and is left out.
-    pub(super) fn into_problems(self, places: &Places) -> Vec<Problem> {
+    pub(super) fn into_problems(self, places: &Places) -> Vec<ConfigProblem> {
         let is_full = self.is_full();
         let syntax = self.syntax.into_inner();
         let mut problems = self.whole_files.into_inner();
@@ -214,8 +214,8 @@ impl Report {
 }
 
 /// That the list of mistakes may not be whole.
-fn unread() -> Problem {
-    Problem {
+fn unread() -> ConfigProblem {
+    ConfigProblem {
         severity: Severity::Warning,
         place: None,
         message: format!("and more: after {MOST} mistakes a configuration is not read further"),
@@ -225,9 +225,9 @@ fn unread() -> Problem {
 }
 
 impl Note {
-    fn into_problem(self, places: &Places) -> Problem {
+    fn into_problem(self, places: &Places) -> ConfigProblem {
         let place = |span: Span| places.place(span);
-        Problem {
+        ConfigProblem {
             severity: self.severity,
             place: self.span.map(place),
             message: self.message,
@@ -246,10 +246,10 @@ const RENDER_MOST: usize = 101;
 
 /// Problems as text, each ending with a line end and apart by an empty line; in colour for a
 /// terminal.
-pub fn render(problems: &[Problem], colour: bool) -> String {
+pub fn render(problems: &[ConfigProblem], colour: bool) -> String {
     let pen = Pen { colour };
     let mut seen: BTreeMap<Severity, usize> = BTreeMap::new();
-    let is_shown = |problem: &&Problem| {
+    let is_shown = |problem: &&ConfigProblem| {
         let count = seen.entry(problem.severity).or_default();
         *count += 1;
         *count <= RENDER_MOST
@@ -267,7 +267,7 @@ struct Pen {
 }
 
 impl Pen {
-    fn problem(&self, problem: &Problem) -> String {
+    fn problem(&self, problem: &ConfigProblem) -> String {
         let (word, colour) = match problem.severity {
             Severity::Error => ("error", AnsiColor::Red),
             Severity::Warning => ("warning", AnsiColor::Yellow),

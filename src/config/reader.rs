@@ -8,12 +8,12 @@ use super::{
     keys::{self, Key, Table, Takes, Vocabulary},
     problem::{Note, Report},
     quantity::{duration, duration_text, is_plain, limit, shown},
-    tree::{Fields, Node, Span, Value},
+    tree::{Members, Node, Span, Value},
 };
 
 /// What reading takes besides the tree.
 #[derive(Debug)]
-pub(super) struct Reading<'a> {
+pub(super) struct Inputs<'a> {
     pub(super) files: &'a [File],
     pub(super) environment: &'a Environment,
     pub(super) report: &'a Report,
@@ -27,15 +27,15 @@ pub(super) struct Located<T> {
     pub(super) span: Span,
 }
 
-static EMPTY: Fields = Fields::new();
+static EMPTY: Members = Members::new();
 
 /// A table that is being read.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
     table: &'static Table,
     head: Span,
-    fields: &'a Fields,
-    reading: &'a Reading<'a>,
+    fields: &'a Members,
+    reading: &'a Inputs<'a>,
     #[cfg(debug_assertions)]
     taken: std::collections::BTreeSet<&'static str>,
 }
@@ -44,8 +44,8 @@ impl<'a> Section<'a> {
     pub(super) fn new(
         table: &'static Table,
         head: Span,
-        fields: &'a Fields,
-        reading: &'a Reading<'a>,
+        fields: &'a Members,
+        reading: &'a Inputs<'a>,
     ) -> Self {
         Self {
             table,
@@ -216,7 +216,7 @@ pub(super) struct Item<'a> {
     node: &'a Node,
     /// It is one of the list that stands under the key.
     entry: bool,
-    reading: &'a Reading<'a>,
+    reading: &'a Inputs<'a>,
 }
 
 impl<'a> Item<'a> {
@@ -232,7 +232,7 @@ impl<'a> Item<'a> {
         &self.node.value
     }
 
-    pub(super) fn reading(self) -> &'a Reading<'a> {
+    pub(super) fn reading(self) -> &'a Inputs<'a> {
         self.reading
     }
 

@@ -12,7 +12,7 @@ use super::{
     file::{File, Text},
     problem::{Note, Report},
     sections::VOCABULARY,
-    tree::{self, Fields, Span},
+    tree::{self, Members, Span},
 };
 
 /// After this mistake the parser gives up on the rest of the file: the line is taken out, and the
@@ -25,8 +25,8 @@ const AFTER: usize = 64 << 10;
 
 /// Parses every file and joins them; what cannot be parsed is told and skipped. With the lines of
 /// each file that are no TOML.
-pub(super) fn parse(files: &[File], report: &Report) -> (Fields, BTreeSet<(usize, usize)>) {
-    let mut root = Fields::new();
+pub(super) fn parse(files: &[File], report: &Report) -> (Members, BTreeSet<(usize, usize)>) {
+    let mut root = Members::new();
     let mut broken = BTreeSet::new();
     for (index, file) in files.iter().enumerate() {
         let (fields, mistakes, unread) = parse_file(index, &file.text);
@@ -71,7 +71,7 @@ type Mistake = (Range<usize>, String);
 
 /// What one file says, and its mistakes: the first of each line, since one often leads to more; and from where on
 /// it was not read, if so.
-fn parse_file(index: usize, text: &Text) -> (Fields, Vec<Mistake>, Option<usize>) {
+fn parse_file(index: usize, text: &Text) -> (Members, Vec<Mistake>, Option<usize>) {
     let end = match readable(text.as_str()) {
         Ok(table) => return (tree::fields(index, table), Vec::new(), None),
         Err(end) => end,

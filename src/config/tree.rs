@@ -39,11 +39,11 @@ pub(super) enum Value {
     Boolean(bool),
     Datetime,
     Array(Vec<Node>),
-    Table(Fields),
+    Table(Members),
 }
 
 /// A table's keys, with where each stands.
-pub(super) type Fields = BTreeMap<String, Field>;
+pub(super) type Members = BTreeMap<String, Field>;
 
 /// One entry of a table.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Value {
 }
 
 /// Takes over a parsed table, remembering the file.
-pub(super) fn fields(file: usize, table: DeTable<'_>) -> Fields {
+pub(super) fn fields(file: usize, table: DeTable<'_>) -> Members {
     let entries = table.into_iter().map(|(key, value)| {
         let span = Span::new(file, key.span());
         let node = node(file, value.span(), value.into_inner());
@@ -103,7 +103,7 @@ fn node(file: usize, range: Range<usize>, value: DeValue<'_>) -> Node {
 
 /// Joins the tables of a further file into those before: sections key by key, `[[…]]` lists one
 /// after the other. Calls `clash` with both places of a key that is set twice, and keeps the first.
-pub(super) fn merge(into: &mut Fields, from: Fields, clash: &mut impl FnMut(&str, Span, Span)) {
+pub(super) fn merge(into: &mut Members, from: Members, clash: &mut impl FnMut(&str, Span, Span)) {
     for (key, field) in from {
         let Some(known) = into.get_mut(&key) else {
             into.insert(key, field);

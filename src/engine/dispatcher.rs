@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::upkeep::Ask;
 use self::{
     attempt::{Notices, TokenPayload},
-    bundle::{Bundle, Load},
-    upkeep::{Look, Test, Verifying},
+    bundle::{Bundle, BundleLoad},
+    upkeep::{FileLook, Test, Verifying},
 };
 use super::restore::{self, RenewerViews, dead, restore};
 use crate::{
@@ -107,7 +107,7 @@ pub struct Dispatcher {
     /// Read from the store, to be started.
     queue: VecDeque<store::Delivery>,
     /// Both clocks at the last decision.
-    seen: Option<upkeep::Seen>,
+    seen: Option<upkeep::ClocksSeen>,
     /// Whether the store may hold more than was read.
     look: bool,
     /// When the store's next delivery is to be attempted.
@@ -123,7 +123,7 @@ pub struct Dispatcher {
     /// How attempts ended, to be settled in the store.
     outbox: Outbox<Settled, ()>,
     wanted: watch::Receiver<u64>,
-    counts: Counts,
+    counts: AttemptCounts,
     view: watch::Sender<DispatcherView>,
     commands: mpsc::Sender<Ask>,
     asks: mpsc::Receiver<Ask>,
@@ -131,7 +131,7 @@ pub struct Dispatcher {
 
 /// What is told since the start.
 #[derive(Debug, Default)]
-struct Counts {
+struct AttemptCounts {
     delivered: u64,
     failed: u64,
     last_error: Option<String>,
@@ -145,14 +145,14 @@ enum Payload {
     /// The notice with this number.
     Notice(u64),
     /// One file for all.
-    Bundle(Load),
+    Bundle(BundleLoad),
     /// A file that is only looked at.
-    Look(Look),
+    Look(FileLook),
 }
 
 /// What happens to a dispatcher.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum DispatcherEvent {
     /// Results were settled, or could not be.
     Settled(Written<()>),
     /// An attempt has ended.
@@ -164,7 +164,7 @@ pub(crate) enum Event {
 }
 
 impl Worker for Dispatcher {
-    type Event = Event;
+    type Event = DispatcherEvent;
     type Error = DispatcherError;
 
     fn clock(&self) -> &Clock {
@@ -197,30 +197,30 @@ impl Worker for Dispatcher {
         Ok(self.wake())
     }
 
-    async fn next(&mut self, ending: bool) -> Result<Event, DispatcherError> {
+    async fn next(&mut self, ending: bool) -> Result<DispatcherEvent, DispatcherError> {
         tokio::select! {
             biased;
-            written = self.outbox.ended() => Ok(Event::Settled(written)),
-            Some(joined) = self.attempts.join_next_with_id() => Ok(Event::Attempted(joined)),
-            Some(ask) = self.asks.recv(), if !ending => Ok(Event::Asked(ask)),
+            written = self.outbox.ended() => Ok(DispatcherEvent::Settled(written)),
+            Some(joined) = self.attempts.join_next_with_id() => Ok(DispatcherEvent::Attempted(joined)),
+            Some(ask) = self.asks.recv(), if !ending => Ok(DispatcherEvent::Asked(ask)),
             changed = self.wanted.changed(), if !ending => match changed {
-                Ok(()) => Ok(Event::Wanted),
+                Ok(()) => Ok(DispatcherEvent::Wanted),
                 Err(_) => Err(DispatcherError::StoreClosed(self.name.clone())),
             },
         }
     }
 
-    async fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: DispatcherEvent) {
         match event {
-            Event::Settled(written) => self.on_settled(written),
-            Event::Attempted(joined) => {
+            DispatcherEvent::Settled(written) => self.on_settled(written),
+            DispatcherEvent::Attempted(joined) => {
                 self.land(joined).await;
                 while let Some(joined) = self.attempts.try_join_next_with_id() {
                     self.land(joined).await;
                 }
             }
-            Event::Asked(ask) => self.asked(ask),
-            Event::Wanted => self.look = true,
+            DispatcherEvent::Asked(ask) => self.asked(ask),
+            DispatcherEvent::Wanted => self.look = true,
         }
     }
 
@@ -285,7 +285,7 @@ impl Dispatcher {
             busy: BTreeSet::new(),
             outbox: Outbox::new("deliveries wait for the store"),
             wanted: store.wanted_signal(),
-            counts: Counts::default(),
+            counts: AttemptCounts::default(),
             view: watch::Sender::default(),
             commands,
             asks,
@@ -338,7 +338,7 @@ impl Dispatcher {
             .await
             {
                 Ok(done) => {
-                    let restore::Restored {
+                    let restore::RestoredFiles {
                         seen,
                         mended,
                         failed,

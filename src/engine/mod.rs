@@ -12,5 +12,5 @@ mod source_sync;
 
 pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError};
 pub use renewer::{Renewer, RenewerError};
-pub use restore::{FileSinks, RenewerViews, Restored, StrayFiles, restore};
+pub use restore::{FileSinks, RenewerViews, RestoredFiles, StrayFiles, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};

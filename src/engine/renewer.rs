@@ -24,9 +24,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    calls::{Done, Flight, Line, Queue, Queues, Scan},
+    calls::{CallDone, Flight, Line, Queue, Queues, Scan},
     notices::{Failing, LateWatch},
-    outcome::{Asked, Doubts},
+    outcome::{Doubts, ProofAnswer},
 };
 use crate::{
     acs::Client,
@@ -103,7 +103,7 @@ pub struct Renewer {
     load_read_at: Steady,
     /// Results that are not committed, and what is told of them.
     outbox: Outbox<Posting, Option<Applied>>,
-    calls: JoinSet<Done>,
+    calls: JoinSet<CallDone>,
     flights: BTreeMap<Id, Flight>,
     /// Rows in flight or not committed yet.
     busy: BTreeSet<Num>,
@@ -120,19 +120,19 @@ pub struct Renewer {
 
 /// What happens to a renewer.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum RenewerEvent {
     /// Results were committed, or could not be.
     Committed(Written<Option<Applied>>),
     /// A call has ended.
-    Called(Result<(Id, Done), JoinError>),
+    Called(Result<(Id, CallDone), JoinError>),
     /// The answer of a harmless call.
-    Proved(Asked),
+    Proved(ProofAnswer),
     /// Rows may have become due.
     Due,
 }
 
 impl Worker for Renewer {
-    type Event = Event;
+    type Event = RenewerEvent;
     type Error = RenewerError;
 
     fn clock(&self) -> &Clock {
@@ -149,30 +149,30 @@ impl Worker for Renewer {
         Ok(self.wake())
     }
 
-    async fn next(&mut self, ending: bool) -> Result<Event, RenewerError> {
+    async fn next(&mut self, ending: bool) -> Result<RenewerEvent, RenewerError> {
         tokio::select! {
             biased;
-            written = self.outbox.ended() => Ok(Event::Committed(written)),
-            Some(joined) = self.calls.join_next_with_id() => Ok(Event::Called(joined)),
-            asked = self.doubts.answered(), if !ending => Ok(Event::Proved(asked)),
+            written = self.outbox.ended() => Ok(RenewerEvent::Committed(written)),
+            Some(joined) = self.calls.join_next_with_id() => Ok(RenewerEvent::Called(joined)),
+            asked = self.doubts.answered(), if !ending => Ok(RenewerEvent::Proved(asked)),
             changed = self.due.changed(), if !ending => match changed {
-                Ok(()) => Ok(Event::Due),
+                Ok(()) => Ok(RenewerEvent::Due),
                 Err(_) => Err(RenewerError::StoreClosed(self.name())),
             },
         }
     }
 
-    async fn take(&mut self, event: Event) {
+    async fn take(&mut self, event: RenewerEvent) {
         match event {
-            Event::Committed(written) => self.on_commit(written),
-            Event::Called(joined) => {
+            RenewerEvent::Committed(written) => self.on_commit(written),
+            RenewerEvent::Called(joined) => {
                 self.on_call(joined);
                 while let Some(joined) = self.calls.try_join_next_with_id() {
                     self.on_call(joined);
                 }
             }
-            Event::Proved(asked) => self.on_proof(asked),
-            Event::Due => self.look_again(),
+            RenewerEvent::Proved(asked) => self.on_proof(asked),
+            RenewerEvent::Due => self.look_again(),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     model::{Num, RenewerView, ResourceName, SinkName, Timestamp, TokenMeta, Version},
     schedule::{Grounds, token_standing},
     sinks::{
-        self, Delivery, FileSink, Outcome, Receipt,
+        self, DeliveryOutcome, FileSink, Receipt, SinkDelivery,
         file::{FileError, TakenBack},
     },
     store::{self, Consignment, Settled, Store, StoreError, Stray},
@@ -37,7 +37,7 @@ pub type RenewerViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<R
 
 /// How far restoring is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoredFiles {
     /// Identities looked at.
     pub seen: usize,
     /// Files that were missing, wrong, or there against the store's word.
@@ -58,9 +58,9 @@ pub async fn restore(
     name: &SinkName,
     sink: &FileSink,
     (clock, renewers): (&Clock, &RenewerViews),
-    mut progress: impl FnMut(&Restored),
-) -> Result<Restored, StoreError> {
-    let mut restored = Restored::default();
+    mut progress: impl FnMut(&RestoredFiles),
+) -> Result<RestoredFiles, StoreError> {
+    let mut restored = RestoredFiles::default();
     match sink.sweep().await {
         Ok(swept) => restored.swept = swept,
         Err(error) => {
@@ -93,13 +93,13 @@ async fn restore_bundle(
     name: &SinkName,
     sink: &FileSink,
     clock: &Clock,
-    mut restored: Restored,
-) -> Result<Restored, StoreError> {
+    mut restored: RestoredFiles,
+) -> Result<RestoredFiles, StoreError> {
     let gathered = gather(store, name).await?;
     restored.seen = gathered.members.len();
     match sink.deliver_bundle(gathered.members, clock.now()).await {
         Ok(Receipt { outcome, placed }) => {
-            restored.mended = usize::from(outcome != Outcome::Unchanged);
+            restored.mended = usize::from(outcome != DeliveryOutcome::Unchanged);
             store.place_bundle(name, placed).await?;
             let settled = |(num, version)| Settled::Delivered {
                 sink: name.clone(),
@@ -148,7 +148,7 @@ struct Page<'a> {
     rows: BTreeMap<Id, (store::Delivery, Version)>,
     settled: Vec<Settled>,
     failed: Vec<Num>,
-    counts: Restored,
+    counts: RestoredFiles,
 }
 
 impl<'a> Page<'a> {
@@ -168,7 +168,7 @@ impl<'a> Page<'a> {
             rows: BTreeMap::new(),
             settled: Vec::new(),
             failed: Vec::new(),
-            counts: Restored::default(),
+            counts: RestoredFiles::default(),
         }
     }
 
@@ -189,7 +189,7 @@ impl<'a> Page<'a> {
         }
         let document = Arc::new(consignment.document);
         let (sink, readers, version) = (self.sink.clone(), consignment.readers, document.version);
-        let delivery = sinks::Delivery { document, readers };
+        let delivery = sinks::SinkDelivery { document, readers };
         let writing = async move { sink.deliver(delivery, now).await };
         let id = self.writing.spawn(writing).id();
         self.rows.insert(id, (row, version));
@@ -206,7 +206,7 @@ impl<'a> Page<'a> {
         };
         match joined {
             Ok((_, Ok(Receipt { outcome, placed }))) => {
-                self.counts.mended += usize::from(outcome != Outcome::Unchanged);
+                self.counts.mended += usize::from(outcome != DeliveryOutcome::Unchanged);
                 self.settled.push(Settled::Placed {
                     sink: self.name.clone(),
                     num: row.num,
@@ -234,7 +234,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    async fn finish(mut self, restored: &mut Restored) -> Result<(), StoreError> {
+    async fn finish(mut self, restored: &mut RestoredFiles) -> Result<(), StoreError> {
         while !self.writing.is_empty() {
             self.land().await;
         }
@@ -283,7 +283,7 @@ pub(super) fn dead(
 
 /// Everything that belongs into a bundle.
 pub(super) struct Gathered {
-    pub(super) members: Vec<Delivery>,
+    pub(super) members: Vec<SinkDelivery>,
     pub(super) waiting: Vec<(Num, Version)>,
     /// Rows that cannot be read, or whose token was revoked, and why; the others are not to wait for them.
     pub(super) broken: Vec<(Num, Version, String)>,
@@ -319,7 +319,7 @@ pub(super) async fn gather(store: &Store, name: &SinkName) -> Result<Gathered, S
                         let version = consignment.document.version;
                         gathered.waiting.push((member.num, version));
                     }
-                    gathered.members.push(Delivery {
+                    gathered.members.push(SinkDelivery {
                         document: Arc::new(consignment.document),
                         readers: consignment.readers,
                     });

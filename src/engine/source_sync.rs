@@ -22,7 +22,7 @@ use crate::{
         SourceReport, SourceView, Spec, Timestamp,
     },
     schedule::Steady,
-    sources::{Difference, Head, Listed, Look, Reading, Source, SourceError, digest},
+    sources::{Difference, Head, ListRead, Look, Reading, Source, SourceError, digest},
     store::{Digest, SourceChange, SourceEnd, Store, StoreError},
     worker::{self, Worker},
 };
@@ -52,7 +52,7 @@ pub struct SourceAsk {
     pub answer: oneshot::Sender<Result<SourceReport, String>>,
 }
 
-/// A wish that a list be taken over now.
+/// The order to take a list over now.
 #[derive(Debug, Clone)]
 pub struct Apply {
     /// For the audit trail.
@@ -349,7 +349,7 @@ impl SourceSync {
                 return Ok(refused);
             }
             let gone = steps.into_iter().filter_map(|step| match step {
-                Step::Removed(name) => Some(name),
+                MergeStep::Removed(name) => Some(name),
                 _ => None,
             });
             let change = SourceChange {
@@ -374,7 +374,7 @@ impl SourceSync {
                 return Ok(refused);
             }
             let specs = steps.into_iter().filter_map(|step| match step {
-                Step::Wanted(row) => Some((row.spec, row.digest)),
+                MergeStep::Wanted(row) => Some((row.spec, row.digest)),
                 _ => None,
             });
             let change = SourceChange {
@@ -538,24 +538,24 @@ fn view_of(settings: &SourceSettings) -> SourceView {
 }
 
 /// Counts a step into a report; the first of each kind are named.
-fn count(report: &mut SourceReport, step: Step) {
+fn count(report: &mut SourceReport, step: MergeStep) {
     let (total, names, name) = match step {
-        Step::Unchanged => {
+        MergeStep::Unchanged => {
             report.unchanged += 1;
             return;
         }
-        Step::Refused(row) => {
+        MergeStep::Refused(row) => {
             report.totals.refused += 1;
             if report.refused.len() < SHOWN {
                 report.refused.push(row);
             }
             return;
         }
-        Step::Removed(name) => (&mut report.totals.removed, &mut report.removed, name),
-        Step::Wanted(row) if row.is_new => {
+        MergeStep::Removed(name) => (&mut report.totals.removed, &mut report.removed, name),
+        MergeStep::Wanted(row) if row.is_new => {
             (&mut report.totals.added, &mut report.added, row.spec.name)
         }
-        Step::Wanted(row) => (
+        MergeStep::Wanted(row) => (
             &mut report.totals.changed,
             &mut report.changed,
             row.spec.name,
@@ -611,9 +611,9 @@ impl From<SourceError> for Trouble {
 
 /// What a row of the new list, or the lack of one, means.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum MergeStep {
     /// A row that is new or differs.
-    Wanted(Wanted),
+    Wanted(WantedRow),
     /// As it was.
     Unchanged,
     /// It cannot be an identity; whoever has its name stays.
@@ -624,7 +624,7 @@ pub(super) enum Step {
 
 /// A row that is new or differs.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedRow {
     pub(super) spec: Spec,
     pub(super) digest: Digest,
     pub(super) number: u64,
@@ -641,10 +641,10 @@ pub(super) struct Merge<'a> {
     known: VecDeque<(Name, Digest)>,
     after: Option<Name>,
     known_ends: bool,
-    row: Option<Listed>,
+    row: Option<ListRead>,
     rows_end: bool,
     /// Steps that are ready.
-    ready: VecDeque<Step>,
+    ready: VecDeque<MergeStep>,
 }
 
 impl<'a> Merge<'a> {
@@ -670,7 +670,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The next steps, at most so many; none at the end.
-    pub(super) async fn next(&mut self) -> Result<VecDeque<Step>, Trouble> {
+    pub(super) async fn next(&mut self) -> Result<VecDeque<MergeStep>, Trouble> {
         while self.ready.len() < BATCH {
             match self.compared().await? {
                 Some(step) => self.ready.push_back(step),
@@ -684,7 +684,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The next row of either list, against the other.
-    async fn compared(&mut self) -> Result<Option<Step>, Trouble> {
+    async fn compared(&mut self) -> Result<Option<MergeStep>, Trouble> {
         if self.known.is_empty() && !self.known_ends {
             self.page().await?;
         }
@@ -703,18 +703,18 @@ impl<'a> Merge<'a> {
             Ordering::Less | Ordering::Equal => self.known.pop_front(),
         };
         if order == Ordering::Less {
-            return Ok(known.map(|(name, _)| Step::Removed(name)));
+            return Ok(known.map(|(name, _)| MergeStep::Removed(name)));
         }
         let Some(row) = self.row.take() else {
             return Ok(None);
         };
         Ok(Some(match row.spec {
-            Err(refused) => Step::Refused(refused),
+            Err(refused) => MergeStep::Refused(refused),
             Ok(spec) => {
                 let digest = digest(&spec);
                 match known {
-                    Some((_, was)) if was == digest => Step::Unchanged,
-                    known => Step::Wanted(Wanted {
+                    Some((_, was)) if was == digest => MergeStep::Unchanged,
+                    known => MergeStep::Wanted(WantedRow {
                         spec: *spec,
                         digest,
                         number: row.number,
@@ -743,7 +743,9 @@ impl<'a> Merge<'a> {
             .ready
             .iter()
             .filter_map(|step| match step {
-                Step::Wanted(Wanted { spec, .. }) => Some((spec.name.clone(), spec.id.clone()?)),
+                MergeStep::Wanted(WantedRow { spec, .. }) => {
+                    Some((spec.name.clone(), spec.id.clone()?))
+                }
                 _ => None,
             })
             .collect();
@@ -753,11 +755,11 @@ impl<'a> Merge<'a> {
         let strange = self.store.strange_ids(ids).await?;
         let strange: BTreeSet<Name> = strange.into_iter().collect();
         for step in &mut self.ready {
-            if let Step::Wanted(Wanted { spec, number, .. }) = step
+            if let MergeStep::Wanted(WantedRow { spec, number, .. }) = step
                 && strange.contains(&spec.name)
             {
                 let id = spec.id.as_ref().map_or("", IdentityId::as_str);
-                *step = Step::Refused(RefusedRow {
+                *step = MergeStep::Refused(RefusedRow {
                     number: *number,
                     name: Some(spec.name.clone()),
                     reason: format!(

@@ -479,7 +479,7 @@ const PUNCTUAL: SignedDuration = SignedDuration::from_secs(60);
 
 /// What a job does about its earliest instant that is not decided yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum JobCall {
     /// Nothing until then; `None`: never again.
     Wait(Option<Timestamp>),
     /// It runs for this instant; everything until `decided_until` is decided with it.
@@ -500,19 +500,19 @@ pub enum Call {
 
 /// Decides about a job whose instants up to `decided_until` are decided. The next instant is computed
 /// from the scheduled one, so lateness never adds up; several that passed are one.
-pub fn call(cron: &Cron, decided_until: Timestamp, missed: Missed, now: Timestamp) -> Call {
+pub fn call(cron: &Cron, decided_until: Timestamp, missed: Missed, now: Timestamp) -> JobCall {
     let scheduled_at = match cron.next(decided_until) {
         Some(at) if at <= now => at,
-        later => return Call::Wait(later),
+        later => return JobCall::Wait(later),
     };
     let more = cron.next(scheduled_at).is_some_and(|next| next <= now);
     let decided_until = if more { now } else { scheduled_at };
     match missed {
-        Missed::Skip if now.duration_since(scheduled_at) > PUNCTUAL => Call::Skip {
+        Missed::Skip if now.duration_since(scheduled_at) > PUNCTUAL => JobCall::Skip {
             scheduled_at,
             decided_until,
         },
-        _ => Call::Run {
+        _ => JobCall::Run {
             scheduled_at,
             decided_until,
         },
@@ -584,7 +584,7 @@ mod job_tests {
         text.parse().unwrap()
     }
 
-    fn hourly(decided: &str, missed: Missed, now: &str) -> Call {
+    fn hourly(decided: &str, missed: Missed, now: &str) -> JobCall {
         let cron = Cron::parse("0 * * * *", "UTC").unwrap();
         call(&cron, at(decided), missed, at(now))
     }
@@ -595,11 +595,11 @@ mod job_tests {
         let decided = "2026-11-22T10:00:00Z";
         assert_eq!(
             hourly(decided, Missed::RunOnce, "2026-11-22T10:59:59.999Z"),
-            Call::Wait(next)
+            JobCall::Wait(next)
         );
         assert_eq!(
             hourly(decided, Missed::Skip, "2026-11-22T11:00:00Z"),
-            Call::Run {
+            JobCall::Run {
                 scheduled_at: at("2026-11-22T11:00:00Z"),
                 decided_until: at("2026-11-22T11:00:00Z"),
             }
@@ -611,27 +611,27 @@ mod job_tests {
         let (decided, now) = ("2026-11-22T10:00:00Z", "2026-11-23T06:30:00Z");
         assert_eq!(
             hourly(decided, Missed::RunOnce, now),
-            Call::Run {
+            JobCall::Run {
                 scheduled_at: at("2026-11-22T11:00:00Z"),
                 decided_until: at(now),
             }
         );
         assert_eq!(
             hourly(decided, Missed::Skip, now),
-            Call::Skip {
+            JobCall::Skip {
                 scheduled_at: at("2026-11-22T11:00:00Z"),
                 decided_until: at(now),
             }
         );
         assert_eq!(
             hourly(now, Missed::Skip, now),
-            Call::Wait(Some(at("2026-11-23T07:00:00Z")))
+            JobCall::Wait(Some(at("2026-11-23T07:00:00Z")))
         );
     }
 
     #[test]
     fn a_late_wake_is_no_missed_run() {
         let call = hourly("2026-11-22T10:00:00Z", Missed::Skip, "2026-11-22T11:00:59Z");
-        assert!(matches!(call, Call::Run { .. }), "{call:?}");
+        assert!(matches!(call, JobCall::Run { .. }), "{call:?}");
     }
 }

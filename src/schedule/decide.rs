@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ended, Gate, Grounds, Life, Moment, Press, Remaining, Standing, presses_at, standing, state,
+    Gate, Grounds, Life, Moment, Press, Remaining, Standing, TokenEnd, presses_at, standing, state,
     tier,
 };
 use crate::model::{
@@ -444,14 +444,14 @@ fn about_token(record: &Record, stands: Standing, now: Timestamp) -> Option<Stri
         }
         Standing::Dead {
             since,
-            how: Ended::Expired,
+            how: TokenEnd::Expired,
         } => Some(format!(
             "its token expired {} ago; none is served until the next one is there",
             ago(since)
         )),
         Standing::Dead {
             since,
-            how: Ended::Revoked,
+            how: TokenEnd::Revoked,
         } => Some(format!(
             "its token was revoked {} ago and is dead; none is served until the next one is there",
             ago(since)
@@ -573,7 +573,6 @@ fn troubles(record: &Record, renewer: &RenewerView) -> Vec<String> {
 
 #[cfg(test)]
 mod decide_tests {
-    use std::time::Duration;
 
     use super::{
         super::life::tests::{noon, record, token},
@@ -770,7 +769,6 @@ mod decide_tests {
 
 #[cfg(test)]
 mod why_tests {
-    use std::time::Duration;
 
     use super::{
         super::life::{

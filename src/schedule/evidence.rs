@@ -33,7 +33,7 @@ const LONGEST_STREAK: usize = 32;
 
 /// What kind of failure it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureKind {
     /// No connection came about: it is about the resource, whoever was asked for.
     Unconnected,
     /// No answer, an unreadable one, or a fault of the service.
@@ -152,18 +152,18 @@ impl Evidence {
     }
 
     /// A call for this row failed while the gate was open.
-    pub(super) fn failed(&mut self, who: Num, kind: Kind) -> Sign {
+    pub(super) fn failed(&mut self, who: Num, kind: FailureKind) -> Sign {
         let weighs = !self.is_suspect(who);
-        if kind == Kind::Refused && weighs {
+        if kind == FailureKind::Refused && weighs {
             // The service answers.
             self.unanswered = Streak::default();
         }
-        self.hushed |= kind == Kind::Refused && weighs;
-        if kind == Kind::Refused {
+        self.hushed |= kind == FailureKind::Refused && weighs;
+        if kind == FailureKind::Refused {
             self.was_refused(who).closed = false;
         }
         let mut sign = match kind {
-            Kind::Unconnected => Sign {
+            FailureKind::Unconnected => Sign {
                 chance: 1.0,
                 ..Sign::default()
             },
@@ -172,17 +172,17 @@ impl Evidence {
         let failing = self.runs.get(&who).is_some_and(|run| run.failing);
         let Some(streak) = self
             .streak(kind)
-            .filter(|_| !failing || kind == Kind::Unconnected)
+            .filter(|_| !failing || kind == FailureKind::Unconnected)
         else {
             return sign;
         };
         streak.push(Witness {
             who,
             weighs,
-            unconnected: kind == Kind::Unconnected,
+            unconnected: kind == FailureKind::Unconnected,
         });
         let least = match kind {
-            Kind::Forbidden => 2,
+            FailureKind::Forbidden => 2,
             _ => UNANSWERED,
         };
         if streak.trips(least) {
@@ -296,12 +296,12 @@ impl Evidence {
 
     /// What only a second witness could tell: failures since the last success, or since the last
     /// harmless call that was answered, which do not suffice by themselves.
-    pub(super) fn open_question(&self) -> Option<Kind> {
+    pub(super) fn open_question(&self) -> Option<FailureKind> {
         if self.forbidden.unvouched() > 0 {
-            return Some(Kind::Forbidden);
+            return Some(FailureKind::Forbidden);
         }
         // The harmless call is the third.
-        (self.unanswered.unvouched() >= UNANSWERED - 1).then_some(Kind::Unanswered)
+        (self.unanswered.unvouched() >= UNANSWERED - 1).then_some(FailureKind::Unanswered)
     }
 
     /// A harmless call was answered well.
@@ -325,7 +325,7 @@ impl Evidence {
     }
 
     /// It is about the resource: what led there is taken back from the rows, which are returned.
-    pub(super) fn concluded(&mut self, kind: Kind) -> Vec<Num> {
+    pub(super) fn concluded(&mut self, kind: FailureKind) -> Vec<Num> {
         let Some(streak) = self.streak(kind).map(std::mem::take) else {
             return Vec::new();
         };
@@ -346,11 +346,11 @@ impl Evidence {
         excused
     }
 
-    fn streak(&mut self, kind: Kind) -> Option<&mut Streak> {
+    fn streak(&mut self, kind: FailureKind) -> Option<&mut Streak> {
         match kind {
-            Kind::Unconnected | Kind::Unanswered => Some(&mut self.unanswered),
-            Kind::Forbidden => Some(&mut self.forbidden),
-            Kind::Refused | Kind::Throttled => None,
+            FailureKind::Unconnected | FailureKind::Unanswered => Some(&mut self.unanswered),
+            FailureKind::Forbidden => Some(&mut self.forbidden),
+            FailureKind::Refused | FailureKind::Throttled => None,
         }
     }
 
@@ -439,16 +439,16 @@ mod tests {
     fn two_rows_without_a_success_between_are_an_outage_and_one_row_is_not() {
         let mut evidence = Evidence::default();
         for _ in 0..20 {
-            assert!(!evidence.failed(1, Kind::Unanswered).trips);
+            assert!(!evidence.failed(1, FailureKind::Unanswered).trips);
         }
-        let sign = evidence.failed(2, Kind::Unanswered);
+        let sign = evidence.failed(2, FailureKind::Unanswered);
         assert!(sign.trips);
         assert_eq!(sign.excused.len(), 21, "what led there is taken back");
         let mut evidence = Evidence::default();
         for _ in 0..2 {
-            assert!(!evidence.failed(1, Kind::Unconnected).trips);
+            assert!(!evidence.failed(1, FailureKind::Unconnected).trips);
         }
-        let sign = evidence.failed(1, Kind::Unconnected);
+        let sign = evidence.failed(1, FailureKind::Unconnected);
         assert!(sign.trips && sign.excused.is_empty());
     }
 
@@ -456,15 +456,19 @@ mod tests {
     fn a_success_between_counts_anew() {
         let mut evidence = Evidence::default();
         for round in 0..10 {
-            assert!(!evidence.failed(round * 3, Kind::Unanswered).trips);
-            assert!(!evidence.failed(round * 3 + 1, Kind::Unanswered).trips);
+            assert!(!evidence.failed(round * 3, FailureKind::Unanswered).trips);
+            assert!(
+                !evidence
+                    .failed(round * 3 + 1, FailureKind::Unanswered)
+                    .trips
+            );
             evidence.succeeded(round * 3 + 2);
         }
     }
 
     #[test]
     fn rows_that_fail_while_others_succeed_never_testify_again() {
-        for kind in [Kind::Unanswered, Kind::Forbidden] {
+        for kind in [FailureKind::Unanswered, FailureKind::Forbidden] {
             let mut evidence = Evidence::default();
             evidence.failed(1, kind);
             evidence.succeeded(100);
@@ -484,12 +488,12 @@ mod tests {
     #[test]
     fn what_failed_in_a_false_alarm_is_no_witness_for_the_next() {
         let mut evidence = Evidence::default();
-        evidence.failed(1, Kind::Forbidden);
-        assert!(evidence.failed(2, Kind::Forbidden).trips);
+        evidence.failed(1, FailureKind::Forbidden);
+        assert!(evidence.failed(2, FailureKind::Forbidden).trips);
         evidence.succeeded(3);
         for _ in 0..10 {
-            assert!(!evidence.failed(1, Kind::Forbidden).trips);
-            assert!(!evidence.failed(2, Kind::Forbidden).trips);
+            assert!(!evidence.failed(1, FailureKind::Forbidden).trips);
+            assert!(!evidence.failed(2, FailureKind::Forbidden).trips);
         }
     }
 
@@ -500,7 +504,7 @@ mod tests {
         for round in 0..100 {
             (0..10).for_each(|other| _ = evidence.succeeded(100 + round * 10 + other));
             failures += 1;
-            if evidence.failed(1, Kind::Refused).own {
+            if evidence.failed(1, FailureKind::Refused).own {
                 break;
             }
         }
@@ -514,15 +518,15 @@ mod tests {
         let mut evidence = Evidence::default();
         for _ in 0..2 {
             assert_eq!(evidence.open_question(), None);
-            evidence.failed(1, Kind::Unanswered);
+            evidence.failed(1, FailureKind::Unanswered);
         }
-        assert_eq!(evidence.open_question(), Some(Kind::Unanswered));
+        assert_eq!(evidence.open_question(), Some(FailureKind::Unanswered));
         evidence.vouched();
         assert_eq!(evidence.open_question(), None);
-        assert!(!evidence.failed(2, Kind::Unanswered).trips);
-        assert!(!evidence.failed(3, Kind::Unanswered).trips);
+        assert!(!evidence.failed(2, FailureKind::Unanswered).trips);
+        assert!(!evidence.failed(3, FailureKind::Unanswered).trips);
         assert!(
-            evidence.failed(4, Kind::Unanswered).trips,
+            evidence.failed(4, FailureKind::Unanswered).trips,
             "all fail after all"
         );
     }
@@ -546,7 +550,7 @@ mod tests {
     #[test]
     fn one_that_is_refused_while_harmless_calls_are_answered_is_refused_alone() {
         let mut evidence = Evidence::default();
-        evidence.failed(1, Kind::Refused);
+        evidence.failed(1, FailureKind::Refused);
         for _ in 0..2 {
             assert!(evidence.asks_for_vouching(1) && !evidence.is_refused_alone(1));
             evidence.vouches(true);
@@ -555,16 +559,16 @@ mod tests {
         // One that fails as well says that it is somebody else, and is not repeated before the row is.
         evidence.vouches(false);
         assert!(!evidence.is_refused_alone(1) && !evidence.asks_for_vouching(1));
-        evidence.failed(1, Kind::Refused);
+        evidence.failed(1, FailureKind::Refused);
         assert!(evidence.asks_for_vouching(1));
     }
 
     #[test]
     fn where_refusals_end_by_themselves_no_row_is_refused_alone() {
         let mut evidence = Evidence::default();
-        evidence.failed(1, Kind::Refused);
+        evidence.failed(1, FailureKind::Refused);
         evidence.succeeded(1);
-        evidence.failed(2, Kind::Refused);
+        evidence.failed(2, FailureKind::Refused);
         (0..5).for_each(|_| evidence.vouches(true));
         assert!(!evidence.is_refused_alone(2) && !evidence.asks_for_vouching(2));
         (10..30).for_each(|other| _ = evidence.succeeded(other));
@@ -615,7 +619,7 @@ mod tests {
             let at = rng.random_range(0..waiting.len());
             if rng.random::<f64>() >= share {
                 evidence.succeeded(waiting.swap_remove(at));
-            } else if evidence.failed(waiting[at], Kind::Refused).own {
+            } else if evidence.failed(waiting[at], FailureKind::Refused).own {
                 return Some(waiting[at]);
             }
         }

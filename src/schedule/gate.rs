@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Moment, Press, Remaining, Steady,
-    evidence::{Evidence, Kind, Sign},
+    evidence::{Evidence, FailureKind, Sign},
     health::{Began, Health, KeyHold},
     pace::Pace,
 };
@@ -42,7 +42,7 @@ pub struct Ticket {
 
 /// What an ended call tells, besides its result.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Finding {
+pub struct CallFinding {
     /// It is about the resource, or something holds the whole operation now: it counts against no
     /// row, which simply stays due.
     pub gated: bool,
@@ -263,7 +263,7 @@ impl Gate {
         requests: u32,
         result: Result<(), &Failure>,
         now: Moment,
-    ) -> Finding {
+    ) -> CallFinding {
         let way = self.way(ticket.operation);
         way.in_flight = way.in_flight.saturating_sub(1);
         way.pace.end(requests, now.steady);
@@ -273,15 +273,17 @@ impl Gate {
         match (failure.class, failure.about) {
             (_, About::Request) => {
                 way.health.abandoned(ticket.began, now.steady);
-                Finding {
+                CallFinding {
                     own: true,
-                    ..Finding::default()
+                    ..CallFinding::default()
                 }
             }
             (FailureClass::Retry, About::Resource) => {
-                self.unanswered(ticket, Kind::Unconnected, failure, now)
+                self.unanswered(ticket, FailureKind::Unconnected, failure, now)
             }
-            (FailureClass::Retry, _) => self.unanswered(ticket, Kind::Unanswered, failure, now),
+            (FailureClass::Retry, _) => {
+                self.unanswered(ticket, FailureKind::Unanswered, failure, now)
+            }
             (FailureClass::Credentials, About::Keys) => self.denied(ticket, failure, now),
             (FailureClass::Credentials, _) => self.forbidden(ticket, failure, now),
             (FailureClass::Wait, _) => self.throttled(ticket, failure, now),
@@ -310,7 +312,7 @@ impl Gate {
     /// Whether a row was forbidden something, and it is not known whether all are.
     pub fn is_forbidding(&self, operation: Operation) -> bool {
         let question = self.look(operation).evidence.open_question();
-        question == Some(Kind::Forbidden) && !self.is_probing(operation)
+        question == Some(FailureKind::Forbidden) && !self.is_probing(operation)
     }
 
     /// Whether harmless calls are to tell that it is a row's own fault that it is refused again and again.
@@ -332,12 +334,12 @@ impl Gate {
     }
 
     /// A harmless call failed as well: it is about the resource. The rows whose failures are taken back.
-    pub fn conclude(&mut self, operation: Operation, because: &str, now: Moment) -> Finding {
+    pub fn conclude(&mut self, operation: Operation, because: &str, now: Moment) -> CallFinding {
         let way = self.way(operation);
-        let forbidden = way.evidence.open_question() == Some(Kind::Forbidden);
+        let forbidden = way.evidence.open_question() == Some(FailureKind::Forbidden);
         let kind = match forbidden {
-            true => Kind::Forbidden,
-            false => Kind::Unanswered,
+            true => FailureKind::Forbidden,
+            false => FailureKind::Unanswered,
         };
         let excused = way.evidence.concluded(kind);
         if forbidden {
@@ -346,23 +348,23 @@ impl Gate {
             let began = way.health.start(now.steady);
             way.health.trip(began, because, now);
         }
-        Finding {
+        CallFinding {
             gated: true,
             closed: true,
             excused,
             chance: 1.0,
-            ..Finding::default()
+            ..CallFinding::default()
         }
     }
 
     /// A harmless signed call was answered well: what failed is about the rows. Where only probes go out,
     /// that ends; but where many rows fail, what works for nobody says little.
-    pub fn proved(&mut self, operation: Operation, now: Moment) -> Finding {
+    pub fn proved(&mut self, operation: Operation, now: Moment) -> CallFinding {
         let (widest, probing) = (self.widest, self.is_probing(operation));
         let way = self.way(operation);
         if !probing {
             way.evidence.vouched();
-            return Finding::default();
+            return CallFinding::default();
         }
         // A right that the key has is no other for another row.
         let forbidden = way.hold.until(None).is_some();
@@ -370,14 +372,14 @@ impl Gate {
         if !way.evidence.vindicated(conclusive) {
             let because = "nobody else is served";
             self.disproved(operation, because, now.steady);
-            return Finding::default();
+            return CallFinding::default();
         }
         let opened = way.hold.accepted() | way.health.answered(widest);
         way.end_probing();
-        Finding {
+        CallFinding {
             opened,
             chance: 1.0,
-            ..Finding::default()
+            ..CallFinding::default()
         }
     }
 
@@ -455,7 +457,7 @@ impl Gate {
         }
     }
 
-    fn succeeded(&mut self, ticket: Ticket) -> Finding {
+    fn succeeded(&mut self, ticket: Ticket) -> CallFinding {
         let widest = self.widest;
         let keys = self.keys.accepted();
         let way = self.way(ticket.operation);
@@ -465,22 +467,22 @@ impl Gate {
         if opened {
             way.end_probing();
         }
-        Finding {
+        CallFinding {
             opened,
             recovered,
             rate_is_back,
             chance: 1.0,
-            ..Finding::default()
+            ..CallFinding::default()
         }
     }
 
     fn unanswered(
         &mut self,
         ticket: Ticket,
-        kind: Kind,
+        kind: FailureKind,
         failure: &Failure,
         now: Moment,
-    ) -> Finding {
+    ) -> CallFinding {
         let held = self.is_held(ticket.operation);
         let way = self.way(ticket.operation);
         if way.health.is_probing() {
@@ -497,11 +499,11 @@ impl Gate {
             way.health.shaken();
         }
         // A failed connection says nothing of any row.
-        let gated = sign.trips || held || kind == Kind::Unconnected;
+        let gated = sign.trips || held || kind == FailureKind::Unconnected;
         self.found(ticket, sign, gated)
     }
 
-    fn denied(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+    fn denied(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> CallFinding {
         let evidence = &self.look(ticket.operation).evidence;
         if evidence.is_suspect(ticket.who) && self.keys.until(None).is_none() {
             // Others were served with the same key since this row began to be refused.
@@ -510,10 +512,10 @@ impl Gate {
         self.health_answered(ticket, now);
         self.way(ticket.operation).evidence.accuse(ticket.who);
         let closed = self.keys.refused(&failure.message, now.steady);
-        Finding { closed, ..gated() }
+        CallFinding { closed, ..gated() }
     }
 
-    fn forbidden(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+    fn forbidden(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> CallFinding {
         let because = &failure.message;
         self.health_answered(ticket, now);
         if self.keys.until(None).is_some() {
@@ -527,7 +529,7 @@ impl Gate {
             way.evidence.accuse(ticket.who);
             return gated();
         }
-        let sign = way.evidence.failed(ticket.who, Kind::Forbidden);
+        let sign = way.evidence.failed(ticket.who, FailureKind::Forbidden);
         if sign.trips {
             way.hold.refused(because, now.steady);
         }
@@ -537,45 +539,45 @@ impl Gate {
 
     /// 429: the operation is held, unless others are served at the same pace and this row alone is not; then
     /// it alone waits as long as it was told.
-    fn throttled(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+    fn throttled(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> CallFinding {
         let opened = self.answered(ticket, now);
         let way = self.way(ticket.operation);
         if way.evidence.throttled(ticket.who, way.in_flight) {
             way.pace.throttled(failure.retry_after, now.steady);
-            return Finding { opened, ..gated() };
+            return CallFinding { opened, ..gated() };
         }
-        let sign = way.evidence.failed(ticket.who, Kind::Throttled);
-        Finding {
+        let sign = way.evidence.failed(ticket.who, FailureKind::Throttled);
+        CallFinding {
             opened,
             ..self.found(ticket, sign, false)
         }
     }
 
-    fn refused(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> Finding {
+    fn refused(&mut self, ticket: Ticket, failure: &Failure, now: Moment) -> CallFinding {
         let opened = self.answered(ticket, now);
         let way = self.way(ticket.operation);
         // Nothing that is to be made can be gone.
         if failure.class == FailureClass::Gone && ticket.operation != Operation::CreateWithToken {
             way.evidence.forget(ticket.who);
-            return Finding {
+            return CallFinding {
                 opened,
                 chance: 1.0,
-                ..Finding::default()
+                ..CallFinding::default()
             };
         }
-        let sign = way.evidence.failed(ticket.who, Kind::Refused);
+        let sign = way.evidence.failed(ticket.who, FailureKind::Refused);
         let vouched = way.evidence.is_refused_alone(ticket.who);
-        Finding {
+        CallFinding {
             opened,
             vouched,
             ..self.found(ticket, sign, false)
         }
     }
 
-    fn found(&self, ticket: Ticket, sign: Sign, gated: bool) -> Finding {
+    fn found(&self, ticket: Ticket, sign: Sign, gated: bool) -> CallFinding {
         let evidence = &self.look(ticket.operation).evidence;
         let doubtful = !sign.trips && !sign.own && evidence.open_question().is_some();
-        Finding {
+        CallFinding {
             gated,
             own: sign.own,
             others_succeed: sign.others_succeed,
@@ -585,7 +587,7 @@ impl Gate {
             doubtful,
             excused: sign.excused,
             closed: sign.trips,
-            ..Finding::default()
+            ..CallFinding::default()
         }
     }
 
@@ -647,10 +649,10 @@ impl Way {
 }
 
 /// What is about no row.
-fn gated() -> Finding {
-    Finding {
+fn gated() -> CallFinding {
+    CallFinding {
         gated: true,
         chance: 1.0,
-        ..Finding::default()
+        ..CallFinding::default()
     }
 }

@@ -22,11 +22,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use cron::{Call, Cron, CronError, call, check_jobs};
+pub use cron::{Cron, CronError, JobCall, call, check_jobs};
 pub use decide::{Action, Explanation, HeldBy, Situation, decide, operation, press, why};
 pub use decide::{REFUSED_AGAIN, is_refused_again, waits_for_vouching};
 pub use fleet::{Cohort, Fleet, WhatIf, cohorts};
-pub use gate::{Finding, Gate, Ticket};
+pub use gate::{CallFinding, Gate, Ticket};
 pub use health::Outage;
 pub use key_probes::{KeyProbes, News, Word};
 pub use level::{Load, RenewalWindow};
@@ -45,7 +45,7 @@ pub use rates::{Fold, Repeat};
 pub use rates::{awaiting, is_yielding, share_beside};
 pub use retries::SecondChance;
 pub use retries::{Breaker, delivery_gap, delivery_retry_at};
-pub use standing::{Ended, Grounds, Standing, standing, state, tier, token_standing};
+pub use standing::{Grounds, Standing, TokenEnd, standing, state, tier, token_standing};
 
 /// An instant on a clock that never steps: time since some fixed moment, as `Clock::steady` gives
 /// it.

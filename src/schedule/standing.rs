@@ -60,13 +60,13 @@ pub enum Standing {
         /// Since when, by our clock.
         since: Timestamp,
         /// How it ended.
-        how: Ended,
+        how: TokenEnd,
     },
 }
 
 /// How a token ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum TokenEnd {
     /// Its life is over.
     Expired,
     /// It was revoked, and its successor is still to come.
@@ -124,13 +124,13 @@ pub fn token_standing(
     if let Some(since) = revoked {
         return Standing::Dead {
             since,
-            how: Ended::Revoked,
+            how: TokenEnd::Revoked,
         };
     }
     if now >= life.to {
         return Standing::Dead {
             since: life.to,
-            how: Ended::Expired,
+            how: TokenEnd::Expired,
         };
     }
     let left = life.to.duration_since(now).try_into().unwrap_or_default();
@@ -201,7 +201,7 @@ mod tests {
             standing(&row(), &trust, end),
             Standing::Dead {
                 since: end,
-                how: Ended::Expired
+                how: TokenEnd::Expired
             }
         );
         // The service's clock is a quarter ahead: by ours it ends a quarter earlier.
@@ -264,7 +264,7 @@ mod tests {
                 standing(&revoked, &grounds, now),
                 Standing::Dead {
                     since: noon(),
-                    how: Ended::Revoked
+                    how: TokenEnd::Revoked
                 }
             );
             assert_eq!(tier(&revoked, &grounds, now), Some(Tier::Emergency));

@@ -24,7 +24,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use super::{Delivery, Outcome, SinkFailure};
+use super::{DeliveryOutcome, SinkDelivery, SinkFailure};
 use crate::{
     config::ExecSinkSettings,
     model::{Secret, TokenDocument, whole_seconds},
@@ -90,7 +90,7 @@ impl ExecSink {
     ///
     /// # Errors
     /// When it could not be started, did not end in time, or ended with another status than 0.
-    pub async fn deliver(&self, delivery: &Delivery) -> Result<Outcome, SinkFailure> {
+    pub async fn deliver(&self, delivery: &SinkDelivery) -> Result<DeliveryOutcome, SinkFailure> {
         let Inner { settings, program } = &*self.0;
         let document = &delivery.document;
         let task = Task {
@@ -264,9 +264,9 @@ enum End {
 }
 
 /// Whether the version is delivered. `said` is the masked end of what the program printed.
-fn judge(program: &str, end: &End, said: &str) -> Result<Outcome, SinkFailure> {
+fn judge(program: &str, end: &End, said: &str) -> Result<DeliveryOutcome, SinkFailure> {
     let how = match end {
-        End::Exited(status) if status.success() => return Ok(Outcome::Ran),
+        End::Exited(status) if status.success() => return Ok(DeliveryOutcome::Ran),
         End::Exited(status) => match (status.code(), status.signal()) {
             (Some(code), _) => format!("ended with status {code}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -389,7 +389,7 @@ mod verdict_tests {
     #[test]
     fn only_status_0_is_success() {
         let well = End::Exited(ExitStatus::from_raw(0));
-        assert_eq!(judge("/bin/x", &well, "noise"), Ok(Outcome::Ran));
+        assert_eq!(judge("/bin/x", &well, "noise"), Ok(DeliveryOutcome::Ran));
         assert_eq!(
             message(3 << 8, ""),
             "/bin/x ended with status 3 and said nothing"

@@ -39,7 +39,7 @@ const IN_FLIGHT: usize = 16;
 
 /// One thing to hand over: what the consumers of an identity should hold, at one version.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct SinkDelivery {
     /// What they should hold.
     pub document: Arc<TokenDocument>,
     /// Who may read it, where the sink grants access.
@@ -48,7 +48,7 @@ pub struct Delivery {
 
 /// How a delivery succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// A file was written.
     Written,
     /// Everything was as it should be already.
@@ -67,13 +67,13 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// How.
-    pub outcome: Outcome,
+    pub outcome: DeliveryOutcome,
     /// The file, where there is one.
     pub placed: Option<Placed>,
 }
 
-impl From<Outcome> for Receipt {
-    fn from(outcome: Outcome) -> Self {
+impl From<DeliveryOutcome> for Receipt {
+    fn from(outcome: DeliveryOutcome) -> Self {
         Self {
             outcome,
             placed: None,
@@ -163,7 +163,7 @@ impl Sink {
     /// When the consumer does not hold it now, or may not.
     pub async fn deliver(
         &self,
-        delivery: Delivery,
+        delivery: SinkDelivery,
         now: Timestamp,
     ) -> Result<Receipt, SinkFailure> {
         match self {
@@ -201,7 +201,7 @@ impl Sink {
         &self,
         resource: &ResourceName,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         let document = Arc::new(document(resource, now));
         match self {
             Self::File(sink) => sink
@@ -211,7 +211,7 @@ impl Sink {
             Self::Webhook(sink) => sink.try_out(&document, now).await,
             Self::Exec(sink) => {
                 let readers = Vec::new();
-                sink.deliver(&Delivery { document, readers }).await
+                sink.deliver(&SinkDelivery { document, readers }).await
             }
         }
     }
@@ -256,9 +256,9 @@ impl Sink {
         seq: u64,
         notice: &Notice,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         match self {
-            Self::File(_) | Self::Exec(_) => Ok(Outcome::LeftOut),
+            Self::File(_) | Self::Exec(_) => Ok(DeliveryOutcome::LeftOut),
             Self::Webhook(sink) => sink.announce(seq, notice, now).await,
         }
     }
@@ -271,13 +271,13 @@ impl Sink {
         &self,
         name: &Name,
         resource: &ResourceName,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         match self {
             Self::File(sink) => sink
                 .withdraw(name, resource)
                 .await
                 .map_err(|error| SinkFailure::new(error.to_string())),
-            Self::Webhook(_) | Self::Exec(_) => Ok(Outcome::LeftOut),
+            Self::Webhook(_) | Self::Exec(_) => Ok(DeliveryOutcome::LeftOut),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     SourceError,
     list::Head,
-    reader::{Reader, Task},
+    reader::{ListReader, ReadTask},
 };
 use crate::model::one_line;
 
@@ -83,7 +83,7 @@ impl Exec {
         Self { command, timeout }
     }
 
-    pub(super) async fn read(&self) -> Result<(Head, Reader), SourceError> {
+    pub(super) async fn read(&self) -> Result<(Head, ListReader), SourceError> {
         match timeout(self.timeout, self.run()).await {
             Ok(read) => read,
             Err(_) => Err(SourceError::Slow {
@@ -94,7 +94,7 @@ impl Exec {
     }
 
     /// The program prints, and a child of ours reads.
-    async fn run(&self) -> Result<(Head, Reader), SourceError> {
+    async fn run(&self) -> Result<(Head, ListReader), SourceError> {
         let failed = |error: io::Error| self.failed(&error.to_string());
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(self.failed("there is no program"));
@@ -121,10 +121,10 @@ impl Exec {
             .map(|out| out.into_owned_fd())
             .transpose()
             .map_err(failed)?;
-        let task = Task::Input {
+        let task = ReadTask::Input {
             program: self.program().to_owned(),
         };
-        let mut reader = Reader::start(&task, out).await?;
+        let mut reader = ListReader::start(&task, out).await?;
         // Whoever still prints is heard to the end; only then what is left of the program is ended.
         let heard = async {
             let head = reader.head().await?;

@@ -177,7 +177,7 @@ pub struct Head {
 /// A row of a list, as it comes out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Item {
+pub(super) enum ListItem {
     /// What a row says.
     Row(u64, Box<Entry>),
     /// A row that cannot be an identity, and has a name.
@@ -249,7 +249,7 @@ impl Collector {
                     let id = id.as_str();
                     self.ids.push((one.hash_one(id), other.hash_one(id), row));
                 }
-                (entry.name.clone(), Item::Row(number, Box::new(entry)))
+                (entry.name.clone(), ListItem::Row(number, Box::new(entry)))
             }
             Err(error) => {
                 let is_nobody = error.is_nobody;
@@ -270,7 +270,7 @@ impl Collector {
                     }
                     return Ok(());
                 };
-                (name, Item::Refused(row))
+                (name, ListItem::Refused(row))
             }
         };
         let start = list.text.len();
@@ -374,14 +374,16 @@ impl List {
             format!("the name {name} stands in {} rows", place.times)
         } else if let Some(names) = self.twins.get(place.twin as usize) {
             let id = match serde_json::from_slice(json) {
-                Ok(Item::Row(_, entry)) => entry.id.map_or_else(String::new, |id| id.to_string()),
+                Ok(ListItem::Row(_, entry)) => {
+                    entry.id.map_or_else(String::new, |id| id.to_string())
+                }
                 _ => String::new(),
             };
             format!("the id {id} stands under more than one name: {names}")
         } else {
             return Some(Cow::Borrowed(json));
         };
-        let refused = Item::Refused(RefusedRow {
+        let refused = ListItem::Refused(RefusedRow {
             number: u64::from(place.number),
             name: name.parse::<Name>().ok(),
             reason,

@@ -19,20 +19,21 @@ use serde::{Deserialize, Serialize};
 use self::{
     exec::Exec,
     list::{Looker, Stamps},
-    reader::{QUEUES, Reader, Task},
+    reader::{ListReader, QUEUES, ReadTask},
 };
 use crate::{
     accounts,
     clock::Clock,
     config::{Finding, Settings, Severity, SourceKind, SourceSettings},
-    model::Reader as TokenReader,
+    model::Reader,
     sandbox::{self, Unit},
 };
 
 pub use list::Head;
 pub use list::{Difference, digest};
 pub use reader::{
-    AT_ONCE, Listed, MEMORY as MEMORY_OF_READER, Reading, THREADS as THREADS_OF_READER, VERB, serve,
+    AT_ONCE, ListRead, MEMORY as MEMORY_OF_READER, Reading, THREADS as THREADS_OF_READER, VERB,
+    serve,
 };
 
 /// A source of identities.
@@ -117,11 +118,11 @@ impl Source {
     pub async fn read(&mut self, look: &Look) -> Result<Reading, SourceError> {
         let now = self.clock.now();
         let wanted = match &self.settings.kind {
-            SourceKind::Sqlite { path, query } => Wanted::Listed(Task::Query {
+            SourceKind::Sqlite { path, query } => Wanted::Listed(ReadTask::Query {
                 path: path.clone(),
                 query: query.clone(),
             }),
-            SourceKind::File { path } => Wanted::Listed(Task::File { path: path.clone() }),
+            SourceKind::File { path } => Wanted::Listed(ReadTask::File { path: path.clone() }),
             SourceKind::Exec { command, timeout } => {
                 Wanted::Printed(Exec::new(command.clone(), *timeout))
             }
@@ -143,16 +144,16 @@ impl Source {
 
 /// What a child is to read.
 enum Wanted {
-    Listed(Task),
+    Listed(ReadTask),
     Printed(Exec),
 }
 
 impl Wanted {
-    async fn read(&self) -> Result<(Head, Reader), SourceError> {
+    async fn read(&self) -> Result<(Head, ListReader), SourceError> {
         match self {
             Self::Printed(program) => program.read().await,
             Self::Listed(task) => {
-                let mut reader = Reader::start(task, None).await?;
+                let mut reader = ListReader::start(task, None).await?;
                 let head = reader.head().await?;
                 Ok((head, reader))
             }
@@ -362,10 +363,10 @@ fn hidden(path: &Path, at: &str, unit: &Unit) -> Option<Finding> {
     })
 }
 
-fn unknown(reader: &TokenReader, path: String) -> Option<Finding> {
+fn unknown(reader: &Reader, path: String) -> Option<Finding> {
     let (kind, name) = match reader {
-        TokenReader::User(name) if accounts::user(name).is_none() => ("user", name),
-        TokenReader::Group(name) if accounts::group(name).is_none() => ("group", name),
+        Reader::User(name) if accounts::user(name).is_none() => ("user", name),
+        Reader::Group(name) if accounts::group(name).is_none() => ("group", name),
         _ => return None,
     };
     Some(Finding {

@@ -30,7 +30,7 @@ use tokio::{
 
 use super::{
     SourceError,
-    list::{self, Collector, Head, Item, List},
+    list::{self, Collector, Head, List, ListItem},
     sqlite,
 };
 use crate::{
@@ -74,7 +74,7 @@ const TRIES: u32 = 3;
 /// What is to be read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Task {
+pub(super) enum ReadTask {
     /// The rows of a query.
     Query { path: PathBuf, query: String },
     /// The lines of a file.
@@ -86,7 +86,7 @@ pub(super) enum Task {
 /// What a child answers first.
 type Answer = Result<Head, SourceError>;
 
-impl Task {
+impl ReadTask {
     fn what(&self) -> String {
         match self {
             Self::Query { path, .. } | Self::File { path } => path.display().to_string(),
@@ -152,7 +152,7 @@ pub fn serve() -> io::Result<()> {
     let socket = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
     let mut told = io::BufReader::new(socket.try_clone()?).lines();
     let task = told.next().transpose()?.unwrap_or_default();
-    let task: Task = serde_json::from_str(&task).map_err(io::Error::other)?;
+    let task: ReadTask = serde_json::from_str(&task).map_err(io::Error::other)?;
     let (ask, asked) = mpsc::channel();
     // Whatever hangs in here: it ends with whoever wants to know.
     let listening = std::thread::Builder::new().spawn(move || {
@@ -208,7 +208,7 @@ fn end() {
 
 /// A row as it comes: an identity, or why it cannot be one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct ListRead {
     /// Its name.
     pub name: Name,
     /// Its place in the list.
@@ -233,7 +233,7 @@ enum Rows {
         at: usize,
     },
     Child {
-        reader: Box<Reader>,
+        reader: Box<ListReader>,
         /// The next one's when the child ends.
         _turn: Turn,
     },
@@ -250,7 +250,7 @@ impl Reading {
     }
 
     pub(super) fn of_child(
-        (head, reader): (Head, Reader),
+        (head, reader): (Head, ListReader),
         turn: Turn,
         settings: SourceSettings,
     ) -> Self {
@@ -287,7 +287,7 @@ impl Reading {
     ///
     /// # Errors
     /// When whoever holds it ended.
-    pub async fn next(&mut self) -> Result<Option<Listed>, SourceError> {
+    pub async fn next(&mut self) -> Result<Option<ListRead>, SourceError> {
         let item = match &mut self.rows {
             Rows::Here { list, at } => {
                 *at += 1;
@@ -309,9 +309,9 @@ impl Reading {
         Ok(Some(listed))
     }
 
-    fn listed(&self, item: Item) -> Result<Listed, SourceError> {
+    fn listed(&self, item: ListItem) -> Result<ListRead, SourceError> {
         match item {
-            Item::Row(number, entry) => {
+            ListItem::Row(number, entry) => {
                 let name = entry.name.clone();
                 let refused = |reason| RefusedRow {
                     number,
@@ -319,14 +319,14 @@ impl Reading {
                     reason,
                 };
                 let spec = list::spec(*entry, &self.settings).map_err(refused);
-                Ok(Listed {
+                Ok(ListRead {
                     name,
                     number,
                     spec: spec.map(Box::new),
                 })
             }
-            Item::Refused(row) => match row.name.clone() {
-                Some(name) => Ok(Listed {
+            ListItem::Refused(row) => match row.name.clone() {
+                Some(name) => Ok(ListRead {
                     name,
                     number: row.number,
                     spec: Err(row),
@@ -346,7 +346,7 @@ impl Reading {
 
 /// Our end of a child that reads. Dropped, the child ends.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct ListReader {
     what: String,
     child: Child,
     socket: BufReader<Socket>,
@@ -431,9 +431,12 @@ impl Turn {
     }
 }
 
-impl Reader {
+impl ListReader {
     /// Starts a child on its task.
-    pub(super) async fn start(task: &Task, input: Option<OwnedFd>) -> Result<Self, SourceError> {
+    pub(super) async fn start(
+        task: &ReadTask,
+        input: Option<OwnedFd>,
+    ) -> Result<Self, SourceError> {
         let what = task.what();
         let failed = |error: io::Error| SourceError::Reader {
             what: what.clone(),

@@ -91,7 +91,7 @@ impl std::fmt::Display for BroughtUp {
 
 /// What is known of the file beside what is known of the store.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Comparison {
     /// It says nothing of use, and the store itself knows.
     Missing {
         /// It should have been there.
@@ -130,28 +130,28 @@ pub(super) struct Known {
     pub(super) bound: u64,
 }
 
-fn judge(created: bool, names: usize, known: &Known, found: &Found, is_there: bool) -> Verdict {
+fn judge(created: bool, names: usize, known: &Known, found: &Found, is_there: bool) -> Comparison {
     let file = "withdrawn.jsonl";
     if let Some(damage) = &found.damage {
-        return Verdict::Doubt(damage.clone());
+        return Comparison::Doubt(damage.clone());
     }
     let Some(of) = &found.store else {
         if created && names > 0 {
-            return Verdict::Doubt(format!(
+            return Comparison::Doubt(format!(
                 "the database is new, {file} beside it is missing, and identities.jsonl knows of {names} identities"
             ));
         }
         if is_there && known.last > 0 {
-            return Verdict::Doubt(format!("{file} is empty"));
+            return Comparison::Doubt(format!("{file} is empty"));
         }
         let lost = known.id.is_some();
-        return Verdict::Missing { lost };
+        return Comparison::Missing { lost };
     };
     if known.id.as_ref().is_some_and(|id| id != of) {
-        return Verdict::Doubt(format!("{file} belongs to another store"));
+        return Comparison::Doubt(format!("{file} belongs to another store"));
     }
     if found.last >= known.last {
-        return Verdict::Sound {
+        return Comparison::Sound {
             after: known.last,
             older: found.last > known.bound,
         };
@@ -161,12 +161,12 @@ fn judge(created: bool, names: usize, known: &Known, found: &Found, is_there: bo
         None => found.half && found.last == known.before,
     };
     if only_the_last_line {
-        return Verdict::Sound {
+        return Comparison::Sound {
             after: known.last,
             older: false,
         };
     }
-    Verdict::Doubt(format!(
+    Comparison::Doubt(format!(
         "{file} is cut off: it ends with the transaction {}, and the store knows of {}",
         found.last, known.last
     ))
@@ -273,15 +273,15 @@ impl Txn<'_> {
         let verdict = judge(created, names, &known, &found, file.is_there());
         let mut settled = Settled::default();
         match verdict {
-            Verdict::Doubt(why) => {
+            Comparison::Doubt(why) => {
                 self.doubt(&why)?;
                 return Ok(settled);
             }
-            Verdict::Missing { lost } => {
+            Comparison::Missing { lost } => {
                 known.last += 1;
                 (settled.lost, settled.rewrite) = (lost, true);
             }
-            Verdict::Sound { after, older } => {
+            Comparison::Sound { after, older } => {
                 file.begin(&id, &found).map_err(unread)?;
                 settled.rewrite = found.last < after;
                 if found.last > after || older {

@@ -30,7 +30,7 @@ const LONGEST_HOLD: i64 = 3_600_000_000;
 const NAMED: i64 = 20;
 
 /// What becomes of a row that ACS says is gone.
-enum Verdict {
+enum GoneVerdict {
     /// It is: twice said.
     Withdraw,
     /// ACS is asked once more.
@@ -151,27 +151,32 @@ impl Txn<'_> {
             Counting::Nothing,
         )?;
         match self.judge_claim(&row, attempt, now)? {
-            Verdict::Withdraw => self.withdraw_gone(&row, attempt, because, now),
-            Verdict::Ask => {
+            GoneVerdict::Withdraw => self.withdraw_gone(&row, attempt, because, now),
+            GoneVerdict::Ask => {
                 let soon = micros(now) + CONFIRM;
                 self.set_due(&row, soon, &spelled(&DueReason::Retry))?;
                 Ok(row.version)
             }
-            Verdict::Deleting => {
+            GoneVerdict::Deleting => {
                 let later = micros(now) + SHORTEST_HOLD;
                 self.set_due(&row, later, &spelled(&DueReason::Retry))?;
                 Ok(row.version)
             }
-            Verdict::Hold(why) => {
+            GoneVerdict::Hold(why) => {
                 self.hold_claim(&row, &why, now)?;
                 Ok(row.version)
             }
         }
     }
 
-    fn judge_claim(&self, row: &Standing, attempt: &Attempt, now: Timestamp) -> Outcome<Verdict> {
+    fn judge_claim(
+        &self,
+        row: &Standing,
+        attempt: &Attempt,
+        now: Timestamp,
+    ) -> Outcome<GoneVerdict> {
         if self.is_being_deleted(row.num)? {
-            return Ok(Verdict::Deleting);
+            return Ok(GoneVerdict::Deleting);
         }
         let sql = "INSERT INTO gone_claim (identity, resource, first_at) VALUES (?1, ?2, ?3) \
                    ON CONFLICT DO UPDATE SET resource = excluded.resource, \
@@ -181,7 +186,7 @@ impl Txn<'_> {
         })?;
         let (first_at, held) = claim.unwrap_or((micros(now), false));
         if attempt.result == "gone 401" && self.was_minted_here(row)? {
-            return Ok(Verdict::Hold(
+            return Ok(GoneVerdict::Hold(
                 "it minted tokens for it before, and now says that it is not its own".to_owned(),
             ));
         }
@@ -189,12 +194,12 @@ impl Txn<'_> {
         let sql = "SELECT coalesce(sum(n), 0) AS n FROM identity_count WHERE resource = ?1";
         let all = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         if count > FEW.max(all.unwrap_or(0) / 100) {
-            return Ok(Verdict::Hold(format!("it says so of {count} at once")));
+            return Ok(GoneVerdict::Hold(format!("it says so of {count} at once")));
         }
         if held || micros(now) < first_at + CONFIRM {
-            return Ok(Verdict::Ask);
+            return Ok(GoneVerdict::Ask);
         }
-        Ok(Verdict::Withdraw)
+        Ok(GoneVerdict::Withdraw)
     }
 
     /// Whether ACS was called to delete a row, and it is not known what became of that.

@@ -30,9 +30,9 @@ const FORM: u8 = 1;
 const NONCE: usize = 24;
 
 /// Seals with one key. While it takes over from another, what that one sealed opens, too.
-pub(super) struct Seal(RwLock<Keys>);
+pub(super) struct Seal(RwLock<SealKeys>);
 
-struct Keys {
+struct SealKeys {
     current: Arc<Key>,
     former: Option<Arc<Key>>,
 }
@@ -62,7 +62,7 @@ pub(super) struct DoesNotOpen;
 
 impl Seal {
     pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self(RwLock::new(Keys {
+        Self(RwLock::new(SealKeys {
             current: Arc::new(Key::new(key)),
             former: None,
         }))

@@ -36,8 +36,8 @@ pub use scrape::{JobTimes, Scrape, StoreHealth, Stored};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The journal's own protocol where standard error is connected to it, else [`Format::Human`].
+pub enum LogFormat {
+    /// The journal's own protocol where standard error is connected to it, else [`LogFormat::Human`].
     #[default]
     Automatic,
     /// Text for people on standard error, coloured on a terminal.
@@ -48,7 +48,7 @@ pub enum Format {
     Journal,
 }
 
-impl std::str::FromStr for Format {
+impl std::str::FromStr for LogFormat {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -89,7 +89,7 @@ const JOURNAL_PREFIX: &str = "RENEWD";
 /// Sends log lines out and reports panics as such lines, without their payload. The filter is, in
 /// this order, `filter`, the variable `RENEWD_LOG`, `info`; it is written as in
 /// [`EnvFilter`]. To be called once, before any thread starts.
-pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
+pub fn init(format: LogFormat, filter: Option<&str>) -> Result<(), InitError> {
     let filter = match filter {
         Some(filter) => filter.to_owned(),
         None => std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| DEFAULT_FILTER.to_owned()),
@@ -113,11 +113,12 @@ pub fn init(format: Format, filter: Option<&str>) -> Result<(), InitError> {
 
 /// Where the lines go, and why not to the journal. One that should be there and does not answer is no reason
 /// not to start: standard error carries the lines then.
-fn output<S>(format: Format) -> (Box<dyn Layer<S> + Send + Sync>, Option<io::Error>)
+fn output<S>(format: LogFormat) -> (Box<dyn Layer<S> + Send + Sync>, Option<io::Error>)
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    let wanted = format == Format::Journal || format == Format::Automatic && stderr_is_journal();
+    let wanted =
+        format == LogFormat::Journal || format == LogFormat::Automatic && stderr_is_journal();
     let missing = match wanted.then(tracing_journald::layer) {
         Some(Ok(journal)) => {
             let journal = journal
@@ -129,8 +130,8 @@ where
         None => None,
     };
     let layer = match format {
-        Format::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
-        Format::Automatic | Format::Human | Format::Journal => fmt::layer()
+        LogFormat::Json => fmt::layer().json().with_writer(io::stderr).boxed(),
+        LogFormat::Automatic | LogFormat::Human | LogFormat::Journal => fmt::layer()
             .with_ansi(io::stderr().is_terminal())
             .with_writer(|| Fit(io::stderr()))
             .boxed(),

@@ -13,7 +13,7 @@ use std::{
 
 use renewd::{
     acs::{Client, ConnectionString},
-    api::{Api, Life, Listeners, SharedState},
+    api::{Api, DaemonLife, Listeners, SharedState},
     cli::examine_import,
     clock::Clock,
     config::{self, DaemonSettings, Environment, Settings, SinkSettings, Source, SourceKind},
@@ -24,7 +24,7 @@ use renewd::{
     schedule::Cron,
     sinks::{
         FileSink,
-        webhook::{Endpoint, Rules},
+        webhook::{ReceiverUrl, Rules},
     },
     sources,
     store::Store,
@@ -182,7 +182,7 @@ fn connection_string(data: &[u8]) {
             private: true,
         },
     ] {
-        if let Ok(endpoint) = Endpoint::new(text.expose(), rules) {
+        if let Ok(endpoint) = ReceiverUrl::new(text.expose(), rules) {
             assert!(!endpoint.to_string().is_empty());
         }
     }
@@ -341,7 +341,7 @@ fn template(data: &[u8]) {
     let Ok(sink) = FileSink::new(&of_file, true) else {
         return;
     };
-    let delivery = renewd::sinks::Delivery {
+    let delivery = renewd::sinks::SinkDelivery {
         document: Arc::new(document()),
         readers: Vec::new(),
     };
@@ -470,7 +470,7 @@ fn scene(
         jobs_decided: None,
         keys: BTreeMap::new(),
         daemon,
-        life: Life {
+        life: DaemonLife {
             since: clock.now(),
             restored: true,
             stopping: false,

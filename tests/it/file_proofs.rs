@@ -18,7 +18,7 @@ use renewd::{
     config::{FileFormat, FileSinkSettings},
     model::{Secret, Timestamp, TokenDocument},
     sinks::{
-        Outcome,
+        DeliveryOutcome,
         file::{FileError, FileSink},
     },
 };
@@ -46,7 +46,7 @@ fn sink(folder: &Path, below: &str, format: FileFormat) -> FileSink {
     FileSink::new(&settings, true).unwrap()
 }
 
-fn put(sink: &FileSink, document: TokenDocument) -> Result<Outcome, FileError> {
+fn put(sink: &FileSink, document: TokenDocument) -> Result<DeliveryOutcome, FileError> {
     let delivery = delivery(document, &["65534"]);
     let put = sink.deliver(delivery, Timestamp::UNIX_EPOCH);
     futures_util::future::FutureExt::now_or_never(put)
@@ -363,22 +363,25 @@ fn a_file_that_is_mounted_on_is_refused_and_the_option_named() {
     for version in [1, 49, 50, 99] {
         assert_eq!(
             put(&in_place, document("bot", version)).unwrap(),
-            Outcome::Written
+            DeliveryOutcome::Written
         );
         assert_eq!(fs::read_to_string(&real).unwrap(), token(version));
         assert_eq!(
             put(&in_place, document("bot", version)).unwrap(),
-            Outcome::Unchanged
+            DeliveryOutcome::Unchanged
         );
     }
     let held = crate::samples::held("bot", 100);
-    assert_eq!(put(&in_place, held.clone()).unwrap(), Outcome::Removed);
+    assert_eq!(
+        put(&in_place, held.clone()).unwrap(),
+        DeliveryOutcome::Removed
+    );
     assert_eq!(
         fs::read_to_string(&real).unwrap(),
         "",
         "whoever mounted it loses the token"
     );
-    assert_eq!(put(&in_place, held).unwrap(), Outcome::Unchanged);
+    assert_eq!(put(&in_place, held).unwrap(), DeliveryOutcome::Unchanged);
 }
 
 #[test]
@@ -398,11 +401,11 @@ fn a_file_is_given_to_its_owner_before_it_is_seen() {
     for version in [1, 2] {
         assert_eq!(
             put(&sink, document("bot", version)).unwrap(),
-            Outcome::Written
+            DeliveryOutcome::Written
         );
         assert_eq!(
             put(&sink, document("bot", version)).unwrap(),
-            Outcome::Unchanged
+            DeliveryOutcome::Unchanged
         );
         let found = fs::metadata(folder.path().join("bot")).unwrap();
         assert_eq!((found.uid(), found.gid()), (65534, 65533));
@@ -411,7 +414,7 @@ fn a_file_is_given_to_its_owner_before_it_is_seen() {
     std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
     assert_eq!(
         put(&sink, document("bot", 2)).unwrap(),
-        Outcome::Written,
+        DeliveryOutcome::Written,
         "drift"
     );
     assert_eq!(fs::metadata(&path).unwrap().uid(), 65534);

@@ -15,7 +15,7 @@ use renewd::{
     config::{FileFormat, FileSinkSettings},
     model::{State, Timestamp, TokenDocument},
     sinks::{
-        Outcome,
+        DeliveryOutcome,
         file::{FileError, FileSink},
     },
 };
@@ -63,7 +63,7 @@ async fn put(
     sink: &FileSink,
     document: TokenDocument,
     readers: &[&str],
-) -> Result<Outcome, FileError> {
+) -> Result<DeliveryOutcome, FileError> {
     let delivered = sink.deliver(delivery(document, readers), Timestamp::UNIX_EPOCH);
     delivered.await.map(|receipt| receipt.outcome)
 }
@@ -227,17 +227,17 @@ async fn what_is_right_already_is_left_alone() {
     let path = folder.path().join("bot.json");
     assert_eq!(
         put(&sink, document("bot", 1), &["65534"]).await.unwrap(),
-        Outcome::Written
+        DeliveryOutcome::Written
     );
     let inode = fs::metadata(&path).unwrap().ino();
     assert_eq!(
         put(&sink, document("bot", 1), &["65534"]).await.unwrap(),
-        Outcome::Unchanged
+        DeliveryOutcome::Unchanged
     );
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
     assert_eq!(
         put(&sink, document("bot", 1), &[]).await.unwrap(),
-        Outcome::Written,
+        DeliveryOutcome::Written,
         "readers count"
     );
 }
@@ -274,7 +274,7 @@ async fn drift_of_access_and_content_is_mended() {
         spoil(&path);
         assert_eq!(
             put(&sink, document("bot", 1), &["65534"]).await.unwrap(),
-            Outcome::Written,
+            DeliveryOutcome::Written,
             "{what}"
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), token(1), "{what}");
@@ -400,7 +400,7 @@ async fn production_writes_on_threads_of_its_own() {
     };
     let sink = FileSink::new(&settings, false).unwrap();
     let written = put(&sink, document("bot", 1), &[]).await.unwrap();
-    assert_eq!(written, Outcome::Written);
+    assert_eq!(written, DeliveryOutcome::Written);
     assert_eq!(
         fs::read_to_string(folder.path().join("bot")).unwrap(),
         token(1)

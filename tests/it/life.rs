@@ -1,4 +1,4 @@
-//! The heart of the daemon over days and months of simulated time: one renewer, its store and a service
+//! The renewing part of the daemon over days and months of simulated time: one renewer, its store and a service
 //! that fails as it is told. Nothing here waits for the machine's clock.
 
 mod campaigns;

@@ -2,7 +2,7 @@
 
 use renewd::{
     model::{Kind, Reader, Scope, Secret, State, TokenDocument, Version},
-    sinks::Delivery,
+    sinks::SinkDelivery,
 };
 
 /// An active identity's document; the token's length changes with the version.
@@ -41,8 +41,8 @@ pub(crate) fn held(name: &str, version: u64) -> TokenDocument {
 }
 
 /// The document on its way to these readers.
-pub(crate) fn delivery(document: TokenDocument, readers: &[&str]) -> Delivery {
-    Delivery {
+pub(crate) fn delivery(document: TokenDocument, readers: &[&str]) -> SinkDelivery {
+    SinkDelivery {
         document: document.into(),
         readers: readers
             .iter()

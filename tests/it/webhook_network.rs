@@ -12,7 +12,7 @@ use std::{
 use renewd::{
     config::WebhookSinkSettings,
     model::Timestamp,
-    sinks::{Outcome, SinkFailure, WebhookSink},
+    sinks::{DeliveryOutcome, SinkFailure, WebhookSink},
     transport::Resolver,
 };
 use tokio::{
@@ -90,7 +90,10 @@ fn lookups(answers: &[&[&str]]) -> (Resolver, Arc<AtomicUsize>) {
     (resolver, count)
 }
 
-async fn post(settings: &WebhookSinkSettings, lookup: Resolver) -> Result<Outcome, SinkFailure> {
+async fn post(
+    settings: &WebhookSinkSettings,
+    lookup: Resolver,
+) -> Result<DeliveryOutcome, SinkFailure> {
     let sink = WebhookSink::resolving(settings, "web-1", lookup).unwrap();
     sink.deliver(&delivery(document("bot", 7), &[]), Timestamp::now())
         .await
@@ -129,7 +132,7 @@ async fn a_name_that_leads_inside_is_refused_before_any_connection() {
     assert_eq!(server.requests(), Vec::<String>::new());
     let (lookup, _) = lookups(&[&["127.0.0.1"]]);
     let taken = post(&named(server.address.port(), true), lookup).await;
-    assert_eq!(taken, Ok(Outcome::Accepted(204)));
+    assert_eq!(taken, Ok(DeliveryOutcome::Accepted(204)));
     let (lookup, _) = lookups(&[&["127.0.0.1", "169.254.169.254"]]);
     let failure = post(&named(server.address.port(), true), lookup).await;
     assert!(failure.unwrap_err().message.contains("metadata"));
@@ -148,10 +151,10 @@ async fn a_name_that_changes_its_answer_is_connected_where_it_was_judged() {
         sink.deliver(&delivery(document("bot", 7), &[]), Timestamp::now())
             .await
     };
-    assert_eq!(attempt().await, Ok(Outcome::Accepted(204)));
+    assert_eq!(attempt().await, Ok(DeliveryOutcome::Accepted(204)));
     assert_eq!(count.load(Ordering::SeqCst), 1, "one lookup per connection");
     assert_eq!((judged.requests().len(), other.requests().len()), (1, 0));
-    assert_eq!(attempt().await, Ok(Outcome::Accepted(204)));
+    assert_eq!(attempt().await, Ok(DeliveryOutcome::Accepted(204)));
     assert_eq!((judged.requests().len(), other.requests().len()), (1, 1));
     assert!(attempt().await.unwrap_err().message.contains("metadata"));
     assert_eq!((judged.requests().len(), other.requests().len()), (1, 1));
@@ -163,7 +166,7 @@ async fn an_address_that_was_written_is_not_looked_up() {
     let (lookup, count) = lookups(&[&["1.1.1.1"]]);
     let url = format!("http://{}/hook", server.address);
     let taken = post(&settings(&url, &[NEW]), lookup).await;
-    assert_eq!(taken, Ok(Outcome::Accepted(204)));
+    assert_eq!(taken, Ok(DeliveryOutcome::Accepted(204)));
     assert_eq!(count.load(Ordering::SeqCst), 0);
 }
 
@@ -175,7 +178,10 @@ async fn a_configured_proxy_gets_everything_and_resolves_the_name_itself() {
         proxy: Some(format!("http://{}", proxy.address)),
         ..named(80, false)
     };
-    assert_eq!(post(&settings, lookup).await, Ok(Outcome::Accepted(204)));
+    assert_eq!(
+        post(&settings, lookup).await,
+        Ok(DeliveryOutcome::Accepted(204))
+    );
     let requests = proxy.requests();
     assert!(
         requests[0].starts_with("POST http://crm.example/hook HTTP/1.1\r\n"),
@@ -265,7 +271,7 @@ async fn what_follows_the_head_of_an_answer_changes_nothing() {
     let server = dripping(b"HTTP/1.1 200 OK\r\n\r\n").await;
     let url = format!("http://{}/hook", server.address);
     let taken = post(&settings(&url, &[NEW]), Resolver::system()).await;
-    assert_eq!(taken, Ok(Outcome::Accepted(200)));
+    assert_eq!(taken, Ok(DeliveryOutcome::Accepted(200)));
     let server = dripping(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
     let url = format!("http://{}/hook", server.address);
     let failure = post(&settings(&url, &[NEW]), Resolver::system()).await;
@@ -284,7 +290,7 @@ async fn a_compressed_answer_stays_compressed() {
     .await;
     let url = format!("http://{}/hook", server.address);
     let taken = post(&settings(&url, &[NEW]), Resolver::system()).await;
-    assert_eq!(taken, Ok(Outcome::Accepted(200)));
+    assert_eq!(taken, Ok(DeliveryOutcome::Accepted(200)));
     let asked = &server.requests()[0].to_lowercase();
     assert!(!asked.contains("accept-encoding"), "{asked}");
 }
@@ -309,6 +315,6 @@ async fn an_endless_answer_costs_next_to_nothing() {
     .await;
     let url = format!("http://{}/hook", server.address);
     let taken = post(&settings(&url, &[NEW]), Resolver::system()).await;
-    assert_eq!(taken, Ok(Outcome::Accepted(200)));
+    assert_eq!(taken, Ok(DeliveryOutcome::Accepted(200)));
     assert!(sent.load(Ordering::SeqCst) < OFFERED / 16);
 }

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use renewd::{
     config::{ContentType, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
     model::{Notice, NoticeKind, Secret, Timestamp},
-    sinks::{Outcome, WebhookSink},
+    sinks::{DeliveryOutcome, WebhookSink},
     transport::{Transport, TransportError},
 };
 
@@ -75,7 +75,7 @@ async fn the_official_library_accepts_either_secret_while_rotating() {
         .deliver(&delivery(document("bot", 7), &[]), Timestamp::now())
         .await
         .unwrap();
-    assert_eq!(outcome, Outcome::Accepted(204));
+    assert_eq!(outcome, DeliveryOutcome::Accepted(204));
     let seen = seen.lock().unwrap();
     let request = &seen[0];
     assert_eq!(
@@ -176,7 +176,7 @@ async fn events_that_are_not_wanted_are_left_out() {
     let outcome = sink
         .deliver(&delivery(document("bot", 7), &[]), Timestamp::now())
         .await;
-    assert_eq!(outcome, Ok(Outcome::LeftOut));
+    assert_eq!(outcome, Ok(DeliveryOutcome::LeftOut));
     let notice = |kind| Notice {
         at: Timestamp::now(),
         kind,
@@ -189,11 +189,11 @@ async fn events_that_are_not_wanted_are_left_out() {
     let outcome = sink
         .announce(1, &notice(NoticeKind::KeyRejected), now)
         .await;
-    assert_eq!(outcome, Ok(Outcome::LeftOut));
+    assert_eq!(outcome, Ok(DeliveryOutcome::LeftOut));
     let outcome = sink
         .announce(2, &notice(NoticeKind::ResourceUnreachable), now)
         .await;
-    assert_eq!(outcome, Ok(Outcome::Accepted(200)));
+    assert_eq!(outcome, Ok(DeliveryOutcome::Accepted(200)));
     let seen = seen.lock().unwrap();
     assert_eq!(seen.len(), 1);
     let event: serde_json::Value = serde_json::from_slice(seen[0].body()).unwrap();

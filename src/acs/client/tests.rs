@@ -157,7 +157,7 @@ fn id() -> IdentityId {
     ID.parse().unwrap()
 }
 
-async fn issue(client: &Client) -> Result<Answer<Issued>, Error> {
+async fn issue(client: &Client) -> Result<AcsAnswer<Issued>, Error> {
     client.issue(&id(), &[Scope::Chat], HOUR, 10 * SECOND).await
 }
 

@@ -276,12 +276,12 @@ async fn who_comes_as_thousands_of_users_keeps_no_first_time_reader_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_in_vain_on_many_connections_asks_seldom() {
-    use crate::api::peer::{Standing, Turns};
+    use crate::api::peer::{CallerStanding, Turns};
     let harness = with_carl().await;
     for (peer, standing, slow) in [
-        (stranger(), Standing::Stranger, true),
-        (reader(), Standing::Reader, true),
-        (admin(), Standing::Trusted, false),
+        (stranger(), CallerStanding::Stranger, true),
+        (reader(), CallerStanding::Reader, true),
+        (admin(), CallerStanding::Trusted, false),
     ] {
         let turns = Turns::of(16);
         let ask = |target: &'static str| {
@@ -304,13 +304,13 @@ async fn who_asks_in_vain_on_many_connections_asks_seldom() {
             "{standing:?}: 200 refusals a second"
         );
         let served = ask("/v1/tokens/anna").await.unwrap();
-        assert_eq!(served.status() == 200, standing != Standing::Stranger);
+        assert_eq!(served.status() == 200, standing != CallerStanding::Stranger);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_reads_anything_is_told_from_strangers() {
-    use crate::api::peer::Standing;
+    use crate::api::peer::CallerStanding;
     let harness = with_carl().await;
     let rights = &harness.api.rights;
     let daemon = accounts::user("daemon").unwrap();
@@ -319,10 +319,10 @@ async fn whoever_reads_anything_is_told_from_strangers() {
         gid: daemon.gid.unwrap(),
     };
     for (peer, standing) in [
-        (admin(), Standing::Trusted),
-        (reader(), Standing::Reader),
-        (carls, Standing::Reader),
-        (stranger(), Standing::Stranger),
+        (admin(), CallerStanding::Trusted),
+        (reader(), CallerStanding::Reader),
+        (carls, CallerStanding::Reader),
+        (stranger(), CallerStanding::Stranger),
     ] {
         assert_eq!(rights.standing(peer).await.unwrap(), standing, "{peer:?}");
     }

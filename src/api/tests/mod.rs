@@ -146,7 +146,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
             admins: Vec::new(),
             page_names: false,
         },
-        life: Life {
+        life: DaemonLife {
             since: clock.now(),
             restored: true,
             stopping: false,

@@ -79,10 +79,10 @@ impl Add {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let json = self.json;
         let now = context.clock.now();
-        let (place, wish) = self.parts();
+        let (place, new) = self.parts();
         let added = match place.known(&context).await? {
-            Known::Daemon(client) => client.add(&wish).await?,
-            Known::Store(offline) => declare(&offline, wish, now).await?,
+            Known::Daemon(client) => client.add(&new).await?,
+            Known::Store(offline) => declare(&offline, new, now).await?,
         };
         if json {
             output::print_json(&added)?;
@@ -93,7 +93,7 @@ impl Add {
     }
 
     fn parts(self) -> (Place, NewIdentity) {
-        let wish = NewIdentity {
+        let new = NewIdentity {
             name: self.name,
             resource: self.resource,
             id: self.id,
@@ -104,13 +104,13 @@ impl Add {
             sinks: self.sinks,
             on_removal: self.on_removal,
         };
-        (self.place, wish)
+        (self.place, new)
     }
 }
 
 /// Writes it into the store; the daemon obtains its token when it next starts.
-async fn declare(offline: &Offline, wish: NewIdentity, now: Timestamp) -> Result<Identity, Failed> {
-    let spec = wish.spec(&offline.surroundings()).map_err(Failed::usage)?;
+async fn declare(offline: &Offline, new: NewIdentity, now: Timestamp) -> Result<Identity, Failed> {
+    let spec = new.spec(&offline.surroundings()).map_err(Failed::usage)?;
     let name = spec.name.clone();
     if offline.store.record(&name).await?.is_some() {
         return Err(Failed::plain(format!("the identity {name} exists already")));

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     api::client::{
         Batch, Client, Surroundings, TokenForm,
-        wire::{Identity, Import as Wish, Imported, Line},
+        wire::{Identity, Import as ImportRequest, ImportAnswer, ImportRow},
     },
     clock::Clock,
     model::{Entry, Name, RefusedRow, ResourceName, Scope, Secret, SinkName, State},
@@ -91,7 +91,7 @@ impl Import {
         checked.refused.sort_by_key(|row| row.number);
         let done = match checked.refused.is_empty() || self.skip_bad {
             true => self.apply(&taker, &checked).await?,
-            false => Imported::default(),
+            false => ImportAnswer::default(),
         };
         self.tell(checked.lines, done, checked.refused)
     }
@@ -108,7 +108,7 @@ impl Import {
             match row.map(|entry| self.filled(entry)) {
                 Ok(entry) => match twice.reason(number, &entry) {
                     None if entry.dropped => {}
-                    None => batch.push(Line { number, entry }),
+                    None => batch.push(ImportRow { number, entry }),
                     Some(reason) => refused.push(RefusedRow {
                         number,
                         name: Some(entry.name),
@@ -139,7 +139,7 @@ impl Import {
     }
 
     /// Takes over what was not refused; a dry run asks of the same lines what would be done.
-    async fn apply(&self, taker: &Taker, checked: &Checked) -> Result<Imported, Failed> {
+    async fn apply(&self, taker: &Taker, checked: &Checked) -> Result<ImportAnswer, Failed> {
         let refused = checked.refused.iter().map(|row| row.number);
         let bad: HashSet<u64> = refused.chain(checked.superseded.iter().copied()).collect();
         let what = if self.dry_run {
@@ -148,7 +148,7 @@ impl Import {
             "taken over"
         };
         let progress = Progress::new(what, Some(checked.lines));
-        let (mut whole, mut batch, mut count) = (Imported::default(), Vec::new(), 0);
+        let (mut whole, mut batch, mut count) = (ImportAnswer::default(), Vec::new(), 0);
         for row in rows::rows(&self.file, self.format())? {
             let (number, row) = row?;
             count += 1;
@@ -156,7 +156,7 @@ impl Import {
                 && !entry.dropped
             {
                 let entry = self.filled(entry);
-                batch.push(Line { number, entry });
+                batch.push(ImportRow { number, entry });
             }
             if batch.len() == BATCH {
                 let lines = std::mem::take(&mut batch);
@@ -170,7 +170,12 @@ impl Import {
         Ok(whole)
     }
 
-    async fn take(&self, taker: &Taker, lines: Vec<Line>, upto: u64) -> Result<Imported, Failed> {
+    async fn take(
+        &self,
+        taker: &Taker,
+        lines: Vec<ImportRow>,
+        upto: u64,
+    ) -> Result<ImportAnswer, Failed> {
         match self.dry_run {
             true => taker.check(lines).await,
             false => taker.apply(lines, upto).await,
@@ -193,7 +198,7 @@ impl Import {
     }
 
     /// The result. Lines that others refused meanwhile are told like those that were refused at first.
-    fn tell(&self, lines: u64, mut done: Imported, mut refused: Vec<RefusedRow>) -> Outcome {
+    fn tell(&self, lines: u64, mut done: ImportAnswer, mut refused: Vec<RefusedRow>) -> Outcome {
         refused.append(&mut done.refused);
         let nothing = !refused.is_empty() && !self.skip_bad;
         if self.json {
@@ -251,7 +256,7 @@ impl Import {
     }
 }
 
-fn counts(of: &Imported) -> String {
+fn counts(of: &ImportAnswer) -> String {
     format!(
         "{} added, {} changed, {} as before; ids given back: {}, remembered until they are declared: {}",
         of.added, of.changed, of.unchanged, of.adopted, of.remembered
@@ -267,7 +272,7 @@ struct Checked {
 }
 
 /// Who is still without an id after the loss of a database.
-fn missing(done: &Imported) -> String {
+fn missing(done: &ImportAnswer) -> String {
     if done.missing == 0 {
         return String::new();
     }
@@ -302,18 +307,20 @@ impl Taker {
         }
     }
 
-    async fn check(&self, lines: Vec<Line>) -> Result<Imported, Failed> {
+    async fn check(&self, lines: Vec<ImportRow>) -> Result<ImportAnswer, Failed> {
         match self {
-            Self::Daemon(client) => Ok(client.import(&Wish { check: true, lines }).await?),
+            Self::Daemon(client) => {
+                Ok(client.import(&ImportRequest { check: true, lines }).await?)
+            }
             Self::Store(offline, within, _) => {
                 Ok(Batch::of(lines, within).check(&offline.store).await?)
             }
         }
     }
 
-    async fn apply(&self, lines: Vec<Line>, upto: u64) -> Result<Imported, Failed> {
+    async fn apply(&self, lines: Vec<ImportRow>, upto: u64) -> Result<ImportAnswer, Failed> {
         match self {
-            Self::Daemon(client) => client.import(&Wish { check: false, lines }).await.map_err(|error| {
+            Self::Daemon(client) => client.import(&ImportRequest { check: false, lines }).await.map_err(|error| {
                 Failed::from(error).hint(format!(
                     "it was cut off before line {upto}: run the same command again, it goes on where this one ended"
                 ))

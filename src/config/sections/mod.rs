@@ -141,7 +141,7 @@ pub(super) struct ResourceDraft {
 }
 
 /// Reads every section.
-pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Reading<'_>) -> Drafts {
+pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Inputs<'_>) -> Drafts {
     let renewal = identity::read_defaults(root.inner("renewal"));
     let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);
     let store = daemon::read_store(root.inner("store"), (&daemon, owner));

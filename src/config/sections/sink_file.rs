@@ -143,7 +143,7 @@ impl Draft {
 pub(super) fn read(mut section: Section<'_>) -> Draft {
     let name: Option<Located<SinkName>> = section.required("name").and_then(Item::name);
     let path = section.required("path").and_then(path);
-    let keys = Keys {
+    let keys = FileSinkKeys {
         format: section.optional("format"),
         template: section.optional("template"),
         owner: section.optional("owner"),
@@ -191,7 +191,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
 }
 
 /// The keys that are held against each other.
-struct Keys<'a> {
+struct FileSinkKeys<'a> {
     format: Option<Item<'a>>,
     template: Option<Item<'a>>,
     owner: Option<Item<'a>>,
@@ -202,7 +202,7 @@ struct Keys<'a> {
 }
 
 /// A template needs no `format` beside it, and no other format may stand there.
-fn content(keys: &Keys<'_>) -> (FileFormat, Option<Template>) {
+fn content(keys: &FileSinkKeys<'_>) -> (FileFormat, Option<Template>) {
     let read = keys.format.and_then(format);
     if let (Some(item), None) = (keys.template, keys.format) {
         return (FileFormat::Template, template(item));
@@ -257,7 +257,7 @@ fn template(item: Item<'_>) -> Option<Template> {
 }
 
 /// One file for all: its path has no place for one of them, and its format can hold many.
-fn check_bundle(keys: &Keys<'_>, format: FileFormat) {
+fn check_bundle(keys: &FileSinkKeys<'_>, format: FileFormat) {
     if matches!(format, FileFormat::Token | FileFormat::Env)
         && let Some(item) = keys.format
     {
@@ -288,7 +288,7 @@ fn readers(item: Item<'_>, bundle: bool) -> Option<Vec<Reader>> {
 }
 
 /// What a file that keeps its inode cannot have; and what its readers may see.
-fn check_in_place(keys: &Keys<'_>, mode: u32) {
+fn check_in_place(keys: &FileSinkKeys<'_>, mode: u32) {
     let Some(item) = keys.write else { return };
     item.tell(
         item.warning("a file that is written in place can be read half old, half new")

@@ -13,7 +13,7 @@ use super::{Dispatcher, Payload};
 use crate::{
     model::{Name, Num, Version},
     schedule::{Steady, delivery_gap, delivery_retry_at, quarantine_gap},
-    sinks::{self, Outcome, Receipt, Sink, SinkFailure},
+    sinks::{self, DeliveryOutcome, Receipt, Sink, SinkFailure},
     store::{self, Disabled, Settled, StoreError},
 };
 
@@ -94,7 +94,7 @@ impl Dispatcher {
 
     async fn arrived(&mut self, payload: Payload, receipt: Receipt) {
         let Receipt { outcome, placed } = receipt;
-        if outcome != Outcome::LeftOut {
+        if outcome != DeliveryOutcome::LeftOut {
             self.counts.delivered += 1;
             self.counts.last_error = None;
             self.close_breaker().await;
@@ -111,7 +111,7 @@ impl Dispatcher {
                 ..
             }) => {
                 tracing::debug!(sink = %self.name, identity = %name, %version, ?outcome, "delivered");
-                if outcome != Outcome::LeftOut {
+                if outcome != DeliveryOutcome::LeftOut {
                     let lag = self.clock.now().duration_since(since);
                     self.metrics
                         .delivered(&self.name, lag.try_into().unwrap_or_default());
@@ -347,7 +347,7 @@ impl Dispatcher {
         let now = self.clock.now();
         let consignment = match self.store.consignment(delivery.num).await {
             Ok(Some(consignment)) => consignment,
-            // The identity is gone, and its row of the ledger with it.
+            // The identity is gone, and its row of the delivery table with it.
             Ok(None) => {
                 self.busy.remove(&delivery.num);
                 return;
@@ -366,7 +366,7 @@ impl Dispatcher {
         }
         let (sink, readers) = (self.sink.clone(), consignment.readers);
         let attempt = async move {
-            sink.deliver(sinks::Delivery { document, readers }, now)
+            sink.deliver(sinks::SinkDelivery { document, readers }, now)
                 .await
         };
         let id = self.attempts.spawn(attempt).id();

@@ -34,7 +34,7 @@ pub(super) struct Bundle {
 
 /// What is being written.
 #[derive(Debug, Clone)]
-pub(super) struct Load {
+pub(super) struct BundleLoad {
     /// Identities that wait for it, at the version that is in it.
     waiting: Vec<(Num, Version)>,
     count: usize,
@@ -60,7 +60,7 @@ impl Dispatcher {
             losses,
         } = gather(&self.store, &self.name).await?;
         self.set_aside(broken);
-        let load = Load {
+        let load = BundleLoad {
             waiting,
             count: members.len(),
             losses,
@@ -99,8 +99,8 @@ impl Dispatcher {
     }
 
     /// The bundle holds what was read for it.
-    pub(super) async fn bundle_arrived(&mut self, load: Load, placed: Option<Placed>) {
-        let Load {
+    pub(super) async fn bundle_arrived(&mut self, load: BundleLoad, placed: Option<Placed>) {
+        let BundleLoad {
             waiting,
             count,
             losses,
@@ -121,7 +121,7 @@ impl Dispatcher {
     }
 
     /// The bundle could not be written: everybody in it waits on.
-    pub(super) fn bundle_failed(&mut self, load: Load, error: &str) {
+    pub(super) fn bundle_failed(&mut self, load: BundleLoad, error: &str) {
         self.bundle_rests(load.began);
         self.bundle.failures = self.bundle.failures.saturating_add(1);
         let gap = delivery_gap(self.bundle.failures, &mut self.rng);

@@ -17,7 +17,7 @@ use super::{Dispatcher, Payload};
 use crate::{
     model::{DispatcherView, Name, Num, ResourceName, Tested},
     schedule::Steady,
-    sinks::{self, Outcome, Receipt, Sink, SinkFailure},
+    sinks::{self, DeliveryOutcome, Receipt, Sink, SinkFailure},
     store::{self, Settled, StoreError},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Verifying {
 
 /// A file that is being looked at.
 #[derive(Debug, Clone)]
-pub(super) struct Look {
+pub(super) struct FileLook {
     num: Num,
     name: Name,
 }
@@ -114,24 +114,25 @@ impl Dispatcher {
         }
         let document = Arc::new(consignment.document);
         let (sink, readers) = (self.sink.clone(), consignment.readers);
-        let delivery = sinks::Delivery { document, readers };
+        let delivery = sinks::SinkDelivery { document, readers };
         let look = async move { sink.deliver(delivery, now).await };
         let id = self.attempts.spawn(look).id();
         let (num, name) = (row.num, row.name);
         self.busy.insert(num);
         self.verifying.in_flight += 1;
-        self.payload.insert(id, Payload::Look(Look { num, name }));
+        self.payload
+            .insert(id, Payload::Look(FileLook { num, name }));
         Ok(())
     }
 
     /// How a look ended. What could not be mended is delivered anew, with the retries of a delivery.
-    pub(super) async fn looked(&mut self, look: Look, found: Result<Receipt, SinkFailure>) {
-        let Look { num, name } = look;
+    pub(super) async fn looked(&mut self, look: FileLook, found: Result<Receipt, SinkFailure>) {
+        let FileLook { num, name } = look;
         self.verifying.in_flight = self.verifying.in_flight.saturating_sub(1);
         self.look |= self.verifying.in_flight == 0;
         match found {
             Ok(Receipt {
-                outcome: Outcome::Unchanged,
+                outcome: DeliveryOutcome::Unchanged,
                 ..
             }) => {
                 self.busy.remove(&num);
@@ -157,7 +158,7 @@ impl Dispatcher {
 const DRIFT: f64 = 2.0;
 
 /// Both clocks at the last decision.
-pub(super) type Seen = (Timestamp, Steady);
+pub(super) type ClocksSeen = (Timestamp, Steady);
 
 impl Dispatcher {
     /// Makes what is pending due when the wall clock went back since the last decision, and at the
@@ -175,7 +176,7 @@ impl Dispatcher {
     }
 }
 
-fn went_back((was, then): Seen, (is, now): Seen) -> bool {
+fn went_back((was, then): ClocksSeen, (is, now): ClocksSeen) -> bool {
     let passed = now.saturating_sub(then).as_secs_f64();
     is.duration_since(was).as_secs_f64() < passed - DRIFT
 }
@@ -281,12 +282,12 @@ impl Dispatcher {
 }
 
 /// How a test arrived.
-fn words(outcome: Outcome) -> String {
+fn words(outcome: DeliveryOutcome) -> String {
     match outcome {
-        Outcome::Written => "a file was written, and removed again".to_owned(),
-        Outcome::Accepted(status) => format!("the receiver took it with status {status}"),
-        Outcome::Ran => "the program took it and ended well".to_owned(),
-        Outcome::Unchanged | Outcome::Removed | Outcome::LeftOut => {
+        DeliveryOutcome::Written => "a file was written, and removed again".to_owned(),
+        DeliveryOutcome::Accepted(status) => format!("the receiver took it with status {status}"),
+        DeliveryOutcome::Ran => "the program took it and ended well".to_owned(),
+        DeliveryOutcome::Unchanged | DeliveryOutcome::Removed | DeliveryOutcome::LeftOut => {
             "nothing had to be handed over".to_owned()
         }
     }

@@ -204,7 +204,7 @@ pub(super) struct Flight {
 
 /// What to ask for.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct TokenAsk {
     pub(super) num: Num,
     pub(super) id: Option<IdentityId>,
     pub(super) scopes: Vec<Scope>,
@@ -214,7 +214,7 @@ pub(super) struct Ask {
 
 /// A call that has ended.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct CallDone {
     pub(super) ended: Timestamp,
     pub(super) result: CallResult,
 }
@@ -255,18 +255,23 @@ pub(crate) struct Obtained {
 
 /// Issues a token, or creates the identity together with its first token: then the intent is
 /// written first, because ACS cannot make it idempotent.
-pub(super) async fn obtain(client: Arc<Client>, store: Store, clock: Clock, ask: Ask) -> Done {
+pub(super) async fn obtain(
+    client: Arc<Client>,
+    store: Store,
+    clock: Clock,
+    ask: TokenAsk,
+) -> CallDone {
     let result = match &ask.id {
         Some(id) => issue(&client, id, &ask).await,
         None => create(&client, &store, &clock, &ask).await,
     };
-    Done {
+    CallDone {
         ended: clock.now(),
         result,
     }
 }
 
-async fn issue(client: &Client, id: &IdentityId, ask: &Ask) -> CallResult {
+async fn issue(client: &Client, id: &IdentityId, ask: &TokenAsk) -> CallResult {
     let issued = client
         .issue(id, &ask.scopes, ask.lifetime, ask.deadline)
         .await;
@@ -287,7 +292,7 @@ async fn issue(client: &Client, id: &IdentityId, ask: &Ask) -> CallResult {
     }
 }
 
-async fn create(client: &Client, store: &Store, clock: &Clock, ask: &Ask) -> CallResult {
+async fn create(client: &Client, store: &Store, clock: &Clock, ask: &TokenAsk) -> CallResult {
     if let Err(error) = store.intend_creations(vec![ask.num], clock.now()).await {
         return CallResult::NotSent(error);
     }
@@ -563,7 +568,7 @@ impl Renewer {
     fn launch(&mut self, ticket: Ticket, operation: Operation, record: Record) {
         let now = self.moment();
         let remaining = self.remaining(&record, now);
-        let ask = Ask {
+        let ask = TokenAsk {
             num: record.num,
             id: record.id.clone(),
             scopes: record.spec.scopes.clone(),

@@ -15,7 +15,7 @@ use crate::{
         Blame, Change, Failure, HealthView, IdentityId, Notice, NoticeKind, Operation, Record,
         ResourceName, State, short_duration,
     },
-    schedule::{Ended as How, Finding, Fold, Grounds, Standing, Steady, standing, state},
+    schedule::{CallFinding, Fold, Grounds, Standing, Steady, TokenEnd as How, standing, state},
     store::{Ended, StoreError, Work},
 };
 
@@ -681,7 +681,7 @@ impl Renewer {
     }
 
     /// What led to the proof of an outage is taken back from the rows.
-    pub(super) fn take_back(&mut self, finding: &Finding) {
+    pub(super) fn take_back(&mut self, finding: &CallFinding) {
         for num in &finding.excused {
             self.note(Change::Excused { num: *num }, Vec::new());
         }

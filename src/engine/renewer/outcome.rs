@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinError};
 
 use super::{
     Moment, Renewer,
-    calls::{CallResult, Done, Flight, Line, Obtained},
+    calls::{CallDone, CallResult, Flight, Line, Obtained},
     notices,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     },
     outbox::{ASIDE, Refused, Written},
     schedule::{
-        Action, Finding, Grounds, HeldBy, Life, Load, REFUSED_AGAIN, Remaining, Steady,
+        Action, CallFinding, Grounds, HeldBy, Life, Load, REFUSED_AGAIN, Remaining, Steady,
         call_deadline, is_refused_again, next_attempt, quarantine_gap, refused_early,
         waits_for_vouching,
     },
@@ -43,7 +43,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// What to write, and what to tell once it is written.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct CallVerdict {
     pub(super) change: Change,
     pub(super) notices: Vec<Notice>,
 }
@@ -55,22 +55,22 @@ pub(super) struct Circumstances {
     pub(super) grounds: Grounds,
     /// What the call tells besides its result. Where something else than the row's due time holds it
     /// back (probing, a hold, Retry-After), the row simply stays due.
-    pub(super) finding: Finding,
+    pub(super) finding: CallFinding,
 }
 
 /// Judges an ended call.
 pub(super) fn judge(
     flight: &Flight,
-    done: Done,
+    done: CallDone,
     circumstances: &Circumstances,
     load: &mut Load,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> CallVerdict {
     match done.result {
         CallResult::Token(obtained) => {
             issued(flight, obtained, done.ended, circumstances, load, rng)
         }
-        CallResult::Named { id, request_id, .. } => Verdict {
+        CallResult::Named { id, request_id, .. } => CallVerdict {
             notices: vec![notices::created(&flight.record, &id, done.ended)],
             change: Change::Adopted {
                 num: flight.record.num,
@@ -86,8 +86,8 @@ pub(super) fn judge(
 }
 
 /// A call of ours panicked: the row is quarantined, everything else goes on.
-pub(super) fn panicked(flight: &Flight, now: Timestamp, rng: &mut impl Rng) -> Verdict {
-    Verdict {
+pub(super) fn panicked(flight: &Flight, now: Timestamp, rng: &mut impl Rng) -> CallVerdict {
+    CallVerdict {
         change: quarantine(flight, "panic", now, rng),
         notices: Vec::new(),
     }
@@ -122,7 +122,7 @@ fn issued(
     circumstances: &Circumstances,
     load: &mut Load,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> CallVerdict {
     let (record, skew) = (&flight.record, circumstances.grounds.skew);
     if obtained.id.is_none() && is_stillborn(&obtained, ended, skew) {
         return failed(flight, &stillborn(&obtained), ended, circumstances, rng);
@@ -137,7 +137,7 @@ fn issued(
         Some(id) => vec![notices::created(record, id, ended)],
         None => Vec::new(),
     };
-    Verdict {
+    CallVerdict {
         change: Change::Issued {
             num: record.num,
             call_began: flight.began,
@@ -163,7 +163,7 @@ fn failed(
     ended: Timestamp,
     circumstances: &Circumstances,
     rng: &mut impl Rng,
-) -> Verdict {
+) -> CallVerdict {
     let record = &flight.record;
     let mut notices = Vec::new();
     if flight.operation == Operation::CreateWithToken && failure.maybe_done {
@@ -177,7 +177,7 @@ fn failed(
     };
     let next = next_after((class, failure), flight, ended, circumstances, rng);
     let Some(at) = next.filter(|_| class != FailureClass::Gone) else {
-        return Verdict {
+        return CallVerdict {
             change: Change::Gone {
                 num: record.num,
                 attempt,
@@ -186,7 +186,7 @@ fn failed(
             notices,
         };
     };
-    Verdict {
+    CallVerdict {
         change: Change::Failed {
             num: record.num,
             attempt,
@@ -235,16 +235,21 @@ fn stays_due(class: FailureClass, began: Timestamp, ended: Timestamp) -> Option<
     Some(began.checked_add(floor).unwrap_or(began).max(ended))
 }
 
-fn not_sent(flight: &Flight, error: &StoreError, now: Timestamp, rng: &mut impl Rng) -> Verdict {
+fn not_sent(
+    flight: &Flight,
+    error: &StoreError,
+    now: Timestamp,
+    rng: &mut impl Rng,
+) -> CallVerdict {
     let num = flight.record.num;
     if matches!(error, StoreError::Refused { .. }) {
-        return Verdict {
+        return CallVerdict {
             change: quarantine(flight, "creation refused", now, rng),
             notices: Vec::new(),
         };
     }
     // The store cannot be written; the outbox waits for it. The row stays due.
-    Verdict {
+    CallVerdict {
         change: Change::Due {
             num,
             due: flight.record.due.unwrap_or(Due {
@@ -291,7 +296,7 @@ const NOTICES_KEPT: usize = 1024;
 
 impl Renewer {
     /// A call has ended, or panicked.
-    pub(super) fn on_call(&mut self, joined: Result<(Id, Done), JoinError>) {
+    pub(super) fn on_call(&mut self, joined: Result<(Id, CallDone), JoinError>) {
         let (id, done) = match joined {
             Ok((id, done)) => (id, Some(done)),
             Err(error) => (error.id(), None),
@@ -324,7 +329,7 @@ impl Renewer {
     }
 
     /// Takes from an ended call what it tells of the resource and of its row.
-    fn learn(&mut self, flight: &Flight, done: &Done, now: Moment) -> Finding {
+    fn learn(&mut self, flight: &Flight, done: &CallDone, now: Moment) -> CallFinding {
         let skew = self.client.skew();
         match &done.result {
             CallResult::Token(obtained) => {
@@ -352,7 +357,7 @@ impl Renewer {
             }
             CallResult::NotSent(error) => {
                 self.learn_not_sent(flight, error, now);
-                Finding::default()
+                CallFinding::default()
             }
         }
     }
@@ -363,7 +368,7 @@ impl Renewer {
         failure: &Failure,
         requests: u32,
         now: Moment,
-    ) -> Finding {
+    ) -> CallFinding {
         self.count(flight, failure.class.as_str(), now.wall);
         self.log_failure(flight, failure);
         if failure.class != FailureClass::Retry {
@@ -393,7 +398,7 @@ impl Renewer {
         requests: u32,
         result: Result<(), &Failure>,
         now: Moment,
-    ) -> Finding {
+    ) -> CallFinding {
         let finding = self
             .permits
             .gate()
@@ -414,7 +419,7 @@ impl Renewer {
         }
     }
 
-    fn learn_panic(&mut self, flight: &Flight, now: Moment) -> Verdict {
+    fn learn_panic(&mut self, flight: &Flight, now: Moment) -> CallVerdict {
         tracing::error!(
             resource = %self.settings.name, identity = %flight.record.spec.name, operation = %flight.operation,
             "a call panicked; its identity is quarantined"
@@ -603,12 +608,12 @@ fn due_of(change: &Change) -> Option<jiff::Timestamp> {
 const REST: Duration = Duration::from_secs(1);
 
 /// How such a call ended.
-pub(super) type Asked = (Operation, Result<Option<Proof>, StoreError>);
+pub(super) type ProofAnswer = (Operation, Result<Option<Proof>, StoreError>);
 
 /// What is being asked.
 #[derive(Default)]
 pub(super) struct Doubts {
-    asking: Option<BoxFuture<'static, Asked>>,
+    asking: Option<BoxFuture<'static, ProofAnswer>>,
     /// It is asked because of a row that is refused, which may not be called for before this.
     of_refusal: bool,
     pub(super) refusal_rest: Steady,
@@ -638,7 +643,7 @@ impl Doubts {
     }
 
     /// Waits for the answer, for ever where nothing is asked.
-    pub(super) async fn answered(&mut self) -> Asked {
+    pub(super) async fn answered(&mut self) -> ProofAnswer {
         let Some(asking) = &mut self.asking else {
             return std::future::pending().await;
         };
@@ -720,7 +725,7 @@ impl Renewer {
     }
 
     /// The harmless call has ended.
-    pub(super) fn on_proof(&mut self, (operation, proof): Asked) {
+    pub(super) fn on_proof(&mut self, (operation, proof): ProofAnswer) {
         let now = self.moment();
         if std::mem::take(&mut self.doubts.of_refusal) {
             return self.on_vouched(operation, proof, now);

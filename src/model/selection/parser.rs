@@ -10,7 +10,7 @@ use crate::model::{Scope, State};
 
 /// One word of a selection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum SelectionWord {
     /// A bare word: a field, a keyword or a plain value.
     Bare(String),
     /// A value in quotes, without them.
@@ -24,14 +24,14 @@ pub(super) enum Word {
 /// A word and where it stands, in bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Placed {
-    pub(super) word: Word,
+    pub(super) word: SelectionWord,
     pub(super) span: Range<usize>,
 }
 
 /// Longer ones first.
 const SIGNS: [&str; 11] = ["!=", "!~", "<=", ">=", "=", "~", "<", ">", "(", ")", ","];
 
-/// Splits a text; the last word is [`Word::End`].
+/// Splits a text; the last word is [`SelectionWord::End`].
 pub(super) fn words(text: &str) -> Result<Vec<Placed>, SelectionError> {
     let mut words = Vec::new();
     let mut at = 0;
@@ -46,13 +46,13 @@ pub(super) fn words(text: &str) -> Result<Vec<Placed>, SelectionError> {
         words.push(Placed { word, span });
     }
     words.push(Placed {
-        word: Word::End,
+        word: SelectionWord::End,
         span: text.len()..text.len(),
     });
     Ok(words)
 }
 
-fn word(text: &str, at: usize, first: char) -> Result<(Word, usize), SelectionError> {
+fn word(text: &str, at: usize, first: char) -> Result<(SelectionWord, usize), SelectionError> {
     let rest = &text[at..];
     if first == '\'' || first == '"' {
         return quoted(rest, first).ok_or_else(|| {
@@ -61,7 +61,7 @@ fn word(text: &str, at: usize, first: char) -> Result<(Word, usize), SelectionEr
         });
     }
     if let Some(sign) = SIGNS.into_iter().find(|sign| rest.starts_with(sign)) {
-        return Ok((Word::Sign(sign), sign.len()));
+        return Ok((SelectionWord::Sign(sign), sign.len()));
     }
     let length = rest.find(|c| !is_bare(c)).unwrap_or(rest.len());
     if length == 0 {
@@ -70,11 +70,11 @@ fn word(text: &str, at: usize, first: char) -> Result<(Word, usize), SelectionEr
         );
         return Err(SelectionError::new(at..at + first.len_utf8(), message));
     }
-    Ok((Word::Bare(rest[..length].to_owned()), length))
+    Ok((SelectionWord::Bare(rest[..length].to_owned()), length))
 }
 
 /// A value in quotes; a doubled quote inside stands for one.
-fn quoted(rest: &str, quote: char) -> Option<(Word, usize)> {
+fn quoted(rest: &str, quote: char) -> Option<(SelectionWord, usize)> {
     let mut value = String::new();
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
@@ -83,7 +83,7 @@ fn quoted(rest: &str, quote: char) -> Option<(Word, usize)> {
         } else if chars.next_if(|(_, next)| *next == quote).is_some() {
             value.push(quote);
         } else {
-            return Some((Word::Quoted(value), at + quote.len_utf8()));
+            return Some((SelectionWord::Quoted(value), at + quote.len_utf8()));
         }
     }
     None
@@ -114,7 +114,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, SelectionError> {
     };
     let expr = parser.any()?;
     match parser.peek().word {
-        Word::End => Ok(expr),
+        SelectionWord::End => Ok(expr),
         _ => Err(parser.wrong("expected and, or, or the end")),
     }
 }
@@ -172,7 +172,7 @@ impl Parser {
             } else {
                 let message = "this parenthesis is never closed";
                 Err(match self.peek().word {
-                    Word::End => SelectionError::new(opened, message),
+                    SelectionWord::End => SelectionError::new(opened, message),
                     _ => self.wrong("expected and, or, or )"),
                 })
             };
@@ -181,7 +181,7 @@ impl Parser {
     }
 
     fn condition(&mut self) -> Result<Expr, SelectionError> {
-        let Word::Bare(field) = self.peek().word.clone() else {
+        let SelectionWord::Bare(field) = self.peek().word.clone() else {
             return Err(self.wrong(&format!("expected {FIELDS}")));
         };
         if let Some(field) = time_field(&field) {
@@ -315,7 +315,7 @@ impl Parser {
 
     fn any_value(&mut self) -> Result<(String, Range<usize>), SelectionError> {
         match self.peek().word.clone() {
-            Word::Bare(value) | Word::Quoted(value) => {
+            SelectionWord::Bare(value) | SelectionWord::Quoted(value) => {
                 let span = self.peek().span.clone();
                 self.at += 1;
                 Ok((value, span))
@@ -330,13 +330,13 @@ impl Parser {
     }
 
     fn sign(&mut self, sign: &str) -> bool {
-        let found = matches!(&self.peek().word, Word::Sign(found) if *found == sign);
+        let found = matches!(&self.peek().word, SelectionWord::Sign(found) if *found == sign);
         self.at += usize::from(found);
         found
     }
 
     fn is_keyword(&self, keyword: &str) -> bool {
-        matches!(&self.peek().word, Word::Bare(word) if word.eq_ignore_ascii_case(keyword))
+        matches!(&self.peek().word, SelectionWord::Bare(word) if word.eq_ignore_ascii_case(keyword))
     }
 
     fn keyword(&mut self, keyword: &str) -> bool {
@@ -347,9 +347,11 @@ impl Parser {
 
     fn wrong(&self, expected: &str) -> SelectionError {
         let found = match &self.peek().word {
-            Word::Bare(word) | Word::Quoted(word) => format!("{expected}, found {word:?}"),
-            Word::Sign(sign) => format!("{expected}, found {sign}"),
-            Word::End => format!("{expected}, but nothing follows"),
+            SelectionWord::Bare(word) | SelectionWord::Quoted(word) => {
+                format!("{expected}, found {word:?}")
+            }
+            SelectionWord::Sign(sign) => format!("{expected}, found {sign}"),
+            SelectionWord::End => format!("{expected}, but nothing follows"),
         };
         SelectionError::new(self.peek().span.clone(), found)
     }

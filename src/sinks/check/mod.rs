@@ -122,19 +122,19 @@ fn of_file(
     problem.into_iter().chain(exposed).collect()
 }
 
-struct Problem {
+struct PathProblem {
     severity: Severity,
     message: String,
     hint: Option<String>,
 }
 
 /// No link is followed on the way to a token file.
-fn symlink(root: &Path) -> Option<Problem> {
+fn symlink(root: &Path) -> Option<PathProblem> {
     let is_link = |part: &&Path| fs::symlink_metadata(part).is_ok_and(|m| m.is_symlink());
     let link = root.ancestors().find(is_link)?;
     let leads_to = fs::canonicalize(link).ok();
     let rest = root.strip_prefix(link).unwrap_or(Path::new(""));
-    Some(Problem {
+    Some(PathProblem {
         severity: Severity::Error,
         message: format!(
             "{} is a symbolic link, and none is followed on the way to a token file",
@@ -146,9 +146,9 @@ fn symlink(root: &Path) -> Option<Problem> {
 
 /// The nearest folder that exists must be one, and neither it nor any above it may take entries from
 /// everybody: whoever can replace a folder can replace what is in it.
-fn unsafe_folder(root: &Path) -> Option<Problem> {
+fn unsafe_folder(root: &Path) -> Option<PathProblem> {
     let existing = nearest(root);
-    let error = |message, hint| Problem {
+    let error = |message, hint| PathProblem {
         severity: Severity::Error,
         message,
         hint: Some(hint),
@@ -178,11 +178,11 @@ fn is_open(folder: &Path, root: &Path) -> bool {
 }
 
 /// Whoever checks may be another user than the daemon's, so this is no more than a warning.
-fn not_writable(root: &Path) -> Option<Problem> {
+fn not_writable(root: &Path) -> Option<PathProblem> {
     let existing = nearest(root);
     let wanted = Access::WRITE_OK | Access::EXEC_OK;
     let refusal = accessat(CWD, existing, wanted, AtFlags::EACCESS).err()?;
-    Some(Problem {
+    Some(PathProblem {
         severity: Severity::Warning,
         message: format!(
             "this user cannot write to {}: {refusal}",
@@ -198,13 +198,13 @@ fn nearest(root: &Path) -> &Path {
 }
 
 /// Folders that the unit closes or hides.
-fn sandboxed(root: &Path, settings: &Settings, unit: &Unit) -> Option<Problem> {
+fn sandboxed(root: &Path, settings: &Settings, unit: &Unit) -> Option<PathProblem> {
     let runtime_dir = settings.daemon.socket.parent();
     if runtime_dir.is_some_and(|folder| root.starts_with(folder)) {
         return None;
     }
     let shown = root.display();
-    let warning = |message, hint| Problem {
+    let warning = |message, hint| PathProblem {
         severity: Severity::Warning,
         message,
         hint: Some(hint),

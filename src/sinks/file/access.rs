@@ -71,7 +71,7 @@ pub(super) struct Access {
 
 /// Why a file does not have the access that it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum AccessRefused {
     /// The mode or the ACL.
     Access(Errno),
     /// To give it away.
@@ -131,16 +131,16 @@ impl Access {
 
     /// Gives a file this access. An ACL that it inherited from its folder goes. It is given away
     /// last: what is not ours we could not change any more.
-    pub(super) fn grant(&self, file: impl AsFd) -> Result<(), Refused> {
+    pub(super) fn grant(&self, file: impl AsFd) -> Result<(), AccessRefused> {
         let file = file.as_fd();
-        self.grant_reading(file).map_err(Refused::Access)?;
-        let stat = fstat(file).map_err(Refused::Ownership)?;
+        self.grant_reading(file).map_err(AccessRefused::Access)?;
+        let stat = fstat(file).map_err(AccessRefused::Ownership)?;
         let owner = (stat.st_uid != self.owner).then(|| Uid::from_raw(self.owner));
         let group = self.group.filter(|gid| stat.st_gid != *gid);
         if owner.is_none() && group.is_none() {
             return Ok(());
         }
-        fchown(file, owner, group.map(Gid::from_raw)).map_err(Refused::Ownership)
+        fchown(file, owner, group.map(Gid::from_raw)).map_err(AccessRefused::Ownership)
     }
 
     fn grant_reading(&self, file: BorrowedFd<'_>) -> Result<(), Errno> {

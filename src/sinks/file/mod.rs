@@ -28,7 +28,7 @@ use self::{
     replace::{Folder, Missing},
     template::Renderer,
 };
-use super::{Delivery, Outcome, Receipt, SinkError};
+use super::{DeliveryOutcome, Receipt, SinkDelivery, SinkError};
 use crate::{
     config::{FileFormat, FileSinkSettings, WriteMode},
     model::{
@@ -103,7 +103,11 @@ impl FileSink {
     ///
     /// # Errors
     /// When it does not hold that now; the old file is untouched.
-    pub async fn deliver(&self, delivery: Delivery, now: Timestamp) -> Result<Receipt, FileError> {
+    pub async fn deliver(
+        &self,
+        delivery: SinkDelivery,
+        now: Timestamp,
+    ) -> Result<Receipt, FileError> {
         self.on_disk(move |sink| sink.put(&delivery, now)).await
     }
 
@@ -119,7 +123,7 @@ impl FileSink {
     /// When it does not hold that now; the old file is untouched.
     pub async fn deliver_bundle(
         &self,
-        members: Vec<Delivery>,
+        members: Vec<SinkDelivery>,
         now: Timestamp,
     ) -> Result<Receipt, FileError> {
         self.on_disk(move |sink| sink.put_bundle(members, now))
@@ -155,7 +159,7 @@ impl FileSink {
         &self,
         name: &Name,
         resource: &ResourceName,
-    ) -> Result<Outcome, FileError> {
+    ) -> Result<DeliveryOutcome, FileError> {
         let (folders, file) = self.0.path.place(name, resource);
         let removed = self.on_disk(move |sink| sink.remove(&folders, &file));
         removed.await.map(|receipt| receipt.outcome)
@@ -166,7 +170,10 @@ impl FileSink {
     ///
     /// # Errors
     /// When a real file could not have been written either.
-    pub async fn try_out(&self, document: Arc<TokenDocument>) -> Result<Outcome, FileError> {
+    pub async fn try_out(
+        &self,
+        document: Arc<TokenDocument>,
+    ) -> Result<DeliveryOutcome, FileError> {
         self.on_disk(move |sink| sink.try_out(&document)).await
     }
 
@@ -214,7 +221,7 @@ async fn on_disk<T: Send + 'static>(inline: bool, work: impl FnOnce() -> T + Sen
 }
 
 impl Inner {
-    fn put(&self, delivery: &Delivery, now: Timestamp) -> Result<Receipt, FileError> {
+    fn put(&self, delivery: &SinkDelivery, now: Timestamp) -> Result<Receipt, FileError> {
         let document = &delivery.document;
         let content = self.format.one(document)?;
         let place = self.path.place(&document.name, &document.resource);
@@ -222,26 +229,30 @@ impl Inner {
     }
 
     /// Writes and removes a file by the same recipe as the real ones.
-    fn try_out(&self, document: &TokenDocument) -> Result<Outcome, FileError> {
+    fn try_out(&self, document: &TokenDocument) -> Result<DeliveryOutcome, FileError> {
         let content = match self.is_bundle {
             true => self.format.many(&[document])?,
             false => self.format.one(document)?,
         };
         let Content::Bytes(bytes) = content else {
-            return Ok(Outcome::Unchanged);
+            return Ok(DeliveryOutcome::Unchanged);
         };
         let folders = self.path.folders_before_name(&document.resource);
         let Some(folder) = Folder::open(&folders, Missing::Create)? else {
-            return Ok(Outcome::Unchanged);
+            return Ok(DeliveryOutcome::Unchanged);
         };
         let file = replace::temporary_name(document.name.as_str());
         let access = self.access(&[], document.issued_at.unwrap_or_default())?;
         replace::replace(&folder, &file, &bytes, &access)?;
         replace::remove(&folder, &file)?;
-        Ok(Outcome::Written)
+        Ok(DeliveryOutcome::Written)
     }
 
-    fn put_bundle(&self, mut members: Vec<Delivery>, now: Timestamp) -> Result<Receipt, FileError> {
+    fn put_bundle(
+        &self,
+        mut members: Vec<SinkDelivery>,
+        now: Timestamp,
+    ) -> Result<Receipt, FileError> {
         members.sort_by(|a, b| a.document.name.cmp(&b.document.name));
         let documents: Vec<&TokenDocument> =
             members.iter().map(|member| &*member.document).collect();
@@ -266,16 +277,16 @@ impl Inner {
         };
         let access = self.access(readers, now)?;
         let Some(folder) = Folder::open(folders, Missing::Create)? else {
-            return Ok(Receipt::from(Outcome::Unchanged));
+            return Ok(Receipt::from(DeliveryOutcome::Unchanged));
         };
         let outcome = if replace::holds(&folder, file, &bytes, &access) {
-            Outcome::Unchanged
+            DeliveryOutcome::Unchanged
         } else {
             match self.write {
                 WriteMode::Replace => replace::replace(&folder, file, &bytes, &access)?,
                 WriteMode::InPlace => replace::overwrite(&folder, file, &bytes, &access)?,
             }
-            Outcome::Written
+            DeliveryOutcome::Written
         };
         Ok(receipt(outcome, &folder, file, &bytes))
     }
@@ -295,16 +306,16 @@ impl Inner {
 
     fn remove(&self, folders: &[String], file: &str) -> Result<Receipt, FileError> {
         let Some(folder) = Folder::open(folders, Missing::Leave)? else {
-            return Ok(Receipt::from(Outcome::Unchanged));
+            return Ok(Receipt::from(DeliveryOutcome::Unchanged));
         };
         let is_changed = match self.write {
             WriteMode::Replace => replace::remove(&folder, file)?,
             WriteMode::InPlace => replace::empty(&folder, file)?,
         };
         let outcome = if is_changed {
-            Outcome::Removed
+            DeliveryOutcome::Removed
         } else {
-            Outcome::Unchanged
+            DeliveryOutcome::Unchanged
         };
         Ok(match self.write {
             WriteMode::Replace => Receipt::from(outcome),
@@ -313,7 +324,7 @@ impl Inner {
     }
 }
 
-fn receipt(outcome: Outcome, folder: &Folder, file: &str, bytes: &[u8]) -> Receipt {
+fn receipt(outcome: DeliveryOutcome, folder: &Folder, file: &str, bytes: &[u8]) -> Receipt {
     let placed = Placed {
         path: folder.path_of(file),
         digest: Sha256::digest(bytes).into(),
@@ -325,7 +336,7 @@ fn receipt(outcome: Outcome, folder: &Folder, file: &str, bytes: &[u8]) -> Recei
 }
 
 /// A bundle shows every token in it, so only those may read it who may read each of them.
-fn readers_of_all(members: &[Delivery]) -> Vec<Reader> {
+fn readers_of_all(members: &[SinkDelivery]) -> Vec<Reader> {
     let Some((first, others)) = members.split_first() else {
         return Vec::new();
     };

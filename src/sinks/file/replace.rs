@@ -33,8 +33,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    FileError, Outcome,
-    access::{Access, Granted, Refused},
+    DeliveryOutcome, FileError,
+    access::{Access, AccessRefused, Granted},
     path::{Component, PathPattern},
 };
 use crate::model::Placed;
@@ -89,11 +89,11 @@ pub(super) fn replace(
 }
 
 /// What it means that a file cannot have its access.
-pub(super) fn not_granted(refused: Refused, folder: &Folder, path: &Path) -> FileError {
+pub(super) fn not_granted(refused: AccessRefused, folder: &Folder, path: &Path) -> FileError {
     match refused {
-        Refused::Access(Errno::OPNOTSUPP) => FileError::NoAcl(folder.path.clone()),
-        Refused::Access(error) => io("set the access of", path)(error),
-        Refused::Ownership(source) => FileError::Ownership {
+        AccessRefused::Access(Errno::OPNOTSUPP) => FileError::NoAcl(folder.path.clone()),
+        AccessRefused::Access(error) => io("set the access of", path)(error),
+        AccessRefused::Ownership(source) => FileError::Ownership {
             path: path.to_owned(),
             source,
         },
@@ -233,26 +233,26 @@ fn remove_leftover(folder: &Folder, name: &str) -> bool {
 ///
 /// # Errors
 /// When it does not hold them now; it is as it was.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<Outcome, FileError> {
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<DeliveryOutcome, FileError> {
     let (folder, file) = place(path)?;
     let access = Access::new(0o600, Granted::default(), None, None);
     if holds(&folder, &file, bytes, &access) {
-        return Ok(Outcome::Unchanged);
+        return Ok(DeliveryOutcome::Unchanged);
     }
     replace(&folder, &file, bytes, &access)?;
-    Ok(Outcome::Written)
+    Ok(DeliveryOutcome::Written)
 }
 
 /// Removes it.
 ///
 /// # Errors
 /// When it is still there.
-pub fn remove_private(path: &Path) -> Result<Outcome, FileError> {
+pub fn remove_private(path: &Path) -> Result<DeliveryOutcome, FileError> {
     let (folder, file) = place(path)?;
     Ok(if remove(&folder, &file)? {
-        Outcome::Removed
+        DeliveryOutcome::Removed
     } else {
-        Outcome::Unchanged
+        DeliveryOutcome::Unchanged
     })
 }
 

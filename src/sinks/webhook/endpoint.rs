@@ -59,12 +59,12 @@ pub struct Rules {
 
 /// Where a receiver listens.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct ReceiverUrl {
     url: Url,
     host: String,
 }
 
-impl Endpoint {
+impl ReceiverUrl {
     /// Reads a URL. Plain http is for loopback, and names for public addresses, unless the rules
     /// say otherwise. An address that is written as such is taken at its word.
     ///
@@ -102,7 +102,7 @@ impl Endpoint {
 }
 
 /// Scheme, host and port: what may be shown.
-impl fmt::Display for Endpoint {
+impl fmt::Display for ReceiverUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.url.scheme(), self.host)?;
         match self.url.port() {
@@ -112,7 +112,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for ReceiverUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Endpoint({self})")
     }
@@ -176,7 +176,7 @@ mod tests {
             "http://127.9.9.9/",
             "http://[::1]:80/",
         ] {
-            assert!(Endpoint::new(local, STRICT).is_ok(), "{local}");
+            assert!(ReceiverUrl::new(local, STRICT).is_ok(), "{local}");
         }
         for remote in [
             "http://crm.example/",
@@ -186,12 +186,12 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    Endpoint::new(remote, STRICT),
+                    ReceiverUrl::new(remote, STRICT),
                     Err(EndpointError::PlainHttp(_))
                 ),
                 "{remote}"
             );
-            assert!(Endpoint::new(remote, OPEN).is_ok(), "{remote}");
+            assert!(ReceiverUrl::new(remote, OPEN).is_ok(), "{remote}");
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
             "https://[0:0:0:0:0:0:0:1]/",
             "https://[::ffff:10.0.0.1]/",
         ] {
-            assert!(Endpoint::new(meant, STRICT).is_ok(), "{meant}");
+            assert!(ReceiverUrl::new(meant, STRICT).is_ok(), "{meant}");
         }
         for never in [
             "https://169.254.169.254/",
@@ -221,7 +221,7 @@ mod tests {
             "https://[::a83f:8110]/",
             "https://metadata.google.internal/",
         ] {
-            let error = Endpoint::new(never, OPEN).unwrap_err();
+            let error = ReceiverUrl::new(never, OPEN).unwrap_err();
             assert!(matches!(error, EndpointError::Metadata(_)), "{never}");
         }
     }
@@ -236,7 +236,7 @@ mod tests {
             "https://0x7F000001/",
             "https://127.0.0.1./",
         ] {
-            let error = Endpoint::new(disguised, OPEN).unwrap_err();
+            let error = ReceiverUrl::new(disguised, OPEN).unwrap_err();
             let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
             assert!(
                 matches!(error, EndpointError::Disguised { address, .. } if address == loopback),
@@ -247,13 +247,13 @@ mod tests {
 
     #[test]
     fn localhost_is_a_name_like_any_other() {
-        let error = Endpoint::new("http://LOCALHOST/x", STRICT).unwrap_err();
+        let error = ReceiverUrl::new("http://LOCALHOST/x", STRICT).unwrap_err();
         assert!(error.to_string().contains("allow_private"), "{error}");
         let allowed = Rules {
             private: true,
             ..STRICT
         };
-        assert!(Endpoint::new("http://localhost:8080/x", allowed).is_ok());
+        assert!(ReceiverUrl::new("http://localhost:8080/x", allowed).is_ok());
     }
 
     #[test]
@@ -268,20 +268,20 @@ mod tests {
             "https://u:p@h/",
             "https://h:99999/",
         ] {
-            assert!(Endpoint::new(bad, STRICT).is_err(), "{bad}");
+            assert!(ReceiverUrl::new(bad, STRICT).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn only_the_host_is_ever_shown() {
         let endpoint =
-            Endpoint::new("https://crm.example:8443/hooks/s3cret?code=hush", STRICT).unwrap();
+            ReceiverUrl::new("https://crm.example:8443/hooks/s3cret?code=hush", STRICT).unwrap();
         assert_eq!(endpoint.to_string(), "https://crm.example:8443");
         assert_eq!(
             format!("{endpoint:?}"),
             "Endpoint(https://crm.example:8443)"
         );
-        let error = Endpoint::new("http://crm.example/s3cret", STRICT)
+        let error = ReceiverUrl::new("http://crm.example/s3cret", STRICT)
             .unwrap_err()
             .to_string();
         assert!(!error.contains("s3cret"), "{error}");

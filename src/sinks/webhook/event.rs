@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An event, ready to be signed and sent.
-pub(super) struct Event {
+pub(super) struct CloudEvent {
     /// The same over retries and restarts, without a dot.
     pub(super) id: String,
     /// The whole event as JSON.
@@ -55,7 +55,7 @@ pub(super) fn token_type(document: &TokenDocument) -> String {
     format!("token.{}", document.kind)
 }
 
-impl Event {
+impl CloudEvent {
     /// The event that carries a document, or names its version.
     pub(super) fn of_token(
         instance: &str,
@@ -236,7 +236,7 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Why a text is no signing secret. It never holds the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SecretError {
+pub enum SigningSecretError {
     /// No `whsec_` before it.
     #[error("a signing secret begins with whsec_")]
     Prefix,
@@ -266,18 +266,18 @@ impl SigningSecret {
     ///
     /// # Errors
     /// When the text is not of that form, or the key of a length that the standard does not allow.
-    pub fn parse(secret: &Secret) -> Result<Self, SecretError> {
+    pub fn parse(secret: &Secret) -> Result<Self, SigningSecretError> {
         let encoded = secret
             .expose()
             .strip_prefix("whsec_")
-            .ok_or(SecretError::Prefix)?;
+            .ok_or(SigningSecretError::Prefix)?;
         let key = Zeroizing::new(
             BASE64_STANDARD
                 .decode(encoded)
-                .map_err(|_| SecretError::Encoding)?,
+                .map_err(|_| SigningSecretError::Encoding)?,
         );
         if !LENGTHS.contains(&key.len()) {
-            return Err(SecretError::Length(key.len()));
+            return Err(SigningSecretError::Length(key.len()));
         }
         Ok(Self(key))
     }
@@ -324,7 +324,7 @@ mod event_tests {
     }
 
     fn of(document: &TokenDocument, include: Include) -> (String, serde_json::Value) {
-        let event = Event::of_token("web 1", &"crm".parse().unwrap(), document, include);
+        let event = CloudEvent::of_token("web 1", &"crm".parse().unwrap(), document, include);
         let value = serde_json::from_slice(&event.body).unwrap();
         (event.id, value)
     }
@@ -387,7 +387,7 @@ mod event_tests {
             key: Some("outage contoso".to_owned()),
             message: "contoso does not answer".to_owned(),
         };
-        let event = Event::of_notice("web-1", &"crm".parse().unwrap(), 7, &notice);
+        let event = CloudEvent::of_notice("web-1", &"crm".parse().unwrap(), 7, &notice);
         let value: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
         assert_eq!(value["type"], "renewd.resource.unreachable");
         assert_eq!(value["source"], "renewd/web-1/contoso");
@@ -428,7 +428,7 @@ mod signature_tests {
     const ROTATED: &str = r#"{"type":"token.rotated","timestamp":"2026-01-02T03:04:05Z","data":{"name":"github/prod","version":42,"expires_at":"2026-01-02T04:04:05Z"}}"#;
     const ROTATED_ID: &str = "msg_01JGJ5Z8K3V9Q4T7N2X6Y0B1CD";
 
-    fn secret(text: &str) -> Result<SigningSecret, SecretError> {
+    fn secret(text: &str) -> Result<SigningSecret, SigningSecretError> {
         SigningSecret::parse(&Secret::new(text.to_owned()))
     }
 
@@ -490,17 +490,30 @@ mod signature_tests {
     #[test]
     fn secrets_that_some_library_would_take_differently_are_refused() {
         let of_length = |n| format!("whsec_{}", BASE64_STANDARD.encode(vec![7; n]));
-        assert_eq!(secret("whsec_").unwrap_err(), SecretError::Length(0));
-        assert_eq!(secret(&of_length(23)).unwrap_err(), SecretError::Length(23));
-        assert_eq!(secret(&of_length(65)).unwrap_err(), SecretError::Length(65));
+        assert_eq!(secret("whsec_").unwrap_err(), SigningSecretError::Length(0));
+        assert_eq!(
+            secret(&of_length(23)).unwrap_err(),
+            SigningSecretError::Length(23)
+        );
+        assert_eq!(
+            secret(&of_length(65)).unwrap_err(),
+            SigningSecretError::Length(65)
+        );
         assert!(secret(&of_length(24)).is_ok() && secret(&of_length(64)).is_ok());
-        assert_eq!(secret(&ASCENDING[6..]).unwrap_err(), SecretError::Prefix);
+        assert_eq!(
+            secret(&ASCENDING[6..]).unwrap_err(),
+            SigningSecretError::Prefix
+        );
         for bad in [
             ASCENDING.trim_end_matches('='),
             &DESCENDING.replace('/', "_").replace('+', "-"),
             &format!("{ASCENDING}\n"),
         ] {
-            assert_eq!(secret(bad).unwrap_err(), SecretError::Encoding, "{bad:?}");
+            assert_eq!(
+                secret(bad).unwrap_err(),
+                SigningSecretError::Encoding,
+                "{bad:?}"
+            );
         }
     }
 }

@@ -18,8 +18,8 @@ use http::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use self::event::Event;
-use super::{Delivery, Outcome};
+use self::event::CloudEvent;
+use super::{DeliveryOutcome, SinkDelivery};
 use crate::{
     clock::Clock,
     config::{ContentType, Include, WebhookSinkSettings},
@@ -31,9 +31,9 @@ use crate::{
     },
 };
 
-pub use endpoint::{Endpoint, EndpointError, Rules};
+pub use endpoint::{EndpointError, ReceiverUrl, Rules};
 pub use event::{EventPattern, EventPatternError};
-pub use event::{SecretError, SigningSecret};
+pub use event::{SigningSecret, SigningSecretError};
 
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -53,7 +53,7 @@ pub enum WebhookError {
         /// Which one, from zero.
         index: usize,
         /// Why not.
-        source: SecretError,
+        source: SigningSecretError,
     },
     /// No secret at all.
     #[error("the webhook {0} has no secret, so its events could not be signed")]
@@ -73,7 +73,7 @@ pub struct WebhookSink(Arc<Inner>);
 struct Inner {
     name: SinkName,
     instance: String,
-    endpoint: Endpoint,
+    endpoint: ReceiverUrl,
     secrets: Vec<SigningSecret>,
     include: Include,
     content_type: ContentType,
@@ -131,7 +131,7 @@ impl WebhookSink {
         Ok(Self(Arc::new(Inner {
             name: settings.name.clone(),
             instance: instance.to_owned(),
-            endpoint: Endpoint::new(&settings.url, rules)?,
+            endpoint: ReceiverUrl::new(&settings.url, rules)?,
             secrets: secrets(settings)?,
             include: settings.include,
             content_type: settings.content_type,
@@ -155,14 +155,14 @@ impl WebhookSink {
     /// When the receiver did not answer in time with a 2xx.
     pub async fn deliver(
         &self,
-        delivery: &Delivery,
+        delivery: &SinkDelivery,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         let inner = &self.0;
         if !self.wants(&event::token_type(&delivery.document)) {
-            return Ok(Outcome::LeftOut);
+            return Ok(DeliveryOutcome::LeftOut);
         }
-        let event = Event::of_token(
+        let event = CloudEvent::of_token(
             &inner.instance,
             &inner.name,
             &delivery.document,
@@ -180,11 +180,11 @@ impl WebhookSink {
         seq: u64,
         notice: &Notice,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         if !self.wants(notice.kind.as_str()) {
-            return Ok(Outcome::LeftOut);
+            return Ok(DeliveryOutcome::LeftOut);
         }
-        let event = Event::of_notice(&self.0.instance, &self.0.name, seq, notice);
+        let event = CloudEvent::of_notice(&self.0.instance, &self.0.name, seq, notice);
         self.post(event, now).await
     }
 
@@ -196,9 +196,9 @@ impl WebhookSink {
         &self,
         document: &TokenDocument,
         now: Timestamp,
-    ) -> Result<Outcome, SinkFailure> {
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         let inner = &self.0;
-        let event = Event::of_test(&inner.instance, &inner.name, document, inner.include);
+        let event = CloudEvent::of_test(&inner.instance, &inner.name, document, inner.include);
         self.post(event, now).await
     }
 
@@ -207,7 +207,11 @@ impl WebhookSink {
         self.0.endpoint.to_string()
     }
 
-    async fn post(&self, event: Event, now: Timestamp) -> Result<Outcome, SinkFailure> {
+    async fn post(
+        &self,
+        event: CloudEvent,
+        now: Timestamp,
+    ) -> Result<DeliveryOutcome, SinkFailure> {
         let inner = &self.0;
         let request = inner
             .request(event, now)
@@ -218,7 +222,7 @@ impl WebhookSink {
             .await
             .map_err(|error| inner.failure(&error.to_string()))?;
         match judge(head.status, &head.headers, now) {
-            Ok(()) => Ok(Outcome::Accepted(head.status.as_u16())),
+            Ok(()) => Ok(DeliveryOutcome::Accepted(head.status.as_u16())),
             Err(refusal) => Err(SinkFailure {
                 retry_after: refusal.retry_after,
                 disable: refusal.disable,
@@ -230,7 +234,7 @@ impl WebhookSink {
 
 impl Inner {
     /// Signed anew for every attempt, under the same id.
-    fn request(&self, event: Event, now: Timestamp) -> Result<Outgoing, InvalidHeaderValue> {
+    fn request(&self, event: CloudEvent, now: Timestamp) -> Result<Outgoing, InvalidHeaderValue> {
         let signatures = event::header(&self.secrets, &event.id, now.as_second(), &event.body);
         let mut headers = HeaderMap::with_capacity(8);
         let content_type = HeaderValue::from_static(self.content_type.header());

@@ -543,7 +543,7 @@ async fn audited(home: &Home) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Goes on to the end, as the janitor does.
+/// Goes on to the end, as the daemon does.
 async fn finish(home: &Home) -> Option<String> {
     let before = home.take_successor().await.unwrap()?;
     while !home.reseal(4, at(60)).await.unwrap() {}

@@ -340,7 +340,7 @@ impl Harness {
         }
     }
 
-    /// The row of the ledger.
+    /// The row of the delivery table.
     pub(crate) async fn delivery(&self, name: &str) -> renewd::store::Delivery {
         self.store
             .deliveries_of(self.num(name))

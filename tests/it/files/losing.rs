@@ -130,9 +130,9 @@ async fn a_group_that_is_taken_out_goes_at_once() {
         settings.group = None;
         let after = FileSink::new(&settings, true).unwrap();
         let done = put(&after, document("bot", 1), &[]).await.unwrap();
-        assert_eq!(done, Outcome::Written, "{write:?}");
+        assert_eq!(done, DeliveryOutcome::Written, "{write:?}");
         assert_eq!(fs::metadata(folder.path().join("bot")).unwrap().gid(), 0);
         let done = put(&after, document("bot", 1), &[]).await.unwrap();
-        assert_eq!(done, Outcome::Unchanged, "{write:?}");
+        assert_eq!(done, DeliveryOutcome::Unchanged, "{write:?}");
     }
 }

@@ -92,7 +92,7 @@ async fn missing_folders_are_made_passable_not_listable() {
         .withdraw(&"bot".parse().unwrap(), &"contoso".parse().unwrap())
         .await
         .unwrap();
-    assert_eq!(withdrawn, Outcome::Unchanged);
+    assert_eq!(withdrawn, DeliveryOutcome::Unchanged);
     assert_eq!(
         names(folder.path()),
         Vec::<String>::new(),

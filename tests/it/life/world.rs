@@ -1,4 +1,4 @@
-//! A daemon's heart in simulated time: a store, a service and the loops between them, in a folder
+//! A daemon in simulated time: a store, a service and the loops between them, in a folder
 //! that outlives restarts.
 
 use std::{path::PathBuf, time::Duration};

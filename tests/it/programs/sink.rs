@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use renewd::{
     config::ExecSinkSettings,
-    sinks::{ExecSink, Outcome},
+    sinks::{DeliveryOutcome, ExecSink},
 };
 
 use super::pipe::Pipe;
@@ -40,9 +40,9 @@ async fn it_gets_the_document_on_its_input_and_the_token_nowhere_else() {
     let script = r#"{ cat; echo; printf '[%s]' "$@"; echo; pwd; cat /proc/self/environ | tr '\0' '\n' | sort; } > "$SAID""#;
     let said = pipe.path().to_str().unwrap();
     let sink = ExecSink::new(&settings(script, &[("SAID", said)]), false).unwrap();
-    let parcel = delivery(document("bot", 7), &[]);
-    let (outcome, heard) = tokio::join!(sink.deliver(&parcel), pipe.heard());
-    assert_eq!(outcome.unwrap(), Outcome::Ran);
+    let payload = delivery(document("bot", 7), &[]);
+    let (outcome, heard) = tokio::join!(sink.deliver(&payload), pipe.heard());
+    assert_eq!(outcome.unwrap(), DeliveryOutcome::Ran);
     let (input, rest) = heard.split_once('\n').unwrap();
     assert_eq!(input.as_bytes(), &**document("bot", 7).to_json());
     assert!(!rest.contains(&token(7)), "{rest}");
@@ -90,7 +90,7 @@ async fn only_status_0_delivers_and_what_it_said_is_told_without_the_token() {
 async fn input_that_is_not_read_and_output_without_end_hold_nothing_up() {
     let deaf = sink("exit 0");
     let outcome = deaf.deliver(&delivery(held("bot", 7), &[])).await;
-    assert_eq!(outcome.unwrap(), Outcome::Ran);
+    assert_eq!(outcome.unwrap(), DeliveryOutcome::Ran);
     let flood = sink("head -c 20000000 /dev/zero; echo; echo the end; exit 1");
     let error = flood.deliver(&delivery(document("bot", 7), &[])).await;
     let message = error.unwrap_err().to_string();
@@ -114,9 +114,9 @@ async fn at_the_deadline_the_whole_group_is_ended_however_deaf() {
         ..settings(script, &[("ALIVE", alive)])
     };
     let slow = ExecSink::new(&slow, false).unwrap();
-    let parcel = delivery(document("bot", 7), &[]);
+    let payload = delivery(document("bot", 7), &[]);
     // The pipe ends when nobody is left who could write.
-    let (ended, heard) = tokio::join!(slow.deliver(&parcel), pipe.heard());
+    let (ended, heard) = tokio::join!(slow.deliver(&payload), pipe.heard());
     let message = ended.unwrap_err().to_string();
     assert!(message.contains("had not ended after 1 s"), "{message}");
     assert_eq!(heard, "7\n");
