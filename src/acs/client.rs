@@ -19,7 +19,7 @@ use super::{
     client_clock::{self, Diagnosis, Skew},
     error,
     keys::KeyPair,
-    request::{Call, Signing},
+    request::{AcsCall, Signing},
 };
 use crate::{
     acs::{Proof, keys},
@@ -115,7 +115,7 @@ impl Client {
                 None => answer::created,
             },
         };
-        self.call(&Call::create(token), &wanted, deadline).await
+        self.call(&AcsCall::create(token), &wanted, deadline).await
     }
 
     /// Issues a token for an identity; `lifetime` counts in whole minutes, 60 to 1440.
@@ -129,7 +129,7 @@ impl Client {
         lifetime: Duration,
         deadline: Duration,
     ) -> Result<AcsAnswer<Issued>, Error> {
-        self.call(&Call::issue(id, scopes, lifetime), &TOKEN, deadline)
+        self.call(&AcsCall::issue(id, scopes, lifetime), &TOKEN, deadline)
             .await
     }
 
@@ -142,7 +142,7 @@ impl Client {
         id: &IdentityId,
         deadline: Duration,
     ) -> Result<AcsAnswer<()>, Error> {
-        self.call(&Call::revoke(id), &NO_CONTENT, deadline).await
+        self.call(&AcsCall::revoke(id), &NO_CONTENT, deadline).await
     }
 
     /// Deletes an identity for ever.
@@ -154,7 +154,7 @@ impl Client {
         id: &IdentityId,
         deadline: Duration,
     ) -> Result<AcsAnswer<()>, Error> {
-        self.call(&Call::delete(id), &NO_CONTENT, deadline).await
+        self.call(&AcsCall::delete(id), &NO_CONTENT, deadline).await
     }
 
     /// Exchanges a Teams user's Entra token for an ACS token of that user.
@@ -168,7 +168,7 @@ impl Client {
         user_id: &str,
         deadline: Duration,
     ) -> Result<AcsAnswer<Issued>, Error> {
-        self.call(&Call::exchange(token, app_id, user_id), &TOKEN, deadline)
+        self.call(&AcsCall::exchange(token, app_id, user_id), &TOKEN, deadline)
             .await
     }
 
@@ -195,7 +195,7 @@ impl Client {
     /// Makes the call; once more for a wrong clock, once more for a refused key.
     async fn call<T>(
         &self,
-        call: &Call<'_>,
+        call: &AcsCall<'_>,
         wanted: &Expected<T>,
         deadline: Duration,
     ) -> Result<AcsAnswer<T>, Error> {
@@ -206,7 +206,7 @@ impl Client {
     /// Makes the call on this course.
     async fn follow<T>(
         &self,
-        call: &Call<'_>,
+        call: &AcsCall<'_>,
         wanted: &Expected<T>,
         mut course: Course,
     ) -> Result<AcsAnswer<T>, Error> {
@@ -263,7 +263,12 @@ impl Client {
     }
 
     /// Sends one request and reads the answer.
-    async fn request<T>(&self, call: &Call<'_>, wanted: &Expected<T>, course: &Course) -> Heard<T> {
+    async fn request<T>(
+        &self,
+        call: &AcsCall<'_>,
+        wanted: &Expected<T>,
+        course: &Course,
+    ) -> Heard<T> {
         let ours = uuid::Builder::from_random_bytes(lock(&self.request_ids).random())
             .into_uuid()
             .to_string();
@@ -416,7 +421,7 @@ impl Client {
             Err(error) => return Proof::Unknown(format!("{error}")),
         };
         let hour = Duration::from_hours(1);
-        let call = Call::issue(&nobody, &[Scope::Chat], hour);
+        let call = AcsCall::issue(&nobody, &[Scope::Chat], hour);
         keys::read(self.follow(&call, &TOKEN, course).await.map(|_| ()))
     }
 

@@ -37,7 +37,7 @@ const MOST_HEADERS: usize = 11;
 
 /// One operation, before it is signed.
 #[derive(Debug, Clone)]
-pub(super) struct Call<'a> {
+pub(super) struct AcsCall<'a> {
     pub(super) operation: Operation,
     pub(super) identity: Option<&'a IdentityId>,
     method: Method,
@@ -45,7 +45,7 @@ pub(super) struct Call<'a> {
     body: Bytes,
 }
 
-impl<'a> Call<'a> {
+impl<'a> AcsCall<'a> {
     pub(super) fn create(token: Option<(&[Scope], Duration)>) -> Self {
         let (operation, body) = match token {
             None => (Operation::Create, Bytes::new()),

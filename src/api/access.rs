@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     admin::{Admin, After, PAGE, bad_cursor, instant, record},
     body::{self, Body},
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     peer::{Peer, Turns},
     problem::{Problem, ProblemType},
@@ -114,7 +114,7 @@ pub(super) async fn holders(
     State(api): State<Api>,
     _: Admin,
     Query(which): Query<WhichHolders>,
-) -> Answer<ListHolders> {
+) -> EndpointAnswer<ListHolders> {
     let num = match &which.name {
         Some(name) => Some(record(&api, name).await?.num),
         None => None,
@@ -151,7 +151,7 @@ pub(super) async fn reads(
     State(api): State<Api>,
     _: Admin,
     Query(which): Query<WhichReads>,
-) -> Answer<ListReads> {
+) -> EndpointAnswer<ListReads> {
     // What was counted a moment ago belongs into the answer.
     api.reads.write(&api.store).await;
     let after = match which.after.as_deref().map(place) {
@@ -199,7 +199,7 @@ pub(super) async fn orphans(
     State(api): State<Api>,
     _: Admin,
     Query(After { after }): Query<After>,
-) -> Answer<ListOrphans> {
+) -> EndpointAnswer<ListOrphans> {
     let after = after.as_deref().unwrap_or("0");
     let after = after.parse().map_err(|_| bad_cursor())?;
     let items = api.store.orphans(after, PAGE).await?;
@@ -213,7 +213,7 @@ pub(super) async fn dismiss(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<DismissOrphans>,
-) -> Answer<Dismiss> {
+) -> EndpointAnswer<Dismiss> {
     let known = api.store.orphans_by_num(asked.nums.clone()).await?;
     if known.len() < asked.nums.len() {
         let unknown = asked
@@ -252,7 +252,7 @@ pub(super) async fn notices(
     State(api): State<Api>,
     _: Admin,
     Query(After { after }): Query<After>,
-) -> Answer<ListNotices> {
+) -> EndpointAnswer<ListNotices> {
     let rows = match after {
         Some(after) => {
             let after = after.parse().map_err(|_| bad_cursor())?;
@@ -291,7 +291,7 @@ pub(super) async fn audit(
     State(api): State<Api>,
     _: Admin,
     Query(which): Query<WhichEntries>,
-) -> Answer<ListAudit> {
+) -> EndpointAnswer<ListAudit> {
     let invalid = |error: NameError| Problem::new(ProblemType::Invalid, error.to_string());
     let name = which
         .name
@@ -389,7 +389,7 @@ impl AuditFilter {
     }
 }
 
-impl Client {
+impl DaemonClient {
     /// Says which version this consumer uses. `label` is what it calls itself, such as
     /// `renewd-exec`.
     pub async fn acknowledge(
@@ -560,7 +560,7 @@ mod access_tests {
     #[test]
     fn only_what_matters_is_asked_for() {
         let asked = |filter: &AuditFilter| {
-            let client = Client::new("/nowhere");
+            let client = DaemonClient::new("/nowhere");
             client
                 .call(ListAudit, &[])
                 .query(filter.pairs())

@@ -35,15 +35,15 @@ const PIECE: usize = 1024;
 
 /// The room for bodies; all clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct BodyRoom(Arc<Semaphore>);
 
-impl Default for Room {
+impl Default for BodyRoom {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(ALL / PIECE)))
     }
 }
 
-impl Room {
+impl BodyRoom {
     /// Room for so many bytes, until dropped.
     fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX);
@@ -60,7 +60,7 @@ impl Room {
 
 /// Middleware for routes whose callers have been let in: the body is there, whole, before the handler is.
 pub(super) async fn whole(
-    State((room, most)): State<(Room, usize)>,
+    State((room, most)): State<(BodyRoom, usize)>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -70,7 +70,7 @@ pub(super) async fn whole(
 
 /// The request with its body read; the room is the body's for as long as it is held.
 pub(super) async fn read(
-    room: &Room,
+    room: &BodyRoom,
     request: Request,
     most: usize,
 ) -> Result<(Request, Option<OwnedSemaphorePermit>), Problem> {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     admin::{Admin, After, PAGE},
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     orders,
     problem::{Problem, ProblemType},
@@ -254,7 +254,7 @@ pub(super) async fn plan(
     State(api): State<Api>,
     _: Admin,
     Body(asked): Body<CampaignRequest>,
-) -> Answer<PlanCampaign> {
+) -> EndpointAnswer<PlanCampaign> {
     checked(&asked)?;
     let chosen = chosen(&api, &asked).await?;
     Ok(Json(planned(&api, asked.action, &chosen).await?))
@@ -265,7 +265,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,
     Query(After { after }): Query<After>,
-) -> Answer<ListCampaigns> {
+) -> EndpointAnswer<ListCampaigns> {
     let before = after.map(|after| number(&after)).transpose()?;
     let found = api.store.campaigns(before, PAGE).await?;
     let full = found.len() == PAGE;
@@ -279,7 +279,7 @@ pub(super) async fn progress(
     State(api): State<Api>,
     _: Admin,
     Path(id): Path<String>,
-) -> Answer<ShowCampaign> {
+) -> EndpointAnswer<ShowCampaign> {
     found(&api, number(&id)?).await
 }
 
@@ -297,7 +297,7 @@ pub(super) async fn report(
     _: Admin,
     Path(id): Path<String>,
     Query(ReportPage { after, failed }): Query<ReportPage>,
-) -> Answer<ReportCampaign> {
+) -> EndpointAnswer<ReportCampaign> {
     let id = number(&id)?;
     let after = after.map(|after| number(&after)).transpose()?;
     let Json(_) = found(&api, id).await?;
@@ -313,7 +313,7 @@ pub(super) async fn order(
     admin: Admin,
     Path((id, order)): Path<(String, CampaignOrder)>,
     Body(WithReason { reason }): Body<WithReason>,
-) -> Answer<OrderCampaign> {
+) -> EndpointAnswer<OrderCampaign> {
     let id = number(&id)?;
     let Json(before) = found(&api, id).await?;
     let cause = admin.cause(&api, reason).await;
@@ -560,7 +560,7 @@ fn resource(api: &Api, named: Option<&ResourceName>) -> Result<ResourceName, Pro
     Err(Problem::new(ProblemType::Invalid, why))
 }
 
-impl Client {
+impl DaemonClient {
     /// Starts a campaign.
     pub async fn start_campaign(
         &self,

@@ -84,13 +84,13 @@ pub enum ClientError {
 
 /// A daemon, found by its socket. Each question is a connection of its own.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct DaemonClient {
     pub(super) path: PathBuf,
 }
 
 /// A question to an endpoint that is being put together.
 pub(super) struct ClientCall<'a, E> {
-    client: &'a Client,
+    client: &'a DaemonClient,
     target: String,
     label: &'a str,
     body: Result<Vec<u8>, serde_json::Error>,
@@ -166,7 +166,7 @@ fn filled(path: &str, names: &[&dyn Display]) -> String {
     segments.collect::<Vec<_>>().join("/")
 }
 
-impl Client {
+impl DaemonClient {
     /// The daemon that listens on `socket`.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         Self {
@@ -387,7 +387,7 @@ impl Seats {
         let mut taken = self.taken();
         let user = (peer.uid, standing);
         let own = taken.users.get(&user).map_or(0, |user| user.seats);
-        let block = (standing == Standing::Unknown).then(|| peer.block());
+        let block = (standing == CallerStanding::Unknown).then(|| peer.block());
         if let Some(why) = self.limits.full(&taken, own, (standing, block)) {
             return Err(Problem::new(ProblemType::Throttled, why).retry_after(AGAIN));
         }
@@ -560,14 +560,14 @@ mod tests {
     fn whoever_comes_as_many_users_leaves_seats_to_those_who_come_for_the_first_time() {
         let seats = Seats::new(SMALL);
         let fill_all = |uids: std::ops::Range<u32>| -> Vec<_> {
-            let each = uids.map(|uid| fill(&seats, uid, Standing::Unknown).0);
+            let each = uids.map(|uid| fill(&seats, uid, CallerStanding::Unknown).0);
             each.flatten().collect()
         };
         let many = fill_all(100_000..100_100);
         assert_eq!(many.len(), SMALL.of_unknown_block);
         let more = fill_all(1_000_000..1_300_000);
         assert_eq!(many.len() + more.len(), SMALL.of_unknown);
-        let (taken, why) = fill(&seats, 7, Standing::Unknown);
+        let (taken, why) = fill(&seats, 7, CallerStanding::Unknown);
         assert_eq!(taken.len(), SMALL.of_unknown_user, "{why}");
         assert!(why.contains("14 connections wait"), "{why}");
         let others = fill_all(8..20);

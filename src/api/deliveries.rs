@@ -15,8 +15,8 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     admin::{Admin, PAGE, bad_cursor, record, records},
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{Command, SinkAsk},
@@ -264,7 +264,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,
     Query(which): Query<Which>,
-) -> Answer<ListDeliveries> {
+) -> EndpointAnswer<ListDeliveries> {
     let nums = match &which.name {
         Some(name) => Some(vec![record(&api, name).await?.num]),
         None => None,
@@ -308,7 +308,7 @@ pub(super) async fn retry(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<AskDeliveries>,
-) -> Answer<RetryDeliveries> {
+) -> EndpointAnswer<RetryDeliveries> {
     let rows = rows(&api, &asked).await?;
     let due = api.store.retry_deliveries(rows, api.clock.now()).await?;
     answer(&api, &admin, "retry deliveries", asked, due).await
@@ -319,7 +319,7 @@ pub(super) async fn replay(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<AskDeliveries>,
-) -> Answer<ReplayDeliveries> {
+) -> EndpointAnswer<ReplayDeliveries> {
     if asked.all && asked.sink.is_none() {
         let why = "a replay of everything is asked for one sink at a time: name the sink";
         return Err(Problem::new(ProblemType::Invalid, why));
@@ -410,7 +410,7 @@ pub struct DeliveryTable {
     pub dead: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// The delivery table, in pages.
     pub async fn deliveries(
         &self,
@@ -463,7 +463,7 @@ impl Client {
 const SINKS_LONGEST_TEST: Duration = Duration::from_mins(10);
 
 /// Every sink.
-pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> Answer<ListSinks> {
+pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListSinks> {
     let (at, counts) = (api.clock.now(), api.store.counts().await?);
     let views = api.shared_state().dispatcher_views().into_iter();
     let row = |(name, dispatcher)| row(name, dispatcher, &counts, at);
@@ -496,7 +496,7 @@ pub(super) async fn pause(
     admin: Admin,
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
-) -> Answer<PauseSink> {
+) -> EndpointAnswer<PauseSink> {
     let (sink, _) = find(&api, &name)?;
     let actor = admin.cause(&api, None).await.actor;
     let why = match &asked.reason {
@@ -522,7 +522,7 @@ pub(super) async fn enable(
     admin: Admin,
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
-) -> Answer<EnableSink> {
+) -> EndpointAnswer<EnableSink> {
     let (sink, _) = find(&api, &name)?;
     api.store.enable_sink(&sink, api.clock.now()).await?;
     ask(&api, sink.clone(), SinkAsk::GoOn).await?;
@@ -539,7 +539,7 @@ pub(super) async fn test(
     admin: Admin,
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
-) -> Answer<TestSink> {
+) -> EndpointAnswer<TestSink> {
     let (sink, view) = find(&api, &name)?;
     let (answer, answered) = oneshot::channel();
     ask(&api, sink.clone(), SinkAsk::Test { answer }).await?;

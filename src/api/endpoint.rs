@@ -27,7 +27,7 @@ pub(super) trait Endpoint {
 }
 
 /// What a handler answers: the endpoint's answer, or why not.
-pub(super) type Answer<E> = Result<Json<<E as Endpoint>::Answer>, Problem>;
+pub(super) type EndpointAnswer<E> = Result<Json<<E as Endpoint>::Answer>, Problem>;
 
 /// Declares endpoints: `Name: METHOD "path" ?key key, Body => Answer;`.
 macro_rules! endpoints {

@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::Room,
+    body::BodyRoom,
     hub::Hub,
     reads::Reads,
     rights::Rights,
@@ -25,7 +25,7 @@ pub struct Api {
     /// What callers may do.
     pub(super) rights: Rights,
     /// What the bodies of requests may take.
-    pub(super) room: Room,
+    pub(super) room: BodyRoom,
     /// Everybody who watches.
     pub(super) hub: Hub,
     /// Tokens that were handed over.
@@ -58,7 +58,7 @@ impl Api {
             shared_state,
             commands,
             rights,
-            room: Room::default(),
+            room: BodyRoom::default(),
             hub: Hub::default(),
             reads: Reads::default(),
             unbound: watch::Sender::new(None),

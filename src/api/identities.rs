@@ -9,8 +9,8 @@ use http::StatusCode;
 use super::{
     admin::{Admin, After, PAGE, record},
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     imports::surroundings,
     problem::{Problem, ProblemType},
@@ -42,7 +42,7 @@ pub(super) async fn list(
     State(api): State<Api>,
     _: Admin,
     Query(After { after }): Query<After>,
-) -> Answer<ListIdentities> {
+) -> EndpointAnswer<ListIdentities> {
     let after = after
         .map(|name| name.parse::<Name>())
         .transpose()
@@ -70,7 +70,7 @@ pub(super) async fn show(
     State(api): State<Api>,
     _: Admin,
     Path(name): Path<String>,
-) -> Answer<ShowIdentity> {
+) -> EndpointAnswer<ShowIdentity> {
     let row = record(&api, &name).await?;
     Ok(Json(shown(&api, &row, api.clock.now())))
 }
@@ -102,7 +102,7 @@ pub(super) async fn remove(
     admin: Admin,
     Path(name): Path<String>,
     Query(Why { reason }): Query<Why>,
-) -> Answer<RemoveIdentity> {
+) -> EndpointAnswer<RemoveIdentity> {
     if let Some(name) = unreadable(&api, &name).await? {
         // Nothing else can be done with it; its id stays known, so it can be declared again.
         let names = vec![name.clone()];
@@ -153,7 +153,7 @@ pub(super) async fn revive(
     admin: Admin,
     Path(name): Path<String>,
     Query(Why { reason }): Query<Why>,
-) -> Answer<ReviveIdentity> {
+) -> EndpointAnswer<ReviveIdentity> {
     let row = record(&api, &name).await?;
     let (cause, now) = (admin.cause(&api, reason).await, api.clock.now());
     api.store.revive(&row.spec.name, &cause, now).await?;
@@ -167,7 +167,7 @@ pub(super) async fn confirm_gone(
     admin: Admin,
     Path(resource): Path<String>,
     Query(Why { reason }): Query<Why>,
-) -> Answer<ConfirmGone> {
+) -> EndpointAnswer<ConfirmGone> {
     let known = api
         .shared_state()
         .renewers
@@ -190,7 +190,7 @@ pub(super) struct Why {
     reason: Option<String>,
 }
 
-impl Client {
+impl DaemonClient {
     /// Identities in order of name, after this one.
     pub async fn identities(&self, after: Option<&str>) -> Result<Page<Identity>, ClientError> {
         self.call(ListIdentities, &[]).after(after).send().await

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     admin::Admin,
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::SharedState,
@@ -339,7 +339,7 @@ pub(super) async fn import(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<Import>,
-) -> Answer<TakeOver> {
+) -> EndpointAnswer<TakeOver> {
     let batch = Batch::of(asked.lines, &surroundings(&api.shared_state()));
     if asked.check {
         return Ok(Json(batch.check(&api.store).await?));
@@ -360,7 +360,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     admin: Admin,
     Body(asked): Body<CreateMissing>,
-) -> Answer<Create> {
+) -> EndpointAnswer<Create> {
     if asked.all_missing != asked.names.is_empty() {
         let why = "say either names or all_missing";
         return Err(Problem::new(ProblemType::Invalid, why.to_owned()));
@@ -375,7 +375,7 @@ pub(super) async fn create(
     }))
 }
 
-impl Client {
+impl DaemonClient {
     /// Checks identities and ids, or takes them over.
     pub async fn import(&self, import: &Import) -> Result<ImportAnswer, ClientError> {
         let call = self.call(TakeOver, &[]).body(import);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     admin::Admin,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
 };
@@ -76,7 +76,7 @@ const FORETOLD: usize = 3;
 const RUNS: usize = 50;
 
 /// Every job with its next instants and its last run.
-pub(super) async fn list(State(api): State<Api>, _: Admin) -> Answer<ListJobs> {
+pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListJobs> {
     let last = api.store.last_runs().await?;
     let now = api.clock.now();
     let shared_state = api.shared_state();
@@ -138,7 +138,7 @@ pub(super) async fn runs(
     State(api): State<Api>,
     _: Admin,
     Query(which): Query<Which>,
-) -> Answer<ListJobRuns> {
+) -> EndpointAnswer<ListJobRuns> {
     let limit = which.limit.unwrap_or(RUNS).min(super::admin::PAGE);
     let runs = api.store.job_runs(which.name.as_ref(), limit).await?;
     Ok(Json(JobRuns { runs }))
@@ -152,7 +152,7 @@ fn next(job: &JobSettings, now: jiff::Timestamp) -> Vec<jiff::Timestamp> {
     instants.take(FORETOLD).collect()
 }
 
-impl Client {
+impl DaemonClient {
     /// Every job with its next instants and its last run.
     pub async fn jobs(&self) -> Result<JobList, ClientError> {
         self.call(ListJobs, &[]).send().await

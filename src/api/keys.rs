@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     admin::{Admin, After, PAGE},
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     wire::Page,
@@ -86,7 +86,7 @@ pub struct ReplaceKey {
 }
 
 /// The keys of every resource.
-pub(super) async fn list(State(api): State<Api>, _: Admin) -> Answer<ListKeys> {
+pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListKeys> {
     let names: Vec<ResourceName> = api.shared_state().keys.keys().cloned().collect();
     let mut all = Vec::with_capacity(names.len());
     for name in names {
@@ -100,7 +100,7 @@ pub(super) async fn show(
     State(api): State<Api>,
     _: Admin,
     Path(resource): Path<String>,
-) -> Answer<ShowKeys> {
+) -> EndpointAnswer<ShowKeys> {
     let (name, _) = view(&api, &resource)?;
     Ok(Json(keys_of(&api, name).await?))
 }
@@ -140,7 +140,7 @@ pub(super) async fn cancel(
     State(api): State<Api>,
     admin: Admin,
     Path(resource): Path<String>,
-) -> Answer<Cancel> {
+) -> EndpointAnswer<Cancel> {
     let (resource, _) = view(&api, &resource)?;
     let actor = admin.cause(&api, None).await.actor;
     let ended = api
@@ -155,7 +155,7 @@ pub(super) async fn identities(
     _: Admin,
     Path(resource): Path<String>,
     Query(After { after }): Query<After>,
-) -> Answer<ListKeyItems> {
+) -> EndpointAnswer<ListKeyItems> {
     let (resource, _) = view(&api, &resource)?;
     let Some(change) = api.store.last_key_change(&resource).await? else {
         return Ok(Json(Page {
@@ -224,7 +224,7 @@ fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> 
     })
 }
 
-impl Client {
+impl DaemonClient {
     /// The keys of every resource.
     pub async fn all_keys(&self) -> Result<Vec<ResourceKeys>, ClientError> {
         self.call(ListKeys, &[]).send().await

@@ -18,9 +18,9 @@ use super::{
     access,
     admin::{self, Admin, record},
     body, campaigns,
-    connection::{ANSWER, Client, ClientError, OWN_LABEL, unreadable},
+    connection::{ANSWER, ClientError, DaemonClient, OWN_LABEL, unreadable},
     deliveries,
-    endpoint::{Answer, Routes, endpoints},
+    endpoint::{EndpointAnswer, Routes, endpoints},
     guard::{Door, guard, usable},
     handle::Api,
     identities, imports, jobs, keys, orders,
@@ -183,7 +183,7 @@ fn work(routes: Routes) -> Routes {
         .written_out(Method::POST, store::BACKUP, store::backup)
 }
 
-async fn status(State(api): State<Api>, _: Admin) -> Answer<ShowStatus> {
+async fn status(State(api): State<Api>, _: Admin) -> EndpointAnswer<ShowStatus> {
     let mut status = Snapshot::take(&api).await.status();
     // Where the store cannot be read, the needs say so; the rest is shown all the same.
     status.behind = access::behind(&api).await.unwrap_or_default();
@@ -246,7 +246,7 @@ pub enum TokenForm {
     Json,
 }
 
-impl Client {
+impl DaemonClient {
     /// The current token. With `wait` the daemon answers as soon as there is a live one newer than
     /// `seen`, at the latest after so long (it grants at most a minute); `None` when there was
     /// nothing newer by then.

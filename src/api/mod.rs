@@ -120,7 +120,7 @@ use crate::store::StoreError;
 pub mod client {
     pub use super::{
         access::AuditFilter,
-        connection::{Client, ClientError},
+        connection::{ClientError, DaemonClient},
         deliveries::DeliveryTable,
         imports::{Batch, Surroundings},
         local::TokenForm,

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::{
     admin::Admin,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
 };
@@ -40,7 +40,7 @@ pub(super) async fn show(
     State(api): State<Api>,
     _: Admin,
     Query(asked): Query<PlanQuery>,
-) -> Answer<ShowPlan> {
+) -> EndpointAnswer<ShowPlan> {
     let what_if = WhatIf {
         identities: asked.identities,
         lifetime: asked.lifetime_seconds.map(Duration::from_secs),
@@ -85,7 +85,7 @@ impl Api {
     }
 }
 
-impl Client {
+impl DaemonClient {
     /// What the limits of all resources, or of one, mean for their fleets, or for one that is asked about.
     pub async fn plans(
         &self,

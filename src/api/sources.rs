@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use super::{
     admin::Admin,
     body::Body,
-    connection::{Client, ClientError},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{self, Command},
@@ -46,7 +46,7 @@ pub struct ApplySource {
 }
 
 /// The sources in the order of their names.
-pub(super) async fn list(State(api): State<Api>, _: Admin) -> Answer<ListSources> {
+pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListSources> {
     let shared_state = api.shared_state();
     let mut sources: Vec<SourceView> = shared_state
         .sources
@@ -87,7 +87,7 @@ pub(super) async fn test(
     State(api): State<Api>,
     _: Admin,
     Path(name): Path<String>,
-) -> Answer<TestSource> {
+) -> EndpointAnswer<TestSource> {
     asked(&api, &name, None).await
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn apply(
     admin: Admin,
     Path(name): Path<String>,
     Body(order): Body<ApplySource>,
-) -> Answer<Apply> {
+) -> EndpointAnswer<Apply> {
     let apply = shared_state::ApplySource {
         actor: admin.cause(&api, None).await.actor,
         confirmed: order.yes,
@@ -144,7 +144,7 @@ async fn asked(
 /// How long a source may be read, and its list be written.
 const READING: Duration = Duration::from_mins(15);
 
-impl Client {
+impl DaemonClient {
     /// The sources of identities and how they are.
     pub async fn sources(&self) -> Result<Sources, ClientError> {
         self.call(ListSources, &[]).send().await

@@ -13,8 +13,8 @@ use tokio::{io::AsyncReadExt as _, sync::oneshot};
 use super::{
     admin::Admin,
     body::Body,
-    connection::{Client, ClientError, OWN_LABEL, unreadable},
-    endpoint::{Answer, endpoints},
+    connection::{ClientError, DaemonClient, OWN_LABEL, unreadable},
+    endpoint::{EndpointAnswer, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{Command, Permission},
@@ -159,7 +159,7 @@ pub(super) async fn accept(
     State(api): State<Api>,
     admin: Admin,
     Body(word): Body<StoreWord>,
-) -> Answer<AcceptStore> {
+) -> EndpointAnswer<AcceptStore> {
     say(&api, &admin, Permission::Accept, word).await
 }
 
@@ -168,7 +168,7 @@ pub(super) async fn adopt(
     State(api): State<Api>,
     admin: Admin,
     Body(word): Body<StoreWord>,
-) -> Answer<AdoptStore> {
+) -> EndpointAnswer<AdoptStore> {
     say(&api, &admin, Permission::Adopt, word).await
 }
 
@@ -177,7 +177,7 @@ pub(super) async fn reseal(
     State(api): State<Api>,
     admin: Admin,
     Body(word): Body<StoreWord>,
-) -> Answer<Reseal> {
+) -> EndpointAnswer<Reseal> {
     let cause = admin.cause(&api, word.reason).await;
     let begun = api.store.begin_reseal(&cause, api.clock.now()).await?;
     Ok(Json(ResealStarted {
@@ -187,7 +187,10 @@ pub(super) async fn reseal(
 }
 
 /// How far the replacement of the seal key is.
-pub(super) async fn resealing(State(api): State<Api>, _admin: Admin) -> Answer<ShowResealing> {
+pub(super) async fn resealing(
+    State(api): State<Api>,
+    _admin: Admin,
+) -> EndpointAnswer<ShowResealing> {
     Ok(Json(api.store.resealing().await?))
 }
 
@@ -247,7 +250,7 @@ pub(super) async fn backed_up(
     State(api): State<Api>,
     admin: Admin,
     Body(done): Body<BackedUp>,
-) -> Answer<NoteBackup> {
+) -> EndpointAnswer<NoteBackup> {
     api.store.backed_up(done.made_at, false).await?;
     admin
         .audit(&api, "store.backup", None, None, &done.place)
@@ -256,7 +259,7 @@ pub(super) async fn backed_up(
 }
 
 /// The effect, or every problem; then nothing was changed.
-pub(super) async fn reload(State(api): State<Api>, admin: Admin) -> Answer<Reload> {
+pub(super) async fn reload(State(api): State<Api>, admin: Admin) -> EndpointAnswer<Reload> {
     let (answer, answered) = oneshot::channel();
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
     api.commands
@@ -275,7 +278,7 @@ pub(super) async fn reload(State(api): State<Api>, admin: Admin) -> Answer<Reloa
 }
 
 /// Everything that is found. It takes as long as the slowest receiver, at most some ten seconds.
-pub(super) async fn examine(State(api): State<Api>, _: Admin) -> Answer<Examine> {
+pub(super) async fn examine(State(api): State<Api>, _: Admin) -> EndpointAnswer<Examine> {
     let (answer, answered) = oneshot::channel();
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
     api.commands
@@ -299,7 +302,7 @@ const COPYING: Duration = Duration::from_secs(900);
 /// Between two pieces.
 const BETWEEN_PIECES: Duration = Duration::from_secs(60);
 
-impl Client {
+impl DaemonClient {
     /// Has the daemon make a backup and hands over its pieces; when it was made. What `take` fails
     /// with ends it.
     pub async fn backup(

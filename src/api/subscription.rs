@@ -9,7 +9,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{
-    connection::{Client, ClientError, encoded, unreadable},
+    connection::{ClientError, DaemonClient, encoded, unreadable},
     problem::Problem,
 };
 use crate::model::{IdentityId, Name, ResourceName, Scope, Secret, State, Version};
@@ -26,7 +26,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// Watches identities.
 #[derive(Debug)]
 pub struct Watch {
-    client: Client,
+    client: DaemonClient,
     target: String,
     label: String,
     /// The place in the stream from which to go on.
@@ -64,7 +64,7 @@ struct Connected {
     text: Zeroizing<Vec<u8>>,
 }
 
-impl Client {
+impl DaemonClient {
     /// Watches these identities (admins: none means all). `label` is what the daemon shows as this
     /// consumer's name, such as `renewd-exec`.
     pub fn watch(&self, names: &[Name], label: &str) -> Watch {

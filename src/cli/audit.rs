@@ -13,7 +13,7 @@ use super::{
     output::{self, Cell, DIM, STRONG, Table, relative},
 };
 use crate::{
-    api::client::{AuditFilter, Client, wire::ReadsRow},
+    api::client::{AuditFilter, DaemonClient, wire::ReadsRow},
     model::{AuditEntry, Name},
 };
 
@@ -106,7 +106,7 @@ impl List {
 }
 
 async fn latest(
-    client: &Client,
+    client: &DaemonClient,
     filter: &AuditFilter,
     limit: usize,
 ) -> Result<Vec<AuditEntry>, Failed> {

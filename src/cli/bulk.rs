@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client,
+        DaemonClient,
         wire::{CampaignAction, CampaignPlan, CampaignRequest},
     },
     clock::Clock,
@@ -120,7 +120,7 @@ pub(crate) async fn run(context: Context, chosen: Chosen, task: Task) -> Outcome
 
 /// Asks where it is much or where `all` are meant, starts the campaign and follows it to its end.
 pub(crate) async fn carry_out(
-    client: &Client,
+    client: &DaemonClient,
     clock: Clock,
     (new, all): (CampaignRequest, bool),
     how: How,
@@ -202,7 +202,7 @@ fn asked(chosen: Chosen, task: Task) -> Result<CampaignRequest, Failed> {
 
 /// What a person told to do to exactly these, now; for commands made of several.
 pub(crate) async fn start(
-    client: &Client,
+    client: &DaemonClient,
     task: Task,
     names: &[Name],
     reason: Option<&str>,

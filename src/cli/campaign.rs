@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client,
+        DaemonClient,
         wire::{
             CampaignAction, CampaignId, CampaignOrder, CampaignProgress, CampaignState, ItemState,
             ReportLine,
@@ -353,7 +353,11 @@ impl Report {
     }
 }
 
-async fn all(client: &Client, id: CampaignId, failed: bool) -> Result<Vec<ReportLine>, Failed> {
+async fn all(
+    client: &DaemonClient,
+    id: CampaignId,
+    failed: bool,
+) -> Result<Vec<ReportLine>, Failed> {
     let (mut lines, mut after) = (Vec::new(), None);
     loop {
         let page = client.report(id, failed, after.as_deref()).await?;

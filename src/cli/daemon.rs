@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     accounts,
-    api::client::{Client, ClientError, ProblemType, Surroundings},
+    api::client::{ClientError, DaemonClient, ProblemType, Surroundings},
     config::{self, Loaded, Settings, Source},
     store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
 };
@@ -27,13 +27,13 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// The daemon on this socket; without one that of the configuration that this user would run one with, else
 /// whichever is there: see [`Source::socket_to_ask`].
-pub(crate) fn daemon(socket: Option<PathBuf>) -> Client {
+pub(crate) fn daemon(socket: Option<PathBuf>) -> DaemonClient {
     let source = Source::of_process(None).with_socket(socket);
-    Client::new(source.socket_to_ask())
+    DaemonClient::new(source.socket_to_ask())
 }
 
 /// The daemon of a configuration that is named, else as [`daemon`] finds it.
-pub(crate) fn daemon_of(context: &Context, config: Option<&Path>) -> Result<Client, Failed> {
+pub(crate) fn daemon_of(context: &Context, config: Option<&Path>) -> Result<DaemonClient, Failed> {
     let configured = match (&context.socket, config) {
         (None, Some(path)) => Some(settings(Some(path.to_owned()))?.daemon.socket),
         _ => None,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client, DeliveryTable,
+        DaemonClient, DeliveryTable,
         wire::{AskDeliveries, AskedDeliveries, DeliveryRow},
     },
     model::{Name, SinkName},
@@ -51,7 +51,7 @@ impl Delivery {
 }
 
 /// All rows, page by page.
-async fn everything(client: &Client, of: &DeliveryTable) -> Result<Vec<DeliveryRow>, Failed> {
+async fn everything(client: &DaemonClient, of: &DeliveryTable) -> Result<Vec<DeliveryRow>, Failed> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let page = client.deliveries(of, after.as_deref()).await?;

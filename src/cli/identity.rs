@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client, ClientError,
+        ClientError, DaemonClient,
         wire::{self, CreateMissing},
     },
     config::Source,
@@ -92,7 +92,7 @@ struct Place {
 
 /// Who knows of identities: the daemon, or while none runs the store itself.
 enum Known {
-    Daemon(Client),
+    Daemon(DaemonClient),
     Store(Box<Offline>),
 }
 
@@ -165,7 +165,7 @@ impl Known {
 }
 
 /// All identities, page by page, in the order of their names.
-pub(super) async fn everything(client: &Client) -> Result<Vec<wire::Identity>, ClientError> {
+pub(super) async fn everything(client: &DaemonClient) -> Result<Vec<wire::Identity>, ClientError> {
     let (mut identities, mut after) = (Vec::new(), None);
     loop {
         let page = client.identities(after.as_deref()).await?;

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     acs::{self, ConnectionString, Proof},
     api::client::{
-        Client,
+        DaemonClient,
         wire::{KeyChange, KeyItem, KeyStage, KeyStanding, Resealing, ResourceKeys, StoreWord},
     },
     config::{LoadedSecret, ResourceSettings, SecretRef},
@@ -370,7 +370,10 @@ impl Status {
 }
 
 /// Of one resource alone: of all of them it would be many pages.
-async fn gaps(client: &Client, keys: &[ResourceKeys]) -> Result<Option<serde_json::Value>, Failed> {
+async fn gaps(
+    client: &DaemonClient,
+    keys: &[ResourceKeys],
+) -> Result<Option<serde_json::Value>, Failed> {
     match keys {
         [one] if one.change.is_some() => {
             let items = roll::everyone(client, &one.resource).await?;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client,
+        DaemonClient,
         wire::{CampaignAction, CampaignRequest, DismissOrphans, Orphan as Row},
     },
     model::{IdentityId, Num, ResourceName, Then},
@@ -91,7 +91,7 @@ impl Dismiss {
     }
 }
 
-async fn all(client: &Client) -> Result<Vec<Row>, Failed> {
+async fn all(client: &DaemonClient) -> Result<Vec<Row>, Failed> {
     let (mut orphans, mut after) = (Vec::new(), None);
     loop {
         let page = client.orphans(after.as_deref()).await?;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{Limits, Renewal, ResourceSettings, Settings},
     model::{ResourceName, short_duration},
-    simulation::{self, Fault, Report, Setting, simulate, svg},
+    simulation::{self, PlannedFault, Report, Setting, simulate, svg},
 };
 
 /// Let a fleet live for days in seconds, with faults that a script names or chance draws
@@ -47,7 +47,7 @@ pub(crate) struct Simulate {
     seed: u64,
     /// Something that goes wrong; may be repeated
     #[arg(long, value_name = "FAULT")]
-    fault: Vec<Fault>,
+    fault: Vec<PlannedFault>,
     /// A file of faults, one a line; # begins a remark
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,

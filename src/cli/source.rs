@@ -4,7 +4,7 @@
 use clap::Subcommand;
 
 use crate::{
-    api::client::{Client, ClientError, ProblemType},
+    api::client::{ClientError, DaemonClient, ProblemType},
     model::{Name, SourceName, SourceReport, SourceView},
 };
 
@@ -97,7 +97,7 @@ impl Source {
     }
 }
 
-async fn apply(client: &Client, verb: &Apply) -> Outcome {
+async fn apply(client: &DaemonClient, verb: &Apply) -> Outcome {
     let report = report_of(client.apply_source(&verb.name, verb.yes).await, &verb.name)?;
     show(&verb.name, &report, verb.json)
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client, ClientError,
+        ClientError, DaemonClient,
         wire::{self, Need},
     },
     model::{
@@ -66,7 +66,7 @@ impl Status {
 }
 
 /// Draws until Ctrl-C; a daemon that restarts meanwhile is waited for.
-async fn watch(client: &Client) -> Outcome {
+async fn watch(client: &DaemonClient) -> Outcome {
     let stop = tokio::signal::ctrl_c();
     let mut stop = std::pin::pin!(stop);
     loop {

@@ -21,7 +21,7 @@ use super::{
     output,
 };
 use crate::{
-    api::client::{Client, ClientError, ProblemType, TokenForm},
+    api::client::{ClientError, DaemonClient, ProblemType, TokenForm},
     model::{Name, Secret, Version},
     sinks::file::{remove_private, write_private},
     systemd::Given,
@@ -94,7 +94,7 @@ impl Wait {
         }
     }
 
-    async fn ask(&self, client: &Client, left: Duration) -> Result<bool, ClientError> {
+    async fn ask(&self, client: &DaemonClient, left: Duration) -> Result<bool, ClientError> {
         let wait = (left.as_secs() > 0).then(|| left.min(QUESTION));
         let answer = client
             .token(&self.name, TokenForm::Json, wait, None)
@@ -324,7 +324,7 @@ impl Holding {
 /// A long poll that never gives up.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    client: Client,
+    client: DaemonClient,
     name: Name,
     /// What this consumer calls itself to the daemon.
     label: &'static str,
@@ -337,7 +337,7 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    pub(crate) fn new(client: Client, name: Name, label: &'static str) -> Self {
+    pub(crate) fn new(client: DaemonClient, name: Name, label: &'static str) -> Self {
         Self {
             client,
             name,

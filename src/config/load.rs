@@ -10,7 +10,7 @@ use std::{
 use super::{
     ConfigProblem, Place, Places, Problems, Settings, Severity, SinkSettings, Source,
     file::{File, Unreadable},
-    problem::{Note, Report},
+    problem::{Note, ProblemReport},
     quantity::{is_plain, quoted},
     reader::{Inputs, Located, Section, one_of},
     sections::{
@@ -40,7 +40,7 @@ pub struct Loaded {
 /// # Errors
 /// With every mistake at once, and the warnings between them.
 pub fn load(source: &Source) -> Result<Loaded, Problems> {
-    let report = Report::default();
+    let report = ProblemReport::default();
     let files = read_files(&source.path, &report);
     let (root, broken) = syntax::parse(&files, &report);
     let places = Places::new(files, root, broken);
@@ -117,7 +117,7 @@ impl Source {
 /// `[daemon] socket` as the files say it, for a command that looks for its daemon: no mistake elsewhere and no
 /// secret that cannot be read keeps it from that.
 fn declared_socket(source: &Source) -> Option<PathBuf> {
-    let report = Report::default();
+    let report = ProblemReport::default();
     let files = read_files(&source.path, &report);
     if !files
         .iter()
@@ -137,7 +137,7 @@ fn declared_socket(source: &Source) -> Option<PathBuf> {
 }
 
 /// The main file and those beside it, without those that cannot be read: they are told of.
-fn read_files(main: &Path, report: &Report) -> Vec<File> {
+fn read_files(main: &Path, report: &ProblemReport) -> Vec<File> {
     let hint = "write it (the README has examples), or say where it is with --config PATH; this user must be able to read it";
     let Some(first) = read_file(main, Some(hint), report) else {
         return Vec::new();
@@ -147,7 +147,7 @@ fn read_files(main: &Path, report: &Report) -> Vec<File> {
     std::iter::once(first).chain(more).collect()
 }
 
-fn read_file(path: &Path, hint: Option<&str>, report: &Report) -> Option<File> {
+fn read_file(path: &Path, hint: Option<&str>, report: &ProblemReport) -> Option<File> {
     match File::read(path) {
         Ok(file) => Some(file),
         Err(Unreadable { message, at }) => {
@@ -158,7 +158,7 @@ fn read_file(path: &Path, hint: Option<&str>, report: &Report) -> Option<File> {
 }
 
 /// `*.toml` in a directory in the order of their names, without hidden ones.
-fn parts(directory: &Path, report: &Report) -> Vec<PathBuf> {
+fn parts(directory: &Path, report: &ProblemReport) -> Vec<PathBuf> {
     let entries =
         match std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
@@ -208,7 +208,7 @@ fn incomplete(path: &Path) -> ConfigProblem {
 }
 
 /// Checks every reference and joins the sections; `None` where something is wrong and was told of.
-pub(super) fn link(drafts: Drafts, report: &Report) -> Option<Settings> {
+pub(super) fn link(drafts: Drafts, report: &ProblemReport) -> Option<Settings> {
     check_names(&drafts, report);
     let names = Names::collect(&drafts);
     let targets: Vec<Option<ResourceName>> = drafts
@@ -273,7 +273,7 @@ fn join(
 }
 
 /// Tells of names that are given twice, and of a configuration without any resource.
-fn check_names(drafts: &Drafts, report: &Report) {
+fn check_names(drafts: &Drafts, report: &ProblemReport) {
     let resources = drafts.resources.iter().filter_map(|r| r.name.as_ref());
     unique("resources are called", resources, report);
     let jobs = drafts.jobs.iter().filter_map(|job| job.name.as_ref());
@@ -365,7 +365,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    fn resource_of(&self, identity: &User<'_>, report: &Report) -> Option<ResourceName> {
+    fn resource_of(&self, identity: &User<'_>, report: &ProblemReport) -> Option<ResourceName> {
         let words = || self.resources.iter().map(|name| name.as_str());
         let Some(wanted) = identity.resource else {
             if !identity.resource_left_out {
@@ -397,7 +397,7 @@ impl<'a> Names<'a> {
         None
     }
 
-    fn check_sinks(&self, sinks: &[Located<SinkName>], report: &Report) {
+    fn check_sinks(&self, sinks: &[Located<SinkName>], report: &ProblemReport) {
         if self.unsure {
             return;
         }
@@ -428,7 +428,7 @@ fn unknown(kind: &str, name: &str) -> String {
 fn unique<'a, T: Ord + Display + 'a>(
     what: &str,
     names: impl Iterator<Item = &'a Located<T>>,
-    report: &Report,
+    report: &ProblemReport,
 ) {
     let mut first: BTreeMap<&T, Span> = BTreeMap::new();
     for name in names {
@@ -443,7 +443,7 @@ fn unique<'a, T: Ord + Display + 'a>(
 }
 
 /// A program waits for files and receivers; two that waited for each other would never run.
-fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &Report) {
+fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &ProblemReport) {
     let programs = || {
         drafts
             .exec_sinks
@@ -465,7 +465,7 @@ fn check_after(sink: &ExecSinkDraft, drafts: &Drafts, report: &Report) {
 }
 
 /// Two tokens must never go to the same file.
-fn check_paths(drafts: &Drafts, report: &Report) {
+fn check_paths(drafts: &Drafts, report: &ProblemReport) {
     let mut users: BTreeMap<&str, usize> = BTreeMap::new();
     for sink in drafts
         .identities

@@ -147,14 +147,14 @@ pub(super) const MOST: usize = 100;
 
 /// What is wrong so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct ProblemReport {
     notes: RefCell<Vec<Note>>,
     whole_files: RefCell<Vec<ConfigProblem>>,
     syntax: RefCell<Vec<Note>>,
     errors: Cell<usize>,
 }
 
-impl Report {
+impl ProblemReport {
     pub(super) fn add(&self, note: Note) {
         if self.takes(note.severity) {
             self.notes.borrow_mut().push(note);

@@ -6,7 +6,7 @@ use super::{
     Environment, Limit,
     file::File,
     keys::{self, Key, Table, Takes, Vocabulary},
-    problem::{Note, Report},
+    problem::{Note, ProblemReport},
     quantity::{duration, duration_text, is_plain, limit, shown},
     tree::{Members, Node, Span, Value},
 };
@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Inputs<'a> {
     pub(super) files: &'a [File],
     pub(super) environment: &'a Environment,
-    pub(super) report: &'a Report,
+    pub(super) report: &'a ProblemReport,
     pub(super) vocabulary: &'static Vocabulary,
 }
 

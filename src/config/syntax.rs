@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use super::{
     file::{File, Text},
-    problem::{Note, Report},
+    problem::{Note, ProblemReport},
     sections::VOCABULARY,
     tree::{self, Members, Span},
 };
@@ -25,7 +25,7 @@ const AFTER: usize = 64 << 10;
 
 /// Parses every file and joins them; what cannot be parsed is told and skipped. With the lines of
 /// each file that are no TOML.
-pub(super) fn parse(files: &[File], report: &Report) -> (Members, BTreeSet<(usize, usize)>) {
+pub(super) fn parse(files: &[File], report: &ProblemReport) -> (Members, BTreeSet<(usize, usize)>) {
     let mut root = Members::new();
     let mut broken = BTreeSet::new();
     for (index, file) in files.iter().enumerate() {

@@ -22,7 +22,7 @@ use crate::{
         SourceReport, SourceView, Spec, Timestamp,
     },
     schedule::Steady,
-    sources::{Difference, Head, ListRead, Look, Reading, Source, SourceError, digest},
+    sources::{Difference, Head, ListRead, ListSource, Look, Reading, SourceError, digest},
     store::{Digest, SourceChange, SourceEnd, Store, StoreError},
     worker::{self, Worker},
 };
@@ -64,7 +64,7 @@ pub struct Apply {
 /// The loop of one source.
 #[derive(Debug)]
 pub struct SourceSync {
-    source: Source,
+    source: ListSource,
     store: Store,
     clock: Clock,
     asks: mpsc::Receiver<SourceAsk>,
@@ -145,7 +145,7 @@ impl SourceSync {
         let (asks, asked) = mpsc::channel(4);
         let view = watch::Sender::new(view_of(&deps.settings));
         let source_sync = Self {
-            source: Source::new(deps.settings, &deps.clock),
+            source: ListSource::new(deps.settings, &deps.clock),
             store: deps.store,
             clock: deps.clock,
             asks: asked,

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Setting, SimulationError,
-    faults::{Fault, FaultKind},
+    faults::{FaultKind, PlannedFault},
     findings::Findings,
     provider::Provider,
-    report::{CampaignSeen, Found},
+    report::{CampaignSeen, CourseSeen},
     start,
 };
 use crate::{
@@ -185,9 +185,9 @@ pub fn unlocked<T>(open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenErr
 }
 
 /// A folder of a simulation, in memory where there is such a place; removed at the end.
-pub(super) struct Folder(PathBuf);
+pub(super) struct ScratchFolder(PathBuf);
 
-impl Folder {
+impl ScratchFolder {
     pub(super) fn new() -> Result<Self, SimulationError> {
         let memory = Path::new("/dev/shm");
         let mut places = vec![memory.to_owned(), std::env::temp_dir()];
@@ -212,7 +212,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         // What stays behind in memory harms nobody.
         fs::remove_dir_all(&self.0).ok();
@@ -222,8 +222,8 @@ impl Drop for Folder {
 /// Something that happens to the daemon.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Event {
-    Begins(Fault),
-    Over(Fault),
+    Begins(PlannedFault),
+    Over(PlannedFault),
     Hour,
     End,
 }
@@ -248,7 +248,7 @@ fn events(setting: &Setting) -> Vec<(Duration, Event)> {
 }
 
 /// Lets all of it happen.
-pub(super) async fn run(setting: &Setting, folder: &Path) -> Result<Found, SimulationError> {
+pub(super) async fn run(setting: &Setting, folder: &Path) -> Result<CourseSeen, SimulationError> {
     let mut course = Course::new(setting, folder);
     course.keys.iter().try_for_each(Key::write)?;
     course.tell_keys();
@@ -276,8 +276,8 @@ struct Course<'a> {
     starts: u64,
     daemon: Option<Daemon>,
     /// Orders that wait for a daemon.
-    orders: Vec<Fault>,
-    ordered: Vec<(Fault, CampaignId)>,
+    orders: Vec<PlannedFault>,
+    ordered: Vec<(PlannedFault, CampaignId)>,
 }
 
 impl<'a> Course<'a> {
@@ -332,7 +332,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    async fn begins(&mut self, fault: Fault) -> Result<(), SimulationError> {
+    async fn begins(&mut self, fault: PlannedFault) -> Result<(), SimulationError> {
         match fault.kind {
             FaultKind::Clock(by) => self.clock.step_wall(by),
             FaultKind::Restart => self.down().await?,
@@ -361,7 +361,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    async fn over(&mut self, fault: Fault) -> Result<(), SimulationError> {
+    async fn over(&mut self, fault: PlannedFault) -> Result<(), SimulationError> {
         match fault.kind {
             FaultKind::Clock(by) => self.clock.step_wall(-by),
             FaultKind::KeyLoss { .. } => {
@@ -465,7 +465,7 @@ impl<'a> Course<'a> {
         Ok(())
     }
 
-    async fn end(mut self) -> Result<Found, SimulationError> {
+    async fn end(mut self) -> Result<CourseSeen, SimulationError> {
         let mut campaigns = Vec::new();
         for (fault, id) in std::mem::take(&mut self.ordered) {
             let campaign = match &self.daemon {
@@ -485,7 +485,7 @@ impl<'a> Course<'a> {
                 .unwrap_or_else(PoisonError::into_inner),
             Err(shared) => lock(&shared).clone(),
         };
-        Ok(Found {
+        Ok(CourseSeen {
             findings,
             campaigns,
         })

@@ -58,7 +58,7 @@ pub enum FaultKind {
 
 /// Something that goes wrong, from when on and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Fault {
+pub struct PlannedFault {
     /// What.
     pub kind: FaultKind,
     /// When it begins, from the start.
@@ -67,7 +67,7 @@ pub struct Fault {
     pub lasts: Duration,
 }
 
-impl Fault {
+impl PlannedFault {
     /// When it ends.
     pub fn ends(&self) -> Duration {
         self.at + self.lasts
@@ -112,7 +112,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PlannedFault {
     /// As it would be read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at={}", self.word(), written(self.at))?;
@@ -161,7 +161,7 @@ pub struct FaultError {
 const KNOWN: &str =
     "outage, brown-out, poison, throttle, slow, clock, restart, kill, key-loss, revoke, renew";
 
-impl FromStr for Fault {
+impl FromStr for PlannedFault {
     type Err = FaultError;
 
     fn from_str(line: &str) -> Result<Self, FaultError> {
@@ -199,7 +199,7 @@ impl<'a> Words<'a> {
     }
 }
 
-fn read(line: &str) -> Result<Fault, String> {
+fn read(line: &str) -> Result<PlannedFault, String> {
     let mut parts = line.split_whitespace();
     let word = parts.next().ok_or("it is empty")?;
     let mut words = Vec::new();
@@ -212,7 +212,7 @@ fn read(line: &str) -> Result<Fault, String> {
     let (kind, lasts) = kind_of(word, &mut words)?;
     match words.0.first() {
         Some((name, _)) => Err(format!("{word} knows no {name}=")),
-        None => Ok(Fault { kind, at, lasts }),
+        None => Ok(PlannedFault { kind, at, lasts }),
     }
 }
 
@@ -304,12 +304,12 @@ fn signed(text: &str) -> Result<SignedDuration, String> {
 ///
 /// # Errors
 /// At the first line that is no fault, with its number.
-pub fn script(text: &str) -> Result<Vec<Fault>, String> {
+pub fn script(text: &str) -> Result<Vec<PlannedFault>, String> {
     let mut faults = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            let fault = line.parse::<Fault>();
+            let fault = line.parse::<PlannedFault>();
             faults.push(fault.map_err(|error| format!("line {}: {error}", number + 1))?);
         }
     }
@@ -317,18 +317,18 @@ pub fn script(text: &str) -> Result<Vec<Fault>, String> {
 }
 
 /// Faults by chance within so much time; the last hours are quiet, so that all can be well again.
-pub fn random(seed: u64, length: Duration) -> Vec<Fault> {
+pub fn random(seed: u64, length: Duration) -> Vec<PlannedFault> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed_fa17);
     let quiet = length.mul_f64(0.15).max(HOUR * 3);
     let last = length.saturating_sub(quiet);
-    let mut faults: Vec<Fault> = (0..rng.random_range(2..=6))
+    let mut faults: Vec<PlannedFault> = (0..rng.random_range(2..=6))
         .map(|_| drawn(last, &mut rng))
         .collect();
     faults.sort_by_key(|fault| fault.at);
     faults
 }
 
-fn drawn(last: Duration, rng: &mut ChaCha8Rng) -> Fault {
+fn drawn(last: Duration, rng: &mut ChaCha8Rng) -> PlannedFault {
     let at = between(MINUTE * 10, last, rng);
     let share = |from: f64, to: f64, rng: &mut ChaCha8Rng| {
         (rng.random_range(from..to) * 1000.0).round() / 1000.0
@@ -373,7 +373,7 @@ fn drawn(last: Duration, rng: &mut ChaCha8Rng) -> Fault {
         FaultKind::Revoke | FaultKind::Renew => Duration::ZERO,
         _ => lasts,
     };
-    Fault { kind, at, lasts }
+    PlannedFault { kind, at, lasts }
 }
 
 /// Whole seconds, each length as likely as one twice as long.
@@ -384,7 +384,7 @@ fn between(from: Duration, to: Duration, rng: &mut impl Rng) -> Duration {
 }
 
 /// How a fault is told to a person.
-pub fn told(fault: &Fault) -> String {
+pub fn told(fault: &PlannedFault) -> String {
     let lasts = match fault.lasts.is_zero() {
         true => String::new(),
         false => format!(" for {}", short_duration(fault.lasts)),
@@ -439,7 +439,7 @@ mod tests {
             ("key-loss at=1h keys=both", "it needs for="),
             ("kill 1h", "not name=value"),
         ] {
-            let error = line.parse::<Fault>().unwrap_err().to_string();
+            let error = line.parse::<PlannedFault>().unwrap_err().to_string();
             assert!(error.contains(part), "{line}: {error}");
         }
         let error = script("renew at=1h\nrenew").unwrap_err();
@@ -454,7 +454,7 @@ mod tests {
             prop_assert!(!faults.is_empty());
             for fault in &faults {
                 prop_assert!(fault.ends() < length, "{fault}");
-                prop_assert_eq!(&fault.to_string().parse::<Fault>().unwrap(), fault);
+                prop_assert_eq!(&fault.to_string().parse::<PlannedFault>().unwrap(), fault);
             }
             prop_assert_eq!(random(seed, length), faults);
         }

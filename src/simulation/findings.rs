@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Setting,
-    faults::{Fault, FaultKind},
-    provider::{Call, Deed, Fault as Answer},
+    faults::{FaultKind, PlannedFault},
+    provider::{Call, Deed, Manner as Answer},
 };
 use crate::{
     config::{Limit, Limits},
@@ -143,8 +143,8 @@ impl Findings {
     }
 
     fn answer(&mut self, call: &Call) -> Option<Answer> {
-        let going_on = |fault: &&Fault| fault.holds(call.at);
-        let faults: Vec<Fault> = self
+        let going_on = |fault: &&PlannedFault| fault.holds(call.at);
+        let faults: Vec<PlannedFault> = self
             .setting
             .faults
             .iter()
@@ -165,7 +165,7 @@ impl Findings {
         faults.iter().find_map(|fault| self.of_fault(fault, call))
     }
 
-    fn of_fault(&mut self, fault: &Fault, call: &Call) -> Option<Answer> {
+    fn of_fault(&mut self, fault: &PlannedFault, call: &Call) -> Option<Answer> {
         match fault.kind {
             FaultKind::Throttle(wait) => Some(Answer::Throttle(wait.as_secs())),
             FaultKind::Slow(by) => Some(Answer::Slow(by)),
@@ -361,7 +361,7 @@ fn within(calls: &mut VecDeque<Duration>, window: Duration, now: Duration) -> u6
     calls.len() as u64
 }
 
-fn bad_times(faults: &[Fault]) -> Vec<(Duration, Duration)> {
+fn bad_times(faults: &[PlannedFault]) -> Vec<(Duration, Duration)> {
     let bad = faults.iter().filter(|fault| fault.is_bad_time());
     let times = bad.map(|fault| match fault.kind {
         // Whoever was told to wait does.

@@ -19,10 +19,10 @@ use jiff::Timestamp;
 use crate::config::{Limit, Limits};
 
 pub use course::{Daemon, DaemonParts, unlocked};
-pub use faults::{Fault, FaultError, FaultKind, random, script, told};
+pub use faults::{FaultError, FaultKind, PlannedFault, random, script, told};
 pub use findings::HourSeen;
 pub use picture::svg;
-pub use provider::{Call, Deed, Fault as Manner, NOBODY, Provider};
+pub use provider::{Call, Deed, Manner, NOBODY, Provider};
 pub use report::{CampaignSeen, Report};
 
 /// What is simulated.
@@ -47,7 +47,7 @@ pub struct Setting {
     /// How long it goes on.
     pub length: Duration,
     /// What goes wrong.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<PlannedFault>,
 }
 
 impl Setting {
@@ -66,7 +66,7 @@ impl Setting {
 
     /// Whether a key is regenerated.
     fn loses_keys(&self) -> bool {
-        let loses = |fault: &Fault| matches!(fault.kind, FaultKind::KeyLoss { .. });
+        let loses = |fault: &PlannedFault| matches!(fault.kind, FaultKind::KeyLoss { .. });
         self.faults.iter().any(loses)
     }
 
@@ -144,7 +144,7 @@ pub fn simulate(setting: &Setting) -> Result<Report, SimulationError> {
         .enable_time()
         .start_paused(true)
         .build()?;
-    let folder = course::Folder::new()?;
+    let folder = course::ScratchFolder::new()?;
     let part = setting.part();
     let findings = runtime.block_on(Box::pin(course::run(&part, folder.path())))?;
     Ok(Report::of(setting, findings))

@@ -225,7 +225,7 @@ fn bands(report: &Report) -> Vec<(f64, f64)> {
     let faults = report
         .faults
         .iter()
-        .filter_map(|line| line.parse::<super::Fault>().ok());
+        .filter_map(|line| line.parse::<super::PlannedFault>().ok());
     faults
         .map(|fault| (fault.at.as_secs_f64(), fault.ends().as_secs_f64()))
         .map(|(from, to)| (from, to.min(report.length_seconds as f64)))

@@ -35,7 +35,7 @@ pub struct Call {
 
 /// What the service does instead of answering well.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub enum Manner {
     /// The name does not resolve, or nothing listens.
     Connect,
     /// The connection breaks; the request took effect.
@@ -76,7 +76,7 @@ pub enum Deed {
 /// How an id begins that nobody has: asking for its token makes nothing.
 pub const NOBODY: &str = "8:acs:00000000-";
 
-type Plan = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
+type Plan = Box<dyn FnMut(&Call) -> Option<Manner> + Send>;
 type Watcher = Box<dyn FnMut(&str, Deed, Timestamp) + Send>;
 
 /// The other side.
@@ -135,7 +135,7 @@ impl Provider {
     }
 
     /// From now on calls fail as `plan` says.
-    pub fn fail(&self, plan: impl FnMut(&Call) -> Option<Fault> + Send + 'static) {
+    pub fn fail(&self, plan: impl FnMut(&Call) -> Option<Manner> + Send + 'static) {
         self.inner().plan = Some(Box::new(plan));
     }
 
@@ -214,17 +214,17 @@ impl Provider {
             let provider = provider.clone();
             Box::pin(async move {
                 let (call, fault, mut delay) = provider.arrived(&request);
-                if let Some(Fault::Slow(by)) = &fault {
+                if let Some(Manner::Slow(by)) = &fault {
                     delay += *by;
                 }
                 if !delay.is_zero() {
                     tokio::time::sleep(delay).await;
                 }
                 match fault {
-                    Some(Fault::Connect) => Err(TransportError::Connect("refused".to_owned())),
-                    Some(Fault::Hang) => std::future::pending().await,
-                    Some(Fault::Panic) => panic!("on purpose"),
-                    Some(Fault::Reset) => {
+                    Some(Manner::Connect) => Err(TransportError::Connect("refused".to_owned())),
+                    Some(Manner::Hang) => std::future::pending().await,
+                    Some(Manner::Panic) => panic!("on purpose"),
+                    Some(Manner::Reset) => {
                         provider.answer(&call, &request, None);
                         Err(TransportError::Broken("reset".to_owned()))
                     }
@@ -234,7 +234,7 @@ impl Provider {
         }))
     }
 
-    fn arrived(&self, request: &Request<Bytes>) -> (Call, Option<Fault>, Duration) {
+    fn arrived(&self, request: &Request<Bytes>) -> (Call, Option<Manner>, Duration) {
         let mut inner = self.inner();
         let path = request.uri().path();
         let id = path
@@ -269,18 +269,18 @@ impl Provider {
         &self,
         call: &Call,
         request: &Request<Bytes>,
-        fault: Option<&Fault>,
+        fault: Option<&Manner>,
     ) -> Response<Bytes> {
         let mut inner = self.inner();
         let mut wait = None;
         let (status, body) = match fault {
-            Some(Fault::Status(status, code, message)) => (*status, error(code, message)),
-            Some(Fault::Throttle(secs)) => {
+            Some(Manner::Status(status, code, message)) => (*status, error(code, message)),
+            Some(Manner::Throttle(secs)) => {
                 wait = Some(*secs);
                 (429, error("TooManyRequests", "Too many requests."))
             }
-            Some(Fault::Malformed) => (200, "<html>".to_owned()),
-            Some(Fault::Expired) => {
+            Some(Manner::Malformed) => (200, "<html>".to_owned()),
+            Some(Manner::Expired) => {
                 let ended = inner.now() - SignedDuration::from_hours(1);
                 (200, token(ended))
             }

@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Setting,
-    faults::{Fault, told},
+    faults::{PlannedFault, told},
     findings::{Findings, HourSeen},
 };
 use crate::store::Campaign;
 
 /// What a simulation has found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct CourseSeen {
     pub(super) findings: Findings,
     pub(super) campaigns: Vec<CampaignSeen>,
 }
@@ -34,7 +34,7 @@ pub struct CampaignSeen {
 }
 
 impl CampaignSeen {
-    pub(super) fn of(fault: Fault, campaign: Option<&Campaign>) -> Self {
+    pub(super) fn of(fault: PlannedFault, campaign: Option<&Campaign>) -> Self {
         let took = campaign.and_then(|campaign| {
             let took = campaign.ended_at?.duration_since(campaign.created_at);
             u64::try_from(took.as_secs()).ok()
@@ -109,8 +109,8 @@ impl Report {
     /// The form that this program writes.
     pub const SCHEMA: u32 = 1;
 
-    pub(super) fn of(setting: &Setting, found: Found) -> Self {
-        let Found {
+    pub(super) fn of(setting: &Setting, found: CourseSeen) -> Self {
+        let CourseSeen {
             findings: of,
             campaigns,
         } = found;

@@ -1,7 +1,7 @@
 //! Reads identities that others own, read only: an application's SQLite database, the output of a
 //! program, a file of JSON lines; and why a source cannot be read, in one sentence for the operator.
 //!
-//! A [`Source`] says cheaply whether its list may have changed, and reads the list when it is asked to, by a
+//! A [`ListSource`] says cheaply whether its list may have changed, and reads the list when it is asked to, by a
 //! child process with limits of its own. What comes is a [`Reading`]: rows in the order of their names, as often
 //! as they are wanted. It keeps nothing of the list and decides nothing: [`Difference`] says in numbers what
 //! differs, and whether that may be taken over, by plain functions.
@@ -38,13 +38,13 @@ pub use reader::{
 
 /// A source of identities.
 #[derive(Debug)]
-pub struct Source {
+pub struct ListSource {
     settings: SourceSettings,
     clock: Clock,
     looker: Looker,
     /// Its files as they were before the last read, where they were old enough to tell a change.
     read: Option<Stamps>,
-    /// Which kind of list it is by how long its last read took: see [`Queues`].
+    /// Which kind of list it is by how long its last read took: see [`ReadQueues`].
     kind: usize,
 }
 
@@ -59,7 +59,7 @@ pub struct Look {
     seen: Option<Stamps>,
 }
 
-impl Source {
+impl ListSource {
     /// A source that has not been looked at yet.
     pub fn new(settings: SourceSettings, clock: &Clock) -> Self {
         Self {

@@ -55,7 +55,7 @@ const WITHIN: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 /// Processes and threads of a child.
 pub const THREADS: usize = 2;
 /// The turns of this process's children.
-pub(super) static QUEUES: Queues = Queues::new();
+pub(super) static QUEUES: ReadQueues = ReadQueues::new();
 /// Where memory is short, a child is the first to be killed, long before the daemon.
 const FIRST_TO_GO: &str = "1000";
 /// How much a child may compute, in seconds, for a list and all its hand-overs.
@@ -354,18 +354,18 @@ pub(super) struct ListReader {
 
 /// Where lists wait for their turn, each kind by itself, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Queues([Semaphore; TURNS.len()]);
+pub(super) struct ReadQueues([Semaphore; TURNS.len()]);
 
 /// The right to have a child.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: SemaphorePermit<'static>,
-    queues: &'static Queues,
+    queues: &'static ReadQueues,
     /// In which of them it came.
     queue: usize,
 }
 
-impl Queues {
+impl ReadQueues {
     const fn new() -> Self {
         Self([
             Semaphore::const_new(TURNS[0]),
@@ -543,7 +543,7 @@ mod tests {
     use super::*;
 
     /// Reads a list that takes so long again and again; how long each read waited for its turn.
-    async fn waits(queues: &'static Queues, takes: Duration, times: usize) -> Vec<Duration> {
+    async fn waits(queues: &'static ReadQueues, takes: Duration, times: usize) -> Vec<Duration> {
         let clock = Clock::simulated(jiff::Timestamp::UNIX_EPOCH);
         let (mut kind, mut waits) = (0, Vec::new());
         for _ in 0..times {
@@ -561,7 +561,7 @@ mod tests {
     /// them once, while it is not known of them, and a short one hardly ever.
     #[tokio::test(start_paused = true)]
     async fn lists_that_hang_hold_no_list_up_that_takes_long() {
-        static QUEUES: Queues = Queues::new();
+        static QUEUES: ReadQueues = ReadQueues::new();
         for _ in 0..6 {
             tokio::spawn(waits(&QUEUES, READING, usize::MAX));
         }

@@ -14,7 +14,7 @@ use rusqlite::params;
 use super::{
     aside::RowKind,
     campaigns::{CampaignId, ItemState},
-    commit::Standing,
+    commit::CurrentRow,
     db::{self, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
     facts::PENDING,
@@ -472,7 +472,7 @@ impl Txn<'_> {
     /// Makes one row what the file says of it.
     fn bring_row(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         line: &Withdrawal,
         brought: &mut BroughtUp,
         now: Timestamp,

@@ -23,7 +23,7 @@ use crate::model::{
 
 /// What a decision about a row depends on.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
+pub(super) struct CurrentRow {
     pub(super) num: Num,
     pub(super) name: Name,
     pub(super) resource: Num,
@@ -181,7 +181,7 @@ impl Txn<'_> {
 
     fn store_token(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         issue: &Issue<'_>,
         kind: Kind,
         version: Version,
@@ -225,7 +225,7 @@ impl Txn<'_> {
     /// A routine renewal leaves one narrow line, everything else a full entry.
     fn trail(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         issue: &Issue<'_>,
         kind: Kind,
         version: Version,
@@ -352,7 +352,7 @@ impl Txn<'_> {
     /// no second person is made. The map follows after the commit. False: the id cannot be the row's.
     fn adopt_id(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         id: Option<&IdentityId>,
         now: Timestamp,
     ) -> Outcome<bool> {
@@ -378,7 +378,12 @@ impl Txn<'_> {
 
     /// Ids carry the id of the resource that made them: one that differs from all others of its resource
     /// was made by another one, and so by the wrong connection string.
-    fn tell_if_strange(&mut self, row: &Standing, id: &IdentityId, now: Timestamp) -> Outcome<()> {
+    fn tell_if_strange(
+        &mut self,
+        row: &CurrentRow,
+        id: &IdentityId,
+        now: Timestamp,
+    ) -> Outcome<()> {
         let maker = |id: &str| id.rsplit_once('_').map(|(maker, _)| maker.to_owned());
         let sql =
             "SELECT id FROM identity WHERE resource = ?1 AND num <> ?2 AND id IS NOT NULL LIMIT 1";
@@ -409,7 +414,7 @@ impl Txn<'_> {
 
     fn orphan_token(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         named: bool,
         issue: &Issue<'_>,
         now: Timestamp,
@@ -504,7 +509,7 @@ impl Txn<'_> {
     /// Takes the token away: a new version without one, told to every sink.
     pub(super) fn withdraw(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         state: State,
         kind: Kind,
         now: Timestamp,
@@ -539,7 +544,7 @@ impl Txn<'_> {
     }
 
     /// Makes a row due. One that waits for a person's word before it is created is left as it is.
-    pub(super) fn set_due(&mut self, row: &Standing, at: i64, why: &str) -> Outcome<()> {
+    pub(super) fn set_due(&mut self, row: &CurrentRow, at: i64, why: &str) -> Outcome<()> {
         self.set_due_of(row.num, row.due_at.is_some(), at, why)
     }
 
@@ -573,12 +578,12 @@ const STANDING: &str = "SELECT num, name, resource, state, id, version, next_kin
 
 impl Db {
     /// What a decision about a row depends on.
-    pub(super) fn standing(&self, num: Num) -> Outcome<Option<Standing>> {
+    pub(super) fn standing(&self, num: Num) -> Outcome<Option<CurrentRow>> {
         Ok(self.one(RowKind::Identity, STANDING, [num], read_standing)?)
     }
 
     /// The same, `None` also where it cannot be read: such a row is left as it is.
-    pub(super) fn readable(&self, num: Num) -> Outcome<Option<Standing>> {
+    pub(super) fn readable(&self, num: Num) -> Outcome<Option<CurrentRow>> {
         match self.standing(num) {
             Err(fault) if fault.is_unreadable() => Ok(None),
             standing => standing,
@@ -586,7 +591,7 @@ impl Db {
     }
 }
 
-impl Standing {
+impl CurrentRow {
     /// Whether the row is still waiting for this very token.
     fn takes(&self, issue: &Issue<'_>, now: Timestamp) -> bool {
         let overtaken = |at: Option<i64>| {
@@ -605,8 +610,8 @@ impl Standing {
 }
 
 /// The columns in the order of [`STANDING`].
-fn read_standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
-    Ok(Standing {
+fn read_standing(row: &Row<'_>) -> rusqlite::Result<CurrentRow> {
+    Ok(CurrentRow {
         num: row.get(0)?,
         name: db::parsed(row, 1)?,
         resource: row.get(2)?,

@@ -12,7 +12,7 @@ use rusqlite::{Params, Row, params, types::ValueRef};
 use super::{
     Store,
     campaigns::CampaignId,
-    commit::Standing,
+    commit::CurrentRow,
     db::{Db, Txn},
     error::{Answer, Outcome},
 };
@@ -98,7 +98,7 @@ fn minutes((renews_at, late_at): (i64, i64)) -> (i64, i64) {
     (renews_at / MINUTE, late_at / MINUTE)
 }
 
-impl Standing {
+impl CurrentRow {
     /// What is counted of it.
     pub(super) fn counted(&self) -> Counted {
         Counted {

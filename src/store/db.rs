@@ -23,7 +23,7 @@ use serde::{
 use super::{
     aside::{self, Aside, RowKind},
     campaigns::CampaignId,
-    commit::Standing,
+    commit::CurrentRow,
     counters::Deltas,
     error::Outcome,
     idmap::IdLine,
@@ -399,7 +399,7 @@ impl<'a> Txn<'a> {
     }
 
     /// Tells every sink of a row, and all who watch, that it has a new version.
-    pub(super) fn want(&mut self, row: &Standing, version: Version, now: i64) -> Outcome<()> {
+    pub(super) fn want(&mut self, row: &CurrentRow, version: Version, now: i64) -> Outcome<()> {
         match row.by_socket {
             true => self.note_version(row.num, &row.name, version),
             false => self.want_of(row.num, &row.name, version, now)?,

@@ -13,7 +13,7 @@ use super::{
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome, StoreError},
     idmap::{IdLine, remember_unknown},
-    reconcile::{Alteration, FORGOTTEN, Plan, REMOVED, Reconciled, Refusal},
+    reconcile::{Alteration, FORGOTTEN, REMOVED, ReconcilePlan, Reconciled, Refusal},
     steps::just_after,
     tables::{Counting, Handed, NewRow},
 };
@@ -204,7 +204,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<Reconciled> {
         self.withdraw("remove identities", move |txn| {
-            let (mut plan, mut forgotten) = (Plan::default(), 0);
+            let (mut plan, mut forgotten) = (ReconcilePlan::default(), 0);
             for name in &names {
                 let refusal = match txn.num_of(name.as_str())? {
                     Some(num) => {
@@ -280,7 +280,7 @@ impl Store {
 impl Txn<'_> {
     /// Takes declarations over without touching what they do not name.
     pub(super) fn declare(&mut self, specs: &[Spec], now: Timestamp) -> Outcome<Reconciled> {
-        let mut plan = Plan::default();
+        let mut plan = ReconcilePlan::default();
         self.plan_specs(specs, &mut plan)?;
         self.carry_out(&mut plan, specs, now)?;
         Ok(plan.told())
@@ -290,7 +290,7 @@ impl Txn<'_> {
     /// is named in the plan, and the rest is done.
     pub(super) fn carry_out(
         &mut self,
-        plan: &mut Plan,
+        plan: &mut ReconcilePlan,
         specs: &[Spec],
         now: Timestamp,
     ) -> Outcome<()> {
@@ -467,7 +467,7 @@ impl Txn<'_> {
 
     /// A forgotten row stays until its consumers have been told; one that never had anything to tell
     /// goes at once.
-    fn forget(&mut self, row: &super::commit::Standing, now: Timestamp) -> Outcome<Version> {
+    fn forget(&mut self, row: &super::commit::CurrentRow, now: Timestamp) -> Outcome<Version> {
         if row.state == State::Deleted {
             // Its id is no more, and its consumers have been told.
             self.set_id(row.num, None)?;

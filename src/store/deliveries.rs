@@ -13,7 +13,7 @@ use super::{
     db::{self, Txn, micros, signed},
     error::{Answer, Outcome, StoreError},
     identities::Consignment,
-    sinks::{DUE_NOW, Sink},
+    sinks::{DUE_NOW, StoredSink},
     tables::{Counting, Handed},
 };
 use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
@@ -145,7 +145,7 @@ impl Store {
     ) -> Answer<Vec<Delivery>> {
         let (sink, skip) = (sink.clone(), skip.clone());
         self.read("look for pending deliveries", move |db| {
-            let Sink { num, waits, .. } = db.sink(sink.as_str())?;
+            let StoredSink { num, waits, .. } = db.sink(sink.as_str())?;
             let sql = if waits { PENDING_AFTER } else { PENDING };
             let params = params![num, micros(now), sink.as_str()];
             Ok(db.some(RowKind::Delivery, limit, sql, params, |row| {
@@ -168,7 +168,7 @@ impl Store {
         self.read("look for the next delivery", move |db| {
             let mut skip = skip.clone();
             skip.extend(db.aside.nums(RowKind::Delivery));
-            let Sink { num, waits, .. } = db.sink(sink.as_str())?;
+            let StoredSink { num, waits, .. } = db.sink(sink.as_str())?;
             let sql = if waits {
                 NEXT_PENDING_AFTER
             } else {
@@ -347,11 +347,11 @@ impl Settled {
 
 impl Txn<'_> {
     pub(super) fn settle(&mut self, settled: &[Settled], now: Timestamp) -> Outcome<()> {
-        let mut sinks: Vec<(&SinkName, Sink)> = Vec::new();
+        let mut sinks: Vec<(&SinkName, StoredSink)> = Vec::new();
         for one in settled {
             let name = one.sink();
             let known = sinks.iter().find(|(known, _)| *known == name);
-            let Sink {
+            let StoredSink {
                 num: sink, awaited, ..
             } = match known {
                 Some((_, sink)) => *sink,

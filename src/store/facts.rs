@@ -12,7 +12,7 @@ use super::{
     db::{self, Db, Effects, Txn},
     error::{Fault, Outcome, StoreError},
     reconcile::{FORGOTTEN, REMOVED},
-    withdrawals::{Fact, Found, Order, Stage, Withdrawal, Written},
+    withdrawals::{Appended, Fact, Found, Order, Stage, Withdrawal},
     writer::Writer,
 };
 use crate::model::{Num, State, Then};
@@ -205,7 +205,7 @@ impl Writer {
         &mut self,
         effects: &mut Effects,
         promised: bool,
-    ) -> Result<Option<Written>, StoreError> {
+    ) -> Result<Option<Appended>, StoreError> {
         let failed = |fault| StoreError::new("note what is withdrawn", fault);
         if effects.accepted {
             return self.begin_anew().map_err(failed).map(|()| None);
@@ -232,7 +232,7 @@ impl Writer {
         Ok(Some(written))
     }
 
-    fn number_and_append(&mut self, facts: &[Fact], promised: bool) -> Outcome<Written> {
+    fn number_and_append(&mut self, facts: &[Fact], promised: bool) -> Outcome<Appended> {
         let bound = self.db.number(BOUND)?;
         let n = if promised { bound } else { bound + 1 };
         self.db.set_number(BEFORE, self.db.number(LAST)?)?;

@@ -7,7 +7,7 @@ use rusqlite::{Row, params};
 use super::{
     Cause, Store,
     aside::RowKind,
-    commit::Standing,
+    commit::CurrentRow,
     db::{self, Txn, micros, spelled},
     error::{Answer, Fault, Outcome},
     tables::Counting,
@@ -139,7 +139,7 @@ impl Txn<'_> {
     /// ACS says that a row is gone: it is withdrawn, or asked for again, or held for a person.
     pub(super) fn claimed_gone(
         &mut self,
-        mut row: Standing,
+        mut row: CurrentRow,
         attempt: &Attempt,
         because: &str,
         now: Timestamp,
@@ -171,7 +171,7 @@ impl Txn<'_> {
 
     fn judge_claim(
         &self,
-        row: &Standing,
+        row: &CurrentRow,
         attempt: &Attempt,
         now: Timestamp,
     ) -> Outcome<GoneVerdict> {
@@ -220,7 +220,7 @@ impl Txn<'_> {
     }
 
     /// Whether this resource minted the row's token under the id that it has now.
-    fn was_minted_here(&self, row: &Standing) -> Outcome<bool> {
+    fn was_minted_here(&self, row: &CurrentRow) -> Outcome<bool> {
         let sql = "SELECT minted_by IS NOT NULL AND coalesce(asked_at, 0) / 1000000 <= version FROM identity \
                    WHERE num = ?1";
         Ok(self
@@ -239,7 +239,7 @@ impl Txn<'_> {
 
     fn withdraw_gone(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         attempt: &Attempt,
         because: &str,
         now: Timestamp,
@@ -276,7 +276,7 @@ impl Txn<'_> {
     }
 
     /// Nothing is withdrawn; the row keeps what it has and is asked for again, ever more seldom.
-    fn hold_claim(&mut self, row: &Standing, why: &str, now: Timestamp) -> Outcome<()> {
+    fn hold_claim(&mut self, row: &CurrentRow, why: &str, now: Timestamp) -> Outcome<()> {
         let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1 AND held";
         let before = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         self.run(
@@ -306,7 +306,7 @@ impl Txn<'_> {
     }
 
     /// A token came: it is not gone after all.
-    pub(super) fn not_gone(&mut self, row: &Standing, now: Timestamp) -> Outcome<()> {
+    pub(super) fn not_gone(&mut self, row: &CurrentRow, now: Timestamp) -> Outcome<()> {
         let claimed = |attempt: &Attempt| attempt.result.starts_with("gone");
         if !row.attempts.last().is_some_and(claimed) {
             return Ok(());

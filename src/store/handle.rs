@@ -23,7 +23,7 @@ use super::{
     idmap,
     open::{self, Lock, Opened},
     withdrawals,
-    writer::{Operation, Signals, Value, Work, Writer, lost},
+    writer::{BoxedAnswer, Operation, Signals, Work, Writer, lost},
 };
 use crate::{
     config::{Owner, StoreSettings},
@@ -41,7 +41,7 @@ pub const THREADS: usize = READERS + 1;
 /// A read, answering by itself.
 type Read = Box<dyn FnOnce(&Db) + Send>;
 /// What a read does.
-type Look = Box<dyn FnOnce(&Db) -> Outcome<Value> + Send>;
+type Look = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
 
 /// Who counts how long operations take.
 struct Measure {
@@ -371,7 +371,7 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
-        let work: Work = Box::new(move |txn| Ok(Box::new(work(txn)?) as Value));
+        let work: Work = Box::new(move |txn| Ok(Box::new(work(txn)?) as BoxedAnswer));
         typed(doing, self.queued(doing, withdraws, work))
     }
 
@@ -385,7 +385,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
     {
-        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as Value));
+        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
         typed(doing, self.looked(doing, work))
     }
 
@@ -394,7 +394,7 @@ impl Store {
         doing: &'static str,
         withdraws: bool,
         work: Work,
-    ) -> Result<Value, StoreError> {
+    ) -> Result<BoxedAnswer, StoreError> {
         let began = self.now();
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
@@ -417,7 +417,7 @@ impl Store {
         self.measured(doing, began, answer)
     }
 
-    async fn looked(&self, doing: &'static str, work: Look) -> Result<Value, StoreError> {
+    async fn looked(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         let began = self.now();
@@ -469,8 +469,8 @@ impl Store {
         &self,
         doing: &'static str,
         began: Duration,
-        answer: Result<Value, StoreError>,
-    ) -> Result<Value, StoreError> {
+        answer: Result<BoxedAnswer, StoreError>,
+    ) -> Result<BoxedAnswer, StoreError> {
         if let Some(measure) = self.0.measure.get() {
             let took = (measure.elapsed)().saturating_sub(began);
             measure.metrics.store_operation(doing, took, answer.is_ok());
@@ -557,7 +557,7 @@ fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
 /// The answer as what it is.
 async fn typed<T: 'static>(
     doing: &'static str,
-    answer: impl Future<Output = Result<Value, StoreError>>,
+    answer: impl Future<Output = Result<BoxedAnswer, StoreError>>,
 ) -> Result<T, StoreError> {
     let value = answer.await?.downcast();
     value.map(|value| *value).map_err(|_| lost(doing))

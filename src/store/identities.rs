@@ -12,7 +12,7 @@ use super::{
     declarations::Declaration,
     error::{Answer, Fault, Outcome, StoreError},
     idmap::{self, IdLine},
-    seal::Place,
+    seal::SealPlace,
 };
 use crate::model::{
     Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
@@ -761,8 +761,8 @@ pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     ORDER BY good_until, num LIMIT ?2";
 
 /// Where the token of a row is sealed.
-pub(super) fn token_place(name: &Name, version: u64) -> Place<'_> {
-    Place {
+pub(super) fn token_place(name: &Name, version: u64) -> SealPlace<'_> {
+    SealPlace {
         table: "identity",
         column: "token",
         name: name.as_str(),

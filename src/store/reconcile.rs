@@ -100,7 +100,7 @@ impl std::fmt::Display for Reconciled {
 
 /// What is to be done; unchanged rows are only counted.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct ReconcilePlan {
     /// Places in the list of declarations.
     pub(super) create: Vec<usize>,
     pub(super) change: Vec<(usize, Alteration)>,
@@ -150,7 +150,7 @@ struct Hidden;
 const UNREADABLE: &str = "its row in the store, or one that may be its own, cannot be read and is left as it is: \
     see `renewd status`";
 
-impl Plan {
+impl ReconcilePlan {
     pub(super) fn refuse(&mut self, spec: &Spec, reason: String) {
         let name = spec.name.clone();
         self.refused.push(Refusal { name, reason });
@@ -189,8 +189,12 @@ impl Store {
 
 impl Db {
     /// Compares all that the files declare with the store.
-    pub(super) fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkName]) -> Outcome<Plan> {
-        let mut plan = Plan::default();
+    pub(super) fn plan_reconcile(
+        &self,
+        specs: &[Spec],
+        sinks: &[SinkName],
+    ) -> Outcome<ReconcilePlan> {
+        let mut plan = ReconcilePlan::default();
         let known: BTreeMap<String, bool> = self
             .all(
                 RowKind::Sink,
@@ -215,13 +219,13 @@ impl Db {
 
     /// What declaring these would do.
     pub(super) fn plan_declare(&self, specs: &[Spec]) -> Outcome<Reconciled> {
-        let mut plan = Plan::default();
+        let mut plan = ReconcilePlan::default();
         self.plan_specs(specs, &mut plan)?;
         Ok(plan.told())
     }
 
     /// Compares declarations with the store, without looking for what is no longer declared.
-    pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut Plan) -> Outcome<()> {
+    pub(super) fn plan_specs(&self, specs: &[Spec], plan: &mut ReconcilePlan) -> Outcome<()> {
         let (mut names, mut ids) = (BTreeSet::new(), BTreeSet::new());
         for (at, spec) in specs.iter().enumerate() {
             let known = match self.known(spec) {
@@ -269,7 +273,7 @@ impl Db {
     }
 
     /// Whether the id that is declared is free, or will be once forgotten rows have let go of theirs.
-    fn may_have(&self, spec: &Spec, known: Option<&Known>, plan: &Plan) -> Outcome<bool> {
+    fn may_have(&self, spec: &Spec, known: Option<&Known>, plan: &ReconcilePlan) -> Outcome<bool> {
         let Some(id) = &spec.id else { return Ok(true) };
         let owner = self.first(OWNER, [id.as_str()], |row| {
             let forgotten = row.get::<_, u8>(1).is_ok_and(|mark| mark == FORGOTTEN);

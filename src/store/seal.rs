@@ -45,7 +45,7 @@ struct Key {
 
 /// Where a secret lies.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct SealPlace<'a> {
     /// The table.
     pub(super) table: &'a str,
     /// The column.
@@ -91,13 +91,13 @@ impl Seal {
         self.keys().0.id.clone()
     }
 
-    pub(super) fn seal(&self, place: Place<'_>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    pub(super) fn seal(&self, place: SealPlace<'_>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
         self.keys().0.seal(place, plain)
     }
 
     pub(super) fn open(
         &self,
-        place: Place<'_>,
+        place: SealPlace<'_>,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, DoesNotOpen> {
         let (current, former) = self.keys();
@@ -126,7 +126,7 @@ impl Key {
         }
     }
 
-    fn seal(&self, place: Place<'_>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    fn seal(&self, place: SealPlace<'_>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut nonce = [0_u8; NONCE];
         getrandom(&mut nonce, GetRandomFlags::empty())?;
         let mut text = Zeroizing::new(Vec::with_capacity(plain.len() + 16));
@@ -137,7 +137,7 @@ impl Key {
         Ok([&[FORM][..], &nonce, &text].concat())
     }
 
-    fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DoesNotOpen> {
+    fn open(&self, place: SealPlace<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, DoesNotOpen> {
         let rest = sealed.strip_prefix(&[FORM]).ok_or(DoesNotOpen)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE>().ok_or(DoesNotOpen)?;
         let mut text = Zeroizing::new(text.to_vec());
@@ -148,7 +148,7 @@ impl Key {
     }
 
     /// The place as bytes: no part can be mistaken for another, since none may hold a NUL.
-    fn bound_to(&self, place: Place<'_>) -> Vec<u8> {
+    fn bound_to(&self, place: SealPlace<'_>) -> Vec<u8> {
         let version = place.version.to_string();
         [place.table, place.column, place.name, &version, &self.id]
             .join("\0")
@@ -463,7 +463,7 @@ fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
 mod seal_tests {
     use super::*;
 
-    const HOME: Place<'_> = Place {
+    const HOME: SealPlace<'_> = SealPlace {
         table: "identity",
         column: "token",
         name: "bot",
@@ -476,19 +476,19 @@ mod seal_tests {
         let sealed = seal.seal(HOME, b"secret").unwrap();
         assert_eq!(&**seal.open(HOME, &sealed).unwrap(), b"secret");
         for elsewhere in [
-            Place {
+            SealPlace {
                 table: "other",
                 ..HOME
             },
-            Place {
+            SealPlace {
                 column: "other",
                 ..HOME
             },
-            Place {
+            SealPlace {
                 name: "other",
                 ..HOME
             },
-            Place { version: 8, ..HOME },
+            SealPlace { version: 8, ..HOME },
         ] {
             assert_eq!(seal.open(elsewhere, &sealed), Err(DoesNotOpen));
         }

@@ -24,7 +24,7 @@ pub(super) const DUE_NOW: &str =
 
 /// What of a sink is asked for with each delivery.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sink {
+pub(super) struct StoredSink {
     pub(super) num: Num,
     /// Whether another sink delivers after this one.
     pub(super) awaited: bool,
@@ -284,11 +284,11 @@ pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num
 
 impl Db {
     /// A sink, looked up once for many deliveries.
-    pub(super) fn sink(&self, name: &str) -> Outcome<Sink> {
+    pub(super) fn sink(&self, name: &str) -> Outcome<StoredSink> {
         let sql = "SELECT num, EXISTS (SELECT 1 FROM sink_after WHERE earlier = num), \
                    EXISTS (SELECT 1 FROM sink_after WHERE sink = num) FROM sink WHERE name = ?1";
         let found = self.first(sql, [name], |row| {
-            Ok(Sink {
+            Ok(StoredSink {
                 num: row.get(0)?,
                 awaited: row.get(1)?,
                 waits: row.get(2)?,

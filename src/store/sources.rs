@@ -10,7 +10,7 @@ use super::{
     aside::RowKind,
     db::{self, Txn, micros, spelled},
     error::{Answer, Outcome},
-    reconcile::{FORGOTTEN, Plan, Reconciled, Refusal},
+    reconcile::{FORGOTTEN, ReconcilePlan, Reconciled, Refusal},
 };
 use crate::model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
 
@@ -216,7 +216,7 @@ impl Txn<'_> {
         gone: &[Name],
         now: Timestamp,
     ) -> Outcome<Reconciled> {
-        let mut plan = Plan::default();
+        let mut plan = ReconcilePlan::default();
         let origin = spelled(&Origin::Source(source.clone()));
         for name in gone {
             let sql = "SELECT num FROM identity WHERE name = ?1 AND origin = ?2 AND removed = 0";
@@ -243,7 +243,7 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Reconciled> {
         let specs: Vec<Spec> = rows.iter().map(|(spec, _)| spec.clone()).collect();
-        let mut plan = Plan::default();
+        let mut plan = ReconcilePlan::default();
         self.plan_specs(&specs, &mut plan)?;
         self.carry_out(&mut plan, &specs, now)?;
         let refused: BTreeSet<&Name> = plan.refused.iter().map(|refusal| &refusal.name).collect();

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{
     Store,
     aside::RowKind,
-    commit::Standing,
+    commit::CurrentRow,
     db::{self, Txn, micros, spelled},
     error::{Answer, Outcome},
     tables::Counting,
@@ -69,7 +69,7 @@ pub(super) struct Stand {
     pub(super) by_socket: bool,
 }
 
-impl Standing {
+impl CurrentRow {
     pub(super) fn stand(&self) -> Stand {
         Stand {
             awaits_token: self.state.wants_token() && self.due_at.is_some(),
@@ -151,7 +151,7 @@ impl Txn<'_> {
 
     fn take(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         on: &StepOn,
         cause: &Cause,
         now: Timestamp,
@@ -209,7 +209,7 @@ impl Txn<'_> {
 
     pub(super) fn revoked(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         at: Timestamp,
         then: Then,
         now: Timestamp,
@@ -249,7 +249,7 @@ impl Txn<'_> {
     }
 
     /// Ends a hold: the row waits for its first token again.
-    pub(super) fn release(&mut self, row: &Standing, now: Timestamp) -> Outcome<()> {
+    pub(super) fn release(&mut self, row: &CurrentRow, now: Timestamp) -> Outcome<()> {
         let num = row.num;
         self.effects.touched.rows.insert(num);
         let what = "SET state = 'new', next_kind = 'issued', removed = 0 WHERE num = ?1";

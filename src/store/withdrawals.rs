@@ -297,9 +297,9 @@ impl Withdrawals {
     }
 
     /// Writes a transaction and syncs it. On failure nothing of it stays.
-    pub(super) fn append(&mut self, n: u64, facts: &[Fact]) -> io::Result<Written> {
+    pub(super) fn append(&mut self, n: u64, facts: &[Fact]) -> io::Result<Appended> {
         let text = self.lines(n, facts)?;
-        let mut written = Written {
+        let mut written = Appended {
             before: length(&self.file.path),
             copied: None,
         };
@@ -326,7 +326,7 @@ impl Withdrawals {
     }
 
     /// The store did not take the transaction: its lines go again.
-    pub(super) fn take_back(&mut self, written: &Written) -> io::Result<()> {
+    pub(super) fn take_back(&mut self, written: &Appended) -> io::Result<()> {
         cut(&self.file.path, written.before, self.durable)?;
         if let (Some(copy), Some(before)) = (&mut self.copy, written.copied)
             && let Err(error) = cut(&copy.path, before, self.durable)
@@ -501,7 +501,7 @@ impl Withdrawals {
 }
 
 /// Where lines were added, so that they can go again.
-pub(super) struct Written {
+pub(super) struct Appended {
     before: u64,
     copied: Option<u64>,
 }

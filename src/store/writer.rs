@@ -21,9 +21,9 @@ use super::{
 };
 
 /// What an operation answers, whatever its type.
-pub(super) type Value = Box<dyn Any + Send>;
+pub(super) type BoxedAnswer = Box<dyn Any + Send>;
 /// What an operation does; safe to run twice.
-pub(super) type Work = Box<dyn Fn(&mut Txn<'_>) -> Outcome<Value> + Send>;
+pub(super) type Work = Box<dyn Fn(&mut Txn<'_>) -> Outcome<BoxedAnswer> + Send>;
 
 /// One operation.
 pub(super) struct Operation {
@@ -32,18 +32,18 @@ pub(super) struct Operation {
     pub(super) withdraws: bool,
     pub(super) work: Work,
     /// Answered once the transaction has ended.
-    pub(super) reply: oneshot::Sender<Result<Value, StoreError>>,
+    pub(super) reply: oneshot::Sender<Result<BoxedAnswer, StoreError>>,
 }
 
 /// What operations came to, before the commit.
 #[derive(Default)]
 struct Ran {
-    answers: Vec<Result<Value, StoreError>>,
+    answers: Vec<Result<BoxedAnswer, StoreError>>,
     effects: Effects,
 }
 
 impl Ran {
-    fn note(&mut self, answer: Result<(Value, Effects), StoreError>) {
+    fn note(&mut self, answer: Result<(BoxedAnswer, Effects), StoreError>) {
         self.answers.push(answer.map(|(value, effects)| {
             self.effects.absorb(effects);
             value
@@ -189,7 +189,7 @@ impl Writer {
         &self,
         operation: &Operation,
         txn: &mut Txn<'_>,
-    ) -> Result<(Value, Effects), StoreError> {
+    ) -> Result<(BoxedAnswer, Effects), StoreError> {
         let failed = |fault| StoreError::new(operation.doing, fault);
         catch_unwind(AssertUnwindSafe(|| {
             let value = (operation.work)(txn).map_err(failed)?;

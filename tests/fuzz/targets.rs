@@ -295,7 +295,7 @@ fn list(data: &[u8]) {
         of_file.kind = SourceKind::File {
             path: file("list.jsonl", data),
         };
-        let mut source = sources::Source::new(of_file, &Clock::simulated(now()));
+        let mut source = sources::ListSource::new(of_file, &Clock::simulated(now()));
         let Ok(look) = source.look().await else {
             return;
         };

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use renewd::{
     config::{Limits, Renewal},
     schedule::{Basis, Cohort, Fleet, Room, plan},
-    simulation::{Fault, Report, Setting, random, simulate, svg},
+    simulation::{PlannedFault, Report, Setting, random, simulate, svg},
 };
 
 use crate::stage::{RENEWD, soak};
@@ -28,7 +28,7 @@ fn setting(identities: u64, lifetime: Duration, length: Duration) -> Setting {
     }
 }
 
-fn fault(line: &str) -> Fault {
+fn fault(line: &str) -> PlannedFault {
     line.parse().unwrap()
 }
 

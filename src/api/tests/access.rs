@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::{Client, ClientError, DeliveryTable, TokenForm},
+    client::{ClientError, DaemonClient, DeliveryTable, TokenForm},
     *,
 };
 
@@ -278,17 +278,20 @@ async fn the_client_and_the_listeners_understand_each_other() {
     let stop = CancellationToken::new();
     let served = listeners.serve(harness.api.clone(), stop.clone());
     let asked = async {
-        ask_locally(&Client::new(&daemon.socket)).await;
+        ask_locally(&DaemonClient::new(&daemon.socket)).await;
         ask_over_tcp(address).await;
         stop.cancel();
     };
     let (served, ()) = tokio::join!(served, asked);
     served.unwrap();
-    let gone = Client::new(&daemon.socket).status().await.unwrap_err();
+    let gone = DaemonClient::new(&daemon.socket)
+        .status()
+        .await
+        .unwrap_err();
     assert!(matches!(gone, ClientError::Unreachable { .. }), "{gone}");
 }
 
-async fn ask_locally(client: &Client) {
+async fn ask_locally(client: &DaemonClient) {
     let anna = name(ANNA);
     let bare = client
         .token(&anna, TokenForm::Bare, None, None)

@@ -260,7 +260,7 @@ async fn questions_about_callers_of_whom_nothing_is_known_leave_room_to_readers(
 /// Who is given thousands of uids has them in blocks, and those of a block wait for one another alone.
 #[tokio::test(start_paused = true)]
 async fn who_comes_as_thousands_of_users_keeps_no_first_time_reader_waiting() {
-    use crate::api::peer::Standing;
+    use crate::api::peer::CallerStanding;
     let harness = harness().await;
     let rights = &harness.api.rights;
     let before = rights.asked();
@@ -270,7 +270,7 @@ async fn who_comes_as_thousands_of_users_keeps_no_first_time_reader_waiting() {
     assert_eq!(rights.asked() - before, 1, "the others wait");
     // The thousand are not looked after meanwhile: what they hold they keep.
     let standing = rights.standing(reader()).await.unwrap();
-    assert_eq!(standing, Standing::Reader);
+    assert_eq!(standing, CallerStanding::Reader);
     assert!(many.await.iter().all(Result::is_ok));
 }
 

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    client::{Client, ClientError, Watch},
+    client::{ClientError, DaemonClient, Watch},
     *,
 };
 
@@ -266,7 +266,7 @@ async fn it_ends_with_the_daemon() {
 async fn the_client_follows_over_a_restart() {
     let harness = harness().await;
     let daemon = harness.api.shared_state().daemon.clone();
-    let client = Client::new(&daemon.socket);
+    let client = DaemonClient::new(&daemon.socket);
     let mut watch = client.watch(&[name(ANNA)], "a-test");
     assert!(matches!(
         watch.next().await.unwrap_err(),

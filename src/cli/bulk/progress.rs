@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Client,
+        DaemonClient,
         wire::{
             CampaignAction, CampaignId, CampaignPlan, CampaignProgress, CampaignState, ReportLine,
         },
@@ -249,7 +249,7 @@ const EVERY: Duration = Duration::from_millis(250);
 
 /// Shows progress until the campaign has ended, or stands still until a person acts.
 pub(crate) async fn follow(
-    client: &Client,
+    client: &DaemonClient,
     clock: Clock,
     mut of: CampaignProgress,
     verb: &'static str,

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     api::client::{
-        Batch, Client, Surroundings, TokenForm,
+        Batch, DaemonClient, Surroundings, TokenForm,
         wire::{Identity, Import as ImportRequest, ImportAnswer, ImportRow},
     },
     clock::Clock,
@@ -292,7 +292,7 @@ fn missing(done: &ImportAnswer) -> String {
 
 /// Who takes batches over: the daemon, or this process while none runs.
 enum Taker {
-    Daemon(Client),
+    Daemon(DaemonClient),
     Store(Box<Offline>, Surroundings, Clock),
 }
 
@@ -473,7 +473,7 @@ impl Export {
     }
 }
 
-async fn token(client: &Client, identity: &Identity) -> Result<Option<Secret>, Failed> {
+async fn token(client: &DaemonClient, identity: &Identity) -> Result<Option<Secret>, Failed> {
     Ok(client
         .token(&identity.name, TokenForm::Bare, None, None)
         .await?)

@@ -20,7 +20,7 @@ use super::super::{
 };
 use crate::{
     api::client::{
-        Client,
+        DaemonClient,
         wire::{KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyWork, ReplaceKey, ResourceKeys},
     },
     model::{ResourceName, short_duration},
@@ -75,7 +75,7 @@ impl Roll {
 
 impl Replacement {
     /// Says the price, asks, begins, follows.
-    pub(super) async fn run(self, client: &Client, work: KeyWork) -> Outcome {
+    pub(super) async fn run(self, client: &DaemonClient, work: KeyWork) -> Outcome {
         let keys = client.keys(&self.resource).await?;
         let price = Price::of(&keys, self.key).ok_or_else(|| {
             let role = self.key.map_or("", KeyRole::as_str);
@@ -172,7 +172,7 @@ impl<'a> Price<'a> {
 const EVERY: Duration = Duration::from_millis(300);
 
 /// Follows until every token of the old key is replaced and delivered. Ctrl-C leaves it running.
-pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool) -> Outcome {
+pub(super) async fn follow(client: &DaemonClient, resource: &ResourceName, json: bool) -> Outcome {
     let bar = bar(json);
     let mut told = None;
     let mut keys = client.keys(resource).await?;
@@ -215,7 +215,12 @@ pub(super) async fn follow(client: &Client, resource: &ResourceName, json: bool)
     }
 }
 
-async fn end(client: &Client, keys: &ResourceKeys, change: &KeyChange, json: bool) -> Outcome {
+async fn end(
+    client: &DaemonClient,
+    keys: &ResourceKeys,
+    change: &KeyChange,
+    json: bool,
+) -> Outcome {
     let gaps = Gaps::of(&everyone(client, &keys.resource).await?, Some(change));
     if json {
         output::print_json(&serde_json::json!({ "keys": keys, "gaps": gaps.json() }))?;
@@ -335,7 +340,7 @@ fn bar(json: bool) -> Option<ProgressBar> {
 
 /// Every identity of the newest replacement.
 pub(super) async fn everyone(
-    client: &Client,
+    client: &DaemonClient,
     resource: &ResourceName,
 ) -> Result<Vec<KeyItem>, Failed> {
     let (mut items, mut after) = (Vec::new(), None);

@@ -185,7 +185,7 @@ impl Backup {
 
 /// Who made it, and so whom to tell that it reached its place.
 enum Made {
-    ByDaemon(crate::api::client::Client),
+    ByDaemon(crate::api::client::DaemonClient),
     /// The store noted it itself.
     Offline,
 }

@@ -13,7 +13,7 @@ use super::{
     super::{
         Cause, StepOn, Store, StoreError,
         aside::{Each, RowKind},
-        commit::Standing,
+        commit::CurrentRow,
         db::{self, Txn, micros},
         error::{Answer, Outcome},
         identities::{count, select_record},
@@ -531,7 +531,7 @@ impl Txn<'_> {
     /// Where the socket alone hands it out, they are done with it.
     pub(in crate::store) fn items_reissued(
         &mut self,
-        row: &Standing,
+        row: &CurrentRow,
         now: Timestamp,
     ) -> Outcome<()> {
         let awaited = match self.awaited {
@@ -848,7 +848,7 @@ impl Txn<'_> {
     }
 
     /// Why a row that wants a token may not get one soon, while others do.
-    fn why_no_token(&self, row: &Standing) -> Option<String> {
+    fn why_no_token(&self, row: &CurrentRow) -> Option<String> {
         if row.id.is_none() {
             return Some("no token follows: it has no id and is not created".to_owned());
         }
