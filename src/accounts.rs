@@ -11,7 +11,6 @@ use nix::unistd::{Gid, Uid, getgrouplist};
 pub struct User {
     /// The login name; the decimal uid where the system knows no name.
     pub name: String,
-    /// The user id.
     pub uid: u32,
     /// The primary group; `None` where the system does not know the user.
     pub gid: Option<u32>,
@@ -22,7 +21,6 @@ pub struct User {
 pub struct Group {
     /// The name; the decimal gid where the system knows no name.
     pub name: String,
-    /// The group id.
     pub gid: u32,
 }
 

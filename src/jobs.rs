@@ -214,7 +214,6 @@ const CHANNEL: usize = 4096;
 /// Waits this short are the clock's alone: the scheduler looks every half second.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Wakes at instants.
 struct Waker {
     scheduler: Option<JobScheduler>,
     woken: Arc<Notify>,

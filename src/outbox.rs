@@ -75,9 +75,7 @@ pub struct Noted<E, T> {
 /// An entry that the store refuses by itself.
 #[derive(Debug)]
 pub struct Refused<E> {
-    /// The entry.
     pub entry: E,
-    /// Why.
     pub error: StoreError,
     /// It had been set aside and was tried again.
     pub again: bool,
@@ -109,7 +107,6 @@ impl<E, T> Outbox<E, T> {
         }
     }
 
-    /// Takes an entry.
     pub fn add(&mut self, entry: E) {
         self.waiting.push(entry);
     }

@@ -39,15 +39,11 @@ const OPERATIONS: [Operation; 6] = [
 /// What every worker of one resource works with.
 #[derive(Debug, Clone)]
 pub struct ResourceDeps {
-    /// The resource.
     pub settings: ResourceSettings,
-    /// Its client.
     pub client: Arc<Client>,
     /// What lets its calls start.
     pub permits: Permits,
-    /// The store.
     pub store: Store,
-    /// The clock.
     pub clock: Clock,
     /// Where calls and commits are counted.
     pub metrics: Metrics,

@@ -29,9 +29,9 @@ const MADE: Duration = Duration::from_secs(5);
 /// They do not end for want of work.
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Users and groups.
+/// Looking users and groups up.
 pub static ACCOUNTS: Share = Share::of(share(4));
-/// Files of consumers.
+/// Writing the files of consumers.
 pub static FILES: Share = Share::of(share(16));
 /// Whether lists of identities have changed.
 pub static LISTS: Share = Share::of(share(8));

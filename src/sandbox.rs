@@ -44,7 +44,6 @@ pub struct Unit {
 /// A folder that the daemon cannot see into.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Hidden {
-    /// The folder.
     pub folder: String,
     /// The line that shows it again.
     pub line: &'static str,

@@ -61,7 +61,6 @@ impl Notifier {
         }
     }
 
-    /// Speaks to nobody.
     pub fn silent() -> Self {
         Self(None)
     }

@@ -35,18 +35,14 @@ pub static USER_AGENT: HeaderValue =
 /// sent is no other text than the one that was signed.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
-    /// Method.
     pub method: Method,
     /// Where to, path and query included.
     pub url: Url,
-    /// Headers.
     pub headers: HeaderMap,
-    /// Body.
     pub body: Bytes,
 }
 
 impl Outgoing {
-    /// For the network.
     fn for_network(self) -> reqwest::Request {
         let mut request = reqwest::Request::new(self.method, self.url);
         *request.headers_mut() = self.headers;
@@ -65,14 +61,10 @@ impl Outgoing {
     }
 }
 
-/// A whole answer.
 #[derive(Clone)]
 pub struct Reply {
-    /// Status.
     pub status: StatusCode,
-    /// Headers.
     pub headers: HeaderMap,
-    /// Body, complete.
     pub body: Bytes,
 }
 
@@ -95,9 +87,7 @@ pub fn http_date(text: &str) -> Option<Timestamp> {
 /// What an answer begins with.
 #[derive(Debug, Clone)]
 pub struct ResponseHead {
-    /// Status.
     pub status: StatusCode,
-    /// Headers.
     pub headers: HeaderMap,
 }
 
@@ -145,19 +135,12 @@ pub enum TransportSetupError {
     /// The CA file cannot be read.
     #[error("cannot read the CA file {path}: {source}")]
     CaFile {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The CA file holds no usable certificate.
     #[error("{path} holds no usable CA certificate: {reason}")]
-    CaContent {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    CaContent { path: PathBuf, reason: String },
     /// The proxy's URL cannot be used.
     #[error("cannot send by way of this proxy: {0}")]
     Proxy(String),
@@ -224,10 +207,8 @@ pub struct NetworkOptions {
     pub proxy: Option<String>,
 }
 
-/// Sends requests.
 #[derive(Clone)]
 pub enum Transport {
-    /// Over the network.
     Network(reqwest::Client),
     /// To a function in this process.
     InProcess(Handler),
@@ -465,7 +446,6 @@ pub type Lookup =
 pub struct Resolver(Lookup);
 
 impl Resolver {
-    /// With this lookup.
     pub fn new(lookup: Lookup) -> Self {
         Self(lookup)
     }

@@ -30,7 +30,6 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Works off a queue. What [`Worker::next`] waits for may be dropped while it waits, and loses nothing.
 pub(crate) trait Worker: Send {
-    /// Something that happens.
     type Event: Send;
     /// Why it cannot go on, or could not end well.
     type Error: Send;
@@ -136,7 +135,6 @@ impl Wake {
         self.by(ahead.map(|ahead| self.now.steady + Duration::try_from(ahead).unwrap_or_default()));
     }
 
-    /// The instant.
     pub(crate) fn at(self) -> Timestamp {
         self.now
             .wall_at(self.at.max(self.now.steady + SHORTEST_REST))

@@ -18,11 +18,9 @@ const LONGEST_TEXT: usize = 300;
 pub struct Issued {
     /// The text that apps present.
     pub secret: Secret,
-    /// When it ends.
     pub expires_at: Timestamp,
 }
 
-/// A new identity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Created {
     /// What ACS calls it.
@@ -127,7 +125,6 @@ pub(super) fn issued(body: &[u8], now: Timestamp) -> Result<Issued, String> {
     issue(json(body)?, now)
 }
 
-/// Success without content.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "one shape for the readers of all operations"

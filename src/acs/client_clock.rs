@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::ErrorCause;
 
-/// Answers that count.
+/// The difference is the median of so many answers.
 const KEPT: usize = 9;
 /// An HTTP date is cut to whole seconds; its middle is nearer to the truth.
 const HALF_A_SECOND: SignedDuration = SignedDuration::from_millis(500);
@@ -67,7 +67,6 @@ pub(super) enum Diagnosis {
     Neither,
     /// The clock: signed with this much added to our time, the request may pass.
     Clock(SignedDuration),
-    /// The key.
     Key,
 }
 

@@ -41,10 +41,8 @@ pub struct AccessKey {
 /// Why a connection string cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionStringError {
-    /// Nothing there.
     #[error("the connection string is empty")]
     Empty,
-    /// Quotes around it.
     #[error("the connection string is wrapped in quotes; remove them")]
     Quoted,
     /// A part without `=`.

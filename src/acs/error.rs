@@ -24,7 +24,6 @@ pub struct Error {
     pub peer: String,
     /// To which identity, if to one.
     pub identity: Option<IdentityId>,
-    /// How it failed.
     pub cause: ErrorCause,
     /// The service's request id; ours, which the service keeps too, where no answer came.
     pub request_id: Option<String>,
@@ -39,13 +38,11 @@ pub struct Error {
 /// How a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ErrorCause {
-    /// No answer came.
     NoAnswer(TransportError),
     /// The request could not be put together, so nothing was sent.
     Unsent(String),
     /// An answer came that is none of the service's, such as a page of something in between.
     Unreadable {
-        /// HTTP status.
         status: u16,
         /// What is wrong with it.
         reason: String,
@@ -68,7 +65,6 @@ impl fmt::Display for Error {
 /// An error that the service put in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// HTTP status.
     pub status: u16,
     /// Such as `ValidationError`.
     pub code: String,

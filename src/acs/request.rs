@@ -116,7 +116,6 @@ impl<'a> AcsCall<'a> {
         }
     }
 
-    /// The signed request.
     pub(super) fn sign(&self, with: &Signing<'_>) -> Result<Outgoing, InvalidHeaderValue> {
         let url = with.endpoint.url(&self.path, with.query);
         let date = http_date(with.at);
@@ -212,7 +211,6 @@ pub fn is_signed_with(request: &http::Request<Bytes>, key: &AccessKey) -> bool {
 /// What a request is signed with besides its method.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signable<'a> {
-    /// The method.
     pub(super) method: &'a Method,
     /// The request target as sent: path and query.
     pub(super) target: &'a str,

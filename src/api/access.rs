@@ -45,7 +45,7 @@ endpoints! {
     ListOrphans: GET "/v1/orphans" ?after, () => Page<Orphan>;
     /// Takes orphans off the list.
     Dismiss: POST "/v1/orphans/dismiss", DismissOrphans => Dismissed;
-    /// Notices, oldest first.
+    /// All notices, the oldest first.
     ListNotices: GET "/v1/notices" ?after, () => Page<NoticeRow>;
     /// The audit trail, newest first.
     ListAudit: GET "/v1/audit" ?name actor action since until without_renewals after, () => Page<AuditEntry>;
@@ -59,7 +59,6 @@ pub struct Ack {
     pub version: Version,
 }
 
-/// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acked {
     /// The version that the consumer uses.
@@ -71,7 +70,6 @@ pub struct Acked {
 /// One row of `GET /v1/reads`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadsRow {
-    /// The count.
     #[serde(flatten)]
     pub reads: TokenReads,
     /// The name of the user.
@@ -82,14 +80,12 @@ pub struct ReadsRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DismissOrphans {
-    /// Their numbers.
     pub nums: Vec<Num>,
     /// Why, for the audit trail.
     #[serde(default)]
     pub reason: Option<String>,
 }
 
-/// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dismissed {
     /// So many were taken off the list.
@@ -358,17 +354,14 @@ fn cut(mut entries: Vec<AuditEntry>, full: bool) -> Option<Page<AuditEntry>> {
 /// Which entries of the audit trail; what is left out does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// On this identity.
     pub name: Option<Name>,
     /// By those whose description holds this text.
     pub actor: Option<String>,
-    /// This action.
     pub action: Option<String>,
     /// At or after this instant.
     pub since: Option<Timestamp>,
-    /// Before this instant.
+    /// Only what was before this instant.
     pub until: Option<Timestamp>,
-    /// Without routine renewals.
     pub without_renewals: bool,
 }
 

@@ -20,7 +20,6 @@ use tokio::{
 
 use super::problem::{Problem, ProblemType};
 
-/// The largest acknowledgement.
 pub(super) const ACKNOWLEDGEMENT: usize = 1024;
 /// The largest body otherwise.
 pub(super) const LARGEST: usize = 4 * 1024 * 1024;

@@ -32,13 +32,11 @@ pub use crate::store::{
 };
 
 endpoints! {
-    /// Starts a campaign.
     StartCampaign: POST "/v1/campaigns", CampaignRequest => CampaignProgress;
     /// What a campaign would do.
     PlanCampaign: POST "/v1/campaigns/plan", CampaignRequest => CampaignPlan;
     /// Campaigns, the newest first.
     ListCampaigns: GET "/v1/campaigns" ?after, () => Page<CampaignProgress>;
-    /// A campaign's progress.
     ShowCampaign: GET "/v1/campaigns/{id}", () => CampaignProgress;
     /// What was done to each identity.
     ReportCampaign: GET "/v1/campaigns/{id}/report" ?failed after, () => Page<ReportLine>;
@@ -51,12 +49,10 @@ endpoints! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignRequest {
-    /// What to do.
     pub action: CampaignAction,
     /// What follows a revocation.
     #[serde(default)]
     pub then: Option<Then>,
-    /// To which identities.
     #[serde(default)]
     pub names: Vec<Name>,
     /// To which ids at ACS, whether renewd manages them or not; for `revoke` and `delete`.
@@ -68,13 +64,11 @@ pub struct CampaignRequest {
     /// To those of a selection.
     #[serde(default)]
     pub select: Option<String>,
-    /// To every identity.
     #[serde(default)]
     pub all: bool,
     /// Before everything but renewals that are urgent themselves.
     #[serde(default)]
     pub urgent: bool,
-    /// Not before.
     #[serde(default)]
     pub starts_at: Option<Timestamp>,
     /// Why, for the audit trail.
@@ -83,7 +77,7 @@ pub struct CampaignRequest {
 }
 
 impl CampaignRequest {
-    /// Nothing selected yet.
+    /// A request that selects nothing yet.
     pub fn new(action: CampaignAction, then: Option<Then>) -> Self {
         Self {
             action,
@@ -105,9 +99,7 @@ impl CampaignRequest {
 pub struct CampaignPlan {
     /// Items it would have.
     pub total: u64,
-    /// By resource.
     pub resources: BTreeMap<ResourceName, PlannedResource>,
-    /// By state.
     pub states: BTreeMap<crate::model::State, u64>,
     /// Ids that renewd does not manage.
     pub unmanaged: u64,
@@ -120,7 +112,6 @@ pub struct CampaignPlan {
 /// The part of one resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlannedResource {
-    /// Items.
     pub items: u64,
     /// What the resource allows, such as `500/30s`; nothing where no call is needed.
     pub limit: Option<String>,
@@ -131,10 +122,8 @@ pub struct PlannedResource {
 /// A campaign and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignProgress {
-    /// The campaign.
     #[serde(flatten)]
     pub campaign: Campaign,
-    /// All its items.
     pub total: u64,
     /// Items that have not ended.
     pub left: u64,
@@ -162,11 +151,8 @@ impl From<Campaign> for CampaignProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CampaignOrder {
-    /// Stop for now.
     Pause,
-    /// Go on.
     Resume,
-    /// Stop for good.
     Cancel,
     /// Try again what failed for good.
     Retry,
@@ -188,7 +174,6 @@ impl CampaignOrder {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WithReason {
-    /// Why.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -561,7 +546,6 @@ fn resource(api: &Api, named: Option<&ResourceName>) -> Result<ResourceName, Pro
 }
 
 impl DaemonClient {
-    /// Starts a campaign.
     pub async fn start_campaign(
         &self,
         new: &CampaignRequest,
@@ -607,7 +591,6 @@ impl DaemonClient {
         call.body(&WithReason { reason }).send().await
     }
 
-    /// A campaign's progress.
     pub async fn campaign(&self, id: CampaignId) -> Result<CampaignProgress, ClientError> {
         self.call(ShowCampaign, &[&id]).send().await
     }

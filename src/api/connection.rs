@@ -39,34 +39,22 @@ const LARGEST: usize = 32 * 1024 * 1024;
 pub enum ClientError {
     /// Nobody answers on the socket.
     #[error("no daemon answers on {}: {source}", path.display())]
-    Unreachable {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The connection broke.
+    Unreachable { path: PathBuf, source: io::Error },
     #[error("the daemon on {} broke the connection off; its log may say why", path.display())]
     Broken {
-        /// The socket.
         path: PathBuf,
-        /// How.
         source: reqwest::Error,
     },
     /// No answer in time.
     #[error("the daemon on {} did not answer within {} s", path.display(), waited.as_secs())]
     Silent {
-        /// The socket.
         path: PathBuf,
         /// How long it was given.
         waited: Duration,
     },
     /// The daemon ended a stream that has no end: it stops.
     #[error("the daemon on {} ended the stream: it stops or restarts", path.display())]
-    Ended {
-        /// The socket.
-        path: PathBuf,
-    },
+    Ended { path: PathBuf },
     /// The daemon says no, and why.
     #[error("{0}")]
     Problem(Problem),
@@ -75,7 +63,6 @@ pub enum ClientError {
         "the daemon's answer to {target} cannot be read ({why}): do daemon and command have the same version?"
     )]
     Unreadable {
-        /// What was asked.
         target: String,
         /// What is wrong with it.
         why: String,
@@ -174,7 +161,6 @@ impl DaemonClient {
         }
     }
 
-    /// The socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -295,7 +281,6 @@ pub(super) fn unreadable(target: &str, why: &str) -> ClientError {
 /// How many may sit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SlotLimits {
-    /// Connections at once.
     pub all: usize,
     /// Those of one user other than root.
     pub of_user: usize,

@@ -28,13 +28,11 @@ use crate::{
 };
 
 endpoints! {
-    /// The delivery table.
     ListDeliveries: GET "/v1/deliveries" ?pending dead name sink after, () => Page<DeliveryRow>;
     /// Attempts pending deliveries now.
     RetryDeliveries: POST "/v1/deliveries/retry", AskDeliveries => AskedDeliveries;
     /// Delivers current versions once more.
     ReplayDeliveries: POST "/v1/deliveries/replay", AskDeliveries => AskedDeliveries;
-    /// Every sink.
     ListSinks: GET "/v1/sinks", () => Sinks;
     /// Stops deliveries to a sink until it is enabled.
     PauseSink: POST "/v1/sinks/{name}/pause", AskSink => Sinks;
@@ -47,9 +45,7 @@ endpoints! {
 /// One row of `GET /v1/deliveries`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveryRow {
-    /// The identity.
     pub name: Name,
-    /// The sink.
     pub sink: SinkName,
     /// The version that the consumer should hold.
     pub wanted: Version,
@@ -97,10 +93,8 @@ impl From<Listed> for DeliveryRow {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AskDeliveries {
-    /// Of these identities.
     #[serde(default)]
     pub names: Vec<Name>,
-    /// Of every identity.
     #[serde(default)]
     pub all: bool,
     /// Of this sink alone.
@@ -132,10 +126,8 @@ pub struct Sinks {
     pub sinks: Vec<SinkRow>,
 }
 
-/// One sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SinkRow {
-    /// Its name.
     pub name: SinkName,
     /// How it is, in one word.
     pub state: SinkState,
@@ -154,7 +146,6 @@ pub struct SinkRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkState {
-    /// Deliveries go out.
     Open,
     /// The last ones failed.
     Failing,
@@ -192,11 +183,9 @@ pub struct AskSink {
 /// How `POST /v1/sinks/{name}/test` ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SinkTested {
-    /// The sink.
     pub sink: SinkName,
     /// What kind it is.
     pub kind: String,
-    /// Where it leads.
     pub target: String,
     /// Whether the synthetic document arrived.
     pub arrived: bool,
@@ -400,9 +389,7 @@ const LONGEST_TEST: Duration = Duration::from_mins(10);
 /// Which rows of the delivery table are listed.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryTable {
-    /// Of this identity.
     pub name: Option<Name>,
-    /// Of this sink.
     pub sink: Option<SinkName>,
     /// Those that are still to be delivered.
     pub pending: bool,
@@ -437,7 +424,6 @@ impl DaemonClient {
         self.call(ReplayDeliveries, &[]).body(ask).send().await
     }
 
-    /// Every sink.
     pub async fn sinks(&self) -> Result<Sinks, ClientError> {
         self.call(ListSinks, &[]).send().await
     }
@@ -462,7 +448,6 @@ impl DaemonClient {
 /// A test ends earlier: every sink has a deadline of its own.
 const SINKS_LONGEST_TEST: Duration = Duration::from_mins(10);
 
-/// Every sink.
 pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListSinks> {
     let (at, counts) = (api.clock.now(), api.store.counts().await?);
     let views = api.shared_state().dispatcher_views().into_iter();

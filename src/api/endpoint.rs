@@ -12,7 +12,6 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{handle::Api, problem::Problem};
 
-/// One endpoint.
 pub(super) trait Endpoint {
     /// `GET`, `POST`, `PUT` or `DELETE`.
     const METHOD: Method;
@@ -22,7 +21,6 @@ pub(super) trait Endpoint {
     const QUERY: &'static [&'static str];
     /// What is sent with it; `()` is nothing.
     type Body: Serialize;
-    /// What comes back.
     type Answer: Serialize + DeserializeOwned;
 }
 

@@ -26,7 +26,6 @@ pub struct Api {
     pub(super) rights: Rights,
     /// What the bodies of requests may take.
     pub(super) room: BodyRoom,
-    /// Everybody who watches.
     pub(super) hub: Hub,
     /// Tokens that were handed over.
     pub(super) reads: Reads,
@@ -77,7 +76,6 @@ impl Api {
 /// A TCP address that is not listened on at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unbound {
-    /// Which.
     pub address: SocketAddr,
     /// What the system says.
     pub because: String,

@@ -23,7 +23,6 @@ pub(super) const MOST_WATCHED: usize = 96 * 1024;
 /// Those of one user other than root.
 const MOST_WATCHED_BY_USER: usize = 32 * 1024;
 
-/// Everybody who watches.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hub {
     seats: Arc<Mutex<Seats>>,
@@ -163,7 +162,6 @@ const MOST_WAITING: usize = 1024;
 /// What a watcher wants to know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Interest {
-    /// These identities.
     These(BTreeSet<Name>),
     /// All that there are.
     All,
@@ -179,7 +177,6 @@ impl Interest {
     }
 }
 
-/// One watcher's.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     waiting: Mutex<Waiting>,
@@ -202,7 +199,6 @@ pub(super) enum Taken {
     Event(Arc<Event>),
     /// Too much has happened: the full state has to be read again.
     Lost,
-    /// Nothing.
     Nothing,
 }
 

@@ -25,7 +25,6 @@ use crate::{
 endpoints! {
     /// Identities in order of name.
     ListIdentities: GET "/v1/identities" ?after, () => Page<Identity>;
-    /// One identity.
     ShowIdentity: GET "/v1/identities/{name}", () => Identity;
     /// Adds an identity to the store.
     AddIdentity: POST "/v1/identities", NewIdentity => Identity;
@@ -65,7 +64,6 @@ fn shown(api: &Api, row: &Record, now: Timestamp) -> Identity {
     Identity::of(row, &Grounds::of(&renewer), now)
 }
 
-/// One identity.
 pub(super) async fn show(
     State(api): State<Api>,
     _: Admin,
@@ -196,7 +194,6 @@ impl DaemonClient {
         self.call(ListIdentities, &[]).after(after).send().await
     }
 
-    /// One identity.
     pub async fn identity(&self, name: &Name) -> Result<Identity, ClientError> {
         self.call(ShowIdentity, &[name]).send().await
     }

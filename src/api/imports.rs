@@ -52,14 +52,12 @@ pub struct Import {
 pub struct ImportRow {
     /// From 1.
     pub number: u64,
-    /// What it says.
     pub entry: Entry,
 }
 
 /// What an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportAnswer {
-    /// New identities.
     pub added: u64,
     /// Identities of which something changed.
     pub changed: u64,
@@ -73,7 +71,6 @@ pub struct ImportAnswer {
     /// because the store had been lost.
     #[serde(default)]
     pub missing: u64,
-    /// Some of them.
     #[serde(default)]
     pub missing_names: Vec<Name>,
     /// Lines that were not taken.
@@ -84,10 +81,8 @@ pub struct ImportAnswer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateMissing {
-    /// These.
     #[serde(default)]
     pub names: Vec<Name>,
-    /// All that wait.
     #[serde(default)]
     pub all_missing: bool,
     /// Why, for the audit trail.

@@ -25,7 +25,6 @@ use crate::{
 pub use crate::store::{JobRun, RunOutcome};
 
 endpoints! {
-    /// Every job.
     ListJobs: GET "/v1/jobs", () => JobList;
     /// What ran, newest first.
     ListJobRuns: GET "/v1/jobs/runs" ?limit name, () => JobRuns;
@@ -36,23 +35,17 @@ endpoints! {
 /// One job, as `GET /v1/jobs` lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its name.
     pub name: JobName,
-    /// The pattern.
     pub cron: String,
     /// The zone in which it is meant.
     pub timezone: String,
-    /// What it starts.
     pub action: JobAction,
     /// What follows a revocation.
     pub then: Option<Then>,
-    /// Over which identities.
     pub select: Selection,
     /// What becomes of instants that passed while nothing could run.
     pub missed: Missed,
-    /// The next instants.
     pub next: Vec<Timestamp>,
-    /// The last run.
     pub last: Option<JobRun>,
 }
 
@@ -66,7 +59,7 @@ pub struct JobList {
 /// `GET /v1/jobs/runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRuns {
-    /// Newest first.
+    /// The newest run comes first.
     pub runs: Vec<JobRun>,
 }
 

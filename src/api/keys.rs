@@ -39,9 +39,7 @@ endpoints! {
 /// `GET /v1/keys/{resource}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceKeys {
-    /// The resource.
     pub resource: ResourceName,
-    /// Which key signs.
     pub in_use: KeyRole,
     /// Its keys, the primary first.
     pub keys: Vec<KeyLine>,
@@ -62,7 +60,6 @@ pub struct ResourceKeys {
 pub struct KeyLine {
     /// Which of the two.
     pub role: KeyRole,
-    /// Its one-way name.
     pub fingerprint: String,
     /// What the service last said of it.
     pub standing: KeyStanding,
@@ -135,7 +132,6 @@ pub(super) async fn replace(
     Ok((StatusCode::ACCEPTED, Json(begun)))
 }
 
-/// Calls it off.
 pub(super) async fn cancel(
     State(api): State<Api>,
     admin: Admin,

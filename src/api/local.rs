@@ -240,9 +240,7 @@ const PENDING: usize = 100;
 /// The form of a fetched token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenForm {
-    /// The bare token.
     Bare,
-    /// The token document.
     Json,
 }
 

@@ -84,7 +84,6 @@ pub(super) struct Observed<'a> {
 /// The late identities of one resource.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Late {
-    /// How many.
     pub count: u64,
     /// The most pressing of them.
     pub names: Vec<Name>,

@@ -12,9 +12,7 @@ use crate::{accounts, model::Reader};
 /// The user that connected, as the kernel saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
-    /// Its uid.
     pub uid: u32,
-    /// Its primary group.
     pub gid: u32,
 }
 
@@ -93,11 +91,9 @@ pub(super) enum Principal {
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Right {
-    /// Nothing.
     None,
     /// Fetch this identity's token.
     Read,
-    /// Everything.
     Control,
 }
 
@@ -119,7 +115,7 @@ pub(super) fn right(
 }
 
 impl Caller {
-    /// Asks the system.
+    /// Asks the system who the peer is; that may hang.
     pub(super) fn ask(peer: Peer) -> Self {
         let name = accounts::user_of(peer.uid).name;
         let gids: BTreeSet<u32> = accounts::groups_of(peer.uid)

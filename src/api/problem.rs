@@ -128,15 +128,12 @@ impl ProblemType {
     }
 }
 
-/// A problem document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The stable word.
     #[serde(rename = "type")]
     pub kind: ProblemType,
     /// The same for every problem of this type.
     pub title: String,
-    /// The HTTP status.
     pub status: u16,
     /// This very case, for a person.
     pub detail: String,

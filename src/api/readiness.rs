@@ -34,7 +34,6 @@ pub struct Readiness {
 /// One part of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Which.
     pub part: String,
     /// Whether it is ready.
     pub ready: bool,

@@ -17,7 +17,7 @@ use crate::{
     store::{Each, Store, TokenReads},
 };
 
-/// Between two writes.
+/// Between two writes of the counts.
 const EVERY: Duration = Duration::from_secs(60);
 /// Counts that are kept in memory; one more is written early.
 const MOST: usize = 65_536;

@@ -49,7 +49,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// The local socket.
+    /// What holds for the local socket.
     pub(super) const SOCKET: Self = Self {
         header_bytes: 16 * 1024,
         idle: Duration::from_secs(30),
@@ -87,7 +87,7 @@ const WORK: Duration = Duration::from_secs(1);
 const BREATH: Duration = Duration::from_millis(5);
 /// Callers who were turned away and hear of it a moment later, so that whoever comes again at once comes seldom.
 pub(super) const TURNED_AWAY: usize = 1024;
-/// How much later.
+/// So much later they hear of it.
 const MOMENT: Duration = Duration::from_secs(1);
 /// How long requests that are being answered may take after the listener closed.
 const GRACE: Duration = Duration::from_secs(2);

@@ -73,7 +73,6 @@ pub enum Command {
     },
     /// A person says that the store may be used from now on.
     UseStore {
-        /// What it says.
         permission: Permission,
         /// Who, for the audit trail.
         cause: Cause,
@@ -86,15 +85,9 @@ pub enum Command {
         answer: oneshot::Sender<Vec<Finding>>,
     },
     /// Ask a sink's dispatcher something; nothing happens where there is none.
-    Sink {
-        /// Which.
-        name: SinkName,
-        /// What.
-        ask: SinkAsk,
-    },
+    Sink { name: SinkName, ask: SinkAsk },
     /// Look at a source now.
     Source {
-        /// Which.
         name: SourceName,
         /// Take its list over; `None` only compares.
         apply: Option<ApplySource>,
@@ -118,10 +111,7 @@ pub enum SinkAsk {
     /// Attempt what is due now, whatever breaker and receiver said.
     GoOn,
     /// Hand a synthetic document over.
-    Test {
-        /// How that went.
-        answer: oneshot::Sender<Tested>,
-    },
+    Test { answer: oneshot::Sender<Tested> },
 }
 
 /// The order to take a source's list over now.

@@ -324,7 +324,6 @@ impl Snapshot {
         Some(tokens.collect())
     }
 
-    /// For admins.
     pub(super) fn status(self) -> Status {
         let ready = self.readiness().ready;
         let (needs, tokens) = (self.needs(), self.tokens());

@@ -47,24 +47,13 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub enum ListenError {
     /// Somebody answers on the socket.
     #[error("a daemon already answers on {}; stop it, or set another [daemon] socket", path.display())]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
+    Taken { path: PathBuf },
     /// Something else lies there.
     #[error("{} is in the way: it is not a socket; move it away, or set another [daemon] socket", path.display())]
-    InTheWay {
-        /// What lies there.
-        path: PathBuf,
-    },
+    InTheWay { path: PathBuf },
     /// The socket cannot be made in its folder.
     #[error("[daemon] socket: {} cannot be made: {}", path.display(), advice(path, source))]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Socket { path: PathBuf, source: io::Error },
     /// What the service manager passed cannot be listened on.
     #[error("the socket that the service manager passed cannot be listened on: {0}")]
     Passed(#[source] io::Error),

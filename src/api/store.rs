@@ -80,7 +80,6 @@ pub struct ResealStarted {
 /// `GET /v1/doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Examination {
-    /// Who looked.
     pub by: Examiner,
     /// The user that looked: what may be read and written depends on it.
     pub user: String,
@@ -97,7 +96,6 @@ pub struct Examination {
     pub findings: Vec<Ailment>,
 }
 
-/// Who looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Examiner {
@@ -126,7 +124,6 @@ pub struct Ailment {
 pub enum Gravity {
     /// It can work, but is odd.
     Warning,
-    /// It cannot work.
     Error,
 }
 
@@ -299,7 +296,7 @@ pub(super) async fn examine(State(api): State<Api>, _: Admin) -> EndpointAnswer<
 
 /// A large database is copied before the first byte comes.
 const COPYING: Duration = Duration::from_secs(900);
-/// Between two pieces.
+/// Between two pieces of a backup.
 const BETWEEN_PIECES: Duration = Duration::from_secs(60);
 
 impl DaemonClient {

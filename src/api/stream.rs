@@ -19,7 +19,6 @@ use tokio::{
 
 use super::problem::{Problem, ProblemType};
 
-/// The connection.
 #[derive(Debug)]
 pub(super) struct StalledWrite<S> {
     inner: S,
@@ -103,7 +102,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StalledWrite<S> {
 /// A head that long is not the library's.
 const LONGEST: usize = 256;
 
-/// The connection.
 #[derive(Debug)]
 pub(super) struct Worded<S> {
     inner: S,

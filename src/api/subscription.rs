@@ -18,12 +18,10 @@ use crate::model::{IdentityId, Name, ResourceName, Scope, Secret, State, Version
 const SILENCE: Duration = Duration::from_secs(45);
 /// The largest event: a token document.
 const LARGEST_EVENT: usize = 1024 * 1024;
-/// The largest refusal.
 const LARGEST_REFUSAL: usize = 64 * 1024;
 /// Between attempts to reach a daemon that is away: it doubles from the first to the second.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Watches identities.
 #[derive(Debug)]
 pub struct Watch {
     client: DaemonClient,
@@ -39,19 +37,15 @@ pub struct Watch {
 pub struct Update {
     /// Our name of the identity.
     pub name: Name,
-    /// Its resource.
     pub resource: ResourceName,
     /// What ACS calls it.
     pub id: Option<IdentityId>,
-    /// Where it stands.
     pub state: State,
     /// The token; `None` where there is none that lives.
     pub token: Option<Secret>,
     /// What it may be used for.
     pub scopes: Vec<Scope>,
-    /// When it ends.
     pub expires_at: Option<Timestamp>,
-    /// The version.
     pub version: Version,
     /// The whole token document as JSON.
     pub document: Secret,
@@ -233,7 +227,6 @@ struct Document {
     version: Version,
 }
 
-/// One server-sent event.
 #[derive(Default)]
 struct Event {
     id: Option<String>,

@@ -39,7 +39,6 @@ const COME_AGAIN_MOST: Duration = Duration::from_secs(60);
 /// Says how the token stands that is handed over: `good`, or `doubtful`.
 const STANDING: HeaderName = HeaderName::from_static("x-renewd-standing");
 
-/// The query.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct TokenQuery {
     /// Such as `55s`, or seconds without a unit.
@@ -110,7 +109,6 @@ fn next_tag(list: &str) -> Option<(&str, &str)> {
     list.strip_prefix('"')?.split_once('"')
 }
 
-/// The endpoint.
 pub(super) async fn token(
     State(api): State<Api>,
     peer: Option<Extension<Peer>>,

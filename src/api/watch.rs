@@ -47,7 +47,6 @@ const MOST_NAMES: usize = 1000;
 /// Names that are looked up at once.
 const AT_ONCE: usize = 16;
 
-/// The endpoint.
 pub(super) async fn watch(
     State(api): State<Api>,
     peer: Option<Extension<Peer>>,
@@ -214,7 +213,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Identities that are read at once while the full state is sent.
 const PAGE: usize = 64;
 
-/// One watcher.
 #[derive(Debug)]
 pub(super) struct Watcher {
     api: Api,

@@ -25,7 +25,6 @@ pub const CLIENT_HEADER: &str = "x-renewd-client";
 pub struct Status {
     /// When this was true.
     pub at: Timestamp,
-    /// The daemon's version.
     pub version: String,
     /// The daemon's name in events.
     pub instance: String,
@@ -138,7 +137,6 @@ pub enum NeedKind {
     Unreadable,
     /// A sink is disabled.
     SinkDisabled,
-    /// A sink fails.
     SinkFailing,
     /// Deliveries of a sink wait for long.
     SinkBehind,
@@ -250,7 +248,6 @@ impl NeedKind {
 pub struct Identity {
     /// Our name of it.
     pub name: Name,
-    /// Its resource.
     pub resource: ResourceName,
     /// What ACS calls it, once known.
     pub id: Option<IdentityId>,
@@ -273,11 +270,9 @@ pub struct Identity {
     pub sinks: Vec<SinkName>,
     /// What happens when its owner no longer names it.
     pub on_removal: OnRemoval,
-    /// Who declares it.
     pub origin: Origin,
     /// When the current token was issued.
     pub issued_at: Option<String>,
-    /// When it ends.
     pub expires_at: Option<String>,
     /// When the engine looks at it next, and why.
     pub due: Option<Due>,
@@ -334,7 +329,6 @@ impl Identity {
 /// Part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {
-    /// The items.
     pub items: Vec<T>,
     /// What to ask for with `after=` to get the next ones; `None` at the end.
     pub next: Option<String>,
@@ -376,14 +370,12 @@ pub struct NewIdentity {
 pub struct NoticeRow {
     /// Rises with each notice.
     pub seq: u64,
-    /// The notice.
     pub notice: Notice,
 }
 
 /// What became of a removed identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// The identity.
     pub name: Name,
     /// What its `on_removal` made of it.
     pub on_removal: OnRemoval,
@@ -415,7 +407,6 @@ pub struct StoreUsed {
 pub struct PublicStatus {
     /// When this was true.
     pub at: Timestamp,
-    /// The daemon's version.
     pub version: String,
     /// The daemon's name in events.
     pub instance: String,
@@ -437,7 +428,6 @@ pub struct PublicStatus {
 /// A resource on the page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublicResource {
-    /// Its name.
     pub name: ResourceName,
     /// `open`, or what is wrong in a sentence.
     pub health: String,
@@ -448,16 +438,13 @@ pub struct PublicResource {
     pub dead: Option<u64>,
     /// The earliest end of a current token.
     pub earliest_expiry: Option<Timestamp>,
-    /// The next renewal.
     pub next_due: Option<Timestamp>,
-    /// Calls in flight.
     pub in_flight: usize,
 }
 
 /// A sink on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublicSink {
-    /// Its name.
     pub name: SinkName,
     /// Deliveries that wait; `None` where that is not known.
     pub pending: Option<u64>,

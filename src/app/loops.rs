@@ -32,7 +32,6 @@ const ABORTED_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[error("the loop `{name}` ended: {reason}")]
 pub struct LoopEnded {
-    /// Which loop.
     pub name: String,
     /// Its error, or where it panicked.
     pub reason: String,
@@ -222,7 +221,6 @@ struct Door {
 type ApplyAnswer = oneshot::Sender<Result<SourceReport, String>>;
 
 impl SourceSyncs {
-    /// What each publishes.
     pub(super) fn views(&self) -> BTreeMap<SourceName, watch::Receiver<SourceView>> {
         let doors = self.0.iter();
         doors

@@ -43,29 +43,21 @@ pub enum RunError {
     /// A socket that the service manager passed.
     #[error(transparent)]
     Activation(#[from] ActivationError),
-    /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The database, at the first use.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A resource's client.
     #[error(transparent)]
     Client(#[from] acs::SetupError),
-    /// A resource's transport.
     #[error("resource {name}: {source}")]
     Transport {
-        /// Which resource.
         name: ResourceName,
-        /// Why.
         source: TransportSetupError,
     },
-    /// A sink.
     #[error("sink {name}: {source}")]
     Sink {
-        /// Which sink.
         name: SinkName,
-        /// Why.
         source: sinks::SinkError,
     },
     /// The local socket or the TCP listener.

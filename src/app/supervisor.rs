@@ -537,7 +537,6 @@ pub(super) struct ProcessSignals {
 }
 
 impl ProcessSignals {
-    /// Starts to hear.
     pub(super) fn hear() -> Result<Self, RunError> {
         let hear = |kind| signal(kind).map_err(RunError::Signals);
         Ok(Self {

@@ -30,7 +30,6 @@ pub(super) struct Heartbeat {
     api: Api,
     shared_state: watch::Receiver<Arc<SharedState>>,
     watchdog: Option<Watchdog>,
-    /// The status line.
     told: String,
 }
 
@@ -88,7 +87,7 @@ fn tell(told: Result<(), NotifyError>) {
     }
 }
 
-/// Between two looks.
+/// Between two looks at the store and what lies beside it.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// What is looked at, and where it is published.
@@ -161,7 +160,6 @@ impl SelfCheck {
 
 /// Under which a full disk is told.
 const KEY: &str = "disk of the store";
-/// Between two rounds.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 /// The same while the disk is full: then each round also looks whether there is room again.
 const EVERY_WHEN_FULL: Duration = Duration::from_secs(15);

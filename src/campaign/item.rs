@@ -77,7 +77,6 @@ pub(super) struct ItemFlight {
 pub(crate) enum ItemDone {
     /// Withheld; these sinks have not confirmed.
     Withheld(Result<Vec<String>, StoreError>),
-    /// ACS was called.
     Called(Called),
     /// An operation was tried out on nobody.
     TriedOut(Called),
@@ -125,7 +124,6 @@ async fn withheld(store: &Store, clock: &Clock, item: &RunItem) -> Result<Vec<St
     }
 }
 
-/// Calls ACS.
 pub(super) async fn call(
     client: Arc<Client>,
     clock: Clock,
@@ -193,7 +191,6 @@ pub(super) enum ItemNeed {
     Refusal(&'static str),
     /// To be withheld, then revoked.
     Withhold,
-    /// A call.
     Call(Operation),
 }
 
@@ -521,7 +518,6 @@ const EVERY: Steady = Steady::from_secs(1);
 /// Whose turn it is.
 #[derive(Debug)]
 pub(super) enum ItemTurn {
-    /// This item's.
     Of(Box<RunItem>),
     /// The operation is tried out on nobody.
     Nobody,
@@ -565,7 +561,6 @@ impl ItemLine {
         }
     }
 
-    /// Items that fail.
     pub(super) fn failing(&self) -> usize {
         self.failing.len()
     }

@@ -64,11 +64,8 @@ pub enum RunnerError {
         "{count} results of campaigns at {resource} could not be noted before the end: {reason}"
     )]
     Unsettled {
-        /// The resource.
         resource: String,
-        /// How many.
         count: usize,
-        /// Why.
         reason: String,
     },
 }

@@ -34,7 +34,6 @@ enum Verb {
     Reads(Reads),
 }
 
-/// Which entries.
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
     /// Only on this identity

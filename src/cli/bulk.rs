@@ -96,7 +96,6 @@ pub(crate) struct Task {
     pub(crate) then: Option<Then>,
     /// In the past tense: `revoked`.
     pub(crate) verb: &'static str,
-    /// Not before.
     pub(crate) starts_at: Option<Timestamp>,
 }
 
@@ -216,7 +215,7 @@ pub(crate) async fn start(
     Ok(client.start_campaign(&new).await?)
 }
 
-/// The largest file.
+/// The largest file of names that is read.
 const LARGEST: u64 = 64 * 1024 * 1024;
 /// At most so many refused lines are shown.
 const SHOWN: usize = 20;

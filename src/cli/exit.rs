@@ -7,7 +7,6 @@ use std::fmt;
 pub(crate) enum Exit {
     /// Everything asked for was done.
     Done,
-    /// It failed.
     Failed,
     /// The arguments or the configuration are wrong.
     Usage,

@@ -21,7 +21,7 @@ use crate::{
 
 pub(crate) use crate::model::paint;
 
-/// All is well.
+/// What is well, and needs nobody.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
 /// It deserves a look.
 pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
@@ -29,7 +29,7 @@ pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 /// The word that matters on its line.
 pub(crate) const STRONG: Style = Style::new().bold();
-/// Headings and asides.
+/// For headings and for asides.
 pub(crate) const DIM: Style = Style::new().dimmed();
 /// No style at all.
 pub(crate) const PLAIN: Style = Style::new();
@@ -265,7 +265,7 @@ pub(crate) struct Table {
 /// What a column of text keeps at least where the screen is narrow; the last one holds details.
 const LEAST: usize = 10;
 const LEAST_OF_LAST: usize = 6;
-/// Between two columns.
+/// Spaces between two columns at least.
 const GAP: usize = 2;
 /// What stands for columns that have no room.
 const MORE: &str = " …";

@@ -216,7 +216,6 @@ impl Distrust {
     }
 }
 
-/// Whom to become.
 pub(super) struct Owner {
     uid: u32,
     gid: u32,
@@ -321,7 +320,6 @@ struct Document {
     last: bool,
 }
 
-/// For programs.
 fn document(contents: &Contents) -> Document {
     Document {
         made_at: crate::model::whole_seconds(contents.made_at),

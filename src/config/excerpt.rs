@@ -23,7 +23,6 @@ const WIDEST: usize = 110;
 /// A line of a file with its values hidden but for those that may be shown, and the part of it to point at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt {
-    /// The line.
     pub text: String,
     /// How many characters stand before the part to point at.
     pub start: usize,

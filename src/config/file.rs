@@ -15,7 +15,6 @@ use crate::model::{NotText, is_utf16, text_of, without_mark};
 /// No configuration file is larger; 100,000 identities take about 20 MB.
 const LARGEST: u64 = 64 << 20;
 
-/// One file.
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
@@ -41,7 +40,6 @@ pub(super) struct Unreadable {
 }
 
 impl File {
-    /// Reads a file.
     pub(super) fn read(path: &Path) -> Result<Self, Unreadable> {
         let fail = |message: String| Unreadable { message, at: None };
         let cannot = |error: io::Error| fail(format!("cannot read this file: {error}"));

@@ -10,7 +10,6 @@ use super::{
     tree::Value,
 };
 
-/// One key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     pub(super) name: &'static str,
@@ -39,7 +38,7 @@ pub(super) enum Takes {
     Boolean,
     Integer(i64, i64),
     Share(f64, f64),
-    /// In seconds.
+    /// At least and at most so many seconds.
     Duration(u64, u64),
     /// One of these, each with what it means where the word alone does not say it.
     Word(&'static [(&'static str, &'static str)]),

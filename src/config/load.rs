@@ -24,7 +24,6 @@ use crate::model::{ResourceName, SinkName};
 /// A configuration that can work.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
     pub settings: Settings,
     /// Where it says so.
     pub places: Places,

@@ -10,7 +10,6 @@ use crate::model::{IdentityId, Name};
 /// A text with ids written into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pinned {
-    /// The new text.
     pub text: String,
     /// Whose ids were written, in the order of the text.
     pub names: Vec<Name>,

@@ -23,7 +23,6 @@ pub struct ConfigProblem {
     pub place: Option<Place>,
     /// What is wrong, in one sentence, never with a secret.
     pub message: String,
-    /// What to do.
     pub hint: Option<String>,
     /// Other places that take part, each with its role.
     pub related: Vec<(Place, String)>,
@@ -32,7 +31,6 @@ pub struct ConfigProblem {
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
     pub path: PathBuf,
     /// The line, from 1; 0 where the whole file is meant.
     pub line: usize,
@@ -94,7 +92,6 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// It cannot work.
     pub(super) fn error(span: Span, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,

@@ -416,7 +416,6 @@ impl<'a> Item<'a> {
         Some(self.reading.files[self.span().file].directory().join(text))
     }
 
-    /// A list.
     pub(super) fn items(self) -> Option<impl ExactSizeIterator<Item = Item<'a>>> {
         let Value::Array(nodes) = self.value() else {
             return self.mistyped("a list");

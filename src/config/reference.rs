@@ -35,7 +35,6 @@ const PREFACE: &str = "\
 #   { env = \"CONTOSO\" }                    an environment variable
 ";
 
-/// The reference file.
 pub fn reference() -> String {
     let mut out = PREFACE.to_owned();
     for section in ROOT.keys() {

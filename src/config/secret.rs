@@ -19,12 +19,7 @@ const LARGEST: u64 = 64 << 10;
 pub enum SecretError {
     /// The file cannot be read.
     #[error("cannot read the secret file {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// It is a directory, a pipe, a device.
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),

@@ -46,7 +46,6 @@ pub struct DaemonSettings {
     pub state_dir: PathBuf,
     /// Health, metrics and page; `None` turns it off.
     pub listen: Option<SocketAddr>,
-    /// The local socket.
     pub socket: PathBuf,
     /// This daemon's name in events.
     pub instance: String,
@@ -59,7 +58,6 @@ pub struct DaemonSettings {
 /// `[store]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
-    /// The database file.
     pub path: PathBuf,
     /// The key that seals secrets; `None`: a key file made beside the database, mode 0600.
     pub seal_key: Option<LoadedSecret>,
@@ -109,7 +107,6 @@ pub enum SecretRef {
 /// A secret and where it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedSecret {
-    /// Where it lies.
     pub from: SecretRef,
     /// What was read there, without a trailing line end.
     pub secret: Secret,
@@ -118,15 +115,12 @@ pub struct LoadedSecret {
 /// `[[job]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSettings {
-    /// Its name.
     pub name: JobName,
     /// Five fields, or six with seconds first.
     pub cron: String,
     /// The IANA name of the zone in which the pattern is meant.
     pub timezone: String,
-    /// What it starts.
     pub action: JobAction,
-    /// Over which identities.
     pub select: Selection,
     /// What follows a revocation.
     pub then: Option<Then>,
@@ -139,7 +133,6 @@ pub struct JobSettings {
 pub enum Severity {
     /// It can work, but is odd.
     Warning,
-    /// It cannot work.
     Error,
 }
 
@@ -161,11 +154,9 @@ pub struct Finding {
 /// `[[resource]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceSettings {
-    /// Its name.
     pub name: ResourceName,
     /// The primary connection string.
     pub connection_string: LoadedSecret,
-    /// The secondary one.
     pub secondary_connection_string: Option<LoadedSecret>,
     /// Trust these certificates besides the system's.
     pub ca_file: Option<PathBuf>,
@@ -186,16 +177,13 @@ pub struct ResourceSettings {
 pub enum CreatePolicy {
     /// Create what has no id yet, unless the id map says that it should have one.
     Auto,
-    /// Never create.
     Never,
 }
 
 /// So many calls in any window of this length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Calls.
     pub calls: u32,
-    /// Window.
     pub window: Duration,
 }
 
@@ -210,15 +198,12 @@ impl std::fmt::Display for Limit {
 /// `limits =`; what is left out keeps the documented limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Issue a token.
     pub issue: Limit,
-    /// Create an identity.
     pub create: Limit,
     /// Create an identity with a token.
     pub create_with_token: Limit,
     /// Revoke an identity's tokens.
     pub revoke: Limit,
-    /// Delete an identity.
     pub delete: Limit,
     /// Exchange a Teams token.
     pub exchange: Limit,
@@ -254,7 +239,6 @@ pub enum SinkSettings {
 }
 
 impl SinkSettings {
-    /// Its name.
     pub fn name(&self) -> &SinkName {
         match self {
             Self::File(sink) => &sink.name,
@@ -276,7 +260,6 @@ impl SinkSettings {
 /// `[[sink.file]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSinkSettings {
-    /// Its name.
     pub name: SinkName,
     /// The path, with `{name}` (and `{resource}`) for the identity's.
     pub path: String,
@@ -322,7 +305,6 @@ impl FileSinkSettings {
 /// `template =`: the text, and the file that it was read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// Its text.
     pub text: String,
     /// The file; `None` where the text stands in the configuration itself.
     pub file: Option<PathBuf>,
@@ -340,7 +322,6 @@ pub enum WriteMode {
 /// `format =`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileFormat {
-    /// The token document.
     Json,
     /// The bare token, no line end.
     Token,
@@ -353,7 +334,6 @@ pub enum FileFormat {
 /// `[[sink.webhook]]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WebhookSinkSettings {
-    /// Its name.
     pub name: SinkName,
     /// Where to post; plain http only to loopback, unless `allow_http`.
     pub url: String,
@@ -382,7 +362,6 @@ pub struct WebhookSinkSettings {
 /// `[[sink.exec]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecSinkSettings {
-    /// Its name.
     pub name: SinkName,
     /// The program, by its absolute path, and its arguments. No shell has a part in it.
     pub command: Vec<String>,
@@ -390,7 +369,6 @@ pub struct ExecSinkSettings {
     pub timeout: Duration,
     /// Additions to the clean environment that the program gets.
     pub environment: BTreeMap<String, String>,
-    /// Runs at once.
     pub max_in_flight: usize,
     /// The most runs in any such time.
     pub rate: Option<Limit>,
@@ -429,11 +407,9 @@ pub enum Include {
 /// One `[[source.*]]`: identities that others own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSettings {
-    /// Its name.
     pub name: SourceName,
     /// What is read, and how.
     pub kind: SourceKind,
-    /// Between two looks.
     pub every: Duration,
     /// The resource of its identities.
     pub resource: ResourceName,
@@ -466,7 +442,6 @@ pub struct SourceSettings {
 pub enum SourceKind {
     /// `[[source.sqlite]]`: a query on a database that another program owns.
     Sqlite {
-        /// The database.
         path: PathBuf,
         /// One `SELECT`.
         query: String,
@@ -479,10 +454,7 @@ pub enum SourceKind {
         timeout: Duration,
     },
     /// `[[source.file]]`: a file of JSON lines.
-    File {
-        /// The file.
-        path: PathBuf,
-    },
+    File { path: PathBuf },
 }
 
 impl SourceKind {

@@ -13,12 +13,10 @@ use crate::model::hex;
 /// Where a daemon that serves the system has its socket.
 const SYSTEM_RUNTIME_DIR: &str = "/run/renewd";
 
-/// What to read.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The main file; `conf.d/*.toml` beside it follow, in the order of their names.
     pub path: PathBuf,
-    /// The surroundings.
     pub environment: Environment,
 }
 

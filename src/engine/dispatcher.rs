@@ -50,11 +50,8 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(2);
 pub struct DispatcherDeps {
     /// The sink's name, as in the store.
     pub name: SinkName,
-    /// The sink.
     pub sink: Sink,
-    /// The store.
     pub store: Store,
-    /// The clock.
     pub clock: Clock,
     /// What the renewers publish: by it is judged how a token stands.
     pub renewers: RenewerViews,
@@ -75,11 +72,8 @@ pub enum DispatcherError {
     /// What was delivered could not be noted; it will be delivered once more.
     #[error("{count} deliveries of {sink} could not be settled before the end: {reason}")]
     Unsettled {
-        /// The sink.
         sink: SinkName,
-        /// How many.
         count: usize,
-        /// Why.
         reason: String,
     },
 }
@@ -157,7 +151,6 @@ pub(crate) enum DispatcherEvent {
     Settled(Written<()>),
     /// An attempt has ended.
     Attempted(Result<(Id, Result<Receipt, SinkFailure>), JoinError>),
-    /// Somebody asks something.
     Asked(Ask),
     /// Something may be wanted.
     Wanted,

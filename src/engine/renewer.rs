@@ -53,11 +53,8 @@ pub enum RenewerError {
     /// Results could not be committed before the end.
     #[error("{count} results of {resource} could not be committed before the end: {reason}")]
     Uncommitted {
-        /// The resource.
         resource: String,
-        /// How many.
         count: usize,
-        /// Why.
         reason: String,
     },
 }
@@ -377,7 +374,6 @@ impl Renewer {
         }
     }
 
-    /// Every line.
     fn lines(&mut self) -> impl Iterator<Item = &mut Queue> {
         self.issue.both().into_iter().chain(self.create.both())
     }

@@ -38,7 +38,6 @@ pub type RenewerViews = watch::Receiver<BTreeMap<ResourceName, watch::Receiver<R
 /// How far restoring is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RestoredFiles {
-    /// Identities looked at.
     pub seen: usize,
     /// Files that were missing, wrong, or there against the store's word.
     pub mended: usize,

@@ -35,11 +35,9 @@ const AFTER_FAULT: Duration = Duration::from_secs(5);
 /// What a source sync is made of.
 #[derive(Debug)]
 pub struct SourceSyncDeps {
-    /// The source.
     pub settings: SourceSettings,
     /// Where its identities are kept.
     pub store: Store,
-    /// The time.
     pub clock: Clock,
 }
 
@@ -591,9 +589,7 @@ pub(super) const BATCH: usize = 2000;
 
 /// Why a look came to nothing.
 pub(super) enum Trouble {
-    /// The source.
     Source(String),
-    /// Our own store.
     Store(StoreError),
 }
 
@@ -614,7 +610,6 @@ impl From<SourceError> for Trouble {
 pub(super) enum MergeStep {
     /// A row that is new or differs.
     Wanted(WantedRow),
-    /// As it was.
     Unchanged,
     /// It cannot be an identity; whoever has its name stays.
     Refused(RefusedRow),

@@ -370,7 +370,6 @@ const QUIET: Duration = Duration::from_secs(2);
 /// How far the sweep is.
 #[derive(Debug, Default)]
 struct Sweep {
-    /// Of which change.
     id: i64,
     /// The rows were looked through once.
     marked: bool,

@@ -39,7 +39,6 @@ const KNOWN: &str = "name, id, resource, scopes, lifetime, renew_at, spread, lab
 pub struct Entry {
     /// Our name of it.
     pub name: Name,
-    /// Its resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<ResourceName>,
     /// What ACS calls it.
@@ -86,7 +85,6 @@ pub struct EntryError {
     /// Whether no identity can be meant, as none can have such a name: then nobody stands there who would be
     /// missed. A row without a name that can be read may be anybody's.
     pub is_nobody: bool,
-    /// One sentence.
     pub reason: String,
 }
 

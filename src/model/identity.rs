@@ -60,7 +60,6 @@ pub enum OnRemoval {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Origin {
-    /// A configuration file.
     File,
     /// The command line; kept in the store alone.
     Cli,
@@ -129,7 +128,6 @@ pub struct Spec {
     /// What happens when its owner no longer names it.
     #[serde(default)]
     pub on_removal: OnRemoval,
-    /// Who declares it.
     pub origin: Origin,
 }
 
@@ -137,9 +135,8 @@ pub struct Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// No token yet.
     New,
-    /// Has a token.
+    /// Has a token, good or doubtful.
     Active,
     /// Has a token that is urgent to renew, or dead.
     Late,
@@ -183,13 +180,9 @@ impl fmt::Display for State {
 /// ACS says of identities of a resource that they are gone, in a way that a person should look at first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoneHeld {
-    /// The resource.
     pub resource: ResourceName,
-    /// How many.
     pub count: u64,
-    /// Since when.
     pub since: Timestamp,
-    /// Some of them.
     pub names: Vec<Name>,
 }
 
@@ -197,11 +190,8 @@ pub struct GoneHeld {
 /// the store had been lost, so that they may exist at ACS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreationsWaiting {
-    /// The resource.
     pub resource: ResourceName,
-    /// How many.
     pub count: u64,
-    /// Some of them.
     pub names: Vec<Name>,
 }
 
@@ -211,7 +201,6 @@ pub type Num = i64;
 /// An identity as it is known: its row, without the token's secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The row.
     pub num: Num,
     /// As it is wanted.
     pub spec: Spec,

@@ -59,9 +59,7 @@ impl FromStr for KeyRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyStanding {
-    /// Not tried yet.
     Untried,
-    /// It was accepted.
     Accepted,
     /// It was refused, and not because of a clock.
     Denied,
@@ -72,7 +70,7 @@ pub enum KeyStanding {
 pub struct KeyView {
     /// Which of the two.
     pub role: KeyRole,
-    /// Its one-way name.
+    /// A one-way name of the key, which shows nothing of it.
     pub fingerprint: String,
     /// What the service last said of it.
     pub standing: KeyStanding,
@@ -81,7 +79,6 @@ pub struct KeyView {
 /// A resource's keys as people see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyStatus {
-    /// Which one signs.
     pub in_use: KeyRole,
     /// All of them, the primary first.
     pub keys: Vec<KeyView>,
@@ -135,13 +132,11 @@ pub enum DoubtReason {
 /// A key whose tokens may be dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDoubt {
-    /// Its one-way name.
+    /// A one-way name of the key, which shows nothing of it.
     pub fingerprint: String,
     /// Which of the two it was, where that is known.
     pub role: Option<KeyRole>,
-    /// Why.
     pub why: DoubtReason,
-    /// Since when.
     pub since: Timestamp,
     /// Whether people were told, and not yet of the end.
     pub told: bool,
@@ -170,7 +165,6 @@ impl KeyDoubt {
         }
     }
 
-    /// Which key.
     pub fn key(&self) -> String {
         match self.role {
             Some(role) => format!("the {role} key {}", self.fingerprint),
@@ -182,7 +176,6 @@ impl KeyDoubt {
 /// No key of a resource works: nothing can be minted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoneWorks {
-    /// Since when.
     pub since: Timestamp,
     /// When the first token ends, if they are good after all.
     pub first_end: Option<Timestamp>,
@@ -210,7 +203,6 @@ impl NoneWorks {
 pub struct KeysView {
     /// When it last made or reaffirmed its decision.
     pub decided_at: Option<Timestamp>,
-    /// The keys.
     pub status: KeyStatus,
     /// What Azure calls the resource.
     pub azure_name: String,
@@ -246,7 +238,6 @@ pub enum KeyStage {
     Regenerate,
     /// The old key is refused; its successor is awaited.
     Replace,
-    /// The successor works.
     Done,
     /// The other key is refused, so nothing was changed.
     Refused,
@@ -264,9 +255,7 @@ impl KeyStage {
 /// A change of keys, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyChange {
-    /// Its number.
     pub id: i64,
-    /// Of which resource.
     pub resource: ResourceName,
     /// Why, and in which order.
     pub work: KeyWork,
@@ -274,7 +263,6 @@ pub struct KeyChange {
     pub role: KeyRole,
     /// The fingerprint of the key that is replaced.
     pub old_key: String,
-    /// Who wanted it.
     pub actor: String,
     /// Why, in their words.
     pub reason: Option<String>,
@@ -329,7 +317,6 @@ impl KeyChange {
 /// How long a consumer was without a live token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    /// At least.
     pub least_ms: u64,
     /// At most; 0: certainly at no time.
     pub most_ms: u64,
@@ -338,7 +325,6 @@ pub struct Gap {
 /// One identity of a change of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyItem {
-    /// The identity.
     pub name: super::Name,
     /// `pending`, `issued`, `delivered`, `over`, or `ended`: its token ended before it was replaced.
     pub state: String,

@@ -33,7 +33,6 @@ macro_rules! text_newtype {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// The text itself.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -208,7 +207,6 @@ pub struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// All of them.
     pub fn of(from: R) -> Self {
         Self {
             from,
@@ -264,7 +262,6 @@ pub fn is_line_end(byte: u8) -> bool {
 /// A file that a sink has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
-    /// Where it lies.
     pub path: PathBuf,
     /// SHA-256 of what was written.
     pub digest: [u8; 32],
@@ -273,7 +270,6 @@ pub struct Placed {
 /// One ACS token scope. Source: ACS REST 2023-10-01, `CommunicationTokenScope`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Full chat.
     Chat,
     /// Chat without creating, updating or deleting threads.
     ChatJoin,
@@ -281,7 +277,6 @@ pub enum Scope {
     ChatJoinLimited,
     /// Start and join calls.
     Voip,
-    /// Join calls only.
     VoipJoin,
 }
 

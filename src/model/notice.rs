@@ -52,7 +52,6 @@ pub enum NoticeKind {
     /// A resource does not answer.
     #[serde(rename = "resource.unreachable")]
     ResourceUnreachable,
-    /// It answers again.
     #[serde(rename = "resource.recovered")]
     ResourceRecovered,
     /// Somebody else uses a resource: ACS answers 429 far below our own pace.
@@ -100,7 +99,6 @@ pub enum NoticeKind {
     /// A sink fails for minutes, or many times in a row.
     #[serde(rename = "sink.failing")]
     SinkFailing,
-    /// It works again.
     #[serde(rename = "sink.recovered")]
     SinkRecovered,
     /// Identities would have to be created although the id map says that they exist.
@@ -160,7 +158,6 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
-    /// Every kind.
     pub const ALL: &[Self] = &[
         Self::IdentityCreated,
         Self::IdentityRevoked,
@@ -358,12 +355,10 @@ impl fmt::Display for NoticeKind {
     }
 }
 
-/// One notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// When it was raised.
     pub at: Timestamp,
-    /// What it tells.
     pub kind: NoticeKind,
     /// The resource it is about.
     pub resource: Option<ResourceName>,

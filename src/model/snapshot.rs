@@ -12,19 +12,16 @@ use super::{DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, St
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "health", rename_all = "lowercase")]
 pub enum HealthView {
-    /// Calls go out.
     #[default]
     Open,
     /// Only probes go out, because of this, since then.
     Probing {
-        /// Since when.
         since: Timestamp,
         /// Why, in a sentence.
         because: String,
     },
     /// Nothing goes out until then, because of this.
     Held {
-        /// Until when.
         until: Timestamp,
         /// Why, in a sentence.
         because: String,
@@ -39,7 +36,6 @@ pub struct RenewerView {
     pub decided_at: Option<Timestamp>,
     /// What is known of the operations it uses, by name (`issue`, `create_with_token`).
     pub health: BTreeMap<String, HealthView>,
-    /// Calls in flight.
     pub in_flight: usize,
     /// Calls sent within the current window and the limit that renewd keeps, by operation.
     pub pace: BTreeMap<String, (u32, u32)>,
@@ -73,7 +69,7 @@ pub struct Headroom {
     pub full: bool,
     /// The same of calls for rows that fail by themselves.
     pub full_of_failing: bool,
-    /// Rows that wait.
+    /// So many rows wait, the one that is decided about included.
     pub waiting: usize,
     /// Another failure of any row that waits could tell nothing new of the resource.
     pub testified: bool,
@@ -86,15 +82,12 @@ pub struct Headroom {
 /// ACS answered 429 although we had sent far less than we may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contention {
-    /// Since when.
     pub since: Timestamp,
-    /// Which operation.
     pub operation: String,
     /// What we had sent within the window when the last 429 came.
     pub sent: u32,
     /// What we may send within it.
     pub allowed: u32,
-    /// The window.
     pub window_secs: u64,
 }
 
@@ -106,7 +99,6 @@ pub struct DispatcherView {
     pub decided_at: Option<Timestamp>,
     /// Whether every file is as the store says, after a start; true for receivers at once.
     pub restored: bool,
-    /// Deliveries in flight.
     pub in_flight: usize,
     /// Failures in a row; at ten the breaker opens.
     pub failures_in_row: u32,
@@ -168,7 +160,6 @@ pub fn service_time(renewers: &BTreeMap<ResourceName, RenewerView>, now: Timesta
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Amiss {
-    /// In a sentence.
     pub what: String,
     /// Since when that is known.
     pub since: Timestamp,
@@ -213,11 +204,9 @@ pub struct Counts {
 pub struct TokenGroup {
     /// When they are due.
     pub due: i64,
-    /// When they end.
     pub ends: i64,
     /// How many minutes they live.
     pub life: i64,
-    /// How many.
     pub count: u64,
 }
 
@@ -237,7 +226,6 @@ pub struct Stock {
 pub struct SetAside {
     /// What they are, in a word: `identity`, `delivery`, `campaign` …
     pub kind: String,
-    /// How many.
     pub rows: u64,
     /// Identities among them, or concerned by them, whose name can be read; some, where there are many.
     pub names: Vec<Name>,
@@ -258,7 +246,7 @@ pub struct Standings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tokens {
-    /// They work.
+    /// Those that work as far as is known.
     pub good: u64,
     /// They may be dead, because of the access key that minted them, and are minted anew.
     pub doubtful: u64,
@@ -316,12 +304,10 @@ pub struct Consumers {
 }
 
 impl Consumers {
-    /// All of them.
     pub fn total(&self) -> u64 {
         self.live + self.without + self.unknown
     }
 
-    /// These and others.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         let sooner = |this: &Self, other: &Self| match (this.next_end, other.next_end) {
@@ -346,7 +332,6 @@ impl Consumers {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Served {
-    /// By sink.
     pub sinks: BTreeMap<SinkName, Consumers>,
     /// By the socket alone.
     pub socket: Consumers,
@@ -355,7 +340,6 @@ pub struct Served {
 }
 
 impl Served {
-    /// All consumers.
     pub fn all(&self) -> Consumers {
         let sinks = self.sinks.values();
         sinks.fold(self.socket, |sum, one| sum.and(*one))
@@ -446,7 +430,6 @@ impl StoreStanding {
 /// A source as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceView {
-    /// Its name.
     pub name: SourceName,
     /// `sqlite`, `exec` or `file`; empty for one that is no longer configured.
     pub kind: String,
@@ -477,7 +460,6 @@ pub struct SourceView {
 pub struct Lapse {
     /// One sentence: what is wrong, and what can be done.
     pub reason: String,
-    /// Since when.
     pub since: Timestamp,
 }
 
@@ -495,7 +477,6 @@ pub struct RefusedRow {
 /// What a source lists, in numbers, against what was taken over before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTotals {
-    /// Refused rows.
     pub refused: u64,
     /// Names that are new.
     pub added: u64,
@@ -513,7 +494,6 @@ pub struct SourceReport {
     /// How many of each there are.
     #[serde(default)]
     pub totals: SourceTotals,
-    /// Refused rows.
     pub refused: Vec<RefusedRow>,
     /// Names that are new.
     pub added: Vec<Name>,

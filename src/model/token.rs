@@ -43,7 +43,6 @@ impl fmt::Display for Version {
 pub struct Token {
     /// The text that apps present.
     pub secret: Secret,
-    /// Its facts.
     pub meta: TokenMeta,
 }
 
@@ -93,7 +92,6 @@ pub enum DueReason {
     Retry,
     /// Its scopes or lifetime changed.
     Changed,
-    /// Somebody asked.
     Requested,
     /// Its tokens were revoked and one is to follow.
     Revoked,
@@ -108,9 +106,7 @@ pub enum DueReason {
 /// When the engine should look at an identity, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
-    /// The instant.
     pub at: Timestamp,
-    /// The reason.
     pub why: DueReason,
 }
 
@@ -154,12 +150,11 @@ impl Attempts {
         self.0.push(attempt);
     }
 
-    /// Oldest first.
+    /// From the oldest to the newest.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.0.iter()
     }
 
-    /// The newest.
     pub fn last(&self) -> Option<&Attempt> {
         self.0.last()
     }
@@ -170,7 +165,6 @@ impl Attempts {
 pub struct TokenDocument {
     /// Our name of the identity.
     pub name: Name,
-    /// Its resource.
     pub resource: ResourceName,
     /// What ACS calls it.
     pub id: Option<IdentityId>,
@@ -182,11 +176,9 @@ pub struct TokenDocument {
     pub scopes: Vec<Scope>,
     /// When it was issued.
     pub issued_at: Option<Timestamp>,
-    /// When it ends.
     pub expires_at: Option<Timestamp>,
     /// When it will be renewed.
     pub renews_at: Option<Timestamp>,
-    /// The version.
     pub version: Version,
     /// What this version means; not part of the document, but of the event type around it.
     pub kind: Kind,
@@ -267,7 +259,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
     pub const ALL: [Self; 5] = [
         Self::Issued,
         Self::Renewed,
@@ -324,15 +315,12 @@ pub enum Change {
     /// sink are one commit. Refused as [`Applied::Stale`] when the call began before the row's
     /// last revocation, or when the row is no longer waiting for a token.
     Issued {
-        /// The row.
         num: Num,
         /// When the call to ACS began.
         call_began: Timestamp,
         /// The id, where the call also created the identity.
         id: Option<IdentityId>,
-        /// The token.
         token: Token,
-        /// The next renewal.
         due: Due,
         /// From when on the identity counts as late.
         late_at: Timestamp,
@@ -342,7 +330,6 @@ pub enum Change {
     /// An identity was made, but the token that came with it could not be read or kept: the id is
     /// committed alone, so that no second person is made, and the token is issued next.
     Adopted {
-        /// The row.
         num: Num,
         /// What ACS calls it.
         id: IdentityId,
@@ -351,25 +338,19 @@ pub enum Change {
     },
     /// A call failed; the row becomes due again.
     Failed {
-        /// The row.
         num: Num,
         /// For the row's list of attempts.
         attempt: Attempt,
-        /// The next attempt.
         due: Due,
         /// Whom the failure is about.
         blame: Blame,
     },
     /// Takes the last failure back: it was the beginning of what is now known to be about the resource.
     /// The row is due again at once, or as soon as a second after that failure.
-    Excused {
-        /// The row.
-        num: Num,
-    },
+    Excused { num: Num },
     /// ACS says that the identity does not exist or is not ours. Once it has said so twice, and not of
     /// too many at once: withdrawn, kept, shown, never re-created by itself.
     Gone {
-        /// The row.
         num: Num,
         /// For the row's list of attempts.
         attempt: Attempt,
@@ -378,16 +359,12 @@ pub enum Change {
     },
     /// Moves the due time without an attempt (a decision that changed nothing else).
     Due {
-        /// The row.
         num: Num,
         /// The new due time.
         due: Due,
     },
     /// Notes that a `renewal.late` notice was raised for this lapse.
-    LateNotified {
-        /// The row.
-        num: Num,
-    },
+    LateNotified { num: Num },
 }
 
 /// Whom a failed call is about.
@@ -420,7 +397,6 @@ pub enum Step {
     Revoked {
         /// When the call to ACS ended.
         at: Timestamp,
-        /// What follows.
         then: Then,
     },
     /// ACS acknowledged the deletion.
@@ -444,7 +420,6 @@ pub enum Step {
 /// An entry of the audit trail that is being written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// When.
     pub at: Timestamp,
     /// Who: `renewd`, or `uid 1000 (anna)`.
     pub actor: String,
@@ -456,7 +431,6 @@ pub struct AuditEntry {
     pub reason: Option<String>,
     /// The service's request id.
     pub request_id: Option<String>,
-    /// How it ended.
     pub result: String,
 }
 

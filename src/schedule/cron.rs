@@ -39,7 +39,6 @@ pub enum CronError {
         "the {field} field of the pattern cannot be `{text}`: {why} (column {column} of the pattern)"
     )]
     Field {
-        /// Which.
         field: &'static str,
         /// As it is written.
         text: String,

@@ -15,20 +15,17 @@ use crate::model::{
     RenewerView, State, Tier, Version, short_duration,
 };
 
-/// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Action {
-    /// Nothing, on purpose.
+    /// Nothing happens to it, on purpose.
     Rest {
         /// Why, in a sentence.
         because: String,
     },
-    /// Nothing until then.
+    /// Nothing happens until it is due.
     Wait {
-        /// The due time.
         until: Timestamp,
-        /// What happens then.
         reason: DueReason,
     },
     /// It is due, but something holds it back.
@@ -37,18 +34,14 @@ pub enum Action {
         until: Option<Timestamp>,
         /// What holds it, in a sentence.
         because: String,
-        /// What holds it.
         #[serde(skip)]
         by: HeldBy,
     },
-    /// Issue a token.
     Issue {
-        /// Why now.
         reason: DueReason,
     },
     /// Create the identity together with its first token.
     Create {
-        /// Why now.
         reason: DueReason,
     },
 }
@@ -308,11 +301,8 @@ fn rest(state: State) -> Action {
 /// Everything that a person needs to understand what happens to one identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The identity.
     pub name: Name,
-    /// Its state now.
     pub state: State,
-    /// Its version.
     pub version: Version,
     /// What is decided now.
     pub action: Action,

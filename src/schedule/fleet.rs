@@ -23,7 +23,6 @@ pub struct Cohort {
     pub renew_at: f64,
     /// The share of it by which that is spread.
     pub spread: f64,
-    /// How many.
     pub identities: u64,
 }
 
@@ -33,7 +32,6 @@ pub struct Fleet {
     pub(super) cohorts: Vec<Cohort>,
     /// Live tokens with their cohort.
     pub(super) tokens: Vec<(TokenGroup, usize)>,
-    /// By cohort.
     pub(super) without: Vec<u64>,
     pub(super) unmade: Vec<u64>,
 }
@@ -258,7 +256,7 @@ impl Rules<'_> {
         }
     }
 
-    /// As most are.
+    /// One identity as most are.
     fn most(&self) -> Cohort {
         let declared = self.declared.iter().max_by_key(|cohort| cohort.identities);
         Cohort {
@@ -271,7 +269,6 @@ impl Rules<'_> {
 /// A fleet that is asked about instead of the real one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WhatIf {
-    /// So many identities.
     pub identities: Option<u64>,
     /// Tokens that live so long.
     pub lifetime: Option<Duration>,

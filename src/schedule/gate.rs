@@ -84,7 +84,6 @@ pub struct Gate {
     widest: usize,
 }
 
-/// One operation.
 #[derive(Debug)]
 struct Way {
     pace: Pace,
@@ -409,7 +408,6 @@ impl Gate {
         self.way(Operation::Issue).pace.start(Press::Pressing, now)
     }
 
-    /// It has ended.
     pub fn end_proof(&mut self, requests: u32, now: Steady) {
         self.way(Operation::Issue).pace.end(requests, now);
     }
@@ -438,7 +436,6 @@ impl Gate {
         self.look(operation).health.view()
     }
 
-    /// For people's eyes.
     pub fn view(&mut self, operation: Operation, now: Moment) -> HealthView {
         let held = |until, because: &str| HealthView::Held {
             until: now.wall_at(until),

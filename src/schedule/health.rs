@@ -76,7 +76,6 @@ impl Health {
         matches!(self.phase, Phase::Probing(_))
     }
 
-    /// A call starts.
     pub(super) fn start(&mut self, now: Steady) -> Began {
         if let Phase::Probing(probing) = &mut self.phase {
             probing.in_flight = true;
@@ -154,7 +153,6 @@ impl Health {
         }
     }
 
-    /// For people's eyes.
     pub(super) fn view(&self) -> HealthView {
         match &self.phase {
             Phase::Open | Phase::Opening(_) => HealthView::Open,

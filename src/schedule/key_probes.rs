@@ -37,7 +37,6 @@ pub enum Word {
 /// What is now known that was not before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// Nothing.
     None,
     /// It is refused: twice, some time apart.
     Refused,

@@ -32,14 +32,12 @@ const FUTURE: SignedDuration = SignedDuration::from_mins(5);
 pub struct Life {
     /// When it was issued.
     pub from: Timestamp,
-    /// When it ends.
     pub to: Timestamp,
 }
 
 /// What is left of a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remaining {
-    /// So much.
     Alive(Duration),
     /// It ended so long ago.
     Dead(Duration),

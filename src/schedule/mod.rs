@@ -54,9 +54,8 @@ pub type Steady = Duration;
 /// An instant, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// What people see.
+    /// What people see; it may step.
     pub wall: Timestamp,
-    /// What never steps.
     pub steady: Steady,
 }
 

@@ -48,10 +48,8 @@ pub enum Basis {
     WhatIf,
 }
 
-/// One hour ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hour {
-    /// When it begins.
     pub at: Timestamp,
     /// Renewals, first tokens and creations that the pace lets through in it.
     pub renewals: u64,
@@ -68,7 +66,6 @@ pub struct Survival {
     pub now_seconds: Option<u64>,
     /// One that begins at the worst instant of the hours ahead at which everybody holds a token.
     pub worst_seconds: Option<u64>,
-    /// When that is.
     pub worst_at: Option<Timestamp>,
     /// One that meets the fleet with its load level.
     pub level_seconds: u64,
@@ -88,7 +85,6 @@ pub struct Campaigns {
 /// What one resource can do for its fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The resource.
     pub resource: ResourceName,
     /// What it was made from.
     pub basis: Basis,
@@ -106,11 +102,8 @@ pub struct Plan {
     pub keeps_up: bool,
     /// So slow may answers be before `max_in_flight` and not the limit decides, in milliseconds.
     pub answers_within_ms: u64,
-    /// Outages.
     pub outage: Survival,
-    /// Bulk operations.
     pub campaigns: Campaigns,
-    /// The next hours.
     pub hours: Vec<Hour>,
 }
 
@@ -135,7 +128,6 @@ impl Plans {
 pub struct Room {
     /// Its limits, as far as they are ours.
     pub limits: Limits,
-    /// Calls at once.
     pub max_in_flight: usize,
 }
 
@@ -152,7 +144,6 @@ impl Room {
 /// What a resource allows, and what is declared of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
-    /// What it allows.
     pub room: Room,
     /// Its identities, by how they are renewed.
     pub cohorts: Vec<Cohort>,
@@ -394,7 +385,6 @@ fn survival(ends: &BTreeMap<i64, u64>, from: i64, pace: &Allowed) -> Option<u64>
 /// Tokens that wait, the earliest end first.
 type Queue = BTreeMap<(i64, usize), u64>;
 
-/// The minutes ahead.
 struct Ahead<'a> {
     cohorts: &'a [Cohort],
     now: Timestamp,

@@ -181,7 +181,6 @@ impl SecondChance {
         due.map(|(item, _)| *item).collect()
     }
 
-    /// They are.
     pub fn taken(&mut self, items: &[(i64, Num)]) {
         for item in items {
             if let Some(chance) = self.items.get_mut(item) {

@@ -42,7 +42,6 @@ impl Grounds {
 pub enum Standing {
     /// There is none, or none on purpose.
     None,
-    /// It works.
     Good {
         /// So much of its life is left.
         left: Duration,
@@ -59,7 +58,6 @@ pub enum Standing {
     Dead {
         /// Since when, by our clock.
         since: Timestamp,
-        /// How it ended.
         how: TokenEnd,
     },
 }

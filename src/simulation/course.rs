@@ -50,15 +50,10 @@ pub struct DaemonParts<'a> {
     pub store: &'a StoreSettings,
     /// Where the files beside the store lie.
     pub state_dir: &'a Path,
-    /// Its resource.
     pub resource: &'a ResourceSettings,
-    /// What is declared.
     pub specs: &'a [Spec],
-    /// Its sinks.
     pub sinks: &'a [SinkName],
-    /// Its time.
     pub clock: &'a Clock,
-    /// How it calls.
     pub transport: Transport,
     /// Where its chance starts.
     pub seed: u64,
@@ -67,7 +62,6 @@ pub struct DaemonParts<'a> {
 /// What runs between a start and an end.
 #[derive(Debug)]
 pub struct Daemon {
-    /// The store.
     pub store: Store,
     /// What was found when it was opened.
     pub opened: Opened,

@@ -26,10 +26,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FaultKind {
-    /// Nothing listens.
+    /// No connection comes about.
     Outage,
     /// This share of all calls fails.
     BrownOut(f64),
@@ -52,14 +51,12 @@ pub enum FaultKind {
     },
     /// Everybody is revoked, and new tokens follow.
     Revoke,
-    /// Everybody is renewed.
     Renew,
 }
 
 /// Something that goes wrong, from when on and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PlannedFault {
-    /// What.
     pub kind: FaultKind,
     /// When it begins, from the start.
     pub at: Duration,
@@ -68,7 +65,6 @@ pub struct PlannedFault {
 }
 
 impl PlannedFault {
-    /// When it ends.
     pub fn ends(&self) -> Duration {
         self.at + self.lasts
     }
@@ -94,7 +90,6 @@ impl PlannedFault {
         }
     }
 
-    /// Its word.
     pub fn word(&self) -> &'static str {
         match self.kind {
             FaultKind::Outage => "outage",

@@ -25,10 +25,8 @@ pub use picture::svg;
 pub use provider::{Call, Deed, Manner, NOBODY, Provider};
 pub use report::{CampaignSeen, Report};
 
-/// What is simulated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
-    /// Where chance starts.
     pub seed: u64,
     /// So many identities, all alike.
     pub identities: u64,
@@ -40,13 +38,11 @@ pub struct Setting {
     pub spread: f64,
     /// What the service allows, and what we keep.
     pub limits: Limits,
-    /// Calls at once.
     pub max_in_flight: usize,
     /// How long an answer takes.
     pub latency: Duration,
     /// How long it goes on.
     pub length: Duration,
-    /// What goes wrong.
     pub faults: Vec<PlannedFault>,
 }
 
@@ -98,15 +94,12 @@ impl Setting {
 /// Why a simulation did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulationError {
-    /// No runtime.
     #[error("the simulation cannot start: {0}")]
     Runtime(#[from] std::io::Error),
     /// No folder for the store.
     #[error("the simulation has no room for its store in {path}: {source}")]
     Folder {
-        /// Where.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The store cannot be opened.
@@ -115,17 +108,13 @@ pub enum SimulationError {
     /// The store does not work.
     #[error("the store of the simulation: {0}")]
     Store(#[from] crate::store::StoreError),
-    /// No client.
     #[error("the client of the simulation: {0}")]
     Client(#[from] crate::acs::SetupError),
     /// A part of the daemon ended by itself.
     #[error("{part} ended after {at:?} of simulated time: {why}")]
     Ended {
-        /// Which.
         part: &'static str,
-        /// When.
         at: Duration,
-        /// How.
         why: String,
     },
 }

@@ -28,7 +28,6 @@ struct Panel<'a> {
     report: &'a Report,
 }
 
-/// Draws a report.
 pub fn svg(report: &Report) -> String {
     let height = TOP + 3.0 * (HEIGHT + APART);
     let mut out = format!(

@@ -25,7 +25,6 @@ pub struct Call {
     pub at: Duration,
     /// `issue`, `create`, `revoke` or `delete`.
     pub operation: &'static str,
-    /// On which identity.
     pub id: String,
     /// What it asks for.
     pub body: String,
@@ -40,7 +39,7 @@ pub enum Manner {
     Connect,
     /// The connection breaks; the request took effect.
     Reset,
-    /// No answer, ever.
+    /// The answer never comes.
     Hang,
     /// This status, code and message.
     Status(u16, &'static str, &'static str),
@@ -79,7 +78,6 @@ pub const NOBODY: &str = "8:acs:00000000-";
 type Plan = Box<dyn FnMut(&Call) -> Option<Manner> + Send>;
 type Watcher = Box<dyn FnMut(&str, Deed, Timestamp) + Send>;
 
-/// The other side.
 #[derive(Clone)]
 pub struct Provider(Arc<Mutex<Inner>>);
 
@@ -176,7 +174,6 @@ impl Provider {
         self.inner().calls.clone()
     }
 
-    /// Forgets them.
     pub fn forget_calls(&self) {
         self.inner().calls.clear();
     }

@@ -55,9 +55,7 @@ impl CampaignSeen {
 pub struct Report {
     /// The form of this document; it grows when a meaning changes.
     pub schema: u32,
-    /// Where chance started.
     pub seed: u64,
-    /// How many identities.
     pub identities: u64,
     /// How many of them one stood for that was simulated.
     pub scale: u64,
@@ -67,7 +65,6 @@ pub struct Report {
     pub length_seconds: u64,
     /// Calls of `issue` that are allowed in any `window_seconds`.
     pub issue_limit: u64,
-    /// That window.
     pub window_seconds: u64,
     /// What went wrong, as a script says it.
     pub faults: Vec<String>,
@@ -83,7 +80,6 @@ pub struct Report {
     pub longest_without_seconds: u64,
     /// When the last identity had its first token, in seconds from the start.
     pub all_had_one_seconds: u64,
-    /// Calls by operation.
     pub calls: BTreeMap<String, u64>,
     /// Calls that were answered 429.
     pub throttled: u64,
@@ -95,13 +91,10 @@ pub struct Report {
     pub peak_in_window: BTreeMap<String, u64>,
     /// The most calls in any second.
     pub peak_in_second: u64,
-    /// Orders.
     pub campaigns: Vec<CampaignSeen>,
     /// Promises that were broken although nothing stood in the way: how often, and some of them.
     pub broken: u64,
-    /// Some of them.
     pub broken_told: Vec<String>,
-    /// Hour by hour.
     pub hours: Vec<HourSeen>,
 }
 

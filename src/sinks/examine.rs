@@ -127,7 +127,6 @@ struct Mount {
     device: String,
     /// What of the file system is mounted, as a path in it.
     root: PathBuf,
-    /// Where.
     point: PathBuf,
     /// Whether what is mounted has been removed, or replaced by another file of its name.
     gone: bool,
@@ -306,7 +305,6 @@ struct Who {
     gids: Vec<u32>,
 }
 
-/// A folder's access.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Gate {
     uid: u32,

@@ -124,7 +124,6 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// most.
 const KEPT: usize = 32 * 1024;
 
-/// What to run.
 struct Task<'a> {
     program: &'a str,
     arguments: &'a [String],
@@ -257,7 +256,6 @@ impl Drop for Group {
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// By itself.
     Exited(ExitStatus),
     /// It had not ended after so long and was ended, its whole group with it.
     TimedOut(Duration),

@@ -66,7 +66,6 @@ pub enum DeliveryOutcome {
 /// How a delivery succeeded, and where the file lies that it left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// How.
     pub outcome: DeliveryOutcome,
     /// The file, where there is one.
     pub placed: Option<Placed>,
@@ -126,9 +125,7 @@ pub enum SinkError {
 pub enum Sink {
     /// Files, one per identity or one for all.
     File(FileSink),
-    /// An HTTP receiver.
     Webhook(WebhookSink),
-    /// A program.
     Exec(ExecSink),
 }
 

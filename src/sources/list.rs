@@ -83,7 +83,6 @@ pub(super) struct Stamps {
 }
 
 impl Stamps {
-    /// Takes them.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let main = std::fs::metadata(path)?;
         if !main.is_file() {
@@ -156,7 +155,7 @@ const MOST_ROWS: u32 = 1_000_000;
 const MOST_BYTES: usize = 256 << 20;
 /// At most so many rows without a name are kept for people's eyes.
 const SHOWN: usize = 1000;
-/// No twin.
+/// The twin of a row that has none.
 const ALONE: u32 = u32::MAX;
 
 /// What is known of a list before its rows.
@@ -394,7 +393,7 @@ impl List {
 
 /// The most that is read.
 const LARGEST: u64 = 512 << 20;
-/// The longest line.
+/// The longest line that is read.
 const LONGEST: u64 = 1 << 20;
 /// So much of the beginning says how a text is written.
 const START: u64 = 64;
@@ -563,9 +562,7 @@ fn within_bounds(entry: &Entry, settings: &SourceSettings) -> Result<(), String>
 /// What differs between the last list and a new one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// New rows.
     pub added: u64,
-    /// Rows that differ.
     pub changed: u64,
     /// Names that are no longer listed, not even in a refused row.
     pub removed: u64,
@@ -574,7 +571,6 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.added + self.changed + self.removed == 0
     }

@@ -71,7 +71,6 @@ impl ListSource {
         }
     }
 
-    /// Its settings.
     pub fn settings(&self) -> &SourceSettings {
         &self.settings
     }
@@ -166,20 +165,12 @@ impl Wanted {
 pub enum SourceError {
     /// A file cannot be opened or read.
     #[error("cannot read {}: {reason}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    File { path: PathBuf, reason: String },
     /// Another program holds the database.
     #[error(
         "{} is locked by another program; it is tried again, and what was read before stays", path.display()
     )]
-    Locked {
-        /// The database.
-        path: PathBuf,
-    },
+    Locked { path: PathBuf },
     /// A database in WAL mode whose -shm file we can neither find nor make.
     #[error(
         "{path} is in WAL mode and {path}-shm cannot be opened ({reason}): it exists while the application has the \
@@ -189,31 +180,19 @@ pub enum SourceError {
         path = path.display()
     )]
     Wal {
-        /// The database.
         path: PathBuf,
         /// What is wrong with the file.
         reason: String,
     },
     /// The database does not answer the query.
     #[error("{}: {reason}", path.display())]
-    Query {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
+    Query { path: PathBuf, reason: String },
     /// A program failed, or said too much.
     #[error("{program}: {reason}")]
-    Program {
-        /// The program.
-        program: String,
-        /// How.
-        reason: String,
-    },
+    Program { program: String, reason: String },
     /// It took too long.
     #[error("{what} took longer than {seconds} s")]
     Slow {
-        /// What.
         what: String,
         /// What it was given.
         seconds: u64,
@@ -221,21 +200,16 @@ pub enum SourceError {
     /// More than a source may list.
     #[error("{what} lists more than {most}; that is more than a source may")]
     Long {
-        /// What.
         what: String,
-        /// Rows or bytes.
+        /// So many rows, or so many bytes.
         most: String,
     },
     /// It never stood still.
     #[error("{what} changes while it is read; it is tried again")]
-    Changing {
-        /// What.
-        what: String,
-    },
+    Changing { what: String },
     /// Whoever reads it for us ended.
     #[error("{what} {reason}")]
     Reader {
-        /// What was read.
         what: String,
         /// How it ended, and what can be done.
         reason: String,

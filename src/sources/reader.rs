@@ -48,7 +48,7 @@ pub const MEMORY: usize = 640 << 20;
 /// Children at once, of all sources, by how long they take: those that began just now, those that take longer, and
 /// those that take very long. A list waits for lists of its own kind alone, and one that hangs is of the last.
 const TURNS: [usize; 3] = [2, 2, 1];
-/// Children at once.
+/// So many children read at once.
 pub const AT_ONCE: usize = TURNS[0] + TURNS[1] + TURNS[2];
 /// How long a child may take before it counts as one of the next kind.
 const WITHIN: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
@@ -209,7 +209,6 @@ fn end() {
 /// A row as it comes: an identity, or why it cannot be one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListRead {
-    /// Its name.
     pub name: Name,
     /// Its place in the list.
     pub number: u64,

@@ -57,7 +57,6 @@ pub(super) fn read(path: &Path, query: &str) -> Result<Collector, SourceError> {
     })
 }
 
-/// A database's files.
 #[derive(Debug, PartialEq, Eq)]
 struct Files {
     main: Stamp,

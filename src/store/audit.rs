@@ -23,7 +23,6 @@ pub struct AuditQuery {
     pub before: Option<Timestamp>,
     /// Only by those whose description holds this text, such as a user's name.
     pub actor: Option<String>,
-    /// Only this action.
     pub action: Option<String>,
     /// Whether to leave routine renewals out.
     pub without_renewals: bool,

@@ -78,35 +78,22 @@ pub enum BackupError {
     Io {
         /// What was being done.
         doing: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The file is something else.
     #[error("{} is not a backup of renewd: {why}", path.display())]
     Foreign {
-        /// The file.
         path: PathBuf,
         /// What it is instead.
         why: String,
     },
     /// The file was a backup.
     #[error("the backup {} is cut short or damaged ({why}); take another one", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// How that shows.
-        why: String,
-    },
+    Damaged { path: PathBuf, why: String },
     /// It was made by a newer renewd.
     #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), open::NEWEST)]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: i64,
-    },
+    Newer { path: PathBuf, found: i64 },
     /// The database that is to be saved cannot be read.
     #[error("the database cannot be saved: {0}")]
     Unreadable(String),

@@ -20,7 +20,6 @@ pub struct Pruned {
     pub renewals: usize,
     /// Other entries of the audit trail.
     pub audit: usize,
-    /// Notices.
     pub notices: usize,
     /// Orphaned tokens that have expired.
     pub orphans: usize,
@@ -57,7 +56,6 @@ impl Pruned {
 /// So many identities of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// Their resource.
     pub resource: ResourceName,
     /// Their state as it is stored.
     pub state: State,
@@ -65,7 +63,6 @@ pub struct Tally {
     pub has_id: bool,
     /// Their state as people see it.
     pub shown: State,
-    /// How many.
     pub count: u64,
 }
 
@@ -125,7 +122,6 @@ impl Store {
         .await
     }
 
-    /// The counters.
     pub async fn counts(&self) -> Answer<Counts> {
         self.read("read the counters", |db| {
             let mut counts = Counts::default();

@@ -121,9 +121,7 @@ const COUNTED: usize = 10_000;
 /// What is withdrawn and has not reached a sink: its consumers may still hold a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withheld {
-    /// The sink.
     pub sink: SinkName,
-    /// How many identities.
     pub count: u64,
     /// Some of them, the longest waiting first.
     pub names: Vec<Name>,
@@ -136,7 +134,6 @@ pub struct Withheld {
 /// Tokens of a resource that ended while their identity wants one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// How many.
     pub ended: u64,
     /// Whether any other lives.
     pub any_lives: bool,
@@ -487,20 +484,17 @@ const HOLDERS: i64 = 1024;
 /// A consumer's word that it uses a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// The identity's row.
     pub num: Num,
     /// The user that said so.
     pub uid: u32,
     /// What it calls itself.
     pub client: String,
-    /// The version.
     pub version: Version,
 }
 
 /// A consumer and the version that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The identity.
     pub name: Name,
     /// The user that said so.
     pub uid: u32,
@@ -519,11 +513,8 @@ pub struct Holder {
 pub struct TokenReads {
     /// The start of the hour.
     pub hour: Timestamp,
-    /// The identity.
     pub name: Name,
-    /// The user.
     pub uid: u32,
-    /// How often.
     pub count: u64,
 }
 

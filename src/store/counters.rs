@@ -367,7 +367,6 @@ impl Counter {
 /// A counter that did not say what there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Miscount {
-    /// What it counts.
     pub what: &'static str,
     /// So many of its lines were wrong.
     pub lines: u64,

@@ -326,7 +326,6 @@ pub struct Orphan {
     pub at: Timestamp,
     /// `creation` (its id is not known), `identity` or `token`.
     pub kind: String,
-    /// The resource.
     pub resource: ResourceName,
     /// For which of our names it was made.
     pub name: Name,

@@ -228,18 +228,14 @@ impl Db {
 pub struct Changed {
     /// Store-wide and rising; the `id` of the event stream.
     pub seq: u64,
-    /// The row.
     pub num: Num,
-    /// Its name.
     pub name: Name,
-    /// Its new version.
     pub version: Version,
 }
 
 /// What a committed operation means to others.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Rows became due.
     pub(super) due: bool,
     /// `wanted` or versions were raised.
     pub(super) wanted: bool,
@@ -275,7 +271,6 @@ pub(super) struct Touched {
     pub(super) listed: BTreeSet<Num>,
     /// Items without a row.
     pub(super) ids: BTreeSet<(CampaignId, Num)>,
-    /// Campaigns.
     pub(super) campaigns: BTreeSet<CampaignId>,
 }
 
@@ -452,7 +447,6 @@ pub(super) fn instant(micros: i64) -> Timestamp {
 /// A column, by its place or by its name. Of a row that is read often it is the place: a name is looked for among
 /// all others.
 pub(super) trait Column: Copy {
-    /// Its place.
     fn place(self, row: &Row<'_>) -> rusqlite::Result<usize>;
 }
 

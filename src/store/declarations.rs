@@ -87,7 +87,6 @@ impl Declaration {
 /// alone has it, who makes it where a source does, and nothing where a configuration file does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Who declares it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// What its tokens may be used for.
@@ -537,9 +536,7 @@ const UNREADABLE: &str =
 /// A line of an import; lines of `identities.jsonl` are such lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportLine {
-    /// Our name.
     pub name: Name,
-    /// Its resource.
     pub resource: ResourceName,
     /// What ACS calls it.
     pub id: IdentityId,

@@ -21,11 +21,8 @@ use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
 /// A delivery that is pending, or a row of the delivery table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The identity's row.
     pub num: Num,
-    /// Its name.
     pub name: Name,
-    /// The sink.
     pub sink: SinkName,
     /// The version that the consumer should hold.
     pub wanted: Version,
@@ -55,33 +52,25 @@ impl Delivery {
 pub enum Settled {
     /// The consumer has this version.
     Delivered {
-        /// The sink.
         sink: SinkName,
-        /// The row.
         num: Num,
         /// The version that was delivered.
         version: Version,
     },
     /// It failed; ignored when a newer version is wanted by now.
     Failed {
-        /// The sink.
         sink: SinkName,
-        /// The row.
         num: Num,
         /// The version that was attempted.
         version: Version,
-        /// The next attempt.
         next_at: Timestamp,
         /// Why, in one sentence.
         error: String,
     },
     /// Where the row's file lies now, or that there is none any more.
     Placed {
-        /// The sink.
         sink: SinkName,
-        /// The row.
         num: Num,
-        /// The file.
         placed: Option<Placed>,
     },
 }
@@ -444,9 +433,7 @@ pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
 /// Which rows of the delivery table; what is left open matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Of these identities.
     pub nums: Option<Vec<Num>>,
-    /// Of this sink.
     pub sink: Option<SinkName>,
     /// Those that are still to be delivered.
     pub pending: bool,
@@ -457,7 +444,6 @@ pub struct Rows {
 /// A row of the delivery table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The delivery.
     pub delivery: Delivery,
     /// Sinks that come before this one and have not delivered this version yet.
     pub waits_for: Vec<SinkName>,
@@ -526,7 +512,6 @@ impl Txn<'_> {
 /// One of those whose documents a sink keeps together.
 #[derive(Debug)]
 pub struct Member {
-    /// The identity's row.
     pub num: Num,
     /// The version that the sink should have.
     pub wanted: Version,

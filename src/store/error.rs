@@ -41,17 +41,13 @@ pub enum StoreError {
     Corrupt {
         /// What was being done.
         doing: &'static str,
-        /// What SQLite said.
         reason: String,
     },
     /// A sealed token does not open: its row was altered or moved, or it was sealed with another key.
     #[error(
         "the stored token of {name} does not open with this seal key; `renewd renew {name}` replaces it"
     )]
-    Unseal {
-        /// Whose token.
-        name: Name,
-    },
+    Unseal { name: Name },
     /// A row that it is about holds what cannot be read.
     #[error(
         "cannot {doing}: a row of the store cannot be read ({reason}); `renewd status` names the rows that are set aside"
@@ -67,7 +63,6 @@ pub enum StoreError {
     Refused {
         /// What was being done.
         doing: &'static str,
-        /// Why not.
         reason: String,
     },
     /// The store has been closed.
@@ -81,7 +76,6 @@ pub enum StoreError {
     Fault {
         /// What was being done.
         doing: &'static str,
-        /// What SQLite said.
         reason: String,
     },
 }
@@ -137,7 +131,6 @@ impl StoreError {
 /// What can go wrong inside a verb; the handle adds what was being done.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// SQLite refused.
     Sql(rusqlite::Error),
     /// A token does not open.
     Unseal(Name),
@@ -181,7 +174,6 @@ pub enum OpenError {
     /// Another daemon owns it.
     #[error("the store {path} is in use by another renewd{}; there can be only one", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
     Locked {
-        /// The database.
         path: PathBuf,
         /// The owner, where known.
         pid: Option<u32>,
@@ -192,9 +184,7 @@ pub enum OpenError {
          install that version again, or restore the backup made before the upgrade"
     )]
     Newer {
-        /// The database.
         path: PathBuf,
-        /// Its schema.
         found: i64,
         /// The newest schema that we know.
         known: i64,
@@ -204,35 +194,24 @@ pub enum OpenError {
         "the store {path} is damaged or not a database ({reason}); restore a backup with `renewd store restore \
          --replace`, or move it away: identities are listed in identities.jsonl beside it"
     )]
-    Corrupt {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
+    Corrupt { path: PathBuf, reason: String },
     /// A file cannot be read or written.
     #[error("cannot {doing} {path}: {source}{}", advice(source))]
     Io {
         /// What was being done.
         doing: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
     /// The disk is full.
     #[error("cannot open the store {path}: the disk is full; free some space, nothing is lost")]
-    Full {
-        /// The database.
-        path: PathBuf,
-    },
+    Full { path: PathBuf },
     /// The seal key is not the one that the store was sealed with.
     #[error(
         "the seal key from {from} is {given}, but the store {path} is sealed with {stored}: give the key that it was \
          made with; if that is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
     )]
     WrongKey {
-        /// The database.
         path: PathBuf,
         /// Where the key came from.
         from: String,
@@ -247,7 +226,6 @@ pub enum OpenError {
          is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
     )]
     KeyMissing {
-        /// The database.
         path: PathBuf,
         /// Where the key file should be.
         key_file: PathBuf,
@@ -262,7 +240,6 @@ pub enum OpenError {
     Successor {
         /// Where it should lie.
         path: PathBuf,
-        /// Its id.
         successor: String,
     },
     /// The seal key is not 32 bytes.
@@ -278,42 +255,22 @@ pub enum OpenError {
         "the store {path} is of an older renewd and is brought up to date only once it is saved, and {source}; or run \
          renewd once with `renewd run --no-backup`"
     )]
-    NotSaved {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: BackupError,
-    },
+    NotSaved { path: PathBuf, source: BackupError },
     /// It was given up for another place.
     #[error(
         "the store {path} was retired at {at:.0} by `renewd store backup --retire` and goes on elsewhere; to take it \
          back, stop renewd there and say `renewd store adopt` here"
     )]
-    Retired {
-        /// The database.
-        path: PathBuf,
-        /// When.
-        at: Timestamp,
-    },
+    Retired { path: PathBuf, at: Timestamp },
     /// The database, or its folder, is closed to us.
     #[error(
         "the store {path} cannot be opened for writing ({reason}); it and its folder must belong to the user of renewd \
          (uid {})", rustix::process::geteuid().as_raw()
     )]
-    Closed {
-        /// The database.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
+    Closed { path: PathBuf, reason: String },
     /// Anything else that SQLite or the system says.
     #[error("cannot open the store {path}: {reason}")]
-    Other {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Other { path: PathBuf, reason: String },
 }
 
 impl OpenError {

@@ -208,7 +208,6 @@ impl Store {
         }))
     }
 
-    /// The database file.
     pub fn path(&self) -> &Path {
         &self.0.path
     }

@@ -58,7 +58,6 @@ pub struct Consignment {
 /// A row and what its consumers should hold, both of one version.
 #[derive(Debug, Clone)]
 pub struct Holding {
-    /// The row.
     pub record: Record,
     /// What a consumer should hold, with the token.
     pub document: TokenDocument,
@@ -67,7 +66,6 @@ pub struct Holding {
 /// What a name leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Led {
-    /// An identity.
     There(Box<Record>),
     /// There is none of this name; the readers of another, to be looked at with the same work.
     Nowhere(Option<Vec<Reader>>),
@@ -640,7 +638,6 @@ pub(super) const RECORDS_OF: &str = concat!(
 /// although it answered several times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FailingAlone {
-    /// How many.
     pub count: u64,
     /// Since when the first of them is known to fail by itself, if one is.
     pub since: Option<Timestamp>,

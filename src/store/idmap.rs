@@ -70,9 +70,7 @@ fn are_alike(one: &Path, other: &Path) -> io::Result<bool> {
 /// One line of the map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdLine {
-    /// Our name.
     pub name: Name,
-    /// Its resource.
     pub resource: ResourceName,
     /// What ACS calls it; what the store alone declares may wait for its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +117,6 @@ pub(super) struct IdMap {
     /// How long the file is, and how long it was when it was last written anew.
     length: u64,
     folded: u64,
-    /// Its lines.
     sum: Sum,
     /// The store has noted that it agrees with the file as it is.
     agreed: bool,

@@ -20,7 +20,6 @@ const KEPT: i64 = 1000;
 /// A job as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSchedule {
-    /// Its name.
     pub name: JobName,
     /// Pattern and zone, in any words that change when they change.
     pub schedule: String,
@@ -29,9 +28,7 @@ pub struct JobSchedule {
 /// A run that is wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRun {
-    /// Of which job.
     pub job: JobName,
-    /// For which instant.
     pub scheduled_at: Timestamp,
     /// Every instant until then is decided with it; `None` for a run by hand.
     pub decided_until: Option<Timestamp>,
@@ -70,7 +67,6 @@ pub enum RunOutcome {
 /// A run of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRun {
-    /// Of which job.
     pub job: JobName,
     /// The instant of the pattern, or of the command.
     pub scheduled_at: Timestamp,
@@ -80,7 +76,6 @@ pub struct JobRun {
     pub outcome: RunOutcome,
     /// Why it was left out or failed.
     pub reason: Option<String>,
-    /// Its campaign.
     pub campaign: Option<CampaignId>,
     /// When the campaign ended.
     pub ended_at: Option<Timestamp>,

@@ -25,15 +25,12 @@ use crate::model::{
 /// A change of keys that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKeyChange {
-    /// Of which resource.
     pub resource: ResourceName,
     /// Why, and in which order.
     pub work: KeyWork,
     /// Which key is replaced.
     pub role: KeyRole,
-    /// Its fingerprint.
     pub old_key: String,
-    /// Who wants it.
     pub actor: String,
     /// Why, in their words.
     pub reason: Option<String>,

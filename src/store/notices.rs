@@ -28,7 +28,6 @@ pub(super) enum CameTo {
 }
 
 impl Store {
-    /// Raises notices.
     pub async fn raise(&self, notices: Vec<Notice>) -> Answer<()> {
         self.write("raise a notice", move |txn| txn.raise(&notices))
             .await
@@ -379,7 +378,6 @@ fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
 /// A decision, and what people are told once it is applied.
 #[derive(Debug, Clone)]
 pub struct Decided {
-    /// The decision.
     pub change: Change,
     /// Raised in the same transaction, unless the change comes too late ([`Applied::Stale`]).
     pub notices: Vec<Notice>,

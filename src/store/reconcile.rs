@@ -18,7 +18,6 @@ use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, Sta
 /// A declaration that was not taken, and why; or a row that stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whose.
     pub name: Name,
     /// Why, in one sentence.
     pub reason: String,
@@ -27,7 +26,6 @@ pub struct Refusal {
 /// What declaring did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reconciled {
-    /// New rows.
     pub create: usize,
     /// Rows due now because scopes, lifetime or id changed.
     pub reissue: usize,

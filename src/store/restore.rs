@@ -53,7 +53,6 @@ pub struct Restored {
 /// Why a backup was not put back, or a store not opened without its key. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
     /// The place where it would be put.
@@ -61,10 +60,7 @@ pub enum RestoreError {
     Open(#[from] OpenError),
     /// There is a store.
     #[error("there is a store already: {}; `--replace` sets it aside", path.display())]
-    There {
-        /// The database.
-        path: PathBuf,
-    },
+    There { path: PathBuf },
     /// The key does not fit.
     #[error(
         "the backup is sealed with the key {needed}, and {found}; give its copy with `--key FILE`, or, if it is lost \

@@ -46,11 +46,8 @@ struct Key {
 /// Where a secret lies.
 #[derive(Clone, Copy)]
 pub(super) struct SealPlace<'a> {
-    /// The table.
     pub(super) table: &'a str,
-    /// The column.
     pub(super) column: &'a str,
-    /// Whose row.
     pub(super) name: &'a str,
     /// The row's version when it was sealed.
     pub(super) version: u64,

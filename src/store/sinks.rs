@@ -273,7 +273,6 @@ impl Txn<'_> {
 /// Why nothing goes out to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disabled {
-    /// In one sentence.
     pub why: String,
     /// Whether a command said so: then only a command enables it. Otherwise its receiver did (410),
     /// and the next start tries it again.
@@ -362,9 +361,7 @@ impl Txn<'_> {
 /// A file that we once wrote and that no row speaks of any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stray {
-    /// Its number.
     pub num: i64,
-    /// The file.
     pub placed: Placed,
     /// The sink that wrote it, which may be configured no longer.
     pub sink: String,

@@ -20,7 +20,6 @@ pub type Digest = [u8; 16];
 /// What the store knows of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFacts {
-    /// Its name.
     pub name: SourceName,
     /// Which file its last good list came from, as the source describes it.
     pub file: Option<String>,
@@ -61,7 +60,6 @@ pub enum SourceEnd {
         file: Option<String>,
         /// Rows that were refused.
         refused: u64,
-        /// Why.
         reason: String,
     },
     /// It was not, and why.

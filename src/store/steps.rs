@@ -35,9 +35,7 @@ impl Cause {
 /// A step on one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepOn {
-    /// The row.
     pub num: Num,
-    /// The step.
     pub step: Step,
     /// The service's request id, where ACS was called.
     pub request_id: Option<String>,

@@ -16,7 +16,6 @@ use crate::model::{Num, Version};
 /// What a write of identities does to what is counted of them.
 #[derive(Debug)]
 pub(super) enum Counting {
-    /// Nothing.
     Nothing,
     /// One row changes from the first to the second.
     Known(Counted, Counted),

@@ -26,7 +26,6 @@ pub(super) const FILE: &str = "withdrawn.jsonl";
 /// Up to this size the file is never folded; tests fold often.
 const SMALL: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
-/// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Line {
     /// The store that it belongs to.
@@ -44,10 +43,7 @@ struct Line {
 #[serde(tag = "is", rename_all = "lowercase")]
 pub(super) enum Fact {
     /// No version of the store was higher.
-    High {
-        /// It.
-        version: u64,
-    },
+    High { version: u64 },
     /// How an identity stands.
     Identity(Withdrawal),
     /// How a campaign stands.
@@ -173,7 +169,6 @@ pub(super) struct Found {
     pub(super) end: u64,
     /// What is wrong with it beyond its end.
     pub(super) damage: Option<String>,
-    /// The highest version.
     pub(super) high: u64,
 }
 

@@ -25,7 +25,6 @@ pub(super) type BoxedAnswer = Box<dyn Any + Send>;
 /// What an operation does; safe to run twice.
 pub(super) type Work = Box<dyn Fn(&mut Txn<'_>) -> Outcome<BoxedAnswer> + Send>;
 
-/// One operation.
 pub(super) struct Operation {
     pub(super) doing: &'static str,
     /// Whether it may withdraw something.

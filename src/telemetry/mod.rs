@@ -69,7 +69,6 @@ pub enum InitError {
         "RENEWD_LOG: {filter:?} is not a log filter, such as `info` or `warn,super::engine=debug`"
     )]
     Filter {
-        /// The filter.
         filter: String,
         /// What is wrong with it.
         source: ParseError,

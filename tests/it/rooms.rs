@@ -539,3 +539,48 @@ fn the_reader_of_types_sees_those_that_leave_their_file() {
     let found: Vec<String> = types_seen_outside(text).collect();
     assert_eq!(found, ["A", "C", "D"]);
 }
+
+/// Doc comments of one line that say nothing: three words at most, nothing quoted, nothing counted.
+fn empty_comments(text: &str) -> Vec<(usize, &str)> {
+    let comment = |line: &'_ str| line.trim_start().starts_with("///");
+    let lines: Vec<&str> = text.lines().collect();
+    let goes_on = |at: Option<usize>| {
+        at.and_then(|at| lines.get(at))
+            .is_some_and(|line| comment(line))
+    };
+    let says_something = |text: &str| {
+        text.split_whitespace().count() > 3
+            || text.contains(|c: char| c == '`' || c.is_ascii_digit())
+    };
+    let all = lines.iter().enumerate().filter(|(_, line)| comment(line));
+    all.filter(|(at, _)| !goes_on(at.checked_sub(1)) && !goes_on(Some(at + 1)))
+        .map(|(at, line)| (at + 1, line.trim_start().trim_start_matches('/').trim()))
+        .filter(|(_, text)| !says_something(text))
+        .collect()
+}
+
+/// A name that needs no comment has none. On the command line a comment without a full stop is a help text.
+#[test]
+fn no_doc_comment_repeats_a_name() {
+    let mut found = Vec::new();
+    for path in all_sources() {
+        let is_cli = path.starts_with(Path::new(ROOT).join("src/cli"));
+        let text = fs::read_to_string(&path).unwrap();
+        for (line, comment) in empty_comments(&text) {
+            if !is_cli || comment.ends_with('.') {
+                found.push(format!("{}:{line}: {comment}", path.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_reader_of_comments_sees_those_that_stand_alone() {
+    let text = "/// The store.\nstore: Store,\n    /// Of two\n    /// lines.\n/// As `id`.\n/// From 1.\n\n    /// Why.\n";
+    let found: Vec<usize> = empty_comments(text)
+        .into_iter()
+        .map(|(line, _)| line)
+        .collect();
+    assert_eq!(found, [1, 8]);
+}

@@ -4,6 +4,8 @@
 //! Source: ACS REST 2023-10-01 and recordings of the service. The service takes `null` for every
 //! optional member, and so do these shapes; they never write one.
 
+#![warn(missing_docs)]
+
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -16,13 +18,13 @@ use sha2::{Digest, Sha256};
 pub enum Operation {
     /// Issue a token for an identity.
     Issue,
-    /// Create an identity.
+    /// Create an identity without a token.
     Create,
     /// Create an identity together with its first token.
     CreateWithToken,
     /// Revoke all tokens of an identity.
     Revoke,
-    /// Delete an identity.
+    /// Delete an identity; its tokens die with it.
     Delete,
     /// Exchange a Teams user's Entra token.
     Exchange,
@@ -92,7 +94,7 @@ pub struct ExchangeRequest {
     pub user_id: Option<String>,
 }
 
-/// An identity.
+/// An identity as answers name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its raw id, `8:acs:…`.
@@ -114,7 +116,7 @@ pub struct AccessToken {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateResponse {
-    /// The new identity.
+    /// The identity that was made.
     pub identity: Identity,
     /// Its first token, where one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +126,7 @@ pub struct CreateResponse {
 /// The body of every error of the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorResponse {
-    /// The error.
+    /// What went wrong, as the service says it.
     pub error: ErrorBody,
 }
 

@@ -8,6 +8,8 @@
 //!
 //! A simulated clock follows the runtime's paused time, so that a month can pass in seconds.
 
+#![warn(missing_docs)]
+
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -50,7 +52,7 @@ struct Anchor {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// The machine's clock, which may step.
     pub fn system() -> Self {
         Self::anchored(Source::System)
     }

@@ -36,15 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How a line of the story is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// It happens.
     Plain,
     /// It is done on purpose.
     Strong,
-    /// It went well.
     Good,
     /// It deserves a look.
     Warning,
-    /// Trouble.
     Bad,
 }
 
@@ -57,7 +54,6 @@ pub struct Line<'a> {
     pub tone: Tone,
     /// A word for it.
     pub what: &'a str,
-    /// The rest.
     pub words: &'a str,
     /// What adds to that and matters less.
     pub aside: &'a str,
@@ -66,9 +62,7 @@ pub struct Line<'a> {
 /// What goes on running, and where it is.
 #[derive(Debug)]
 pub struct Kept {
-    /// The daemon's socket.
     pub socket: String,
-    /// Its configuration.
     pub config: String,
     /// The folder of the token files.
     pub tokens: String,
@@ -80,7 +74,6 @@ pub struct Kept {
 pub trait Teller {
     /// It begins, in this folder.
     fn begins(&self, folder: &Path) -> io::Result<()>;
-    /// Something happened.
     fn happens(&self, line: &Line<'_>) -> io::Result<()>;
     /// It is over; what was promised, and what was seen of it.
     fn ends(&self, promises: &[Promise]) -> io::Result<()>;
@@ -93,17 +86,11 @@ pub trait Teller {
 /// Why the demo could not be played to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// Ctrl-C or SIGTERM.
     #[error("interrupted; everything is cleaned up")]
     Interrupted,
     /// A file of the folder cannot be written.
     #[error("cannot write {path}: {source}")]
-    Folder {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Folder { path: PathBuf, source: io::Error },
     /// A program did not do its part.
     #[error("{0}")]
     Program(String),
@@ -113,7 +100,6 @@ pub enum DemoError {
     /// Something that was waited for did not happen.
     #[error("{what} did not happen within {secs} s")]
     Late {
-        /// What.
         what: &'static str,
         /// In how many seconds.
         secs: u64,

@@ -43,7 +43,6 @@ pub(super) struct Renewal {
 
 #[derive(Debug, Default)]
 pub(super) struct Observations {
-    /// Looks in all.
     pub(super) looks: u64,
     /// Looks that found no live token where there should be one.
     pub(super) without: u64,
@@ -355,9 +354,7 @@ pub(super) struct Facts {
 pub struct Promise {
     /// Whether it was kept.
     pub kept: bool,
-    /// The promise.
     pub what: &'static str,
-    /// What was seen.
     pub seen: String,
 }
 

@@ -44,7 +44,6 @@ pub(super) struct KeyStamp {
     pub(super) generation: u32,
 }
 
-/// One access key.
 #[derive(Debug, Clone)]
 pub(super) struct Key {
     pub(super) stamp: KeyStamp,
@@ -116,7 +115,6 @@ impl AccessKeys {
         }
     }
 
-    /// Both valid keys.
     pub(super) fn valid(&self) -> [&Key; 2] {
         [&self.primary, &self.secondary]
     }
@@ -158,7 +156,6 @@ pub(super) struct EntraToken {
     pub(super) app_id: String,
     /// The user's object id.
     pub(super) user_id: String,
-    /// When it ends.
     pub(super) expires_at: Timestamp,
 }
 

@@ -33,7 +33,6 @@ pub const REASON_HEADER: &str = "x-renewd-emulator-reason";
 /// What becomes of a request: an answer, or one of the ways in which none arrives.
 #[derive(Debug)]
 pub enum Reply {
-    /// A whole answer.
     Answer(Response<Bytes>),
     /// An answer that announces its whole length and breaks off after `sent` bytes of body.
     Truncated {
@@ -114,7 +113,6 @@ pub(super) fn error(problem: &Problem) -> Response<Bytes> {
     answer
 }
 
-/// Any JSON answer.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     #[expect(
         clippy::expect_used,
@@ -204,7 +202,7 @@ pub(super) struct Problem {
     /// `api-supported-versions`: there where the action itself refused, not where binding or
     /// authentication did.
     pub(super) versions: Option<&'static str>,
-    /// Seconds.
+    /// As a header says it, in whole seconds.
     pub(super) retry_after: Option<u64>,
     /// For the emulator's own header and the log.
     pub(super) reason: String,
@@ -305,7 +303,7 @@ pub(super) fn scopes_empty() -> Problem {
     .target("Scopes")
 }
 
-/// Not established.
+/// How ACS itself answers here is not established.
 pub(super) fn scope_unknown(scope: &str) -> Problem {
     Problem::validation(format!("Scopes value {scope} is invalid."))
         .target("Scopes")
@@ -361,7 +359,7 @@ pub(super) fn body_required() -> Problem {
     Problem::validation("A non-empty request body is required.")
 }
 
-/// Not established.
+/// How ACS itself answers here is not established.
 pub(super) fn body_unreadable(reason: String) -> Problem {
     Problem::validation("The request body could not be read as JSON.").because(reason)
 }
@@ -415,13 +413,13 @@ pub(super) fn throttled(wait: Duration, reason: String) -> Problem {
     problem
 }
 
-/// Not established.
+/// How ACS itself answers here is not established.
 pub(super) fn not_found(path: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "NotFound", "Resource not found.")
         .because(format!("no operation has the path {path}"))
 }
 
-/// Not established.
+/// How ACS itself answers here is not established.
 pub(super) fn method_not_allowed(method: &http::Method, path: &str) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,

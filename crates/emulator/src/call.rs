@@ -80,7 +80,6 @@ pub(super) fn route(method: &Method, path: &str) -> Route {
 /// A version of the API, as asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ApiVersion {
-    /// None was given.
     Unspecified,
     /// This one, known or not.
     Asked(String),
@@ -366,9 +365,9 @@ pub(super) struct Entry {
 pub(super) struct Counts {
     calls: u64,
     succeeded: u64,
-    /// 429.
+    /// Answered with 429.
     throttled: u64,
-    /// 401.
+    /// Answered with 401.
     denied: u64,
     /// Every other status from 400 on.
     failed: u64,
@@ -379,7 +378,6 @@ pub(super) struct Counts {
 /// Requests that are remembered one by one.
 const REMEMBERED: usize = 10_000;
 
-/// The memory.
 #[derive(Debug, Default)]
 pub(super) struct RequestLog {
     counts: BTreeMap<&'static str, Counts>,

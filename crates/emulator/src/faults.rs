@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use super::call;
 use renewd_acs_wire::Operation;
 
-/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FaultKind {
@@ -225,9 +224,7 @@ impl Fault {
 /// At most `permits` calls in any (or each) `window`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Limit {
-    /// How many.
     pub permits: u32,
-    /// In how long.
     pub window: Duration,
     /// Whether windows follow each other on a fixed grid, instead of ending at every call.
     pub fixed: bool,

@@ -118,7 +118,6 @@ impl Claims {
     }
 }
 
-/// Signs claims.
 #[derive(Debug)]
 pub(super) struct Mint {
     key: SigningKey,
@@ -276,9 +275,7 @@ fn upper_hex(bytes: &[u8]) -> String {
 /// What is known of one token.
 #[derive(Debug, Clone)]
 pub(super) struct TokenFacts {
-    /// Whose it is.
     pub(super) owner: Arc<str>,
-    /// The instant, exact.
     pub(super) expires_at: Timestamp,
     /// The key that asked for it.
     pub(super) key: KeyStamp,
@@ -291,7 +288,6 @@ const REMEMBERED: usize = 500_000;
 
 type Fingerprint = [u8; 16];
 
-/// The tokens.
 #[derive(Debug, Default)]
 pub(super) struct TokenBook {
     facts: HashMap<Fingerprint, TokenFacts>,

@@ -33,7 +33,6 @@ pub struct ServeOptions {
     pub ca_file: Option<PathBuf>,
     /// The authority is the same for the same seed; made for this run if left out.
     pub ca_seed: Option<u64>,
-    /// The emulator itself.
     pub emulator: EmulatorOptions,
 }
 
@@ -45,12 +44,7 @@ pub enum ServeError {
     Emulator(#[from] EmulatorError),
     /// The address cannot be listened on.
     #[error("cannot listen on {listen}: {source}")]
-    Listen {
-        /// The address.
-        listen: String,
-        /// Why.
-        source: io::Error,
-    },
+    Listen { listen: String, source: io::Error },
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -121,7 +121,6 @@ impl Emulator {
         Secret::new(format!("endpoint={endpoint}/;accesskey={key}"))
     }
 
-    /// The time here.
     pub fn now(&self) -> Timestamp {
         let offset = self.world().offset;
         self.now_at(offset)

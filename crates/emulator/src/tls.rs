@@ -139,7 +139,6 @@ impl Trust {
         Ok(trust)
     }
 
-    /// The authority alone.
     pub(super) fn ca(&self) -> &Path {
         &self.ca
     }

@@ -158,7 +158,6 @@ pub(super) enum Standing {
     Exists,
     Deleted,
     Unknown,
-    /// Of another resource.
     Foreign,
 }
 

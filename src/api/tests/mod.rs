@@ -34,7 +34,6 @@ use crate::{
 const ANNA: &str = "anna";
 /// The one that has none.
 const BERT: &str = "bert";
-/// Whoever reads both.
 const READER: &str = "nobody";
 
 struct Harness {
@@ -119,7 +118,6 @@ struct Stage {
     moved: watch::Sender<Option<Amiss>>,
 }
 
-/// A ready daemon.
 fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
     let fresh = Some(clock.now());
     let runner = watch::Sender::new(fresh);

@@ -106,7 +106,6 @@ static SINK: Table = Table {
     ]],
 };
 
-/// Every key.
 pub(super) static VOCABULARY: LazyLock<Vocabulary> =
     LazyLock::new(|| Vocabulary::new(&ROOT, &SECRET_REFERENCE));
 
@@ -140,7 +139,6 @@ pub(super) struct ResourceDraft {
     pub(super) settings: Option<ResourceSettings>,
 }
 
-/// Reads every section.
 pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Inputs<'_>) -> Drafts {
     let renewal = identity::read_defaults(root.inner("renewal"));
     let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);

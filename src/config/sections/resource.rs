@@ -177,7 +177,6 @@ fn limits(item: Item<'_>) -> Option<Limits> {
 }
 
 impl Default for Limits {
-    /// The documented ones.
     fn default() -> Self {
         let of = |name| LIMITS.preset(name, limit);
         Self {

@@ -63,7 +63,7 @@ impl Line {
         }
     }
 
-    /// Those that are.
+    /// Those that are known to fail by themselves.
     pub(super) fn alone(operation: Operation) -> Self {
         Self {
             operation,
@@ -135,7 +135,6 @@ impl Queues {
         self.saved >= TENTH
     }
 
-    /// A call starts.
     pub(super) fn started(&mut self, alone: bool) {
         match alone {
             true => self.saved = self.saved.saturating_sub(TENTH),
@@ -219,10 +218,8 @@ pub(crate) struct CallDone {
     pub(super) result: CallResult,
 }
 
-/// How it ended.
 #[derive(Debug)]
 pub(crate) enum CallResult {
-    /// With a token.
     Token(Obtained),
     /// An identity was made, but its token could not be read.
     Named {
@@ -231,7 +228,6 @@ pub(crate) enum CallResult {
         /// Requests sent for it.
         requests: u32,
     },
-    /// Without one.
     Failed {
         failure: Failure,
         /// Requests sent for it.

@@ -221,7 +221,6 @@ pub struct Facts<'a> {
     pub state: State,
     /// Who declares it, spelled as in listings.
     pub origin: Cow<'a, str>,
-    /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
     /// When its current token was issued.
     pub issued: Option<Timestamp>,

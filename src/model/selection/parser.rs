@@ -17,7 +17,6 @@ pub(super) enum SelectionWord {
     Quoted(String),
     /// An operator, a parenthesis or a comma.
     Sign(&'static str),
-    /// Nothing follows.
     End,
 }
 
@@ -28,7 +27,6 @@ pub(super) struct Placed {
     pub(super) span: Range<usize>,
 }
 
-/// Longer ones first.
 const SIGNS: [&str; 11] = ["!=", "!~", "<=", ">=", "=", "~", "<", ">", "(", ")", ","];
 
 /// Splits a text; the last word is [`SelectionWord::End`].

@@ -63,7 +63,6 @@ pub(super) struct Access {
     mode: u32,
     /// The attribute; `None` where the mode says it all.
     acl: Option<Vec<u8>>,
-    /// Whose it is.
     owner: u32,
     /// Its group, where that matters.
     group: Option<u32>,

@@ -358,14 +358,11 @@ fn keeps_file(is_json: bool, state: State) -> bool {
 /// Why a file is not as it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system refused.
     #[error("cannot {doing} {}: {source}{}", path.display(), advice(*source))]
     Io {
         /// What was being done, as in "cannot … PATH".
         doing: &'static str,
-        /// To what.
         path: PathBuf,
-        /// Why not.
         source: Errno,
     },
     /// A symbolic link stands in the way.
@@ -382,12 +379,7 @@ pub enum FileError {
     UnknownReader(Reader),
     /// It cannot be given to its owner or group.
     #[error("cannot give {} to its owner and group: {source}; {}", path.display(), chown_advice())]
-    Ownership {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: Errno,
-    },
+    Ownership { path: PathBuf, source: Errno },
     /// Somebody is to lose access to a file that cannot be replaced.
     #[error("{} may be read by somebody who is no reader any more and may have it open, and it cannot be replaced, since something is mounted on it; take the mount away, or, where nobody has it open, give it its new mode, ACL and owner yourself", .0.display())]
     Kept(PathBuf),
@@ -432,10 +424,7 @@ pub enum FormatError {
     #[error(
         "the env format cannot hold the {key} of this identity: it has a character that its readers take differently; use format = \"json\""
     )]
-    Env {
-        /// The variable.
-        key: &'static str,
-    },
+    Env { key: &'static str },
     /// The template does not take it.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -444,7 +433,6 @@ pub enum FormatError {
 /// What belongs into the file.
 #[derive(Debug)]
 enum Content {
-    /// These bytes.
     Bytes(Zeroizing<Vec<u8>>),
     /// There should be no file.
     Nothing,
@@ -455,7 +443,6 @@ enum Content {
 enum Format {
     /// The token document, or an object of them.
     Json,
-    /// The bare token.
     Token,
     /// `KEY='value'` lines.
     Env,

@@ -18,19 +18,13 @@ pub enum PathError {
         "the path {path:?} holds {component:?}; write it without empty parts, dots alone or control characters"
     )]
     Component {
-        /// The whole path.
         path: String,
         /// The part of it.
         component: String,
     },
     /// A placeholder that does not exist.
     #[error("the path {path:?} holds {placeholder:?}; there are {{name}} and {{resource}}")]
-    Placeholder {
-        /// The whole path.
-        path: String,
-        /// The unknown part.
-        placeholder: String,
-    },
+    Placeholder { path: String, placeholder: String },
 }
 
 /// An absolute path with placeholders.

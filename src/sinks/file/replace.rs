@@ -282,9 +282,7 @@ const STICKY: u32 = 0o1000;
 /// What to do where a folder is missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// Make it.
     Create,
-    /// Say so.
     Leave,
 }
 
@@ -522,7 +520,6 @@ fn open_in_place(folder: &Folder, file: &str) -> Result<Option<OwnedFd>, FileErr
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakenBack {
-    /// It is removed.
     Removed,
     /// It was not there any more.
     Gone,

@@ -19,7 +19,6 @@ pub enum EndpointError {
     /// Not a URL at all.
     #[error("the URL of a webhook must look like https://host/path")]
     NotAUrl,
-    /// Another scheme.
     #[error("a webhook is posted over https, not {0}")]
     Scheme(String),
     /// Tokens in the clear over a network.
@@ -37,7 +36,6 @@ pub enum EndpointError {
     Disguised {
         /// As it stands in the URL.
         written: String,
-        /// What it means.
         address: IpAddr,
     },
     /// A service that hands out credentials.
@@ -95,7 +93,6 @@ impl ReceiverUrl {
         Ok(Self { url, host })
     }
 
-    /// The whole address.
     pub(super) fn url(&self) -> Url {
         self.url.clone()
     }

@@ -46,11 +46,9 @@ const METADATA_V6: [Ipv6Addr; 3] = [
 pub(super) enum Inside {
     /// A cloud's service that hands out credentials.
     Metadata,
-    /// This machine.
     Loopback,
     /// A network of somebody's own.
     Private,
-    /// The nearest wire.
     LinkLocal,
     /// Multicast, documentation, tunnels and the like.
     Reserved,

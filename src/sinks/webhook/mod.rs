@@ -42,17 +42,14 @@ static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signatur
 /// Why a webhook sink cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// Its URL.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// One of its secrets.
     #[error("secret number {} of {sink}: {source}", index + 1)]
     Secret {
-        /// The sink.
         sink: SinkName,
         /// Which one, from zero.
         index: usize,
-        /// Why not.
         source: SigningSecretError,
     },
     /// No secret at all.
@@ -61,7 +58,6 @@ pub enum WebhookError {
     /// One of its event patterns.
     #[error(transparent)]
     Pattern(#[from] EventPatternError),
-    /// The way out.
     #[error(transparent)]
     Transport(#[from] TransportSetupError),
 }
@@ -291,7 +287,6 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 /// An answer that is not a success.
 #[derive(Debug, PartialEq, Eq)]
 struct Refusal {
-    /// For a person.
     message: String,
     /// What the receiver asks us to wait.
     retry_after: Option<Duration>,

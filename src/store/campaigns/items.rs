@@ -41,9 +41,7 @@ pub enum ItemNote {
 /// How an attempt at an item ended.
 #[derive(Debug, Clone)]
 pub struct ItemEnd {
-    /// The campaign.
     pub campaign: Arc<Campaign>,
-    /// The item.
     pub num: Num,
     /// The step that its row takes in the same commit.
     pub step: Option<StepOn>,
@@ -58,9 +56,7 @@ pub struct ItemEnd {
 /// An item that failed for good while others failed as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedAmongOthers {
-    /// Of which campaign.
     pub campaign: CampaignId,
-    /// Its number.
     pub num: Num,
     /// How often it was given another chance.
     pub chances: u32,

@@ -36,15 +36,12 @@ pub use orders::{Order, RowOrder, Stalled};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CampaignAction {
-    /// Revokes all tokens.
     Revoke,
-    /// Withholds the token.
     Hold,
-    /// Ends a hold.
+    /// Ends a hold; a new token follows.
     Release,
-    /// Renews the token.
     Renew,
-    /// Deletes at ACS.
+    /// Deletes the identity at ACS, for good.
     Delete,
 }
 
@@ -108,7 +105,6 @@ pub enum Target {
 /// One item that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// A row.
     Row(Num),
     /// An id at ACS, whether a row has it or not; for revoking and deleting.
     Id(ResourceName, IdentityId),
@@ -117,19 +113,15 @@ pub enum Wanted {
 /// A campaign that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewCampaign {
-    /// What to do.
     pub action: CampaignAction,
     /// What follows a revocation.
     pub then: Option<Then>,
-    /// On what.
     pub target: Target,
     /// Whether it goes before everything but renewals that are urgent themselves.
     pub urgent: bool,
     /// Not before, where it is not to start at once.
     pub starts_at: Option<Timestamp>,
-    /// Who wants it.
     pub actor: String,
-    /// Why.
     pub reason: Option<String>,
 }
 
@@ -166,7 +158,6 @@ pub enum CampaignState {
     /// Stopped by a person for good.
     #[serde(rename = "cancelled")]
     Cancelled,
-    /// All is done.
     #[serde(rename = "done")]
     Done,
     /// It has ended, and some items failed.
@@ -191,9 +182,7 @@ impl CampaignState {
 /// A campaign and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
-    /// Its number.
     pub id: CampaignId,
-    /// What it does.
     pub action: CampaignAction,
     /// What follows a revocation.
     pub then: Option<Then>,
@@ -201,9 +190,7 @@ pub struct Campaign {
     pub target: String,
     /// Whether it goes before everything but urgent renewals.
     pub urgent: bool,
-    /// Who wanted it.
     pub actor: String,
-    /// Why.
     pub reason: Option<String>,
     /// When it was asked for.
     pub created_at: Timestamp,
@@ -211,7 +198,6 @@ pub struct Campaign {
     pub starts_at: Option<Timestamp>,
     /// When its last item ended.
     pub ended_at: Option<Timestamp>,
-    /// Where it stands.
     pub state: CampaignState,
     /// Items not acknowledged yet.
     pub pending: u64,
@@ -235,7 +221,6 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// All items.
     pub fn total(&self) -> u64 {
         self.left() + self.done + self.failed + self.undelivered + self.cancelled
     }
@@ -323,7 +308,6 @@ pub struct CampaignItem {
     pub num: Num,
     /// Its name, if a row has or had one.
     pub name: Option<Name>,
-    /// Its resource.
     pub resource: ResourceName,
     /// Its id at ACS, where it has one.
     pub id: Option<IdentityId>,
@@ -331,7 +315,6 @@ pub struct CampaignItem {
     pub state: Option<State>,
     /// Failed attempts so far.
     pub attempts: u32,
-    /// The next attempt.
     pub next_at: Timestamp,
 }
 
@@ -349,13 +332,10 @@ impl CampaignItem {
 /// An item that has not ended, for saying what a campaign waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingItem {
-    /// The row.
     pub num: Num,
     /// What people call it.
     pub label: String,
-    /// Its resource.
     pub resource: ResourceName,
-    /// Where it stands.
     pub state: ItemState,
 }
 
@@ -363,7 +343,6 @@ pub struct WaitingItem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemState {
-    /// Not begun.
     Pending,
     /// ACS was called at least once; no acknowledgement yet.
     Called,
@@ -373,7 +352,6 @@ pub enum ItemState {
     Delivering,
     /// Done, and every consumer has it.
     Done,
-    /// Failed for good.
     Failed,
     /// Done, but a consumer could not be told within a quarter of an hour.
     Undelivered,
@@ -382,7 +360,6 @@ pub enum ItemState {
 }
 
 impl ItemState {
-    /// All of them.
     pub(super) const ALL: [Self; 8] = [
         Self::Pending,
         Self::Called,
@@ -417,13 +394,10 @@ pub struct ReportLine {
     pub num: Num,
     /// Its name, if a row has or had one.
     pub name: Option<Name>,
-    /// Its resource.
     pub resource: ResourceName,
     /// Its id at ACS, where it had one.
     pub id: Option<IdentityId>,
-    /// Where it stands.
     pub state: ItemState,
-    /// Failed attempts.
     pub attempts: u32,
     /// When ACS was last called.
     pub called_at: Option<Timestamp>,
@@ -446,32 +420,25 @@ pub struct ReportLine {
 pub enum ItemOutcome {
     /// Done, acknowledged at this instant.
     Done {
-        /// When.
         at: Timestamp,
         /// The service's request id, where ACS was called.
         request_id: Option<String>,
     },
     /// To be tried again.
     Retry {
-        /// When.
         next_at: Timestamp,
-        /// Why it failed.
         error: String,
         /// The service's request id.
         request_id: Option<String>,
     },
     /// Not answered although others were: to be tried again, and not counted.
     Unanswered {
-        /// When.
         next_at: Timestamp,
-        /// What happened.
         error: String,
         /// The request id that we sent.
         request_id: Option<String>,
     },
-    /// Failed for good.
     Failed {
-        /// Why.
         error: String,
         /// The service's request id.
         request_id: Option<String>,

@@ -47,7 +47,6 @@ pub struct Order {
 /// Items that do not go on as they should.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stalled {
-    /// How many.
     pub count: u64,
     /// What people call some of them.
     pub labels: Vec<String>,
@@ -58,13 +57,10 @@ pub struct Stalled {
 /// What an order means for one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowOrder {
-    /// The campaign.
     pub campaign: CampaignId,
-    /// What it does.
     pub action: CampaignAction,
     /// What follows a revocation.
     pub then: Option<Then>,
-    /// Who wanted it.
     pub actor: String,
     /// When it was asked for.
     pub created_at: Timestamp,
@@ -74,9 +70,7 @@ pub struct RowOrder {
     pub paused: bool,
     /// Where the row's item stands.
     pub state: ItemState,
-    /// Failed attempts.
     pub attempts: u32,
-    /// The next attempt.
     pub next_at: Timestamp,
     /// How the last attempt failed.
     pub error: Option<String>,

@@ -159,7 +159,6 @@ async fn a_list_that_never_came_whole_is_never_begun() {
     assert_eq!((strange.label(), strange.state), ("8:acs:stranger", None));
 }
 
-/// Never everybody instead.
 #[tokio::test]
 async fn a_selection_that_cannot_be_read_any_more_selects_nobody() {
     let (home, nums) = three().await;

@@ -394,7 +394,6 @@ async fn all(store: &Store, secs: i64) -> Consumers {
     store.served(at(secs)).await.unwrap().all()
 }
 
-/// Live, without, unknown.
 async fn counts(store: &Store, secs: i64) -> (u64, u64, u64) {
     let all = all(store, secs).await;
     (all.live, all.without, all.unknown)

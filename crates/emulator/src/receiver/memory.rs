@@ -11,11 +11,9 @@ use super::signature::Event;
 /// The newest of what a subject was told, and how it came to that.
 #[derive(Debug, Clone)]
 pub struct Told {
-    /// The event's id.
     pub id: String,
     /// The event's type, such as `renewd.token.renewed`.
     pub kind: String,
-    /// The version.
     pub version: i64,
     /// The state in the document.
     pub state: Option<String>,
@@ -116,26 +114,17 @@ pub enum Conduct {
     /// Take them: 204.
     Accept,
     /// Refuse so many with this status, then take them.
-    Refuse {
-        /// The status.
-        status: StatusCode,
-        /// How many.
-        times: u64,
-    },
+    Refuse { status: StatusCode, times: u64 },
     /// 410 from now on: the receiver is gone for good.
     Gone,
     /// Refuse so many with 429, then take them.
     Throttle {
         /// `Retry-After`.
         seconds: u64,
-        /// How many.
         times: u64,
     },
     /// Never answer so many, then take them.
-    Hang {
-        /// How many.
-        times: u64,
-    },
+    Hang { times: u64 },
 }
 
 /// What one delivery gets.

@@ -33,7 +33,6 @@ use memory::Memory;
 use memory::{Manners, Response as Manner};
 use signature::Verifier;
 
-/// A webhook receiver.
 #[derive(Debug)]
 pub struct Receiver {
     verifier: Verifier,

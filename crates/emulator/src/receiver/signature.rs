@@ -22,7 +22,6 @@ const TOLERANCE_SECS: i64 = 300;
 #[error("a webhook secret is whsec_ followed by the standard base64 of 24 to 64 bytes")]
 pub struct UnlikeAWebhookSecret;
 
-/// Knows the secrets.
 pub(super) struct Verifier {
     keys: Vec<Zeroizing<Vec<u8>>>,
 }
