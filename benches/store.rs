@@ -19,8 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use renewd::{
     config::{Owner, StoreSettings},
     model::{
-        Attempt, Change, Due, DueReason, OnRemoval, Origin, ResourceName, Scope, Secret, Spec,
-        Step, Token, TokenMeta,
+        Attempt, Change, Declaration, Due, DueReason, OnRemoval, Origin, ResourceName, Scope,
+        Secret, Spec, Step, Token, TokenMeta,
     },
     store::{
         CampaignAction, Cause, Decided, ItemEnd, ItemNote, ItemOutcome, NewCampaign, Opened,
@@ -63,16 +63,18 @@ fn spec(n: usize) -> Spec {
     Spec {
         name: format!("bot-{n:07}").parse().unwrap(),
         resource: resource(),
-        id: Some(format!("8:acs:bench_{n:07}").parse().unwrap()),
-        scopes: vec![Scope::Chat],
-        lifetime: Duration::from_hours(24),
-        renew_at: 0.5,
-        spread: 0.02,
-        labels: [].into(),
-        readers: Vec::new(),
-        sinks: Vec::new(),
-        on_removal: OnRemoval::Hold,
         origin: Origin::Cli,
+        declared: Declaration {
+            id: Some(format!("8:acs:bench_{n:07}").parse().unwrap()),
+            scopes: vec![Scope::Chat],
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.02,
+            labels: [].into(),
+            readers: Vec::new(),
+            sinks: Vec::new(),
+            on_removal: OnRemoval::Hold,
+        },
     }
 }
 

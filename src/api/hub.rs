@@ -347,7 +347,7 @@ mod tests {
 
     fn event(name: &str, seq: u64) -> Arc<Event> {
         let (now, holding) = (Timestamp::UNIX_EPOCH, holding(name));
-        let readers = holding.record.spec.readers.clone();
+        let readers = holding.record.spec.declared.readers.clone();
         let document = shown(holding, &Grounds::default(), now);
         Arc::new(Event::of(document, readers, seq, now))
     }

@@ -124,7 +124,7 @@ pub(super) async fn remove(
         let why = format!("{name} is declared in the configuration: take it out there and reload");
         return Err(Problem::new(ProblemType::Conflict, why));
     }
-    let (name, on_removal) = (row.spec.name, row.spec.on_removal);
+    let (name, on_removal) = (row.spec.name, row.spec.declared.on_removal);
     let names = vec![name.clone()];
     api.store.remove(names, None, api.clock.now()).await?;
     let result = format!("{on_removal:?}").to_lowercase();

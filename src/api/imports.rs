@@ -129,45 +129,60 @@ impl NewIdentity {
     /// # Errors
     /// What is wrong with it, in a sentence.
     pub fn spec(self, within: &Surroundings) -> Result<Spec, String> {
-        if let Some(unknown) = self.sinks.iter().find(|sink| !within.sinks.contains(*sink)) {
-            return Err(format!("there is no sink {unknown}"));
-        }
-        let mut scopes = self.scopes;
-        scopes.sort_unstable();
-        scopes.dedup();
-        if scopes.is_empty() {
-            return Err("scopes is empty".to_owned());
-        }
-        let lifetime = match self.lifetime_seconds {
-            None => within.renewal.lifetime,
-            Some(seconds) if (3600..=86_400).contains(&seconds) && seconds % 60 == 0 => {
-                Duration::from_secs(seconds)
-            }
-            Some(_) => {
-                return Err(
-                    "the lifetime must be whole minutes, 3600 to 86400 seconds (1 h to 24 h)"
-                        .to_owned(),
-                );
-            }
-        };
-        Ok(Spec {
-            resource: within.resource(self.resource)?,
-            name: self.name,
+        let entry = Entry {
+            resource: self.resource,
             id: self.id,
-            scopes,
-            lifetime,
-            renew_at: within.renewal.renew_at,
-            spread: within.renewal.spread,
+            scopes: Some(self.scopes),
+            lifetime_seconds: self.lifetime_seconds,
             labels: self.labels,
-            readers: self.readers,
-            sinks: self.sinks,
-            on_removal: self.on_removal,
-            origin: Origin::Cli,
-        })
+            readers: Some(self.readers),
+            sinks: Some(self.sinks),
+            on_removal: Some(self.on_removal),
+            ..Entry::named(self.name)
+        };
+        within.spec(entry)
     }
 }
 
 impl Surroundings {
+    /// What an entry with scopes adds, with the defaults of the configuration filled in.
+    fn spec(&self, entry: Entry) -> Result<Spec, String> {
+        let (name, resource) = (entry.name.clone(), entry.resource.clone());
+        let mut declared = self.renewal.declaration().said(entry);
+        if let Some(unknown) = declared
+            .sinks
+            .iter()
+            .find(|sink| !self.sinks.contains(*sink))
+        {
+            return Err(format!("there is no sink {unknown}"));
+        }
+        declared.scopes.sort_unstable();
+        declared.scopes.dedup();
+        if declared.scopes.is_empty() {
+            return Err("scopes is empty".to_owned());
+        }
+        let seconds = declared.lifetime.as_secs();
+        if !(3600..=86_400).contains(&seconds) || !seconds.is_multiple_of(60) {
+            return Err(
+                "the lifetime must be whole minutes, 3600 to 86400 seconds (1 h to 24 h)"
+                    .to_owned(),
+            );
+        }
+        let resource = self.resource(resource)?;
+        if declared.renew_at - declared.spread < EARLIEST {
+            return Err(format!(
+                "renew_at {} less spread {} leaves less than {EARLIEST} of a token's life",
+                declared.renew_at, declared.spread
+            ));
+        }
+        Ok(Spec {
+            name,
+            resource,
+            declared,
+            origin: Origin::Cli,
+        })
+    }
+
     /// The resource that is named, or the only one.
     pub(super) fn resource(&self, named: Option<ResourceName>) -> Result<ResourceName, String> {
         let only = || {
@@ -222,29 +237,8 @@ impl Batch {
     }
 
     fn take(&mut self, entry: Entry, within: &Surroundings) -> Result<(), String> {
-        if let Some(scopes) = entry.scopes {
-            let (renew_at, spread) = (entry.renew_at, entry.spread);
-            let new = NewIdentity {
-                name: entry.name,
-                resource: entry.resource,
-                id: entry.id,
-                scopes,
-                lifetime_seconds: entry.lifetime_seconds,
-                labels: entry.labels,
-                readers: entry.readers.unwrap_or_default(),
-                sinks: entry.sinks.unwrap_or_default(),
-                on_removal: entry.on_removal.unwrap_or_default(),
-            };
-            let mut spec = new.spec(within)?;
-            spec.renew_at = renew_at.unwrap_or(spec.renew_at);
-            spec.spread = spread.unwrap_or(spec.spread);
-            if spec.renew_at - spec.spread < EARLIEST {
-                return Err(format!(
-                    "renew_at {} less spread {} leaves less than {EARLIEST} of a token's life",
-                    spec.renew_at, spec.spread
-                ));
-            }
-            self.specs.push(spec);
+        if entry.scopes.is_some() {
+            self.specs.push(within.spec(entry)?);
             return Ok(());
         }
         let id = entry

@@ -197,7 +197,7 @@ impl Rights {
         led: Option<Led>,
     ) -> Result<Option<Record>, Problem> {
         let (readers, record) = match led {
-            Some(Led::There(record)) => (record.spec.readers.clone(), Some(*record)),
+            Some(Led::There(record)) => (record.spec.declared.readers.clone(), Some(*record)),
             Some(Led::Nowhere(others)) => (others.unwrap_or_default(), None),
             None => (Vec::new(), None),
         };

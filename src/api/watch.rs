@@ -197,7 +197,7 @@ impl Api {
     /// What a watcher may be told of a row now.
     fn event(&self, holding: Holding, seq: u64) -> Event {
         let renewer = self.shared_state().renewer(&holding.record.spec.resource);
-        let readers = holding.record.spec.readers.clone();
+        let readers = holding.record.spec.declared.readers.clone();
         let now = self.clock.now();
         Event::of(
             shown(holding, &Grounds::of(&renewer), now),

@@ -154,15 +154,15 @@ fn effects(declared: &[Spec], known: &[Identity]) -> BTreeMap<Name, Effect> {
 }
 
 fn change(spec: &Spec, known: &Identity) -> Option<Effect> {
-    let lifetime = spec.lifetime.as_secs();
-    let other_id = spec.id.is_some() && spec.id != known.id;
-    if spec.scopes != known.scopes || lifetime != known.lifetime_seconds || other_id {
+    let lifetime = spec.declared.lifetime.as_secs();
+    let other_id = spec.declared.id.is_some() && spec.declared.id != known.id;
+    if spec.declared.scopes != known.scopes || lifetime != known.lifetime_seconds || other_id {
         return Some(Effect::Reissue);
     }
-    let same = spec.labels == known.labels
-        && spec.readers == known.readers
-        && spec.sinks == known.sinks
-        && spec.on_removal == known.on_removal;
+    let same = spec.declared.labels == known.labels
+        && spec.declared.readers == known.readers
+        && spec.declared.sinks == known.sinks
+        && spec.declared.on_removal == known.on_removal;
     (!same).then_some(Effect::Update)
 }
 
@@ -428,6 +428,10 @@ fn render_examination(found: &Examination, now: Timestamp) -> String {
 #[cfg(test)]
 mod check_tests {
     use super::*;
+    use crate::{
+        config::Renewal,
+        model::{Declaration, Scope},
+    };
 
     fn known(json: &serde_json::Value) -> Identity {
         let mut whole = serde_json::json!({
@@ -443,11 +447,15 @@ mod check_tests {
     }
 
     fn spec(name: &str) -> Spec {
-        serde_json::from_value(serde_json::json!({
-            "name": name, "resource": "contoso", "id": null, "scopes": ["chat"],
-            "lifetime": {"secs": 86400, "nanos": 0}, "renew_at": 0.5, "spread": 0.02, "origin": "file",
-        }))
-        .unwrap()
+        Spec {
+            name: name.parse().unwrap(),
+            resource: "contoso".parse().unwrap(),
+            declared: Declaration {
+                scopes: vec![Scope::Chat],
+                ..Renewal::default().declaration()
+            },
+            origin: Origin::File,
+        }
     }
 
     #[test]

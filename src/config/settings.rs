@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use crate::{
     config::quantity,
     model::{
-        JobAction, JobName, Missed, OnRemoval, Reader, ResourceName, Scope, Secret, Selection,
-        SinkName, SourceName, Spec, Then,
+        Declaration, JobAction, JobName, Missed, OnRemoval, Reader, ResourceName, Scope, Secret,
+        Selection, SinkName, SourceName, Spec, Then,
     },
 };
 
@@ -91,6 +91,23 @@ pub struct Renewal {
     pub renew_at: f64,
     /// The share of a token's life by which renewals are spread, early only.
     pub spread: f64,
+}
+
+impl Renewal {
+    /// A declaration that says nothing else.
+    pub fn declaration(self) -> Declaration {
+        Declaration {
+            id: None,
+            scopes: Vec::new(),
+            lifetime: self.lifetime,
+            renew_at: self.renew_at,
+            spread: self.spread,
+            labels: BTreeMap::new(),
+            readers: Vec::new(),
+            sinks: Vec::new(),
+            on_removal: OnRemoval::default(),
+        }
+    }
 }
 
 /// Where a secret lies. Secrets in the configuration are references, never bare strings.
@@ -413,18 +430,9 @@ pub struct SourceSettings {
     pub every: Duration,
     /// The resource of its identities.
     pub resource: ResourceName,
-    /// The scopes of a row that says none; empty where every row must say its own.
-    pub scopes: Vec<Scope>,
-    /// When tokens are renewed.
-    pub renewal: Renewal,
-    /// Labels of every row; a row's own win.
-    pub labels: BTreeMap<String, String>,
-    /// Readers of a row that says none.
-    pub readers: Vec<Reader>,
-    /// Where the tokens go.
-    pub sinks: Vec<SinkName>,
-    /// What happens to an identity that is no longer listed.
-    pub on_removal: OnRemoval,
+    /// What a row leaves out; without an id, and without scopes where every row must say its own. A row's own labels
+    /// win over these, of the same key.
+    pub rows: Declaration,
     /// How many may go at once without a person's word.
     pub max_removal: MaxRemoval,
     /// The scopes that a row may ask for; `None` for any.

@@ -739,7 +739,7 @@ impl<'a> Merge<'a> {
             .iter()
             .filter_map(|step| match step {
                 MergeStep::Wanted(WantedRow { spec, .. }) => {
-                    Some((spec.name.clone(), spec.id.clone()?))
+                    Some((spec.name.clone(), spec.declared.id.clone()?))
                 }
                 _ => None,
             })
@@ -753,7 +753,7 @@ impl<'a> Merge<'a> {
             if let MergeStep::Wanted(WantedRow { spec, number, .. }) = step
                 && strange.contains(&spec.name)
             {
-                let id = spec.id.as_ref().map_or("", IdentityId::as_str);
+                let id = spec.declared.id.as_ref().map_or("", IdentityId::as_str);
                 *step = MergeStep::Refused(RefusedRow {
                     number: *number,
                     name: Some(spec.name.clone()),

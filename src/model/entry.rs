@@ -17,7 +17,9 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::{IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName, screen::acts};
+use super::{
+    Declaration, IdentityId, Name, OnRemoval, Reader, ResourceName, Scope, SinkName, screen::acts,
+};
 
 /// The longest text of a label, in bytes.
 const LONGEST_LABEL: usize = 256;
@@ -240,6 +242,25 @@ impl Entry {
         }
         self.labels.insert(key, value);
         Ok(())
+    }
+}
+
+impl Declaration {
+    /// The same with what a row says in the place of its own.
+    #[must_use]
+    pub fn said(mut self, entry: Entry) -> Self {
+        self.id = entry.id.or(self.id);
+        self.scopes = entry.scopes.unwrap_or(self.scopes);
+        self.lifetime = entry
+            .lifetime_seconds
+            .map_or(self.lifetime, Duration::from_secs);
+        self.renew_at = entry.renew_at.unwrap_or(self.renew_at);
+        self.spread = entry.spread.unwrap_or(self.spread);
+        self.labels.extend(entry.labels);
+        self.readers = entry.readers.unwrap_or(self.readers);
+        self.sinks = entry.sinks.unwrap_or(self.sinks);
+        self.on_removal = entry.on_removal.unwrap_or(self.on_removal);
+        self
     }
 }
 

@@ -99,35 +99,61 @@ impl TryFrom<String> for Origin {
     }
 }
 
-/// An identity as it is wanted.
+/// What is declared of an identity, whoever declares it. As JSON it stands in the identity's row; equal declarations
+/// are equal as text, so that an unchanged one is known without parsing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
-    /// Our name of it.
-    pub name: Name,
-    /// The resource it belongs to.
-    pub resource: ResourceName,
+pub struct Declaration {
     /// What ACS calls it, where that is declared. Left out: created on first run and remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<IdentityId>,
     /// What its tokens may be used for; sorted, without duplicates, never empty.
     pub scopes: Vec<Scope>,
     /// The life asked of ACS, in whole minutes from 1 h to 24 h.
+    #[serde(rename = "lifetime_secs", with = "whole_seconds")]
     pub lifetime: Duration,
     /// The share of a token's own life after which it is renewed.
     pub renew_at: f64,
     /// The share of a token's own life by which renewals are spread, early only.
     pub spread: f64,
     /// Free words to select by.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Who may read it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub readers: Vec<Reader>,
     /// Where its tokens go.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<SinkName>,
     /// What happens when its owner no longer names it.
     #[serde(default)]
     pub on_removal: OnRemoval,
+}
+
+mod whole_seconds {
+    use super::{Deserialize, Duration};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        time: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(time.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
+}
+
+/// An identity as it is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Our name of it.
+    pub name: Name,
+    /// The resource it belongs to.
+    pub resource: ResourceName,
+    pub declared: Declaration,
     pub origin: Origin,
 }
 

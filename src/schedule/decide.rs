@@ -505,7 +505,7 @@ const BY_CLOCKS: f64 = 0.01;
 
 /// Where the due time was drawn from, as [`Load`](super::Load) does it.
 fn renewal_rule(record: &Record) -> String {
-    let (renew_at, spread) = (record.spec.renew_at, record.spec.spread);
+    let (renew_at, spread) = (record.spec.declared.renew_at, record.spec.declared.spread);
     let share = record.token.as_ref().zip(record.due).map(|(token, due)| {
         let life = token.expires_at.duration_since(token.issued_at);
         due.at.duration_since(token.issued_at).as_secs_f64() / life.as_secs_f64()

@@ -39,9 +39,9 @@ pub struct Fleet {
 impl Cohort {
     fn of(spec: &Spec) -> Self {
         Self {
-            lifetime: spec.lifetime,
-            renew_at: spec.renew_at,
-            spread: spec.spread,
+            lifetime: spec.declared.lifetime,
+            renew_at: spec.declared.renew_at,
+            spread: spec.declared.spread,
             identities: 1,
         }
     }
@@ -92,7 +92,7 @@ impl Fleet {
         let mut fleet = Self::default();
         for spec in specs {
             let cohort = fleet.cohort(Cohort::of(spec));
-            match spec.id {
+            match spec.declared.id {
                 Some(_) => fleet.without[cohort] += 1,
                 None => fleet.unmade[cohort] += 1,
             }

@@ -68,7 +68,7 @@ impl Life {
     /// When the next token may be due: at `renew_at` of the life, spread early only, and no earlier than half of
     /// that where the load is to be levelled. One instant of it is drawn, once per version, and stored.
     pub fn renewal(&self, spec: &Spec) -> RenewalWindow {
-        self.renewal_at(spec.renew_at, spec.spread)
+        self.renewal_at(spec.declared.renew_at, spec.declared.spread)
     }
 
     /// The same, by `renew_at` and `spread`.
@@ -157,7 +157,7 @@ pub fn misplaced(record: &Record, skew: SignedDuration, now: Timestamp) -> Optio
     let latest = ahead(
         life.from,
         life.length()
-            .mul_f64(record.spec.renew_at)
+            .mul_f64(record.spec.declared.renew_at)
             .max(SHORTEST_WAIT),
     );
     (due.why == DueReason::Renewal && due.at.duration_since(latest) > FUTURE).then(|| Due {
@@ -186,7 +186,7 @@ pub(super) mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::model::{Attempts, OnRemoval, Origin, Scope, State, Version};
+    use crate::model::{Attempts, Declaration, OnRemoval, Origin, Scope, State, Version};
 
     pub(in crate::schedule) fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -200,16 +200,18 @@ pub(super) mod tests {
         Spec {
             name: "bot".parse().unwrap(),
             resource: "contoso".parse().unwrap(),
-            id: None,
-            scopes: vec![Scope::Chat],
-            lifetime: Duration::from_hours(24),
-            renew_at: 0.5,
-            spread: 0.02,
-            labels: std::collections::BTreeMap::default(),
-            readers: Vec::new(),
-            sinks: Vec::new(),
-            on_removal: OnRemoval::Hold,
             origin: Origin::File,
+            declared: Declaration {
+                id: None,
+                scopes: vec![Scope::Chat],
+                lifetime: Duration::from_hours(24),
+                renew_at: 0.5,
+                spread: 0.02,
+                labels: std::collections::BTreeMap::default(),
+                readers: Vec::new(),
+                sinks: Vec::new(),
+                on_removal: OnRemoval::Hold,
+            },
         }
     }
 

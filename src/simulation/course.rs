@@ -30,7 +30,9 @@ use crate::{
     config::{CreatePolicy, LoadedSecret, Owner, ResourceSettings, SecretRef, StoreSettings},
     engine::Renewer,
     keys::Keys,
-    model::{KeyRole, OnRemoval, Origin, RenewerView, Scope, Secret, SinkName, Spec, Then},
+    model::{
+        Declaration, KeyRole, OnRemoval, Origin, RenewerView, Scope, Secret, SinkName, Spec, Then,
+    },
     permits::{Permits, ResourceDeps},
     store::{CampaignAction, CampaignId, Cause, NewCampaign, OpenError, Opened, Store, Target},
     telemetry::Metrics,
@@ -568,15 +570,17 @@ fn spec(setting: &Setting, number: u64) -> Spec {
     Spec {
         name: format!("bot-{number:06}").parse().expect("it is a name"),
         resource: resource_name(),
-        id: None,
-        scopes: vec![Scope::Chat],
-        lifetime: setting.lifetime,
-        renew_at: setting.renew_at,
-        spread: setting.spread,
-        labels: std::collections::BTreeMap::default(),
-        readers: Vec::new(),
-        sinks: Vec::new(),
-        on_removal: OnRemoval::Hold,
         origin: Origin::File,
+        declared: Declaration {
+            id: None,
+            scopes: vec![Scope::Chat],
+            lifetime: setting.lifetime,
+            renew_at: setting.renew_at,
+            spread: setting.spread,
+            labels: std::collections::BTreeMap::default(),
+            readers: Vec::new(),
+            sinks: Vec::new(),
+            on_removal: OnRemoval::Hold,
+        },
     }
 }

@@ -67,14 +67,16 @@ fn places<'a>(
     pattern: &PathPattern,
     specs: &'a [Spec],
 ) -> Vec<Place<'a>> {
-    let served = specs.iter().filter(|spec| spec.sinks.contains(&sink.name));
+    let served = specs
+        .iter()
+        .filter(|spec| spec.declared.sinks.contains(&sink.name));
     served
         .take(MOST)
         .map(|spec| {
             let (folders, file) = pattern.place(&spec.name, &spec.resource);
             Place {
                 file: Path::new("/").join(folders.join("/")).join(file),
-                readers: sink.readers.as_deref().unwrap_or(&spec.readers),
+                readers: sink.readers.as_deref().unwrap_or(&spec.declared.readers),
             }
         })
         .collect()

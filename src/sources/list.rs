@@ -29,7 +29,7 @@ use tokio::{
 
 use super::SourceError;
 use crate::{
-    config::{MaxRemoval, Renewal, SourceSettings},
+    config::{MaxRemoval, SourceSettings},
     model::{
         Entry, EntryError, Fields, Name, NotText, Origin, RefusedRow, Scope, Spec, is_utf16,
         one_line, short_duration, without_mark,
@@ -496,29 +496,15 @@ pub(super) fn spec(entry: Entry, settings: &SourceSettings) -> Result<Spec, Stri
         ));
     }
     within_bounds(&entry, settings)?;
-    let scopes = entry.scopes.unwrap_or_else(|| settings.scopes.clone());
-    if scopes.is_empty() {
+    let name = entry.name.clone();
+    let declared = settings.rows.clone().said(entry);
+    if declared.scopes.is_empty() {
         return Err("it says no scopes, and neither does the source".to_owned());
     }
-    let Renewal {
-        lifetime,
-        renew_at,
-        spread,
-    } = settings.renewal;
-    let mut labels = settings.labels.clone();
-    labels.extend(entry.labels);
     Ok(Spec {
-        name: entry.name,
+        name,
         resource: settings.resource.clone(),
-        id: entry.id,
-        scopes,
-        lifetime: entry.lifetime_seconds.map_or(lifetime, Duration::from_secs),
-        renew_at,
-        spread,
-        labels,
-        readers: entry.readers.unwrap_or_else(|| settings.readers.clone()),
-        sinks: settings.sinks.clone(),
-        on_removal: settings.on_removal,
+        declared,
         origin: Origin::Source(settings.name.clone()),
     })
 }
@@ -629,7 +615,8 @@ impl Difference {
 
 /// What tells two rows apart: everything that is wished of the identity.
 pub fn digest(spec: &Spec) -> [u8; 16] {
-    let text = serde_json::to_vec(spec).unwrap_or_default();
+    let wished = (&spec.name, &spec.resource, &spec.origin, &spec.declared);
+    let text = serde_json::to_vec(&wished).unwrap_or_default();
     let whole: [u8; 32] = Sha256::digest(&text).into();
     whole.first_chunk().copied().unwrap_or_default()
 }

@@ -229,7 +229,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             let path = format!("source.{kind}[{at}]");
             findings.extend(of_kind(source, &path, settings));
             findings.extend(unbounded(source, &path));
-            let readers = source.readers.iter().enumerate();
+            let readers = source.rows.readers.iter().enumerate();
             findings.extend(
                 readers.filter_map(|(n, reader)| unknown(reader, format!("{path}.readers[{n}]"))),
             );

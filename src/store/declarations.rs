@@ -18,62 +18,11 @@ use super::{
     tables::{Counting, Handed, NewRow},
 };
 use crate::model::{
-    AuditEntry, CreationsWaiting, DueReason, IdentityId, Kind, Name, Num, OnRemoval, Origin,
-    Reader, ResourceName, Scope, SinkName, Spec, State, Then, Timestamp, Version,
+    AuditEntry, CreationsWaiting, Declaration, DueReason, IdentityId, Kind, Name, Num, OnRemoval,
+    Origin, Reader, ResourceName, Scope, SinkName, Spec, State, Then, Timestamp, Version,
 };
 
-/// What is declared of an identity. Equal declarations are equal as text, so that an unchanged declaration
-/// is known without parsing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Declaration {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<IdentityId>,
-    pub(super) scopes: Vec<Scope>,
-    pub(super) lifetime_secs: u64,
-    pub(super) renew_at: f64,
-    pub(super) spread: f64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) labels: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) readers: Vec<Reader>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) sinks: Vec<SinkName>,
-    #[serde(default)]
-    pub(super) on_removal: OnRemoval,
-}
-
 impl Declaration {
-    pub(super) fn of(spec: &Spec) -> Self {
-        Self {
-            id: spec.id.clone(),
-            scopes: spec.scopes.clone(),
-            lifetime_secs: spec.lifetime.as_secs(),
-            renew_at: spec.renew_at,
-            spread: spec.spread,
-            labels: spec.labels.clone(),
-            readers: spec.readers.clone(),
-            sinks: spec.sinks.clone(),
-            on_removal: spec.on_removal,
-        }
-    }
-
-    pub(super) fn into_spec(self, name: Name, resource: ResourceName, origin: Origin) -> Spec {
-        Spec {
-            name,
-            resource,
-            id: self.id,
-            scopes: self.scopes,
-            lifetime: Duration::from_secs(self.lifetime_secs),
-            renew_at: self.renew_at,
-            spread: self.spread,
-            labels: self.labels,
-            readers: self.readers,
-            sinks: self.sinks,
-            on_removal: self.on_removal,
-            origin,
-        }
-    }
-
     pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
@@ -131,7 +80,7 @@ impl Kept {
                 Self {
                     origin: Some(origin),
                     scopes: Some(declaration.scopes),
-                    lifetime_seconds: Some(declaration.lifetime_secs),
+                    lifetime_seconds: Some(declaration.lifetime.as_secs()),
                     renew_at: Some(declaration.renew_at),
                     spread: Some(declaration.spread),
                     labels: declaration.labels,
@@ -146,10 +95,10 @@ impl Kept {
     /// The whole declaration, where it is one.
     pub(super) fn into_spec(self, name: Name, resource: ResourceName) -> Option<Spec> {
         let origin = self.origin.filter(|origin| *origin == Origin::Cli)?;
-        let declaration = Declaration {
+        let declared = Declaration {
             id: None,
             scopes: self.scopes?,
-            lifetime_secs: self.lifetime_seconds?,
+            lifetime: Duration::from_secs(self.lifetime_seconds?),
             renew_at: self.renew_at?,
             spread: self.spread?,
             labels: self.labels,
@@ -157,7 +106,12 @@ impl Kept {
             sinks: self.sinks,
             on_removal: self.on_removal.unwrap_or_default(),
         };
-        Some(declaration.into_spec(name, resource, origin))
+        Some(Spec {
+            name,
+            resource,
+            declared,
+            origin,
+        })
     }
 }
 
@@ -356,7 +310,7 @@ impl Txn<'_> {
             self.take_id(id, &spec.name)?;
         }
         let due = id.is_some() || self.may_create(&spec.origin)?;
-        let sinks = self.configured(&spec.sinks)?;
+        let sinks = self.configured(&spec.declared.sinks)?;
         let num = self.add_identity(&NewRow {
             name: spec.name.as_str(),
             resource,
@@ -367,7 +321,7 @@ impl Txn<'_> {
             due_at: due.then(|| micros(now)),
             due_why: &spelled(&DueReason::First),
             by_socket: sinks.is_empty(),
-            wish: &Declaration::of(spec).to_text(),
+            wish: &spec.declared.to_text(),
         })?;
         self.effects.due = true;
         self.effects.mapped.insert(num);
@@ -380,8 +334,8 @@ impl Txn<'_> {
 
     /// The id that a new row begins with: the declared one, or the one that the name had before.
     fn first_id(&self, spec: &Spec, now: Timestamp) -> Outcome<(Option<IdentityId>, i64)> {
-        if spec.id.is_some() {
-            return Ok((spec.id.clone(), micros(now)));
+        if spec.declared.id.is_some() {
+            return Ok((spec.declared.id.clone(), micros(now)));
         }
         let sql = "SELECT id, created_at FROM remembered WHERE name = ?1 AND resource = ?2";
         let known = self.first(sql, [spec.name.as_str(), spec.resource.as_str()], |row| {
@@ -406,7 +360,12 @@ impl Txn<'_> {
         let Some(row) = self.readable(num)? else {
             return Ok(());
         };
-        if let Some(id) = spec.id.as_ref().filter(|id| row.id.as_ref() != Some(*id)) {
+        if let Some(id) = spec
+            .declared
+            .id
+            .as_ref()
+            .filter(|id| row.id.as_ref() != Some(*id))
+        {
             self.take_id(id, &spec.name)?;
             self.set_id(num, Some(id))?;
             self.effects.ids_replaced |= row.id.is_some();
@@ -414,13 +373,13 @@ impl Txn<'_> {
         }
         self.effects.mapped.insert(num);
         self.leave_source(num, &spec.origin)?;
-        let (wish, origin) = (Declaration::of(spec).to_text(), spelled(&spec.origin));
+        let (wish, origin) = (spec.declared.to_text(), spelled(&spec.origin));
         self.declare_row(num, (&wish, &origin, spec.origin == Origin::File))?;
         if reissue {
             let what = "SET asked_at = ?2 WHERE num = ?1";
             self.write_identities(what, [num, micros(now)], Counting::Nothing)?;
         }
-        self.bind(num, &spec.sinks, row.version, now)?;
+        self.bind(num, &spec.declared.sinks, row.version, now)?;
         if back {
             self.spare(num, now)?;
             self.release(&row, now)?;
@@ -667,7 +626,7 @@ impl Db {
             let origin = self.first(sql, [spec.name.as_str()], |row| {
                 Ok(db::word::<Origin>(row, "origin").unwrap_or(Origin::Cli))
             })?;
-            match (&spec.id, origin) {
+            match (&spec.declared.id, origin) {
                 (Some(id), Some(Origin::File | Origin::Source(_))) => ids.push(ImportLine {
                     name: spec.name,
                     resource: spec.resource,

@@ -9,14 +9,13 @@ use super::{
     Store,
     aside::{RowKind, is_unreadable},
     db::{self, Db},
-    declarations::Declaration,
     error::{Answer, Fault, Outcome, StoreError},
     idmap::{self, IdLine},
     seal::SealPlace,
 };
 use crate::model::{
-    Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, State, Timestamp,
-    TokenDocument, TokenMeta, Version,
+    Declaration, Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, Spec, State,
+    Timestamp, TokenDocument, TokenMeta, Version,
 };
 
 /// The columns that a [`Record`] is read from.
@@ -237,7 +236,7 @@ impl Store {
                 }
                 led.push(match found {
                     Ok(Some(record)) if record.spec.name == *name => Led::There(Box::new(record)),
-                    Ok(found) => Led::Nowhere(found.map(|other| other.spec.readers)),
+                    Ok(found) => Led::Nowhere(found.map(|other| other.spec.declared.readers)),
                     // It may be this one or the next that cannot be read.
                     Err(error) if is_unreadable(&error) => match db.record(name.as_str())? {
                         Some(record) => Led::There(Box::new(record)),
@@ -783,7 +782,6 @@ fn read_declaration(row: &Row<'_>, column: impl db::Column) -> rusqlite::Result<
 /// The columns in the order of `record_columns`.
 pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let state: State = db::word(row, 4)?;
-    let declaration = read_declaration(row, 19)?;
     let due = db::maybe_instant(row, 7)?
         .zip(db::maybe_word(row, 8)?)
         .map(|(at, why)| Due { at, why });
@@ -799,7 +797,12 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         .transpose()?;
     Ok(Record {
         num: row.get(0)?,
-        spec: declaration.into_spec(db::parsed(row, 1)?, db::parsed(row, 2)?, db::word(row, 3)?),
+        spec: Spec {
+            name: db::parsed(row, 1)?,
+            resource: db::parsed(row, 2)?,
+            declared: read_declaration(row, 19)?,
+            origin: db::word(row, 3)?,
+        },
         id: db::maybe_parsed(row, 5)?,
         state,
         version: Version(db::unsigned(row, 6)?),

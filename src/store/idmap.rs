@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::{
     aside::{RowKind, is_unreadable},
     db::{self, Db, Effects, Txn},
-    declarations::{Declaration, Kept},
+    declarations::Kept,
     error::{Fault, Outcome},
     tables::update_identities,
 };

@@ -9,11 +9,10 @@ use super::{
     Store,
     aside::RowKind,
     db::{self, Db},
-    declarations::Declaration,
     error::{Answer, Outcome},
     idmap::read_remembered,
 };
-use crate::model::{IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
+use crate::model::{Declaration, IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
 
 /// A declaration that was not taken, and why; or a row that stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,14 +232,14 @@ impl Db {
                 }
                 known => known?,
             };
-            let twice =
-                !names.insert(&spec.name) || spec.id.as_ref().is_some_and(|id| !ids.insert(id));
+            let twice = !names.insert(&spec.name)
+                || spec.declared.id.as_ref().is_some_and(|id| !ids.insert(id));
             let fate = match fate(known.as_ref(), spec) {
                 _ if twice => Fate::Refuse("its name or its id is declared twice".to_owned()),
                 Fate::Create | Fate::Change(_) if !self.may_have(spec, known.as_ref(), plan)? => {
                     Fate::Refuse(format!(
                         "the id {} belongs to another name; an id can have one name only",
-                        spec.id.as_ref().map_or("", IdentityId::as_str)
+                        spec.declared.id.as_ref().map_or("", IdentityId::as_str)
                     ))
                 }
                 fate => fate,
@@ -260,7 +259,7 @@ impl Db {
     fn known(&self, spec: &Spec) -> Outcome<Option<Known>> {
         let name = spec.name.as_str();
         let known = self.one(RowKind::Identity, KNOWN, [name], read_known)?;
-        if known.is_none() && spec.id.is_none() {
+        if known.is_none() && spec.declared.id.is_none() {
             let sql = "SELECT * FROM remembered WHERE name = ?1";
             self.one(RowKind::RememberedId, sql, [name], read_remembered)?;
             if self.aside.hides_a_name() {
@@ -272,7 +271,9 @@ impl Db {
 
     /// Whether the id that is declared is free, or will be once forgotten rows have let go of theirs.
     fn may_have(&self, spec: &Spec, known: Option<&Known>, plan: &ReconcilePlan) -> Outcome<bool> {
-        let Some(id) = &spec.id else { return Ok(true) };
+        let Some(id) = &spec.declared.id else {
+            return Ok(true);
+        };
         let owner = self.first(OWNER, [id.as_str()], |row| {
             let forgotten = row.get::<_, u8>(1).is_ok_and(|mark| mark == FORGOTTEN);
             Ok((row.get::<_, Num>(0)?, forgotten))
@@ -345,17 +346,15 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
             Origin::Source(name) => format!("the source {name} lists it"),
         });
     }
-    let (declaration, was) = (
-        Declaration::of(spec),
-        Declaration::parse(&known.declaration).ok(),
-    );
-    let new_id = spec.id.is_some() && spec.id != known.id;
+    let declared = &spec.declared;
+    let was = Declaration::parse(&known.declaration).ok();
+    let new_id = declared.id.is_some() && declared.id != known.id;
     let lost = matches!(known.state, State::Gone | State::Deleted) && known.removed == 0;
     let alteration = Alteration {
         num: known.num,
         reissue: (new_id && known.id.is_some())
             || was.as_ref().is_none_or(|was| {
-                was.scopes != declaration.scopes || was.lifetime_secs != declaration.lifetime_secs
+                was.scopes != declared.scopes || was.lifetime != declared.lifetime
             }),
         back: known.removed != 0 || (lost && new_id),
     };
@@ -363,7 +362,7 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
         && known.origin == spec.origin
         && !new_id
         && known.removed == 0
-        && was.as_ref() == Some(&declaration);
+        && was.as_ref() == Some(declared);
     if same {
         Fate::Unchanged
     } else {

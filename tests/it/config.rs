@@ -177,10 +177,13 @@ fn the_reference_says_what_it_says() {
     );
     assert_eq!(resource.create, CreatePolicy::Auto);
     let identity = &settings.identities[0];
-    assert_eq!(identity.scopes, [Scope::Chat, Scope::Voip]);
-    assert_eq!(identity.lifetime, Duration::from_hours(12));
-    assert_eq!((identity.renew_at, identity.spread), (0.4, 0.05));
-    assert_eq!(identity.on_removal, OnRemoval::Hold);
+    assert_eq!(identity.declared.scopes, [Scope::Chat, Scope::Voip]);
+    assert_eq!(identity.declared.lifetime, Duration::from_hours(12));
+    assert_eq!(
+        (identity.declared.renew_at, identity.declared.spread),
+        (0.4, 0.05)
+    );
+    assert_eq!(identity.declared.on_removal, OnRemoval::Hold);
     let [
         SinkSettings::File(file),
         SinkSettings::Webhook(webhook),
@@ -222,11 +225,18 @@ fn what_is_left_out_has_the_documented_default() {
     );
     assert_eq!(resource.limits, config::Limits::default());
     let identity = &settings.identities[0];
-    assert_eq!(identity.scopes, [Scope::Chat, Scope::Voip], "sorted");
+    assert_eq!(
+        identity.declared.scopes,
+        [Scope::Chat, Scope::Voip],
+        "sorted"
+    );
     assert_eq!(identity.resource.as_str(), "contoso", "the only one");
-    assert_eq!(identity.lifetime, Duration::from_hours(24));
-    assert_eq!((identity.renew_at, identity.spread), (0.5, 0.02));
-    assert!(identity.sinks.is_empty() && identity.readers.is_empty());
+    assert_eq!(identity.declared.lifetime, Duration::from_hours(24));
+    assert_eq!(
+        (identity.declared.renew_at, identity.declared.spread),
+        (0.5, 0.02)
+    );
+    assert!(identity.declared.sinks.is_empty() && identity.declared.readers.is_empty());
     let [SinkSettings::File(file), SinkSettings::Webhook(webhook)] = &settings.sinks[..] else {
         panic!("{:?}", settings.sinks);
     };
@@ -297,8 +307,8 @@ fn files_beside_the_main_file_add_to_it() {
         .collect();
     assert_eq!(names, ["z", "a", "b"]);
     for identity in &settings.identities {
-        assert_eq!(identity.lifetime, Duration::from_hours(2));
-        assert_eq!(identity.renew_at, 0.4);
+        assert_eq!(identity.declared.lifetime, Duration::from_hours(2));
+        assert_eq!(identity.declared.renew_at, 0.4);
     }
 }
 

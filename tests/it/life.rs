@@ -351,7 +351,7 @@ async fn create_never_creates_nothing() {
     let mut setting = Setting::of(1);
     setting.resource.create = renewd::config::CreatePolicy::Never;
     let mut with_id = world::spec("known");
-    with_id.id = Some("8:acs:known".parse().unwrap());
+    with_id.declared.id = Some("8:acs:known".parse().unwrap());
     setting.specs.push(with_id);
     let mut world = World::start(setting).await;
     world.pass(HOUR).await;

@@ -513,7 +513,8 @@ fn types_seen_outside(text: &str) -> impl Iterator<Item = String> {
         let (kind, name) = rest.split_once(' ')?;
         let is_type = matches!(kind, "struct" | "enum" | "trait" | "type" | "union");
         let name = path_prefix(name);
-        (visible.starts_with("pub") && is_type).then(|| name.trim_end_matches(':').to_owned())
+        (visible.starts_with("pub") && is_type && !name.is_empty())
+            .then(|| name.trim_end_matches(':').to_owned())
     })
 }
 

@@ -7,7 +7,7 @@ use renewd::{
     clock::Clock,
     config::{MaxRemoval, Renewal, SourceKind, SourceSettings, StoreSettings},
     engine::{Apply, SourceAsk, SourceSync, SourceSyncDeps},
-    model::{Name, NoticeKind, OnRemoval, Record, Scope, SourceReport, SourceView, State},
+    model::{Declaration, Name, NoticeKind, Record, Scope, SourceReport, SourceView, State},
     store::{AuditQuery, Store},
 };
 use rusqlite::Connection;
@@ -152,12 +152,10 @@ fn source(kind: SourceKind) -> SourceSettings {
         kind,
         every: EVERY,
         resource: "contoso".parse().unwrap(),
-        scopes: vec![Scope::Chat],
-        renewal: Renewal::default(),
-        labels: std::collections::BTreeMap::new(),
-        readers: Vec::new(),
-        sinks: Vec::new(),
-        on_removal: OnRemoval::Hold,
+        rows: Declaration {
+            scopes: vec![Scope::Chat],
+            ..Renewal::default().declaration()
+        },
         max_removal: MaxRemoval {
             share: 0.2,
             count: 10,
@@ -232,7 +230,13 @@ async fn a_change_is_noticed_in_time_and_touches_only_what_differs() {
         ]
     );
     assert_eq!(
-        harness.record("user-000000").await.unwrap().spec.labels["team"],
+        harness
+            .record("user-000000")
+            .await
+            .unwrap()
+            .spec
+            .declared
+            .labels["team"],
         "red"
     );
     for _ in 0..5 {
@@ -467,7 +471,10 @@ async fn a_list_that_may_not_be_whole_adds_and_changes_and_removes_nobody() {
     }
     let carl = harness.record("carl").await.unwrap();
     assert_eq!(carl.state, State::New, "who is new is taken over");
-    assert_eq!(harness.record("anna").await.unwrap().spec.labels["a"], "b");
+    assert_eq!(
+        harness.record("anna").await.unwrap().spec.declared.labels["a"],
+        "b"
+    );
     assert_eq!(harness.notices().await.len(), 1, "told once");
 
     let report = harness.ask(Some(false)).await.unwrap();
@@ -581,8 +588,11 @@ async fn an_id_that_nobody_holds_is_adopted_only_where_the_configuration_says_so
     );
     let harness = Intaken::start_as(dir, clock, silent);
     harness.pass().await;
-    assert_eq!(harness.record("anna").await.unwrap().spec.labels["a"], "b");
-    assert_eq!(harness.record("bert").await.unwrap().spec.id, None);
+    assert_eq!(
+        harness.record("anna").await.unwrap().spec.declared.labels["a"],
+        "b"
+    );
+    assert_eq!(harness.record("bert").await.unwrap().spec.declared.id, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -612,7 +622,7 @@ async fn a_source_that_was_known_before_goes_on_adopting_and_says_what_to_write(
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(id.spec.id.unwrap().as_str(), "8:acs:1_2");
+    assert_eq!(id.spec.declared.id.unwrap().as_str(), "8:acs:1_2");
     let advice = harness.view.borrow().advice.clone().unwrap();
     assert!(advice.contains("`adopt_ids = true`"), "{advice}");
 }

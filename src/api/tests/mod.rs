@@ -22,9 +22,9 @@ use crate::{
     clock::Clock,
     config::{DaemonSettings, Renewal, StoreSettings},
     model::{
-        Amiss, Attempt, Attempts, Change, DispatcherView, Due, DueReason, Kind, Name, Origin,
-        Reader, Record, RenewerView, ResourceName, Scope, Secret, Spec, State, Step, StoreStanding,
-        Token, TokenDocument, TokenMeta, Version,
+        Amiss, Attempt, Attempts, Change, Declaration, DispatcherView, Due, DueReason, Kind, Name,
+        Origin, Reader, Record, RenewerView, ResourceName, Scope, Secret, Spec, State, Step,
+        StoreStanding, Token, TokenDocument, TokenMeta, Version,
     },
     store::{Cause, Holding, ItemOutcome, StepOn, Store},
     telemetry::Metrics,
@@ -186,16 +186,18 @@ fn spec(text: &str) -> Spec {
     Spec {
         name: name(text),
         resource: contoso(),
-        id: Some(format!("8:acs:{text}").parse().unwrap()),
-        scopes: vec![Scope::Chat],
-        lifetime: Duration::from_hours(1),
-        renew_at: 0.5,
-        spread: 0.0,
-        labels: BTreeMap::new(),
-        readers: vec![Reader::User(READER.into())],
-        sinks: vec!["files".parse().unwrap()],
-        on_removal: crate::model::OnRemoval::Hold,
         origin: Origin::File,
+        declared: Declaration {
+            id: Some(format!("8:acs:{text}").parse().unwrap()),
+            scopes: vec![Scope::Chat],
+            lifetime: Duration::from_hours(1),
+            renew_at: 0.5,
+            spread: 0.0,
+            labels: BTreeMap::new(),
+            readers: vec![Reader::User(READER.into())],
+            sinks: vec!["files".parse().unwrap()],
+            on_removal: crate::model::OnRemoval::Hold,
+        },
     }
 }
 

@@ -681,7 +681,10 @@ async fn what_is_said_to_be_gone_or_may_exist_unseen_appears_and_goes() {
     assert_eq!(harness.kinds().await, []);
 
     let carl = Spec {
-        id: None,
+        declared: Declaration {
+            id: None,
+            ..spec("carl").declared
+        },
         ..spec("carl")
     };
     harness.store.declare(vec![carl], now).await.unwrap();
@@ -868,7 +871,10 @@ async fn who_waits_for_a_word_before_it_is_created_appears_and_goes() {
     let lost = "INSERT INTO meta VALUES ('awaits_word', 1)";
     other.execute(lost, []).unwrap();
     let carl = Spec {
-        id: None,
+        declared: Declaration {
+            id: None,
+            ..spec("carl").declared
+        },
         ..spec("carl")
     };
     let (names, now) = (["files".parse().unwrap()], harness.clock.now());

@@ -87,7 +87,7 @@ impl Harness {
     /// The readers of an identity become these.
     async fn readers(&self, who: &str, readers: &[&str]) {
         let mut changed = spec(who);
-        changed.readers = readers
+        changed.declared.readers = readers
             .iter()
             .map(|name| Reader::User((*name).into()))
             .collect();
@@ -425,7 +425,10 @@ async fn rights_that_were_taken_away_end_it_with_the_next_look() {
     let change = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let closed = Spec {
-            readers: Vec::new(),
+            declared: Declaration {
+                readers: Vec::new(),
+                ..spec(ANNA).declared
+            },
             ..spec(ANNA)
         };
         let sinks = ["files".parse().unwrap()];

@@ -21,7 +21,8 @@ use super::{
     Renewal, references,
 };
 use crate::model::{
-    IdentityId, Name, OnRemoval, Origin, Reader, ResourceName, Scope, SinkName, Spec, is_label_key,
+    Declaration, IdentityId, Name, OnRemoval, Origin, ResourceName, Scope, SinkName, Spec,
+    is_label_key,
 };
 
 pub(super) const NAME: Key = key(
@@ -128,11 +129,8 @@ pub(in super::super) struct Draft {
     pub(in super::super) resource_left_out: bool,
     pub(in super::super) id: Option<Located<IdentityId>>,
     pub(in super::super) sinks: Vec<Located<SinkName>>,
-    scopes: Option<Vec<Scope>>,
-    renewal: Renewal,
-    labels: BTreeMap<String, String>,
-    readers: Vec<Reader>,
-    on_removal: OnRemoval,
+    /// Without its id and its sinks; `None` where its scopes are wrong.
+    declared: Option<Declaration>,
 }
 
 impl Draft {
@@ -141,15 +139,11 @@ impl Draft {
         Some(Spec {
             name: self.name?.value,
             resource: resource?,
-            id: self.id.map(|id| id.value),
-            scopes: self.scopes?,
-            lifetime: self.renewal.lifetime,
-            renew_at: self.renewal.renew_at,
-            spread: self.renewal.spread,
-            labels: self.labels,
-            readers: self.readers,
-            sinks: self.sinks.into_iter().map(|sink| sink.value).collect(),
-            on_removal: self.on_removal,
+            declared: Declaration {
+                id: self.id.map(|id| id.value),
+                sinks: self.sinks.into_iter().map(|sink| sink.value).collect(),
+                ..self.declared?
+            },
             origin: Origin::File,
         })
     }
@@ -158,24 +152,34 @@ impl Draft {
 /// Reads one `[[identity]]`.
 pub(super) fn read(mut section: Section<'_>, defaults: &Renewal) -> Draft {
     let resource = section.optional("resource");
+    let name = section.required("name").and_then(Item::name);
+    let scopes = section.required("scopes").and_then(scopes);
+    let declared = read_declaration(&mut section, defaults);
     let draft = Draft {
         head: section.head(),
-        name: section.required("name").and_then(Item::name),
+        name,
         resource_left_out: resource.is_none(),
         resource: resource.and_then(Item::name),
         id: section.optional("id").and_then(Item::name),
         sinks: section.or("sinks", Vec::new(), sinks),
-        scopes: section.required("scopes").and_then(scopes),
-        renewal: read_renewal(&mut section, defaults),
-        labels: section.or("labels", BTreeMap::new(), labels),
-        readers: section.or("readers", Vec::new(), references::readers),
-        on_removal: on_removal(&mut section),
+        declared: scopes.map(|scopes| Declaration { scopes, ..declared }),
     };
     section.finish();
     draft
 }
 
-pub(super) fn on_removal(section: &mut Section<'_>) -> OnRemoval {
+/// Reads what an identity and the rows of a source have in common, without scopes and sinks.
+pub(super) fn read_declaration(section: &mut Section<'_>, defaults: &Renewal) -> Declaration {
+    let renewal = read_renewal(section, defaults);
+    Declaration {
+        labels: section.or("labels", BTreeMap::new(), labels),
+        readers: section.or("readers", Vec::new(), references::readers),
+        on_removal: on_removal(section),
+        ..renewal.declaration()
+    }
+}
+
+fn on_removal(section: &mut Section<'_>) -> OnRemoval {
     section.word(
         "on_removal",
         [OnRemoval::Hold, OnRemoval::Forget, OnRemoval::Revoke],
@@ -225,7 +229,7 @@ pub(super) fn scopes(item: Item<'_>) -> Option<Vec<Scope>> {
     Some(scopes.into_iter().collect())
 }
 
-pub(super) fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
+fn labels(item: Item<'_>) -> Option<BTreeMap<String, String>> {
     let Value::Table(fields) = item.value() else {
         return item.mistyped("a table of words");
     };
@@ -329,7 +333,7 @@ pub(super) fn read_defaults(mut section: Section<'_>) -> Renewal {
 }
 
 /// Reads the three keys, each with its default.
-pub(super) fn read_renewal(section: &mut Section<'_>, defaults: &Renewal) -> Renewal {
+fn read_renewal(section: &mut Section<'_>, defaults: &Renewal) -> Renewal {
     let (renew_at, spread) = (section.optional("renew_at"), section.optional("spread"));
     let renewal = Renewal {
         lifetime: section.or("lifetime", defaults.lifetime, lifetime),

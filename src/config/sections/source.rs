@@ -1,6 +1,6 @@
 //! `[[source.sqlite]]`, `[[source.exec]]`, `[[source.file]]`: identities that others own.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::super::keys::{
     DAY, Key, MINUTE,
@@ -18,7 +18,7 @@ use super::{
     },
     entries, identity, references,
 };
-use crate::model::{OnRemoval, Reader, ResourceName, Scope, SinkName, SourceName};
+use crate::model::{Declaration, Reader, ResourceName, Scope, SinkName, SourceName};
 
 pub(super) static SOURCE: Table = Table {
     name: "source",
@@ -221,11 +221,7 @@ pub(in super::super) struct Draft {
     pub(in super::super) sinks: Vec<Located<SinkName>>,
     kind: Option<SourceKind>,
     every: Duration,
-    scopes: Vec<Scope>,
-    renewal: Renewal,
-    labels: BTreeMap<String, String>,
-    readers: Vec<Reader>,
-    on_removal: OnRemoval,
+    rows: Declaration,
     max_removal: MaxRemoval,
     max_scopes: Option<Vec<Scope>>,
     max_readers: Option<Vec<Reader>>,
@@ -244,12 +240,10 @@ impl Draft {
             kind: self.kind?,
             every: self.every,
             resource: resource?,
-            scopes: self.scopes,
-            renewal: self.renewal,
-            labels: self.labels,
-            readers: self.readers,
-            sinks: self.sinks.into_iter().map(|sink| sink.value).collect(),
-            on_removal: self.on_removal,
+            rows: Declaration {
+                sinks: self.sinks.into_iter().map(|sink| sink.value).collect(),
+                ..self.rows
+            },
             max_removal: self.max_removal,
             max_scopes: self.max_scopes,
             max_readers: self.max_readers,
@@ -288,12 +282,11 @@ fn read(
         every: section.duration("every"),
         resource_left_out: resource.is_none(),
         resource: resource.and_then(Item::name),
-        scopes: section.or("scopes", Vec::new(), identity::scopes),
-        renewal: identity::read_renewal(&mut section, defaults),
-        labels: section.or("labels", BTreeMap::new(), identity::labels),
-        readers: section.or("readers", Vec::new(), references::readers),
+        rows: Declaration {
+            scopes: section.or("scopes", Vec::new(), identity::scopes),
+            ..identity::read_declaration(&mut section, defaults)
+        },
         sinks: section.or("sinks", Vec::new(), identity::sinks),
-        on_removal: identity::on_removal(&mut section),
         max_removal: max_removal(section.inner("max_removal")),
         max_scopes: section.optional("max_scopes").and_then(identity::scopes),
         max_readers: section

@@ -567,8 +567,8 @@ impl Renewer {
         let ask = TokenAsk {
             num: record.num,
             id: record.id.clone(),
-            scopes: record.spec.scopes.clone(),
-            lifetime: record.spec.lifetime,
+            scopes: record.spec.declared.scopes.clone(),
+            lifetime: record.spec.declared.lifetime,
             deadline: call_deadline(remaining),
         };
         self.busy.insert(record.num);

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{super::WhatIf, *};
 use crate::{
     config::Renewal,
-    model::{Spec, Stock, TokenGroup},
+    model::{Declaration, Spec, Stock, TokenGroup},
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -97,7 +97,10 @@ fn a_fleet_that_never_keeps_up_is_told_apart_from_one_with_little_room() {
 fn cohorts_are_counted_by_how_they_are_renewed() {
     use crate::schedule::life::tests::spec;
     let short = Spec {
-        lifetime: Duration::from_hours(1),
+        declared: Declaration {
+            lifetime: Duration::from_hours(1),
+            ..spec().declared
+        },
         ..spec()
     };
     let found = cohorts(&[spec(), short.clone(), spec(), short, spec()]);

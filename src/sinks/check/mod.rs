@@ -75,7 +75,9 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
 /// source or an import may name it.
 fn of_users(name: &SinkName, path: &str, settings: &Settings) -> Option<Finding> {
     let declared = &settings.identities;
-    let is_named = declared.iter().any(|spec| spec.sinks.contains(name));
+    let is_named = declared
+        .iter()
+        .any(|spec| spec.declared.sinks.contains(name));
     let is_odd = !declared.is_empty() && settings.sources.is_empty() && !is_named;
     is_odd.then(|| Finding {
         path: format!("{path}.name"),
@@ -539,7 +541,7 @@ fn of_readers(settings: &Settings) -> Vec<Finding> {
         .filter_map(|(at, admin)| unknown_reader(admin, format!("daemon.admins[{at}]")))
         .collect();
     for (number, spec) in settings.identities.iter().enumerate() {
-        let readers = spec.readers.iter().enumerate();
+        let readers = spec.declared.readers.iter().enumerate();
         findings.extend(readers.filter_map(|(at, reader)| {
             unknown_reader(reader, format!("identity[{number}].readers[{at}]"))
         }));

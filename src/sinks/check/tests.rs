@@ -238,16 +238,18 @@ fn a_sink_that_none_of_the_declared_names_is_told() {
     let spec = |sinks: &[&str]| crate::model::Spec {
         name: "bot".parse().unwrap(),
         resource: "contoso".parse().unwrap(),
-        id: None,
-        scopes: vec![crate::model::Scope::Chat],
-        lifetime: Duration::from_hours(24),
-        renew_at: 0.5,
-        spread: 0.0,
-        on_removal: crate::model::OnRemoval::Hold,
         origin: crate::model::Origin::File,
-        readers: Vec::new(),
-        sinks: sinks.iter().map(|name| name.parse().unwrap()).collect(),
-        labels: std::collections::BTreeMap::new(),
+        declared: crate::model::Declaration {
+            id: None,
+            scopes: vec![crate::model::Scope::Chat],
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.0,
+            on_removal: crate::model::OnRemoval::Hold,
+            readers: Vec::new(),
+            sinks: sinks.iter().map(|name| name.parse().unwrap()).collect(),
+            labels: std::collections::BTreeMap::new(),
+        },
     };
     settings.identities = vec![spec(&[])];
     assert!(told(&settings));

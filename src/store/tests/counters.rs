@@ -146,7 +146,10 @@ async fn statements(home: &Home) -> usize {
 async fn fleet() -> Home {
     let home = Home::new();
     let spec = |n: usize| Spec {
-        sinks: Vec::new(),
+        declared: Declaration {
+            sinks: Vec::new(),
+            ..with_id(&format!("n{n:04}"), &format!("8:acs:maker_{n}")).declared
+        },
         ..with_id(&format!("n{n:04}"), &format!("8:acs:maker_{n}"))
     };
     let specs: Vec<Spec> = (0..MANY).map(spec).collect();

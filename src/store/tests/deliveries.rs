@@ -98,7 +98,7 @@ async fn delivered_rows_can_be_paged_and_wanted_once_more() {
         .unwrap();
     assert_eq!(pending(&home, "file", 50).await[0].wanted, version);
     let held = home.consignment(num).await.unwrap().unwrap();
-    assert_eq!(held.readers, spec("bot").readers);
+    assert_eq!(held.readers, spec("bot").declared.readers);
 }
 
 #[tokio::test]
@@ -257,11 +257,17 @@ async fn notices_keep_their_order_and_each_sink_its_place() {
 async fn a_sink_that_comes_after_others_waits_for_each_version() {
     let home = Home::new();
     let spec = Spec {
-        sinks: vec![sink("file"), sink("hook")],
+        declared: Declaration {
+            sinks: vec![sink("file"), sink("hook")],
+            ..with_id("a", "8:acs:a").declared
+        },
         ..with_id("a", "8:acs:a")
     };
     let alone = Spec {
-        sinks: vec![sink("hook")],
+        declared: Declaration {
+            sinks: vec![sink("hook")],
+            ..with_id("b", "8:acs:b").declared
+        },
         ..with_id("b", "8:acs:b")
     };
     declare(&home, &[spec, alone], 0).await;
@@ -471,7 +477,10 @@ async fn what_was_revoked_is_dead_and_what_is_held_is_not_missed() {
 async fn the_socket_is_the_consumer_of_what_has_no_sink() {
     let home = Home::new();
     let alone = Spec {
-        sinks: Vec::new(),
+        declared: Declaration {
+            sinks: Vec::new(),
+            ..with_id("bot", "8:acs:bot").declared
+        },
         ..with_id("bot", "8:acs:bot")
     };
     declare(&home, std::slice::from_ref(&alone), 0).await;

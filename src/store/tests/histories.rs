@@ -161,10 +161,13 @@ impl World {
                 let names: BTreeSet<usize> = names.into_iter().collect();
                 let all = [sink("file"), sink("hook")];
                 let declaration = |n: usize| Spec {
-                    scopes: vec![if voip { Scope::Voip } else { Scope::Chat }],
-                    // One of them is served by the socket alone now and then.
-                    sinks: all[..usize::from(n > 0) + usize::from(hook)].to_vec(),
-                    on_removal,
+                    declared: Declaration {
+                        scopes: vec![if voip { Scope::Voip } else { Scope::Chat }],
+                        // One of them is served by the socket alone now and then.
+                        sinks: all[..usize::from(n > 0) + usize::from(hook)].to_vec(),
+                        on_removal,
+                        ..spec(NAMES[n]).declared
+                    },
                     ..spec(NAMES[n])
                 };
                 let specs: Vec<Spec> = names.into_iter().map(declaration).collect();

@@ -174,8 +174,11 @@ async fn names_of_a_source_wait_until_its_first_list_after_the_loss_is_compared(
     let source: crate::model::SourceName = "app".parse().unwrap();
     let listed = |text: &str, id: Option<&str>| {
         let spec = Spec {
-            id: id.map(|id| id.parse().unwrap()),
             origin: Origin::Source("app".parse().unwrap()),
+            declared: Declaration {
+                id: id.map(|id| id.parse().unwrap()),
+                ..spec(text).declared
+            },
             ..spec(text)
         };
         (spec, [0; 16])
@@ -214,12 +217,15 @@ async fn names_of_a_source_wait_until_its_first_list_after_the_loss_is_compared(
 fn kept(text: &str) -> Spec {
     Spec {
         origin: Origin::Cli,
-        lifetime: Duration::from_hours(6),
-        renew_at: 0.4,
-        spread: 0.01,
-        labels: [("team".to_owned(), "night".to_owned())].into(),
-        readers: vec!["group:bots".to_owned().into()],
-        on_removal: OnRemoval::Revoke,
+        declared: Declaration {
+            lifetime: Duration::from_hours(6),
+            renew_at: 0.4,
+            spread: 0.01,
+            labels: [("team".to_owned(), "night".to_owned())].into(),
+            readers: vec!["group:bots".to_owned().into()],
+            on_removal: OnRemoval::Revoke,
+            ..spec(text).declared
+        },
         ..spec(text)
     }
 }
@@ -235,7 +241,10 @@ async fn what_the_store_alone_declares_comes_back_whole() {
         commit(&home, issued(num, 2, Some(&format!("8:acs:{text}"))), 3).await;
     }
     let changed = Spec {
-        scopes: vec![Scope::Chat, Scope::Voip],
+        declared: Declaration {
+            scopes: vec![Scope::Chat, Scope::Voip],
+            ..kept("made").declared
+        },
         ..kept("made")
     };
     home.declare(vec![changed.clone()], at(4)).await.unwrap();
@@ -355,7 +364,10 @@ async fn lines_of_the_old_form_are_read_and_written_anew() {
 async fn the_map_is_appended_and_folded_when_it_is_twice_too_large() {
     let home = Home::new();
     let big = |n: u32| Spec {
-        labels: [("note".to_owned(), format!("{n:0>250}"))].into(),
+        declared: Declaration {
+            labels: [("note".to_owned(), format!("{n:0>250}"))].into(),
+            ..kept("a").declared
+        },
         ..kept("a")
     };
     let (mut largest, mut appended) = (0, 0);
@@ -404,7 +416,10 @@ async fn of_two_lines_of_one_name_or_one_id_the_later_one_counts() {
 async fn lines_of_a_map_are_taken_where_a_file_declares_the_name_by_now() {
     let (home, _) = active().await;
     let line = Spec {
-        id: Some("8:acs:bot".parse().unwrap()),
+        declared: Declaration {
+            id: Some("8:acs:bot".parse().unwrap()),
+            ..kept("bot").declared
+        },
         ..kept("bot")
     };
     let specs = vec![line.clone()];
@@ -413,12 +428,15 @@ async fn lines_of_a_map_are_taken_where_a_file_declares_the_name_by_now() {
     let (declared, imported) = home.take_batch(specs, Vec::new(), at(20)).await.unwrap();
     assert_eq!((declared.refused.len(), imported.unchanged), (0, 1));
     assert_eq!(
-        get(&home, "bot").await.spec.labels,
-        spec("bot").labels,
+        get(&home, "bot").await.spec.declared.labels,
+        spec("bot").declared.labels,
         "the file wins"
     );
     let other = Spec {
-        id: Some("8:acs:other".parse().unwrap()),
+        declared: Declaration {
+            id: Some("8:acs:other".parse().unwrap()),
+            ..line.declared
+        },
         ..line
     };
     let (_, planned) = home.plan_import(vec![other], Vec::new()).await.unwrap();

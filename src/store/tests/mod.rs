@@ -23,8 +23,8 @@ use super::*;
 use crate::{
     config::StoreSettings,
     model::{
-        Applied, Attempt, Change, Due, DueReason, Name, Num, OnRemoval, Origin, Record,
-        ResourceName, Scope, Secret, SinkName, Spec, State, Step, Then, Timestamp, Token,
+        Applied, Attempt, Change, Declaration, Due, DueReason, Name, Num, OnRemoval, Origin,
+        Record, ResourceName, Scope, Secret, SinkName, Spec, State, Step, Then, Timestamp, Token,
         TokenMeta, Version,
     },
 };
@@ -138,22 +138,27 @@ fn spec(text: &str) -> Spec {
     Spec {
         name: name(text),
         resource: resource(),
-        id: None,
-        scopes: vec![Scope::Chat],
-        lifetime: Duration::from_hours(24),
-        renew_at: 0.5,
-        spread: 0.02,
-        labels: [("team".to_owned(), "support".to_owned())].into(),
-        readers: vec!["bot".to_owned().into()],
-        sinks: vec![sink("file")],
-        on_removal: OnRemoval::Hold,
         origin: Origin::File,
+        declared: Declaration {
+            id: None,
+            scopes: vec![Scope::Chat],
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.02,
+            labels: [("team".to_owned(), "support".to_owned())].into(),
+            readers: vec!["bot".to_owned().into()],
+            sinks: vec![sink("file")],
+            on_removal: OnRemoval::Hold,
+        },
     }
 }
 
 fn with_id(text: &str, id: &str) -> Spec {
     Spec {
-        id: Some(id.parse().unwrap()),
+        declared: Declaration {
+            id: Some(id.parse().unwrap()),
+            ..spec(text).declared
+        },
         ..spec(text)
     }
 }

@@ -361,7 +361,7 @@ async fn of_what_is_declared_only_that_is_left_which_the_store_refuses() {
     home.refuse("identity", "new.name IN ('bot-003', 'bot-012', 'bot-025')");
     // Ten are let go of, ten are changed, ten are new.
     let mut next = specs[10..].to_vec();
-    next.iter_mut().for_each(|spec| spec.lifetime /= 2);
+    next.iter_mut().for_each(|spec| spec.declared.lifetime /= 2);
     let done = home.reconcile(&next, &[], at(1)).await.unwrap();
     let counts = (done.hold, done.reissue, done.create);
     assert_eq!(counts, (9, 9, 9), "{done:?}");

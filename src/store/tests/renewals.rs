@@ -117,7 +117,10 @@ async fn a_clock_set_back_after_a_revocation_refuses_nothing_for_long() {
 async fn a_token_for_scopes_that_changed_meanwhile_is_refused_and_due_again() {
     let (home, num) = active().await;
     let changed = Spec {
-        scopes: vec![Scope::Voip],
+        declared: Declaration {
+            scopes: vec![Scope::Voip],
+            ..with_id("bot", "8:acs:bot").declared
+        },
         ..with_id("bot", "8:acs:bot")
     };
     assert_eq!(declare(&home, &[changed], 30).await.reissue, 1);
@@ -145,7 +148,10 @@ async fn an_identity_that_was_created_too_late_is_kept_without_its_token() {
     let num = get(&home, "bot").await.num;
     home.intend_creations(vec![num], at(1)).await.unwrap();
     let changed = Spec {
-        scopes: vec![Scope::Voip],
+        declared: Declaration {
+            scopes: vec![Scope::Voip],
+            ..spec("bot").declared
+        },
         ..spec("bot")
     };
     declare(&home, &[changed], 2).await;

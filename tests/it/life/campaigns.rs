@@ -106,7 +106,7 @@ async fn revoked_tokens_are_issued_anew_after_their_revocation() {
 async fn a_hold_withholds_before_it_revokes_and_waits_for_the_consumers() {
     let mut setting = Setting::of(1);
     setting.sinks = vec!["file".parse().unwrap(), "hook".parse().unwrap()];
-    setting.specs[0].sinks = setting.sinks.clone();
+    setting.specs[0].declared.sinks = setting.sinks.clone();
     let world = World::start(setting).await;
     world.pass(MINUTE).await;
     campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;
@@ -262,9 +262,11 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
     // Nine tenths of 97 % of the limit renew 540 tokens in 1,547 s, and half of their hour are 1,800.
     let mut setting = Setting::of(540);
     for (n, spec) in setting.specs.iter_mut().enumerate() {
-        spec.lifetime = MINUTE * 60;
+        spec.declared.lifetime = MINUTE * 60;
         if n < GUESTS {
-            spec.labels.insert("team".to_owned(), "guest".to_owned());
+            spec.declared
+                .labels
+                .insert("team".to_owned(), "guest".to_owned());
         }
     }
     setting.resource.limits.issue.calls = 12;
@@ -274,7 +276,7 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
     let records = world.records().await;
     let (guests, residents): (Vec<_>, Vec<_>) = records
         .into_iter()
-        .partition(|record| record.spec.labels.contains_key("team"));
+        .partition(|record| record.spec.declared.labels.contains_key("team"));
     let rows = guests.iter().map(|record| record.num).collect();
     let id = campaign_over(&world, rows, CampaignAction::Revoke, Some(Then::Reissue)).await;
     for minute in 30..=75 {
@@ -282,7 +284,7 @@ async fn beside_a_campaign_no_renewal_misses_its_deadline() {
         let now = world.clock.now();
         let records = world.records().await;
         let dead = records.iter().filter(|record| {
-            record.spec.labels.is_empty()
+            record.spec.declared.labels.is_empty()
                 && record
                     .token
                     .as_ref()

@@ -205,9 +205,9 @@ impl Fate {
         let mut setting = Setting::of(self.count);
         setting.seed = self.seed;
         for spec in &mut setting.specs {
-            spec.lifetime = HOUR;
+            spec.declared.lifetime = HOUR;
             if self.is_unborn(spec.name.as_str()) {
-                spec.scopes = vec![Scope::Voip];
+                spec.declared.scopes = vec![Scope::Voip];
             }
         }
         setting
@@ -377,9 +377,9 @@ fn no_healthy_identity_pays_for_one_that_fails_and_each_of_those_is_named() {
 async fn refused_before_anybody_is_served(fault: &Fault, fleet: usize, operation: &'static str) {
     let told = format!("{operation} of {fleet}: {fault:?}");
     let mut setting = Setting::of(fleet);
-    setting.specs[0].scopes = vec![Scope::Voip];
+    setting.specs[0].declared.scopes = vec![Scope::Voip];
     if operation == "issue" {
-        setting.specs[0].id = Some("8:acs:known".parse().unwrap());
+        setting.specs[0].declared.id = Some("8:acs:known".parse().unwrap());
     }
     let mut others = setting.specs.split_off(1);
     std::mem::swap(&mut others, &mut setting.specs);
@@ -455,7 +455,7 @@ async fn brown_out(seed: u64) {
     setting
         .specs
         .iter_mut()
-        .for_each(|spec| spec.lifetime = HOUR);
+        .for_each(|spec| spec.declared.lifetime = HOUR);
     let world = World::start(setting).await;
     world.pass(MINUTE * 10).await;
     let share = rng.random_range(0.2..0.7);
@@ -498,7 +498,7 @@ async fn a_few_that_fail_for_ever_shut_nothing() {
         setting
             .specs
             .iter_mut()
-            .for_each(|spec| spec.lifetime = HOUR);
+            .for_each(|spec| spec.declared.lifetime = HOUR);
         let world = World::start(setting).await;
         world.service.tokens_live(MINUTE * 3);
         world.pass(MINUTE).await;
@@ -557,8 +557,8 @@ async fn a_hold_in_which_only_failing_ones_are_left_ends_by_a_proof() {
         setting
             .specs
             .iter_mut()
-            .for_each(|spec| spec.lifetime = HOUR);
-        setting.specs[2].lifetime = HOUR * 24;
+            .for_each(|spec| spec.declared.lifetime = HOUR);
+        setting.specs[2].declared.lifetime = HOUR * 24;
         let world = World::start(setting).await;
         world.pass(MINUTE * 5).await;
         let healthy = world.record("bot-0002").await.id.unwrap().to_string();
@@ -587,7 +587,7 @@ async fn one_that_alone_is_answered_429_holds_nobody_up() {
     setting
         .specs
         .iter_mut()
-        .for_each(|spec| spec.lifetime = HOUR);
+        .for_each(|spec| spec.declared.lifetime = HOUR);
     let world = World::start(setting).await;
     world.service.tokens_live(MINUTE * 3);
     world.pass(MINUTE).await;

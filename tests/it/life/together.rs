@@ -13,7 +13,7 @@ use renewd::{
         StoreSettings,
     },
     engine::{Dispatcher, DispatcherDeps, Renewer},
-    model::{Secret, SinkName, Spec},
+    model::{Declaration, Secret, SinkName, Spec},
     permits::{Permits, ResourceDeps},
     sinks::Sink,
     store::Store,
@@ -246,9 +246,12 @@ fn specs(sinks: &[SinkName]) -> Vec<Spec> {
     names
         .map(|name| Spec {
             resource: name.split('-').next().unwrap().parse().unwrap(),
-            id: Some(format!("8:acs:{name}").parse().unwrap()),
-            sinks: sinks.to_vec(),
-            lifetime: HOUR,
+            declared: Declaration {
+                id: Some(format!("8:acs:{name}").parse().unwrap()),
+                sinks: sinks.to_vec(),
+                lifetime: HOUR,
+                ..spec(&name).declared
+            },
             ..spec(&name)
         })
         .collect()

@@ -7,8 +7,8 @@ use renewd::{
     clock::Clock,
     config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
     model::{
-        Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName, Spec,
-        Timestamp,
+        Declaration, Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName,
+        Spec, Timestamp,
     },
     schedule::{Explanation, Moment, why},
     simulation::{Daemon, DaemonParts},
@@ -204,16 +204,18 @@ pub(super) fn spec(name: &str) -> Spec {
     Spec {
         name: name.parse().unwrap(),
         resource: "contoso".parse().unwrap(),
-        id: None,
-        scopes: vec![Scope::Chat],
-        lifetime: DAY,
-        renew_at: 0.5,
-        spread: 0.02,
-        labels: std::collections::BTreeMap::default(),
-        readers: Vec::new(),
-        sinks: Vec::new(),
-        on_removal: OnRemoval::Hold,
         origin: Origin::File,
+        declared: Declaration {
+            id: None,
+            scopes: vec![Scope::Chat],
+            lifetime: DAY,
+            renew_at: 0.5,
+            spread: 0.02,
+            labels: std::collections::BTreeMap::default(),
+            readers: Vec::new(),
+            sinks: Vec::new(),
+            on_removal: OnRemoval::Hold,
+        },
     }
 }
 
