@@ -129,6 +129,16 @@ pub struct Declaration {
     pub on_removal: OnRemoval,
 }
 
+impl Declaration {
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 mod whole_seconds {
     use super::{Deserialize, Duration};
 
@@ -267,5 +277,130 @@ impl Record {
             State::Active if late => State::Late,
             state => state,
         }
+    }
+}
+
+/// One line of `identities.jsonl`, the map of names and ids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdLine {
+    pub name: Name,
+    pub resource: ResourceName,
+    /// What ACS calls it; what the store alone declares may wait for its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<IdentityId>,
+    /// When renewd first knew of it.
+    pub created_at: Timestamp,
+    /// The name is known no more: lines before this one do not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
+    /// Its declaration, as far as the map keeps it.
+    #[serde(flatten)]
+    pub kept: Kept,
+}
+
+impl IdLine {
+    /// A line that gives a name its id.
+    pub fn of_id(
+        (name, resource): (Name, ResourceName),
+        id: IdentityId,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            name,
+            resource,
+            id: Some(id),
+            created_at,
+            dropped: false,
+            kept: Kept::default(),
+        }
+    }
+
+    /// The whole declaration, where the line has one.
+    pub fn spec(&self) -> Option<Spec> {
+        let kept = self.kept.clone();
+        kept.into_spec(self.name.clone(), self.resource.clone())
+    }
+}
+
+/// What `identities.jsonl` keeps of a declaration, in the words of an import: all of it where the store
+/// alone has it, who makes it where a source does, and nothing where a configuration file does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// What its tokens may be used for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Vec<Scope>>,
+    /// The life asked of ACS, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u64>,
+    /// The share of a token's own life after which it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<f64>,
+    /// The share of a token's own life by which renewals are spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
+    /// Free words to select by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Who may read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<Reader>,
+    /// Where its tokens go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkName>,
+    /// What happens when it is no longer named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_removal: Option<OnRemoval>,
+}
+
+impl Kept {
+    pub fn of(
+        origin: Origin,
+        declaration: impl FnOnce() -> Result<Declaration, serde_json::Error>,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(match origin {
+            Origin::File => Self::default(),
+            Origin::Source(_) => Self {
+                origin: Some(origin),
+                ..Self::default()
+            },
+            Origin::Cli => {
+                let declaration = declaration()?;
+                Self {
+                    origin: Some(origin),
+                    scopes: Some(declaration.scopes),
+                    lifetime_seconds: Some(declaration.lifetime.as_secs()),
+                    renew_at: Some(declaration.renew_at),
+                    spread: Some(declaration.spread),
+                    labels: declaration.labels,
+                    readers: declaration.readers,
+                    sinks: declaration.sinks,
+                    on_removal: Some(declaration.on_removal),
+                }
+            }
+        })
+    }
+
+    /// The whole declaration, where it is one.
+    pub fn into_spec(self, name: Name, resource: ResourceName) -> Option<Spec> {
+        let origin = self.origin.filter(|origin| *origin == Origin::Cli)?;
+        let declared = Declaration {
+            id: None,
+            scopes: self.scopes?,
+            lifetime: Duration::from_secs(self.lifetime_seconds?),
+            renew_at: self.renew_at?,
+            spread: self.spread?,
+            labels: self.labels,
+            readers: self.readers,
+            sinks: self.sinks,
+            on_removal: self.on_removal.unwrap_or_default(),
+        };
+        Some(Spec {
+            name,
+            resource,
+            declared,
+            origin,
+        })
     }
 }

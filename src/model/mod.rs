@@ -1,5 +1,6 @@
 //! The words that all rooms share: newtypes, secrets, events, snapshots. No IO, no clock, no async.
 
+mod campaign;
 mod entry;
 mod failure;
 mod identity;
@@ -12,6 +13,7 @@ mod selection;
 mod snapshot;
 mod token;
 
+pub use campaign::*;
 pub use entry::Fields;
 pub use entry::*;
 pub use failure::*;

@@ -367,6 +367,13 @@ pub enum Change {
     LateNotified { num: Num },
 }
 
+impl Change {
+    /// Whether it may withdraw what a consumer holds.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
+}
+
 /// Whom a failed call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {

@@ -348,10 +348,7 @@ impl Explanation {
     /// The same while nothing at all is issued, for this reason, whatever would be decided otherwise.
     #[must_use]
     pub fn withheld(mut self, because: &str) -> Self {
-        self.action = Action::HeldBack {
-            until: None,
-            because: because.to_owned(),
-        };
+        self.action = held(HeldBy::Permission, because);
         self.sentence = format!("Nothing happens: {because}.");
         self.next = None;
         self

@@ -1,27 +1,15 @@
-//! Rows and changes that are set aside because they cannot be read or written.
-//!
-//! Rows that cannot be read. Whoever meets one passes it over and notes it here, so that it stops nobody,
-//! is logged once, and is shown until it can be read again or is gone.
-//!
-//! Many entries in one transaction, of which one that the store refuses hurts no other: what is refused
-//! together is tried in halves, each under a savepoint of its own, until the one is found: where the writer runs
-//! an operation again because something failed, not the first time.
+//! Rows that are set aside because they cannot be read. Whoever meets one passes it over and notes it here, so that
+//! it stops nobody, is logged once, and is shown until it can be read again or is gone.
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
 };
 
 use rusqlite::{Error, Row, types::ValueRef};
 
-use super::{
-    CampaignId, StoreError,
-    db::Txn,
-    error::{Fault, Outcome},
-};
-use crate::model::{Name, Num, SetAside};
+use super::error::plain;
+use crate::model::{CampaignId, Name, Num, SetAside};
 
 /// So many rows are remembered one by one; of more only the number is known.
 const REMEMBERED: usize = 10_000;
@@ -144,17 +132,6 @@ pub(super) struct Aside(Mutex<Inner>);
 struct Inner {
     look: u64,
     rows: BTreeMap<Which, Found>,
-}
-
-/// Whether an error is about what a row holds, so that other rows are not concerned.
-pub(super) fn is_unreadable(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::FromSqlConversionFailure(..)
-            | Error::IntegralValueOutOfRange(..)
-            | Error::InvalidColumnType(..)
-            | Error::Utf8Error(..)
-    )
 }
 
 impl Aside {
@@ -289,20 +266,6 @@ impl Aside {
     }
 }
 
-/// What is wrong, without SQLite's number of a column and without what stands in it: that could be
-/// anything, and SQLite's own words name the column.
-pub(super) fn plain(error: &Error) -> String {
-    match error {
-        Error::FromSqlConversionFailure(_, _, inner) => inner.to_string(),
-        Error::InvalidColumnType(_, column, found) => {
-            format!("column {column}: it holds a value of the type {found}")
-        }
-        Error::IntegralValueOutOfRange(..) => "a number is out of range".to_owned(),
-        Error::Utf8Error(..) => "a text is not UTF-8".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 fn shown(row: &Row<'_>, column: &str) -> String {
     match row.get_ref(column) {
         Ok(ValueRef::Integer(number)) => number.to_string(),
@@ -311,135 +274,5 @@ fn shown(row: &Row<'_>, column: &str) -> String {
         Ok(ValueRef::Blob(_)) => "(bytes)".to_owned(),
         Ok(ValueRef::Null) => "(nothing)".to_owned(),
         Err(_) => "?".to_owned(),
-    }
-}
-
-/// What the store answers to each entry, in order.
-pub type Each<T> = Vec<Result<T, StoreError>>;
-
-/// What was written, part by part, and what was refused alone.
-type Parts<T> = Vec<(Range<i64>, Result<T, StoreError>)>;
-
-/// What was written of a range, and what is to become of the rest of it.
-struct Halves<'a, T> {
-    doing: &'static str,
-    write: &'a mut dyn FnMut(&mut Txn<'_>, Range<i64>) -> Outcome<T>,
-    /// What was written, and what was refused alone, in order.
-    parts: Parts<T>,
-}
-
-impl Txn<'_> {
-    /// Writes entries, which answer one by one. A refused one is answered with why.
-    pub(super) fn each<E, T>(
-        &mut self,
-        doing: &'static str,
-        entries: &[E],
-        mut write: impl FnMut(&mut Txn<'_>, &[E]) -> Outcome<Vec<T>>,
-    ) -> Outcome<Each<T>> {
-        let parts = self.apart(doing, 0..entries.len() as i64, |txn, range| {
-            let part = range.start as usize..range.end as usize;
-            write(txn, entries.get(part).unwrap_or_default())
-        })?;
-        let mut each = Vec::with_capacity(entries.len());
-        for (_, part) in parts {
-            match part {
-                Ok(answers) => each.extend(answers.into_iter().map(Ok)),
-                Err(error) => each.push(Err(error)),
-            }
-        }
-        Ok(each)
-    }
-
-    /// Writes whatever lies within a range of numbers; the parts that were written, and the numbers that
-    /// were refused, in order.
-    pub(super) fn apart<T>(
-        &mut self,
-        doing: &'static str,
-        range: Range<i64>,
-        mut write: impl FnMut(&mut Txn<'_>, Range<i64>) -> Outcome<T>,
-    ) -> Outcome<Parts<T>> {
-        let mut halves = Halves {
-            doing,
-            write: &mut write,
-            parts: Vec::new(),
-        };
-        match (range.is_empty(), self.careful) {
-            (true, _) => {}
-            (false, true) => self.write_in_halves(range, &mut halves)?,
-            (false, false) => {
-                let written = (halves.write)(self, range.clone());
-                self.torn |= written.is_err();
-                halves.parts.push((range, Ok(written?)));
-            }
-        }
-        Ok(halves.parts)
-    }
-
-    /// Writes the rows after one number up to another; how many changed. Rows that are refused are named and
-    /// left as they are.
-    pub(super) fn rows_apart(
-        &mut self,
-        doing: &'static str,
-        (after, upto): (Num, Num),
-        mut write: impl FnMut(&mut Txn<'_>, Num, Num) -> Outcome<usize>,
-    ) -> Outcome<u64> {
-        let parts = self.apart(doing, after + 1..upto + 1, |txn, range| {
-            write(txn, range.start - 1, range.end - 1)
-        })?;
-        let mut written = 0;
-        for (rows, part) in parts {
-            match part {
-                Ok(changed) => written += changed as u64,
-                Err(error) => {
-                    tracing::error!(row = rows.start, %error, "a row is left as it is, because the store refuses to change it");
-                }
-            }
-        }
-        Ok(written)
-    }
-
-    fn write_in_halves<T>(&mut self, range: Range<i64>, halves: &mut Halves<'_, T>) -> Outcome<()> {
-        let error = match self.write_part(range.clone(), halves) {
-            Ok(written) => {
-                halves.parts.push((range, Ok(written)));
-                return Ok(());
-            }
-            Err(fault) => StoreError::new(halves.doing, fault),
-        };
-        // A full disk makes SQLite roll the whole transaction back.
-        if error.is_unwritable() || self.conn.is_autocommit() {
-            return Err(Fault::Told(error));
-        }
-        let length = range.end - range.start;
-        if length == 1 {
-            halves.parts.push((range, Err(error)));
-            return Ok(());
-        }
-        let middle = range.start + length / 2;
-        self.write_in_halves(range.start..middle, halves)?;
-        self.write_in_halves(middle..range.end, halves)
-    }
-
-    /// Writes one part wholly or not at all.
-    fn write_part<T>(&mut self, range: Range<i64>, halves: &mut Halves<'_, T>) -> Outcome<T> {
-        self.flush_counts()?;
-        self.run("SAVEPOINT part", [])?;
-        let before = std::mem::take(&mut self.effects);
-        let written = catch_unwind(AssertUnwindSafe(|| (halves.write)(self, range)))
-            .unwrap_or_else(|_| Err(Fault::Refused("renewd itself failed at it".to_owned())));
-        let written = written.and_then(|written| {
-            self.flush_counts()?;
-            Ok(written)
-        });
-        let effects = std::mem::replace(&mut self.effects, before);
-        if written.is_ok() {
-            self.effects.absorb(effects);
-            self.run("RELEASE part", [])?;
-        } else if !self.conn.is_autocommit() {
-            self.forget_counts();
-            self.run("ROLLBACK TO part", [])?;
-            self.run("RELEASE part", [])?;
-        }
-        written
     }
 }

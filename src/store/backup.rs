@@ -15,10 +15,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Store, db,
-    error::{Answer, Fault},
-    open, restore,
+    error::{Answer, BackupError, Fault},
+    schema,
 };
-use crate::model::{Timestamp, is_lasting};
+use crate::model::Timestamp;
 
 /// The files beside the database that a backup takes along, where they are.
 pub(super) const BESIDE: [&str; 2] = ["identities.jsonl", WITHDRAWN];
@@ -28,6 +28,12 @@ pub(super) const WITHDRAWN: &str = "withdrawn.jsonl";
 pub(super) const BACKED_UP: &str = "backed_up_at";
 /// When the store was given up for another place.
 pub(super) const RETIRED: &str = "retired_at";
+/// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
+pub(super) const RESTORED: &str = "restored";
+
+/// The instance and the machine that the store belongs to.
+pub(super) const INSTANCE: &str = "instance";
+pub(super) const MACHINE: &str = "machine";
 /// The backup that is made before the schema is changed, beside the database; one is kept.
 const BEFORE_MIGRATION: &str = "before-upgrade.backup";
 /// A backup that is on its way to somebody else.
@@ -60,81 +66,6 @@ pub struct Contents {
     pub files: Vec<(String, u64)>,
     /// Whether its store ended with it, so that nothing was withdrawn since.
     pub last: bool,
-}
-
-/// Why a backup could not be made, read or put back.
-#[derive(Debug, thiserror::Error)]
-pub enum BackupError {
-    /// There is not enough room for it.
-    #[error("there is no room for a backup of {} MiB in {}; free some space there", needed.div_ceil(1 << 20), folder.display())]
-    NoRoom {
-        /// Where it was to be.
-        folder: PathBuf,
-        /// How much it takes, in bytes.
-        needed: u64,
-    },
-    /// A file cannot be read or written.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// What was being done.
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// The file is something else.
-    #[error("{} is not a backup of renewd: {why}", path.display())]
-    Foreign {
-        path: PathBuf,
-        /// What it is instead.
-        why: String,
-    },
-    /// The file was a backup.
-    #[error("the backup {} is cut short or damaged ({why}); take another one", path.display())]
-    Damaged { path: PathBuf, why: String },
-    /// It was made by a newer renewd.
-    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {}); install that version", path.display(), open::NEWEST)]
-    Newer { path: PathBuf, found: i64 },
-    /// The database that is to be saved cannot be read.
-    #[error("the database cannot be saved: {0}")]
-    Unreadable(String),
-}
-
-impl BackupError {
-    /// Whether the arguments or the surroundings have to be changed first.
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => is_lasting(source),
-            Self::NoRoom { .. } | Self::Newer { .. } | Self::Foreign { .. } => true,
-            Self::Damaged { .. } | Self::Unreadable(_) => false,
-        }
-    }
-
-    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    /// What SQLite says while a backup is read.
-    pub(super) fn reading(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
-        move |error| match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => Self::Foreign {
-                path: path.to_owned(),
-                why: "it is not an SQLite database".to_owned(),
-            },
-            Some(ErrorCode::CannotOpen) => Self::Io {
-                doing: "open",
-                path: path.to_owned(),
-                source: io::Error::other(error),
-            },
-            _ => Self::Damaged {
-                path: path.to_owned(),
-                why: error.to_string(),
-            },
-        }
-    }
 }
 
 /// Writes a backup of the database behind `conn`, and of the files beside it in `state_dir`, to a new
@@ -372,12 +303,13 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
         }));
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
-    let found = open::version(&backup).map_err(&reading)?;
-    let is_known = open::may_be_used(&backup, found).map_err(&reading)?;
+    let found = schema::version(&backup).map_err(&reading)?;
+    let is_known = schema::may_be_used(&backup, found).map_err(&reading)?;
     if !is_known || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
             found,
+            known: schema::NEWEST,
         });
     }
     Ok(backup)
@@ -406,7 +338,7 @@ fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
     Ok(Contents {
         made_at: db::instant(fact(backup, "made_at")?.unwrap_or_default()),
         version: fact(backup, "version")?.unwrap_or_default(),
-        schema: open::version(backup)?,
+        schema: schema::version(backup)?,
         seal_key: db::meta(backup, "seal_key")?.unwrap_or_default(),
         identities: count("SELECT count(*) FROM identity")?.unsigned_abs(),
         tokens: count("SELECT count(*) FROM identity WHERE token IS NOT NULL")?.unsigned_abs(),
@@ -442,11 +374,11 @@ pub(super) fn strip(
     txn.execute_batch("DROP TABLE backup; DROP TABLE backup_file;")?;
     db::set_meta(&txn, BACKED_UP, db::micros(contents.made_at))?;
     if let Some(doubt) = doubt {
-        db::set_meta(&txn, restore::RESTORED, doubt)?;
+        db::set_meta(&txn, RESTORED, doubt)?;
     }
     if contents.last {
         // Its store does not go on, so that wherever it is put is its place.
-        let keys = [restore::INSTANCE, restore::MACHINE];
+        let keys = [INSTANCE, MACHINE];
         txn.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
     }
     txn.commit()

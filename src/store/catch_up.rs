@@ -13,27 +13,22 @@ use rusqlite::params;
 
 use super::{
     aside::RowKind,
-    campaigns::{CampaignId, ItemState},
+    campaigns::ItemState,
     commit::CurrentRow,
     db::{self, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
-    facts::PENDING,
+    facts::{BEFORE, BOUND, LAST, PENDING},
     identities::token_place,
     reconcile::REMOVED,
     tables::{BEGUN, Counting},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals},
 };
 use crate::model::{
-    Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
+    CampaignId, Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
 };
 
 /// Which store this is; the file says the same.
 const STORE_ID: &str = "store_id";
-/// The number of the last transaction that withdrew something, and of the one before it.
-pub(super) const LAST: &str = "withdrawn";
-pub(super) const BEFORE: &str = "withdrawn_before";
-/// Numbers up to this one may be in the file.
-pub(super) const BOUND: &str = "withdrawn_bound";
 /// No version is given out at or below this one.
 const FLOOR: &str = "version_floor";
 const OPEN_CAMPAIGN: &str = "SELECT num FROM campaign WHERE num = ?1 AND phase <> 'cancelled'";

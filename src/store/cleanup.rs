@@ -8,10 +8,10 @@ use super::{
     db::{self, Txn, micros},
     error::{Answer, Outcome},
     identities::count,
-    idmap::{IdLine, read_remembered},
+    idmap::read_remembered,
     notices::CameTo,
 };
-use crate::model::{Counts, Num, ResourceName, State, Timestamp};
+use crate::model::{Counts, IdLine, Num, ResourceName, State, Timestamp};
 
 /// How many rows a clean-up dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -8,17 +8,17 @@ use rusqlite::{Row, params};
 use super::{
     Store,
     aside::RowKind,
+    counters::Counted,
     creations::Orphaned,
-    db::{self, Db, Txn, micros, signed, spelled},
+    db::{self, Changed, Db, Txn, micros, signed, spelled},
     error::{Answer, Outcome},
     identities::token_place,
-    idmap::IdLine,
     notices::CameTo,
     tables::Counting,
 };
 use crate::model::{
-    Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdentityId, Kind, Name,
-    Notice, NoticeKind, Num, State, Timestamp, Token, Version,
+    Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId,
+    Kind, Name, Notice, NoticeKind, Num, State, Timestamp, Token, Version,
 };
 
 /// What a decision about a row depends on.
@@ -60,7 +60,7 @@ impl Store {
     /// Commits a batch of decisions; one answer each, in order. A token that comes too late
     /// ([`Applied::Stale`]) is listed as an orphan until it expires.
     pub async fn commit(&self, changes: Vec<Change>, now: Timestamp) -> Answer<Vec<Applied>> {
-        let withdraws = changes.iter().any(is_gone);
+        let withdraws = changes.iter().any(Change::is_gone);
         self.queue("commit results", withdraws, move |txn| {
             changes
                 .iter()
@@ -592,6 +592,14 @@ impl Db {
 }
 
 impl CurrentRow {
+    /// What is counted of it.
+    pub(super) fn counted(&self) -> Counted {
+        let by_socket = self.by_socket && self.due_at.is_some();
+        Counted::new(self.resource, by_socket)
+            .into(self.state, by_socket)
+            .living(self.renews_at.zip(self.late_at))
+    }
+
     /// Whether the row is still waiting for this very token.
     fn takes(&self, issue: &Issue<'_>, now: Timestamp) -> bool {
         let overtaken = |at: Option<i64>| {
@@ -606,6 +614,40 @@ impl CurrentRow {
             (Kind::Renewed, Some(key)) if *key != token.meta.minted_by => Kind::Reissued,
             (kind, _) => kind,
         }
+    }
+}
+
+impl Txn<'_> {
+    /// Tells every sink of a row, and all who watch, that it has a new version.
+    pub(super) fn want(&mut self, row: &CurrentRow, version: Version, now: i64) -> Outcome<()> {
+        match row.by_socket {
+            true => self.note_version(row.num, &row.name, version),
+            false => self.want_of(row.num, &row.name, version, now)?,
+        }
+        Ok(())
+    }
+
+    /// The same of a row of which it is not known whether it has a sink.
+    pub(super) fn want_of(
+        &mut self,
+        num: Num,
+        name: &Name,
+        version: Version,
+        now: i64,
+    ) -> Outcome<()> {
+        self.want_version(num, version, now)?;
+        self.note_version(num, name, version);
+        Ok(())
+    }
+
+    fn note_version(&mut self, num: Num, name: &Name, version: Version) {
+        self.effects.wanted = true;
+        self.effects.changed.push(Changed {
+            seq: 0,
+            num,
+            name: name.clone(),
+            version,
+        });
     }
 }
 
@@ -630,9 +672,4 @@ fn read_standing(row: &Row<'_>) -> rusqlite::Result<CurrentRow> {
         renews_at: row.get(14)?,
         late_at: row.get(15)?,
     })
-}
-
-/// Whether a change may withdraw what a consumer holds.
-pub(super) fn is_gone(change: &Change) -> bool {
-    matches!(change, Change::Gone { .. })
 }

@@ -11,12 +11,10 @@ use rusqlite::{Params, Row, params, types::ValueRef};
 
 use super::{
     Store,
-    campaigns::CampaignId,
-    commit::CurrentRow,
-    db::{Db, Txn},
+    db::{Db, Deltas, Txn},
     error::{Answer, Outcome},
 };
-use crate::model::{Num, State};
+use crate::model::{CampaignId, Num, State};
 
 /// A counter with one more line, or an old line that says more or less.
 macro_rules! upsert {
@@ -35,24 +33,6 @@ macro_rules! upsert {
 
 /// A minute, by which the lives of tokens are counted.
 const MINUTE: i64 = 60_000_000;
-
-/// By how much the counters change with what an operation has written so far.
-#[derive(Debug, Default)]
-pub(super) struct Deltas {
-    /// Identities by resource and state.
-    pub(super) identities: BTreeMap<(Num, Cow<'static, str>), i64>,
-    /// Tokens by resource and the minutes in which they are to be renewed and are late.
-    pub(super) lives: BTreeMap<(Num, i64, i64), i64>,
-    /// Deliveries that are pending, by sink.
-    pub(super) pending: BTreeMap<Num, i64>,
-    /// Who is to hold a token, by sink; 0 is the socket.
-    pub(super) consumers: BTreeMap<Num, i64>,
-    /// Items by campaign and state.
-    pub(super) items: BTreeMap<(CampaignId, &'static str), i64>,
-    /// Identities by who may read them.
-    pub(super) readers: BTreeMap<String, i64>,
-    pub(super) orphans: i64,
-}
 
 /// What is counted of one identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,17 +78,6 @@ fn minutes((renews_at, late_at): (i64, i64)) -> (i64, i64) {
     (renews_at / MINUTE, late_at / MINUTE)
 }
 
-impl CurrentRow {
-    /// What is counted of it.
-    pub(super) fn counted(&self) -> Counted {
-        Counted {
-            resource: self.resource,
-            state: self.state.as_str().into(),
-            by_socket: self.by_socket && self.due_at.is_some(),
-            life: self.renews_at.zip(self.late_at).map(minutes),
-        }
-    }
-}
 const LOOK: &str = "SELECT resource, state, by_socket AND due_at IS NOT NULL, renews_at, late_at FROM identity WHERE num = ?1";
 
 impl Db {

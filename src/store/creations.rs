@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Refusal, Store,
-    aside::{RowKind, is_unreadable},
+    aside::RowKind,
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Outcome},
-    idmap::{IdLine, remember_unknown},
+    error::{Answer, Outcome, is_unreadable},
+    idmap::remember_unknown,
     tables::Counting,
 };
 use crate::model::{
-    AuditEntry, CreationsWaiting, DueReason, IdentityId, Name, Num, Origin, ResourceName,
+    AuditEntry, CreationsWaiting, DueReason, IdLine, IdentityId, Name, Num, Origin, ResourceName,
     SourceName, Spec, Timestamp,
 };
 

@@ -1,6 +1,7 @@
 //! One connection and one transaction on it, and how words and times lie in columns: what this room is written on.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
@@ -21,16 +22,12 @@ use serde::{
 };
 
 use super::{
-    aside::{self, Aside, RowKind},
-    campaigns::CampaignId,
-    commit::CurrentRow,
-    counters::Deltas,
-    error::Outcome,
-    idmap::IdLine,
+    aside::{Aside, RowKind},
+    error::{Outcome, is_unreadable},
     seal::Seal,
     withdrawals::Fact,
 };
-use crate::model::{Attempt, Attempts, Name, Num, Timestamp, Version};
+use crate::model::{Attempt, Attempts, CampaignId, IdLine, Name, Num, Timestamp, Version};
 
 /// How long another program may hold the database before we say so.
 const BUSY: Duration = Duration::from_secs(5);
@@ -136,7 +133,7 @@ impl Db {
     ) -> rusqlite::Result<Option<T>> {
         self.first(sql, params, |row| {
             read(row).inspect_err(|error| {
-                if aside::is_unreadable(error) {
+                if is_unreadable(error) {
                     self.aside.note(kind, row, error);
                 }
             })
@@ -152,7 +149,7 @@ impl Db {
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
         match self.one(kind, sql, params, read) {
-            Err(error) if aside::is_unreadable(&error) => Ok(None),
+            Err(error) if is_unreadable(&error) => Ok(None),
             found => found,
         }
     }
@@ -199,7 +196,7 @@ impl Db {
         {
             match read(row) {
                 Ok(one) => found.extend(one),
-                Err(error) if aside::is_unreadable(&error) => self.aside.note(kind, row, &error),
+                Err(error) if is_unreadable(&error) => self.aside.note(kind, row, &error),
                 Err(error) => return Err(error),
             }
         }
@@ -302,6 +299,24 @@ impl Effects {
     }
 }
 
+/// By how much the counters change with what an operation has written so far.
+#[derive(Debug, Default)]
+pub(super) struct Deltas {
+    /// Identities by resource and state.
+    pub(super) identities: BTreeMap<(Num, Cow<'static, str>), i64>,
+    /// Tokens by resource and the minutes in which they are to be renewed and are late.
+    pub(super) lives: BTreeMap<(Num, i64, i64), i64>,
+    /// Deliveries that are pending, by sink.
+    pub(super) pending: BTreeMap<Num, i64>,
+    /// Who is to hold a token, by sink; 0 is the socket.
+    pub(super) consumers: BTreeMap<Num, i64>,
+    /// Items by campaign and state.
+    pub(super) items: BTreeMap<(CampaignId, &'static str), i64>,
+    /// Identities by who may read them.
+    pub(super) readers: BTreeMap<String, i64>,
+    pub(super) orphans: i64,
+}
+
 /// One operation inside the writer's transaction; reads what the connection reads.
 pub(super) struct Txn<'a> {
     db: &'a Db,
@@ -391,38 +406,6 @@ impl<'a> Txn<'a> {
             }
             num => Ok(num),
         }
-    }
-
-    /// Tells every sink of a row, and all who watch, that it has a new version.
-    pub(super) fn want(&mut self, row: &CurrentRow, version: Version, now: i64) -> Outcome<()> {
-        match row.by_socket {
-            true => self.note_version(row.num, &row.name, version),
-            false => self.want_of(row.num, &row.name, version, now)?,
-        }
-        Ok(())
-    }
-
-    /// The same of a row of which it is not known whether it has a sink.
-    pub(super) fn want_of(
-        &mut self,
-        num: Num,
-        name: &Name,
-        version: Version,
-        now: i64,
-    ) -> Outcome<()> {
-        self.want_version(num, version, now)?;
-        self.note_version(num, name, version);
-        Ok(())
-    }
-
-    fn note_version(&mut self, num: Num, name: &Name, version: Version) {
-        self.effects.wanted = true;
-        self.effects.changed.push(Changed {
-            seq: 0,
-            num,
-            name: name.clone(),
-            version,
-        });
     }
 }
 

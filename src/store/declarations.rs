@@ -2,118 +2,23 @@
 //! no column of its own), and in `identities.jsonl` where the store alone has it. Plans of declarations are carried
 //! out here: rows are made, changed, withheld and forgotten; names and their ids are taken over in batches.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Store,
-    campaigns::{CampaignAction, NewCampaign, Target, Wanted},
+    campaigns::{NewCampaign, Target, Wanted},
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome, StoreError},
-    idmap::{IdLine, remember_unknown},
+    idmap::remember_unknown,
     reconcile::{Alteration, FORGOTTEN, REMOVED, ReconcilePlan, Reconciled, Refusal},
     steps::just_after,
     tables::{Counting, Handed, NewRow},
 };
 use crate::model::{
-    AuditEntry, CreationsWaiting, Declaration, DueReason, IdentityId, Kind, Name, Num, OnRemoval,
-    Origin, Reader, ResourceName, Scope, SinkName, Spec, State, Then, Timestamp, Version,
+    AuditEntry, CampaignAction, CreationsWaiting, DueReason, IdLine, IdentityId, Kind, Name, Num,
+    OnRemoval, Origin, ResourceName, SinkName, Spec, State, Then, Timestamp, Version,
 };
-
-impl Declaration {
-    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(text)
-    }
-
-    pub(super) fn to_text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// What `identities.jsonl` keeps of a declaration, in the words of an import: all of it where the store
-/// alone has it, who makes it where a source does, and nothing where a configuration file does.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
-    /// What its tokens may be used for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scopes: Option<Vec<Scope>>,
-    /// The life asked of ACS, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lifetime_seconds: Option<u64>,
-    /// The share of a token's own life after which it is renewed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub renew_at: Option<f64>,
-    /// The share of a token's own life by which renewals are spread.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spread: Option<f64>,
-    /// Free words to select by.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Who may read it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub readers: Vec<Reader>,
-    /// Where its tokens go.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sinks: Vec<SinkName>,
-    /// What happens when it is no longer named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_removal: Option<OnRemoval>,
-}
-
-impl Kept {
-    pub(super) fn of(
-        origin: Origin,
-        declaration: impl FnOnce() -> Result<Declaration, serde_json::Error>,
-    ) -> Result<Self, serde_json::Error> {
-        Ok(match origin {
-            Origin::File => Self::default(),
-            Origin::Source(_) => Self {
-                origin: Some(origin),
-                ..Self::default()
-            },
-            Origin::Cli => {
-                let declaration = declaration()?;
-                Self {
-                    origin: Some(origin),
-                    scopes: Some(declaration.scopes),
-                    lifetime_seconds: Some(declaration.lifetime.as_secs()),
-                    renew_at: Some(declaration.renew_at),
-                    spread: Some(declaration.spread),
-                    labels: declaration.labels,
-                    readers: declaration.readers,
-                    sinks: declaration.sinks,
-                    on_removal: Some(declaration.on_removal),
-                }
-            }
-        })
-    }
-
-    /// The whole declaration, where it is one.
-    pub(super) fn into_spec(self, name: Name, resource: ResourceName) -> Option<Spec> {
-        let origin = self.origin.filter(|origin| *origin == Origin::Cli)?;
-        let declared = Declaration {
-            id: None,
-            scopes: self.scopes?,
-            lifetime: Duration::from_secs(self.lifetime_seconds?),
-            renew_at: self.renew_at?,
-            spread: self.spread?,
-            labels: self.labels,
-            readers: self.readers,
-            sinks: self.sinks,
-            on_removal: self.on_removal.unwrap_or_default(),
-        };
-        Some(Spec {
-            name,
-            resource,
-            declared,
-            origin,
-        })
-    }
-}
 
 impl Store {
     /// Makes the rows what the files declare, in one transaction; costs what they declare, and writes

@@ -1,13 +1,12 @@
 //! How the store fails: typed, so that the engine can hold results while the disk is full.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::ErrorCode;
 
-use super::{
-    aside::{is_unreadable, plain},
-    backup::BackupError,
-};
 use crate::model::{Name, Timestamp, is_lasting};
 
 /// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
@@ -168,6 +167,34 @@ pub(super) type Outcome<T> = Result<T, Fault>;
 /// What it answers whoever asked.
 pub(super) type Answer<T> = Result<T, StoreError>;
 
+/// What the store answers to each entry, in order.
+pub type Each<T> = Vec<Result<T, StoreError>>;
+
+/// Whether an error is about what a row holds, so that other rows are not concerned.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..)
+    )
+}
+
+/// What is wrong, without SQLite's number of a column and without what stands in it: that could be
+/// anything, and SQLite's own words name the column.
+pub(super) fn plain(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::FromSqlConversionFailure(_, _, inner) => inner.to_string(),
+        rusqlite::Error::InvalidColumnType(_, column, found) => {
+            format!("column {column}: it holds a value of the type {found}")
+        }
+        rusqlite::Error::IntegralValueOutOfRange(..) => "a number is out of range".to_owned(),
+        rusqlite::Error::Utf8Error(..) => "a text is not UTF-8".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// Why the store does not open. Each is one message for the operator; nothing has been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -305,5 +332,85 @@ fn advice(error: &io::Error) -> String {
                 .to_owned()
         }
         _ => String::new(),
+    }
+}
+
+/// Why a backup could not be made, read or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is not enough room for it.
+    #[error("there is no room for a backup of {} MiB in {}; free some space there", needed.div_ceil(1 << 20), folder.display())]
+    NoRoom {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// How much it takes, in bytes.
+        needed: u64,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The file is something else.
+    #[error("{} is not a backup of renewd: {why}", path.display())]
+    Foreign {
+        path: PathBuf,
+        /// What it is instead.
+        why: String,
+    },
+    /// The file was a backup.
+    #[error("the backup {} is cut short or damaged ({why}); take another one", path.display())]
+    Damaged { path: PathBuf, why: String },
+    /// It was made by a newer renewd.
+    #[error("the backup {} was made by a newer renewd (schema {found}, this one knows up to {known}); install that version", path.display())]
+    Newer {
+        path: PathBuf,
+        found: i64,
+        /// The newest schema that we know.
+        known: i64,
+    },
+    /// The database that is to be saved cannot be read.
+    #[error("the database cannot be saved: {0}")]
+    Unreadable(String),
+}
+
+impl BackupError {
+    /// Whether the arguments or the surroundings have to be changed first.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_lasting(source),
+            Self::NoRoom { .. } | Self::Newer { .. } | Self::Foreign { .. } => true,
+            Self::Damaged { .. } | Self::Unreadable(_) => false,
+        }
+    }
+
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// What SQLite says while a backup is read.
+    pub(super) fn reading(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
+        move |error| match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::Foreign {
+                path: path.to_owned(),
+                why: "it is not an SQLite database".to_owned(),
+            },
+            Some(ErrorCode::CannotOpen) => Self::Io {
+                doing: "open",
+                path: path.to_owned(),
+                source: io::Error::other(error),
+            },
+            _ => Self::Damaged {
+                path: path.to_owned(),
+                why: error.to_string(),
+            },
+        }
     }
 }

@@ -6,16 +6,21 @@ use std::collections::BTreeSet;
 use rusqlite::Row;
 
 use super::{
-    aside::{RowKind, is_unreadable},
-    campaigns::{self, CampaignId},
-    catch_up::{BEFORE, BOUND, LAST},
+    aside::RowKind,
+    campaigns,
     db::{self, Db, Effects, Txn},
-    error::{Fault, Outcome, StoreError},
+    error::{Fault, Outcome, StoreError, is_unreadable},
     reconcile::{FORGOTTEN, REMOVED},
     withdrawals::{Appended, Fact, Found, Order, Stage, Withdrawal},
     writer::Writer,
 };
-use crate::model::{Num, State, Then};
+use crate::model::{CampaignId, Num, State, Then};
+
+/// The number of the last transaction that withdrew something, and of the one before it.
+pub(super) const LAST: &str = "withdrawn";
+pub(super) const BEFORE: &str = "withdrawn_before";
+/// Numbers up to this one may be in the file.
+pub(super) const BOUND: &str = "withdrawn_bound";
 
 /// Campaigns that are still to withdraw a row.
 macro_rules! pending {

@@ -7,15 +7,15 @@ use rusqlite::{Row, params};
 
 use super::{
     Store,
-    aside::{RowKind, is_unreadable},
+    aside::RowKind,
     db::{self, Db},
-    error::{Answer, Fault, Outcome, StoreError},
-    idmap::{self, IdLine},
+    error::{Answer, Fault, Outcome, StoreError, is_unreadable},
+    idmap,
     seal::SealPlace,
 };
 use crate::model::{
-    Declaration, Due, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, Spec, State,
-    Timestamp, TokenDocument, TokenMeta, Version,
+    Declaration, Due, IdLine, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, Spec,
+    State, Timestamp, TokenDocument, TokenMeta, Version,
 };
 
 /// The columns that a [`Record`] is read from.

@@ -17,18 +17,16 @@ use std::{
 };
 
 use rusqlite::params;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{
-    aside::{RowKind, is_unreadable},
+    aside::RowKind,
     db::{self, Db, Effects, Txn},
-    declarations::Kept,
-    error::{Fault, Outcome},
+    error::{Fault, Outcome, is_unreadable},
     tables::update_identities,
 };
-use crate::model::{IdentityId, Name, Num, Origin, ResourceName, Spec, Timestamp, without_mark};
+use crate::model::{Declaration, IdLine, IdentityId, Kept, Name, Num, Origin, without_mark};
 
 /// The name of the map in the state directory.
 pub(super) const FILE: &str = "identities.jsonl";
@@ -64,48 +62,6 @@ fn are_alike(one: &Path, other: &Path) -> io::Result<bool> {
         }
         one.consume(both);
         other.consume(both);
-    }
-}
-
-/// One line of the map.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct IdLine {
-    pub name: Name,
-    pub resource: ResourceName,
-    /// What ACS calls it; what the store alone declares may wait for its creation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<IdentityId>,
-    /// When renewd first knew of it.
-    pub created_at: Timestamp,
-    /// The name is known no more: lines before this one do not count.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub dropped: bool,
-    /// Its declaration, as far as the map keeps it.
-    #[serde(flatten)]
-    pub kept: Kept,
-}
-
-impl IdLine {
-    /// A line that gives a name its id.
-    pub(super) fn of_id(
-        (name, resource): (Name, ResourceName),
-        id: IdentityId,
-        created_at: Timestamp,
-    ) -> Self {
-        Self {
-            name,
-            resource,
-            id: Some(id),
-            created_at,
-            dropped: false,
-            kept: Kept::default(),
-        }
-    }
-
-    /// The whole declaration, where the line has one.
-    pub(super) fn spec(&self) -> Option<Spec> {
-        let kept = self.kept.clone();
-        kept.into_spec(self.name.clone(), self.resource.clone())
     }
 }
 

@@ -8,13 +8,13 @@ use rusqlite::{Row, params, types::Value};
 
 use super::{
     CampaignId, Store, StoreError,
-    aside::{RowKind, is_unreadable},
+    aside::RowKind,
     campaigns::{read_campaign, read_item},
     creations::read_orphan,
     db::{self, Db, Effects, Txn, micros, spelled},
     deliveries::{delivery_columns, read_delivery},
     doubts::read_doubt,
-    error::{Fault, Outcome},
+    error::{Fault, Outcome, is_unreadable},
     identities::{read_record, record_columns},
     idmap::read_remembered,
     jobs::read_run,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Store, Target,
-    aside::{Each, RowKind, is_unreadable},
+    aside::RowKind,
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Fault, Outcome},
+    error::{Answer, Each, Fault, Outcome, is_unreadable},
 };
 use crate::{
     config::JobSettings,

@@ -38,6 +38,7 @@ mod reconcile;
 mod reseal;
 mod reservations;
 mod restore;
+mod schema;
 mod seal;
 mod sinks;
 mod sources;
@@ -49,13 +50,12 @@ mod tests;
 mod withdrawals;
 mod writer;
 
-pub use aside::Each;
 pub use audit::AuditQuery;
-pub use backup::{BackupError, Contents, verify_backup};
+pub use backup::{Contents, verify_backup};
 pub use campaigns::{
-    Campaign, CampaignAction, CampaignId, CampaignItem, CampaignState, FailedAmongOthers, Followed,
-    Frozen, ItemEnd, ItemNote, ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder,
-    Stalled, Target, WaitingItem, Wanted,
+    Campaign, CampaignItem, CampaignState, FailedAmongOthers, Followed, Frozen, ItemEnd, ItemNote,
+    ItemOutcome, ItemState, NewCampaign, Order, ReportLine, RowOrder, Stalled, Target, WaitingItem,
+    Wanted,
 };
 pub use catch_up::BroughtUp;
 pub use cleanup::{Pruned, Tally};
@@ -70,10 +70,9 @@ pub use deliveries::Member;
 pub use deliveries::{Delivery, Settled};
 pub use deliveries::{Listed, Rows};
 pub use disk::{Disk, Room};
-pub use error::{OpenError, StoreError};
+pub use error::{BackupError, Each, OpenError, StoreError};
 pub use handle::{Store, THREADS};
 pub use identities::{Consignment, FailingAlone, Holding, Led, Work};
-pub use idmap::IdLine;
 pub use inspection::Bookmark;
 pub use jobs::{JobRan, JobRun, JobSchedule, NewRun, RunOutcome};
 pub use key_changes::{KeyPage, NewKeyChange};
@@ -89,3 +88,5 @@ pub use sinks::{Disabled, Stray};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};
 pub use stock::stock_at_rest;
+
+pub use crate::model::{CampaignAction, CampaignId, IdLine};

@@ -7,10 +7,9 @@ use rusqlite::{Row, params};
 
 use super::{
     Store,
-    aside::{Each, RowKind, is_unreadable},
-    commit::is_gone,
+    aside::RowKind,
     db::{self, Db, Txn, micros, signed, spelled},
-    error::{Answer, Outcome},
+    error::{Answer, Each, Outcome, is_unreadable},
 };
 use crate::model::{
     Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkName, Timestamp,
@@ -184,7 +183,7 @@ impl Store {
         now: Timestamp,
     ) -> Answer<Each<Option<Applied>>> {
         let withdraws = postings.iter().any(
-            |posting| matches!(posting, Posting::Decided(decided) if is_gone(&decided.change)),
+            |posting| matches!(posting, Posting::Decided(decided) if decided.change.is_gone()),
         );
         self.queue("commit results", withdraws, move |txn| {
             txn.each("note a result", &postings, |txn, postings| {

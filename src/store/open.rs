@@ -1,7 +1,6 @@
 //! Opens the store: lock, database, schema, key, id map, and what a crash left half done.
 //!
-//! One owner: a kernel lock on a file beside the database, which `kill -9` and a power cut release. The schema is
-//! what the steps in `sql/` make, one after the other.
+//! One owner: a kernel lock on a file beside the database, which `kill -9` and a power cut release.
 
 use std::{
     cell::Cell,
@@ -23,7 +22,7 @@ use super::{
     disk::Reserve,
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
-    reseal, seal,
+    reseal, schema, seal,
     withdrawals::Withdrawals,
     writer::{Signals, Writer},
 };
@@ -165,12 +164,12 @@ fn database(
 ) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
     let path = &settings.path;
     let conn = Db::connect(path, durable)?;
-    let found = version(&conn)?;
-    if !may_be_used(&conn, found)? {
+    let found = schema::version(&conn)?;
+    if !schema::may_be_used(&conn, found)? {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
-            known: NEWEST,
+            known: schema::NEWEST,
         }));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
@@ -189,7 +188,7 @@ fn database(
                 at: db::instant(at),
             }));
         }
-        if found < NEWEST && settings.save_before_migration {
+        if found < schema::NEWEST && settings.save_before_migration {
             match backup::before_migration(&conn, (path, state_dir), now) {
                 Ok(place) => {
                     tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
@@ -203,14 +202,14 @@ fn database(
             }
         }
     }
-    migrate(&conn, found)?;
-    if found > NEWEST {
+    schema::migrate(&conn, found)?;
+    if found > schema::NEWEST {
         tracing::info!(
             schema = found,
-            known = NEWEST,
+            known = schema::NEWEST,
             "a newer renewd made this store; it lets this version use it"
         );
-        db::set_meta(&conn, USED_BY_OLDER, NEWEST)?;
+        db::set_meta(&conn, schema::USED_BY_OLDER, schema::NEWEST)?;
     }
     Ok(Ok((conn, found == 0)))
 }
@@ -400,102 +399,4 @@ impl Lock {
             .ok();
         Ok(Self(file))
     }
-}
-
-/// Each step brings the schema from its place in this list to the next; steps are only ever added.
-const STEPS: &[&str] = &[
-    include_str!("sql/0001.sql"),
-    include_str!("sql/0002-delivery.sql"),
-    include_str!("sql/0003-campaigns.sql"),
-    include_str!("sql/0004-jobs.sql"),
-    include_str!("sql/0005-sources.sql"),
-    include_str!("sql/0006-keys.sql"),
-    include_str!("sql/0007-access.sql"),
-    include_str!("sql/0008-orders.sql"),
-    include_str!("sql/0009-consumers.sql"),
-    include_str!("sql/0010-doubted-keys.sql"),
-    include_str!("sql/0011-gone-claims.sql"),
-    include_str!("sql/0012-adopting.sql"),
-    include_str!("sql/0013-withdrawals.sql"),
-    include_str!("sql/0014-failing.sql"),
-    include_str!("sql/0015-map.sql"),
-    include_str!("sql/0016-callers.sql"),
-    include_str!("sql/0017-withheld.sql"),
-    include_str!("sql/0018-order.sql"),
-    include_str!("sql/0019-second-chance.sql"),
-    include_str!("sql/0020-counters.sql"),
-];
-
-/// The newest schema that we know.
-pub(super) const NEWEST: i64 = STEPS.len() as i64;
-
-/// The oldest schema whose code may read and write a store of ours: the newest one of the release before this, so
-/// that a step back over one version keeps what there is. Steps after it only *expand*: they add tables, indexes,
-/// columns with a default that reads as "not known", and nothing that old code has to keep up. What the release before
-/// no longer uses, a step may drop (*contract*). No release was before this one, so it is ours alone.
-pub(super) const USABLE_FROM: i64 = NEWEST;
-
-/// Where a store says who may use it: its schema, and `USABLE_FROM` of who made that.
-pub(super) const USABLE_KEY: &str = "usable_from";
-/// Where a store says that code older than its schema has used it since: it counts nothing that it does not know.
-pub(super) const USED_BY_OLDER: &str = "used_by_older";
-
-/// What a store of a schema says of who may use it.
-pub(super) fn usable(schema: i64, from: i64) -> String {
-    format!("{schema} {from}")
-}
-
-/// Whether we may use a database of that schema: we know it, or it says of this very schema that code as old as ours may.
-pub(super) fn may_be_used(conn: &Connection, found: i64) -> rusqlite::Result<bool> {
-    if found <= NEWEST {
-        return Ok(true);
-    }
-    let said = db::meta::<String>(conn, USABLE_KEY)?;
-    let said = said.as_deref().and_then(|said| said.split_once(' '));
-    Ok(said.is_some_and(|(schema, from)| {
-        schema.parse() == Ok(found) && from.parse().is_ok_and(|from: i64| from <= NEWEST)
-    }))
-}
-
-impl Txn<'_> {
-    /// After an older renewd used the store: counts everything anew.
-    fn count_after_older(&mut self) -> Outcome<()> {
-        let was_used = db::meta::<i64>(&self.conn, USED_BY_OLDER)?.is_some();
-        if was_used && version(&self.conn)? <= NEWEST {
-            let wrong = self.mend_counters()?;
-            tracing::info!(
-                counters = wrong.len(),
-                "counted anew, because an older renewd had used this store"
-            );
-            self.run("DELETE FROM meta WHERE key = ?1", [USED_BY_OLDER])?;
-        }
-        Ok(())
-    }
-}
-
-/// The schema of a database; 0 where there is none yet.
-pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.pragma_query_value(None, "user_version", |row| row.get(0))
-}
-
-/// Takes all steps that are missing, in one transaction each.
-pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
-    migrate_to(conn, from, NEWEST)
-}
-
-/// Takes the steps from one schema to another.
-pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
-    let numbered = (0_i64..).zip(STEPS);
-    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
-        let (schema, usable) = (at + 1, usable(at + 1, USABLE_FROM));
-        conn.execute_batch(&format!(
-            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {schema};\n\
-             INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', '{usable}');\nCOMMIT;"
-        ))
-        .inspect_err(|_| {
-            // The step's error is the one to tell; a failed roll-back ends with the connection.
-            conn.execute_batch("ROLLBACK").ok();
-        })?;
-    }
-    Ok(())
 }

@@ -14,9 +14,9 @@ use zeroize::Zeroizing;
 
 use super::{
     Cause, Store,
-    backup::{self, BackupError, Contents},
+    backup::{self, Contents, INSTANCE, MACHINE, RESTORED},
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Fault, OpenError, Outcome},
+    error::{Answer, BackupError, Fault, OpenError, Outcome},
     open::Lock,
     reseal, seal,
     tables::{Counting, update_identities},
@@ -450,13 +450,6 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     name.into()
 }
-
-/// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
-pub(super) const RESTORED: &str = "restored";
-
-/// The instance and the machine that the store belongs to.
-pub(super) const INSTANCE: &str = "instance";
-pub(super) const MACHINE: &str = "machine";
 
 /// Why a store that belongs to one machine may not be used on another; `None` where nothing says that
 /// they differ.

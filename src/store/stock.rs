@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 
-use super::{Store, StoreError, aside::RowKind, db::unsigned, error::Answer, open};
+use super::{Store, StoreError, aside::RowKind, db::unsigned, error::Answer, schema};
 use crate::model::{RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded};
 
 /// A token is late when a quarter of its life is left: so `late_at` tells how long it lives. What is in doubt, revoked
@@ -51,8 +51,8 @@ pub fn stock_at_rest(
         return Ok(None);
     }
     let conn = opened(path).map_err(failed)?;
-    let found = open::version(&conn).map_err(failed)?;
-    if found < open::NEWEST || !open::may_be_used(&conn, found).map_err(failed)? {
+    let found = schema::version(&conn).map_err(failed)?;
+    if found < schema::NEWEST || !schema::may_be_used(&conn, found).map_err(failed)? {
         return Ok(None);
     }
     let read = || -> rusqlite::Result<Vec<Alike>> {

@@ -6,12 +6,12 @@ use rusqlite::{Params, params};
 
 use super::{
     aside::RowKind,
-    campaigns::{CampaignId, ItemState},
+    campaigns::ItemState,
     counters::{Counted, add, text},
     db::{Db, Txn, signed},
     error::Outcome,
 };
-use crate::model::{Num, Version};
+use crate::model::{CampaignId, Num, Version};
 
 /// What a write of identities does to what is counted of them.
 #[derive(Debug)]

@@ -18,8 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::campaigns::{CampaignAction, CampaignId};
-use crate::model::{IdentityId, Name, ResourceName, Then, Timestamp};
+use crate::model::{CampaignAction, CampaignId, IdentityId, Name, ResourceName, Then, Timestamp};
 
 /// The name of the file in the state directory.
 pub(super) const FILE: &str = "withdrawn.jsonl";

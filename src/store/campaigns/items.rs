@@ -12,10 +12,10 @@ use rusqlite::{Row, params};
 use super::{
     super::{
         Cause, StepOn, Store, StoreError,
-        aside::{Each, RowKind},
+        aside::RowKind,
         commit::CurrentRow,
         db::{self, Txn, micros},
-        error::{Answer, Outcome},
+        error::{Answer, Each, Outcome},
         identities::{count, select_record},
         steps::Stand,
         tables::BEGUN,

@@ -19,8 +19,8 @@ use super::{
     error::{Answer, Outcome},
 };
 use crate::model::{
-    IdentityId, Name, Notice, NoticeKind, Num, Record, ResourceName, Selection, State, Then,
-    Timestamp,
+    CampaignAction, CampaignId, IdentityId, Name, Notice, NoticeKind, Num, ResourceName, Selection,
+    State, Then, Timestamp,
 };
 
 pub use items::Followed;
@@ -31,59 +31,6 @@ pub use items::{FailedAmongOthers, ItemEnd, ItemNote};
 pub use orders::Frozen;
 pub(super) use orders::OPEN;
 pub use orders::{Order, RowOrder, Stalled};
-
-/// What a campaign does to each of its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CampaignAction {
-    Revoke,
-    Hold,
-    /// Ends a hold; a new token follows.
-    Release,
-    Renew,
-    /// Deletes the identity at ACS, for good.
-    Delete,
-}
-
-impl CampaignAction {
-    /// The word in listings.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Revoke => "revoke",
-            Self::Hold => "hold",
-            Self::Release => "release",
-            Self::Renew => "renew",
-            Self::Delete => "delete",
-        }
-    }
-
-    /// Whether what it does is kept in `withdrawn.jsonl`.
-    pub(super) fn withdraws(self) -> bool {
-        matches!(self, Self::Revoke | Self::Hold | Self::Delete)
-    }
-
-    /// Whether it would do anything to an identity: what a selection expands, and what `--dry-run`
-    /// counts. The reason where it would not.
-    pub fn applies(self, record: &Record) -> Result<(), &'static str> {
-        self.applies_to(record.state, record.id.is_some())
-    }
-
-    /// The same of all identities in such a state.
-    pub fn applies_to(self, state: State, has_id: bool) -> Result<(), &'static str> {
-        match (self, state) {
-            (_, State::Deleted) => Err("deleted"),
-            (Self::Release, State::Held) => Ok(()),
-            (Self::Release, _) => Err("not held"),
-            (Self::Delete, _) if !has_id => Err("not created yet"),
-            (Self::Delete, _) => Ok(()),
-            (_, State::Gone) => Err("gone at ACS"),
-            (Self::Revoke, _) if !has_id => Err("not created yet"),
-            (Self::Revoke, _) => Ok(()),
-            (Self::Hold | Self::Renew, State::Held) => Err("held"),
-            (Self::Hold | Self::Renew, _) => Ok(()),
-        }
-    }
-}
 
 /// On what a campaign works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,9 +86,6 @@ impl NewCampaign {
         }
     }
 }
-
-/// The number of a campaign.
-pub type CampaignId = i64;
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

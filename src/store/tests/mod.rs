@@ -51,7 +51,7 @@ impl Home {
     fn expanded() -> Self {
         let mut home = Self::new();
         home.store = None;
-        expand(home.dir.path(), super::open::NEWEST);
+        expand(home.dir.path(), super::schema::NEWEST);
         home.reopen();
         home
     }
@@ -106,10 +106,10 @@ fn expand(dir: &Path, usable_from: i64) {
     }
     conn.execute_batch("CREATE TABLE later (num INTEGER PRIMARY KEY); CREATE INDEX later_due ON identity (later, due_at)")
         .unwrap();
-    let newer = super::open::NEWEST + 1;
+    let newer = super::schema::NEWEST + 1;
     conn.pragma_update(None, "user_version", newer).unwrap();
-    let word = super::open::usable(newer, usable_from);
-    super::db::set_meta(&conn, super::open::USABLE_KEY, word).unwrap();
+    let word = super::schema::usable(newer, usable_from);
+    super::db::set_meta(&conn, super::schema::USABLE_KEY, word).unwrap();
 }
 
 /// So many seconds after the start of all tests.

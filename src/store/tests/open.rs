@@ -4,7 +4,7 @@
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use super::{super::open::NEWEST, *};
+use super::{super::schema::NEWEST, *};
 use crate::config::{LoadedSecret, SecretRef};
 
 #[tokio::test]
@@ -436,7 +436,7 @@ async fn before_the_schema_changes_the_store_is_saved() {
     let path = home.dir.path().join("renewd.db");
     fs::remove_file(&path).unwrap();
     let conn = rusqlite::Connection::open(&path).unwrap();
-    super::super::open::migrate_to(&conn, 0, 5).unwrap();
+    super::super::schema::migrate_to(&conn, 0, 5).unwrap();
     let key = super::super::seal::seal_key_id(&seal_key).unwrap();
     super::super::db::set_meta(&conn, "seal_key", key).unwrap();
     drop(conn);
