@@ -4,9 +4,8 @@
 mod roll;
 
 use std::{
-    fs::{self, File},
-    io::{Read, Write},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    fs,
+    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -294,35 +293,17 @@ fn connection_string(given: &Secret, old: &LoadedSecret) -> Result<Secret, Faile
     Ok(text)
 }
 
-/// Writes the successor beside the file and renames it over: a reader sees the old one or the new.
 fn replace(path: &Path, text: &Secret) -> Result<(), Failed> {
-    let cannot = |error: std::io::Error| {
-        Failed::plain(format!("cannot replace {}: {error}", path.display()))
-            .hint("the key was not changed; run it as the file's owner or as root")
-    };
-    let path = fs::canonicalize(path).map_err(cannot)?;
-    let meta = fs::metadata(&path).map_err(cannot)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).open(&beside)?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (meta.uid(), meta.gid()) {
-            std::os::unix::fs::fchown(&file, Some(meta.uid()), Some(meta.gid()))?;
-        }
-        file.write_all(text.expose().as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&beside, &path)?;
-        File::open(folder)?.sync_all()
-    })();
-    written.map_err(|error| {
-        // What is left of a failed attempt.
-        fs::remove_file(&beside).ok();
-        cannot(error)
-    })
+    let text = text.expose();
+    let mut line = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    line.extend_from_slice(text.as_bytes());
+    line.push(b'\n');
+    fs::canonicalize(path)
+        .and_then(|path| output::replace(&path, &line, Some(0o600)))
+        .map_err(|error| {
+            Failed::plain(format!("cannot replace {}: {error}", path.display()))
+                .hint("the key was not changed; run it as the file's owner or as root")
+        })
 }
 
 /// Show the keys, what each minted, and how far a replacement is

@@ -4,8 +4,13 @@
 //! apostrophe, which it shows as text; our own import takes it off again.
 
 use std::{
+    fs::{self, File, Permissions},
     io::{self, IsTerminal, Write},
-    os::fd::AsFd,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
+    },
+    path::Path,
 };
 
 use anstyle::{AnsiColor, Style};
@@ -55,6 +60,36 @@ pub(crate) fn redraw(text: &str) -> Result<(), Failed> {
         put(&mut out, REDRAW)?;
     }
     put(&mut out, &fit(text))
+}
+
+/// Replaces a file that is there, at once: a reader sees the old one or the new. Its owner stays, and its mode where no
+/// other is given; of an attempt that fails nothing is left.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let was = fs::metadata(path)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.renewd-{}", std::process::id()));
+    let written = (|| {
+        let mut options = File::options();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (was.uid(), was.gid()) {
+            fchown(&file, Some(was.uid()), Some(was.gid()))?;
+        }
+        file.set_permissions(mode.map_or(was.permissions(), Permissions::from_mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        fs::remove_file(&beside).ok();
+    }
+    written
 }
 
 /// Prints what other programs read: to the byte, but for a terminal.

@@ -449,6 +449,7 @@ fn private() -> OpenOptions {
     options.mode(0o600);
     options
 }
+
 impl Store {
     /// Writes a backup and hands the file over; the database's own may have been deleted meanwhile. With
     /// `last` it says of itself that nothing was withdrawn since.

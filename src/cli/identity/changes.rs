@@ -13,9 +13,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, fchown},
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -293,7 +291,8 @@ impl Pin {
             }
             output::print(&difference(&path, text, &pinned))?;
             if !self.dry_run {
-                replace(&path, &pinned.text).map_err(|error| cannot("write", &error))?;
+                output::replace(&path, pinned.text.as_bytes(), None)
+                    .map_err(|error| cannot("write", &error))?;
             }
         }
         for name in &unknown {
@@ -356,28 +355,4 @@ fn difference(path: &Path, old: &str, pinned: &Pinned) -> String {
         ));
     }
     text
-}
-
-/// Replaces a file at once, with the mode and the owner that it has.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let metadata = fs::metadata(path)?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.renewd-{}", std::process::id()));
-    let written = (|| {
-        let mut file = File::options().write(true).create_new(true).open(&beside)?;
-        file.set_permissions(metadata.permissions())?;
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (metadata.uid(), metadata.gid()) {
-            fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        fs::remove_file(&beside).ok();
-    }
-    written
 }
