@@ -669,15 +669,17 @@ impl Renewer {
             Action::HeldBack { by, .. } => Some(*by),
             _ => None,
         };
-        let remaining = self.remaining(record, now);
-        let testified = self.headroom(Line::main(operation)).testified;
-        let asks = {
-            let gate = self.permits.gate();
-            match by {
-                // As soon as a probe may go out.
-                Some(HeldBy::Proof) => gate.room(operation, remaining, now.steady) > 0,
-                Some(HeldBy::Doubt) => gate.is_doubted(operation, record.num),
-                _ => record.failing_since.is_none() && !testified && gate.is_forbidding(operation),
+        let asks = match by {
+            // As soon as a probe may go out.
+            Some(HeldBy::Proof) => {
+                let remaining = self.remaining(record, now);
+                self.permits.gate().room(operation, remaining, now.steady) > 0
+            }
+            Some(HeldBy::Doubt) => self.permits.gate().is_doubted(operation, record.num),
+            _ if record.failing_since.is_some() => false,
+            _ => {
+                let forbidding = self.permits.gate().is_forbidding(operation);
+                forbidding && !self.headroom(Line::main(operation)).testified
             }
         };
         if asks && self.doubts.asking.is_none() {
