@@ -32,7 +32,7 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
-    model::{Applied, Change, NoticeKind, Num, Operation, RenewerView},
+    model::{Applied, Change, Headroom, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
     permits::{Permits, ResourceDeps},
     schedule::{Load, Moment, Outage, Press, Repeat, Steady, is_refused_again, press, presses_at},
@@ -414,7 +414,13 @@ impl Renewer {
             last_success: self.last_success,
             calls: self.results.clone(),
             headroom: OPERATIONS
-                .map(|operation| (operation, self.headroom(Line::main(operation))))
+                .map(|operation| {
+                    let headroom = Headroom {
+                        full_of_failing: self.is_full_of_failing(),
+                        ..self.headroom(Line::main(operation))
+                    };
+                    (operation, headroom)
+                })
                 .into(),
             ..RenewerView::default()
         };
@@ -464,10 +470,7 @@ impl Renewer {
             return Some(now.steady + wait);
         };
         let others_wait = line.alone && !self.queue_of(Line::main(operation)).ready.is_empty();
-        if self.room() == 0
-            || others_wait
-            || line.alone && self.alone_in_flight() >= self.most_alone()
-        {
+        if self.room() == 0 || others_wait || line.alone && self.is_full_of_failing() {
             return None;
         }
         if !line.alone && (self.doubts.is_asking() || now.steady < self.doubts.rest) {

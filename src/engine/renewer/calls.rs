@@ -411,16 +411,13 @@ impl Renewer {
         }
     }
 
-    /// Calls in flight for rows that fail by themselves.
-    pub(super) fn alone_in_flight(&self) -> usize {
+    /// Whether as many calls are in flight for rows that fail by themselves as may, so that slow failures leave the
+    /// others their room.
+    pub(super) fn is_full_of_failing(&self) -> bool {
+        let most = (self.settings.max_in_flight / 10).max(1);
         let flights = self.flights.values();
-        let alone = |flight: &&Flight| flight.record.failing_since.is_some();
-        flights.filter(alone).count()
-    }
-
-    /// How many of those may be in flight, so that slow failures leave the others their room.
-    pub(super) fn most_alone(&self) -> usize {
-        (self.settings.max_in_flight / 10).max(1)
+        let alone = flights.filter(|flight| flight.record.failing_since.is_some());
+        alone.count() >= most
     }
 
     /// How many more calls of the renewer may start now, whatever the gate says.
@@ -440,7 +437,7 @@ impl Renewer {
         let vouches = self.doubts.vouches(self.clock.steady());
         Headroom {
             full: self.room() == 0,
-            full_of_failing: self.alone_in_flight() >= self.most_alone(),
+            full_of_failing: line.alone && self.is_full_of_failing(),
             waiting: self.queue_of(line).ready.len() + 1,
             testified: main
                 .iter()
