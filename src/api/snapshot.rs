@@ -23,7 +23,8 @@ use crate::{
     },
     schedule::{Grounds, state},
     store::{
-        Disk, FailingAlone, ItemState, JobRan, Order, Resealing, Room, Store, StoreError, Withheld,
+        Disk, DiskRoom, FailingAlone, ItemState, JobRan, Order, Resealing, Store, StoreError,
+        Withheld,
     },
     telemetry::{self, JobTimes, Scrape, StoreHealth},
 };
@@ -45,16 +46,16 @@ pub(super) struct Snapshot {
     pub dispatchers: BTreeMap<SinkName, DispatcherView>,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
-    pub room: Room,
+    pub room: DiskRoom,
     /// The TCP address that is refused.
     pub unbound: Option<Unbound>,
     pub self_check: SelfCheckFindings,
-    pub stored: Stored,
+    pub stored: StoreAnswers,
 }
 
 /// What only the store knows, each by itself: what cannot be read leaves the rest standing.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoreAnswers {
     pub counts: Answer<Counts>,
     pub late: Answer<BTreeMap<ResourceName, Late>>,
     /// Identities that fail by themselves, by resource.
@@ -79,7 +80,7 @@ pub(super) struct Stored {
     pub jobs: Answer<Vec<JobRan>>,
 }
 
-impl Stored {
+impl StoreAnswers {
     /// Why something of it is not known.
     fn trouble(&self) -> Option<String> {
         let errors = [
@@ -485,7 +486,7 @@ impl Api {
 fn resource(
     name: &ResourceName,
     renewer: &RenewerView,
-    stored: &Stored,
+    stored: &StoreAnswers,
     now: Timestamp,
 ) -> PublicResource {
     let counts = stored.counts.as_ref().ok();
@@ -530,7 +531,7 @@ fn health(renewer: &RenewerView, now: Timestamp) -> String {
     }
 }
 
-fn sink(name: &SinkName, dispatcher: &DispatcherView, stored: &Stored) -> PublicSink {
+fn sink(name: &SinkName, dispatcher: &DispatcherView, stored: &StoreAnswers) -> PublicSink {
     let trouble = match dispatcher {
         DispatcherView {
             disabled: Some(_), ..
@@ -557,11 +558,11 @@ async fn stored(
     api: &Api,
     renewers: &BTreeMap<ResourceName, RenewerView>,
     now: Timestamp,
-) -> Stored {
+) -> StoreAnswers {
     let service = service_time(renewers, now);
     let store = &api.store;
     let served = store.served(service).await;
-    Stored {
+    StoreAnswers {
         counts: store.counts().await,
         late: late(store, renewers, now).await,
         failing: store.failing_alone(NAMED).await,

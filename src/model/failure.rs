@@ -22,7 +22,6 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
-    /// Every class.
     pub const ALL: [Self; 5] = [
         Self::Retry,
         Self::Wait,

@@ -417,7 +417,6 @@ impl StoreStanding {
     /// Every word of [`StoreStanding::as_str`].
     pub const WORDS: [&str; 3] = ["own", "restored", "passive"];
 
-    /// In a word.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Own => "own",

@@ -39,7 +39,7 @@ pub enum Disk {
 
 /// What the store takes, and what is left beside it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct DiskRoom {
     /// Bytes of the database and its journal.
     pub taken: u64,
     /// Bytes that are free where it lies; `None` where the file system does not say.
@@ -48,12 +48,12 @@ pub struct Room {
 
 impl Store {
     /// What the store takes of its disk now.
-    pub fn room(&self) -> Room {
+    pub fn room(&self) -> DiskRoom {
         let mut journal = self.path().as_os_str().to_owned();
         journal.push("-wal");
         let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
         let space = self.path().parent().and_then(|folder| statvfs(folder).ok());
-        Room {
+        DiskRoom {
             taken: length(self.path()) + length(Path::new(&journal)),
             free: space.and_then(|found| Some(Space::of(&found)?.free)),
         }

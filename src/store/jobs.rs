@@ -93,7 +93,6 @@ const RAN: &str = "SELECT r.num, r.job, max(r.started_at) AS last, max(CASE WHEN
 /// How a job went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRan {
-    /// Which.
     pub job: JobName,
     /// When its last run began.
     pub last: Timestamp,

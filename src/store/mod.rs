@@ -69,7 +69,7 @@ pub use declarations::{ImportLine, Imported};
 pub use deliveries::Member;
 pub use deliveries::{Delivery, Settled};
 pub use deliveries::{Listed, Rows};
-pub use disk::{Disk, Room};
+pub use disk::{Disk, DiskRoom};
 pub use error::{BackupError, Each, OpenError, StoreError};
 pub use handle::{Store, THREADS};
 pub use identities::{Consignment, FailingAlone, Holding, Led, Work};

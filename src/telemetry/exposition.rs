@@ -100,56 +100,56 @@ impl Kind {
 
 /// What one series holds.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum SeriesValue {
     Whole(i64),
     Real(f64),
     Buckets(Histogram),
 }
 
-impl From<i64> for Value {
+impl From<i64> for SeriesValue {
     fn from(value: i64) -> Self {
         Self::Whole(value)
     }
 }
 
-impl From<u64> for Value {
+impl From<u64> for SeriesValue {
     fn from(value: u64) -> Self {
         Self::Whole(i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for SeriesValue {
     fn from(value: usize) -> Self {
         Self::Whole(i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
 
-impl From<u32> for Value {
+impl From<u32> for SeriesValue {
     fn from(value: u32) -> Self {
         Self::Whole(i64::from(value))
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for SeriesValue {
     fn from(value: bool) -> Self {
         Self::Whole(i64::from(value))
     }
 }
 
-impl From<f64> for Value {
+impl From<f64> for SeriesValue {
     fn from(value: f64) -> Self {
         Self::Real(value)
     }
 }
 
 /// An instant; 0 where there is none.
-impl From<Option<Timestamp>> for Value {
+impl From<Option<Timestamp>> for SeriesValue {
     fn from(value: Option<Timestamp>) -> Self {
         Self::Whole(value.map_or(0, Timestamp::as_second))
     }
 }
 
-impl From<Histogram> for Value {
+impl From<Histogram> for SeriesValue {
     fn from(value: Histogram) -> Self {
         Self::Buckets(value)
     }
@@ -188,7 +188,7 @@ pub(super) struct Family {
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    series: BTreeMap<Labels, Value>,
+    series: BTreeMap<Labels, SeriesValue>,
 }
 
 impl Family {
@@ -223,14 +223,14 @@ impl Family {
     pub(super) fn set<const N: usize>(
         &mut self,
         labels: [(&'static str, &str); N],
-        value: impl Into<Value>,
+        value: impl Into<SeriesValue>,
     ) {
         let labels = labels.map(|(name, value)| (name, value.to_owned()));
         self.series.insert(labels.into(), value.into());
     }
 
     /// The same for a family that is of one series.
-    pub(super) fn of(mut self, value: impl Into<Value>) -> Self {
+    pub(super) fn of(mut self, value: impl Into<SeriesValue>) -> Self {
         self.set([], value);
         self
     }
@@ -245,12 +245,12 @@ impl Family {
         text.push_str(&format!("# HELP {spoken} {help}\n# TYPE {spoken} {kind}\n"));
         for (labels, value) in &self.series {
             match value {
-                Value::Whole(value) => line(text, self.name, "", labels, None, value),
+                SeriesValue::Whole(value) => line(text, self.name, "", labels, None, value),
                 // With a point, also where it is whole: as OpenMetrics spells it.
-                Value::Real(value) => {
+                SeriesValue::Real(value) => {
                     line(text, self.name, "", labels, None, &format!("{value:?}"));
                 }
-                Value::Buckets(histogram) => self.write_buckets(text, labels, histogram),
+                SeriesValue::Buckets(histogram) => self.write_buckets(text, labels, histogram),
             }
         }
     }

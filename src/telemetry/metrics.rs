@@ -15,17 +15,10 @@ use jiff::Timestamp;
 use super::{
     exposition::{Exposition, Family, Histogram, text},
     process,
-    scrape::{Scrape, Stored, families},
+    scrape::{OPERATIONS, Scrape, Stored, families},
 };
 use crate::model::{FailureClass, Operation, ResourceName, SinkName};
 
-/// Operations that are called.
-pub(super) const OPERATIONS: [Operation; 4] = [
-    Operation::Issue,
-    Operation::CreateWithToken,
-    Operation::Revoke,
-    Operation::Delete,
-];
 /// How calls end besides with the class of a failure.
 const ENDS: [&str; 4] = ["ok", "named", "not_sent", "panic"];
 

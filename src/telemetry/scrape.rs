@@ -7,16 +7,23 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{exposition::Family, metrics::OPERATIONS};
+use super::exposition::Family;
 use crate::model::{
     Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView, ResourceName,
     Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens,
 };
 
+/// Operations that are called.
+pub(super) const OPERATIONS: [Operation; 4] = [
+    Operation::Issue,
+    Operation::CreateWithToken,
+    Operation::Revoke,
+    Operation::Delete,
+];
+
 /// The truth at one instant.
 #[derive(Debug, Clone)]
 pub struct Scrape {
-    /// The instant.
     pub now: Timestamp,
     /// Since when this process runs.
     pub since: Timestamp,
@@ -60,7 +67,6 @@ pub struct StoreHealth {
 /// What the store says, each by itself; `None` where that is not known.
 #[derive(Debug, Clone, Default)]
 pub struct Stored {
-    /// Counters.
     pub counts: Option<Counts>,
     /// Who holds a live token.
     pub served: Option<Served>,
@@ -482,7 +488,6 @@ fn pending(scrape: &Scrape, counts: &Counts, all: &mut Vec<Family>) {
     all.extend([pending, age, since]);
 }
 
-/// Campaigns and jobs.
 fn work(scrape: &Scrape, all: &mut Vec<Family>) {
     let stored = &scrape.stored;
     all.extend(stored.withdrawal_due.map(|at| {
