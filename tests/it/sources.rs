@@ -270,8 +270,10 @@ fn befall(what: &str, path: &PathBuf) -> Option<Connection> {
             owner.execute("DELETE FROM users", []).unwrap();
         }
         "replaced" => {
-            std::fs::remove_file(path).unwrap();
-            drop(database(path, 49, "delete"));
+            // Made while the old one is still there, so that it is another file for certain.
+            let other = path.with_extension("other");
+            drop(database(&other, 49, "delete"));
+            std::fs::rename(&other, path).unwrap();
         }
         _ => {
             let holder = Connection::open(path).unwrap();
