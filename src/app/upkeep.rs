@@ -356,14 +356,7 @@ async fn retention_tell(store: &Store, disk: Disk, clock: &Clock) -> bool {
         let message = format!("The disk of {folder} has room again, and the reserve is kept.");
         (NoticeKind::DiskRecovered, message)
     };
-    let notice = Notice {
-        at: clock.now(),
-        kind,
-        resource: None,
-        name: None,
-        key: Some(KEY.to_owned()),
-        message,
-    };
+    let notice = Notice::new(kind, clock.now(), message).keyed(KEY);
     let raised = store.raise(vec![notice]).await;
     raised
         .inspect_err(|error| tracing::warn!(%error, "a notice about the disk waits"))

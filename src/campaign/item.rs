@@ -352,16 +352,9 @@ fn acknowledged(
 
 /// More orders failed for good than are told one by one.
 pub(super) fn many_failed(resource: &ResourceName, more: u32, at: Timestamp) -> Notice {
-    Notice {
-        at,
-        kind: NoticeKind::OrderFailed,
-        resource: Some(resource.clone()),
-        name: None,
-        key: None,
-        message: format!(
+    Notice::new(NoticeKind::OrderFailed, at, format!(
             "What was ordered for {more} more identities of {resource} failed for good. See `renewd status`."
-        ),
-    }
+        )).about(resource)
 }
 
 fn failed(

@@ -499,14 +499,7 @@ impl SourceSync {
     }
 
     fn notice(&self, kind: NoticeKind, message: String, at: Timestamp) -> Notice {
-        Notice {
-            at,
-            kind,
-            resource: None,
-            name: None,
-            key: Some(format!("source {}", self.name())),
-            message,
-        }
+        Notice::new(kind, at, message).keyed(format!("source {}", self.name()))
     }
 
     fn name(&self) -> &SourceName {

@@ -368,12 +368,7 @@ fn notice(
     message: String,
     at: Timestamp,
 ) -> Notice {
-    Notice {
-        at,
-        kind,
-        resource: Some(resource.clone()),
-        name: None,
-        key: Some(format!("doubt {resource} {}", doubt.fingerprint)),
-        message,
-    }
+    Notice::new(kind, at, message)
+        .about(resource)
+        .keyed(format!("doubt {resource} {}", doubt.fingerprint))
 }

@@ -323,6 +323,39 @@ impl NoticeKind {
 }
 
 impl Notice {
+    /// A notice about no resource and nobody, of something that does not end.
+    pub fn new(kind: NoticeKind, at: Timestamp, message: impl Into<String>) -> Self {
+        Self {
+            at,
+            kind,
+            resource: None,
+            name: None,
+            key: None,
+            message: message.into(),
+        }
+    }
+
+    /// The same about a resource.
+    #[must_use]
+    pub fn about(self, resource: &ResourceName) -> Self {
+        let resource = Some(resource.clone());
+        Self { resource, ..self }
+    }
+
+    /// The same about an identity.
+    #[must_use]
+    pub fn of(self, name: &Name) -> Self {
+        let name = Some(name.clone());
+        Self { name, ..self }
+    }
+
+    /// The same of something that begins or ends under this key.
+    #[must_use]
+    pub fn keyed(self, key: impl Into<String>) -> Self {
+        let key = Some(key.into());
+        Self { key, ..self }
+    }
+
     /// The key of a late renewal.
     pub fn late_key(name: &Name) -> String {
         format!("renewal {name}")

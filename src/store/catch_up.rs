@@ -181,27 +181,13 @@ pub(super) struct Settled {
 pub(super) fn rewritten(at: Timestamp) -> Notice {
     let message = "withdrawn.jsonl was missing and was written anew from the store: where it lay until then may be \
                    known, and with it what a copy of the store will lack";
-    Notice {
-        at,
-        kind: NoticeKind::WithdrawalsRewritten,
-        resource: None,
-        name: None,
-        key: None,
-        message: message.to_owned(),
-    }
+    Notice::new(NoticeKind::WithdrawalsRewritten, at, message)
 }
 
 impl Settled {
     /// What people are told of it, and of what was taken over before.
     pub(super) fn notices(&self, taken: Option<String>, now: Timestamp) -> Vec<Notice> {
-        let notice = |kind, message| Notice {
-            at: now,
-            kind,
-            resource: None,
-            name: None,
-            key: None,
-            message,
-        };
+        let notice = |kind, message| Notice::new(kind, now, message);
         let brought = self.brought.map(|brought| brought.to_string());
         let brought = taken.into_iter().chain(brought);
         let brought = brought.map(|said| notice(NoticeKind::StoreBroughtUp, said));

@@ -402,14 +402,7 @@ impl Txn<'_> {
              `renewd identity remove {name}` and declare it again."
         );
         tracing::warn!("{message}");
-        self.raise(&[Notice {
-            at: now,
-            kind: NoticeKind::IdentityCreated,
-            resource: None,
-            name: Some(name.clone()),
-            key: None,
-            message,
-        }])
+        self.raise(&[Notice::new(NoticeKind::IdentityCreated, now, message).of(name)])
     }
 
     fn orphan_token(

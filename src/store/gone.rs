@@ -393,12 +393,7 @@ fn held_notice(
     message: String,
     at: Timestamp,
 ) -> Notice {
-    Notice {
-        at,
-        kind,
-        resource: Some(resource.clone()),
-        name: None,
-        key: Some(format!("gone {resource}")),
-        message,
-    }
+    Notice::new(kind, at, message)
+        .about(resource)
+        .keyed(format!("gone {resource}"))
 }

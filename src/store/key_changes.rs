@@ -539,12 +539,7 @@ fn begun(change: &KeyChange, actor: &str) -> String {
 }
 
 fn notice(change: &KeyChange, kind: NoticeKind, message: String, at: Timestamp) -> Notice {
-    Notice {
-        at,
-        kind,
-        resource: Some(change.resource.clone()),
-        name: None,
-        key: Some(format!("key {} {}", change.resource, change.role)),
-        message,
-    }
+    Notice::new(kind, at, message)
+        .about(&change.resource)
+        .keyed(format!("key {} {}", change.resource, change.role))
 }

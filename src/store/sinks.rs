@@ -328,16 +328,12 @@ impl Db {
 
 impl Txn<'_> {
     fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
-        self.raise(&[Notice {
-            at: now,
-            kind: NoticeKind::SinkDisabled,
-            resource: None,
-            name: None,
-            key: Some(Notice::disabled_key(sink)),
-            message: format!(
-                "The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."
-            ),
-        }])?;
+        self.raise(&[Notice::new(
+            NoticeKind::SinkDisabled,
+            now,
+            format!("The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."),
+        )
+        .keyed(Notice::disabled_key(sink))])?;
         let sql =
             "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
         self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
@@ -346,14 +342,14 @@ impl Txn<'_> {
 
     /// That a sink is disabled is over.
     pub(super) fn tell_enabled(&mut self, sink: &str, how: &str, now: Timestamp) -> Outcome<()> {
-        self.announce(&Notice {
-            at: now,
-            kind: NoticeKind::SinkEnabled,
-            resource: None,
-            name: None,
-            key: Some(Notice::disabled_key(sink)),
-            message: format!("The sink {sink} {how}."),
-        })?;
+        self.announce(
+            &Notice::new(
+                NoticeKind::SinkEnabled,
+                now,
+                format!("The sink {sink} {how}."),
+            )
+            .keyed(Notice::disabled_key(sink)),
+        )?;
         Ok(())
     }
 }

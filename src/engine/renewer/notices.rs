@@ -180,14 +180,13 @@ pub(super) fn outlived(
             "No token lives any more: all {count} have ended, and every consumer is without a live one."
         ),
     };
-    Notice {
-        at,
+    Notice::new(
         kind,
-        resource: Some(resource.clone()),
-        name: None,
-        key: Some(trouble_key(kind, resource)),
-        message: format!("{resource} {still} ({because}). {tokens}"),
-    }
+        at,
+        format!("{resource} {still} ({because}). {tokens}"),
+    )
+    .about(resource)
+    .keyed(trouble_key(kind, resource))
 }
 
 pub(super) fn recovered(
@@ -283,14 +282,12 @@ fn doubtful(survives: Option<Timestamp>, now: Timestamp) -> String {
 }
 
 fn about(record: &Record, kind: NoticeKind, at: Timestamp, message: String) -> Notice {
-    let key = (kind == NoticeKind::RenewalLate).then(|| Notice::late_key(&record.spec.name));
-    Notice {
-        at,
-        kind,
-        resource: Some(record.spec.resource.clone()),
-        name: Some(record.spec.name.clone()),
-        key,
-        message,
+    let notice = Notice::new(kind, at, message)
+        .about(&record.spec.resource)
+        .of(&record.spec.name);
+    match kind {
+        NoticeKind::RenewalLate => notice.keyed(Notice::late_key(&record.spec.name)),
+        _ => notice,
     }
 }
 
@@ -302,13 +299,10 @@ fn of(
     at: Timestamp,
     message: String,
 ) -> Notice {
-    Notice {
-        at,
-        kind,
-        resource: Some(resource.clone()),
-        name: None,
-        key: (!key.is_empty()).then(|| format!("{key} {resource}")),
-        message,
+    let notice = Notice::new(kind, at, message).about(resource);
+    match key {
+        "" => notice,
+        key => notice.keyed(format!("{key} {resource}")),
     }
 }
 

@@ -215,14 +215,7 @@ impl Campaign {
             " `renewd campaign report {}` names each.",
             self.id
         ));
-        Some(Notice {
-            at,
-            kind: NoticeKind::IdentityRevoked,
-            resource: None,
-            name: None,
-            key: None,
-            message,
-        })
+        Some(Notice::new(NoticeKind::IdentityRevoked, at, message))
     }
 
     /// Whether ACS is called for its items.

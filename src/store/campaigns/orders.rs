@@ -675,12 +675,8 @@ fn not_listed(campaign: &Campaign, record: &Record, error: &StoreError, at: Time
         campaign.action.as_str()
     );
     tracing::error!(campaign = id, "{message}");
-    Notice {
-        at,
-        kind: NoticeKind::OrderFailed,
-        resource: Some(record.spec.resource.clone()),
-        name: Some(name.clone()),
-        key: Some(Notice::order_key(name.as_str())),
-        message,
-    }
+    Notice::new(NoticeKind::OrderFailed, at, message)
+        .about(&record.spec.resource)
+        .of(name)
+        .keyed(Notice::order_key(name.as_str()))
 }
