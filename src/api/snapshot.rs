@@ -19,9 +19,9 @@ use crate::{
     model::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, JobName, KeyChange, Name,
         Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State,
-        Tokens, service_time, short_duration,
+        Tokens, decided_lately, service_time, short_duration,
     },
-    schedule::{Grounds, state},
+    schedule::{Alarm, Facts, Grounds, alarms, state},
     store::{
         Disk, DiskRoom, FailingAlone, ItemState, JobRan, Order, Resealing, Store, StoreError,
         Withheld,
@@ -384,6 +384,28 @@ impl Snapshot {
         }
     }
 
+    /// What wakes a person.
+    fn alarms(&self) -> Vec<Alarm> {
+        let (shared_state, stored) = (&self.shared_state, &self.stored);
+        let since = shared_state.life.since;
+        let decisions = shared_state.decisions().into_iter();
+        let still = decisions.filter(|(_, at)| !decided_lately(*at, since, self.now));
+        let consumers = stored.served.as_ref().ok().map(|served| {
+            let sinks = served.sinks.iter();
+            let sinks = sinks.map(|(sink, held)| (sink.as_str(), *held));
+            sinks.chain([("socket", served.socket)]).collect()
+        });
+        let orders = stored.orders.as_ref().ok();
+        let facts = Facts {
+            standing: &shared_state.standing,
+            consumers,
+            withdrawal_due: orders
+                .map(|orders| orders::withdrawal_due(orders, &shared_state.declared)),
+            still: still.map(|(name, _)| name).collect(),
+        };
+        alarms(&facts, self.now)
+    }
+
     /// What needs a person.
     pub(super) fn needs(&self) -> Vec<Need> {
         self.known(needs)
@@ -468,6 +490,11 @@ impl Snapshot {
 }
 
 impl Api {
+    /// What wakes a person at the moment.
+    pub async fn alarms(&self) -> Vec<Alarm> {
+        Snapshot::take(self).await.alarms()
+    }
+
     /// One line for the service manager: what needs a person first.
     pub async fn headline(&self) -> String {
         Snapshot::glance(self).await.headline()

@@ -3,6 +3,7 @@
 
 mod check;
 pub mod doctor;
+mod external_heartbeat;
 mod loops;
 mod reload;
 mod run;

@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use super::{
     RunError, Supervisor,
     check::stored_room,
-    doctor, reload,
+    doctor,
+    external_heartbeat::ExternalHeartbeat,
+    reload,
     supervisor::{Built, ProcessSignals, Signalled},
     upkeep::{Heartbeat, Resealer, Retention, SelfCheck, StoreExaminer},
 };
@@ -297,6 +299,16 @@ fn serve(
         api.clone(),
         supervisor.shared_state(),
     );
+    let (looking, measured) = (api.clone(), supervisor.metrics.clone());
+    let outside = ExternalHeartbeat::new(
+        (supervisor.clock.clone(), measured),
+        None,
+        supervisor.heartbeat(),
+        move || {
+            let api = looking.clone();
+            async move { api.alarms().await }
+        },
+    );
     let self_check = SelfCheck {
         api: api.clone(),
         store: supervisor.store.clone(),
@@ -309,6 +321,7 @@ fn serve(
         .spawn("listeners", |stop| listeners.serve(api, stop));
     supervisor.loops.repeat("heartbeat", heartbeat);
     supervisor.loops.repeat("self-check", self_check);
+    supervisor.loops.repeat("external-heartbeat", outside);
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.

@@ -18,7 +18,7 @@ use crate::{
     api::{DaemonLife, SharedState, SinkAsk},
     campaign::Runner,
     clock::Clock,
-    config::{self, ResourceSettings, Settings, SinkSettings},
+    config::{self, HeartbeatSettings, ResourceSettings, Settings, SinkSettings},
     engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer},
     jobs::Jobs,
     keys::Keys,
@@ -67,6 +67,7 @@ pub(super) struct Supervisor {
     not_taken: Vec<(Name, String)>,
     /// What the CA files held when their resources were started.
     ca_files: BTreeMap<ResourceName, Option<Vec<u8>>>,
+    heartbeat: watch::Sender<Option<HeartbeatSettings>>,
     shared_state: watch::Sender<Arc<SharedState>>,
 }
 
@@ -155,6 +156,7 @@ impl Supervisor {
             ..settings.clone()
         };
         let store_moved = watch::Sender::new(None);
+        let heartbeat = settings.daemon.heartbeat.clone();
         let shared_state = SharedState {
             daemon: settings.daemon.clone(),
             life,
@@ -199,6 +201,7 @@ impl Supervisor {
             reload_refused: None,
             not_taken: Vec::new(),
             ca_files: BTreeMap::new(),
+            heartbeat: watch::Sender::new(heartbeat),
             shared_state: watch::Sender::new(Arc::new(shared_state)),
         }
     }
@@ -242,6 +245,11 @@ impl Supervisor {
     /// The parts as they are, for those who look.
     pub(super) fn shared_state(&self) -> watch::Receiver<Arc<SharedState>> {
         self.shared_state.subscribe()
+    }
+
+    /// What the configuration says of the heartbeat.
+    pub(super) fn heartbeat(&self) -> watch::Receiver<Option<HeartbeatSettings>> {
+        self.heartbeat.subscribe()
     }
 
     /// Starts what was built.
@@ -302,6 +310,12 @@ impl Supervisor {
     /// Takes over what a reload read.
     pub(super) fn adopt(&mut self, settings: &Settings) {
         self.declared = Declared::of(settings);
+        self.heartbeat.send_if_modified(|before| {
+            let now = &settings.daemon.heartbeat;
+            let is_other = before != now;
+            before.clone_from(now);
+            is_other
+        });
         self.settings = Settings {
             identities: Vec::new(),
             ..settings.clone()

@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 /// `[daemon]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DaemonSettings {
     /// Where the daemon keeps what must survive.
     pub state_dir: PathBuf,
@@ -53,6 +53,17 @@ pub struct DaemonSettings {
     pub admins: Vec<Reader>,
     /// Whether the page may show names.
     pub page_names: bool,
+    /// Somebody outside who listens whether all is well.
+    pub heartbeat: Option<HeartbeatSettings>,
+}
+
+/// `heartbeat =`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeartbeatSettings {
+    /// The address that is asked; whoever knows it could keep up the appearance that all is well.
+    pub url: LoadedSecret,
+    /// How often.
+    pub every: Duration,
 }
 
 /// `[store]`.
@@ -364,6 +375,8 @@ pub struct WebhookSinkSettings {
     pub secrets: Vec<LoadedSecret>,
     /// Whether the event carries the token.
     pub include: Include,
+    /// What is sent.
+    pub body: Body,
     /// How the body is declared.
     pub content_type: ContentType,
     /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
@@ -400,6 +413,19 @@ pub enum ContentType {
     CloudEvents,
     /// `application/json`.
     Json,
+    /// `text/plain`.
+    Text,
+}
+
+/// `body =`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A CloudEvent.
+    Event,
+    /// Notices as alerts for Alertmanager.
+    Alertmanager,
+    /// Notices as a template of the operator's writes them.
+    Template(Template),
 }
 
 impl ContentType {
@@ -408,6 +434,7 @@ impl ContentType {
         match self {
             Self::CloudEvents => "application/cloudevents+json; charset=utf-8",
             Self::Json => "application/json; charset=utf-8",
+            Self::Text => "text/plain; charset=utf-8",
         }
     }
 }

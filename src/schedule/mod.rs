@@ -3,6 +3,7 @@
 //! Two kinds of time are used. What people see and what rows hold is a [`Timestamp`]. What must not
 //! move when the wall clock is corrected (pace, health, breakers) is [`Steady`].
 
+mod alarm;
 mod cron;
 mod decide;
 mod evidence;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use alarm::{Alarm, Facts, alarms, told};
 pub use cron::{Cron, CronError, JobCall, call, check_jobs};
 pub use decide::{Action, Explanation, HeldBy, Situation, decide, operation, press, why};
 pub use decide::{REFUSED_AGAIN, is_refused_again, waits_for_vouching};

@@ -12,8 +12,6 @@ use std::{
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use tokio::sync::watch;
 
-use super::Store;
-
 /// The name of the file.
 const FILE: &str = "renewd.reserve";
 const MIB: u64 = 1 << 20;
@@ -46,15 +44,15 @@ pub struct DiskRoom {
     pub free: Option<u64>,
 }
 
-impl Store {
-    /// What the store takes of its disk now.
-    pub fn room(&self) -> DiskRoom {
-        let mut journal = self.path().as_os_str().to_owned();
+impl DiskRoom {
+    /// What the database at `path` takes now.
+    pub(super) fn of(path: &Path) -> Self {
+        let mut journal = path.as_os_str().to_owned();
         journal.push("-wal");
         let length = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
-        let space = self.path().parent().and_then(|folder| statvfs(folder).ok());
-        DiskRoom {
-            taken: length(self.path()) + length(Path::new(&journal)),
+        let space = path.parent().and_then(|folder| statvfs(folder).ok());
+        Self {
+            taken: length(path) + length(Path::new(&journal)),
             free: space.and_then(|found| Some(Space::of(&found)?.free)),
         }
     }

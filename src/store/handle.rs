@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::{
     catch_up,
     db::{Changed, Db, Txn},
-    disk::Disk,
+    disk::{Disk, DiskRoom},
     error::{OpenError, Outcome, StoreError},
     idmap,
     open::{self, Lock, Opened},
@@ -210,6 +210,11 @@ impl Store {
 
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// What it takes of its disk now.
+    pub fn room(&self) -> DiskRoom {
+        DiskRoom::of(self.path())
     }
 
     /// Whom the store belongs to once a person says so.

@@ -50,6 +50,8 @@ struct Counted {
     commit_seconds: Histogram,
     /// What the store does, by a word each.
     operations: BTreeMap<&'static str, (Histogram, u64)>,
+    /// When the heartbeat was last heard.
+    heartbeat: Option<Timestamp>,
     /// What the store said last, and when it said all of it.
     stored: Stored,
     read_at: Option<Timestamp>,
@@ -72,6 +74,7 @@ impl Default for Counted {
             commit_rows: Histogram::new(COMMIT_ROWS),
             commit_seconds: Histogram::new(COMMIT_SECONDS),
             operations: BTreeMap::new(),
+            heartbeat: None,
             stored: Stored::default(),
             read_at: None,
         }
@@ -148,6 +151,11 @@ impl Metrics {
         *failed += u64::from(!good);
     }
 
+    /// The heartbeat was heard by its receiver.
+    pub fn heard(&self, at: Timestamp) {
+        self.counted().heartbeat = Some(at);
+    }
+
     /// Everything as text. What the store does not say at the moment is told as it said it last.
     pub fn render(&self, mut scrape: Scrape, form: Exposition) -> String {
         let mut counted = self.counted();
@@ -163,6 +171,13 @@ impl Metrics {
                 "When all that is told here of the store was read from it",
             )
             .of(counted.read_at),
+        );
+        all.push(
+            Family::gauge(
+                "renewd_heartbeat_last_success_timestamp_seconds",
+                "When the receiver of [daemon] heartbeat last heard it; 0: never, or there is none",
+            )
+            .of(counted.heartbeat),
         );
         counted.add(&scrape, &mut all);
         drop(counted);

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use renewd::{
-    config::{ContentType, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
+    config::{Body, ContentType, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
     model::{Notice, NoticeKind, Secret, Timestamp},
     sinks::{DeliveryOutcome, WebhookSink},
     transport::{Transport, TransportError},
@@ -34,6 +34,7 @@ pub(crate) fn settings(url: &str, secrets: &[&str]) -> WebhookSinkSettings {
         secrets: secrets.iter().map(loaded).collect(),
         include: Include::Token,
         content_type: ContentType::CloudEvents,
+        body: Body::Event,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),

@@ -2,12 +2,15 @@
 
 import json
 import os
+import queue
 import re
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -118,7 +121,8 @@ select = "name = 'bot'"
     def start(self):
         self.log = (self.folder / "daemon.log").open("a")
         command = [RENEWD, "run", "--config", str(self.config)]
-        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log)
+        talkative = os.environ | {"RENEWD_LOG": "info"}
+        self.process = subprocess.Popen(command, stderr=self.log, stdout=self.log, env=talkative)
         until("the daemon's answer", lambda: self.answers("/readyz"))
 
     def answers(self, path):
@@ -153,6 +157,32 @@ select = "name = 'bot'"
         self.process.terminate()
         self.process.wait(PATIENCE)
         self.log.close()
+
+
+class Receiver:
+    """Takes every request that comes, and checks nothing."""
+
+    def __init__(self):
+        taken = self.taken = queue.Queue()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                taken.put((self.path, dict(self.headers.items()), body.decode()))
+                self.send_response(200)
+                self.end_headers()
+
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def next(self):
+        return self.taken.get(timeout=PATIENCE)
 
 
 @pytest.fixture

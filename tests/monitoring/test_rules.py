@@ -7,7 +7,7 @@ import yaml
 from conftest import MONITORING, RENEWD, known, names, run, samples, until
 
 RULES = MONITORING / "renewd.rules.yml"
-CASES = MONITORING / "renewd.rules.test.yml"
+CASES = [MONITORING / "renewd.rules.test.yml", MONITORING / "renewd.rules.long.test.yml"]
 # Whom nothing else may wake, and nobody may sleep through.
 WAKE = {
     "RenewdDown",
@@ -31,12 +31,12 @@ def test_the_rules_are_sound(rules):
 
 
 def test_each_alert_fires_and_does_not():
-    promtool("test", "rules", str(CASES))
+    promtool("test", "rules", *map(str, CASES))
 
 
 def test_each_alert_has_a_case_of_both(rules):
     fires, silent = set(), set()
-    for case in yaml.safe_load(CASES.read_text())["tests"]:
+    for case in [case for path in CASES for case in yaml.safe_load(path.read_text())["tests"]]:
         alert = case["name"].partition(":")[0]
         checks = [check["exp_samples"] for check in case["promql_expr_test"]]
         if any(checks):

@@ -143,6 +143,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
             instance: "test".into(),
             admins: Vec::new(),
             page_names: false,
+            heartbeat: None,
         },
         life: DaemonLife {
             since: clock.now(),

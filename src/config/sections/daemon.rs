@@ -6,10 +6,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use super::{
     super::{
-        DaemonSettings, Environment, Owner, StoreSettings,
+        DaemonSettings, Environment, HeartbeatSettings, Owner, StoreSettings,
         keys::{
             DAY, HOUR,
-            Preset::{Is, Nothing, Said},
+            Preset::{Is, Nothing, Required, Said},
             Table, Takes, key,
         },
         quantity::shown,
@@ -76,6 +76,36 @@ pub(super) static DAEMON: Table = Table {
             "false",
             "Whether the page shows names of identities.",
         ),
+        key(
+            "heartbeat",
+            Takes::Table(&HEARTBEAT),
+            Nothing,
+            "{ url = { file = \"/etc/renewd/ping\" }, every = \"1m\" }",
+            "Asks an address (healthchecks.io and its kin) every so often, as long as nothing holds for which a person should be woken, and every loop decides: whoever listens there wakes somebody when nothing comes. The address is a secret.",
+        )
+        .commented(),
+    ]],
+};
+
+pub(super) static HEARTBEAT: Table = Table {
+    name: "daemon.heartbeat",
+    header: "`heartbeat`",
+    says: "",
+    groups: &[&[
+        key(
+            "url",
+            Takes::Secret,
+            Required,
+            "{ file = \"/etc/renewd/ping\" }",
+            "",
+        ),
+        key(
+            "every",
+            Takes::Duration(1, HOUR),
+            Is("\"1m\""),
+            "\"1m\"",
+            "",
+        ),
     ]],
 };
 
@@ -96,6 +126,10 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (Daem
             .unwrap_or_else(|| instance_of(environment.host())),
         admins: section.or("admins", Vec::new(), references::readers),
         page_names: section.boolean("page_names"),
+        heartbeat: section
+            .optional("heartbeat")
+            .and_then(Item::section)
+            .and_then(heartbeat),
     };
     section.finish();
     let owner = Owner {
@@ -103,6 +137,28 @@ pub(super) fn read(mut section: Section<'_>, environment: &Environment) -> (Daem
         machine: environment.machine(),
     };
     (settings, owner)
+}
+
+/// An https address, or http to this machine; errors never say it.
+fn heartbeat(mut section: Section<'_>) -> Option<HeartbeatSettings> {
+    let item = section.required("url");
+    let every = section.duration("every");
+    section.finish();
+    let item = item?;
+    let url = references::secret(item)?;
+    match references::addressable(url.secret.expose()) {
+        Some(address) if address.scheme() == "https" || references::is_loopback(&address) => {
+            Some(HeartbeatSettings { url, every })
+        }
+        Some(_) => item.wrong(
+            "this heartbeat would tell its secret address to the network",
+            "what is referred to must begin with https://, or lead to this machine",
+        ),
+        None => item.wrong(
+            "what this refers to is no address",
+            "one line such as https://hc-ping.com/UUID",
+        ),
+    }
 }
 
 /// `socket` alone, where it is said and can be read.

@@ -10,7 +10,8 @@ use super::super::keys::{
     Table, Takes, key,
 };
 use super::super::{
-    LoadedSecret, SecretRef,
+    LoadedSecret, SecretRef, Template,
+    file::read_text,
     quantity::{is_plain, quoted, shown},
     reader::Item,
     secret::{looks_secret, reload_secret, too_open},
@@ -36,6 +37,38 @@ pub(in super::super) static SECRET_REFERENCE: Table = Table {
         key("env", Takes::Text, Nothing, "\"CONTOSO\"", ""),
     ]],
 };
+
+/// `{ file = "…" }` of a template; `holds` says what belongs there.
+pub(super) fn template(item: Item<'_>, holds: &str) -> Option<Template> {
+    let mut section = item.section()?;
+    let named = section.required("file");
+    section.finish();
+    let named = named?;
+    let path = named.path()?;
+    match read_text(&path) {
+        Ok(text) => Some(Template {
+            text,
+            file: Some(path),
+        }),
+        Err(why) => {
+            let name = match named.is_shown() {
+                true => format!("the template {}", path.display()),
+                false => "this template".to_owned(),
+            };
+            named.wrong(format!("cannot read {name}: {why}"), holds)
+        }
+    }
+}
+
+/// Whether an address leads to this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || ip
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
 
 /// Reads the secret that `{ file }`, `{ credential }` or `{ env }` refers to.
 pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {

@@ -8,7 +8,6 @@ use super::identity::{NAME, READERS};
 use super::{
     super::{
         FileFormat, FileSinkSettings, Template, WriteMode,
-        file::read_text,
         quantity::{quoted, shown},
         reader::{Item, Located, Section, one_of},
         tree::Value,
@@ -233,27 +232,10 @@ fn template(item: Item<'_>) -> Option<Template> {
             file: None,
         });
     }
-    let mut section = item.section()?;
-    let named = section.required("file");
-    section.finish();
-    let named = named?;
-    let path = named.path()?;
-    match read_text(&path) {
-        Ok(text) => Some(Template {
-            text,
-            file: Some(path),
-        }),
-        Err(why) => {
-            let name = match named.is_shown() {
-                true => format!("the template {}", path.display()),
-                false => "this template".to_owned(),
-            };
-            named.wrong(
-                format!("cannot read {name}: {why}"),
-                "it holds what is to be written, with {{ token }} and the like in it",
-            )
-        }
-    }
+    references::template(
+        item,
+        "it holds what is to be written, with {{ token }} and the like in it",
+    )
 }
 
 /// One file for all: its path has no place for one of them, and its format can hold many.

@@ -1,16 +1,14 @@
 //! `[[sink.webhook]]`: signed events over HTTP.
 
-use reqwest::Url;
-
 use super::super::keys::{
     MINUTE,
-    Preset::{Is, Required},
+    Preset::{Is, Nothing, Required, Said},
     Table, Takes, key,
 };
 use super::identity::NAME;
 use super::{
     super::{
-        ContentType, Include, LoadedSecret, WebhookSinkSettings,
+        Body, ContentType, Include, LoadedSecret, WebhookSinkSettings,
         quantity::quoted,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
@@ -51,7 +49,7 @@ pub(super) static SINK_WEBHOOK: Table = Table {
         key(
             "secrets",
             Takes::Secrets,
-            Required,
+            Said("none, which only a sink with a `body` may have: then nothing is signed"),
             "[{ credential = \"crm-webhook\" }]",
             "Standard Webhooks secrets: whsec_ and 24 to 64 bytes in base64. The first signs first; two while one replaces the other.",
         ),
@@ -78,11 +76,21 @@ pub(super) static SINK_WEBHOOK: Table = Table {
             Takes::Word(&[
                 ("application/cloudevents+json", "as CloudEvents say"),
                 ("application/json", "for frameworks that parse nothing else"),
+                ("text/plain", "for a `body` that is no JSON"),
             ]),
-            Is("\"application/cloudevents+json\""),
+            Said("\"application/cloudevents+json\", or \"application/json\" with a `body`"),
             "\"application/cloudevents+json\"",
             "How the body is declared; body, id and signature are the same.",
         ),
+        key(
+            "body",
+            Takes::Table(&BODY),
+            Nothing,
+            "\"alertmanager\"",
+            "Notices in the form that their receiver reads, and nothing else: \"alertmanager\", or a template of yours, { file = \"/etc/renewd/slack.json.j2\" }. Minijinja (Jinja2) with notice, state, key, message, instance, resource, name, at, id, and the filters json and unix; docs/webhooks.md has samples. `events` must not ask for tokens then.",
+        )
+        .commented()
+        .or("string"),
         CA_FILE,
         key(
             "timeout",
@@ -93,6 +101,19 @@ pub(super) static SINK_WEBHOOK: Table = Table {
         ),
         RATE,
     ]],
+};
+
+pub(super) static BODY: Table = Table {
+    name: "sink.webhook.body",
+    header: "`body`",
+    says: "",
+    groups: &[&[key(
+        "file",
+        Takes::Path,
+        Required,
+        "\"/etc/renewd/slack.json.j2\"",
+        "",
+    )]],
 };
 
 /// A webhook sink before its name is held against the others.
@@ -117,35 +138,54 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         .and_then(|item| url(item, allow_http));
     let allow_private = section.boolean("allow_private");
     let proxy = section.optional("proxy").and_then(references::proxy);
-    let secrets = section.required("secrets").and_then(secrets);
+    let body_item = section.optional("body");
+    let secrets = match (section.optional("secrets"), body_item) {
+        (Some(item), _) => secrets(item),
+        (None, Some(_)) => Some(Vec::new()),
+        (None, None) => section.required("secrets").and_then(secrets),
+    };
     let include = section.word("include", [Include::Token, Include::Reference]);
-    let content_type = section.word(
-        "content_type",
-        [ContentType::CloudEvents, ContentType::Json],
-    );
-    let events = section.or("events", vec!["token.*".to_owned()], events);
+    let body = match body_item {
+        Some(item) => body(item),
+        None => Some(Body::Event),
+    };
+    let content_type = match section.optional("content_type") {
+        Some(item) => content_type(item, body_item),
+        None if body_item.is_some() => ContentType::Json,
+        None => ContentType::CloudEvents,
+    };
+    let events_item = section.optional("events");
+    let events = match events_item {
+        Some(item) => events(item).unwrap_or_default(),
+        None => vec!["token.*".to_owned()],
+    };
+    if let Some(body) = body_item {
+        refuse_tokens(body, events_item);
+    }
     let ca_file = section.optional("ca_file").and_then(references::ca_file);
     let timeout = section.duration("timeout");
     let rate = section.optional("rate").and_then(Item::limit);
     section.finish();
-    let settings = name
-        .as_ref()
-        .zip(url)
-        .zip(secrets)
-        .map(|((name, url), secrets)| WebhookSinkSettings {
-            name: name.value.clone(),
-            url,
-            allow_http,
-            allow_private,
-            proxy,
-            secrets,
-            include,
-            content_type,
-            events,
-            ca_file,
-            timeout,
-            rate,
-        });
+    let settings =
+        name.as_ref()
+            .zip(url)
+            .zip(secrets)
+            .zip(body)
+            .map(|(((name, url), secrets), body)| WebhookSinkSettings {
+                name: name.value.clone(),
+                url,
+                allow_http,
+                allow_private,
+                proxy,
+                secrets,
+                include,
+                content_type,
+                body,
+                events,
+                ca_file,
+                timeout,
+                rate,
+            });
     Draft { name, settings }
 }
 
@@ -170,22 +210,13 @@ fn url(item: Item<'_>, allow_http: bool) -> Option<String> {
     }
     match url.scheme() {
         "https" => Some(text.to_owned()),
-        "http" if allow_http || is_loopback(&url) => Some(text.to_owned()),
+        "http" if allow_http || references::is_loopback(&url) => Some(text.to_owned()),
         "http" => item.wrong(
             "plain http carries the token in the clear over the network",
             "use https; or, where the network itself is guarded, say allow_http = true",
         ),
         _ => item.unlike_sample("the URL must start with https://"),
     }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let ip = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || ip
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback())
 }
 
 fn secrets(item: Item<'_>) -> Option<Vec<LoadedSecret>> {
@@ -224,6 +255,70 @@ fn secret(item: Item<'_>) -> Option<LoadedSecret> {
     match check_webhook_secret(&loaded.secret) {
         Ok(()) => Some(loaded),
         Err(why) => item.wrong(why, "make one with: echo whsec_$(openssl rand -base64 32)"),
+    }
+}
+
+/// `"alertmanager"`, or `{ file = "…" }`.
+fn body(item: Item<'_>) -> Option<Body> {
+    match item.value() {
+        Value::Text(text) if text == "alertmanager" => Some(Body::Alertmanager),
+        Value::Text(_) => item.wrong(
+            "no body of this name is known",
+            "write \"alertmanager\", or { file = \"/etc/renewd/NAME.j2\" } for a template of yours",
+        ),
+        _ => references::template(
+            item,
+            "it holds what is to be sent, with {{ message|json }} and the like in it",
+        )
+        .map(Body::Template),
+    }
+}
+
+fn content_type(item: Item<'_>, body: Option<Item<'_>>) -> ContentType {
+    let read = item.word(&[
+        ContentType::CloudEvents,
+        ContentType::Json,
+        ContentType::Text,
+    ]);
+    match (read, body) {
+        (Some(ContentType::CloudEvents), Some(_)) => {
+            item.wrong::<()>(
+                "what has a `body` of another form is no CloudEvent",
+                "write content_type = \"application/json\" or \"text/plain\", or leave it out",
+            );
+        }
+        (Some(ContentType::Text), None) => {
+            item.wrong::<()>(
+                "an event is JSON, and cannot be declared as text",
+                "leave it out",
+            );
+        }
+        _ => {}
+    }
+    read.unwrap_or(ContentType::Json)
+}
+
+/// A body of another form is for people and their tools: no token ever goes there.
+fn refuse_tokens(body: Item<'_>, events: Option<Item<'_>>) {
+    let hint =
+        "name groups of notices, such as events = [\"resource.*\", \"key.*\", \"renewal.*\"]";
+    let Some(events) = events else {
+        body.wrong::<()>(
+            "a webhook with a `body` carries notices only, and `events` are [\"token.*\"] where they are left out",
+            hint,
+        );
+        return;
+    };
+    for item in events.items().into_iter().flatten() {
+        let Value::Text(text) = item.value() else {
+            continue;
+        };
+        if text == "*" || text.split('.').next() == Some("token") {
+            item.wrong::<()>(
+                "a webhook with a `body` carries no tokens, only notices",
+                hint,
+            );
+        }
     }
 }
 

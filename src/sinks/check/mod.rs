@@ -26,14 +26,14 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::{
     accounts,
     config::{
-        ExecSinkSettings, FileSinkSettings, Finding, Settings, Severity, SinkSettings,
-        WebhookSinkSettings,
+        Body, ContentType, ExecSinkSettings, FileSinkSettings, Finding, Settings, Severity,
+        SinkSettings, WebhookSinkSettings,
     },
     model::{Reader, SinkName},
     sandbox::{self, Unit},
     sinks::{
         file::{PathPattern, template},
-        webhook::{WebhookError, WebhookSink},
+        webhook::{WebhookError, WebhookSink, body},
     },
     transport::TransportSetupError,
 };
@@ -593,6 +593,33 @@ fn of_template(sink: &FileSinkSettings, path: &str) -> Option<Finding> {
     })
 }
 
+/// What is wrong with the template of a webhook's body, if anything.
+fn of_body(sink: &WebhookSinkSettings, path: &str) -> Option<Finding> {
+    let Body::Template(settings) = &sink.body else {
+        return None;
+    };
+    let is_json = sink.content_type == ContentType::Json;
+    let error = body::check(&settings.text, is_json)?;
+    let hint = match (&error.unknown, &error.range) {
+        (Some(_), _) => Some(format!("it knows {}", body::FIELDS.join(", "))),
+        (None, None) => Some(
+            "quote what it puts in by the filter json, such as {{ message|json }}; or say content_type = \"text/plain\""
+                .to_owned(),
+        ),
+        _ => None,
+    };
+    let path = match &error.range {
+        Some(range) => format!("{path}.body@{}..{}", range.start, range.end),
+        None => format!("{path}.body"),
+    };
+    Some(Finding {
+        path,
+        severity: Severity::Error,
+        hint,
+        message: error.message,
+    })
+}
+
 fn hint(unknown: Option<&str>, is_bundle: bool) -> Option<String> {
     let word = unknown?;
     let known = template::FIELDS.join(", ");
@@ -611,12 +638,16 @@ fn hint(unknown: Option<&str>, is_bundle: bool) -> Option<String> {
 
 /// What is wrong with one webhook, if anything.
 fn of_webhook(sink: &WebhookSinkSettings, path: &str) -> Option<Finding> {
+    if let Some(finding) = of_body(sink, path) {
+        return Some(finding);
+    }
     let error = WebhookSink::new(sink, "check", None).err()?;
     let key = match &error {
         WebhookError::Endpoint(_) => "url".to_owned(),
         WebhookError::NoSecret(_) => "secrets".to_owned(),
         WebhookError::Secret { index, .. } => format!("secrets[{index}]"),
         WebhookError::Pattern(_) => "events".to_owned(),
+        WebhookError::Body(_) => "body".to_owned(),
         WebhookError::Transport(TransportSetupError::Proxy(_)) => "proxy".to_owned(),
         WebhookError::Transport(_) => "ca_file".to_owned(),
     };

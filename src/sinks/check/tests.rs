@@ -10,8 +10,8 @@ use std::{
 use super::*;
 use crate::{
     config::{
-        ContentType, DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal, SecretRef,
-        Severity, StoreSettings, WebhookSinkSettings,
+        Body, ContentType, DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal,
+        SecretRef, Severity, StoreSettings, WebhookSinkSettings,
     },
     model::Secret,
 };
@@ -28,6 +28,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
                 "no-such-user-here".to_owned().into(),
             ],
             page_names: false,
+            heartbeat: None,
         },
         store: StoreSettings {
             path: "/nowhere".into(),
@@ -159,6 +160,7 @@ fn whom_the_system_does_not_know_is_named() {
         }],
         include: Include::Token,
         content_type: ContentType::CloudEvents,
+        body: Body::Event,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),

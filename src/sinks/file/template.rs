@@ -52,7 +52,7 @@ pub(crate) const FIELDS: [&str; 10] = [
 pub(crate) const IDENTITIES: &str = "identities";
 
 /// A template, ready to be rendered.
-pub(super) struct Renderer(Box<Environment<'static>>);
+pub(in crate::sinks) struct Renderer(Box<Environment<'static>>);
 
 impl fmt::Debug for Renderer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +61,7 @@ impl fmt::Debug for Renderer {
 }
 
 impl Renderer {
-    pub(super) fn new(text: &str) -> Result<Self, TemplateError> {
+    pub(in crate::sinks) fn new(text: &str) -> Result<Self, TemplateError> {
         Self::compiled(text, false)
     }
 
@@ -107,7 +107,12 @@ impl Renderer {
         self.render(Value::from_pairs([(IDENTITIES, identities)]), count)
     }
 
-    fn render(&self, context: Value, count: usize) -> Result<Zeroizing<Vec<u8>>, TemplateError> {
+    /// What the template makes of `count` things.
+    pub(in crate::sinks) fn render(
+        &self,
+        context: Value,
+        count: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, TemplateError> {
         self.attempt(context, count).map_err(|error| TemplateError {
             message: kept_quiet(&error),
             range: None,
@@ -146,6 +151,17 @@ pub(crate) fn check(text: &str, is_bundle: bool) -> Option<TemplateError> {
         .attempt(context, 1 + usize::from(is_bundle))
         .err()?;
     Some(told(&error, text))
+}
+
+/// What a template makes of things that are made up for it, each by itself; else what is wrong with it.
+pub(in crate::sinks) fn made_of(
+    text: &str,
+    contexts: impl Iterator<Item = Value>,
+) -> Result<Vec<Zeroizing<Vec<u8>>>, TemplateError> {
+    let renderer = Renderer::compiled(text, true)?;
+    let made = contexts.map(|context| renderer.attempt(context, 1));
+    made.map(|made| made.map_err(|error| told(&error, text)))
+        .collect()
 }
 
 /// A document like those to come.
@@ -232,7 +248,8 @@ fn told(error: &Error, text: &str) -> TemplateError {
         .map(str::to_owned);
     let message = match (error.kind(), error.detail()) {
         (ErrorKind::UndefinedError, _) => match &unknown {
-            Some(word) => format!("the template knows no `{word}`"),
+            Some(word) if is_name(word) => format!("the template knows no `{word}`"),
+            Some(words) => format!("the template uses something that does not exist: `{words}`"),
             None => "the template uses something that does not exist".to_owned(),
         },
         (ErrorKind::OutOfFuel, _) => "the template takes too long".to_owned(),
@@ -245,6 +262,12 @@ fn told(error: &Error, text: &str) -> TemplateError {
         range,
         unknown,
     }
+}
+
+/// Whether a part of a template is a name, or one with what is in it.
+fn is_name(text: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || "_.[]'\"".contains(c);
+    text.chars().all(is_part)
 }
 
 /// What a filter at this place is applied to: an undefined value is found by the filter, and the mistake
@@ -260,7 +283,7 @@ fn filtered(text: &str, filter: usize) -> Option<Range<usize>> {
 fn kept_quiet(error: &Error) -> String {
     let line = error.line().unwrap_or_default();
     format!(
-        "the template gives nothing for this identity: {}, line {line} of the template",
+        "the template gives nothing for this one: {}, line {line} of the template",
         error.kind()
     )
 }
@@ -357,7 +380,7 @@ mod tests {
         let error = one(text).unwrap_err();
         assert_eq!(
             error.message,
-            "the template gives nothing for this identity: invalid operation, line 1 of the template"
+            "the template gives nothing for this one: invalid operation, line 1 of the template"
         );
         for text in ["{{ token + 1 }}", "{{ token|int }}", "{{ token.x.y }}"] {
             let error = one(text).unwrap_err();

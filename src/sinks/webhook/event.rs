@@ -56,6 +56,11 @@ pub(super) fn token_type(document: &TokenDocument) -> String {
 }
 
 impl CloudEvent {
+    /// The id of a notice that is only a test.
+    pub(super) fn test_id(instance: &str, sink: &SinkName, at: Timestamp) -> String {
+        event_id(&["test", instance, sink.as_str(), &at.to_string()])
+    }
+
     /// The event that carries a document, or names its version.
     pub(super) fn of_token(
         instance: &str,

@@ -5,6 +5,7 @@
 //! Only 2xx is success; bodies of answers are never looked at, nor quoted: a receiver may echo the token. Whether a
 //! receiver is there, and what time it is there, is asked without an event.
 
+pub(in crate::sinks) mod body;
 mod endpoint;
 mod event;
 mod guard;
@@ -17,13 +18,17 @@ use http::{
     header::{self, InvalidHeaderValue},
 };
 use jiff::{SignedDuration, Timestamp};
+use zeroize::Zeroizing;
 
-use self::event::CloudEvent;
-use super::{DeliveryOutcome, SinkDelivery};
+use self::{
+    body::{Form, Told},
+    event::CloudEvent,
+};
+use super::{DeliveryOutcome, SinkDelivery, file::TemplateError};
 use crate::{
     clock::Clock,
-    config::{ContentType, Include, WebhookSinkSettings},
-    model::{Notice, SinkName, TokenDocument},
+    config::{Body, ContentType, Include, WebhookSinkSettings},
+    model::{Notice, NoticeKind, SinkName, TokenDocument},
     sinks::SinkFailure,
     transport::{
         NetworkOptions, Outgoing, Resolver, Transport, TransportSetupError, USER_AGENT, http_date,
@@ -58,6 +63,9 @@ pub enum WebhookError {
     /// One of its event patterns.
     #[error(transparent)]
     Pattern(#[from] EventPatternError),
+    /// The template of its body.
+    #[error(transparent)]
+    Body(#[from] TemplateError),
     #[error(transparent)]
     Transport(#[from] TransportSetupError),
 }
@@ -73,6 +81,8 @@ struct Inner {
     secrets: Vec<SigningSecret>,
     include: Include,
     content_type: ContentType,
+    /// How notices are written, where not as events.
+    form: Option<Form>,
     events: Vec<EventPattern>,
     timeout: Duration,
     transport: Transport,
@@ -131,6 +141,7 @@ impl WebhookSink {
             secrets: secrets(settings)?,
             include: settings.include,
             content_type: settings.content_type,
+            form: Form::of(&settings.body)?,
             events: patterns.collect::<Result<_, _>>()?,
             timeout: settings.timeout,
             transport,
@@ -155,7 +166,8 @@ impl WebhookSink {
         now: Timestamp,
     ) -> Result<DeliveryOutcome, SinkFailure> {
         let inner = &self.0;
-        if !self.wants(&event::token_type(&delivery.document)) {
+        // Whatever the patterns say: no token goes where notices are written in another form.
+        if inner.form.is_some() || !self.wants(&event::token_type(&delivery.document)) {
             return Ok(DeliveryOutcome::LeftOut);
         }
         let event = CloudEvent::of_token(
@@ -180,7 +192,12 @@ impl WebhookSink {
         if !self.wants(notice.kind.as_str()) {
             return Ok(DeliveryOutcome::LeftOut);
         }
-        let event = CloudEvent::of_notice(&self.0.instance, &self.0.name, seq, notice);
+        let inner = &self.0;
+        let event = CloudEvent::of_notice(&inner.instance, &inner.name, seq, notice);
+        let event = match &inner.form {
+            Some(form) => inner.told(form, (event.id, notice.kind.as_str()), notice, now)?,
+            None => event,
+        };
         self.post(event, now).await
     }
 
@@ -194,7 +211,10 @@ impl WebhookSink {
         now: Timestamp,
     ) -> Result<DeliveryOutcome, SinkFailure> {
         let inner = &self.0;
-        let event = CloudEvent::of_test(&inner.instance, &inner.name, document, inner.include);
+        let event = match &inner.form {
+            Some(form) => inner.test(form, document, now)?,
+            None => CloudEvent::of_test(&inner.instance, &inner.name, document, inner.include),
+        };
         self.post(event, now).await
     }
 
@@ -229,16 +249,62 @@ impl WebhookSink {
 }
 
 impl Inner {
+    /// A notice in this form, under its id and the word for its kind.
+    fn told(
+        &self,
+        form: &Form,
+        (id, word): (String, &str),
+        notice: &Notice,
+        now: Timestamp,
+    ) -> Result<CloudEvent, SinkFailure> {
+        let told = Told {
+            word,
+            notice,
+            instance: &self.instance,
+            id: &id,
+        };
+        let body = form.write(&told, now);
+        let body = body.map_err(|error| SinkFailure::new(error.to_string()))?;
+        Ok(CloudEvent {
+            id,
+            body: Zeroizing::new(body),
+        })
+    }
+
+    /// A notice that says that nothing happened.
+    fn test(
+        &self,
+        form: &Form,
+        document: &TokenDocument,
+        now: Timestamp,
+    ) -> Result<CloudEvent, SinkFailure> {
+        let notice = Notice {
+            at: now,
+            kind: NoticeKind::IdentityCreated,
+            resource: Some(document.resource.clone()),
+            name: Some(document.name.clone()),
+            key: None,
+            message: format!(
+                "This is a test of the sink {}: nothing happened, and nothing is to be done.",
+                self.name
+            ),
+        };
+        let id = CloudEvent::test_id(&self.instance, &self.name, now);
+        self.told(form, (id, "sink.test"), &notice, now)
+    }
+
     /// Signed anew for every attempt, under the same id.
     fn request(&self, event: CloudEvent, now: Timestamp) -> Result<Outgoing, InvalidHeaderValue> {
-        let signatures = event::header(&self.secrets, &event.id, now.as_second(), &event.body);
         let mut headers = HeaderMap::with_capacity(8);
         let content_type = HeaderValue::from_static(self.content_type.header());
         headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::USER_AGENT, USER_AGENT.clone());
         headers.insert(&WEBHOOK_ID, HeaderValue::from_str(&event.id)?);
         headers.insert(&WEBHOOK_TIMESTAMP, HeaderValue::from(now.as_second()));
-        headers.insert(&WEBHOOK_SIGNATURE, HeaderValue::try_from(signatures)?);
+        if !self.secrets.is_empty() {
+            let signed = event::header(&self.secrets, &event.id, now.as_second(), &event.body);
+            headers.insert(&WEBHOOK_SIGNATURE, HeaderValue::try_from(signed)?);
+        }
         Ok(Outgoing {
             method: Method::POST,
             url: self.endpoint.url(),
@@ -268,7 +334,7 @@ fn network(
 }
 
 fn secrets(settings: &WebhookSinkSettings) -> Result<Vec<SigningSecret>, WebhookError> {
-    if settings.secrets.is_empty() {
+    if settings.secrets.is_empty() && settings.body == Body::Event {
         return Err(WebhookError::NoSecret(settings.name.clone()));
     }
     let parse = |(index, loaded): (usize, &crate::config::LoadedSecret)| {

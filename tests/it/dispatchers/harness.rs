@@ -12,8 +12,8 @@ use http::{Request, Response};
 use renewd::{
     clock::Clock,
     config::{
-        ContentType, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef, SinkSettings,
-        StoreSettings, WebhookSinkSettings,
+        Body, ContentType, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef,
+        SinkSettings, StoreSettings, WebhookSinkSettings,
     },
     engine::{Ask, Dispatcher, DispatcherDeps},
     model::{
@@ -365,6 +365,7 @@ pub(crate) fn webhook(name: &str, events: &[&str]) -> WebhookSinkSettings {
         }],
         include: Include::Token,
         content_type: ContentType::CloudEvents,
+        body: Body::Event,
         events: events.iter().map(|text| (*text).to_owned()).collect(),
         ca_file: None,
         timeout: Duration::from_secs(15),
