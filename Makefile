@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats sdk receivers monitoring systemd packaged soak bench fuzz build release whole \
+.PHONY: demo test lint audit unit formats sdk receivers monitoring page systemd packaged soak bench fuzz build release whole \
   packages image prerequisites
 # Two builds of one program follow each other.
 .NOTPARALLEL:
@@ -12,9 +12,9 @@ SHELL := /bin/bash
 demo:
 	cargo run --quiet --locked -- demo
 
-# Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, a
-# real systemd, the packages and the image (needs root).
-test: root prerequisites lint audit unit formats sdk receivers monitoring systemd packaged
+# Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, the
+# page in a browser, a real systemd, the packages and the image (needs root).
+test: root prerequisites lint audit unit formats sdk receivers monitoring page systemd packaged
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -47,6 +47,10 @@ receivers: build
 # Metrics, alerts and dashboard of docs/monitoring, by Debian's Prometheus and Alertmanager.
 monitoring: build
 	tests/monitoring/run
+
+# The page in a real Chromium; pictures of it are left in target/page/screenshots.
+page: build
+	tests/page/run
 
 systemd: build
 	tests/systemd/run

@@ -32,7 +32,7 @@ use super::{
     wire::Status,
 };
 use crate::{
-    model::{Name, Secret, Version},
+    model::{HealthView, Name, RenewerView, Secret, Version},
     schedule::{Explanation, Gate, Moment, why},
     store::Rows,
 };
@@ -195,25 +195,43 @@ async fn explain(
     _: Admin,
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Problem> {
-    let record = record(&api, &name).await?;
+    Ok(Json(explained(&api, &name, str::to_owned).await?))
+}
+
+/// What is decided about an identity, and why; causes that may quote others are told in these words.
+pub(super) async fn explained(
+    api: &Api,
+    name: &str,
+    words: fn(&str) -> String,
+) -> Result<Explanation, Problem> {
+    let record = record(api, name).await?;
     let shared_state = api.shared_state();
     let resource = &record.spec.resource;
-    let renewer = shared_state.renewer(resource);
+    let renewer = retold(shared_state.renewer(resource), words);
     let gate = shared_state.gates.get(resource).cloned();
     let moment = Moment {
         wall: api.clock.now(),
         steady: api.clock.steady(),
     };
     let now = moment.wall;
-    let orders = api.store.orders_of(record.num, now).await?;
-    let orders = orders.iter().map(|order| orders::about_one(order, now));
+    let mut orders = api.store.orders_of(record.num, now).await?;
+    for order in &mut orders {
+        order.error = order.error.as_deref().map(words);
+    }
     let rows = Rows {
         nums: Some(vec![record.num]),
         pending: true,
         ..Rows::default()
     };
-    let pending = api.store.delivery_table(rows, 0, PENDING).await?;
-    let dispatchers = api.shared_state().dispatcher_views();
+    let mut pending = api.store.delivery_table(rows, 0, PENDING).await?;
+    for one in &mut pending {
+        one.delivery.last_error = one.delivery.last_error.as_deref().map(words);
+    }
+    let mut dispatchers = shared_state.dispatcher_views();
+    for dispatcher in dispatchers.values_mut() {
+        dispatcher.disabled = dispatcher.disabled.as_deref().map(words);
+    }
+    let orders = orders.iter().map(|order| orders::about_one(order, now));
     let deliveries = pending
         .iter()
         .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
@@ -229,9 +247,23 @@ async fn explain(
     if let Some(refusal) = shared_state.standing.refusal() {
         explanation = explanation.withheld(&refusal);
     }
-    Ok(Json(
-        explanation.beside(orders.collect(), deliveries.collect()),
-    ))
+    let explanation = explanation.retold(words);
+    Ok(explanation.beside(orders.collect(), deliveries.collect()))
+}
+
+/// The same with its causes in these words.
+fn retold(mut renewer: RenewerView, words: fn(&str) -> String) -> RenewerView {
+    for health in renewer.health.values_mut() {
+        match health {
+            HealthView::Probing { because, .. } | HealthView::Held { because, .. } => {
+                *because = words(because);
+            }
+            HealthView::Open => {}
+        }
+    }
+    renewer.blocked = renewer.blocked.as_deref().map(words);
+    renewer.creation_refused = renewer.creation_refused.as_deref().map(words);
+    renewer
 }
 
 /// So many pending deliveries of one identity are told.

@@ -65,8 +65,8 @@
 //!
 //! # TCP
 //!
-//! `/healthz`, `/readyz`, `/metrics`, `/api/status`, and `/`, a page. Never a secret; names of
-//! identities only with `[daemon] page_names = true`.
+//! `/healthz`, `/readyz`, `/metrics`, `/api/status`, and `/`, a page that `/api/events` keeps up. Never a secret;
+//! names of identities only with `[daemon] page_names = true`.
 
 mod access;
 mod admin;
@@ -83,8 +83,10 @@ mod imports;
 mod jobs;
 mod keys;
 mod local;
+mod looks;
 mod needs;
 mod orders;
+mod page;
 mod peer;
 mod plan;
 mod problem;

@@ -16,8 +16,9 @@ use super::{
     problem::{Problem, ProblemType},
 };
 use crate::{
-    model::ResourceName,
+    model::{ResourceName, Served},
     schedule::{Basis, Fleet, plan},
+    store::StoreError,
 };
 
 pub use crate::schedule::{Plan, Plans, WhatIf};
@@ -82,6 +83,22 @@ impl Api {
             at: now,
             resources,
         })
+    }
+}
+
+impl Api {
+    /// The plans of all resources by the counters of the store, whatever the size of the fleet; for whoever looks often.
+    pub(super) async fn counted_plans(&self, served: &Served) -> Result<Vec<Plan>, StoreError> {
+        let (now, shared_state) = (self.clock.now(), self.shared_state());
+        let mut plans = Vec::new();
+        for (resource, declared) in &shared_state.declared {
+            let lives = self.store.lives(resource).await?;
+            let without = served.without.get(resource).copied().unwrap_or(0);
+            let rules = (&declared.cohorts[..], &shared_state.renewal);
+            let fleet = Fleet::counted(&lives, without, rules, now);
+            plans.push(plan(resource, (&fleet, Basis::Store), declared.room, now));
+        }
+        Ok(plans)
     }
 }
 

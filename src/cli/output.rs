@@ -24,7 +24,7 @@ use crate::{
     model::{Secret, State, fit, fit_json, short_duration},
 };
 
-pub(crate) use crate::model::paint;
+pub(crate) use crate::model::{grouped, paint};
 
 /// What is well, and needs nobody.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
@@ -239,22 +239,6 @@ pub(crate) fn ago(since: Timestamp, now: Timestamp) -> String {
 /// Whether something takes long enough to be told of.
 pub(crate) fn is_long(since: Timestamp, now: Timestamp) -> bool {
     now.duration_since(since).as_secs() >= 5
-}
-
-/// A number with its thousands apart; a small one with one digit after the point.
-pub(crate) fn grouped(number: f64) -> String {
-    if number < 10.0 && number.fract() > 0.0 {
-        return format!("{number:.1}");
-    }
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Bars of so many eighths of a line.

@@ -1,7 +1,11 @@
 //! What the parts of the daemon publish for people's eyes, never a secret; whether the store that was found may be
 //! used at all; and what a source of identities looks like from outside.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -221,6 +225,28 @@ pub struct Stock {
     pub unmade: u64,
 }
 
+/// Tokens of one resource that are due and late in the same minutes (since 1970).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedLife {
+    /// When they are due.
+    pub due: i64,
+    /// When a quarter of their life is left.
+    pub late: i64,
+    /// How many.
+    pub count: u64,
+}
+
+/// What the counters of a store know of the tokens of one resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// The tokens.
+    pub groups: Vec<CountedLife>,
+    /// How many minutes some of them live.
+    pub lengths: BTreeSet<i64>,
+    /// Identities that are to be created.
+    pub unmade: u64,
+}
+
 /// Rows of one kind that cannot be read and are set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
@@ -355,6 +381,22 @@ pub const DECISION_BOUND: SignedDuration = SignedDuration::from_secs(90);
 pub fn decided_lately(decided_at: Option<Timestamp>, since: Timestamp, now: Timestamp) -> bool {
     let last = decided_at.map_or(since, |at| at.max(since));
     now.duration_since(last) <= DECISION_BOUND
+}
+
+/// A number with its thousands apart; a small one with one digit after the point.
+pub fn grouped(number: f64) -> String {
+    if number < 10.0 && number.fract() > 0.0 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// How much a life is worth to a person: `1d 2h`, `3m 20s`, `0s`.

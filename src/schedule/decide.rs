@@ -354,6 +354,22 @@ impl Explanation {
         self
     }
 
+    /// The same with what a call said, if that is what holds it back, in these words.
+    #[must_use]
+    pub fn retold(mut self, words: fn(&str) -> String) -> Self {
+        if let Action::HeldBack {
+            because,
+            by: HeldBy::Health,
+            ..
+        } = &mut self.action
+        {
+            let told = words(because);
+            self.sentence = self.sentence.replace(because.as_str(), &told);
+            *because = told;
+        }
+        self
+    }
+
     /// The same beside orders that are not carried out yet, and what is still to be delivered: then it is
     /// not true that nothing happens.
     #[must_use]

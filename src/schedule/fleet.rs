@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::level::minute_of;
 use crate::{
     config::Renewal,
-    model::{Spec, Stock, TokenGroup},
+    model::{CountedLife, Lives, Spec, Stock, TokenGroup},
 };
 
 /// Lifetimes that differ by no more than this part are the same: clocks and whole seconds.
@@ -54,6 +54,15 @@ impl Cohort {
 
     pub(super) fn per_second(&self) -> f64 {
         self.identities as f64 / self.gap().as_secs_f64()
+    }
+
+    /// How far the renewal of these tokens lies from where it would, had they this length; in parts of a life.
+    fn unlike(&self, group: &CountedLife) -> f64 {
+        let ahead = (group.late - group.due) as f64 / self.life_minutes().max(1) as f64;
+        let share = 0.75 - ahead;
+        // Where many are due at once, some are renewed after half of that already.
+        let usual = (self.renew_at - self.spread - share).max(0.0) / 4.0;
+        usual + (share - self.renew_at).max(0.0)
     }
 
     fn is_like(&self, other: &Self) -> bool {
@@ -122,6 +131,40 @@ impl Fleet {
             }
         }
         fleet
+    }
+
+    /// As the counters of the store know them, `without` of which hold no live token. Where tokens of several lengths
+    /// are counted together, each is taken for one of the length whose renewals come at that part of a life.
+    pub fn counted(
+        lives: &Lives,
+        without: u64,
+        (declared, usual): (&[Cohort], &Renewal),
+        now: Timestamp,
+    ) -> Self {
+        let rules = Rules { declared, usual };
+        let mut known: Vec<Cohort> = lives.lengths.iter().map(|of| rules.of_life(*of)).collect();
+        if known.is_empty() {
+            known.push(rules.most());
+        }
+        let tokens = lives.groups.iter().filter_map(|group| {
+            let like = known
+                .iter()
+                .min_by(|a, b| a.unlike(group).total_cmp(&b.unlike(group)))?;
+            let life = like.life_minutes().max(1);
+            Some(TokenGroup {
+                due: group.due,
+                ends: group.late + life / 4,
+                life,
+                count: group.count,
+            })
+        });
+        let unmade = lives.unmade.min(without);
+        let stock = Stock {
+            tokens: tokens.filter(|group| group.ends > minute_of(now)).collect(),
+            without: without - unmade,
+            unmade,
+        };
+        Self::known(&stock, declared, usual)
     }
 
     /// A fleet that does not exist, as it would be after some lives: its load level.
@@ -278,5 +321,65 @@ impl WhatIf {
     /// Whether anything is asked at all.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 1440;
+
+    fn cohort(minutes: i64) -> Cohort {
+        Cohort {
+            lifetime: Duration::from_secs(60 * minutes.unsigned_abs()),
+            renew_at: 0.5,
+            spread: 0.02,
+            identities: 1,
+        }
+    }
+
+    fn usual() -> Renewal {
+        Renewal {
+            lifetime: Duration::from_hours(24),
+            renew_at: 0.5,
+            spread: 0.02,
+        }
+    }
+
+    /// What the counters keep of tokens that were issued in this minute and are renewed at this part of their life.
+    fn issued(minute: i64, life: i64, share: f64) -> CountedLife {
+        CountedLife {
+            due: minute + (life as f64 * share) as i64,
+            late: minute + life * 3 / 4,
+            count: 10,
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_counted_by_minutes_end_when_their_length_says() {
+        let now = Timestamp::from_second(60 * 1_000_000).unwrap();
+        let of = |life, share| issued(1_000_000 - 5, life, share);
+        let lives = Lives {
+            groups: vec![
+                of(DAY, 0.5),
+                of(DAY, 0.48),
+                of(DAY, 0.3),
+                of(DAY / 2, 0.49),
+                of(60, 0.5),
+                of(4, 0.5),
+            ],
+            lengths: [DAY, DAY / 2, 60, 4].into(),
+            unmade: 3,
+        };
+        let declared = [cohort(DAY), cohort(DAY / 2), cohort(60)];
+        let fleet = Fleet::counted(&lives, 7, (&declared, &usual()), now);
+        let found: Vec<(i64, i64)> = (fleet.tokens.iter())
+            .map(|(group, _)| (group.life, group.ends - (1_000_000 - 5)))
+            .collect();
+        let expected = [DAY, DAY, DAY, DAY / 2, 60].map(|life| (life, life));
+        assert_eq!(found, expected, "those of four minutes have ended");
+        assert_eq!(fleet.without.iter().sum::<u64>(), 4);
+        assert_eq!(fleet.unmade.iter().sum::<u64>(), 3);
     }
 }

@@ -1,12 +1,26 @@
-//! How many tokens there are that are due and end alike: what a plan is made from. One pass over the index of what is
-//! due, which holds all of it; no row is read.
+//! How many tokens there are that are due and end alike: what a plan is made from. Either one pass over the index of
+//! what is due, which holds all of it, so that no row is read; or by the counters alone, for whoever looks often.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use rusqlite::{Connection, OpenFlags, Row, params};
 
 use super::{Store, StoreError, aside::RowKind, db::unsigned, error::Answer, schema};
-use crate::model::{RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded};
+use crate::model::{
+    CountedLife, Lives, RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded,
+};
+
+macro_rules! lengths {
+    ($order:literal) => {
+        concat!(
+            "SELECT DISTINCT (good_until - late_at + 7500000) / 15000000 FROM (SELECT good_until, late_at FROM identity \
+             INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 0 \
+             AND due_at IS NOT NULL AND good_until > 0 ORDER BY good_until ",
+            $order,
+            " LIMIT 256) WHERE late_at IS NOT NULL"
+        )
+    };
+}
 
 /// A token is late when a quarter of its life is left: so `late_at` tells how long it lives. What is in doubt, revoked
 /// or was never there has no end above zero.
@@ -15,6 +29,16 @@ pub(super) const STOCK: &str = "SELECT (id IS NULL) AS unmade, due_at / 60000000
     iif(good_until > 0, (good_until - late_at + 7500000) / 15000000, 0) AS life, count(*) AS n \
     FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
     AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL GROUP BY 1, 2, 3, 4";
+
+/// The same by the minutes of the counters, which do not say how long each lives.
+pub(super) const LIVES: &str =
+    "SELECT renews, late, n FROM life_count WHERE resource = ?1 AND n > 0";
+/// How long some of the tokens live that end first, and some of those that end last.
+pub(super) const FIRST_LENGTHS: &str = lengths!("ASC");
+pub(super) const LAST_LENGTHS: &str = lengths!("DESC");
+/// Those that are to be created; all others are passed over.
+pub(super) const UNMADE: &str = "SELECT count(*) FROM identity INDEXED BY identity_ending WHERE resource = ?1 \
+    AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL";
 
 /// A row of it.
 struct Alike {
@@ -30,6 +54,35 @@ impl Store {
             let params = params![db.resource_num(resource.as_str())?];
             let rows = db.all(RowKind::Identity, STOCK, params, alike)?;
             Ok(summed(rows, now))
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// What the counters know of the tokens of a resource: however many there are, only their minutes are read.
+    pub async fn lives(&self, resource: &ResourceName) -> Answer<Lives> {
+        let resource = resource.clone();
+        self.read("read when tokens are due", move |db| {
+            let params = params![db.resource_num(resource.as_str())?];
+            let groups = db.all(RowKind::Counter, LIVES, params, |row| {
+                Ok(CountedLife {
+                    due: row.get("renews")?,
+                    late: row.get("late")?,
+                    count: unsigned(row, "n")?,
+                })
+            })?;
+            let mut lengths = BTreeSet::new();
+            for sql in [FIRST_LENGTHS, LAST_LENGTHS] {
+                let found = db.all(RowKind::Identity, sql, params, |row| row.get::<_, i64>(0))?;
+                lengths.extend(found.into_iter().filter(|minutes| *minutes > 0));
+            }
+            let unmade = db.first(UNMADE, params, |row| row.get::<_, i64>(0))?;
+            Ok(Lives {
+                groups,
+                lengths,
+                unmade: unmade.unwrap_or(0).unsigned_abs(),
+            })
         })
         .await
     }

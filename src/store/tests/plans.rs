@@ -2,7 +2,9 @@
 //! comes in the same order whether few are sorted or many are found by index.
 
 use super::*;
-use crate::store::{campaigns, commit, consumers, deliveries, doubts, identities, reconcile};
+use crate::store::{
+    campaigns, commit, consumers, deliveries, doubts, identities, reconcile, stock,
+};
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
@@ -159,6 +161,25 @@ async fn consumers_are_counted_by_index() {
         ),
     ] {
         uses(&home, query, index).await;
+    }
+}
+
+/// What the page draws of a fleet is read from counters, and from as many rows as there is something to tell of.
+#[tokio::test]
+async fn the_page_looks_at_no_row_that_is_well() {
+    let home = Home::new();
+    let ending = "INDEX identity_ending (resource=? AND <expr>=? AND <expr>=?";
+    for (query, index) in [
+        (stock::LIVES, "PRIMARY KEY (resource=?)"),
+        (stock::FIRST_LENGTHS, ending),
+        (stock::LAST_LENGTHS, ending),
+        (stock::UNMADE, ending),
+    ] {
+        uses(&home, query, index).await;
+    }
+    for query in [stock::FIRST_LENGTHS, stock::LAST_LENGTHS] {
+        let plan = plan(&home, query).await;
+        assert!(!plan.contains("ORDER BY"), "{query}\n{plan}");
     }
 }
 
