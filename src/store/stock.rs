@@ -75,7 +75,7 @@ impl Store {
             let mut lengths = BTreeSet::new();
             for sql in [FIRST_LENGTHS, LAST_LENGTHS] {
                 let found = db.all(RowKind::Identity, sql, params, |row| row.get::<_, i64>(0))?;
-                lengths.extend(found.into_iter().filter(|minutes| *minutes > 0));
+                lengths.extend(found.into_iter().map(|minutes| minutes.max(1)));
             }
             let unmade = db.first(UNMADE, params, |row| row.get::<_, i64>(0))?;
             Ok(Lives {

@@ -1,10 +1,11 @@
 // A real daemon over the emulator, each a process of its own, and whatever trouble a test makes for them.
 
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 
 const RENEWD = process.env.RENEWD;
 const PATIENCE = 60_000;
@@ -109,9 +110,11 @@ ${sinks.replaceAll("SECRET", at("webhook.secret"))}${list.join("")}`,
     return this;
   }
 
-  renewd(...args) {
+  /** Runs a verb; what it prints. */
+  async renewd(...args) {
     const socket = ["--socket", join(this.folder, "renewd.sock")];
-    return execFileSync(RENEWD, [...args, ...socket], { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+    const { stdout } = await promisify(execFile)(RENEWD, [...args, ...socket], { timeout: PATIENCE });
+    return stdout;
   }
 
   /** While the daemon is stopped: many like this one, from all along its life. */
