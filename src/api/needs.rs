@@ -93,7 +93,10 @@ pub(super) struct Late {
 pub(super) fn needs(known: &Observed<'_>) -> Vec<Need> {
     match known.standing.refusal() {
         // What is late or overdue is so because of it.
-        Some(message) => vec![need(NeedKind::StoreUnusable, "store", message)],
+        Some(message) => vec![Need {
+            command: Some(format!("renewd store {}", known.standing.remedy())),
+            ..need(NeedKind::StoreUnusable, "store", message)
+        }],
         None => needs_of_parts(known),
     }
 }
@@ -537,10 +540,12 @@ fn consumer_needs(served: &Served, known: &Observed<'_>, needs: &mut Vec<Need>) 
         }
         let names = known.lacking.get(&by).cloned().unwrap_or_default();
         let command = names.first().map(|name| format!("renewd why {name}"));
+        let need = need(NeedKind::NoLiveToken, &by, words.join("; "));
         needs.push(Need {
             names,
-            command,
-            ..need(NeedKind::NoLiveToken, &by, words.join("; "))
+            since: consumers.without_since,
+            command: command.or(need.command),
+            ..need
         });
     }
 }
@@ -592,6 +597,7 @@ fn gone_need(held: &GoneHeld) -> Need {
     );
     Need {
         names: held.names.clone(),
+        since: Some(held.since),
         ..need(NeedKind::GoneHeld, resource.as_str(), message)
     }
 }
@@ -614,7 +620,10 @@ fn creations_need(waiting: &CreationsWaiting) -> Need {
 fn key_needs(resource: &ResourceName, keys: &KeysView, needs: &mut Vec<Need>) {
     if let Some(none) = &keys.none_works {
         let message = none.told(resource);
-        needs.push(need(NeedKind::NoKey, resource.as_str(), message));
+        needs.push(Need {
+            since: Some(none.since),
+            ..need(NeedKind::NoKey, resource.as_str(), message)
+        });
     }
     for doubt in keys.doubts.iter().filter(|doubt| doubt.tokens > 0) {
         let fate = match keys.none_works {
@@ -625,7 +634,10 @@ fn key_needs(resource: &ResourceName, keys: &KeysView, needs: &mut Vec<Need>) {
             "{}; {fate}: see `renewd key status {resource}`",
             doubt.told()
         );
-        needs.push(need(NeedKind::Doubtful, resource.as_str(), message));
+        needs.push(Need {
+            since: Some(doubt.since),
+            ..need(NeedKind::Doubtful, resource.as_str(), message)
+        });
     }
 }
 
@@ -841,10 +853,6 @@ fn dispatcher_needs(
     needs: &mut Vec<Need>,
 ) {
     let mut add = |kind, message: String, because: Option<&String>| {
-        let command = match kind {
-            NeedKind::Stuck => None,
-            _ => Some(format!("renewd delivery list --sink {sink}")),
-        };
         needs.push(Need {
             because: because.cloned(),
             since: match kind {
@@ -852,7 +860,6 @@ fn dispatcher_needs(
                 NeedKind::SinkBehind => known.counts.oldest_pending.get(sink).copied(),
                 _ => None,
             },
-            command,
             ..need(kind, sink.as_str(), message)
         });
     };
@@ -903,7 +910,29 @@ fn need(kind: NeedKind, subject: &str, message: String) -> Need {
         because: None,
         names: Vec::new(),
         since: None,
-        command: None,
+        command: Some(command(kind, subject)),
+    }
+}
+
+/// The command to begin with, where none is nearer at hand.
+fn command(kind: NeedKind, subject: &str) -> String {
+    match kind {
+        NeedKind::NoKey => format!("renewd key set {subject}"),
+        NeedKind::Doubtful => format!("renewd key status {subject}"),
+        NeedKind::Outage | NeedKind::Held | NeedKind::GoneHeld => {
+            "renewd check --online".to_owned()
+        }
+        NeedKind::Gone => "renewd identity list --state gone".to_owned(),
+        NeedKind::CreationsWait | NeedKind::CreationRefused => {
+            "renewd identity list --state new".to_owned()
+        }
+        NeedKind::SinkDisabled | NeedKind::SinkFailing | NeedKind::SinkBehind => {
+            format!("renewd delivery list --sink {subject}")
+        }
+        NeedKind::Contention => "renewd plan".to_owned(),
+        NeedKind::Clock => "timedatectl".to_owned(),
+        NeedKind::Stuck => "journalctl -u renewd -n 50".to_owned(),
+        _ => "renewd doctor".to_owned(),
     }
 }
 

@@ -217,7 +217,6 @@ impl Page {
         Beside {
             plans: self.plans(snapshot).await.unwrap_or_default(),
             campaigns: self.campaigns(now).await.unwrap_or_default(),
-            last_renewal: store.last_renewal().await.ok().flatten(),
             first_end: ends.into_values().filter(|end| *end > now).min(),
         }
     }

@@ -456,6 +456,15 @@ impl StoreStanding {
         }
     }
 
+    /// The verb of `renewd store` by which a person lets it be used.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Own => "verify",
+            Self::Restored { .. } => "accept",
+            Self::Passive { .. } => "adopt",
+        }
+    }
+
     /// Every word of [`StoreStanding::as_str`].
     pub const WORDS: [&str; 3] = ["own", "restored", "passive"];
 

@@ -39,16 +39,6 @@ impl Store {
         .await
     }
 
-    /// When a token was renewed last, where that is known.
-    pub async fn last_renewal(&self) -> Answer<Option<Timestamp>> {
-        self.read("look for the last renewal", |db| {
-            let sql = "SELECT at FROM renewal ORDER BY seq DESC LIMIT 1";
-            let at = db.first(sql, [], |row| row.get::<_, i64>(0))?;
-            Ok(at.map(db::instant))
-        })
-        .await
-    }
-
     /// The audit trail, newest first.
     pub async fn audit_trail(&self, query: AuditQuery) -> Answer<Vec<AuditEntry>> {
         self.read("read the audit trail", move |db| {

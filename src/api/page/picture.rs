@@ -36,7 +36,6 @@ pub(super) struct Beside {
     pub(super) plans: Vec<Plan>,
     /// Open campaigns, and those that ended lately.
     pub(super) campaigns: Vec<Campaign>,
-    pub(super) last_renewal: Option<Timestamp>,
     /// When the first of all tokens ends, for those that only the socket hands out.
     pub(super) first_end: Option<Timestamp>,
 }
@@ -75,7 +74,6 @@ pub(super) struct Picture {
     sinks: Vec<Sink>,
     more_sinks: usize,
     campaigns: Vec<Work>,
-    last_renewal: Option<Timestamp>,
     last_backup: Option<Timestamp>,
     held_step: Option<i64>,
     /// Whether names of identities may be shown.
@@ -108,6 +106,8 @@ struct Resource {
     held: u64,
     gone: u64,
     next_due: Option<Timestamp>,
+    /// When a token was obtained last, since the start.
+    last_success: Option<Timestamp>,
     /// How much of the limit the fleet needs in the long run, in percent.
     load: Option<String>,
     keys: Vec<Key>,
@@ -203,7 +203,6 @@ impl Picture {
             sinks,
             more_sinks,
             campaigns: campaigns(beside.campaigns, names),
-            last_renewal: beside.last_renewal,
             last_backup: seen.stored.last_backup.as_ref().ok().copied().flatten(),
             held_step: seen.held_step.map(|step| step.as_secs()),
             names,
@@ -435,6 +434,7 @@ fn resource(
         held: of(State::Held),
         gone: of(State::Gone),
         next_due: renewer.next_due,
+        last_success: renewer.last_success,
         load: plan.map(|plan| percent(1.0 - plan.headroom)),
         keys: keys.map(keys_of).unwrap_or_default(),
         clock: renewer.skew_ms.map(clock),
