@@ -481,19 +481,22 @@ impl Renewer {
         }
         let grounds = self.grounds();
         let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now.wall));
+        let waiting = self.queue_of(line).ready.len();
+        let mut gate = self.permits.gate();
+        let opens = gate.opens_at(operation, waiting, (press, remaining), now.steady);
+        let is_open = opens.is_some_and(|at| at <= now.steady);
+        if is_open || press != Press::Ordinary || gate.is_probing(operation) {
+            return opens;
+        }
         // One that waits for a lowered pace need not, once it presses.
         let late = self.queue_of(line).ready.iter();
         let late = late
             .filter_map(|row| presses_at(row, &grounds, now.wall))
             .min();
-        let late = late.filter(|_| press == Press::Ordinary).map(|at| {
+        let late = late.map(|at| {
             let wait = at.duration_since(now.wall);
             now.steady + std::time::Duration::try_from(wait).unwrap_or_default()
         });
-        let waiting = self.queue_of(line).ready.len();
-        let mut gate = self.permits.gate();
-        let opens = gate.opens_at(operation, waiting, (press, remaining), now.steady);
-        let late = late.filter(|_| !gate.is_probing(operation));
         opens.into_iter().chain(late).min()
     }
 }
