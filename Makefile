@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats sdk receivers monitoring page systemd packaged soak bench fuzz build release whole \
+.PHONY: demo test lint audit unit formats api sdk receivers monitoring page systemd packaged soak bench fuzz build release whole \
   packages image prerequisites
 # Two builds of one program follow each other.
 .NOTPARALLEL:
@@ -14,7 +14,7 @@ demo:
 
 # Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, the
 # page in a browser, a real systemd, the packages and the image (needs root).
-test: root prerequisites lint audit unit formats sdk receivers monitoring page systemd packaged
+test: root prerequisites lint audit unit formats api sdk receivers monitoring page systemd packaged
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -38,6 +38,10 @@ sdk: build
 # Token files, read back by the libraries that programs read them with.
 formats:
 	tests/files/run
+
+# The description of the local socket against a real daemon.
+api: build
+	tests/api/run
 
 # The receiver kit of docs/receivers, against a real daemon.
 receivers: build

@@ -135,6 +135,18 @@ impl ResourceUrl {
         &self.authority
     }
 
+    /// Host and port, whether or not that is the scheme's own.
+    pub fn address(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        format!("{host}:{port}")
+    }
+
+    /// Whether requests go there without TLS.
+    pub fn is_plain(&self) -> bool {
+        self.url.scheme() == "http"
+    }
+
     /// The URL of a path and a query on this endpoint.
     pub(super) fn url(&self, path: &str, query: &str) -> Url {
         let mut url = self.url.clone();
@@ -151,7 +163,7 @@ impl ResourceUrl {
 
     /// Whether the way there is safe: TLS, or never leaving this machine.
     pub fn is_safe(&self) -> bool {
-        self.url.scheme() == "https" || self.is_loopback()
+        !self.is_plain() || self.is_loopback()
     }
 
     fn is_loopback(&self) -> bool {
@@ -195,6 +207,11 @@ impl AccessKey {
     /// A short, stable, one-way name of this key: 12 hex digits of its SHA-256.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// As a connection string holds it.
+    pub fn base64(&self) -> Secret {
+        Secret::new(BASE64_STANDARD.encode(&*self.bytes))
     }
 
     pub(super) fn expose(&self) -> &[u8] {

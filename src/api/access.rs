@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{
-    Extension, Json,
+    Extension,
     extract::{FromRequest, Path, Query, Request, State},
 };
 use http::HeaderMap;
@@ -18,7 +18,7 @@ use super::{
     admin::{Admin, After, PAGE, bad_cursor, instant, record},
     body::{self, Body},
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     peer::{Peer, Turns},
     problem::{Problem, ProblemType},
@@ -53,6 +53,7 @@ endpoints! {
 
 /// `PUT /v1/tokens/{name}/ack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Ack {
     /// The version that the consumer uses.
@@ -60,6 +61,7 @@ pub struct Ack {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Acked {
     /// The version that the consumer uses.
     pub version: Version,
@@ -69,6 +71,7 @@ pub struct Acked {
 
 /// One row of `GET /v1/reads`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReadsRow {
     #[serde(flatten)]
     pub reads: TokenReads,
@@ -78,6 +81,7 @@ pub struct ReadsRow {
 
 /// `POST /v1/orphans/dismiss`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DismissOrphans {
     pub nums: Vec<Num>,
@@ -87,6 +91,7 @@ pub struct DismissOrphans {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dismissed {
     /// So many were taken off the list.
     pub dismissed: usize,

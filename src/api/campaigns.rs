@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +11,7 @@ use super::{
     admin::{Admin, After, PAGE},
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{Endpoint as _, EndpointAnswer, Json, endpoints},
     handle::Api,
     orders,
     problem::{Problem, ProblemType},
@@ -32,7 +29,7 @@ pub use crate::store::{
 };
 
 endpoints! {
-    StartCampaign: POST "/v1/campaigns", CampaignRequest => CampaignProgress;
+    StartCampaign: POST "/v1/campaigns", CampaignRequest => CampaignProgress as ACCEPTED;
     /// What a campaign would do.
     PlanCampaign: POST "/v1/campaigns/plan", CampaignRequest => CampaignPlan;
     /// Campaigns, the newest first.
@@ -47,6 +44,7 @@ endpoints! {
 /// `POST /v1/campaigns`, and `POST /v1/campaigns/plan` for what it would do: names and ids, or
 /// `select`, or `all`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CampaignRequest {
     pub action: CampaignAction,
@@ -96,6 +94,7 @@ impl CampaignRequest {
 
 /// What a campaign would do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CampaignPlan {
     /// Items it would have.
     pub total: u64,
@@ -111,6 +110,7 @@ pub struct CampaignPlan {
 
 /// The part of one resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlannedResource {
     pub items: u64,
     /// What the resource allows, such as `500/30s`; nothing where no call is needed.
@@ -121,6 +121,7 @@ pub struct PlannedResource {
 
 /// A campaign and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CampaignProgress {
     #[serde(flatten)]
     pub campaign: Campaign,
@@ -149,6 +150,7 @@ impl From<Campaign> for CampaignProgress {
 
 /// What a person tells a campaign: the last part of `POST /v1/campaigns/{id}/{order}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CampaignOrder {
     Pause,
@@ -172,6 +174,7 @@ impl CampaignOrder {
 
 /// Why something is ordered, for the audit trail.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct WithReason {
     #[serde(default)]
@@ -221,7 +224,7 @@ pub(super) async fn start(
             id
         }
     };
-    Ok((StatusCode::ACCEPTED, found(&api, id).await?))
+    Ok((StartCampaign::STATUS, found(&api, id).await?))
 }
 
 /// Brings a long list of items in some transactions, then lets it begin.

@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::extract::{Path, Query, State};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time::timeout};
@@ -16,7 +13,7 @@ use super::{
     admin::{Admin, PAGE, bad_cursor, record, records},
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{Command, SinkAsk},
@@ -44,6 +41,7 @@ endpoints! {
 
 /// One row of `GET /v1/deliveries`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeliveryRow {
     pub name: Name,
     pub sink: SinkName,
@@ -91,6 +89,7 @@ impl From<Listed> for DeliveryRow {
 
 /// `POST /v1/deliveries/retry` and `/replay`: either names, or all of a choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AskDeliveries {
     #[serde(default)]
@@ -110,6 +109,7 @@ pub struct AskDeliveries {
 
 /// How many were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AskedDeliveries {
     /// So many are due now.
     pub due: u64,
@@ -119,6 +119,7 @@ pub struct AskedDeliveries {
 
 /// `GET /v1/sinks`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sinks {
     /// When this was true.
     pub at: Timestamp,
@@ -127,6 +128,7 @@ pub struct Sinks {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SinkRow {
     pub name: SinkName,
     /// How it is, in one word.
@@ -144,6 +146,7 @@ pub struct SinkRow {
 
 /// How a sink is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SinkState {
     Open,
@@ -173,6 +176,7 @@ impl SinkState {
 
 /// `POST /v1/sinks/{name}/pause`, `/enable` and `/test`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AskSink {
     /// Why, for the audit trail.
@@ -182,6 +186,7 @@ pub struct AskSink {
 
 /// How `POST /v1/sinks/{name}/test` ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SinkTested {
     pub sink: SinkName,
     /// What kind it is.

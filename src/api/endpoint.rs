@@ -3,14 +3,27 @@
 //! backup answer in other ways than with one JSON document; they are written out on both sides.
 
 use axum::{
-    Json, Router,
+    Router,
     handler::Handler,
+    response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use http::Method;
+use http::{HeaderValue, Method, StatusCode, header};
+#[cfg(test)]
+pub(super) use schemars::JsonSchema as Described;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{handle::Api, problem::Problem};
+use super::{
+    handle::Api,
+    problem::{Problem, ProblemType},
+    wire::{Layout, json_of},
+};
+
+/// What the description of the socket says of a type: only tests write that.
+#[cfg(not(test))]
+pub(super) trait Described {}
+#[cfg(not(test))]
+impl<T> Described for T {}
 
 pub(super) trait Endpoint {
     /// `GET`, `POST`, `PUT` or `DELETE`.
@@ -20,16 +33,35 @@ pub(super) trait Endpoint {
     /// The keys that a query may have.
     const QUERY: &'static [&'static str];
     /// What is sent with it; `()` is nothing.
-    type Body: Serialize;
-    type Answer: Serialize + DeserializeOwned;
+    type Body: Serialize + Described;
+    type Answer: Serialize + DeserializeOwned + Described;
+    /// The status with which it comes back.
+    const STATUS: StatusCode = StatusCode::OK;
+}
+
+/// An answer as JSON, with the version of its form.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let text = match json_of(&self.0, Layout::Short) {
+            Ok(text) => text,
+            Err(error) => {
+                return Problem::new(ProblemType::Internal, error.to_string()).into_response();
+            }
+        };
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json)], text).into_response()
+    }
 }
 
 /// What a handler answers: the endpoint's answer, or why not.
 pub(super) type EndpointAnswer<E> = Result<Json<<E as Endpoint>::Answer>, Problem>;
 
-/// Declares endpoints: `Name: METHOD "path" ?key key, Body => Answer;`.
+/// Declares endpoints: `Name: METHOD "path" ?key key, Body => Answer;`, with `as CREATED` where the status is not 200.
 macro_rules! endpoints {
-    ($($(#[$doc:meta])* $name:ident: $method:ident $path:literal $(? $($key:ident)+)?, $body:ty => $answer:ty;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident: $method:ident $path:literal $(? $($key:ident)+)?, $body:ty => $answer:ty $(as $status:ident)?;)+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         pub(super) struct $name;
@@ -40,6 +72,7 @@ macro_rules! endpoints {
             const QUERY: &'static [&'static str] = &[$($(stringify!($key)),+)?];
             type Body = $body;
             type Answer = $answer;
+            $(const STATUS: http::StatusCode = http::StatusCode::$status;)?
         }
     )+};
 }
@@ -50,6 +83,40 @@ pub(super) use endpoints;
 pub(super) struct Routes {
     router: Router<Api>,
     known: Vec<(Method, &'static str)>,
+    #[cfg(test)]
+    described: Vec<Description>,
+}
+
+/// An endpoint as the description of the socket shows it.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(super) struct Description {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) query: &'static [&'static str],
+    pub(super) status: StatusCode,
+    /// `None` where nothing is sent with it.
+    pub(super) body: Option<SchemaOf>,
+    pub(super) answer: SchemaOf,
+}
+
+#[cfg(test)]
+pub(super) type SchemaOf = fn(&mut schemars::SchemaGenerator) -> schemars::Schema;
+
+#[cfg(test)]
+impl Description {
+    pub(super) fn of<E: Endpoint>() -> Self {
+        let is_nothing = std::any::type_name::<E::Body>() == std::any::type_name::<()>();
+        let body: SchemaOf = |generator| generator.subschema_for::<E::Body>();
+        Self {
+            method: E::METHOD,
+            path: E::PATH,
+            query: E::QUERY,
+            status: E::STATUS,
+            body: (!is_nothing).then_some(body),
+            answer: |generator| generator.subschema_for::<E::Answer>(),
+        }
+    }
 }
 
 impl Routes {
@@ -60,7 +127,11 @@ impl Routes {
         H: Handler<T, Api>,
         T: 'static,
     {
-        self.written_out(E::METHOD, E::PATH, handler)
+        #[cfg_attr(not(test), expect(unused_mut, reason = "only tests describe it"))]
+        let mut routes = self.written_out(E::METHOD, E::PATH, handler);
+        #[cfg(test)]
+        routes.described.push(Description::of::<E>());
+        routes
     }
 
     /// What answers one that is no [`Endpoint`].
@@ -75,16 +146,19 @@ impl Routes {
             Method::DELETE => delete(handler),
             _ => post(handler),
         };
-        let Self { router, mut known } = self;
-        known.push((method, path));
-        Self {
-            router: router.route(path, route),
-            known,
-        }
+        let mut routes = self;
+        routes.known.push((method, path));
+        routes.router = routes.router.route(path, route);
+        routes
     }
 
     pub(super) fn into_router(self) -> Router<Api> {
         self.router
+    }
+
+    #[cfg(test)]
+    pub(super) fn described(self) -> Vec<Description> {
+        self.described
     }
 
     /// The endpoints, as the table in the header of `api` writes them.

@@ -1,16 +1,13 @@
 //! Identities over the socket: listed, shown, added, removed, revived.
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
 
 use super::{
     admin::{Admin, After, PAGE, record},
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{Endpoint as _, EndpointAnswer, Json, endpoints},
     handle::Api,
     imports::surroundings,
     problem::{Problem, ProblemType},
@@ -27,7 +24,7 @@ endpoints! {
     ListIdentities: GET "/v1/identities" ?after, () => Page<Identity>;
     ShowIdentity: GET "/v1/identities/{name}", () => Identity;
     /// Adds an identity to the store.
-    AddIdentity: POST "/v1/identities", NewIdentity => Identity;
+    AddIdentity: POST "/v1/identities", NewIdentity => Identity as CREATED;
     /// Removes an identity from the store.
     RemoveIdentity: DELETE "/v1/identities/{name}" ?reason, () => Removed;
     /// Asks for an identity that is gone again.
@@ -91,7 +88,7 @@ pub(super) async fn add(
     api.store.declare(vec![spec], now).await?;
     admin.audit(&api, "add", Some(&name), None, "added").await?;
     let row = record(&api, name.as_str()).await?;
-    Ok((StatusCode::CREATED, Json(shown(&api, &row, now))))
+    Ok((AddIdentity::STATUS, Json(shown(&api, &row, now))))
 }
 
 /// Removes an identity that was added, as its `on_removal` says. ACS keeps it in any case.

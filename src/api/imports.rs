@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::{
     admin::Admin,
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::SharedState,
@@ -38,6 +38,7 @@ const WRITING: Duration = Duration::from_mins(15);
 
 /// `POST /v1/import`: a line with scopes is an identity to be kept, one without gives an id back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Import {
     /// Only say what would be done and what is wrong; nothing is changed.
@@ -49,6 +50,7 @@ pub struct Import {
 
 /// A line and its number in the file that it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImportRow {
     /// From 1.
     pub number: u64,
@@ -57,6 +59,7 @@ pub struct ImportRow {
 
 /// What an import did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImportAnswer {
     pub added: u64,
     /// Identities of which something changed.
@@ -79,6 +82,7 @@ pub struct ImportAnswer {
 
 /// `POST /v1/create`: a person's word that identities that wait may be created.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateMissing {
     #[serde(default)]
@@ -92,6 +96,7 @@ pub struct CreateMissing {
 
 /// What came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CreationsAllowed {
     /// How many may be created.
     pub allowed: u64,

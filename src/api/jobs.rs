@@ -1,9 +1,6 @@
 //! Jobs over the socket: what is scheduled, what ran, and a run by hand.
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     admin::Admin,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{Endpoint as _, EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
 };
@@ -29,11 +26,12 @@ endpoints! {
     /// What ran, newest first.
     ListJobRuns: GET "/v1/jobs/runs" ?limit name, () => JobRuns;
     /// Runs a job now.
-    RunJob: POST "/v1/jobs/{name}/run", () => JobRun;
+    RunJob: POST "/v1/jobs/{name}/run", () => JobRun as ACCEPTED;
 }
 
 /// One job, as `GET /v1/jobs` lists it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Job {
     pub name: JobName,
     pub cron: String,
@@ -51,6 +49,7 @@ pub struct Job {
 
 /// `GET /v1/jobs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobList {
     /// In the order of the configuration.
     pub jobs: Vec<Job>,
@@ -58,6 +57,7 @@ pub struct JobList {
 
 /// `GET /v1/jobs/runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobRuns {
     /// The newest run comes first.
     pub runs: Vec<JobRun>,
@@ -116,7 +116,7 @@ pub(super) async fn run(
     audited.await?;
     let run = done.into_iter().next();
     let run = run.ok_or_else(|| Problem::new(ProblemType::Internal, "nothing was decided"))??;
-    Ok((StatusCode::ACCEPTED, Json(run)))
+    Ok((RunJob::STATUS, Json(run)))
 }
 
 /// `?name=…&limit=…`.

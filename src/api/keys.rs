@@ -1,9 +1,6 @@
 //! Access keys over the socket: how they are, and their replacement.
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::extract::{Path, Query, State};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +8,7 @@ use super::{
     admin::{Admin, After, PAGE},
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{Endpoint as _, EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     wire::Page,
@@ -29,7 +26,7 @@ endpoints! {
     /// The keys of one resource.
     ShowKeys: GET "/v1/keys/{resource}", () => ResourceKeys;
     /// Begins to replace a key.
-    Replace: POST "/v1/keys/{resource}", ReplaceKey => KeyChange;
+    Replace: POST "/v1/keys/{resource}", ReplaceKey => KeyChange as ACCEPTED;
     /// Calls a replacement off.
     Cancel: DELETE "/v1/keys/{resource}", () => KeyChange;
     /// The identities of the newest replacement.
@@ -38,6 +35,7 @@ endpoints! {
 
 /// `GET /v1/keys/{resource}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResourceKeys {
     pub resource: ResourceName,
     pub in_use: KeyRole,
@@ -57,6 +55,7 @@ pub struct ResourceKeys {
 
 /// One key of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyLine {
     /// Which of the two.
     pub role: KeyRole,
@@ -71,6 +70,7 @@ pub struct KeyLine {
 
 /// `POST /v1/keys/{resource}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReplaceKey {
     /// Why, and in which order.
     pub work: KeyWork,
@@ -129,7 +129,7 @@ pub(super) async fn replace(
         reason: cause.reason,
     };
     let begun = api.store.begin_key_change(new, api.clock.now()).await?;
-    Ok((StatusCode::ACCEPTED, Json(begun)))
+    Ok((Replace::STATUS, Json(begun)))
 }
 
 pub(super) async fn cancel(

@@ -4,7 +4,7 @@
 use std::{sync::PoisonError, time::Duration};
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Path, Request, State},
     middleware::{self, Next},
     response::Response,
@@ -20,7 +20,7 @@ use super::{
     body, campaigns,
     connection::{ANSWER, ClientError, DaemonClient, OWN_LABEL, unreadable},
     deliveries,
-    endpoint::{EndpointAnswer, Routes, endpoints},
+    endpoint::{EndpointAnswer, Json, Routes, endpoints},
     guard::{Door, guard, usable},
     handle::Api,
     identities, imports, jobs, keys, orders,
@@ -104,7 +104,7 @@ endpoints! {
     /// What needs a person, counts, renewers, dispatchers.
     ShowStatus: GET "/v1/status", () => Status;
     /// Why the engine does, or does not do, what it does with an identity.
-    ShowWhy: GET "/v1/why/{name}", () => serde_json::Value;
+    ShowWhy: GET "/v1/why/{name}", () => Explanation;
 }
 
 /// The endpoints of admins: nobody else is let in, then the body is read, then the endpoint works.
@@ -194,7 +194,7 @@ async fn explain(
     State(api): State<Api>,
     _: Admin,
     Path(name): Path<String>,
-) -> Result<Json<Explanation>, Problem> {
+) -> EndpointAnswer<ShowWhy> {
     Ok(Json(explained(&api, &name, str::to_owned).await?))
 }
 
@@ -315,9 +315,17 @@ impl DaemonClient {
     }
 
     /// Why the engine does, or does not do, what it does with an identity.
-    pub async fn why(&self, name: &Name) -> Result<serde_json::Value, ClientError> {
+    pub async fn why(&self, name: &Name) -> Result<Explanation, ClientError> {
         self.call(ShowWhy, &[name]).send().await
     }
+}
+
+/// Every endpoint that answers with one JSON document, as it is described.
+#[cfg(test)]
+pub(super) fn described() -> Vec<super::endpoint::Description> {
+    let mut described = work(identities_of(lists())).described();
+    described.push(super::endpoint::Description::of::<access::Acknowledge>());
+    described
 }
 
 #[cfg(test)]

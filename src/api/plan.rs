@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::extract::{Query, State};
 use serde::Deserialize;
 
 use super::{
     admin::Admin,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
 };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// The stable word in `type`; programs decide by it, people read `detail`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ProblemType {
     /// 404: no such identity, campaign or endpoint. Only admins are told so of an identity.
@@ -129,6 +130,7 @@ impl ProblemType {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     #[serde(rename = "type")]
     pub kind: ProblemType,

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -13,7 +10,7 @@ use super::{
     admin::Admin,
     body::Body,
     connection::{ClientError, DaemonClient},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{self, Command},
@@ -31,6 +28,7 @@ endpoints! {
 
 /// `GET /v1/sources`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sources {
     /// Those that are configured, and those that no longer are and still list identities.
     pub sources: Vec<SourceView>,
@@ -38,6 +36,7 @@ pub struct Sources {
 
 /// `POST /v1/sources/{name}/apply`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplySource {
     /// Whether `max_removal`, and what protects like it, is set aside this once.

@@ -3,7 +3,7 @@
 
 use std::{io, time::Duration};
 
-use axum::{Json, body, extract::State, response::Response};
+use axum::{body, extract::State, response::Response};
 use futures_util::stream;
 use http::{HeaderValue, Method, header};
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use super::{
     admin::Admin,
     body::Body,
     connection::{ClientError, DaemonClient, OWN_LABEL, unreadable},
-    endpoint::{EndpointAnswer, endpoints},
+    endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
     shared_state::{Command, Permission},
@@ -53,6 +53,7 @@ pub const MADE_AT_HEADER: &str = "x-renewd-made-at";
 
 /// `POST /v1/store/accept`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StoreWord {
     /// Why, for the audit trail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +62,7 @@ pub struct StoreWord {
 
 /// `POST /v1/store/backed-up`: a backup reached its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackedUp {
     /// When it was made, as [`MADE_AT_HEADER`] said.
     pub made_at: Timestamp,
@@ -70,6 +72,7 @@ pub struct BackedUp {
 
 /// `POST /v1/store/reseal`: the seal key is being replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResealStarted {
     /// Where the key that is replaced will be.
     pub former: String,
@@ -79,6 +82,7 @@ pub struct ResealStarted {
 
 /// `GET /v1/doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Examination {
     pub by: Examiner,
     /// The user that looked: what may be read and written depends on it.
@@ -97,6 +101,7 @@ pub struct Examination {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Examiner {
     /// The daemon, from inside its sandbox.
@@ -107,6 +112,7 @@ pub enum Examiner {
 
 /// One thing that is wrong, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ailment {
     /// Whether it cannot work, or only looks odd.
     pub severity: Gravity,
@@ -120,6 +126,7 @@ pub struct Ailment {
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Gravity {
     /// It can work, but is odd.

@@ -20,8 +20,40 @@ use crate::{
 /// The header that every request over the socket carries, with any value.
 pub const CLIENT_HEADER: &str = "x-renewd-client";
 
+/// The version of the forms of all JSON documents, of this socket and of the command line: it is raised when a key
+/// goes away or changes its meaning. New keys may come at any time.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How a JSON document is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// On one line, for programs alone.
+    Short,
+    /// On many lines, for people too.
+    Long,
+}
+
+/// A document as JSON: its `schema_version` first, where it is an object.
+///
+/// # Errors
+/// When the document cannot be JSON.
+pub fn json_of(document: &impl Serialize, form: Layout) -> serde_json::Result<String> {
+    let (text, separator) = match form {
+        Layout::Short => (serde_json::to_string(document)?, ""),
+        Layout::Long => (serde_json::to_string_pretty(document)?, "\n  "),
+    };
+    let space = if form == Layout::Long { " " } else { "" };
+    let first = format!("{{{separator}\"schema_version\":{space}{SCHEMA_VERSION}");
+    Ok(match text.strip_prefix('{') {
+        Some("}") => format!("{first}{}}}", separator.trim_end_matches(' ')),
+        Some(rest) => format!("{first},{rest}"),
+        None => text,
+    })
+}
+
 /// `GET /v1/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// When this was true.
     pub at: Timestamp,
@@ -68,6 +100,7 @@ pub struct Status {
 
 /// Something that needs a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Need {
     /// What kind of thing.
     pub kind: NeedKind,
@@ -91,6 +124,7 @@ pub struct Need {
 
 /// Kinds of [`Need`], the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NeedKind {
     /// The store may not be used: nothing is issued, delivered or served.
@@ -245,6 +279,7 @@ impl NeedKind {
 
 /// One identity as listings show it; never its token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Identity {
     /// Our name of it.
     pub name: Name,
@@ -328,6 +363,7 @@ impl Identity {
 
 /// Part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PageOf{T}"))]
 pub struct Page<T> {
     pub items: Vec<T>,
     /// What to ask for with `after=` to get the next ones; `None` at the end.
@@ -336,6 +372,7 @@ pub struct Page<T> {
 
 /// `POST /v1/identities`: what is left out takes the defaults of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewIdentity {
     /// Our name of it.
@@ -367,6 +404,7 @@ pub struct NewIdentity {
 
 /// One row of `GET /v1/notices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NoticeRow {
     /// Rises with each notice.
     pub seq: u64,
@@ -375,6 +413,7 @@ pub struct NoticeRow {
 
 /// What became of a removed identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Removed {
     pub name: Name,
     /// What its `on_removal` made of it.
@@ -383,6 +422,7 @@ pub struct Removed {
 
 /// `POST /v1/reload`, when it was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reloaded {
     /// Such as `+2 create, ~1 re-issue, -1 hold`.
     pub effect: String,
@@ -393,6 +433,7 @@ pub struct Reloaded {
 
 /// What followed from a word about the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StoreUsed {
     /// Identities whose tokens are of unknown standing and are renewed now.
     pub renewing: u64,
@@ -404,6 +445,7 @@ pub struct StoreUsed {
 /// `GET /api/status`: what a page may show without knowing who looks. No names of identities (but
 /// in `needs`, with `[daemon] page_names`) and no texts of errors, which may quote anything.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublicStatus {
     /// When this was true.
     pub at: Timestamp,
@@ -427,6 +469,7 @@ pub struct PublicStatus {
 
 /// A resource on the page.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublicResource {
     pub name: ResourceName,
     /// `open`, or what is wrong in a sentence.
@@ -444,6 +487,7 @@ pub struct PublicResource {
 
 /// A sink on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublicSink {
     pub name: SinkName,
     /// Deliveries that wait; `None` where that is not known.
@@ -458,6 +502,7 @@ pub struct PublicSink {
 
 /// One row of `GET /v1/holders`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HolderRow {
     /// The consumer and its version.
     #[serde(flatten)]

@@ -1,27 +1,22 @@
 //! `renewd acs`: one call to ACS each, without a daemon; for scripts, tests and emergencies. What a call
 //! answered is shown as plain `name=value` lines for a shell or as one JSON document.
 
-use std::{
-    io::{IsTerminal, Read},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{io::IsTerminal, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::{
     Context,
     daemon::settings,
     duration,
     exit::{Exit, Failed, Outcome},
-    output,
+    input, output,
 };
 use crate::{
     acs::{AcsAnswer, Client, ConnectionString, Created, Error, Issued},
     config::{self, CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, Source},
-    model::{FailureClass, IdentityId, ResourceName, Scope, Secret, text_of, whole_seconds},
+    model::{FailureClass, IdentityId, ResourceName, Scope, Secret, whole_seconds},
     transport::{NetworkOptions, Transport},
 };
 
@@ -226,21 +221,11 @@ fn resource(connection_string: Secret) -> Result<ResourceSettings, Failed> {
 }
 
 fn secret_from_stdin() -> Result<Secret, Failed> {
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
+    if std::io::stdin().is_terminal() {
         return Err(Failed::usage("the Entra token is read from standard input")
             .hint("renewd acs exchange-teams … < token-file"));
     }
-    let cannot = |error: &dyn std::fmt::Display| {
-        Failed::plain(format!("cannot read standard input: {error}"))
-    };
-    let mut bytes = Zeroizing::new(Vec::new());
-    stdin
-        .lock()
-        .read_to_end(&mut bytes)
-        .map_err(|error| cannot(&error))?;
-    let text = text_of(&bytes).map_err(|error| cannot(&error))?;
-    Ok(Secret::new(text.trim().to_owned()))
+    input::secret_on_stdin("Entra token")
 }
 
 impl From<Error> for Failed {

@@ -64,7 +64,7 @@ impl Check {
 }
 
 /// Loads the configuration, asks every room what it finds, shows it all.
-fn check(source: &Source) -> Result<Settings, Failed> {
+pub(in crate::cli) fn check(source: &Source) -> Result<Settings, Failed> {
     let loaded = config::load(source);
     let (settings, problems) = match loaded {
         Ok(Loaded {
@@ -91,7 +91,7 @@ fn check(source: &Source) -> Result<Settings, Failed> {
     }
 }
 
-fn inventory(settings: &Settings) -> String {
+pub(in crate::cli) fn inventory(settings: &Settings) -> String {
     let parts = [
         (settings.resources.len(), "resource", "resources"),
         (settings.identities.len(), "identity", "identities"),

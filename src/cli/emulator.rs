@@ -13,6 +13,7 @@ use renewd_emulator::{
     DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg,
     child_environment, serve,
 };
+use sha2::{Digest, Sha256};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -23,10 +24,11 @@ use super::{
     child::{Group, Program, Signals, code},
     duration,
     exit::{Exit, Failed, Outcome},
+    input,
     output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint},
     run::Logs,
 };
-use crate::model::{Secret, text_of};
+use crate::acs::ConnectionString;
 
 /// Run ACS Identity on this machine, for tests and for playing with
 #[derive(Debug, clap::Args)]
@@ -54,6 +56,14 @@ pub(crate) struct Emulator {
     /// The access keys, base64: the primary on the first line, the secondary on the second
     #[arg(long, value_name = "FILE")]
     access_key_file: Option<PathBuf>,
+    /// Play the resource of this connection string: listen where it says, with its key and an id of its own,
+    /// and take what earlier runs handed out for real. `renewd init --emulator` writes one
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["listen", "http", "access_key_file", "resource_id", "adopt"]
+    )]
+    connection_string_file: Option<PathBuf>,
     /// The resource's id, a GUID [default: random]
     #[arg(long, value_name = "GUID")]
     resource_id: Option<uuid::Uuid>,
@@ -101,7 +111,7 @@ impl Emulator {
     }
 
     async fn serve(self, context: Context) -> Outcome {
-        let options = ServeOptions {
+        let mut options = ServeOptions {
             listen: self.listen(),
             plain_http: self.http,
             names: self.name.clone(),
@@ -109,6 +119,9 @@ impl Emulator {
             ca_seed: self.seed,
             emulator: self.options()?,
         };
+        if let Some(path) = &self.connection_string_file {
+            play_resource(&mut options, path)?;
+        }
         let serving = serve(options, context.clock).await.map_err(|error| {
             let hint = matches!(error, ServeError::Listen { .. })
                 .then_some("choose another address with --listen; port 0 takes a free one");
@@ -138,7 +151,8 @@ impl Emulator {
         for limit in &self.limit {
             limits.set(limit).map_err(Failed::usage)?;
         }
-        let control_secret = self.control_secret_file.as_deref().map(read).transpose()?;
+        let control_secret = self.control_secret_file.as_deref();
+        let control_secret = control_secret.map(input::secret_in).transpose()?;
         let options = EmulatorOptions {
             seed: self.seed.unwrap_or_else(rand::random),
             resource_id: self.resource_id.map(|id| id.hyphenated().to_string()),
@@ -155,9 +169,28 @@ impl Emulator {
             return Ok(options);
         };
         options
-            .with_key_file(read(path)?.expose())
+            .with_key_file(input::secret_in(path)?.expose())
             .map_err(|error| Failed::usage(format!("{}: {error}", path.display())))
     }
+}
+
+/// Makes it the resource that a connection string names. The resource's id follows from the key, so that ids
+/// and tokens of earlier runs are its own.
+fn play_resource(options: &mut ServeOptions, path: &Path) -> Result<(), Failed> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Failed::usage(format!("{}: {error}", path.display()));
+    let text = input::secret_in(path)?;
+    let read = ConnectionString::parse(&text).map_err(|error| wrong(&error))?;
+    options.listen = read.endpoint.address();
+    options.plain_http = read.endpoint.is_plain();
+    let key = read.key.base64();
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(key.expose())[..16]);
+    let emulator = &mut options.emulator;
+    emulator.resource_id = Some(uuid::Uuid::from_bytes(id).hyphenated().to_string());
+    emulator.primary_key = Some(key);
+    emulator.adopt = true;
+    Ok(())
 }
 
 /// Prints where the emulator is and serves until SIGTERM or SIGINT.
@@ -203,18 +236,6 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-fn read(path: &Path) -> Result<Secret, Failed> {
-    let cannot = |error: &dyn std::fmt::Display| {
-        Failed::usage(format!("cannot read {}: {error}", path.display()))
-    };
-    let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
-    let secret = text_of(&bytes).map_err(|error| cannot(&error))?.trim();
-    if secret.is_empty() {
-        return Err(Failed::usage(format!("{} is empty", path.display())));
-    }
-    Ok(Secret::new(secret.to_owned()))
 }
 
 /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute

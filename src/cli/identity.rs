@@ -20,7 +20,7 @@ use super::{
 use crate::{
     api::client::{
         ClientError, DaemonClient,
-        wire::{self, CreateMissing},
+        wire::{self, CreateMissing, SCHEMA_VERSION},
     },
     config::Source,
     model::{Name, State, short_duration},
@@ -291,10 +291,11 @@ impl Listing {
             Self::Json { any } => {
                 let mut text = String::new();
                 for identity in &identities {
-                    text.push_str(if *any {
-                        ",\n"
-                    } else {
-                        "{\n  \"identities\": [\n"
+                    text.push_str(&match *any {
+                        true => ",\n".to_owned(),
+                        false => format!(
+                            "{{\n  \"schema_version\": {SCHEMA_VERSION},\n  \"identities\": [\n"
+                        ),
                     });
                     *any = true;
                     text.push_str(&output::json_within(identity, 2)?);

@@ -5,7 +5,6 @@ mod roll;
 
 use std::{
     fs,
-    io::Read,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +17,7 @@ use super::{
     Context,
     daemon::{daemon, daemon_of, settings},
     exit::{Exit, Failed, Outcome},
+    input,
     output::{self, BAD, Cell, DIM, GOOD, STRONG, Table, paint, relative, wrapped},
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         wire::{KeyChange, KeyItem, KeyStage, KeyStanding, Resealing, ResourceKeys, StoreWord},
     },
     config::{LoadedSecret, ResourceSettings, SecretRef},
-    model::{KeyDoubt, KeyRole, ResourceName, Secret, text_of},
+    model::{KeyDoubt, KeyRole, ResourceName, Secret},
     transport::{NetworkOptions, Transport},
 };
 
@@ -137,8 +137,6 @@ fn progress(now: &Resealing) -> String {
 
 /// The proof may take so long.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// No connection string is longer.
-const LONGEST: u64 = 64 << 10;
 
 /// Put a new key in place: read from standard input, proved, written into its file
 #[derive(Debug, clap::Args)]
@@ -175,7 +173,9 @@ impl Set {
             ))
         })?;
         let (place, path) = self.place(&resource)?;
-        let text = connection_string(&read()?, &place)?;
+        let given = input::secret_on_stdin("key")
+            .map_err(|failed| failed.hint("pipe a connection string or a key into it"))?;
+        let text = connection_string(&given, &place)?;
         let fingerprint = self.prove(&resource, &text, &context).await?;
         replace(&path, &text)?;
         let reloaded = client.reload().await.ok();
@@ -252,23 +252,6 @@ impl Set {
                 "the key {fingerprint} could not be proved, so nothing was written: {why}"
             ))),
         }
-    }
-}
-
-fn read() -> Result<Secret, Failed> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let cannot = |error: &dyn std::fmt::Display| {
-        Failed::plain(format!("cannot read the key from standard input: {error}"))
-    };
-    std::io::stdin()
-        .take(LONGEST)
-        .read_to_end(&mut bytes)
-        .map_err(|error| cannot(&error))?;
-    let text = text_of(&bytes).map_err(|error| cannot(&error))?;
-    match text.trim() {
-        "" => Err(Failed::usage("standard input holds no key")
-            .hint("pipe a connection string or a key into it")),
-        text => Ok(Secret::new(text.to_owned())),
     }
 }
 

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 use crate::config::{self, Source};
 
 use super::{
+    complete,
     daemon::loaded,
     definition,
     exit::{Exit, Failed, Outcome},
@@ -95,12 +96,155 @@ fn page(command: &clap::Command) -> io::Result<String> {
     clap_mangen::Man::new(command.clone())
         .section(SECTION)
         .render(&mut page)?;
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    if matches!(name, "renewd" | "renewd-run") {
+        page.extend(surroundings().into_bytes());
+    }
     Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+/// What the pages of the program and of the daemon say of what is around them.
+fn surroundings() -> String {
+    let parts = [
+        ("FILES", FILES),
+        ("ENVIRONMENT", ENVIRONMENT),
+        ("SIGNALS", SIGNALS),
+    ];
+    let mut page = String::new();
+    for (title, rows) in parts {
+        page += &format!(".SH {title}\n");
+        for (name, says) in rows {
+            page += &format!(".TP\n.B {}\n{}\n", config::roff(name), config::roff(says));
+        }
+    }
+    page + ".SH SEE ALSO\n.BR renewd.toml (5),\n.BR systemd.exec (5)\n"
+}
+
+const FILES: &[(&str, &str)] = &[
+    (
+        "/etc/renewd/renewd.toml, /etc/renewd/conf.d/*.toml",
+        "The configuration: renewd.toml(5). Of an ordinary user: $XDG_CONFIG_HOME/renewd/renewd.toml, else ~/.config/renewd/renewd.toml.",
+    ),
+    (
+        "/var/lib/renewd",
+        "The state folder. Of an ordinary user: $XDG_STATE_HOME/renewd, else ~/.local/state/renewd.",
+    ),
+    (
+        "renewd.db, renewd.db-wal, renewd.db-shm",
+        "In the state folder: the database, its tokens sealed. A copy of renewd.db alone is no backup: use `renewd store backup`.",
+    ),
+    (
+        "seal.key",
+        "In the state folder: the key that seals tokens, unless the configuration gives one.",
+    ),
+    (
+        "identities.jsonl",
+        "In the state folder: the map of names to ids, without secrets. With it a lost database makes nobody anew.",
+    ),
+    (
+        "withdrawn.jsonl",
+        "In the state folder: what was held, revoked, released and deleted, without secrets. With it a store that is put back from a copy forgets no withdrawal.",
+    ),
+    (
+        "/run/renewd/renewd.sock",
+        "The local socket. Of an ordinary user: $XDG_RUNTIME_DIR/renewd/renewd.sock, else renewd.sock in the state folder.",
+    ),
+    ("/run/renewd/tokens", "Where file sinks usually put tokens."),
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "RENEWD_SOCKET",
+        "The socket, as --socket names it. It comes before the configuration.",
+    ),
+    (
+        "RENEWD_LOG",
+        "What is logged: error, warn, info, debug or trace, or parts by name, such as warn,renewd::engine=debug. info where it is not set.",
+    ),
+    (
+        "STATE_DIRECTORY",
+        "The state folder, as systemd sets it by StateDirectory=.",
+    ),
+    (
+        "RUNTIME_DIRECTORY",
+        "The folder of the socket, as systemd sets it by RuntimeDirectory=.",
+    ),
+    (
+        "CREDENTIALS_DIRECTORY",
+        "Where secrets of the form { credential = \"NAME\" } lie, as systemd sets it by LoadCredential=.",
+    ),
+    (
+        "XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR, HOME",
+        "Where configuration, state and socket of an ordinary user are; see FILES.",
+    ),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+        "How the service manager is told that the daemon is ready and alive: sd_notify(3).",
+    ),
+    (
+        "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
+        "Sockets that the service manager holds: sd_listen_fds(3).",
+    ),
+    (
+        "JOURNAL_STREAM",
+        "Whether standard error is the journal: then log lines go there with their fields.",
+    ),
+    (
+        "COMMUNICATION_SERVICES_CONNECTION_STRING",
+        "The connection string that `renewd acs` uses.",
+    ),
+    (
+        "SSL_CERT_FILE, REQUESTS_CA_BUNDLE",
+        "Authorities that `renewd acs` trusts besides the system's.",
+    ),
+    ("COLUMNS", "How wide the screen is, in characters."),
+    (
+        "NO_COLOR, CLICOLOR, CLICOLOR_FORCE",
+        "Whether output is coloured; without them it is on a terminal.",
+    ),
+];
+
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGHUP",
+        "The daemon reads its configuration again, all or nothing, and the secrets that it names. `systemctl reload renewd` sends it.",
+    ),
+    (
+        "SIGTERM, SIGINT",
+        "The daemon ends: nothing new begins, calls that are under way may end and are noted, files and socket stay as they are. Its status is 0.",
+    ),
+    (
+        "SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2",
+        "`renewd exec` and `renewd emulator --` pass them on to their program.",
+    ),
+];
+
+/// Print what programs may ask of the daemon's socket
+#[derive(Debug, clap::Args)]
+pub(crate) struct Api {
+    #[command(subcommand)]
+    verb: ApiVerb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ApiVerb {
+    /// Print the description of the socket's endpoints (OpenAPI 3.1)
+    Schema,
+}
+
+impl Api {
+    pub(crate) fn run(self) -> Outcome {
+        let ApiVerb::Schema = self.verb;
+        output::print_data(include_str!("../../docs/openapi.json"))?;
+        Ok(Exit::Done)
+    }
 }
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
-#[command(after_help = "For bash: renewd completions bash > /etc/bash_completion.d/renewd")]
+#[command(
+    after_help = "For bash: renewd completions bash > /etc/bash_completion.d/renewd\nIn bash, zsh and fish names of identities, sinks, campaigns, jobs, resources and sources are completed too, as far as\nthe daemon lets this user ask for them."
+)]
 pub(crate) struct Completions {
     /// The shell
     shell: Shell,
@@ -108,9 +252,7 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(self) -> Outcome {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut definition(), "renewd", &mut script);
-        output::print_data(&String::from_utf8_lossy(&script))?;
+        output::print_data(&complete::script(self.shell))?;
         Ok(Exit::Done)
     }
 }
@@ -151,7 +293,7 @@ struct Show {
 impl Show {
     fn run(self) -> Outcome {
         let loaded = loaded(&Source::of_process(self.config))?;
-        output::print_data(&loaded.places.effective())?;
+        output::print_data(&loaded.places.effective(&loaded.settings))?;
         Ok(Exit::Done)
     }
 }

@@ -9,6 +9,7 @@ mod bulk;
 mod campaign;
 mod check;
 mod child;
+mod complete;
 mod daemon;
 mod delivery;
 mod duration;
@@ -17,6 +18,8 @@ mod emulator;
 mod exec;
 mod exit;
 mod identity;
+mod init;
+mod input;
 mod job;
 mod key;
 mod manual;
@@ -76,6 +79,8 @@ const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 d
 enum Verb {
     /// Run the daemon
     Run(run::Run),
+    /// Write a first configuration with its secret files, check it, say what to do next
+    Init(init::Init),
     /// Check the configuration: every mistake at once, with its line
     Check(check::Check),
     /// Show what holds of the configuration and where that comes from, or its schema
@@ -137,10 +142,15 @@ enum Verb {
     /// Run ACS Identity on this machine, for tests and for playing with
     #[cfg(feature = "emulator")]
     Emulator(emulator::Emulator),
+    /// Print what programs may ask of the daemon's socket
+    Api(manual::Api),
     /// Print completions for a shell
     Completions(manual::Completions),
     /// Print a manual page, or write them all
     Man(manual::Man),
+    /// Say which names may stand where a word is being typed, for the scripts of `completions`
+    #[command(hide = true)]
+    Complete(complete::Complete),
     /// Read a list for a daemon that started this process for it
     #[command(name = crate::sources::VERB, hide = true)]
     ReadList,
@@ -163,6 +173,7 @@ impl Verb {
             Self::Run(_)
                 | Self::Exec(_)
                 | Self::Follow(_)
+                | Self::Api(_)
                 | Self::Completions(_)
                 | Self::Man(_)
                 | Self::ReadList
@@ -223,6 +234,7 @@ fn dispatch(cli: Cli) -> Outcome {
     }
     match cli.verb {
         Verb::Run(verb) => verb.run(context.socket),
+        Verb::Init(verb) => asking(verb.run()),
         Verb::Check(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]
         Verb::Demo(verb) => asking(Box::pin(verb.run(context))),
@@ -255,7 +267,9 @@ fn dispatch(cli: Cli) -> Outcome {
         #[cfg(feature = "emulator")]
         Verb::Emulator(verb) => verb.run(context),
         Verb::Config(verb) => verb.run(),
+        Verb::Api(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),
+        Verb::Complete(verb) => asking(verb.run(context)),
         Verb::Man(verb) => verb.run(),
         Verb::ReadList => {
             crate::sources::serve().map_err(Failed::plain)?;

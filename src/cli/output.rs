@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::exit::Failed;
 use crate::{
-    api::client::wire::HolderRow,
+    api::client::wire::{HolderRow, Layout, json_of},
     model::{Secret, State, fit, fit_json, short_duration},
 };
 
@@ -132,9 +132,9 @@ pub(crate) fn print_secret_lines(lines: &Secret) -> Result<(), Failed> {
     print_data(lines.expose())
 }
 
-/// Prints one JSON document.
+/// Prints one JSON document, with the version of its form.
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failed> {
-    let text = serde_json::to_string_pretty(document)
+    let text = json_of(document, Layout::Long)
         .map_err(|error| Failed::plain(format!("cannot write JSON: {error}")))?;
     print_data(&format!("{}\n", fit_json(&text)))
 }

@@ -2,14 +2,16 @@
 
 use anstyle::Style;
 use jiff::Timestamp;
-use serde::Deserialize;
 
-use crate::model::{Attempt, Name, State, Tier, Version};
+use crate::{
+    model::{Name, Tier},
+    schedule::Explanation,
+};
 
 use super::{
     Context,
     daemon::daemon,
-    exit::{Exit, Failed, Outcome},
+    exit::{Exit, Outcome},
     output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative, wrapped},
 };
 
@@ -25,45 +27,14 @@ pub(crate) struct Why {
 
 impl Why {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let document = daemon(context.socket).why(&self.name).await?;
+        let explanation = daemon(context.socket).why(&self.name).await?;
         if self.json {
-            output::print_json(&document)?;
+            output::print_json(&explanation)?;
             return Ok(Exit::Done);
         }
-        let explanation: Explanation = serde_json::from_value(document).map_err(|error| {
-            Failed::plain(format!("the daemon's explanation cannot be read: {error}"))
-                .hint("do daemon and command have the same version?")
-        })?;
         output::print(&render(&explanation, context.clock.now(), output::width()))?;
         Ok(Exit::Done)
     }
-}
-
-/// The daemon's explanation, as far as it is shown.
-#[derive(Debug, Deserialize)]
-struct Explanation {
-    name: Name,
-    state: State,
-    version: Version,
-    sentence: String,
-    #[serde(default)]
-    about_token: Option<String>,
-    #[serde(default)]
-    about_failing: Option<String>,
-    #[serde(default)]
-    standing: String,
-    tier: Option<Tier>,
-    expires_at: Option<Timestamp>,
-    #[serde(default)]
-    service_time: Option<Timestamp>,
-    failures: u32,
-    attempts: Vec<Attempt>,
-    #[serde(rename = "lane")]
-    renewer: Vec<String>,
-    #[serde(default)]
-    orders: Vec<String>,
-    #[serde(default)]
-    deliveries: Vec<String>,
 }
 
 fn render(of: &Explanation, now: Timestamp, width: Option<usize>) -> String {
@@ -151,7 +122,8 @@ mod tests {
     #[test]
     fn an_explanation_begins_with_the_decision() {
         let document = serde_json::json!({
-            "name": "bot", "state": "late", "version": 7, "action": {"x": 1},
+            "name": "bot", "state": "late", "version": 7,
+            "action": {"do": "issue", "reason": "retry"}, "standing": "good",
             "sentence": "Due now: the last attempt failed (3 in a row).", "next": null,
             "tier": "urgent", "expires_at": "2026-11-22T13:00:00Z", "left_secs": 3600, "failures": 3,
             "attempts": [{"at": "2026-11-22T11:59:00Z", "result": "retry", "request_id": "r-1"}],

@@ -68,6 +68,8 @@ pub(super) enum Preset {
     Nothing,
     /// This, as it is written in TOML.
     Is(&'static str),
+    /// What this section says of the same key.
+    Of(&'static str),
     /// Something that depends on the surroundings, in words.
     Said(&'static str),
 }

@@ -32,7 +32,7 @@ pub use places::Places;
 pub use problem::render;
 pub use problem::{ConfigProblem, Place, Problems};
 pub use reference::schema;
-pub use reference::{manual_page, reference};
+pub use reference::{manual_page, reference, roff};
 pub use secret::{SecretError, reload_secret};
 pub use sections::restart_keys;
 pub use settings::*;

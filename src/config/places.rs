@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt::Write, ops::Range, path::Path, sync::OnceLock};
 
 use super::{
-    ConfigProblem, Excerpt, Finding, Place, Severity,
+    ConfigProblem, Excerpt, Finding, Place, Settings, Severity,
     excerpt::{MASK, Showable, hidden},
     file::{File, floor, read_text},
     keys::{Key, Preset, Table, Takes},
@@ -186,92 +186,173 @@ const HIDDEN: &str = "\"***\"";
 impl Places {
     /// The configuration as it holds, for people: every key of every section that there is, with its value and
     /// where that comes from. A value is shown where its row says that an error may quote it; of a secret only
-    /// where it lies.
-    pub fn effective(&self) -> String {
+    /// where it lies. `settings` are those that were read here: what depends on the surroundings is there.
+    pub fn effective(&self, settings: &Settings) -> String {
         let mut out = String::new();
-        self.show_table(&mut out, &ROOT, "", Some(&self.root), None);
+        let part = Part {
+            table: &ROOT,
+            path: String::new(),
+            fields: Some(&self.root),
+            at: None,
+        };
+        self.show_table(&mut out, &part, settings);
         out
     }
 
-    /// A table of this path, whether it is written or not: its keys, then the tables inside of it.
-    fn show_table(
-        &self,
-        out: &mut String,
-        table: &Table,
-        path: &str,
-        fields: Option<&Members>,
-        at: Option<(&str, Span)>,
-    ) {
-        if let Some((header, span)) = at {
-            let _infallible = writeln!(out, "\n{header}  # {}", self.line_of(span));
+    /// A table, whether it is written or not: its keys, then the tables inside of it.
+    fn show_table(&self, out: &mut String, part: &Part<'_>, settings: &Settings) {
+        let Part { table, path, .. } = part;
+        if let Some(span) = part.at {
+            let _infallible = writeln!(out, "\n[[{path}]]  # {}", self.line_of(span));
         } else if !table.is_of_sections() {
             let _infallible = writeln!(out, "\n[{path}]");
         }
-        let inner = |key: &Key| {
-            format!(
-                "{path}{}{}",
-                if path.is_empty() { "" } else { "." },
-                key.name
-            )
-        };
-        let field = |key: &Key| fields.and_then(|fields| fields.get(key.name));
-        let mut tables = Vec::new();
+        let mut inside = Vec::new();
         for key in table.keys() {
-            match (key.takes, field(key).map(|field| &field.node)) {
-                (
-                    Takes::Table(table),
-                    Some(Node {
-                        value: Value::Table(fields),
-                        ..
-                    }),
-                ) => {
-                    tables.push((table, inner(key), Some(fields), None));
+            let field = part.fields.and_then(|fields| fields.get(key.name));
+            let node = field.map(|field| &field.node);
+            let may_be_table = node.is_none_or(|node| matches!(node.value, Value::Table(_)));
+            match key.takes {
+                Takes::Table(table) if may_be_table => inside.push(part.inside(key, table, node)),
+                Takes::Tables(table) => inside.extend(part.each_inside(key, table, node)),
+                _ => {
+                    let shown = self.shown_key(path, key, node, settings);
+                    let _infallible = writeln!(out, "{shown}");
                 }
-                (Takes::Table(table), None) => tables.push((table, inner(key), None, None)),
-                (
-                    Takes::Tables(table),
-                    Some(Node {
-                        value: Value::Array(items),
-                        ..
-                    }),
-                ) => {
-                    for item in items {
-                        if let Value::Table(fields) = &item.value {
-                            tables.push((table, inner(key), Some(fields), Some(item.span)));
-                        }
-                    }
-                }
-                (Takes::Tables(_), _) => {}
-                (_, node) => self.show_key(out, key, node),
             }
         }
-        for (table, path, fields, span) in tables {
-            let header = format!("[[{path}]]");
-            let at = span.map(|span| (header.as_str(), span));
-            self.show_table(out, table, &path, fields, at);
+        for part in inside {
+            self.show_table(out, &part, settings);
         }
     }
 
     /// One key, with its value or its default.
-    fn show_key(&self, out: &mut String, key: &Key, node: Option<&Node>) {
+    fn shown_key(&self, path: &str, key: &Key, node: Option<&Node>, settings: &Settings) -> String {
         let name = key.name;
-        let shown = match (node, key.preset) {
-            (Some(node), _) => format!(
-                "{name} = {}  # {}",
-                shown(key, node),
-                self.line_of(node.span)
-            ),
+        match (node, key.preset) {
+            (Some(node), _) => {
+                format!(
+                    "{name} = {}  # {}",
+                    shown(key, node),
+                    self.line_of(node.span)
+                )
+            }
             (None, Preset::Is(text)) => format!("{name} = {text}  # default"),
-            (None, Preset::Said(words)) => format!("# {name}: {words}  # default"),
+            (None, Preset::Of(section)) => self.said_by(section, key),
+            (None, Preset::Said(words)) => match surrounding(settings, path, name) {
+                Some(value) => format!("{name} = {value:?}  # default"),
+                None => format!("# {name}: {words}  # default"),
+            },
             (None, Preset::Nothing | Preset::Required) => format!("# {name} is not set"),
+        }
+    }
+
+    /// What a section says of a key that is left out elsewhere.
+    fn said_by(&self, section: &str, key: &Key) -> String {
+        let name = key.name;
+        let node = self
+            .root
+            .get(section)
+            .and_then(|field| match &field.node.value {
+                Value::Table(fields) => fields.get(name).map(|field| &field.node),
+                _ => None,
+            });
+        let row = match ROOT.key(section).map(|row| row.takes) {
+            Some(Takes::Table(table)) => table.key(name),
+            _ => None,
         };
-        let _infallible = writeln!(out, "{shown}");
+        match (node, row) {
+            (Some(node), Some(row)) => {
+                let place = self.line_of(node.span);
+                format!("{name} = {}  # [{section}], {place}", shown(row, node))
+            }
+            (
+                _,
+                Some(Key {
+                    preset: Preset::Is(text),
+                    ..
+                }),
+            ) => {
+                format!("{name} = {text}  # default of [{section}]")
+            }
+            _ => format!("# {name}: what [{section}] says"),
+        }
     }
 
     /// `FILE:LINE`.
     fn line_of(&self, span: Span) -> String {
         let place = self.place(span);
         format!("{}:{}", place.path.display(), place.line)
+    }
+}
+
+/// A table that is to be shown.
+struct Part<'a> {
+    table: &'static Table,
+    /// As it stands in a header.
+    path: String,
+    /// What is written of it.
+    fields: Option<&'a Members>,
+    /// Where it is written, of tables of which there may be several.
+    at: Option<Span>,
+}
+
+impl<'a> Part<'a> {
+    /// A table inside of it.
+    fn inside(&self, key: &Key, table: &'static Table, node: Option<&'a Node>) -> Self {
+        let fields = node.and_then(|node| match &node.value {
+            Value::Table(fields) => Some(fields),
+            _ => None,
+        });
+        let (path, at) = (self.path_of(key), None);
+        Self {
+            table,
+            path,
+            fields,
+            at,
+        }
+    }
+
+    /// Each of the tables of a key.
+    fn each_inside(&self, key: &Key, table: &'static Table, node: Option<&'a Node>) -> Vec<Self> {
+        let items = match node.map(|node| &node.value) {
+            Some(Value::Array(items)) => items.as_slice(),
+            _ => &[],
+        };
+        let tables = items.iter().filter_map(|item| match &item.value {
+            Value::Table(fields) => Some(Self {
+                table,
+                path: self.path_of(key),
+                fields: Some(fields),
+                at: Some(item.span),
+            }),
+            _ => None,
+        });
+        tables.collect()
+    }
+
+    fn path_of(&self, key: &Key) -> String {
+        match self.path.as_str() {
+            "" => key.name.to_owned(),
+            path => format!("{path}.{}", key.name),
+        }
+    }
+}
+
+/// What a key that is left out comes to here, where that is one plain value.
+fn surrounding(settings: &Settings, path: &str, key: &str) -> Option<String> {
+    let daemon = &settings.daemon;
+    let shown = |path: &Path| path.display().to_string();
+    match (path, key) {
+        ("daemon", "state_dir") => Some(shown(&daemon.state_dir)),
+        ("daemon", "socket") => Some(shown(&daemon.socket)),
+        ("daemon", "instance") => Some(daemon.instance.clone()),
+        ("store", "path") => Some(shown(&settings.store.path)),
+        ("identity", "resource") => match settings.resources.as_slice() {
+            [only] => Some(only.name.to_string()),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 const WIDTH: usize = 100;
 
 const PREFACE: &str = "\
+#:schema ./renewd.schema.json
 # renewd: every key, with its unit and its default.
 #
 # Read from /etc/renewd/renewd.toml (an ordinary user: $XDG_CONFIG_HOME/renewd/renewd.toml), then
@@ -85,6 +86,7 @@ pub(super) fn meaning(key: &Key) -> (String, String) {
         Preset::Nothing if key.says.is_empty() => return (String::new(), String::new()),
         Preset::Nothing => "Default: none".to_owned(),
         Preset::Is(value) => format!("Default: {value}"),
+        Preset::Of(section) => format!("Default: what [{section}] says"),
         Preset::Said(words) => format!("Default: {words}"),
     };
     let bounds = bounds(key);
@@ -155,7 +157,7 @@ pub fn manual_page() -> String {
     )
     .to_owned();
     // The introduction of the reference file; lines that are set in there stay lines.
-    for line in PREFACE.lines().skip(2) {
+    for line in PREFACE.lines().skip(3) {
         let text = line.trim_start_matches('#');
         let text = text.strip_prefix(' ').unwrap_or(text);
         let before = match text {
@@ -202,7 +204,7 @@ fn describe(page: &mut String, table: &Table, says: &str) {
 }
 
 /// A text in which roff sees nothing of its own.
-fn roff(text: &str) -> String {
+pub fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {
         true => format!("\\&{text}"),

@@ -102,6 +102,20 @@ impl Environment {
         }
     }
 
+    /// The same with the paths of a daemon that serves the system, whoever asks.
+    #[must_use]
+    pub fn of_system(self) -> Self {
+        Self {
+            system: true,
+            ..self
+        }
+    }
+
+    /// Whether paths are those of a daemon that serves the system.
+    pub fn serves_system(&self) -> bool {
+        self.system
+    }
+
     /// Where the main file is when nobody says: `/etc/renewd/renewd.toml`, or
     /// `$XDG_CONFIG_HOME/renewd/renewd.toml` for an ordinary user.
     pub fn default_path(&self) -> PathBuf {
@@ -110,7 +124,7 @@ impl Environment {
     }
 
     /// `$STATE_DIRECTORY`, else `/var/lib/renewd`, or `$XDG_STATE_HOME/renewd` for a user.
-    pub(super) fn state_dir(&self) -> PathBuf {
+    pub fn state_dir(&self) -> PathBuf {
         self.directory("STATE_DIRECTORY")
             .unwrap_or_else(|| self.home("XDG_STATE_HOME", ".local/state", "/var/lib"))
     }

@@ -9,6 +9,7 @@ pub type CampaignId = i64;
 
 /// What a campaign does to each of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CampaignAction {
     Revoke,

@@ -37,6 +37,7 @@ const KNOWN: &str = "name, id, resource, scopes, lifetime, renew_at, spread, lab
 
 /// What a row says; what it leaves out is `None` or empty.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// Our name of it.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a failure asks of whoever called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FailureClass {
     /// Try again: no answer, an unreadable one, or a fault of the service (5xx, 408).

@@ -11,6 +11,7 @@ use super::{
 
 /// Who may read an identity's file and fetch its token over the socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(into = "String", from = "String")]
 pub enum Reader {
     /// A user by name or decimal uid.
@@ -45,6 +46,7 @@ impl fmt::Display for Reader {
 
 /// What happens to an identity that its owner (a file, a source) no longer names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OnRemoval {
     /// Keep it, withhold its token.
@@ -58,6 +60,7 @@ pub enum OnRemoval {
 
 /// Who declares an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(into = "String", try_from = "String")]
 pub enum Origin {
     File,
@@ -169,6 +172,7 @@ pub struct Spec {
 
 /// Where an identity stands. `late` is never stored: see [`Record::state_at`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     New,
@@ -215,6 +219,7 @@ impl fmt::Display for State {
 
 /// ACS says of identities of a resource that they are gone, in a way that a person should look at first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GoneHeld {
     pub resource: ResourceName,
     pub count: u64,
@@ -225,6 +230,7 @@ pub struct GoneHeld {
 /// Identities of a resource that wait for a person's word before they are created: they have no id, and
 /// the store had been lost, so that they may exist at ACS.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CreationsWaiting {
     pub resource: ResourceName,
     pub count: u64,

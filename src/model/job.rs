@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a job starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum JobAction {
     /// Revokes the tokens; then a new one, or none.
@@ -27,6 +28,7 @@ impl JobAction {
 
 /// What becomes of instants that passed while nothing could run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Missed {
     /// All of them together are one run, as soon as possible.

@@ -9,6 +9,7 @@ use super::ResourceName;
 
 /// The names that Azure gives to a resource's two keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum KeyRole {
     /// From `connection_string`.
@@ -57,6 +58,7 @@ impl FromStr for KeyRole {
 
 /// What the service last said of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum KeyStanding {
     Untried,
@@ -67,6 +69,7 @@ pub enum KeyStanding {
 
 /// One key as people see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyView {
     /// Which of the two.
     pub role: KeyRole,
@@ -78,6 +81,7 @@ pub struct KeyView {
 
 /// A resource's keys as people see them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyStatus {
     pub in_use: KeyRole,
     /// All of them, the primary first.
@@ -87,6 +91,7 @@ pub struct KeyStatus {
 /// Access keys whose tokens may be dead, each with the instant since when, by our clock: keys that are
 /// refused, and keys that are no longer configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct DoubtedKeys(BTreeMap<String, Timestamp>);
 
@@ -121,6 +126,7 @@ impl<const N: usize> From<[(String, Timestamp); N]> for DoubtedKeys {
 
 /// Why the tokens of a key may be dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DoubtReason {
     /// The service refuses it: it was regenerated, or switched off.
@@ -131,6 +137,7 @@ pub enum DoubtReason {
 
 /// A key whose tokens may be dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyDoubt {
     /// A one-way name of the key, which shows nothing of it.
     pub fingerprint: String,
@@ -175,6 +182,7 @@ impl KeyDoubt {
 
 /// No key of a resource works: nothing can be minted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NoneWorks {
     pub since: Timestamp,
     /// When the first token ends, if they are good after all.
@@ -216,6 +224,7 @@ pub struct KeysView {
 
 /// Why keys are changed, and in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeyWork {
     /// By habit: nobody else has the key. Re-mint, deliver, then regenerate.
@@ -228,6 +237,7 @@ pub enum KeyWork {
 
 /// How far a change of keys is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStage {
     /// The other key is proved with a harmless signed call.
@@ -254,6 +264,7 @@ impl KeyStage {
 
 /// A change of keys, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyChange {
     pub id: i64,
     pub resource: ResourceName,
@@ -316,6 +327,7 @@ impl KeyChange {
 
 /// How long a consumer was without a live token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gap {
     pub least_ms: u64,
     /// At most; 0: certainly at no time.
@@ -324,6 +336,7 @@ pub struct Gap {
 
 /// One identity of a change of keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KeyItem {
     pub name: super::Name,
     /// `pending`, `issued`, `delivered`, `over`, or `ended`: its token ended before it was replaced.

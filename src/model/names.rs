@@ -27,7 +27,7 @@ pub struct NameError {
 }
 
 macro_rules! text_newtype {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $valid:path) => {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $pattern:literal, $valid:path) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(Arc<str>);
@@ -80,6 +80,17 @@ macro_rules! text_newtype {
             }
         }
 
+        #[cfg(test)]
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": $rule, "pattern": $pattern })
+            }
+        }
+
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
@@ -95,6 +106,7 @@ text_newtype!(
     Name,
     "name",
     "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
     is_name
 );
 text_newtype!(
@@ -102,6 +114,7 @@ text_newtype!(
     ResourceName,
     "resource name",
     "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
     is_name
 );
 text_newtype!(
@@ -109,6 +122,7 @@ text_newtype!(
     SinkName,
     "sink name",
     "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
     is_name
 );
 text_newtype!(
@@ -116,6 +130,7 @@ text_newtype!(
     JobName,
     "job name",
     "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
     is_name
 );
 text_newtype!(
@@ -123,6 +138,7 @@ text_newtype!(
     SourceName,
     "source name",
     "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
     is_name
 );
 text_newtype!(
@@ -130,6 +146,7 @@ text_newtype!(
     IdentityId,
     "identity id",
     "it must start with \"8:\" and hold only visible ASCII without spaces, at most 256 characters",
+    "^8:[!-~]{1,254}$",
     is_id
 );
 
@@ -315,6 +332,17 @@ impl FromStr for Scope {
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Scope {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scope".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "enum": Self::ALL })
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Name, ResourceName};
 
 /// What a notice tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum NoticeKind {
     /// An identity was created at ACS.
     #[serde(rename = "identity.created")]
@@ -389,6 +390,7 @@ impl fmt::Display for NoticeKind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Notice {
     /// When it was raised.
     pub at: Timestamp,

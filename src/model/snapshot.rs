@@ -14,6 +14,7 @@ use super::{DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, St
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "health", rename_all = "lowercase")]
 pub enum HealthView {
     #[default]
@@ -34,6 +35,7 @@ pub enum HealthView {
 
 /// What one engine renewer publishes: one per resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RenewerView {
     /// When the renewer last made or reaffirmed its decision; feeds watchdog and readiness.
@@ -85,6 +87,7 @@ pub struct Headroom {
 
 /// ACS answered 429 although we had sent far less than we may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Contention {
     pub since: Timestamp,
     pub operation: String,
@@ -97,6 +100,7 @@ pub struct Contention {
 
 /// What one dispatcher publishes: one per sink.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DispatcherView {
     /// When the dispatcher last made or reaffirmed its decision.
@@ -188,6 +192,7 @@ pub struct Tested {
 
 /// Counts that the store keeps in its commits.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
     /// Identities by resource and stored state.
     pub identities: BTreeMap<ResourceName, BTreeMap<State, u64>>,
@@ -249,6 +254,7 @@ pub struct Lives {
 
 /// Rows of one kind that cannot be read and are set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetAside {
     /// What they are, in a word: `identity`, `delivery`, `campaign` …
     pub kind: String,
@@ -270,6 +276,7 @@ pub struct Standings {
 
 /// The tokens of one resource by how they stand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Tokens {
     /// Those that work as far as is known.
@@ -309,6 +316,7 @@ impl Counts {
 /// Consumers by what they hold: a sink of an identity is one, and so is the socket for an identity
 /// that has no sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Consumers {
     /// Hold a live token, by the version that was delivered last.
@@ -356,6 +364,7 @@ impl Consumers {
 
 /// Who is served and who is not; identities that are without a token on purpose are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Served {
     pub sinks: BTreeMap<SinkName, Consumers>,
@@ -417,6 +426,7 @@ pub fn short_duration(duration: Duration) -> String {
 /// What a start found out about its store. While it is not [`StoreStanding::Own`] nothing is issued,
 /// delivered, revoked or served: the daemon only says why, and waits for a person.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase", tag = "standing")]
 pub enum StoreStanding {
     /// It is this daemon's own, and it knows what was withdrawn.
@@ -479,6 +489,7 @@ impl StoreStanding {
 
 /// A source as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceView {
     pub name: SourceName,
     /// `sqlite`, `exec` or `file`; empty for one that is no longer configured.
@@ -507,6 +518,7 @@ pub struct SourceView {
 
 /// Why, and since when, a source's list is not taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lapse {
     /// One sentence: what is wrong, and what can be done.
     pub reason: String,
@@ -515,6 +527,7 @@ pub struct Lapse {
 
 /// A row that cannot be an identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedRow {
     /// Its place in the list, from 1: the row of a query, or the line of a file.
     pub number: u64,
@@ -526,6 +539,7 @@ pub struct RefusedRow {
 
 /// What a source lists, in numbers, against what was taken over before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceTotals {
     pub refused: u64,
     /// Names that are new.
@@ -538,6 +552,7 @@ pub struct SourceTotals {
 
 /// What a source lists, against what was taken over before. Of each kind of rows the first thousand are named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourceReport {
     /// Rows that were read.
     pub rows: u64,

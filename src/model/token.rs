@@ -14,6 +14,7 @@ use super::{IdentityId, Name, Num, ResourceName, Scope, Secret, State};
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Version(pub u64);
 
@@ -48,6 +49,7 @@ pub struct Token {
 
 /// What is known of a token besides its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TokenMeta {
     /// When its call began, by the service's clock: ours, and how far ahead of it that one is.
     pub issued_at: Timestamp,
@@ -82,6 +84,7 @@ impl TokenMeta {
 
 /// Why an identity is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DueReason {
     /// It has no token yet.
@@ -105,6 +108,7 @@ pub enum DueReason {
 
 /// When the engine should look at an identity, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Due {
     pub at: Timestamp,
     pub why: DueReason,
@@ -112,6 +116,7 @@ pub struct Due {
 
 /// How pressing a renewal is. Three tiers, so that a bug in one rule cannot let a token expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// More than a quarter of the life is left.
@@ -124,6 +129,7 @@ pub enum Tier {
 
 /// How one call to ACS ended, as kept in the identity's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// When the call began.
     pub at: Timestamp,
@@ -135,6 +141,7 @@ pub struct Attempt {
 
 /// The last attempts of an identity, packed in its row: newest last, at most [`Attempts::KEPT`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Attempts(Vec<Attempt>);
 
@@ -244,6 +251,7 @@ pub fn whole_seconds(at: Timestamp) -> String {
 
 /// What the newest version means to a consumer; the last word of the event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The first token, or the first after a hold.
@@ -287,6 +295,7 @@ impl fmt::Display for Kind {
 
 /// What follows a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Then {
     /// The engine issues a new token at once.
@@ -426,6 +435,7 @@ pub enum Step {
 
 /// An entry of the audit trail that is being written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AuditEntry {
     pub at: Timestamp,
     /// Who: `renewd`, or `uid 1000 (anna)`.

@@ -16,6 +16,7 @@ use crate::model::{
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Action {
     /// Nothing happens to it, on purpose.
@@ -300,6 +301,7 @@ fn rest(state: State) -> Action {
 
 /// Everything that a person needs to understand what happens to one identity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Explanation {
     pub name: Name,
     pub state: State,

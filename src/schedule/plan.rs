@@ -38,6 +38,7 @@ const NOTICED: Duration = Duration::from_secs(30);
 const NARROW: f64 = 0.2;
 /// What a plan was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Basis {
     /// The identities and tokens that the store knows.
@@ -49,6 +50,7 @@ pub enum Basis {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hour {
     pub at: Timestamp,
     /// Renewals, first tokens and creations that the pace lets through in it.
@@ -61,6 +63,7 @@ pub struct Hour {
 
 /// The longest outages that everybody survives, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Survival {
     /// One that begins now; absent while somebody holds no live token.
     pub now_seconds: Option<u64>,
@@ -73,6 +76,7 @@ pub struct Survival {
 
 /// How long bulk operations over everybody take at the pace, in seconds; absent where they never end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Campaigns {
     /// Revoke everybody, without a successor.
     pub revoke_seconds: u64,
@@ -84,6 +88,7 @@ pub struct Campaigns {
 
 /// What one resource can do for its fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plan {
     pub resource: ResourceName,
     /// What it was made from.
@@ -109,6 +114,7 @@ pub struct Plan {
 
 /// Plans of all resources: what `renewd plan --json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plans {
     /// The form of this document; it grows when a meaning changes.
     pub schema: u32,

@@ -494,6 +494,7 @@ pub struct Acknowledgement {
 
 /// A consumer and the version that it uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holder {
     pub name: Name,
     /// The user that said so.
@@ -510,6 +511,7 @@ pub struct Holder {
 
 /// Tokens that one user took of one identity within an hour.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TokenReads {
     /// The start of the hour.
     pub hour: Timestamp,

@@ -319,6 +319,7 @@ impl Db {
 
 /// A token or an identity that may exist at ACS without a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Orphan {
     /// Its number in the list.
     pub num: Num,

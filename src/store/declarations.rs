@@ -399,6 +399,7 @@ const UNREADABLE: &str =
 
 /// A line of an import; lines of `identities.jsonl` are such lines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ImportLine {
     pub name: Name,
     pub resource: ResourceName,

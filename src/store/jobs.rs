@@ -54,6 +54,7 @@ impl NewCampaign {
 
 /// What became of a run at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum RunOutcome {
     /// Its campaign was made.
@@ -66,6 +67,7 @@ pub enum RunOutcome {
 
 /// A run of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct JobRun {
     pub job: JobName,
     /// The instant of the pattern, or of the command.

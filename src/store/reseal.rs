@@ -25,6 +25,7 @@ const SEALED_ANEW: &str = "seal_key_sealed";
 
 /// How far the replacement of the seal key is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Resealing {
     /// The id of the key that the store belongs to.
     pub key: String,

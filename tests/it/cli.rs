@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::stage::{Emulator, RENEWD};
+use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -117,6 +117,121 @@ fn completions_and_manual_pages_know_every_verb() {
     let configuration = std::fs::read_to_string(dir.path().join("renewd.toml.5")).unwrap();
     assert!(configuration.contains(".TH renewd.toml 5"));
     assert_eq!(stdout(&renewd(&["man", "renewd.toml"])), configuration);
+}
+
+/// Whether what ends a line is completed by bash with these words.
+fn completed_by_bash(socket: &Path, line: &str) -> Vec<String> {
+    let script = r#"
+        source <("$RENEWD" completions bash)
+        renewd() { "$RENEWD" "$@"; }
+        COMP_LINE=$1 COMP_POINT=${#1}
+        read -ra COMP_WORDS <<< "$1"
+        [[ $1 == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        # As readline does: the word after the last character at which it parts words.
+        cur=${COMP_WORDS[COMP_CWORD]##*@}
+        _renewd_names renewd "$cur" "${COMP_WORDS[COMP_CWORD - 1]}"
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let output = Command::new("bash")
+        .args(["-c", script, "bash", line])
+        .env("RENEWD", RENEWD)
+        .env("RENEWD_SOCKET", socket)
+        .output()
+        .unwrap();
+    assert_eq!(stderr(&output), "", "{line}");
+    stdout(&output).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn names_are_completed_that_only_the_daemon_knows() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let desk = "[[identity]]\nname = \"desk@home\"\nscopes = [\"chat\"]\n";
+    let config =
+        stage.base_config() + &stage.sinks_config(None) + &identities("bot", 12, &["files"]) + desk;
+    let daemon = Daemon::start(&stage.configure(&config)).await;
+    let socket = stage.path("renewd.sock");
+    let completed = |line: &str| completed_by_bash(&socket, line);
+    assert_eq!(completed("renewd why bot-1"), ["bot-1", "bot-10", "bot-11"]);
+    assert_eq!(completed("renewd renew bot-1 desk"), ["desk@home"]);
+    assert_eq!(
+        completed("renewd token desk@h"),
+        ["home"],
+        "bash keeps what is before the @"
+    );
+    assert_eq!(completed("renewd sink pause "), ["files"]);
+    assert_eq!(completed("renewd delivery list --sink f"), ["files"]);
+    assert_eq!(completed("renewd key roll "), ["contoso"]);
+    assert!(completed("renewd why ").contains(&"bot-0".to_owned()));
+    // Elsewhere verbs and options are what they were.
+    assert!(completed("renewd camp").contains(&"campaign".to_owned()));
+    assert!(completed("renewd status --wa").contains(&"--watch".to_owned()));
+    assert!(daemon.stop().success());
+    // Whoever has no daemon is told nothing, and not that there is none.
+    let output = Command::new(RENEWD)
+        .args(["complete", "--", "why", "bo"])
+        .env("RENEWD_SOCKET", &socket)
+        .output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), stdout(&output), stderr(&output)),
+        (Some(0), String::new(), String::new())
+    );
+}
+
+/// What the code reads of the environment by these words.
+fn variables_read() -> std::collections::BTreeSet<String> {
+    let mut found = std::collections::BTreeSet::new();
+    let mut folders = vec![Path::new(ROOT).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for reads in [
+                "var(\"",
+                "var_os(\"",
+                ".variable(\"",
+                ".directory(\"",
+                ".home(\"",
+                "env = \"",
+                "read(\"",
+            ] {
+                let after = code.split(reads).skip(1);
+                let names = after.filter_map(|rest| rest.split('"').next());
+                let is_variable = |name: &&str| {
+                    name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+                };
+                found.extend(names.filter(is_variable).map(str::to_owned));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_manual_names_files_signals_and_every_variable_that_is_read() {
+    let page = stdout(&renewd(&["man"]));
+    for part in [
+        ".SH FILES",
+        ".SH ENVIRONMENT",
+        ".SH SIGNALS",
+        "SIGHUP",
+        "identities.jsonl",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let variables = variables_read();
+    assert!(variables.len() >= 8, "{variables:?}");
+    for name in variables {
+        assert!(page.contains(&name), "the page does not name {name}");
+    }
+    assert!(stdout(&renewd(&["man", "run"])).contains(".SH SIGNALS"));
+    assert!(stdout(&renewd(&["man", "renewd.toml"])).contains(".TH renewd.toml 5"));
 }
 
 #[test]
@@ -340,6 +455,7 @@ labels = { note = \"kX9_Trq2zZ81LmQp\" }
     let show = |config: &Path| {
         command(&["config", "show", "--effective", "--config"])
             .arg(config)
+            .env("STATE_DIRECTORY", "/nonexistent/state")
             .env(
                 "CONTOSO",
                 "endpoint=https://a.communication.azure.com/;accesskey=c2VjcmV0LWtleQ==",
@@ -356,7 +472,11 @@ labels = { note = \"kX9_Trq2zZ81LmQp\" }
         "[[resource]]  # PATH:4",
         "connection_string = { env = \"CONTOSO\" }  # PATH:6",
         "scopes = [\"chat\", \"voip\"]  # PATH:10",
-        "# lifetime: what [renewal] says  # default",
+        "lifetime = \"24h\"  # default of [renewal]",
+        "renew_at = 0.6  # [renewal], PATH:2",
+        "resource = \"contoso\"  # default",
+        "state_dir = \"/nonexistent/state\"  # default",
+        "path = \"/nonexistent/state/renewd.db\"  # default",
         "[resource.limits]",
         "[store]",
     ] {

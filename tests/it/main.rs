@@ -27,6 +27,7 @@ mod files;
 mod full_disk;
 mod gone;
 mod identities;
+mod init;
 mod jobs;
 mod key_places;
 mod keys;

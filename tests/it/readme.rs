@@ -1,11 +1,16 @@
 //! The README keeps its word: its configurations load, its document is the document, its verbs exist
 //! (see `cli`), its paths are there.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs::{self, File},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use renewd::config::{self, Environment, Source};
 
-use crate::samples;
+use crate::{samples, stage::Person};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CONNECTION: &str =
@@ -83,4 +88,62 @@ fn every_path_that_it_names_in_this_folder_exists() {
             "README does not name {path}"
         );
     }
+}
+
+/// The block of commands of a section that begins with these words.
+fn commands(section: &str, first: &str) -> String {
+    let readme = readme();
+    let section = readme.split(&format!("\n## {section}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1);
+    let mut blocks = blocks.map(|rest| rest.split("```").next().unwrap());
+    let found = blocks.find(|block| block.starts_with(first));
+    found
+        .unwrap_or_else(|| panic!("no block begins with {first}"))
+        .to_owned()
+}
+
+/// Types exactly what the README says, as an ordinary user with an empty home, until the first token is in a file.
+#[tokio::test]
+async fn its_first_five_minutes_end_with_a_token_in_a_file() {
+    let script = commands("The first five minutes", "renewd init --emulator");
+    let person = Person::new();
+    let began = Instant::now();
+    let mut shell = person.runs(Path::new("/bin/sh"), &[]);
+    let path = format!("{}:/usr/bin:/bin", person.path("").display());
+    let out = File::create(person.path("out")).unwrap();
+    let shell = shell
+        .args(["-ec", &script])
+        .env("PATH", path)
+        .process_group(0);
+    let err = File::create(person.path("err")).unwrap();
+    let mut child = shell
+        .stdin(std::process::Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .unwrap();
+    let group = rustix::process::Pid::from_child(&child);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if began.elapsed() > Duration::from_secs(300) {
+            break None;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    // Daemon and emulator are left in the background.
+    rustix::process::kill_process_group(group, rustix::process::Signal::TERM).unwrap();
+    let read = |name| fs::read_to_string(person.path(name)).unwrap();
+    let (out, err) = (read("out"), read("err"));
+    let status = status.unwrap_or_else(|| panic!("five minutes were not enough:\n{out}{err}"));
+    assert!(status.success(), "{status}:\n{out}{err}");
+    let document: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(document["name"], "bot");
+    assert!(document["token"].as_str().unwrap().len() > 100);
+    println!(
+        "the first token was in a file after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
 }

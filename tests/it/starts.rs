@@ -4,18 +4,15 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt, chown},
-        process::CommandExt,
-    },
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tokio::time::timeout;
 
-use crate::stage::{Daemon, Emulator, RENEWD, Stage, identities};
+use crate::stage::{Daemon, Emulator, Person, RENEWD, Stage, identities};
 
 /// Runs the daemon until it ends by itself; its exit code and what it said.
 fn refused(stage: &Stage) -> (i32, String) {
@@ -271,69 +268,35 @@ async fn whose_id_nobody_knows_after_a_loss_is_created_by_a_persons_word_alone()
     assert!(daemon.stop().success());
 }
 
-/// Somebody with a home and nothing of systemd: `nobody` where the tests run as root.
-struct Person {
-    home: tempfile::TempDir,
-    /// A copy of the program that everybody may run.
-    program: PathBuf,
-    id: u32,
+/// Somebody with a configuration where an ordinary user's lies, begun by `daemon`.
+fn configured(emulator: &Emulator, daemon: &str) -> Person {
+    let person = Person::new();
+    let tokens = person.path("tokens").display().to_string();
+    let config = person.path(".config/renewd");
+    fs::create_dir_all(&config).unwrap();
+    fs::create_dir(person.path("run")).unwrap();
+    let text = format!(
+        "[daemon]\nlisten = \"\"\n{daemon}\n[[resource]]\nname = \"contoso\"\n\
+         connection_string = {{ file = \"contoso.cs\" }}\n\
+         [[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n\
+         [[sink.file]]\nname = \"files\"\npath = \"{tokens}/{{name}}.json\"\n"
+    );
+    fs::write(config.join("renewd.toml"), text).unwrap();
+    let secret = config.join("contoso.cs");
+    fs::write(&secret, &emulator.connection_string).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    for path in [
+        "run",
+        ".config",
+        ".config/renewd",
+        ".config/renewd/contoso.cs",
+    ] {
+        person.own(&person.path(path));
+    }
+    person
 }
 
 impl Person {
-    /// With a configuration where an ordinary user's lies, begun by `daemon`.
-    fn new(emulator: &Emulator, daemon: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let is_root = rustix::process::geteuid().is_root();
-        let id = if is_root {
-            65534
-        } else {
-            rustix::process::geteuid().as_raw()
-        };
-        let program = home.path().join("renewd");
-        fs::copy(RENEWD, &program).unwrap();
-        let (dir, config) = (home.path().display(), home.path().join(".config/renewd"));
-        fs::create_dir_all(&config).unwrap();
-        fs::create_dir(home.path().join("run")).unwrap();
-        fs::write(config.join("contoso.cs"), &emulator.connection_string).unwrap();
-        let text = format!(
-            "[daemon]\nlisten = \"\"\n{daemon}\n[[resource]]\nname = \"contoso\"\n\
-             connection_string = {{ file = \"contoso.cs\" }}\n\
-             [[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n\
-             [[sink.file]]\nname = \"files\"\npath = \"{dir}/tokens/{{name}}.json\"\n"
-        );
-        fs::write(config.join("renewd.toml"), text).unwrap();
-        for path in [
-            "",
-            "run",
-            ".config",
-            ".config/renewd",
-            ".config/renewd/contoso.cs",
-        ] {
-            chown(home.path().join(path), Some(id), Some(id)).unwrap();
-        }
-        let secret = config.join("contoso.cs");
-        fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
-        Self { home, program, id }
-    }
-
-    fn path(&self, inside: &str) -> PathBuf {
-        self.home.path().join(inside)
-    }
-
-    fn command(&self, args: &[&str], variables: &[(&str, &Path)]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).env_clear().env("HOME", self.home.path());
-        command.envs(variables.iter().copied());
-        if rustix::process::geteuid().is_root() {
-            command.uid(self.id).gid(self.id);
-        }
-        command
-    }
-
-    fn renewd(&self, args: &[&str], variables: &[(&str, &Path)]) -> Output {
-        self.command(args, variables).output().unwrap()
-    }
-
     /// Starts the daemon; its first line, once it answers.
     fn starts(&self, variables: &[(&str, &Path)]) -> (Running, String) {
         let mut command = self.command(&["run"], variables);
@@ -380,7 +343,7 @@ impl Drop for Running {
 #[test]
 fn who_has_no_systemd_names_no_socket_and_makes_no_folder() {
     let emulator = Emulator::start(&[]);
-    let person = Person::new(&emulator, "");
+    let person = configured(&emulator, "");
     let (run, named) = (person.path("run"), person.path("named.sock"));
     for (variables, socket) in [
         (vec![], person.path(".local/state/renewd/renewd.sock")),
@@ -416,7 +379,7 @@ fn who_has_no_systemd_names_no_socket_and_makes_no_folder() {
 #[test]
 fn commands_read_the_socket_from_the_configuration_that_they_would_run_with() {
     let emulator = Emulator::start(&[]);
-    let person = Person::new(&emulator, "socket = \"../../run/made/s\"");
+    let person = configured(&emulator, "socket = \"../../run/made/s\"");
     let (running, first) = person.starts(&[]);
     assert!(first.contains("/run/made/s"), "{first}");
     // What is wrong in the file since then keeps nobody from asking the daemon that runs.

@@ -40,7 +40,7 @@ async fn who_still_uses_an_old_version_is_shown() {
     let acked = harness.ack(reader(), ANNA, second.0, "app 2").await;
     assert_eq!(
         acked.json(),
-        json!({ "version": second.0, "current": second.0 })
+        json!({ "schema_version": 1, "version": second.0, "current": second.0 })
     );
     let old = harness
         .get(admin(), "/v1/holders?old=true", &[])
@@ -317,7 +317,7 @@ async fn ask_locally(client: &DaemonClient) {
         client.identities(Some("anna")).await.unwrap().items.len(),
         1
     );
-    assert_eq!(client.why(&anna).await.unwrap()["name"], "anna");
+    assert_eq!(client.why(&anna).await.unwrap().name, anna);
     let of_anna = DeliveryTable {
         name: Some(anna.clone()),
         ..DeliveryTable::default()

@@ -4,6 +4,7 @@ mod access;
 mod control;
 mod doors;
 mod needs;
+mod openapi;
 mod page;
 mod tokens;
 mod watching;

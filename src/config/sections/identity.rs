@@ -35,7 +35,7 @@ pub(super) const NAME: Key = key(
 
 pub(super) const OF_IDENTITY: &str = "As in [renewal], for this identity.";
 
-pub(super) const OF_RENEWAL: Preset = Said("what [renewal] says");
+pub(super) const OF_RENEWAL: Preset = Preset::Of("renewal");
 
 pub(super) const THE_RESOURCE: Key = key(
     "resource",

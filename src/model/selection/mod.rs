@@ -51,6 +51,20 @@ impl FromStr for Selection {
     }
 }
 
+#[cfg(test)]
+impl schemars::JsonSchema for Selection {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Selection".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "Which identities, such as `label.team = 'guest' and state in (late, held)`.",
+        })
+    }
+}
+
 impl serde::Serialize for Selection {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -89,6 +89,7 @@ impl NewCampaign {
 
 /// Where a campaign stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum CampaignState {
     /// Its items are being listed.
     #[serde(rename = "freezing")]
@@ -125,6 +126,7 @@ impl CampaignState {
 
 /// A campaign and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Campaign {
     pub id: CampaignId,
     pub action: CampaignAction,
@@ -278,6 +280,7 @@ pub struct WaitingItem {
 
 /// Where an item stands: one word of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ItemState {
     Pending,
@@ -325,6 +328,7 @@ impl ItemState {
 
 /// One line of a campaign's report; its fields and their order are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReportLine {
     /// For paging: the row, or a number below zero for an id that is not ours to renew.
     #[serde(skip)]

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod emulator;
+mod person;
 mod receiver;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 pub use daemon::Daemon;
 pub use emulator::{Emulator, SecureEmulator};
+pub use person::Person;
 pub use receiver::Receiver;
 
 /// The program under test.

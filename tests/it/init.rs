@@ -1,0 +1,375 @@
+//! `renewd init`: a first configuration from flags or questions, all of it or nothing, over nothing that is there.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use crate::stage::{Emulator, Person, RENEWD, until};
+
+const CONNECTION: &str =
+    "endpoint=https://contoso.communication.azure.com/;accesskey=bm90LWEtcmVhbC1rZXk=";
+const KEY: &str = "bm90LWEtcmVhbC1rZXk=";
+const CONFIG: &str = ".config/renewd/renewd.toml";
+const SECRET: &str = ".config/renewd/contoso.cs";
+
+fn said(output: &Output) -> String {
+    let both = [output.stdout.clone(), output.stderr.clone()].concat();
+    String::from_utf8(both).unwrap()
+}
+
+/// Runs it with this on standard input.
+fn fed(person: &Person, args: &[&str], stdin: &str) -> Output {
+    let mut command = person.command(args, &[]);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    // It may end before it reads.
+    pipe.write_all(stdin.as_bytes()).ok();
+    drop(pipe);
+    child.wait_with_output().unwrap()
+}
+
+/// What lies in a home besides the program.
+fn left(person: &Person) -> Vec<String> {
+    let entries = fs::read_dir(person.path("")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "renewd").collect()
+}
+
+#[test]
+fn an_ordinary_user_gets_a_configuration_that_works_and_a_private_secret() {
+    let person = Person::new();
+    let args = [
+        "init",
+        "--connection-string-file",
+        "-",
+        "--identity",
+        "support-bot",
+    ];
+    let output = fed(&person, &args, &format!("{CONNECTION}\r\n"));
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(person.mode(".config/renewd"), 0o700);
+    assert_eq!(person.mode(CONFIG), 0o600);
+    assert_eq!(person.mode(SECRET), 0o600);
+    assert_eq!(fs::metadata(person.path(SECRET)).unwrap().uid(), person.id);
+    assert_eq!(
+        fs::read_to_string(person.path(SECRET)).unwrap(),
+        format!("{CONNECTION}\n")
+    );
+    let config = fs::read_to_string(person.path(CONFIG)).unwrap();
+    assert!(
+        !config.contains(KEY) && !text.contains(KEY),
+        "{config}{text}"
+    );
+    assert!(config.contains("name = \"contoso\""), "{config}");
+    assert!(
+        config.lines().filter(|line| line.starts_with('#')).count() >= 6,
+        "{config}"
+    );
+    // The next two commands are the last of what it prints but for where the token will be.
+    for part in [
+        "can work: 1 resource, 1 identity, 1 sink",
+        " check --online\n",
+        " run\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(text.contains("support-bot.json"), "{text}");
+    let checked = person.renewd(&["check"], &[]);
+    assert!(checked.status.success(), "{}", said(&checked));
+    assert!(
+        checked.stderr.is_empty(),
+        "nothing is odd: {}",
+        said(&checked)
+    );
+}
+
+#[tokio::test]
+async fn what_is_written_brings_a_token_into_a_file() {
+    let emulator = Emulator::start(&[]);
+    let person = Person::new();
+    let file = person.path("portal.txt");
+    fs::write(&file, &emulator.connection_string).unwrap();
+    let args = [
+        "init",
+        "--connection-string-file",
+        file.to_str().unwrap(),
+        "--resource",
+        "contoso",
+        "--identity",
+        "bot",
+        "--identity",
+        "desk",
+        "--scope",
+        "voip.join",
+        "--tokens",
+        "tokens",
+    ];
+    let output = person.renewd(&args, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let mut daemon = person
+        .command(&["run"], &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let waited = person.renewd(&["wait", "desk"], &[]);
+    // The socket has it a moment before the file.
+    let file = person.path("tokens/desk.json");
+    until("the file of desk", || file.exists()).await;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(waited.status.success(), "{}", said(&waited));
+    let token = fs::read_to_string(file).unwrap();
+    assert!(token.contains("\"scopes\":[\"voip.join\"]"));
+}
+
+#[test]
+fn nothing_that_is_there_is_overwritten_and_nothing_is_left_of_a_refusal() {
+    let args = ["init", "--connection-string-file", "-", "--identity", "bot"];
+    for there in [CONFIG, SECRET] {
+        let person = Person::new();
+        let path = person.path(there);
+        for folder in [".config", ".config/renewd"] {
+            fs::create_dir(person.path(folder)).unwrap();
+            person.own(&person.path(folder));
+        }
+        fs::write(&path, "mine").unwrap();
+        let output = fed(&person, &args, CONNECTION);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let told = said(&output);
+        assert!(
+            told.contains(&format!("{} is there already", path.display())),
+            "{told}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+    // A link that leads nowhere is not written through.
+    let person = Person::new();
+    std::os::unix::fs::symlink("elsewhere", person.path("link.toml")).unwrap();
+    let output = fed(
+        &person,
+        &[&args[..], &["--config", "link.toml"]].concat(),
+        CONNECTION,
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!person.path("elsewhere").exists());
+}
+
+/// It ends with this code and says these words, shows nothing of the key and leaves nothing behind.
+fn refused(person: &Person, args: &[&str], stdin: &str, (code, words): (i32, &str)) {
+    let output = fed(person, &[&["init"], args].concat(), stdin);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
+    assert!(told.contains(words), "{args:?}: {told}");
+    assert!(!told.contains(&KEY[..12]), "{told}");
+    assert_eq!(left(person), Vec::<String>::new(), "{args:?}");
+}
+
+#[test]
+fn each_refusal_says_why_and_writes_nothing() {
+    let person = Person::new();
+    let bot = ["--identity", "bot"];
+    let given = ["--connection-string-file", "-"];
+    let all = [&given[..], &bot].concat();
+    let plain = CONNECTION.replace("https", "http");
+    for (args, stdin, code, words) in [
+        (&bot[..], "", 2, "it needs --connection-string-file FILE"),
+        (&given, CONNECTION, 2, "it needs --identity NAME"),
+        (
+            &[],
+            "",
+            2,
+            "--connection-string-file FILE and --identity NAME",
+        ),
+        (&all, "", 2, "standard input holds no connection string"),
+        (
+            &all,
+            KEY,
+            2,
+            "standard input: the connection string has no endpoint",
+        ),
+        (&all, "endpoint=https://a.example/", 2, "has no accesskey"),
+        (&all, &format!("\"{CONNECTION}\""), 2, "wrapped in quotes"),
+        (&all, &plain, 2, "plain http to another machine"),
+        (
+            &[&all[..], &["--identity", "../x"]].concat(),
+            CONNECTION,
+            2,
+            "must start with a letter or digit",
+        ),
+        (
+            &[&all[..], &["--scope", "chta"]].concat(),
+            CONNECTION,
+            2,
+            "chta",
+        ),
+        (
+            &[&all[..], &["--emulator"]].concat(),
+            CONNECTION,
+            2,
+            "cannot be used with",
+        ),
+        (
+            &[&all[..], &["--config", "/proc/renewd/x.toml"]].concat(),
+            CONNECTION,
+            1,
+            "cannot write /proc/renewd",
+        ),
+        (
+            &[&bot[..], &["--connection-string-file", "nowhere.cs"]].concat(),
+            "",
+            2,
+            "nowhere.cs",
+        ),
+    ] {
+        refused(&person, args, stdin, (code, words));
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_taken_back() {
+    // The folder of the tokens is everybody's, which the check of what was written finds.
+    let person = Person::new();
+    fs::create_dir(person.path("open")).unwrap();
+    fs::set_permissions(person.path("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    let args = [
+        "init",
+        "--connection-string-file",
+        "-",
+        "--identity",
+        "bot",
+        "--tokens",
+        "open",
+    ];
+    let output = fed(&person, &args, CONNECTION);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("every user may write to"), "{told}");
+    assert_eq!(left(&person), ["open"]);
+    // A folder that cannot be written is named, whatever is missing below it.
+    if rustix::process::geteuid().is_root() {
+        fs::create_dir(person.path(".config")).unwrap();
+        let output = fed(&person, &args[..5], CONNECTION);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains(".config/renewd: Permission denied"), "{told}");
+    }
+}
+
+#[test]
+fn a_server_gets_its_files_where_the_unit_looks() {
+    // Under a root of its own: a server's paths are the machine's.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let script = "users=$(cat /etc/passwd) && mount -t tmpfs none /etc && echo \"$users\" > /etc/passwd && \
+                  mkdir /etc/renewd-was-not-here && \
+                  \"$0\" init --system --connection-string-file - --identity bot --reader root && \
+                  stat -c %a /etc/renewd /etc/renewd/renewd.toml /etc/renewd/contoso.cs";
+    let mut child = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(RENEWD)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(CONNECTION.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    for part in [
+        "/etc/renewd/renewd.toml",
+        "/etc/renewd/contoso.cs",
+        "/run/renewd/tokens/bot.json",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // Its group may read the configuration where this machine has the daemon's user.
+    let modes = ["700\n600\n600\n", "750\n640\n600\n"];
+    assert!(modes.iter().any(|modes| told.contains(modes)), "{told}");
+    assert!(!Path::new("/etc/renewd-was-not-here").exists());
+}
+
+/// A person at a terminal, who answers each question when it was asked; what the terminal showed.
+fn at_a_terminal(person: &Person, args: &str, answers: &[(&str, &str)]) -> (bool, String) {
+    let typed = format!("{} {args}", person.program.display());
+    let mut command = person.runs(Path::new("/usr/bin/script"), &[]);
+    let mut child = command
+        .args(["-qec", &typed, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut shown, mut seen) = (Vec::new(), 0);
+    for (question, answer) in answers {
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&shown[seen..]).contains(question) {
+            let read = screen.read(&mut byte).unwrap();
+            assert_eq!(
+                read,
+                1,
+                "{question} was not asked: {}",
+                String::from_utf8_lossy(&shown)
+            );
+            shown.push(byte[0]);
+        }
+        seen = shown.len();
+        keys.write_all(answer.as_bytes()).unwrap();
+    }
+    screen.read_to_end(&mut shown).unwrap();
+    drop(keys);
+    let well = child.wait().unwrap().success();
+    (well, String::from_utf8(shown).unwrap())
+}
+
+#[test]
+fn a_person_is_asked_and_the_secret_is_not_shown() {
+    let person = Person::new();
+    let answers = [
+        ("(it is not shown): ", &*format!("{KEY}\n")),
+        ("the connection string has no endpoint", ""),
+        ("(it is not shown): ", &*format!("{CONNECTION}\n")),
+        ("What to call the resource [contoso]: ", "\n"),
+        ("[bot]: ", "on call\n"),
+        ("[chat voip]: ", "chta\n"),
+        ("chta", ""),
+        ("[chat voip]: ", "chat\n"),
+    ];
+    let (well, screen) = at_a_terminal(&person, "init", &answers);
+    assert!(well, "{screen}");
+    assert!(!screen.contains(&KEY[..12]), "{screen}");
+    let config = fs::read_to_string(person.path(CONFIG)).unwrap();
+    for part in ["name = \"on\"", "name = \"call\"", "scopes = [\"chat\"]"] {
+        assert!(config.contains(part), "{part}: {config}");
+    }
+    assert!(
+        fs::read_to_string(person.path(SECRET))
+            .unwrap()
+            .contains(KEY)
+    );
+}
+
+#[test]
+fn whoever_stops_it_finds_nothing_written_and_a_terminal_that_shows_what_is_typed() {
+    let person = Person::new();
+    // The shell's own line after it shows whether the terminal echoes.
+    let typed = "init; stty -a | grep -o -e '-echo ' -e ' echo '";
+    let answers = [("(it is not shown): ", "\x03")];
+    let (_, screen) = at_a_terminal(&person, typed, &answers);
+    assert!(screen.contains("nothing was written"), "{screen}");
+    assert!(!screen.contains("-echo "), "{screen}");
+    assert_eq!(left(&person), Vec::<String>::new());
+}
