@@ -75,7 +75,6 @@ const PLAN_AT_MOST: Duration = Duration::from_mins(1);
 /// Campaigns that ended so long ago are shown.
 const LATE_CAMPAIGNS: SignedDuration = SignedDuration::from_hours(24);
 
-/// The endpoints.
 pub(super) fn router(api: Api) -> Router {
     Router::new()
         .route("/", get(page))

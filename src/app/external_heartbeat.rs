@@ -24,7 +24,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Where none is configured there is nothing to do before one is.
 const UNWANTED: Duration = Duration::from_hours(1);
 
-/// Sends it.
 pub(super) struct ExternalHeartbeat<L> {
     clock: Clock,
     metrics: Metrics,

@@ -62,7 +62,6 @@ pub struct DaemonSettings {
 pub struct HeartbeatSettings {
     /// The address that is asked; whoever knows it could keep up the appearance that all is well.
     pub url: LoadedSecret,
-    /// How often.
     pub every: Duration,
 }
 
@@ -375,8 +374,7 @@ pub struct WebhookSinkSettings {
     pub secrets: Vec<LoadedSecret>,
     /// Whether the event carries the token.
     pub include: Include,
-    /// What is sent.
-    pub body: Body,
+    pub body: EventBody,
     /// How the body is declared.
     pub content_type: ContentType,
     /// Patterns of event types without the `renewd.` prefix, such as `token.*`.
@@ -419,8 +417,7 @@ pub enum ContentType {
 
 /// `body =`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
-    /// A CloudEvent.
+pub enum EventBody {
     Event,
     /// Notices as alerts for Alertmanager.
     Alertmanager,

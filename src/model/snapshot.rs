@@ -237,14 +237,12 @@ pub struct CountedLife {
     pub due: i64,
     /// When a quarter of their life is left.
     pub late: i64,
-    /// How many.
     pub count: u64,
 }
 
 /// What the counters of a store know of the tokens of one resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lives {
-    /// The tokens.
     pub groups: Vec<CountedLife>,
     /// How many minutes some of them live.
     pub lengths: BTreeSet<i64>,

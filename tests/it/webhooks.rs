@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use renewd::{
-    config::{Body, ContentType, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
+    config::{ContentType, EventBody, Include, LoadedSecret, SecretRef, WebhookSinkSettings},
     model::{Notice, NoticeKind, Secret, Timestamp},
     sinks::{DeliveryOutcome, WebhookSink},
     transport::{Transport, TransportError},
@@ -34,7 +34,7 @@ pub(crate) fn settings(url: &str, secrets: &[&str]) -> WebhookSinkSettings {
         secrets: secrets.iter().map(loaded).collect(),
         include: Include::Token,
         content_type: ContentType::CloudEvents,
-        body: Body::Event,
+        body: EventBody::Event,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),

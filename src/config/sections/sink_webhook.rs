@@ -8,7 +8,7 @@ use super::super::keys::{
 use super::identity::NAME;
 use super::{
     super::{
-        Body, ContentType, Include, LoadedSecret, WebhookSinkSettings,
+        ContentType, EventBody, Include, LoadedSecret, WebhookSinkSettings,
         quantity::quoted,
         reader::{Item, Located, Section, one_of},
         secret::check_webhook_secret,
@@ -147,7 +147,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let include = section.word("include", [Include::Token, Include::Reference]);
     let body = match body_item {
         Some(item) => body(item),
-        None => Some(Body::Event),
+        None => Some(EventBody::Event),
     };
     let content_type = match section.optional("content_type") {
         Some(item) => content_type(item, body_item),
@@ -259,9 +259,9 @@ fn secret(item: Item<'_>) -> Option<LoadedSecret> {
 }
 
 /// `"alertmanager"`, or `{ file = "…" }`.
-fn body(item: Item<'_>) -> Option<Body> {
+fn body(item: Item<'_>) -> Option<EventBody> {
     match item.value() {
-        Value::Text(text) if text == "alertmanager" => Some(Body::Alertmanager),
+        Value::Text(text) if text == "alertmanager" => Some(EventBody::Alertmanager),
         Value::Text(_) => item.wrong(
             "no body of this name is known",
             "write \"alertmanager\", or { file = \"/etc/renewd/NAME.j2\" } for a template of yours",
@@ -270,7 +270,7 @@ fn body(item: Item<'_>) -> Option<Body> {
             item,
             "it holds what is to be sent, with {{ message|json }} and the like in it",
         )
-        .map(Body::Template),
+        .map(EventBody::Template),
     }
 }
 

@@ -26,7 +26,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use crate::{
     accounts,
     config::{
-        Body, ContentType, ExecSinkSettings, FileSinkSettings, Finding, Settings, Severity,
+        ContentType, EventBody, ExecSinkSettings, FileSinkSettings, Finding, Settings, Severity,
         SinkSettings, WebhookSinkSettings,
     },
     model::{Reader, SinkName},
@@ -595,7 +595,7 @@ fn of_template(sink: &FileSinkSettings, path: &str) -> Option<Finding> {
 
 /// What is wrong with the template of a webhook's body, if anything.
 fn of_body(sink: &WebhookSinkSettings, path: &str) -> Option<Finding> {
-    let Body::Template(settings) = &sink.body else {
+    let EventBody::Template(settings) = &sink.body else {
         return None;
     };
     let is_json = sink.content_type == ContentType::Json;

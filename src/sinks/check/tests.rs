@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::{
     config::{
-        Body, ContentType, DaemonSettings, FileSinkSettings, Include, LoadedSecret, Renewal,
+        ContentType, DaemonSettings, EventBody, FileSinkSettings, Include, LoadedSecret, Renewal,
         SecretRef, Severity, StoreSettings, WebhookSinkSettings,
     },
     model::Secret,
@@ -160,7 +160,7 @@ fn whom_the_system_does_not_know_is_named() {
         }],
         include: Include::Token,
         content_type: ContentType::CloudEvents,
-        body: Body::Event,
+        body: EventBody::Event,
         events: vec!["token.*".to_owned()],
         ca_file: None,
         timeout: Duration::from_secs(15),

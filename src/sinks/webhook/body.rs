@@ -11,7 +11,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    config::Body,
+    config::EventBody,
     model::{Notice, NoticeKind, whole_seconds},
     sinks::file::template::{self, Renderer, TemplateError},
 };
@@ -74,11 +74,11 @@ impl Form {
     ///
     /// # Errors
     /// When the template cannot be compiled.
-    pub(super) fn of(body: &Body) -> Result<Option<Self>, TemplateError> {
+    pub(super) fn of(body: &EventBody) -> Result<Option<Self>, TemplateError> {
         Ok(match body {
-            Body::Event => None,
-            Body::Alertmanager => Some(Self::Alertmanager),
-            Body::Template(template) => Some(Self::Template(Renderer::new(&template.text)?)),
+            EventBody::Event => None,
+            EventBody::Alertmanager => Some(Self::Alertmanager),
+            EventBody::Template(template) => Some(Self::Template(Renderer::new(&template.text)?)),
         })
     }
 

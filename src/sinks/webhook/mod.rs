@@ -27,7 +27,7 @@ use self::{
 use super::{DeliveryOutcome, SinkDelivery, file::TemplateError};
 use crate::{
     clock::Clock,
-    config::{Body, ContentType, Include, WebhookSinkSettings},
+    config::{ContentType, EventBody, Include, WebhookSinkSettings},
     model::{Notice, NoticeKind, SinkName, TokenDocument},
     sinks::SinkFailure,
     transport::{
@@ -334,7 +334,7 @@ fn network(
 }
 
 fn secrets(settings: &WebhookSinkSettings) -> Result<Vec<SigningSecret>, WebhookError> {
-    if settings.secrets.is_empty() && settings.body == Body::Event {
+    if settings.secrets.is_empty() && settings.body == EventBody::Event {
         return Err(WebhookError::NoSecret(settings.name.clone()));
     }
     let parse = |(index, loaded): (usize, &crate::config::LoadedSecret)| {

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use renewd::{
     clock::Clock,
     config::{
-        Body, ContentType, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef,
+        ContentType, EventBody, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef,
         SinkSettings, StoreSettings, WebhookSinkSettings,
     },
     engine::{Ask, Dispatcher, DispatcherDeps},
@@ -365,7 +365,7 @@ pub(crate) fn webhook(name: &str, events: &[&str]) -> WebhookSinkSettings {
         }],
         include: Include::Token,
         content_type: ContentType::CloudEvents,
-        body: Body::Event,
+        body: EventBody::Event,
         events: events.iter().map(|text| (*text).to_owned()).collect(),
         ca_file: None,
         timeout: Duration::from_secs(15),
