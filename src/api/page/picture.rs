@@ -1,6 +1,8 @@
 //! What the page shows of a fleet, as plain data: decided here from one look at the daemon, and only written out by
 //! the template. Every list is cut where a person would not read on, so the page stays small whatever the fleet is.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -76,6 +78,8 @@ pub(super) struct Picture {
     campaigns: Vec<Work>,
     last_backup: Option<Timestamp>,
     held_step: Option<i64>,
+    /// Whether the store may be used: while it may not, nothing runs that could be shown.
+    usable: bool,
     /// Whether names of identities may be shown.
     pub(super) names: bool,
 }
@@ -162,6 +166,7 @@ impl Picture {
             .partition(|need| is_order(need.kind));
         let all = seen.stored.served.as_ref().ok().map(|served| {
             let mut all = served.all();
+            all.doubtful = all.doubtful.max(doubtful(seen)).min(all.live);
             let by_socket = (served.socket.total() > 0)
                 .then_some(beside.first_end)
                 .flatten();
@@ -186,7 +191,7 @@ impl Picture {
         Self {
             at: seen.now,
             instance: shared.daemon.instance.clone(),
-            resource: in_one_line(seen.renewers.keys()),
+            resource: in_one_line(shared.declared.keys().chain(seen.renewers.keys())),
             version: env!("CARGO_PKG_VERSION"),
             since: shared.life.since,
             tone: worst.unwrap_or(Tone::Good).max(tone_of_all(all.as_ref())),
@@ -205,9 +210,17 @@ impl Picture {
             campaigns: campaigns(beside.campaigns, names),
             last_backup: seen.stored.last_backup.as_ref().ok().copied().flatten(),
             held_step: seen.held_step.map(|step| step.as_secs()),
+            usable: is_usable,
             names,
         }
     }
+}
+
+/// How many tokens may be dead because of the access key that minted them.
+fn doubtful(seen: &Snapshot) -> u64 {
+    let keys = seen.shared_state.key_views();
+    let doubts = keys.values().flat_map(|keys| &keys.doubts);
+    doubts.map(|doubt| doubt.tokens).sum()
 }
 
 /// The first of them, and how many more there are.
@@ -218,9 +231,10 @@ fn cut<T>(mut all: Vec<T>, most: usize) -> (Vec<T>, usize) {
 }
 
 fn in_one_line<'a>(resources: impl Iterator<Item = &'a ResourceName>) -> String {
-    let names: Vec<&str> = resources.map(ResourceName::as_str).collect();
+    let names: BTreeSet<&str> = resources.map(ResourceName::as_str).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     match names.as_slice() {
-        [] => "no resource".to_owned(),
+        [] => String::new(),
         [first, second, third, _, ..] => {
             format!("{first}, {second}, {third} and {} more", names.len() - 3)
         }
@@ -299,37 +313,43 @@ fn are_all_new(seen: &Snapshot) -> bool {
 /// What outage the fleet survives, or how much longer the one that lasts may go on.
 fn survival(seen: &Snapshot, all: Option<Consumers>, plans: &[Plan]) -> Option<String> {
     let long = |seconds: u64| short_duration(std::time::Duration::from_secs(seconds));
-    let all = all.filter(|all| all.live > 0)?;
+    let keys = seen.shared_state.key_views();
+    let locked = keys.iter().find(|(_, keys)| keys.none_works.is_some());
+    if let Some((resource, _)) = locked {
+        return Some(format!(
+            "No access key of {resource} works, so no token can be replaced."
+        ));
+    }
     if let Some(plan) = plans.iter().find(|plan| !plan.keeps_up) {
         return Some(format!(
             "{} cannot keep up with its fleet at its limit: see renewd plan.",
             plan.resource
         ));
     }
+    let all_live = all.is_some_and(|all| all.live > 0 && all.without + all.doubtful == 0);
     let known = plans.iter().filter(|plan| plan.identities > 0);
-    let seconds = known
-        .map(|plan| plan.outage.now_seconds)
-        .collect::<Option<Vec<u64>>>();
-    let least = seconds.filter(|_| all.without == 0)?.into_iter().min()?;
+    let seconds = known.map(|plan| plan.outage.now_seconds);
+    let seconds = seconds.collect::<Option<Vec<u64>>>().filter(|_| all_live);
+    let least = seconds.and_then(|seconds| seconds.into_iter().min());
     let silent = seen.renewers.iter().find(|(_, renewer)| is_silent(renewer));
-    Some(match (silent, least) {
-        (Some((resource, _)), 60..) => format!(
+    match (silent, least) {
+        (Some((resource, _)), None) => Some(format!("{resource} does not answer.")),
+        (Some((resource, _)), Some(seconds @ 60..)) => Some(format!(
             "{resource} does not answer; everybody keeps a live token if it does again within {}.",
-            long(least)
-        ),
-        (Some((resource, _)), _) => {
-            format!(
-                "{resource} does not answer, and the first token ends before it could be made up for."
-            )
-        }
-        (None, 60..) => format!(
+            long(seconds)
+        )),
+        (Some((resource, _)), Some(_)) => Some(format!(
+            "{resource} does not answer, and the first token ends before it could be made up for."
+        )),
+        (None, Some(seconds @ 60..)) => Some(format!(
             "Everybody survives an outage of {} that begins now.",
-            long(least)
-        ),
-        (None, _) => {
-            "The next token ends too soon to survive an outage that begins now.".to_owned()
+            long(seconds)
+        )),
+        (None, Some(_)) => {
+            Some("The next token ends too soon to survive an outage that begins now.".to_owned())
         }
-    })
+        (None, None) => None,
+    }
 }
 
 fn is_silent(renewer: &RenewerView) -> bool {
@@ -438,7 +458,7 @@ fn resource(
         load: plan.map(|plan| percent(1.0 - plan.headroom)),
         keys: keys.map(keys_of).unwrap_or_default(),
         clock: renewer.skew_ms.map(clock),
-        chart: drawn.map(Chart::of),
+        chart: drawn.filter(|plan| plan.identities > 0).map(Chart::of),
     }
 }
 
