@@ -4,16 +4,19 @@
 //! emulator and a receiver answer without a socket under paused time. Who sends has a say in how names become
 //! addresses. Signing, retries and the meaning of an answer lie above it, in the rooms that call it.
 
+mod certificate;
+
 use std::{
     error::Error as _,
     fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+pub use certificate::first_end;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
@@ -207,9 +210,33 @@ pub struct NetworkOptions {
     pub proxy: Option<String>,
 }
 
+/// The way over the network, and what is known of whoever was met there.
+#[derive(Clone)]
+pub struct Network {
+    client: reqwest::Client,
+    /// When the certificate ends that the peer showed last.
+    peer_ends: Arc<Mutex<Option<Timestamp>>>,
+}
+
+impl Network {
+    async fn execute(&self, request: Outgoing) -> Result<reqwest::Response, TransportError> {
+        let answer = self.client.execute(request.for_network()).await;
+        let answer = answer.map_err(|e| classify(&e))?;
+        let shown = answer.extensions().get::<reqwest::tls::TlsInfo>();
+        if let Some(der) = shown.and_then(reqwest::tls::TlsInfo::peer_certificate) {
+            let mut ends = self
+                .peer_ends
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *ends = certificate::end(der);
+        }
+        Ok(answer)
+    }
+}
+
 #[derive(Clone)]
 pub enum Transport {
-    Network(reqwest::Client),
+    Network(Network),
     /// To a function in this process.
     InProcess(Handler),
 }
@@ -236,7 +263,8 @@ impl Transport {
             .no_proxy()
             .connect_timeout(options.connect_timeout.unwrap_or(Duration::from_secs(10)))
             .pool_idle_timeout(Duration::from_secs(60))
-            .tcp_nodelay(true);
+            .tcp_nodelay(true)
+            .tls_info(true);
         if let Some(path) = &options.ca_file {
             let pem = read_regular(path, LARGEST_CA_FILE);
             let pem = pem.map_err(|source| TransportSetupError::CaFile {
@@ -262,10 +290,24 @@ impl Transport {
             builder =
                 builder.proxy(proxy.map_err(|error| TransportSetupError::Proxy(chain(&error)))?);
         }
-        builder
+        let client = builder
             .build()
-            .map(Self::Network)
-            .map_err(|e| TransportSetupError::Tls(chain(&e)))
+            .map_err(|e| TransportSetupError::Tls(chain(&e)))?;
+        Ok(Self::Network(Network {
+            client,
+            peer_ends: Arc::default(),
+        }))
+    }
+
+    /// When the certificate ends that the peer showed last; `None` where it showed none.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        match self {
+            Self::Network(network) => {
+                let ends = network.peer_ends.lock();
+                *ends.unwrap_or_else(PoisonError::into_inner)
+            }
+            Self::InProcess(_) => None,
+        }
     }
 
     /// Sends `request` and reads the whole answer, at most `max_body` bytes of it, within
@@ -281,8 +323,8 @@ impl Transport {
     ) -> Result<Reply, TransportError> {
         within(deadline, async {
             match self {
-                Self::Network(client) => {
-                    let mut response = execute(client, request).await?;
+                Self::Network(network) => {
+                    let mut response = network.execute(request).await?;
                     let status = response.status();
                     let headers = std::mem::take(response.headers_mut());
                     let body = body(response, max_body).await?;
@@ -320,8 +362,8 @@ impl Transport {
         deadline: Duration,
     ) -> Result<ResponseHead, TransportError> {
         match self {
-            Self::Network(client) => {
-                let mut response = within(deadline, execute(client, request)).await?;
+            Self::Network(network) => {
+                let mut response = within(deadline, network.execute(request)).await?;
                 let status = response.status();
                 let headers = std::mem::take(response.headers_mut());
                 let rest = body(response, READ_AWAY);
@@ -349,14 +391,6 @@ async fn within<T>(
     tokio::time::timeout(deadline, exchange)
         .await
         .map_err(|_| TransportError::Timeout(deadline))?
-}
-
-async fn execute(
-    client: &reqwest::Client,
-    request: Outgoing,
-) -> Result<reqwest::Response, TransportError> {
-    let answer = client.execute(request.for_network()).await;
-    answer.map_err(|e| classify(&e))
 }
 
 /// The body, if it is no longer than that.

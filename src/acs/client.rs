@@ -177,6 +177,11 @@ impl Client {
         self.measured_skew().unwrap_or(SignedDuration::ZERO)
     }
 
+    /// When the certificate of the endpoint ends, as it was shown last.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        self.transport.peer_ends()
+    }
+
     /// As [`Client::skew`], but `None` until an answer told.
     pub fn measured_skew(&self) -> Option<SignedDuration> {
         lock(&self.skew).at(self.clock.now(), self.clock.steady())

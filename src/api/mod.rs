@@ -72,6 +72,7 @@ mod access;
 mod admin;
 mod body;
 mod campaigns;
+mod certificates;
 mod connection;
 mod deliveries;
 mod endpoint;

@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    certificates::{Certificates, ENDING, ENDING_SOON},
     handle::Unbound,
     orders,
     wire::{Need, NeedKind},
@@ -16,7 +18,7 @@ use crate::{
     model::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, KeyStage,
         KeysView, Lapse, Name, Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings,
-        Served, SetAside, SinkName, SourceName, State, StoreStanding, decided_lately,
+        Served, SetAside, SinkName, SourceName, State, StoreStanding, TrustFile, decided_lately,
         short_duration,
     },
     store::{Disk, FailingAlone, Order, Resealing, Withheld},
@@ -73,6 +75,8 @@ pub(super) struct Observed<'a> {
     pub withheld: &'a [Withheld],
     /// Sources whose list is not taken over.
     pub lapses: &'a BTreeMap<SourceName, Lapse>,
+    /// Files of certificates that are trusted.
+    pub trusted: &'a BTreeMap<PathBuf, TrustFile>,
     /// How far the wall clock has stepped, in seconds, unconfirmed.
     pub held_step_secs: Option<i64>,
     /// How the disk of the store is.
@@ -132,6 +136,7 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
         dispatcher_needs(sink, dispatcher, known, &mut needs);
     }
     surrounding_needs(known, &mut needs);
+    needs.extend(certificates(known).needs());
     needs.sort_by_key(|need| need.kind);
     needs
 }
@@ -206,6 +211,15 @@ fn store_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     disk_need(known.disk, needs);
 }
 
+fn certificates<'a>(known: &Observed<'a>) -> Certificates<'a> {
+    Certificates {
+        renewers: known.renewers,
+        dispatchers: known.dispatchers,
+        trusted: known.trusted,
+        now: known.now,
+    }
+}
+
 /// Sources, the clock, the network.
 fn surrounding_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     for (source, lapse) in known.lapses {
@@ -267,7 +281,19 @@ fn skew_need(renewers: &BTreeMap<ResourceName, RenewerView>) -> Option<Need> {
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
 /// begin and end it. Of everything else those tell who notice it.
-const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 7] = [
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 9] = [
+    (
+        NeedKind::CertificateEnds,
+        CERTIFICATE,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
+    (
+        NeedKind::CertificateEndsSoon,
+        LAST_WEEK,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
     (
         NeedKind::Contention,
         "use of",
@@ -312,6 +338,10 @@ const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 7] = [
     ),
 ];
 
+/// The words of the keys of certificates, which are told of twice.
+const CERTIFICATE: &str = "certificate of";
+const LAST_WEEK: &str = "last week of the certificate of";
+
 /// The notices that are due: of what needs a person and is not told, and of what was told (`open`, by
 /// key) and is over.
 pub(super) fn news(
@@ -337,6 +367,10 @@ pub(super) fn news(
             news.push(notice(*begins, &key, sentence(need)));
         }
         lasting.insert(key);
+        if need.kind == NeedKind::CertificateEndsSoon {
+            // What was told three weeks ago goes on.
+            lasting.insert(format!("{CERTIFICATE} {}", need.subject));
+        }
     }
     for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
         let ours = |word: &str| key.starts_with(word);
@@ -347,7 +381,7 @@ pub(super) fn news(
             continue;
         };
         let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
-        if is_over(*kind, subject, known) {
+        if is_over(*kind, (word, subject), known) {
             news.push(notice(*ends, key, ended(*ends, subject)));
         }
     }
@@ -369,8 +403,12 @@ fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
 }
 
 /// Whether what was told is over. What an earlier process told of a resource has to be looked at for a while.
-fn is_over(kind: NoticeKind, subject: &str, known: &Observed<'_>) -> bool {
+fn is_over(kind: NoticeKind, (word, subject): (&str, &str), known: &Observed<'_>) -> bool {
     match kind {
+        NoticeKind::CertificateEnding if word == LAST_WEEK => {
+            certificates(known).last_again(subject, ENDING_SOON)
+        }
+        NoticeKind::CertificateEnding => certificates(known).last_again(subject, ENDING),
         NoticeKind::SinkFailing => works_again(subject, known),
         NoticeKind::ResourceContended => known.now.duration_since(known.since) >= LOOKED_AT,
         _ => true,
@@ -402,6 +440,9 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
     match kind {
         NoticeKind::SinkRecovered => {
             format!("The sink {subject} works again, or is no longer configured.")
+        }
+        NoticeKind::CertificateRenewed => {
+            format!("{subject}: the certificate lasts again, or is needed no more.")
         }
         NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
         NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),
@@ -990,6 +1031,7 @@ mod tests {
             resealing: None,
             withheld: &[],
             lapses: &BTreeMap::new(),
+            trusted: &BTreeMap::new(),
             held_step_secs: None,
             disk: Disk::Roomy,
             unbound: None,
@@ -1132,5 +1174,30 @@ mod tests {
             Late::default(),
         );
         assert_eq!(all[0].kind, NeedKind::Held);
+    }
+
+    fn hours(hours: i64) -> Timestamp {
+        noon() + SignedDuration::from_hours(hours)
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_a_month_and_a_week_before_it_ends() {
+        let kinds = |ends| {
+            let renewer = RenewerView {
+                peer_ends: Some(ends),
+                ..RenewerView::default()
+            };
+            let all = found(
+                renewer,
+                DispatcherView::default(),
+                &Counts::default(),
+                Late::default(),
+            );
+            all.iter().map(|need| need.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(hours(31 * 24)), []);
+        assert_eq!(kinds(hours(29 * 24)), [NeedKind::CertificateEnds]);
+        assert_eq!(kinds(hours(6 * 24)), [NeedKind::CertificateEndsSoon]);
+        assert_eq!(kinds(hours(-1)), [NeedKind::CertificateEndsSoon]);
     }
 }

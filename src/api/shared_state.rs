@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -16,7 +17,7 @@ use crate::{
     config::{DaemonSettings, Finding, JobSettings, Renewal},
     model::{
         Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkName,
-        SourceName, SourceReport, SourceView, StoreStanding, Tested,
+        SourceName, SourceReport, SourceView, StoreStanding, Tested, TrustFile,
     },
     schedule::{Declared, Gate},
     store::Cause,
@@ -53,6 +54,8 @@ pub struct SharedState {
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// What is wrong with the file of the store.
     pub store_moved: watch::Receiver<Option<Amiss>>,
+    /// Files of certificates that are trusted, as they were read last.
+    pub trusted: watch::Receiver<BTreeMap<PathBuf, TrustFile>>,
     /// When the configuration was last taken over.
     pub configured_at: Timestamp,
     /// Why the last reload was refused, if it was.
@@ -84,6 +87,8 @@ pub enum Command {
         /// All of it, the worst first.
         answer: oneshot::Sender<Vec<Finding>>,
     },
+    /// A file of certificates that are trusted holds something else: parts that trust it begin anew.
+    Retrust,
     /// Ask a sink's dispatcher something; nothing happens where there is none.
     Sink { name: SinkName, ask: SinkAsk },
     /// Look at a source now.

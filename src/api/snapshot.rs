@@ -233,6 +233,7 @@ impl Snapshot {
             lifetimes: self.lifetimes(),
             dispatchers: self.dispatchers.clone(),
             sources: shared_state.source_views(),
+            trusted: shared_state.trusted.borrow().clone(),
             loops: loops
                 .map(|(name, decided)| (name, decided.unwrap_or(since)))
                 .collect(),
@@ -482,6 +483,7 @@ impl Snapshot {
             gone: stored.gone.as_deref().unwrap_or_default(),
             creations: stored.creations.as_deref().unwrap_or_default(),
             lapses: &self.shared_state.lapses(),
+            trusted: &self.shared_state.trusted.borrow().clone(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
             unbound: self.unbound.as_ref(),

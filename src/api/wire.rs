@@ -188,6 +188,10 @@ pub enum NeedKind {
     WithdrawnCopy,
     /// `identities.jsonl`, the map of names to ids, cannot be written.
     MapUnwritable,
+    /// A certificate ends within a week, or has ended, or cannot be read.
+    CertificateEndsSoon,
+    /// A certificate ends within 30 days.
+    CertificateEnds,
     /// A source's list is not taken over.
     SourceLapsed,
     /// The wall clock stepped and nothing has confirmed it.
@@ -202,7 +206,7 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::StoreUnusable,
         Self::StoreMoved,
         Self::StoreUnreadable,
@@ -234,6 +238,8 @@ impl NeedKind {
         Self::SocketMoved,
         Self::WithdrawnCopy,
         Self::MapUnwritable,
+        Self::CertificateEndsSoon,
+        Self::CertificateEnds,
         Self::SourceLapsed,
         Self::Clock,
         Self::Unbound,
@@ -255,6 +261,8 @@ impl NeedKind {
                 | Self::KeyChange
                 | Self::WithdrawnCopy
                 | Self::MapUnwritable
+                | Self::CertificateEndsSoon
+                | Self::CertificateEnds
                 | Self::Clock
                 | Self::Orphans
         )

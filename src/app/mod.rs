@@ -8,6 +8,7 @@ mod loops;
 mod reload;
 mod run;
 mod supervisor;
+mod trust_files;
 mod upkeep;
 
 use self::supervisor::Supervisor;

@@ -9,7 +9,6 @@ use super::{RunError, Supervisor, check, supervisor::Built};
 use crate::{
     api::client::wire::Reloaded,
     config::{self, ConfigProblem, Problems, ResourceSettings, Settings, SinkSettings, Source},
-    model::ResourceName,
     schedule::Declared,
     store::StoreError,
     systemd::Notifier,
@@ -85,9 +84,9 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
     if !keys.is_empty() {
         return Err(ReloadError::NeedsRestart(keys.join(", ")));
     }
-    let other_ca = supervisor.other_ca(&new.resources);
-    let resources = resources(supervisor.settings(), &new, &other_ca);
-    let sinks = sinks(supervisor.settings(), &new);
+    let other_ca = supervisor.other_ca(&new);
+    let resources = resources(supervisor.settings(), &new, &other_ca.0);
+    let sinks = sinks(supervisor.settings(), &new, &other_ca.1);
     let built = Built::new(
         &supervisor.clock,
         &new.daemon.instance,
@@ -125,6 +124,42 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         effect,
         warnings: warnings.chain(refused).chain(narrow).collect(),
     })
+}
+
+/// Starts the parts anew whose CA file holds something else; what cannot be trusted leaves them as they are.
+pub(super) async fn retrust(supervisor: &mut Supervisor) {
+    if let Err(error) = begin_anew(supervisor).await {
+        tracing::error!(%error, "a file of authorities changed and is not taken over; what it held before is trusted still");
+    }
+}
+
+async fn begin_anew(supervisor: &mut Supervisor) -> Result<(), RunError> {
+    let settings = supervisor.settings().clone();
+    let other_ca = supervisor.other_ca(&settings);
+    let resources = resources(&settings, &settings, &other_ca.0);
+    let sinks = sinks(&settings, &settings, &other_ca.1);
+    if resources.start.is_empty() && sinks.start.is_empty() {
+        // A reload was sooner.
+        return Ok(());
+    }
+    let built = Built::new(
+        &supervisor.clock,
+        &settings.daemon.instance,
+        &resources.start,
+        &sinks.start,
+    )?;
+    built
+        .heed(&supervisor.store, supervisor.clock.now())
+        .await?;
+    supervisor.expect(&built);
+    supervisor.stop(&resources.stop, &sinks.stop).await;
+    tracing::info!(
+        resources = resources.stop.join(", "),
+        sinks = sinks.stop.join(", "),
+        "a file of authorities changed and is taken over"
+    );
+    supervisor.start(built);
+    Ok(())
 }
 
 /// Takes over what is declared; the effect in words, and what of it is not taken.
@@ -243,38 +278,40 @@ pub(super) struct Delta<T> {
 pub(super) fn resources(
     old: &Settings,
     new: &Settings,
-    other_ca: &BTreeSet<ResourceName>,
+    other_ca: &BTreeSet<String>,
 ) -> Delta<ResourceSettings> {
-    let mut delta = delta(&old.resources, &new.resources, |resource| {
-        resource.name.to_string()
-    });
-    let started: BTreeSet<ResourceName> = delta.start.iter().map(|one| one.name.clone()).collect();
-    let again = new.resources.iter();
-    let again = again.filter(|one| other_ca.contains(&one.name) && !started.contains(&one.name));
-    for resource in again {
-        delta.stop.push(resource.name.to_string());
-        delta.start.push(resource.clone());
-    }
-    delta
+    let name = |resource: &ResourceSettings| resource.name.to_string();
+    delta(&old.resources, &new.resources, name, other_ca)
 }
 
-/// How the sinks change.
-pub(super) fn sinks(old: &Settings, new: &Settings) -> Delta<SinkSettings> {
-    delta(&old.sinks, &new.sinks, |sink| sink.name().to_string())
+/// How the sinks change; those of `other_ca` do because their CA file holds something else.
+pub(super) fn sinks(
+    old: &Settings,
+    new: &Settings,
+    other_ca: &BTreeSet<String>,
+) -> Delta<SinkSettings> {
+    let name = |sink: &SinkSettings| sink.name().to_string();
+    delta(&old.sinks, &new.sinks, name, other_ca)
 }
 
-fn delta<T: Clone + PartialEq>(old: &[T], new: &[T], name: impl Fn(&T) -> String) -> Delta<T> {
+/// Parts whose settings changed, and those that begin `again` although theirs did not.
+fn delta<T: Clone + PartialEq>(
+    old: &[T],
+    new: &[T],
+    name: impl Fn(&T) -> String,
+    again: &BTreeSet<String>,
+) -> Delta<T> {
     let known: BTreeMap<String, &T> = old.iter().map(|part| (name(part), part)).collect();
     let wanted: BTreeMap<String, &T> = new.iter().map(|part| (name(part), part)).collect();
     Delta {
         stop: known
             .iter()
-            .filter(|(name, part)| wanted.get(*name) != Some(part))
+            .filter(|(name, part)| wanted.get(*name) != Some(part) || again.contains(*name))
             .map(|(name, _)| name.clone())
             .collect(),
         start: wanted
             .iter()
-            .filter(|(name, part)| known.get(*name) != Some(part))
+            .filter(|(name, part)| known.get(*name) != Some(part) || again.contains(*name))
             .map(|(_, part)| (*part).clone())
             .collect(),
     }
@@ -370,7 +407,7 @@ mod tests {
         );
         assert_eq!(world.parts().0, ["a", "b"]);
         let now = world.supervisor.shared_state().borrow().renewers.clone();
-        let a: &ResourceName = &"a".parse().unwrap();
+        let a: &crate::model::ResourceName = &"a".parse().unwrap();
         assert!(now[a].same_channel(&lasting[a]), "it was not started anew");
         world.reload(&resource("b")).await.unwrap();
         assert_eq!(world.parts(), (vec!["b".to_owned()], Vec::new()));
@@ -420,11 +457,12 @@ mod tests {
     fn what_did_not_change_goes_on_running() {
         let name = |part: &(&str, u8)| part.0.to_owned();
         let delta = delta(
-            &[("a", 1), ("b", 1), ("c", 1)],
-            &[("a", 1), ("b", 2), ("d", 1)],
+            &[("a", 1), ("b", 1), ("c", 1), ("e", 1)],
+            &[("a", 1), ("b", 2), ("d", 1), ("e", 1)],
             name,
+            &BTreeSet::from(["e".to_owned()]),
         );
-        assert_eq!(delta.stop, ["b", "c"]);
-        assert_eq!(delta.start, [("b", 2), ("d", 1)]);
+        assert_eq!(delta.stop, ["b", "c", "e"]);
+        assert_eq!(delta.start, [("b", 2), ("d", 1), ("e", 1)]);
     }
 }

@@ -11,6 +11,7 @@ use super::{
     external_heartbeat::ExternalHeartbeat,
     reload,
     supervisor::{Built, ProcessSignals, Signalled},
+    trust_files::TrustFiles,
     upkeep::{Heartbeat, Resealer, Retention, SelfCheck, StoreExaminer},
 };
 use crate::{
@@ -286,6 +287,7 @@ fn serve(
     commands: mpsc::Sender<Command>,
     notifier: &Arc<Notifier>,
 ) {
+    let changed = commands.clone();
     let api = Api::new(
         supervisor.clock.clone(),
         supervisor.store.clone(),
@@ -321,7 +323,13 @@ fn serve(
         .spawn("listeners", |stop| listeners.serve(api, stop));
     supervisor.loops.repeat("heartbeat", heartbeat);
     supervisor.loops.repeat("self-check", self_check);
+    let trust_files = TrustFiles::new(
+        supervisor.trust.paths.subscribe(),
+        supervisor.trust.found.clone(),
+        changed,
+    );
     supervisor.loops.repeat("external-heartbeat", outside);
+    supervisor.loops.repeat("trust-files", trust_files);
 }
 
 /// Until a signal or a failure ends it. READY is sent once every live token is on disk again.
@@ -356,6 +364,7 @@ async fn live(
                     // Whoever asked may have gone in the meantime.
                     answer.send(used).ok();
                 }
+                Command::Retrust => reload::retrust(supervisor).await,
                 Command::Examine { answer } => doctor::answer(supervisor, source, answer),
                 Command::Sink { name, ask } => supervisor.ask(&name, ask),
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),

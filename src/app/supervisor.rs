@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -24,7 +25,7 @@ use crate::{
     keys::Keys,
     model::{
         Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkName,
-        StoreStanding, Timestamp,
+        StoreStanding, Timestamp, TrustFile,
     },
     permits::{Permits, ResourceDeps},
     schedule::{Declared, Gate},
@@ -65,10 +66,20 @@ pub(super) struct Supervisor {
     configured_at: Timestamp,
     reload_refused: Option<Amiss>,
     not_taken: Vec<(Name, String)>,
-    /// What the CA files held when their resources were started.
-    ca_files: BTreeMap<ResourceName, Option<Vec<u8>>>,
+    pub(super) trust: Trust,
     heartbeat: watch::Sender<Option<HeartbeatSettings>>,
     shared_state: watch::Sender<Arc<SharedState>>,
+}
+
+/// The CA files of all parts.
+#[derive(Default)]
+pub(super) struct Trust {
+    /// What each held when the part that trusts it was started, by the loop of the part.
+    held: BTreeMap<String, Option<Vec<u8>>>,
+    /// Where they lie.
+    pub(super) paths: watch::Sender<BTreeSet<PathBuf>>,
+    /// As they were read last.
+    pub(super) found: watch::Sender<BTreeMap<PathBuf, TrustFile>>,
 }
 
 /// Parts that are built and not yet started. Building can fail and touches nothing; starting cannot
@@ -156,7 +167,7 @@ impl Supervisor {
             ..settings.clone()
         };
         let store_moved = watch::Sender::new(None);
-        let heartbeat = settings.daemon.heartbeat.clone();
+        let trust = Trust::default();
         let shared_state = SharedState {
             daemon: settings.daemon.clone(),
             life,
@@ -172,6 +183,7 @@ impl Supervisor {
             dispatchers: BTreeMap::new(),
             sources: BTreeMap::new(),
             store_moved: store_moved.subscribe(),
+            trusted: trust.found.subscribe(),
             configured_at: life.since,
             reload_refused: None,
             not_taken: Vec::new(),
@@ -183,6 +195,7 @@ impl Supervisor {
             metrics,
             loops: Loops::default(),
             opened,
+            heartbeat: watch::Sender::new(settings.daemon.heartbeat.clone()),
             settings,
             declared,
             life,
@@ -200,8 +213,7 @@ impl Supervisor {
             configured_at: life.since,
             reload_refused: None,
             not_taken: Vec::new(),
-            ca_files: BTreeMap::new(),
-            heartbeat: watch::Sender::new(heartbeat),
+            trust,
             shared_state: watch::Sender::new(Arc::new(shared_state)),
         }
     }
@@ -260,6 +272,7 @@ impl Supervisor {
         for (settings, sink) in built.sinks {
             self.start_sink(&settings, sink);
         }
+        self.tell_trusted();
         self.publish();
     }
 
@@ -383,13 +396,33 @@ impl Supervisor {
         self.publish();
     }
 
-    /// Resources whose CA file holds something else than when they were started.
-    pub(super) fn other_ca(&self, resources: &[ResourceSettings]) -> BTreeSet<ResourceName> {
-        let changed = resources.iter().filter(|resource| {
-            let before = self.ca_files.get(&resource.name);
-            before.is_some_and(|before| *before != ca_content(resource))
-        });
-        changed.map(|resource| resource.name.clone()).collect()
+    /// Names of resources and of sinks whose CA file holds something else than when they were started.
+    pub(super) fn other_ca(&self, settings: &Settings) -> (BTreeSet<String>, BTreeSet<String>) {
+        let is_other = |part: &str, file: Option<&PathBuf>| {
+            let before = self.trust.held.get(part);
+            before.is_some_and(|before| *before != ca_content(file))
+        };
+        let resources = settings.resources.iter();
+        let resources = resources
+            .filter(|one| is_other(&renewer_loop(one.name.as_str()), one.ca_file.as_ref()))
+            .map(|one| one.name.to_string());
+        let sinks = settings.sinks.iter();
+        let sinks = sinks
+            .filter(|one| is_other(&dispatcher_loop(one.name().as_str()), one.ca_file()))
+            .map(|one| one.name().to_string());
+        (resources.collect(), sinks.collect())
+    }
+
+    /// Tells which CA files there are.
+    fn tell_trusted(&self) {
+        let resources = self.settings.resources.iter();
+        let resources = resources.filter_map(|one| one.ca_file.clone());
+        let sinks = self.settings.sinks.iter();
+        let files: BTreeSet<PathBuf> = resources
+            .chain(sinks.filter_map(|one| one.ca_file().cloned()))
+            .collect();
+        // Also where they are the same: what they hold may be something else.
+        self.trust.paths.send_replace(files);
     }
 
     /// Every live token is on disk again.
@@ -416,7 +449,8 @@ impl Supervisor {
         let name = settings.name.clone();
         let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
         let gate = permits.shared_gate();
-        self.ca_files.insert(name.clone(), ca_content(&settings));
+        let content = ca_content(settings.ca_file.as_ref());
+        self.trust.held.insert(renewer_loop(name.as_str()), content);
         let deps = ResourceDeps {
             settings,
             client,
@@ -444,6 +478,10 @@ impl Supervisor {
 
     fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
         let name = settings.name().clone();
+        let content = ca_content(settings.ca_file());
+        self.trust
+            .held
+            .insert(dispatcher_loop(name.as_str()), content);
         self.files.send_modify(|files| {
             let mut now: Vec<_> = files
                 .iter()
@@ -487,6 +525,7 @@ impl Supervisor {
             dispatchers: self.dispatchers.clone(),
             sources: self.source_syncs.views(),
             store_moved: self.store_moved.subscribe(),
+            trusted: self.trust.found.subscribe(),
             configured_at: self.configured_at,
             reload_refused: self.reload_refused.clone(),
             not_taken: self.not_taken.clone(),
@@ -516,8 +555,8 @@ pub(super) fn dispatcher_loop(sink: &str) -> String {
 }
 
 /// What the CA file holds, where there is one that can be read.
-fn ca_content(settings: &ResourceSettings) -> Option<Vec<u8>> {
-    config::read_regular(settings.ca_file.as_ref()?, transport::LARGEST_CA_FILE).ok()
+fn ca_content(file: Option<&PathBuf>) -> Option<Vec<u8>> {
+    config::read_regular(file?, transport::LARGEST_CA_FILE).ok()
 }
 
 fn client(clock: &Clock, settings: &ResourceSettings) -> Result<Client, RunError> {

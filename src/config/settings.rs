@@ -266,6 +266,14 @@ pub enum SinkSettings {
 }
 
 impl SinkSettings {
+    /// Trust these certificates besides the system's.
+    pub fn ca_file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Webhook(settings) => settings.ca_file.as_ref(),
+            Self::File(_) | Self::Exec(_) => None,
+        }
+    }
+
     pub fn name(&self) -> &SinkName {
         match self {
             Self::File(sink) => &sink.name,

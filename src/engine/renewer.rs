@@ -412,6 +412,7 @@ impl Renewer {
             blocked: self.outbox.trouble().map(str::to_owned),
             creation_refused: self.creation_refused.clone(),
             last_success: self.last_success,
+            peer_ends: self.client.peer_ends(),
             calls: self.results.clone(),
             headroom: OPERATIONS
                 .map(|operation| {

@@ -108,6 +108,12 @@ pub enum NoticeKind {
     /// Identities may be created again.
     #[serde(rename = "create.allowed")]
     CreateAllowed,
+    /// A certificate ends within 30 days, or within seven.
+    #[serde(rename = "certificate.ending")]
+    CertificateEnding,
+    /// Another one that lasts is there.
+    #[serde(rename = "certificate.renewed")]
+    CertificateRenewed,
     /// A source cannot be read, or its list is not taken over; once per lapse.
     #[serde(rename = "source.lapsed")]
     SourceLapsed,
@@ -197,6 +203,8 @@ impl NoticeKind {
         Self::WithdrawalsRewritten,
         Self::WithdrawalsUncopied,
         Self::WithdrawalsCopied,
+        Self::CertificateEnding,
+        Self::CertificateRenewed,
         Self::SourceLapsed,
         Self::SourceRecovered,
         Self::StoreUnwritable,
@@ -251,6 +259,8 @@ impl NoticeKind {
             Self::WithdrawalsRewritten => "withdrawals.rewritten",
             Self::WithdrawalsUncopied => "withdrawals.uncopied",
             Self::WithdrawalsCopied => "withdrawals.copied",
+            Self::CertificateEnding => "certificate.ending",
+            Self::CertificateRenewed => "certificate.renewed",
             Self::SourceLapsed => "source.lapsed",
             Self::SourceRecovered => "source.recovered",
             Self::StoreUnwritable => "store.unwritable",
@@ -286,6 +296,7 @@ impl NoticeKind {
             Self::SinkFailing => &[Self::SinkRecovered],
             Self::CreateRefused => &[Self::CreateAllowed],
             Self::WithdrawalsUncopied => &[Self::WithdrawalsCopied],
+            Self::CertificateEnding => &[Self::CertificateRenewed],
             Self::SourceLapsed => &[Self::SourceRecovered],
             Self::StoreUnwritable => &[Self::StoreWritable],
             Self::StoreMoved => &[Self::StoreFound],
@@ -310,6 +321,7 @@ impl NoticeKind {
             | Self::SinkEnabled
             | Self::SinkRecovered
             | Self::CreateAllowed
+            | Self::CertificateRenewed
             | Self::SourceRecovered
             | Self::StoreWritable
             | Self::StoreFound

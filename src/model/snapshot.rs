@@ -52,6 +52,9 @@ pub struct RenewerView {
     pub last_success: Option<Timestamp>,
     /// How far the resource's clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
+    /// When the certificate of the endpoint ends, as it was shown last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_ends: Option<Timestamp>,
     /// Access keys whose tokens may be dead.
     pub doubted: DoubtedKeys,
     /// Why nothing can be obtained at the moment, if so (an unwritable store).
@@ -122,6 +125,9 @@ pub struct DispatcherView {
     pub kind: String,
     /// Where it leads, without secrets.
     pub target: String,
+    /// When the certificate of its receiver ends, as it was shown last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_ends: Option<Timestamp>,
     /// The most attempts that it may see in any such time, such as `50/1s`.
     pub rate: Option<String>,
     /// The last error, in a sentence.
@@ -163,6 +169,15 @@ impl RenewerView {
 pub fn service_time(renewers: &BTreeMap<ResourceName, RenewerView>, now: Timestamp) -> Timestamp {
     let times = renewers.values().map(|renewer| renewer.service_time(now));
     times.max().unwrap_or(now)
+}
+
+/// A file of certificates that are trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustFile {
+    /// When the first of them ends, as it was read last.
+    pub ends: Option<Timestamp>,
+    /// Why it cannot be read, if so; what was read before is trusted still.
+    pub trouble: Option<String>,
 }
 
 /// Something that is wrong.

@@ -231,6 +231,14 @@ impl Sink {
         }
     }
 
+    /// When the certificate of its receiver ends, as it was shown last.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        match self {
+            Self::Webhook(sink) => sink.peer_ends(),
+            Self::File(_) | Self::Exec(_) => None,
+        }
+    }
+
     /// Whether this sink is told of any notices.
     pub fn hears_notices(&self) -> bool {
         NoticeKind::ALL.iter().any(|kind| self.wants_notice(*kind))

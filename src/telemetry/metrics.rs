@@ -342,6 +342,7 @@ mod tests {
             lifetimes: by_resource(3600),
             dispatchers: BTreeMap::from([("crm".parse().unwrap(), dispatcher)]),
             sources: BTreeMap::new(),
+            trusted: BTreeMap::new(),
             loops: vec![("jobs".to_owned(), at("2026-11-22T11:59:50Z"))],
             configured: (at("2026-11-22T11:00:00Z"), true),
             needs: BTreeMap::from([("outage".to_owned(), 1)]),

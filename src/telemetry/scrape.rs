@@ -3,14 +3,14 @@
 //! An instant is a metric of its own (`…_timestamp_seconds`, 0 where there is none): it stays right while nobody looks.
 //! Ages that are told beside it were told before it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::exposition::Family;
 use crate::model::{
     Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView, ResourceName,
-    Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens,
+    Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens, TrustFile,
 };
 
 /// Operations that are called.
@@ -35,6 +35,8 @@ pub struct Scrape {
     pub dispatchers: BTreeMap<SinkName, DispatcherView>,
     /// What each source published.
     pub sources: BTreeMap<SourceName, SourceView>,
+    /// Files of certificates that are trusted.
+    pub trusted: BTreeMap<PathBuf, TrustFile>,
     /// When each loop last made or reaffirmed its decision.
     pub loops: Vec<(String, Timestamp)>,
     /// When the configuration was last taken over, and whether the last one that was offered was.
@@ -152,6 +154,7 @@ pub(super) fn families(scrape: &Scrape) -> Vec<Family> {
     }
     work(scrape, &mut all);
     sources(scrape, &mut all);
+    certificates(scrape, &mut all);
     all
 }
 
@@ -537,6 +540,30 @@ fn sources(scrape: &Scrape, all: &mut Vec<Family>) {
         taken.set([("source", source.as_str())], view.taken_at);
     }
     all.extend([lapsed, taken]);
+}
+
+/// Of whoever is called, and of what is trusted.
+fn certificates(scrape: &Scrape, all: &mut Vec<Family>) {
+    let mut ends = Family::gauge(
+        "renewd_certificate_expiry_timestamp_seconds",
+        "When a certificate ends: the one that a peer (a resource's endpoint, a sink's receiver) showed last, or the first \
+         in a file of those that are trusted; 0: none was shown, or it cannot be read",
+    );
+    for (resource, renewer) in &scrape.renewers {
+        let of = ("of", resource.as_str());
+        ends.set([of, ("role", "peer")], renewer.peer_ends);
+    }
+    for (sink, dispatcher) in &scrape.dispatchers {
+        if dispatcher.kind == "webhook" {
+            let of = ("of", sink.as_str());
+            ends.set([of, ("role", "peer")], dispatcher.peer_ends);
+        }
+    }
+    for (path, file) in &scrape.trusted {
+        let path = path.display().to_string();
+        ends.set([("of", &path), ("role", "trusted")], file.ends);
+    }
+    all.push(ends);
 }
 
 fn seconds_since(at: Option<Timestamp>, now: Timestamp) -> f64 {

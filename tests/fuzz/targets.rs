@@ -482,6 +482,7 @@ fn scene(
         dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
+        trusted: watch::Sender::default().subscribe(),
         configured_at: clock.now(),
         reload_refused: None,
         not_taken: Vec::new(),

@@ -44,9 +44,11 @@ def run(*command, **more):
 
 
 class Emulator:
-    def __init__(self, *more):
-        command = [RENEWD, "emulator", "--http", "--listen", "127.0.0.1:0", *more]
+    def __init__(self, secure=False):
+        plain = [] if secure else ["--http"]
+        command = [RENEWD, "emulator", "--listen", "127.0.0.1:0", *plain]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.ca = self.process.stdout.readline().strip().removeprefix("ca=") if secure else None
         self.connection = self.process.stdout.readline().strip()
         self.address = self.connection.removeprefix("endpoint=http://").split("/;")[0]
 
@@ -84,6 +86,7 @@ class House:
 
     def base(self, daemon):
         folder = self.folder
+        ca_file = f'ca_file = "{self.emulator.ca}"' if self.emulator.ca else ""
         return f"""
 [daemon]
 state_dir = "{folder}/state"
@@ -95,6 +98,7 @@ instance = "kit"
 [[resource]]
 name = "contoso"
 connection_string = {{ file = "{folder}/contoso.cs" }}
+{ca_file}
 
 [[identity]]
 name = "bot"

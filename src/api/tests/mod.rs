@@ -159,6 +159,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         dispatchers: BTreeMap::from([("files".parse().unwrap(), dispatcher.subscribe())]),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
+        trusted: watch::Sender::default().subscribe(),
         configured_at: clock.now(),
         reload_refused: None,
         not_taken: Vec::new(),

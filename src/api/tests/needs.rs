@@ -971,3 +971,42 @@ fn every_kind_is_listed_once_in_its_order() {
     let last = NeedKind::Orphans as usize;
     assert_eq!(places.to_vec(), (0..=last).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_ends_is_told_twice_and_its_end_when_another_is_seen() {
+    let harness = Harness::calm().await;
+    let ends = |days: Option<i64>| {
+        let now = harness.clock.now();
+        let ends = days.map(|days| now + SignedDuration::from_hours(24 * days));
+        harness.renewer.send_modify(|view| view.peer_ends = ends);
+    };
+    let mut open = BTreeMap::new();
+    let mut told = async || {
+        let news = harness.api.news(&open).await;
+        for notice in &news {
+            let key = notice.key.clone().unwrap();
+            match notice.kind.ended_by() {
+                [] => open.remove(&key),
+                _ => open.insert(key, notice.kind),
+            };
+        }
+        news.into_iter()
+            .map(|notice| notice.key.unwrap())
+            .collect::<Vec<_>>()
+    };
+    let (month, week) = (
+        "certificate of contoso",
+        "last week of the certificate of contoso",
+    );
+    ends(Some(29));
+    assert_eq!(told().await, [month]);
+    ends(Some(6));
+    assert_eq!(told().await, [week], "what was told first goes on");
+    ends(None);
+    assert_eq!(told().await, [""; 0], "after a start nothing was seen yet");
+    ends(Some(20));
+    assert_eq!(told().await, [week], "it is over, and the month is not");
+    ends(Some(90));
+    assert_eq!(told().await, [month]);
+    assert_eq!(told().await, [""; 0]);
+}

@@ -201,6 +201,7 @@ impl Dispatcher {
             paused: self.disabled.as_ref().is_some_and(|d| d.by_command),
             kind: self.sink.kind().to_owned(),
             target: self.sink.target(),
+            peer_ends: self.sink.peer_ends(),
             rate: self.limit.map(|limit| limit.to_string()),
             last_error: self.counts.last_error.clone(),
             delivered: self.counts.delivered,

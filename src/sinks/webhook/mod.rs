@@ -218,6 +218,11 @@ impl WebhookSink {
         self.post(event, now).await
     }
 
+    /// When the certificate of the receiver ends, as it was shown last.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        self.0.transport.peer_ends()
+    }
+
     /// Scheme, host and port of the receiver.
     pub fn target(&self) -> String {
         self.0.endpoint.to_string()

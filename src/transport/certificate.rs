@@ -1,0 +1,111 @@
+//! When certificates end: what DER says of that, and nothing else of them.
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+/// When the first of the certificates in a bundle of PEM ends; `None` where none can be read.
+pub fn first_end(pem: &[u8]) -> Option<Timestamp> {
+    let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+    certificates.filter_map(|der| end(&der)).min()
+}
+
+/// When a certificate ends (`notAfter` of RFC 5280).
+pub(super) fn end(der: &[u8]) -> Option<Timestamp> {
+    let (_, certificate, _) = element(der)?;
+    let (_, mut body, _) = element(certificate)?;
+    // The version may be left out; then come serial number, algorithm and issuer.
+    if element(body)?.0 == 0xa0 {
+        body = element(body)?.2;
+    }
+    for _ in 0..3 {
+        body = element(body)?.2;
+    }
+    let (_, validity, _) = element(body)?;
+    let (_, _, until) = element(validity)?;
+    let (tag, text, _) = element(until)?;
+    time(tag, std::str::from_utf8(text).ok()?)
+}
+
+/// Tag and content of the first element, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, length], mut rest) = der.split_first_chunk()?;
+    let mut length = usize::from(length);
+    if length >= 0x80 {
+        let bytes = rest.split_at_checked(length - 0x80)?;
+        if bytes.0.len() > 4 {
+            return None;
+        }
+        let number = |sum: usize, byte: &u8| (sum << 8) | usize::from(*byte);
+        length = bytes.0.iter().fold(0, number);
+        rest = bytes.1;
+    }
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// `UTCTime` or `GeneralizedTime`, in whole seconds of UTC.
+fn time(tag: u8, text: &str) -> Option<Timestamp> {
+    let digits = text.strip_suffix('Z')?;
+    let century = match (tag, digits.get(..2)?) {
+        (0x17, year) if year < "50" => "20",
+        (0x17, _) => "19",
+        (0x18, _) => "",
+        _ => return None,
+    };
+    let digits = format!("{century}{digits}");
+    let part = |from: usize, to: usize| digits.get(from..to);
+    let at = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0, 4)?,
+        part(4, 6)?,
+        part(6, 8)?,
+        part(8, 10)?,
+        part(10, 12)?,
+        part(12, 14)?
+    );
+    at.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAF: &str = "-----BEGIN CERTIFICATE-----
+MIIBeTCCAR+gAwIBAgIUUSZ7zWV4Lq3TOtio4/ulijryC0wwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHZXhhbXBsZTAeFw0yNjExMjgxNjQxMzlaFw0zNjExMjUxNjQx
+MzlaMBIxEDAOBgNVBAMMB2V4YW1wbGUwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAQErvGadaIzTg1G340QMHVRPTREzZSkKMoZnUUR7wWDTk4zNRtw2wVXEgUVryyk
+Bu//MW1mcZK1CskfbaW1GfGjo1MwUTAdBgNVHQ4EFgQUUJH8n0d39amUUA7Fs7ql
+f4WsQ5AwHwYDVR0jBBgwFoAUUJH8n0d39amUUA7Fs7qlf4WsQ5AwDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiBOWnP1omdXddIy42Wd9Mt44bewMtlY
+RnK4hz/GZmNQBwIhANryBoBNS9LuzyktUKZkalxoRgxdfFNNhJ3iKg9gMUwr
+-----END CERTIFICATE-----
+";
+
+    #[test]
+    fn it_is_read_from_both_forms_of_time() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        assert_eq!(time(0x17, "261122120000Z"), at("2026-11-22T12:00:00Z"));
+        assert_eq!(time(0x17, "991231235959Z"), at("1999-12-31T23:59:59Z"));
+        assert_eq!(time(0x18, "40960101000000Z"), at("4096-01-01T00:00:00Z"));
+        for (tag, text) in [
+            (0x17, "26"),
+            (0x18, "20261341000000Z"),
+            (0x04, "261122120000Z"),
+            (0x17, "2é1122120000Z"),
+        ] {
+            assert_eq!(time(tag, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_a_bundle_counts_and_what_is_no_certificate_does_not() {
+        let end = first_end(LEAF.as_bytes());
+        assert_eq!(end, Some("2036-11-25T16:41:39Z".parse().unwrap()));
+        assert_eq!(first_end(b"nothing"), None);
+        let der = CertificateDer::from_pem_slice(LEAF.as_bytes()).unwrap();
+        for cut in 0..der.len() {
+            assert_eq!(super::end(&der[..cut]), None, "cut off at {cut}");
+        }
+    }
+}
