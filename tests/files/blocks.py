@@ -1,5 +1,7 @@
-"""Writes each block of configuration in the pages and their samples as a file of its own, for a program that checks files."""
+"""Writes each block of configuration in the pages as a file of its own, and beside them the schema of such parts: a page
+leaves out what it does not speak of, so nothing is required."""
 
+import json
 import pathlib
 import re
 import sys
@@ -11,4 +13,14 @@ for page in pages:
     for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.M | re.S):
         count += 1
         (folder / f"{page.stem}-{count}.toml").write_text(block)
+
+
+def parts(schema):
+    if isinstance(schema, dict):
+        return {key: parts(value) for key, value in schema.items() if key != "required"}
+    return [parts(one) for one in schema] if isinstance(schema, list) else schema
+
+
+schema = json.loads((root / "config/renewd.schema.json").read_text())
+(folder / "parts.schema.json").write_text(json.dumps(parts(schema)))
 assert count >= 10, f"{count} blocks in {len(pages)} pages"
