@@ -12,7 +12,6 @@ use crate::model::{DispatcherView, RenewerView, ResourceName, SinkName, TrustFil
 pub(super) const ENDING: SignedDuration = SignedDuration::from_hours(30 * 24);
 pub(super) const ENDING_SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Where they are.
 pub(super) struct Certificates<'a> {
     pub(super) renewers: &'a BTreeMap<ResourceName, RenewerView>,
     pub(super) dispatchers: &'a BTreeMap<SinkName, DispatcherView>,
@@ -20,7 +19,6 @@ pub(super) struct Certificates<'a> {
     pub(super) now: Timestamp,
 }
 
-/// One of them.
 struct Certificate<'a> {
     /// The resource, the sink or the file.
     of: String,

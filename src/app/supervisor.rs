@@ -76,7 +76,6 @@ pub(super) struct Supervisor {
 pub(super) struct Trust {
     /// What each held when the part that trusts it was started, by the loop of the part.
     held: BTreeMap<String, Option<Vec<u8>>>,
-    /// Where they lie.
     pub(super) paths: watch::Sender<BTreeSet<PathBuf>>,
     /// As they were read last.
     pub(super) found: watch::Sender<BTreeMap<PathBuf, TrustFile>>,

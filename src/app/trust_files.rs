@@ -17,10 +17,9 @@ use crate::{
     worker::Task,
 };
 
-/// Between two looks.
+/// Between two looks at files of trust.
 const EVERY: Duration = Duration::from_hours(1);
 
-/// Looks at them.
 pub(super) struct TrustFiles {
     files: watch::Receiver<BTreeSet<PathBuf>>,
     found: watch::Sender<BTreeMap<PathBuf, TrustFile>>,
