@@ -86,7 +86,7 @@ ENDS = {
     "renewd campaign cancel": 1,
     "renewd check --online": 0,
 }
-# Of the system, and not of renewd: `tests/systemd` runs them.
+# Of the system, and not of renewd: `tests/systemd` (runbook_commands) runs them.
 SYSTEM = {"systemctl", "journalctl", "timedatectl"}
 
 
