@@ -586,7 +586,7 @@ impl Harness {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_and_the_network_lack_appears_and_goes() {
+async fn a_store_that_may_not_be_used_appears_and_goes() {
     let harness = Harness::calm().await;
     let why = "its end is cut off".to_owned();
     harness.share(|shared| shared.standing = StoreStanding::Restored { why: why.clone() });
@@ -596,9 +596,21 @@ async fn what_the_store_and_the_network_lack_appears_and_goes() {
         [NeedKind::StoreUnusable],
         "all else is so because of it"
     );
+    let told = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    let told = told.json();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(
+        sentence.starts_with("Nothing happens") && sentence.contains(&why),
+        "{told}"
+    );
+    assert!(told["next"].is_null(), "{told}");
     harness.share(|shared| shared.standing = StoreStanding::Own);
     harness.is_silent_about(NeedKind::StoreUnusable).await;
+}
 
+#[tokio::test(start_paused = true)]
+async fn what_the_keys_the_network_and_the_clock_lack_appears_and_goes() {
+    let harness = Harness::calm().await;
     let none = crate::model::NoneWorks {
         since: harness.clock.now(),
         first_end: None,
