@@ -86,6 +86,7 @@ mod keys;
 mod local;
 mod looks;
 mod needs;
+mod news;
 mod orders;
 mod page;
 mod peer;

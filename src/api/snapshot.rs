@@ -9,7 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     handle::{Api, Unbound},
-    needs::{Late, Observed, needs, news},
+    needs::{Late, Observed, needs},
+    news::news,
     orders,
     readiness::{Readiness, readiness},
     shared_state::SharedState,

@@ -1,0 +1,197 @@
+//! The notices that what needs a person is worth: one when it begins, and its twin when it is over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+
+use super::{
+    certificates::{ENDING, ENDING_SOON},
+    needs::{Observed, TOLD_AFTER, certificates},
+    wire::{Need, NeedKind},
+};
+use crate::model::{Notice, NoticeKind};
+
+/// So many failures in a row, and everybody who hears notices is told.
+const FAILING_FOR_LONG: u32 = 10;
+/// After a start 429s are waited for so long before it is told that none come any more.
+const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
+
+/// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
+/// begin and end it. Of everything else those tell who notice it.
+const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 9] = [
+    (
+        NeedKind::CertificateEnds,
+        CERTIFICATE,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
+    (
+        NeedKind::CertificateEndsSoon,
+        LAST_WEEK,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
+    (
+        NeedKind::Contention,
+        "use of",
+        NoticeKind::ResourceContended,
+        NoticeKind::ResourceUncontended,
+    ),
+    (
+        NeedKind::WithdrawnCopy,
+        "place of",
+        NoticeKind::WithdrawalsUncopied,
+        NoticeKind::WithdrawalsCopied,
+    ),
+    (
+        NeedKind::CreationsWait,
+        "creations of",
+        NoticeKind::CreateRefused,
+        NoticeKind::CreateAllowed,
+    ),
+    (
+        NeedKind::StoreMoved,
+        "file of",
+        NoticeKind::StoreMoved,
+        NoticeKind::StoreFound,
+    ),
+    (
+        NeedKind::SocketMoved,
+        "file of",
+        NoticeKind::SocketMoved,
+        NoticeKind::SocketFound,
+    ),
+    (
+        NeedKind::ReloadRefused,
+        "reload of",
+        NoticeKind::ReloadRefused,
+        NoticeKind::ReloadAccepted,
+    ),
+    (
+        NeedKind::SinkFailing,
+        "failing",
+        NoticeKind::SinkFailing,
+        NoticeKind::SinkRecovered,
+    ),
+];
+
+/// The words of the keys of certificates, which are told of twice.
+const CERTIFICATE: &str = "certificate of";
+const LAST_WEEK: &str = "last week of the certificate of";
+
+/// The notices that are due: of what needs a person and is not told, and of what was told (`open`, by
+/// key) and is over.
+pub(super) fn news(
+    known: &Observed<'_>,
+    needs: &[Need],
+    open: &BTreeMap<String, NoticeKind>,
+) -> Vec<Notice> {
+    let notice = |kind, key: &str, message: String| Notice {
+        at: known.now,
+        kind,
+        resource: None,
+        name: None,
+        key: Some(key.to_owned()),
+        message,
+    };
+    let (mut news, mut lasting) = (Vec::new(), BTreeSet::new());
+    for need in needs {
+        let Some((_, word, begins, _)) = TOLD.iter().find(|(kind, ..)| *kind == need.kind) else {
+            continue;
+        };
+        let key = format!("{word} {}", need.subject);
+        if !open.contains_key(&key) && is_worth_telling(need, known) {
+            news.push(notice(*begins, &key, sentence(need)));
+        }
+        lasting.insert(key);
+        if need.kind == NeedKind::CertificateEndsSoon {
+            // What was told three weeks ago goes on.
+            lasting.insert(format!("{CERTIFICATE} {}", need.subject));
+        }
+    }
+    for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
+        let ours = |word: &str| key.starts_with(word);
+        let told = TOLD
+            .iter()
+            .find(|(_, word, begins, _)| begins == kind && ours(word));
+        let Some((_, word, _, ends)) = told else {
+            continue;
+        };
+        let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
+        if is_over(*kind, (word, subject), known) {
+            news.push(notice(*ends, key, ended(*ends, subject)));
+        }
+    }
+    news
+}
+
+/// One failure may be an accident: a sink is told of when it lasts.
+fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
+    if need.kind != NeedKind::SinkFailing {
+        return true;
+    }
+    let lasts = need
+        .since
+        .is_some_and(|since| known.now.duration_since(since) >= TOLD_AFTER);
+    let mut dispatchers = known.dispatchers.iter();
+    let dispatcher = dispatchers.find(|(sink, _)| sink.as_str() == need.subject);
+    lasts
+        || dispatcher.is_some_and(|(_, dispatcher)| dispatcher.failures_in_row >= FAILING_FOR_LONG)
+}
+
+/// Whether what was told is over. What an earlier process told of a resource has to be looked at for a while.
+fn is_over(kind: NoticeKind, (word, subject): (&str, &str), known: &Observed<'_>) -> bool {
+    match kind {
+        NoticeKind::CertificateEnding if word == LAST_WEEK => {
+            certificates(known).last_again(subject, ENDING_SOON)
+        }
+        NoticeKind::CertificateEnding => certificates(known).last_again(subject, ENDING),
+        NoticeKind::SinkFailing => works_again(subject, known),
+        NoticeKind::ResourceContended => known.now.duration_since(known.since) >= LOOKED_AT,
+        _ => true,
+    }
+}
+
+/// A sink works again when something was delivered: that it has not been tried since a start says nothing.
+fn works_again(sink: &str, known: &Observed<'_>) -> bool {
+    let mut dispatchers = known.dispatchers.iter();
+    let dispatcher = dispatchers.find(|(name, _)| name.as_str() == sink);
+    dispatcher
+        .is_none_or(|(_, dispatcher)| dispatcher.failures_in_row == 0 && dispatcher.delivered > 0)
+}
+
+fn sentence(need: &Need) -> String {
+    let because = need.because.as_ref();
+    let because = because.map_or(String::new(), |because| format!(" ({because})"));
+    let command = need.command.as_ref();
+    let command = command.map_or(String::new(), |command| format!(" See `{command}`."));
+    let what = if need.kind == NeedKind::SinkFailing {
+        format!("The sink {} fails: {}", need.subject, need.message)
+    } else {
+        format!("{}: {}", need.subject, need.message)
+    };
+    format!("{what}{because}.{command}")
+}
+
+fn ended(kind: NoticeKind, subject: &str) -> String {
+    match kind {
+        NoticeKind::SinkRecovered => {
+            format!("The sink {subject} works again, or is no longer configured.")
+        }
+        NoticeKind::CertificateRenewed => {
+            format!("{subject}: the certificate lasts again, or is needed no more.")
+        }
+        NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
+        NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),
+        NoticeKind::WithdrawalsCopied => {
+            "The second place of what was withdrawn is written again.".to_owned()
+        }
+        NoticeKind::CreateAllowed => {
+            format!("No identity of {subject} waits any more for a word on whether it is created.")
+        }
+        NoticeKind::ResourceUncontended => format!(
+            "{subject}: ACS has answered no 429 below our own pace for ten minutes; nobody else seems to use it any more."
+        ),
+        _ => format!("The {subject} is as it should be again."),
+    }
+}
