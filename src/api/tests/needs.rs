@@ -7,7 +7,7 @@ use wire::NeedKind;
 
 impl Harness {
     /// Two identities whose consumers hold live tokens, and every loop decides.
-    async fn calm() -> Self {
+    pub(super) async fn calm() -> Self {
         let harness = harness().await;
         harness.issue(BERT, "canary-2").await;
         for who in [ANNA, BERT] {
@@ -16,7 +16,7 @@ impl Harness {
         harness
     }
 
-    fn reaffirm(&self) {
+    pub(super) fn reaffirm(&self) {
         let fresh = Some(self.clock.now());
         self.renewer
             .send_modify(|renewer| renewer.decided_at = fresh);
@@ -24,7 +24,7 @@ impl Harness {
         self.runner.send_replace(fresh);
     }
 
-    async fn status(&self) -> wire::Status {
+    pub(super) async fn status(&self) -> wire::Status {
         let answer = self.get(admin(), "/v1/status", &[]).await;
         serde_json::from_value(answer.json()).unwrap()
     }
@@ -35,7 +35,7 @@ impl Harness {
     }
 
     /// Status, metrics, readiness and the service manager's line tell of this kind alone.
-    async fn tells(&self, kind: NeedKind) {
+    pub(super) async fn tells(&self, kind: NeedKind) {
         let status = self.status().await;
         let kinds: Vec<_> = status.needs.iter().map(|need| need.kind).collect();
         assert!(kinds.contains(&kind), "{kind:?} is not in {kinds:?}");
@@ -50,7 +50,7 @@ impl Harness {
     }
 
     /// None of them tells of this kind.
-    async fn is_silent_about(&self, kind: NeedKind) {
+    pub(super) async fn is_silent_about(&self, kind: NeedKind) {
         assert!(!self.kinds().await.contains(&kind), "{kind:?} does not go");
         let metrics = self.tcp("/metrics").await.text;
         let line = format!("renewd_needs{{kind=\"{}\"}} 0", kind.as_word());
@@ -919,62 +919,6 @@ async fn who_is_declared_and_not_taken_over_appears_and_goes() {
     assert_eq!(because, Some("carl: the store refuses to write its row"));
     harness.share(|shared| shared.not_taken.clear());
     harness.is_silent_about(NeedKind::NotTakenOver).await;
-}
-
-/// Files beside the database that somebody takes away are written anew; while they cannot be, that is said.
-#[tokio::test(start_paused = true)]
-async fn what_is_taken_away_beside_the_store_is_written_anew() {
-    let harness = Harness::calm().await;
-    harness.step(ANNA, Step::Withhold).await;
-    harness.deliver(ANNA).await;
-    let (folder, now) = (harness._folder.path(), harness.clock.now());
-    let files = ["identities.jsonl", "withdrawn.jsonl"].map(|file| folder.join(file));
-    let read = |file: &std::path::PathBuf| std::fs::read_to_string(file).unwrap();
-    assert!(
-        !harness.store.mend_beside(now).await.unwrap(),
-        "all is there"
-    );
-    files
-        .iter()
-        .for_each(|file| std::fs::remove_file(file).unwrap());
-    assert!(harness.store.mend_beside(now).await.unwrap());
-    assert!(read(&files[0]).contains("anna") && read(&files[1]).contains("anna"));
-
-    std::fs::remove_file(&files[0]).unwrap();
-    let place = folder.join("identities.jsonl.new");
-    std::fs::create_dir(&place).unwrap();
-    assert!(!harness.store.mend_beside(now).await.unwrap());
-    harness.tells(NeedKind::MapUnwritable).await;
-    std::fs::remove_dir(&place).unwrap();
-    harness.store.mend_beside(now).await.unwrap();
-    harness.is_silent_about(NeedKind::MapUnwritable).await;
-    assert!(read(&files[0]).contains("anna"));
-}
-
-/// Whom only a map declared of which not all was taken over is not renewed, until somebody looks at it.
-#[tokio::test(start_paused = true)]
-async fn a_map_that_was_kept_aside_appears_and_goes() {
-    let harness = Harness::calm().await;
-    let aside = harness._folder.path().join("identities.jsonl.broken");
-    std::fs::write(&aside, "no line").unwrap();
-    harness.tells(NeedKind::NotTakenOver).await;
-    let need = harness.status().await.needs.remove(0);
-    let import = format!("renewd identity import {}", aside.display());
-    assert_eq!(need.command, Some(import));
-    std::fs::remove_file(&aside).unwrap();
-    harness.is_silent_about(NeedKind::NotTakenOver).await;
-}
-
-/// What is withdrawn while the list of it is gone does not begin a list that knows of nothing before.
-#[tokio::test(start_paused = true)]
-async fn a_withdrawal_beside_a_list_that_is_gone_writes_all_of_it() {
-    let harness = Harness::calm().await;
-    harness.step(ANNA, Step::Withhold).await;
-    let list = harness._folder.path().join("withdrawn.jsonl");
-    std::fs::remove_file(&list).unwrap();
-    harness.step(BERT, Step::Withhold).await;
-    let text = std::fs::read_to_string(&list).unwrap();
-    assert!(text.contains("anna") && text.contains("bert"), "{text}");
 }
 
 #[test]
