@@ -113,7 +113,7 @@ class Daemon:
         self.process = None
 
     def configure(self, limit):
-        """What the next start reads: so many issues are allowed."""
+        """What the next start reads: so many issues are allowed, and as many revocations as anybody wants."""
         self.config.write_text(f"""
 [daemon]
 state_dir = "{self.folder}/state"
@@ -122,7 +122,7 @@ listen = "{self.listen}"
 [[resource]]
 name = "contoso"
 connection_string = {{ file = "{self.secrets}/contoso.cs" }}
-limits = {{ issue = "{limit}" }}
+limits = {{ issue = "{limit}", revoke = "1000000/30s" }}
 max_in_flight = 64
 {self.extra.format(folder=self.folder)}""")
 
