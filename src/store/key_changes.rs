@@ -49,6 +49,11 @@ const CHANGE: &str = "SELECT * FROM key_change";
 /// Identities that hold a live token of the old key.
 const MINTED: &str = "num > ?2 AND num <= ?3 AND minted_by = ?4 AND state = 'active' AND expires_at > ?5 \
     AND resource = (SELECT num FROM resource WHERE name = ?6)";
+/// Those whose consumers hold one although they have another by now. By `+` the rows of the page alone are looked at.
+pub(super) const STILL_HELD: &str = "INSERT INTO key_item (change, identity, state, version) \
+    SELECT ?1, i.num, 'issued', i.version FROM identity i WHERE i.num IN (SELECT d.identity FROM delivery d \
+    WHERE d.identity > ?2 AND d.identity <= ?3 AND d.live_key = ?4 AND d.live_until > ?5) AND i.minted_by <> ?4 \
+    AND i.state = 'active' AND +i.resource = (SELECT num FROM resource WHERE name = ?6) ON CONFLICT DO NOTHING";
 
 impl Store {
     /// Begins a change of keys; refused while another of the same resource is not over.
@@ -308,14 +313,7 @@ impl Txn<'_> {
             params![id, after, upto, old, now, resource],
         )?;
         // Renewed by now, but a consumer still holds the token of before.
-        let held = self.run(
-            "INSERT INTO key_item (change, identity, state, version) SELECT ?1, i.num, 'issued', i.version \
-             FROM identity i WHERE i.num IN (SELECT d.identity FROM delivery d WHERE d.identity > ?2 \
-             AND d.identity <= ?3 AND d.live_key = ?4 AND d.live_until > ?5) AND i.minted_by <> ?4 \
-             AND i.state = 'active' AND i.resource = (SELECT num FROM resource WHERE name = ?6) \
-             ON CONFLICT DO NOTHING",
-            params![id, after, upto, old, now, resource],
-        )?;
+        let held = self.run(STILL_HELD, params![id, after, upto, old, now, resource])?;
         let why = spelled(&DueReason::KeyChange);
         self.write_identities(
             &format!("SET due_at = ?5, due_why = ?1 WHERE {MINTED} AND due_at > ?5"),

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::store::{
-    campaigns, commit, consumers, deliveries, doubts, identities, reconcile, stock,
+    campaigns, commit, consumers, deliveries, doubts, identities, key_changes, reconcile, stock,
 };
 
 async fn plan(store: &Store, query: &'static str) -> String {
@@ -47,6 +47,14 @@ async fn every_query_of_the_day_uses_its_index() {
         ),
         (identities::LATE, "COVERING INDEX identity_due (resource=?"),
         (identities::TROUBLED, "INDEX identity_failing (resource=?"),
+        (
+            identities::WAITING_PAST,
+            "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        ),
+        (
+            key_changes::STILL_HELD,
+            "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        ),
         (
             deliveries::PENDING,
             "INDEX delivery_pending (sink=? AND next_at<?)",
