@@ -1,6 +1,7 @@
 //! The words that all rooms share: newtypes, secrets, events, snapshots. No IO, no clock, no async.
 
 mod campaign;
+mod entra;
 mod entry;
 mod failure;
 mod identity;
@@ -14,6 +15,7 @@ mod snapshot;
 mod token;
 
 pub use campaign::*;
+pub use entra::*;
 pub use entry::Fields;
 pub use entry::*;
 pub use failure::*;

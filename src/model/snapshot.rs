@@ -10,7 +10,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, State};
+use super::{BearerView, DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,9 @@ pub struct RenewerView {
     pub peer_ends: Option<Timestamp>,
     /// Access keys whose tokens may be dead.
     pub doubted: DoubtedKeys,
+    /// What is known of the bearer, for a resource without access keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<BearerView>,
     /// Why nothing can be obtained at the moment, if so (an unwritable store).
     pub blocked: Option<String>,
     /// Why identities without an id are not created, if so, and how to import them.
