@@ -2,7 +2,7 @@
 
 use super::ConnectionString;
 use crate::{
-    config::{Finding, LoadedSecret, ResourceSettings, Severity},
+    config::{Finding, KeySettings, LoadedSecret, ResourceSettings, Severity},
     transport::{NetworkOptions, Transport},
 };
 
@@ -14,35 +14,9 @@ const OLDEST_WITH_LIFETIME: &str = "2022-10-01";
 /// Everything that is wrong with one `[[resource]]`; `path` is its configuration path, such as
 /// `resource[0]`.
 pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
-    let mut findings = Vec::new();
     let at = |key: &str| format!("{path}.{key}");
-    let mut read = |loaded: &LoadedSecret, key: &str| {
-        let read = ConnectionString::parse(&loaded.secret);
-        match &read {
-            Ok(string) if !string.endpoint.is_safe() => findings.push(Finding {
-                hint: Some("plain http is for an emulator on this machine; use https".to_owned()),
-                ..error(
-                    at(key),
-                    "plain http would carry tokens in the clear out of this machine",
-                )
-            }),
-            Ok(_) => {}
-            Err(reason) => findings.push(error(at(key), reason.to_string())),
-        }
-        read.ok()
-    };
-    let primary = read(&settings.connection_string, "connection_string");
-    let secondary = settings
-        .secondary_connection_string
-        .as_ref()
-        .and_then(|loaded| read(loaded, "secondary_connection_string"));
-    if let (Some(primary), Some(secondary)) = (primary, secondary) {
-        findings.extend(pair(
-            &primary,
-            &secondary,
-            at("secondary_connection_string"),
-        ));
-    }
+    let keys = settings.credential.keys();
+    let mut findings = keys.map_or_else(Vec::new, |keys| check_keys(keys, at));
     findings.extend(api_version(&settings.api_version, at("api_version")));
     if let Some(file) = &settings.ca_file {
         let options = NetworkOptions {
@@ -61,6 +35,38 @@ pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
         if let Err(reason) = Transport::network(&options) {
             findings.push(error(at("proxy"), reason.to_string()));
         }
+    }
+    findings
+}
+
+fn check_keys(keys: &KeySettings, at: impl Fn(&str) -> String) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut read = |loaded: &LoadedSecret, key: &str| {
+        let read = ConnectionString::parse(&loaded.secret);
+        match &read {
+            Ok(string) if !string.endpoint.is_safe() => findings.push(Finding {
+                hint: Some("plain http is for an emulator on this machine; use https".to_owned()),
+                ..error(
+                    at(key),
+                    "plain http would carry tokens in the clear out of this machine",
+                )
+            }),
+            Ok(_) => {}
+            Err(reason) => findings.push(error(at(key), reason.to_string())),
+        }
+        read.ok()
+    };
+    let primary = read(&keys.connection_string, "connection_string");
+    let secondary = keys
+        .secondary_connection_string
+        .as_ref()
+        .and_then(|loaded| read(loaded, "secondary_connection_string"));
+    if let (Some(primary), Some(secondary)) = (primary, secondary) {
+        findings.extend(pair(
+            &primary,
+            &secondary,
+            at("secondary_connection_string"),
+        ));
     }
     findings
 }
@@ -141,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{CreatePolicy, Limits, SecretRef},
+        config::{CreatePolicy, CredentialSettings, Limits, SecretRef},
         model::Secret,
     };
 
@@ -155,11 +161,17 @@ mod tests {
         }
     }
 
+    fn keys(primary: LoadedSecret, secondary: Option<LoadedSecret>) -> CredentialSettings {
+        CredentialSettings::Keys(KeySettings {
+            connection_string: primary,
+            secondary_connection_string: secondary,
+        })
+    }
+
     fn section(endpoint: &str) -> ResourceSettings {
         ResourceSettings {
             name: "contoso".parse().unwrap(),
-            connection_string: loaded(endpoint, KEY),
-            secondary_connection_string: Some(loaded(endpoint, OTHER)),
+            credential: keys(loaded(endpoint, KEY), Some(loaded(endpoint, OTHER))),
             ca_file: None,
             proxy: None,
             api_version: "2023-10-01".to_owned(),
@@ -208,8 +220,11 @@ mod tests {
     #[test]
     fn every_mistake_is_found_at_once() {
         let mut section = section("https://contoso.communication.azure.com");
-        section.connection_string.secret = Secret::new(KEY.to_owned());
-        section.secondary_connection_string = Some(loaded("contoso", OTHER));
+        let bare = LoadedSecret {
+            secret: Secret::new(KEY.to_owned()),
+            ..loaded("", KEY)
+        };
+        section.credential = keys(bare, Some(loaded("contoso", OTHER)));
         section.api_version = "v1".to_owned();
         section.ca_file = Some("/nonexistent/ca.pem".into());
         assert_eq!(
@@ -226,9 +241,10 @@ mod tests {
     #[test]
     fn a_pair_has_one_endpoint_and_two_keys() {
         let mut odd = section("https://a.example");
-        odd.secondary_connection_string = Some(loaded("https://b.example", OTHER));
+        let with = |secondary| keys(loaded("https://a.example", KEY), Some(secondary));
+        odd.credential = with(loaded("https://b.example", OTHER));
         assert_eq!(errors(&odd), ["resource[0].secondary_connection_string"]);
-        odd.secondary_connection_string = Some(loaded("https://a.example/", KEY));
+        odd.credential = with(loaded("https://a.example/", KEY));
         assert_eq!(errors(&odd), [""; 0]);
         assert_eq!(
             paths(&odd, Severity::Warning),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
+    config::{CredentialSettings, ResourceSettings},
     model::{Secret, hex},
     transport::Url,
 };
@@ -102,6 +103,17 @@ impl ConnectionString {
 }
 
 impl ResourceUrl {
+    /// Where a resource listens, if its settings can be read.
+    pub fn of(settings: &ResourceSettings) -> Option<Self> {
+        match &settings.credential {
+            CredentialSettings::Keys(keys) => {
+                let read = ConnectionString::parse(&keys.connection_string.secret);
+                read.map(|read| read.endpoint).ok()
+            }
+            CredentialSettings::Entra(entra) => Self::parse(&entra.endpoint).ok(),
+        }
+    }
+
     /// Reads with the very parser that the sender uses, so that the signed host is the sent host.
     fn parse(text: &str) -> Result<Self, ConnectionStringError> {
         let bad = ConnectionStringError::Endpoint;

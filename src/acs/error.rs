@@ -281,6 +281,9 @@ pub enum SetupError {
     /// The secondary connection string cannot be used.
     #[error("resource {0}, secondary: {1}")]
     Secondary(ResourceName, ConnectionStringError),
+    /// Nothing gives bearers out yet.
+    #[error("resource {0}: [resource.entra] cannot be used by this version")]
+    Entra(ResourceName),
     /// The two connection strings name different endpoints.
     #[error(
         "resource {0}: the two connection strings name different endpoints; both keys belong to one resource"
@@ -297,9 +300,11 @@ pub enum SetupError {
 /// The endpoint and the keys of a resource with which calls can be made.
 pub(super) fn settle(settings: &ResourceSettings) -> Result<(ResourceUrl, KeyPair), SetupError> {
     let name = || settings.name.clone();
-    let primary = ConnectionString::parse(&settings.connection_string.secret)
+    let keys = settings.credential.keys();
+    let keys = keys.ok_or_else(|| SetupError::Entra(name()))?;
+    let primary = ConnectionString::parse(&keys.connection_string.secret)
         .map_err(|error| SetupError::Primary(name(), error))?;
-    let secondary = settings
+    let secondary = keys
         .secondary_connection_string
         .as_ref()
         .map(|loaded| ConnectionString::parse(&loaded.secret))

@@ -9,7 +9,10 @@ use std::{
 
 use crate::{
     acs,
-    config::{Finding, LoadedSecret, SecretRef, Settings, Severity, SinkSettings, SourceKind},
+    config::{
+        EntraKind, Finding, LoadedSecret, ResourceSettings, SecretRef, Settings, Severity,
+        SinkSettings, SourceKind,
+    },
     model::{ResourceName, State},
     pool,
     schedule::{self, Declared},
@@ -120,13 +123,11 @@ fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
         ),
     ];
     for (number, resource) in settings.resources.iter().enumerate() {
-        let secondary = resource.secondary_connection_string.as_ref();
         let of = |key: &str, file| (format!("resource[{number}].{key}"), file);
-        files.extend([
-            of("connection_string", file_of(&resource.connection_string)),
-            of("secondary_connection_string", secondary.and_then(file_of)),
-            of("ca_file", resource.ca_file.as_deref()),
-        ]);
+        let secrets = resource.credential.secrets().into_iter();
+        files.extend(secrets.map(|(key, secret)| of(key, file_of(secret))));
+        files.push(of("entra.token_file", token_file(resource)));
+        files.push(of("ca_file", resource.ca_file.as_deref()));
     }
     let mut kinds = BTreeMap::new();
     for sink in &settings.sinks {
@@ -188,6 +189,14 @@ fn script_of(command: &[String]) -> Option<&Path> {
     let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
     let script = arguments.iter().find(|word| word.starts_with('/'))?;
     INTERPRETERS.contains(&name).then(|| Path::new(script))
+}
+
+/// Whoever may swap a pod's token decides who calls.
+fn token_file(resource: &ResourceSettings) -> Option<&Path> {
+    match &resource.credential.entra()?.kind {
+        EntraKind::WorkloadIdentity { token_file, .. } => Some(token_file),
+        _ => None,
+    }
 }
 
 fn file_of(secret: &LoadedSecret) -> Option<&Path> {

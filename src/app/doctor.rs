@@ -18,10 +18,10 @@ use crate::{
     acs::ConnectionString,
     clock::Clock,
     config::{
-        self, Finding, ResourceSettings, Settings, Severity, SinkSettings, Source,
-        WebhookSinkSettings,
+        self, CredentialSettings, Finding, ResourceSettings, Settings, Severity, SinkSettings,
+        Source, WebhookSinkSettings,
     },
-    model::{KeysView, Name, ResourceName, Timestamp, short_duration},
+    model::{KeyRole, KeysView, Name, ResourceName, Timestamp, short_duration},
     pool,
     sinks::{self, SinkFailure, WebhookSink, file::PathPattern, webhook::ProbeAnswer},
     store::Store,
@@ -169,12 +169,9 @@ fn has_other_key(resource: &ResourceSettings, keys: &[(ResourceName, KeysView)])
     let Some((_, view)) = keys.iter().find(|(name, _)| *name == resource.name) else {
         return false;
     };
-    let strings = [
-        Some(&resource.connection_string),
-        resource.secondary_connection_string.as_ref(),
-    ];
-    let read = strings
-        .into_iter()
+    let keys = resource.credential.keys().into_iter();
+    let read = keys
+        .flat_map(|keys| [KeyRole::Primary, KeyRole::Secondary].map(|role| keys.of(role)))
         .flatten()
         .filter_map(|one| ConnectionString::parse(&one.secret).ok());
     let known = |key: &str| view.status.keys.iter().any(|one| one.fingerprint == key);
@@ -191,16 +188,23 @@ fn without_keys(mut settings: Settings, running: &Settings) -> Settings {
             .iter()
             .find(|one| one.name == resource.name)
         {
-            resource.connection_string.secret = ours.connection_string.secret.clone();
-            if let (Some(new), Some(old)) = (
-                &mut resource.secondary_connection_string,
-                &ours.secondary_connection_string,
-            ) {
-                new.secret = old.secret.clone();
-            }
+            without_keys_of(&mut resource.credential, &ours.credential);
         }
     }
     settings
+}
+
+fn without_keys_of(new: &mut CredentialSettings, ours: &CredentialSettings) {
+    let (CredentialSettings::Keys(new), CredentialSettings::Keys(ours)) = (new, ours) else {
+        return;
+    };
+    new.connection_string.secret = ours.connection_string.secret.clone();
+    if let (Some(new), Some(ours)) = (
+        &mut new.secondary_connection_string,
+        &ours.secondary_connection_string,
+    ) {
+        new.secret = ours.secret.clone();
+    }
 }
 
 /// Backups that were made once and are not made any more.

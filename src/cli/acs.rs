@@ -14,8 +14,11 @@ use super::{
     input, output,
 };
 use crate::{
-    acs::{AcsAnswer, Client, ConnectionString, Created, Error, Issued},
-    config::{self, CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, Source},
+    acs::{AcsAnswer, Client, Created, Error, Issued, ResourceUrl},
+    config::{
+        self, CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret,
+        ResourceSettings, SecretRef, Source,
+    },
     model::{FailureClass, IdentityId, ResourceName, Scope, Secret, whole_seconds},
     transport::{NetworkOptions, Transport},
 };
@@ -144,12 +147,8 @@ impl Acs {
                 loaded.map_or_else(|_| Vec::new(), |loaded| loaded.settings.resources)
             }
         };
-        let endpoint = |of: &ResourceSettings| {
-            let text = ConnectionString::parse(&of.connection_string.secret);
-            text.ok().map(|text| text.endpoint)
-        };
-        let this = endpoint(&own);
-        if let Some(same) = known.into_iter().find(|one| endpoint(one) == this) {
+        let this = ResourceUrl::of(&own);
+        if let Some(same) = known.into_iter().find(|one| ResourceUrl::of(one) == this) {
             (own.proxy, own.ca_file) = (same.proxy, same.ca_file);
         }
         Ok(own)
@@ -206,11 +205,13 @@ fn ca_of_environment() -> Option<PathBuf> {
 fn resource(connection_string: Secret) -> Result<ResourceSettings, Failed> {
     Ok(ResourceSettings {
         name: "acs".parse().map_err(Failed::plain)?,
-        connection_string: LoadedSecret {
-            from: SecretRef::Env(CONNECTION_STRING.to_owned()),
-            secret: connection_string,
-        },
-        secondary_connection_string: None,
+        credential: CredentialSettings::Keys(KeySettings {
+            connection_string: LoadedSecret {
+                from: SecretRef::Env(CONNECTION_STRING.to_owned()),
+                secret: connection_string,
+            },
+            secondary_connection_string: None,
+        }),
         ca_file: None,
         proxy: None,
         api_version: "2023-10-01".to_owned(),

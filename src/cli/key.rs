@@ -202,11 +202,13 @@ impl Set {
 
     /// Where the key lies now; only a file can be written.
     fn place(&self, resource: &ResourceSettings) -> Result<(LoadedSecret, PathBuf), Failed> {
-        let loaded = match self.key {
-            KeyRole::Primary => Some(&resource.connection_string),
-            KeyRole::Secondary => resource.secondary_connection_string.as_ref(),
+        let Some(keys) = resource.credential.keys() else {
+            return Err(Failed::usage(format!(
+                "{} has no access keys",
+                self.resource
+            )));
         };
-        let Some(loaded) = loaded else {
+        let Some(loaded) = keys.of(self.key) else {
             return Err(Failed::usage(format!(
                 "{} has no secondary_connection_string in the configuration",
                 self.resource

@@ -301,7 +301,7 @@ fn check_names(drafts: &Drafts, report: &ProblemReport) {
     unique("file sinks write to", paths, report);
     if drafts.no_resource {
         let note = Note::error(Span::new(0, 0..0), "there is no [[resource]]");
-        let hint = "at least one is needed, with a `name` and a `connection_string`";
+        let hint = "at least one is needed, with a `name` and a `connection_string`, or an `endpoint` and [resource.entra]";
         report.add(note.nowhere().absence().hint(hint));
     }
 }

@@ -72,6 +72,10 @@ impl<'a> Section<'a> {
         self.head
     }
 
+    pub(super) fn tell(&self, note: Note) {
+        self.reading.report.add(note);
+    }
+
     /// Its header as an operator writes it.
     pub(super) fn header(&self) -> &'static str {
         self.table.header

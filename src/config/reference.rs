@@ -42,24 +42,28 @@ pub fn reference() -> String {
         let title = format!("# ---- {} ", section.says);
         let _infallible = write!(out, "\n\n{title:-<WIDTH$}\n");
         if let Takes::Table(table) | Takes::Tables(table) = section.takes {
-            write_table(&mut out, table);
+            write_table(&mut out, table, Shown::Line);
         }
     }
     out
 }
 
-fn write_table(out: &mut String, table: &Table) {
+fn write_table(out: &mut String, table: &Table, header: Shown) {
     if table.is_of_sections() {
         for key in table.keys() {
             if let Takes::Tables(inner) = key.takes {
-                write_table(out, inner);
+                write_table(out, inner, header);
             }
         }
         return;
     }
     out.push('\n');
     write_comment(out, table.says, "");
-    let _infallible = writeln!(out, "{}", table.header);
+    let off = |shown| match header == Shown::Comment || shown == Shown::Comment {
+        true => "# ",
+        false => "",
+    };
+    let _infallible = writeln!(out, "{}{}", off(header), table.header);
     for (at, key) in table
         .keys()
         .filter(|key| key.shown != Shown::Elsewhere)
@@ -70,13 +74,19 @@ fn write_table(out: &mut String, table: &Table) {
             out.push('\n');
         }
         write_comment(out, &does, &default);
-        let off = if key.shown == Shown::Comment {
-            "# "
-        } else {
-            ""
-        };
-        let _infallible = writeln!(out, "{off}{} = {}", key.name, key.sample);
+        let _infallible = writeln!(out, "{}{} = {}", off(key.shown), key.name, key.sample);
     }
+    for inner in sections_inside(table) {
+        write_table(out, inner, Shown::Comment);
+    }
+}
+
+/// The tables of a section that have a header of their own; they do not go together with the rest of the sample.
+fn sections_inside(table: &Table) -> impl Iterator<Item = &'static Table> {
+    table.keys().filter_map(|key| match key.takes {
+        Takes::Table(inner) if inner.header.starts_with('[') => Some(inner),
+        _ => None,
+    })
 }
 
 /// What it does and takes, and what holds without it; nothing where another section says it.
@@ -200,6 +210,9 @@ fn describe(page: &mut String, table: &Table, says: &str) {
         } else {
             let _infallible = writeln!(page, ".br\nSample: {name} = {}", roff(key.sample));
         }
+    }
+    for inner in sections_inside(table) {
+        describe(page, inner, says);
     }
 }
 
@@ -346,6 +359,7 @@ mod reference_tests {
         assert!(page.starts_with(".TH renewd.toml 5"));
         for section in [
             ".SH [daemon]",
+            ".SH [resource.entra]",
             ".SH [[sink.webhook]]",
             ".SH [[source.sqlite]]",
         ] {
@@ -393,7 +407,7 @@ mod schema_tests {
         assert_eq!(lifetime["default"], "24h");
         assert_eq!(lifetime["pattern"], DURATION);
         let resource = &schema["properties"]["resource"]["items"];
-        assert_eq!(resource["required"], json!(["name", "connection_string"]));
+        assert_eq!(resource["required"], json!(["name"]));
         assert_eq!(resource["properties"]["max_in_flight"]["maximum"], 1000);
     }
 }

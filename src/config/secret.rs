@@ -29,6 +29,9 @@ pub enum SecretError {
     /// It is too large for a secret.
     #[error("{0} is larger than 64 KiB, so it is hardly a secret")]
     TooLarge(PathBuf),
+    /// It is a certificate, or a PFX with its key, in the form of bytes.
+    #[error("{0} holds bytes of DER or PKCS#12 (a PFX), not PEM, which is text")]
+    Der(PathBuf),
     /// It is no text.
     #[error("{path} is not text that can be read: {reason}", path = .0.display(), reason = .1)]
     NotText(PathBuf, NotText),
@@ -42,6 +45,9 @@ pub enum SecretError {
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
 }
+
+/// How a PFX becomes PEM.
+pub(super) const FROM_PFX: &str = "from a PFX: openssl pkcs12 -in NAME.pfx -out NAME.pem -nodes (with -legacy too where it says \"unsupported\")";
 
 impl SecretError {
     /// What an operator can do about it.
@@ -60,6 +66,7 @@ impl SecretError {
                 "add LoadCredential={name}:/path/of/the/secret to the unit, then restart it"
             )),
             Self::NoVariable(_) => Some("empty counts as not set".to_owned()),
+            Self::Der(_) => Some(FROM_PFX.to_owned()),
             _ => None,
         }
     }
@@ -73,6 +80,9 @@ impl SecretError {
             Self::NotAFile(_) => "the secret file is not a regular file".to_owned(),
             Self::Empty(_) => "this secret is empty".to_owned(),
             Self::TooLarge(_) => "the secret file is larger than 64 KiB".to_owned(),
+            Self::Der(_) => {
+                "the secret file holds bytes of DER or PKCS#12 (a PFX), not PEM".to_owned()
+            }
             Self::NotText(_, why) => format!("the secret is not text that can be read: {why}"),
             Self::NoCredentials(_) => {
                 "there is no such credential: $CREDENTIALS_DIRECTORY is not set".to_owned()
@@ -136,7 +146,10 @@ fn read(path: &Path) -> Result<Secret, SecretError> {
 
 /// The text without a byte order mark before it and one line end after it.
 fn text(bytes: &[u8], path: &Path) -> Result<Secret, SecretError> {
-    let text = text_of(bytes).map_err(|why| SecretError::NotText(path.to_owned(), why))?;
+    let text = text_of(bytes).map_err(|why| match bytes {
+        [0x30, 0x80..=0x83, ..] => SecretError::Der(path.to_owned()),
+        _ => SecretError::NotText(path.to_owned(), why),
+    })?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {

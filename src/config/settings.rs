@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use crate::{
     config::quantity,
     model::{
-        Declaration, JobAction, JobName, Missed, OnRemoval, Reader, ResourceName, Scope, Secret,
-        Selection, SinkName, SourceName, Spec, Then,
+        Declaration, JobAction, JobName, KeyRole, Missed, OnRemoval, Reader, ResourceName, Scope,
+        Secret, Selection, SinkName, SourceName, Spec, Then,
     },
 };
 
@@ -182,12 +182,10 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResourceSettings {
     pub name: ResourceName,
-    /// The primary connection string.
-    pub connection_string: LoadedSecret,
-    pub secondary_connection_string: Option<LoadedSecret>,
-    /// Trust these certificates besides the system's.
+    pub credential: CredentialSettings,
+    /// Trust these certificates besides the system's, of the resource and of Entra ID.
     pub ca_file: Option<PathBuf>,
-    /// The proxy that every call goes through, `http://host:port`.
+    /// The proxy that every call goes through, `http://host:port`; one to a metadata service never does.
     pub proxy: Option<String>,
     /// Such as `2023-10-01`.
     pub api_version: String,
@@ -197,6 +195,126 @@ pub struct ResourceSettings {
     pub limits: Limits,
     /// Calls in flight at once.
     pub max_in_flight: usize,
+}
+
+/// What proves to a resource who calls.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CredentialSettings {
+    Keys(KeySettings),
+    Entra(EntraSettings),
+}
+
+impl CredentialSettings {
+    pub fn keys(&self) -> Option<&KeySettings> {
+        match self {
+            Self::Keys(keys) => Some(keys),
+            Self::Entra(_) => None,
+        }
+    }
+
+    pub fn entra(&self) -> Option<&EntraSettings> {
+        match self {
+            Self::Keys(_) => None,
+            Self::Entra(entra) => Some(entra),
+        }
+    }
+
+    /// Its secrets, each with the key that names it, as seen from `[[resource]]`.
+    pub fn secrets(&self) -> Vec<(&'static str, &LoadedSecret)> {
+        match self {
+            Self::Keys(keys) => {
+                let secondary = keys.secondary_connection_string.as_ref();
+                std::iter::once(("connection_string", &keys.connection_string))
+                    .chain(secondary.map(|secret| ("secondary_connection_string", secret)))
+                    .collect()
+            }
+            Self::Entra(entra) => entra.kind.secret().into_iter().collect(),
+        }
+    }
+}
+
+/// The access keys of a resource.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeySettings {
+    /// With the primary key.
+    pub connection_string: LoadedSecret,
+    pub secondary_connection_string: Option<LoadedSecret>,
+}
+
+impl KeySettings {
+    pub fn of(&self, role: KeyRole) -> Option<&LoadedSecret> {
+        match role {
+            KeyRole::Primary => Some(&self.connection_string),
+            KeyRole::Secondary => self.secondary_connection_string.as_ref(),
+        }
+    }
+}
+
+/// `endpoint =` and `[resource.entra]`. Addresses end with their host, without a slash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntraSettings {
+    /// Where the resource listens.
+    pub endpoint: String,
+    pub kind: EntraKind,
+    /// Where Entra ID gives bearers out.
+    pub authority: String,
+    /// What a bearer is asked for, with `/.default` at its end.
+    pub scope: String,
+}
+
+/// What proves to Entra ID who asks for a bearer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EntraKind {
+    /// The machine: its metadata service says so.
+    ManagedIdentity { selector: Option<IdentitySelector> },
+    /// A token of Kubernetes, read from this file each time.
+    WorkloadIdentity {
+        tenant: String,
+        client_id: String,
+        token_file: PathBuf,
+    },
+    ClientSecret {
+        tenant: String,
+        client_id: String,
+        secret: LoadedSecret,
+    },
+    ClientCertificate {
+        tenant: String,
+        client_id: String,
+        /// PEM: the certificate, those above it, and its RSA key.
+        certificate: LoadedSecret,
+    },
+}
+
+impl EntraKind {
+    /// The key that says it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::ManagedIdentity { .. } => "managed_identity",
+            Self::WorkloadIdentity { .. } => "workload_identity",
+            Self::ClientSecret { .. } => "client_secret",
+            Self::ClientCertificate { .. } => "client_certificate",
+        }
+    }
+
+    /// What of it is secret, with the key that names it, as seen from `[[resource]]`.
+    pub fn secret(&self) -> Option<(&'static str, &LoadedSecret)> {
+        match self {
+            Self::ManagedIdentity { .. } | Self::WorkloadIdentity { .. } => None,
+            Self::ClientSecret { secret, .. } => Some(("entra.client_secret", secret)),
+            Self::ClientCertificate { certificate, .. } => {
+                Some(("entra.client_certificate", certificate))
+            }
+        }
+    }
+}
+
+/// Which of a machine's identities calls, where it is not the machine's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySelector {
+    ClientId(String),
+    ObjectId(String),
+    ResourceId(String),
 }
 
 /// `create =`.

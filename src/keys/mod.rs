@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acs::{AccessKey, Client, ConnectionString, Proof},
+    acs::{AccessKey, Client, ConnectionString, Proof, ResourceUrl},
     clock::Clock,
     config::{Environment, LoadedSecret, ResourceSettings, SecretRef, reload_secret},
     model::{KeyChange, KeyDoubt, KeyRole, KeyStage, KeyWork, KeysView, NoneWorks},
@@ -72,6 +72,9 @@ impl Worker for Keys {
     }
 
     async fn round(&mut self, stop: &CancellationToken) -> Result<Timestamp, StoreError> {
+        if self.settings.credential.keys().is_none() {
+            return Ok(self.rest_without_keys());
+        }
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(self.clock.now()),
@@ -88,8 +91,7 @@ impl Worker for Keys {
             }
         };
         self.publish();
-        let now = self.clock.now();
-        Ok(now.checked_add(rest).unwrap_or(Timestamp::MAX))
+        Ok(self.after(rest))
     }
 
     async fn next(&mut self, ending: bool) -> Result<(), StoreError> {
@@ -152,6 +154,17 @@ impl Keys {
         worker::run(self, stop).await
     }
 
+    /// A resource without access keys has none to prove or to replace.
+    fn rest_without_keys(&self) -> Timestamp {
+        self.publish();
+        self.after(LONGEST_REST)
+    }
+
+    fn after(&self, rest: Duration) -> Timestamp {
+        let now = self.clock.now();
+        now.checked_add(rest).unwrap_or(Timestamp::MAX)
+    }
+
     /// One look and one step; how long to rest after it.
     async fn look(&mut self) -> Result<Duration, StoreError> {
         if !self.asked_again {
@@ -194,13 +207,11 @@ impl Keys {
 
     /// Azure's hosts begin with the resource's name: `NAME.REGION.communication.azure.com`.
     fn azure_name(&self) -> String {
-        let ours = self.settings.name.to_string();
-        let Ok(read) = ConnectionString::parse(&self.settings.connection_string.secret) else {
-            return ours;
-        };
-        match read.endpoint.authority().split_once('.') {
+        let endpoint = ResourceUrl::of(&self.settings);
+        let authority = endpoint.as_ref().map(ResourceUrl::authority);
+        match authority.and_then(|authority| authority.split_once('.')) {
             Some((name, rest)) if rest.ends_with("communication.azure.com") => name.to_owned(),
-            _ => ours,
+            _ => self.settings.name.to_string(),
         }
     }
 
@@ -480,13 +491,13 @@ impl Keys {
             Ok(found) => ConnectionString::parse(&found.secret).map_err(|e| e.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        let ours = ConnectionString::parse(&self.settings.connection_string.secret);
+        let ours = ResourceUrl::of(&self.settings);
         let key = match (read, ours) {
-            (Ok(string), Ok(ours)) if string.endpoint != ours.endpoint => {
+            (Ok(string), Some(ours)) if string.endpoint != ours => {
                 return Ok(Found::Unusable(format!(
-                    "the new {role} connection string is one of {}, not of {}: another resource is taken up by a \
+                    "the new {role} connection string is one of {}, not of {ours}: another resource is taken up by a \
                      reload alone",
-                    string.endpoint, ours.endpoint
+                    string.endpoint
                 )));
             }
             (Ok(string), _) => string.key,
@@ -533,10 +544,7 @@ impl Keys {
     }
 
     fn secret_of(&self, role: KeyRole) -> Option<&LoadedSecret> {
-        match role {
-            KeyRole::Primary => Some(&self.settings.connection_string),
-            KeyRole::Secondary => self.settings.secondary_connection_string.as_ref(),
-        }
+        self.settings.credential.keys()?.of(role)
     }
 }
 

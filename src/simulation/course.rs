@@ -27,7 +27,10 @@ use crate::{
     acs::{AccessKey, Client, ConnectionString},
     campaign::Runner,
     clock::Clock,
-    config::{CreatePolicy, LoadedSecret, Owner, ResourceSettings, SecretRef, StoreSettings},
+    config::{
+        CreatePolicy, CredentialSettings, KeySettings, LoadedSecret, Owner, ResourceSettings,
+        SecretRef, StoreSettings,
+    },
     engine::Renewer,
     keys::Keys,
     model::{
@@ -549,8 +552,10 @@ impl Key {
 fn resource(setting: &Setting, [primary, secondary]: &[Key; 2]) -> ResourceSettings {
     ResourceSettings {
         name: resource_name(),
-        connection_string: primary.loaded(),
-        secondary_connection_string: Some(secondary.loaded()),
+        credential: CredentialSettings::Keys(KeySettings {
+            connection_string: primary.loaded(),
+            secondary_connection_string: Some(secondary.loaded()),
+        }),
         ca_file: None,
         proxy: None,
         api_version: "2023-10-01".to_owned(),

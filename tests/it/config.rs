@@ -10,8 +10,8 @@ use std::{
 
 use renewd::{
     config::{
-        self, CreatePolicy, Environment, FileFormat, Finding, Include, Loaded, Problems, SecretRef,
-        Severity, SinkSettings, Source,
+        self, CreatePolicy, EntraKind, Environment, FileFormat, Finding, IdentitySelector, Include,
+        Loaded, Problems, SecretRef, Severity, SinkSettings, Source,
     },
     model::{OnRemoval, Reader, Scope},
 };
@@ -19,6 +19,9 @@ use renewd::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CONNECTION: &str =
     "endpoint=https://contoso.communication.azure.com/;accesskey=bm90LWEtcmVhbC1rZXk=";
+/// As far as a first look reads them.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const RSA_KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n";
 const WEBHOOK: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A temporary `/etc/renewd` with every secret that the samples refer to.
@@ -44,6 +47,8 @@ impl Etc {
         etc.secret("on-call-webhook", WEBHOOK);
         etc.secret("seal-key", "0123456789abcdef0123456789abcdef");
         etc.secret("ca.pem", "");
+        etc.secret("contoso.secret", "Abc8Q~not-a-real-value");
+        etc.secret("contoso.pem", &format!("{CERTIFICATE}{RSA_KEY}"));
         etc
     }
 
@@ -141,6 +146,12 @@ fn wrong_files_are_explained() {
         let open = etc.secret("open.cs", CONNECTION);
         fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
         etc.secret("contoso.cs", CONNECTION);
+        etc.secret("alone.crt", CERTIFICATE);
+        etc.secret("alone.key", RSA_KEY);
+        etc.secret("id.secret", "11111111-2222-3333-4444-555555555555");
+        etc.secret("vault.txt", "MIIJqQIBAzCCCW8GCSqGSIb3DQEHAaCC");
+        let pfx = etc.secret("contoso.pfx", "");
+        fs::write(pfx, b"\x30\x82\x09\xa9\x02\x01\x03\x30").unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let loaded = etc.load_text(&text);
         assert_eq!(loaded.is_ok(), name == "warnings", "{name}");
@@ -172,7 +183,13 @@ fn the_reference_says_what_it_says() {
     );
     let resource = &settings.resources[0];
     assert_eq!(
-        resource.connection_string.secret.expose(),
+        resource
+            .credential
+            .keys()
+            .unwrap()
+            .connection_string
+            .secret
+            .expose(),
         format!("{CONNECTION}.cs")
     );
     assert_eq!(resource.create, CreatePolicy::Auto);
@@ -243,6 +260,113 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!((file.format, file.mode), (FileFormat::Json, 0o600));
     assert_eq!(webhook.events, ["token.*"]);
     assert_eq!(webhook.timeout, Duration::from_secs(15));
+}
+
+const ENTRA: &str = "[[resource]]\nname = \"contoso\"\nendpoint = \"https://contoso.communication.azure.com/\"\n[resource.entra]\n";
+const GUID: &str = "11111111-2222-3333-4444-555555555555";
+
+#[test]
+fn each_way_to_call_without_access_keys_is_read() {
+    let etc = Etc::new();
+    let entra = |keys: &str| {
+        let settings = etc.load_text(&format!("{ENTRA}{keys}\n")).unwrap().settings;
+        let entra = settings.resources[0].credential.entra().cloned();
+        entra.unwrap()
+    };
+    let own = entra("managed_identity = true\nworkload_identity = false");
+    assert_eq!(own.endpoint, "https://contoso.communication.azure.com");
+    assert_eq!(own.authority, "https://login.microsoftonline.com");
+    assert_eq!(own.scope, "https://communication.azure.com//.default");
+    assert_eq!(own.kind, EntraKind::ManagedIdentity { selector: None });
+    let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i";
+    for (key, value, selector) in [
+        (
+            "client_id",
+            GUID,
+            IdentitySelector::ClientId(GUID.to_owned()),
+        ),
+        (
+            "object_id",
+            GUID,
+            IdentitySelector::ObjectId(GUID.to_owned()),
+        ),
+        (
+            "resource_id",
+            id,
+            IdentitySelector::ResourceId(id.to_owned()),
+        ),
+    ] {
+        let chosen = entra(&format!("managed_identity = true\n{key} = \"{value}\""));
+        let selector = Some(selector);
+        assert_eq!(chosen.kind, EntraKind::ManagedIdentity { selector });
+    }
+    let app = |proof: &str| {
+        entra(&format!(
+            "tenant = \"contoso.com\"\nclient_id = \"{GUID}\"\n{proof}"
+        ))
+    };
+    let secret = app(
+        "client_secret = { file = \"contoso.secret\" }\nauthority = \"https://login.microsoftonline.us/\"",
+    );
+    assert_eq!(secret.authority, "https://login.microsoftonline.us");
+    assert!(matches!(secret.kind, EntraKind::ClientSecret { .. }));
+    let certificate = app("client_certificate = { file = \"contoso.pem\" }");
+    let (key, certificate) = certificate.kind.secret().unwrap();
+    assert_eq!(key, "entra.client_certificate");
+    assert!(certificate.secret.expose().starts_with(CERTIFICATE));
+    let pod = app("workload_identity = true\ntoken_file = \"contoso.secret\"");
+    assert!(matches!(pod.kind, EntraKind::WorkloadIdentity { .. }));
+}
+
+#[test]
+fn a_pod_is_read_from_its_variables() {
+    let etc = Etc::new();
+    let path = etc.write("renewd.toml", &format!("{ENTRA}workload_identity = true\n"));
+    let token = etc.secret("token", "a.b.c");
+    let load = |variables: &[(&str, &str)]| {
+        config::load(&Source {
+            path: path.clone(),
+            environment: Environment::given(variables.to_vec(), "web-1", true),
+        })
+    };
+    let whole = [
+        ("AZURE_TENANT_ID", "contoso.com"),
+        ("AZURE_CLIENT_ID", GUID),
+        ("AZURE_FEDERATED_TOKEN_FILE", token.to_str().unwrap()),
+        ("AZURE_AUTHORITY_HOST", "login.microsoftonline.us"),
+    ];
+    let settings = load(&whole).unwrap().settings;
+    let entra = settings.resources[0].credential.entra().unwrap();
+    assert_eq!(entra.authority, "https://login.microsoftonline.us");
+    let expected = EntraKind::WorkloadIdentity {
+        tenant: "contoso.com".to_owned(),
+        client_id: GUID.to_owned(),
+        token_file: token.clone(),
+    };
+    assert_eq!(entra.kind, expected);
+    let told = |variables: &[(&str, &str)]| {
+        let problems = load(variables).unwrap_err();
+        problems
+            .iter()
+            .map(|one| one.message.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&whole[..1]),
+        [
+            "`workload_identity` is left without AZURE_CLIENT_ID and AZURE_FEDERATED_TOKEN_FILE, which are not set"
+        ]
+    );
+    let mut wrong = whole;
+    wrong[1].1 = "contoso-app";
+    wrong[3].1 = "http://login.example/";
+    assert_eq!(
+        told(&wrong),
+        [
+            "the variable AZURE_CLIENT_ID holds no client id",
+            "the variable AZURE_AUTHORITY_HOST is plain http, which would carry tokens in the clear out of this machine",
+        ]
+    );
 }
 
 #[test]

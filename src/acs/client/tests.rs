@@ -9,7 +9,7 @@ use http::{Request, Response};
 use super::*;
 use crate::{
     acs::request,
-    config::{CreatePolicy, Limits, LoadedSecret, SecretRef},
+    config::{CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret, SecretRef},
     model::{FailureClass, Operation},
     transport::TransportError,
 };
@@ -134,12 +134,18 @@ fn loaded(endpoint: &str, key: &[u8]) -> LoadedSecret {
     }
 }
 
+fn keys(primary: LoadedSecret, secondary: Option<LoadedSecret>) -> CredentialSettings {
+    CredentialSettings::Keys(KeySettings {
+        connection_string: primary,
+        secondary_connection_string: secondary,
+    })
+}
+
 fn settings() -> ResourceSettings {
     let endpoint = "https://contoso.example:8443/";
     ResourceSettings {
         name: "contoso".parse().unwrap(),
-        connection_string: loaded(endpoint, PRIMARY),
-        secondary_connection_string: Some(loaded(endpoint, SECONDARY)),
+        credential: keys(loaded(endpoint, PRIMARY), Some(loaded(endpoint, SECONDARY))),
         ca_file: None,
         proxy: None,
         api_version: "2023-10-01".to_owned(),
@@ -334,8 +340,10 @@ async fn a_client_that_could_not_call_is_not_made() {
     let side = Side::new();
     let make = |primary: &str, secondary: Option<&str>, version: &str| {
         let settings = ResourceSettings {
-            connection_string: loaded(primary, PRIMARY),
-            secondary_connection_string: secondary.map(|endpoint| loaded(endpoint, SECONDARY)),
+            credential: keys(
+                loaded(primary, PRIMARY),
+                secondary.map(|endpoint| loaded(endpoint, SECONDARY)),
+            ),
             api_version: version.to_owned(),
             ..settings()
         };
@@ -384,8 +392,7 @@ async fn what_goes_over_a_socket_is_what_was_signed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut settings = settings();
-    settings.connection_string = loaded(&format!("http://{address}/"), PRIMARY);
-    settings.secondary_connection_string = None;
+    settings.credential = keys(loaded(&format!("http://{address}/"), PRIMARY), None);
     let network = Transport::network(&crate::transport::NetworkOptions::default()).unwrap();
     let client = Client::new(&settings, Clock::system(), network).unwrap();
     let identity = id();

@@ -1,6 +1,7 @@
 //! One file per section of the configuration: each takes its keys off the tree and checks them.
 
 mod daemon;
+mod entra;
 mod identity;
 mod job;
 mod references;

@@ -10,11 +10,11 @@ use super::super::keys::{
     Table, Takes, key,
 };
 use super::super::{
-    LoadedSecret, SecretRef, Template,
+    LoadedSecret, SecretError, SecretRef, Template,
     file::read_text,
     quantity::{is_plain, quoted, shown},
     reader::Item,
-    secret::{looks_secret, reload_secret, too_open},
+    secret::{FROM_PFX, looks_secret, reload_secret, too_open},
     tree::Value,
 };
 use crate::model::Reader;
@@ -83,7 +83,11 @@ pub(super) fn secret(item: Item<'_>) -> Option<LoadedSecret> {
         Err(error) => {
             let (message, hint) = match is_shown {
                 true => (error.to_string(), error.hint()),
-                false => (error.without_its_place(), None),
+                false => {
+                    let of_pfx = matches!(error, SecretError::Der(_));
+                    let hint = of_pfx.then(|| FROM_PFX.to_owned());
+                    (error.without_its_place(), hint)
+                }
             };
             item.tell(item.error(message).maybe_hint(hint));
             None

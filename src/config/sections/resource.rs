@@ -1,18 +1,20 @@
-//! `[[resource]]`: one ACS resource, its keys and its limits.
+//! `[[resource]]`: one ACS resource, who calls it and its limits.
 
 use super::super::keys::{
     Key,
-    Preset::{Is, Nothing, Required, Said},
+    Preset::{Is, Nothing, Said},
     Table, Takes, key,
 };
 use super::identity::NAME;
 use super::{
     super::{
-        CreatePolicy, Limits, LoadedSecret, ResourceSettings,
+        CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret, ResourceSettings,
+        problem::Note,
         quantity::{limit, shown},
         reader::{Item, Located, Section},
     },
     ResourceDraft,
+    entra::{self, ENTRA},
     references::{self, CA_FILE, PROXY},
 };
 use crate::model::ResourceName;
@@ -26,9 +28,9 @@ pub(super) static RESOURCE: Table = Table {
         key(
             "connection_string",
             Takes::Secret,
-            Required,
+            Nothing,
             "{ file = \"/etc/renewd/contoso.cs\" }",
-            "endpoint=https://….communication.azure.com/;accesskey=… Plain http only to loopback.",
+            "endpoint=https://….communication.azure.com/;accesskey=… Plain http only to loopback. Required, unless `endpoint` and [resource.entra] stand in its place.",
         ),
         key(
             "secondary_connection_string",
@@ -37,6 +39,22 @@ pub(super) static RESOURCE: Table = Table {
             "{ credential = \"contoso-secondary\" }",
             "The same with the other access key, to go on with while one is regenerated.",
         ),
+        key(
+            "endpoint",
+            Takes::Text,
+            Nothing,
+            "\"https://contoso.communication.azure.com\"",
+            "Where the resource listens, in place of connection strings: [resource.entra] says who calls. Plain http only to loopback.",
+        )
+        .commented(),
+        key(
+            "entra",
+            Takes::Table(&ENTRA),
+            Nothing,
+            "{ managed_identity = true }",
+            "Who calls by Entra ID, without access keys; it is written as the section [resource.entra].",
+        )
+        .elsewhere(),
         CA_FILE,
         PROXY,
         key(
@@ -100,13 +118,7 @@ pub(super) static LIMITS: Table = Table {
 /// Reads one `[[resource]]`.
 pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
     let name: Option<Located<ResourceName>> = section.required("name").and_then(Item::name);
-    let primary = section
-        .required("connection_string")
-        .and_then(references::secret);
-    let secondary = match section.optional("secondary_connection_string") {
-        Some(item) => other_secret(item, primary.as_ref()).map(Some),
-        None => Some(None),
-    };
+    let credential = credential(&mut section);
     let ca_file = section.optional("ca_file").and_then(references::ca_file);
     let proxy = section.optional("proxy").and_then(references::proxy);
     let api_version = section.or("api_version", "2023-10-01".to_owned(), api_version);
@@ -119,20 +131,76 @@ pub(super) fn read(mut section: Section<'_>) -> ResourceDraft {
         .shared(share);
     let max_in_flight = section.integer("max_in_flight");
     section.finish();
-    let settings = name.as_ref().zip(primary).zip(secondary).map(
-        |((name, connection_string), secondary_connection_string)| ResourceSettings {
+    let settings = name
+        .as_ref()
+        .zip(credential)
+        .map(|(name, credential)| ResourceSettings {
             name: name.value.clone(),
-            connection_string,
-            secondary_connection_string,
+            credential,
             ca_file,
             proxy,
             api_version,
             create,
             limits,
             max_in_flight,
-        },
-    );
+        });
     ResourceDraft { name, settings }
+}
+
+/// Connection strings, or `endpoint` with `[resource.entra]`.
+fn credential(section: &mut Section<'_>) -> Option<CredentialSettings> {
+    let primary = section.optional("connection_string");
+    let secondary = section.optional("secondary_connection_string");
+    let endpoint = section.optional("endpoint");
+    let entra = section.optional("entra");
+    match (primary, entra) {
+        (_, Some(entra)) => {
+            for other in [primary, secondary].into_iter().flatten() {
+                let message = format!(
+                    "a resource has either `{}` or [resource.entra], not both",
+                    other.key()
+                );
+                let note = other.error(message).see(entra.span(), "the section is at");
+                other.tell(note.hint("take out whichever is not meant"));
+            }
+            entra::read(entra, endpoint).map(CredentialSettings::Entra)
+        }
+        (Some(primary), None) => {
+            if let Some(endpoint) = endpoint {
+                endpoint.wrong::<()>(
+                    "`endpoint` goes with [resource.entra]: a connection string holds its own",
+                    "take out one of the two",
+                );
+            }
+            keys(primary, secondary).map(CredentialSettings::Keys)
+        }
+        (None, None) => {
+            let message =
+                "[[resource]] needs `connection_string`, or `endpoint` with [resource.entra]";
+            let (at, message) = match (secondary, endpoint) {
+                (Some(_), _) => (section.head(), "[[resource]] needs `connection_string`"),
+                (None, Some(endpoint)) => (
+                    endpoint.span(),
+                    "`endpoint` needs [resource.entra], which says who calls",
+                ),
+                (None, None) => (section.head(), message),
+            };
+            section.tell(Note::error(at, message).absence());
+            None
+        }
+    }
+}
+
+fn keys(primary: Item<'_>, secondary: Option<Item<'_>>) -> Option<KeySettings> {
+    let primary = references::secret(primary);
+    let secondary = match secondary {
+        Some(item) => Some(other_secret(item, primary.as_ref())?),
+        None => None,
+    };
+    Some(KeySettings {
+        connection_string: primary?,
+        secondary_connection_string: secondary,
+    })
 }
 
 fn other_secret(item: Item<'_>, primary: Option<&LoadedSecret>) -> Option<LoadedSecret> {

@@ -8,12 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use renewd::{
     acs::Client,
     clock::Clock,
-    config::{
-        FileSinkSettings, LoadedSecret, Owner, ResourceSettings, SecretRef, SinkSettings,
-        StoreSettings,
-    },
+    config::{FileSinkSettings, Owner, ResourceSettings, SinkSettings, StoreSettings},
     engine::{Dispatcher, DispatcherDeps, Renewer},
-    model::{Declaration, Secret, SinkName, Spec},
+    model::{Declaration, SinkName, Spec},
     permits::{Permits, ResourceDeps},
     sinks::Sink,
     store::Store,
@@ -25,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HOUR, MINUTE, SECOND,
     service::{Fault, Service},
-    world::{resource, spec},
+    world::{access_key, resource, spec},
 };
 use crate::dispatchers::harness::{self, Manner, Receiver};
 
@@ -130,10 +127,7 @@ impl Together {
         let secret = format!("endpoint=https://{name}.example/;accesskey=c2VjcmV0LWtleQ==");
         let settings = ResourceSettings {
             name: name.parse().unwrap(),
-            connection_string: LoadedSecret {
-                from: SecretRef::Env("CS".to_owned()),
-                secret: Secret::new(secret),
-            },
+            credential: access_key(secret),
             ..resource()
         };
         let client = Client::new(&settings, self.clock.clone(), service.transport()).unwrap();

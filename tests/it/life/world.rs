@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 
 use renewd::{
     clock::Clock,
-    config::{CreatePolicy, Limits, LoadedSecret, ResourceSettings, SecretRef, StoreSettings},
+    config::{
+        CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret, ResourceSettings,
+        SecretRef, StoreSettings,
+    },
     model::{
         Declaration, Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName,
         Spec, Timestamp,
@@ -219,15 +222,22 @@ pub(super) fn spec(name: &str) -> Spec {
     }
 }
 
+/// One access key.
+pub(super) fn access_key(connection_string: String) -> CredentialSettings {
+    CredentialSettings::Keys(KeySettings {
+        connection_string: LoadedSecret {
+            from: SecretRef::Env("CS".to_owned()),
+            secret: Secret::new(connection_string),
+        },
+        secondary_connection_string: None,
+    })
+}
+
 pub(super) fn resource() -> ResourceSettings {
     let secret = "endpoint=https://contoso.example/;accesskey=c2VjcmV0LWtleQ==";
     ResourceSettings {
         name: "contoso".parse().unwrap(),
-        connection_string: LoadedSecret {
-            from: SecretRef::Env("CS".to_owned()),
-            secret: Secret::new(secret.to_owned()),
-        },
-        secondary_connection_string: None,
+        credential: access_key(secret.to_owned()),
         ca_file: None,
         proxy: None,
         api_version: "2023-10-01".to_owned(),
