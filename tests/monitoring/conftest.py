@@ -43,6 +43,12 @@ def run(*command, **more):
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
+def in_database(folder, sql):
+    """Beside the daemon, which may be writing: waits for its turn."""
+    found = run("sqlite3", "-bail", "-cmd", f".timeout {PATIENCE * 1000 // 2}", folder / "state/renewd.db", sql)
+    assert found.returncode == 0, found.stderr
+
+
 class Emulator:
     def __init__(self, secure=False):
         plain = [] if secure else ["--http"]

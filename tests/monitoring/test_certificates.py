@@ -63,7 +63,9 @@ def test_one_that_ends_is_told_until_another_is_there(tmp_path, emulator):
         until("both needs", lambda: len(needs(house)) == 2)
         assert needs(house) == {("crm", "certificate_ends_soon"), (str(trusted), "certificate_ends_soon")}
         ends = f'renewd_certificate_expiry_timestamp_seconds{{of="{trusted}",role="trusted"}}'
-        assert house.value(ends) == house.value(ends.replace(str(trusted), "crm").replace("trusted", "peer")) > 0
+        of_peer = ends.replace(str(trusted), "crm").replace("trusted", "peer")
+        until("both ends", lambda: house.value(ends) and house.value(of_peer))
+        assert house.value(ends) == house.value(of_peer)
         # Who is trusted changes, and a reload that changes nothing else takes it up.
         trusted.write_text(soon[0].read_text() + short[0].read_text())
         house.process.send_signal(1)

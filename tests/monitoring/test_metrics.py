@@ -4,7 +4,7 @@ import subprocess
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from conftest import House, run, samples, until
+from conftest import House, in_database, samples, until
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
@@ -68,13 +68,12 @@ def test_an_unreadable_store_leaves_no_series_out(tmp_path, emulator):
         until("two tokens", lambda: house.value('renewd_consumers{by="files",holds="live"}') == 2)
         before = samples(house.metrics())
         assert house.value("renewd_store_up") == 1
-        database = tmp_path / "state/renewd.db"
-        assert run("sqlite3", database, "ALTER TABLE consumer_count RENAME TO elsewhere").returncode == 0
+        in_database(tmp_path, "ALTER TABLE consumer_count RENAME TO elsewhere")
         until("the store's failure", lambda: house.value("renewd_store_up") == 0)
         assert house.value('renewd_consumers{by="files",holds="live"}') == 2
         missing = set(before) - set(samples(house.metrics()))
         assert not missing, missing
-        assert run("sqlite3", database, "ALTER TABLE elsewhere RENAME TO consumer_count").returncode == 0
+        in_database(tmp_path, "ALTER TABLE elsewhere RENAME TO consumer_count")
         until("the store", lambda: house.value("renewd_store_up") == 1)
     finally:
         house.stop()
@@ -91,6 +90,6 @@ def test_a_refused_reload_and_a_lapsed_source_are_told(tmp_path, emulator):
         (tmp_path / "users.jsonl").unlink()
         house.process.send_signal(1)
         until("the lapse", lambda: house.value('renewd_source_lapsed{source="users"}') == 1)
-        assert house.value("renewd_config_last_reload_successful") == 1
+        until("the reload", lambda: house.value("renewd_config_last_reload_successful") == 1)
     finally:
         house.stop()

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 
 const RENEWD = process.env.RENEWD;
-const PATIENCE = 60_000;
+export const PATIENCE = 60_000;
 const SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /** Waits until it is so; what was awaited is named when it never is. */
