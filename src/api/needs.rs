@@ -26,9 +26,9 @@ pub(super) const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
 /// So many are named.
 const NAMED: usize = 20;
 /// A clock that is so far off should be looked at: receivers refuse signatures at five minutes.
-const ODD_CLOCK: Duration = Duration::from_secs(60);
+pub(super) const ODD_CLOCK: Duration = Duration::from_secs(60);
 /// A delivery that waits for so long is behind, whatever its sink says.
-const BEHIND: SignedDuration = SignedDuration::from_mins(15);
+pub(super) const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
 /// What is known at one instant.
 #[derive(Debug, Clone)]

@@ -1,12 +1,15 @@
 //! The notices that what needs a person is worth: one when it begins, and its twin when it is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
 
 use super::{
     certificates::{ENDING, ENDING_SOON},
-    needs::{Observed, TOLD_AFTER, certificates},
+    needs::{BEHIND, ODD_CLOCK, Observed, TOLD_AFTER, certificates},
     wire::{Need, NeedKind},
 };
 use crate::model::{Notice, NoticeKind};
@@ -16,64 +19,67 @@ const FAILING_FOR_LONG: u32 = 10;
 /// After a start 429s are waited for so long before it is told that none come any more.
 const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 
-/// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that
-/// begin and end it. Of everything else those tell who notice it.
-const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 9] = [
-    (
-        NeedKind::CertificateEnds,
-        CERTIFICATE,
-        NoticeKind::CertificateEnding,
-        NoticeKind::CertificateRenewed,
-    ),
-    (
-        NeedKind::CertificateEndsSoon,
-        LAST_WEEK,
-        NoticeKind::CertificateEnding,
-        NoticeKind::CertificateRenewed,
-    ),
-    (
-        NeedKind::Contention,
-        "use of",
-        NoticeKind::ResourceContended,
-        NoticeKind::ResourceUncontended,
-    ),
-    (
-        NeedKind::WithdrawnCopy,
-        "place of",
-        NoticeKind::WithdrawalsUncopied,
-        NoticeKind::WithdrawalsCopied,
-    ),
-    (
-        NeedKind::CreationsWait,
-        "creations of",
-        NoticeKind::CreateRefused,
-        NoticeKind::CreateAllowed,
-    ),
-    (
-        NeedKind::StoreMoved,
-        "file of",
-        NoticeKind::StoreMoved,
-        NoticeKind::StoreFound,
-    ),
-    (
-        NeedKind::SocketMoved,
-        "file of",
-        NoticeKind::SocketMoved,
-        NoticeKind::SocketFound,
-    ),
-    (
-        NeedKind::ReloadRefused,
-        "reload of",
-        NoticeKind::ReloadRefused,
-        NoticeKind::ReloadAccepted,
-    ),
-    (
-        NeedKind::SinkFailing,
-        "failing",
-        NoticeKind::SinkFailing,
-        NoticeKind::SinkRecovered,
-    ),
-];
+/// What is told of by notices from here: the word of its key, and the kinds of notice that begin and end it.
+fn told_here(kind: NeedKind) -> Option<(&'static str, NoticeKind, NoticeKind)> {
+    use NeedKind as Need;
+    use NoticeKind as Told;
+    Some(match kind {
+        Need::CertificateEnds => (
+            CERTIFICATE,
+            Told::CertificateEnding,
+            Told::CertificateRenewed,
+        ),
+        Need::CertificateEndsSoon => (LAST_WEEK, Told::CertificateEnding, Told::CertificateRenewed),
+        Need::Clock => ("time of", Told::ClockOff, Told::ClockRight),
+        Need::Contention => ("use of", Told::ResourceContended, Told::ResourceUncontended),
+        Need::CreationsWait => ("creations of", Told::CreateRefused, Told::CreateAllowed),
+        Need::MapUnwritable => ("writing of", Told::MapUnwritable, Told::MapWritable),
+        Need::NotTakenOver => (
+            "declarations of",
+            Told::DeclarationRefused,
+            Told::DeclarationAccepted,
+        ),
+        Need::ReloadRefused => ("reload of", Told::ReloadRefused, Told::ReloadAccepted),
+        Need::SinkBehind => ("behind", Told::SinkBehind, Told::SinkCaughtUp),
+        Need::SinkFailing => ("failing", Told::SinkFailing, Told::SinkRecovered),
+        Need::SocketMoved => ("file of", Told::SocketMoved, Told::SocketFound),
+        Need::StoreMoved => ("file of", Told::StoreMoved, Told::StoreFound),
+        Need::Unbound => ("address", Told::ListenRefused, Told::ListenAccepted),
+        Need::Unreadable => ("rows of", Told::RowsUnreadable, Told::RowsReadable),
+        Need::WithdrawalWaits => (
+            "withdrawals at",
+            Told::WithdrawalWaiting,
+            Told::WithdrawalDelivered,
+        ),
+        Need::WithdrawnCopy => (
+            "place of",
+            Told::WithdrawalsUncopied,
+            Told::WithdrawalsCopied,
+        ),
+        // Those tell who notice it, in the commit that makes it true.
+        Need::RevocationFailed
+        | Need::NoKey
+        | Need::NoLiveToken
+        | Need::Doubtful
+        | Need::GoneHeld
+        | Need::OrderFailed
+        | Need::Late
+        | Need::Failing
+        | Need::OrderWaits
+        | Need::Blocked
+        | Need::DiskFull
+        | Need::CreationRefused
+        | Need::Held
+        | Need::Outage
+        | Need::Gone
+        | Need::SinkDisabled
+        | Need::KeyChange
+        | Need::SourceLapsed
+        | Need::Orphans => return None,
+        // No notice can be noted, or sent: the heartbeat falls silent, the watchdog restarts renewd.
+        Need::StoreUnusable | Need::StoreUnreadable | Need::Stuck => return None,
+    })
+}
 
 /// The words of the keys of certificates, which are told of twice.
 const CERTIFICATE: &str = "certificate of";
@@ -96,14 +102,15 @@ pub(super) fn news(
     };
     let (mut news, mut lasting) = (Vec::new(), BTreeSet::new());
     for need in needs {
-        let Some((_, word, begins, _)) = TOLD.iter().find(|(kind, ..)| *kind == need.kind) else {
+        let Some((word, begins, _)) = told_here(need.kind) else {
             continue;
         };
         let key = format!("{word} {}", need.subject);
-        if !open.contains_key(&key) && is_worth_telling(need, known) {
-            news.push(notice(*begins, &key, sentence(need)));
+        // Of several needs under one key the first is told.
+        let is_first = lasting.insert(key.clone());
+        if is_first && !open.contains_key(&key) && is_worth_telling(need, known) {
+            news.push(notice(begins, &key, sentence(need)));
         }
-        lasting.insert(key);
         if need.kind == NeedKind::CertificateEndsSoon {
             // What was told three weeks ago goes on.
             lasting.insert(format!("{CERTIFICATE} {}", need.subject));
@@ -111,28 +118,29 @@ pub(super) fn news(
     }
     for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
         let ours = |word: &str| key.starts_with(word);
-        let told = TOLD
-            .iter()
-            .find(|(_, word, begins, _)| begins == kind && ours(word));
-        let Some((_, word, _, ends)) = told else {
+        let mut told = NeedKind::ALL.into_iter().filter_map(told_here);
+        let told = told.find(|(word, begins, _)| begins == kind && ours(word));
+        let Some((word, _, ends)) = told else {
             continue;
         };
         let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
         if is_over(*kind, (word, subject), known) {
-            news.push(notice(*ends, key, ended(*ends, subject)));
+            news.push(notice(ends, key, ended(ends, subject)));
         }
     }
     news
 }
 
-/// One failure may be an accident: a sink is told of when it lasts.
+/// One failure may be an accident, and a delivery takes its time: a sink is told of when it lasts.
 fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
-    if need.kind != NeedKind::SinkFailing {
-        return true;
-    }
     let lasts = need
         .since
         .is_some_and(|since| known.now.duration_since(since) >= TOLD_AFTER);
+    match need.kind {
+        NeedKind::SinkFailing => {}
+        NeedKind::WithdrawalWaits => return lasts,
+        _ => return true,
+    }
     let mut dispatchers = known.dispatchers.iter();
     let dispatcher = dispatchers.find(|(sink, _)| sink.as_str() == need.subject);
     lasts
@@ -141,7 +149,13 @@ fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
 
 /// Whether what was told is over. What an earlier process told of a resource has to be looked at for a while.
 fn is_over(kind: NoticeKind, (word, subject): (&str, &str), known: &Observed<'_>) -> bool {
+    // What the store does not tell now may go on.
+    if known.unreadable.is_some() {
+        return false;
+    }
     match kind {
+        NoticeKind::ClockOff => clock_is_right(known),
+        NoticeKind::SinkBehind => has_caught_up(subject, known),
         NoticeKind::CertificateEnding if word == LAST_WEEK => {
             certificates(known).last_again(subject, ENDING_SOON)
         }
@@ -150,6 +164,25 @@ fn is_over(kind: NoticeKind, (word, subject): (&str, &str), known: &Observed<'_>
         NoticeKind::ResourceContended => known.now.duration_since(known.since) >= LOOKED_AT,
         _ => true,
     }
+}
+
+/// Clearly right, as some resource says: near the bound it would begin and end all day.
+fn clock_is_right(known: &Observed<'_>) -> bool {
+    let far = known
+        .renewers
+        .values()
+        .filter_map(|renewer| renewer.skew_ms);
+    let far: Vec<u64> = far.map(i64::unsigned_abs).collect();
+    let is_near = |far: &u64| Duration::from_millis(*far) < ODD_CLOCK / 2;
+    let is_measured = !far.is_empty() || known.renewers.is_empty();
+    known.held_step_secs.is_none() && is_measured && far.iter().all(is_near)
+}
+
+/// A sink that is behind and begins to fail, or is disabled, has not caught up.
+fn has_caught_up(sink: &str, known: &Observed<'_>) -> bool {
+    let mut waits = known.counts.oldest_pending.iter();
+    let waits = waits.find(|(name, _)| name.as_str() == sink);
+    waits.is_none_or(|(_, since)| known.now.duration_since(*since) < BEHIND)
 }
 
 /// A sink works again when something was delivered: that it has not been tried since a start says nothing.
@@ -180,6 +213,21 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         }
         NoticeKind::CertificateRenewed => {
             format!("{subject}: the certificate lasts again, or is needed no more.")
+        }
+        NoticeKind::ClockRight => {
+            "The clock of this machine is right again, by the answers of ACS.".to_owned()
+        }
+        NoticeKind::MapWritable => "identities.jsonl is written again.".to_owned(),
+        NoticeKind::DeclarationAccepted => "Everybody who is declared is taken over.".to_owned(),
+        NoticeKind::SinkCaughtUp => {
+            format!("No delivery of the sink {subject} waits for long any more.")
+        }
+        NoticeKind::WithdrawalDelivered => {
+            format!("The sink {subject} knows of everything that is withdrawn.")
+        }
+        NoticeKind::RowsReadable => "Every row of the store can be read again.".to_owned(),
+        NoticeKind::ListenAccepted => {
+            format!("{subject} is served again, or is no longer configured.")
         }
         NoticeKind::ReloadAccepted => "The configuration is taken over again.".to_owned(),
         NoticeKind::StoreFound => "The file of the store lies where it belongs again.".to_owned(),

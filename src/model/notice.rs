@@ -7,331 +7,242 @@ use serde::{Deserialize, Serialize};
 
 use super::{Name, ResourceName};
 
-/// What a notice tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum NoticeKind {
-    /// An identity was created at ACS.
-    #[serde(rename = "identity.created")]
-    IdentityCreated,
-    /// One that was gone has a token again.
-    #[serde(rename = "identity.revived")]
-    IdentityRevived,
-    /// ACS says that too many identities are gone at once: nothing is withdrawn until a person says so.
-    #[serde(rename = "gone.held")]
-    GoneHeld,
-    /// None waits for that word any more.
-    #[serde(rename = "gone.settled")]
-    GoneSettled,
-    /// An identity's tokens were revoked.
-    #[serde(rename = "identity.revoked")]
-    IdentityRevoked,
-    /// ACS says that an identity does not exist or is not ours.
-    #[serde(rename = "identity.gone")]
-    IdentityGone,
-    /// A creation's answer was lost: an identity may exist that nobody knows.
-    #[serde(rename = "identity.orphaned")]
-    IdentityOrphaned,
-    /// A revocation or deletion that was ordered failed for good.
-    #[serde(rename = "order.failed")]
-    OrderFailed,
-    /// What had failed is done after all, or nobody wants it any more.
-    #[serde(rename = "order.done")]
-    OrderDone,
-    /// An identity fails by itself, while others succeed.
-    #[serde(rename = "identity.failing")]
-    IdentityFailing,
-    /// It does no more.
-    #[serde(rename = "identity.recovered")]
-    IdentityRecovered,
-    /// A renewal is late; once per lapse.
-    #[serde(rename = "renewal.late")]
-    RenewalLate,
-    /// What was late is renewed.
-    #[serde(rename = "renewal.recovered")]
-    RenewalRecovered,
-    /// A resource does not answer.
-    #[serde(rename = "resource.unreachable")]
-    ResourceUnreachable,
-    #[serde(rename = "resource.recovered")]
-    ResourceRecovered,
-    /// Somebody else uses a resource: ACS answers 429 far below our own pace.
-    #[serde(rename = "resource.contended")]
-    ResourceContended,
-    /// It answers none any more.
-    #[serde(rename = "resource.uncontended")]
-    ResourceUncontended,
-    /// Both access keys were refused.
-    #[serde(rename = "key.rejected")]
-    KeyRejected,
-    /// One access key was refused and the other works.
-    #[serde(rename = "key.switched")]
-    KeySwitched,
-    /// The replacement of an access key has begun.
-    #[serde(rename = "key.replacing")]
-    KeyReplacing,
-    /// No consumer holds a token of the old key any more: it may be regenerated.
-    #[serde(rename = "key.replaceable")]
-    KeyReplaceable,
-    /// The replacement is over: the new key works.
-    #[serde(rename = "key.replaced")]
-    KeyReplaced,
-    /// The replacement is over and nothing was replaced: the other key is refused, or it was called off.
-    #[serde(rename = "key.kept")]
-    KeyKept,
-    /// The replacement waits for a person.
-    #[serde(rename = "key.stuck")]
-    KeyStuck,
-    /// The replacement that waited goes on.
-    #[serde(rename = "key.resumed")]
-    KeyResumed,
-    /// Tokens may be dead because of the key that minted them; they are minted anew.
-    #[serde(rename = "tokens.doubtful")]
-    TokensDoubtful,
-    /// The last of them is replaced, or the key is accepted again.
-    #[serde(rename = "tokens.replaced")]
-    TokensReplaced,
-    /// A sink was disabled.
-    #[serde(rename = "sink.disabled")]
-    SinkDisabled,
-    /// A sink that was disabled is enabled.
-    #[serde(rename = "sink.enabled")]
-    SinkEnabled,
-    /// A sink fails for minutes, or many times in a row.
-    #[serde(rename = "sink.failing")]
-    SinkFailing,
-    #[serde(rename = "sink.recovered")]
-    SinkRecovered,
-    /// Identities would have to be created although the id map says that they exist.
-    #[serde(rename = "create.refused")]
-    CreateRefused,
-    /// Identities may be created again.
-    #[serde(rename = "create.allowed")]
-    CreateAllowed,
-    /// A certificate ends within 30 days, or within seven.
-    #[serde(rename = "certificate.ending")]
-    CertificateEnding,
-    /// Another one that lasts is there.
-    #[serde(rename = "certificate.renewed")]
-    CertificateRenewed,
-    /// A source cannot be read, or its list is not taken over; once per lapse.
-    #[serde(rename = "source.lapsed")]
-    SourceLapsed,
-    /// Its list is taken over again.
-    #[serde(rename = "source.recovered")]
-    SourceRecovered,
-    /// The store was older than what was withdrawn since, and was brought up to it.
-    #[serde(rename = "store.brought_up")]
-    StoreBroughtUp,
-    /// The list of what is withdrawn was missing and was written anew.
-    #[serde(rename = "withdrawals.rewritten")]
-    WithdrawalsRewritten,
-    /// The second place of what is withdrawn cannot be used.
-    #[serde(rename = "withdrawals.uncopied")]
-    WithdrawalsUncopied,
-    /// It is whole again.
-    #[serde(rename = "withdrawals.copied")]
-    WithdrawalsCopied,
-    /// The store cannot be written.
-    #[serde(rename = "store.unwritable")]
-    StoreUnwritable,
-    /// The disk of the store is full, and the reserve is being used.
-    #[serde(rename = "disk.full")]
-    DiskFull,
-    /// It has room again.
-    #[serde(rename = "disk.recovered")]
-    DiskRecovered,
-    /// It can be written again.
-    #[serde(rename = "store.writable")]
-    StoreWritable,
-    /// The file of the store is gone or another one lies in its place; renewing goes on over the open one.
-    #[serde(rename = "store.moved")]
-    StoreMoved,
-    /// The file of the store is back.
-    #[serde(rename = "store.found")]
-    StoreFound,
-    /// The file of the local socket is gone or another one lies in its place.
-    #[serde(rename = "socket.moved")]
-    SocketMoved,
-    /// The local socket can be reached again.
-    #[serde(rename = "socket.found")]
-    SocketFound,
-    /// A reload was refused; the configuration from before stays.
-    #[serde(rename = "reload.refused")]
-    ReloadRefused,
-    /// The configuration is taken over again.
-    #[serde(rename = "reload.accepted")]
-    ReloadAccepted,
-}
-
-impl NoticeKind {
-    pub const ALL: &[Self] = &[
-        Self::IdentityCreated,
-        Self::IdentityRevoked,
-        Self::IdentityGone,
-        Self::IdentityRevived,
-        Self::IdentityOrphaned,
-        Self::GoneHeld,
-        Self::GoneSettled,
-        Self::OrderFailed,
-        Self::OrderDone,
-        Self::IdentityFailing,
-        Self::IdentityRecovered,
-        Self::RenewalLate,
-        Self::RenewalRecovered,
-        Self::ResourceUnreachable,
-        Self::ResourceRecovered,
-        Self::ResourceContended,
-        Self::ResourceUncontended,
-        Self::KeyRejected,
-        Self::KeySwitched,
-        Self::KeyReplacing,
-        Self::KeyReplaceable,
-        Self::KeyReplaced,
-        Self::KeyKept,
-        Self::KeyStuck,
-        Self::KeyResumed,
-        Self::TokensDoubtful,
-        Self::TokensReplaced,
-        Self::SinkDisabled,
-        Self::SinkEnabled,
-        Self::SinkFailing,
-        Self::SinkRecovered,
-        Self::CreateRefused,
-        Self::CreateAllowed,
-        Self::StoreBroughtUp,
-        Self::WithdrawalsRewritten,
-        Self::WithdrawalsUncopied,
-        Self::WithdrawalsCopied,
-        Self::CertificateEnding,
-        Self::CertificateRenewed,
-        Self::SourceLapsed,
-        Self::SourceRecovered,
-        Self::StoreUnwritable,
-        Self::DiskFull,
-        Self::DiskRecovered,
-        Self::StoreWritable,
-        Self::StoreMoved,
-        Self::StoreFound,
-        Self::SocketMoved,
-        Self::SocketFound,
-        Self::ReloadRefused,
-        Self::ReloadAccepted,
-    ];
-
-    /// The dotted word, as in the event type after `renewd.`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::IdentityCreated => "identity.created",
-            Self::IdentityRevoked => "identity.revoked",
-            Self::IdentityGone => "identity.gone",
-            Self::IdentityRevived => "identity.revived",
-            Self::IdentityOrphaned => "identity.orphaned",
-            Self::GoneHeld => "gone.held",
-            Self::GoneSettled => "gone.settled",
-            Self::OrderFailed => "order.failed",
-            Self::OrderDone => "order.done",
-            Self::IdentityFailing => "identity.failing",
-            Self::IdentityRecovered => "identity.recovered",
-            Self::RenewalLate => "renewal.late",
-            Self::RenewalRecovered => "renewal.recovered",
-            Self::ResourceUnreachable => "resource.unreachable",
-            Self::ResourceRecovered => "resource.recovered",
-            Self::ResourceContended => "resource.contended",
-            Self::ResourceUncontended => "resource.uncontended",
-            Self::KeyRejected => "key.rejected",
-            Self::KeySwitched => "key.switched",
-            Self::KeyReplacing => "key.replacing",
-            Self::KeyReplaceable => "key.replaceable",
-            Self::KeyReplaced => "key.replaced",
-            Self::KeyKept => "key.kept",
-            Self::KeyStuck => "key.stuck",
-            Self::KeyResumed => "key.resumed",
-            Self::TokensDoubtful => "tokens.doubtful",
-            Self::TokensReplaced => "tokens.replaced",
-            Self::SinkDisabled => "sink.disabled",
-            Self::SinkEnabled => "sink.enabled",
-            Self::SinkFailing => "sink.failing",
-            Self::SinkRecovered => "sink.recovered",
-            Self::CreateRefused => "create.refused",
-            Self::CreateAllowed => "create.allowed",
-            Self::StoreBroughtUp => "store.brought_up",
-            Self::WithdrawalsRewritten => "withdrawals.rewritten",
-            Self::WithdrawalsUncopied => "withdrawals.uncopied",
-            Self::WithdrawalsCopied => "withdrawals.copied",
-            Self::CertificateEnding => "certificate.ending",
-            Self::CertificateRenewed => "certificate.renewed",
-            Self::SourceLapsed => "source.lapsed",
-            Self::SourceRecovered => "source.recovered",
-            Self::StoreUnwritable => "store.unwritable",
-            Self::DiskFull => "disk.full",
-            Self::DiskRecovered => "disk.recovered",
-            Self::StoreWritable => "store.writable",
-            Self::StoreMoved => "store.moved",
-            Self::StoreFound => "store.found",
-            Self::SocketMoved => "socket.moved",
-            Self::SocketFound => "socket.found",
-            Self::ReloadRefused => "reload.refused",
-            Self::ReloadAccepted => "reload.accepted",
+/// Each kind with its dotted word.
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident = $word:literal,)*) => {
+        /// What a notice tells.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        pub enum NoticeKind {
+            $($(#[$about])* #[serde(rename = $word)] $kind,)*
         }
-    }
+
+        impl NoticeKind {
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// The dotted word, as in the event type after `renewd.`.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)*
+                }
+            }
+        }
+    };
 }
+
+kinds! {
+    /// An identity was created at ACS.
+    IdentityCreated = "identity.created",
+    /// One that was gone has a token again.
+    IdentityRevived = "identity.revived",
+    /// ACS says that too many identities are gone at once: nothing is withdrawn until a person says so.
+    GoneHeld = "gone.held",
+    /// None waits for that word any more.
+    GoneSettled = "gone.settled",
+    /// An identity's tokens were revoked.
+    IdentityRevoked = "identity.revoked",
+    /// ACS says that an identity does not exist or is not ours.
+    IdentityGone = "identity.gone",
+    /// A creation's answer was lost: an identity may exist that nobody knows.
+    IdentityOrphaned = "identity.orphaned",
+    /// A revocation or deletion that was ordered failed for good.
+    OrderFailed = "order.failed",
+    /// What had failed is done after all, or nobody wants it any more.
+    OrderDone = "order.done",
+    /// An identity fails by itself, while others succeed.
+    IdentityFailing = "identity.failing",
+    /// It does no more.
+    IdentityRecovered = "identity.recovered",
+    /// A renewal is late; once per lapse.
+    RenewalLate = "renewal.late",
+    /// What was late is renewed.
+    RenewalRecovered = "renewal.recovered",
+    /// A resource does not answer.
+    ResourceUnreachable = "resource.unreachable",
+    ResourceRecovered = "resource.recovered",
+    /// Somebody else uses a resource: ACS answers 429 far below our own pace.
+    ResourceContended = "resource.contended",
+    /// It answers none any more.
+    ResourceUncontended = "resource.uncontended",
+    /// Both access keys were refused.
+    KeyRejected = "key.rejected",
+    /// One access key was refused and the other works.
+    KeySwitched = "key.switched",
+    /// The replacement of an access key has begun.
+    KeyReplacing = "key.replacing",
+    /// No consumer holds a token of the old key any more: it may be regenerated.
+    KeyReplaceable = "key.replaceable",
+    /// The replacement is over: the new key works.
+    KeyReplaced = "key.replaced",
+    /// The replacement is over and nothing was replaced: the other key is refused, or it was called off.
+    KeyKept = "key.kept",
+    /// The replacement waits for a person.
+    KeyStuck = "key.stuck",
+    /// The replacement that waited goes on.
+    KeyResumed = "key.resumed",
+    /// Tokens may be dead because of the key that minted them; they are minted anew.
+    TokensDoubtful = "tokens.doubtful",
+    /// The last of them is replaced, or the key is accepted again.
+    TokensReplaced = "tokens.replaced",
+    /// A sink was disabled.
+    SinkDisabled = "sink.disabled",
+    /// A sink that was disabled is enabled.
+    SinkEnabled = "sink.enabled",
+    /// A sink fails for minutes, or many times in a row.
+    SinkFailing = "sink.failing",
+    SinkRecovered = "sink.recovered",
+    /// Identities would have to be created although the id map says that they exist.
+    CreateRefused = "create.refused",
+    /// Identities may be created again.
+    CreateAllowed = "create.allowed",
+    /// A certificate ends within 30 days, or within seven.
+    CertificateEnding = "certificate.ending",
+    /// Another one that lasts is there.
+    CertificateRenewed = "certificate.renewed",
+    /// A source cannot be read, or its list is not taken over; once per lapse.
+    SourceLapsed = "source.lapsed",
+    /// Its list is taken over again.
+    SourceRecovered = "source.recovered",
+    /// The store was older than what was withdrawn since, and was brought up to it.
+    StoreBroughtUp = "store.brought_up",
+    /// The list of what is withdrawn was missing and was written anew.
+    WithdrawalsRewritten = "withdrawals.rewritten",
+    /// The second place of what is withdrawn cannot be used.
+    WithdrawalsUncopied = "withdrawals.uncopied",
+    /// It is whole again.
+    WithdrawalsCopied = "withdrawals.copied",
+    /// The store cannot be written.
+    StoreUnwritable = "store.unwritable",
+    /// The disk of the store is full, and the reserve is being used.
+    DiskFull = "disk.full",
+    /// It has room again.
+    DiskRecovered = "disk.recovered",
+    /// It can be written again.
+    StoreWritable = "store.writable",
+    /// The file of the store is gone or another one lies in its place; renewing goes on over the open one.
+    StoreMoved = "store.moved",
+    /// The file of the store is back.
+    StoreFound = "store.found",
+    /// The file of the local socket is gone or another one lies in its place.
+    SocketMoved = "socket.moved",
+    /// The local socket can be reached again.
+    SocketFound = "socket.found",
+    /// A reload was refused; the configuration from before stays.
+    ReloadRefused = "reload.refused",
+    /// The configuration is taken over again.
+    ReloadAccepted = "reload.accepted",
+    /// The clock of this machine is far from that of a resource, or stepped and nothing has confirmed it.
+    ClockOff = "clock.off",
+    /// It is right again.
+    ClockRight = "clock.right",
+    /// `identities.jsonl`, the map of names to ids, cannot be written.
+    MapUnwritable = "map.unwritable",
+    /// It is written again.
+    MapWritable = "map.writable",
+    /// Somebody whom the configuration or the map declares is not taken over.
+    DeclarationRefused = "declaration.refused",
+    /// Everybody who is declared is taken over.
+    DeclarationAccepted = "declaration.accepted",
+    /// Deliveries of a sink wait for long, although it does not fail.
+    SinkBehind = "sink.behind",
+    /// None waits for long any more.
+    SinkCaughtUp = "sink.caught_up",
+    /// Something is withdrawn and has not reached a sink for minutes.
+    WithdrawalWaiting = "withdrawal.waiting",
+    /// The sink knows of everything that is withdrawn.
+    WithdrawalDelivered = "withdrawal.delivered",
+    /// Rows of the store cannot be read and are set aside.
+    RowsUnreadable = "rows.unreadable",
+    /// All of them can be read again.
+    RowsReadable = "rows.readable",
+    /// The TCP address for health and metrics cannot be listened on.
+    ListenRefused = "listen.refused",
+    /// It is served again.
+    ListenAccepted = "listen.accepted",
+}
+
+/// What begins, and what ends it under the same key; everything else does not end.
+const ENDED_BY: &[(NoticeKind, &[NoticeKind])] = &[
+    (
+        NoticeKind::OrderFailed,
+        &[NoticeKind::IdentityRevoked, NoticeKind::OrderDone],
+    ),
+    (
+        NoticeKind::IdentityGone,
+        &[NoticeKind::IdentityRevived, NoticeKind::GoneSettled],
+    ),
+    (
+        NoticeKind::IdentityFailing,
+        &[NoticeKind::IdentityRecovered],
+    ),
+    (NoticeKind::RenewalLate, &[NoticeKind::RenewalRecovered]),
+    (
+        NoticeKind::ResourceUnreachable,
+        &[NoticeKind::ResourceRecovered],
+    ),
+    (NoticeKind::KeyRejected, &[NoticeKind::ResourceRecovered]),
+    (
+        NoticeKind::ResourceContended,
+        &[NoticeKind::ResourceUncontended],
+    ),
+    (
+        NoticeKind::KeyReplacing,
+        &[NoticeKind::KeyReplaced, NoticeKind::KeyKept],
+    ),
+    (
+        NoticeKind::KeyReplaceable,
+        &[NoticeKind::KeyReplaced, NoticeKind::KeyKept],
+    ),
+    (
+        NoticeKind::KeyStuck,
+        &[
+            NoticeKind::KeyResumed,
+            NoticeKind::KeyReplaced,
+            NoticeKind::KeyKept,
+        ],
+    ),
+    (NoticeKind::TokensDoubtful, &[NoticeKind::TokensReplaced]),
+    (NoticeKind::GoneHeld, &[NoticeKind::GoneSettled]),
+    (NoticeKind::SinkDisabled, &[NoticeKind::SinkEnabled]),
+    (NoticeKind::SinkFailing, &[NoticeKind::SinkRecovered]),
+    (NoticeKind::CreateRefused, &[NoticeKind::CreateAllowed]),
+    (
+        NoticeKind::WithdrawalsUncopied,
+        &[NoticeKind::WithdrawalsCopied],
+    ),
+    (
+        NoticeKind::CertificateEnding,
+        &[NoticeKind::CertificateRenewed],
+    ),
+    (NoticeKind::SourceLapsed, &[NoticeKind::SourceRecovered]),
+    (NoticeKind::StoreUnwritable, &[NoticeKind::StoreWritable]),
+    (NoticeKind::StoreMoved, &[NoticeKind::StoreFound]),
+    (NoticeKind::SocketMoved, &[NoticeKind::SocketFound]),
+    (NoticeKind::DiskFull, &[NoticeKind::DiskRecovered]),
+    (NoticeKind::ReloadRefused, &[NoticeKind::ReloadAccepted]),
+    (NoticeKind::ClockOff, &[NoticeKind::ClockRight]),
+    (NoticeKind::MapUnwritable, &[NoticeKind::MapWritable]),
+    (
+        NoticeKind::DeclarationRefused,
+        &[NoticeKind::DeclarationAccepted],
+    ),
+    (NoticeKind::SinkBehind, &[NoticeKind::SinkCaughtUp]),
+    (
+        NoticeKind::WithdrawalWaiting,
+        &[NoticeKind::WithdrawalDelivered],
+    ),
+    (NoticeKind::RowsUnreadable, &[NoticeKind::RowsReadable]),
+    (NoticeKind::ListenRefused, &[NoticeKind::ListenAccepted]),
+];
 
 impl NoticeKind {
     /// The kinds that tell of the end of what this one tells of the beginning, under the same key;
     /// none for what cannot end.
     pub fn ended_by(self) -> &'static [Self] {
-        match self {
-            Self::OrderFailed => &[Self::IdentityRevoked, Self::OrderDone],
-            Self::IdentityGone => &[Self::IdentityRevived, Self::GoneSettled],
-            Self::IdentityFailing => &[Self::IdentityRecovered],
-            Self::RenewalLate => &[Self::RenewalRecovered],
-            Self::ResourceUnreachable | Self::KeyRejected => &[Self::ResourceRecovered],
-            Self::ResourceContended => &[Self::ResourceUncontended],
-            Self::KeyReplacing | Self::KeyReplaceable => &[Self::KeyReplaced, Self::KeyKept],
-            Self::KeyStuck => &[Self::KeyResumed, Self::KeyReplaced, Self::KeyKept],
-            Self::TokensDoubtful => &[Self::TokensReplaced],
-            Self::GoneHeld => &[Self::GoneSettled],
-            Self::SinkDisabled => &[Self::SinkEnabled],
-            Self::SinkFailing => &[Self::SinkRecovered],
-            Self::CreateRefused => &[Self::CreateAllowed],
-            Self::WithdrawalsUncopied => &[Self::WithdrawalsCopied],
-            Self::CertificateEnding => &[Self::CertificateRenewed],
-            Self::SourceLapsed => &[Self::SourceRecovered],
-            Self::StoreUnwritable => &[Self::StoreWritable],
-            Self::StoreMoved => &[Self::StoreFound],
-            Self::SocketMoved => &[Self::SocketFound],
-            Self::DiskFull => &[Self::DiskRecovered],
-            Self::ReloadRefused => &[Self::ReloadAccepted],
-            Self::IdentityCreated
-            | Self::IdentityRevoked
-            | Self::IdentityRevived
-            | Self::IdentityOrphaned
-            | Self::OrderDone
-            | Self::IdentityRecovered
-            | Self::RenewalRecovered
-            | Self::ResourceRecovered
-            | Self::ResourceUncontended
-            | Self::KeySwitched
-            | Self::KeyReplaced
-            | Self::KeyKept
-            | Self::KeyResumed
-            | Self::TokensReplaced
-            | Self::GoneSettled
-            | Self::SinkEnabled
-            | Self::SinkRecovered
-            | Self::CreateAllowed
-            | Self::CertificateRenewed
-            | Self::SourceRecovered
-            | Self::StoreWritable
-            | Self::StoreFound
-            | Self::DiskRecovered
-            | Self::SocketFound
-            | Self::StoreBroughtUp
-            | Self::WithdrawalsRewritten
-            | Self::WithdrawalsCopied
-            | Self::ReloadAccepted => &[],
-        }
+        let mut begun = ENDED_BY.iter();
+        begun
+            .find(|(kind, _)| *kind == self)
+            .map_or(&[], |(_, ends)| ends)
     }
 }
 

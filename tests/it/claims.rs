@@ -512,3 +512,32 @@ async fn another_client_that_uses_the_resource_up_is_told() {
     says(&stage, "somebody else uses it").await;
     assert!(daemon.stop().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_off_is_told_and_told_to_be_right_again() {
+    let emulator = Emulator::start(&["--token-alg", "filler"]);
+    let (stage, receiver) = (Stage::new(&emulator), Receiver::start().await);
+    let config = stage.base_config()
+        + &stage.sinks_config(None)
+        + &hears(&stage, &receiver, "\"clock.*\"")
+        + &identities("bot", 1, &["files"]);
+    let daemon = Daemon::start(&stage.configure(&config)).await;
+    stage.there("bot-0").await;
+    calm(&stage).await;
+    // The difference is the median of several answers.
+    let renewed = async |offset: i64| {
+        let offset = json!({ "offset_seconds": offset });
+        emulator.control("POST", "clock", Some(offset)).await;
+        for _ in 0..9 {
+            let output = stage.renewd(&["renew", "bot-0"]);
+            assert!(output.status.success(), "{output:?}");
+        }
+    };
+    renewed(90).await;
+    says(&stage, "behind that of contoso").await;
+    heard(&receiver, "renewd.clock.off").await;
+    renewed(0).await;
+    says_no_more(&stage, "behind that of contoso").await;
+    heard(&receiver, "renewd.clock.right").await;
+    assert!(daemon.stop().success());
+}

@@ -5,6 +5,7 @@ mod beside_store;
 mod control;
 mod doors;
 mod needs;
+mod news;
 mod openapi;
 mod page;
 mod tokens;

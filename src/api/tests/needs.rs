@@ -575,8 +575,19 @@ async fn doubtful_tokens_are_told_apart_from_live_and_dead_ones() {
 }
 
 impl Harness {
+    /// Looks at every row of the store.
+    pub(super) async fn examine(&self) {
+        let mut mark = None;
+        loop {
+            mark = self.store.examine(mark, self.clock.now()).await.unwrap();
+            if mark.is_none() {
+                return;
+            }
+        }
+    }
+
     /// Changes what the daemon publishes of itself.
-    fn share(&self, change: impl Fn(&mut SharedState)) {
+    pub(super) fn share(&self, change: impl Fn(&mut SharedState)) {
         self.shared_state.send_modify(|shared_state| {
             let mut with = SharedState::clone(shared_state);
             change(&mut with);
@@ -770,10 +781,10 @@ async fn what_cannot_be_read_or_copied_appears_and_goes() {
         other.execute(sql, [state, BERT]).unwrap();
     };
     set("gibberish");
-    examine(&harness).await;
+    harness.examine().await;
     harness.tells(NeedKind::Unreadable).await;
     set("new");
-    examine(&harness).await;
+    harness.examine().await;
     harness.is_silent_about(NeedKind::Unreadable).await;
 
     // The second place of what is withdrawn.
@@ -825,21 +836,6 @@ async fn a_list_that_is_not_taken_over_appears_and_goes() {
     harness.tells(NeedKind::SourceLapsed).await;
     view.send_modify(|view| view.lapse = None);
     harness.is_silent_about(NeedKind::SourceLapsed).await;
-}
-
-/// Looks at every row of the store.
-async fn examine(harness: &Harness) {
-    let mut mark = None;
-    loop {
-        mark = harness
-            .store
-            .examine(mark, harness.clock.now())
-            .await
-            .unwrap();
-        if mark.is_none() {
-            return;
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]
