@@ -224,7 +224,8 @@ pub(super) async fn start(
             id
         }
     };
-    Ok((StartCampaign::STATUS, found(&api, id).await?))
+    // What it would wait for if it has not begun is no news yet; what holds it up is.
+    Ok((StartCampaign::STATUS, Json(stands(&api, id).await?)))
 }
 
 /// Brings a long list of items in some transactions, then lets it begin.
@@ -327,6 +328,16 @@ pub(super) async fn order(
 }
 
 async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Problem> {
+    let mut progress = stands(api, id).await?;
+    if progress.waits.is_empty() {
+        let turn = orders::turn(&progress.campaign, &api.shared_state());
+        progress.waits.extend(turn);
+    }
+    Ok(Json(progress))
+}
+
+/// How far a campaign is, and what holds it up.
+async fn stands(api: &Api, id: CampaignId) -> Result<CampaignProgress, Problem> {
     let Some(campaign) = api.store.campaign(id).await? else {
         let why = format!("there is no campaign {id}");
         return Err(Problem::new(ProblemType::Unknown, why));
@@ -337,7 +348,7 @@ async fn found(api: &Api, id: CampaignId) -> Result<Json<CampaignProgress>, Prob
         progress.failures = failed.await?;
     }
     progress.waits = orders::waits_of(api, &progress.campaign, &progress.failures).await?;
-    Ok(Json(progress))
+    Ok(progress)
 }
 
 fn number(id: &str) -> Result<CampaignId, Problem> {

@@ -3,7 +3,7 @@
 //! Why a campaign does not move at the moment, and what of it does not go on as it should: sentences
 //! that stay the same while the reason does.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use jiff::Timestamp;
 
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     config::{Limit, Limits},
-    model::{HealthView, Name, Operation, RenewerView, ResourceName, Then, short_duration},
-    schedule::{Declared, takes},
+    model::{HealthView, Name, Operation, Record, RenewerView, ResourceName, Then, short_duration},
+    schedule::{Action, Declared, HeldBy, Moment, takes, why},
     store::{
         Campaign, CampaignAction, CampaignState, ItemState, Order, ReportLine, RowOrder, Stalled,
         WaitingItem,
@@ -211,7 +211,6 @@ pub(super) async fn waits_of(
     let mut waits = standing(campaign, api);
     let shared_state = api.shared_state();
     let renewers = shared_state.renewer_views();
-    let held = waits.len();
     for item in api.store.waiting_items(campaign.id).await? {
         match renewers.get(&item.resource) {
             Some(renewer) => waits.extend(held_up(&item, campaign, renewer)),
@@ -243,9 +242,6 @@ pub(super) async fn waits_of(
         };
         waits.extend(stalled(&failed, "for good", "for good"));
     }
-    if waits.len() == held && campaign.state == CampaignState::Running && campaign.pending > 0 {
-        waits.push(turn(campaign, &shared_state));
-    }
     let mut told = std::collections::BTreeSet::new();
     waits.retain(|wait| told.insert(wait.clone()));
     Ok(waits)
@@ -275,9 +271,12 @@ fn standing(campaign: &Campaign, api: &Api) -> Vec<String> {
     waits
 }
 
-/// Within which limit what is still to be done waits for its turn.
-fn turn(campaign: &Campaign, shared_state: &SharedState) -> String {
+/// Within which limit what is still to be done waits for its turn, where it waits for nothing else.
+pub(super) fn turn(campaign: &Campaign, shared_state: &SharedState) -> Option<String> {
     let pending = campaign.pending;
+    if campaign.state != CampaignState::Running || pending == 0 {
+        return None;
+    }
     let limits = shared_state.declared.values().filter_map(|declared| {
         let limits = &declared.room.limits;
         let limit = match campaign.action {
@@ -293,10 +292,10 @@ fn turn(campaign: &Campaign, shared_state: &SharedState) -> String {
         true => String::new(),
         false => format!(" ({})", limits.join(", ")),
     };
-    format!(
+    Some(format!(
         "{pending} are still to be done and wait for their turn: within the limit of ACS{limit}, behind renewals \
          that go first, and for the tokens that follow"
-    )
+    ))
 }
 
 /// Items that do not go on as they should, with names and a reason.
@@ -353,6 +352,44 @@ fn operation(item: &WaitingItem, campaign: &Campaign) -> Option<Operation> {
     })
 }
 
+/// How the last attempt at the token ended that an item waits for, and when the next is, where it is held up.
+fn awaited(api: &Api, label: &str, record: &Record) -> Option<String> {
+    let failed = record.attempts.last().filter(|_| record.failures > 0);
+    let next = next_try(api, record);
+    if failed.is_none() && next.is_none() {
+        return None;
+    }
+    let failed = failed.map(|last| format!(", the last attempt: {}", last.result));
+    let next = next.map(|at| format!("; the next try is at {at:.0}"));
+    Some(format!(
+        "{label} has no new token yet{}{}",
+        failed.unwrap_or_default(),
+        next.unwrap_or_default()
+    ))
+}
+
+/// When the next call for this row may start, where something but its turn and the pace holds it back.
+fn next_try(api: &Api, record: &Record) -> Option<Timestamp> {
+    let shared_state = api.shared_state();
+    let resource = &record.spec.resource;
+    let gate = shared_state.gates.get(resource)?;
+    let moment = Moment {
+        wall: api.clock.now(),
+        steady: api.clock.steady(),
+    };
+    let renewer = shared_state.renewer(resource);
+    let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+    match why(record, &renewer, &mut gate, moment).action {
+        Action::Wait { until, .. } => Some(until),
+        Action::HeldBack {
+            until,
+            by: HeldBy::Health,
+            ..
+        } => until,
+        _ => None,
+    }
+}
+
 /// What one of the items waits for.
 async fn one(api: &Api, item: &WaitingItem) -> Result<Option<String>, Problem> {
     let label = &item.label;
@@ -369,14 +406,7 @@ async fn one(api: &Api, item: &WaitingItem) -> Result<Option<String>, Problem> {
         }
         ItemState::Acknowledged => {
             let record = api.store.record_of(item.num).await?;
-            let failed = record.filter(|row| row.failures > 0);
-            failed.and_then(|row| {
-                let last = row.attempts.last()?;
-                Some(format!(
-                    "{label} has no new token yet, the last attempt: {}",
-                    last.result
-                ))
-            })
+            record.and_then(|record| awaited(api, label, &record))
         }
         _ => None,
     })

@@ -22,7 +22,7 @@ use std::{
 use self::progress::said;
 use super::{
     Context,
-    daemon::daemon,
+    daemon::{Patience, daemon},
     duration,
     exit::{Exit, Failed, Outcome},
     output,
@@ -87,6 +87,8 @@ pub(crate) struct How {
     /// Print one JSON document: what it would do, or the campaign
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 /// What is to be done.
@@ -137,7 +139,7 @@ pub(crate) async fn carry_out(
     if how.detach || task.starts_at.is_some() {
         return said(&started, how.json);
     }
-    follow(client, clock, started, task.verb, how.json).await
+    follow(client, clock, started, task.verb, (how.patience, how.json)).await
 }
 
 /// A selection may mean many: only the plan knows.
@@ -451,6 +453,8 @@ pub(crate) struct Offboard {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Offboard {
@@ -473,7 +477,8 @@ impl Offboard {
             ..Task::new(CampaignAction::Delete, None, "deleted")
         };
         let planned = start(&client, delete, &self.names, reason).await?;
-        let ended = follow(&client, context.clock, started, revoke.verb, false).await?;
+        let how = (self.patience, false);
+        let ended = follow(&client, context.clock, started, revoke.verb, how).await?;
         output::print(&format!(
             "{who} will be deleted at ACS at {starts_at:.0} by campaign {}; until then `renewd release NAME` undoes it\n",
             planned.campaign.id

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Context, bulk,
-    daemon::daemon,
+    daemon::{Patience, daemon},
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint, relative},
 };
@@ -59,6 +59,8 @@ struct Watch {
     /// Print one JSON document at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Campaign {
@@ -81,7 +83,14 @@ impl Watch {
         let client = daemon(context.socket);
         let found = client.campaign(self.id).await?;
         let verb = done(found.campaign.action);
-        bulk::follow(&client, context.clock, found, verb, self.json).await
+        bulk::follow(
+            &client,
+            context.clock,
+            found,
+            verb,
+            (self.patience, self.json),
+        )
+        .await
     }
 }
 

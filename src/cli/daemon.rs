@@ -10,20 +10,99 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Context,
+    Context, duration,
     exit::{Exit, Failed},
     output,
 };
 use crate::{
     accounts,
     api::client::{ClientError, DaemonClient, ProblemType, Surroundings},
+    clock::Clock,
     config::{self, Loaded, Settings, Source},
+    model::short_duration,
     store::{BackupError, OpenError, Opened, RestoreError, Store, StoreError},
 };
 
 /// A restart is waited for so long, and asked for so often.
 const PATIENCE: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_millis(300);
+
+/// Nothing moves for so long: what is followed is left to the daemon.
+const STILL: Duration = Duration::from_mins(5);
+
+/// How long a command follows what it asked for.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(crate) struct Patience {
+    /// Return after so long at most, with 6, and leave the rest to the daemon [default: once nothing
+    /// has moved for 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+}
+
+impl Patience {
+    /// Why nothing is followed any longer, after so long, the end of it without any change.
+    fn ends(self, followed: Duration, still: Duration) -> Option<String> {
+        match self.timeout {
+            Some(most) if followed >= most => {
+                Some(format!("it is not done after {}", short_duration(most)))
+            }
+            None if still >= STILL => {
+                Some(format!("nothing has moved for {}", short_duration(STILL)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Something that goes on in the daemon, and how far it was when it last moved.
+#[derive(Debug)]
+pub(crate) struct Followed<M> {
+    clock: Clock,
+    patience: Patience,
+    began: Duration,
+    stands: (M, Duration),
+}
+
+impl<M: PartialEq> Followed<M> {
+    pub(crate) fn from(stands: M, clock: Clock, patience: Patience) -> Self {
+        let began = clock.steady();
+        Self {
+            clock,
+            patience,
+            began,
+            stands: (stands, began),
+        }
+    }
+
+    /// Notes how far it is; whether it has moved.
+    pub(crate) fn moved(&mut self, stands: M) -> bool {
+        if self.stands.0 == stands {
+            return false;
+        }
+        self.stands = (stands, self.clock.steady());
+        true
+    }
+
+    /// For how long it has not moved.
+    pub(crate) fn still(&self) -> Duration {
+        self.clock.steady().saturating_sub(self.stands.1)
+    }
+
+    /// Why it is followed no longer, if it is not.
+    pub(crate) fn ends(&self) -> Option<String> {
+        let followed = self.clock.steady().saturating_sub(self.began);
+        self.patience.ends(followed, self.still())
+    }
+
+    /// Waits until its option ends it.
+    pub(crate) async fn over(&self) {
+        let followed = self.clock.steady().saturating_sub(self.began);
+        match self.patience.timeout {
+            Some(most) => tokio::time::sleep(most.saturating_sub(followed)).await,
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// The daemon on this socket; without one that of the configuration that this user would run one with, else
 /// whichever is there: see [`Source::socket_to_ask`].
@@ -240,5 +319,29 @@ fn exit(is_configuration: bool) -> Exit {
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
         Self::plain(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_move_is_left_to_the_daemon_after_a_while_or_when_it_was_said() {
+        let secs = Duration::from_secs;
+        let usual = Patience::default();
+        assert_eq!(usual.ends(secs(9000), secs(299)), None);
+        let why = usual.ends(secs(9000), secs(300));
+        assert_eq!(why.as_deref(), Some("nothing has moved for 5m"));
+        let short = Patience {
+            timeout: Some(secs(90)),
+        };
+        assert_eq!(short.ends(secs(89), secs(89)), None);
+        let why = short.ends(secs(90), Duration::ZERO);
+        assert_eq!(why.as_deref(), Some("it is not done after 1m 30s"));
+        let long = Patience {
+            timeout: Some(secs(9000)),
+        };
+        assert_eq!(long.ends(secs(8999), secs(8000)), None, "it was said");
     }
 }

@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Partly,
     /// There is no live token.
     NoToken,
+    /// It was not done in time, and goes on in the daemon.
+    Unfinished,
     /// As the program that was run ended.
     As(u8),
 }
@@ -29,6 +31,7 @@ impl Exit {
             Self::Unreachable => 3,
             Self::Partly => 4,
             Self::NoToken => 5,
+            Self::Unfinished => 6,
             Self::As(code) => code,
         }
     }

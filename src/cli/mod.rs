@@ -73,7 +73,7 @@ struct Cli {
 }
 
 const AFTER: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 daemon not reachable, \
-4 partly failed, 5 no live token.";
+4 partly failed, 5 no live token, 6 not done in time: it goes on in the daemon.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {

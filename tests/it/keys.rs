@@ -662,3 +662,22 @@ async fn who_follows_a_roll_or_a_leak_waits_through_a_restart() {
         assert!(over, "{work}: {told}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_that_does_not_move_is_left_to_the_daemon_with_6() {
+    let harness = Harness::new(1).await;
+    let daemon = Daemon::start(&harness.config).await;
+    harness.all_delivered().await;
+    let outage = json!({"kind": "outage"});
+    harness
+        .emulator
+        .control("POST", "faults", Some(outage))
+        .await;
+    let roll = ["key", "roll", "contoso", "--yes", "--timeout", "1s"];
+    let output = harness.renewd(&roll, "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    let goes_on = "it is not done after 1s: the replacement goes on in the daemon";
+    assert!(said.contains(goes_on), "{said}");
+    assert!(daemon.stop().success());
+}

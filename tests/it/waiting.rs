@@ -56,3 +56,52 @@ async fn a_renewal_that_acs_does_not_answer_says_why_it_waits() {
     assert_eq!(watched.stdout, b"1 renewed\n");
     assert!(daemon.stop().success());
 }
+
+/// What a command says on standard error, and how it ends.
+fn said(output: &Output) -> (String, Option<i32>) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (said, output.status.code())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_do_is_left_to_the_daemon_in_time_with_6() {
+    let emulator = Emulator::start(&["--token-alg", "filler"]);
+    let stage = Stage::new(&emulator);
+    let config = stage.configure(&(stage.base_config() + &identities("guest", 1, &[])));
+    let daemon = Daemon::start(&config).await;
+    assert!(renewd(&stage, &["wait", "guest-0"]).status.success());
+    let regenerate = json!({"regenerate": "primary"});
+    emulator.control("POST", "keys", Some(regenerate)).await;
+
+    let (first, code) = said(&renewd(&stage, &["renew", "guest-0", "--timeout", "5s"]));
+    assert_eq!(code, Some(6), "{first}");
+    assert!(
+        first.contains("waiting: issue at resource contoso waits until "),
+        "{first}"
+    );
+    assert!(first.contains("; the next try is at "), "{first}");
+    let goes_on =
+        "it is not done after 5s: campaign 1 goes on in the daemon, 0 of 1 renewed so far";
+    assert!(first.contains(goes_on), "{first}");
+
+    // Now it is known beforehand, and said before anything is waited for.
+    for command in [
+        &["renew", "guest-0", "--timeout", "1s"][..],
+        &["revoke", "guest-0", "--yes", "--timeout", "1s"],
+        &["campaign", "watch", "1", "--timeout", "1s"],
+    ] {
+        let (told, code) = said(&renewd(&stage, command));
+        assert_eq!(code, Some(6), "{command:?}: {told}");
+        assert!(told.starts_with("waiting: "), "{command:?}: {told}");
+    }
+    let (out, code) = {
+        let output = renewd(
+            &stage,
+            &["campaign", "watch", "1", "--timeout", "1s", "--json"],
+        );
+        (output.stdout, output.status.code())
+    };
+    let of: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!((code, of["left"].as_u64()), (Some(6), Some(1)), "{of}");
+    assert!(daemon.stop().success());
+}

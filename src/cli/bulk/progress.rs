@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 
 use super::{
     super::{
-        daemon::through_restart,
+        daemon::{Followed, Patience, through_restart},
         exit::{Exit, Failed, Outcome},
         output::{self, BAD, DIM, GOOD, WARN, paint},
     },
@@ -46,13 +46,18 @@ pub(super) struct Progress {
     began: Option<(Duration, u64)>,
     announced: bool,
     id: CampaignId,
-    /// How far it was when it last moved, since when, and what was said of its waiting.
-    stands: (u64, Duration),
+    /// How many items had ended when it last moved, and what was said of its waiting since.
+    followed: Followed<u64>,
     said: Vec<String>,
 }
 
 impl Progress {
-    pub(super) fn new(clock: Clock, verb: &'static str, id: CampaignId) -> Self {
+    pub(super) fn new(
+        clock: Clock,
+        patience: Patience,
+        verb: &'static str,
+        id: CampaignId,
+    ) -> Self {
         let bar = output::bar("{bar:32.green} {msg}");
         Self {
             verb,
@@ -62,7 +67,7 @@ impl Progress {
             began: None,
             announced: false,
             id,
-            stands: (0, clock.steady()),
+            followed: Followed::from(0, clock.clone(), patience),
             said: Vec::new(),
             clock,
         }
@@ -95,15 +100,19 @@ impl Progress {
 
     /// Once nothing has moved for a while: why, each reason once until something moves again.
     fn say_why(&mut self, of: &CampaignProgress, ended: u64) {
-        if self.stands.0 != ended {
-            self.stands = (ended, self.clock.steady());
+        if self.followed.moved(ended) {
             self.said.clear();
             return;
         }
-        if of.left == 0 || self.since(self.stands.1) < STUCK {
+        if of.left == 0 || self.followed.still() < STUCK {
             return;
         }
-        for wait in &of.waits {
+        self.say(&of.waits);
+    }
+
+    /// What is waited for, each reason once.
+    fn say(&mut self, waits: &[String]) {
+        for wait in waits {
             if self.said.contains(wait) {
                 continue;
             }
@@ -165,12 +174,13 @@ impl Progress {
         self.clock.steady().saturating_sub(then)
     }
 
-    /// Says where it goes on.
-    pub(super) fn leave(&self, of: &CampaignProgress) {
+    /// Says where it goes on, and why it is not waited for.
+    pub(super) fn leave(&self, of: &CampaignProgress, why: Option<&str>) {
         self.clear();
         let (id, ended) = (of.campaign.id, of.total - of.left);
+        let why = why.map_or(String::new(), |why| format!("{why}: "));
         output::aside(&format!(
-            "campaign {id} goes on in the daemon, {ended} of {} {} so far; `renewd campaign watch {id}` follows it",
+            "{why}campaign {id} goes on in the daemon, {ended} of {} {} so far; `renewd campaign watch {id}` follows it",
             of.total, self.verb
         ));
     }
@@ -253,13 +263,22 @@ pub(crate) async fn follow(
     clock: Clock,
     mut of: CampaignProgress,
     verb: &'static str,
-    json: bool,
+    (patience, json): (Patience, bool),
 ) -> Outcome {
-    let mut progress = Progress::new(clock, verb, of.campaign.id);
+    let mut progress = Progress::new(clock, patience, verb, of.campaign.id);
+    // What holds it up from the beginning need not be waited for.
+    progress.say(&of.waits);
     loop {
         progress.show(&of);
         if of.campaign.ended_at.is_some() || of.campaign.state == CampaignState::Paused {
             break;
+        }
+        if let Some(why) = progress.followed.ends() {
+            progress.leave(&of, Some(&why));
+            if json {
+                output::print_json(&of)?;
+            }
+            return Ok(Exit::Unfinished);
         }
         let id = of.campaign.id;
         let next = async {
@@ -269,9 +288,10 @@ pub(crate) async fn follow(
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => {
-                progress.leave(&of);
+                progress.leave(&of, None);
                 return Ok(Exit::Done);
             }
+            () = progress.followed.over() => {}
             next = next => of = next?,
         }
     }

@@ -14,7 +14,7 @@ use indicatif::ProgressBar;
 
 use super::super::{
     Context,
-    daemon::{daemon, through_restart},
+    daemon::{Followed, Patience, daemon, through_restart},
     exit::{Exit, Failed, Outcome},
     output::{self, BAD, GOOD, STRONG, paint},
 };
@@ -23,6 +23,7 @@ use crate::{
         DaemonClient,
         wire::{KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyWork, ReplaceKey, ResourceKeys},
     },
+    clock::Clock,
     model::{ResourceName, short_duration},
 };
 
@@ -56,12 +57,14 @@ pub(super) struct Replacement {
     /// Print one JSON document, at the end
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    patience: Patience,
 }
 
 impl Roll {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let client = daemon(context.socket);
         if self.cancel {
+            let client = daemon(context.socket);
             let ended = client.cancel_key(&self.replacement.resource).await?;
             output::print(&format!(
                 "the replacement of the {} key of {} is called off\n",
@@ -69,13 +72,14 @@ impl Roll {
             ))?;
             return Ok(Exit::Done);
         }
-        self.replacement.run(&client, KeyWork::Roll).await
+        self.replacement.run(context, KeyWork::Roll).await
     }
 }
 
 impl Replacement {
     /// Says the price, asks, begins, follows.
-    pub(super) async fn run(self, client: &DaemonClient, work: KeyWork) -> Outcome {
+    pub(super) async fn run(self, context: Context, work: KeyWork) -> Outcome {
+        let client = &daemon(context.socket);
         let keys = client.keys(&self.resource).await?;
         let price = Price::of(&keys, self.key).ok_or_else(|| {
             let role = self.key.map_or("", KeyRole::as_str);
@@ -97,7 +101,8 @@ impl Replacement {
         if !self.json {
             output::print(&opening(&keys, &begun))?;
         }
-        follow(client, &self.resource, self.json).await
+        let how = (self.patience, self.json);
+        follow(client, context.clock, &self.resource, how).await
     }
 }
 
@@ -121,7 +126,7 @@ impl Leak {
             true => KeyWork::LeakNow,
             false => KeyWork::Leak,
         };
-        self.replacement.run(&daemon(context.socket), work).await
+        self.replacement.run(context, work).await
     }
 }
 
@@ -172,10 +177,16 @@ impl<'a> Price<'a> {
 const EVERY: Duration = Duration::from_millis(300);
 
 /// Follows until every token of the old key is replaced and delivered. Ctrl-C leaves it running.
-pub(super) async fn follow(client: &DaemonClient, resource: &ResourceName, json: bool) -> Outcome {
+pub(super) async fn follow(
+    client: &DaemonClient,
+    clock: Clock,
+    resource: &ResourceName,
+    (patience, json): (Patience, bool),
+) -> Outcome {
     let bar = bar(json);
     let mut told = None;
     let mut keys = client.keys(resource).await?;
+    let mut followed = Followed::from((0, 0, 0), clock, patience);
     loop {
         let Some(change) = &keys.change else {
             return Err(Failed::plain(format!(
@@ -199,6 +210,19 @@ pub(super) async fn follow(client: &DaemonClient, resource: &ResourceName, json:
             }
             return end(client, &keys, change, json).await;
         }
+        followed.moved((change.issued, change.delivered, change.over));
+        if let Some(why) = followed.ends() {
+            if let Some(bar) = &bar {
+                bar.finish_and_clear();
+            }
+            output::aside(&format!(
+                "{why}: the replacement goes on in the daemon; `renewd key status {resource}` shows how far it is"
+            ));
+            if json {
+                output::print_json(&keys)?;
+            }
+            return Ok(Exit::Unfinished);
+        }
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => {
@@ -207,6 +231,7 @@ pub(super) async fn follow(client: &DaemonClient, resource: &ResourceName, json:
                 ));
                 return Ok(Exit::Done);
             }
+            () = followed.over() => {}
             next = async {
                 tokio::time::sleep(EVERY).await;
                 through_restart(async || client.keys(resource).await).await
