@@ -47,7 +47,7 @@
 //! |---|---|---|
 //! | `renewd-acs-wire` | what crosses the wire: operations, JSON shapes, secrets | – |
 //! | `renewd-clock` | the clock | – |
-//! | `renewd-emulator` | the other side: ACS Identity and a webhook receiver, with checks of their own | acs-wire clock |
+//! | `renewd-emulator` | the other side: ACS Identity, Entra ID and a webhook receiver, with checks of their own | acs-wire clock |
 //! | `renewd-demo` | plays the main job with programs of its own, and measures it from outside | acs-wire clock emulator |
 //!
 //! The server package (`--no-default-features`) is built without the last two, and without the room `simulation`.

@@ -114,6 +114,7 @@ impl Emulator {
         let mut options = ServeOptions {
             listen: self.listen(),
             plain_http: self.http,
+            metadata: None,
             names: self.name.clone(),
             ca_file: self.ca_file.clone(),
             ca_seed: self.seed,

@@ -10,12 +10,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD},
+};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY},
+    header::{
+        CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY,
+        WWW_AUTHENTICATE,
+    },
 };
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
@@ -103,11 +109,11 @@ pub(super) fn no_content(versions: &'static str) -> Response<Bytes> {
 pub(super) fn error(problem: &Problem) -> Response<Bytes> {
     let mut answer = json(problem.status, &problem.body());
     let headers = answer.headers_mut();
-    if let Some(versions) = problem.versions {
-        put(headers, "api-supported-versions", versions);
-    }
-    if let Some(seconds) = problem.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    match &problem.extra {
+        Extra::None => {}
+        Extra::Versions(versions) => put(headers, "api-supported-versions", versions),
+        Extra::RetryAfter(seconds) => put(headers, RETRY_AFTER.as_str(), &seconds.to_string()),
+        Extra::Challenge(challenge) => put(headers, WWW_AUTHENTICATE.as_str(), challenge),
     }
     explain(headers, &problem.reason);
     answer
@@ -199,13 +205,22 @@ pub(super) struct Problem {
     code: &'static str,
     message: String,
     target: Option<&'static str>,
-    /// `api-supported-versions`: there where the action itself refused, not where binding or
-    /// authentication did.
-    pub(super) versions: Option<&'static str>,
-    /// As a header says it, in whole seconds.
-    pub(super) retry_after: Option<u64>,
+    extra: Extra,
     /// For the emulator's own header and the log.
     pub(super) reason: String,
+}
+
+/// A header that only some errors have; none has two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Extra {
+    None,
+    /// `api-supported-versions`: there where the action itself refused, not where binding or
+    /// authentication did.
+    Versions(&'static str),
+    /// Whole seconds, never a date.
+    RetryAfter(u64),
+    /// `WWW-Authenticate`.
+    Challenge(Box<str>),
 }
 
 impl Problem {
@@ -217,8 +232,7 @@ impl Problem {
             reason: message.clone(),
             message,
             target: None,
-            versions: None,
-            retry_after: None,
+            extra: Extra::None,
         }
     }
 
@@ -232,7 +246,7 @@ impl Problem {
     }
 
     fn listing(mut self, versions: &'static str) -> Self {
-        self.versions = Some(versions);
+        self.extra = Extra::Versions(versions);
         self
     }
 
@@ -268,6 +282,28 @@ pub(super) fn denied(denial: &Denial) -> Problem {
         Denial::Malformed(_) | Denial::Signature(_) => "Denied by the resource provider.",
     };
     Problem::new(StatusCode::UNAUTHORIZED, "Denied", message).because(denial.to_string())
+}
+
+/// A bearer, or an access key where none is taken, that is refused. Status, code and text are unverified; the text
+/// is that for a signature, and was seen in a test of an SDK with Entra ID (Azure/azure-sdk-for-js#22312).
+pub(super) fn bearer_denied(status: u16, reason: impl Into<String>) -> Problem {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::UNAUTHORIZED);
+    Problem::new(status, "Denied", "Denied by the resource provider.").because(reason)
+}
+
+/// Another bearer is wanted, one that was asked for with these claims. The form is that of other Azure services;
+/// unverified for ACS.
+pub(super) fn claims_challenge(claims: &str) -> Problem {
+    let mut problem = bearer_denied(
+        401,
+        format!("the bearer does not answer the claims {claims}"),
+    );
+    let challenge = format!(
+        "Bearer realm=\"\", authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\", error=\"insufficient_claims\", claims=\"{}\"",
+        BASE64_STANDARD.encode(claims)
+    );
+    problem.extra = Extra::Challenge(challenge.into());
+    problem
 }
 
 pub(super) fn identity_not_owned(id: &str, prefix: &str) -> Problem {
@@ -409,7 +445,7 @@ pub(super) fn throttled(wait: Duration, reason: String) -> Problem {
         "Too many requests.",
     )
     .because(reason);
-    problem.retry_after = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+    problem.extra = Extra::RetryAfter(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
     problem
 }
 
@@ -446,7 +482,7 @@ pub(super) fn injected(status: StatusCode, retry_after: Option<u64>, fault: u64)
     };
     let mut problem =
         Problem::new(status, code, message).because(format!("fault {fault} was injected"));
-    problem.retry_after = retry_after;
+    problem.extra = retry_after.map_or(Extra::None, Extra::RetryAfter);
     problem
 }
 

@@ -15,11 +15,11 @@ use hyper::body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use renewd_acs_wire::{CreateRequest, Operation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    access_keys::Slot,
     answer::{self, Problem, Reply},
+    entra::{EntraPart, Place},
 };
 
 /// A request's place in the API.
@@ -35,6 +35,8 @@ pub(super) enum Route {
     Issue(String),
     /// `POST /teamsUser/:exchangeAccessToken`.
     Exchange,
+    /// A place of Entra ID, which judges the method itself.
+    Entra(Place),
     /// A place of the API that does not take this method.
     WrongMethod,
     /// No place of the API.
@@ -53,6 +55,9 @@ pub(super) fn route(method: &Method, path: &str) -> Route {
         return Route::Unknown;
     };
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if let Some(place) = Place::of(&parts) {
+        return Route::Entra(place);
+    }
     let is = |segment: &str, word: &str| segment.eq_ignore_ascii_case(word);
     let (wanted, found) = match parts[..] {
         [a] if is(a, "identities") => (Method::POST, Route::Create),
@@ -117,18 +122,68 @@ pub(super) struct Call {
     pub(super) target: String,
     pub(super) host: String,
     pub(super) route: Route,
-    pub(super) operation: Option<Operation>,
+    /// None where it asks for nothing that there is.
+    pub(super) purpose: Option<Purpose>,
 }
+
+/// What a request is for, as faults, counts and the log name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub(super) enum Purpose {
+    Acs(Operation),
+    Entra(EntraPart),
+}
+
+impl Purpose {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Acs(operation) => operation.as_str(),
+            Self::Entra(part) => part.as_str(),
+        }
+    }
+
+    /// The one of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let parts = EntraPart::ALL.into_iter().map(Self::Entra);
+        let mut all = OPERATIONS.into_iter().map(Self::Acs).chain(parts);
+        all.find(|purpose| purpose.as_str() == name)
+    }
+}
+
+impl From<Purpose> for &'static str {
+    fn from(purpose: Purpose) -> Self {
+        purpose.as_str()
+    }
+}
+
+impl TryFrom<String> for Purpose {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::named(&name).ok_or_else(|| format!("there is no operation {name}"))
+    }
+}
+
+/// Every operation, in the order of listings.
+pub(super) const OPERATIONS: [Operation; 6] = [
+    Operation::Create,
+    Operation::CreateWithToken,
+    Operation::Issue,
+    Operation::Revoke,
+    Operation::Delete,
+    Operation::Exchange,
+];
 
 impl Call {
     pub(super) fn read(request: Request<Bytes>) -> Self {
         let route = route(request.method(), request.uri().path());
-        let operation = match &route {
-            Route::Create => Some(creation(&request)),
-            Route::Issue(_) => Some(Operation::Issue),
-            Route::Revoke(_) => Some(Operation::Revoke),
-            Route::Delete(_) => Some(Operation::Delete),
-            Route::Exchange => Some(Operation::Exchange),
+        let purpose = match &route {
+            Route::Create => Some(Purpose::Acs(creation(&request))),
+            Route::Issue(_) => Some(Purpose::Acs(Operation::Issue)),
+            Route::Revoke(_) => Some(Purpose::Acs(Operation::Revoke)),
+            Route::Delete(_) => Some(Purpose::Acs(Operation::Delete)),
+            Route::Exchange => Some(Purpose::Acs(Operation::Exchange)),
+            Route::Entra(place) => Some(Purpose::Entra(place.part(&request))),
             Route::WrongMethod | Route::Unknown => None,
         };
         Self {
@@ -140,7 +195,7 @@ impl Call {
             host: host(&request),
             request,
             route,
-            operation,
+            purpose,
         }
     }
 
@@ -172,7 +227,7 @@ impl Call {
     pub(super) fn entry(
         &self,
         at: Timestamp,
-        key: Option<Slot>,
+        key: Option<String>,
         reply: &Reply,
         reason: Option<String>,
     ) -> Entry {
@@ -183,13 +238,13 @@ impl Call {
         Entry {
             number: 0,
             at,
-            operation: self.operation,
+            operation: self.purpose,
             method: self.request.method().to_string(),
             target: self.target.clone(),
             id: self.id().map(str::to_owned),
             client_request_id: header("x-ms-client-request-id"),
             user_agent: header("user-agent"),
-            key: key.map(Slot::as_str),
+            key,
             status: reply.status().map(|status| status.as_u16()),
             reason,
         }
@@ -345,15 +400,15 @@ pub(super) struct Entry {
     pub(super) number: u64,
     /// When it was answered, by the emulator's clock.
     pub(super) at: Timestamp,
-    pub(super) operation: Option<Operation>,
+    pub(super) operation: Option<Purpose>,
     pub(super) method: String,
     /// The raw request target.
     pub(super) target: String,
     pub(super) id: Option<String>,
     pub(super) client_request_id: Option<String>,
     pub(super) user_agent: Option<String>,
-    /// The key that signed it.
-    pub(super) key: Option<&'static str>,
+    /// The key that signed it, or whose bearer it had.
+    pub(super) key: Option<String>,
     /// None where no answer was sent.
     pub(super) status: Option<u16>,
     /// Why it was not a success.
@@ -361,18 +416,18 @@ pub(super) struct Entry {
 }
 
 /// Calls of one operation.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct Counts {
-    calls: u64,
-    succeeded: u64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub calls: u64,
+    pub succeeded: u64,
     /// Answered with 429.
-    throttled: u64,
+    pub throttled: u64,
     /// Answered with 401.
-    denied: u64,
+    pub denied: u64,
     /// Every other status from 400 on.
-    failed: u64,
+    pub failed: u64,
     /// No whole answer: reset, hung.
-    unanswered: u64,
+    pub unanswered: u64,
 }
 
 /// Requests that are remembered one by one.
@@ -389,7 +444,7 @@ impl RequestLog {
     pub(super) fn note(&mut self, mut entry: Entry) {
         self.next += 1;
         entry.number = self.next;
-        let name = entry.operation.map_or("other", Operation::as_str);
+        let name = entry.operation.map_or("other", Purpose::as_str);
         let counts = self.counts.entry(name).or_default();
         counts.calls += 1;
         match entry.status {
@@ -410,7 +465,7 @@ impl RequestLog {
     }
 
     /// The newest entries, oldest of them first.
-    pub(super) fn recent(&self, limit: usize, operation: Option<Operation>) -> Vec<&Entry> {
+    pub(super) fn recent(&self, limit: usize, operation: Option<Purpose>) -> Vec<&Entry> {
         let mut found: Vec<&Entry> = self
             .recent
             .iter()

@@ -11,9 +11,13 @@
 //! | `stats` | GET, DELETE | calls, 429s and so on by operation, identities; forget the calls |
 //! | `identities` | GET | every one that was created |
 //! | `clock` | GET, POST | `{"offset_seconds":300}` sets, `{"advance_seconds":60}` moves |
+//! | `entra` | GET, POST, DELETE | tenant, application, machine and controls; `{"role":false}` changes a control (see `entra::controls`); all as at the start |
+//! | `entra/secrets` | POST, DELETE | one more secret of the application, `{}` or `{"secret":"…"}`; all but the newest are gone |
+//! | `entra/certificates` | POST, DELETE | registers `{"pem":"…"}`, or makes one, `{"lives_seconds":86400}`; all but the newest are gone |
+//! | `entra/federated` | POST | a federated token, `{"lives_seconds":3600}` |
 //! | `jwks` | GET | the public test keys; never guarded |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -27,7 +31,9 @@ use super::{
     Emulator,
     access_keys::Slot,
     answer,
-    faults::{self, FaultSpec, Limits},
+    call::{self, OPERATIONS, Purpose},
+    entra::EntraControls,
+    faults::{FaultSpec, Limits},
     mint,
     world::World,
 };
@@ -70,6 +76,22 @@ pub(super) fn answer(emulator: &Emulator, request: &Request<Bytes>) -> Response<
     }
 }
 
+/// The door for whoever is in this process: the path, JSON in, JSON out.
+pub(super) fn enter(
+    emulator: &Emulator,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, String> {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{PREFIX}{path}"))
+        .body(Bytes::from(body.to_string()))
+        .map_err(|error| error.to_string())?;
+    let path = request.uri().path().trim_start_matches(PREFIX);
+    dispatch(emulator, &request, path).map_err(|Refusal(_, what)| what)
+}
+
 fn may_enter(emulator: &Emulator, request: &Request<Bytes>) -> bool {
     let Some(secret) = &emulator.options.control_secret else {
         return true;
@@ -102,16 +124,106 @@ fn dispatch(emulator: &Emulator, request: &Request<Bytes>, path: &str) -> Result
         ["identities"] if *method == get => Ok(identities(emulator)),
         ["clock"] if *method == get => Ok(clock(emulator)),
         ["clock"] if *method == post => move_clock(emulator, &read(request)?),
+        ["entra", ..] => entra(emulator, method, &segments[1..], request),
         [
             "faults" | "keys" | "limits" | "tokens" | "requests" | "stats" | "identities" | "clock",
-        ] => Err(Refusal(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{path} does not take {method}"),
-        )),
-        _ => Err(Refusal::unknown(format!(
-            "there is no {path}; known are faults, keys, limits, tokens, requests, stats, identities, clock, jwks"
-        ))),
+        ] => Err(not_taken(path, method)),
+        _ => Err(no_such(path)),
     }
+}
+
+fn not_taken(path: &str, method: &Method) -> Refusal {
+    let what = format!("{path} does not take {method}");
+    Refusal(StatusCode::METHOD_NOT_ALLOWED, what)
+}
+
+fn no_such(path: &str) -> Refusal {
+    Refusal::unknown(format!(
+        "there is no {path}; known are faults, keys, limits, tokens, requests, stats, identities, clock, entra, entra/secrets, entra/certificates, entra/federated, jwks"
+    ))
+}
+
+fn entra(
+    emulator: &Emulator,
+    method: &Method,
+    inside: &[&str],
+    request: &Request<Bytes>,
+) -> Result<Value, Refusal> {
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    match inside {
+        [] if *method == get => {}
+        [] if *method == post => {
+            let steered = emulator.world().entra.steer_by(read(request)?);
+            steered.map_err(Refusal::bad)?;
+        }
+        [] if *method == delete => {
+            emulator.steer_entra(|controls| *controls = EntraControls::default())
+        }
+        ["secrets"] if *method == post => return add_secret(emulator, read(request)?),
+        ["secrets"] if *method == delete => emulator.world().entra.retire_secrets(),
+        ["certificates"] if *method == post => return add_certificate(emulator, read(request)?),
+        ["certificates"] if *method == delete => emulator.world().entra.retire_certificates(),
+        ["federated"] if *method == post => return federated_token(emulator, &read(request)?),
+        [] | ["secrets" | "certificates" | "federated"] => {
+            return Err(not_taken(&format!("entra/{}", inside.join("/")), method));
+        }
+        _ => return Err(no_such(&format!("entra/{}", inside.join("/")))),
+    }
+    Ok(emulator.world().entra.show())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddSecret {
+    #[serde(default)]
+    secret: Option<String>,
+}
+
+fn add_secret(emulator: &Emulator, request: AddSecret) -> Result<Value, Refusal> {
+    if request.secret.as_ref().is_some_and(String::is_empty) {
+        return Err(Refusal::bad("a secret is not empty"));
+    }
+    let given = request.secret.map(Secret::new);
+    let new = emulator.world().entra.add_secret(given);
+    Ok(json!({"client_secret": new.expose()}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddCertificate {
+    #[serde(default)]
+    pem: Option<String>,
+    #[serde(default)]
+    lives_seconds: Option<u32>,
+}
+
+/// A year, where nothing else is asked for.
+const USUAL_LIFE: u32 = 365 * 86_400;
+
+fn add_certificate(emulator: &Emulator, request: AddCertificate) -> Result<Value, Refusal> {
+    if let Some(pem) = request.pem {
+        let added = emulator.world().entra.add_certificate(&pem);
+        added.map_err(|error| Refusal::bad(error.to_string()))?;
+        return Ok(emulator.world().entra.show());
+    }
+    let life = Duration::from_secs(request.lives_seconds.unwrap_or(USUAL_LIFE).into());
+    let made = emulator.client_certificate(call::after(emulator.now(), life));
+    let pem = made.map_err(|error| Refusal::bad(error.to_string()))?;
+    Ok(json!({"pem": pem.expose()}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskFederated {
+    #[serde(default)]
+    lives_seconds: Option<u32>,
+}
+
+fn federated_token(emulator: &Emulator, request: &AskFederated) -> Result<Value, Refusal> {
+    let life = Duration::from_secs(request.lives_seconds.unwrap_or(3600).into());
+    let made = emulator.federated_token(life);
+    let token = made.map_err(|error| Refusal::bad(error.to_string()))?;
+    Ok(json!({"token": token.expose()}))
 }
 
 fn read<T: DeserializeOwned>(request: &Request<Bytes>) -> Result<T, Refusal> {
@@ -169,7 +281,7 @@ fn regenerate(emulator: &Emulator, request: &Regenerate) -> Value {
 
 fn limits(emulator: &Emulator) -> Value {
     let world = emulator.world();
-    let shown: BTreeMap<&str, Option<String>> = faults::ALL
+    let shown: BTreeMap<&str, Option<String>> = OPERATIONS
         .into_iter()
         .map(|operation| {
             let limit = world.limiter.limits().0.get(&operation);
@@ -261,7 +373,7 @@ fn requests(emulator: &Emulator, query: Option<&str>) -> Result<Value, Refusal> 
             }
             Some(("operation", value)) => {
                 let unknown = || Refusal::bad(format!("there is no operation {value}"));
-                operation = Some(faults::operation(value).ok_or_else(unknown)?);
+                operation = Some(Purpose::named(value).ok_or_else(unknown)?);
             }
             _ => return Err(Refusal::bad("known are limit=N and operation=NAME")),
         }
@@ -285,6 +397,7 @@ fn stats(emulator: &Emulator) -> Value {
     json!({
         "operations": world.request_log.counts(),
         "identities": {"created": created, "deleted": deleted},
+        "bearers": world.entra.made(),
     })
 }
 

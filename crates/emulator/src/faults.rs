@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::call;
+use super::call::{self, OPERATIONS, Purpose};
 use renewd_acs_wire::Operation;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,8 @@ pub(super) enum FaultKind {
     Hang,
     /// The connection is reset.
     Reset,
-    /// Every request of every operation has its connection reset.
+    /// Every request of every operation has its connection reset, of ACS or, where it is aimed there, of
+    /// Entra ID.
     Outage,
     /// The answer's body is not JSON; the operation took place.
     Malformed,
@@ -39,14 +40,56 @@ pub(super) enum FaultKind {
     Truncated,
 }
 
+/// What a fault is aimed at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Aim {
+    One(Purpose),
+    All(Side),
+}
+
+/// The service that all requests go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Side {
+    Acs,
+    Entra,
+}
+
+impl Aim {
+    fn covers(self, purpose: Purpose) -> bool {
+        match self {
+            Self::One(one) => one == purpose,
+            Self::All(side) => side == Side::of(purpose),
+        }
+    }
+
+    /// Everything where the aim is.
+    fn widened(self) -> Self {
+        match self {
+            Self::One(one) => Self::All(Side::of(one)),
+            Self::All(_) => self,
+        }
+    }
+}
+
+impl Side {
+    fn of(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Acs(_) => Self::Acs,
+            Purpose::Entra(_) => Self::Entra,
+        }
+    }
+}
+
 /// A fault as it is asked for at the control door.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FaultSpec {
     pub(super) kind: FaultKind,
-    /// Only this operation; all if left out.
+    /// Only this operation; all of ACS if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) operation: Option<Operation>,
+    pub(super) operation: Option<Aim>,
     /// Only requests for this id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
@@ -164,11 +207,11 @@ impl Faults {
     }
 
     /// What this request is to suffer: delays add up, and of the rest the first one counts.
-    pub(super) fn strike(&mut self, operation: Operation, id: Option<&str>) -> Trouble {
+    pub(super) fn strike(&mut self, purpose: Purpose, id: Option<&str>) -> Trouble {
         let mut trouble = Trouble::default();
         for fault in &mut self.list {
             let delays = fault.spec.kind == FaultKind::Delay;
-            if trouble.blow.is_some() && !delays || !fault.hits(operation, id) {
+            if trouble.blow.is_some() && !delays || !fault.hits(purpose, id) {
                 continue;
             }
             if delays {
@@ -184,11 +227,13 @@ impl Faults {
 }
 
 impl Fault {
-    fn hits(&mut self, operation: Operation, id: Option<&str>) -> bool {
+    fn hits(&mut self, purpose: Purpose, id: Option<&str>) -> bool {
         let spec = &self.spec;
-        let applies = spec.kind == FaultKind::Outage
-            || spec.operation.is_none_or(|o| o == operation)
-                && spec.id.as_deref().is_none_or(|wanted| Some(wanted) == id);
+        let aim = spec.operation.unwrap_or(Aim::All(Side::Acs));
+        let applies = match spec.kind {
+            FaultKind::Outage => aim.widened().covers(purpose),
+            _ => aim.covers(purpose) && spec.id.as_deref().is_none_or(|wanted| Some(wanted) == id),
+        };
         let used_up = spec.count.is_some_and(|count| self.hits >= count);
         let hit = applies
             && !used_up
@@ -242,7 +287,8 @@ impl Default for Limits {
             Operation::Revoke | Operation::Delete | Operation::Exchange => 500,
         };
         Self(
-            ALL.into_iter()
+            OPERATIONS
+                .into_iter()
                 .map(|operation| {
                     let limit = Limit {
                         permits: documented(operation),
@@ -254,21 +300,6 @@ impl Default for Limits {
                 .collect(),
         )
     }
-}
-
-/// Every operation, in the order of listings.
-pub(super) const ALL: [Operation; 6] = [
-    Operation::Create,
-    Operation::CreateWithToken,
-    Operation::Issue,
-    Operation::Revoke,
-    Operation::Delete,
-    Operation::Exchange,
-];
-
-/// The operation of this name.
-pub(super) fn operation(name: &str) -> Option<Operation> {
-    ALL.into_iter().find(|o| o.as_str() == name)
 }
 
 /// A text that is not a limit.
@@ -311,8 +342,11 @@ impl Limits {
         let wrong = || UnlikeALimit(text.to_owned());
         let (name, value) = text.split_once('=').ok_or_else(wrong)?;
         let operations = match name {
-            "all" => ALL.to_vec(),
-            name => vec![operation(name).ok_or_else(wrong)?],
+            "all" => OPERATIONS.to_vec(),
+            name => match Purpose::named(name) {
+                Some(Purpose::Acs(operation)) => vec![operation],
+                _ => return Err(wrong()),
+            },
         };
         let limit = match value {
             "off" => None,
@@ -395,6 +429,9 @@ fn window_begin(limit: Limit, now: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod faults_tests {
     use super::*;
+    use crate::entra::EntraPart;
+
+    const ISSUE: Purpose = Purpose::Acs(Operation::Issue);
 
     fn spec(json: &str) -> FaultSpec {
         serde_json::from_str(json).unwrap()
@@ -408,7 +445,7 @@ mod faults_tests {
                 r#"{"kind":"status","status":500,"operation":"issue","count":2}"#,
             ))
             .unwrap();
-        let mut hit = |operation| faults.strike(operation, None).blow.is_some();
+        let mut hit = |operation| faults.strike(Purpose::Acs(operation), None).blow.is_some();
         assert!(!hit(Operation::Revoke));
         assert!(hit(Operation::Issue) && hit(Operation::Issue) && !hit(Operation::Issue));
         assert!(faults.list().is_empty());
@@ -422,7 +459,7 @@ mod faults_tests {
                 .add(spec(r#"{"kind":"reset","probability":0.3,"seed":7}"#))
                 .unwrap();
             (0..200)
-                .map(|_| faults.strike(Operation::Issue, None).blow.is_some())
+                .map(|_| faults.strike(ISSUE, None).blow.is_some())
                 .collect::<Vec<_>>()
         };
         assert_eq!(sequence(1), sequence(2));
@@ -440,10 +477,32 @@ mod faults_tests {
         faults
             .add(spec(r#"{"kind":"delay","delay_ms":50}"#))
             .unwrap();
-        let trouble = faults.strike(Operation::Issue, Some("8:x"));
+        let trouble = faults.strike(ISSUE, Some("8:x"));
         assert_eq!(trouble.delay, Duration::from_millis(250));
         assert_eq!(trouble.blow.map(|b| b.harm), Some(Harm::Hang));
-        assert_eq!(faults.strike(Operation::Issue, Some("8:y")).blow, None);
+        assert_eq!(faults.strike(ISSUE, Some("8:y")).blow, None);
+    }
+
+    #[test]
+    fn a_fault_hits_the_side_that_it_is_aimed_at() {
+        let entra = Purpose::Entra(EntraPart::Imds);
+        let other = Purpose::Entra(EntraPart::Arc);
+        for (json, hit) in [
+            (r#"{"kind":"outage"}"#, [ISSUE].as_slice()),
+            (r#"{"kind":"outage","operation":"revoke"}"#, &[ISSUE]),
+            (r#"{"kind":"reset","operation":"acs"}"#, &[ISSUE]),
+            (r#"{"kind":"hang","operation":"entra"}"#, &[entra, other]),
+            (r#"{"kind":"outage","operation":"imds"}"#, &[entra, other]),
+            (r#"{"kind":"status","operation":"imds"}"#, &[entra]),
+        ] {
+            let mut faults = Faults::new(1);
+            faults.add(spec(json)).unwrap();
+            let all = [ISSUE, entra, other].into_iter();
+            let found = all.filter(|it| faults.strike(*it, None).blow.is_some());
+            assert_eq!(found.collect::<Vec<_>>(), hit, "{json}");
+        }
+        let unknown = r#"{"kind":"reset","operation":"entry"}"#;
+        assert!(serde_json::from_str::<FaultSpec>(unknown).is_err());
     }
 
     #[test]

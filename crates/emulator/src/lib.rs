@@ -1,4 +1,4 @@
-//! The other side: ACS Identity and a webhook receiver, with checks of their own.
+//! The other side: ACS Identity, Entra ID and a webhook receiver, with checks of their own.
 //!
 //! [`Emulator`] is state behind a lock and one asynchronous function from request to [`Reply`]; it
 //! needs no socket, so that it answers under paused time as well as behind [`serve`]. It shares the
@@ -6,8 +6,9 @@
 //! its own. What it does and why is told in the log and in the header `x-renewd-emulator-reason`,
 //! never in a body, so that clients see exactly what the service would send.
 //!
-//! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature` → api-version →
-//! limits → operation on the `world` (`service`) → `mint` → `answer`. `door` is the door for tests.
+//! A request goes: `call` (which operation) → `faults` (injected trouble) → `signature`, or for a bearer
+//! `entra` → api-version → limits → operation on the `world` (`service`) → `mint` → `answer`. A request for a
+//! bearer goes to `entra` after the faults. `door` is the door for tests.
 //!
 //! What is not established about the service is decided here and marked "not established" where it
 //! stands. Source of everything else: ACS REST 2023-10-01, recordings of the service, the SDKs.
@@ -16,6 +17,7 @@ mod access_keys;
 mod answer;
 mod call;
 mod door;
+mod entra;
 mod faults;
 mod mint;
 pub mod receiver;
@@ -27,12 +29,17 @@ mod tls;
 mod world;
 
 pub use answer::{Answering, REASON_HEADER, Reply};
+pub use call::Counts;
 pub use door::CONTROL_HEADER;
+pub use entra::{
+    CertificateError, Challenge, EntraControls, EntraOptions, EntraPart, Machine, ManagedIdentity,
+    Registration,
+};
 pub use faults::{Limit, Limits, UnlikeALimit};
 pub use mint::{KeyError, TokenAlg};
 pub use server::{ServeError, ServeOptions, Serving, serve};
-pub use service::{Emulator, EmulatorError};
+pub use service::Emulator;
 pub use tls::TlsError;
 pub use tls::TrustError;
 pub use tls::child_environment;
-pub use world::{DeletedStatus, EmulatorOptions, UnlikeAKey};
+pub use world::{DeletedStatus, EmulatorError, EmulatorOptions, UnlikeAKey};

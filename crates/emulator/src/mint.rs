@@ -28,7 +28,7 @@ use ring::{
         RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey,
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -37,6 +37,8 @@ use renewd_acs_wire::{Secret, hex};
 
 const RS256_KEY: &str = include_str!("test_keys/rs256.pem");
 const ES256_KEY: &str = include_str!("test_keys/es256.pem");
+/// The key of the certificates that are made for clients, PKCS #8.
+pub(super) const CLIENT_KEY: &str = include_str!("test_keys/client.pem");
 /// The size of an RS256 signature with 2048 bits, which a filler has too.
 const FILLER: usize = 256;
 
@@ -157,7 +159,11 @@ impl Mint {
     }
 
     /// A token; `nonce` is what a filler is made of.
-    pub(super) fn sign(&self, claims: &Claims, nonce: [u8; 32]) -> Result<Secret, KeyError> {
+    pub(super) fn sign(
+        &self,
+        claims: &impl Serialize,
+        nonce: [u8; 32],
+    ) -> Result<Secret, KeyError> {
         let mut text = String::with_capacity(1024);
         text.push_str(&self.head);
         let payload = serde_json::to_string(claims).map_err(|_| KeyError("claims"))?;
@@ -191,7 +197,7 @@ impl Mint {
 
     /// The claims of a token that an emulator like this one made; `None` where the signature is not
     /// that of the test key. A filler's signature proves nothing and is not looked at.
-    pub(super) fn read(&self, token: &str) -> Option<Claims> {
+    pub(super) fn read<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         let (signed, signature) = token.rsplit_once('.')?;
         let payload = signed.strip_prefix(&self.head)?;
         let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -277,8 +283,8 @@ fn upper_hex(bytes: &[u8]) -> String {
 pub(super) struct TokenFacts {
     pub(super) owner: Arc<str>,
     pub(super) expires_at: Timestamp,
-    /// The key that asked for it.
-    pub(super) key: KeyStamp,
+    /// The key that asked for it; none where a bearer did.
+    pub(super) key: Option<KeyStamp>,
     /// Its place in the order of everything that happened, finer than any clock.
     pub(super) sequence: u64,
 }
@@ -362,7 +368,11 @@ mod tests {
             let other = mint.sign(&claims().numbered(Some(1)), [7; 32]).unwrap();
             let signature = token.expose().rsplit_once('.').unwrap().1;
             let signed = other.expose().rsplit_once('.').unwrap().0;
-            assert_eq!(mint.read(&format!("{signed}.{signature}")), None, "{alg:?}");
+            assert_eq!(
+                mint.read::<Claims>(&format!("{signed}.{signature}")),
+                None,
+                "{alg:?}"
+            );
         }
     }
 

@@ -26,6 +26,8 @@ pub struct ServeOptions {
     pub listen: String,
     /// Plain http instead of TLS.
     pub plain_http: bool,
+    /// Where the metadata services listen over plain http, and nothing else does; nowhere if left out.
+    pub metadata: Option<String>,
     /// More names for the certificate, besides the listen host and those of this machine's
     /// loopback.
     pub names: Vec<String>,
@@ -57,9 +59,11 @@ pub enum ServeError {
 /// connections that come before are kept waiting by the kernel.
 pub struct Serving {
     listener: TcpListener,
+    metadata: Option<TcpListener>,
     tls: Option<TlsAcceptor>,
     trust: Option<Trust>,
     endpoint: String,
+    metadata_endpoint: Option<String>,
     emulator: Arc<Emulator>,
 }
 
@@ -67,14 +71,14 @@ pub struct Serving {
 ///
 /// # Errors
 /// When any of that fails; see [`ServeError`].
-pub async fn serve(options: ServeOptions, clock: Clock) -> Result<Serving, ServeError> {
+pub async fn serve(mut options: ServeOptions, clock: Clock) -> Result<Serving, ServeError> {
+    options.emulator.entra.plain_http = options.plain_http;
     let emulator = Arc::new(Emulator::new(options.emulator, clock)?);
-    let unbound = |source| ServeError::Listen {
-        listen: options.listen.clone(),
-        source,
+    let (listener, address) = bind(&options.listen).await?;
+    let metadata = match &options.metadata {
+        Some(listen) => Some(bind(listen).await?),
+        None => None,
     };
-    let listener = TcpListener::bind(&options.listen).await.map_err(unbound)?;
-    let address = listener.local_addr().map_err(unbound)?;
     let scheme = if options.plain_http { "http" } else { "https" };
     let endpoint = format!("{scheme}://{}", reachable(address));
     let (tls, trust) = if options.plain_http {
@@ -85,19 +89,39 @@ pub async fn serve(options: ServeOptions, clock: Clock) -> Result<Serving, Serve
         let trust = Trust::write(&authority, options.ca_file.as_deref())?;
         (Some(tls), Some(trust))
     };
+    let metadata_endpoint = metadata
+        .as_ref()
+        .map(|(_, address)| format!("http://{}", reachable(*address)));
     Ok(Serving {
         listener,
+        metadata: metadata.map(|(listener, _)| listener),
         tls,
         trust,
         endpoint,
+        metadata_endpoint,
         emulator,
     })
+}
+
+async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let unbound = |source| ServeError::Listen {
+        listen: listen.to_owned(),
+        source,
+    };
+    let listener = TcpListener::bind(listen).await.map_err(unbound)?;
+    let address = listener.local_addr().map_err(unbound)?;
+    Ok((listener, address))
 }
 
 impl Serving {
     /// `https://HOST:PORT`, without a slash at the end.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// `http://HOST:PORT` of the metadata services, where they listen.
+    pub fn metadata_endpoint(&self) -> Option<&str> {
+        self.metadata_endpoint.as_deref()
     }
 
     /// The connection string with the primary key, endpoint first, as every SDK reads it.
@@ -122,12 +146,29 @@ impl Serving {
 
     /// Serves until `stop`, then lets connections finish for at most a second.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let emulator = self.emulator;
+        let emulator = Arc::clone(&self.emulator);
         let replying: Replying = Arc::new(move |request| {
             let emulator = Arc::clone(&emulator);
             Box::pin(async move { emulator.handle(request).await })
         });
-        socket::serve(self.listener, self.tls, replying, stop).await;
+        let served = socket::serve(self.listener, self.tls, replying, stop);
+        let Some(metadata) = self.metadata else {
+            return served.await;
+        };
+        let emulator = self.emulator;
+        let replying: Replying = Arc::new(move |request| {
+            let emulator = Arc::clone(&emulator);
+            Box::pin(async move { emulator.handle_metadata(request).await })
+        });
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let ended = async {
+            stopped.await.ok();
+        };
+        let first = async {
+            served.await;
+            stop.send(()).ok();
+        };
+        tokio::join!(first, socket::serve(metadata, None, replying, ended));
     }
 }
 
@@ -190,6 +231,7 @@ mod tests {
         let options = ServeOptions {
             listen: "127.0.0.1:0".to_owned(),
             plain_http,
+            metadata: None,
             names: Vec::new(),
             ca_file: None,
             ca_seed,

@@ -9,23 +9,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use jiff::Timestamp;
 use renewd_acs_wire::{
-    AccessToken, CreateRequest, CreateResponse, ExchangeRequest, Identity, IssueRequest, Operation,
-    Secret,
+    AccessToken, CreateRequest, CreateResponse, ExchangeRequest, Identity, IssueRequest, Secret,
 };
 use renewd_clock::Clock;
 
 use super::{
     access_keys::{self, KeyStamp, Slot},
     answer::{self, Answering, Envelope, Problem, Reply},
-    call::{self, Call, Entry, IDENTITY_VERSIONS, Route, TEAMS_VERSIONS},
+    call::{self, Call, Counts, Entry, IDENTITY_VERSIONS, Purpose, Route, TEAMS_VERSIONS},
     door,
+    entra::{self, Asked, CertificateError, EntraControls, EntraPart, Place, Registration},
     faults::{Blow, Harm},
-    mint::Mint,
-    signature::{self, Denial, Sent},
-    world::{EmulatorOptions, Grant, Standing, World, expiry},
+    mint::{KeyError, Mint},
+    signature::{self, Sent},
+    world::{EmulatorError, EmulatorOptions, Grant, Standing, World, expiry},
 };
 
 /// ACS Identity for one resource, in memory.
@@ -37,22 +37,35 @@ pub struct Emulator {
     world: Mutex<World>,
 }
 
-/// Why an emulator cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EmulatorError {
-    /// An access key that was given is none.
-    #[error(transparent)]
-    AccessKey(#[from] super::world::UnlikeAKey),
-    /// The built-in key for tokens cannot be used.
-    #[error(transparent)]
-    TokenKey(#[from] super::mint::KeyError),
-}
-
 /// What became of a request, and what the request log wants to know of it.
 struct Judged {
     answer: Response<Bytes>,
-    key: Option<Slot>,
+    /// Who called, for the log.
+    caller: Option<String>,
     reason: Option<String>,
+}
+
+/// Who proved to be allowed in.
+enum Caller {
+    Key(KeyStamp),
+    /// The client that the bearer belongs to.
+    Client(String),
+}
+
+impl Caller {
+    fn name(&self) -> String {
+        match self {
+            Self::Key(key) => key.slot.as_str().to_owned(),
+            Self::Client(client) => format!("entra:{client}"),
+        }
+    }
+
+    fn key(&self) -> Option<KeyStamp> {
+        match self {
+            Self::Key(key) => Some(*key),
+            Self::Client(_) => None,
+        }
+    }
 }
 
 impl Emulator {
@@ -69,7 +82,7 @@ impl Emulator {
         })
     }
 
-    /// Answers one request: of ACS Identity, or of the control door under `/_emulator/v1/`. Signed
+    /// Answers one request: of ACS Identity, of Entra ID, or of the control door under `/_emulator/v1/`. Signed
     /// is what the request's own URI and headers say, so both must be as they would be on the wire.
     pub async fn handle(&self, request: Request<Bytes>) -> Reply {
         if request.uri().path().starts_with(door::PREFIX) {
@@ -77,8 +90,8 @@ impl Emulator {
         }
         let began = self.clock.steady();
         let call = Call::read(request);
-        let trouble = match call.operation {
-            Some(operation) => self.world().faults.strike(operation, call.id()),
+        let trouble = match call.purpose {
+            Some(purpose) => self.world().faults.strike(purpose, call.id()),
             None => super::faults::Trouble::default(),
         };
         if !trouble.delay.is_zero() {
@@ -90,6 +103,16 @@ impl Emulator {
         };
         let took = self.clock.steady().saturating_sub(began);
         self.reply(&call, judged, trouble.blow, took)
+    }
+
+    /// The same where only the metadata services are at home.
+    pub(super) async fn handle_metadata(&self, request: Request<Bytes>) -> Reply {
+        let route = call::route(request.method(), request.uri().path());
+        if matches!(route, Route::Entra(Place::Metadata | Place::AppService)) {
+            return self.handle(request).await;
+        }
+        let problem = answer::not_found(request.uri().path());
+        Reply::Answer(answer::error(&problem))
     }
 
     /// The emulator as a function for a transport in this process; `broken` makes the transport's
@@ -121,6 +144,60 @@ impl Emulator {
         Secret::new(format!("endpoint={endpoint}/;accesskey={key}"))
     }
 
+    /// The tenant, the application and the machine.
+    pub fn registration(&self) -> Registration {
+        self.world().entra.registration().clone()
+    }
+
+    /// A certificate of the application that ends then, with its key, as PEM. Everybody can read the key in the
+    /// emulator's sources.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn client_certificate(&self, until: Timestamp) -> Result<Secret, CertificateError> {
+        let now = self.now();
+        self.world().entra.make_certificate(now, until)
+    }
+
+    /// A federated token for the application that lives so long.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn federated_token(&self, life: Duration) -> Result<Secret, KeyError> {
+        let now = self.now();
+        self.world().entra.federated_token(now, life)
+    }
+
+    /// Changes what the control door changes at `entra`.
+    pub fn steer_entra(&self, change: impl FnOnce(&mut EntraControls)) {
+        self.world().entra.steer(change);
+    }
+
+    /// How many bearers were made.
+    pub fn bearers(&self) -> u64 {
+        self.world().entra.made()
+    }
+
+    /// What became of the requests to a part of Entra ID.
+    pub fn entra_requests(&self, part: EntraPart) -> Counts {
+        let world = self.world();
+        let counts = world.request_log.counts().get(part.as_str());
+        counts.copied().unwrap_or_default()
+    }
+
+    /// The control door as a function: the path after `/_emulator/v1/`, and JSON. It needs no secret.
+    ///
+    /// # Errors
+    /// What the door says against it.
+    pub fn control(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<serde_json::Value, String> {
+        door::enter(self, method, path, body)
+    }
+
     pub fn now(&self) -> Timestamp {
         let offset = self.world().offset;
         self.now_at(offset)
@@ -136,29 +213,61 @@ impl Emulator {
     }
 
     fn judge(&self, call: &Call) -> Judged {
-        let (answer, key, reason) = match self.authenticate(call) {
-            Err(denial) => {
-                let problem = answer::denied(&denial);
-                (answer::error(&problem), None, Some(problem.reason))
-            }
-            Ok(key) => match self.carry_out(call, key) {
-                Ok(answer) => (answer, Some(key.slot), None),
+        if let (Route::Entra(place), Some(Purpose::Entra(part))) = (&call.route, call.purpose) {
+            return self.judge_token_request(call, place, part);
+        }
+        let (answer, caller, reason) = match self.authenticate(call) {
+            Err(problem) => (answer::error(&problem), None, Some(problem.reason)),
+            Ok(caller) => match self.carry_out(call, caller.key()) {
+                Ok(answer) => (answer, Some(caller.name()), None),
                 Err(problem) => (
                     answer::error(&problem),
-                    Some(key.slot),
+                    Some(caller.name()),
                     Some(format!("{}: {}", problem.code(), problem.reason)),
                 ),
             },
         };
         Judged {
             answer,
-            key,
+            caller,
             reason,
         }
     }
 
-    fn authenticate(&self, call: &Call) -> Result<KeyStamp, Denial> {
-        let keys = Arc::clone(&self.world().keys);
+    fn judge_token_request(&self, call: &Call, place: &Place, part: EntraPart) -> Judged {
+        let (uri, now) = (call.request.uri(), self.now());
+        let mut world = self.world();
+        let scheme = uri.scheme_str().unwrap_or_else(|| world.entra.scheme());
+        let asked = Asked {
+            method: call.request.method(),
+            headers: call.request.headers(),
+            query: uri.query().unwrap_or_default(),
+            body: call.request.body(),
+            base: format!("{scheme}://{}", call.host),
+            now,
+        };
+        let (answer, reason) = world.entra.answer(place, part, &asked);
+        Judged {
+            answer,
+            caller: None,
+            reason,
+        }
+    }
+
+    fn authenticate(&self, call: &Call) -> Result<Caller, Problem> {
+        let now = self.now();
+        let keys = {
+            let mut world = self.world();
+            if let Some(bearer) = bearer(call.request.headers()) {
+                return world.entra.admit(bearer, now).map(Caller::Client);
+            }
+            let controls = world.entra.controls();
+            if !controls.access_keys {
+                let reason = "the resource takes no access keys";
+                return Err(answer::bearer_denied(controls.access_keys_status, reason));
+            }
+            Arc::clone(&world.keys)
+        };
         let sent = Sent {
             method: call.request.method(),
             target: &call.target,
@@ -166,17 +275,19 @@ impl Emulator {
             headers: call.request.headers(),
             body: call.request.body(),
         };
-        signature::verify(&sent, &keys, self.now(), self.options.date_margin).map(|key| key.stamp)
+        signature::verify(&sent, &keys, now, self.options.date_margin)
+            .map(|key| Caller::Key(key.stamp))
+            .map_err(|denial| answer::denied(&denial))
     }
 
-    fn carry_out(&self, call: &Call, key: KeyStamp) -> Result<Response<Bytes>, Problem> {
+    fn carry_out(&self, call: &Call, key: Option<KeyStamp>) -> Result<Response<Bytes>, Problem> {
         let (path, method) = (call.request.uri().path(), call.request.method());
-        let operation = match call.operation {
-            Some(operation) => operation,
-            None if call.route == Route::WrongMethod => {
+        let operation = match call.purpose {
+            Some(Purpose::Acs(operation)) => operation,
+            _ if call.route == Route::WrongMethod => {
                 return Err(answer::method_not_allowed(method, path));
             }
-            None => return Err(answer::not_found(path)),
+            _ => return Err(answer::not_found(path)),
         };
         let version = call.version()?;
         let now = self.now();
@@ -245,7 +356,7 @@ impl Emulator {
     ) -> Reply {
         let mut world = self.world();
         let now = self.now_at(world.offset);
-        let key = judged.as_ref().and_then(|judged| judged.key);
+        let caller = judged.as_ref().and_then(|judged| judged.caller.clone());
         let mut reason = judged.as_ref().and_then(|judged| judged.reason.clone());
         if let Some(blow) = blow {
             reason = Some(format!(
@@ -253,8 +364,16 @@ impl Emulator {
                 blow.fault, blow.harm
             ));
         }
-        let mut reply = apply(judged, blow);
-        if let Reply::Answer(answer) | Reply::Truncated { answer, .. } = &mut reply {
+        let mut reply = apply(judged, blow, |blow, status, retry_after| {
+            match call.purpose {
+                Some(Purpose::Entra(part)) => {
+                    entra::injected(part, status, retry_after, blow.fault, now)
+                }
+                _ => answer::error(&answer::injected(status, retry_after, blow.fault)),
+            }
+        });
+        let of_acs = !matches!(call.purpose, Some(Purpose::Entra(_)));
+        if of_acs && let Reply::Answer(answer) | Reply::Truncated { answer, .. } = &mut reply {
             let envelope = Envelope {
                 now,
                 took,
@@ -263,15 +382,19 @@ impl Emulator {
             };
             envelope.wrap(answer);
         }
-        let entry = call.entry(now, key, &reply, reason);
+        let entry = call.entry(now, caller, &reply, reason);
         log(&entry);
         world.request_log.note(entry);
         reply
     }
 }
 
-/// The answer as the blow leaves it.
-fn apply(judged: Option<Judged>, blow: Option<Blow>) -> Reply {
+/// The answer as the blow leaves it; `injected` makes one of a status that was asked for.
+fn apply(
+    judged: Option<Judged>,
+    blow: Option<Blow>,
+    injected: impl Fn(Blow, StatusCode, Option<u64>) -> Response<Bytes>,
+) -> Reply {
     let answer = judged.map(|judged| judged.answer);
     let Some(blow) = blow else {
         return answer.map_or(Reply::Reset, Reply::Answer);
@@ -287,18 +410,23 @@ fn apply(judged: Option<Judged>, blow: Option<Blow>) -> Reply {
             let sent = answer.body().len() / 2;
             Reply::Truncated { answer, sent }
         }
-        (Harm::Status(status, retry_after), _) => Reply::Answer(answer::error(&answer::injected(
-            status,
-            retry_after,
-            blow.fault,
-        ))),
+        (Harm::Status(status, retry_after), _) => {
+            Reply::Answer(injected(blow, status, retry_after))
+        }
         _ => Reply::Reset,
     }
 }
 
+/// The bearer of a request that has one.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, text) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
+}
+
 /// A request that failed is told once, here.
 fn log(entry: &Entry) {
-    let operation = entry.operation.map_or("none", Operation::as_str);
+    let operation = entry.operation.map_or("none", Purpose::as_str);
     let request_id = entry.client_request_id.as_deref().unwrap_or("none");
     match (&entry.reason, entry.status) {
         (Some(reason), status) => tracing::info!(
@@ -324,7 +452,8 @@ fn log(entry: &Entry) {
 pub(super) struct Ask<'a> {
     pub(super) options: &'a EmulatorOptions,
     pub(super) now: Timestamp,
-    pub(super) key: KeyStamp,
+    /// None where a bearer was shown.
+    pub(super) key: Option<KeyStamp>,
     pub(super) version: &'a str,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a [u8],
@@ -361,7 +490,7 @@ pub(super) fn perform(world: &mut World, route: &Route, ask: &Ask<'_>) -> Result
             Ok(Outcome::Done)
         }
         Route::Exchange => exchange(world, ask),
-        Route::WrongMethod | Route::Unknown => Err(answer::not_found("")),
+        Route::Entra(_) | Route::WrongMethod | Route::Unknown => Err(answer::not_found("")),
     }
 }
 

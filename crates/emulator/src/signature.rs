@@ -116,11 +116,6 @@ fn read_authorization<'a>(sent: &Sent<'a>) -> Result<Authorization<'a>, Denial> 
     };
     let value = sent.value("authorization").ok_or_else(missing)?;
     let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Denial::Malformed(
-            "Authorization is a Bearer token: this emulator takes access keys only".to_owned(),
-        ));
-    }
     if !scheme.eq_ignore_ascii_case("HMAC-SHA256") {
         return Err(unlike("does not begin with HMAC-SHA256"));
     }
@@ -685,8 +680,8 @@ mod tests {
         let mut request = Request::good();
         request
             .headers
-            .insert("authorization", "Bearer a.b.c".parse().unwrap());
-        assert!(request.reason().contains("Bearer"));
+            .insert("authorization", "Basic a.b.c".parse().unwrap());
+        assert!(request.reason().contains("begin with HMAC-SHA256"));
         request
             .headers
             .insert("authorization", "HMAC-SHA256 Signature=x".parse().unwrap());

@@ -13,8 +13,9 @@ use renewd_acs_wire::Secret;
 use super::{
     access_keys::{AccessKeys, Key, KeyStamp, Slot, draw},
     call::{self, RequestLog},
+    entra::{Entra, EntraOptions},
     faults::{Faults, Limiter, Limits},
-    mint::{Claims, TokenAlg, TokenBook, TokenFacts},
+    mint::{Claims, KeyError, TokenAlg, TokenBook, TokenFacts},
 };
 
 /// How an emulator is set up; the default is as near to the service as can be.
@@ -43,6 +44,8 @@ pub struct EmulatorOptions {
     pub adopt: bool,
     /// What the control door asks for; open if left out.
     pub control_secret: Option<Secret>,
+    /// The tenant and the machine that bearers come from.
+    pub entra: EntraOptions,
 }
 
 impl Default for EmulatorOptions {
@@ -59,6 +62,7 @@ impl Default for EmulatorOptions {
             deleted_status: DeletedStatus::default(),
             adopt: false,
             control_secret: None,
+            entra: EntraOptions::default(),
         }
     }
 }
@@ -95,6 +99,17 @@ impl std::str::FromStr for DeletedStatus {
 #[error("the {0} access key is not standard base64 of at least one byte")]
 pub struct UnlikeAKey(pub(super) &'static str);
 
+/// Why an emulator cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// An access key that was given is none.
+    #[error(transparent)]
+    AccessKey(#[from] UnlikeAKey),
+    /// The built-in key for tokens cannot be used.
+    #[error(transparent)]
+    TokenKey(#[from] KeyError),
+}
+
 impl EmulatorOptions {
     /// Takes the keys from the text of a key file: the primary on the first line, the secondary on
     /// the second if there is one; both base64.
@@ -127,6 +142,7 @@ pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) limiter: Limiter,
     pub(super) request_log: RequestLog,
+    pub(super) entra: Entra,
     /// How far this place's clock is from the one it was given.
     pub(super) offset: SignedDuration,
     identities: BTreeMap<Arc<str>, Identity>,
@@ -171,7 +187,7 @@ pub(super) struct Grant {
 }
 
 impl World {
-    pub(super) fn new(options: &EmulatorOptions) -> Result<Self, UnlikeAKey> {
+    pub(super) fn new(options: &EmulatorOptions) -> Result<Self, EmulatorError> {
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         let drawn = (draw(&mut rng), draw(&mut rng));
         let keys = AccessKeys::new(
@@ -193,6 +209,7 @@ impl World {
             faults: Faults::new(rng.random()),
             limiter: Limiter::new(options.limits.clone()),
             request_log: RequestLog::default(),
+            entra: Entra::new(options.entra.clone(), options.seed)?,
             offset: SignedDuration::ZERO,
             identities: BTreeMap::new(),
             sequence: 0,
@@ -269,7 +286,7 @@ impl World {
         &mut self,
         owner: &str,
         scopes: &[String],
-        key: KeyStamp,
+        key: Option<KeyStamp>,
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Grant {
@@ -303,7 +320,8 @@ impl World {
             Some("its identity was deleted")
         } else if identity.is_some_and(|i| facts.sequence < i.revoked_before) {
             Some("revoked")
-        } else if !self.keys.holds(facts.key) {
+        } else if facts.key.is_some_and(|key| !self.keys.holds(key)) {
+            // Whether it is so for a token that a bearer asked for is not established; here it is not.
             Some("the key that it was issued with was regenerated")
         } else if facts.expires_at <= now {
             Some("expired")
@@ -374,7 +392,7 @@ mod tests {
     }
 
     fn grant(world: &mut World, id: &str, slot: Slot) -> Grant {
-        let key = world.keys.get(slot).stamp;
+        let key = Some(world.keys.get(slot).stamp);
         world.grant(id, &["chat".to_owned()], key, at(0), at(60))
     }
 
