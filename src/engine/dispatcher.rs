@@ -104,6 +104,8 @@ pub struct Dispatcher {
     seen: Option<upkeep::ClocksSeen>,
     /// Whether the store may hold more than was read.
     look: bool,
+    /// Whether somebody may have disabled the sink, or enabled it, since that was looked up.
+    heard: bool,
     /// When the store's next delivery is to be attempted.
     next_at: Option<Timestamp>,
     notices: Notices,
@@ -213,12 +215,12 @@ impl Worker for Dispatcher {
                 }
             }
             DispatcherEvent::Asked(ask) => self.asked(ask),
-            DispatcherEvent::Wanted => self.look = true,
+            DispatcherEvent::Wanted => self.look_anew(),
         }
     }
 
     fn rested(&mut self) {
-        self.look = true;
+        self.look_anew();
     }
 
     async fn settle(&mut self, first: bool) -> bool {
@@ -268,6 +270,7 @@ impl Dispatcher {
             queue: VecDeque::new(),
             seen: None,
             look: true,
+            heard: true,
             next_at: None,
             notices: Notices::default(),
             bundle: Bundle::default(),
@@ -382,6 +385,12 @@ impl Dispatcher {
             // If the store is in trouble, the first look meets it again.
             Ok(None) | Err(_) => {}
         }
+    }
+
+    /// Looks for deliveries, and whether the sink is disabled.
+    fn look_anew(&mut self) {
+        self.look = true;
+        self.heard = true;
     }
 
     fn is_paused(&self) -> bool {

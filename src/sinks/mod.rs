@@ -34,8 +34,10 @@ pub use exec::{ExecSink, PROGRAMS};
 pub use file::FileSink;
 pub use webhook::WebhookSink;
 
-/// Deliveries of a file sink or a webhook that may be under way at once.
+/// Deliveries of a webhook that may be under way at once.
 const IN_FLIGHT: usize = 16;
+/// The same of a file sink, many of which are written together.
+const FILES_IN_FLIGHT: usize = 64;
 
 /// One thing to hand over: what the consumers of an identity should hold, at one version.
 #[derive(Debug, Clone)]
@@ -176,7 +178,8 @@ impl Sink {
     /// Deliveries that may be under way at once.
     pub fn max_in_flight(&self) -> usize {
         match self {
-            Self::File(_) | Self::Webhook(_) => IN_FLIGHT,
+            Self::File(_) => FILES_IN_FLIGHT,
+            Self::Webhook(_) => IN_FLIGHT,
             Self::Exec(sink) => sink.settings().max_in_flight,
         }
     }

@@ -551,6 +551,12 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// Numbers as `json_each` takes them.
+pub(super) fn list(nums: &[Num]) -> String {
+    let words: Vec<String> = nums.iter().map(Num::to_string).collect();
+    format!("[{}]", words.join(","))
+}
+
 /// How a word is stored.
 pub(super) fn spelled<T: Serialize>(word: &T) -> String {
     match serde_json::to_value(word) {

@@ -10,7 +10,7 @@ use rusqlite::{Row, params, types::Null};
 use super::{
     Each, Store,
     aside::RowKind,
-    db::{self, Txn, micros, signed},
+    db::{self, Db, Txn, micros, signed},
     error::{Answer, Outcome, StoreError},
     identities::Consignment,
     sinks::{DUE_NOW, StoredSink},
@@ -45,6 +45,14 @@ impl Delivery {
     pub fn is_pending(&self) -> bool {
         self.wanted > self.delivered
     }
+}
+
+/// What a sink has to deliver.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pending {
+    pub deliveries: Vec<Delivery>,
+    /// The earliest next attempt of all others that are pending and were not to be skipped; it may have passed.
+    pub next_at: Option<Timestamp>,
 }
 
 /// How an attempt at a delivery ended.
@@ -88,28 +96,21 @@ macro_rules! delivery_columns {
 
 pub(super) use delivery_columns;
 
-/// Pending deliveries of a sink that comes after no other.
-pub(super) const PENDING: &str = concat!(
-    "SELECT ",
-    delivery_columns!("?3"),
-    " FROM delivery d JOIN identity i ON i.num = d.identity \
-     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 ORDER BY d.next_at, d.identity"
-);
-pub(super) const NEXT_PENDING: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
-    WHERE d.sink = ?1 AND d.wanted > d.delivered ORDER BY d.next_at";
+/// What is pending for a sink that comes after no other, the longest waiting first.
+pub(super) const PENDING: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
+    WHERE d.sink = ?1 AND d.wanted > d.delivered ORDER BY d.next_at, d.identity";
 /// The same of one that waits for others.
-const PENDING_AFTER: &str = concat!(
-    "SELECT ",
-    delivery_columns!("?3"),
-    " FROM delivery d JOIN identity i ON i.num = d.identity \
-     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.next_at <= ?2 \
-     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
-     WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity"
-);
-const NEXT_PENDING_AFTER: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
+const PENDING_AFTER: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink_num FROM delivery d \
     WHERE d.sink = ?1 AND d.wanted > d.delivered \
     AND NOT EXISTS (SELECT 1 FROM sink_after a JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
-    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at";
+    WHERE a.sink = d.sink AND e.delivered < d.wanted) ORDER BY d.next_at, d.identity";
+/// These deliveries of a sink, in the order of the list.
+pub(super) const CHOSEN: &str = concat!(
+    "SELECT ",
+    delivery_columns!("?2"),
+    " FROM json_each(?3) j CROSS JOIN delivery d ON d.identity = j.value AND d.sink = ?1 \
+     CROSS JOIN identity i ON i.num = d.identity"
+);
 const OF_IDENTITY: &str = concat!(
     "SELECT ",
     delivery_columns!("s.name"),
@@ -131,43 +132,24 @@ impl Store {
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
-    ) -> Answer<Vec<Delivery>> {
-        let (sink, skip) = (sink.clone(), skip.clone());
+    ) -> Answer<Pending> {
+        let (sink, mut skip) = (sink.clone(), skip.clone());
         self.read("look for pending deliveries", move |db| {
             let StoredSink { num, waits, .. } = db.sink(sink.as_str())?;
-            let sql = if waits { PENDING_AFTER } else { PENDING };
-            let params = params![num, micros(now), sink.as_str()];
-            Ok(db.some(RowKind::Delivery, limit, sql, params, |row| {
-                match skip.contains(&row.get(0)?) {
-                    true => Ok(None),
-                    false => read_delivery(row).map(Some),
+            loop {
+                let (chosen, next_at) = db.first_pending((num, waits), (now, limit), &skip)?;
+                let list = db::list(&chosen);
+                let params = params![num, sink.as_str(), list];
+                let deliveries = db.all(RowKind::Delivery, CHOSEN, params, read_delivery)?;
+                // A page of rows that cannot be read hides nobody behind it.
+                if !deliveries.is_empty() || chosen.len() < limit {
+                    return Ok(Pending {
+                        deliveries,
+                        next_at,
+                    });
                 }
-            })?)
-        })
-        .await
-    }
-
-    /// The earliest next attempt of a sink, but for rows in `skip`; it may have passed.
-    pub async fn next_pending(
-        &self,
-        sink: &SinkName,
-        skip: &BTreeSet<Num>,
-    ) -> Answer<Option<Timestamp>> {
-        let (sink, skip) = (sink.clone(), skip.clone());
-        self.read("look for the next delivery", move |db| {
-            let mut skip = skip.clone();
-            skip.extend(db.aside.nums(RowKind::Delivery));
-            let StoredSink { num, waits, .. } = db.sink(sink.as_str())?;
-            let sql = if waits {
-                NEXT_PENDING_AFTER
-            } else {
-                NEXT_PENDING
-            };
-            let heads = db.some(RowKind::Delivery, 1, sql, [num], |row| {
-                let at = db::instant_in(row, 0)?;
-                Ok((!skip.contains(&row.get(1)?)).then_some(at))
-            })?;
-            Ok(heads.first().copied())
+                skip.extend(chosen);
+            }
         })
         .await
     }
@@ -324,6 +306,32 @@ impl Store {
     }
 }
 
+impl Db {
+    /// The first rows of a sink (`waits`: that comes after others) that are pending by now, at most so many, and when
+    /// the next one is to be attempted.
+    fn first_pending(
+        &self,
+        (sink, waits): (Num, bool),
+        (now, limit): (Timestamp, usize),
+        skip: &BTreeSet<Num>,
+    ) -> Outcome<(Vec<Num>, Option<Timestamp>)> {
+        let sql = if waits { PENDING_AFTER } else { PENDING };
+        let mut chosen = Vec::new();
+        let next = self.some(RowKind::Delivery, 1, sql, [sink], |row| {
+            let (at, num) = (db::instant_in(row, 0)?, row.get(1)?);
+            if skip.contains(&num) {
+                return Ok(None);
+            }
+            if at > now || chosen.len() >= limit {
+                return Ok(Some(at));
+            }
+            chosen.push(num);
+            Ok(None)
+        })?;
+        Ok((chosen, next.first().copied()))
+    }
+}
+
 impl Settled {
     fn sink(&self) -> &SinkName {
         match self {
@@ -332,12 +340,26 @@ impl Settled {
             | Self::Placed { sink, .. } => sink,
         }
     }
+
+    /// Where the file lies that was delivered so, if this says that.
+    fn placed_of(&self, delivered: &Self) -> Option<&Placed> {
+        match (self, delivered) {
+            (
+                Self::Placed { sink, num, placed },
+                Self::Delivered {
+                    sink: to, num: row, ..
+                },
+            ) if (sink, num) == (to, row) => placed.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 impl Txn<'_> {
     pub(super) fn settle(&mut self, settled: &[Settled], now: Timestamp) -> Outcome<()> {
         let mut sinks: Vec<(&SinkName, StoredSink)> = Vec::new();
-        for one in settled {
+        let mut settled = settled.iter().peekable();
+        while let Some(one) = settled.next() {
             let name = one.sink();
             let known = sinks.iter().find(|(known, _)| *known == name);
             let StoredSink {
@@ -353,8 +375,17 @@ impl Txn<'_> {
             match one {
                 Settled::Delivered { num, version, .. } => {
                     let (num, version) = (*num, *version);
+                    let handed = Handed { sink, num, version };
                     self.effects.wanted |= awaited;
-                    if self.note_delivered(Handed { sink, num, version })? {
+                    // Its file, as a rule, is new where the last one lay.
+                    let is_noted = match settled.peek().and_then(|next| next.placed_of(one)) {
+                        Some(placed) => self.note_replaced(handed, placed)?,
+                        None => false,
+                    };
+                    if is_noted {
+                        settled.next();
+                    }
+                    if is_noted || self.note_delivered(handed)? {
                         self.items_delivered(num, now)?;
                     }
                 }
@@ -480,9 +511,7 @@ const RETRY: &str = concat!(
 
 impl Rows {
     fn nums_json(&self) -> Option<String> {
-        let nums = self.nums.as_ref()?;
-        let words: Vec<String> = nums.iter().map(Num::to_string).collect();
-        Some(format!("[{}]", words.join(",")))
+        self.nums.as_deref().map(db::list)
     }
 
     fn sink_name(&self) -> Option<&str> {

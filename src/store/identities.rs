@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use rusqlite::{Row, params};
 
 use super::{
-    Store,
+    Each, Store,
     aside::RowKind,
     db::{self, Db},
     error::{Answer, Fault, Outcome, StoreError, is_unreadable},
@@ -406,6 +406,19 @@ impl Store {
             .await
     }
 
+    /// The same of many rows, each answered by itself.
+    pub async fn consignments(&self, nums: Vec<Num>) -> Answer<Each<Option<Consignment>>> {
+        let doing = "read a token";
+        self.read(doing, move |db| {
+            let read = |num: &Num| db.consignment(*num);
+            let each = nums.iter().map(read);
+            Ok(each
+                .map(|found| found.map_err(|fault| StoreError::new(doing, fault)))
+                .collect())
+        })
+        .await
+    }
+
     /// The id that a name has or had, by its row or by the id map; not of deleted ones.
     pub async fn known_id(&self, name: &Name) -> Answer<Option<IdentityId>> {
         let name = name.clone();
@@ -481,9 +494,8 @@ impl Db {
 
     /// The records of these rows, in order, at most `limit`; those that cannot be read are passed over.
     fn records_of(&self, nums: &[Num], limit: usize) -> Outcome<Vec<Record>> {
-        let list: Vec<String> = nums.iter().map(Num::to_string).collect();
-        let list = format!("[{}]", list.join(","));
-        Ok(self.page(RowKind::Identity, limit, RECORDS_OF, [list], read_record)?)
+        let list = [db::list(nums)];
+        Ok(self.page(RowKind::Identity, limit, RECORDS_OF, list, read_record)?)
     }
 
     pub(super) fn list(&self, after: &str, limit: usize) -> Outcome<Vec<Record>> {

@@ -67,7 +67,7 @@ pub use creations::TakenOver;
 pub use db::Changed;
 pub use declarations::{ImportLine, Imported};
 pub use deliveries::Member;
-pub use deliveries::{Delivery, Settled};
+pub use deliveries::{Delivery, Pending, Settled};
 pub use deliveries::{Listed, Rows};
 pub use disk::{Disk, DiskRoom};
 pub use error::{BackupError, Each, OpenError, StoreError};

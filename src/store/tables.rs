@@ -11,7 +11,7 @@ use super::{
     db::{Db, Txn, signed},
     error::Outcome,
 };
-use crate::model::{CampaignId, Num, Version};
+use crate::model::{CampaignId, Num, Placed, Version};
 
 /// What a write of identities does to what is counted of them.
 #[derive(Debug)]
@@ -186,6 +186,22 @@ pub(super) const OF_IDENTITY: &str = "d.identity = ?1";
 pub(super) const OF_BOTH: &str = "d.identity = ?1 AND d.sink = ?2";
 pub(super) const OF_SINK: &str = "d.sink = ?1";
 
+/// A consumer came to hold the version that it should have, and had not; and what else is noted of that.
+macro_rules! arrived {
+    ($set:literal, $which:literal) => {
+        concat!(
+            "SET delivered = ?3, attempts = 0, last_error = NULL, (live_until, live_key) = (SELECT \
+             iif(delivery.live_until IS NULL, NULL, coalesce(CASE ?3 WHEN i.version THEN i.good_until \
+             WHEN i.prev_version THEN i.prev_until END, -1)), \
+             CASE ?3 WHEN i.version THEN i.minted_by WHEN i.prev_version THEN i.prev_key END \
+             FROM (SELECT 1) LEFT JOIN identity i ON i.num = ?1)",
+            $set,
+            " WHERE identity = ?1 AND sink = ?2 AND delivered < wanted AND wanted <= ?3",
+            $which
+        )
+    };
+}
+
 /// What a consumer came to hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Handed {
@@ -250,15 +266,7 @@ impl Txn<'_> {
         Handed { sink, num, version }: Handed,
     ) -> Outcome<bool> {
         let version = signed(version.0);
-        let up_to_date = self.write_deliveries(
-            "SET delivered = ?3, attempts = 0, last_error = NULL, (live_until, live_key) = (SELECT \
-             iif(delivery.live_until IS NULL, NULL, coalesce(CASE ?3 WHEN i.version THEN i.good_until \
-             WHEN i.prev_version THEN i.prev_until END, -1)), \
-             CASE ?3 WHEN i.version THEN i.minted_by WHEN i.prev_version THEN i.prev_key END \
-             FROM (SELECT 1) LEFT JOIN identity i ON i.num = ?1) \
-             WHERE identity = ?1 AND sink = ?2 AND delivered < wanted AND wanted <= ?3",
-            [num, sink, version],
-        )?;
+        let up_to_date = self.write_deliveries(arrived!("", ""), [num, sink, version])?;
         if up_to_date > 0 {
             add(&mut self.deltas.pending, sink, -1);
             return Ok(true);
@@ -277,6 +285,21 @@ impl Txn<'_> {
             [num, sink, version],
         )?;
         Ok(false)
+    }
+
+    /// The same where a file lies that lay there before with other content; whether all of that is so, or nothing is
+    /// noted.
+    pub(super) fn note_replaced(
+        &mut self,
+        Handed { sink, num, version }: Handed,
+        Placed { path, digest }: &Placed,
+    ) -> Outcome<bool> {
+        let params = params![num, sink, signed(version.0), path.to_string_lossy(), digest];
+        let noted = self.write_deliveries(arrived!(", digest = ?5", " AND path = ?4"), params)? > 0;
+        if noted {
+            add(&mut self.deltas.pending, sink, -1);
+        }
+        Ok(noted)
     }
 
     /// Wants what these rows should have delivered once more; `which` says which, with `d` for the delivery, and the

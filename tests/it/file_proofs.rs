@@ -18,7 +18,7 @@ use renewd::{
     config::{FileFormat, FileSinkSettings},
     model::{Secret, Timestamp, TokenDocument},
     sinks::{
-        DeliveryOutcome,
+        DeliveryOutcome, Receipt,
         file::{FileError, FileSink},
     },
 };
@@ -65,6 +65,16 @@ fn names(folder: &Path) -> Vec<String> {
 
 /// This program once more, as the writer below, with other programs before it.
 fn writer(before: &[&str], folder: &Path, version: u64) -> Command {
+    writing(
+        "file_proofs::a_write_follows_the_recipe",
+        before,
+        folder,
+        version,
+    )
+}
+
+/// The same for the writer of another test.
+fn writing(test: &str, before: &[&str], folder: &Path, version: u64) -> Command {
     let exe = std::env::current_exe().unwrap();
     let line: Vec<_> = before
         .iter()
@@ -74,7 +84,7 @@ fn writer(before: &[&str], folder: &Path, version: u64) -> Command {
     let mut command = Command::new(&line[0]);
     command
         .args(&line[1..])
-        .args(["--exact", "file_proofs::a_write_follows_the_recipe"])
+        .args(["--exact", test])
         .env(WRITER, format!("{version}:{}", folder.display()))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
@@ -159,6 +169,97 @@ fn a_write_follows_the_recipe() {
             "fsync folder",
         ]
     );
+}
+
+/// So many files, which the writer of the next test writes at once.
+const FILES: u64 = 5;
+
+/// Writes them when all of them wait for the one thread that there is.
+fn write_together(folder: &Path) -> Vec<Result<DeliveryOutcome, FileError>> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().unwrap();
+    runtime.block_on(deliver_together(folder))
+}
+
+async fn deliver_together(folder: &Path) -> Vec<Result<DeliveryOutcome, FileError>> {
+    let path = format!("{}/{{name}}.json", folder.display());
+    let settings = FileSinkSettings::new("files".parse().unwrap(), path);
+    let sink = FileSink::new(&settings, false).unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let thread = tokio::task::spawn_blocking(move || held.recv().is_err());
+    let write = |number| {
+        let document = document(&format!("bot{number}"), 1);
+        sink.deliver(delivery(document, &[]), Timestamp::UNIX_EPOCH)
+    };
+    let all = futures_util::future::join_all((0..FILES).map(write));
+    // All of them have been polled once, in order, when it comes to the end of what holds the thread up.
+    let (written, ()) = tokio::join!(all, async move { drop(release) });
+    assert!(thread.await.unwrap());
+    let outcome = |written: Result<Receipt, _>| written.map(|receipt| receipt.outcome);
+    written.into_iter().map(outcome).collect()
+}
+
+#[test]
+fn files_of_one_folder_are_flushed_each_and_their_folder_once() {
+    if let Ok(what) = std::env::var(WRITER) {
+        let (_, folder) = what.split_once(':').unwrap();
+        let written = write_together(Path::new(folder)).into_iter();
+        return written.for_each(|outcome| assert_eq!(outcome.unwrap(), DeliveryOutcome::Written));
+    }
+    let (folder, other) = (folder(), folder());
+    let out = other.path().join("trace");
+    let told = out.display().to_string();
+    let calls = "trace=openat,fsync,renameat";
+    let strace = ["strace", "-f", "-y", "-e", calls, "-o", &told];
+    let name = "file_proofs::files_of_one_folder_are_flushed_each_and_their_folder_once";
+    let status = writing(name, &strace, folder.path(), 1).status().unwrap();
+    assert!(status.success(), "{status}");
+    let here = folder.path().display().to_string();
+    let trace = fs::read_to_string(&out).unwrap();
+    let seen: Vec<&str> = trace
+        .lines()
+        .filter(|line| line.contains(&here))
+        .filter_map(|line| match line.contains(".renewd-") {
+            true if line.contains("O_CREAT") => Some("make"),
+            true if line.contains("fsync(") => Some("flush"),
+            true if line.contains("renameat(") => Some("rename"),
+            false if line.contains("fsync(") => Some("flush the folder"),
+            _ => None,
+        })
+        .collect();
+    let files = FILES as usize;
+    let mut recipe = vec!["make"; files];
+    recipe.extend(["flush", "rename"].repeat(files));
+    recipe.push("flush the folder");
+    assert_eq!(seen, recipe);
+    assert_eq!(names(folder.path()).len(), files);
+}
+
+#[test]
+fn one_that_cannot_be_written_fails_alone_among_many() {
+    let folder = folder();
+    let in_the_way = folder.path().join("bot2.json");
+    fs::create_dir(&in_the_way).unwrap();
+    for expected in [DeliveryOutcome::Written, DeliveryOutcome::Unchanged] {
+        for (number, outcome) in write_together(folder.path()).into_iter().enumerate() {
+            match number {
+                2 => {
+                    let error = outcome.unwrap_err().to_string();
+                    assert!(error.contains("bot2.json"), "{error}");
+                }
+                _ => assert_eq!(outcome.unwrap(), expected),
+            }
+        }
+        assert_eq!(
+            names(folder.path()).len() as u64,
+            FILES,
+            "nothing is left beside them"
+        );
+    }
+    fs::remove_dir(in_the_way).unwrap();
+    let outcomes = write_together(folder.path()).into_iter();
+    let written = outcomes.filter(|outcome| matches!(outcome, Ok(DeliveryOutcome::Written)));
+    assert_eq!(written.count(), 1);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
     model::{Name, Num, Version},
     schedule::{Steady, delivery_gap, delivery_retry_at, quarantine_gap},
     sinks::{self, DeliveryOutcome, Receipt, Sink, SinkFailure},
-    store::{self, Disabled, Settled, StoreError},
+    store::{self, Consignment, Disabled, Pending, Settled, StoreError},
 };
 
 /// A version that expired undelivered is looked at again so much later, in case a clock was wrong;
@@ -264,8 +264,8 @@ impl Payload {
     }
 }
 
-/// Rows read at once.
-const PAGE: usize = 64;
+/// Rows read at once, behind those that are under way or not settled yet.
+const PAGE: usize = 256;
 /// So many results that are not settled, and nothing new is attempted.
 const UNSETTLED: usize = 1024;
 /// Rows read while only a probe may go out.
@@ -276,11 +276,11 @@ impl Dispatcher {
         if !self.has_room() {
             return Ok(());
         }
-        if self.look {
+        if std::mem::take(&mut self.heard) {
             match self.store.sink_disabled(&self.name).await {
                 // Nobody can say: it goes on as it was. The store has told of it.
                 Err(StoreError::Unreadable { .. }) => {}
-                disabled => self.disabled = disabled?,
+                disabled => self.disabled = disabled.inspect_err(|_| self.heard = true)?,
             }
         }
         self.start_notice().await?;
@@ -292,10 +292,11 @@ impl Dispatcher {
             return self.look_at_files().await;
         }
         while self.may_start() {
-            let Some(delivery) = self.next_delivery().await? else {
+            let chosen = self.next_deliveries().await?;
+            if chosen.is_empty() {
                 break;
-            };
-            self.start(delivery).await;
+            }
+            self.start(chosen).await?;
         }
         self.look_at_files().await
     }
@@ -317,11 +318,17 @@ impl Dispatcher {
             && self.breaker.admits(self.attempts.len(), steady)
     }
 
-    async fn next_delivery(&mut self) -> Result<Option<store::Delivery>, StoreError> {
+    /// What is to be started at once: all that there is room for, or one where each start decides about the next.
+    async fn next_deliveries(&mut self) -> Result<Vec<store::Delivery>, StoreError> {
         if self.queue.is_empty() && self.look {
             self.read_queue().await?;
         }
-        Ok(self.queue.pop_front())
+        let room = match self.limit.is_some() || self.breaker.probe_at().is_some() {
+            true => 1,
+            false => self.sink.max_in_flight() - self.attempts.len(),
+        };
+        let room = room.min(self.queue.len());
+        Ok(self.queue.drain(..room).collect())
     }
 
     async fn read_queue(&mut self) -> Result<(), StoreError> {
@@ -331,36 +338,55 @@ impl Dispatcher {
             Some(_) => (Timestamp::MAX, PROBE_PAGE),
             None => (now, PAGE),
         };
-        let found = self
+        let Pending {
+            deliveries,
+            next_at,
+        } = self
             .store
             .pending(&self.name, until, limit, &self.busy)
             .await?;
-        self.look = found.len() == limit;
-        self.busy.extend(found.iter().map(|delivery| delivery.num));
-        self.queue.extend(found);
-        self.next_at = self.store.next_pending(&self.name, &self.busy).await?;
+        self.look = next_at.is_some_and(|at| at <= until);
+        self.next_at = next_at;
+        let nums = deliveries.iter().map(|delivery| delivery.num);
+        self.busy.extend(nums);
+        self.queue.extend(deliveries);
         Ok(())
     }
 
-    /// Begins an attempt at what is newest now.
-    async fn start(&mut self, delivery: store::Delivery) {
-        let now = self.clock.now();
-        let consignment = match self.store.consignment(delivery.num).await {
-            Ok(Some(consignment)) => consignment,
-            // The identity is gone, and its row of the delivery table with it.
-            Ok(None) => {
-                self.busy.remove(&delivery.num);
-                return;
-            }
+    /// Begins an attempt at what is newest now of each of these.
+    async fn start(&mut self, chosen: Vec<store::Delivery>) -> Result<(), StoreError> {
+        let nums = chosen.iter().map(|delivery| delivery.num).collect();
+        let read = match self.store.consignments(nums).await {
+            Ok(read) => read,
             Err(error) => {
-                let payload = TokenPayload::new(&delivery, delivery.wanted, delivery.expires_at);
-                return self.quarantine(Payload::Token(payload), error.to_string());
+                chosen
+                    .into_iter()
+                    .rev()
+                    .for_each(|one| self.queue.push_front(one));
+                return Err(error);
             }
         };
+        for (delivery, consignment) in chosen.into_iter().zip(read) {
+            match consignment {
+                Ok(Some(consignment)) => self.attempt(&delivery, consignment),
+                // The identity is gone, and its row of the delivery table with it.
+                Ok(None) => _ = self.busy.remove(&delivery.num),
+                Err(error) => {
+                    let (version, end) = (delivery.wanted, delivery.expires_at);
+                    let payload = TokenPayload::new(&delivery, version, end);
+                    self.quarantine(Payload::Token(payload), error.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, delivery: &store::Delivery, consignment: Consignment) {
+        let now = self.clock.now();
         let dead = self.dead(&consignment);
         let document = Arc::new(consignment.document);
         let expires_at = document.token.as_ref().and(document.expires_at);
-        let payload = TokenPayload::new(&delivery, document.version, expires_at);
+        let payload = TokenPayload::new(delivery, document.version, expires_at);
         if let Some(why) = dead {
             return self.park(&payload, why);
         }

@@ -84,9 +84,9 @@ impl Dispatcher {
         let now = self.clock.now();
         let pending = self.store.pending(&self.name, now, 1, &self.busy).await?;
         let losses = self.store.losses(&self.name).await?;
-        self.next_at = self.store.next_pending(&self.name, &self.busy).await?;
+        self.next_at = pending.next_at;
         self.look = false;
-        if !pending.is_empty() || self.bundle.losses != Some(losses) {
+        if !pending.deliveries.is_empty() || self.bundle.losses != Some(losses) {
             self.want_bundle(GATHERING);
         }
         Ok(())

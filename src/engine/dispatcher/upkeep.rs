@@ -240,7 +240,7 @@ impl Dispatcher {
             Ask::GoOn => {
                 self.quiet_until = None;
                 self.breaker.probe_now(self.clock.steady());
-                self.look = true;
+                self.look_anew();
             }
             Ask::Test { resource, answer } => self.begin_test(resource, answer),
         }

@@ -8,6 +8,7 @@
 //! followed on the way.
 
 mod access;
+mod batch;
 mod path;
 mod replace;
 pub(super) mod template;
@@ -25,6 +26,7 @@ use zeroize::Zeroizing;
 
 use self::{
     access::{Access, Readers},
+    batch::{FileQueue, QueuedFile},
     replace::{Folder, Missing},
     template::Renderer,
 };
@@ -42,7 +44,7 @@ pub use replace::TakenBack;
 pub use replace::{remove_private, write_private};
 pub use template::TemplateError;
 
-/// Files of one sink that are worked on at once: where they hang, other sinks go on.
+/// Threads that work on the files of one sink: where they hang, other sinks go on.
 const AT_ONCE: usize = 8;
 
 /// A sink that keeps one file per identity.
@@ -64,6 +66,7 @@ struct Inner {
     /// Whether to work on the calling thread, as simulated time demands.
     inline: bool,
     turns: Arc<Semaphore>,
+    queue: FileQueue,
 }
 
 impl FileSink {
@@ -96,10 +99,11 @@ impl FileSink {
             readers: Readers::default(),
             inline,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: FileQueue::default(),
         })))
     }
 
-    /// Makes the file hold what the document says, or removes it.
+    /// Makes the file hold what the document says, or removes it; together with others that wait for the same folder.
     ///
     /// # Errors
     /// When it does not hold that now; the old file is untouched.
@@ -108,7 +112,14 @@ impl FileSink {
         delivery: SinkDelivery,
         now: Timestamp,
     ) -> Result<Receipt, FileError> {
-        self.on_disk(move |sink| sink.put(&delivery, now)).await
+        let mut queued = QueuedFile::new(&self.0, delivery, now);
+        let number = queued.number;
+        tokio::select! {
+            biased;
+            ended = queued.ended() => return ended,
+            () = self.on_disk(move |sink| sink.write_with(number)) => {}
+        }
+        queued.ended().await
     }
 
     /// Whether one file holds all identities of the sink; then [`FileSink::deliver_bundle`] is the

@@ -24,8 +24,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Stat, fallocate, fchmod, fstat,
-        fsync, ftruncate, mkdirat, open, openat, renameat, statat, unlinkat,
+        Advice, AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, Stat, fadvise, fallocate,
+        fchmod, fstat, fsync, ftruncate, mkdirat, open, openat, renameat, statat, unlinkat,
     },
     io::Errno,
 };
@@ -72,20 +72,50 @@ pub(super) fn replace(
     bytes: &[u8],
     access: &Access,
 ) -> Result<(), FileError> {
-    let path = folder.path_of(file);
-    let mut temporary =
-        Temporary::create(folder, file).map_err(io("make a temporary file for", &path))?;
-    access
-        .grant(&temporary.file)
-        .map_err(|refused| not_granted(refused, folder, &path))?;
-    temporary.file.write_all(bytes).map_err(|error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        io("write", &path)(errno)
-    })?;
-    fsync(&temporary.file).map_err(io("flush", &path))?;
-    renameat(&folder.fd, &temporary.name, &folder.fd, file).map_err(io("replace", &path))?;
-    temporary.is_renamed = true;
-    fsync(&folder.fd).map_err(io("flush the folder of", &path))
+    Successor::write(folder, file, bytes, access)?.take_place()?;
+    folder.flush(file)
+}
+
+/// What is to take a file's place: complete beside it, not flushed yet.
+pub(super) struct Successor<'a> {
+    temporary: Temporary<'a>,
+    file: &'a str,
+}
+
+impl<'a> Successor<'a> {
+    /// Writes it, and has the system begin to bring it to the disk: where several are written before the first is
+    /// flushed, they share what that costs.
+    pub(super) fn write(
+        folder: &'a Folder,
+        file: &'a str,
+        bytes: &[u8],
+        access: &Access,
+    ) -> Result<Self, FileError> {
+        let path = folder.path_of(file);
+        let mut temporary =
+            Temporary::create(folder, file).map_err(io("make a temporary file for", &path))?;
+        access
+            .grant(&temporary.file)
+            .map_err(|refused| not_granted(refused, folder, &path))?;
+        temporary.file.write_all(bytes).map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            io("write", &path)(errno)
+        })?;
+        // Advice that is not taken costs time alone.
+        fadvise(&temporary.file, 0, None, Advice::DontNeed).ok();
+        Ok(Self { temporary, file })
+    }
+
+    /// Flushes it and gives it the file's name, which is kept once the folder is flushed.
+    pub(super) fn take_place(mut self) -> Result<(), FileError> {
+        let Self { temporary, file } = &mut self;
+        let folder = temporary.folder;
+        let path = folder.path_of(file);
+        fsync(&temporary.file).map_err(io("flush", &path))?;
+        renameat(&folder.fd, &temporary.name, &folder.fd, *file).map_err(io("replace", &path))?;
+        temporary.is_renamed = true;
+        Ok(())
+    }
 }
 
 /// What it means that a file cannot have its access.
@@ -107,7 +137,7 @@ pub(super) fn remove(folder: &Folder, file: &str) -> Result<bool, FileError> {
         Err(Errno::NOENT) => Ok(false),
         Err(error) => Err(io("remove", &path)(error)),
         Ok(()) => {
-            fsync(&folder.fd).map_err(io("flush the folder of", &path))?;
+            folder.flush(file)?;
             Ok(true)
         }
     }
@@ -345,6 +375,11 @@ impl Folder {
         })
     }
 
+    /// Has the disk keep which names it holds; `file` is one that came or went.
+    pub(super) fn flush(&self, file: &str) -> Result<(), FileError> {
+        fsync(&self.fd).map_err(io("flush the folder of", &self.path_of(file)))
+    }
+
     /// The path of an entry, for messages.
     pub(super) fn path_of(&self, entry: &str) -> PathBuf {
         self.path.join(entry)
@@ -557,7 +592,7 @@ pub(super) fn take_back(placed: &Placed) -> Result<TakenBack, FileError> {
     // Whoever has this very file mounted or linked loses the token too. Where we may only read it,
     // the name is gone all the same.
     ftruncate(&found, 0).ok();
-    fsync(&folder.fd).map_err(io("flush the folder of", path))?;
+    folder.flush(file)?;
     Ok(TakenBack::Removed)
 }
 

@@ -30,8 +30,8 @@ async fn a_failure_waits_and_a_newer_version_is_tried_at_once() {
         (waiting.attempts, waiting.last_error.as_deref()),
         (1, Some("no route"))
     );
-    let next = home.next_pending(&sink("file"), &none()).await.unwrap();
-    assert_eq!(next, Some(at(100)));
+    let early = home.pending(&sink("file"), at(99), 10, &none()).await;
+    assert_eq!(early.unwrap().next_at, Some(at(100)));
 
     let second = version(commit(&home, issued(num, 20, None), 21).await);
     let now = &pending(&home, "file", 21).await[0];
@@ -70,12 +70,15 @@ async fn those_in_flight_are_left_out_and_a_closed_breaker_hastens_the_rest() {
     let version = version(commit(&home, issued(b, 1, None), 2).await);
     let skip = [a].into();
     let found = home.pending(&sink("file"), at(2), 10, &skip).await.unwrap();
-    assert_eq!(found.len(), 1);
+    assert_eq!((found.deliveries.len(), found.next_at), (1, None));
     home.settle(vec![failed(b, version, 600)], at(600))
         .await
         .unwrap();
-    let next = home.next_pending(&sink("file"), &skip).await.unwrap();
-    assert_eq!(next, Some(at(600)));
+    let later = home.pending(&sink("file"), at(2), 10, &skip).await.unwrap();
+    assert_eq!(
+        (later.deliveries, later.next_at),
+        (Vec::new(), Some(at(600)))
+    );
     home.hasten(&sink("file"), at(10)).await.unwrap();
     assert_eq!(pending(&home, "file", 10).await.len(), 2);
 }
@@ -283,7 +286,8 @@ async fn a_sink_that_comes_after_others_waits_for_each_version() {
     };
     assert_eq!(nums(99).await, [b], "b has no file to wait for");
     let skip = [b].into();
-    assert_eq!(home.next_pending(&sink("hook"), &skip).await.unwrap(), None);
+    let others = home.pending(&sink("hook"), at(99), 10, &skip).await;
+    assert_eq!(others.unwrap(), Pending::default());
 
     let mut told = home.wanted_signal();
     told.mark_unchanged();
@@ -320,6 +324,69 @@ async fn strays(store: &Store) -> Vec<(String, u8, Option<String>)> {
             (path, stray.placed.digest[0], name)
         })
         .collect()
+}
+
+/// What a dispatcher notes of a file, in one statement as a rule, says the same as each part by itself.
+#[tokio::test]
+async fn what_was_delivered_and_where_it_lies_is_noted_together_as_apart() {
+    let mut noted = Vec::new();
+    for together in [true, false] {
+        let (home, num) = active().await;
+        let first = get(&home, "bot").await.version;
+        let second = version(commit(&home, issued(num, 20, None), 21).await);
+        let mut seen = Vec::new();
+        for (version, placed) in [
+            (second, Some(file("/run/a", 1))),
+            (second, Some(file("/run/a", 2))),
+            (first, Some(file("/run/a", 3))),
+        ] {
+            settle_file(&home, num, (version, placed), together).await;
+            seen.push(home.deliveries_of(num).await.unwrap());
+        }
+        for (secs, placed) in [
+            (30, Some(file("/run/b", 4))),
+            (40, Some(file("/run/b", 5))),
+            (50, None),
+        ] {
+            let next = version(commit(&home, issued(num, secs, None), secs + 1).await);
+            settle_file(&home, num, (next, placed), together).await;
+            seen.push(home.deliveries_of(num).await.unwrap());
+        }
+        assert!(seen.iter().flatten().all(|row| !row.is_pending()));
+        let counts = home.counts().await.unwrap();
+        noted.push((seen, strays(&home).await, counts));
+        assert_eq!(home.miscounts().await.unwrap(), []);
+    }
+    assert_eq!(noted[0], noted[1]);
+    assert_eq!(
+        noted[0].1,
+        [("/run/a".to_owned(), 3, Some("bot".to_owned()))]
+    );
+}
+
+async fn settle_file(
+    store: &Store,
+    num: Num,
+    (version, placed): (Version, Option<Placed>),
+    together: bool,
+) {
+    let sink = sink("file");
+    let mut settled = vec![
+        Settled::Delivered {
+            sink: sink.clone(),
+            num,
+            version,
+        },
+        Settled::Placed { sink, num, placed },
+    ];
+    let after = if together {
+        Vec::new()
+    } else {
+        settled.split_off(1)
+    };
+    for settled in [settled, after] {
+        store.settle(settled, at(0)).await.unwrap();
+    }
 }
 
 #[tokio::test]

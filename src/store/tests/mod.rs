@@ -250,7 +250,8 @@ async fn step(store: &Store, num: Num, step: Step, secs: i64) -> Version {
 
 async fn pending(store: &Store, to: &str, secs: i64) -> Vec<Delivery> {
     let (to, skip) = (sink(to), none());
-    store.pending(&to, at(secs), 100, &skip).await.unwrap()
+    let found = store.pending(&to, at(secs), 100, &skip).await.unwrap();
+    found.deliveries
 }
 
 async fn deliver(store: &Store, to: &str, num: Num, version: Version) {

@@ -24,24 +24,16 @@ async fn a_declared_identity_becomes_due_and_its_token_is_handed_over() {
     assert_eq!(document.kind, Kind::Issued);
     assert_eq!(document.renews_at, Some(at(43_201)));
 
-    let pending = home
-        .pending(&sink("file"), at(2), 10, &none())
-        .await
-        .unwrap();
-    assert_eq!(pending.len(), 1);
-    assert_eq!(pending[0].wanted, document.version);
+    let waiting = pending(&home, "file", 2).await;
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].wanted, document.version);
     let delivered = Settled::Delivered {
         sink: sink("file"),
         num,
         version: document.version,
     };
     home.settle(vec![delivered], at(3)).await.unwrap();
-    assert!(
-        home.pending(&sink("file"), at(99), 10, &none())
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(pending(&home, "file", 99).await.is_empty());
     assert_eq!(
         home.next_due(&resource(), Work::Issue, &none())
             .await
