@@ -464,14 +464,17 @@ impl Renewer {
         if operation == Operation::CreateWithToken && self.creation_refused.is_some() {
             return None;
         }
+        // Behind those that may not start yet nobody looks who else is due.
+        if line.alone && !self.queue_of(Line::main(operation)).ready.is_empty() {
+            return None;
+        }
         let Some(head) = self.queue_of(line).ready.front() else {
             let look_at = self.queue_of(line).look_at?;
             let wait =
                 std::time::Duration::try_from(look_at.duration_since(now.wall)).unwrap_or_default();
             return Some(now.steady + wait);
         };
-        let others_wait = line.alone && !self.queue_of(Line::main(operation)).ready.is_empty();
-        if self.room() == 0 || others_wait || line.alone && self.is_full_of_failing() {
+        if self.room() == 0 || line.alone && self.is_full_of_failing() {
             return None;
         }
         if !line.alone && (self.doubts.is_asking() || now.steady < self.doubts.rest) {

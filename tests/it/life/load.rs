@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use renewd::config::Limit;
+
 use super::{
-    HOUR,
+    HOUR, MINUTE,
     service::{Call, Fault},
     world::{Setting, World},
 };
@@ -37,4 +39,22 @@ async fn a_burst_and_an_outage_are_level_within_two_lives() {
     let level = peak(&world.service.calls());
     assert!(level <= 1.5, "two lives after the outage: {level}");
     assert_eq!(world.service.without_live_token(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_many_are_due_and_nobody_may_be_called_it_rests() {
+    let mut setting = Setting::of(200);
+    setting.resource.limits.create_with_token = Limit {
+        calls: 1,
+        window: HOUR,
+    };
+    let world = World::start(setting).await;
+    world.pass(MINUTE).await;
+    let before = world.service.calls().len();
+    let rounds = world.rounds(MINUTE * 10).await;
+    assert_eq!(world.service.calls().len(), before);
+    assert!(
+        (40..=120).contains(&rounds),
+        "{rounds} decisions in ten minutes"
+    );
 }

@@ -129,6 +129,21 @@ impl World {
         self.up.as_ref().unwrap().view.borrow().clone()
     }
 
+    /// How often the renewer decided in this time.
+    pub(super) async fn rounds(&self, time: Duration) -> usize {
+        let mut view = self.up.as_ref().unwrap().view.clone();
+        view.mark_unchanged();
+        let (end, mut rounds) = (tokio::time::sleep(time), 0);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut end => return rounds,
+                changed = view.changed() => changed.map(|()| rounds += 1).unwrap(),
+            }
+        }
+    }
+
     /// What `renewd why` tells of an identity.
     pub(super) async fn why(&self, name: &str) -> Explanation {
         let record = self.record(name).await;
