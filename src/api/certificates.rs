@@ -27,7 +27,12 @@ struct Certificate<'a> {
     ends: Option<Timestamp>,
     /// Why it cannot be read.
     trouble: Option<&'a str>,
+    /// What is to be done before it ends.
+    remedy: String,
 }
+
+/// Before the name of a resource whose caller proves itself by a certificate.
+const CLIENT: &str = "client_certificate of";
 
 impl<'a> Certificates<'a> {
     fn all(&self) -> impl Iterator<Item = Certificate<'a>> {
@@ -36,6 +41,7 @@ impl<'a> Certificates<'a> {
             what,
             ends,
             trouble: None,
+            remedy: "have it renewed; a file is read again every hour".to_owned(),
         };
         let peers = self.renewers.iter().map(move |(resource, renewer)| {
             let what = "the certificate of its endpoint";
@@ -45,13 +51,28 @@ impl<'a> Certificates<'a> {
             let what = "the certificate of its receiver";
             shown(sink.to_string(), what, dispatcher.peer_ends)
         });
-        let trusted = self.trusted.iter().map(|(path, file)| Certificate {
-            of: path.display().to_string(),
-            what: "a certificate in this `ca_file`",
-            ends: file.ends,
+        let trusted = self.trusted.iter().map(move |(path, file)| Certificate {
             trouble: file.trouble.as_deref(),
+            ..shown(
+                path.display().to_string(),
+                "a certificate in this `ca_file`",
+                file.ends,
+            )
         });
-        peers.chain(receivers).chain(trusted)
+        let clients = self.renewers.iter().filter_map(move |(resource, renewer)| {
+            let ends = renewer.bearer.as_ref()?.certificate_ends?;
+            Some(Certificate {
+                remedy: format!(
+                    "register another one in Entra ID and put it in place, `renewd key set {resource} --entra`"
+                ),
+                ..shown(
+                    format!("{CLIENT} {resource}"),
+                    "the certificate that proves to Entra ID who calls",
+                    Some(ends),
+                )
+            })
+        });
+        peers.chain(receivers).chain(trusted).chain(clients)
     }
 
     /// What a person should look after.
@@ -100,9 +121,7 @@ impl Certificate<'_> {
             Some(ends) if ends <= now => {
                 format!("{what} ended at {ends:.0}: calls that need it fail, once a connection is made anew")
             }
-            Some(ends) => format!(
-                "{what} ends at {ends:.0}: have it renewed; a file is read again every hour"
-            ),
+            Some(ends) => format!("{what} ends at {ends:.0}: {}", self.remedy),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     wire::Page,
 };
 use crate::{
-    model::{KeyDoubt, KeysView, NoneWorks, ResourceName},
+    model::{BearerView, KeyDoubt, KeysView, NoneWorks, ResourceName},
     store::NewKeyChange,
 };
 
@@ -39,8 +39,11 @@ endpoints! {
 pub struct ResourceKeys {
     pub resource: ResourceName,
     pub in_use: KeyRole,
-    /// Its keys, the primary first.
+    /// Its keys, the primary first; none where Entra ID says who calls.
     pub keys: Vec<KeyLine>,
+    /// What is known of the bearer in place of keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<BearerView>,
     /// Tokens that can be issued in a minute.
     pub issues_per_minute: u64,
     /// Keys whose tokens may be dead, with how many are not replaced yet.
@@ -110,6 +113,15 @@ pub(super) async fn replace(
     Body(asked): Body<ReplaceKey>,
 ) -> Result<(StatusCode, Json<KeyChange>), Problem> {
     let (resource, view) = view(&api, &resource)?;
+    if let Some(bearer) = bearer(&api, &resource) {
+        let why = format!(
+            "{resource} has no access keys, so none can be replaced: it is called by {}. To kill tokens, revoke them \
+             (`renewd revoke NAME`); {}",
+            bearer.kind,
+            bearer.replacement(&resource)
+        );
+        return Err(Problem::new(ProblemType::Conflict, why));
+    }
     let role = asked.role.unwrap_or(view.status.in_use);
     let key = |role| view.status.keys.iter().find(|key| key.role == role);
     let (Some(old), Some(_)) = (key(role), key(role.other())) else {
@@ -169,6 +181,13 @@ pub(super) async fn identities(
     Ok(Json(Page { items, next }))
 }
 
+/// What is known of the bearer of a resource without access keys.
+fn bearer(api: &Api, resource: &ResourceName) -> Option<BearerView> {
+    let shared_state = api.shared_state();
+    let renewer = shared_state.renewers.get(resource)?;
+    renewer.borrow().bearer.clone()
+}
+
 async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Problem> {
     let (_, view) = view(api, resource.as_str())?;
     let minted = api.store.minted(&resource, api.clock.now()).await?;
@@ -185,6 +204,7 @@ async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Prob
     Ok(ResourceKeys {
         in_use: view.status.in_use,
         keys: keys.collect(),
+        bearer: bearer(api, &resource),
         issues_per_minute: view.issues_per_minute,
         doubts: view.doubts,
         none_works: view.none_works,

@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     model::{
-        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange, KeyStage,
-        KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served, SetAside,
-        SinkName, SourceName, State, StoreStanding, TrustFile, decided_lately, short_duration,
+        BearerView, Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange,
+        KeyStage, KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served,
+        SetAside, SinkName, SourceName, State, StoreStanding, TrustFile, decided_lately,
+        short_duration,
     },
     store::{Disk, FailingAlone, Order, Resealing, Withheld},
 };
@@ -615,15 +616,38 @@ fn renewer_needs(
         );
         add(NeedKind::Contention, &message, None);
     }
-    // While no key works, that is told, and not what waits for one.
+    let bearer = renewer.bearer.as_ref();
+    needs.extend(bearer.and_then(|bearer| bearer_need(resource, bearer, known.now)));
+    // While no key works, or no bearer is to be had, that is told, and not what waits for one.
     let keyless = known
         .keys
         .get(resource)
         .is_some_and(|keys| keys.none_works.is_some());
+    let wanting = bearer
+        .is_some_and(|bearer| bearer.trouble.is_some() && bearer.usable_until(known.now).is_none());
     for (operations, health) in alike(&renewer.health) {
         let wait = health_need(resource, &operations, health, known.now);
-        needs.extend(wait.filter(|need| need.kind != NeedKind::Held || !keyless));
+        needs.extend(wait.filter(|need| !wanting && (need.kind != NeedKind::Held || !keyless)));
     }
+}
+
+/// That Entra ID does not answer, or gives no bearer that is taken.
+fn bearer_need(resource: &ResourceName, bearer: &BearerView, now: Timestamp) -> Option<Need> {
+    let trouble = bearer.trouble.as_ref()?;
+    let kind = match trouble.cause.is_outage() {
+        true => NeedKind::EntraUnreachable,
+        false => NeedKind::EntraRefused,
+    };
+    let message = format!(
+        "{}. {}",
+        bearer.complaint(now)?,
+        trouble.cause.remedy(resource).trim_end_matches('.')
+    );
+    Some(Need {
+        because: Some(trouble.told.clone()),
+        since: Some(trouble.since),
+        ..need(kind, resource.as_str(), message)
+    })
 }
 
 /// Operations that are not answered, or wait.
@@ -772,9 +796,11 @@ fn command(kind: NeedKind, subject: &str) -> String {
     match kind {
         NeedKind::NoKey => format!("renewd key set {subject}"),
         NeedKind::Doubtful => format!("renewd key status {subject}"),
-        NeedKind::Outage | NeedKind::Held | NeedKind::GoneHeld => {
-            "renewd check --online".to_owned()
-        }
+        NeedKind::Outage
+        | NeedKind::EntraUnreachable
+        | NeedKind::EntraRefused
+        | NeedKind::Held
+        | NeedKind::GoneHeld => "renewd check --online".to_owned(),
         NeedKind::Gone => "renewd identity list --state gone".to_owned(),
         NeedKind::CreationsWait | NeedKind::CreationRefused => {
             "renewd identity list --state new".to_owned()

@@ -137,6 +137,8 @@ pub enum NeedKind {
     RevocationFailed,
     /// No access key works: nothing can be minted.
     NoKey,
+    /// Entra ID gives no bearer before a person changes something, or ACS does not take it.
+    EntraRefused,
     /// Consumers hold no live token.
     NoLiveToken,
     /// Tokens may be dead because of the key that minted them.
@@ -165,6 +167,8 @@ pub enum NeedKind {
     Held,
     /// A resource does not answer.
     Outage,
+    /// Entra ID does not answer.
+    EntraUnreachable,
     /// ACS says that identities do not exist.
     Gone,
     /// Rows of the store cannot be read and are set aside.
@@ -206,12 +210,13 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::StoreUnusable,
         Self::StoreMoved,
         Self::StoreUnreadable,
         Self::RevocationFailed,
         Self::NoKey,
+        Self::EntraRefused,
         Self::NoLiveToken,
         Self::Doubtful,
         Self::GoneHeld,
@@ -226,6 +231,7 @@ impl NeedKind {
         Self::CreationsWait,
         Self::Held,
         Self::Outage,
+        Self::EntraUnreachable,
         Self::Gone,
         Self::Unreadable,
         Self::SinkDisabled,

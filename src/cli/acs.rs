@@ -16,7 +16,7 @@ use super::{
 use crate::{
     acs::{AcsAnswer, Client, Created, Error, Issued, ResourceUrl},
     config::{
-        self, CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret,
+        self, CreatePolicy, CredentialSettings, Environment, KeySettings, Limits, LoadedSecret,
         ResourceSettings, SecretRef, Source,
     },
     model::{FailureClass, IdentityId, ResourceName, Scope, Secret, whole_seconds},
@@ -25,14 +25,19 @@ use crate::{
 
 /// Where all ACS tools look for the connection string.
 const CONNECTION_STRING: &str = "COMMUNICATION_SERVICES_CONNECTION_STRING";
+/// The same for the endpoint alone, where Entra ID says who calls.
+const ENDPOINT: &str = "COMMUNICATION_SERVICES_ENDPOINT";
 /// Where OpenSSL and Python look for more authorities to trust.
 const CA_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"];
 
 /// Make one call to ACS, without a daemon
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "The connection string is read from COMMUNICATION_SERVICES_CONNECTION_STRING, unless --resource names one."
-)]
+#[command(after_help = "\
+The connection string is read from COMMUNICATION_SERVICES_CONNECTION_STRING, unless --resource or --endpoint names one.
+
+Without access keys: the endpoint, by --endpoint or COMMUNICATION_SERVICES_ENDPOINT, and who calls, by the variables that \
+Azure's libraries take: AZURE_TENANT_ID and AZURE_CLIENT_ID with AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH (PEM) or \
+AZURE_FEDERATED_TOKEN_FILE; else the managed identity of this machine, one of several by AZURE_CLIENT_ID.")]
 pub(crate) struct Acs {
     #[command(subcommand)]
     call: Call,
@@ -46,9 +51,12 @@ pub(crate) struct Acs {
     /// Go through this proxy, http://HOST:PORT [default: that of the [[resource]] with this endpoint]
     #[arg(long, global = true, value_name = "URL")]
     proxy: Option<String>,
-    /// Sign with the key of this [[resource]] of the configuration, and use its proxy and ca_file
+    /// Call as this [[resource]] of the configuration says, and use its proxy and ca_file
     #[arg(long, global = true, value_name = "NAME")]
     resource: Option<ResourceName>,
+    /// Call the resource that listens there by Entra ID, without access keys
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "resource")]
+    endpoint: Option<String>,
     /// The configuration with the resources [default: as for `renewd check`]
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
@@ -108,8 +116,17 @@ struct Asked {
 impl Acs {
     pub(crate) async fn run(self, context: Context) -> Outcome {
         let client = self.client(&context)?;
-        let shown = Box::pin(self.call.make(&client, self.deadline)).await?;
-        shown.print(self.json)?;
+        let (json, resource) = (self.json, self.resource.clone());
+        let made = Box::pin(self.call.make(&client, self.deadline)).await;
+        let shown = made.map_err(|failed| {
+            let trouble = client.bearer_view().and_then(|view| view.trouble);
+            match (trouble, resource) {
+                (Some(trouble), Some(resource)) => failed.hint(trouble.cause.remedy(&resource)),
+                (Some(_), None) => failed.hint("renewd acs --help says by which variables it calls, docs/entra.md what each needs"),
+                (None, _) => failed,
+            }
+        })?;
+        shown.print(json)?;
         Ok(Exit::Done)
     }
 
@@ -139,7 +156,13 @@ impl Acs {
     /// The resource of the variable, by the way that the configuration gives for its endpoint. One that nobody
     /// named and that cannot be read is none.
     fn of_environment(&self) -> Result<ResourceSettings, Failed> {
-        let mut own = resource(connection_string()?)?;
+        let mut own = resource(match self.endpoint_alone() {
+            Some(endpoint) => CredentialSettings::Entra(
+                config::entra_of_environment(&endpoint, &Environment::of_process())
+                    .map_err(Failed::usage)?,
+            ),
+            None => connection_string()?,
+        })?;
         let known = match &self.config {
             Some(_) => settings(self.config.clone())?.resources,
             None => {
@@ -152,6 +175,14 @@ impl Acs {
             (own.proxy, own.ca_file) = (same.proxy, same.ca_file);
         }
         Ok(own)
+    }
+
+    /// The endpoint of a resource that is called without access keys. A connection string in the environment is meant,
+    /// unless something was named.
+    fn endpoint_alone(&self) -> Option<String> {
+        let of = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let named = self.endpoint.clone();
+        named.or_else(|| of(ENDPOINT).filter(|_| of(CONNECTION_STRING).is_none()))
     }
 }
 
@@ -183,13 +214,19 @@ impl Call {
     }
 }
 
-fn connection_string() -> Result<Secret, Failed> {
+fn connection_string() -> Result<CredentialSettings, Failed> {
     match std::env::var(CONNECTION_STRING) {
-        Ok(text) if !text.is_empty() => Ok(Secret::new(text)),
+        Ok(text) if !text.is_empty() => Ok(CredentialSettings::Keys(KeySettings {
+            connection_string: LoadedSecret {
+                from: SecretRef::Env(CONNECTION_STRING.to_owned()),
+                secret: Secret::new(text),
+            },
+            secondary_connection_string: None,
+        })),
         _ => Err(Failed::usage(format!("{CONNECTION_STRING} is not set"))
             .hint(
                 "it reads endpoint=https://<resource>.communication.azure.com/;accesskey=<key>; or name a \
-                 [[resource]] of the configuration with --resource",
+                 [[resource]] of the configuration with --resource, or an endpoint with --endpoint",
             )),
     }
 }
@@ -201,17 +238,11 @@ fn ca_of_environment() -> Option<PathBuf> {
         .next()
 }
 
-/// The resource of a connection string, with every default.
-fn resource(connection_string: Secret) -> Result<ResourceSettings, Failed> {
+/// The resource that is called so, with every default.
+fn resource(credential: CredentialSettings) -> Result<ResourceSettings, Failed> {
     Ok(ResourceSettings {
         name: "acs".parse().map_err(Failed::plain)?,
-        credential: CredentialSettings::Keys(KeySettings {
-            connection_string: LoadedSecret {
-                from: SecretRef::Env(CONNECTION_STRING.to_owned()),
-                secret: connection_string,
-            },
-            secondary_connection_string: None,
-        }),
+        credential,
         ca_file: None,
         proxy: None,
         api_version: "2023-10-01".to_owned(),

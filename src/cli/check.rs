@@ -23,7 +23,7 @@ use crate::{
         self, ConfigProblem, Loaded, Places, Problems, ResourceSettings, Settings, SinkSettings,
         Source, WebhookSinkSettings,
     },
-    model::{Name, OnRemoval, Origin, Spec, State, Timestamp},
+    model::{Name, OnRemoval, Operation, Origin, Spec, State, Timestamp},
     transport::{NetworkOptions, Transport},
 };
 
@@ -227,10 +227,10 @@ pub(in crate::cli) async fn reach(
     context: &Context,
 ) -> Vec<(String, Result<String, Failed>)> {
     let name = &resource.name;
-    let client = network(resource).and_then(|transport| {
-        Client::new(resource, context.clock.clone(), transport).map_err(Failed::plain)
-    });
-    let client = match client {
+    if resource.credential.entra().is_some() {
+        return vec![(name.to_string(), reach_by_entra(resource, context).await)];
+    }
+    let client = match client(resource, context) {
         Ok(client) => client,
         Err(error) => return vec![(name.to_string(), Err(error))],
     };
@@ -255,6 +255,34 @@ pub(in crate::cli) async fn reach(
         proofs.push((format!("{name} {}", key.role), result));
     }
     proofs
+}
+
+/// Gets a bearer and proves it by a call that changes nothing.
+pub(in crate::cli) async fn reach_by_entra(
+    resource: &ResourceSettings,
+    context: &Context,
+) -> Result<String, Failed> {
+    let client = client(resource, context)?;
+    let tried = client.try_out(Operation::Revoke, DEADLINE).await;
+    let view = client.bearer_view();
+    let trouble = view.as_ref().and_then(|view| view.trouble.as_ref());
+    match (tried, trouble) {
+        (Ok(_), _) => {
+            let told = view.map(|view| view.told(context.clock.now()));
+            Ok(format!(
+                "answers and takes {}; its clock is {:+.1} s from ours",
+                told.unwrap_or_default(),
+                client.skew().as_secs_f64()
+            ))
+        }
+        (Err(_), Some(trouble)) => Err(Failed::plain(trouble.advice(&resource.name))),
+        (Err(error), None) => Err(Failed::plain(error.reason())),
+    }
+}
+
+fn client(resource: &ResourceSettings, context: &Context) -> Result<Client, Failed> {
+    let transport = network(resource)?;
+    Client::new(resource, context.clock.clone(), transport).map_err(Failed::plain)
 }
 
 async fn probe(sink: &WebhookSinkSettings, context: &Context) -> Result<String, Failed> {
@@ -354,12 +382,18 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
 async fn unreached(settings: &Settings, context: &Context) -> Vec<Ailment> {
     let mut found = Vec::new();
     for (n, resource) in settings.resources.iter().enumerate() {
+        let (key, what) = match resource.credential.entra() {
+            Some(_) => ("entra", "[resource.entra]"),
+            None => ("connection_string", "the connection string"),
+        };
         for (name, result) in Box::pin(reach(resource, context)).await {
             found.extend(result.err().map(|error| Ailment {
                 severity: Gravity::Error,
-                at: format!("resource[{n}].connection_string"),
+                at: format!("resource[{n}].{key}"),
                 message: format!("{name}: {error}"),
-                fix: Some("renewd check --online, after mending the network, or `proxy`, `ca_file` or the connection string".to_owned()),
+                fix: Some(format!(
+                    "renewd check --online, after mending the network, or `proxy`, `ca_file` or {what}"
+                )),
             }));
         }
     }

@@ -2,6 +2,8 @@
 //! Everything is written or nothing, over nothing that is there; what was written is checked as `renewd check`
 //! does, and the next two commands are printed.
 
+mod caller;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
@@ -11,16 +13,16 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use caller::{Caller, Chosen};
 
 use super::{
     check::{check, inventory},
     exit::{Exit, Failed, Outcome},
-    input::{self, Person},
+    input::Person,
     output::{self, DIM, GOOD, STRONG, paint},
 };
 use crate::{
     accounts,
-    acs::ConnectionString,
     config::{Environment, Source},
     model::{Name, Reader, ResourceName, Scope, Secret},
 };
@@ -33,24 +35,24 @@ being shown. Nothing that is there is overwritten, and all is written or nothing
 
   renewd init                        # asks
   renewd init --emulator             # against ACS Identity on this machine, without an account
+  renewd init --endpoint https://contoso.communication.azure.com --managed-identity --identity support-bot
   sudo renewd init --system --connection-string-file - --identity support-bot --reader bot < contoso.cs")]
 pub(crate) struct Init {
     /// For a daemon that serves the system: below /etc/renewd, tokens in /run/renewd/tokens [default: as root]
     #[arg(long)]
     system: bool,
     /// For `renewd emulator` instead of Azure, with an identity `bot` where no other is named; asks nothing
-    #[arg(long, conflicts_with_all = ["connection_string_file", "secondary_connection_string_file"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["caller", "secondary_connection_string_file", "endpoint", "tenant", "client_id"]
+    )]
     emulator: bool,
     /// Where the configuration goes, its secrets beside it [default: /etc/renewd/renewd.toml; as a normal user
     /// ~/.config/renewd/renewd.toml]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// The file that holds the connection string of the ACS resource (portal: Keys); - is standard input
-    #[arg(long, value_name = "FILE")]
-    connection_string_file: Option<PathBuf>,
-    /// The same with the resource's secondary key
-    #[arg(long, value_name = "FILE")]
-    secondary_connection_string_file: Option<PathBuf>,
+    #[command(flatten)]
+    caller: Caller,
     /// What to call the resource [default: the first part of its host's name]
     #[arg(long, value_name = "NAME")]
     resource: Option<ResourceName>,
@@ -67,9 +69,6 @@ pub(crate) struct Init {
     #[arg(long, value_name = "DIR")]
     tokens: Option<PathBuf>,
 }
-
-/// Standard input, as a name of a file.
-const STDIN: &str = "-";
 
 impl Init {
     pub(crate) async fn run(self) -> Outcome {
@@ -126,8 +125,7 @@ impl Init {
             named => named.to_vec(),
         };
         Ok(Answers {
-            primary: text,
-            secondary: None,
+            chosen: Chosen::made_up(text),
             resource,
             identities,
             scopes: scopes(&self.scope),
@@ -141,23 +139,12 @@ impl Init {
 
     /// What the flags say, and a person where they leave something open.
     async fn answers(&self, environment: &Environment) -> Result<Answers, Failed> {
-        let secondary = self.secondary_connection_string_file.as_deref();
-        let primary = self.connection_string_file.as_deref();
-        let takes_stdin = |file: Option<&Path>| file == Some(Path::new(STDIN));
-        if takes_stdin(primary) && takes_stdin(secondary) {
-            return Err(
-                Failed::usage("both connection strings cannot come on standard input")
-                    .hint("put one of them into a file"),
-            );
-        }
-        let mut missing = Vec::new();
-        if primary.is_none() {
-            missing.push("--connection-string-file FILE");
-        }
+        let takes_stdin = self.caller.takes_stdin()?;
+        let mut missing = self.caller.missing();
         if self.identity.is_empty() {
             missing.push("--identity NAME");
         }
-        let person = match missing.is_empty() || takes_stdin(primary) || takes_stdin(secondary) {
+        let person = match missing.is_empty() || takes_stdin {
             true => None,
             false => Person::at_terminal()?,
         };
@@ -169,25 +156,19 @@ impl Init {
             ))
             .hint("`renewd init --help` shows them all; `renewd init --emulator` needs none")),
             None => {
-                let primary = connection_string(primary.unwrap_or(Path::new(STDIN)))?;
-                self.with(primary, self.resource.clone(), self.identity.clone())
+                let chosen = self.caller.chosen(None).await?;
+                self.with(chosen, self.resource.clone(), self.identity.clone())
             }
         }
     }
 
     /// Asks for what is missing.
     async fn ask(&self, person: &mut Person, system: bool) -> Result<Answers, Failed> {
-        let primary = match &self.connection_string_file {
-            Some(file) => connection_string(file)?,
-            None => {
-                let question = "Connection string of the ACS resource (portal: Keys)";
-                person.secret(question, usable).await?
-            }
-        };
+        let chosen = self.caller.chosen(Some(&mut *person)).await?;
         let resource = match &self.resource {
             Some(resource) => resource.clone(),
             None => {
-                let usual = name_of(&primary);
+                let usual = chosen.usual_name();
                 let question = "What to call the resource";
                 let read = |said: &str| said.parse::<ResourceName>();
                 person.answer(question, &usual, read).await?
@@ -200,7 +181,7 @@ impl Init {
             }
             named => named.to_vec(),
         };
-        let mut answers = self.with(primary, Some(resource), identities)?;
+        let mut answers = self.with(chosen, Some(resource), identities)?;
         if self.scope.is_empty() {
             let question = "What their tokens are good for (chat, chat.join, voip, voip.join, …)";
             answers.scopes = person.answer(question, "chat voip", all::<Scope>).await?;
@@ -220,29 +201,16 @@ impl Init {
 
     fn with(
         &self,
-        primary: Secret,
+        chosen: Chosen,
         resource: Option<ResourceName>,
         identities: Vec<Name>,
     ) -> Result<Answers, Failed> {
         let resource = match resource {
             Some(resource) => resource,
-            None => name_of(&primary).parse().map_err(Failed::usage)?,
+            None => chosen.usual_name().parse().map_err(Failed::usage)?,
         };
-        let secondary = self.secondary_connection_string_file.as_deref();
-        let secondary = secondary.map(connection_string).transpose()?;
-        let of = |text: &Secret| ConnectionString::parse(text).map(|read| read.endpoint).ok();
-        if secondary
-            .as_ref()
-            .is_some_and(|text| of(text) != of(&primary))
-        {
-            return Err(
-                Failed::usage("the two connection strings name different resources")
-                    .hint("copy both from the page Keys of the same resource"),
-            );
-        }
         Ok(Answers {
-            primary,
-            secondary,
+            chosen,
             resource,
             identities,
             scopes: scopes(&self.scope),
@@ -269,46 +237,6 @@ where
         Ok(none) if none.is_empty() => Err("name at least one".to_owned()),
         Ok(all) => Ok(all),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A connection string that can be used, from a file or standard input.
-fn connection_string(file: &Path) -> Result<Secret, Failed> {
-    let (text, place) = match file == Path::new(STDIN) {
-        true => (
-            input::secret_on_stdin("connection string")?,
-            "standard input".to_owned(),
-        ),
-        false => (input::secret_in(file)?, file.display().to_string()),
-    };
-    match usable(&text) {
-        Ok(()) => Ok(text),
-        Err(why) => Err(Failed::usage(format!("{place}: {why}"))),
-    }
-}
-
-/// Whether a connection string can be used; the reason shows nothing of it.
-fn usable(text: &Secret) -> Result<(), String> {
-    let read = ConnectionString::parse(text).map_err(|error| error.to_string())?;
-    match read.endpoint.is_safe() {
-        true => Ok(()),
-        false => Err(
-            "the endpoint in the connection string is plain http to another machine, which would show the tokens; \
-             use https"
-                .to_owned(),
-        ),
-    }
-}
-
-/// What a resource may be called: the first part of its host's name.
-fn name_of(text: &Secret) -> String {
-    let read = ConnectionString::parse(text);
-    let host = read.map(|read| read.endpoint.authority().to_owned());
-    let host = host.unwrap_or_default();
-    let first = host.split(['.', ':']).next().unwrap_or_default();
-    match first.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        true => first.to_owned(),
-        false => "acs".to_owned(),
     }
 }
 
@@ -350,8 +278,7 @@ fn unwritable(path: &Path, error: &io::Error) -> Failed {
 
 /// What is to be written.
 struct Answers {
-    primary: Secret,
-    secondary: Option<Secret>,
+    chosen: Chosen,
     resource: ResourceName,
     identities: Vec<Name>,
     scopes: Vec<Scope>,
@@ -371,9 +298,9 @@ struct Setup {
 const USER: &str = "renewd";
 
 impl Setup {
-    /// The name of the file with a connection string.
-    fn secret_file(&self, part: &str) -> PathBuf {
-        let name = format!("{}{part}.cs", self.answers.resource);
+    /// The file of a secret, by the end of its name.
+    fn secret_file(&self, end: &str) -> PathBuf {
+        let name = format!("{}{end}", self.answers.resource);
         self.path.with_file_name(name)
     }
 
@@ -400,13 +327,11 @@ impl Setup {
             uid: daemon.map(|user| user.uid),
             gid: group,
         };
-        let (primary, secondary) = (self.secret_file(""), self.secret_file("-secondary"));
-        made.file(&primary, &line(&self.answers.primary), private)?;
-        if let Some(text) = &self.answers.secondary {
-            made.file(&secondary, &line(text), private)?;
+        for (end, _, text) in self.answers.chosen.secrets() {
+            made.file(&self.secret_file(end), &line(text), private)?;
         }
         let mode = if group.is_some() { 0o640 } else { 0o600 };
-        let text = Secret::new(self.text(&primary, &secondary)?);
+        let text = Secret::new(self.text()?);
         made.file(
             &self.path,
             &text,
@@ -430,7 +355,7 @@ impl Setup {
     }
 
     /// The configuration, with a word on each key.
-    fn text(&self, primary: &Path, secondary: &Path) -> Result<String, Failed> {
+    fn text(&self) -> Result<String, Failed> {
         let Answers {
             resource,
             identities,
@@ -444,15 +369,8 @@ impl Setup {
         };
         let mut text = format!("{PREFACE}\n[daemon]\n{}", listen());
         text += &format!("\n[[resource]]\nname = {}\n", quoted(resource.as_str()));
-        text += "# The secret is in a file of its own, which nobody but its owner can read.\n";
-        text += &format!(
-            "connection_string = {{ file = {} }}\n",
-            path_in_toml(primary)?
-        );
-        if self.answers.secondary.is_some() {
-            let file = path_in_toml(secondary)?;
-            text += &format!("secondary_connection_string = {{ file = {file} }}\n");
-        }
+        let file = |end: &str| path_in_toml(&self.secret_file(end));
+        text += &self.answers.chosen.lines(file)?;
         for (at, name) in identities.iter().enumerate() {
             text += &format!("\n[[identity]]\nname = {}\n", quoted(name.as_str()));
             if at == 0 {
@@ -517,7 +435,7 @@ impl Setup {
                     true => program.clone(),
                     false => "renewd-emulator".to_owned(),
                 };
-                let file = self.secret_file("");
+                let file = self.secret_file(".cs");
                 let file = word(&file.to_string_lossy());
                 format!("{emulator} emulator --connection-string-file {file} &")
             }

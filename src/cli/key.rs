@@ -14,7 +14,7 @@ use roll::Gaps;
 use zeroize::Zeroizing;
 
 use super::{
-    Context,
+    Context, check,
     daemon::{daemon, daemon_of, settings},
     exit::{Exit, Failed, Outcome},
     input,
@@ -26,8 +26,8 @@ use crate::{
         DaemonClient,
         wire::{KeyChange, KeyItem, KeyStage, KeyStanding, Resealing, ResourceKeys, StoreWord},
     },
-    config::{LoadedSecret, ResourceSettings, SecretRef},
-    model::{KeyDoubt, KeyRole, ResourceName, Secret},
+    config::{self, CredentialSettings, EntraSettings, LoadedSecret, ResourceSettings, SecretRef},
+    model::{BearerView, KeyDoubt, KeyRole, ResourceName, Secret},
     transport::{NetworkOptions, Transport},
 };
 
@@ -142,7 +142,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Standard input holds a connection string, or the key alone. The file that the configuration names is \
-replaced in one step, mode 0600, its owner kept; a daemon that runs takes the key up."
+replaced in one step, mode 0600, its owner kept; a daemon that runs takes the key up.
+
+Where [resource.entra] calls, say --entra: standard input then holds the value of the app's new client secret, or its new \
+certificate with the key, in PEM."
 )]
 pub(crate) struct Set {
     /// The resource
@@ -150,12 +153,24 @@ pub(crate) struct Set {
     /// Which key
     #[arg(long, default_value = "primary", value_name = "primary|secondary")]
     key: KeyRole,
+    /// The client secret or certificate of [resource.entra] instead of an access key
+    #[arg(long, conflicts_with = "key")]
+    entra: bool,
     /// The configuration
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+}
+
+/// What was proved and lies in its file now.
+struct Placed {
+    /// With its article.
+    what: String,
+    /// The same for programs.
+    json: serde_json::Value,
+    file: PathBuf,
 }
 
 impl Set {
@@ -172,19 +187,23 @@ impl Set {
                 self.resource
             ))
         })?;
-        let (place, path) = self.place(&resource)?;
-        let given = input::secret_on_stdin("key")
-            .map_err(|failed| failed.hint("pipe a connection string or a key into it"))?;
-        let text = connection_string(&given, &place)?;
-        let fingerprint = self.prove(&resource, &text, &context).await?;
-        replace(&path, &text)?;
+        let placed = match resource.credential.entra() {
+            Some(entra) => self.place_secret(&resource, entra, &context).await?,
+            None => self.place_key(&resource, &context).await?,
+        };
         let reloaded = client.reload().await.ok();
+        let Placed {
+            what,
+            mut json,
+            file,
+        } = placed;
         if self.json {
-            output::print_json(&serde_json::json!({
-                "resource": self.resource, "key": self.key, "fingerprint": fingerprint,
-                "file": path, "taken_up": reloaded.is_some(),
-                "effect": reloaded.as_ref().map(|reloaded| &reloaded.effect),
-            }))?;
+            let effect = reloaded.as_ref().map(|reloaded| &reloaded.effect);
+            json["resource"] = serde_json::json!(self.resource);
+            json["file"] = serde_json::json!(file);
+            json["taken_up"] = serde_json::json!(reloaded.is_some());
+            json["effect"] = serde_json::json!(effect);
+            output::print_json(&json)?;
             return Ok(Exit::Done);
         }
         let daemon = match reloaded {
@@ -192,12 +211,76 @@ impl Set {
             None => "no daemon took it up; one that starts reads it".to_owned(),
         };
         output::print(&format!(
-            "the {} key {fingerprint} of {} works and is in {}; {daemon}\n",
-            self.key,
+            "the {what} of {} works and is in {}; {daemon}\n",
             self.resource,
-            path.display()
+            file.display()
         ))?;
         Ok(Exit::Done)
+    }
+
+    /// An access key.
+    async fn place_key(
+        &self,
+        resource: &ResourceSettings,
+        context: &Context,
+    ) -> Result<Placed, Failed> {
+        let (place, file) = self.place(resource)?;
+        let given = input::secret_on_stdin("key")
+            .map_err(|failed| failed.hint("pipe a connection string or a key into it"))?;
+        let text = connection_string(&given, &place)?;
+        let fingerprint = self.prove(resource, &text, context).await?;
+        replace(&file, &text)?;
+        Ok(Placed {
+            what: format!("{} key {fingerprint}", self.key),
+            json: serde_json::json!({ "key": self.key, "fingerprint": fingerprint }),
+            file,
+        })
+    }
+
+    /// What proves to Entra ID who calls.
+    async fn place_secret(
+        &self,
+        resource: &ResourceSettings,
+        entra: &EntraSettings,
+        context: &Context,
+    ) -> Result<Placed, Failed> {
+        let word = entra.kind.name();
+        let Some((_, old)) = entra.kind.secret() else {
+            return Err(Failed::usage(format!(
+                "{} is called by {word}, which has no secret that could be replaced",
+                self.resource
+            )));
+        };
+        if !self.entra {
+            return Err(Failed::usage(format!(
+                "{} has no access keys: it is called by {word}",
+                self.resource
+            ))
+            .hint(format!("renewd key set {} --entra", self.resource)));
+        }
+        let file = file_of(old, &format!("the {word}"))?;
+        let given = input::secret_on_stdin(word.as_str()).map_err(|failed| {
+            failed
+                .hint("pipe the value of the secret into it, or the certificate and its key in PEM")
+        })?;
+        let new = config::entra_with_secret(entra, given.clone()).map_err(|(why, hint)| {
+            Failed::usage(format!("what is on standard input {why}")).hint(hint)
+        })?;
+        let mut with = resource.clone();
+        with.credential = CredentialSettings::Entra(new);
+        check::reach_by_entra(&with, context)
+            .await
+            .map_err(|failed| {
+                Failed::plain(format!(
+                    "nothing was written: the new {word} could not be proved: {failed}"
+                ))
+            })?;
+        replace(&file, &given)?;
+        Ok(Placed {
+            what: word.to_string(),
+            json: serde_json::json!({ "entra": word }),
+            file,
+        })
     }
 
     /// Where the key lies now; only a file can be written.
@@ -214,19 +297,8 @@ impl Set {
                 self.resource
             )));
         };
-        match &loaded.from {
-            SecretRef::File(path) => Ok((loaded.clone(), path.clone())),
-            SecretRef::Credential(name) => Err(Failed::usage(format!(
-                "the {} connection string comes as the credential {name}, which only systemd can replace",
-                self.key
-            ))
-            .hint("replace what LoadCredential names, then restart the daemon; tokens and socket survive that")),
-            SecretRef::Env(name) => Err(Failed::usage(format!(
-                "the {} connection string comes from the variable {name}, which only a restart can replace",
-                self.key
-            ))
-            .hint("set it and restart the daemon; tokens and socket survive that")),
-        }
+        let what = format!("the {} connection string", self.key);
+        Ok((loaded.clone(), file_of(loaded, &what)?))
     }
 
     async fn prove(
@@ -254,6 +326,21 @@ impl Set {
                 "the key {fingerprint} could not be proved, so nothing was written: {why}"
             ))),
         }
+    }
+}
+
+/// The file that a secret comes from.
+fn file_of(loaded: &LoadedSecret, what: &str) -> Result<PathBuf, Failed> {
+    match &loaded.from {
+        SecretRef::File(path) => Ok(path.clone()),
+        SecretRef::Credential(name) => Err(Failed::usage(format!(
+            "{what} comes as the credential {name}, which only systemd can replace"
+        ))
+        .hint("replace what LoadCredential names, then restart the daemon; tokens and socket survive that")),
+        SecretRef::Env(name) => Err(Failed::usage(format!(
+            "{what} comes from the variable {name}, which only a restart can replace"
+        ))
+        .hint("set it and restart the daemon; tokens and socket survive that")),
     }
 }
 
@@ -366,7 +453,10 @@ fn render(keys: &ResourceKeys, now: Timestamp, width: Option<usize>) -> String {
             key.fingerprint.as_str().into(),
         ]);
     }
-    let mut text = format!("{}\n{}", keys.resource, table.render(2, width));
+    let mut text = match &keys.bearer {
+        Some(bearer) => without_keys(keys, bearer, now, width),
+        None => format!("{}\n{}", keys.resource, table.render(2, width)),
+    };
     let none = keys.none_works.iter().map(|none| none.told(&keys.resource));
     let doubts = keys.doubts.iter().filter(|doubt| doubt.tokens > 0);
     for trouble in none.chain(doubts.map(KeyDoubt::told)) {
@@ -375,6 +465,27 @@ fn render(keys: &ResourceKeys, now: Timestamp, width: Option<usize>) -> String {
     }
     if let Some(change) = &keys.change {
         text.push_str(&change_progress(keys, change, now));
+    }
+    text
+}
+
+/// A resource that is called by Entra ID.
+fn without_keys(
+    keys: &ResourceKeys,
+    bearer: &BearerView,
+    now: Timestamp,
+    width: Option<usize>,
+) -> String {
+    let told = format!(
+        "no access keys: it is called by {}; {} requests since the start",
+        bearer.told(now),
+        bearer.requests
+    );
+    let wrap = |text: &str| wrapped(text, width.map(|width| width.saturating_sub(4)), 4);
+    let mut text = format!("{}\n  {}\n", keys.resource, wrap(&told));
+    if let Some(trouble) = &bearer.trouble {
+        let advice = trouble.advice(&keys.resource);
+        text.push_str(&format!("  {} {}\n", paint(BAD, "!"), wrap(&advice)));
     }
     text
 }

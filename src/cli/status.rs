@@ -301,6 +301,9 @@ fn health(renewer: &RenewerView, now: Timestamp) -> (Cell, String) {
     if renewer.creation_refused.is_some() {
         return (Cell::styled("creates nobody", BAD), String::new());
     }
+    if let Some(told) = bearer_health(renewer, now) {
+        return told;
+    }
     for (operation, health) in &renewer.health {
         match health {
             HealthView::Open => {}
@@ -321,6 +324,27 @@ fn health(renewer: &RenewerView, now: Timestamp) -> (Cell, String) {
         }
     }
     (Cell::styled("open", GOOD), String::new())
+}
+
+/// How the bearer is that calls carry, where something is wrong with it.
+fn bearer_health(renewer: &RenewerView, now: Timestamp) -> Option<(Cell, String)> {
+    let bearer = renewer.bearer.as_ref()?;
+    let trouble = bearer.trouble.as_ref()?;
+    let cause = trouble.cause.as_str().replace('_', " ");
+    let since = relative(trouble.since, now);
+    Some(match bearer.usable_until(now) {
+        Some(ends) => {
+            let why = format!(
+                "Entra ID: {cause}, since {since}; bearer ends {}",
+                relative(ends, now)
+            );
+            (Cell::styled("open", WARN), why)
+        }
+        None => (
+            Cell::styled("no bearer", BAD),
+            format!("Entra ID: {cause}, since {since}"),
+        ),
+    })
 }
 
 fn sinks(of: &wire::Status) -> Table {

@@ -34,6 +34,8 @@ pub use problem::{ConfigProblem, Place, Problems};
 pub use reference::schema;
 pub use reference::{manual_page, reference, roff};
 pub use secret::{SecretError, reload_secret};
-pub use sections::restart_keys;
+pub use sections::{
+    entra_of_environment, entra_with_secret, is_guid, is_tenant, judge_origin, restart_keys,
+};
 pub use settings::*;
 pub use source::{Environment, Source};

@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use crate::{
     config::quantity,
     model::{
-        Declaration, JobAction, JobName, KeyRole, Missed, OnRemoval, Reader, ResourceName, Scope,
-        Secret, Selection, SinkName, SourceName, Spec, Then,
+        BearerKind, Declaration, JobAction, JobName, KeyRole, Missed, OnRemoval, Reader,
+        ResourceName, Scope, Secret, Selection, SinkName, SourceName, Spec, Then,
     },
 };
 
@@ -288,12 +288,12 @@ pub enum EntraKind {
 
 impl EntraKind {
     /// The key that says it.
-    pub fn word(&self) -> &'static str {
+    pub fn name(&self) -> BearerKind {
         match self {
-            Self::ManagedIdentity { .. } => "managed_identity",
-            Self::WorkloadIdentity { .. } => "workload_identity",
-            Self::ClientSecret { .. } => "client_secret",
-            Self::ClientCertificate { .. } => "client_certificate",
+            Self::ManagedIdentity { .. } => BearerKind::ManagedIdentity,
+            Self::WorkloadIdentity { .. } => BearerKind::WorkloadIdentity,
+            Self::ClientSecret { .. } => BearerKind::ClientSecret,
+            Self::ClientCertificate { .. } => BearerKind::ClientCertificate,
         }
     }
 

@@ -65,6 +65,65 @@ pub struct BearerView {
     pub requests: u64,
 }
 
+impl BearerView {
+    /// What it is and how long it lasts, in words.
+    pub fn told(&self, now: Timestamp) -> String {
+        let client = self.client.as_ref();
+        let of = client.map_or(String::new(), |client| format!(" (client id {client})"));
+        let lasts = match self.ends {
+            Some(ends) if ends > now => format!("it lasts until {ends:.0}"),
+            _ => "none is in hand".to_owned(),
+        };
+        format!("the bearer of {}{of}, {lasts}", self.kind)
+    }
+
+    /// What is wrong with it and until when that does no harm; `None` where nothing is.
+    pub fn complaint(&self, now: Timestamp) -> Option<String> {
+        let trouble = self.trouble.as_ref()?;
+        let clause = trouble.cause.clause(self.kind);
+        Some(match self.usable_until(now) {
+            Some(ends) => format!(
+                "{clause}: the bearer in hand lasts until {ends:.0}, and calls go on until then"
+            ),
+            None => format!("{clause}: nothing is issued, revoked or deleted until that is over"),
+        })
+    }
+
+    /// Until when calls can be made; `None` where none can.
+    pub fn usable_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let refused = [BearerCause::MissingRole, BearerCause::Challenged];
+        let trouble = self.trouble.as_ref();
+        let is_taken = trouble.is_none_or(|trouble| !refused.contains(&trouble.cause));
+        self.ends.filter(|ends| is_taken && *ends > now)
+    }
+
+    /// What is to be done where somebody else may call in its name, or before its proof ends.
+    pub fn replacement(&self, resource: &ResourceName) -> String {
+        match self.kind {
+            BearerKind::ManagedIdentity | BearerKind::WorkloadIdentity => format!(
+                "take its role on {resource} away, or delete its federated credential, where somebody else has it; there \
+                 is no secret to replace"
+            ),
+            BearerKind::ClientSecret => format!(
+                "make a new client secret (az ad app credential reset --id CLIENT_ID --append), put it in place \
+                 (`renewd key set {resource} --entra`), then delete the old one"
+            ),
+            BearerKind::ClientCertificate => format!(
+                "register a new certificate (az ad app credential reset --id CLIENT_ID --cert @NAME.crt --append), put it \
+                 in place (`renewd key set {resource} --entra`), then delete the old one"
+            ),
+        }
+    }
+}
+
+impl BearerTrouble {
+    /// The reason and what can be done about it.
+    pub fn advice(&self, resource: &ResourceName) -> String {
+        let told = self.told.trim_end_matches('.');
+        format!("{told}. {}", self.cause.remedy(resource))
+    }
+}
+
 /// Why there is no new bearer, or why the one in hand is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -100,6 +159,57 @@ pub enum BearerCause {
 }
 
 impl BearerCause {
+    pub const ALL: [Self; 10] = [
+        Self::Unanswered,
+        Self::Throttled,
+        Self::WrongSecret,
+        Self::CertificateExpired,
+        Self::WrongCertificate,
+        Self::UnknownIdentity,
+        Self::UnknownClient,
+        Self::MissingRole,
+        Self::Misconfigured,
+        Self::Challenged,
+    ];
+
+    /// The word in JSON and in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unanswered => "unanswered",
+            Self::Throttled => "throttled",
+            Self::WrongSecret => "wrong_secret",
+            Self::CertificateExpired => "certificate_expired",
+            Self::WrongCertificate => "wrong_certificate",
+            Self::UnknownIdentity => "unknown_identity",
+            Self::UnknownClient => "unknown_client",
+            Self::MissingRole => "missing_role",
+            Self::Misconfigured => "misconfigured",
+            Self::Challenged => "challenged",
+        }
+    }
+
+    /// What is wrong, in a clause.
+    fn clause(self, kind: BearerKind) -> &'static str {
+        let is_machine = kind == BearerKind::ManagedIdentity;
+        match self {
+            Self::Unanswered if is_machine => {
+                "Entra ID does not answer by the metadata service of this machine"
+            }
+            Self::Unanswered => "Entra ID does not answer",
+            Self::Throttled => "Entra ID asks to wait",
+            Self::WrongSecret => "Entra ID refuses the client secret",
+            Self::CertificateExpired => "the certificate that proves who calls has ended",
+            Self::WrongCertificate => "Entra ID refuses the certificate",
+            Self::UnknownIdentity => "this machine does not have the managed identity",
+            Self::UnknownClient => "Entra ID does not know the app in this tenant",
+            Self::MissingRole => {
+                "ACS refuses whom Entra ID says is calling, most likely for want of a role"
+            }
+            Self::Misconfigured => "Entra ID gives no bearer",
+            Self::Challenged => "ACS asks for another bearer again and again",
+        }
+    }
+
     /// Whether it is an outage, which ends by itself.
     pub fn is_outage(self) -> bool {
         matches!(self, Self::Unanswered | Self::Throttled)

@@ -9,8 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::exposition::Family;
 use crate::model::{
-    Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView, ResourceName,
-    Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens, TrustFile,
+    BearerCause, Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView,
+    ResourceName, Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens,
+    TrustFile,
 };
 
 /// Operations that are called.
@@ -155,6 +156,7 @@ pub(super) fn families(scrape: &Scrape) -> Vec<Family> {
     work(scrape, &mut all);
     sources(scrape, &mut all);
     certificates(scrape, &mut all);
+    bearers(scrape, &mut all);
     all
 }
 
@@ -546,12 +548,20 @@ fn sources(scrape: &Scrape, all: &mut Vec<Family>) {
 fn certificates(scrape: &Scrape, all: &mut Vec<Family>) {
     let mut ends = Family::gauge(
         "renewd_certificate_expiry_timestamp_seconds",
-        "When a certificate ends: the one that a peer (a resource's endpoint, a sink's receiver) showed last, or the first \
-         in a file of those that are trusted; 0: none was shown, or it cannot be read",
+        "When a certificate ends: the one that a peer (a resource's endpoint, a sink's receiver) showed last, the first in \
+         a file of those that are trusted, or the one of a client, which proves to Entra ID who calls a resource; 0: none \
+         was shown, or it cannot be read",
     );
     for (resource, renewer) in &scrape.renewers {
         let of = ("of", resource.as_str());
         ends.set([of, ("role", "peer")], renewer.peer_ends);
+        let client = renewer
+            .bearer
+            .as_ref()
+            .and_then(|bearer| bearer.certificate_ends);
+        if client.is_some() {
+            ends.set([of, ("role", "client")], client);
+        }
     }
     for (sink, dispatcher) in &scrape.dispatchers {
         if dispatcher.kind == "webhook" {
@@ -564,6 +574,36 @@ fn certificates(scrape: &Scrape, all: &mut Vec<Family>) {
         ends.set([("of", &path), ("role", "trusted")], file.ends);
     }
     all.push(ends);
+}
+
+/// Of resources that are called by Entra ID.
+fn bearers(scrape: &Scrape, all: &mut Vec<Family>) {
+    let mut ends = Family::gauge(
+        "renewd_bearer_expiry_timestamp_seconds",
+        "When the bearer of Entra ID ends that calls to a resource carry; 0: none is in hand",
+    );
+    let mut requests = Family::counter(
+        "renewd_bearer_requests_total",
+        "Token requests to Entra ID or to a metadata service",
+    );
+    let mut trouble = Family::gauge(
+        "renewd_bearer_trouble",
+        "1 for why there is no new bearer, or why ACS does not take the one in hand; unanswered and throttled end by themselves",
+    );
+    let with_bearer = scrape
+        .renewers
+        .iter()
+        .filter_map(|(resource, renewer)| Some((resource, renewer.bearer.as_ref()?)));
+    for (resource, bearer) in with_bearer {
+        let name = ("resource", resource.as_str());
+        ends.set([name], bearer.ends);
+        requests.set([name], bearer.requests);
+        let cause = bearer.trouble.as_ref().map(|trouble| trouble.cause);
+        for one in BearerCause::ALL {
+            trouble.set([name, ("cause", one.as_str())], cause == Some(one));
+        }
+    }
+    all.extend([ends, requests, trouble]);
 }
 
 fn seconds_since(at: Option<Timestamp>, now: Timestamp) -> f64 {

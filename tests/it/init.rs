@@ -373,3 +373,99 @@ fn whoever_stops_it_finds_nothing_written_and_a_terminal_that_shows_what_is_type
     assert!(!screen.contains("-echo "), "{screen}");
     assert_eq!(left(&person), Vec::<String>::new());
 }
+
+const GUID: &str = "11111111-2222-3333-4444-555555555555";
+
+#[test]
+fn a_resource_without_access_keys_is_written_for_each_kind() {
+    let endpoint = ["--endpoint", "https://contoso.communication.azure.com/"];
+    let app = ["--tenant", "contoso.com", "--client-id", GUID];
+    let value = "Abc8Q~not-a-real-value";
+    for (flags, part) in [
+        (&["--managed-identity"][..], "managed_identity = true\n"),
+        (
+            &["--managed-identity", "--client-id", GUID],
+            "managed_identity = true\nclient_id = ",
+        ),
+        (
+            &[&["--client-secret-file", "-"], &app[..]].concat(),
+            "client_secret = { file = \"",
+        ),
+    ] {
+        let person = Person::new();
+        let args = [&["init", "--identity", "bot"], &endpoint[..], flags].concat();
+        let output = fed(&person, &args, value);
+        let text = said(&output);
+        assert!(output.status.success(), "{text}");
+        let config = fs::read_to_string(person.path(CONFIG)).unwrap();
+        assert!(config.contains(part), "{config}");
+        assert!(
+            config.contains("endpoint = \"https://contoso.communication.azure.com\"\n"),
+            "{config}"
+        );
+        assert!(
+            !config.contains(value) && !text.contains(value),
+            "{config}{text}"
+        );
+        let file = person.path(".config/renewd/contoso.secret");
+        let kept = fs::read_to_string(file).ok();
+        assert_eq!(kept.is_some(), flags.contains(&"-"));
+        assert!(kept.is_none_or(|kept| kept == format!("{value}\n")));
+        let checked = person.renewd(&["check"], &[]);
+        assert!(checked.stderr.is_empty(), "{}", said(&checked));
+    }
+}
+
+#[test]
+fn what_is_missing_or_wrong_of_who_calls_is_said_and_nothing_is_left() {
+    let person = Person::new();
+    let endpoint = ["--endpoint", "https://contoso.communication.azure.com"];
+    for (flags, part) in [
+        (&endpoint[..], "one of --managed-identity"),
+        (&["--managed-identity"], "--endpoint URL"),
+        (
+            &[&endpoint[..], &["--client-secret-file", "-"]].concat(),
+            "--tenant TENANT and --client-id GUID",
+        ),
+        (
+            &["--endpoint", "contoso", "--managed-identity"],
+            "it is not an address",
+        ),
+        (
+            &[&endpoint[..], &["--managed-identity", "--client-id", "bot"]].concat(),
+            "`client_id` is not a GUID",
+        ),
+        (
+            &["--managed-identity", "--workload-identity"],
+            "cannot be used with",
+        ),
+    ] {
+        let args = [&["init", "--identity", "bot"], flags].concat();
+        let output = fed(&person, &args, "");
+        let text = said(&output);
+        assert!(!output.status.success() && text.contains(part), "{text}");
+        assert_eq!(left(&person), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_person_without_a_connection_string_is_asked_what_else_calls() {
+    let person = Person::new();
+    let answers = [
+        ("(it is not shown): ", "\n"),
+        ("[managed_identity]: ", "client-secret\n"),
+        ("Overview): ", "contoso\n"),
+        ("it is not an address", ""),
+        ("Overview): ", "https://contoso.communication.azure.com\n"),
+        ("a domain: ", "contoso.com\n"),
+        ("Client id of the app: ", &*format!("{GUID}\n")),
+        ("(it is not shown): ", "Abc8Q~not-a-real-value\n"),
+        ("What to call the resource [contoso]: ", "\n"),
+        ("[bot]: ", "\n"),
+        ("[chat voip]: ", "\n"),
+    ];
+    let (well, screen) = at_a_terminal(&person, "init", &answers);
+    assert!(well && !screen.contains("Abc8Q"), "{screen}");
+    let config = fs::read_to_string(person.path(CONFIG)).unwrap();
+    assert!(config.contains("tenant = \"contoso.com\""), "{config}");
+}

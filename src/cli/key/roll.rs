@@ -24,7 +24,7 @@ use crate::{
         wire::{KeyChange, KeyItem, KeyLine, KeyRole, KeyStage, KeyWork, ReplaceKey, ResourceKeys},
     },
     clock::Clock,
-    model::{ResourceName, short_duration},
+    model::{BearerView, ResourceName, short_duration},
 };
 
 /// Replace a key: the other key signs, every token is re-minted and delivered, then regenerate
@@ -81,6 +81,9 @@ impl Replacement {
     pub(super) async fn run(self, context: Context, work: KeyWork) -> Outcome {
         let client = &daemon(context.socket);
         let keys = client.keys(&self.resource).await?;
+        if let Some(bearer) = &keys.bearer {
+            return Err(no_keys(&self.resource, bearer));
+        }
         let price = Price::of(&keys, self.key).ok_or_else(|| {
             let role = self.key.map_or("", KeyRole::as_str);
             Failed::usage(format!("{} has no {role} key", self.resource))
@@ -104,6 +107,18 @@ impl Replacement {
         let how = (self.patience, self.json);
         follow(client, context.clock, &self.resource, how).await
     }
+}
+
+/// What is to be done where there is no access key.
+fn no_keys(resource: &ResourceName, bearer: &BearerView) -> Failed {
+    let what = format!(
+        "{resource} has no access keys: it is called by {}",
+        bearer.kind
+    );
+    Failed::usage(what).hint(format!(
+        "tokens that somebody has are killed by `renewd revoke NAME`; {}",
+        bearer.replacement(resource)
+    ))
 }
 
 /// Replace a key that somebody else has; says first what it costs
@@ -525,6 +540,7 @@ mod tests {
         ResourceKeys {
             doubts: Vec::new(),
             none_works: None,
+            bearer: None,
             resource: "contoso".parse().unwrap(),
             in_use: KeyRole::Primary,
             keys: vec![line(KeyRole::Primary, tokens), line(KeyRole::Secondary, 0)],

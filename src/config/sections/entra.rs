@@ -1,23 +1,24 @@
 //! `[resource.entra]`: who calls a resource without access keys, and what proves it to Entra ID; with a first look at
 //! a certificate's file, of which most that is wrong shows without reading a key.
 
+use std::path::PathBuf;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     super::{
-        EntraKind, EntraSettings, IdentitySelector, LoadedSecret,
+        EntraKind, EntraSettings, Environment, IdentitySelector, LoadedSecret, SecretRef,
         keys::{
             Preset::{Is, Nothing, Said},
             Table, Takes, key,
         },
         open_regular,
         reader::{Item, Section},
-        secret::FROM_PFX,
+        secret::{FROM_PFX, reload_secret},
     },
     references::{self, addressable, is_loopback},
 };
 use crate::model::Secret;
-
 pub(super) static ENTRA: Table = Table {
     name: "resource.entra",
     header: "[resource.entra]",
@@ -131,10 +132,14 @@ pub(super) fn read(entra: Item<'_>, endpoint: Option<Item<'_>>) -> Option<EntraS
         kind: kind?,
         authority: authority?,
         scope: match scope.as_str() {
-            "" => ENTRA.preset("scope", |text| Some(text.to_owned())),
+            "" => default_scope(),
             _ => scope,
         },
     })
+}
+
+fn default_scope() -> String {
+    ENTRA.preset("scope", |text| Some(text.to_owned()))
 }
 
 /// What stands under the keys of the section.
@@ -327,14 +332,14 @@ impl<'a> Keys<'a> {
         let tenant = self.tenant.and_then(tenant);
         let client_id = self.client_id.and_then(guid);
         if kind.key() == "client_secret" {
-            let secret = references::secret(kind).filter(|secret| is_value(kind, &secret.secret));
+            let secret = secret(kind, judge_value);
             return Some(EntraKind::ClientSecret {
                 tenant: tenant?,
                 client_id: client_id?,
                 secret: secret?,
             });
         }
-        let certificate = certificate(kind);
+        let certificate = secret(kind, judge_pem);
         Some(EntraKind::ClientCertificate {
             tenant: tenant?,
             client_id: client_id?,
@@ -376,13 +381,13 @@ fn misplaced<const N: usize>(kind: Item<'_>, items: [Option<Item<'_>>; N]) {
 }
 
 /// Whether a text is a GUID as Azure writes one.
-fn is_guid(text: &str) -> bool {
+pub fn is_guid(text: &str) -> bool {
     let lengths = text.split('-').map(str::len);
     lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 /// A GUID or a domain; not one of the words that mean whichever tenant a person is of.
-fn is_tenant(text: &str) -> bool {
+pub fn is_tenant(text: &str) -> bool {
     let is_label = |label: &str| {
         let inside = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         (1..=63).contains(&label.len()) && label.bytes().all(inside)
@@ -446,8 +451,14 @@ fn origin(item: Item<'_>) -> Option<String> {
     }
 }
 
-/// The address without its last slash, or what is wrong with it and what to do.
-fn judge_origin(text: &str) -> Result<String, (&'static str, &'static str)> {
+/// What is wrong with a value, in words that follow its key, and what to do.
+type Wrong = (&'static str, &'static str);
+
+/// The address without its last slash.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn judge_origin(text: &str) -> Result<String, Wrong> {
     let rest = "write https:// and the host, nothing after it";
     if text.to_ascii_lowercase().contains("accesskey=") {
         return Err((
@@ -482,29 +493,28 @@ fn with_scheme(text: String) -> String {
     }
 }
 
-/// Whether a client secret may be one: the portal shows its id, a GUID, beside its value.
-fn is_value(item: Item<'_>, secret: &Secret) -> bool {
-    let is_id = is_guid(secret.expose().trim());
-    if is_id {
-        item.wrong::<()>(
-            "`client_secret` refers to the id of a secret, not to its value",
-            "the value is shown once, when it is made: az ad app credential reset --id CLIENT_ID --append --query password",
-        );
-    }
-    !is_id
-}
-
-/// A certificate with its key.
-fn certificate(item: Item<'_>) -> Option<LoadedSecret> {
+/// A secret of this form.
+fn secret(item: Item<'_>, judge: impl Fn(&str) -> Result<(), Wrong>) -> Option<LoadedSecret> {
     let loaded = references::secret(item)?;
-    match judge_pem(loaded.secret.expose()) {
+    match judge(loaded.secret.expose()) {
         Ok(()) => Some(loaded),
         Err((message, hint)) => item.wrong(format!("`{}` {message}", item.key()), hint),
     }
 }
 
+/// Whether a client secret may be one: the portal shows its id, a GUID, beside its value.
+fn judge_value(text: &str) -> Result<(), Wrong> {
+    match is_guid(text.trim()) {
+        false => Ok(()),
+        true => Err((
+            "is the id of a secret, not its value",
+            "the value is shown once, when it is made: az ad app credential reset --id CLIENT_ID --append --query password",
+        )),
+    }
+}
+
 /// Whether a text holds a certificate and an RSA key that is not encrypted; if not, why, and what to do.
-fn judge_pem(text: &str) -> Result<(), (&'static str, &'static str)> {
+fn judge_pem(text: &str) -> Result<(), Wrong> {
     let labels: Vec<&str> = text
         .lines()
         .filter_map(|line| {
@@ -556,7 +566,7 @@ const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 /// The algorithm of a key stands before the key itself, within so many characters of base64.
 const ALGORITHM: usize = 48;
 
-fn judge_key(text: &str) -> Result<(), (&'static str, &'static str)> {
+fn judge_key(text: &str) -> Result<(), Wrong> {
     let not_rsa = Err((
         "holds a private key that is no RSA one, and Entra ID takes no other",
         "openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=renewd -keyout NAME.key -out NAME.crt makes one",
@@ -577,6 +587,89 @@ fn judge_key(text: &str) -> Result<(), (&'static str, &'static str)> {
         Ok(_) => not_rsa,
         Err(_) => Err(("holds a private key that is cut short or damaged", FROM_PFX)),
     }
+}
+
+/// The same with another secret in the place of its own; a kind without one stays as it is.
+///
+/// # Errors
+/// Why that cannot be one, and what to do.
+pub fn entra_with_secret(of: &EntraSettings, new: Secret) -> Result<EntraSettings, Wrong> {
+    let mut with = of.clone();
+    match &mut with.kind {
+        EntraKind::ManagedIdentity { .. } | EntraKind::WorkloadIdentity { .. } => {}
+        EntraKind::ClientSecret { secret, .. } => {
+            judge_value(new.expose())?;
+            secret.secret = new;
+        }
+        EntraKind::ClientCertificate { certificate, .. } => {
+            judge_pem(new.expose())?;
+            certificate.secret = new;
+        }
+    }
+    Ok(with)
+}
+
+const SECRET_VARIABLE: &str = "AZURE_CLIENT_SECRET";
+const CERTIFICATE_VARIABLE: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+
+/// Who calls the resource at `endpoint`, by the variables that Azure's libraries take: an app where its secret or its
+/// certificate is named, a pod where its token is, else the machine.
+///
+/// # Errors
+/// What of it cannot be used.
+pub fn entra_of_environment(
+    endpoint: &str,
+    environment: &Environment,
+) -> Result<EntraSettings, String> {
+    let of = |name: &str, (message, hint): Wrong| format!("{name} {message}; {hint}");
+    let given = |name: &'static str, is_right: fn(&str) -> bool, what: &str| {
+        let value = environment.variable(name);
+        let value = value.ok_or_else(|| format!("{name} is not set"))?;
+        match is_right(&value) {
+            true => Ok(value),
+            false => Err(format!("{name} holds no {what}")),
+        }
+    };
+    let tenant = || given(TENANT_VARIABLE, is_tenant, "tenant");
+    let client_id = || given(CLIENT_VARIABLE, is_guid, "client id");
+    let read = |from: SecretRef| reload_secret(&from, environment).map_err(|e| e.to_string());
+    let path = |name| environment.variable(name).map(PathBuf::from);
+    let kind = if environment.variable(SECRET_VARIABLE).is_some() {
+        let secret = read(SecretRef::Env(SECRET_VARIABLE.to_owned()))?;
+        judge_value(secret.secret.expose()).map_err(|wrong| of(SECRET_VARIABLE, wrong))?;
+        EntraKind::ClientSecret {
+            tenant: tenant()?,
+            client_id: client_id()?,
+            secret,
+        }
+    } else if let Some(file) = path(CERTIFICATE_VARIABLE) {
+        let certificate = read(SecretRef::File(file))?;
+        judge_pem(certificate.secret.expose()).map_err(|wrong| of(CERTIFICATE_VARIABLE, wrong))?;
+        EntraKind::ClientCertificate {
+            tenant: tenant()?,
+            client_id: client_id()?,
+            certificate,
+        }
+    } else if let Some(token_file) = path(TOKEN_VARIABLE) {
+        EntraKind::WorkloadIdentity {
+            tenant: tenant()?,
+            client_id: client_id()?,
+            token_file,
+        }
+    } else {
+        let id = environment.variable(CLIENT_VARIABLE).map(|_| client_id());
+        EntraKind::ManagedIdentity {
+            selector: id.transpose()?.map(IdentitySelector::ClientId),
+        }
+    };
+    let authority = environment.variable(AUTHORITY_VARIABLE);
+    let authority = authority.map_or_else(|| PUBLIC.to_owned(), with_scheme);
+    Ok(EntraSettings {
+        endpoint: judge_origin(endpoint).map_err(|wrong| of("the endpoint", wrong))?,
+        kind,
+        authority: judge_origin(&authority).map_err(|wrong| of(AUTHORITY_VARIABLE, wrong))?,
+        scope: default_scope(),
+    })
 }
 
 #[cfg(test)]

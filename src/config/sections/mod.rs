@@ -24,6 +24,7 @@ use super::{
 };
 use crate::model::ResourceName;
 use daemon::{DAEMON, STORE};
+pub use entra::{entra_of_environment, entra_with_secret, is_guid, is_tenant, judge_origin};
 use identity::{IDENTITY, RENEWAL};
 use job::JOB;
 use resource::RESOURCE;
