@@ -203,6 +203,12 @@ ROWS = [
                 ("renewd_pace_window_used{} / renewd_pace_window_limit{}", "{{resource}} {{operation}}"),
             ),
             lines(
+                "Bearers of Entra ID",
+                "Until the one in hand ends, of resources without access keys; it is renewed at half of its life.",
+                "s",
+                ("(renewd_bearer_expiry_timestamp_seconds{} > 0) - time()", "{{resource}}"),
+            ),
+            lines(
                 "Identities by state",
                 "The token of dead ones ended.",
                 "short",

@@ -182,6 +182,11 @@ impl Client {
         self.transport.peer_ends()
     }
 
+    /// What is known of the bearer in place of access keys; nothing calls by one yet.
+    pub fn bearer_view(&self) -> Option<crate::model::BearerView> {
+        None
+    }
+
     /// As [`Client::skew`], but `None` until an answer told.
     pub fn measured_skew(&self) -> Option<SignedDuration> {
         lock(&self.skew).at(self.clock.now(), self.clock.steady())

@@ -59,6 +59,8 @@ fn told_here(kind: NeedKind) -> Option<(&'static str, NoticeKind, NoticeKind)> {
         // Those tell who notice it, in the commit that makes it true.
         Need::RevocationFailed
         | Need::NoKey
+        | Need::EntraRefused
+        | Need::EntraUnreachable
         | Need::NoLiveToken
         | Need::Doubtful
         | Need::GoneHeld

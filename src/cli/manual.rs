@@ -150,6 +150,10 @@ const FILES: &[(&str, &str)] = &[
         "The local socket. Of an ordinary user: $XDG_RUNTIME_DIR/renewd/renewd.sock, else renewd.sock in the state folder.",
     ),
     ("/run/renewd/tokens", "Where file sinks usually put tokens."),
+    (
+        "/var/opt/azcmagent/tokens",
+        "Where the agent of Azure Arc leaves a key for whoever asks it for a bearer. The daemon has to be of the agent's group, himds.",
+    ),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -192,6 +196,22 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "COMMUNICATION_SERVICES_CONNECTION_STRING",
         "The connection string that `renewd acs` uses.",
+    ),
+    (
+        "COMMUNICATION_SERVICES_ENDPOINT",
+        "The endpoint that `renewd acs` calls by Entra ID where there is no connection string.",
+    ),
+    (
+        "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_FEDERATED_TOKEN_FILE, AZURE_AUTHORITY_HOST",
+        "Who a pod is: what [resource.entra] with workload_identity leaves out.",
+    ),
+    (
+        "AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH",
+        "With the tenant and the client id of an app: how `renewd acs` proves that it is the app, where --endpoint is used.",
+    ),
+    (
+        "IDENTITY_ENDPOINT, IMDS_ENDPOINT, AZURE_POD_IDENTITY_AUTHORITY_HOST",
+        "Where the metadata service of this machine is that gives bearers for managed_identity: the first two of Azure Arc, the last in place of http://169.254.169.254.",
     ),
     (
         "SSL_CERT_FILE, REQUESTS_CA_BUNDLE",

@@ -576,11 +576,11 @@ fn certificates(scrape: &Scrape, all: &mut Vec<Family>) {
     all.push(ends);
 }
 
-/// Of resources that are called by Entra ID.
+/// Of Entra ID, where it says who calls.
 fn bearers(scrape: &Scrape, all: &mut Vec<Family>) {
     let mut ends = Family::gauge(
         "renewd_bearer_expiry_timestamp_seconds",
-        "When the bearer of Entra ID ends that calls to a resource carry; 0: none is in hand",
+        "When the bearer of Entra ID ends that calls to a resource carry; 0: none is in hand, or it has access keys",
     );
     let mut requests = Family::counter(
         "renewd_bearer_requests_total",
@@ -590,15 +590,13 @@ fn bearers(scrape: &Scrape, all: &mut Vec<Family>) {
         "renewd_bearer_trouble",
         "1 for why there is no new bearer, or why ACS does not take the one in hand; unanswered and throttled end by themselves",
     );
-    let with_bearer = scrape
-        .renewers
-        .iter()
-        .filter_map(|(resource, renewer)| Some((resource, renewer.bearer.as_ref()?)));
-    for (resource, bearer) in with_bearer {
+    for (resource, renewer) in &scrape.renewers {
         let name = ("resource", resource.as_str());
-        ends.set([name], bearer.ends);
-        requests.set([name], bearer.requests);
-        let cause = bearer.trouble.as_ref().map(|trouble| trouble.cause);
+        let bearer = renewer.bearer.as_ref();
+        ends.set([name], bearer.and_then(|bearer| bearer.ends));
+        requests.set([name], bearer.map_or(0, |bearer| bearer.requests));
+        let trouble_of = bearer.and_then(|bearer| bearer.trouble.as_ref());
+        let cause = trouble_of.map(|trouble| trouble.cause);
         for one in BearerCause::ALL {
             trouble.set([name, ("cause", one.as_str())], cause == Some(one));
         }

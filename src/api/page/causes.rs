@@ -3,7 +3,7 @@
 
 /// What a cause says, and the kind that it is then. Of several the first that it says decides: our own words come
 /// before those that are quoted.
-const KINDS: [(&str, &str); 33] = [
+const KINDS: [(&str, &str); 35] = [
     ("connection refused", "connection refused"),
     ("connection reset", "connection broken"),
     ("the connection broke", "connection broken"),
@@ -21,6 +21,8 @@ const KINDS: [(&str, &str); 33] = [
     ("did not end within", "program too slow"),
     ("tls handshake", "TLS refused"),
     ("certificate", "TLS refused"),
+    ("no bearer", "no bearer"),
+    ("bearer", "bearer refused"),
     ("no access key", "access key refused"),
     ("access key", "access key refused"),
     ("cannot be read:", "answer not understood"),

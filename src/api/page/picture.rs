@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     model::{
-        Consumers, DispatcherView, HealthView, KeyRole, KeyStanding, KeysView, Name, RenewerView,
-        ResourceName, SinkName, State, Then, grouped, short_duration,
+        BearerTrouble, BearerView, Consumers, DispatcherView, HealthView, KeyRole, KeyStanding,
+        KeysView, Name, RenewerView, ResourceName, SinkName, State, Then, grouped, short_duration,
     },
     schedule::Plan,
     store::{Campaign, CampaignState},
@@ -115,6 +115,8 @@ struct Resource {
     /// How much of the limit the fleet needs in the long run, in percent.
     load: Option<String>,
     keys: Vec<Key>,
+    /// What is called with in place of keys, and its colour.
+    bearer: Option<(String, Tone)>,
     clock: Option<String>,
     chart: Option<Chart>,
 }
@@ -326,11 +328,22 @@ fn survival(seen: &Snapshot, all: Option<Consumers>, plans: &[Plan]) -> Option<S
             plan.resource
         ));
     }
+    let bearer = seen.renewers.iter().find_map(|(resource, renewer)| {
+        let (_, told, _) = bearer_trouble(renewer, seen.now)?;
+        Some(format!("{told} ({resource})."))
+    });
     let all_live = all.is_some_and(|all| all.live > 0 && all.without + all.doubtful == 0);
     let known = plans.iter().filter(|plan| plan.identities > 0);
     let seconds = known.map(|plan| plan.outage.now_seconds);
     let seconds = seconds.collect::<Option<Vec<u64>>>().filter(|_| all_live);
     let least = seconds.and_then(|seconds| seconds.into_iter().min());
+    if let Some(told) = bearer {
+        let keeps = least.filter(|seconds| *seconds >= 60).map(long);
+        let keeps = keeps.map(|within| {
+            format!(" Everybody keeps a live token if that is over within {within}.")
+        });
+        return Some(told + &keeps.unwrap_or_default());
+    }
     let silent = seen.renewers.iter().find(|(_, renewer)| is_silent(renewer));
     match (silent, least) {
         (Some((resource, _)), None) => Some(format!("{resource} does not answer.")),
@@ -457,6 +470,10 @@ fn resource(
         last_success: renewer.last_success,
         load: plan.map(|plan| percent(1.0 - plan.headroom)),
         keys: keys.map(keys_of).unwrap_or_default(),
+        bearer: renewer
+            .bearer
+            .as_ref()
+            .map(|bearer| bearer_of(bearer, seen.now)),
         clock: renewer.skew_ms.map(clock),
         chart: drawn.filter(|plan| plan.identities > 0).map(Chart::of),
     }
@@ -476,6 +493,9 @@ fn health(renewer: &RenewerView, now: Timestamp) -> (String, Option<String>, Ton
     if let Some(because) = &renewer.blocked {
         let what = "nothing can be obtained".to_owned();
         return (what, Some(causes::kind(because)), Tone::Bad);
+    }
+    if let Some((trouble, what, tone)) = bearer_trouble(renewer, now) {
+        return (what, Some(causes::kind(&trouble.told)), tone);
     }
     let silent = renewer
         .health
@@ -499,12 +519,29 @@ fn health(renewer: &RenewerView, now: Timestamp) -> (String, Option<String>, Ton
         });
     match held {
         Some((operation, until, because)) => {
-            let left = until.duration_since(now).try_into().unwrap_or_default();
-            let what = format!("{operation} waits for {}", short_duration(left));
+            let what = format!("{operation} waits for {}", left(*until, now));
             (what, Some(causes::kind(because)), Tone::Warn)
         }
         None => ("answers".to_owned(), None, Tone::Good),
     }
+}
+
+/// What is wrong with the bearer, in words.
+fn bearer_trouble(renewer: &RenewerView, now: Timestamp) -> Option<(&BearerTrouble, String, Tone)> {
+    let bearer = renewer.bearer.as_ref()?;
+    let trouble = bearer.trouble.as_ref()?;
+    let whose = match trouble.cause.is_outage() {
+        true => "Entra ID does not answer",
+        false => "Entra ID gives no bearer",
+    };
+    Some(match bearer.usable_until(now) {
+        Some(ends) => {
+            let lasts = left(ends, now);
+            let told = format!("{whose}; the bearer in hand lasts {lasts}");
+            (trouble, told, Tone::Warn)
+        }
+        None => (trouble, whose.to_owned(), Tone::Bad),
+    })
 }
 
 fn keys_of(keys: &KeysView) -> Vec<Key> {
@@ -522,6 +559,24 @@ fn keys_of(keys: &KeysView) -> Vec<Key> {
         }
     });
     shown.collect()
+}
+
+/// How long the bearer in hand lasts, and whether another one is to be had.
+fn bearer_of(bearer: &BearerView, now: Timestamp) -> (String, Tone) {
+    let lasts = bearer.usable_until(now).map(|ends| left(ends, now));
+    match (lasts, bearer.trouble.is_some()) {
+        (Some(lasts), false) => (format!("Entra ID, its bearer lasts {lasts}"), Tone::Good),
+        (Some(lasts), true) => {
+            let told = format!("Entra ID gives no other bearer; the one in hand lasts {lasts}");
+            (told, Tone::Warn)
+        }
+        (None, false) => ("Entra ID, not asked yet".to_owned(), Tone::Calm),
+        (None, true) => ("no bearer of Entra ID".to_owned(), Tone::Bad),
+    }
+}
+
+fn left(at: Timestamp, now: Timestamp) -> String {
+    short_duration(at.duration_since(now).try_into().unwrap_or_default())
 }
 
 /// How far the resource's clock is from this machine's.

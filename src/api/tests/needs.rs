@@ -962,3 +962,82 @@ async fn a_certificate_that_ends_is_told_twice_and_its_end_when_another_is_seen(
     assert_eq!(told().await, [month]);
     assert_eq!(told().await, [""; 0]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_bearer_that_is_not_to_be_had_or_not_taken_appears_and_goes() {
+    use crate::model::{BearerCause, BearerKind, BearerTrouble, BearerView};
+    let harness = Harness::calm().await;
+    let ends = at(&harness, 1800);
+    let trouble = |cause| BearerTrouble {
+        since: harness.clock.now(),
+        cause,
+        told: "AADSTS canary".to_owned(),
+    };
+    let tell = |ends: Option<Timestamp>, cause: Option<BearerCause>| {
+        let view = BearerView {
+            kind: BearerKind::ClientSecret,
+            client: Some("11111111-2222-3333-4444-555555555555".to_owned()),
+            ends,
+            trouble: cause.map(trouble),
+            certificate_ends: None,
+            requests: 7,
+        };
+        harness.renewer.send_modify(|one| one.bearer = Some(view));
+    };
+    tell(Some(ends), None);
+    assert_eq!(harness.kinds().await, []);
+    let (outage, refused) = (NeedKind::EntraUnreachable, NeedKind::EntraRefused);
+    let [out, role] = [BearerCause::Unanswered, BearerCause::MissingRole];
+    for (ends, cause, kind, part) in [
+        (Some(ends), out, outage, "the bearer in hand lasts until"),
+        (None, out, outage, "nothing is issued"),
+        (Some(ends), role, refused, "ACS refuses whom Entra ID says"),
+    ] {
+        tell(ends, Some(cause));
+        harness.tells(kind).await;
+        let need = &harness.status().await.needs[0];
+        assert!(need.message.contains(part), "{need:?}");
+        assert_eq!(need.because.as_deref(), Some("AADSTS canary"));
+        let page = harness.tcp("/").await.text;
+        assert!(page.contains(part) && !page.contains("AADSTS"), "{page}");
+    }
+    let metrics = harness.tcp("/metrics").await.text;
+    for line in [
+        "renewd_bearer_trouble{resource=\"contoso\",cause=\"missing_role\"} 1",
+        "renewd_bearer_trouble{resource=\"contoso\",cause=\"unanswered\"} 0",
+        "renewd_bearer_requests_total{resource=\"contoso\"} 7",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    tell(Some(ends), None);
+    harness.is_silent_about(refused).await;
+    let page = harness.tcp("/").await.text;
+    assert!(page.contains("Entra ID, its bearer lasts 30m"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_client_certificate_is_told_with_what_replaces_it() {
+    let harness = Harness::calm().await;
+    let view = |days: i64| crate::model::BearerView {
+        kind: crate::model::BearerKind::ClientCertificate,
+        client: None,
+        ends: None,
+        trouble: None,
+        certificate_ends: Some(at(&harness, days * 86_400)),
+        requests: 0,
+    };
+    let show = |days| {
+        let bearer = Some(view(days));
+        harness.renewer.send_modify(|one| one.bearer = bearer);
+    };
+    show(29);
+    harness.tells(NeedKind::CertificateEnds).await;
+    let need = &harness.status().await.needs[0];
+    assert_eq!(need.subject, "client_certificate of contoso");
+    let part = "renewd key set contoso --entra";
+    assert!(need.message.contains(part), "{need:?}");
+    show(6);
+    harness.tells(NeedKind::CertificateEndsSoon).await;
+    show(300);
+    assert_eq!(harness.kinds().await, []);
+}
