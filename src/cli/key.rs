@@ -166,7 +166,7 @@ pub(crate) struct Set {
 
 /// What was proved and lies in its file now.
 struct Placed {
-    /// With its article.
+    /// In words, such as `primary key 012aaa8db7d1`.
     what: String,
     /// The same for programs.
     json: serde_json::Value,
@@ -218,7 +218,7 @@ impl Set {
         Ok(Exit::Done)
     }
 
-    /// An access key.
+    /// Proves a new access key and puts it in its file.
     async fn place_key(
         &self,
         resource: &ResourceSettings,
@@ -237,7 +237,7 @@ impl Set {
         })
     }
 
-    /// What proves to Entra ID who calls.
+    /// The same for what proves to Entra ID who calls.
     async fn place_secret(
         &self,
         resource: &ResourceSettings,
