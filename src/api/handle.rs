@@ -1,6 +1,13 @@
 //! What the endpoints work with.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +38,8 @@ pub struct Api {
     pub(super) reads: Reads,
     /// The TCP address that is not listened on, while it is refused.
     pub(super) unbound: watch::Sender<Option<Unbound>>,
+    /// How many consumers held no live token when it was looked last.
+    pub(super) lacking: Arc<AtomicU64>,
     /// One backup at a time.
     pub(super) backing_up: Arc<Mutex<()>>,
     /// What is wrong with the file of the local socket.
@@ -61,10 +70,16 @@ impl Api {
             hub: Hub::default(),
             reads: Reads::default(),
             unbound: watch::Sender::new(None),
+            lacking: Arc::default(),
             backing_up: Arc::default(),
             socket: watch::Sender::new(None),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// How many the last look at the daemon counted one by one, because they held no live token.
+    pub fn counted(&self) -> u64 {
+        self.lacking.load(Ordering::Relaxed)
     }
 
     /// The parts as they are now.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -592,6 +592,8 @@ async fn stored(
     let service = service_time(renewers, now);
     let store = &api.store;
     let served = store.served(service).await;
+    let without = served.as_ref().map_or(0, |served| served.all().without);
+    api.lacking.store(without, Ordering::Relaxed);
     StoreAnswers {
         counts: store.counts().await,
         late: late(store, renewers, now).await,

@@ -317,6 +317,7 @@ fn serve(
         clock: supervisor.clock.clone(),
         moved: supervisor.store_moved.clone(),
         open: None,
+        tells_at: Duration::ZERO,
     };
     supervisor
         .loops

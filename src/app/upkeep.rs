@@ -15,13 +15,26 @@ use crate::{
     api::{Api, SharedState},
     clock::Clock,
     model::{Amiss, Notice, NoticeKind},
+    schedule::Steady,
     store::{Bookmark, Disk, Store, StoreError},
     systemd::{Notifier, NotifyError, Watchdog, WatchdogVerdict},
     worker::Task,
 };
 
-/// How often the status line is made anew where no watchdog asks for more.
+/// How often the status line is made anew.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// The longest between two looks at the whole daemon.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// A look counts who has no token, one by one; so much longer is rested for each, which is a thousand times what it takes.
+const REST_FOR_EACH: Duration = Duration::from_micros(50);
+
+/// How long to rest after a look that counted so many.
+fn rest_after(counted: u64, least: Duration) -> Duration {
+    let counted = u32::try_from(counted).unwrap_or(u32::MAX);
+    least
+        .saturating_add(REST_FOR_EACH.saturating_mul(counted))
+        .min(LOOK_EVERY)
+}
 
 /// What the heartbeat looks at.
 pub(super) struct Heartbeat {
@@ -31,15 +44,21 @@ pub(super) struct Heartbeat {
     shared_state: watch::Receiver<Arc<SharedState>>,
     watchdog: Option<Watchdog>,
     told: String,
+    /// When the status line is made anew.
+    tells_at: Steady,
 }
 
 impl Task for Heartbeat {
     async fn step(&mut self) -> Duration {
         self.feed();
-        let status = self.api.headline().await;
-        if status != self.told {
-            tell(self.notifier.status(&status));
-            self.told = status;
+        let now = self.clock.steady();
+        if now >= self.tells_at {
+            let status = self.api.headline().await;
+            if status != self.told {
+                tell(self.notifier.status(&status));
+                self.told = status;
+            }
+            self.tells_at = now + rest_after(self.api.counted(), STATUS_EVERY);
         }
         let dog = self.watchdog.as_ref();
         dog.map_or(STATUS_EVERY, |dog| dog.interval().min(STATUS_EVERY))
@@ -60,6 +79,7 @@ impl Heartbeat {
             api,
             shared_state,
             told: String::new(),
+            tells_at: Steady::ZERO,
         }
     }
 
@@ -98,17 +118,24 @@ pub(super) struct SelfCheck {
     pub(super) moved: watch::Sender<Option<Amiss>>,
     /// The notices that are not over, once they could be read.
     pub(super) open: Option<BTreeMap<String, NoticeKind>>,
+    /// When it is looked next what is to be told.
+    pub(super) tells_at: Steady,
 }
 
 impl Task for SelfCheck {
     async fn step(&mut self) -> Duration {
         self.look_at_store();
         self.look_beside().await;
+        let now = self.clock.steady();
+        if now < self.tells_at {
+            return EVERY;
+        }
         if self.open.is_none() {
             self.open = self.store.open_notices().await.ok();
         }
         if let Some(mut open) = self.open.take() {
             self.tell(&mut open).await;
+            self.tells_at = now + rest_after(self.api.counted(), Duration::ZERO);
             self.open = Some(open);
         }
         EVERY
@@ -168,14 +195,12 @@ const BREATH: Duration = Duration::from_millis(200);
 /// Rows pruned at once.
 const BATCH: usize = 500;
 
-/// Between two looks at everything in the store.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Between two pages of a look, at least; and so many times what the page took.
 const PAGE_REST: Duration = Duration::from_millis(20);
 const REST_FACTOR: u32 = 9;
 /// The same after so many pages of one look: a large store is looked through slowly.
 const PAGES_AT_ONCE: u32 = 40;
-const LONG_REST_FACTOR: u32 = 249;
+const LONG_REST_FACTOR: u32 = 999;
 
 /// Tokens that are sealed anew in one transaction.
 const SEALED_AT_ONCE: usize = 100;
@@ -361,4 +386,19 @@ async fn retention_tell(store: &Store, disk: Disk, clock: &Clock) -> bool {
     raised
         .inspect_err(|error| tracing::warn!(%error, "a notice about the disk waits"))
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_count_very_many_are_rarer() {
+        let rested =
+            [0, 10_000, 1_000_000, u64::MAX].map(|counted| rest_after(counted, STATUS_EVERY));
+        assert_eq!(
+            rested.map(|rest| rest.as_millis()),
+            [10_000, 10_500, 60_000, 60_000]
+        );
+    }
 }

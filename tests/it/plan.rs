@@ -136,6 +136,72 @@ fn what_ifs_need_no_daemon_and_no_store() {
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
 }
 
+/// Over the socket and from the store the same: for each of several resources by its own limits, or for one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ifs_of_several_resources_say_the_same_with_a_daemon_and_without() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let dir = stage.path("").display().to_string();
+    let second = format!(
+        "[[resource]]\nname = \"fabrikam\"\nconnection_string = {{ file = \"{dir}/contoso.cs\" }}\n\
+         limits = {{ issue = \"100/30s\" }}\n"
+    );
+    let identity = |name: &str, resource: &str| {
+        format!(
+            "[[identity]]\nname = \"{name}\"\nresource = \"{resource}\"\nscopes = [\"chat\"]\nsinks = [\"files\"]\n"
+        )
+    };
+    let text = [
+        stage.base_config(),
+        second,
+        stage.sinks_config(None),
+        identity("bot-0", "contoso"),
+        identity("bot-1", "fabrikam"),
+    ];
+    let config = stage.configure(&text.join("\n"));
+    let daemon = Daemon::start(&config).await;
+    for name in ["bot-0", "bot-1"] {
+        stage.there(name).await;
+    }
+    let asked = ["--identities", "90000", "--lifetime", "12h"];
+    let one = [&asked[..], &["fabrikam"]].concat();
+    let ask = || [planned(&config, &asked), planned(&config, &one)];
+    let by_daemon = ask();
+    assert!(daemon.stop().success());
+    for [both, alone] in [by_daemon, ask()] {
+        let both = both["resources"].as_array().unwrap();
+        assert_eq!(both.len(), 2);
+        // 97 % of 1,000 and of 100 in 30 s; 90,000 in 49 % of 12 h are 15,306 an hour.
+        for (plan, name, allowed) in [
+            (&both[0], "contoso", 116_400.0),
+            (&both[1], "fabrikam", 11_640.0),
+        ] {
+            let told = (&plan["resource"], &plan["basis"], &plan["identities"]);
+            assert_eq!(told, (&name.into(), &"what_if".into(), &90_000.into()));
+            assert_eq!(
+                plan["allowed_per_hour"].as_f64().unwrap(),
+                allowed,
+                "{plan}"
+            );
+            let steady = plan["steady_per_hour"].as_f64().unwrap();
+            assert!((steady - 90_000.0 / 5.88).abs() < 0.01, "{plan}");
+            assert_eq!(plan["keeps_up"], steady < allowed, "{plan}");
+        }
+        let alone = alone["resources"].as_array().unwrap();
+        let parts = ["resource", "headroom", "campaigns", "answers_within_ms"];
+        assert_eq!(alone.len(), 1);
+        for part in parts {
+            assert_eq!(alone[0][part], both[1][part], "{part}");
+        }
+    }
+    let unknown = [&asked[..], &["nowhere"]].concat();
+    let mut args = vec!["plan", "--config", config.to_str().unwrap()];
+    args.extend(unknown);
+    let (code, _, err) = renewd(&args);
+    assert_eq!(code, 1);
+    assert!(err.contains("there is no resource nowhere"), "{err}");
+}
+
 /// Two identities of an hour, which need 4.08 renewals an hour.
 fn two_of_an_hour(stage: &Stage, limits: &str) -> std::path::PathBuf {
     let identity = |n| {

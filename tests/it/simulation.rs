@@ -47,7 +47,11 @@ fn by_chance(seed: u64) -> (Setting, String) {
 /// What was broken by the faults of a seed, with the command that replays it.
 fn broken_by(seed: u64) -> Option<String> {
     let (setting, command) = by_chance(seed);
-    let told = match simulate(&setting) {
+    broken_in(&setting, &command)
+}
+
+fn broken_in(setting: &Setting, command: &str) -> Option<String> {
+    let told = match simulate(setting) {
         Ok(report) if report.broken == 0 && report.minted > 30 * 10 => return None,
         Ok(report) => format!(
             "{:#?}\n{:#?}, {} tokens",
@@ -82,6 +86,31 @@ fn faults_by_chance_break_no_promise() {
         broken.len(),
         broken.join("\n")
     );
+}
+
+/// Where nothing is ever answered, what is asked of each seed is broken.
+#[test]
+fn a_seed_that_fails_is_told_with_the_command_that_replays_it() {
+    let (setting, command) = by_chance(3);
+    assert_eq!(broken_in(&setting, &command), None);
+    let silent = Setting {
+        faults: vec![fault("outage at=0s for=47h")],
+        ..setting.clone()
+    };
+    let told = broken_in(&silent, &command).unwrap();
+    let told = told.lines().next().unwrap();
+    let replay = told.strip_prefix("replay: renewd ").unwrap();
+    let replayed = Command::new(RENEWD)
+        .args(replay.split(' '))
+        .arg("--json")
+        .output()
+        .unwrap();
+    assert!(replayed.status.success(), "{replayed:?}");
+    let replayed: serde_json::Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    let report = serde_json::to_value(simulate(&setting).unwrap()).unwrap();
+    for (key, value) in report.as_object().unwrap() {
+        assert_eq!(&replayed[key], value, "{key}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub use replace::{remove_private, write_private};
 pub use template::TemplateError;
 
 /// Threads that work on the files of one sink: where they hang, other sinks go on.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// A sink that keeps one file per identity.
 #[derive(Debug, Clone)]
