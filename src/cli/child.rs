@@ -68,11 +68,24 @@ impl Program {
         environment: impl IntoIterator<Item = (K, V)>,
         group: Group,
     ) -> Result<Self, Failed> {
+        Self::start_without(command, &[], environment, group)
+    }
+
+    /// The same, with some of our environment taken away.
+    pub(crate) fn start_without<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        command: &[OsString],
+        removed: &[&str],
+        environment: impl IntoIterator<Item = (K, V)>,
+        group: Group,
+    ) -> Result<Self, Failed> {
         let Some((program, arguments)) = command.split_first() else {
             return Err(Failed::usage("there is no program after --"));
         };
         let mut command = Command::new(program);
         command.args(arguments).envs(environment);
+        for name in removed {
+            command.env_remove(name);
+        }
         if group == Group::Own {
             command.process_group(0);
         }

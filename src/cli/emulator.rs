@@ -10,8 +10,9 @@ use std::{
 
 use renewd_demo::{Kept, Line, Promise, Teller, Tone, play};
 use renewd_emulator::{
-    DeletedStatus, EmulatorOptions, Limits, ServeError, ServeOptions, Serving, TokenAlg,
-    child_environment, serve,
+    DeletedStatus, EmulatorOptions, EntraAccess, EntraOptions, Environment, EnvironmentError,
+    Limits, ServeError, ServeOptions, Serving, TokenAlg, child_environment, entra_environment,
+    serve,
 };
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -28,7 +29,7 @@ use super::{
     output::{self, BAD, Cell, DIM, GOOD, PLAIN, STRONG, Table, WARN, paint},
     run::Logs,
 };
-use crate::acs::ConnectionString;
+use crate::{acs::ConnectionString, model::Secret};
 
 /// Run ACS Identity on this machine, for tests and for playing with
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,13 @@ Runs until SIGTERM and prints on standard output, once it accepts:
   endpoint=https://127.0.0.1:PORT/;accesskey=KEY
 With a command after --, it sets the connection string and the CA variables of the common languages
 for it, leaves standard output to it, and ends as it ended:
-  renewd emulator -- pytest")]
+  renewd emulator -- pytest
+
+With --entra there is no key: the variables are those by which the Azure SDKs find who they are, and every
+other one of that kind is taken away. DefaultAzureCredential and ManagedIdentityCredential then run unchanged;
+a secret or a certificate needs disable_instance_discovery in the program, which has no variable. Without a
+command the variables are printed, before the connection string, as NAME=value:
+  renewd emulator --entra -- pytest")]
 pub(crate) struct Emulator {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8443; with a command
     /// 127.0.0.1:0]
@@ -64,6 +71,23 @@ pub(crate) struct Emulator {
         conflicts_with_all = ["listen", "http", "access_key_file", "resource_id", "adopt"]
     )]
     connection_string_file: Option<PathBuf>,
+    /// Give bearers of Entra ID to a program that has no key, as KIND does: vm, arc (as root), app-service,
+    /// workload, secret or certificate [default: vm]
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "vm",
+        conflicts_with = "http"
+    )]
+    entra: Option<EntraAccess>,
+    /// Where the metadata services of vm, arc and app-service listen, over plain http [default: 127.0.0.1:0]
+    #[arg(long, value_name = "HOST:PORT", requires = "entra")]
+    metadata_listen: Option<String>,
+    /// Take this file's text for a workload's federated token, and name this file to the program
+    #[arg(long, value_name = "FILE", requires = "entra")]
+    federated_token_file: Option<PathBuf>,
     /// The resource's id, a GUID [default: random]
     #[arg(long, value_name = "GUID")]
     resource_id: Option<uuid::Uuid>,
@@ -114,7 +138,7 @@ impl Emulator {
         let mut options = ServeOptions {
             listen: self.listen(),
             plain_http: self.http,
-            metadata: None,
+            metadata: self.metadata_listen(),
             names: self.name.clone(),
             ca_file: self.ca_file.clone(),
             ca_seed: self.seed,
@@ -131,11 +155,33 @@ impl Emulator {
                 None => Failed::plain(error),
             }
         })?;
+        let environment = self.environment(&serving)?;
         if self.command.is_empty() {
-            until_told(serving).await
+            until_told(serving, self.entra.is_some().then_some(environment)).await
         } else {
-            during(&self.command, serving).await
+            during(&self.command, serving, environment).await
         }
+    }
+
+    fn environment(&self, serving: &Serving) -> Result<Environment, Failed> {
+        let Some(access) = self.entra else {
+            return Ok(child_environment(serving));
+        };
+        let token = self.federated_token_file.as_deref();
+        entra_environment(serving, access, token).map_err(|error| {
+            let hint = match error {
+                EnvironmentError::ArcFolder(_) => "run it as root: Arc's clients look nowhere else",
+                EnvironmentError::PlainHttp => "take a connection string whose endpoint is https",
+                _ => return Failed::plain(error),
+            };
+            Failed::plain(error).hint(hint)
+        })
+    }
+
+    fn metadata_listen(&self) -> Option<String> {
+        self.entra?;
+        let free = || "127.0.0.1:0".to_owned();
+        Some(self.metadata_listen.clone().unwrap_or_else(free))
     }
 
     /// A program that is given the address needs no port that others may hold.
@@ -154,6 +200,8 @@ impl Emulator {
         }
         let control_secret = self.control_secret_file.as_deref();
         let control_secret = control_secret.map(input::secret_in).transpose()?;
+        let federated_token = self.federated_token_file.as_deref();
+        let federated_token = federated_token.map(input::secret_in).transpose()?;
         let options = EmulatorOptions {
             seed: self.seed.unwrap_or_else(rand::random),
             resource_id: self.resource_id.map(|id| id.hyphenated().to_string()),
@@ -164,6 +212,10 @@ impl Emulator {
             deleted_status: self.deleted_status,
             adopt: self.adopt,
             control_secret,
+            entra: EntraOptions {
+                federated_token,
+                ..EntraOptions::default()
+            },
             ..EmulatorOptions::default()
         };
         let Some(path) = &self.access_key_file else {
@@ -194,11 +246,14 @@ fn play_resource(options: &mut ServeOptions, path: &Path) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Prints where the emulator is and serves until SIGTERM or SIGINT.
-async fn until_told(serving: Serving) -> Outcome {
+/// Prints where the emulator is, and the variables if there are any, and serves until SIGTERM or SIGINT.
+async fn until_told(serving: Serving, environment: Option<Environment>) -> Outcome {
     let stop = stop_signal()?;
     if let Some(ca) = serving.ca_path() {
         output::print_lines(&format!("ca={}\n", ca.display()))?;
+    }
+    for (name, value) in environment.unwrap_or_default().set {
+        output::print_secret(&Secret::new(format!("{name}={value}")))?;
     }
     output::print_secret(&serving.connection_string())?;
     serving.run_until(stop).await;
@@ -206,9 +261,10 @@ async fn until_told(serving: Serving) -> Outcome {
 }
 
 /// Serves while the program runs. Signals to stop go on to it.
-async fn during(command: &[OsString], serving: Serving) -> Outcome {
+async fn during(command: &[OsString], serving: Serving, environment: Environment) -> Outcome {
     let mut signals = Signals::listen(Group::Shared)?;
-    let mut program = Program::start(command, child_environment(&serving), Group::Shared)?;
+    let Environment { set, removed } = environment;
+    let mut program = Program::start_without(command, &removed, set, Group::Shared)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serving.run_until(async {
         stopped.await.ok();

@@ -38,7 +38,7 @@ fn lies_in(path: &Path, modules: &[&str]) -> bool {
 }
 
 /// How tests are named that are written in Python.
-const SUITES: [&str; 2] = ["receivers: ", "monitoring: "];
+const SUITES: [&str; 3] = ["receivers: ", "monitoring: ", "sdk: "];
 
 /// Whether what is named is there.
 fn is_there(name: &str, rust: &[(PathBuf, String)], scripts: &[(PathBuf, String)]) -> bool {
@@ -79,6 +79,7 @@ fn every_test_that_is_named_exists() {
     scripts.extend(texts("tests/packages"));
     scripts.extend(texts("tests/receivers"));
     scripts.extend(texts("tests/monitoring"));
+    scripts.extend(texts("tests/sdk"));
     for (page, least) in [
         ("tests/README.md", 100),
         ("docs/failures.md", 20),

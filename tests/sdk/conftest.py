@@ -23,11 +23,13 @@ class Emulator:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self.variables = {}
         line = self.process.stdout.readline().strip()
-        self.ca = None
-        if line.startswith("ca="):
-            self.ca = line.removeprefix("ca=")
+        while line and not line.startswith("endpoint="):
+            name, value = line.split("=", 1)
+            self.variables[name] = value
             line = self.process.stdout.readline().strip()
+        self.ca = self.variables.pop("ca", None)
         self.connection_string = line
         endpoint, key = line.split(";", 1)
         self.endpoint = endpoint.removeprefix("endpoint=").rstrip("/")

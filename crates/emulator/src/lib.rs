@@ -18,6 +18,7 @@ mod answer;
 mod call;
 mod door;
 mod entra;
+mod environment;
 mod faults;
 mod mint;
 pub mod receiver;
@@ -35,11 +36,13 @@ pub use entra::{
     CertificateError, Challenge, EntraControls, EntraOptions, EntraPart, Machine, ManagedIdentity,
     Registration,
 };
+pub use environment::{
+    EntraAccess, Environment, EnvironmentError, child_environment, entra_environment,
+};
 pub use faults::{Limit, Limits, UnlikeALimit};
 pub use mint::{KeyError, TokenAlg};
 pub use server::{ServeError, ServeOptions, Serving, serve};
 pub use service::Emulator;
 pub use tls::TlsError;
 pub use tls::TrustError;
-pub use tls::child_environment;
 pub use world::{DeletedStatus, EmulatorError, EmulatorOptions, UnlikeAKey};

@@ -134,9 +134,9 @@ impl Serving {
         self.trust.as_ref().map(Trust::ca)
     }
 
-    /// The authority's certificate together with the system's.
-    pub(super) fn bundle_path(&self) -> Option<&Path> {
-        self.trust.as_ref().map(Trust::bundle)
+    /// The files by which programs trust it; none for plain http.
+    pub(super) fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// The emulator, for whoever has it in the same process.

@@ -168,6 +168,14 @@ impl Emulator {
         self.world().entra.federated_token(now, life)
     }
 
+    /// Sees to it that Arc's key files can be written.
+    ///
+    /// # Errors
+    /// What stands against it, as a text.
+    pub fn prepare_arc(&self) -> Result<(), String> {
+        self.world().entra.prepare_arc()
+    }
+
     /// Changes what the control door changes at `entra`.
     pub fn steer_entra(&self, change: impl FnOnce(&mut EntraControls)) {
         self.world().entra.steer(change);

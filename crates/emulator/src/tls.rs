@@ -1,9 +1,9 @@
-//! Certificates: an authority, a server certificate by it, and the files and variables by which a program
-//! that the emulator runs finds and trusts it.
+//! Certificates: an authority, a server certificate by it, and the files by which a program trusts it.
 
 use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt,
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,14 +12,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
 };
+use renewd_acs_wire::Secret;
 use rustls::{
     ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use sha2::{Digest, Sha256};
 use tokio_rustls::TlsAcceptor;
-
-use super::Serving;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -96,9 +95,9 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A certificate cannot be written.
+/// A file that a program is to find cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the CA certificate to {path}: {source}")]
+#[error("cannot write {path}: {source}")]
 pub struct TrustError {
     path: PathBuf,
     source: io::Error,
@@ -147,6 +146,21 @@ impl Trust {
     pub(super) fn bundle(&self) -> &Path {
         &self.bundle
     }
+
+    /// Puts one more file into the folder of its own, for its owner alone.
+    pub(super) fn put(&self, name: &str, text: &Secret) -> Result<PathBuf, TrustError> {
+        let path = self.folder.join(name);
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.expose().as_bytes()));
+        match written {
+            Ok(()) => Ok(path),
+            Err(source) => Err(TrustError { path, source }),
+        }
+    }
 }
 
 impl Drop for Trust {
@@ -164,84 +178,4 @@ fn system_bundle() -> String {
         .chain(SYSTEM_BUNDLES.map(PathBuf::from))
         .find_map(|path| fs::read_to_string(path).ok())
         .unwrap_or_default()
-}
-
-/// Variables with the connection string: what ACS samples read, and the Azure CLI.
-const CONNECTION_STRING: [&str; 2] = [
-    "COMMUNICATION_SERVICES_CONNECTION_STRING",
-    "AZURE_COMMUNICATION_CONNECTION_STRING",
-];
-/// Variables that replace what a program trusts, so they name a file with the system's authorities
-/// too: OpenSSL with Python's ssl, Ruby, PHP, Go and .NET; requests; curl; git; the gRPC libraries.
-const REPLACING: [&str; 5] = [
-    "SSL_CERT_FILE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-];
-/// Variables that add to what a program trusts: Node.js, Deno.
-const ADDING: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-
-/// Variables with the hosts that a program reaches without a proxy, in both spellings.
-const WITHOUT_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// The emulator's own names.
-const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
-
-/// What is reached without a proxy: what was, and this machine.
-fn without_proxy(before: &str) -> String {
-    let mut hosts: Vec<&str> = before
-        .split(',')
-        .map(str::trim)
-        .filter(|host| !host.is_empty())
-        .collect();
-    hosts.extend(
-        LOOPBACK
-            .into_iter()
-            .filter(|host| !before.split(',').any(|known| known.trim() == *host)),
-    );
-    hosts.join(",")
-}
-
-/// What to set in the environment of a program that should use the emulator: the connection string,
-/// the bare endpoint, and the authority for the common languages (Java has no such variable).
-pub fn child_environment(serving: &Serving) -> Vec<(String, String)> {
-    let connection_string = serving.connection_string();
-    let mut variables: Vec<(&str, String)> = CONNECTION_STRING
-        .into_iter()
-        .map(|name| (name, connection_string.expose().to_owned()))
-        .collect();
-    variables.push(("RENEWD_EMULATOR_ENDPOINT", serving.endpoint().to_owned()));
-    // Most programs read one of the two, and not all the same one.
-    let before = WITHOUT_PROXY
-        .iter()
-        .find_map(|name| std::env::var(name).ok());
-    let hosts = without_proxy(&before.unwrap_or_default());
-    variables.extend(WITHOUT_PROXY.map(|name| (name, hosts.clone())));
-    for (names, path) in [
-        (&REPLACING[..], serving.bundle_path()),
-        (&ADDING[..], serving.ca_path()),
-    ] {
-        let Some(path) = path else { continue };
-        let path = path.to_string_lossy();
-        variables.extend(names.iter().map(|name| (*name, path.clone().into_owned())));
-    }
-    variables
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_is_added_to_what_needs_no_proxy() {
-        assert_eq!(without_proxy(""), "127.0.0.1,localhost,::1");
-        assert_eq!(
-            without_proxy("corp.example, localhost"),
-            "corp.example,localhost,127.0.0.1,::1"
-        );
-    }
 }

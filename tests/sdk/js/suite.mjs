@@ -7,15 +7,7 @@ import { createInterface } from "node:readline";
 import { after, before, describe, test } from "node:test";
 import { AzureCommunicationTokenCredential } from "@azure/communication-common";
 import { CommunicationIdentityClient } from "@azure/communication-identity";
-
-const APP = "11111111-2222-3333-4444-555555555555";
-const USER = "99999999-8888-7777-6666-555555555555";
-
-function entra(livesFor) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const exp = Math.floor(Date.now() / 1000) + livesFor;
-  return `${part({ alg: "none" })}.${part({ appid: APP, oid: USER, exp })}.x`;
-}
+import { APP, USER, entra } from "./teams.mjs";
 
 async function start(...options) {
   const child = spawn(process.env.RENEWD, ["emulator", "--listen", "127.0.0.1:0", ...options], {

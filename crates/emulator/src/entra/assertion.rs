@@ -1,9 +1,10 @@
 //! Assertions: the tokens by which a client proves itself without a secret. One is signed with the key of a
 //! certificate of the application, in every form that the SDKs send; the other is a federated token.
 //!
-//! That the real service looks at `jti`, or how far off it lets times be, is unverified.
+//! The SDKs of Python and JavaScript send one assertion again and again while it lives, so the real service takes
+//! that. That it looks at `jti` otherwise, or how far off it lets times be, is unverified.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use base64::{
     Engine,
@@ -11,8 +12,11 @@ use base64::{
 };
 use jiff::Timestamp;
 use renewd_acs_wire::{Secret, hex};
-use ring::signature::{
-    RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaParameters, UnparsedPublicKey,
+use ring::{
+    digest::{SHA256, digest},
+    signature::{
+        RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, RsaParameters, UnparsedPublicKey,
+    },
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use subtle::ConstantTimeEq;
@@ -24,7 +28,7 @@ use crate::{call, mint::KeyError};
 const EXCHANGE: &str = "api://AzureADTokenExchange";
 /// How far clocks may differ.
 const SKEW: f64 = 300.0;
-/// How far off the end of an assertion may be.
+/// How far off the end of an assertion by a certificate may be.
 const LONGEST: f64 = 86_400.0;
 /// The longest text that is looked at.
 const LARGEST: usize = 64 << 10;
@@ -77,9 +81,14 @@ struct Jws<'a> {
     claims: Claims,
 }
 
+/// Base64url. Python's asynchronous client pads every part, its other one the thumbprint alone, the rest nothing.
+fn unencoded(text: &str) -> Option<Vec<u8>> {
+    let unpadded = BASE64_URL_SAFE_NO_PAD.decode(text);
+    unpadded.or_else(|_| BASE64_URL_SAFE.decode(text)).ok()
+}
+
 fn part<T: DeserializeOwned>(text: &str, what: &str) -> Result<T, String> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text);
-    let bytes = bytes.map_err(|_| format!("its {what} is not base64url"))?;
+    let bytes = unencoded(text).ok_or_else(|| format!("its {what} is not base64url"))?;
     // The text of the error could quote a claim; its kind and place say enough.
     serde_json::from_slice(&bytes).map_err(|error| {
         let (kind, column) = (error.classify(), error.column());
@@ -97,10 +106,10 @@ impl<'a> Jws<'a> {
             return Err("it does not have three parts joined by dots".to_owned());
         };
         let signed = &text[..header.len() + 1 + claims.len()];
-        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature);
+        let signature = unencoded(signature);
         let jws = Self {
             signed,
-            signature: signature.map_err(|_| "its signature is not base64url".to_owned())?,
+            signature: signature.ok_or("its signature is not base64url")?,
             header: part(header, "header")?,
             claims: part(claims, "payload")?,
         };
@@ -114,14 +123,14 @@ impl<'a> Jws<'a> {
         Ok(jws)
     }
 
-    /// The error names what is wrong with the times.
-    fn check_times(&self, now: Timestamp) -> Result<(), String> {
+    /// The error names what is wrong with the times; `longest` is how many seconds off the end may be.
+    fn check_times(&self, now: Timestamp, longest: f64) -> Result<(), String> {
         let now = now.as_millisecond() as f64 / 1000.0;
         let Claims { exp, nbf, iat, .. } = self.claims;
         if exp <= now - SKEW {
             return Err(format!("it ended {:.0} s ago", now - exp));
         }
-        if exp > now + LONGEST {
+        if exp > now + longest {
             return Err(format!("it ends in {:.0} s", exp - now));
         }
         match nbf.or(iat) {
@@ -145,11 +154,7 @@ impl<'a> Jws<'a> {
         if kid.is_none() && x5t.is_none() && x5t_s256.is_none() {
             return Err("its header has none of x5t#S256, x5t, kid".to_owned());
         }
-        // One SDK pads what it encodes, the others do not.
-        let print = |text: &String| {
-            let unpadded = BASE64_URL_SAFE_NO_PAD.decode(text);
-            unpadded.or_else(|_| BASE64_URL_SAFE.decode(text)).ok()
-        };
+        let print = |text: &String| unencoded(text);
         let is = |one: &Registered| {
             kid.as_ref().is_none_or(|kid| {
                 kid.eq_ignore_ascii_case(&hex(&one.sha1)) || print(kid).as_ref() == Some(&one.sha1)
@@ -225,7 +230,7 @@ impl Entra {
         }
         let client = &self.registration.client_id;
         check_parties(&jws.claims, client, endpoint).map_err(unlike)?;
-        jws.check_times(now).map_err(|reason| {
+        jws.check_times(now, LONGEST).map_err(|reason| {
             Refusal::new(
                 401,
                 "invalid_client",
@@ -234,7 +239,28 @@ impl Entra {
             )
             .because(format!("the client assertion: {reason}"))
         })?;
-        use_up(&mut self.used, &jws.claims, now).map_err(unlike)
+        self.use_up(&jws, now).map_err(unlike)
+    }
+
+    /// Notes the id of an assertion, which no other may have; with the control `assertion_once` not even the same
+    /// one again.
+    fn use_up(&mut self, jws: &Jws<'_>, now: Timestamp) -> Result<(), String> {
+        self.used.retain(|_, (until, _)| *until > now);
+        let Some(jti) = jws.claims.jti.as_ref().filter(|jti| !jti.is_empty()) else {
+            return Err("it has no `jti`".to_owned());
+        };
+        let life = Duration::try_from_secs_f64(jws.claims.exp + SKEW).unwrap_or_default();
+        let until = call::after(Timestamp::UNIX_EPOCH, life);
+        let print = digest(&SHA256, jws.signed.as_bytes()).as_ref().to_vec();
+        match self.used.get(jti) {
+            Some((_, before)) if self.controls.assertion_once || *before != print => {
+                Err("its `jti` was used before".to_owned())
+            }
+            _ => {
+                self.used.insert(jti.clone(), (until, print));
+                Ok(())
+            }
+        }
     }
 
     /// A federated token for the application, as a cluster's issuer would put it into a pod.
@@ -286,7 +312,7 @@ impl Entra {
         if !aud.holds(EXCHANGE) {
             return Err(unlike(format!("its audience is not {EXCHANGE}")));
         }
-        jws.check_times(now).map_err(unlike)
+        jws.check_times(now, f64::INFINITY).map_err(unlike)
     }
 }
 
@@ -302,22 +328,4 @@ fn check_parties(claims: &Claims, client: &str, endpoint: &str) -> Result<(), St
         return Ok(());
     }
     Err(format!("its `aud` is {:?}, not {endpoint}", claims.aud))
-}
-
-/// Notes the id of an assertion, which is good once.
-fn use_up(
-    used: &mut BTreeMap<String, Timestamp>,
-    claims: &Claims,
-    now: Timestamp,
-) -> Result<(), String> {
-    used.retain(|_, until| *until > now);
-    let Some(jti) = claims.jti.as_ref().filter(|jti| !jti.is_empty()) else {
-        return Err("it has no `jti`".to_owned());
-    };
-    let life = Duration::try_from_secs_f64(claims.exp + SKEW).unwrap_or_default();
-    let until = call::after(Timestamp::UNIX_EPOCH, life);
-    match used.insert(jti.clone(), until) {
-        None => Ok(()),
-        Some(_) => Err("its `jti` was used before".to_owned()),
-    }
 }

@@ -31,6 +31,8 @@ pub struct EntraControls {
     pub challenge: Challenge,
     /// Which identities the machine has.
     pub machine: Machine,
+    /// Whether an assertion by a certificate is good once only; the SDKs send one again while it lives.
+    pub assertion_once: bool,
     /// The file that Arc names, in place of the one that it wrote.
     pub realm: Option<String>,
 }
@@ -48,6 +50,7 @@ impl Default for EntraControls {
             access_keys_status: 401,
             challenge: Challenge::default(),
             machine: Machine::default(),
+            assertion_once: false,
             realm: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs,
+    fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -91,6 +91,14 @@ fn arc_challenge(entra: &mut Entra) -> Refusal {
         Err(reason) => {
             Refusal::plain(500, "server_error", "The key file cannot be written.").because(reason)
         }
+    }
+}
+
+impl Entra {
+    /// Sees to it that key files can be written, by writing one.
+    pub(crate) fn prepare_arc(&mut self) -> Result<(), String> {
+        let (name, text) = (guid(&mut self.rng), secret(&mut self.rng));
+        self.arc_keys.write(&name, text).map(|_| ())
     }
 }
 
@@ -244,7 +252,8 @@ const KEPT: usize = 8;
 #[derive(Debug)]
 pub(super) struct ArcKeys {
     folder: PathBuf,
-    made_folder: bool,
+    /// The folders on the way that were made here, the innermost first.
+    made: Vec<PathBuf>,
     keys: VecDeque<(PathBuf, Secret)>,
 }
 
@@ -252,7 +261,7 @@ impl ArcKeys {
     pub(super) fn new(folder: PathBuf) -> Self {
         Self {
             folder,
-            made_folder: false,
+            made: Vec::new(),
             keys: VecDeque::new(),
         }
     }
@@ -260,15 +269,10 @@ impl ArcKeys {
     /// Writes one more file and takes the oldest away; the file's path.
     fn write(&mut self, name: &str, text: Secret) -> Result<String, String> {
         let path = self.folder.join(format!("{name}.key"));
-        let failed = |path: &Path, error: std::io::Error| {
-            format!("cannot write {}: {error}", path.display())
-        };
-        if !self.folder.is_dir() {
-            let mut builder = fs::DirBuilder::new();
-            let made = builder.recursive(true).mode(0o755).create(&self.folder);
-            made.map_err(|error| failed(&self.folder, error))?;
-            self.made_folder = true;
-        }
+        let failed =
+            |path: &Path, error: io::Error| format!("cannot write {}: {error}", path.display());
+        self.make_folder()
+            .map_err(|error| failed(&self.folder, error))?;
         fs::write(&path, text.expose()).map_err(|error| failed(&path, error))?;
         self.keys.push_back((path.clone(), text));
         if self.keys.len() > KEPT
@@ -277,6 +281,18 @@ impl ArcKeys {
             fs::remove_file(oldest).ok();
         }
         Ok(path.display().to_string())
+    }
+
+    fn make_folder(&mut self) -> io::Result<()> {
+        let missing: Vec<PathBuf> = (self.folder.ancestors())
+            .take_while(|folder| !folder.exists())
+            .map(Path::to_owned)
+            .collect();
+        for folder in missing.into_iter().rev() {
+            fs::DirBuilder::new().mode(0o755).create(&folder)?;
+            self.made.insert(0, folder);
+        }
+        Ok(())
     }
 
     /// Whether this `Authorization` is the raw content of a file, as the agent wants it.
@@ -294,8 +310,8 @@ impl Drop for ArcKeys {
         for (path, _) in &self.keys {
             fs::remove_file(path).ok();
         }
-        if self.made_folder {
-            fs::remove_dir(&self.folder).ok();
+        for folder in &self.made {
+            fs::remove_dir(folder).ok();
         }
     }
 }

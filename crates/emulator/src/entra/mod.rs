@@ -312,8 +312,8 @@ pub(super) struct Entra {
     controls: EntraControls,
     /// The time that a challenge in force asks for.
     challenge: Option<i64>,
-    /// Ids of assertions, until they end.
-    used: BTreeMap<String, Timestamp>,
+    /// Ids of assertions with their ends, and what had them.
+    used: BTreeMap<String, (Timestamp, Vec<u8>)>,
     /// The last bearer for a client and an audience.
     given: BTreeMap<(String, String), bearer::Bearer>,
     /// Bearers that were made.
@@ -469,7 +469,14 @@ impl Entra {
                 answer.headers_mut().insert(CACHE_CONTROL, uncached);
                 (answer, None)
             }
-            Err(refusal) => (refuse(part, &refusal, asked.now), Some(refusal.reason)),
+            Err(refusal) => {
+                let answer = refuse(part, &refusal, asked.now);
+                // To be asked for more is the first half of getting a bearer.
+                (
+                    answer,
+                    Some(refusal.reason).filter(|_| refusal.challenge.is_none()),
+                )
+            }
         }
     }
 
