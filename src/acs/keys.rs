@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{AccessKey, Error, ErrorCause};
-use crate::model::{DoubtedKeys, KeyRole, KeyStanding, KeyStatus, KeyView};
+use crate::model::{DoubtedKeys, FailureClass, KeyRole, KeyStanding, KeyStatus, KeyView};
 
 /// The keys of a resource and which one signs.
 #[derive(Debug)]
@@ -175,8 +175,11 @@ pub(super) const NOBODY: &str =
 /// What is known of a key after it signed a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
-    /// The service accepts it.
+    /// The service accepts it, and looks for the identity that nobody has.
     Accepted,
+    /// The service accepts it, and refuses the call all the same, so that it may refuse everybody's; why, in a
+    /// sentence.
+    Unserved(String),
     /// The service refuses it, and not because of a clock.
     Denied(String),
     /// The service did not say; why, in a sentence.
@@ -188,7 +191,12 @@ pub(super) fn read(answer: Result<(), Error>) -> Proof {
     match answer {
         Ok(()) => Proof::Accepted,
         Err(error) => match &error.cause {
-            ErrorCause::Rejected(rejection) if rejection.proves_key() => Proof::Accepted,
+            ErrorCause::Rejected(rejection) if rejection.proves_key() => {
+                match error.cause.class() {
+                    FailureClass::Gone => Proof::Accepted,
+                    _ => Proof::Unserved(error.reason()),
+                }
+            }
             ErrorCause::Rejected(rejection)
                 if (rejection.status, rejection.code.as_str()) == (401, "Denied") =>
             {

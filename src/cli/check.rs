@@ -242,6 +242,10 @@ pub(in crate::cli) async fn reach(
                 key.role,
                 client.skew().as_secs_f64()
             )),
+            Some(Proof::Unserved(why)) => Err(Failed::plain(format!(
+                "the {} key is taken, and a harmless call is refused all the same: {why}",
+                key.role
+            ))),
             Some(Proof::Denied(why)) => Err(Failed::plain(format!(
                 "the {} key is refused: {why}",
                 key.role

@@ -318,7 +318,7 @@ impl Set {
             acs::Client::new(resource, context.clock.clone(), transport).map_err(Failed::usage)?;
         let fingerprint = read.key.fingerprint().to_owned();
         match client.prove_new(self.key, &read.key, DEADLINE).await {
-            Proof::Accepted => Ok(fingerprint),
+            Proof::Accepted | Proof::Unserved(_) => Ok(fingerprint),
             Proof::Denied(why) => Err(Failed::plain(format!(
                 "the key {fingerprint} is refused, so nothing was written: {why}"
             ))),

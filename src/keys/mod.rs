@@ -276,7 +276,7 @@ impl Keys {
     async fn check_other(&mut self, change: &mut KeyChange) -> Result<(), StoreError> {
         let other = change.role.other();
         match self.permits.prove(&self.client, other, DEADLINE).await? {
-            Some(Proof::Accepted) => {
+            Some(Proof::Accepted | Proof::Unserved(_)) => {
                 change.trouble = None;
                 self.client.avoid_key(Some(&change.old_key));
                 change.stage = KeyStage::Reminting;
@@ -351,9 +351,11 @@ impl Keys {
         let asked = self.clock.now();
         let proof = self.permits.prove(&self.client, change.role, DEADLINE);
         match proof.await? {
-            Some(Proof::Accepted) if needs_evidence(change) => change.accepted_at = Some(asked),
+            Some(Proof::Accepted | Proof::Unserved(_)) if needs_evidence(change) => {
+                change.accepted_at = Some(asked);
+            }
             Some(Proof::Denied(_)) => change.refused_at = Some(self.clock.now()),
-            Some(Proof::Accepted | Proof::Unknown(_)) | None => {}
+            Some(Proof::Accepted | Proof::Unserved(_) | Proof::Unknown(_)) | None => {}
         }
         Ok(())
     }
@@ -513,7 +515,7 @@ impl Keys {
         let (permits, client) = (&self.permits, &self.client);
         let proof = permits.prove_new(client, role, &key, DEADLINE).await?;
         Ok(match proof {
-            Proof::Accepted => Found::Works(key),
+            Proof::Accepted | Proof::Unserved(_) => Found::Works(key),
             Proof::Denied(why) => Found::Unusable(format!("the new {role} key is refused: {why}")),
             Proof::Unknown(why) => {
                 Found::Unusable(format!("the new {role} key could not be proved yet: {why}"))

@@ -149,7 +149,7 @@ impl Keys {
         Ok(
             match self.permits.prove(&self.client, role, DEADLINE).await? {
                 None | Some(Proof::Unknown(_)) => Some(Word::Unknown),
-                Some(Proof::Accepted) => Some(Word::Accepted),
+                Some(Proof::Accepted | Proof::Unserved(_)) => Some(Word::Accepted),
                 Some(Proof::Denied(_)) => Some(Word::Denied),
             },
         )

@@ -744,7 +744,10 @@ impl Renewer {
                 self.conclude(operation, &why, now);
                 self.permits.gate().keys_refused(&why, now.steady);
             }
-            Ok(Some(Proof::Unknown(why))) => self.conclude(operation, &why, now),
+            // An answer that nobody is served with vouches for nobody.
+            Ok(Some(Proof::Unserved(why) | Proof::Unknown(why))) => {
+                self.conclude(operation, &why, now);
+            }
             // There was no permit: it is asked again.
             Ok(None) => {}
             Err(error) => self.outbox.failed(&error, now.steady),
@@ -762,7 +765,7 @@ impl Renewer {
         let mut gate = self.permits.gate();
         match proof {
             Ok(Some(Proof::Accepted)) => gate.vouches(operation, true),
-            Ok(Some(Proof::Unknown(_))) => gate.vouches(operation, false),
+            Ok(Some(Proof::Unserved(_) | Proof::Unknown(_))) => gate.vouches(operation, false),
             Ok(Some(Proof::Denied(why))) => {
                 gate.vouches(operation, false);
                 gate.keys_refused(&why, now.steady);

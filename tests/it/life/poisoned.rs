@@ -446,6 +446,35 @@ async fn many_that_are_refused_alike_are_not_named_one_by_one() {
     }
 }
 
+/// A harmless call that is answered 400 proves the key, and not that anybody is served: a resource that answers so
+/// to everything is not said to answer all but a few identities.
+#[tokio::test(start_paused = true)]
+async fn a_harmless_call_that_is_refused_as_well_vouches_for_nobody() {
+    let invalid = || Fault::Status(400, "ValidationError", "No.");
+    for (count, fault) in [
+        (1, invalid()),
+        (3, invalid()),
+        (1, Fault::Status(500, "InternalError", "Sorry.")),
+        (1, Fault::Status(403, "Forbidden", "No.")),
+    ] {
+        let told = format!("{count} by {fault:?}");
+        let world = World::start(Setting::of(count)).await;
+        world.service.fail(move |call| {
+            Some(match call.id.starts_with(NOBODY) {
+                true => invalid(),
+                false => fault.clone(),
+            })
+        });
+        world.pass(HOUR * 3).await;
+        for record in world.records().await {
+            assert_eq!(record.failing_since, None, "{told}: {:?}", record.attempts);
+        }
+        let news = world.news().await;
+        let blamed = news.iter().any(|news| news.contains("identity.failing"));
+        assert!(!blamed, "{told}: {news:?}");
+    }
+}
+
 /// A service that fails at random, for everybody alike.
 async fn brown_out(seed: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
