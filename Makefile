@@ -59,8 +59,13 @@ page: build
 systemd: build
 	tests/systemd/run
 
-# Packages and image of the debug build: made, looked through, installed, upgraded, taken back, removed, purged, run.
-packaged: build
+# Packages and image of debug builds, of the whole program and of one without the other side, as the server is: made,
+# looked through, installed, upgraded, taken back, removed, purged, run.
+DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
+packaged:
+	cargo build --locked --package renewd --no-default-features --features simulation
+	cp $(DEBUG)/renewd $(DEBUG)/renewd-server
+	cargo build --locked
 	tests/packages/run
 
 build:

@@ -288,24 +288,45 @@ impl DaemonClient {
         seen: Option<Version>,
     ) -> Result<Option<Secret>, ClientError> {
         let query = wait.map_or(String::new(), |wait| format!("?wait={}s", wait.as_secs()));
+        let target = format!("/v1/tokens/{name}{query}");
+        self.fetch(&target, form, wait, seen).await
+    }
+
+    /// The same, which counts only once every sink has it.
+    pub async fn delivered_token(
+        &self,
+        name: &Name,
+        wait: Option<Duration>,
+    ) -> Result<Option<Secret>, ClientError> {
+        let query = wait.map_or(String::new(), |wait| format!("&wait={}s", wait.as_secs()));
+        let target = format!("/v1/tokens/{name}?delivered=true{query}");
+        self.fetch(&target, TokenForm::Json, wait, None).await
+    }
+
+    async fn fetch(
+        &self,
+        target: &str,
+        form: TokenForm,
+        wait: Option<Duration>,
+        seen: Option<Version>,
+    ) -> Result<Option<Secret>, ClientError> {
         let accept = match form {
             TokenForm::Bare => "text/plain",
             TokenForm::Json => "application/json",
         };
-        let target = format!("/v1/tokens/{name}{query}");
-        let request = self.request(Method::GET, &target, OWN_LABEL)?;
+        let request = self.request(Method::GET, target, OWN_LABEL)?;
         let mut request = request.header(header::ACCEPT, accept);
         if let Some(version) = seen {
             request = request.header(header::IF_NONE_MATCH, format!("\"{version}\""));
         }
         let within = ANSWER + wait.unwrap_or_default();
-        let answer = self.send(&target, request, within).await?;
+        let answer = self.send(target, request, within).await?;
         if answer.status() == StatusCode::NOT_MODIFIED {
             return Ok(None);
         }
         match String::from_utf8(answer.into_body().into()) {
             Ok(text) => Ok(Some(Secret::new(text))),
-            Err(_) => Err(unreadable(&target, "it is not text")),
+            Err(_) => Err(unreadable(target, "it is not text")),
         }
     }
 

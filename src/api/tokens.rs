@@ -36,6 +36,9 @@ const COME_AGAIN: Duration = Duration::from_secs(5);
 /// Nobody is sent away for longer than this, as things may mend.
 const COME_AGAIN_MOST: Duration = Duration::from_secs(60);
 
+/// Between two looks at whether the sinks have a token: nobody is told of that.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Says how the token stands that is handed over: `good`, or `doubtful`.
 const STANDING: HeaderName = HeaderName::from_static("x-renewd-standing");
 
@@ -43,6 +46,9 @@ const STANDING: HeaderName = HeaderName::from_static("x-renewd-standing");
 pub(super) struct TokenQuery {
     /// Such as `55s`, or seconds without a unit.
     wait: Option<String>,
+    /// Whether a token counts only once every sink of the identity has it.
+    #[serde(default)]
+    delivered: bool,
 }
 
 /// What a consumer would get now.
@@ -127,7 +133,14 @@ pub(super) async fn token(
     let mut watch = Watch::new(&api);
     loop {
         let turn = Turns::next(turns.as_deref()).await;
-        let (record, outlook) = look(&api, peer.as_deref(), name.as_ref()).await?;
+        let (record, mut outlook) = look(&api, peer.as_deref(), name.as_ref()).await?;
+        let mut is_on_its_way = false;
+        if asked.delivered
+            && let Outlook::Live(..) = outlook
+            && let Some(missing) = undelivered(&api, &record).await?
+        {
+            (outlook, is_on_its_way) = (Outlook::Missing(missing), true);
+        }
         let over = wait.is_zero() || until.is_elapsed() || api.stop.is_cancelled();
         if over || outlook.is_news(&seen) {
             let response = answer(&api, &record, outlook, &seen, bare).await?;
@@ -153,6 +166,7 @@ pub(super) async fn token(
             () = api.stop.cancelled() => {}
             changed = watch.changed(&record) => changed?,
             () = dead => {}
+            () = tokio::time::sleep(LOOK_AGAIN), if is_on_its_way => {}
         }
     }
 }
@@ -203,6 +217,20 @@ async fn look(
     let renewer = api.shared_state().renewer(&record.spec.resource);
     let outlook = outlook(&record, &renewer, api.clock.now());
     Ok((record, outlook))
+}
+
+/// Which sinks do not have the newest token yet, if any.
+async fn undelivered(api: &Api, record: &Record) -> Result<Option<Problem>, Problem> {
+    let deliveries = api.store.deliveries_of(record.num).await?;
+    let open = deliveries.iter().filter(|delivery| delivery.is_pending());
+    let open: Vec<&str> = open.map(|delivery| delivery.sink.as_str()).collect();
+    let why = format!(
+        "{} has a live token, which is not delivered yet to {}",
+        record.spec.name,
+        open.join(", ")
+    );
+    let problem = || Problem::new(ProblemType::Pending, why).retry_after(COME_AGAIN);
+    Ok((!open.is_empty()).then(problem))
 }
 
 /// The document as it may be shown now, and how its token stands: a dead one is left out.

@@ -9,6 +9,8 @@ mod bulk;
 mod campaign;
 mod check;
 mod child;
+#[cfg(not(feature = "emulator"))]
+mod companion;
 mod complete;
 mod daemon;
 mod delivery;
@@ -88,6 +90,9 @@ enum Verb {
     /// Watch it work: emulator, daemon and receiver in a temporary folder, in under a minute
     #[cfg(feature = "emulator")]
     Demo(emulator::Demo),
+    /// Watch it work, by the package renewd-emulator
+    #[cfg(not(feature = "emulator"))]
+    Demo(companion::Handed),
     /// Show what needs a person, then how everything is
     Status(status::Status),
     /// Show what the limits mean for the fleet: load, room, outages, how long campaigns take
@@ -142,6 +147,9 @@ enum Verb {
     /// Run ACS Identity on this machine, for tests and for playing with
     #[cfg(feature = "emulator")]
     Emulator(emulator::Emulator),
+    /// Run ACS Identity on this machine, by the package renewd-emulator
+    #[cfg(not(feature = "emulator"))]
+    Emulator(companion::Handed),
     /// Print what programs may ask of the daemon's socket
     Api(manual::Api),
     /// Print completions for a shell
@@ -161,10 +169,6 @@ impl Verb {
     /// configurations pass through all but those that show, try out or start something else. `run`,
     /// `exec` and `follow` start programs, and see to it themselves.
     fn holds_secrets(&self) -> bool {
-        #[cfg(feature = "emulator")]
-        if matches!(self, Self::Demo(_) | Self::Emulator(_)) {
-            return false;
-        }
         if let Self::Config(verb) = self {
             return verb.holds_secrets();
         }
@@ -173,6 +177,8 @@ impl Verb {
             Self::Run(_)
                 | Self::Exec(_)
                 | Self::Follow(_)
+                | Self::Demo(_)
+                | Self::Emulator(_)
                 | Self::Api(_)
                 | Self::Completions(_)
                 | Self::Man(_)
@@ -238,6 +244,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Check(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]
         Verb::Demo(verb) => asking(Box::pin(verb.run(context))),
+        #[cfg(not(feature = "emulator"))]
+        Verb::Demo(verb) => verb.run("demo"),
         Verb::Status(verb) => asking(verb.run(context)),
         Verb::Plan(verb) => asking(verb.run(context)),
         #[cfg(feature = "simulation")]
@@ -266,6 +274,8 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Acs(verb) => asking(verb.run(context)),
         #[cfg(feature = "emulator")]
         Verb::Emulator(verb) => verb.run(context),
+        #[cfg(not(feature = "emulator"))]
+        Verb::Emulator(verb) => verb.run("emulator"),
         Verb::Config(verb) => verb.run(),
         Verb::Api(verb) => verb.run(),
         Verb::Completions(verb) => verb.run(),

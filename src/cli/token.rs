@@ -73,6 +73,9 @@ pub(crate) struct Wait {
     /// How long to wait at most
     #[arg(long, default_value = "60s", value_parser = duration::parse)]
     timeout: Duration,
+    /// Wait until its sinks have it as well, such as the file that an app reads
+    #[arg(long)]
+    delivered: bool,
 }
 
 impl Wait {
@@ -96,10 +99,11 @@ impl Wait {
 
     async fn ask(&self, client: &DaemonClient, left: Duration) -> Result<bool, ClientError> {
         let wait = (left.as_secs() > 0).then(|| left.min(QUESTION));
-        let answer = client
-            .token(&self.name, TokenForm::Json, wait, None)
-            .await?;
-        Ok(answer.is_some())
+        let answer = match self.delivered {
+            true => client.delivered_token(&self.name, wait).await,
+            false => client.token(&self.name, TokenForm::Json, wait, None).await,
+        };
+        Ok(answer?.is_some())
     }
 
     fn too_late(&self) -> Failed {

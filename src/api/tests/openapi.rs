@@ -152,6 +152,10 @@ fn fetch() -> Value {
                 "name": "wait", "in": "query", "schema": { "type": "string", "pattern": "^([0-5]?[0-9]|60)s?$" },
                 "description": "How long to wait for a newer version than those of If-None-Match, such as `55s`; 60 s at most.",
             },
+            {
+                "name": "delivered", "in": "query", "schema": { "type": "boolean" },
+                "description": "Whether a token counts only once every sink of the identity has it.",
+            },
             in_header("If-None-Match", "The versions that the caller has, as entity tags; `*` is any."),
             client(),
         ],

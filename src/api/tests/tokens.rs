@@ -264,3 +264,32 @@ async fn requests_that_did_not_mean_to_come_here_are_refused() {
     let bare = harness.socket().oneshot(request).await.unwrap();
     assert_eq!(bare.status(), 400, "without X-Renewd-Client");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_counts_as_delivered_once_every_sink_has_it() {
+    let harness = harness().await;
+    harness.issue(ANNA, "canary-2").await;
+    let asked = format!("{TOKEN}?delivered=true");
+    let answer = harness.get(reader(), &asked, &[]).await;
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(
+        answer.text.contains("is not delivered yet to files"),
+        "{}",
+        answer.text
+    );
+    assert_eq!(harness.get(reader(), TOKEN, &[]).await.status, 200);
+    let waiting = format!("{asked}&wait=20s");
+    let (answer, ()) = tokio::join!(harness.get(reader(), &waiting, &[]), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        harness.deliver(ANNA).await;
+    });
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(answer.text.contains("canary-2"), "{}", answer.text);
+    let began = harness.clock.steady();
+    assert_eq!(harness.get(reader(), &waiting, &[]).await.status, 200);
+    assert_eq!(
+        harness.clock.steady(),
+        began,
+        "there is nothing to wait for"
+    );
+}
