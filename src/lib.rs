@@ -22,15 +22,16 @@
 //! | `config` | reads TOML, speaks of line numbers, reads the secrets it refers to | model |
 //! | `systemd` | speaks to the service manager | model |
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
-//! | `acs` | speaks to Azure | model clock transport telemetry config |
+//! | `entra` | speaks to Entra ID and to metadata services: obtains bearers | model clock transport config |
+//! | `acs` | speaks to Azure | model clock transport telemetry config entra |
 //! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock telemetry config schedule acs store |
 //! | `worker` | runs the loop of a worker, and repeats tasks | model clock schedule |
 //! | `outbox` | keeps what was done until the store has noted it | schedule store |
-//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule acs store permits outbox sources sinks worker |
-//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule acs store permits outbox worker |
+//! | `engine` | carries a decision out: obtain → commit → deliver; the only one that issues | model clock telemetry config accounts schedule entra acs store permits outbox sources sinks worker |
+//! | `campaign` | carries a bulk operation out: revokes and deletes, sets rows due | model clock telemetry config schedule entra acs store permits outbox worker |
 //! | `jobs` | wakes at cron instants and starts campaigns | model clock telemetry config schedule store |
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits worker |
 //! | `simulation` | lets the parts live in simulated time against a modelled service; not in the server package | model clock transport telemetry config schedule acs store permits engine campaign keys |
@@ -60,6 +61,7 @@ pub mod campaign;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod entra;
 pub mod jobs;
 pub mod keys;
 pub mod model;

@@ -58,6 +58,8 @@ pub struct Permits(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     resource: ResourceName,
+    /// Without a bearer no call starts, where it takes one.
+    client: Arc<Client>,
     store: Store,
     clock: Clock,
     gate: Arc<Mutex<Gate>>,
@@ -68,9 +70,15 @@ struct Inner {
 
 impl Permits {
     /// The permits of a resource. Its loops share one; another one is made only after they ended.
-    pub fn new(settings: &ResourceSettings, store: Store, clock: Clock) -> Self {
+    pub fn new(
+        settings: &ResourceSettings,
+        client: Arc<Client>,
+        store: Store,
+        clock: Clock,
+    ) -> Self {
         Self(Arc::new(Inner {
             resource: settings.name.clone(),
+            client,
             store,
             clock,
             gate: Arc::new(Mutex::new(Gate::new(
@@ -84,10 +92,14 @@ impl Permits {
 
     /// The gate, for a moment.
     pub fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut gate = self.0.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bearers) = self.0.client.bearers() {
+            gate.heed_bearer(bearers.hold());
+        }
+        gate
     }
 
-    /// The gate itself, for whoever explains what it lets through.
+    /// The gate itself, for whoever explains what it lets through: as it was when it was last used.
     pub fn shared_gate(&self) -> Arc<Mutex<Gate>> {
         self.0.gate.clone()
     }
@@ -152,7 +164,8 @@ impl Permits {
             .unwrap_or_else(out_of_pace))
     }
 
-    /// Proves the key that signs; `None` where no permit for that comes in time, which says nothing.
+    /// Proves the key that signs, or the bearer; `None` where there is no permit for that in time, or no bearer, which
+    /// says nothing.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -161,7 +174,7 @@ impl Permits {
         client: &Client,
         deadline: Duration,
     ) -> Result<Option<Proof>, StoreError> {
-        let proof = client.prove(client.key_status().in_use, deadline);
+        let proof = client.prove_in_use(deadline);
         Ok(self.within_pace(proof, deadline).await?.flatten())
     }
 

@@ -16,16 +16,19 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-pub use certificate::first_end;
+pub use certificate::{end as certificate_end, first_end, public_key as certificate_key};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 pub use reqwest::Url;
+use zeroize::Zeroize;
 
 use crate::config::read_regular;
 
 /// The bundle of all public authorities takes a quarter of a MiB.
 pub const LARGEST_CA_FILE: u64 = 4 << 20;
+/// Longest text of a service that is passed on, in characters.
+const LONGEST_TEXT: usize = 300;
 /// How much of an answer that nobody wants is read away, and for how long.
 const READ_AWAY: usize = 64 * 1024;
 const READING_AWAY: Duration = Duration::from_secs(1);
@@ -85,6 +88,24 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 /// A date as headers hold it.
 pub fn http_date(text: &str) -> Option<Timestamp> {
     Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok()
+}
+
+/// A service's text, on one line and not too long. Should something on the way have echoed a token
+/// (every JWT begins with `eyJ`), it goes no further.
+pub fn tamed(text: &str) -> String {
+    let words: Vec<_> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .map(|word| if word.contains("eyJ") { "***" } else { word })
+        .collect();
+    words.join(" ").chars().take(LONGEST_TEXT).collect()
+}
+
+/// Nobody else holds the body any more, so it can be wiped; it may hold a token.
+pub fn wipe(reply: Reply) {
+    if let Ok(mut body) = reply.body.try_into_mut() {
+        body.as_mut().zeroize();
+    }
 }
 
 /// What an answer begins with.

@@ -1,17 +1,17 @@
 //! What an answer means. Pure: a reply goes in, a value or a [`ErrorCause`] comes out.
 
-use http::{HeaderMap, StatusCode, header::DATE};
+use http::{
+    HeaderMap, StatusCode,
+    header::{DATE, WWW_AUTHENTICATE},
+};
 use jiff::{SignedDuration, Timestamp};
-use zeroize::Zeroize;
 
 use super::{ErrorCause, Rejection, wire};
 use crate::{
+    entra::claims_challenge,
     model::{IdentityId, Operation, Secret},
-    transport::{Reply, http_date, retry_after},
+    transport::{Reply, http_date, retry_after, tamed, wipe},
 };
-
-/// Longest text of the service that is passed on, in characters.
-const LONGEST_TEXT: usize = 300;
 
 /// A token fresh from the service.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +37,50 @@ pub(super) struct Heard<T> {
     pub(super) date: Option<Timestamp>,
     /// What to quote to support.
     pub(super) request_id: Option<String>,
+    /// That a bearer is asked for.
+    pub(super) challenge: Option<Challenge>,
+}
+
+/// A resource asks for a bearer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    /// What it has to claim, as JSON, where it is to be another one than came.
+    pub(super) claims: Option<String>,
+}
+
+impl Challenge {
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let challenges = headers.get_all(WWW_AUTHENTICATE);
+        let mut schemes = challenges
+            .iter()
+            .filter_map(|value| value.as_bytes().get(..6));
+        let asks = schemes.any(|scheme| scheme.eq_ignore_ascii_case(b"bearer"));
+        asks.then(|| Self {
+            claims: claims_challenge(headers),
+        })
+    }
 }
 
 impl<T> Heard<T> {
+    /// No answer came, for this reason.
+    pub(super) fn nothing(cause: ErrorCause) -> Self {
+        Self {
+            result: Err(cause),
+            date: None,
+            request_id: None,
+            challenge: None,
+        }
+    }
+
+    /// Whether a request went out.
+    pub(super) fn was_sent(&self) -> bool {
+        let unsent = matches!(
+            self.result,
+            Err(ErrorCause::Unsent(_) | ErrorCause::NoBearer(_))
+        );
+        !unsent
+    }
+
     /// `ok`, or the class of the failure.
     pub(super) fn outcome(&self) -> &'static str {
         match &self.result {
@@ -75,7 +116,7 @@ pub(super) fn read<T>(
     let request_id = ["MS-CV", "x-ms-client-request-id"]
         .into_iter()
         .find_map(|name| header(&reply.headers, name))
-        .map(clean);
+        .map(tamed);
     let result = if reply.status == wanted.status {
         (wanted.read)(&reply.body, now).map_err(|reason| ErrorCause::Unreadable {
             status: reply.status.as_u16(),
@@ -85,11 +126,13 @@ pub(super) fn read<T>(
     } else {
         Err(refusal(&reply, operation, date.unwrap_or(now)))
     };
+    let challenge = Challenge::read(&reply.headers);
     wipe(reply);
     Heard {
         result,
         date,
         request_id,
+        challenge,
     }
 }
 
@@ -185,9 +228,9 @@ fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> ErrorCause {
     match json::<wire::ErrorResponse>(&reply.body) {
         Ok(wire::ErrorResponse { error }) => ErrorCause::Rejected(Box::new(Rejection {
             status,
-            code: clean(&error.code),
-            message: clean(&error.message),
-            target: error.target.as_deref().map(clean),
+            code: tamed(&error.code),
+            message: tamed(&error.message),
+            target: error.target.as_deref().map(tamed),
             retry_after,
             about_identity: matches!(
                 operation,
@@ -200,23 +243,6 @@ fn refusal(reply: &Reply, operation: Operation, now: Timestamp) -> ErrorCause {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
-}
-
-/// The service's text, on one line and not too long. Should something on the way have echoed a token
-/// (every JWT begins with `eyJ`), it goes no further.
-fn clean(text: &str) -> String {
-    let words: Vec<_> = text
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .map(|word| if word.contains("eyJ") { "***" } else { word })
-        .collect();
-    words.join(" ").chars().take(LONGEST_TEXT).collect()
-}
-
-/// Nobody else holds the body any more, so it can be wiped; it may hold a token.
-fn wipe(reply: Reply) {
-    if let Ok(mut body) = reply.body.try_into_mut() {
-        body.as_mut().zeroize();
-    }
 }
 
 #[cfg(test)]
@@ -448,10 +474,10 @@ const CATALOGUE: [(Operation, u16, &str, &str, &str, FailureClass, bool); 19] = 
 
     #[test]
     fn texts_of_the_service_are_tamed() {
-        assert_eq!(clean("two\nlines"), "two lines");
-        assert_eq!(clean(&"x".repeat(1000)).len(), LONGEST_TEXT);
+        assert_eq!(tamed("two\nlines"), "two lines");
+        assert_eq!(tamed(&"x".repeat(1000)).len(), 300);
         assert_eq!(
-            clean("bad token 'eyJhbGciOi.J9.x' given"),
+            tamed("bad token 'eyJhbGciOi.J9.x' given"),
             "bad token *** given"
         );
     }

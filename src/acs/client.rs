@@ -1,5 +1,6 @@
 //! The client of one resource: signs, sends, and makes sense of what comes back. Its two access keys can be
-//! proved one by one with a harmless call, preferred, and replaced by a successor.
+//! proved one by one with a harmless call, preferred, and replaced by a successor; where it has none, its calls carry
+//! a bearer.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,19 +16,20 @@ use tokio::sync::watch;
 
 use super::{
     AccessKey, Created, Error, ErrorCause, Issued, ResourceUrl, SetupError,
-    answer::{self, Expected, Heard},
+    answer::{self, Challenge, Expected, Heard},
     client_clock::{self, Diagnosis, Skew},
+    credential::{self, Credential, KeySigner, Signer},
     error,
-    keys::KeyPair,
     request::{AcsCall, Signing},
 };
 use crate::{
     acs::{Proof, keys},
     clock::Clock,
     config::ResourceSettings,
+    entra::{BearerNews, Bearers},
     model::{
-        DoubtedKeys, IdentityId, KeyRole, KeyStanding, KeyStatus, Operation, ResourceName, Scope,
-        Secret,
+        BearerView, DoubtedKeys, IdentityId, KeyRole, KeyStanding, KeyStatus, Operation,
+        ResourceName, Scope, Secret,
     },
     transport::Transport,
 };
@@ -46,7 +48,9 @@ pub struct Client {
     query: String,
     clock: Clock,
     transport: Transport,
-    keys: Mutex<KeyPair>,
+    credential: Credential,
+    /// Keys whose tokens may be dead, whether they are still in use or not.
+    doubted: Mutex<DoubtedKeys>,
     /// Rises with each refusal of a key.
     denials: watch::Sender<u64>,
     skew: Mutex<Skew>,
@@ -60,13 +64,13 @@ pub struct AcsAnswer<T> {
     pub value: T,
     /// The service's request id, to quote to support.
     pub request_id: Option<String>,
-    /// The fingerprint of the key that signed, and so minted a token that came.
+    /// The fingerprint of the key that signed, and so minted a token that came, or what stands for a bearer.
     pub key: String,
     /// When the call began, by our clock.
     pub began: Timestamp,
     /// Whether this call found that one key is refused and the other works.
     pub switched_key: bool,
-    /// How many requests were sent: more than one after a re-signed date or a second key.
+    /// How many requests were sent: more than one after a re-signed date, a second key or another bearer.
     pub requests: u32,
 }
 
@@ -80,7 +84,7 @@ impl Client {
         clock: Clock,
         transport: Transport,
     ) -> Result<Self, SetupError> {
-        let (endpoint, keys) = error::settle(settings)?;
+        let (endpoint, credential) = error::settle(settings, &clock, &transport)?;
         Ok(Self {
             resource: settings.name.clone(),
             peer: match &settings.proxy {
@@ -89,7 +93,8 @@ impl Client {
             },
             endpoint,
             query: format!("api-version={}", settings.api_version),
-            keys: Mutex::new(keys),
+            credential,
+            doubted: Mutex::default(),
             denials: watch::Sender::default(),
             skew: Mutex::default(),
             request_ids: Mutex::new(source_of_ids(&settings.name, &clock)),
@@ -182,27 +187,23 @@ impl Client {
         self.transport.peer_ends()
     }
 
-    /// What is known of the bearer in place of access keys; nothing calls by one yet.
-    pub fn bearer_view(&self) -> Option<crate::model::BearerView> {
-        None
-    }
-
     /// As [`Client::skew`], but `None` until an answer told.
     pub fn measured_skew(&self) -> Option<SignedDuration> {
         lock(&self.skew).at(self.clock.now(), self.clock.steady())
     }
 
-    /// Which key signs, and what the service last said of each.
+    /// Which key signs, and what the service last said of each; none, where bearers do.
     pub fn key_status(&self) -> KeyStatus {
-        lock(&self.keys).status()
+        let keys = self.credential.keys();
+        keys.map_or_else(KeyStatus::default, |keys| keys.status())
     }
 
     /// Keys whose tokens may be dead.
     pub fn doubted_keys(&self) -> DoubtedKeys {
-        lock(&self.keys).doubted().clone()
+        lock(&self.doubted).clone()
     }
 
-    /// Makes the call; once more for a wrong clock, once more for a refused key.
+    /// Makes the call; once more for a wrong clock, once more for a refused key or bearer.
     async fn call<T>(
         &self,
         call: &AcsCall<'_>,
@@ -222,24 +223,27 @@ impl Client {
     ) -> Result<AcsAnswer<T>, Error> {
         let began = self.clock.now();
         loop {
-            let heard = self.request(call, wanted, &course).await;
-            course.requests += u32::from(!matches!(heard.result, Err(ErrorCause::Unsent(_))));
+            let heard = self.request(call, wanted, &mut course).await;
+            course.requests += u32::from(heard.was_sent());
             let switched_key = self.learn(&heard, &course);
+            let challenge = heard.challenge.as_ref();
             match heard.result {
                 Ok(value) => {
                     return Ok(AcsAnswer {
                         value,
                         request_id: heard.request_id,
-                        key: course.key.fingerprint().to_owned(),
+                        key: course.signer.minter(),
                         began,
                         switched_key,
                         requests: course.requests,
                     });
                 }
                 Err(cause) if self.correct(&mut course, &cause, heard.date) => {}
+                Err(cause) if course.replace_bearer(&cause, challenge).await => {}
                 Err(cause) => {
-                    return Err(Error {
-                        blames_key: self.blames_key(&cause, heard.date, &course),
+                    let error = Error {
+                        blames_credential: self.blames(&cause, challenge, heard.date, &course),
+                        bearer: matches!(course.signer, Signer::Bearer(_)),
                         operation: call.operation,
                         peer: self.peer.clone(),
                         identity: call.identity.cloned(),
@@ -247,7 +251,9 @@ impl Client {
                         request_id: heard.request_id,
                         requests: course.requests,
                         apart: self.too_far(heard.date),
-                    });
+                    };
+                    self.note_refusal(&error, challenge);
+                    return Err(error);
                 }
             }
         }
@@ -260,13 +266,10 @@ impl Client {
     }
 
     fn course(&self, deadline: Duration) -> Course {
-        let (role, key) = lock(&self.keys).in_use();
         Course {
-            role,
-            key,
+            signer: self.credential.signer(),
             ahead: self.skew(),
             date_tried: false,
-            other_key_tried: false,
             ends: self.clock.steady().saturating_add(deadline),
             requests: 0,
         }
@@ -277,30 +280,29 @@ impl Client {
         &self,
         call: &AcsCall<'_>,
         wanted: &Expected<T>,
-        course: &Course,
+        course: &mut Course,
     ) -> Heard<T> {
         let ours = uuid::Builder::from_random_bytes(lock(&self.request_ids).random())
             .into_uuid()
             .to_string();
+        let authorized = course.signer.authorization(course.ends).await;
         let now = self.clock.now();
-        let signed = call.sign(&Signing {
-            endpoint: &self.endpoint,
-            query: &self.query,
-            key: &course.key,
-            at: now.checked_add(course.ahead).unwrap_or(now),
-            request_id: &ours,
+        let signed = authorized.and_then(|authorization| {
+            let signed = call.sign(&Signing {
+                endpoint: &self.endpoint,
+                query: &self.query,
+                authorization: &authorization,
+                at: now.checked_add(course.ahead).unwrap_or(now),
+                request_id: &ours,
+            });
+            signed.map_err(|error| ErrorCause::Unsent(error.to_string()))
         });
         let left = course.ends.saturating_sub(self.clock.steady());
-        let unheard = |cause| Heard {
-            result: Err(cause),
-            date: None,
-            request_id: None,
-        };
         let mut heard = match signed {
-            Err(error) => unheard(ErrorCause::Unsent(error.to_string())),
+            Err(cause) => Heard::nothing(cause),
             Ok(request) => match self.transport.send(request, LARGEST_ANSWER, left).await {
                 Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
-                Err(error) => unheard(ErrorCause::NoAnswer(error)),
+                Err(error) => Heard::nothing(ErrorCause::NoAnswer(error)),
             },
         };
         heard.request_id.get_or_insert(ours);
@@ -327,21 +329,53 @@ impl Client {
             lock(&self.skew).note(date, self.clock.steady());
             self.clock.confirm(date);
         }
-        let mut keys = lock(&self.keys);
-        keys.note(
-            course.key.fingerprint(),
-            KeyStanding::Accepted,
-            self.clock.steady(),
-        );
-        course.other_key_tried && heard.result.is_ok() && keys.switch_to(course.role)
+        match (&course.signer, self.credential.keys()) {
+            (Signer::Key(signer), Some(mut keys)) => {
+                let (fingerprint, now) = (signer.key.fingerprint(), self.clock.steady());
+                keys.note(fingerprint, KeyStanding::Accepted, now);
+                signer.other_tried && heard.result.is_ok() && keys.switch_to(signer.role)
+            }
+            (Signer::Bearer(signer), _) => {
+                signer.taken();
+                false
+            }
+            (Signer::Key(_), None) => false,
+        }
     }
 
-    fn blames_key(&self, cause: &ErrorCause, date: Option<Timestamp>, course: &Course) -> bool {
-        client_clock::diagnose(cause, date, self.clock.now(), course.ahead) == Diagnosis::Key
+    /// Whether a call failed because of what it was made with.
+    fn blames(
+        &self,
+        cause: &ErrorCause,
+        challenge: Option<&Challenge>,
+        date: Option<Timestamp>,
+        course: &Course,
+    ) -> bool {
+        match &course.signer {
+            Signer::Key(_) => {
+                let now = self.clock.now();
+                client_clock::diagnose(cause, date, now, course.ahead) == Diagnosis::Key
+            }
+            Signer::Bearer(_) => {
+                credential::refusal(cause, challenge) == Some(credential::BearerRefusal::Bearer)
+            }
+        }
+    }
+
+    /// That a bearer was refused is told of the bearers, too.
+    fn note_refusal(&self, error: &Error, challenge: Option<&Challenge>) {
+        let refused = credential::refusal(&error.cause, challenge).is_some();
+        if let Some(bearers) = self.credential.bearers().filter(|_| refused) {
+            bearers.refused(credential::trouble(challenge), &error.reason());
+        }
     }
 
     /// Corrects the course after a refusal; whether one more try is worth it.
     fn correct(&self, course: &mut Course, cause: &ErrorCause, date: Option<Timestamp>) -> bool {
+        let (Signer::Key(signer), Some(mut keys)) = (&mut course.signer, self.credential.keys())
+        else {
+            return false;
+        };
         let now = self.clock.now();
         let in_time = self.clock.steady() < course.ends;
         match client_clock::diagnose(cause, date, now, course.ahead) {
@@ -352,16 +386,12 @@ impl Client {
             }
             Diagnosis::Key => {
                 self.denials.send_modify(|count| *count += 1);
-                let mut keys = lock(&self.keys);
-                keys.note(
-                    course.key.fingerprint(),
-                    KeyStanding::Denied,
-                    self.clock.steady(),
-                );
-                let first = !std::mem::replace(&mut course.other_key_tried, true);
-                match keys.other(course.role).filter(|_| first && in_time) {
+                let (fingerprint, now) = (signer.key.fingerprint(), self.clock.steady());
+                keys.note(fingerprint, KeyStanding::Denied, now);
+                let first = !std::mem::replace(&mut signer.other_tried, true);
+                match keys.other(signer.role).filter(|_| first && in_time) {
                     Some(other) => {
-                        (course.role, course.key) = other;
+                        (signer.role, signer.key) = other;
                         true
                     }
                     None => false,
@@ -373,15 +403,23 @@ impl Client {
 
 /// How the requests of one call are signed, and how long they may take.
 struct Course {
-    role: KeyRole,
-    key: Arc<AccessKey>,
+    signer: Signer,
     /// What is added to our time for signing.
     ahead: SignedDuration,
     date_tried: bool,
-    other_key_tried: bool,
     /// The end of the deadline, on the steady clock.
     ends: Duration,
     requests: u32,
+}
+
+impl Course {
+    /// Another bearer after a refusal; whether one more try is worth it.
+    async fn replace_bearer(&mut self, cause: &ErrorCause, challenge: Option<&Challenge>) -> bool {
+        match &mut self.signer {
+            Signer::Key(_) => false,
+            Signer::Bearer(signer) => signer.replace(cause, challenge, self.ends).await,
+        }
+    }
 }
 
 const TOKEN: Expected<Issued> = Expected {
@@ -410,29 +448,51 @@ impl Client {
     /// Proves one key with a signed call that makes nothing: asking for the token of nobody. The
     /// other key is never tried in its place. `None` where there is no such key.
     pub async fn prove(&self, role: KeyRole, deadline: Duration) -> Option<Proof> {
-        let key = lock(&self.keys).get(role)?;
-        Some(self.proved(role, key, deadline).await)
+        let key = self.credential.keys()?.get(role)?;
+        Some(self.prove_key(role, key, deadline).await)
     }
 
     /// Proves a key that is not in place yet, such as a successor.
     pub async fn prove_new(&self, role: KeyRole, key: &AccessKey, deadline: Duration) -> Proof {
-        self.proved(role, Arc::new(key.clone()), deadline).await
+        self.prove_key(role, Arc::new(key.clone()), deadline).await
     }
 
-    async fn proved(&self, role: KeyRole, key: Arc<AccessKey>, deadline: Duration) -> Proof {
-        let course = Course {
+    /// Proves whatever calls are made with at the moment; `None` where there is nothing to make one with.
+    pub async fn prove_in_use(&self, deadline: Duration) -> Option<Proof> {
+        match self.credential.bearers() {
+            None => self.prove(self.key_status().in_use, deadline).await,
+            Some(_) => {
+                let proved = self.harmless(self.course(deadline)).await;
+                match &proved {
+                    Err(error) if matches!(error.cause, ErrorCause::NoBearer(_)) => None,
+                    _ => Some(keys::read(proved)),
+                }
+            }
+        }
+    }
+
+    async fn prove_key(&self, role: KeyRole, key: Arc<AccessKey>, deadline: Duration) -> Proof {
+        let signer = Signer::Key(KeySigner {
             role,
             key,
-            other_key_tried: true,
+            other_tried: true,
+        });
+        let course = Course {
+            signer,
             ..self.course(deadline)
         };
-        let nobody = match keys::NOBODY.parse() {
-            Ok(nobody) => nobody,
-            Err(error) => return Proof::Unknown(format!("{error}")),
+        keys::read(self.harmless(course).await)
+    }
+
+    /// Asks for the token of nobody.
+    async fn harmless(&self, course: Course) -> Result<(), Error> {
+        // Nobody's id can always be read.
+        let Ok(nobody) = keys::NOBODY.parse() else {
+            return Ok(());
         };
         let hour = Duration::from_hours(1);
         let call = AcsCall::issue(&nobody, &[Scope::Chat], hour);
-        keys::read(self.follow(&call, &TOKEN, course).await.map(|_| ()))
+        self.follow(&call, &TOKEN, course).await.map(|_| ())
     }
 
     /// Tries an operation out, `Revoke` or `Delete`, on an identity that nobody has: it changes nothing,
@@ -461,22 +521,28 @@ impl Client {
     /// Signs with the other key wherever the one of this fingerprint would; `None` ends it. The
     /// avoided one is still tried where the other is refused.
     pub fn avoid_key(&self, fingerprint: Option<&str>) {
-        lock(&self.keys).avoid(fingerprint);
+        if let Some(mut keys) = self.credential.keys() {
+            keys.avoid(fingerprint);
+        }
     }
 
     /// From now on the tokens of these keys may be dead, and of no others.
     pub fn doubt_keys(&self, keys: DoubtedKeys) {
-        lock(&self.keys).doubt(keys);
+        *lock(&self.doubted) = keys;
     }
 
     /// Takes a key's successor up; calls under way end with the key that they began with.
     pub fn take_up(&self, role: KeyRole, key: AccessKey) {
-        lock(&self.keys).take_up(role, key);
+        if let Some(mut keys) = self.credential.keys() {
+            keys.take_up(role, key);
+        }
     }
 
     /// Signs with this key from now on: it works, and the other one is refused.
     pub fn rely_on(&self, role: KeyRole) {
-        lock(&self.keys).switch_to(role);
+        if let Some(mut keys) = self.credential.keys() {
+            keys.switch_to(role);
+        }
     }
 
     /// Changes with each refusal of a key.
@@ -487,14 +553,45 @@ impl Client {
     /// How often the key of this fingerprint was refused, and when it was last accepted by the clock
     /// that never steps.
     pub fn key_record(&self, fingerprint: &str) -> (u64, Option<Duration>) {
-        lock(&self.keys).record_of(fingerprint)
+        let keys = self.credential.keys();
+        keys.map_or((0, None), |keys| keys.record_of(fingerprint))
     }
 
     /// How many calls are under way that the key of this fingerprint signed.
     pub fn in_flight_with(&self, fingerprint: &str) -> usize {
-        lock(&self.keys).in_flight(fingerprint)
+        let keys = self.credential.keys();
+        keys.map_or(0, |keys| keys.in_flight(fingerprint))
+    }
+
+    /// What `minted_by` tokens come with now: the fingerprints of the keys, or what stands for a bearer.
+    pub fn minters(&self) -> Vec<String> {
+        match self.credential.bearers() {
+            Some(bearers) => vec![bearers.minter()],
+            None => {
+                let keys = self.key_status().keys.into_iter();
+                keys.map(|key| key.fingerprint).collect()
+            }
+        }
+    }
+
+    /// The bearers, where calls carry some.
+    pub fn bearers(&self) -> Option<&Bearers> {
+        self.credential.bearers()
+    }
+
+    /// What happens to the bearer from now on; nothing where there are access keys.
+    pub fn bearer_news(&self) -> BearerNews {
+        self.bearers()
+            .map_or_else(BearerNews::default, Bearers::news)
+    }
+
+    /// What is known of the bearer; `None` where there are access keys.
+    pub fn bearer_view(&self) -> Option<BearerView> {
+        self.bearers().map(Bearers::view)
     }
 }
 
+#[cfg(test)]
+mod bearer_tests;
 #[cfg(test)]
 mod tests;

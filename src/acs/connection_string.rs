@@ -115,7 +115,7 @@ impl ResourceUrl {
     }
 
     /// Reads with the very parser that the sender uses, so that the signed host is the sent host.
-    fn parse(text: &str) -> Result<Self, ConnectionStringError> {
+    pub(super) fn parse(text: &str) -> Result<Self, ConnectionStringError> {
         let bad = ConnectionStringError::Endpoint;
         let lower = text.to_ascii_lowercase();
         if !lower.starts_with("https://") && !lower.starts_with("http://") {

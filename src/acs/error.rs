@@ -1,17 +1,20 @@
 //! What can be wrong with a resource, typed: a call that failed (what came back, what it asks of us, what to
 //! quote to support), and a `[[resource]]` section that gives no endpoint or keys.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Mutex, time::Duration};
 
 use jiff::SignedDuration;
 
 use super::{
-    ConnectionString, ConnectionStringError, ResourceUrl, check::is_api_version, keys::KeyPair,
+    ConnectionString, ConnectionStringError, ResourceUrl, check::is_api_version,
+    credential::Credential, keys::KeyPair,
 };
 use crate::{
-    config::ResourceSettings,
+    clock::Clock,
+    config::{CredentialSettings, KeySettings, ResourceSettings},
+    entra::{BearerError, BearerSetupError, Bearers},
     model::{About, Failure, FailureClass, IdentityId, Operation, ResourceName},
-    transport::TransportError,
+    transport::{Transport, TransportError},
 };
 
 /// A call that failed. Its text is one sentence: what was being done, to what, and how it failed. It
@@ -27,9 +30,12 @@ pub struct Error {
     pub cause: ErrorCause,
     /// The service's request id; ours, which the service keeps too, where no answer came.
     pub request_id: Option<String>,
-    /// Whether the access key is to blame: 401 `Denied` whose `Date` rules a wrong clock out.
-    pub blames_key: bool,
-    /// How many requests were sent: more than one after a re-signed date or a second key.
+    /// Whether what the call was made with is to blame: an access key, by a 401 `Denied` whose `Date` rules a
+    /// wrong clock out, or a bearer, by any 401.
+    pub blames_credential: bool,
+    /// Whether the call was made with a bearer.
+    pub bearer: bool,
+    /// How many requests were sent: more than one after a re-signed date, a second key or another bearer.
     pub requests: u32,
     /// How far the answer's date is ahead of ours, where that is too far to be believed.
     pub apart: Option<SignedDuration>,
@@ -41,6 +47,8 @@ pub enum ErrorCause {
     NoAnswer(TransportError),
     /// The request could not be put together, so nothing was sent.
     Unsent(String),
+    /// There is no bearer to make the call with, so nothing was sent.
+    NoBearer(Box<BearerError>),
     /// An answer came that is none of the service's, such as a page of something in between.
     Unreadable {
         status: u16,
@@ -81,7 +89,26 @@ pub struct Rejection {
 impl Error {
     /// Why it failed and who failed, the reason first: for whoever knows what was being done, and to whom.
     pub fn reason(&self) -> String {
-        format!("{}{}", self.cause.told(&self.peer), clocks(self.apart))
+        let advice = match &self.cause {
+            ErrorCause::Rejected(_) if self.refuses_bearer() => {
+                " (Entra ID gave this identity a bearer, and the resource does not let it in: give it a role there, and \
+                 wait some minutes until that is in force)"
+            }
+            ErrorCause::Rejected(rejection) => rejection.advice(),
+            _ => "",
+        };
+        format!(
+            "{}{advice}{}",
+            self.cause.told(&self.peer),
+            clocks(self.apart)
+        )
+    }
+
+    /// Whether the resource does not take the bearer, or what it stands for.
+    pub(super) fn refuses_bearer(&self) -> bool {
+        self.bearer
+            && matches!(self.cause.status(), Some(401 | 403))
+            && self.class() == FailureClass::Credentials
     }
 
     /// The same without this type, as decisions and rows want it.
@@ -91,7 +118,8 @@ impl Error {
             about: match &self.cause {
                 ErrorCause::NoAnswer(error) if error.is_unconnected() => About::Resource,
                 ErrorCause::Unsent(_) => About::Request,
-                _ if self.blames_key => About::Keys,
+                ErrorCause::NoBearer(_) => About::Bearer,
+                _ if self.blames_credential => About::Keys,
                 _ => About::Unclear,
             },
             status: self.cause.status(),
@@ -115,6 +143,7 @@ impl ErrorCause {
             Self::Unsent(why) => {
                 format!("the request could not be put together, so nothing was sent: {why}")
             }
+            Self::NoBearer(error) => format!("there is no bearer for it: {error}"),
             Self::Unreadable { status, reason, .. } => {
                 format!("the answer of {peer} ({status}) cannot be read: {reason}")
             }
@@ -127,6 +156,8 @@ impl ErrorCause {
         match self {
             Self::NoAnswer(_) => FailureClass::Retry,
             Self::Unsent(_) => FailureClass::Refuse,
+            Self::NoBearer(error) if error.cause.is_outage() => FailureClass::Retry,
+            Self::NoBearer(_) => FailureClass::Credentials,
             Self::Unreadable { status, .. } => class_of_status(*status),
             Self::Rejected(rejection) => rejection.class(),
         }
@@ -135,7 +166,7 @@ impl ErrorCause {
     /// The HTTP status, where there was an answer.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::NoAnswer(_) | Self::Unsent(_) => None,
+            Self::NoAnswer(_) | Self::Unsent(_) | Self::NoBearer(_) => None,
             Self::Unreadable { status, .. } => Some(*status),
             Self::Rejected(rejection) => Some(rejection.status),
         }
@@ -144,7 +175,7 @@ impl ErrorCause {
     /// What the service asked us to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoAnswer(_) | Self::Unsent(_) => None,
+            Self::NoAnswer(_) | Self::Unsent(_) | Self::NoBearer(_) => None,
             Self::Unreadable { retry_after, .. } => *retry_after,
             Self::Rejected(rejection) => rejection.retry_after,
         }
@@ -154,7 +185,7 @@ impl ErrorCause {
     pub fn maybe_done(&self) -> bool {
         match self {
             Self::NoAnswer(error) => !error.is_unconnected(),
-            Self::Unsent(_) => false,
+            Self::Unsent(_) | Self::NoBearer(_) => false,
             Self::Unreadable { status, .. } => matches!(status, 200..300 | 500..),
             Self::Rejected(rejection) => rejection.status >= 500,
         }
@@ -207,10 +238,7 @@ impl Rejection {
         let target = self.target.as_ref();
         let target = target.map_or(String::new(), |target| format!(" (target {target})"));
         let (status, code, message) = (self.status, &self.code, &self.message);
-        format!(
-            "{status} {code} from {peer}: {message}{target}{}",
-            self.advice()
-        )
+        format!("{status} {code} from {peer}: {message}{target}")
     }
 
     fn advice(&self) -> &'static str {
@@ -281,9 +309,12 @@ pub enum SetupError {
     /// The secondary connection string cannot be used.
     #[error("resource {0}, secondary: {1}")]
     Secondary(ResourceName, ConnectionStringError),
-    /// Nothing gives bearers out yet.
-    #[error("resource {0}: [resource.entra] cannot be used by this version")]
-    Entra(ResourceName),
+    /// The endpoint of a resource without access keys cannot be used.
+    #[error("resource {0}: {1}")]
+    Endpoint(ResourceName, ConnectionStringError),
+    /// No bearer could ever be asked for.
+    #[error("resource {0}: {1}")]
+    Bearer(ResourceName, BearerSetupError),
     /// The two connection strings name different endpoints.
     #[error(
         "resource {0}: the two connection strings name different endpoints; both keys belong to one resource"
@@ -297,30 +328,49 @@ pub enum SetupError {
     ApiVersion(ResourceName),
 }
 
-/// The endpoint and the keys of a resource with which calls can be made.
-pub(super) fn settle(settings: &ResourceSettings) -> Result<(ResourceUrl, KeyPair), SetupError> {
+/// The endpoint of a resource and what calls to it are made with.
+pub(super) fn settle(
+    settings: &ResourceSettings,
+    clock: &Clock,
+    transport: &Transport,
+) -> Result<(ResourceUrl, Credential), SetupError> {
     let name = || settings.name.clone();
-    let keys = settings.credential.keys();
-    let keys = keys.ok_or_else(|| SetupError::Entra(name()))?;
+    let (endpoint, credential) = match &settings.credential {
+        CredentialSettings::Keys(keys) => {
+            let (endpoint, keys) = pair(keys, &settings.name)?;
+            (endpoint, Credential::Keys(Mutex::new(keys)))
+        }
+        CredentialSettings::Entra(entra) => {
+            let endpoint = ResourceUrl::parse(&entra.endpoint)
+                .map_err(|error| SetupError::Endpoint(name(), error))?;
+            let bearers = Bearers::new(settings, entra, clock.clone(), transport)
+                .map_err(|error| SetupError::Bearer(name(), error))?;
+            (endpoint, Credential::Entra(bearers))
+        }
+    };
+    if !endpoint.is_safe() {
+        return Err(SetupError::Insecure(name()));
+    }
+    if !is_api_version(&settings.api_version) {
+        return Err(SetupError::ApiVersion(name()));
+    }
+    Ok((endpoint, credential))
+}
+
+fn pair(keys: &KeySettings, name: &ResourceName) -> Result<(ResourceUrl, KeyPair), SetupError> {
     let primary = ConnectionString::parse(&keys.connection_string.secret)
-        .map_err(|error| SetupError::Primary(name(), error))?;
+        .map_err(|error| SetupError::Primary(name.clone(), error))?;
     let secondary = keys
         .secondary_connection_string
         .as_ref()
         .map(|loaded| ConnectionString::parse(&loaded.secret))
         .transpose()
-        .map_err(|error| SetupError::Secondary(name(), error))?;
+        .map_err(|error| SetupError::Secondary(name.clone(), error))?;
     if secondary
         .as_ref()
         .is_some_and(|s| s.endpoint != primary.endpoint)
     {
-        return Err(SetupError::Endpoints(name()));
-    }
-    if !primary.endpoint.is_safe() {
-        return Err(SetupError::Insecure(name()));
-    }
-    if !is_api_version(&settings.api_version) {
-        return Err(SetupError::ApiVersion(name()));
+        return Err(SetupError::Endpoints(name.clone()));
     }
     let keys = KeyPair::new(primary.key, secondary.map(|s| s.key));
     Ok((primary.endpoint, keys))

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{AccessKey, Error, ErrorCause};
-use crate::model::{DoubtedKeys, FailureClass, KeyRole, KeyStanding, KeyStatus, KeyView};
+use crate::model::{FailureClass, KeyRole, KeyStanding, KeyStatus, KeyView};
 
 /// The keys of a resource and which one signs.
 #[derive(Debug)]
@@ -13,7 +13,6 @@ pub(super) struct KeyPair {
     in_use: KeyRole,
     /// The fingerprint of a key that signs only where nothing else is left.
     avoided: Option<String>,
-    doubted: DoubtedKeys,
 }
 
 #[derive(Debug)]
@@ -44,7 +43,6 @@ impl KeyPair {
             primary: Held::new(primary),
             in_use: KeyRole::Primary,
             avoided: None,
-            doubted: DoubtedKeys::default(),
         }
     }
 
@@ -65,16 +63,6 @@ impl KeyPair {
         if avoided && let Some((role, _)) = self.other(signs.0) {
             self.in_use = role;
         }
-    }
-
-    /// Keys whose tokens may be dead.
-    pub(super) fn doubted(&self) -> &DoubtedKeys {
-        &self.doubted
-    }
-
-    /// From now on the tokens of these keys may be dead, and of no others.
-    pub(super) fn doubt(&mut self, keys: DoubtedKeys) {
-        self.doubted = keys;
     }
 
     /// Takes a key's successor up.
@@ -172,7 +160,7 @@ impl KeyPair {
 pub(super) const NOBODY: &str =
     "8:acs:00000000-0000-0000-0000-000000000000_00000000-0000-0000-0000-000000000000";
 
-/// What is known of a key after it signed a call.
+/// What is known of a key, or of a bearer, after a call was made with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proof {
     /// The service accepts it, and looks for the identity that nobody has.
@@ -202,6 +190,7 @@ pub(super) fn read(answer: Result<(), Error>) -> Proof {
             {
                 Proof::Denied(error.reason())
             }
+            _ if error.refuses_bearer() => Proof::Denied(error.reason()),
             _ => Proof::Unknown(error.reason()),
         },
     }

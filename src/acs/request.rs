@@ -4,7 +4,10 @@
 //! where the path and query are the request target exactly as sent, percent-encoding untouched.
 //! Source: "Sign an HTTP request", ACS docs; checked against requests captured from the SDKs.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -20,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{AccessKey, ResourceUrl, wire};
 use crate::{
+    entra::Bearer,
     model::{IdentityId, Operation, RESERVED, Scope, Secret, percent_encoded},
     transport::{self, Outgoing},
 };
@@ -118,26 +122,18 @@ impl<'a> AcsCall<'a> {
 
     pub(super) fn sign(&self, with: &Signing<'_>) -> Result<Outgoing, InvalidHeaderValue> {
         let url = with.endpoint.url(&self.path, with.query);
-        let date = http_date(with.at);
-        let content_hash = content_hash(&self.body);
-        let signable = Signable {
-            method: &self.method,
-            target: with.endpoint.target(&url),
-            host: with.endpoint.authority(),
-            date: &date,
-            content_hash: &content_hash,
-        };
         let mut own = BytesMut::with_capacity(ROOM);
-        let mut authorization = value(&mut own, &signable.authorization(with.key))?;
-        authorization.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(MOST_HEADERS);
+        match with.authorization {
+            Authorization::Key(key) => self.sign_with(key, with, &url, (&mut own, &mut headers))?,
+            Authorization::Bearer(bearer) => {
+                headers.insert(AUTHORIZATION, bearer.authorization().clone());
+            }
+        }
         headers.insert(ACCEPT, JSON.clone());
         headers.insert(USER_AGENT, transport::USER_AGENT.clone());
         headers.insert(&REQUEST_ID, value(&mut own, with.request_id)?);
         headers.insert(&RETURN_REQUEST_ID, TRUE.clone());
-        headers.insert(&DATE, value(&mut own, &date)?);
-        headers.insert(&CONTENT_SHA256, value(&mut own, &content_hash)?);
-        headers.insert(AUTHORIZATION, authorization);
         if self.body.is_empty() {
             // Said openly, as the SDKs do: some servers refuse a POST that says nothing of length.
             headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
@@ -152,6 +148,37 @@ impl<'a> AcsCall<'a> {
             body: self.body.clone(),
         })
     }
+
+    fn sign_with(
+        &self,
+        key: &AccessKey,
+        with: &Signing<'_>,
+        url: &transport::Url,
+        (own, headers): (&mut BytesMut, &mut HeaderMap),
+    ) -> Result<(), InvalidHeaderValue> {
+        let date = http_date(with.at);
+        let content_hash = content_hash(&self.body);
+        let signable = Signable {
+            method: &self.method,
+            target: with.endpoint.target(url),
+            host: with.endpoint.authority(),
+            date: &date,
+            content_hash: &content_hash,
+        };
+        let mut authorization = value(own, &signable.authorization(key))?;
+        authorization.set_sensitive(true);
+        headers.insert(&DATE, value(own, &date)?);
+        headers.insert(&CONTENT_SHA256, value(own, &content_hash)?);
+        headers.insert(AUTHORIZATION, authorization);
+        Ok(())
+    }
+}
+
+/// What a request carries to prove who calls.
+#[derive(Debug)]
+pub(super) enum Authorization {
+    Key(Arc<AccessKey>),
+    Bearer(Arc<Bearer>),
 }
 
 /// What a request is signed with.
@@ -160,7 +187,7 @@ pub(super) struct Signing<'a> {
     pub(super) endpoint: &'a ResourceUrl,
     /// The query of every request.
     pub(super) query: &'a str,
-    pub(super) key: &'a AccessKey,
+    pub(super) authorization: &'a Authorization,
     pub(super) at: Timestamp,
     pub(super) request_id: &'a str,
 }

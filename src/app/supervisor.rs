@@ -128,8 +128,7 @@ impl Built {
             let change = store.open_key_change(&settings.name).await?;
             let begun = change.filter(|change| change.stage != KeyStage::Checking);
             client.avoid_key(begun.map(|change| change.old_key).as_deref());
-            let keys = client.key_status().keys;
-            let ours: Vec<String> = keys.into_iter().map(|key| key.fingerprint).collect();
+            let ours = client.minters();
             let doubts = store.take_keys(&settings.name, ours.clone(), now).await?;
             let strange = doubts
                 .iter()
@@ -446,7 +445,8 @@ impl Supervisor {
 
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
-        let permits = Permits::new(&settings, self.store.clone(), self.clock.clone());
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let permits = Permits::new(&settings, client.clone(), store, clock);
         let gate = permits.shared_gate();
         let content = ca_content(settings.ca_file.as_ref());
         self.trust.held.insert(renewer_loop(name.as_str()), content);

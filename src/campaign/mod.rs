@@ -41,6 +41,7 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::ResourceSettings,
+    entra::BearerNews,
     model::{Num, Operation},
     outbox::Outbox,
     permits::{Permits, ResourceDeps},
@@ -102,6 +103,7 @@ pub struct Runner {
     /// When items may be pending that are not under way.
     look_at: Option<Timestamp>,
     campaigns: watch::Receiver<u64>,
+    bearer_news: BearerNews,
     decided: watch::Sender<Option<Timestamp>>,
 }
 
@@ -112,6 +114,8 @@ pub(crate) enum RunnerEvent {
     Ended(Result<(Id, ItemDone), JoinError>),
     /// Campaigns may have changed.
     Changed,
+    /// There is another bearer, or none.
+    Bearer,
 }
 
 impl Worker for Runner {
@@ -138,6 +142,7 @@ impl Worker for Runner {
                 Ok(()) => Ok(RunnerEvent::Changed),
                 Err(_) => Err(RunnerError::StoreClosed(self.settings.name.to_string())),
             },
+            () = self.bearer_news.heard(), if !ending => Ok(RunnerEvent::Bearer),
             else => std::future::pending().await,
         }
     }
@@ -154,6 +159,8 @@ impl Worker for Runner {
                 self.look_at = Some(Timestamp::MIN);
                 self.following.look_again();
             }
+            // The next round sees it.
+            RunnerEvent::Bearer => {}
         }
     }
 
@@ -208,6 +215,7 @@ impl Runner {
             remembers: false,
             look_at: Some(Timestamp::MIN),
             campaigns: store.campaign_signal(),
+            bearer_news: client.bearer_news(),
             decided: watch::Sender::default(),
             settings,
             client,

@@ -178,6 +178,14 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "Where secrets of the form { credential = \"NAME\" } lie, as systemd sets it by LoadCredential=.",
     ),
     (
+        "IDENTITY_ENDPOINT, IMDS_ENDPOINT",
+        "Where the agent of Azure Arc answers, for managed_identity: both are set where it runs.",
+    ),
+    (
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+        "Where the metadata service of the machine answers, for managed_identity; http://169.254.169.254 where it is not set.",
+    ),
+    (
         "XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_RUNTIME_DIR, HOME",
         "Where configuration, state and socket of an ordinary user are; see FILES.",
     ),

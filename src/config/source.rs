@@ -167,7 +167,7 @@ impl Environment {
     }
 
     /// A variable, unless it is unset, empty or not UTF-8.
-    pub(super) fn variable(&self, name: &str) -> Option<String> {
+    pub fn variable(&self, name: &str) -> Option<String> {
         let value = match &self.variables {
             Variables::Process => std::env::var(name).ok(),
             Variables::Given(variables) => variables.get(name).cloned(),

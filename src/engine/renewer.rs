@@ -4,6 +4,7 @@
 //! sleeps until the next thing can happen. What calls brought is judged (`outcome`) and committed in
 //! batches (`Outbox`). While results cannot be committed, nothing more is obtained.
 
+mod bearers;
 mod calls;
 mod notices;
 mod outcome;
@@ -32,7 +33,8 @@ use crate::{
     acs::Client,
     clock::Clock,
     config::{CreatePolicy, ResourceSettings},
-    model::{Applied, Change, Headroom, NoticeKind, Num, Operation, RenewerView},
+    entra::{BearerNews, Bearers},
+    model::{Applied, BearerCause, Change, Headroom, NoticeKind, Num, Operation, RenewerView},
     outbox::{Outbox, Written},
     permits::{Permits, ResourceDeps},
     schedule::{Load, Moment, Outage, Press, Repeat, Steady, is_refused_again, press, presses_at},
@@ -74,6 +76,11 @@ pub struct Renewer {
     doubts: Doubts,
     outage: Outage,
     key_outage: Outage,
+    bearer_outage: Outage,
+    bearer_refusal: Outage,
+    /// Why the last refusal that was told was one.
+    bearer_cause: Option<BearerCause>,
+    bearer_news: BearerNews,
     /// How often the outage was told again: when the first token ended, when all had. Unknown after a
     /// start.
     told_again: Option<u32>,
@@ -126,6 +133,8 @@ pub(crate) enum RenewerEvent {
     Proved(ProofAnswer),
     /// Rows may have become due.
     Due,
+    /// There is another bearer, or none.
+    Bearer,
 }
 
 impl Worker for Renewer {
@@ -137,6 +146,9 @@ impl Worker for Renewer {
     }
 
     async fn round(&mut self, _stop: &CancellationToken) -> Result<Timestamp, RenewerError> {
+        if let Some(bearers) = self.client.bearers() {
+            bearers.tend();
+        }
         if let Err(error) = self.start_what_may().await {
             self.outbox.failed(&error, self.moment().steady);
         }
@@ -156,6 +168,7 @@ impl Worker for Renewer {
                 Ok(()) => Ok(RenewerEvent::Due),
                 Err(_) => Err(RenewerError::StoreClosed(self.name())),
             },
+            () = self.bearer_news.heard(), if !ending => Ok(RenewerEvent::Bearer),
         }
     }
 
@@ -170,6 +183,8 @@ impl Worker for Renewer {
             }
             RenewerEvent::Proved(asked) => self.on_proof(asked),
             RenewerEvent::Due => self.look_again(),
+            // The next round sees it.
+            RenewerEvent::Bearer => {}
         }
     }
 
@@ -205,6 +220,10 @@ impl Renewer {
             doubts: Doubts::default(),
             outage: Outage::default(),
             key_outage: Outage::default(),
+            bearer_outage: Outage::default(),
+            bearer_refusal: Outage::default(),
+            bearer_cause: None,
+            bearer_news: client.bearer_news(),
             told_again: None,
             looked_for_ended: Steady::ZERO,
             recovered: None,
@@ -280,6 +299,7 @@ impl Renewer {
             _ => {}
         }
         let told = self.store.open_notices().await?;
+        self.restore_bearer_outages(&told, now);
         let is_told = |word: &str| told.contains_key(&format!("{word} {}", self.settings.name));
         self.late.many_told = is_told(notices::LATE);
         self.failing.many_told = is_told(notices::FAILING);
@@ -409,6 +429,7 @@ impl Renewer {
                 .measured_skew()
                 .map(|skew| skew.as_millis() as i64),
             doubted: self.client.doubted_keys(),
+            bearer: self.client.bearer_view(),
             blocked: self.outbox.trouble().map(str::to_owned),
             creation_refused: self.creation_refused.clone(),
             last_success: self.last_success,
@@ -446,6 +467,7 @@ impl Renewer {
         wake.by(self.failing.ends_at());
         wake.by(self.resting.values().min().copied());
         wake.by(self.outbox.wakes_at());
+        wake.by(self.client.bearers().and_then(Bearers::due_at));
         if self.outbox.is_open() {
             wake.by(Some(self.doubts.rest).filter(|rest| *rest > now.steady));
             wake.by(self.may_scan().then_some(now.steady));
@@ -487,6 +509,10 @@ impl Renewer {
         let (remaining, press) = (self.remaining(head, now), press(head, &grounds, now.wall));
         let waiting = self.queue_of(line).ready.len();
         let mut gate = self.permits.gate();
+        if gate.without_bearer().is_some() {
+            // What happens to the bearer wakes it.
+            return None;
+        }
         let opens = gate.opens_at(operation, waiting, (press, remaining), now.steady);
         let is_open = opens.is_some_and(|at| at <= now.steady);
         if is_open || press != Press::Ordinary || gate.is_probing(operation) {

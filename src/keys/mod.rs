@@ -12,7 +12,8 @@
 //! | replace | its successor is awaited where the configuration says | the successor is accepted |
 //!
 //! With or without a change, both keys are watched over (`probes`): as soon as one is refused and the other
-//! works, everything that it minted is minted anew, before all other work.
+//! works, everything that it minted is minted anew, before all other work. A resource without access keys has none
+//! to watch over, but it may have tokens of keys that it had.
 
 mod probes;
 
@@ -72,9 +73,6 @@ impl Worker for Keys {
     }
 
     async fn round(&mut self, stop: &CancellationToken) -> Result<Timestamp, StoreError> {
-        if self.settings.credential.keys().is_none() {
-            return Ok(self.rest_without_keys());
-        }
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(self.clock.now()),
@@ -91,7 +89,8 @@ impl Worker for Keys {
             }
         };
         self.publish();
-        Ok(self.after(rest))
+        let now = self.clock.now();
+        Ok(now.checked_add(rest).unwrap_or(Timestamp::MAX))
     }
 
     async fn next(&mut self, ending: bool) -> Result<(), StoreError> {
@@ -152,17 +151,6 @@ impl Keys {
     /// When the store is gone.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         worker::run(self, stop).await
-    }
-
-    /// A resource without access keys has none to prove or to replace.
-    fn rest_without_keys(&self) -> Timestamp {
-        self.publish();
-        self.after(LONGEST_REST)
-    }
-
-    fn after(&self, rest: Duration) -> Timestamp {
-        let now = self.clock.now();
-        now.checked_add(rest).unwrap_or(Timestamp::MAX)
     }
 
     /// One look and one step; how long to rest after it.
@@ -244,6 +232,12 @@ const PROVE_NOW: Duration = Duration::from_millis(500);
 impl Keys {
     /// Takes the step that is next; how long to rest after it.
     async fn step(&mut self, change: &mut KeyChange) -> Result<Duration, StoreError> {
+        if self.settings.credential.keys().is_none() {
+            let why = "the resource has no access keys any more; what they minted is minted anew with a bearer";
+            change.trouble = Some(why.to_owned());
+            change.stage = KeyStage::Refused;
+            return Ok(PROVE);
+        }
         if change.stage == KeyStage::Checking {
             self.check_other(change).await?;
             return Ok(match change.stage {

@@ -188,12 +188,12 @@ impl Keys {
         for doubt in self.doubts.clone() {
             if doubt.tokens == 0 {
                 self.done_with(&doubt).await?;
-            } else if let Some(role) = works {
+            } else if let Some(by) = &works {
                 let leak = open.is_some_and(|open| {
                     open.old_key == doubt.fingerprint && open.work == KeyWork::LeakNow
                 });
                 if !doubt.told && !leak {
-                    self.tell_doubt(&doubt, role).await?;
+                    self.tell_doubt(&doubt, by).await?;
                 }
                 self.put_first(&doubt.fingerprint).await?;
             }
@@ -206,8 +206,12 @@ impl Keys {
         Ok((took * (SHARE - 1)).max(LOOK))
     }
 
-    /// A key that is known to work signs; which one, if there is any.
-    fn rely_on_one_that_works(&self) -> Option<KeyRole> {
+    /// A key that is known to work signs, or a bearer does; which, in words, if there is any.
+    fn rely_on_one_that_works(&self) -> Option<String> {
+        if let Some(bearer) = self.client.bearer_view() {
+            let works = bearer.ends.is_some() && bearer.trouble.is_none();
+            return works.then(|| "a bearer of Entra ID".to_owned());
+        }
         let status = self.client.key_status();
         let works = |key: &&KeyView| {
             key.standing == KeyStanding::Accepted && !self.is_doubted(&key.fingerprint)
@@ -216,7 +220,7 @@ impl Keys {
         let in_use = working.clone().find(|key| key.role == status.in_use);
         let key = in_use.or_else(|| working.next())?;
         self.client.rely_on(key.role);
-        Some(key.role)
+        Some(format!("the {} key", key.role))
     }
 
     /// Puts what a key minted before all other work.
@@ -247,7 +251,7 @@ impl Keys {
         Ok(())
     }
 
-    async fn tell_doubt(&mut self, doubt: &KeyDoubt, by: KeyRole) -> Result<(), StoreError> {
+    async fn tell_doubt(&mut self, doubt: &KeyDoubt, by: &str) -> Result<(), StoreError> {
         let notice = self.doubtful(doubt, by);
         tracing::warn!(resource = %self.settings.name, "{}", notice.message);
         let told = KeyDoubt {
@@ -288,7 +292,7 @@ impl Keys {
         let refused = |key: &KeyView| {
             key.standing == KeyStanding::Denied && self.is_doubted(&key.fingerprint)
         };
-        if !keys.iter().all(refused) {
+        if keys.is_empty() || !keys.iter().all(refused) {
             self.none_works = None;
             return Ok(());
         }
@@ -304,7 +308,7 @@ impl Keys {
 
 impl Keys {
     /// Tokens are in doubt and are minted anew by another key.
-    pub(super) fn doubtful(&self, doubt: &KeyDoubt, by: KeyRole) -> Notice {
+    pub(super) fn doubtful(&self, doubt: &KeyDoubt, by: &str) -> Notice {
         let now = self.clock.now();
         let minutes = doubt.tokens as f64 / self.issues_per_minute() as f64;
         let takes = std::time::Duration::from_secs_f64((minutes * 60.0).ceil());
@@ -314,7 +318,7 @@ impl Keys {
         });
         let resource = &self.settings.name;
         let message = format!(
-            "At {resource} {}. They are minted anew with the {by} key, most urgent first, by {done_by:.0} at the latest that the pace \
+            "At {resource} {}. They are minted anew with {by}, most urgent first, by {done_by:.0} at the latest that the pace \
              allows ({} from now).{ends} See `renewd key status {resource}`.",
             doubt.told(),
             short_duration(takes)

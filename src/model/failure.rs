@@ -16,7 +16,7 @@ pub enum FailureClass {
     Wait,
     /// The same request will be refused again: a mistake in it (other 4xx).
     Refuse,
-    /// The access keys are refused (401 `Denied`, 403).
+    /// The access keys, or the bearer, are refused (401 `Denied`, 403).
     Credentials,
     /// The identity does not exist or is not ours.
     Gone,
@@ -50,8 +50,10 @@ pub enum About {
     Unclear,
     /// The resource: no connection came about.
     Resource,
-    /// The access keys: 401 `Denied`, and not because of a clock.
+    /// What every call is made with: 401 `Denied` of the access keys, and not because of a clock; any 401 of a bearer.
     Keys,
+    /// Whoever gives bearers: there is none, so nothing was sent.
+    Bearer,
     /// This request: it could not be put together, so nothing was sent.
     Request,
 }

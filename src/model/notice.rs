@@ -68,6 +68,12 @@ kinds! {
     KeyRejected = "key.rejected",
     /// One access key was refused and the other works.
     KeySwitched = "key.switched",
+    /// Whoever gives bearers does not, for a resource without access keys.
+    EntraUnreachable = "entra.unreachable",
+    /// It refuses to, or ACS refuses the bearer: a person has to change something.
+    EntraRefused = "entra.refused",
+    /// There is a new bearer again, or ACS takes it.
+    EntraRecovered = "entra.recovered",
     /// The replacement of an access key has begun.
     KeyReplacing = "key.replacing",
     /// No consumer holds a token of the old key any more: it may be regenerated.
@@ -181,6 +187,8 @@ const ENDED_BY: &[(NoticeKind, &[NoticeKind])] = &[
         &[NoticeKind::ResourceRecovered],
     ),
     (NoticeKind::KeyRejected, &[NoticeKind::ResourceRecovered]),
+    (NoticeKind::EntraUnreachable, &[NoticeKind::EntraRecovered]),
+    (NoticeKind::EntraRefused, &[NoticeKind::EntraRecovered]),
     (
         NoticeKind::ResourceContended,
         &[NoticeKind::ResourceUncontended],

@@ -53,6 +53,8 @@ pub enum HeldBy {
     /// The store, which cannot be written, or a person, who is asked first.
     #[default]
     Permission,
+    /// There is no bearer to call with.
+    Bearer,
     /// The calls that may be in flight at once.
     Capacity,
     /// A harmless call is the next probe.
@@ -144,6 +146,7 @@ pub fn decide(record: &Record, at: &mut Situation<'_>, now: Moment) -> Action {
     }
     let operation = operation(record);
     if let Some(held) = not_permitted(operation, at)
+        .or_else(|| no_bearer(at))
         .or_else(|| in_question(record, operation, at, now))
         .or_else(|| no_room(record, operation, at, now))
         .or_else(|| no_pace(record, operation, at, now))
@@ -163,6 +166,13 @@ fn not_permitted(operation: Operation, at: &Situation<'_>) -> Option<Action> {
         .filter(|_| operation == Operation::CreateWithToken);
     let because = at.blocked.or(refused)?;
     Some(held(HeldBy::Permission, because))
+}
+
+/// Nothing can be called without a bearer, be it to find out what failures are about.
+fn no_bearer(at: &Situation<'_>) -> Option<Action> {
+    let because = at.gate.without_bearer()?;
+    let because = format!("there is no bearer to call with: {because}");
+    Some(held(HeldBy::Bearer, because))
 }
 
 /// A harmless call comes first, which tells what failures are about.
@@ -361,7 +371,7 @@ impl Explanation {
     pub fn retold(mut self, words: fn(&str) -> String) -> Self {
         if let Action::HeldBack {
             because,
-            by: HeldBy::Health,
+            by: HeldBy::Health | HeldBy::Bearer,
             ..
         } = &mut self.action
         {

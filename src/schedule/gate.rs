@@ -11,6 +11,7 @@
 //! | 401 `Denied`, a wrong clock ruled out | the keys are refused: everything is held |
 //! | any other 401, 403: of two rows, without a success between | the operation is held |
 //! | 429 | the operation is held for Retry-After, and goes on slower |
+//! | there is no bearer to call with | everything is held until there is one; it is about nobody |
 //!
 //! A row that fails while others succeed is no witness any more. Where nothing else waits, a harmless
 //! signed call is the second witness; see [`Gate::is_doubted`]. The same call ends an outage or a hold in which
@@ -79,6 +80,8 @@ pub struct CallFinding {
 #[derive(Debug)]
 pub struct Gate {
     keys: KeyHold,
+    /// There is no bearer, and why; it is looked next then whether one is to be had.
+    bearer: Option<(Steady, String)>,
     ways: [Way; 6],
     /// How many calls may ever be in flight.
     widest: usize,
@@ -120,6 +123,7 @@ impl Gate {
         };
         Self {
             keys: KeyHold::default(),
+            bearer: None,
             // In the order of the operations.
             ways: [
                 way(limits.issue),
@@ -141,6 +145,9 @@ impl Gate {
     /// How many more calls of an operation may start now, pace aside. `remaining` is what is left to
     /// the most urgent row that waits.
     pub fn room(&self, operation: Operation, remaining: Remaining, now: Steady) -> usize {
+        if self.bearer.is_some() {
+            return 0;
+        }
         let way = self.look(operation);
         let alive = remaining.alive();
         let held = !self.keys.admits(self.in_flight(), alive, now)
@@ -160,6 +167,10 @@ impl Gate {
         (press, remaining): (Press, Remaining),
         now: Steady,
     ) -> Option<Steady> {
+        if self.bearer.is_some() {
+            // It is looked again as soon as there is one.
+            return None;
+        }
         let (alive, total) = (remaining.alive(), self.in_flight());
         if let Some((until, _)) = self.keys.until(alive).filter(|(until, _)| *until > now) {
             return (total == 0).then_some(until);
@@ -270,6 +281,10 @@ impl Gate {
             return self.succeeded(ticket);
         };
         match (failure.class, failure.about) {
+            (_, About::Bearer) => {
+                way.health.abandoned(ticket.began, now.steady);
+                gated()
+            }
             (_, About::Request) => {
                 way.health.abandoned(ticket.began, now.steady);
                 CallFinding {
@@ -403,6 +418,16 @@ impl Gate {
         self.keys.accepted()
     }
 
+    /// Takes in why there is no bearer to call with, if there is none, and when it is looked next.
+    pub fn heed_bearer(&mut self, none: Option<(Steady, String)>) {
+        self.bearer = none;
+    }
+
+    /// Why there is no bearer to call with.
+    pub fn without_bearer(&self) -> Option<&str> {
+        self.bearer.as_ref().map(|(_, because)| because.as_str())
+    }
+
     /// Uses a permit for a harmless call, which takes part in nothing but the pace.
     pub fn start_proof(&mut self, now: Steady) -> bool {
         self.way(Operation::Issue).pace.start(Press::Pressing, now)
@@ -441,6 +466,9 @@ impl Gate {
             until: now.wall_at(until),
             because: because.to_owned(),
         };
+        if let Some((until, because)) = &self.bearer {
+            return held(*until, because);
+        }
         if let Some((until, because)) = self.keys.until(None) {
             return held(until, because);
         }

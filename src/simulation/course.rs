@@ -88,10 +88,16 @@ impl Daemon {
         let (store, opened) = unlocked(|| Store::open_inline(parts.store, parts.state_dir, now))?;
         store.reconcile(parts.specs, parts.sinks, now).await?;
         let client = Client::new(parts.resource, parts.clock.clone(), parts.transport)?;
+        let client = Arc::new(client);
         let deps = ResourceDeps {
             settings: parts.resource.clone(),
-            client: Arc::new(client),
-            permits: Permits::new(parts.resource, store.clone(), parts.clock.clone()),
+            permits: Permits::new(
+                parts.resource,
+                client.clone(),
+                store.clone(),
+                parts.clock.clone(),
+            ),
+            client,
             store: store.clone(),
             clock: parts.clock.clone(),
             metrics: Metrics::new(),

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::model::{
     Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId,
-    Kind, Name, Notice, NoticeKind, Num, State, Timestamp, Token, Version,
+    Kind, Name, Notice, NoticeKind, Num, State, Timestamp, Token, Version, is_entra_minter,
 };
 
 /// What a decision about a row depends on.
@@ -604,6 +604,8 @@ impl CurrentRow {
 
     fn kind_of(&self, token: &Token) -> Kind {
         match (self.next_kind, &self.minted_by) {
+            // What a bearer minted is good, whatever mints the next.
+            (Kind::Renewed, Some(key)) if is_entra_minter(key) => Kind::Renewed,
             (Kind::Renewed, Some(key)) if *key != token.meta.minted_by => Kind::Reissued,
             (kind, _) => kind,
         }

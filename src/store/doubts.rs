@@ -13,7 +13,7 @@ use super::{
     key_changes::KeyPage,
     tables::Counting,
 };
-use crate::model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp};
+use crate::model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp, is_entra_minter};
 
 /// Taken from the end of a doubtful token, this puts it before all others, the earliest end first.
 const BEFORE_ALL: i64 = 1 << 60;
@@ -79,7 +79,10 @@ impl Store {
             let resource = resource.as_str();
             let num = txn.resource_num(resource)?;
             let minters: Vec<String> = txn.all(RowKind::Identity, MINTERS, [num], |row| row.get(0))?;
-            let missing = minters.iter().filter(|key| !configured.contains(key));
+            // What a bearer minted does not hang on any access key, nor on which bearer is used now.
+            let missing = minters
+                .iter()
+                .filter(|key| !configured.contains(key) && !is_entra_minter(key));
             for key in missing {
                 txn.run(
                     "INSERT INTO doubted_key (resource, fingerprint, why, since) VALUES (?1, ?2, 'unconfigured', ?3) \

@@ -10,7 +10,23 @@ pub fn first_end(pem: &[u8]) -> Option<Timestamp> {
 }
 
 /// When a certificate ends (`notAfter` of RFC 5280).
-pub(super) fn end(der: &[u8]) -> Option<Timestamp> {
+pub fn end(der: &[u8]) -> Option<Timestamp> {
+    let (_, validity, _) = element(from_validity(der)?)?;
+    let (_, _, until) = element(validity)?;
+    let (tag, text, _) = element(until)?;
+    time(tag, std::str::from_utf8(text).ok()?)
+}
+
+/// The key that a certificate is about (`SubjectPublicKeyInfo` of RFC 5280, in DER).
+pub fn public_key(der: &[u8]) -> Option<&[u8]> {
+    let (_, _, subject) = element(from_validity(der)?)?;
+    let (_, _, key) = element(subject)?;
+    let (_, _, rest) = element(key)?;
+    key.get(..key.len() - rest.len())
+}
+
+/// What a certificate says from its validity on.
+fn from_validity(der: &[u8]) -> Option<&[u8]> {
     let (_, certificate, _) = element(der)?;
     let (_, mut body, _) = element(certificate)?;
     // The version may be left out; then come serial number, algorithm and issuer.
@@ -20,10 +36,7 @@ pub(super) fn end(der: &[u8]) -> Option<Timestamp> {
     for _ in 0..3 {
         body = element(body)?.2;
     }
-    let (_, validity, _) = element(body)?;
-    let (_, _, until) = element(validity)?;
-    let (tag, text, _) = element(until)?;
-    time(tag, std::str::from_utf8(text).ok()?)
+    Some(body)
 }
 
 /// Tag and content of the first element, and what follows it.

@@ -587,7 +587,7 @@ async fn a_clock_that_cannot_be_is_not_followed() {
         );
         let told = error.to_string();
         assert!(told.contains("set the clock of this machine"), "{told}");
-        assert!(!error.blames_key, "{days}");
+        assert!(!error.blames_credential, "{days}");
     }
     // Answers of success with such a date are taken, their date is not.
     let side = Side::new();

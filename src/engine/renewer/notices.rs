@@ -9,19 +9,22 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Moment, OPERATIONS, Renewer, calls::Line};
+use super::{Moment, OPERATIONS, Renewer, bearers, calls::Line};
 use crate::{
     model::{
         Blame, Change, Failure, HealthView, IdentityId, Notice, NoticeKind, Operation, Record,
         ResourceName, State, short_duration,
     },
-    schedule::{CallFinding, Fold, Grounds, Standing, Steady, TokenEnd as How, standing, state},
+    schedule::{
+        CallFinding, Fold, Grounds, Outage, Standing, Steady, TokenEnd as How, standing, state,
+    },
     store::{Ended, StoreError, Work},
 };
 
 /// An outage in the log, while it goes on.
 const OUTAGE: &str = "no answer";
 const KEYS: &str = "the access keys are refused";
+const BEARER: &str = "no bearer that is taken";
 
 /// The words before the resource's name in keys.
 pub(super) const LATE: &str = "late";
@@ -156,6 +159,9 @@ pub(super) fn unreachable(
 pub(super) fn trouble_key(kind: NoticeKind, resource: &ResourceName) -> String {
     let word = match kind {
         NoticeKind::KeyRejected => "keys",
+        NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => {
+            return bearers::key(kind, resource);
+        }
         _ => "outage",
     };
     format!("{word} {resource}")
@@ -171,6 +177,9 @@ pub(super) fn outlived(
 ) -> Notice {
     let still = match kind {
         NoticeKind::KeyRejected => "still refuses the access keys",
+        NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => {
+            "is still without a bearer that it takes"
+        }
         _ => "still does not answer",
     };
     let tokens = match (ended.ended, ended.any_lives) {
@@ -317,6 +326,7 @@ impl Renewer {
         let now = self.moment();
         self.tell_outage(now).await;
         self.tell_keys(now).await;
+        self.tell_bearer(now).await;
         self.tell_folded(now);
         self.tell_failing_folded(now);
         if let Some(trouble) = self.outbox.untold_trouble() {
@@ -344,26 +354,27 @@ impl Renewer {
 
     /// Access keys that are refused.
     async fn tell_keys(&mut self, now: Moment) {
-        let refusal = self.permits.gate().refusal(&OPERATIONS).map(str::to_owned);
+        let refusal = match self.client.bearers() {
+            None => self.permits.gate().refusal(&OPERATIONS).map(str::to_owned),
+            Some(_) => None,
+        };
         self.tell_hold(NoticeKind::KeyRejected, refusal, now).await;
     }
 
     /// What holds the whole resource, for this reason or for none any more: its beginning, that tokens end
     /// in it, its end.
-    async fn tell_hold(&mut self, kind: NoticeKind, because: Option<String>, now: Moment) {
+    pub(super) async fn tell_hold(
+        &mut self,
+        kind: NoticeKind,
+        because: Option<String>,
+        now: Moment,
+    ) {
         let resource = self.settings.name.clone();
-        let is_key = kind == NoticeKind::KeyRejected;
-        let outage = match is_key {
-            true => &mut self.key_outage,
-            false => &mut self.outage,
-        };
         let Some(because) = because else {
+            let outage = self.outage_of(kind);
             let was_on = outage.is_on();
             if outage.good(now.steady) {
-                let notice = match is_key {
-                    true => key_accepted(&resource, now.wall),
-                    false => recovered(&resource, self.survives_until().await, now.wall),
-                };
+                let notice = self.over(kind, now).await;
                 tracing::info!(%resource, "{}", notice.message);
                 self.raise(notice);
             }
@@ -372,20 +383,53 @@ impl Renewer {
             }
             return;
         };
-        let hold = if is_key { KEYS } else { OUTAGE };
-        if outage.bad(now.steady) {
-            let survives = self.survives_until().await;
-            let notice = match is_key {
-                true => key_rejected(&resource, &because, survives, now.wall),
-                false => unreachable(&resource, &because, survives, now.wall),
-            };
+        let hold = match kind {
+            NoticeKind::KeyRejected => KEYS,
+            NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => BEARER,
+            _ => OUTAGE,
+        };
+        if self.outage_of(kind).bad(now.steady) {
+            let notice = self.begun(kind, &because, now).await;
             tracing::error!(%resource, "{}", notice.message);
             self.said.is_news(hold, now.steady);
             self.raise(notice);
             self.told_again = Some(0);
-        } else if outage.is_announced() {
+        } else if self.outage_of(kind).is_announced() {
             self.say_again(hold, &because, now);
             self.tell_of_ended(kind, &because, now).await;
+        }
+    }
+
+    fn outage_of(&mut self, kind: NoticeKind) -> &mut Outage {
+        match kind {
+            NoticeKind::KeyRejected => &mut self.key_outage,
+            NoticeKind::EntraUnreachable => &mut self.bearer_outage,
+            NoticeKind::EntraRefused => &mut self.bearer_refusal,
+            _ => &mut self.outage,
+        }
+    }
+
+    async fn begun(&mut self, kind: NoticeKind, because: &str, now: Moment) -> Notice {
+        let survives = self.survives_until().await;
+        let (resource, at) = (&self.settings.name, now.wall);
+        match kind {
+            NoticeKind::KeyRejected => key_rejected(resource, because, survives, at),
+            NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => {
+                self.without_new_bearer(kind, because, &survival(survives, at), at)
+            }
+            _ => unreachable(resource, because, survives, at),
+        }
+    }
+
+    async fn over(&mut self, kind: NoticeKind, now: Moment) -> Notice {
+        let (resource, at) = (self.settings.name.clone(), now.wall);
+        match kind {
+            NoticeKind::KeyRejected => key_accepted(&resource, at),
+            NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => {
+                let survival = survival(self.survives_until().await, at);
+                bearers::recovered(&resource, kind, &survival, at)
+            }
+            _ => recovered(&resource, self.survives_until().await, at),
         }
     }
 
@@ -594,7 +638,8 @@ impl Renewer {
     }
 
     fn in_announced_outage(&self) -> bool {
-        self.outage.is_on() || self.key_outage.is_on()
+        let holds = [&self.outage, &self.key_outage, &self.bearer_refusal];
+        holds.iter().any(|outage| outage.is_on()) || self.permits.gate().without_bearer().is_some()
     }
 
     fn lapsed_in_outage(&self, record: &Record, now: Moment) -> bool {

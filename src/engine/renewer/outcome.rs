@@ -78,6 +78,9 @@ pub(super) fn judge(
                 attempt: attempt(flight, "created without a token".to_owned(), request_id),
             },
         },
+        CallResult::Failed { failure, .. } if failure.about == About::Bearer => {
+            stays(flight, done.ended)
+        }
         CallResult::Failed { failure, .. } => {
             failed(flight, &failure, done.ended, circumstances, rng)
         }
@@ -241,17 +244,21 @@ fn not_sent(
     now: Timestamp,
     rng: &mut impl Rng,
 ) -> CallVerdict {
-    let num = flight.record.num;
     if matches!(error, StoreError::Refused { .. }) {
         return CallVerdict {
             change: quarantine(flight, "creation refused", now, rng),
             notices: Vec::new(),
         };
     }
-    // The store cannot be written; the outbox waits for it. The row stays due.
+    // The store cannot be written; the outbox waits for it.
+    stays(flight, now)
+}
+
+/// Nothing was sent: the row stays due as it is.
+fn stays(flight: &Flight, now: Timestamp) -> CallVerdict {
     CallVerdict {
         change: Change::Due {
-            num,
+            num: flight.record.num,
             due: flight.record.due.unwrap_or(Due {
                 at: now,
                 why: DueReason::Retry,
@@ -344,6 +351,7 @@ impl Renewer {
                 self.obtained(flight, done.ended);
                 self.outage.heard();
                 self.key_outage.heard();
+                self.bearer_refusal.heard();
                 self.find(flight, obtained.requests, Ok(()), now)
             }
             CallResult::Named { requests, .. } => {
@@ -351,6 +359,11 @@ impl Renewer {
                 self.outage.heard();
                 self.key_outage.heard();
                 self.find(flight, *requests, Ok(()), now)
+            }
+            CallResult::Failed { failure, requests } if failure.about == About::Bearer => {
+                self.count(flight, "not_sent", now.wall);
+                tracing::debug!(resource = %self.settings.name, "nothing was sent: {}", failure.message);
+                self.find(flight, *requests, Err(failure), now)
             }
             CallResult::Failed { failure, requests } => {
                 self.learn_failure(flight, failure, *requests, now)
@@ -671,6 +684,8 @@ impl Renewer {
         };
         let asks = match by {
             // As soon as a probe may go out.
+            // Nothing can be found out without one.
+            Some(HeldBy::Bearer) => return Ok(true),
             Some(HeldBy::Proof) => {
                 let remaining = self.remaining(record, now);
                 self.permits.gate().room(operation, remaining, now.steady) > 0

@@ -2,7 +2,7 @@
 //! what a refused key minted.
 
 use super::*;
-use crate::model::{DoubtReason, KeyDoubt};
+use crate::model::{DoubtReason, KeyDoubt, Kind};
 
 async fn fleet(count: usize) -> (Home, Vec<Num>) {
     let home = Home::new();
@@ -283,4 +283,41 @@ async fn keys_that_are_no_longer_configured_are_found_and_forgotten_when_done_wi
         commit(&home, other, 111).await;
     }
     assert_eq!(take(&["key2"], 120).await, []);
+}
+
+#[tokio::test]
+async fn what_a_bearer_minted_hangs_on_no_key_and_on_no_other_bearer() {
+    let (home, nums) = minted().await;
+    let by = |num, secs, minter: &str| {
+        let mut other = issued(num, secs, None);
+        if let Change::Issued { token, .. } = &mut other {
+            token.meta.minted_by = minter.to_owned();
+        }
+        other
+    };
+    for num in &nums[1..] {
+        commit(&home, by(*num, 100, "entra:me"), 101).await;
+    }
+    let take = async |minter: &str, secs| {
+        let resource = resource();
+        let doubts = home.take_keys(&resource, vec![minter.to_owned()], at(secs));
+        let doubts = doubts.await.unwrap().into_iter();
+        doubts
+            .map(|doubt| (doubt.fingerprint, doubt.tokens))
+            .collect::<Vec<_>>()
+    };
+    let of_key = [("key1".to_owned(), 1)];
+    assert_eq!(take("entra:other", 110).await, of_key, "it has no keys now");
+    assert_eq!(take("key2", 111).await, of_key, "it has other keys now");
+    let kind = async || home.document(nums[1]).await.unwrap().unwrap().kind;
+    commit(&home, by(nums[1], 120, "entra:other"), 121).await;
+    assert_eq!(kind().await, Kind::Renewed);
+    commit(&home, by(nums[1], 130, "key2"), 131).await;
+    assert_eq!(kind().await, Kind::Renewed);
+    commit(&home, by(nums[1], 140, "entra:me"), 141).await;
+    assert_eq!(
+        kind().await,
+        Kind::Reissued,
+        "the tokens of a key may be dead"
+    );
 }

@@ -131,10 +131,11 @@ impl Together {
             ..resource()
         };
         let client = Client::new(&settings, self.clock.clone(), service.transport()).unwrap();
+        let client = Arc::new(client);
         Renewer::new(ResourceDeps {
-            permits: Permits::new(&settings, store.clone(), self.clock.clone()),
+            permits: Permits::new(&settings, client.clone(), store.clone(), self.clock.clone()),
             settings,
-            client: Arc::new(client),
+            client,
             store: store.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::new(),

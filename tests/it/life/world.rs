@@ -18,7 +18,7 @@ use renewd::{
     store::{AuditQuery, Opened, Store},
 };
 
-use super::service::Service;
+use super::{entra::Authority, service::Service};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -28,6 +28,8 @@ pub(super) struct Setting {
     pub(super) specs: Vec<Spec>,
     pub(super) resource: ResourceSettings,
     pub(super) sinks: Vec<SinkName>,
+    /// Who gives bearers, where the resource has no access keys.
+    pub(super) authority: Option<Authority>,
 }
 
 impl Setting {
@@ -38,6 +40,7 @@ impl Setting {
             specs: (0..count).map(|n| spec(&format!("bot-{n:04}"))).collect(),
             resource: resource(),
             sinks: Vec::new(),
+            authority: None,
         }
     }
 }
@@ -92,11 +95,23 @@ impl World {
             specs: &self.setting.specs,
             sinks: &self.setting.sinks,
             clock: &self.clock,
-            transport: self.service.transport(),
+            transport: match &self.setting.authority {
+                Some(authority) => authority.before(self.service.transport()),
+                None => self.service.transport(),
+            },
             seed: self.setting.seed + self.starts,
         };
         self.up = Some(Daemon::start(parts).await.unwrap());
         self.starts += 1;
+    }
+
+    /// Starts what watches over access keys as well, with what a start of the daemon takes in of them.
+    pub(super) async fn watch_keys(&mut self) {
+        let up = self.up.as_mut().unwrap();
+        let (name, minters) = (&self.setting.resource.name, up.deps.client.minters());
+        let taken = up.store.take_keys(name, minters, self.clock.now()).await;
+        taken.unwrap();
+        up.watch_keys();
     }
 
     /// Ends the loops as SIGTERM does.
