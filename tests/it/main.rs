@@ -22,6 +22,7 @@ mod deliveries;
 mod dispatchers;
 mod doctor;
 mod doors;
+mod entra;
 mod file_proofs;
 mod files;
 mod full_disk;
