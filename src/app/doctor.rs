@@ -18,8 +18,8 @@ use crate::{
     acs::ConnectionString,
     clock::Clock,
     config::{
-        self, CredentialSettings, Finding, ResourceSettings, Settings, Severity, SinkSettings,
-        Source, WebhookSinkSettings,
+        self, CredentialSettings, Finding, LoadedSecret, ResourceSettings, SecretRef, Settings,
+        Severity, SinkSettings, Source, WebhookSinkSettings,
     },
     model::{KeyRole, KeysView, Name, ResourceName, Timestamp, short_duration},
     pool,
@@ -179,7 +179,8 @@ fn has_other_key(resource: &ResourceSettings, keys: &[(ResourceName, KeysView)])
         .any(|string| !known(string.key.fingerprint()))
 }
 
-/// The same but for identities, which the store tells, and access keys, which are compared by themselves.
+/// The same but for identities, which the store tells, access keys, which are compared by themselves, and what proves to
+/// Entra ID who calls, where that is a file: another one is taken up with the next bearer.
 fn without_keys(mut settings: Settings, running: &Settings) -> Settings {
     settings.identities.clone_from(&running.identities);
     for resource in &mut settings.resources {
@@ -195,8 +196,17 @@ fn without_keys(mut settings: Settings, running: &Settings) -> Settings {
 }
 
 fn without_keys_of(new: &mut CredentialSettings, ours: &CredentialSettings) {
-    let (CredentialSettings::Keys(new), CredentialSettings::Keys(ours)) = (new, ours) else {
-        return;
+    let (new, ours) = match (new, ours) {
+        (CredentialSettings::Keys(new), CredentialSettings::Keys(ours)) => (new, ours),
+        (CredentialSettings::Entra(new), CredentialSettings::Entra(ours)) => {
+            let secret = ours.kind.secret().map(|(_, ours)| ours);
+            let is_file = |secret: &&LoadedSecret| matches!(secret.from, SecretRef::File(_));
+            if let Some((new, ours)) = new.kind.secret_mut().zip(secret.filter(is_file)) {
+                new.secret = ours.secret.clone();
+            }
+            return;
+        }
+        _ => return,
     };
     new.connection_string.secret = ours.connection_string.secret.clone();
     if let (Some(new), Some(ours)) = (

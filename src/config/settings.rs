@@ -307,6 +307,14 @@ impl EntraKind {
             }
         }
     }
+
+    pub fn secret_mut(&mut self) -> Option<&mut LoadedSecret> {
+        match self {
+            Self::ManagedIdentity { .. } | Self::WorkloadIdentity { .. } => None,
+            Self::ClientSecret { secret, .. } => Some(secret),
+            Self::ClientCertificate { certificate, .. } => Some(certificate),
+        }
+    }
 }
 
 /// Which of a machine's identities calls, where it is not the machine's own.

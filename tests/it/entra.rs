@@ -181,7 +181,7 @@ async fn does_everything(caller: Caller) {
         "identity", "add", "extra", "--scope", "chat", "--sink", "files",
     ]);
     stage.there("extra").await;
-    done(&["offboard", "extra", "--delete-after", "0s", "--yes"]);
+    done(&["identity", "delete", "extra", "--yes"]);
     let key = done(&["key", "status", "contoso"]);
     assert!(key.contains("no access keys"), "{key}");
     assert_eq!(
@@ -300,7 +300,8 @@ async fn check_and_doctor_say_what_is_wrong_and_what_to_do() {
             Caller::Certificate => {
                 let pem = certificate(&scene.emulator, json!({"lives_seconds": 1})).await;
                 scene.stage.write_private("app.pem", &pem);
-                tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+                let fails = || !scene.by_config(&["check", "--online"]).status.success();
+                until("the certificate to have ended", fails).await;
                 told(&[
                     "Register a new certificate",
                     "renewd key set contoso --entra",

@@ -589,22 +589,23 @@ fn judge_key(text: &str) -> Result<(), Wrong> {
     }
 }
 
-/// The same with another secret in the place of its own; a kind without one stays as it is.
+/// The same with another secret in the place of its own, which is not looked for in the file of the old one; a kind
+/// without one stays as it is.
 ///
 /// # Errors
 /// Why that cannot be one, and what to do.
 pub fn entra_with_secret(of: &EntraSettings, new: Secret) -> Result<EntraSettings, Wrong> {
     let mut with = of.clone();
-    match &mut with.kind {
+    match &with.kind {
         EntraKind::ManagedIdentity { .. } | EntraKind::WorkloadIdentity { .. } => {}
-        EntraKind::ClientSecret { secret, .. } => {
-            judge_value(new.expose())?;
-            secret.secret = new;
-        }
-        EntraKind::ClientCertificate { certificate, .. } => {
-            judge_pem(new.expose())?;
-            certificate.secret = new;
-        }
+        EntraKind::ClientSecret { .. } => judge_value(new.expose())?,
+        EntraKind::ClientCertificate { .. } => judge_pem(new.expose())?,
+    }
+    if let Some(secret) = with.kind.secret_mut() {
+        *secret = LoadedSecret {
+            from: SecretRef::Env(String::new()),
+            secret: new,
+        };
     }
     Ok(with)
 }
