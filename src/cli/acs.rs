@@ -136,9 +136,11 @@ impl Acs {
             None => self.of_environment()?,
         };
         settings.proxy = self.proxy.clone().or(settings.proxy);
-        let ca_file = self.ca_file.clone().or(settings.ca_file.clone());
+        // Entra ID is reached by the settings, too.
+        let ca_file = self.ca_file.clone().or(settings.ca_file);
+        settings.ca_file = ca_file.or_else(ca_of_environment);
         let options = NetworkOptions {
-            ca_file: ca_file.or_else(ca_of_environment),
+            ca_file: settings.ca_file.clone(),
             proxy: settings.proxy.clone(),
             ..NetworkOptions::default()
         };

@@ -476,10 +476,13 @@ fn without_keys(
     now: Timestamp,
     width: Option<usize>,
 ) -> String {
+    let requests = match bearer.requests {
+        1 => "1 token request".to_owned(),
+        many => format!("{many} token requests"),
+    };
     let told = format!(
-        "no access keys: it is called by {}; {} requests since the start",
-        bearer.told(now),
-        bearer.requests
+        "no access keys: it is called by {}; {requests} since the start",
+        bearer.told(now)
     );
     let wrap = |text: &str| wrapped(text, width.map(|width| width.saturating_sub(4)), 4);
     let mut text = format!("{}\n  {}\n", keys.resource, wrap(&told));

@@ -218,10 +218,6 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "With the tenant and the client id of an app: how `renewd acs` proves that it is the app, where --endpoint is used.",
     ),
     (
-        "IDENTITY_ENDPOINT, IMDS_ENDPOINT, AZURE_POD_IDENTITY_AUTHORITY_HOST",
-        "Where the metadata service of this machine is that gives bearers for managed_identity: the first two of Azure Arc, the last in place of http://169.254.169.254.",
-    ),
-    (
         "SSL_CERT_FILE, REQUESTS_CA_BUNDLE",
         "Authorities that `renewd acs` trusts besides the system's.",
     ),

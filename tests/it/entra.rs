@@ -385,3 +385,23 @@ async fn what_is_refused_while_it_runs_is_told_until_it_is_mended() {
     assert!(bearer["ends"].is_string(), "{bearer}");
     assert!(daemon.stop().success());
 }
+
+/// Over TLS, by nothing but the variables that any program of Azure's libraries finds.
+#[test]
+fn a_single_call_finds_who_it_is_by_variables_alone() {
+    let home = tempfile::tempdir().unwrap();
+    for kind in ["vm", "workload", "secret", "certificate"] {
+        let called = Command::new(RENEWD)
+            .args(["emulator", &format!("--entra={kind}"), "--"])
+            .args([RENEWD, "acs", "create-user-with-token"])
+            .env("HOME", home.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .output()
+            .unwrap();
+        let text = said(&called);
+        assert!(
+            called.status.success() && text.contains("token="),
+            "{kind}: {text}"
+        );
+    }
+}
