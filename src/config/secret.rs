@@ -197,9 +197,12 @@ pub(super) fn check_webhook_secret(secret: &Secret) -> Result<(), String> {
 }
 
 /// Whether a text looks like a secret that stands where it does not belong: it has a word such as `accesskey`,
-/// a URL's user or query, or a long run of capitals, letters and digits. It decides what is refused; what is
-/// shown does not rely on it.
+/// a URL's user or query, or a long run of capitals, letters and digits, and is no path of this machine. It decides
+/// what is refused; what is shown does not rely on it.
 pub(super) fn looks_secret(text: &str) -> bool {
+    if is_path_here(text) {
+        return false;
+    }
     let lower = text.to_ascii_lowercase();
     let words = ["accesskey", "whsec_", "password", "sharedaccess", "bearer "];
     let in_run = |c: char| c.is_ascii_alphanumeric() || "+=".contains(c);
@@ -213,6 +216,14 @@ pub(super) fn looks_secret(text: &str) -> bool {
         || text.split(|c| !in_run(c)).any(is_random)
 }
 
+/// Whether something lies at this absolute path, or could in a folder that is there; whatever its names look like. The
+/// root alone says nothing: a key in base64 may begin with a slash.
+fn is_path_here(text: &str) -> bool {
+    let path = Path::new(text);
+    let folder = path.parent().filter(|folder| folder.parent().is_some());
+    path.is_absolute() && (folder.is_some_and(Path::is_dir) || path.symlink_metadata().is_ok())
+}
+
 fn is_random(word: &str) -> bool {
     let has = |test: fn(&u8) -> bool| word.bytes().any(|b| test(&b));
     let mixed = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
@@ -224,6 +235,26 @@ fn is_random(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_of_this_machine_is_no_secret_whatever_it_is_called() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("2aca9a1d4d784131aecab8e8cce541db");
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("password");
+        let text = file.to_str().unwrap();
+        assert!(!looks_secret(text), "it may come");
+        fs::write(&file, "x").unwrap();
+        assert!(!looks_secret(text));
+        for other in [
+            &format!("{text}/C2FVsBQIhrscChlQIMV"),
+            "/C2FVsBQIhrscChlQIMV+b5sSYspob7oD=",
+            "/no/such/folder/2aca9a1d4d784131aecab8e8cce541db",
+            "2aca9a1d4d784131aecab8e8cce541db",
+        ] {
+            assert!(looks_secret(other), "{other}");
+        }
+    }
 
     #[test]
     fn webhook_secrets_are_judged_without_being_shown() {
