@@ -10,15 +10,15 @@ use super::{
     aside::RowKind,
     counters::Counted,
     creations::Orphaned,
-    db::{self, Changed, Db, Txn, micros, signed, spelled},
+    db::{self, Changed, Db, PackedAttempts, Txn, micros, signed, spelled},
     error::{Answer, Outcome},
     identities::token_place,
     notices::CameTo,
     tables::Counting,
 };
 use crate::model::{
-    Applied, Attempt, Attempts, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId,
-    Kind, Name, Notice, NoticeKind, Num, State, Timestamp, Token, Version, is_entra_minter,
+    Applied, Attempt, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId, Kind, Name,
+    Notice, NoticeKind, Num, State, Timestamp, Token, Version, is_entra_minter,
 };
 
 /// What a decision about a row depends on.
@@ -36,7 +36,7 @@ pub(super) struct CurrentRow {
     pub(super) minted_by: Option<String>,
     pub(super) revoked_at: Option<i64>,
     pub(super) asked_at: Option<i64>,
-    pub(super) attempts: Attempts,
+    pub(super) attempts: PackedAttempts,
     /// Whether it has failed, or people were told that it is late, since its last token.
     pub(super) marked: bool,
     /// Whether no sink takes its tokens.
@@ -192,8 +192,6 @@ impl Txn<'_> {
             .seal
             .seal(place, secret.expose().as_bytes())
             .map_err(|e| super::error::Fault::Refused(e.to_string()))?;
-        let mut attempts = row.attempts.clone();
-        attempts.push(issue.attempt.clone());
         let expires_at = micros(meta.expires_at);
         // A column that keeps its value is not written: its indexes cost more than the rest.
         let sql = match row.state == State::Active && !row.marked && row.due_at.is_some() {
@@ -214,7 +212,7 @@ impl Txn<'_> {
                 micros(meta.issued_at),
                 meta.minted_by,
                 micros(issue.late_at),
-                db::packed(&attempts),
+                row.attempts.and(issue.attempt).as_str(),
                 sealed,
             ],
             Counting::Known(row.counted(), is.living(life)),
@@ -432,8 +430,7 @@ impl Txn<'_> {
         let Some(row) = self.readable(num)?.filter(|row| row.state.wants_token()) else {
             return Ok(Applied::Stale);
         };
-        let mut attempts = row.attempts;
-        attempts.push(attempt.clone());
+        let attempts = row.attempts.and(attempt);
         let (at, why) = (micros(due.at), Some(spelled(&due.why)));
         // Made due by somebody else while the call was under way: the earlier time stands.
         let newly_asked = row
@@ -451,7 +448,7 @@ impl Txn<'_> {
                 num,
                 at,
                 why,
-                db::packed(&attempts),
+                attempts.as_str(),
                 blame != Blame::Resource,
                 blame == Blame::RowAlone,
                 micros(now)
@@ -661,7 +658,7 @@ fn read_standing(row: &Row<'_>) -> rusqlite::Result<CurrentRow> {
         minted_by: row.get(9)?,
         revoked_at: row.get(10)?,
         asked_at: row.get(11)?,
-        attempts: db::unpacked(row, 12)?,
+        attempts: PackedAttempts::of(row, 12)?,
         marked: row.get(16)?,
         by_socket: row.get(13)?,
         renews_at: row.get(14)?,

@@ -569,27 +569,56 @@ fn unspelled<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     T::deserialize(StrDeserializer::new(text))
 }
 
-/// The last attempts as they are packed in the row: `[[micros, result, request id], …]`.
-pub(super) fn packed(attempts: &Attempts) -> String {
-    let list: Vec<Packed<'_>> = attempts
-        .iter()
-        .map(|a| {
-            Packed(
-                micros(a.at),
-                (&*a.result).into(),
-                a.request_id.as_deref().map(Into::into),
-            )
-        })
-        .collect();
-    serde_json::to_string(&list).unwrap_or_else(|_| "[]".to_owned())
+/// The last attempts of a row as they lie there, `[[micros, result, request id], …]`: read where somebody asks for them.
+#[derive(Debug, Clone)]
+pub(super) struct PackedAttempts(String);
+
+impl PackedAttempts {
+    pub(super) fn of(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Self> {
+        let text = row.get_ref(column.place(row)?)?.as_str();
+        Ok(Self(text.unwrap_or_default().to_owned()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn read(&self) -> Attempts {
+        unpacked(&self.0)
+    }
+
+    /// The same with one more.
+    pub(super) fn and(&self, attempt: &Attempt) -> Self {
+        let mut attempts = self.read();
+        attempts.push(attempt.clone());
+        let list: Vec<Packed<'_>> = attempts
+            .iter()
+            .map(|a| {
+                Packed(
+                    micros(a.at),
+                    (&*a.result).into(),
+                    a.request_id.as_deref().map(Into::into),
+                )
+            })
+            .collect();
+        Self(serde_json::to_string(&list).unwrap_or_else(|_| "[]".to_owned()))
+    }
+
+    /// Whether the result of the last one begins so.
+    pub(super) fn last_is(&self, word: &str) -> bool {
+        let last = |attempts: Attempts| attempts.last().is_some_and(|a| a.result.starts_with(word));
+        self.0.contains(word) && last(self.read())
+    }
 }
 
-/// The attempts of a row; a list that cannot be read counts as empty, it is only for people's eyes.
-pub(super) fn unpacked(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Attempts> {
-    let text = row
-        .get_ref(column.place(row)?)?
-        .as_str()
-        .unwrap_or_default();
+/// The attempts of a row.
+pub(super) fn attempts(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Attempts> {
+    let text = row.get_ref(column.place(row)?)?.as_str();
+    Ok(unpacked(text.unwrap_or_default()))
+}
+
+/// A list that cannot be read counts as empty, it is only for people's eyes.
+fn unpacked(text: &str) -> Attempts {
     let list: Vec<Packed<'_>> = serde_json::from_str(text).unwrap_or_default();
     let mut attempts = Attempts::default();
     for Packed(at, result, request_id) in list {
@@ -599,7 +628,7 @@ pub(super) fn unpacked(row: &Row<'_>, column: impl Column) -> rusqlite::Result<A
             request_id: request_id.map(Into::into),
         });
     }
-    Ok(attempts)
+    attempts
 }
 
 #[derive(Serialize, Deserialize)]

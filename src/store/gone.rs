@@ -144,10 +144,10 @@ impl Txn<'_> {
         because: &str,
         now: Timestamp,
     ) -> Outcome<Version> {
-        row.attempts.push(attempt.clone());
+        row.attempts = row.attempts.and(attempt);
         self.write_identities(
             "SET attempts = ?2 WHERE num = ?1",
-            params![row.num, db::packed(&row.attempts)],
+            params![row.num, row.attempts.as_str()],
             Counting::Nothing,
         )?;
         match self.judge_claim(&row, attempt, now)? {
@@ -307,8 +307,7 @@ impl Txn<'_> {
 
     /// A token came: it is not gone after all.
     pub(super) fn not_gone(&mut self, row: &CurrentRow, now: Timestamp) -> Outcome<()> {
-        let claimed = |attempt: &Attempt| attempt.result.starts_with("gone");
-        if !row.attempts.last().is_some_and(claimed) {
+        if !row.attempts.last_is("gone") {
             return Ok(());
         }
         self.drop_claim(row.num)?;

@@ -822,7 +822,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         token,
         due,
         late_at: db::maybe_instant(row, 9)?,
-        attempts: db::unpacked(row, 18)?,
+        attempts: db::attempts(row, 18)?,
         failures: row.get(11)?,
         failing_since: db::maybe_instant(row, 20)?,
         revoked_at: db::maybe_instant(row, 15)?,

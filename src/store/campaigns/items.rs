@@ -848,8 +848,9 @@ impl Txn<'_> {
         if row.id.is_none() {
             return Some("no token follows: it has no id and is not created".to_owned());
         }
-        let last = row.attempts.last().filter(|last| last.result != "ok")?;
-        let failed = row.attempts.iter().rev();
+        let attempts = row.attempts.read();
+        let last = attempts.last().filter(|last| last.result != "ok")?;
+        let failed = attempts.iter().rev();
         let failed = failed.take_while(|one| one.result != "ok").count();
         let refused = last.result.starts_with(FailureClass::Refuse.as_str());
         let often = failed >= if refused { 2 } else { REISSUES_FAILED_OFTEN };
