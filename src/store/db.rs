@@ -32,7 +32,7 @@ use crate::model::{Attempt, Attempts, CampaignId, IdLine, Name, Num, Timestamp, 
 /// How long another program may hold the database before we say so.
 const BUSY: Duration = Duration::from_secs(5);
 /// Page cache in KiB: the writer's, and each reader's.
-const WRITER_CACHE: i64 = 16 * 1024;
+const WRITER_CACHE: i64 = 12 * 1024;
 const READER_CACHE: i64 = 4 * 1024;
 
 /// A connection with what its verbs need.
