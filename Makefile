@@ -56,6 +56,11 @@ monitoring: build
 page: build
 	tests/page/run
 
+# The two pictures of it in README.md, made anew.
+.PHONY: pictures
+pictures: export PICTURES := docs
+pictures: page
+
 systemd: build
 	tests/systemd/run
 

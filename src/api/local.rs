@@ -247,6 +247,10 @@ pub(super) async fn explained(
     if let Some(refusal) = shared_state.standing.refusal() {
         explanation = explanation.withheld(&refusal);
     }
+    if !shared_state.renewers.contains_key(resource) {
+        let because = format!("its resource {resource} is not configured, so nobody renews it");
+        explanation = explanation.withheld(&because);
+    }
     let explanation = explanation.retold(words);
     Ok(explanation.beside(orders.collect(), deliveries.collect()))
 }

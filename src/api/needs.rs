@@ -11,13 +11,14 @@ use super::{
     wire::{Need, NeedKind},
 };
 use crate::{
+    config::JobSettings,
     model::{
         BearerView, Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, KeyChange,
-        KeyStage, KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served,
-        SetAside, SinkName, SourceName, State, StoreStanding, TrustFile, decided_lately,
+        KeyStage, KeyStanding, KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings,
+        Served, SetAside, SinkName, SourceName, State, StoreStanding, TrustFile, decided_lately,
         short_duration,
     },
-    store::{Disk, FailingAlone, Order, Resealing, Withheld},
+    store::{Disk, FailingAlone, JobRan, Order, Resealing, Withheld},
 };
 
 /// Failures in a row from which on a sink counts as failing: one may be an accident.
@@ -28,6 +29,8 @@ pub(super) const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(5);
 const NAMED: usize = 20;
 /// A clock that is so far off should be looked at: receivers refuse signatures at five minutes.
 pub(super) const ODD_CLOCK: Duration = Duration::from_secs(60);
+/// A job whose runs have come to no good end for so long.
+const IN_VAIN: SignedDuration = SignedDuration::from_hours(1);
 /// A delivery that waits for so long is behind, whatever its sink says.
 pub(super) const BEHIND: SignedDuration = SignedDuration::from_mins(15);
 
@@ -60,6 +63,9 @@ pub(super) struct Observed<'a> {
     pub gone: &'a [GoneHeld],
     /// Who waits for a person's word before it is created.
     pub creations: &'a [CreationsWaiting],
+    /// How jobs went, also those that are configured no more.
+    pub jobs: &'a [JobRan],
+    pub configured_jobs: &'a [JobSettings],
     /// What people ordered and is not carried out yet.
     pub orders: &'a [Order],
     /// How far the replacement of the seal key is.
@@ -106,6 +112,7 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
     needs.extend(known.withheld.iter().map(withheld_need));
     for (resource, keys) in known.keys {
         key_needs(resource, keys, &mut needs);
+        needs.extend(refused_need(resource, keys, known));
     }
     self_check_needs(known.self_check, &mut needs);
     needs.extend(known.resealing.and_then(seal_key_need));
@@ -119,6 +126,8 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
     for (resource, late) in known.late {
         needs.push(late_need(resource, late));
     }
+    needs.extend(unconfigured_needs(known));
+    needs.extend(job_needs(known));
     for (resource, failing) in known.failing {
         needs.push(failing_need(resource, failing));
     }
@@ -285,6 +294,17 @@ fn self_check_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             ..need(NeedKind::StoreMoved, "store", message)
         });
     }
+    if let Some(gone) = &self_check.seal_key_gone {
+        let message = format!(
+            "its key {} is gone. Stored tokens are opened with the one in memory, and can be no more after the next \
+             start: put the file back, or have a new key made, which seals all of them anew",
+            gone.display()
+        );
+        needs.push(Need {
+            command: Some("renewd key reseal".to_owned()),
+            ..need(NeedKind::SealKeyGone, "store", message)
+        });
+    }
     if let Some(moved) = &self_check.socket {
         needs.push(Need {
             since: Some(moved.since),
@@ -363,6 +383,39 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             )
         });
     }
+}
+
+/// Identities that want tokens of a resource that is not configured any more.
+fn unconfigured_needs<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
+    let of = known.counts.identities.iter();
+    let of = of.filter(|(resource, _)| !known.renewers.contains_key(*resource));
+    of.filter_map(|(resource, states)| {
+        let wanting = states.iter().filter(|(state, _)| state.wants_token());
+        let count: u64 = wanting.map(|(_, count)| count).sum();
+        let message = format!(
+            "it is not configured, so nobody renews the tokens of {}: put [[resource]] back, or remove them \
+             (`renewd identity remove NAME`)",
+            counted(count, "identity", "identities")
+        );
+        let need = need(NeedKind::Unconfigured, resource.as_str(), message);
+        (count > 0).then_some(need)
+    })
+}
+
+/// Jobs that are configured and whose runs have come to no good end for long.
+fn job_needs<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
+    let configured = |ran: &&JobRan| known.configured_jobs.iter().any(|job| job.name == ran.job);
+    let ran = known.jobs.iter().filter(configured);
+    ran.filter_map(|ran| {
+        let since = ran.in_vain_since?;
+        let message = "no run of this job has come to a good end since: it failed, was left out, or has not ended";
+        let need = Need {
+            since: Some(since),
+            command: Some(format!("renewd job history {}", ran.job)),
+            ..need(NeedKind::JobFailed, ran.job.as_str(), message.to_owned())
+        };
+        (known.now.duration_since(since) >= IN_VAIN).then_some(need)
+    })
 }
 
 /// Consumers that hold no live token, or of which nothing is known.
@@ -791,11 +844,30 @@ fn need(kind: NeedKind, subject: &str, message: String) -> Need {
     }
 }
 
+/// One key is refused and the other works: while that is the work of a person, that is told.
+fn refused_need(resource: &ResourceName, keys: &KeysView, known: &Observed<'_>) -> Option<Need> {
+    let of = |change: &KeyChange| change.resource == *resource;
+    if keys.none_works.is_some() || known.key_changes.iter().any(of) {
+        return None;
+    }
+    let refused = keys.status.keys.iter();
+    let refused = refused.filter(|key| key.standing == KeyStanding::Denied);
+    let roles: Vec<&str> = refused.map(|key| key.role.as_str()).collect();
+    if roles.is_empty() || roles.len() == keys.status.keys.len() {
+        return None;
+    }
+    let message = format!(
+        "its {} key is refused, so nothing is left if the other one is refused as well: put the right one in place",
+        roles.join(" and ")
+    );
+    Some(need(NeedKind::KeyRefused, resource.as_str(), message))
+}
+
 /// The command to begin with, where none is nearer at hand.
 fn command(kind: NeedKind, subject: &str) -> String {
     match kind {
         NeedKind::NoKey => format!("renewd key set {subject}"),
-        NeedKind::Doubtful => format!("renewd key status {subject}"),
+        NeedKind::Doubtful | NeedKind::KeyRefused => format!("renewd key status {subject}"),
         NeedKind::Outage
         | NeedKind::EntraUnreachable
         | NeedKind::EntraRefused
@@ -809,6 +881,9 @@ fn command(kind: NeedKind, subject: &str) -> String {
             format!("renewd delivery list --sink {subject}")
         }
         NeedKind::Contention => "renewd plan".to_owned(),
+        NeedKind::Unconfigured => {
+            format!("renewd identity list --select \"resource = '{subject}'\"")
+        }
         NeedKind::Clock => "timedatectl".to_owned(),
         NeedKind::Stuck => "journalctl -u renewd -n 50".to_owned(),
         _ => "renewd doctor".to_owned(),
@@ -865,6 +940,8 @@ mod tests {
             failing: &BTreeMap::new(),
             gone: &[],
             creations: &[],
+            jobs: &[],
+            configured_jobs: &[],
             orders: &[],
             resealing: None,
             withheld: &[],

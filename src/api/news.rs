@@ -12,76 +12,137 @@ use super::{
     needs::{BEHIND, ODD_CLOCK, Observed, TOLD_AFTER, certificates},
     wire::{Need, NeedKind},
 };
-use crate::model::{Notice, NoticeKind};
+use crate::model::{KeyStanding, KeyView, Notice, NoticeKind};
 
 /// So many failures in a row, and everybody who hears notices is told.
 const FAILING_FOR_LONG: u32 = 10;
 /// After a start 429s are waited for so long before it is told that none come any more.
 const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 
-/// What is told of by notices from here: the word of its key, and the kinds of notice that begin and end it.
-fn told_here(kind: NeedKind) -> Option<(&'static str, NoticeKind, NoticeKind)> {
-    use NeedKind as Need;
-    use NoticeKind as Told;
-    Some(match kind {
-        Need::CertificateEnds => (
-            CERTIFICATE,
-            Told::CertificateEnding,
-            Told::CertificateRenewed,
-        ),
-        Need::CertificateEndsSoon => (LAST_WEEK, Told::CertificateEnding, Told::CertificateRenewed),
-        Need::Clock => ("time of", Told::ClockOff, Told::ClockRight),
-        Need::Contention => ("use of", Told::ResourceContended, Told::ResourceUncontended),
-        Need::CreationsWait => ("creations of", Told::CreateRefused, Told::CreateAllowed),
-        Need::MapUnwritable => ("writing of", Told::MapUnwritable, Told::MapWritable),
-        Need::NotTakenOver => (
-            "declarations of",
-            Told::DeclarationRefused,
-            Told::DeclarationAccepted,
-        ),
-        Need::ReloadRefused => ("reload of", Told::ReloadRefused, Told::ReloadAccepted),
-        Need::SinkBehind => ("behind", Told::SinkBehind, Told::SinkCaughtUp),
-        Need::SinkFailing => ("failing", Told::SinkFailing, Told::SinkRecovered),
-        Need::SocketMoved => ("file of", Told::SocketMoved, Told::SocketFound),
-        Need::StoreMoved => ("file of", Told::StoreMoved, Told::StoreFound),
-        Need::Unbound => ("address", Told::ListenRefused, Told::ListenAccepted),
-        Need::Unreadable => ("rows of", Told::RowsUnreadable, Told::RowsReadable),
-        Need::WithdrawalWaits => (
-            "withdrawals at",
-            Told::WithdrawalWaiting,
-            Told::WithdrawalDelivered,
-        ),
-        Need::WithdrawnCopy => (
-            "place of",
-            Told::WithdrawalsUncopied,
-            Told::WithdrawalsCopied,
-        ),
-        // Those tell who notice it, in the commit that makes it true.
-        Need::RevocationFailed
-        | Need::NoKey
-        | Need::EntraRefused
-        | Need::EntraUnreachable
-        | Need::NoLiveToken
-        | Need::Doubtful
-        | Need::GoneHeld
-        | Need::OrderFailed
-        | Need::Late
-        | Need::Failing
-        | Need::OrderWaits
-        | Need::Blocked
-        | Need::DiskFull
-        | Need::CreationRefused
-        | Need::Held
-        | Need::Outage
-        | Need::Gone
-        | Need::SinkDisabled
-        | Need::KeyChange
-        | Need::SourceLapsed
-        | Need::Orphans => return None,
-        // No notice can be noted, or sent: the heartbeat falls silent, the watchdog restarts renewd.
-        Need::StoreUnusable | Need::StoreUnreadable | Need::Stuck => return None,
-    })
-}
+/// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that begin and end
+/// it. Of everything else those tell who notice it, in the commit that makes it true.
+pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 20] = [
+    (
+        NeedKind::CertificateEnds,
+        CERTIFICATE,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
+    (
+        NeedKind::CertificateEndsSoon,
+        LAST_WEEK,
+        NoticeKind::CertificateEnding,
+        NoticeKind::CertificateRenewed,
+    ),
+    (
+        NeedKind::Clock,
+        "time of",
+        NoticeKind::ClockOff,
+        NoticeKind::ClockRight,
+    ),
+    (
+        NeedKind::Contention,
+        "use of",
+        NoticeKind::ResourceContended,
+        NoticeKind::ResourceUncontended,
+    ),
+    (
+        NeedKind::CreationsWait,
+        "creations of",
+        NoticeKind::CreateRefused,
+        NoticeKind::CreateAllowed,
+    ),
+    (
+        NeedKind::JobFailed,
+        "job",
+        NoticeKind::JobFailed,
+        NoticeKind::JobSucceeded,
+    ),
+    (
+        NeedKind::KeyRefused,
+        "key of",
+        NoticeKind::KeyRefused,
+        NoticeKind::KeyAccepted,
+    ),
+    (
+        NeedKind::MapUnwritable,
+        "writing of",
+        NoticeKind::MapUnwritable,
+        NoticeKind::MapWritable,
+    ),
+    (
+        NeedKind::NotTakenOver,
+        "declarations of",
+        NoticeKind::DeclarationRefused,
+        NoticeKind::DeclarationAccepted,
+    ),
+    (
+        NeedKind::ReloadRefused,
+        "reload of",
+        NoticeKind::ReloadRefused,
+        NoticeKind::ReloadAccepted,
+    ),
+    (
+        NeedKind::SealKeyGone,
+        "key of",
+        NoticeKind::SealKeyGone,
+        NoticeKind::SealKeyFound,
+    ),
+    (
+        NeedKind::SinkBehind,
+        "behind",
+        NoticeKind::SinkBehind,
+        NoticeKind::SinkCaughtUp,
+    ),
+    (
+        NeedKind::SinkFailing,
+        "failing",
+        NoticeKind::SinkFailing,
+        NoticeKind::SinkRecovered,
+    ),
+    (
+        NeedKind::SocketMoved,
+        "file of",
+        NoticeKind::SocketMoved,
+        NoticeKind::SocketFound,
+    ),
+    (
+        NeedKind::StoreMoved,
+        "file of",
+        NoticeKind::StoreMoved,
+        NoticeKind::StoreFound,
+    ),
+    (
+        NeedKind::Unbound,
+        "address",
+        NoticeKind::ListenRefused,
+        NoticeKind::ListenAccepted,
+    ),
+    (
+        NeedKind::Unconfigured,
+        "configuration of",
+        NoticeKind::ResourceUnconfigured,
+        NoticeKind::ResourceConfigured,
+    ),
+    (
+        NeedKind::Unreadable,
+        "rows of",
+        NoticeKind::RowsUnreadable,
+        NoticeKind::RowsReadable,
+    ),
+    (
+        NeedKind::WithdrawalWaits,
+        "withdrawals at",
+        NoticeKind::WithdrawalWaiting,
+        NoticeKind::WithdrawalDelivered,
+    ),
+    (
+        NeedKind::WithdrawnCopy,
+        "place of",
+        NoticeKind::WithdrawalsUncopied,
+        NoticeKind::WithdrawalsCopied,
+    ),
+];
 
 /// The words of the keys of certificates, which are told of twice.
 const CERTIFICATE: &str = "certificate of";
@@ -104,14 +165,14 @@ pub(super) fn news(
     };
     let (mut news, mut lasting) = (Vec::new(), BTreeSet::new());
     for need in needs {
-        let Some((word, begins, _)) = told_here(need.kind) else {
+        let Some((_, word, begins, _)) = TOLD.iter().find(|(kind, ..)| *kind == need.kind) else {
             continue;
         };
         let key = format!("{word} {}", need.subject);
         // Of several needs under one key the first is told.
         let is_first = lasting.insert(key.clone());
         if is_first && !open.contains_key(&key) && is_worth_telling(need, known) {
-            news.push(notice(begins, &key, sentence(need)));
+            news.push(notice(*begins, &key, sentence(need)));
         }
         if need.kind == NeedKind::CertificateEndsSoon {
             // What was told three weeks ago goes on.
@@ -120,14 +181,14 @@ pub(super) fn news(
     }
     for (key, kind) in open.iter().filter(|(key, _)| !lasting.contains(*key)) {
         let ours = |word: &str| key.starts_with(word);
-        let mut told = NeedKind::ALL.into_iter().filter_map(told_here);
-        let told = told.find(|(word, begins, _)| begins == kind && ours(word));
-        let Some((word, _, ends)) = told else {
+        let mut told = TOLD.iter();
+        let told = told.find(|(_, word, begins, _)| begins == kind && ours(word));
+        let Some((_, word, _, ends)) = told else {
             continue;
         };
         let subject = key.strip_prefix(word).unwrap_or(key).trim_start();
         if is_over(*kind, (word, subject), known) {
-            news.push(notice(ends, key, ended(ends, subject)));
+            news.push(notice(*ends, key, ended(*ends, subject)));
         }
     }
     news
@@ -157,6 +218,7 @@ fn is_over(kind: NoticeKind, (word, subject): (&str, &str), known: &Observed<'_>
     }
     match kind {
         NoticeKind::ClockOff => clock_is_right(known),
+        NoticeKind::KeyRefused => every_key_works(subject, known),
         NoticeKind::SinkBehind => has_caught_up(subject, known),
         NoticeKind::CertificateEnding if word == LAST_WEEK => {
             certificates(known).last_again(subject, ENDING_SOON)
@@ -178,6 +240,14 @@ fn clock_is_right(known: &Observed<'_>) -> bool {
     let is_near = |far: &u64| Duration::from_millis(*far) < ODD_CLOCK / 2;
     let is_measured = !far.is_empty() || known.renewers.is_empty();
     known.held_step_secs.is_none() && is_measured && far.iter().all(is_near)
+}
+
+/// After a start the keys are not tried yet, and where both are refused that is told by others.
+fn every_key_works(resource: &str, known: &Observed<'_>) -> bool {
+    let mut keys = known.keys.iter();
+    let keys = keys.find(|(name, _)| name.as_str() == resource);
+    let accepted = |key: &KeyView| key.standing == KeyStanding::Accepted;
+    keys.is_none_or(|(_, keys)| keys.status.keys.iter().all(accepted))
 }
 
 /// A sink that is behind and begins to fail, or is disabled, has not caught up.
@@ -218,6 +288,16 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         }
         NoticeKind::ClockRight => {
             "The clock of this machine is right again, by the answers of ACS.".to_owned()
+        }
+        NoticeKind::KeyAccepted => {
+            format!("Every access key of {subject} is accepted, or it is no longer configured.")
+        }
+        NoticeKind::SealKeyFound => "The seal key lies in its place.".to_owned(),
+        NoticeKind::JobSucceeded => {
+            format!("The job {subject} came to a good end, or is no longer configured.")
+        }
+        NoticeKind::ResourceConfigured => {
+            format!("{subject} is configured, or nobody wants its tokens any more.")
         }
         NoticeKind::MapWritable => "identities.jsonl is written again.".to_owned(),
         NoticeKind::DeclarationAccepted => "Everybody who is declared is taken over.".to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Router,
     extract::State,
     middleware,
     response::{IntoResponse, Response},
@@ -12,6 +12,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
+    endpoint::Json,
     guard::{Door, guard},
     handle::Api,
     looks::Looks,

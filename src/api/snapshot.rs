@@ -113,7 +113,6 @@ impl Snapshot {
         snapshot.stored.earliest_expiry = api.store.earliest_expiry().await;
         snapshot.stored.overdue_since = api.store.overdue_since(now).await;
         snapshot.stored.items = api.store.open_items().await;
-        snapshot.stored.jobs = api.store.jobs_ran().await;
         let service = service_time(&snapshot.renewers, now);
         match (
             &mut snapshot.stored.served,
@@ -158,6 +157,7 @@ impl Snapshot {
             withdrawn_copy: api.store.copy_trouble(),
             map: api.store.map_trouble(),
             map_aside: api.store.map_aside(),
+            seal_key_gone: api.store.seal_key_gone(),
             not_taken: shared_state.not_taken.clone(),
         };
         Self {
@@ -483,6 +483,8 @@ impl Snapshot {
             withheld: stored.withheld.as_deref().unwrap_or_default(),
             gone: stored.gone.as_deref().unwrap_or_default(),
             creations: stored.creations.as_deref().unwrap_or_default(),
+            jobs: stored.jobs.as_deref().unwrap_or_default(),
+            configured_jobs: &self.shared_state.jobs,
             lapses: &self.shared_state.lapses(),
             trusted: &self.shared_state.trusted.borrow().clone(),
             held_step_secs: self.held_step.map(|step| step.as_secs()),
@@ -616,7 +618,7 @@ async fn stored(
         earliest_expiry: Ok(BTreeMap::new()),
         overdue_since: Ok(BTreeMap::new()),
         items: Ok(BTreeMap::new()),
-        jobs: Ok(Vec::new()),
+        jobs: store.jobs_ran().await,
     }
 }
 

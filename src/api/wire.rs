@@ -131,6 +131,8 @@ pub enum NeedKind {
     StoreUnusable,
     /// The file of the store is gone, or another one lies in its place.
     StoreMoved,
+    /// The file of the seal key is gone: after the next start no stored token can be opened.
+    SealKeyGone,
     /// The store cannot be read, or not all of it: what it knows is not known here.
     StoreUnreadable,
     /// A revocation failed for good.
@@ -151,6 +153,8 @@ pub enum NeedKind {
     WithdrawalWaits,
     /// Tokens are late or dead.
     Late,
+    /// Identities of a resource that is not configured: nobody renews their tokens.
+    Unconfigured,
     /// Identities fail by themselves, while others succeed.
     Failing,
     /// Somebody ordered something that is not carried out yet.
@@ -180,6 +184,8 @@ pub enum NeedKind {
     SinkBehind,
     /// Somebody else uses a resource: ACS answers 429 far below our own pace.
     Contention,
+    /// One access key is refused, and the other works: nothing is left if that is refused as well.
+    KeyRefused,
     /// The replacement of an access key goes on, or waits for a person.
     KeyChange,
     /// The last reload was refused: another configuration is in force than lies on the disk.
@@ -198,6 +204,8 @@ pub enum NeedKind {
     CertificateEnds,
     /// A source's list is not taken over.
     SourceLapsed,
+    /// No run of a job has come to a good end for an hour.
+    JobFailed,
     /// The wall clock stepped and nothing has confirmed it.
     Clock,
     /// The TCP address for health and metrics cannot be listened on.
@@ -210,9 +218,10 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 44] = [
         Self::StoreUnusable,
         Self::StoreMoved,
+        Self::SealKeyGone,
         Self::StoreUnreadable,
         Self::RevocationFailed,
         Self::NoKey,
@@ -223,6 +232,7 @@ impl NeedKind {
         Self::OrderFailed,
         Self::WithdrawalWaits,
         Self::Late,
+        Self::Unconfigured,
         Self::Failing,
         Self::OrderWaits,
         Self::Blocked,
@@ -238,6 +248,7 @@ impl NeedKind {
         Self::SinkFailing,
         Self::SinkBehind,
         Self::Contention,
+        Self::KeyRefused,
         Self::KeyChange,
         Self::ReloadRefused,
         Self::NotTakenOver,
@@ -247,6 +258,7 @@ impl NeedKind {
         Self::CertificateEndsSoon,
         Self::CertificateEnds,
         Self::SourceLapsed,
+        Self::JobFailed,
         Self::Clock,
         Self::Unbound,
         Self::Stuck,
@@ -264,11 +276,13 @@ impl NeedKind {
                 | Self::SinkFailing
                 | Self::SinkBehind
                 | Self::Contention
+                | Self::KeyRefused
                 | Self::KeyChange
                 | Self::WithdrawnCopy
                 | Self::MapUnwritable
                 | Self::CertificateEndsSoon
                 | Self::CertificateEnds
+                | Self::JobFailed
                 | Self::Clock
                 | Self::Orphans
         )

@@ -173,7 +173,7 @@ async fn declare(
     let reconciled = store.reconcile(&new.identities, &names, now).await;
     let reconciled = reconciled.map_err(RunError::from)?;
     let mut refused = Vec::new();
-    supervisor.took_over(&reconciled.refused);
+    supervisor.took_over(&reconciled.refused).await;
     for refusal in &reconciled.refused {
         refused.push(format!(
             "{} is not taken over: {}\n",

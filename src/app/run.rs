@@ -164,7 +164,7 @@ async fn reconcile(supervisor: &mut Supervisor, settings: &Settings) -> Result<(
         .reconcile(&settings.identities, &sinks, now)
         .await?;
     tracing::info!(effect = %reconciled, "declared identities taken over");
-    supervisor.took_over(&reconciled.refused);
+    supervisor.took_over(&reconciled.refused).await;
     supervisor.end_notices_elsewhere(settings).await
 }
 

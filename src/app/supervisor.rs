@@ -372,9 +372,14 @@ impl Supervisor {
         Ok(self.store.end_notices_elsewhere(names, now).await?)
     }
 
-    /// Notes who of the configuration is not taken over.
-    pub(super) fn took_over(&mut self, refused: &[Refusal]) {
-        for refusal in refused {
+    /// Notes who is not taken over: those of the configuration, and those that name a sink which is configured no more.
+    pub(super) async fn took_over(&mut self, refused: &[Refusal]) {
+        let elsewhere = self.store.of_former_sinks().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "who names a sink that is configured no more is not known");
+            Vec::new()
+        });
+        let refused: Vec<&Refusal> = refused.iter().chain(&elsewhere).collect();
+        for refusal in &refused {
             tracing::error!(identity = %refusal.name, "not taken over: {}", refusal.reason);
         }
         let refused = refused.iter();

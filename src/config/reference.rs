@@ -233,6 +233,8 @@ const LIMIT: &str = "^ *[0-9]+ */ *(([0-9]+[dhms])+|[dhms]) *$";
 /// The schema, as its file holds it.
 pub fn schema() -> String {
     let mut root = table(&ROOT);
+    // A file in conf.d is a part of one, and need not hold everything.
+    root.remove("required");
     let members = [
         ("$schema", json!("http://json-schema.org/draft-07/schema#")),
         ("title", json!("The configuration of renewd")),

@@ -165,6 +165,22 @@ kinds! {
     ListenRefused = "listen.refused",
     /// It is served again.
     ListenAccepted = "listen.accepted",
+    /// One access key is refused while the other works.
+    KeyRefused = "key.refused",
+    /// Every key is accepted.
+    KeyAccepted = "key.accepted",
+    /// The file of the seal key is gone.
+    SealKeyGone = "seal_key.gone",
+    /// It lies in its place again.
+    SealKeyFound = "seal_key.found",
+    /// No run of a job has come to a good end for an hour.
+    JobFailed = "job.failed",
+    /// A run of it has come to a good end.
+    JobSucceeded = "job.succeeded",
+    /// Identities of a resource that is not configured: nobody renews their tokens.
+    ResourceUnconfigured = "resource.unconfigured",
+    /// It is configured again, or they are gone.
+    ResourceConfigured = "resource.configured",
 }
 
 /// What begins, and what ends it under the same key; everything else does not end.
@@ -241,6 +257,13 @@ const ENDED_BY: &[(NoticeKind, &[NoticeKind])] = &[
     ),
     (NoticeKind::RowsUnreadable, &[NoticeKind::RowsReadable]),
     (NoticeKind::ListenRefused, &[NoticeKind::ListenAccepted]),
+    (NoticeKind::KeyRefused, &[NoticeKind::KeyAccepted]),
+    (NoticeKind::SealKeyGone, &[NoticeKind::SealKeyFound]),
+    (NoticeKind::JobFailed, &[NoticeKind::JobSucceeded]),
+    (
+        NoticeKind::ResourceUnconfigured,
+        &[NoticeKind::ResourceConfigured],
+    ),
 ];
 
 impl NoticeKind {

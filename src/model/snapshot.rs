@@ -156,6 +156,8 @@ pub struct SelfCheckFindings {
     pub map: Option<String>,
     /// Where a map is kept of which not all could be taken over.
     pub map_aside: Option<PathBuf>,
+    /// The file of the seal key, where it is gone.
+    pub seal_key_gone: Option<PathBuf>,
     /// Whom the configuration declares, and who is not taken over; why.
     pub not_taken: Vec<(Name, String)>,
 }

@@ -11,6 +11,12 @@ use crate::model::{Consumers, StoreStanding};
 const WITHOUT: SignedDuration = SignedDuration::from_mins(1);
 /// A withdrawal may be so late at ACS.
 const WITHDRAWAL: SignedDuration = SignedDuration::from_mins(5);
+/// A token that nobody replaced wakes a person such a part of its life before its end,
+const PART: u32 = 10;
+/// at least so long before,
+const LEAST: Duration = Duration::from_mins(30);
+/// and at most such a part of its life.
+const MOST: u32 = 4;
 /// How long a token lives of which that is not known.
 const DAY: Duration = Duration::from_hours(24);
 
@@ -95,10 +101,9 @@ fn ends_soon(end: Timestamp, life_secs: Option<u64>, now: Timestamp) -> bool {
     left < warning(life)
 }
 
-/// So long before its end a token that nobody replaced wakes a person: a tenth of its life, at least half an hour, at
-/// most a quarter of the life.
+/// So long before its end a token that nobody replaced wakes a person.
 fn warning(life: Duration) -> Duration {
-    (life / 10).max(Duration::from_mins(30)).min(life / 4)
+    (life / PART).max(LEAST).min(life / MOST)
 }
 
 /// All of them in one line.
@@ -134,6 +139,39 @@ mod tests {
             still: Vec::new(),
         };
         alarms(&facts, noon())
+    }
+
+    #[test]
+    fn the_alerts_wake_at_the_same_thresholds() {
+        let rules = include_str!("../../docs/monitoring/renewd.rules.yml");
+        let expression = |alert: &str| {
+            let rule = rules.split(&format!("- alert: {alert}\n")).nth(1).unwrap();
+            let rule = rule.split("labels:").next().unwrap();
+            rule.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let part = |of: u32| {
+            let part = 1.0 / f64::from(of);
+            format!("- time() < {part} * renewd_consumer_next_end_life_seconds")
+        };
+        for (alert, threshold) in [
+            (
+                "RenewdConsumerWithoutToken",
+                format!("> {} unless", WITHOUT.as_secs()),
+            ),
+            ("RenewdTokenEndsSoon", part(PART)),
+            (
+                "RenewdTokenEndsSoon",
+                format!("- time() < {} )", LEAST.as_secs()),
+            ),
+            ("RenewdTokenEndsSoon", part(MOST)),
+            (
+                "RenewdWithdrawalNotAtAcs",
+                format!("> {}", WITHDRAWAL.as_secs()),
+            ),
+        ] {
+            let says = expression(alert);
+            assert!(says.contains(&threshold), "{alert}: {threshold}: {says}");
+        }
     }
 
     #[test]

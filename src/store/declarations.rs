@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Store,
+    aside::RowKind,
     campaigns::{NewCampaign, Target, Wanted},
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, Outcome, StoreError},
@@ -44,6 +45,27 @@ impl Store {
             txn.carry_out(&mut plan, &specs, now)?;
             txn.files_were_compared()?;
             Ok(plan.told())
+        })
+        .await
+    }
+
+    /// Some of those who name a sink that is configured no more, so that nothing is delivered to them there.
+    pub async fn of_former_sinks(&self) -> Answer<Vec<Refusal>> {
+        self.read("look for sinks that are no longer configured", |db| {
+            let retired = "SELECT EXISTS (SELECT 1 FROM sink WHERE NOT configured)";
+            if db.first(retired, [], |row| row.get(0))? != Some(true) {
+                return Ok(Vec::new());
+            }
+            let sql = "SELECT i.num, i.name, s.name AS sink FROM identity i, \
+                json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') w JOIN sink s ON s.name = w.value \
+                WHERE NOT s.configured AND i.removed = 0 AND i.state IN ('new', 'active', 'late') LIMIT 1000";
+            Ok(db.all(RowKind::Identity, sql, [], |row| {
+                let sink: String = row.get("sink")?;
+                Ok(Refusal {
+                    name: db::parsed(row, "name")?,
+                    reason: format!("its sink {sink} is not configured, so nothing is delivered there"),
+                })
+            })?)
         })
         .await
     }

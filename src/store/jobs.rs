@@ -87,10 +87,12 @@ const RUNS: &str = "SELECT r.job, r.scheduled_at, r.started_at, r.outcome, r.rea
     FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign";
 
 /// Whatever is kept of each job's runs.
-const RAN: &str = "SELECT r.num, r.job, max(r.started_at) AS last, max(CASE WHEN r.outcome = 'started' \
+const RAN: &str = "WITH ran AS (SELECT r.num, r.job, max(r.started_at) AS last, max(CASE WHEN r.outcome = 'started' \
     AND c.ended_at IS NOT NULL AND c.phase <> 'cancelled' AND NOT EXISTS (SELECT 1 FROM item_count f \
     WHERE f.campaign = c.num AND f.state = 'failed' AND f.n > 0) THEN c.ended_at END) AS succeeded \
-    FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign GROUP BY r.job";
+    FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign GROUP BY r.job) \
+    SELECT ran.*, (SELECT min(x.started_at) FROM job_run x WHERE x.job = ran.job \
+    AND x.started_at > coalesce(ran.succeeded, -1)) AS in_vain FROM ran";
 
 /// How a job went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub struct JobRan {
     pub last: Timestamp,
     /// When a run last came to its end without a failure.
     pub succeeded: Option<Timestamp>,
+    /// When the first run after that began.
+    pub in_vain_since: Option<Timestamp>,
 }
 
 impl Store {
@@ -165,6 +169,7 @@ impl Store {
                     job: db::parsed(row, "job")?,
                     last: db::instant_in(row, "last")?,
                     succeeded: db::maybe_instant(row, "succeeded")?,
+                    in_vain_since: db::maybe_instant(row, "in_vain")?,
                 })
             })?)
         })

@@ -4,6 +4,8 @@
 //! store belong to the new one, and only then does the old key go from its place. Whenever the process is
 //! killed, the next one has what it needs, and goes on.
 
+use std::path::PathBuf;
+
 use rusqlite::params;
 
 use super::{
@@ -122,6 +124,11 @@ impl Store {
             Ok(())
         })
         .await
+    }
+
+    /// The file of the seal key, where there should be one and is none.
+    pub fn seal_key_gone(&self) -> Option<PathBuf> {
+        seal::missing(self.settings(), self.state_dir())
     }
 
     /// How far the replacement of the seal key is.

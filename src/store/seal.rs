@@ -352,6 +352,18 @@ pub fn seal_key_of(
     }
 }
 
+/// The file of the seal key, where there should be one and is none.
+pub(super) fn missing(settings: &StoreSettings, state_dir: &Path) -> Option<PathBuf> {
+    let path = match settings.seal_key.as_ref().map(|given| &given.from) {
+        None => state_dir.join(KEY_FILE),
+        Some(SecretRef::File(path)) => path.clone(),
+        Some(SecretRef::Credential(_) | SecretRef::Env(_)) => return None,
+    };
+    let found = fs::symlink_metadata(&path);
+    let is_gone = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    is_gone.then_some(path)
+}
+
 /// The id of the key of this text, or `None` where it is no key.
 pub fn seal_key_id(text: &str) -> Option<String> {
     decode(text.trim_start_matches('\u{feff}')).map(|key| Seal::new(&key).key_id())

@@ -613,3 +613,27 @@ impl Found {
         self.high = self.high.max(fact.version());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn where_no_file_can_be_made_the_store_is_not_read_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let mut withdrawals = Withdrawals::beside(&gone, None, false);
+        let reads = Cell::new(0);
+        let each = |_: &mut dyn FnMut(Fact)| {
+            reads.set(reads.get() + 1);
+            Ok::<(), io::Error>(())
+        };
+        assert!(withdrawals.rewrite(1, each).is_err());
+        assert_eq!(reads.get(), 0);
+        fs::create_dir(&gone).unwrap();
+        withdrawals.rewrite(1, each).unwrap();
+        assert_eq!(reads.get(), 2, "to count them, and to write them");
+    }
+}

@@ -541,3 +541,60 @@ async fn a_clock_that_is_far_off_is_told_and_told_to_be_right_again() {
     heard(&receiver, "renewd.clock.right").await;
     assert!(daemon.stop().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seal_key_that_is_gone_is_a_need_until_a_new_one_is_made() {
+    let emulator = Emulator::start(&["--token-alg", "filler"]);
+    let stage = Stage::new(&emulator);
+    let config =
+        stage.base_config() + &stage.sinks_config(None) + &identities("bot", 2, &["files"]);
+    let config = stage.configure(&config);
+    let daemon = Daemon::start(&config).await;
+    stage.there("bot-1").await;
+    calm(&stage).await;
+    let key = stage.path("state/seal.key");
+    fs::remove_file(&key).unwrap();
+    says(&stage, "seal.key is gone").await;
+    let resealed = stage.renewd(&["key", "reseal"]);
+    assert!(resealed.status.success(), "{resealed:?}");
+    assert!(key.exists());
+    calm(&stage).await;
+    assert!(daemon.stop().success());
+    let daemon = Daemon::start(&config).await;
+    calm(&stage).await;
+    assert!(daemon.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_a_resource_or_a_sink_that_is_configured_no_more_is_a_need() {
+    let emulator = Emulator::start(&["--token-alg", "filler"]);
+    let stage = Stage::new(&emulator);
+    let whole = stage.base_config() + &stage.sinks_config(None) + &identities("bot", 1, &["files"]);
+    let config = stage.configure(&whole);
+    let daemon = Daemon::start(&config).await;
+    let added = stage.renewd(&[
+        "identity", "add", "dora", "--scope", "chat", "--sink", "files",
+    ]);
+    assert!(added.status.success(), "{added:?}");
+    stage.there("dora").await;
+    calm(&stage).await;
+    let reload = |text: &str| {
+        stage.configure(text);
+        daemon.signal(rustix::process::Signal::HUP);
+    };
+    reload(&stage.base_config());
+    says(&stage, "dora: its sink files is not configured").await;
+    reload(&whole.replace("name = \"contoso\"", "name = \"fabrikam\""));
+    says(&stage, "bot-0: it belongs to the resource contoso").await;
+    says(&stage, "nobody renews the tokens of 1 identity").await;
+    let why = stage.renewd(&["why", "dora"]);
+    let why = String::from_utf8_lossy(&why.stdout);
+    assert!(
+        why.contains("its resource contoso is not configured"),
+        "{why}"
+    );
+    reload(&whole);
+    stage.there("dora").await;
+    calm(&stage).await;
+    assert!(daemon.stop().success());
+}

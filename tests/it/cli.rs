@@ -179,6 +179,47 @@ async fn names_are_completed_that_only_the_daemon_knows() {
     );
 }
 
+/// In the shells themselves: fish says what it would complete, zsh is typed into.
+#[tokio::test]
+async fn zsh_and_fish_complete_names_too() {
+    let emulator = Emulator::start(&[]);
+    let stage = Stage::new(&emulator);
+    let config =
+        stage.base_config() + &stage.sinks_config(None) + &identities("bot", 1, &["files"]);
+    let daemon = Daemon::start(&stage.configure(&config)).await;
+    let folder = stage.path("completions");
+    std::fs::create_dir(&folder).unwrap();
+    let completions = |shell: &str| stdout(&stage.renewd(&["completions", shell]));
+    std::fs::write(folder.join("_renewd"), completions("zsh")).unwrap();
+    std::fs::write(folder.join("renewd.fish"), completions("fish")).unwrap();
+    let programs = Path::new(RENEWD).parent().unwrap().display();
+    let path = format!("{programs}:/usr/bin:/bin");
+    let run = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        let command = command.args(args).env("PATH", &path).current_dir(&folder);
+        let command = command.env("RENEWD_SOCKET", stage.path("renewd.sock"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{program} {args:?}: {output:?}");
+        stdout(&output)
+    };
+    let zsh = Path::new(ROOT).join("tests/it/fixtures/zsh.py");
+    for (line, word) in [
+        ("renewd why b", "bot-0"),
+        ("renewd sink pause f", "files"),
+        ("renewd campa", "campaign"),
+    ] {
+        let complete = format!("source renewd.fish; complete --do-complete='{line}'");
+        let found = run("fish", &["--no-config", "-c", &complete]);
+        let mut words = found.lines().filter_map(|line| line.split('\t').next());
+        assert!(words.any(|found| found == word), "{line}: {found}");
+        let begun = line.split(' ').next_back().unwrap();
+        let whole = format!("{}{word}", line.strip_suffix(begun).unwrap());
+        let folder = folder.to_str().unwrap();
+        run("python3", &[zsh.to_str().unwrap(), folder, line, &whole]);
+    }
+    assert!(daemon.stop().success());
+}
+
 /// What the code reads of the environment by these words.
 fn variables_read() -> std::collections::BTreeSet<String> {
     let mut found = std::collections::BTreeSet::new();

@@ -262,44 +262,103 @@ fn what_cannot_be_used_is_taken_back() {
     }
 }
 
-#[test]
-fn a_server_gets_its_files_where_the_unit_looks() {
-    // Under a root of its own: a server's paths are the machine's.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let script = "users=$(cat /etc/passwd) && mount -t tmpfs none /etc && echo \"$users\" > /etc/passwd && \
+/// What `init --system` says on a machine with these users and groups, and who may read what it wrote. Under a root of
+/// its own: a server's paths are the machine's.
+fn on_a_server(users: &str, groups: &str) -> String {
+    let script = "mount -t tmpfs none /etc && printf \"$1\" > /etc/passwd && printf \"$2\" > /etc/group && \
                   mkdir /etc/renewd-was-not-here && \
                   \"$0\" init --system --connection-string-file - --identity bot --reader root && \
-                  stat -c %a /etc/renewd /etc/renewd/renewd.toml /etc/renewd/contoso.cs";
+                  stat -c '%a %U:%G' /etc/renewd /etc/renewd/renewd.toml /etc/renewd/contoso.cs";
     let mut child = Command::new("unshare")
         .args(["--mount", "sh", "-c", script])
-        .arg(RENEWD)
+        .args([RENEWD, users, groups])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(CONNECTION.as_bytes())
-        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(CONNECTION.as_bytes()).unwrap();
+    drop(stdin);
     let output = child.wait_with_output().unwrap();
     let told = said(&output);
     assert!(output.status.success(), "{told}");
+    assert!(!Path::new("/etc/renewd-was-not-here").exists());
+    told
+}
+
+#[test]
+fn a_server_gets_its_files_where_the_unit_looks() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let told = on_a_server("root:x:0:0::/root:/bin/sh\\n", "root:x:0:\\n");
     for part in [
         "/etc/renewd/renewd.toml",
         "/etc/renewd/contoso.cs",
         "/run/renewd/tokens/bot.json",
+        "700 root:root\n600 root:root\n600 root:root\n",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    // Its group may read the configuration where this machine has the daemon's user.
-    let modes = ["700\n600\n600\n", "750\n640\n600\n"];
-    assert!(modes.iter().any(|modes| told.contains(modes)), "{told}");
-    assert!(!Path::new("/etc/renewd-was-not-here").exists());
+}
+
+/// Where the package made the daemon's user, its group reads the configuration, and it alone its secrets.
+#[test]
+fn a_server_gives_its_files_to_the_user_of_the_daemon() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let users = "root:x:0:0::/root:/bin/sh\\nrenewd:x:990:991::/:/bin/false\\n";
+    let told = on_a_server(users, "root:x:0:\\nrenewd:x:991:\\n");
+    let modes = "750 root:renewd\n640 root:renewd\n600 renewd:renewd\n";
+    assert!(told.contains(modes), "{told}");
+}
+
+/// The emulator of `init --emulator` plays one resource: after a restart it takes what it handed out for real.
+#[tokio::test]
+async fn the_emulator_that_it_names_goes_on_after_a_restart() {
+    let person = Person::new();
+    let output = person.renewd(&["init", "--emulator", "--tokens", "tokens"], &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    let string = person.path(".config/renewd/emulator.cs");
+    let plays = || {
+        let args = [
+            "emulator",
+            "--connection-string-file",
+            string.to_str().unwrap(),
+        ];
+        let mut command = person.command(&args, &[]);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut daemon = person
+        .command(&["run"], &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let document = || -> Option<serde_json::Value> {
+        let text = fs::read_to_string(person.path("tokens/bot.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    let mut emulator = plays();
+    let waited = person.renewd(&["wait", "bot", "--delivered"], &[]);
+    assert!(waited.status.success(), "{}", said(&waited));
+    let before = document().unwrap();
+    for _ in 0..2 {
+        emulator.kill().unwrap();
+        emulator.wait().unwrap();
+        emulator = plays();
+        let renewed = person.renewd(&["renew", "bot"], &[]);
+        assert!(renewed.status.success(), "{}", said(&renewed));
+        let after = document().unwrap();
+        assert_eq!(after["id"], before["id"], "nobody is made anew");
+        assert!(after["version"].as_u64() > before["version"].as_u64());
+    }
+    for child in [&mut daemon, &mut emulator] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
 
 /// A person at a terminal, who answers each question when it was asked; what the terminal showed.

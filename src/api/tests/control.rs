@@ -345,6 +345,13 @@ async fn nothing_on_tcp_names_an_identity_or_quotes_an_error() {
             answer.text
         );
     }
+    for target in ["/readyz", "/api/status"] {
+        let text = harness.tcp(target).await.text;
+        assert!(
+            text.starts_with("{\"schema_version\":1,"),
+            "{target}: {text}"
+        );
+    }
     let status: wire::PublicStatus =
         serde_json::from_value(harness.tcp("/api/status").await.json()).unwrap();
     let kinds: Vec<_> = status.needs.iter().map(|need| need.kind).collect();

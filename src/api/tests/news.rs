@@ -1,8 +1,47 @@
 //! Notices of what needs a person and has no other teller: one when it begins, and one when it is seen to be over.
 
 use super::*;
-use crate::model::NoticeKind;
+use crate::{api::news::TOLD, model::NoticeKind};
 use wire::NeedKind;
+
+/// Those tell who notice it, in the commit that makes it true.
+const BY_OTHERS: [NeedKind; 21] = [
+    NeedKind::RevocationFailed,
+    NeedKind::NoKey,
+    NeedKind::EntraRefused,
+    NeedKind::EntraUnreachable,
+    NeedKind::NoLiveToken,
+    NeedKind::Doubtful,
+    NeedKind::GoneHeld,
+    NeedKind::OrderFailed,
+    NeedKind::Late,
+    NeedKind::Failing,
+    NeedKind::OrderWaits,
+    NeedKind::Blocked,
+    NeedKind::DiskFull,
+    NeedKind::CreationRefused,
+    NeedKind::Held,
+    NeedKind::Outage,
+    NeedKind::Gone,
+    NeedKind::SinkDisabled,
+    NeedKind::KeyChange,
+    NeedKind::SourceLapsed,
+    NeedKind::Orphans,
+];
+/// No notice can be noted, or sent: the heartbeat falls silent, the watchdog restarts renewd.
+const UNTOLD: [NeedKind; 3] = [
+    NeedKind::StoreUnusable,
+    NeedKind::StoreUnreadable,
+    NeedKind::Stuck,
+];
+
+#[test]
+fn of_every_kind_it_is_known_who_tells_of_it() {
+    let mut known: Vec<NeedKind> = TOLD.iter().map(|(kind, ..)| *kind).collect();
+    known.extend(BY_OTHERS.iter().chain(&UNTOLD));
+    known.sort();
+    assert_eq!(known, NeedKind::ALL, "each of them once");
+}
 
 /// What was told and is not over, as the self-check keeps it.
 #[derive(Default)]
@@ -195,4 +234,120 @@ async fn what_cannot_be_read_is_not_told_to_be_over() {
     heard
         .only(&harness, NoticeKind::SinkCaughtUp, "behind files")
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spare_key_that_is_refused_is_told_until_every_key_is_accepted() {
+    use crate::model::{KeyRole, KeyStanding as Standing, KeyStatus, KeyView, KeysView};
+    let harness = Harness::calm().await;
+    let mut heard = Heard::default();
+    let keys = watch::Sender::new(KeysView::default());
+    harness.share(|shared| shared.keys = BTreeMap::from([(contoso(), keys.subscribe())]));
+    let stand = |primary, secondary| {
+        let roles = [(KeyRole::Primary, primary), (KeyRole::Secondary, secondary)];
+        let views = roles.map(|(role, standing)| KeyView {
+            role,
+            fingerprint: format!("{role}"),
+            standing,
+        });
+        keys.send_modify(|view| {
+            view.status = KeyStatus {
+                in_use: KeyRole::Primary,
+                keys: views.to_vec(),
+            };
+        });
+    };
+    stand(Standing::Accepted, Standing::Denied);
+    harness.tells(NeedKind::KeyRefused).await;
+    heard
+        .only(&harness, NoticeKind::KeyRefused, "key of contoso")
+        .await;
+    // Both refused is told by others; after a start neither is tried.
+    for (primary, secondary) in [
+        (Standing::Denied, Standing::Denied),
+        (Standing::Untried, Standing::Untried),
+        (Standing::Accepted, Standing::Untried),
+    ] {
+        stand(primary, secondary);
+        harness.is_silent_about(NeedKind::KeyRefused).await;
+        assert_eq!(heard.next(&harness).await, []);
+    }
+    stand(Standing::Accepted, Standing::Accepted);
+    heard
+        .only(&harness, NoticeKind::KeyAccepted, "key of contoso")
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seal_key_that_is_gone_and_a_resource_that_is_not_configured_are_told() {
+    let harness = Harness::calm().await;
+    let mut heard = Heard::default();
+    let key = harness._folder.path().join("seal.key");
+    let aside = harness._folder.path().join("elsewhere");
+    std::fs::rename(&key, &aside).unwrap();
+    harness.tells(NeedKind::SealKeyGone).await;
+    heard
+        .only(&harness, NoticeKind::SealKeyGone, "key of store")
+        .await;
+    std::fs::rename(&aside, &key).unwrap();
+    harness.is_silent_about(NeedKind::SealKeyGone).await;
+    heard
+        .only(&harness, NoticeKind::SealKeyFound, "key of store")
+        .await;
+
+    let renewers = harness.api.shared_state().renewers.clone();
+    harness.share(|shared| shared.renewers.clear());
+    harness.tells(NeedKind::Unconfigured).await;
+    let key = "configuration of contoso";
+    heard
+        .only(&harness, NoticeKind::ResourceUnconfigured, key)
+        .await;
+    let why = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    let sentence = why.json()["sentence"].to_string();
+    assert!(
+        sentence.contains("Nothing happens: its resource contoso is not configured"),
+        "{sentence}"
+    );
+    harness.share(|shared| shared.renewers.clone_from(&renewers));
+    harness.is_silent_about(NeedKind::Unconfigured).await;
+    heard
+        .only(&harness, NoticeKind::ResourceConfigured, key)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_comes_to_no_good_end_is_told_after_an_hour() {
+    let harness = Harness::calm().await;
+    let mut heard = Heard::default();
+    let job = crate::config::JobSettings {
+        name: "nightly".parse().unwrap(),
+        cron: "* * * * *".to_owned(),
+        timezone: "UTC".to_owned(),
+        action: crate::model::JobAction::Renew,
+        select: "name = 'anna'".parse().unwrap(),
+        then: None,
+        missed: crate::model::Missed::Skip,
+    };
+    harness.share(|shared| shared.jobs = vec![job.clone()]);
+    let other = rusqlite::Connection::open(harness.store.path()).unwrap();
+    let ran = |minute: i64, outcome: &str| {
+        let at = at(&harness, 60 * minute).as_microsecond();
+        let sql = "INSERT INTO job_run (job, scheduled_at, started_at, outcome) VALUES ('nightly', ?1, ?1, ?2)";
+        other.execute(sql, rusqlite::params![at, outcome]).unwrap();
+    };
+    ran(0, "failed");
+    harness.is_silent_about(NeedKind::JobFailed).await;
+    tokio::time::advance(Duration::from_mins(61)).await;
+    harness.reaffirm();
+    ran(0, "skipped");
+    harness.tells(NeedKind::JobFailed).await;
+    let needs = harness.status().await.needs;
+    let need = needs.iter().find(|need| need.kind == NeedKind::JobFailed);
+    assert_eq!(need.unwrap().since, Some(at(&harness, -61 * 60)));
+    let (kind, key) = (NoticeKind::JobFailed, "job nightly");
+    assert!(heard.next(&harness).await.contains(&(kind, key.to_owned())));
+    harness.share(|shared| shared.jobs.clear());
+    harness.is_silent_about(NeedKind::JobFailed).await;
+    let over = (NoticeKind::JobSucceeded, key.to_owned());
+    assert!(heard.next(&harness).await.contains(&over));
 }

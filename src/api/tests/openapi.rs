@@ -347,7 +347,9 @@ root, the daemon's own user and `[daemon] admins`. A refusal is `application/pro
 
 **The form is stable.** Each document that is an object, here and from every command with `--json`, begins with
 `schema_version`. It is raised when a key goes away or changes its meaning; new keys, and new words where a key takes words,
-may come at any time. The token document, which goes to files and receivers as well, has no such key: it does not change.
+may come at any time. `/readyz` and `/api/status`, over TCP, do the same. The token document, which goes to files and receivers
+as well, has no such key: it does not change. A document that is a list has no place for one, and wrapping it would break
+whoever reads it: what it lists keeps to the same rule.
 ";
 
 fn page(document: &Value) -> String {

@@ -11,6 +11,7 @@ import { chromium } from "playwright-core";
 import { Fleet, freePort, PATIENCE, until } from "./fleet.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const README = readFileSync(process.env.README, "utf8");
 const WIDTHS = [375, 1280];
 const SCHEMES = ["light", "dark"];
 const LARGEST = 60_000;
@@ -96,6 +97,12 @@ async function updated(page, what) {
   const at = () => page.getAttribute("#asof", "datetime");
   const before = await at();
   await until(what, async () => (await at()) !== before);
+}
+
+/** What README.md says that one of its pictures shows. */
+function pictured(file) {
+  const said = new RegExp(`src="docs/${file}"[^>]* alt="([^"]*)"`).exec(README);
+  return said[1].split(/[;,] /)[0];
 }
 
 /** The state in every variant: its words, axe, nothing beyond the edge; a picture of each is kept. */
@@ -203,6 +210,7 @@ secrets = [{ file = "SECRET" }]
     await one.needs("sink_failing");
     await judge("sink-down", one.url, [
       "4 of 8 consumers hold a live token, 4 do not.",
+      pictured("page-ill.png"),
       "failures in a row: connection refused",
       "renewd delivery list --sink crm",
     ]);
@@ -315,6 +323,7 @@ secrets = [{ file = "SECRET" }]
     await until("all of them", async () => (await one.status()).consumers?.live === MANY);
     const page = await open(one.url);
     await says(page, "All 100,000 consumers hold a live token.");
+    await says(page, pictured("page-well.png"));
     // A busy browser reads the page before it paints it.
     await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint").length, null, { timeout: PATIENCE });
     const seen = await page.evaluate(() => ({
