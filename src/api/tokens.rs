@@ -282,13 +282,17 @@ fn missing(record: &Record, renewer: &RenewerView, stands: Standing, now: Timest
     let operation = crate::schedule::operation(record).as_str();
     let name = &record.spec.name;
     let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    let (kind, why, wait) = match renewer.health.get(operation) {
-        Some(HealthView::Probing { because, .. }) => (
+    let bearer = renewer.bearer.as_ref();
+    let without = bearer.filter(|bearer| bearer.usable_until(now).is_none());
+    let without = without.and_then(|bearer| bearer.complaint(now));
+    let (kind, why, wait) = match (without, renewer.health.get(operation)) {
+        (Some(why), _) => (ProblemType::Unreachable, why, COME_AGAIN),
+        (None, Some(HealthView::Probing { because, .. })) => (
             ProblemType::Unreachable,
             format!("ACS does not answer: {because}"),
             COME_AGAIN,
         ),
-        Some(HealthView::Held { until, because }) if now < *until => (
+        (None, Some(HealthView::Held { until, because })) if now < *until => (
             ProblemType::Throttled,
             format!("ACS made us wait: {because}"),
             left(*until),

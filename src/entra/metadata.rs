@@ -301,6 +301,68 @@ mod tests {
         assert_eq!(service.url, imds.url);
     }
 
+    /// An agent that asks for this file, and gives a bearer to whoever shows `key`; how often it was asked.
+    async fn ask_arc(realm: &str, folder: &Path) -> (Result<Grant, BearerError>, u64) {
+        let challenge = format!("Basic realm={realm}");
+        let agent = Transport::InProcess(std::sync::Arc::new(move |request| {
+            let shown = request.headers().get(AUTHORIZATION).cloned();
+            let answer = http::Response::builder();
+            let answer = match shown.as_ref().map(HeaderValue::as_bytes) {
+                None => answer
+                    .status(401)
+                    .header(WWW_AUTHENTICATE, &challenge)
+                    .body(Bytes::new()),
+                Some(b"Basic key") => {
+                    let body = r#"{"access_token":"canary","expires_in":"3600","client_id":"me"}"#;
+                    answer.body(Bytes::from(body))
+                }
+                Some(_) => answer.status(403).body(Bytes::new()),
+            };
+            Box::pin(async move { Ok(answer.unwrap()) })
+        }));
+        let folder = Some(folder.to_owned());
+        let metadata = Metadata::new(ARC_ENDPOINT, folder, RESOURCE, None).unwrap();
+        let (mut sent, deadline) = (0, Duration::from_secs(5));
+        let obtained = metadata
+            .obtain(&agent, deadline, Timestamp::UNIX_EPOCH, &mut sent)
+            .await;
+        (obtained, sent)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_agent_of_arc_is_shown_its_own_file_and_never_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("tokens");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("own.key"), "key\n").unwrap();
+        fs::write(dir.path().join("other.key"), "key").unwrap();
+        symlink(dir.path().join("other.key"), folder.join("link.key")).unwrap();
+        fs::write(folder.join("large.key"), "k".repeat(5 << 10)).unwrap();
+        let at = |name: &str| format!("{}/{name}", folder.display());
+        for realm in [at("own.key"), format!("\"{}\"", at("own.key"))] {
+            let (granted, sent) = ask_arc(&realm, &folder).await;
+            assert_eq!((granted.unwrap().client.as_deref(), sent), (Some("me"), 2));
+        }
+        for realm in [
+            at("../other.key"),
+            at("link.key"),
+            at("large.key"),
+            at("none.key"),
+            "own.key".to_owned(),
+            "/etc/passwd".to_owned(),
+            String::new(),
+        ] {
+            let (refused, sent) = ask_arc(&realm, &folder).await;
+            let error = refused.unwrap_err();
+            assert_eq!(
+                (error.cause, sent),
+                (BearerCause::Misconfigured, 1),
+                "{realm}"
+            );
+            assert!(error.told.contains("a file that is not read"), "{error}");
+        }
+    }
+
     #[test]
     fn a_key_is_read_from_a_small_plain_file_in_the_agents_folder_and_from_nothing_else() {
         let dir = tempfile::tempdir().unwrap();

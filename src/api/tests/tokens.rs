@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{HealthView, Then};
+use crate::model::{BearerCause, BearerKind, BearerTrouble, BearerView, HealthView, Then};
 
 const TOKEN: &str = "/v1/tokens/anna";
 
@@ -141,6 +141,33 @@ async fn an_expired_token_is_never_handed_over() {
         (503, Some("throttled"))
     );
     assert_eq!(throttled.header("retry-after"), "17");
+
+    // Nobody says of ACS what is about Entra ID.
+    harness.renewer.send_modify(|renewer| {
+        renewer.bearer = Some(BearerView {
+            kind: BearerKind::ClientSecret,
+            client: None,
+            ends: None,
+            trouble: Some(BearerTrouble {
+                since: at(&harness, -60),
+                cause: BearerCause::Unanswered,
+                told: "no connection".to_owned(),
+            }),
+            certificate_ends: None,
+            requests: 1,
+        });
+    });
+    let without = harness.get(reader(), TOKEN, &[]).await;
+    assert_eq!(without.header("retry-after"), "5");
+    let (text, json) = (&without.text, without.json());
+    assert_eq!(
+        (without.status, json["type"].as_str()),
+        (503, Some("unreachable"))
+    );
+    assert!(
+        text.contains("Entra ID does not answer") && !text.contains("ACS"),
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

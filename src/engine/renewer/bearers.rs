@@ -39,8 +39,12 @@ impl Renewer {
             Some(trouble) if trouble.cause.is_outage() => (Some(trouble), None),
             other => (None, other),
         };
-        if in_hand.is_some() && outage.is_none() && refusal.is_none() {
+        let has_keys = self.client.bearers().is_none();
+        if has_keys || in_hand.is_some() && outage.is_none() && refusal.is_none() {
             self.bearer_outage.heard();
+        }
+        if has_keys {
+            self.bearer_refusal.heard();
         }
         let outage = outage.filter(|outage| {
             let lasting = outage.since.checked_add(LASTING);
@@ -131,17 +135,20 @@ fn is_by_acs(cause: BearerCause) -> bool {
     matches!(cause, BearerCause::MissingRole | BearerCause::Challenged)
 }
 
+/// The end of either; a resource that was given access keys meanwhile needs none.
 pub(super) fn recovered(
     resource: &ResourceName,
     kind: NoticeKind,
-    survival: &str,
+    (has_keys, survival): (bool, &str),
     at: Timestamp,
 ) -> Notice {
-    let what = match kind {
-        NoticeKind::EntraRefused => "There is a bearer again that is taken",
-        _ => "There is a new bearer again",
+    let message = match kind {
+        _ if has_keys => format!("{resource} is called with access keys, and needs no bearer."),
+        NoticeKind::EntraRefused => {
+            format!("{resource} takes the bearer of Entra ID again. {survival}")
+        }
+        _ => format!("There is a new bearer for {resource} again. {survival}"),
     };
-    let message = format!("{what}, for {resource}. {survival}");
     let notice = Notice::new(NoticeKind::EntraRecovered, at, message).about(resource);
     notice.keyed(key(kind, resource))
 }

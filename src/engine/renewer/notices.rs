@@ -227,8 +227,11 @@ pub(super) fn key_rejected(
     of(resource, NoticeKind::KeyRejected, "keys", at, message)
 }
 
-pub(super) fn key_accepted(resource: &ResourceName, at: Timestamp) -> Notice {
-    let message = format!("{resource} accepts an access key again.");
+pub(super) fn key_accepted(resource: &ResourceName, has_keys: bool, at: Timestamp) -> Notice {
+    let message = match has_keys {
+        true => format!("{resource} accepts an access key again."),
+        false => format!("{resource} is called with a bearer, and takes it."),
+    };
     of(resource, NoticeKind::ResourceRecovered, "keys", at, message)
 }
 
@@ -423,11 +426,12 @@ impl Renewer {
 
     async fn over(&mut self, kind: NoticeKind, now: Moment) -> Notice {
         let (resource, at) = (self.settings.name.clone(), now.wall);
+        let has_keys = self.client.bearers().is_none();
         match kind {
-            NoticeKind::KeyRejected => key_accepted(&resource, at),
+            NoticeKind::KeyRejected => key_accepted(&resource, has_keys, at),
             NoticeKind::EntraUnreachable | NoticeKind::EntraRefused => {
                 let survival = survival(self.survives_until().await, at);
-                bearers::recovered(&resource, kind, &survival, at)
+                bearers::recovered(&resource, kind, (has_keys, &survival), at)
             }
             _ => recovered(&resource, self.survives_until().await, at),
         }

@@ -379,3 +379,41 @@ async fn tokens_of_keys_that_a_resource_had_are_minted_anew_with_a_bearer() {
     let explanation = world.why("bot-0000").await;
     assert_eq!(explanation.standing, "good");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_of_keys_or_bearers_ends_where_the_other_takes_their_place() {
+    let (setting, authority) = setting(5, by_secret());
+    let mut world = World::start(setting).await;
+    world.service.tokens_live(HOUR);
+    world.pass(MINUTE * 10).await;
+    authority.fail(AuthorityFault::Silent);
+    world.pass(HOUR * 2).await;
+    let told = world.news().await.len();
+    world.down().await.unwrap();
+    let keys = Setting::of(5).resource.credential;
+    let entra = std::mem::replace(&mut world.setting.resource.credential, keys);
+    let authority_of = world.setting.authority.take();
+    world.up().await;
+    world.pass(MINUTE).await;
+    let news = world.news().await;
+    assert_eq!(news[told..], ["entra.recovered"], "{news:?}");
+    let message = world.notices().await.last().unwrap().message.clone();
+    assert!(message.contains("access keys"), "{message}");
+    let denied = Fault::Status(401, "Denied", "Denied by the resource provider.");
+    world.service.fail(move |_| Some(denied.clone()));
+    world.pass(HOUR).await;
+    let told = world.news().await.len();
+    world.down().await.unwrap();
+    world.setting.resource.credential = entra;
+    world.setting.authority = authority_of;
+    authority.mend();
+    world.service.mend();
+    world.up().await;
+    world.pass(MINUTE * 6).await;
+    let news = world.news().await;
+    assert!(
+        news[told..].contains(&"resource.recovered".to_owned()),
+        "{news:?}"
+    );
+    assert_eq!(world.service.without_live_token(), 0);
+}
