@@ -91,8 +91,7 @@ impl Error {
     pub fn reason(&self) -> String {
         let advice = match &self.cause {
             ErrorCause::Rejected(_) if self.refuses_bearer() => {
-                " (Entra ID gave this identity a bearer, and the resource does not let it in: give it a role there, and \
-                 wait some minutes until that is in force)"
+                " (Entra ID gave a bearer, and the resource does not let its identity in)"
             }
             ErrorCause::Rejected(rejection) => rejection.advice(),
             _ => "",

@@ -139,9 +139,11 @@ pub(super) fn refusal(reply: &Reply, secret: Option<&Secret>) -> TokenRefusal {
         Some(secret) => text.replace(secret, "***"),
         None => text.to_owned(),
     };
+    // What follows is another text each time, for the support of Entra ID.
+    let description = said.error_description.split("Trace ID:").next();
     TokenRefusal {
         error: tamed(&hidden(&said.error)),
-        description: tamed(&hidden(&said.error_description)),
+        description: tamed(&hidden(description.unwrap_or_default())),
     }
 }
 
@@ -263,7 +265,7 @@ mod tests {
     #[test]
     fn what_a_refusal_says_is_tamed_and_holds_no_secret() {
         let secret = Secret::new("can~ary".to_owned());
-        let body = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid\r\nsecret can~ary eyJh.b.c"}"#;
+        let body = r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid\r\nsecret can~ary eyJh.b.c Trace ID: 1"}"#;
         let said = refusal(&reply(body), Some(&secret));
         assert_eq!(said.error, "invalid_client");
         assert_eq!(said.description, "AADSTS7000215: Invalid secret *** ***");

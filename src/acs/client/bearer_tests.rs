@@ -538,7 +538,10 @@ async fn a_missing_role_is_told_and_no_other_bearer_is_asked_for() {
     side.fault(403, "", r#"{"error":{"code":"Forbidden","message":"No."}}"#);
     let error = issue(&client).await.unwrap_err();
     assert_eq!(error.class(), FailureClass::Credentials);
-    assert!(error.reason().contains("give it a role there"), "{error}");
+    assert!(
+        error.reason().contains("does not let its identity in"),
+        "{error}"
+    );
     assert_eq!(
         (side.requests(), trouble(&client)),
         (1, Some(BearerCause::MissingRole))

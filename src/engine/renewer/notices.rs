@@ -641,7 +641,7 @@ impl Renewer {
         Ok(())
     }
 
-    fn in_announced_outage(&self) -> bool {
+    pub(super) fn in_announced_outage(&self) -> bool {
         let holds = [&self.outage, &self.key_outage, &self.bearer_refusal];
         holds.iter().any(|outage| outage.is_on()) || self.permits.gate().without_bearer().is_some()
     }

@@ -467,7 +467,7 @@ impl Renewer {
     /// connection came about, that line is the announcement, unless it is too soon for another one.
     fn log_failure(&mut self, flight: &Flight, failure: &Failure) {
         let now = self.clock.steady();
-        let announced = self.outage.is_on() || self.key_outage.is_on();
+        let announced = self.in_announced_outage();
         let relapse = self.recovered.is_some_and(|at| now < at.steady + SOON);
         let unconnected = failure.about == About::Resource;
         let told =
