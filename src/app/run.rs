@@ -328,6 +328,7 @@ fn serve(
         supervisor.trust.paths.subscribe(),
         supervisor.trust.found.clone(),
         changed,
+        supervisor.clock.clone(),
     );
     supervisor.loops.repeat("external-heartbeat", outside);
     supervisor.loops.repeat("trust-files", trust_files);

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     api::Command,
+    clock::Clock,
     config,
     model::TrustFile,
     transport::{LARGEST_CA_FILE, first_end},
@@ -24,6 +25,7 @@ pub(super) struct TrustFiles {
     files: watch::Receiver<BTreeSet<PathBuf>>,
     found: watch::Sender<BTreeMap<PathBuf, TrustFile>>,
     commands: mpsc::Sender<Command>,
+    clock: Clock,
     /// What each held at the last look.
     seen: BTreeMap<PathBuf, Vec<u8>>,
 }
@@ -33,11 +35,13 @@ impl TrustFiles {
         files: watch::Receiver<BTreeSet<PathBuf>>,
         found: watch::Sender<BTreeMap<PathBuf, TrustFile>>,
         commands: mpsc::Sender<Command>,
+        clock: Clock,
     ) -> Self {
         Self {
             files,
             found,
             commands,
+            clock,
             seen: BTreeMap::new(),
         }
     }
@@ -54,7 +58,7 @@ impl TrustFiles {
                 return (found, false);
             }
         };
-        let ends = first_end(&content);
+        let ends = first_end(&content, self.clock.now());
         let found = TrustFile {
             ends,
             trouble: ends.is_none().then(|| "it holds no certificate".to_owned()),
@@ -109,7 +113,12 @@ mod tests {
         let (_files, files) = watch::channel(BTreeSet::from([path.clone()]));
         let found = watch::Sender::default();
         let (commands, mut asked) = mpsc::channel(8);
-        let task = TrustFiles::new(files, found.clone(), commands);
+        let task = TrustFiles::new(
+            files,
+            found.clone(),
+            commands,
+            Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap()),
+        );
         let stop = CancellationToken::new();
         let running = tokio::spawn(worker::repeat(task, stop.clone()));
         let hour = async || tokio::time::sleep(EVERY + Duration::from_secs(1)).await;

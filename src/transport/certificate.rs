@@ -1,12 +1,20 @@
 //! When certificates end: what DER says of that, and nothing else of them.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-/// When the first of the certificates in a bundle of PEM ends; `None` where none can be read.
-pub fn first_end(pem: &[u8]) -> Option<Timestamp> {
+/// Whoever needed a certificate that ended so long ago has another by now, where others of the bundle live.
+const OUTLIVED: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// When the first of the certificates in a bundle of PEM ends that are still of use at `now`; `None` where none can be
+/// read. Bundles of public authorities hold some that ended years ago.
+pub fn first_end(pem: &[u8], now: Timestamp) -> Option<Timestamp> {
     let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
-    certificates.filter_map(|der| end(&der)).min()
+    let ends: Vec<Timestamp> = certificates.filter_map(|der| end(&der)).collect();
+    let of_use = ends
+        .iter()
+        .filter(|end| now.duration_since(**end) < OUTLIVED);
+    of_use.min().or(ends.iter().max()).copied()
 }
 
 /// When a certificate ends (`notAfter` of RFC 5280).
@@ -83,6 +91,19 @@ fn time(tag: u8, text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
+    const LATER_ENDS: &str = "2054-04-15T20:23:52Z";
+    const LATER: &str = "-----BEGIN CERTIFICATE-----
+MIIBfjCCASOgAwIBAgIUHIz/uG2C26OyJntDFI4QHv2kjf8wCgYIKoZIzj0EAwIw
+EzERMA8GA1UEAwwIZXhhbXBsZTIwIBcNMjYxMTI4MjAyMzUyWhgPMjA1NDA0MTUy
+MDIzNTJaMBMxETAPBgNVBAMMCGV4YW1wbGUyMFkwEwYHKoZIzj0CAQYIKoZIzj0D
+AQcDQgAEdaLqWyd+5MY0uRCwPISF0K3AI9gVjzuPSi90k3VwStPH3KuPETPeZPla
++NU6BwnidNnsOVU1zFeuqSDnaaohU6NTMFEwHQYDVR0OBBYEFFUoJnwV7kqVmwHf
+PDXif72bolRAMB8GA1UdIwQYMBaAFFUoJnwV7kqVmwHfPDXif72bolRAMA8GA1Ud
+EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAKUGwvuyuoBhDKQDZcADFcdX
+U3C/w7MKmidL2HCSyCv8AiEAw3xqbqImYslxcSnj5q+B60tuoCqTduvGzzNyqUvd
+fvg=
+-----END CERTIFICATE-----
+";
     const LEAF: &str = "-----BEGIN CERTIFICATE-----
 MIIBeTCCAR+gAwIBAgIUUSZ7zWV4Lq3TOtio4/ulijryC0wwCgYIKoZIzj0EAwIw
 EjEQMA4GA1UEAwwHZXhhbXBsZTAeFw0yNjExMjgxNjQxMzlaFw0zNjExMjUxNjQx
@@ -113,9 +134,24 @@ RnK4hz/GZmNQBwIhANryBoBNS9LuzyktUKZkalxoRgxdfFNNhJ3iKg9gMUwr
 
     #[test]
     fn the_first_of_a_bundle_counts_and_what_is_no_certificate_does_not() {
-        let end = first_end(LEAF.as_bytes());
-        assert_eq!(end, Some("2036-11-25T16:41:39Z".parse().unwrap()));
-        assert_eq!(first_end(b"nothing"), None);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let (sooner, later) = (at("2036-11-25T16:41:39Z"), at(LATER_ENDS));
+        let both = format!("{LATER}nothing\n{LEAF}");
+        let of = |pem: &str, now: &str| first_end(pem.as_bytes(), at(now));
+        assert_eq!(of(LEAF, "2026-11-22T12:00:00Z"), Some(sooner));
+        assert_eq!(of(LEAF, "2086-11-22T12:00:00Z"), Some(sooner), "none lives");
+        assert_eq!(of("nothing", "2026-11-22T12:00:00Z"), None);
+        assert_eq!(of(&both, "2026-11-22T12:00:00Z"), Some(sooner));
+        assert_eq!(
+            of(&both, "2036-12-01T12:00:00Z"),
+            Some(sooner),
+            "somebody may need it"
+        );
+        assert_eq!(
+            of(&both, "2037-01-01T12:00:00Z"),
+            Some(later),
+            "it is of no use any more"
+        );
         let der = CertificateDer::from_pem_slice(LEAF.as_bytes()).unwrap();
         for cut in 0..der.len() {
             assert_eq!(super::end(&der[..cut]), None, "cut off at {cut}");
