@@ -41,10 +41,11 @@ With a command after --, it sets the connection string and the CA variables of t
 for it, leaves standard output to it, and ends as it ended:
   renewd emulator -- pytest
 
-With --entra there is no key: the variables are those by which the Azure SDKs find who they are, and every
-other one of that kind is taken away. DefaultAzureCredential and ManagedIdentityCredential then run unchanged;
-a secret or a certificate needs disable_instance_discovery in the program, which has no variable. Without a
-command the variables are printed, before the connection string, as NAME=value:
+With --entra there is no key: it sets what the Azure SDKs read to find who they
+are, and takes all else of that kind away. Managed identities then work
+unchanged; a secret and a certificate need disable_instance_discovery in the
+program, for which there is no variable. Without a command it prints them, as
+NAME=value, before the connection string:
   renewd emulator --entra -- pytest")]
 pub(crate) struct Emulator {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8443; with a command
@@ -77,7 +78,6 @@ pub(crate) struct Emulator {
         long,
         value_name = "KIND",
         num_args = 0..=1,
-        require_equals = true,
         default_missing_value = "vm",
         conflicts_with = "http"
     )]
@@ -148,12 +148,15 @@ impl Emulator {
             play_resource(&mut options, path)?;
         }
         let serving = serve(options, context.clock).await.map_err(|error| {
-            let hint = matches!(error, ServeError::Listen { .. })
-                .then_some("choose another address with --listen; port 0 takes a free one");
-            match hint {
-                Some(hint) => Failed::plain(error).hint(hint),
-                None => Failed::plain(error),
-            }
+            let ServeError::Listen { listen, .. } = &error else {
+                return Failed::plain(error);
+            };
+            let option = match self.metadata_listen.as_ref() == Some(listen) {
+                true => "--metadata-listen",
+                false => "--listen",
+            };
+            let hint = format!("choose another address with {option}; port 0 takes a free one");
+            Failed::plain(error).hint(hint)
         })?;
         let environment = self.environment(&serving)?;
         if self.command.is_empty() {
@@ -238,11 +241,16 @@ fn play_resource(options: &mut ServeOptions, path: &Path) -> Result<(), Failed> 
     options.plain_http = read.endpoint.is_plain();
     let key = read.key.base64();
     let mut id = [0; 16];
-    id.copy_from_slice(&Sha256::digest(key.expose())[..16]);
+    let digest = Sha256::digest(key.expose());
+    id.copy_from_slice(&digest[..16]);
     let emulator = &mut options.emulator;
     emulator.resource_id = Some(uuid::Uuid::from_bytes(id).hyphenated().to_string());
     emulator.primary_key = Some(key);
     emulator.adopt = true;
+    // Tenant, application and machine stay the same with the resource.
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&digest[16..24]);
+    emulator.entra.seed = Some(u64::from_be_bytes(seed));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,24 @@ def test_without_a_command_the_variables_are_printed(kind):
     assert not any("renewd-emulator-" in path and os.path.exists(path) for path in files)
 
 
+def test_a_resource_that_is_played_again_has_the_same_tenant(tmp_path):
+    file = tmp_path / "emulator.cs"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file.write_text(f"endpoint=https://127.0.0.1:{port}/;accesskey=cHJpbWFyeQ==\n")
+    command = [RENEWD, "emulator", "--connection-string-file", str(file), "--entra", "secret"]
+    program = ["sh", "-c", "echo $AZURE_TENANT_ID $AZURE_CLIENT_ID $AZURE_CLIENT_SECRET"]
+    said = {subprocess.check_output([*command, "--", *program], timeout=60) for _ in range(2)}
+    assert len(said) == 1 and len(said.pop().split()) == 3
+
+
+def test_an_address_in_use_is_told_with_its_option():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("--entra", "--metadata-listen", address, "--", "true")
+    assert done.returncode != 0 and address in done.stderr and "--metadata-listen" in done.stderr
+
+
 def test_the_address_of_the_metadata_services_answers_nothing_else():
     emulator = Emulator("--entra")
     address = emulator.variables["AZURE_POD_IDENTITY_AUTHORITY_HOST"]
@@ -106,6 +125,7 @@ def test_a_federated_token_of_ones_own(tmp_path):
     [
         (["--entra", "--http"], "--http"),
         (["--entra=vm2"], "app-service"),
+        (["--entra", "pytest"], "app-service"),
         (["--metadata-listen", "127.0.0.1:0"], "--entra"),
         (["--entra", "--federated-token-file", "/nonexistent"], "/nonexistent"),
     ],

@@ -190,7 +190,7 @@ pub fn entra_environment(
         EntraAccess::Workload => {
             application();
             let path = match federated_token {
-                Some(path) => path.to_owned(),
+                Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
                 None => files.put("federated.jwt", &emulator.federated_token(FILES_LIVE)?)?,
             };
             set("AZURE_FEDERATED_TOKEN_FILE", &path.to_string_lossy());

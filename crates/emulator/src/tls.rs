@@ -114,8 +114,9 @@ pub(super) struct Trust {
 
 impl Trust {
     pub(super) fn write(authority: &str, ca: Option<&Path>) -> Result<Self, TrustError> {
-        let name = format!("renewd-emulator-{}", uuid::Uuid::new_v4().simple());
-        let folder = std::env::temp_dir().join(name);
+        // Short, or the path of a file in it looks like a secret where one is configured.
+        let drawn = uuid::Uuid::new_v4().simple().to_string();
+        let folder = std::env::temp_dir().join(format!("renewd-emulator-{}", &drawn[..12]));
         let failed = |path: &Path| {
             let path = path.to_owned();
             |source| TrustError { path, source }

@@ -16,14 +16,13 @@ use super::{
 /// The one type of assertion.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const FORM: &str = "application/x-www-form-urlencoded";
+/// Room for an assertion of the longest kind, and all else.
+const LARGEST: usize = 256 << 10;
 
 /// Which way of proving itself a form takes: an assertion of a client for itself is signed with its certificate,
 /// every other one is somebody else's word for it.
 pub(super) fn part(body: &[u8]) -> EntraPart {
-    let form = std::str::from_utf8(body)
-        .ok()
-        .and_then(pairs)
-        .unwrap_or_default();
+    let form = fields(body).unwrap_or_default();
     let Some(text) = form.get("client_assertion") else {
         return EntraPart::ClientSecret;
     };
@@ -95,7 +94,7 @@ fn check_method(asked: &Asked<'_>, wanted: &Method) -> Result<(), Refusal> {
         return Ok(());
     }
     let text = format!(
-        "The endpoint only accepts {wanted}, OPTIONS requests. Received a {} request.",
+        "The endpoint only accepts {wanted} requests. Received a {} request.",
         asked.method
     );
     Err(Refusal::new(400, "invalid_request", 900_561, text))
@@ -162,9 +161,13 @@ fn read_form(asked: &Asked<'_>) -> Result<BTreeMap<String, String>, Refusal> {
     let Some(form) = form else {
         return Err(missing("grant_type").because(format!("the body is {kind:?}, not {FORM}")));
     };
-    let form = std::str::from_utf8(form).ok().and_then(pairs);
-    let text = "The request body cannot be read, or has a parameter twice.";
-    form.ok_or_else(|| Refusal::new(400, "invalid_request", 900_144, text))
+    let text = "The request body cannot be read, is too long, or has a parameter twice.";
+    fields(form).ok_or_else(|| Refusal::new(400, "invalid_request", 900_144, text))
+}
+
+fn fields(body: &[u8]) -> Option<BTreeMap<String, String>> {
+    let body = Some(body).filter(|body| body.len() <= LARGEST)?;
+    pairs(std::str::from_utf8(body).ok()?)
 }
 
 fn missing(name: &str) -> Refusal {

@@ -42,9 +42,11 @@ use certificate::Registered;
 pub use controls::{Challenge, EntraControls, Machine};
 use metadata::ArcKeys;
 
-/// How the tenant and the machine are set up; whatever is left out follows from the emulator's seed.
+/// How the tenant and the machine are set up; whatever is left out follows from the seed.
 #[derive(Debug, Clone)]
 pub struct EntraOptions {
+    /// The emulator's if left out.
+    pub seed: Option<u64>,
     /// The tenant's id, a GUID.
     pub tenant: Option<String>,
     /// The application's client id, a GUID.
@@ -66,6 +68,7 @@ pub struct EntraOptions {
 impl Default for EntraOptions {
     fn default() -> Self {
         Self {
+            seed: None,
             tenant: None,
             client_id: None,
             client_secret: None,
@@ -325,7 +328,7 @@ pub(super) struct Entra {
 impl Entra {
     /// Random choices are its own, so that the rest of the world is the same with and without it.
     pub(super) fn new(options: EntraOptions, seed: u64) -> Result<Self, KeyError> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed.unwrap_or(seed));
         rng.set_stream(1);
         let mut guid = || guid(&mut rng);
         let drawn = [guid(), guid(), guid()];

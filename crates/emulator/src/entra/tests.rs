@@ -300,6 +300,8 @@ async fn other_methods_types_tenants_and_parameters_that_come_twice_are_refused(
     );
     let twice = format!("{form}&client_secret=x");
     assert_eq!(send("POST", &path, form_type, twice).await, 400);
+    let long = format!("{form}&more={}", "x".repeat(300_000));
+    assert_eq!(send("POST", &path, form_type, long).await, 400);
     let other = path.replace(&registration.tenant, "common");
     assert_eq!(send("POST", &other, form_type, form).await, 400);
     assert_eq!(
@@ -402,4 +404,9 @@ fn what_is_drawn_for_entra_changes_nothing_else_and_follows_from_the_seed() {
     assert_eq!(of(1).client_id, of(1).client_id);
     assert_ne!(of(1).tenant, of(2).tenant);
     assert_ne!(of(1).tenant, of(1).client_id);
+    let own = |seed| {
+        let place = place_with(|options| (options.seed, options.entra.seed) = (seed, Some(9)));
+        place.registration.client_secret.expose().to_owned()
+    };
+    assert_eq!(own(1), own(2));
 }

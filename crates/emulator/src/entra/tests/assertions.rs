@@ -389,7 +389,9 @@ async fn a_federated_token_is_taken_while_it_lives_as_often_as_it_comes() {
 async fn a_text_that_was_given_is_taken_for_a_federated_token() {
     let text = Secret::new("not a JWT at all".to_owned());
     let place = place_with(|options| options.entra.federated_token = Some(text));
-    assert_eq!(place.by_assertion("not a JWT at all").await.status, 200);
+    for text in ["not a JWT at all", "not a JWT at all\n"] {
+        assert_eq!(place.by_assertion(text).await.status, 200);
+    }
     let said = place.by_assertion("not a JWT at all ").await;
     assert_eq!(said.refusal().0, 401);
 }
