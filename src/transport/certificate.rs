@@ -6,8 +6,11 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 /// Whoever needed a certificate that ended so long ago has another by now, where others of the bundle live.
 const OUTLIVED: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// When the first of the certificates in a bundle of PEM ends that are still of use at `now`; `None` where none can be
-/// read. Bundles of public authorities hold some that ended years ago.
+/// More than so many are the public authorities, of which hardly any is needed and each month one may end.
+const OURS: usize = 16;
+
+/// When the first of the certificates in a bundle of PEM ends that are still of use at `now`, of the public authorities
+/// the last; `None` where none can be read.
 pub fn first_end(pem: &[u8], now: Timestamp) -> Option<Timestamp> {
     let certificates = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
     let ends: Vec<Timestamp> = certificates.filter_map(|der| end(&der)).collect();
