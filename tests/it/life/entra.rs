@@ -1,6 +1,9 @@
 //! A resource without access keys over days: what becomes of its tokens while Entra ID fails, refuses, or is slow.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use bytes::Bytes;
 use http::Response;
@@ -10,12 +13,35 @@ use renewd::{
     schedule::{Action, HeldBy},
     transport::{Transport, TransportError},
 };
+use renewd_emulator::{Challenge, Emulator, EmulatorOptions, EntraControls, EntraPart, TokenAlg};
 
 use super::{
     HOUR, MINUTE, SECOND,
     service::Fault,
     world::{Setting, World},
 };
+
+/// Who gives bearers, and who takes them.
+#[derive(Clone)]
+pub(super) enum Giver {
+    /// Stands before the service.
+    Own(Authority),
+    /// Answers in the place of both, and judges each bearer.
+    Emulator(Arc<Emulator>),
+}
+
+impl Giver {
+    /// What a client sends its requests to.
+    pub(super) fn transport(&self, service: Transport) -> Transport {
+        match self {
+            Self::Own(authority) => authority.before(service),
+            Self::Emulator(emulator) => {
+                let broken = |why: &str| TransportError::Broken(why.to_owned());
+                Transport::InProcess(emulator.as_handler(broken))
+            }
+        }
+    }
+}
 
 /// Gives bearers of an hour, and fails as it is told; stands before the service.
 #[derive(Clone)]
@@ -57,7 +83,7 @@ impl Authority {
     }
 
     /// The same service behind it.
-    pub(super) fn before(&self, service: Transport) -> Transport {
+    fn before(&self, service: Transport) -> Transport {
         let Transport::InProcess(service) = service else {
             panic!("the service answers in this process")
         };
@@ -118,7 +144,7 @@ fn setting(count: usize, kind: EntraKind) -> (Setting, Authority) {
     let authority = Authority::new();
     let mut setting = Setting::of(count);
     setting.resource.credential = credential(kind);
-    setting.authority = Some(authority.clone());
+    setting.giver = Some(Giver::Own(authority.clone()));
     (setting, authority)
 }
 
@@ -392,7 +418,7 @@ async fn what_was_told_of_keys_or_bearers_ends_where_the_other_takes_their_place
     world.down().await.unwrap();
     let keys = Setting::of(5).resource.credential;
     let entra = std::mem::replace(&mut world.setting.resource.credential, keys);
-    let authority_of = world.setting.authority.take();
+    let giver = world.setting.giver.take();
     world.up().await;
     world.pass(MINUTE).await;
     let news = world.news().await;
@@ -405,7 +431,7 @@ async fn what_was_told_of_keys_or_bearers_ends_where_the_other_takes_their_place
     let told = world.news().await.len();
     world.down().await.unwrap();
     world.setting.resource.credential = entra;
-    world.setting.authority = authority_of;
+    world.setting.giver = giver;
     authority.mend();
     world.service.mend();
     world.up().await;
@@ -416,4 +442,99 @@ async fn what_was_told_of_keys_or_bearers_ends_where_the_other_takes_their_place
         "{news:?}"
     );
     assert_eq!(world.service.without_live_token(), 0);
+}
+
+/// The kinds as the emulator knows them, each with what it counts requests by.
+fn kinds(emulator: &Emulator, token_file: &Path) -> Vec<(EntraKind, EntraPart)> {
+    let known = emulator.registration();
+    let (tenant, client_id) = (known.tenant.clone(), known.client_id.clone());
+    let loaded = |secret: Secret| LoadedSecret {
+        from: SecretRef::Env("SECRET".to_owned()),
+        secret,
+    };
+    let year = emulator.now() + HOUR * 24 * 365;
+    let token = emulator.federated_token(HOUR * 24 * 9).unwrap();
+    std::fs::write(token_file, token.expose()).unwrap();
+    vec![
+        (
+            EntraKind::ManagedIdentity { selector: None },
+            EntraPart::Imds,
+        ),
+        (
+            EntraKind::WorkloadIdentity {
+                tenant: tenant.clone(),
+                client_id: client_id.clone(),
+                token_file: token_file.to_owned(),
+            },
+            EntraPart::WorkloadIdentity,
+        ),
+        (
+            EntraKind::ClientSecret {
+                tenant: tenant.clone(),
+                client_id: client_id.clone(),
+                secret: loaded(known.client_secret),
+            },
+            EntraPart::ClientSecret,
+        ),
+        (
+            EntraKind::ClientCertificate {
+                tenant,
+                client_id,
+                certificate: loaded(emulator.client_certificate(year).unwrap()),
+            },
+            EntraPart::ClientCertificate,
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_lives_for_days_by_bearers_that_are_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    for at in 0..4 {
+        let mut world = World::start(Setting::of(0)).await;
+        let options = EmulatorOptions {
+            token_alg: TokenAlg::Filler,
+            ..EmulatorOptions::default()
+        };
+        let emulator = Arc::new(Emulator::new(options, world.clock.clone()).unwrap());
+        let hour = |controls: &mut EntraControls| controls.lifetime = Some(HOUR);
+        emulator.steer_entra(hour);
+        let (kind, part) = kinds(&emulator, &dir.path().join("token")).remove(at);
+        world.down().await.unwrap();
+        let count = 20;
+        world.setting = Setting::of(count);
+        for spec in &mut world.setting.specs {
+            spec.declared.lifetime = HOUR;
+        }
+        world.setting.resource.credential = credential(kind);
+        world.setting.giver = Some(Giver::Emulator(emulator.clone()));
+        world.up().await;
+        world.pass(HOUR * 24).await;
+        // Once a challenge in between, which is answered without anybody's noticing.
+        emulator.steer_entra(|controls| controls.challenge = Challenge::UntilAnswered);
+        world.pass(HOUR * 12).await;
+        let word = part.as_str();
+        // A machine's bearers claim nothing, so a challenge to one stands.
+        if part != EntraPart::Imds {
+            assert_eq!(results(&world), ["ok"], "{word}");
+            assert_eq!(world.news().await, Vec::<String>::new(), "{word}");
+            // Two an hour; while it is challenged, each is followed by one with the claims.
+            let bearers = emulator.bearers();
+            let expected = 2 * 36 + 2 * 12;
+            assert!(
+                (2 * 36..=expected + 4).contains(&bearers),
+                "{word}: {bearers} bearers in 36 h"
+            );
+        }
+        let asked = emulator.entra_requests(part);
+        assert_eq!(asked.succeeded, emulator.bearers(), "{word}: {asked:?}");
+        let minted = world.record("bot-0007").await.token.unwrap().minted_by;
+        let known = emulator.registration();
+        let client = match part {
+            EntraPart::Imds => known.system.client_id,
+            _ => known.client_id,
+        };
+        assert_eq!(minted, format!("entra:{client}"));
+        nobody_failed(&world).await;
+    }
 }

@@ -18,7 +18,7 @@ use renewd::{
     store::{AuditQuery, Opened, Store},
 };
 
-use super::{entra::Authority, service::Service};
+use super::{entra::Giver, service::Service};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -29,7 +29,7 @@ pub(super) struct Setting {
     pub(super) resource: ResourceSettings,
     pub(super) sinks: Vec<SinkName>,
     /// Who gives bearers, where the resource has no access keys.
-    pub(super) authority: Option<Authority>,
+    pub(super) giver: Option<Giver>,
 }
 
 impl Setting {
@@ -40,7 +40,7 @@ impl Setting {
             specs: (0..count).map(|n| spec(&format!("bot-{n:04}"))).collect(),
             resource: resource(),
             sinks: Vec::new(),
-            authority: None,
+            giver: None,
         }
     }
 }
@@ -95,8 +95,8 @@ impl World {
             specs: &self.setting.specs,
             sinks: &self.setting.sinks,
             clock: &self.clock,
-            transport: match &self.setting.authority {
-                Some(authority) => authority.before(self.service.transport()),
+            transport: match &self.setting.giver {
+                Some(giver) => giver.transport(self.service.transport()),
                 None => self.service.transport(),
             },
             seed: self.setting.seed + self.starts,
