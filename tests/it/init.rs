@@ -315,6 +315,23 @@ fn a_server_gives_its_files_to_the_user_of_the_daemon() {
     assert!(told.contains(modes), "{told}");
 }
 
+/// A program that is ended however the test ends.
+struct Running(std::process::Child);
+
+impl Running {
+    fn of(command: &mut Command) -> Self {
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// The emulator of `init --emulator` plays one resource: after a restart it takes what it handed out for real.
 #[tokio::test]
 async fn the_emulator_that_it_names_goes_on_after_a_restart() {
@@ -322,42 +339,28 @@ async fn the_emulator_that_it_names_goes_on_after_a_restart() {
     let output = person.renewd(&["init", "--emulator", "--tokens", "tokens"], &[]);
     assert!(output.status.success(), "{}", said(&output));
     let string = person.path(".config/renewd/emulator.cs");
-    let plays = || {
-        let args = [
-            "emulator",
-            "--connection-string-file",
-            string.to_str().unwrap(),
-        ];
-        let mut command = person.command(&args, &[]);
-        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
-    let mut daemon = person
-        .command(&["run"], &[])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let args = [
+        "emulator",
+        "--connection-string-file",
+        string.to_str().unwrap(),
+    ];
+    let _daemon = Running::of(&mut person.command(&["run"], &[]));
     let document = || -> Option<serde_json::Value> {
         let text = fs::read_to_string(person.path("tokens/bot.json")).ok()?;
         serde_json::from_str(&text).ok()
     };
-    let mut emulator = plays();
+    let mut emulator = Running::of(&mut person.command(&args, &[]));
     let waited = person.renewd(&["wait", "bot", "--delivered"], &[]);
     assert!(waited.status.success(), "{}", said(&waited));
     let before = document().unwrap();
     for _ in 0..2 {
-        emulator.kill().unwrap();
-        emulator.wait().unwrap();
-        emulator = plays();
+        drop(emulator);
+        emulator = Running::of(&mut person.command(&args, &[]));
         let renewed = person.renewd(&["renew", "bot"], &[]);
         assert!(renewed.status.success(), "{}", said(&renewed));
         let after = document().unwrap();
         assert_eq!(after["id"], before["id"], "nobody is made anew");
         assert!(after["version"].as_u64() > before["version"].as_u64());
-    }
-    for child in [&mut daemon, &mut emulator] {
-        child.kill().unwrap();
-        child.wait().unwrap();
     }
 }
 
