@@ -21,6 +21,10 @@ pub(crate) struct Handed {
 
 impl Handed {
     /// Becomes the whole program; returns only where that cannot be started.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this starts nothing beside us: it takes our place"
+    )]
     pub(crate) fn run(self, verb: &str) -> Outcome {
         let error = Command::new(WHOLE).arg(verb).args(self.arguments).exec();
         Err(Failed::new(

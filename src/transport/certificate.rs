@@ -17,7 +17,8 @@ pub fn first_end(pem: &[u8], now: Timestamp) -> Option<Timestamp> {
     let of_use = ends
         .iter()
         .filter(|end| now.duration_since(**end) < OUTLIVED);
-    of_use.min().or(ends.iter().max()).copied()
+    let first = of_use.min().filter(|_| ends.len() <= OURS);
+    first.or(ends.iter().max()).copied()
 }
 
 /// When a certificate ends (`notAfter` of RFC 5280).
@@ -155,6 +156,8 @@ RnK4hz/GZmNQBwIhANryBoBNS9LuzyktUKZkalxoRgxdfFNNhJ3iKg9gMUwr
             Some(later),
             "it is of no use any more"
         );
+        let public = LEAF.repeat(OURS) + LATER;
+        assert_eq!(of(&public, "2026-11-22T12:00:00Z"), Some(later), "public");
         let der = CertificateDer::from_pem_slice(LEAF.as_bytes()).unwrap();
         for cut in 0..der.len() {
             assert_eq!(super::end(&der[..cut]), None, "cut off at {cut}");
