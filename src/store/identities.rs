@@ -270,8 +270,8 @@ impl Store {
             .await
     }
 
-    /// How many of a resource's rows that have an id and do not fail are due in each minute (since 1970) of the two
-    /// days to come, ascending.
+    /// How many tokens of a resource are to be renewed in each minute (since 1970) of the two days to come, ascending; by
+    /// the counters, so that it costs what there are of minutes.
     pub async fn renewals_by_minute(
         &self,
         resource: &ResourceName,
@@ -279,13 +279,9 @@ impl Store {
     ) -> Answer<Vec<(i64, u32)>> {
         let resource = resource.to_string();
         self.read("count what is due in each minute", move |db| {
-            let until = now.checked_add(TWO_DAYS).unwrap_or(Timestamp::MAX);
-            let params = params![
-                db.resource_num(&resource)?,
-                db::micros(now),
-                db::micros(until)
-            ];
-            Ok(db.all(RowKind::Identity, BY_MINUTE, params, |row| {
+            let first = now.as_second().div_euclid(60);
+            let params = [db.resource_num(&resource)?, first, first + TWO_DAYS];
+            Ok(db.all(RowKind::Counter, BY_MINUTE, params, |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?)
         })
@@ -707,10 +703,10 @@ const SORTED: usize = 4096;
 
 pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
     AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL ORDER BY due_at";
-/// No token lives for more than one day; two show a campaign's or an outage's wake as well.
-const TWO_DAYS: std::time::Duration = std::time::Duration::from_hours(48);
-pub(super) const BY_MINUTE: &str = "SELECT due_at / 60000000 AS minute, count(*) FROM identity WHERE resource = ?1 \
-    AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 0 AND due_at BETWEEN ?2 AND ?3 GROUP BY minute";
+/// No token lives for more than one day; two show a campaign's or an outage's wake as well. In minutes.
+const TWO_DAYS: i64 = 2 * 24 * 60;
+pub(super) const BY_MINUTE: &str = "SELECT renews, sum(n) FROM life_count WHERE resource = ?1 AND n > 0 \
+    AND renews BETWEEN ?2 AND ?3 GROUP BY renews";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
 pub(super) const LATE: &str = "SELECT r.num, r.name, \
     (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
