@@ -2,7 +2,11 @@
 
 use super::ConnectionString;
 use crate::{
-    config::{Finding, KeySettings, LoadedSecret, ResourceSettings, Severity},
+    config::{
+        CredentialSettings, EntraKind, Finding, KeySettings, LoadedSecret, ResourceSettings,
+        Severity,
+    },
+    entra::ClientCertificate,
     transport::{NetworkOptions, Transport},
 };
 
@@ -17,6 +21,7 @@ pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
     let at = |key: &str| format!("{path}.{key}");
     let keys = settings.credential.keys();
     let mut findings = keys.map_or_else(Vec::new, |keys| check_keys(keys, at));
+    findings.extend(certificate(&settings.credential, at));
     findings.extend(api_version(&settings.api_version, at("api_version")));
     if let Some(file) = &settings.ca_file {
         let options = NetworkOptions {
@@ -37,6 +42,16 @@ pub fn check(settings: &ResourceSettings, path: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// What keeps the certificate from proving who calls.
+fn certificate(credential: &CredentialSettings, at: impl Fn(&str) -> String) -> Option<Finding> {
+    let kind = &credential.entra()?.kind;
+    let EntraKind::ClientCertificate { certificate, .. } = kind else {
+        return None;
+    };
+    let why = ClientCertificate::parse(&certificate.secret).err()?;
+    Some(error(at("entra.client_certificate"), why.to_string()))
 }
 
 fn check_keys(keys: &KeySettings, at: impl Fn(&str) -> String) -> Vec<Finding> {
@@ -147,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{CreatePolicy, CredentialSettings, Limits, SecretRef},
+        config::{CreatePolicy, EntraSettings, Limits, SecretRef},
         model::Secret,
     };
 
@@ -273,6 +288,34 @@ mod tests {
                 odd,
                 "{version}"
             );
+        }
+    }
+
+    #[test]
+    fn a_certificate_must_be_one_with_its_key() {
+        let mut section = section("https://a.example");
+        let mut told = |pem: &str| {
+            section.credential = CredentialSettings::Entra(EntraSettings {
+                endpoint: "https://a.example".to_owned(),
+                kind: EntraKind::ClientCertificate {
+                    tenant: "contoso.com".to_owned(),
+                    client_id: String::new(),
+                    certificate: LoadedSecret {
+                        from: SecretRef::Env("PEM".to_owned()),
+                        secret: Secret::new(pem.to_owned()),
+                    },
+                },
+                authority: String::new(),
+                scope: String::new(),
+            });
+            errors(&section)
+        };
+        let own = include_str!("../../tests/it/fixtures/entra-client.pem");
+        assert_eq!(told(own), [""; 0]);
+        let other = include_str!("../../tests/it/fixtures/authority.pem");
+        let path = ["resource[0].entra.client_certificate"];
+        for wrong in ["MIIJqQIBAzCCCW8GCSqGSIb3", other, &own[..own.len() / 2]] {
+            assert_eq!(told(wrong), path);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use renewd_demo::{Kept, Line, Promise, Teller, Tone, play};
+use renewd_demo::{How, Kept, Line, Promise, Teller, Tone, play};
 use renewd_emulator::{
     DeletedStatus, EmulatorOptions, EntraAccess, EntraOptions, Environment, EnvironmentError,
     Limits, ServeError, ServeOptions, Serving, TokenAlg, child_environment, entra_environment,
@@ -309,11 +309,18 @@ pub(crate) struct Demo {
     /// Leave it running afterwards, to play with, until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Without an access key: the daemon calls by Entra ID, as an app with a secret
+    #[arg(long)]
+    entra: bool,
 }
 
 impl Demo {
     pub(crate) async fn run(self, context: Context) -> Outcome {
-        let played = play(self.keep, &context.clock, &Screen).await;
+        let how = How {
+            keep: self.keep,
+            entra: self.entra,
+        };
+        let played = play(how, &context.clock, &Screen).await;
         let well = played.map_err(Failed::plain)?;
         Ok(if well { Exit::Done } else { Exit::Failed })
     }

@@ -7,7 +7,7 @@ use super::{
     ConfigProblem, Excerpt, Finding, Place, Settings, Severity,
     excerpt::{MASK, Showable, hidden},
     file::{File, floor, read_text},
-    keys::{Key, Preset, Table, Takes},
+    keys::{Key, Preset, Shown, Table, Takes},
     quantity::is_plain,
     sections::ROOT,
     tree::{Members, Node, Span, Value},
@@ -213,6 +213,10 @@ impl Places {
             let node = field.map(|field| &field.node);
             let may_be_table = node.is_none_or(|node| matches!(node.value, Value::Table(_)));
             match key.takes {
+                // Another one stands in its place.
+                Takes::Table(_) if node.is_none() && key.shown == Shown::Elsewhere => {
+                    let _infallible = writeln!(out, "# {} is not set", key.name);
+                }
                 Takes::Table(table) if may_be_table => inside.push(part.inside(key, table, node)),
                 Takes::Tables(table) => inside.extend(part.each_inside(key, table, node)),
                 _ => {

@@ -38,6 +38,11 @@ pub enum CertificateError {
         "the client certificate holds no PEM: it begins nowhere with -----BEGIN; openssl pkcs12 -in NAME.pfx -out NAME.pem -nodes makes it from a PFX"
     )]
     NoPem,
+    /// As Azure Key Vault hands it out.
+    #[error(
+        "the client certificate is a PFX or DER in base64, not PEM; base64 -d NAME.txt > NAME.pfx, then openssl pkcs12 -in NAME.pfx -out NAME.pem -nodes"
+    )]
+    Base64,
     #[error("the PEM of the client certificate is cut short or damaged")]
     Damaged,
     #[error("the PEM of the client certificate holds no certificate beside the key")]
@@ -70,7 +75,10 @@ impl ClientCertificate {
     pub fn parse(pem: &Secret) -> Result<Self, CertificateError> {
         let text = pem.expose();
         if !text.contains("-----BEGIN ") {
-            return Err(CertificateError::NoPem);
+            return Err(match text.trim_start().starts_with("MI") {
+                true => CertificateError::Base64,
+                false => CertificateError::NoPem,
+            });
         }
         if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
             || text.contains("Proc-Type: 4,ENCRYPTED")
@@ -215,7 +223,7 @@ pub(super) mod tests {
             (String::new(), CertificateError::NoPem),
             (
                 "MIIJqQIBAzCCCW8GCSqGSIb3DQEHAaCC".to_owned(),
-                CertificateError::NoPem,
+                CertificateError::Base64,
             ),
             (own.clone(), CertificateError::NoKey),
             (key.clone(), CertificateError::NoCertificate),

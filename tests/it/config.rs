@@ -19,9 +19,7 @@ use renewd::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CONNECTION: &str =
     "endpoint=https://contoso.communication.azure.com/;accesskey=bm90LWEtcmVhbC1rZXk=";
-/// As far as a first look reads them.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-const RSA_KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n";
+const CERTIFICATE: &str = include_str!("fixtures/entra-client.pem");
 const WEBHOOK: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// A temporary `/etc/renewd` with every secret that the samples refer to.
@@ -48,7 +46,7 @@ impl Etc {
         etc.secret("seal-key", "0123456789abcdef0123456789abcdef");
         etc.secret("ca.pem", "");
         etc.secret("contoso.secret", "Abc8Q~not-a-real-value");
-        etc.secret("contoso.pem", &format!("{CERTIFICATE}{RSA_KEY}"));
+        etc.secret("contoso.pem", CERTIFICATE);
         etc
     }
 
@@ -146,10 +144,7 @@ fn wrong_files_are_explained() {
         let open = etc.secret("open.cs", CONNECTION);
         fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
         etc.secret("contoso.cs", CONNECTION);
-        etc.secret("alone.crt", CERTIFICATE);
-        etc.secret("alone.key", RSA_KEY);
         etc.secret("id.secret", "11111111-2222-3333-4444-555555555555");
-        etc.secret("vault.txt", "MIIJqQIBAzCCCW8GCSqGSIb3DQEHAaCC");
         let pfx = etc.secret("contoso.pfx", "");
         fs::write(pfx, b"\x30\x82\x09\xa9\x02\x01\x03\x30").unwrap();
         let text = fs::read_to_string(&path).unwrap();
@@ -313,7 +308,7 @@ fn each_way_to_call_without_access_keys_is_read() {
     let certificate = app("client_certificate = { file = \"contoso.pem\" }");
     let (key, certificate) = certificate.kind.secret().unwrap();
     assert_eq!(key, "entra.client_certificate");
-    assert!(certificate.secret.expose().starts_with(CERTIFICATE));
+    assert_eq!(certificate.secret.expose(), CERTIFICATE.trim_end());
     let pod = app("workload_identity = true\ntoken_file = \"contoso.secret\"");
     assert!(matches!(pod.kind, EntraKind::WorkloadIdentity { .. }));
 }

@@ -70,6 +70,15 @@ pub struct Kept {
     pub page: String,
 }
 
+/// How it is played.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// It is left running afterwards.
+    pub keep: bool,
+    /// The daemon has no access key: it calls by Entra ID.
+    pub entra: bool,
+}
+
 /// Tells people what happens.
 pub trait Teller {
     /// It begins, in this folder.
@@ -114,7 +123,7 @@ pub enum DemoError {
 ///
 /// # Errors
 /// When it could not be played to its end; the folder with the logs then stays.
-pub async fn play(keep: bool, clock: &Clock, teller: &dyn Teller) -> Result<bool, DemoError> {
+pub async fn play(how: How, clock: &Clock, teller: &dyn Teller) -> Result<bool, DemoError> {
     let mut folder = Folder::new()?;
     let story = Story::new(clock, teller);
     teller.begins(folder.path())?;
@@ -124,7 +133,7 @@ pub async fn play(keep: bool, clock: &Clock, teller: &dyn Teller) -> Result<bool
             told?;
             return Err(DemoError::Interrupted);
         }
-        played = all(&folder, &story, clock, keep) => played,
+        played = all(&folder, &story, clock, how) => played,
     };
     if played.is_err() {
         folder.keep();
@@ -142,9 +151,10 @@ async fn all(
     folder: &Folder,
     story: &Story<'_>,
     clock: &Clock,
-    keep: bool,
+    how: How,
 ) -> Result<(bool, Option<Setup>), DemoError> {
-    let mut setup = Setup::set(folder, story, clock, keep).await?;
+    let mut setup = Setup::set(folder, story, clock, how).await?;
+
     let watcher = Watcher {
         folder,
         door: &setup.door,
@@ -161,7 +171,7 @@ async fn all(
     (facts.created, _) = setup.door.counts().await?;
     take_over(&mut facts, &seen);
     (facts.events, facts.bad_events) = setup.mailbox.counts();
-    let kept_setup = if keep {
+    let kept_setup = if how.keep {
         Some(setup)
     } else {
         story.tell(Tone::Plain, "end", "the daemon is asked to, by SIGTERM")?;

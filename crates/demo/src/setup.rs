@@ -24,7 +24,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{DemoError, Kept, Teller, Tone, door::Door, observations::Story};
+use super::{DemoError, How, Kept, Teller, Tone, door::Door, observations::Story};
 
 /// How long every token of the demo lives.
 const LIFE: &str = "20s";
@@ -47,10 +47,10 @@ impl Setup {
         folder: &Folder,
         story: &Story<'_>,
         clock: &Clock,
-        keep: bool,
+        how: How,
     ) -> Result<Self, DemoError> {
-        let (emulator, ca_file, connection) = emulator(folder).await?;
-        let endpoint = endpoint(&connection)?;
+        let (emulator, said) = emulator(folder, how.entra).await?;
+        let endpoint = endpoint(&said.connection)?;
         story.tell(
             Tone::Plain,
             "emulator",
@@ -59,15 +59,15 @@ impl Setup {
         let mailbox = Mailbox::open(clock).await?;
         let words = format!("{}, checks every signature", mailbox.url());
         story.tell(Tone::Plain, "receiver", &words)?;
-        let page = if keep {
+        let page = if how.keep {
             Some(free_address().await?)
         } else {
             None
         };
-        folder.write("contoso.cs", &connection)?;
+        let caller = folder.caller(&said, &endpoint, how.entra)?;
         folder.write("webhook.secret", mailbox.secret())?;
         let listen = page.as_deref().unwrap_or_default();
-        let text = folder.configuration(listen, &ca_file, mailbox.url());
+        let text = folder.configuration(listen, &caller, mailbox.url());
         folder.write("renewd.toml", &text)?;
         let config = folder.inside("renewd.toml");
         let (daemon, _) = Child::start("daemon", &["run", "--config", &config], folder.path())?;
@@ -75,7 +75,7 @@ impl Setup {
             emulator,
             daemon,
             mailbox,
-            door: Door::new(&endpoint, Path::new(&ca_file))?,
+            door: Door::new(&endpoint, Path::new(&said.ca_file))?,
             page,
         };
         setup.all_have_tokens(folder).await?;
@@ -157,19 +157,33 @@ fn has_all(status: &str) -> bool {
     status["ready"] == true && active.sum::<u64>() == NAMES.len() as u64
 }
 
-/// Starts the emulator; its CA file and connection string.
-async fn emulator(folder: &Folder) -> Result<(Child, String, String), DemoError> {
-    let args = ["emulator", "--listen", "127.0.0.1:0", "--token-ttl", LIFE];
+/// What the emulator says of itself.
+struct Said {
+    ca_file: String,
+    connection: String,
+    /// By which a program finds who it is.
+    variables: BTreeMap<String, String>,
+}
+
+async fn emulator(folder: &Folder, entra: bool) -> Result<(Child, Said), DemoError> {
+    let mut args = vec!["emulator", "--listen", "127.0.0.1:0", "--token-ttl", LIFE];
+    args.extend(entra.then_some("--entra=secret"));
     let (mut emulator, mut lines) = Child::start("emulator", &args, folder.path())?;
-    let mut ca_file = None;
+    let mut variables = BTreeMap::new();
     while let Some(line) = lines.next_line().await? {
-        if let Some(path) = line.strip_prefix("ca=") {
-            ca_file = Some(path.to_owned());
-        } else if line.starts_with("endpoint=") {
+        let (name, value) = line.split_once('=').unwrap_or_default();
+        if name == "endpoint" {
+            let ca_file = variables.remove("ca");
             let ca_file =
                 ca_file.ok_or_else(|| DemoError::Program("the emulator named no CA".to_owned()))?;
-            return Ok((emulator, ca_file, line));
+            let said = Said {
+                ca_file,
+                connection: line,
+                variables,
+            };
+            return Ok((emulator, said));
         }
+        variables.insert(name.to_owned(), value.to_owned());
     }
     emulator.still_runs()?;
     Err(DemoError::Program(
@@ -425,8 +439,37 @@ impl Folder {
             .map_err(|source| cannot_write(&path, source))
     }
 
+    /// The lines that say who calls, with their secret in a file.
+    fn caller(&self, said: &Said, endpoint: &str, entra: bool) -> Result<String, DemoError> {
+        let (here, ca_file) = (self.path.display(), &said.ca_file);
+        if !entra {
+            self.write("contoso.cs", &said.connection)?;
+            return Ok(format!(
+                "connection_string = {{ file = \"{here}/contoso.cs\" }}\nca_file = \"{ca_file}\"\n"
+            ));
+        }
+        let of = |name: &str| {
+            let value = said.variables.get(name);
+            value.ok_or_else(|| DemoError::Program(format!("the emulator did not say {name}")))
+        };
+        self.write("contoso.secret", of("AZURE_CLIENT_SECRET")?)?;
+        Ok(format!(
+            r#"endpoint = "{endpoint}"
+ca_file = "{ca_file}"
+[resource.entra]
+tenant = "{}"
+client_id = "{}"
+client_secret = {{ file = "{here}/contoso.secret" }}
+authority = "{}"
+"#,
+            of("AZURE_TENANT_ID")?,
+            of("AZURE_CLIENT_ID")?,
+            of("AZURE_AUTHORITY_HOST")?
+        ))
+    }
+
     /// The configuration of the demo's daemon.
-    pub(super) fn configuration(&self, listen: &str, ca_file: &str, webhook: &str) -> String {
+    pub(super) fn configuration(&self, listen: &str, caller: &str, webhook: &str) -> String {
         let here = self.path.display();
         let mut text = format!(
             r#"[daemon]
@@ -437,9 +480,7 @@ instance  = "demo"
 
 [[resource]]
 name = "contoso"
-connection_string = {{ file = "{here}/contoso.cs" }}
-ca_file = "{ca_file}"
-
+{caller}
 [[sink.file]]
 name = "files"
 path = "{here}/tokens/{{name}}.json"

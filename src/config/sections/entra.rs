@@ -1,9 +1,6 @@
-//! `[resource.entra]`: who calls a resource without access keys, and what proves it to Entra ID; with a first look at
-//! a certificate's file, of which most that is wrong shows without reading a key.
+//! `[resource.entra]`: who calls a resource without access keys, and what proves it to Entra ID.
 
 use std::path::PathBuf;
-
-use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     super::{
@@ -14,7 +11,7 @@ use super::{
         },
         open_regular,
         reader::{Item, Section},
-        secret::{FROM_PFX, reload_secret},
+        secret::reload_secret,
     },
     references::{self, addressable, is_loopback},
 };
@@ -306,7 +303,11 @@ impl<'a> Keys<'a> {
         let token_file = token_file.and_then(|(item, path)| match open_regular(&path) {
             Ok(_) => Some(path),
             Err(error) => {
-                let message = format!("cannot read the pod's token {}: {error}", path.display());
+                let name = match item.key() == "token_file" && item.is_shown() {
+                    true => format!(" {}", path.display()),
+                    false => String::new(),
+                };
+                let message = format!("cannot read the pod's token{name}: {error}");
                 item.wrong(
                     message,
                     "Kubernetes keeps it there while the pod runs; renewd reads it each time",
@@ -332,14 +333,14 @@ impl<'a> Keys<'a> {
         let tenant = self.tenant.and_then(tenant);
         let client_id = self.client_id.and_then(guid);
         if kind.key() == "client_secret" {
-            let secret = secret(kind, judge_value);
+            let secret = secret(kind);
             return Some(EntraKind::ClientSecret {
                 tenant: tenant?,
                 client_id: client_id?,
                 secret: secret?,
             });
         }
-        let certificate = secret(kind, judge_pem);
+        let certificate = references::secret(kind);
         Some(EntraKind::ClientCertificate {
             tenant: tenant?,
             client_id: client_id?,
@@ -493,10 +494,10 @@ fn with_scheme(text: String) -> String {
     }
 }
 
-/// A secret of this form.
-fn secret(item: Item<'_>, judge: impl Fn(&str) -> Result<(), Wrong>) -> Option<LoadedSecret> {
+/// A client secret.
+fn secret(item: Item<'_>) -> Option<LoadedSecret> {
     let loaded = references::secret(item)?;
-    match judge(loaded.secret.expose()) {
+    match judge_value(loaded.secret.expose()) {
         Ok(()) => Some(loaded),
         Err((message, hint)) => item.wrong(format!("`{}` {message}", item.key()), hint),
     }
@@ -513,82 +514,6 @@ fn judge_value(text: &str) -> Result<(), Wrong> {
     }
 }
 
-/// Whether a text holds a certificate and an RSA key that is not encrypted; if not, why, and what to do.
-fn judge_pem(text: &str) -> Result<(), Wrong> {
-    let labels: Vec<&str> = text
-        .lines()
-        .filter_map(|line| {
-            line.trim()
-                .strip_prefix("-----BEGIN ")?
-                .strip_suffix("-----")
-        })
-        .collect();
-    if labels.is_empty() {
-        // Azure Key Vault hands a PFX out so.
-        return Err(match text.trim_start().starts_with("MI") {
-            true => (
-                "is a PFX or DER in base64, not PEM",
-                "base64 -d NAME.txt > NAME.pfx; openssl pkcs12 -in NAME.pfx -out NAME.pem -nodes",
-            ),
-            false => (
-                "holds no PEM: nothing in it begins with -----BEGIN",
-                FROM_PFX,
-            ),
-        });
-    }
-    if labels.contains(&"ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
-        return Err((
-            "holds an encrypted private key, and nobody is there to type its password",
-            "openssl pkey -in NAME.pem -out NAME.key decrypts it; mode 0600, or LoadCredentialEncrypted= of the unit, guards it then",
-        ));
-    }
-    let keys = labels.iter().filter(|label| label.ends_with("PRIVATE KEY"));
-    match (labels.contains(&"CERTIFICATE"), keys.count()) {
-        (true, 1) => judge_key(text),
-        (true, 0) => Err((
-            "holds a certificate and no private key",
-            "append the key to it: cat NAME.crt NAME.key > NAME.pem",
-        )),
-        (false, 0) => Err(("holds neither a certificate nor a private key", FROM_PFX)),
-        (false, _) => Err((
-            "holds a private key and no certificate",
-            "put the certificate before it: cat NAME.crt NAME.key > NAME.pem",
-        )),
-        (true, _) => Err((
-            "holds more than one private key",
-            "leave the one of its first certificate",
-        )),
-    }
-}
-
-/// `rsaEncryption` of RFC 8017, as DER writes it.
-const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-/// The algorithm of a key stands before the key itself, within so many characters of base64.
-const ALGORITHM: usize = 48;
-
-fn judge_key(text: &str) -> Result<(), Wrong> {
-    let not_rsa = Err((
-        "holds a private key that is no RSA one, and Entra ID takes no other",
-        "openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=renewd -keyout NAME.key -out NAME.crt makes one",
-    ));
-    let Some((_, key)) = text.split_once("-----BEGIN PRIVATE KEY-----") else {
-        return match text.contains("-----BEGIN RSA PRIVATE KEY-----") {
-            true => Ok(()),
-            false => not_rsa,
-        };
-    };
-    let start: String = key
-        .chars()
-        .filter(|c| !c.is_whitespace())
-        .take(ALGORITHM)
-        .collect();
-    match BASE64_STANDARD.decode(start) {
-        Ok(der) if der.windows(RSA.len()).any(|part| part == RSA) => Ok(()),
-        Ok(_) => not_rsa,
-        Err(_) => Err(("holds a private key that is cut short or damaged", FROM_PFX)),
-    }
-}
-
 /// The same with another secret in the place of its own, which is not looked for in the file of the old one; a kind
 /// without one stays as it is.
 ///
@@ -596,10 +521,8 @@ fn judge_key(text: &str) -> Result<(), Wrong> {
 /// Why that cannot be one, and what to do.
 pub fn entra_with_secret(of: &EntraSettings, new: Secret) -> Result<EntraSettings, Wrong> {
     let mut with = of.clone();
-    match &with.kind {
-        EntraKind::ManagedIdentity { .. } | EntraKind::WorkloadIdentity { .. } => {}
-        EntraKind::ClientSecret { .. } => judge_value(new.expose())?,
-        EntraKind::ClientCertificate { .. } => judge_pem(new.expose())?,
+    if matches!(with.kind, EntraKind::ClientSecret { .. }) {
+        judge_value(new.expose())?;
     }
     if let Some(secret) = with.kind.secret_mut() {
         *secret = LoadedSecret {
@@ -645,7 +568,6 @@ pub fn entra_of_environment(
         }
     } else if let Some(file) = path(CERTIFICATE_VARIABLE) {
         let certificate = read(SecretRef::File(file))?;
-        judge_pem(certificate.secret.expose()).map_err(|wrong| of(CERTIFICATE_VARIABLE, wrong))?;
         EntraKind::ClientCertificate {
             tenant: tenant()?,
             client_id: client_id()?,
@@ -676,50 +598,6 @@ pub fn entra_of_environment(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
-
-    /// A private key of PKCS#8, as far as it tells its algorithm.
-    fn key(label: &str, algorithm: &[u8]) -> String {
-        let head = [
-            &[0x30, 0x82, 4, 0xbe, 2, 1, 0, 0x30, 0x0d, 6, 9][..],
-            algorithm,
-            &[0; 30],
-        ];
-        let text = BASE64_STANDARD.encode(head.concat());
-        format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-    }
-
-    #[test]
-    fn what_a_file_holds_in_place_of_a_certificate_is_told_apart() {
-        let rsa = key("PRIVATE KEY", RSA);
-        let both = |key: &str| format!("Bag Attributes\n{CERTIFICATE}{key}");
-        for good in [
-            both(&rsa),
-            format!("{rsa}{CERTIFICATE}{CERTIFICATE}"),
-            both(&key("RSA PRIVATE KEY", RSA)),
-        ] {
-            assert_eq!(judge_pem(&good), Ok(()), "{good}");
-        }
-        let encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n-----END RSA PRIVATE KEY-----\n";
-        let elliptic = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-        for (text, told) in [
-            (String::new(), "no PEM"),
-            ("MIIJqQIBAzCCCW8GCSqGSIb3DQEHAaCC".to_owned(), "in base64"),
-            (CERTIFICATE.to_owned(), "no private key"),
-            (rsa.clone(), "no certificate"),
-            (both(&format!("{rsa}{rsa}")), "more than one"),
-            (both(&key("ENCRYPTED PRIVATE KEY", RSA)), "encrypted"),
-            (both(encrypted), "encrypted"),
-            (both(&key("EC PRIVATE KEY", RSA)), "no RSA one"),
-            (both(&key("PRIVATE KEY", elliptic)), "no RSA one"),
-            (both("-----BEGIN PRIVATE KEY-----\nMII*\n"), "damaged"),
-            (key("CERTIFICATE REQUEST", RSA), "neither"),
-        ] {
-            let (why, _) = judge_pem(&text).unwrap_err();
-            assert!(why.contains(told), "{why}: {text}");
-        }
-    }
 
     #[test]
     fn addresses_end_with_their_host() {
