@@ -296,29 +296,34 @@ impl<'a> Keys<'a> {
             Some(item) => guid(item),
             None => of_variable(CLIENT_VARIABLE, is_guid, "client id"),
         };
-        let token_file = match self.token_file {
-            Some(item) => item.path().map(|path| (item, path)),
-            None => variable(TOKEN_VARIABLE).map(|path| (kind, path.into())),
-        };
-        let token_file = token_file.and_then(|(item, path)| match open_regular(&path) {
-            Ok(_) => Some(path),
-            Err(error) => {
-                let name = match item.key() == "token_file" && item.is_shown() {
-                    true => format!(" {}", path.display()),
-                    false => String::new(),
-                };
-                let message = format!("cannot read the pod's token{name}: {error}");
-                item.wrong(
-                    message,
-                    "Kubernetes keeps it there while the pod runs; renewd reads it each time",
-                )
-            }
-        });
+        let token_file = self.token_file(kind);
         Some(EntraKind::WorkloadIdentity {
             tenant: tenant?,
             client_id: client_id?,
             token_file: token_file?,
         })
+    }
+
+    /// Where the pod's token lies, which must be there.
+    fn token_file(&self, kind: Item<'_>) -> Option<PathBuf> {
+        let (item, path) = match self.token_file {
+            Some(item) => (item, item.path()?),
+            None => (
+                kind,
+                kind.reading().environment.variable(TOKEN_VARIABLE)?.into(),
+            ),
+        };
+        let Err(error) = open_regular(&path) else {
+            return Some(path);
+        };
+        let name = match item.key() == "token_file" && item.is_shown() {
+            true => format!(" {}", path.display()),
+            false => String::new(),
+        };
+        item.wrong(
+            format!("cannot read the pod's token{name}: {error}"),
+            "Kubernetes keeps it there while the pod runs; renewd reads it each time",
+        )
     }
 
     /// An app with a secret or a certificate.
@@ -494,7 +499,7 @@ fn with_scheme(text: String) -> String {
     }
 }
 
-/// A client secret.
+/// The secret of an app, if it is none of the portal's ids.
 fn secret(item: Item<'_>) -> Option<LoadedSecret> {
     let loaded = references::secret(item)?;
     match judge_value(loaded.secret.expose()) {
