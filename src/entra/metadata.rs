@@ -32,7 +32,9 @@ use crate::{
 
 /// Larger answers are none of a metadata service.
 const LARGEST_ANSWER: usize = 64 * 1024;
-/// Where the agent of Azure Arc puts its files.
+/// The agent of Azure Arc, where it is installed.
+const ARC_AGENT: &str = "/opt/azcmagent/bin/himds";
+/// Where it puts its files. That folder alone says nothing: an emulator makes it, too.
 const ARC_TOKENS: &str = "/var/opt/azcmagent/tokens";
 const LARGEST_ARC_FILE: u64 = 4 << 10;
 const ARC_ENDPOINT: &str = "http://localhost:40342/metadata/identity/oauth2/token";
@@ -55,18 +57,26 @@ impl Metadata {
         resource: &str,
         selector: Option<&IdentitySelector>,
     ) -> Result<Self, String> {
-        let is_arc = environment.variable("IMDS_ENDPOINT").is_some();
-        let given = environment.variable("IDENTITY_ENDPOINT").filter(|_| is_arc);
-        let arc = match given {
-            Some(endpoint) => Some(endpoint),
-            None => Path::new(ARC_TOKENS)
-                .is_dir()
-                .then(|| ARC_ENDPOINT.to_owned()),
-        };
-        match arc {
-            Some(endpoint) => Self::new(&endpoint, Some(ARC_TOKENS.into()), resource, selector),
-            None => {
-                let host = environment.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+        let agent = Path::new(ARC_AGENT).exists();
+        Self::among(environment, agent, resource, selector)
+    }
+
+    /// The one that the variables name, else the agent of Azure Arc, if it is there.
+    fn among(
+        environment: &Environment,
+        agent: bool,
+        resource: &str,
+        selector: Option<&IdentitySelector>,
+    ) -> Result<Self, String> {
+        let tokens = Some(PathBuf::from(ARC_TOKENS));
+        let named = environment.variable("IMDS_ENDPOINT");
+        let named = named.and_then(|_| environment.variable("IDENTITY_ENDPOINT"));
+        if let Some(endpoint) = named {
+            return Self::new(&endpoint, tokens, resource, selector);
+        }
+        match environment.variable("AZURE_POD_IDENTITY_AUTHORITY_HOST") {
+            None if agent => Self::new(ARC_ENDPOINT, tokens, resource, selector),
+            host => {
                 let host = host.as_deref().unwrap_or(IMDS_HOST);
                 let endpoint = format!("{}{IMDS_PATH}", host.trim_end_matches('/'));
                 Self::new(&endpoint, None, resource, selector)
@@ -260,7 +270,7 @@ mod tests {
 
     fn found(variables: &[(&str, &str)], selector: Option<&IdentitySelector>) -> Metadata {
         let environment = Environment::given(variables.iter().copied(), "host", false);
-        Metadata::of(&environment, RESOURCE, selector).unwrap()
+        Metadata::among(&environment, false, RESOURCE, selector).unwrap()
     }
 
     #[test]
@@ -299,6 +309,15 @@ mod tests {
         // That of App Service alone is another one.
         let service = found(&[("IDENTITY_ENDPOINT", "http://127.0.0.1/msi")], None);
         assert_eq!(service.url, imds.url);
+        // Where the agent is, it is asked, unless another service is named.
+        let beside_agent = |variables: Vec<(&str, &str)>| {
+            let environment = Environment::given(variables, "host", false);
+            Metadata::among(&environment, true, RESOURCE, None).unwrap()
+        };
+        let agent = beside_agent(Vec::new());
+        assert!(agent.url.as_str().starts_with(ARC_ENDPOINT) && agent.tokens.is_some());
+        let named = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:8080");
+        assert_eq!(beside_agent(vec![named]).tokens, None);
     }
 
     /// An agent that asks for this file, and gives a bearer to whoever shows `key`; how often it was asked.
