@@ -103,6 +103,14 @@ impl Client {
         })
     }
 
+    /// Goes on where the client of the same resource ended that this one replaces.
+    pub fn take_over(&self, before: &Self) {
+        if let (Some(ours), Some(before)) = (self.credential.bearers(), before.credential.bearers())
+        {
+            ours.take_over(before);
+        }
+    }
+
     /// Creates an identity, with its first token where scopes and a lifetime are given. Not
     /// idempotent: a failure with `maybe_done` may have left an identity behind.
     ///

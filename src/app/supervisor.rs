@@ -50,6 +50,8 @@ pub(super) struct Supervisor {
     settings: Settings,
     declared: BTreeMap<ResourceName, Declared>,
     life: DaemonLife,
+    /// What a resource's successor takes over from, once a reload has replaced it.
+    clients: BTreeMap<ResourceName, Arc<Client>>,
     renewers: BTreeMap<ResourceName, watch::Receiver<RenewerView>>,
     gates: BTreeMap<ResourceName, Arc<Mutex<Gate>>>,
     /// The same, for the dispatchers.
@@ -197,6 +199,7 @@ impl Supervisor {
             settings,
             declared,
             life,
+            clients: BTreeMap::new(),
             renewers: BTreeMap::new(),
             gates: BTreeMap::new(),
             renewer_views: watch::Sender::default(),
@@ -267,6 +270,8 @@ impl Supervisor {
         for (settings, client) in built.resources {
             self.start_resource(settings, client);
         }
+        let running = &self.renewers;
+        self.clients.retain(|name, _| running.contains_key(name));
         for (settings, sink) in built.sinks {
             self.start_sink(&settings, sink);
         }
@@ -450,6 +455,9 @@ impl Supervisor {
 
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
+        if let Some(before) = self.clients.insert(name.clone(), client.clone()) {
+            client.take_over(&before);
+        }
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let permits = Permits::new(&settings, client.clone(), store, clock);
         let gate = permits.shared_gate();

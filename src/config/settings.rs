@@ -286,7 +286,33 @@ pub enum EntraKind {
     },
 }
 
+impl EntraSettings {
+    /// Whether both ask the same authority for bearers of the same caller, whatever proves who that is.
+    pub fn asks_like(&self, other: &Self) -> bool {
+        let place = |entra: &Self| (entra.authority.clone(), entra.scope.clone());
+        place(self) == place(other)
+            && self.kind.name() == other.kind.name()
+            && self.kind.caller() == other.kind.caller()
+    }
+}
+
 impl EntraKind {
+    /// Tenant and client id, or which identity of the machine.
+    fn caller(&self) -> (Option<[&str; 2]>, Option<&IdentitySelector>) {
+        match self {
+            Self::ManagedIdentity { selector } => (None, selector.as_ref()),
+            Self::WorkloadIdentity {
+                tenant, client_id, ..
+            }
+            | Self::ClientSecret {
+                tenant, client_id, ..
+            }
+            | Self::ClientCertificate {
+                tenant, client_id, ..
+            } => (Some([tenant, client_id]), None),
+        }
+    }
+
     /// The key that says it.
     pub fn name(&self) -> BearerKind {
         match self {

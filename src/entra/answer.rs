@@ -39,6 +39,17 @@ pub(super) struct TokenRefusal {
     pub(super) description: String,
 }
 
+impl TokenRefusal {
+    /// The same in a sentence's part, with its status and whose it is.
+    pub(super) fn told(&self, status: u16, peer: &str) -> String {
+        match (self.error.as_str(), self.description.as_str()) {
+            ("", _) => format!("{status} from {peer}, in no form that it answers in"),
+            (error, "") => format!("{status} {error} from {peer}"),
+            (error, description) => format!("{status} {error} from {peer}: {description}"),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct TokenAnswer {
     #[serde(deserialize_with = "secret")]

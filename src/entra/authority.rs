@@ -225,10 +225,7 @@ impl Authority {
     fn refusal(&self, reply: &Reply, proof: &Secret, now: Timestamp) -> BearerError {
         let said = answer::refusal(reply, Some(proof));
         let status = reply.status.as_u16();
-        let told = match said.error.as_str() {
-            "" => format!("{status} from {}, in no form that it answers in", self.peer),
-            error => format!("{status} {error} from {}: {}", self.peer, said.description),
-        };
+        let told = said.told(status, &self.peer);
         match (status, said.error.as_str()) {
             (429, _) => BearerError {
                 cause: BearerCause::Throttled,

@@ -86,7 +86,7 @@ pub(super) struct Hand {
     refused: Option<BearerTrouble>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held {
     bearer: Arc<Bearer>,
     ends: Steady,
@@ -114,6 +114,17 @@ pub(super) enum BearerTurn {
 impl Hand {
     fn usable(&self, now: Steady) -> Option<&Held> {
         self.held.as_ref().filter(|held| now + EDGE < held.ends)
+    }
+
+    /// Takes over what is in hand elsewhere for the same caller, to be used to its end; where something else `proves`
+    /// who that is, that is tried at once.
+    pub(super) fn take_over(&mut self, before: &Self, proves: bool, now: Steady) {
+        self.held = before.held.clone();
+        self.taken = before.taken;
+        match &mut self.held {
+            Some(held) if proves => held.renews_at = now,
+            _ => self.again_at = before.again_at,
+        }
     }
 
     /// What a call does now.
@@ -354,6 +365,22 @@ mod tests {
             BearerTurn::Fail(_) | BearerTurn::Ask(_)
         ));
         assert!(hand.hold(MINUTE * 60).is_some());
+    }
+
+    #[test]
+    fn a_successor_uses_what_is_in_hand_to_its_end_and_tries_another_secret_at_once() {
+        let mut before = with("one");
+        let held = in_hand(&mut before, S);
+        for (proves, due) in [(false, before.due_at().unwrap()), (true, S * 2)] {
+            let mut hand = Hand::default();
+            hand.take_over(&before, proves, S * 2);
+            assert!(Arc::ptr_eq(&in_hand(&mut hand, S * 2), &held));
+            assert_eq!(hand.due_at(), Some(due));
+            assert_eq!(hand.lasts(S * 2), before.lasts(S * 2));
+        }
+        let mut hand = Hand::default();
+        hand.take_over(&Hand::default(), true, S);
+        assert!(matches!(hand.turn(S), BearerTurn::Ask(_)));
     }
 
     #[test]

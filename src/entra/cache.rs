@@ -50,7 +50,7 @@ pub struct Bearers(Arc<Inner>);
 
 struct Inner {
     resource: ResourceName,
-    kind: BearerKind,
+    entra: EntraSettings,
     clock: Clock,
     source: Source,
     transport: Transport,
@@ -151,7 +151,7 @@ impl Bearers {
         let source = Source::new(entra)?;
         Ok(Self(Arc::new(Inner {
             resource: settings.name.clone(),
-            kind: kind(&entra.kind),
+            entra: entra.clone(),
             transport: way(settings, &source, transport)?,
             source,
             hand: Mutex::default(),
@@ -163,6 +163,23 @@ impl Bearers {
             ids: Mutex::new(source_of_ids(&settings.name, &clock)),
             clock,
         })))
+    }
+
+    /// Goes on with the bearer that is in hand elsewhere for the same caller: a secret that is put in place by hand and
+    /// wrong stops nothing while that lasts.
+    pub fn take_over(&self, before: &Self) {
+        if !self.0.entra.asks_like(&before.0.entra) {
+            return;
+        }
+        let proves = self.0.entra != before.0.entra;
+        let now = self.0.clock.steady();
+        let (client, requests) = {
+            let known = lock(&before.0.known);
+            (known.client.clone(), known.requests)
+        };
+        self.0.hand().take_over(&before.0.hand(), proves, now);
+        let mut known = lock(&self.0.known);
+        (known.client, known.requests) = (client, requests);
     }
 
     /// A bearer for a call that has to end at `ends`, on the clock that never steps.
@@ -266,7 +283,7 @@ impl Bearers {
     /// The `minted_by` of tokens that come now.
     pub fn minter(&self) -> String {
         let known = lock(&self.0.known);
-        entra_minter(known.client.as_deref().unwrap_or(self.0.kind.as_str()))
+        entra_minter(known.client.as_deref().unwrap_or(self.0.kind().as_str()))
     }
 
     /// What happens to the bearer from now on.
@@ -280,7 +297,7 @@ impl Bearers {
         let (now, steady) = (self.0.clock.now(), self.0.clock.steady());
         let lasts = hand.lasts(steady);
         BearerView {
-            kind: self.0.kind,
+            kind: self.0.kind(),
             client: known.client.clone(),
             ends: lasts.and_then(|lasts| now.checked_add(lasts).ok()),
             trouble: hand.trouble().cloned(),
@@ -341,6 +358,10 @@ impl BearerNews {
 }
 
 impl Inner {
+    fn kind(&self) -> BearerKind {
+        self.entra.kind.name()
+    }
+
     fn hand(&self) -> MutexGuard<'_, Hand> {
         lock(&self.hand)
     }
@@ -355,7 +376,7 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bearers")
             .field("resource", &self.resource)
-            .field("kind", &self.kind)
+            .field("kind", &self.kind())
             .finish_non_exhaustive()
     }
 }
@@ -404,7 +425,7 @@ impl Inner {
                 known.client = known.client.take().or_else(|| granted.client.clone());
                 known.client.clone()
             };
-            let minter = entra_minter(client.as_deref().unwrap_or(self.kind.as_str()));
+            let minter = entra_minter(client.as_deref().unwrap_or(self.kind().as_str()));
             let bearer = Bearer::new(&granted.secret, minter);
             let bearer = bearer.map_err(|_| {
                 BearerError::unanswered("the bearer holds what no header can", Again::Later)
@@ -423,15 +444,6 @@ impl Inner {
                 self.hand().failed(&error, (steady, now));
             }
         }
-    }
-}
-
-fn kind(kind: &EntraKind) -> BearerKind {
-    match kind {
-        EntraKind::ManagedIdentity { .. } => BearerKind::ManagedIdentity,
-        EntraKind::WorkloadIdentity { .. } => BearerKind::WorkloadIdentity,
-        EntraKind::ClientSecret { .. } => BearerKind::ClientSecret,
-        EntraKind::ClientCertificate { .. } => BearerKind::ClientCertificate,
     }
 }
 

@@ -206,10 +206,7 @@ impl Metadata {
     fn refusal(&self, reply: &Reply, now: Timestamp) -> BearerError {
         let said = answer::refusal(reply, None);
         let status = reply.status.as_u16();
-        let told = format!(
-            "{status} {} from {}: {}",
-            said.error, self.peer, said.description
-        );
+        let told = said.told(status, &self.peer);
         match (status, said.error.as_str()) {
             (404 | 410 | 500.., _) => BearerError::unanswered(told, Again::Soon),
             (429, _) => BearerError {

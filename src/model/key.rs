@@ -156,19 +156,12 @@ pub struct KeyDoubt {
 impl KeyDoubt {
     /// How many tokens may be dead, and why, in words.
     pub fn told(&self) -> String {
-        let (s, were, key) = match self.tokens {
-            1 => ("", "was", self.key()),
-            _ => ("s", "were", self.key()),
-        };
-        let n = self.tokens;
+        let (n, key) = (self.tokens, self.key());
+        let (s, them) = if n == 1 { ("", "it") } else { ("s", "them") };
+        let begins = format!("{n} token{s} may be dead: {key} that minted {them}");
         match self.why {
-            DoubtReason::Refused => format!(
-                "{n} token{s} may be dead: {key} that minted them is refused since {:.0}",
-                self.since
-            ),
-            DoubtReason::Unconfigured => format!(
-                "{n} token{s} may be dead: they {were} minted by {key}, which is no longer configured"
-            ),
+            DoubtReason::Refused => format!("{begins} is refused since {:.0}", self.since),
+            DoubtReason::Unconfigured => format!("{begins} is no longer configured"),
         }
     }
 

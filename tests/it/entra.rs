@@ -386,6 +386,39 @@ async fn what_is_refused_while_it_runs_is_told_until_it_is_mended() {
     assert!(daemon.stop().success());
 }
 
+/// The bearer in hand outlives a secret that was put in place by hand and is wrong; an operator hears of it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_put_in_place_by_hand_stops_nothing_while_the_bearer_lasts() {
+    let scene = Scene::new(Caller::Secret, &identities("bot", 1, &["files"])).await;
+    let daemon = scene.daemon().await;
+    scene.stage.there("bot-0").await;
+    let right = std::fs::read_to_string(scene.stage.path("app.secret")).unwrap();
+    let put = |secret: &str| {
+        scene.stage.write_private("app.secret", secret);
+        daemon.signal(rustix::process::Signal::HUP);
+    };
+    let told = || {
+        let status = daemon.status(&scene.stage.path("renewd.sock"));
+        let needs = status["needs"].as_array().unwrap();
+        needs.iter().any(|need| need["kind"] == "entra_refused")
+    };
+    let renewed = async || {
+        let before = scene.stage.token("bot-0");
+        let renew = scene.stage.renewd(&["renew", "bot-0"]);
+        assert!(renew.status.success(), "{}", said(&renew));
+        scene.stage.reissued("bot-0", &before).await;
+    };
+    put("not-the-secret");
+    until("the wrong secret to be told", told).await;
+    renewed().await;
+    assert_eq!(scene.bearers().await, 1, "the one in hand goes on");
+    put(&right);
+    until("nothing to be told any more", || !told()).await;
+    renewed().await;
+    assert_eq!(scene.bearers().await, 2);
+    assert!(daemon.stop().success());
+}
+
 /// Over TLS, by nothing but the variables that any program of Azure's libraries finds.
 #[test]
 fn a_single_call_finds_who_it_is_by_variables_alone() {
