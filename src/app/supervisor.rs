@@ -162,10 +162,8 @@ impl Supervisor {
             stopping: false,
         };
         let declared = Declared::of(settings);
-        let settings = Settings {
-            identities: Vec::new(),
-            ..settings.clone()
-        };
+        let mut settings = settings.clone();
+        settings.identities.clear();
         let store_moved = watch::Sender::new(None);
         let trust = Trust::default();
         let shared_state = SharedState {
