@@ -1,15 +1,15 @@
 //! What needs a person, found in what the parts of the daemon published; the worst first.
 
-mod observed;
+mod observation;
 mod resources;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(super) use self::observed::{Late, Observed};
+pub(super) use self::observation::{Late, Observed};
 use self::{
-    observed::{counted, need},
+    observation::{counted, need},
     resources::{
         creations_need, failing_need, gone_need, key_need, key_needs, late_need, refused_need,
         renewer_needs,

@@ -51,7 +51,7 @@ impl Load {
     /// Draws a due time, and counts it. A window that holds no whole minute is too short for counts: the instant is
     /// anywhere in it.
     pub fn draw(&mut self, window: RenewalWindow, now: Timestamp, rng: &mut impl Rng) -> Timestamp {
-        self.forget(minute_of(now));
+        self.begin(minute_of(now));
         let usual = whole_minutes(window.from, window.to);
         if usual.is_empty() {
             return between(window.from, window.to, rng.random());
@@ -93,7 +93,7 @@ impl Load {
     /// Puts so many renewals where as many draws would, one after the other, but for chance: minutes, and how many
     /// each of them gets.
     pub fn pour(&mut self, window: RenewalWindow, count: u64, now: Timestamp) -> Vec<(i64, u64)> {
-        self.forget(minute_of(now));
+        self.begin(minute_of(now));
         let usual = whole_minutes(window.from, window.to);
         if usual.is_empty() {
             return vec![(minute_of(window.from), count)];
@@ -173,10 +173,17 @@ impl Load {
         }
     }
 
-    /// Drops the minutes that are over.
-    fn forget(&mut self, now: i64) {
+    /// Begins with this minute: drops those that are over, and makes room for those before the first that holds any.
+    fn begin(&mut self, now: i64) {
         while self.first < now && self.counts.pop_front().is_some() {
             self.first += 1;
+        }
+        if self.counts.is_empty() || self.first.saturating_sub(now) > MOST as i64 {
+            (self.first, self.counts) = (now, VecDeque::from([0]));
+        }
+        while self.first > now {
+            self.first -= 1;
+            self.counts.push_front(0);
         }
     }
 }
@@ -272,13 +279,21 @@ mod tests {
         assert!(peaks[4..].iter().all(|peak| *peak <= 1.5), "{peaks:?}");
     }
 
+    /// Half of the day is all that the first wave can be spread over: twice the mean, and no burst.
+    #[test]
+    fn what_an_empty_fleet_begins_with_is_no_burst_again() {
+        let peaks = peaks(vec![noon(); 36_000], 4);
+        assert!(peaks[0] > 100.0, "{peaks:?}");
+        assert!(peaks[1..].iter().all(|peak| *peak <= 2.5), "{peaks:?}");
+    }
+
     #[test]
     fn a_backlog_worked_off_in_five_hours_is_level_within_two_lives() {
         let issued = (0..36_000u32)
             .map(|n| noon() + Duration::from_secs(u64::from(n) / 2))
             .collect();
         let peaks = peaks(issued, 8);
-        assert!(peaks[0] > 2.0, "{peaks:?}");
+        assert!(peaks[0] > 1.5, "{peaks:?}");
         assert!(peaks[4..].iter().all(|peak| *peak <= 1.5), "{peaks:?}");
     }
 

@@ -151,8 +151,8 @@ async fn the_same_seed_is_the_same_life() {
 #[tokio::test(start_paused = true)]
 async fn three_hours_down_are_two_notices_and_only_probes() {
     let world = World::start(Setting::of(1000)).await;
-    // All are due within half an hour around here.
-    world.pass(HOUR * 11 + MINUTE * 20).await;
+    // The first are due after six hours: a burst is spread over half of the day.
+    world.pass(HOUR * 6 - MINUTE * 10).await;
     assert_eq!(world.view().calls.get("ok"), Some(&1000));
     world.service.forget_calls();
     world.service.fail(|_| Some(Fault::Connect));
@@ -372,7 +372,7 @@ async fn create_never_creates_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_changed_clock_moves_what_waits() {
     // A server that starts a day ahead of the service, and whose clock is then set right.
-    let world = World::start(Setting::of(50)).await;
+    let world = World::start(Setting::abreast(50)).await;
     let day = SignedDuration::from_hours(24);
     world.service.is_ahead(-day);
     world.pass(HOUR).await;

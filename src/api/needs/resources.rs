@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     super::wire::{Need, NeedKind},
-    observed::{Late, Observed, counted, need},
+    observation::{Late, Observed, counted, need},
 };
 use crate::{
     model::{

@@ -172,7 +172,7 @@ async fn a_restart_waits_as_long_as_a_429_asked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lapse_is_told_once_and_many_are_folded() {
-    let mut setting = Setting::of(40);
+    let mut setting = Setting::abreast(40);
     setting.resource.max_in_flight = 40;
     let world = World::start(setting).await;
     world.pass(MINUTE).await;
@@ -230,7 +230,7 @@ async fn a_lost_answer_to_a_creation_is_counted_and_told() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_issued_but_not_committed_is_held_until_it_is() {
-    let mut setting = Setting::of(300);
+    let mut setting = Setting::abreast(300);
     setting.resource.max_in_flight = 8;
     let world = World::start(setting).await;
     world.pass(MINUTE).await;
