@@ -289,11 +289,14 @@ mod tests {
 
     #[test]
     fn a_backlog_worked_off_in_five_hours_is_level_within_two_lives() {
-        let issued = (0..36_000u32)
+        let issued: Vec<Timestamp> = (0..36_000u32)
             .map(|n| noon() + Duration::from_secs(u64::from(n) / 2))
             .collect();
+        // By itself it is a burst; the renewals that follow within the half day fill that up.
+        let fullest = issued.chunk_by(|one, next| minute_of(*one) == minute_of(*next));
+        let fullest = fullest.map(<[Timestamp]>::len).max().unwrap();
+        assert!(fullest as f64 / (issued.len() as f64 / 720.0) > 2.0);
         let peaks = peaks(issued, 8);
-        assert!(peaks[0] > 1.5, "{peaks:?}");
         assert!(peaks[4..].iter().all(|peak| *peak <= 1.5), "{peaks:?}");
     }
 

@@ -4,6 +4,7 @@ mod access;
 mod beside_store;
 mod control;
 mod doors;
+mod need_kinds;
 mod needs;
 mod news;
 mod openapi;
