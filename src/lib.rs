@@ -24,7 +24,8 @@
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `entra` | speaks to Entra ID and to metadata services: obtains bearers | model clock transport config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config entra |
-//! | `store` | speaks SQL to our database; seals secrets; keeps `identities.jsonl` | model telemetry config |
+//! | `sql` | speaks to a database engine: SQLite or PostgreSQL | – |
+//! | `store` | says in SQL what is in our database; seals secrets; keeps `identities.jsonl` | model telemetry config sql |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock telemetry config schedule acs store |
@@ -74,6 +75,7 @@ pub mod schedule;
 pub mod simulation;
 pub mod sinks;
 pub mod sources;
+mod sql;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;

@@ -6,10 +6,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rusqlite::{Error, Row, types::ValueRef};
-
-use super::error::plain;
-use crate::model::{CampaignId, Name, Num, SetAside};
+use crate::{
+    model::{CampaignId, Name, Num, SetAside},
+    sql::{Row, SqlError, ValueRef},
+};
 
 /// So many rows are remembered one by one; of more only the number is known.
 const REMEMBERED: usize = 10_000;
@@ -136,7 +136,7 @@ struct Inner {
 
 impl Aside {
     /// Notes a row that cannot be read; logged when it is first met.
-    pub(super) fn note(&self, kind: RowKind, row: &Row<'_>, error: &Error) {
+    pub(super) fn note(&self, kind: RowKind, row: &Row<'_>, error: &SqlError) {
         let (_, columns) = kind.key();
         let key: Vec<String> = columns.iter().map(|column| shown(row, column)).collect();
         let num = row.get_ref("num").ok().and_then(|v| v.as_i64().ok());
@@ -148,7 +148,7 @@ impl Aside {
             num,
             nameless: name == Some(None),
             name: name.flatten(),
-            reason: plain(error),
+            reason: error.plain(),
             seen: 0,
         };
         self.keep(kind, key.join("/"), found);

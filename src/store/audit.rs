@@ -1,8 +1,6 @@
 //! The audit trail: every issue, revocation, hold, deletion and key change with request id and
 //! reason. Routine renewals are narrow rows of their own, so that they cost little and may go early.
 
-use rusqlite::{Row, params};
-
 use super::{
     Cause, Store,
     aside::RowKind,
@@ -10,7 +8,10 @@ use super::{
     error::{Answer, Outcome},
     identities::count,
 };
-use crate::model::{AuditEntry, Name, Timestamp};
+use crate::{
+    model::{AuditEntry, Name, Timestamp},
+    sql::{self, Row, params},
+};
 
 /// Which entries to show, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,7 +108,7 @@ impl Txn<'_> {
     }
 }
 
-fn read_entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
+fn read_entry(row: &Row<'_>) -> sql::Result<AuditEntry> {
     Ok(AuditEntry {
         at: db::instant_in(row, "at")?,
         actor: row.get("actor")?,

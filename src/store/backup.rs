@@ -18,7 +18,7 @@ use super::{
     error::{Answer, BackupError, Fault},
     schema,
 };
-use crate::model::Timestamp;
+use crate::{model::Timestamp, sql};
 
 /// The files beside the database that a backup takes along, where they are.
 pub(super) const BESIDE: [&str; 2] = ["identities.jsonl", WITHDRAWN];
@@ -303,8 +303,12 @@ fn open(path: &Path) -> Result<Connection, BackupError> {
         }));
     }
     let form: Option<i64> = fact(&backup, "form").map_err(&reading)?;
-    let found = schema::version(&backup).map_err(&reading)?;
-    let is_known = schema::may_be_used(&backup, found).map_err(&reading)?;
+    let found = version(&backup).map_err(&reading)?;
+    let said: Option<String> = match found > schema::NEWEST {
+        true => meta_of(&backup, schema::USABLE_KEY).map_err(&reading)?,
+        false => None,
+    };
+    let is_known = schema::may_be_used(found, said.as_deref());
     if !is_known || form.is_some_and(|form| form > FORM) {
         return Err(BackupError::Newer {
             path: path.to_owned(),
@@ -323,6 +327,19 @@ fn fact<T: rusqlite::types::FromSql>(
     backup.query_row(sql, [key], |row| row.get(0)).optional()
 }
 
+/// A single fact of the table `meta`.
+pub(super) fn meta_of<T: rusqlite::types::FromSql>(
+    file: &Connection,
+    key: &str,
+) -> rusqlite::Result<Option<T>> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    file.query_row(sql, [key], |row| row.get(0)).optional()
+}
+
+fn version(backup: &Connection) -> rusqlite::Result<i64> {
+    backup.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
     let count = |sql: &str| backup.query_row(sql, [], |row| row.get::<_, i64>(0));
     let mut files = Vec::new();
@@ -338,8 +355,8 @@ fn contents(backup: &Connection) -> rusqlite::Result<Contents> {
     Ok(Contents {
         made_at: db::instant(fact(backup, "made_at")?.unwrap_or_default()),
         version: fact(backup, "version")?.unwrap_or_default(),
-        schema: schema::version(backup)?,
-        seal_key: db::meta(backup, "seal_key")?.unwrap_or_default(),
+        schema: version(backup)?,
+        seal_key: meta_of(backup, "seal_key")?.unwrap_or_default(),
         identities: count("SELECT count(*) FROM identity")?.unsigned_abs(),
         tokens: count("SELECT count(*) FROM identity WHERE token IS NOT NULL")?.unsigned_abs(),
         files,
@@ -366,22 +383,22 @@ pub(super) fn each_piece(
 /// Makes a copy of a backup the database that a store is opened on. `doubt` says why it is not known
 /// what was withdrawn since.
 pub(super) fn strip(
-    copy: &Connection,
+    copy: &sql::Connection,
     contents: &Contents,
     doubt: Option<&str>,
-) -> rusqlite::Result<()> {
-    let txn = copy.unchecked_transaction()?;
-    txn.execute_batch("DROP TABLE backup; DROP TABLE backup_file;")?;
-    db::set_meta(&txn, BACKED_UP, db::micros(contents.made_at))?;
+) -> sql::Result<()> {
+    copy.begin()?;
+    copy.batch("DROP TABLE backup; DROP TABLE backup_file;")?;
+    db::set_meta(copy, BACKED_UP, db::micros(contents.made_at))?;
     if let Some(doubt) = doubt {
-        db::set_meta(&txn, RESTORED, doubt)?;
+        db::set_meta(copy, RESTORED, doubt)?;
     }
     if contents.last {
         // Its store does not go on, so that wherever it is put is its place.
         let keys = [INSTANCE, MACHINE];
-        txn.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
+        copy.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
     }
-    txn.commit()
+    copy.batch("COMMIT")
 }
 
 /// A sum over the rows of every table but `backup`, whatever their order, and over the schema.
@@ -463,7 +480,7 @@ impl Store {
                         .to_owned(),
                 ));
             }
-            lend(&db.conn, &state_dir, (now, last))
+            lend(db.file()?, &state_dir, (now, last))
                 .map_err(|error| Fault::Refused(error.to_string()))
         })
         .await

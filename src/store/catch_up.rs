@@ -9,8 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
-
 use super::{
     aside::RowKind,
     campaigns::ItemState,
@@ -23,8 +21,11 @@ use super::{
     tables::{BEGUN, Counting},
     withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals},
 };
-use crate::model::{
-    CampaignId, Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
+use crate::{
+    model::{
+        CampaignId, Kind, Notice, NoticeKind, Num, OnRemoval, State, Then, Timestamp, Version, hex,
+    },
+    sql::params,
 };
 
 /// Which store this is; the file says the same.
@@ -403,7 +404,7 @@ impl Txn<'_> {
                 cursor
             ],
         )?;
-        Ok(self.conn.last_insert_rowid())
+        Ok(self.last_row())
     }
 
     fn take_line(

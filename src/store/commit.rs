@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use rusqlite::{Row, params};
-
 use super::{
     Store,
     aside::RowKind,
@@ -16,9 +14,12 @@ use super::{
     notices::CameTo,
     tables::Counting,
 };
-use crate::model::{
-    Applied, Attempt, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId, Kind, Name,
-    Notice, NoticeKind, Num, State, Timestamp, Token, Version, is_entra_minter,
+use crate::{
+    model::{
+        Applied, Attempt, AuditEntry, Blame, Change, Due, DueReason, IdLine, IdentityId, Kind,
+        Name, Notice, NoticeKind, Num, State, Timestamp, Token, Version, is_entra_minter,
+    },
+    sql::{self, Row, params},
 };
 
 /// What a decision about a row depends on.
@@ -335,7 +336,7 @@ impl Txn<'_> {
         let sql = "SELECT i.name, r.name AS resource, i.created_at FROM identity i \
                    LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let line = self.first(sql, [num], |row| {
-            let line = || -> rusqlite::Result<IdLine> {
+            let line = || -> sql::Result<IdLine> {
                 let named = (db::parsed(row, "name")?, db::parsed(row, "resource")?);
                 let created_at = db::instant_in(row, "created_at")?;
                 Ok(IdLine::of_id(named, id.clone(), created_at))
@@ -644,7 +645,7 @@ impl Txn<'_> {
 }
 
 /// The columns in the order of [`STANDING`].
-fn read_standing(row: &Row<'_>) -> rusqlite::Result<CurrentRow> {
+fn read_standing(row: &Row<'_>) -> sql::Result<CurrentRow> {
     Ok(CurrentRow {
         num: row.get(0)?,
         name: db::parsed(row, 1)?,

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,8 +12,9 @@ use super::{
     error::{Answer, Outcome},
     identities::{count, earliest_end},
 };
-use crate::model::{
-    Consumers, Name, Num, Reader, ResourceName, Served, SinkName, Timestamp, Version,
+use crate::{
+    model::{Consumers, Name, Num, Reader, ResourceName, Served, SinkName, Timestamp, Version},
+    sql::{self, Row, params},
 };
 
 /// What a sink's consumers lack: only those are read that hold nothing live.
@@ -191,7 +191,7 @@ impl Store {
             })?;
             let mut withheld = Vec::new();
             for (num, sink) in sinks {
-                let params = rusqlite::params![num, micros(since), count(COUNTED)];
+                let params = params![num, micros(since), count(COUNTED)];
                 let mut rows = db.all(RowKind::Delivery, WITHHELD, params, |row| {
                     let name: Name = db::parsed(row, "name")?;
                     let error: Option<String> = row.get("last_error")?;
@@ -311,7 +311,7 @@ impl Store {
             })?;
             let mut lacking = BTreeMap::new();
             for (num, sink) in sinks {
-                let params = rusqlite::params![num, micros(now), count(limit)];
+                let params = params![num, micros(now), count(limit)];
                 let names = db.all(RowKind::Identity, LACKING_NAMES, params, |row| {
                     db::parsed(row, "name")
                 })?;
@@ -323,7 +323,7 @@ impl Store {
             for num in db.all(RowKind::Resource, "SELECT num FROM resource", [], |row| {
                 row.get::<_, Num>(0)
             })? {
-                let params = rusqlite::params![num, micros(now), count(limit)];
+                let params = params![num, micros(now), count(limit)];
                 names.extend(db.all(RowKind::Identity, by_socket, params, |row| {
                     db::parsed(row, "name")
                 })?);
@@ -418,12 +418,9 @@ impl Db {
     ) -> Outcome<BTreeMap<SinkName, u64>> {
         let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
                    WHERE s.configured AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.name";
-        let rows = self.all(
-            RowKind::Sink,
-            sql,
-            rusqlite::params![key, micros(now)],
-            |row| Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?)),
-        )?;
+        let rows = self.all(RowKind::Sink, sql, params![key, micros(now)], |row| {
+            Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+        })?;
         Ok(rows.into_iter().collect())
     }
 }
@@ -451,7 +448,7 @@ impl Txn<'_> {
     }
 }
 
-fn read_held_of(row: &Row<'_>) -> rusqlite::Result<(Num, u64)> {
+fn read_held_of(row: &Row<'_>) -> sql::Result<(Num, u64)> {
     Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
 }
 

@@ -7,14 +7,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use rusqlite::{Params, Row, params, types::ValueRef};
-
 use super::{
     Store,
     db::{Db, Deltas, Txn},
     error::{Answer, Outcome},
 };
-use crate::model::{CampaignId, Num, State};
+use crate::{
+    model::{CampaignId, Num, State},
+    sql::{Params, Row, ValueRef, params},
+};
 
 /// A counter with one more line, or an old line that says more or less.
 macro_rules! upsert {

@@ -6,20 +6,22 @@
 //! What may exist at ACS without a row of ours is kept here too: creations whose answer was lost, and tokens that
 //! came too late. The intent to create is written before the call, so that a crash cannot hide one.
 
-use rusqlite::{Params, Row, params, types::Value};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Cause, Refusal, Store,
     aside::RowKind,
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Outcome, is_unreadable},
+    error::{Answer, Outcome},
     idmap::remember_unknown,
     tables::Counting,
 };
-use crate::model::{
-    AuditEntry, CreationsWaiting, DueReason, IdLine, IdentityId, Name, Num, Origin, ResourceName,
-    SourceName, Spec, Timestamp,
+use crate::{
+    model::{
+        AuditEntry, CreationsWaiting, DueReason, IdLine, IdentityId, Name, Num, Origin,
+        ResourceName, SourceName, Spec, Timestamp,
+    },
+    sql::{self, Params, Row, SqlError, Value, params},
 };
 
 /// What a start took over from `identities.jsonl`.
@@ -197,7 +199,7 @@ impl Txn<'_> {
     /// Whether one of this origin that has no id may be created without a person's word.
     pub(super) fn may_create(&self, origin: &Origin) -> Outcome<bool> {
         let is_set =
-            |key: &str| Ok::<_, rusqlite::Error>(db::meta::<Value>(&self.conn, key)?.is_some());
+            |key: &str| Ok::<_, SqlError>(db::meta::<sql::Value>(&self.conn, key)?.is_some());
         Ok(match origin {
             Origin::Source(source) if is_set(&format!("{AWAITS_SOURCE}{source}"))? => false,
             _ => !is_set(AWAITS_WORD)?,
@@ -232,7 +234,7 @@ impl Txn<'_> {
 
     /// All that files declare has a row now: where nobody waits, the loss of the store is over.
     pub(super) fn files_were_compared(&self) -> Outcome<()> {
-        if db::meta::<Value>(&self.conn, AWAITS_WORD)?.is_some() {
+        if db::meta::<sql::Value>(&self.conn, AWAITS_WORD)?.is_some() {
             db::set_meta(&self.conn, AWAITS_WORD, COMPARED)?;
             self.end_wait()?;
         }
@@ -249,7 +251,7 @@ impl Txn<'_> {
     /// Somebody got an id, or may be created: where nobody waits any more, the loss of the store is over.
     pub(super) fn end_wait(&self) -> Outcome<()> {
         let compared =
-            db::meta::<Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
+            db::meta::<sql::Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
         let sql = format!("SELECT 1 FROM identity WHERE {WAITING} LIMIT 1");
         if compared && self.first(&sql, [], |_| Ok(()))?.is_none() {
             self.run("DELETE FROM meta WHERE key = ?1", [AWAITS_WORD])?;
@@ -410,7 +412,7 @@ impl Store {
             for num in &nums {
                 match db.one(RowKind::Orphan, sql, [num], read_orphan) {
                     Ok(orphan) => found.extend(orphan),
-                    Err(error) if is_unreadable(&error) => {}
+                    Err(error) if error.is_unreadable() => {}
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -508,7 +510,7 @@ impl Txn<'_> {
     }
 }
 
-pub(super) fn read_orphan(row: &Row<'_>) -> rusqlite::Result<Orphan> {
+pub(super) fn read_orphan(row: &Row<'_>) -> sql::Result<Orphan> {
     Ok(Orphan {
         num: row.get("num")?,
         at: db::instant_in(row, "at")?,

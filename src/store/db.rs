@@ -5,17 +5,10 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
-    path::Path,
     str::FromStr,
     sync::Arc,
-    time::Duration,
 };
 
-use rusqlite::{
-    CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row,
-    config::DbConfig,
-    types::{FromSql, Type},
-};
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, value::StrDeserializer},
@@ -23,17 +16,14 @@ use serde::{
 
 use super::{
     aside::{Aside, RowKind},
-    error::{Outcome, is_unreadable},
+    error::{Fault, Outcome},
     seal::Seal,
     withdrawals::Fact,
 };
-use crate::model::{Attempt, Attempts, CampaignId, IdLine, Name, Num, Timestamp, Version};
-
-/// How long another program may hold the database before we say so.
-const BUSY: Duration = Duration::from_secs(5);
-/// Page cache in KiB: the writer's, and each reader's.
-const WRITER_CACHE: i64 = 12 * 1024;
-const READER_CACHE: i64 = 4 * 1024;
+use crate::{
+    model::{Attempt, Attempts, CampaignId, IdLine, Name, Num, Timestamp, Version},
+    sql::{self, Column, Connection, FromSql, Params, Row, SqlError, ToSql},
+};
 
 /// A connection with what its verbs need.
 pub(super) struct Db {
@@ -48,62 +38,32 @@ pub(super) struct Db {
     pub(super) statements: Cell<usize>,
 }
 
-/// Without this, SQLite prepares statements anew each time other values are bound, because of the
-/// partial indexes (sqlite.org, query planner stability guarantee): a third of a renewal's cost.
-fn keep_plans(conn: &Connection) -> rusqlite::Result<()> {
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(())
-}
-
 impl Db {
-    /// The connection that writes. `durable` is false only under simulated time, where no power can
-    /// fail.
-    pub(super) fn connect(path: &Path, durable: bool) -> rusqlite::Result<Connection> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        conn.pragma_update(None, "journal_mode", "wal")?;
-        conn.pragma_update(None, "synchronous", if durable { "full" } else { "off" })?;
-        conn.pragma_update(None, "secure_delete", true)?;
-        conn.pragma_update(None, "temp_store", "memory")?;
-        conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        conn.pragma_update(None, "cache_size", -WRITER_CACHE)?;
-        keep_plans(&conn)?;
-        conn.set_prepared_statement_cache_capacity(256);
-        Ok(conn)
-    }
-
-    /// A connection that only reads.
-    pub(super) fn reader(
-        path: &Path,
-        seal: Arc<Seal>,
-        aside: Arc<Aside>,
-    ) -> rusqlite::Result<Self> {
-        let conn = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
-        conn.busy_timeout(BUSY)?;
-        conn.pragma_update(None, "query_only", true)?;
-        conn.pragma_update(None, "temp_store", "memory")?;
-        conn.pragma_update(None, "cache_size", -READER_CACHE)?;
-        keep_plans(&conn)?;
-        conn.set_prepared_statement_cache_capacity(64);
-        Ok(Self {
+    /// With what all connections of a store share.
+    pub(super) fn on(conn: Connection, seal: Arc<Seal>, aside: Arc<Aside>) -> Self {
+        Self {
             conn,
             seal,
             aside,
             floor: Cell::default(),
             #[cfg(test)]
             statements: Cell::default(),
+        }
+    }
+
+    /// The file that it is, for what only a file can.
+    pub(super) fn file(&self) -> Outcome<&rusqlite::Connection> {
+        self.conn.file().ok_or_else(|| {
+            Fault::Refused(
+                "the store lies in PostgreSQL: what keeps that database keeps this, too".to_owned(),
+            )
         })
     }
 
     /// Runs one statement; how many rows it changed.
-    pub(super) fn run(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-        self.statement(sql)?.execute(params)
+    pub(super) fn run(&self, sql: &str, params: impl Params) -> sql::Result<usize> {
+        self.count_statement();
+        self.conn.execute(sql, params)
     }
 
     /// The first row, if there is one.
@@ -111,16 +71,31 @@ impl Db {
         &self,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Option<T>> {
-        self.statement(sql)?.query_row(params, read).optional()
+        read: impl FnOnce(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Option<T>> {
+        self.count_statement();
+        self.conn.first(sql, params, read)
     }
 
-    /// A statement, prepared once.
-    pub(super) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+    /// Every row, where none can be such that it cannot be read.
+    pub(super) fn every<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Vec<T>> {
+        self.count_statement();
+        let mut found = Vec::new();
+        self.conn.each(sql, params, None, |row| {
+            found.push(read(row)?);
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    fn count_statement(&self) {
         #[cfg(test)]
         self.statements.set(self.statements.get() + 1);
-        self.conn.prepare_cached(sql)
     }
 
     /// The first row, if there is one; one that cannot be read is set aside.
@@ -129,11 +104,11 @@ impl Db {
         kind: RowKind,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Option<T>> {
+        read: impl FnOnce(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Option<T>> {
         self.first(sql, params, |row| {
             read(row).inspect_err(|error| {
-                if is_unreadable(error) {
+                if error.is_unreadable() {
                     self.aside.note(kind, row, error);
                 }
             })
@@ -146,10 +121,10 @@ impl Db {
         kind: RowKind,
         sql: &str,
         params: impl Params,
-        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Option<T>> {
+        read: impl FnOnce(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Option<T>> {
         match self.one(kind, sql, params, read) {
-            Err(error) if is_unreadable(&error) => Ok(None),
+            Err(error) if error.is_unreadable() => Ok(None),
             found => found,
         }
     }
@@ -160,8 +135,8 @@ impl Db {
         kind: RowKind,
         sql: &str,
         params: impl Params,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Vec<T>> {
+        read: impl FnMut(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Vec<T>> {
         self.page(kind, usize::MAX, sql, params, read)
     }
 
@@ -172,8 +147,8 @@ impl Db {
         limit: usize,
         sql: &str,
         params: impl Params,
-        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> rusqlite::Result<Vec<T>> {
+        mut read: impl FnMut(&Row<'_>) -> sql::Result<T>,
+    ) -> sql::Result<Vec<T>> {
         self.some(kind, limit, sql, params, |row| read(row).map(Some))
     }
 
@@ -186,25 +161,36 @@ impl Db {
         limit: usize,
         sql: &str,
         params: impl Params,
-        mut read: impl FnMut(&Row<'_>) -> rusqlite::Result<Option<T>>,
-    ) -> rusqlite::Result<Vec<T>> {
-        let mut statement = self.statement(sql)?;
-        let mut rows = statement.query(params)?;
+        mut read: impl FnMut(&Row<'_>) -> sql::Result<Option<T>>,
+    ) -> sql::Result<Vec<T>> {
+        self.count_statement();
         let mut found = Vec::new();
-        while found.len() < limit
-            && let Some(row) = rows.next()?
-        {
-            match read(row) {
-                Ok(one) => found.extend(one),
-                Err(error) if is_unreadable(&error) => self.aside.note(kind, row, &error),
-                Err(error) => return Err(error),
-            }
+        if limit == 0 {
+            return Ok(found);
         }
+        self.conn.each(
+            sql,
+            params,
+            Some(limit).filter(|limit| *limit < usize::MAX),
+            |row| {
+                match read(row) {
+                    Ok(one) => found.extend(one),
+                    Err(error) if error.is_unreadable() => self.aside.note(kind, row, &error),
+                    Err(error) => return Err(error),
+                }
+                Ok(found.len() < limit)
+            },
+        )?;
         Ok(found)
     }
 
+    /// The number of the row that was added last.
+    pub(super) fn last_row(&self) -> Num {
+        self.conn.last_row()
+    }
+
     /// The number of a resource; 0, which no row has, when the store has never heard of it.
-    pub(super) fn resource_num(&self, name: &str) -> rusqlite::Result<Num> {
+    pub(super) fn resource_num(&self, name: &str) -> sql::Result<Num> {
         let num = self.first("SELECT num FROM resource WHERE name = ?1", [name], |row| {
             row.get(0)
         })?;
@@ -212,7 +198,7 @@ impl Db {
     }
 
     /// The number of a sink; 0 when the store has never heard of it.
-    pub(super) fn sink_num(&self, name: &str) -> rusqlite::Result<Num> {
+    pub(super) fn sink_num(&self, name: &str) -> sql::Result<Num> {
         let num = self.first("SELECT num FROM sink WHERE name = ?1", [name], |row| {
             row.get(0)
         })?;
@@ -398,11 +384,11 @@ impl<'a> Txn<'a> {
     }
 
     /// The number of a resource, which is noted if it is new.
-    pub(super) fn resource_num_or_new(&self, name: &str) -> rusqlite::Result<Num> {
+    pub(super) fn resource_num_or_new(&self, name: &str) -> sql::Result<Num> {
         match self.resource_num(name)? {
             0 => {
                 self.run("INSERT INTO resource (name) VALUES (?1)", [name])?;
-                Ok(self.conn.last_insert_rowid())
+                Ok(self.last_row())
             }
             num => Ok(num),
         }
@@ -427,67 +413,37 @@ pub(super) fn instant(micros: i64) -> Timestamp {
     Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX)
 }
 
-/// A column, by its place or by its name. Of a row that is read often it is the place: a name is looked for among
-/// all others.
-pub(super) trait Column: Copy {
-    fn place(self, row: &Row<'_>) -> rusqlite::Result<usize>;
-}
-
-impl Column for usize {
-    fn place(self, _: &Row<'_>) -> rusqlite::Result<usize> {
-        Ok(self)
-    }
-}
-
-impl Column for &str {
-    fn place(self, row: &Row<'_>) -> rusqlite::Result<usize> {
-        row.as_ref().column_index(self)
-    }
-}
-
-/// That a column holds what we did not write there.
-fn broken_at(
-    row: &Row<'_>,
-    place: usize,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    broken(row.as_ref().column_name(place).unwrap_or("?"), error)
-}
-
 /// The instant in a column that may be empty.
-pub(super) fn maybe_instant(
-    row: &Row<'_>,
-    column: impl Column,
-) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn maybe_instant(row: &Row<'_>, column: impl Column) -> sql::Result<Option<Timestamp>> {
     let place = column.place(row)?;
     let micros: Option<i64> = row.get(place)?;
     micros.map(|micros| exact(row, place, micros)).transpose()
 }
 
 /// The instant in a column.
-pub(super) fn instant_in(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Timestamp> {
+pub(super) fn instant_in(row: &Row<'_>, column: impl Column) -> sql::Result<Timestamp> {
     let place = column.place(row)?;
     exact(row, place, row.get(place)?)
 }
 
-fn exact(row: &Row<'_>, place: usize, micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_microsecond(micros).map_err(|e| broken_at(row, place, e))
+fn exact(row: &Row<'_>, place: usize, micros: i64) -> sql::Result<Timestamp> {
+    Timestamp::from_microsecond(micros).map_err(|e| row.broken_at(place, e))
 }
 
 /// A name or id in a column.
-pub(super) fn parsed<T>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: impl Column) -> sql::Result<T>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
     let place = column.place(row)?;
     let text = row.get_ref(place)?.as_str();
-    let text = text.map_err(|e| broken_at(row, place, e))?;
-    text.parse().map_err(|e: T::Err| broken_at(row, place, e))
+    let text = text.map_err(|e| row.broken_at(place, e))?;
+    text.parse().map_err(|e: T::Err| row.broken_at(place, e))
 }
 
 /// Names in a column, with spaces between them; none where it is empty.
-pub(super) fn parsed_all<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<T>>
+pub(super) fn parsed_all<T>(row: &Row<'_>, column: &str) -> sql::Result<Vec<T>>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
@@ -495,12 +451,15 @@ where
     let text: Option<String> = row.get(column)?;
     let words = text.iter().flat_map(|text| text.split(' '));
     words
-        .map(|word| word.parse().map_err(|e: T::Err| broken(column, e)))
+        .map(|word| {
+            word.parse()
+                .map_err(|e: T::Err| SqlError::unreadable(column, e))
+        })
         .collect()
 }
 
 /// A name or id in a column that may be empty.
-pub(super) fn maybe_parsed<T>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Option<T>>
+pub(super) fn maybe_parsed<T>(row: &Row<'_>, column: impl Column) -> sql::Result<Option<T>>
 where
     T: FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
@@ -510,40 +469,40 @@ where
         Ok(Some(text)) => text
             .parse()
             .map(Some)
-            .map_err(|e: T::Err| broken_at(row, place, e)),
+            .map_err(|e: T::Err| row.broken_at(place, e)),
         Ok(None) => Ok(None),
-        Err(e) => Err(broken_at(row, place, e)),
+        Err(e) => Err(row.broken_at(place, e)),
     }
 }
 
 /// A state, a kind, a reason … in a column.
-pub(super) fn word<T: DeserializeOwned>(row: &Row<'_>, column: impl Column) -> rusqlite::Result<T> {
+pub(super) fn word<T: DeserializeOwned>(row: &Row<'_>, column: impl Column) -> sql::Result<T> {
     let place = column.place(row)?;
     let text = row.get_ref(place)?.as_str();
-    let text = text.map_err(|e| broken_at(row, place, e))?;
-    unspelled(text).map_err(|e| broken_at(row, place, e))
+    let text = text.map_err(|e| row.broken_at(place, e))?;
+    unspelled(text).map_err(|e| row.broken_at(place, e))
 }
 
 /// A word in a column that may be empty.
 pub(super) fn maybe_word<T: DeserializeOwned>(
     row: &Row<'_>,
     column: impl Column,
-) -> rusqlite::Result<Option<T>> {
+) -> sql::Result<Option<T>> {
     let place = column.place(row)?;
     match row.get_ref(place)?.as_str_or_null() {
         Ok(Some(text)) => unspelled(text)
             .map(Some)
-            .map_err(|e| broken_at(row, place, e)),
+            .map_err(|e| row.broken_at(place, e)),
         Ok(None) => Ok(None),
-        Err(e) => Err(broken_at(row, place, e)),
+        Err(e) => Err(row.broken_at(place, e)),
     }
 }
 
 /// A version or a counter, which SQLite keeps as a signed number.
-pub(super) fn unsigned(row: &Row<'_>, column: impl Column) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: impl Column) -> sql::Result<u64> {
     let place = column.place(row)?;
     let number: i64 = row.get(place)?;
-    u64::try_from(number).map_err(|e| broken_at(row, place, e))
+    u64::try_from(number).map_err(|e| row.broken_at(place, e))
 }
 
 /// An unsigned number as SQLite keeps it.
@@ -574,7 +533,7 @@ fn unspelled<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
 pub(super) struct PackedAttempts(String);
 
 impl PackedAttempts {
-    pub(super) fn of(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Self> {
+    pub(super) fn of(row: &Row<'_>, column: impl Column) -> sql::Result<Self> {
         let text = row.get_ref(column.place(row)?)?.as_str();
         Ok(Self(text.unwrap_or_default().to_owned()))
     }
@@ -612,7 +571,7 @@ impl PackedAttempts {
 }
 
 /// The attempts of a row.
-pub(super) fn attempts(row: &Row<'_>, column: impl Column) -> rusqlite::Result<Attempts> {
+pub(super) fn attempts(row: &Row<'_>, column: impl Column) -> sql::Result<Attempts> {
     let text = row.get_ref(column.place(row)?)?.as_str();
     Ok(unpacked(text.unwrap_or_default()))
 }
@@ -638,38 +597,16 @@ struct Packed<'a>(
     #[serde(borrow)] Option<std::borrow::Cow<'a, str>>,
 );
 
-/// A column whose content is not what we wrote there.
-pub(super) fn broken(
-    column: &str,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(
-        0,
-        Type::Text,
-        format!("column {column}: {error}").into(),
-    )
-}
-
 /// A single fact of the table `meta`.
-pub(super) fn meta<T: FromSql>(
-    conn: &rusqlite::Connection,
-    key: &str,
-) -> rusqlite::Result<Option<T>> {
-    use rusqlite::OptionalExtension as _;
-    conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()
+pub(super) fn meta<T: FromSql>(conn: &Connection, key: &str) -> sql::Result<Option<T>> {
+    conn.first("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+        row.get(0)
+    })
 }
 
 /// Sets a single fact.
-pub(super) fn set_meta(
-    conn: &rusqlite::Connection,
-    key: &str,
-    value: impl rusqlite::ToSql,
-) -> rusqlite::Result<()> {
-    conn.prepare_cached(
-        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2",
-    )?
-    .execute(rusqlite::params![key, value])
-    .map(drop)
+pub(super) fn set_meta(conn: &Connection, key: &str, value: impl ToSql) -> sql::Result<()> {
+    let sql =
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+    conn.execute(sql, (key, value)).map(drop)
 }

@@ -2,7 +2,6 @@
 //! no column of its own), and in `identities.jsonl` where the store alone has it. Plans of declarations are carried
 //! out here: rows are made, changed, withheld and forgotten; names and their ids are taken over in batches.
 
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,9 +15,12 @@ use super::{
     steps::just_after,
     tables::{Counting, Handed, NewRow},
 };
-use crate::model::{
-    AuditEntry, CampaignAction, CreationsWaiting, DueReason, IdLine, IdentityId, Kind, Name, Num,
-    OnRemoval, Origin, ResourceName, SinkName, Spec, State, Then, Timestamp, Version,
+use crate::{
+    model::{
+        AuditEntry, CampaignAction, CreationsWaiting, DueReason, IdLine, IdentityId, Kind, Name,
+        Num, OnRemoval, Origin, ResourceName, SinkName, Spec, State, Then, Timestamp, Version,
+    },
+    sql::params,
 };
 
 impl Store {

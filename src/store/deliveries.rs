@@ -5,8 +5,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use rusqlite::{Row, params, types::Null};
-
 use super::{
     Each, Store,
     aside::RowKind,
@@ -16,7 +14,10 @@ use super::{
     sinks::{DUE_NOW, StoredSink},
     tables::{Counting, Handed},
 };
-use crate::model::{Name, Num, Placed, SinkName, Timestamp, Version};
+use crate::{
+    model::{Name, Num, Placed, SinkName, Timestamp, Version},
+    sql::{self, Null, Row, params},
+};
 
 /// A delivery that is pending, or a row of the delivery table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -446,7 +447,7 @@ impl Txn<'_> {
 }
 
 /// The columns in the order of `delivery_columns`.
-pub(super) fn read_delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn read_delivery(row: &Row<'_>) -> sql::Result<Delivery> {
     Ok(Delivery {
         num: row.get(0)?,
         name: db::parsed(row, 2)?,

@@ -2,8 +2,6 @@
 //! longer configured. Their tokens are minted anew before all others; once the key is accepted again,
 //! what is left of them goes back to its own time.
 
-use rusqlite::{Row, params};
-
 use super::{
     Store,
     aside::RowKind,
@@ -13,7 +11,10 @@ use super::{
     key_changes::KeyPage,
     tables::Counting,
 };
-use crate::model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp, is_entra_minter};
+use crate::{
+    model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp, is_entra_minter},
+    sql::{self, Row, params},
+};
 
 /// Taken from the end of a doubtful token, this puts it before all others, the earliest end first.
 const BEFORE_ALL: i64 = 1 << 60;
@@ -275,7 +276,7 @@ impl Txn<'_> {
     }
 }
 
-pub(super) fn read_doubt(row: &Row<'_>) -> rusqlite::Result<KeyDoubt> {
+pub(super) fn read_doubt(row: &Row<'_>) -> sql::Result<KeyDoubt> {
     Ok(KeyDoubt {
         fingerprint: row.get("fingerprint")?,
         role: db::maybe_word(row, "role")?,

@@ -5,9 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::ErrorCode;
-
-use crate::model::{Name, Timestamp, is_lasting};
+use crate::{
+    model::{Name, Timestamp, is_lasting},
+    sql::{ErrorKind, SqlError},
+};
 
 /// Why a verb of the store failed. Nothing that the verb wanted to write has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,10 +100,6 @@ impl StoreError {
             Fault::Unseal(name) => return Self::Unseal { name },
             Fault::Refused(reason) => return Self::Refused { doing, reason },
             Fault::Told(error) => return error,
-            Fault::Sql(error) if is_unreadable(&error) => {
-                let reason = plain(&error);
-                return Self::Unreadable { doing, reason };
-            }
             Fault::File(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
                 return Self::Full { doing };
             }
@@ -110,19 +107,16 @@ impl StoreError {
             Fault::Sql(error) => error,
         };
         let reason = error.to_string();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full { doing },
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { doing },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Corrupt { doing, reason }
-            }
-            Some(
-                ErrorCode::ReadOnly
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::PermissionDenied,
-            ) => Self::NotWritable { doing, reason },
-            _ => Self::Fault { doing, reason },
+        match error.kind() {
+            ErrorKind::Unreadable => Self::Unreadable {
+                doing,
+                reason: error.plain(),
+            },
+            ErrorKind::Full => Self::Full { doing },
+            ErrorKind::Busy => Self::Busy { doing },
+            ErrorKind::Corrupt => Self::Corrupt { doing, reason },
+            ErrorKind::NotWritable => Self::NotWritable { doing, reason },
+            ErrorKind::Other => Self::Fault { doing, reason },
         }
     }
 }
@@ -130,7 +124,7 @@ impl StoreError {
 /// What can go wrong inside a verb; the handle adds what was being done.
 #[derive(Debug)]
 pub(super) enum Fault {
-    Sql(rusqlite::Error),
+    Sql(SqlError),
     /// A token does not open.
     Unseal(Name),
     /// What was asked for cannot be done.
@@ -148,16 +142,22 @@ impl Fault {
     }
 }
 
+impl From<SqlError> for Fault {
+    fn from(error: SqlError) -> Self {
+        Self::Sql(error)
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
+        Self::Sql(error.into())
     }
 }
 
 impl Fault {
     /// Whether it is about what one row holds.
     pub(super) fn is_unreadable(&self) -> bool {
-        matches!(self, Self::Sql(error) if is_unreadable(error))
+        matches!(self, Self::Sql(error) if error.is_unreadable())
     }
 }
 
@@ -169,31 +169,6 @@ pub(super) type Answer<T> = Result<T, StoreError>;
 
 /// What the store answers to each entry, in order.
 pub type Each<T> = Vec<Result<T, StoreError>>;
-
-/// Whether an error is about what a row holds, so that other rows are not concerned.
-pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
-    matches!(
-        error,
-        rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::Utf8Error(..)
-    )
-}
-
-/// What is wrong, without SQLite's number of a column and without what stands in it: that could be
-/// anything, and SQLite's own words name the column.
-pub(super) fn plain(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::FromSqlConversionFailure(_, _, inner) => inner.to_string(),
-        rusqlite::Error::InvalidColumnType(_, column, found) => {
-            format!("column {column}: it holds a value of the type {found}")
-        }
-        rusqlite::Error::IntegralValueOutOfRange(..) => "a number is out of range".to_owned(),
-        rusqlite::Error::Utf8Error(..) => "a text is not UTF-8".to_owned(),
-        other => other.to_string(),
-    }
-}
 
 /// Why the store does not open. Each is one message for the operator; nothing has been changed.
 #[derive(Debug, thiserror::Error)]
@@ -398,11 +373,11 @@ impl BackupError {
     /// What SQLite says while a backup is read.
     pub(super) fn reading(path: &Path) -> impl Fn(rusqlite::Error) -> Self {
         move |error| match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => Self::Foreign {
+            Some(rusqlite::ErrorCode::NotADatabase) => Self::Foreign {
                 path: path.to_owned(),
                 why: "it is not an SQLite database".to_owned(),
             },
-            Some(ErrorCode::CannotOpen) => Self::Io {
+            Some(rusqlite::ErrorCode::CannotOpen) => Self::Io {
                 doing: "open",
                 path: path.to_owned(),
                 source: io::Error::other(error),

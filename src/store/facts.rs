@@ -3,18 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::Row;
-
 use super::{
     aside::RowKind,
     campaigns,
     db::{self, Db, Effects, Txn},
-    error::{Fault, Outcome, StoreError, is_unreadable},
+    error::{Fault, Outcome, StoreError},
     reconcile::{FORGOTTEN, REMOVED},
     withdrawals::{Appended, Fact, Found, Order, Stage, Withdrawal},
     writer::Writer,
 };
-use crate::model::{CampaignId, Num, State, Then};
+use crate::{
+    model::{CampaignId, Num, State, Then},
+    sql::{self, Row},
+};
 
 /// The number of the last transaction that withdrew something, and of the one before it.
 pub(super) const LAST: &str = "withdrawn";
@@ -67,17 +68,16 @@ impl Db {
                 see(Fact::Campaign(order));
             }
         }
-        let mut statement = self.statement(OF_ALL)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
+        self.conn.each(OF_ALL, [], None, |row| {
             match read_withdrawal(row) {
                 Ok(withdrawal) => see(Fact::Identity(withdrawal)),
-                Err(error) if is_unreadable(&error) => {
+                Err(error) if error.is_unreadable() => {
                     self.aside.note(RowKind::Identity, row, &error);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
-        }
+            Ok(true)
+        })?;
         let ids = "SELECT campaign, num FROM campaign_item WHERE state IN ('pending', 'called', 'failed') AND num < 0";
         for (campaign, num) in self.all(RowKind::CampaignItem, ids, [], |row| {
             Ok((row.get(0)?, row.get(1)?))
@@ -102,13 +102,13 @@ impl Db {
         let sql = "SELECT i.name, i.id FROM identity i WHERE i.state IS NULL OR typeof(i.state) <> 'text' \
                    OR i.state NOT IN ('new', 'active', 'held', 'gone', 'deleted') \
                    OR i.resource NOT IN (SELECT num FROM resource)";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        let (mut rows, mut words) = (statement.query([])?, BTreeSet::new());
-        while let Some(row) = rows.next()? {
+        let mut words = BTreeSet::new();
+        self.conn.each(sql, [], None, |row| {
             for column in ["name", "id"] {
                 words.extend(row.get::<_, String>(column).ok());
             }
-        }
+            Ok(true)
+        })?;
         Ok(words)
     }
 
@@ -282,7 +282,7 @@ impl Writer {
     }
 }
 
-fn read_withdrawal(row: &Row<'_>) -> rusqlite::Result<Withdrawal> {
+fn read_withdrawal(row: &Row<'_>) -> sql::Result<Withdrawal> {
     let pending = db::parsed_all(row, "pending")?;
     let state: State = db::word(row, "state")?;
     // What is withdrawn is told although something else cannot be read.

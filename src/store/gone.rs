@@ -2,8 +2,6 @@
 //! token this very resource has minted and that now is said not to be its own, are more likely the
 //! connection string of another resource: then nothing is withdrawn, and a person decides.
 
-use rusqlite::{Row, params};
-
 use super::{
     Cause, Store,
     aside::RowKind,
@@ -12,9 +10,12 @@ use super::{
     error::{Answer, Fault, Outcome},
     tables::Counting,
 };
-use crate::model::{
-    Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num, ResourceName,
-    State, Timestamp, Version,
+use crate::{
+    model::{
+        Attempt, AuditEntry, DueReason, GoneHeld, Kind, Name, Notice, NoticeKind, Num,
+        ResourceName, State, Timestamp, Version,
+    },
+    sql::{self, Row, params},
 };
 
 /// ACS is asked again after so long.
@@ -362,7 +363,7 @@ impl Txn<'_> {
     }
 }
 
-fn read_held(row: &Row<'_>) -> rusqlite::Result<(Num, GoneHeld)> {
+fn read_held(row: &Row<'_>) -> sql::Result<(Num, GoneHeld)> {
     Ok((
         row.get("num")?,
         GoneHeld {

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     config::{Owner, StoreSettings},
     model::Timestamp,
+    sql::Connection,
     telemetry::Metrics,
 };
 
@@ -133,8 +134,8 @@ impl Store {
         let mut threads = Vec::new();
         for n in 0..READERS {
             let Db { seal, aside, .. } = &parts.writer.db;
-            let db =
-                Db::reader(&settings.path, seal.clone(), aside.clone()).map_err(|e| other(&e))?;
+            let conn = Connection::reader_of(&settings.path).map_err(|e| other(&e))?;
+            let db = Db::on(conn, seal.clone(), aside.clone());
             let queue = read_queue.clone();
             let named = thread::Builder::new().name(format!("store-read-{n}"));
             threads.push(

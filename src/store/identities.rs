@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
-use rusqlite::{Row, params};
-
 use super::{
     Each, Store,
     aside::RowKind,
     db::{self, Db},
-    error::{Answer, Fault, Outcome, StoreError, is_unreadable},
+    error::{Answer, Fault, Outcome, StoreError},
     idmap,
     seal::SealPlace,
 };
-use crate::model::{
-    Declaration, Due, IdLine, IdentityId, Name, Num, Reader, Record, ResourceName, Secret, Spec,
-    State, Timestamp, TokenDocument, TokenMeta, Version,
+use crate::{
+    model::{
+        Declaration, Due, IdLine, IdentityId, Name, Num, Reader, Record, ResourceName, Secret,
+        Spec, State, Timestamp, TokenDocument, TokenMeta, Version,
+    },
+    sql::{self, Column, Row, SqlError, params},
 };
+use jiff::SignedDuration;
 
 /// The columns that a [`Record`] is read from.
 macro_rules! record_columns {
@@ -238,7 +239,7 @@ impl Store {
                     Ok(Some(record)) if record.spec.name == *name => Led::There(Box::new(record)),
                     Ok(found) => Led::Nowhere(found.map(|other| other.spec.declared.readers)),
                     // It may be this one or the next that cannot be read.
-                    Err(error) if is_unreadable(&error) => match db.record(name.as_str())? {
+                    Err(error) if error.is_unreadable() => match db.record(name.as_str())? {
                         Some(record) => Led::There(Box::new(record)),
                         None => Led::Nowhere(None),
                     },
@@ -446,7 +447,7 @@ impl Store {
     /// Holdings by name; those that do not exist or cannot be read are left out.
     pub async fn holdings(&self, names: Vec<Name>) -> Answer<Vec<Holding>> {
         self.read("read tokens", move |db| {
-            let _same_state = db.conn.unchecked_transaction()?;
+            let _same_state = db.conn.same_state()?;
             let found = db.records(&names)?;
             db.held(found)
         })
@@ -457,7 +458,7 @@ impl Store {
     pub async fn holdings_page(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Holding>> {
         let after = after.map_or(String::new(), ToString::to_string);
         self.read("read tokens", move |db| {
-            let _same_state = db.conn.unchecked_transaction()?;
+            let _same_state = db.conn.same_state()?;
             let found = db.list(&after, limit)?;
             db.held(found)
         })
@@ -483,7 +484,7 @@ impl Db {
         Ok(records)
     }
 
-    pub(super) fn record_of(&self, num: Num) -> rusqlite::Result<Option<Record>> {
+    pub(super) fn record_of(&self, num: Num) -> sql::Result<Option<Record>> {
         let sql = select_record!("WHERE i.num = ?1");
         self.one(RowKind::Identity, sql, [num], read_record)
     }
@@ -578,7 +579,7 @@ impl Db {
     /// Notes a row whose document cannot be read.
     pub(super) fn note_consignment(&self, row: &Row<'_>, fault: &Fault) {
         match fault {
-            Fault::Sql(error) if is_unreadable(error) => {
+            Fault::Sql(error) if error.is_unreadable() => {
                 self.aside.note(RowKind::Identity, row, error)
             }
             Fault::Unseal(name) => {
@@ -780,16 +781,16 @@ pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn read_declaration(row: &Row<'_>, column: impl db::Column) -> rusqlite::Result<Declaration> {
+fn read_declaration(row: &Row<'_>, column: impl Column) -> sql::Result<Declaration> {
     let text = row
         .get_ref(column.place(row)?)?
         .as_str()
-        .map_err(|e| db::broken("wish", e))?;
-    Declaration::parse(text).map_err(|e| db::broken("wish", e))
+        .map_err(|e| SqlError::unreadable("wish", e))?;
+    Declaration::parse(text).map_err(|e| SqlError::unreadable("wish", e))
 }
 
 /// The columns in the order of `record_columns`.
-pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
+pub(super) fn read_record(row: &Row<'_>) -> sql::Result<Record> {
     let state: State = db::word(row, 4)?;
     let due = db::maybe_instant(row, 7)?
         .zip(db::maybe_word(row, 8)?)
@@ -797,7 +798,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     let token = db::maybe_instant(row, 12)?
         .zip(db::maybe_instant(row, 13)?)
         .map(|(issued_at, expires_at)| {
-            Ok::<_, rusqlite::Error>(TokenMeta {
+            Ok::<_, SqlError>(TokenMeta {
                 issued_at,
                 expires_at,
                 minted_by: row.get::<_, Option<String>>(14)?.unwrap_or_default(),

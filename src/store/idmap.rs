@@ -16,17 +16,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::params;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{
     aside::RowKind,
     db::{self, Db, Effects, Txn},
-    error::{Fault, Outcome, is_unreadable},
+    error::{Fault, Outcome},
     tables::update_identities,
 };
-use crate::model::{Declaration, IdLine, IdentityId, Kept, Name, Num, Origin, without_mark};
+use crate::{
+    model::{Declaration, IdLine, IdentityId, Kept, Name, Num, Origin, without_mark},
+    sql::{self, SqlError, params},
+};
 
 /// The name of the map in the state directory.
 pub(super) const FILE: &str = "identities.jsonl";
@@ -502,7 +504,7 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn keep(&mut self, row: &rusqlite::Row<'_>) {
+    fn keep(&mut self, row: &sql::Row<'_>) {
         for column in ["name", "id"] {
             self.words.extend(row.get::<_, String>(column).ok());
         }
@@ -528,18 +530,17 @@ fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<Hidden> {
         "SELECT * FROM ({LINES}) WHERE known \
          UNION ALL SELECT NULL, name, resource, id, created_at, NULL, NULL, 1, 1 FROM remembered"
     );
-    let mut statement = db.conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    db.conn.each(&sql, [], None, |row| {
         match read_line(row) {
             Ok(line) => see(line),
-            Err(error) if is_unreadable(&error) => {
+            Err(error) if error.is_unreadable() => {
                 db.aside.note(RowKind::Identity, row, &error);
                 hidden.keep(row);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
-    }
+        Ok(true)
+    })?;
     Ok(hidden)
 }
 
@@ -599,17 +600,16 @@ fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
         return Ok(());
     };
     let sql = "SELECT num, name, id FROM identity WHERE name = ?1 OR id = ?2";
-    let mut statement = db.conn.prepare_cached(sql)?;
-    let mut rows = statement.query([name, id])?;
     let (mut hidden, mut others) = (None, 0);
-    while let Some(row) = rows.next()? {
+    db.conn.each(sql, [name, id], None, |row| {
         let named = db::parsed::<Name>(row, "name");
         let known = db::maybe_parsed::<IdentityId>(row, "id");
         match (named, known) {
             (Err(_), _) | (_, Err(_)) => hidden = Some(row.get::<_, i64>("num")?),
             (Ok(_), Ok(_)) => others += 1,
         }
-    }
+        Ok(true)
+    })?;
     if let Some(num) = hidden.filter(|_| others == 0) {
         tracing::warn!(
             name,
@@ -622,7 +622,7 @@ fn mend(db: &Db, line: &IdLine) -> Outcome<()> {
     Ok(())
 }
 
-fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
+fn read_line(row: &sql::Row<'_>) -> sql::Result<IdLine> {
     let kept = match row.get::<_, bool>("let_go")? {
         true => Kept::default(),
         false => read_kept(row)?,
@@ -631,14 +631,15 @@ fn read_line(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
     Ok(IdLine { kept, ..line })
 }
 
-fn read_kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {
+fn read_kept(row: &sql::Row<'_>) -> sql::Result<Kept> {
     let origin: Origin = db::word(row, "origin")?;
     let declaration = row.get_ref("wish")?.as_str().unwrap_or_default();
-    Kept::of(origin, || Declaration::parse(declaration)).map_err(|e| db::broken("wish", e))
+    Kept::of(origin, || Declaration::parse(declaration))
+        .map_err(|e| SqlError::unreadable("wish", e))
 }
 
 /// The same without a declaration, as the rows of `remembered` are.
-pub(super) fn read_remembered(row: &rusqlite::Row<'_>) -> rusqlite::Result<IdLine> {
+pub(super) fn read_remembered(row: &sql::Row<'_>) -> sql::Result<IdLine> {
     Ok(IdLine {
         name: db::parsed(row, "name")?,
         resource: db::parsed(row, "resource")?,

@@ -4,8 +4,6 @@
 //!
 //! Trails are not looked through: nothing depends on them, and whoever lists them meets what is wrong.
 
-use rusqlite::{Row, params, types::Value};
-
 use super::{
     CampaignId, Store, StoreError,
     aside::RowKind,
@@ -14,7 +12,7 @@ use super::{
     db::{self, Db, Effects, Txn, micros, spelled},
     deliveries::{delivery_columns, read_delivery},
     doubts::read_doubt,
-    error::{Fault, Outcome, is_unreadable},
+    error::{Fault, Outcome},
     identities::{read_record, record_columns},
     idmap::read_remembered,
     jobs::read_run,
@@ -24,7 +22,10 @@ use super::{
     sources::{Digest, read_facts},
     tables::Counting,
 };
-use crate::model::{DueReason, JobName, Kind, Name, Num, Operation, ResourceName, Timestamp};
+use crate::{
+    model::{DueReason, JobName, Kind, Name, Num, Operation, ResourceName, Timestamp},
+    sql::{self, Row, Value, params},
+};
 
 /// Rows looked at in one read.
 const PAGE: usize = 500;
@@ -225,7 +226,7 @@ fn sink(_: &Db, row: &Row<'_>, _: &mut Page) -> Outcome<()> {
 
 fn placed(row: &Row<'_>) -> Outcome<()> {
     row.get::<_, Option<String>>("path")?;
-    if row.get_ref("digest")? != rusqlite::types::ValueRef::Null {
+    if row.get_ref("digest")? != sql::ValueRef::Null {
         read_placed(row)?;
     }
     Ok(())
@@ -237,20 +238,23 @@ impl Db {
         let Some(walk) = WALKS.get(mark.walk) else {
             return Ok(Page::default());
         };
-        let mut statement = self.conn.prepare_cached(walk.sql)?;
-        let mut rows = statement.query([&mark.after.0, &mark.after.1])?;
         let (mut page, mut seen, mut after) = (Page::default(), 0, None);
-        while seen < PAGE
-            && let Some(row) = rows.next()?
-        {
+        let mut failed = None;
+        let from = [&mark.after.0, &mark.after.1];
+        self.conn.each(walk.sql, from, Some(PAGE), |row| {
             seen += 1;
             after = Some((row.get("k1")?, row.get("k2")?));
             match (walk.read)(self, row, &mut page) {
-                Err(Fault::Sql(error)) if is_unreadable(&error) => {
+                Err(Fault::Sql(error)) if error.is_unreadable() => {
                     self.aside.note(walk.kind, row, &error);
                 }
-                read => read?,
+                Err(fault) => failed = Some(fault),
+                Ok(()) => {}
             }
+            Ok(seen < PAGE && failed.is_none())
+        })?;
+        if let Some(fault) = failed {
+            return Err(fault);
         }
         page.next = Some(match after.filter(|_| seen == PAGE) {
             Some(after) => Bookmark {

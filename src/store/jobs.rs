@@ -1,17 +1,17 @@
 //! Scheduled work: up to when each job is decided, and what became of its runs.
 
-use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Store, Target,
     aside::RowKind,
     db::{self, Db, Txn, micros, spelled},
-    error::{Answer, Each, Fault, Outcome, is_unreadable},
+    error::{Answer, Each, Fault, Outcome},
 };
 use crate::{
     config::JobSettings,
     model::{JobAction, JobName, Timestamp},
+    sql::{self, Row, params},
 };
 
 /// Runs of a job that are kept.
@@ -122,7 +122,7 @@ impl Store {
                 let params = params![job.name.as_str(), job.schedule, micros(now)];
                 match txn.first(sql, params, |row| db::instant_in(row, "decided_until")) {
                     Ok(until) => Ok(until.unwrap_or(now)),
-                    Err(error) if is_unreadable(&error) => txn.start_anew(job, now),
+                    Err(error) if error.is_unreadable() => txn.start_anew(job, now),
                     Err(error) => Err(error.into()),
                 }
             };
@@ -262,7 +262,7 @@ impl Db {
     }
 }
 
-pub(super) fn read_run(row: &Row<'_>) -> rusqlite::Result<JobRun> {
+pub(super) fn read_run(row: &Row<'_>) -> sql::Result<JobRun> {
     Ok(JobRun {
         job: db::parsed(row, "job")?,
         scheduled_at: db::instant_in(row, "scheduled_at")?,

@@ -7,8 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Row, params};
-
 use super::{
     Store,
     aside::RowKind,
@@ -17,9 +15,12 @@ use super::{
     identities::count,
     tables::Counting,
 };
-use crate::model::{
-    AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Notice, NoticeKind, Num,
-    ResourceName, Timestamp,
+use crate::{
+    model::{
+        AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Notice, NoticeKind,
+        Num, ResourceName, Timestamp,
+    },
+    sql::{self, Row, params},
 };
 
 /// A change of keys that is wanted.
@@ -79,7 +80,7 @@ impl Store {
                     micros(now)
                 ],
             )?;
-            let id = txn.conn.last_insert_rowid();
+            let id = txn.last_row();
             txn.effects.campaigns = true;
             let sql = format!("{CHANGE} WHERE num = ?1");
             let begun = txn.one(RowKind::KeyChange, &sql, [id], read_change)?;
@@ -393,7 +394,7 @@ impl Db {
     }
 }
 
-pub(super) fn read_change(row: &Row<'_>) -> rusqlite::Result<KeyChange> {
+pub(super) fn read_change(row: &Row<'_>) -> sql::Result<KeyChange> {
     Ok(KeyChange {
         id: row.get("num")?,
         resource: db::parsed(row, "resource")?,

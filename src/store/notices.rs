@@ -3,16 +3,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rusqlite::{Row, params};
-
 use super::{
     Store,
     aside::RowKind,
     db::{self, Db, Txn, micros, signed, spelled},
-    error::{Answer, Each, Outcome, is_unreadable},
+    error::{Answer, Each, Outcome},
 };
-use crate::model::{
-    Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkName, Timestamp,
+use crate::{
+    model::{
+        Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkName,
+        Timestamp,
+    },
+    sql::{self, Row, params},
 };
 
 /// What a row has come to, so that nothing that was told of it while it had no token goes on.
@@ -153,7 +155,7 @@ impl Store {
             match db.one(RowKind::Sink, sql, [sink.as_str()], read) {
                 Ok(cursor) => Ok(cursor.unwrap_or(0)),
                 // How far it was is not known: it hears of what comes, as a new sink does.
-                Err(error) if is_unreadable(&error) => {
+                Err(error) if error.is_unreadable() => {
                     let sql = "SELECT coalesce(max(seq), 0) AS seq FROM notice";
                     let newest = db.first(sql, [], |row| db::unsigned(row, "seq"))?;
                     Ok(newest.unwrap_or(0))
@@ -247,7 +249,7 @@ impl Txn<'_> {
                    i.next_kind = 'issued' AS first FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1";
         let found = self.first(sql, [num], |row| {
             let marks = [row.get(2), row.get(3), row.get(4)];
-            let marks = marks.map(|mark: rusqlite::Result<bool>| mark.unwrap_or(true));
+            let marks = marks.map(|mark: sql::Result<bool>| mark.unwrap_or(true));
             // Of a row whose name cannot be read nothing was told.
             let name: Option<Name> = db::parsed(row, "name").ok();
             Ok(name.map(|name| (name, db::parsed(row, "resource").ok(), marks)))
@@ -359,11 +361,11 @@ impl Db {
     }
 }
 
-pub(super) fn read_numbered(row: &Row<'_>) -> rusqlite::Result<(u64, Notice)> {
+pub(super) fn read_numbered(row: &Row<'_>) -> sql::Result<(u64, Notice)> {
     Ok((db::unsigned(row, "seq")?, read_notice(row)?))
 }
 
-fn read_notice(row: &Row<'_>) -> rusqlite::Result<Notice> {
+fn read_notice(row: &Row<'_>) -> sql::Result<Notice> {
     Ok(Notice {
         at: db::instant_in(row, "at")?,
         kind: db::word(row, "kind")?,

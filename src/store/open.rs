@@ -3,7 +3,6 @@
 //! One owner: a kernel lock on a file beside the database, which `kill -9` and a power cut release.
 
 use std::{
-    cell::Cell,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
@@ -11,7 +10,6 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, ErrorCode};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{
@@ -29,6 +27,7 @@ use super::{
 use crate::{
     config::{Owner, StoreSettings},
     model::{StoreStanding, Timestamp},
+    sql::{self, Connection, ErrorKind, SqlError},
 };
 
 /// A database up to this size is read through for damage at each start.
@@ -94,14 +93,7 @@ pub(super) fn open(
         db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
     let keys = (stored.as_deref(), successor.as_deref());
     let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
-    let db = Db {
-        conn,
-        seal,
-        aside: Arc::default(),
-        floor: Cell::default(),
-        #[cfg(test)]
-        statements: Cell::default(),
-    };
+    let db = Db::on(conn, seal, Arc::default());
     let id_map = IdMap::beside(state_dir, durable);
     let copy = settings.withdrawn_copy.as_deref();
     let mut beside = Beside {
@@ -161,11 +153,15 @@ fn database(
     state_dir: &Path,
     now: Timestamp,
     durable: bool,
-) -> rusqlite::Result<Result<(Connection, bool), OpenError>> {
+) -> sql::Result<Result<(Connection, bool), OpenError>> {
     let path = &settings.path;
-    let conn = Db::connect(path, durable)?;
+    let conn = Connection::writer_of(path, durable)?;
     let found = schema::version(&conn)?;
-    if !schema::may_be_used(&conn, found)? {
+    let said: Option<String> = match found > schema::NEWEST {
+        true => db::meta(&conn, schema::USABLE_KEY)?,
+        false => None,
+    };
+    if !schema::may_be_used(found, said.as_deref()) {
         return Ok(Err(OpenError::Newer {
             path: path.to_owned(),
             found,
@@ -173,11 +169,11 @@ fn database(
         }));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
-        let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
+        let verdict = conn.first("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        if let Some(reason) = verdict.filter(|verdict| verdict != "ok") {
             return Ok(Err(OpenError::Corrupt {
                 path: path.to_owned(),
-                reason: verdict,
+                reason,
             }));
         }
     }
@@ -189,11 +185,13 @@ fn database(
             }));
         }
         if found < schema::NEWEST && settings.save_before_migration {
-            match backup::before_migration(&conn, (path, state_dir), now) {
-                Ok(place) => {
+            let saved = conn.file();
+            match saved.map(|file| backup::before_migration(file, (path, state_dir), now)) {
+                None => {}
+                Some(Ok(place)) => {
                     tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
                 }
-                Err(source) => {
+                Some(Err(source)) => {
                     return Ok(Err(OpenError::NotSaved {
                         path: path.to_owned(),
                         source,
@@ -251,14 +249,14 @@ fn settle(
     (created, owner): (bool, &Owner),
     now: Timestamp,
 ) -> Outcome<(Opened, bool)> {
-    db.conn.execute_batch("BEGIN IMMEDIATE")?;
+    db.conn.begin()?;
     let settled = settle_in(db, beside, (created, owner), now);
     let end = if settled.is_ok() {
         "COMMIT"
     } else {
         "ROLLBACK"
     };
-    db.conn.execute_batch(end)?;
+    db.conn.batch(end)?;
     settled
 }
 
@@ -335,27 +333,25 @@ fn other(path: &Path, reason: String) -> OpenError {
     }
 }
 
-fn explained(path: &Path, error: &rusqlite::Error) -> OpenError {
+fn explained(path: &Path, error: &SqlError) -> OpenError {
     let reason = error.to_string();
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => OpenError::Corrupt {
+    match error.kind() {
+        ErrorKind::Corrupt => OpenError::Corrupt {
             path: path.to_owned(),
             reason,
         },
-        Some(ErrorCode::DiskFull) => OpenError::Full {
+        ErrorKind::Full => OpenError::Full {
             path: path.to_owned(),
         },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => other(
+        ErrorKind::Busy => other(
             path,
             "another program holds the database for writing; close it".to_owned(),
         ),
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            OpenError::Closed {
-                path: path.to_owned(),
-                reason,
-            }
-        }
-        _ => other(path, reason),
+        ErrorKind::NotWritable => OpenError::Closed {
+            path: path.to_owned(),
+            reason,
+        },
+        ErrorKind::Unreadable | ErrorKind::Other => other(path, reason),
     }
 }
 

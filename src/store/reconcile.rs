@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::Row;
-
 use super::{
     Store,
     aside::RowKind,
@@ -12,7 +10,10 @@ use super::{
     error::{Answer, Outcome},
     idmap::read_remembered,
 };
-use crate::model::{Declaration, IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State};
+use crate::{
+    model::{Declaration, IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State},
+    sql::{self, Row, SqlError},
+};
 
 /// A declaration that was not taken, and why; or a row that stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,7 +264,7 @@ impl Db {
             let sql = "SELECT * FROM remembered WHERE name = ?1";
             self.one(RowKind::RememberedId, sql, [name], read_remembered)?;
             if self.aside.hides_a_name() {
-                return Err(db::broken("name", Hidden).into());
+                return Err(SqlError::unreadable("name", Hidden).into());
             }
         }
         Ok(known)
@@ -370,7 +371,7 @@ fn fate(known: Option<&Known>, spec: &Spec) -> Fate {
     }
 }
 
-fn read_known(row: &Row<'_>) -> rusqlite::Result<Known> {
+fn read_known(row: &Row<'_>) -> sql::Result<Known> {
     Ok(Known {
         num: row.get("num")?,
         resource: row.get("resource")?,

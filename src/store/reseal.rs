@@ -6,8 +6,6 @@
 
 use std::path::PathBuf;
 
-use rusqlite::params;
-
 use super::{
     Cause, OpenError, Store,
     db::{self, Db, Txn, signed},
@@ -16,7 +14,10 @@ use super::{
     seal,
     tables::Counting,
 };
-use crate::model::{AuditEntry, Name, Timestamp};
+use crate::{
+    model::{AuditEntry, Name, Timestamp},
+    sql::{self, params},
+};
 
 /// The id of the key that takes over, while it does.
 pub(super) const SUCCESSOR: &str = "seal_key_next";
@@ -42,7 +43,7 @@ pub struct Resealing {
 }
 
 /// Forgets that a key takes over.
-pub(super) fn forget(conn: &rusqlite::Connection) -> rusqlite::Result<()> {
+pub(super) fn forget(conn: &sql::Connection) -> sql::Result<()> {
     for key in [SUCCESSOR, DONE_UP_TO, SEALED_ANEW] {
         conn.execute("DELETE FROM meta WHERE key = ?1", [key])?;
     }
@@ -196,7 +197,7 @@ impl Txn<'_> {
         let after = self.number(DONE_UP_TO)?;
         let sql =
             "SELECT num, name, version, token FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2";
-        let read = |row: &rusqlite::Row<'_>| {
+        let read = |row: &sql::Row<'_>| {
             let token = row.get_ref(3)?.as_blob_or_null().ok().flatten();
             // A row that cannot be read is set aside elsewhere; nothing of it can be sealed.
             let named: Option<(Name, u64)> = row
@@ -207,11 +208,7 @@ impl Txn<'_> {
                 .zip(row.get::<_, i64>(2).ok().map(i64::unsigned_abs));
             Ok((row.get::<_, i64>(0)?, named, token.map(<[u8]>::to_vec)))
         };
-        let page: Vec<_> = {
-            let mut statement = self.conn.prepare_cached(sql)?;
-            let found = statement.query_map(params![signed(after), count(rows)], read)?;
-            found.collect::<rusqlite::Result<_>>()?
-        };
+        let page = self.every(sql, params![signed(after), count(rows)], read)?;
         let Some((last, ..)) = page.last() else {
             return self.belong_to(&successor, now);
         };

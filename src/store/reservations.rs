@@ -1,15 +1,16 @@
 //! Calls that may have been sent: written before they go out, so that the window of a limit holds over
 //! `kill -9`. And the question whether the store can be written at all, asked before ACS is called.
 
-use rusqlite::params;
-
 use super::{
     Store,
     aside::RowKind,
     db::{self, micros, spelled},
     error::Answer,
 };
-use crate::model::{Operation, ResourceName, Timestamp};
+use crate::{
+    model::{Operation, ResourceName, Timestamp},
+    sql::{self, params},
+};
 
 /// What the probe writes: about as much as a batch of results needs.
 const PROBE_BYTES: usize = 64 * 1024;
@@ -94,9 +95,9 @@ impl Store {
     ) -> Answer<Option<(Timestamp, u32)>> {
         let key = hold_key(resource, operation);
         self.read("read noted 429s", move |db| {
-            let noted = db::meta::<rusqlite::types::Value>(&db.conn, &key)?;
+            let noted = db::meta::<sql::Value>(&db.conn, &key)?;
             Ok(match noted {
-                Some(rusqlite::types::Value::Text(hold)) => read_hold(&hold),
+                Some(sql::Value::Text(hold)) => read_hold(&hold),
                 _ => None,
             })
         })
@@ -107,7 +108,7 @@ impl Store {
     pub async fn probe(&self) -> Answer<()> {
         self.write("write", |txn| {
             db::set_meta(&txn.conn, "probe", vec![0xa5_u8; PROBE_BYTES])?;
-            db::set_meta(&txn.conn, "probe", rusqlite::types::Null)?;
+            db::set_meta(&txn.conn, "probe", sql::Null)?;
             Ok(())
         })
         .await

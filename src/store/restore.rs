@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags};
 use zeroize::Zeroizing;
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::{Owner, StoreSettings},
     model::{DueReason, StoreStanding, Timestamp},
+    sql::{self, SqlError, params},
 };
 
 /// How a backup is to be put back.
@@ -171,8 +172,7 @@ pub fn take_back(settings: &StoreSettings) -> Result<bool, RestoreError> {
     let path = &settings.path;
     fs::metadata(path).map_err(BackupError::io("open the store", path))?;
     let _lock = Lock::take(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let taken = Connection::open_with_flags(path, flags)
+    let taken = sql::Connection::to_file(path)
         .and_then(|conn| conn.execute("DELETE FROM meta WHERE key = ?1", [backup::RETIRED]));
     let taken = taken.map_err(|e| OpenError::Corrupt {
         path: path.clone(),
@@ -187,12 +187,11 @@ fn drop_sealed(
     now: Timestamp,
 ) -> Result<usize, RestoreError> {
     let path = &settings.path;
-    let unreadable = |e: rusqlite::Error| OpenError::Corrupt {
+    let unreadable = |e: SqlError| OpenError::Corrupt {
         path: path.clone(),
         reason: e.to_string(),
     };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    let conn = sql::Connection::to_file(path).map_err(unreadable)?;
     let stored = db::meta::<String>(&conn, "seal_key").map_err(unreadable)?;
     let seal = seal::seal(settings, state_dir, (None, None))?;
     let successor = db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(unreadable)?;
@@ -203,23 +202,23 @@ fn drop_sealed(
         }
         .into());
     }
-    let dropped = || -> rusqlite::Result<usize> {
-        conn.pragma_update(None, "secure_delete", true)?;
-        let txn = conn.unchecked_transaction()?;
-        let dropped = txn.execute(
+    let dropped = || -> sql::Result<usize> {
+        conn.batch("PRAGMA secure_delete = on")?;
+        conn.begin()?;
+        let dropped = conn.execute(
             &update_identities(
                 "SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
                  due_at = ?1, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
             ),
             (db::micros(now), spelled(&DueReason::Requested)),
         )?;
-        txn.execute(
+        conn.execute(
             &update_identities("SET token = NULL WHERE token IS NOT NULL"),
             [],
         )?;
-        db::set_meta(&txn, "seal_key", seal.key_id())?;
-        reseal::forget(&txn)?;
-        txn.commit()?;
+        db::set_meta(&conn, "seal_key", seal.key_id())?;
+        reseal::forget(&conn)?;
+        conn.batch("COMMIT")?;
         Ok(dropped)
     };
     Ok(dropped().map_err(unreadable)?)
@@ -306,7 +305,7 @@ fn prepare(
     let reading = BackupError::reading(from);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(new, flags).map_err(&reading)?;
-    let id = db::meta::<String>(&conn, "store_id").map_err(&reading)?;
+    let id = backup::meta_of::<String>(&conn, "store_id").map_err(&reading)?;
     let there = store_of(&places.state_dir.join(backup::WITHDRAWN));
     // The second place may know what came after the backup; the next start takes the one that goes further.
     let second = places
@@ -346,8 +345,11 @@ fn prepare(
             backup::WITHDRAWN
         )
     });
-    backup::strip(&conn, contents, doubt.as_deref()).map_err(&reading)?;
-    drop(conn);
+    let stripped = backup::strip(&conn.into(), contents, doubt.as_deref());
+    stripped.map_err(|error| BackupError::Damaged {
+        path: new.to_owned(),
+        why: error.to_string(),
+    })?;
     sync(new)?;
     Ok(Prepared { kept, aside, doubt })
 }

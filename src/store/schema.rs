@@ -1,11 +1,10 @@
 //! The schema: what the steps in `sql/` make, one after the other, and which versions of renewd may use it.
 
-use rusqlite::Connection;
-
 use super::{
     db::{self, Txn},
     error::Outcome,
 };
+use crate::sql::{self, Connection};
 
 /// Each step brings the schema from its place in this list to the next; steps are only ever added.
 const STEPS: &[&str] = &[
@@ -51,15 +50,13 @@ pub(super) fn usable(schema: i64, from: i64) -> String {
 }
 
 /// Whether we may use a database of that schema: we know it, or it says of this very schema that code as old as ours may.
-pub(super) fn may_be_used(conn: &Connection, found: i64) -> rusqlite::Result<bool> {
-    if found <= NEWEST {
-        return Ok(true);
-    }
-    let said = db::meta::<String>(conn, USABLE_KEY)?;
-    let said = said.as_deref().and_then(|said| said.split_once(' '));
-    Ok(said.is_some_and(|(schema, from)| {
+/// `said` is what stands in it under [`USABLE_KEY`].
+pub(super) fn may_be_used(found: i64, said: Option<&str>) -> bool {
+    let said = said.and_then(|said| said.split_once(' '));
+    let is_allowed = said.is_some_and(|(schema, from)| {
         schema.parse() == Ok(found) && from.parse().is_ok_and(|from: i64| from <= NEWEST)
-    }))
+    });
+    found <= NEWEST || is_allowed
 }
 
 impl Txn<'_> {
@@ -79,27 +76,28 @@ impl Txn<'_> {
 }
 
 /// The schema of a database; 0 where there is none yet.
-pub(super) fn version(conn: &Connection) -> rusqlite::Result<i64> {
-    conn.pragma_query_value(None, "user_version", |row| row.get(0))
+pub(super) fn version(conn: &Connection) -> sql::Result<i64> {
+    let found = conn.first("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(found.unwrap_or(0))
 }
 
 /// Takes all steps that are missing, in one transaction each.
-pub(super) fn migrate(conn: &Connection, from: i64) -> rusqlite::Result<()> {
+pub(super) fn migrate(conn: &Connection, from: i64) -> sql::Result<()> {
     migrate_to(conn, from, NEWEST)
 }
 
 /// Takes the steps from one schema to another.
-pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> sql::Result<()> {
     let numbered = (0_i64..).zip(STEPS);
     for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
         let (schema, usable) = (at + 1, usable(at + 1, USABLE_FROM));
-        conn.execute_batch(&format!(
+        conn.batch(&format!(
             "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {schema};\n\
              INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', '{usable}');\nCOMMIT;"
         ))
         .inspect_err(|_| {
             // The step's error is the one to tell; a failed roll-back ends with the connection.
-            conn.execute_batch("ROLLBACK").ok();
+            conn.batch("ROLLBACK").ok();
         })?;
     }
     Ok(())

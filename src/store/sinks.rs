@@ -7,8 +7,6 @@ use std::{
     path::PathBuf,
 };
 
-use rusqlite::{Params, Row, params};
-
 use super::{
     Store,
     aside::RowKind,
@@ -16,7 +14,10 @@ use super::{
     error::{Answer, Outcome},
     tables::OF_SINK,
 };
-use crate::model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp};
+use crate::{
+    model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp},
+    sql::{self, Params, Row, params},
+};
 
 /// What is pending for a sink is due at an instant.
 pub(super) const DUE_NOW: &str =
@@ -336,7 +337,7 @@ impl Txn<'_> {
         .keyed(Notice::disabled_key(sink))])?;
         let sql =
             "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
-        self.run(sql, params![sink, self.conn.last_insert_rowid()])?;
+        self.run(sql, params![sink, self.last_row()])?;
         Ok(())
     }
 
@@ -367,14 +368,14 @@ pub struct Stray {
     pub resource: Option<ResourceName>,
 }
 
-pub(super) fn read_placed(row: &Row<'_>) -> rusqlite::Result<Placed> {
+pub(super) fn read_placed(row: &Row<'_>) -> sql::Result<Placed> {
     Ok(Placed {
         path: PathBuf::from(row.get::<_, String>("path")?),
         digest: row.get("digest")?,
     })
 }
 
-pub(super) fn read_stray(row: &Row<'_>) -> rusqlite::Result<Stray> {
+pub(super) fn read_stray(row: &Row<'_>) -> sql::Result<Stray> {
     Ok(Stray {
         num: row.get("num")?,
         placed: read_placed(row)?,

@@ -3,8 +3,6 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use rusqlite::{Row, params};
-
 use super::{
     Store,
     aside::RowKind,
@@ -12,7 +10,10 @@ use super::{
     error::{Answer, Outcome},
     reconcile::{FORGOTTEN, ReconcilePlan, Reconciled, Refusal},
 };
-use crate::model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp};
+use crate::{
+    model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp},
+    sql::{self, Row, params},
+};
 
 /// What tells two rows of a source apart.
 pub type Digest = [u8; 16];
@@ -326,13 +327,13 @@ impl Txn<'_> {
             Some(num) => Ok(num),
             None => {
                 self.run("INSERT INTO source (name) VALUES (?1)", [source.as_str()])?;
-                Ok(self.conn.last_insert_rowid())
+                Ok(self.last_row())
             }
         }
     }
 }
 
-pub(super) fn read_facts(row: &Row<'_>) -> rusqlite::Result<SourceFacts> {
+pub(super) fn read_facts(row: &Row<'_>) -> sql::Result<SourceFacts> {
     let reason: Option<String> = row.get("lapse")?;
     let since = db::maybe_instant(row, "lapsed_at")?;
     Ok(SourceFacts {

@@ -1,7 +1,5 @@
 //! Steps that a bulk operation or a person takes on single rows: hold, release, revoke, delete, renew.
 
-use rusqlite::params;
-
 use super::{
     Store,
     aside::RowKind,
@@ -11,7 +9,10 @@ use super::{
     tables::Counting,
     tables::update_identities,
 };
-use crate::model::{AuditEntry, DueReason, Kind, Name, Num, State, Step, Then, Timestamp, Version};
+use crate::{
+    model::{AuditEntry, DueReason, Kind, Name, Num, State, Step, Then, Timestamp, Version},
+    sql::params,
+};
 
 /// Who wants something done, and why; for the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,11 +3,20 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::OpenFlags;
 
-use super::{Store, StoreError, aside::RowKind, db::unsigned, error::Answer, schema};
-use crate::model::{
-    CountedLife, Lives, RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded,
+use super::{
+    Store, StoreError,
+    aside::RowKind,
+    db::{self, unsigned},
+    error::Answer,
+    schema,
+};
+use crate::{
+    model::{
+        CountedLife, Lives, RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded,
+    },
+    sql::{self, Connection, Row, SqlError, params},
 };
 
 macro_rules! lengths {
@@ -98,42 +107,49 @@ pub fn stock_at_rest(
     resource: &ResourceName,
     now: Timestamp,
 ) -> Result<Option<Stock>, StoreError> {
-    let failed =
-        |error: rusqlite::Error| StoreError::new("count tokens by their end", error.into());
+    let failed = |error: SqlError| StoreError::new("count tokens by their end", error.into());
     if !fs::metadata(path).is_ok_and(|found| found.len() > 0) {
         return Ok(None);
     }
     let conn = opened(path).map_err(failed)?;
     let found = schema::version(&conn).map_err(failed)?;
-    if found < schema::NEWEST || !schema::may_be_used(&conn, found).map_err(failed)? {
+    if found < schema::NEWEST {
         return Ok(None);
     }
-    let read = || -> rusqlite::Result<Vec<Alike>> {
-        let named = "SELECT coalesce((SELECT num FROM resource WHERE name = ?1), 0)";
-        let num: i64 = conn.query_row(named, [resource.as_str()], |row| row.get(0))?;
-        conn.prepare(STOCK)?
-            .query_map(params![num], alike)?
-            .collect()
+    let said = db::meta::<String>(&conn, schema::USABLE_KEY).map_err(failed)?;
+    if !schema::may_be_used(found, said.as_deref()) {
+        return Ok(None);
+    }
+    let read = || -> sql::Result<Vec<Alike>> {
+        let named = "SELECT num FROM resource WHERE name = ?1";
+        let num: Option<i64> = conn.first(named, [resource.as_str()], |row| row.get(0))?;
+        let mut rows = Vec::new();
+        conn.each(STOCK, [num.unwrap_or(0)], None, |row| {
+            rows.push(alike(row)?);
+            Ok(true)
+        })?;
+        Ok(rows)
     };
     Ok(Some(summed(read().map_err(failed)?, now)))
 }
 
 /// After a clean end everything is in the database alone, and nothing needs to be made beside it.
-fn opened(path: &Path) -> rusqlite::Result<Connection> {
+fn opened(path: &Path) -> sql::Result<Connection> {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let is_whole = !fs::metadata(Path::new(&wal)).is_ok_and(|found| found.len() > 0);
-    match path.to_str().filter(|_| is_whole) {
+    let conn = match path.to_str().filter(|_| is_whole) {
         Some(text) => {
             let uri = format!("file:{}?immutable=1", percent_encoded(text, RESERVED));
-            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+            rusqlite::Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
         }
-        None => Connection::open_with_flags(path, flags),
-    }
+        None => rusqlite::Connection::open_with_flags(path, flags)?,
+    };
+    Ok(conn.into())
 }
 
-fn alike(row: &Row<'_>) -> rusqlite::Result<Alike> {
+fn alike(row: &Row<'_>) -> sql::Result<Alike> {
     Ok(Alike {
         unmade: row.get("unmade")?,
         group: TokenGroup {

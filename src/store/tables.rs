@@ -2,8 +2,6 @@
 //! nowhere else, so that what a write does to the counters (`counters`) stands beside it; and so that the file of whoever
 //! leaves a sink or its name is left as a stray (`sinks`).
 
-use rusqlite::{Params, params};
-
 use super::{
     aside::RowKind,
     campaigns::ItemState,
@@ -11,7 +9,10 @@ use super::{
     db::{Db, Txn, signed},
     error::Outcome,
 };
-use crate::model::{CampaignId, Num, Placed, Version};
+use crate::{
+    model::{CampaignId, Num, Placed, Version},
+    sql::{Params, params},
+};
 
 /// What a write of identities does to what is counted of them.
 #[derive(Debug)]
@@ -91,7 +92,7 @@ impl Txn<'_> {
                 row.wish
             ],
         )?;
-        let num = self.conn.last_insert_rowid();
+        let num = self.last_row();
         let by_socket = row.by_socket && row.due_at.is_some();
         self.count(None, Some(Counted::new(row.resource, by_socket)));
         self.count_readers("", row.wish);
@@ -244,11 +245,7 @@ impl Txn<'_> {
     /// Wants a new version of an identity delivered to each of its sinks.
     pub(super) fn want_version(&mut self, num: Num, version: Version, now: i64) -> Outcome<()> {
         let sql = "SELECT sink FROM delivery WHERE identity = ?1 AND NOT wanted > delivered";
-        let idle: Vec<Num> = {
-            let mut statement = self.statement(sql)?;
-            let found = statement.query_map([num], |row| row.get(0))?;
-            found.collect::<rusqlite::Result<_>>()?
-        };
+        let idle: Vec<Num> = self.every(sql, [num], |row| row.get(0))?;
         self.write_deliveries(
             "SET since = iif(wanted > delivered, since, ?3), wanted = ?2, attempts = 0, next_at = ?3, \
              last_error = NULL WHERE identity = ?1",
@@ -392,10 +389,9 @@ impl Db {
     /// Of each delivery of an identity: the sink, whether it is pending, and whether a token is to be held.
     fn deliveries_counted(&self, num: Num) -> Outcome<Vec<(Num, bool, bool)>> {
         let sql = "SELECT sink, wanted > delivered, live_until IS NOT NULL FROM delivery WHERE identity = ?1";
-        let mut statement = self.statement(sql)?;
-        let found =
-            statement.query_map([num], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(found.collect::<rusqlite::Result<_>>()?)
+        Ok(self.every(sql, [num], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?)
     }
 }
 

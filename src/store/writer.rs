@@ -103,7 +103,7 @@ impl Writer {
             Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
             Err(error) => (Vec::new(), Err(error)),
         };
-        if result.is_err() && !self.db.conn.is_autocommit() {
+        if result.is_err() && self.db.conn.is_in_transaction() {
             self.sql("ROLLBACK").ok();
         }
         if let Err(StoreError::Full { .. }) = &result {
@@ -160,7 +160,7 @@ impl Writer {
             self.sql("SAVEPOINT operation")?;
             let answer = self.attempt(operation, &mut Txn::careful(&self.db));
             // A full disk makes SQLite roll the whole transaction back.
-            if self.db.conn.is_autocommit() {
+            if !self.db.conn.is_in_transaction() {
                 return Err(answer.err().unwrap_or_else(|| lost(operation.doing)));
             }
             self.sql(match answer {
@@ -177,10 +177,10 @@ impl Writer {
     fn together(&self, group: &[Operation]) -> Result<Option<Ran>, StoreError> {
         let mut ran = Ran::default();
         for operation in group {
-            let (mut txn, before) = (Txn::on(&self.db), self.db.conn.total_changes());
+            let (mut txn, before) = (Txn::on(&self.db), self.db.conn.changed());
             match self.attempt(operation, &mut txn) {
-                Err(error) if self.db.conn.is_autocommit() => return Err(error),
-                Err(_) if txn.is_torn() || self.db.conn.total_changes() != before => {
+                Err(error) if !self.db.conn.is_in_transaction() => return Err(error),
+                Err(_) if txn.is_torn() || self.db.conn.changed() != before => {
                     return Ok(None);
                 }
                 answer => ran.note(answer),
@@ -266,11 +266,10 @@ impl Writer {
         self.id_map
             .note_agreement(&self.db, &Effects::default())
             .ok();
-        let tidied = self
-            .db
-            .conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = tidied {
+        let folded = self.db.conn.file().map_or(Ok(()), |file| {
+            file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
+        if let Err(error) = folded {
             tracing::debug!(%error, "the store's log could not be folded in; the next start does it");
         }
     }
@@ -278,7 +277,7 @@ impl Writer {
     fn sql(&self, sql: &str) -> Result<(), StoreError> {
         self.db
             .conn
-            .execute_batch(sql)
+            .batch(sql)
             .map_err(|e| StoreError::new("commit to the store", Fault::Sql(e)))
     }
 }
@@ -459,7 +458,7 @@ impl Txn<'_> {
             Err(fault) => StoreError::new(halves.doing, fault),
         };
         // A full disk makes SQLite roll the whole transaction back.
-        if error.is_unwritable() || self.conn.is_autocommit() {
+        if error.is_unwritable() || !self.conn.is_in_transaction() {
             return Err(Fault::Told(error));
         }
         let length = range.end - range.start;
@@ -487,7 +486,7 @@ impl Txn<'_> {
         if written.is_ok() {
             self.effects.absorb(effects);
             self.run("RELEASE part", [])?;
-        } else if !self.conn.is_autocommit() {
+        } else if self.conn.is_in_transaction() {
             self.forget_counts();
             self.run("ROLLBACK TO part", [])?;
             self.run("RELEASE part", [])?;

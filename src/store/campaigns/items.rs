@@ -7,8 +7,6 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Row, params};
-
 use super::{
     super::{
         Cause, StepOn, Store, StoreError,
@@ -23,7 +21,10 @@ use super::{
     Campaign, CampaignAction, CampaignId, CampaignItem, ItemOutcome, ItemState, ReportLine,
     WaitingItem,
 };
-use crate::model::{FailureClass, IdentityId, Notice, Num, ResourceName, State, Timestamp};
+use crate::{
+    model::{FailureClass, IdentityId, Notice, Num, ResourceName, State, Timestamp},
+    sql::{self, Row, params},
+};
 
 const ENDED: &str = "'done', 'failed', 'undelivered', 'cancelled'";
 
@@ -617,7 +618,7 @@ impl Txn<'_> {
                 .campaign(id)?
                 .and_then(|campaign| campaign.revoked(now));
             let told = self.raise(revoked.as_slice());
-            if self.conn.is_autocommit() {
+            if !self.conn.is_in_transaction() {
                 return told;
             }
             if let Err(fault) = told {
@@ -661,7 +662,7 @@ const FAILING: &str = "SELECT t.campaign, t.num, t.name, r.name AS resource, coa
 /// So many failures in a row are more than an accident.
 const FAILED_OFTEN: i64 = 5;
 
-fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
+fn read_waiting(row: &Row<'_>) -> sql::Result<WaitingItem> {
     Ok(WaitingItem {
         num: row.get("num")?,
         label: row.get("label")?,
@@ -670,7 +671,7 @@ fn read_waiting(row: &Row<'_>) -> rusqlite::Result<WaitingItem> {
     })
 }
 
-pub(in crate::store) fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignItem> {
+pub(in crate::store) fn read_item(row: &Row<'_>) -> sql::Result<CampaignItem> {
     Ok(CampaignItem {
         num: row.get("num")?,
         name: db::maybe_parsed(row, "name")?,
@@ -682,7 +683,7 @@ pub(in crate::store) fn read_item(row: &Row<'_>) -> rusqlite::Result<CampaignIte
     })
 }
 
-fn read_line(row: &Row<'_>) -> rusqlite::Result<ReportLine> {
+fn read_line(row: &Row<'_>) -> sql::Result<ReportLine> {
     let acknowledged_at = db::maybe_instant(row, "acked_at")?;
     let reissued_at = db::maybe_instant(row, "reissued_at")?;
     let request_id: Option<String> = row.get("request_id")?;

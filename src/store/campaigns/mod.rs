@@ -9,7 +9,6 @@ mod orders;
 
 use std::collections::BTreeMap;
 
-use rusqlite::Row;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,9 +17,12 @@ use super::{
     db::{self, Db},
     error::{Answer, Outcome},
 };
-use crate::model::{
-    CampaignAction, CampaignId, IdentityId, Name, Notice, NoticeKind, Num, ResourceName, Selection,
-    State, Then, Timestamp,
+use crate::{
+    model::{
+        CampaignAction, CampaignId, IdentityId, Name, Notice, NoticeKind, Num, ResourceName,
+        Selection, State, Then, Timestamp,
+    },
+    sql::{self, Row},
 };
 
 pub use items::Followed;
@@ -476,7 +478,7 @@ impl Db {
     }
 }
 
-pub(in crate::store) fn read_campaign(row: &Row<'_>) -> rusqlite::Result<Campaign> {
+pub(in crate::store) fn read_campaign(row: &Row<'_>) -> sql::Result<Campaign> {
     let ended_at = db::maybe_instant(row, "ended_at")?;
     let phase: String = row.get("phase")?;
     let frozen = row.get::<_, Option<i64>>("cursor")?.is_none();

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use rusqlite::{Row, params};
-
 use super::{
     super::{
         Cause, Store, StoreError,
@@ -19,8 +17,9 @@ use super::{
     Campaign, CampaignAction, CampaignId, CampaignState, ItemState, NewCampaign, Target, Wanted,
     items,
 };
-use crate::model::{
-    AuditEntry, Facts, Notice, NoticeKind, Num, Record, Selection, Then, Timestamp,
+use crate::{
+    model::{AuditEntry, Facts, Notice, NoticeKind, Num, Record, Selection, Then, Timestamp},
+    sql::{self, Row, params},
 };
 
 /// At most so many orders of each kind are told, and so many items of each are named.
@@ -381,7 +380,7 @@ impl Db {
     }
 }
 
-fn read_row_order(row: &Row<'_>) -> rusqlite::Result<RowOrder> {
+fn read_row_order(row: &Row<'_>) -> sql::Result<RowOrder> {
     Ok(RowOrder {
         campaign: row.get("campaign")?,
         action: db::word(row, "action")?,
@@ -449,7 +448,7 @@ impl Txn<'_> {
                 cursor
             ],
         )?;
-        let id = self.conn.last_insert_rowid();
+        let id = self.last_row();
         self.effects.touched.campaigns.insert(id);
         if let Target::Items(items) = &new.target {
             self.list(id, items, now)?;

@@ -109,7 +109,7 @@ fn expand(dir: &Path, usable_from: i64) {
     let newer = super::schema::NEWEST + 1;
     conn.pragma_update(None, "user_version", newer).unwrap();
     let word = super::schema::usable(newer, usable_from);
-    super::db::set_meta(&conn, super::schema::USABLE_KEY, word).unwrap();
+    super::db::set_meta(&conn.into(), super::schema::USABLE_KEY, word).unwrap();
 }
 
 /// So many seconds after the start of all tests.
@@ -226,16 +226,14 @@ fn version(applied: Applied) -> Version {
 
 /// Runs SQL on the store's own connection, as no verb does.
 async fn sql(store: &Store, text: &'static str) {
-    let ran = store.write("test", move |txn| Ok(txn.conn.execute_batch(text)?));
+    let ran = store.write("test", move |txn| Ok(txn.conn.batch(text)?));
     ran.await.unwrap();
 }
 
 /// A number that SQL finds.
 async fn number(store: &Store, text: &'static str) -> i64 {
-    let found = store.read("test", move |db| {
-        Ok(db.conn.query_row(text, [], |row| row.get(0))?)
-    });
-    found.await.unwrap()
+    let found = store.read("test", move |db| Ok(db.first(text, [], |row| row.get(0))?));
+    found.await.unwrap().unwrap()
 }
 
 async fn step(store: &Store, num: Num, step: Step, secs: i64) -> Version {

@@ -435,7 +435,7 @@ async fn before_the_schema_changes_the_store_is_saved() {
     home.store = None;
     let path = home.dir.path().join("renewd.db");
     fs::remove_file(&path).unwrap();
-    let conn = rusqlite::Connection::open(&path).unwrap();
+    let conn = rusqlite::Connection::open(&path).unwrap().into();
     super::super::schema::migrate_to(&conn, 0, 5).unwrap();
     let key = super::super::seal::seal_key_id(&seal_key).unwrap();
     super::super::db::set_meta(&conn, "seal_key", key).unwrap();
@@ -481,8 +481,7 @@ async fn withdrawals_of_the_same_store_stay_and_those_of_another_are_set_aside()
     let (mut home, _) = active().await;
     home.store = None;
     let database = rusqlite::Connection::open(home.dir.path().join("renewd.db")).unwrap();
-    super::super::db::set_meta(&database, "store_id", "ours").unwrap();
-    drop(database);
+    super::super::db::set_meta(&database.into(), "store_id", "ours").unwrap();
     home.reopen();
     let backup = backup(&home).await;
     for (of, stays) in [("ours", true), ("another", false)] {

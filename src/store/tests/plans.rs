@@ -8,7 +8,7 @@ use crate::store::{
 
 async fn plan(store: &Store, query: &'static str) -> String {
     let plan = store.read("test", move |db| {
-        let mut statement = db.conn.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;
+        let mut statement = db.file()?.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;
         let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
         let params = rusqlite::params_from_iter(nulls);
         let lines = statement.query_map(params, |row| row.get::<_, String>(3))?;
@@ -242,7 +242,7 @@ async fn a_renewal_fires_no_trigger() {
     let home = Home::new();
     let programs = home.read("test", |db| {
         let renewed = tables::update_identities(commit::RENEWED);
-        let mut statement = db.conn.prepare(&format!("EXPLAIN {renewed}"))?;
+        let mut statement = db.file()?.prepare(&format!("EXPLAIN {renewed}"))?;
         let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
         let params = rusqlite::params_from_iter(nulls);
         let opcodes = statement.query_map(params, |row| row.get::<_, String>(1))?;
@@ -282,7 +282,7 @@ async fn in_order(home: &Home, alone: bool) -> Vec<Num> {
     let now = at(0).as_microsecond();
     let rows = home.read("test", move |db| {
         let sql = "SELECT num, good_until, due_at, late_at FROM identity WHERE due_at <= ?1 AND (failing_since IS NOT NULL) = ?2";
-        let mut statement = db.conn.prepare(sql)?;
+        let mut statement = db.file()?.prepare(sql)?;
         let rows = statement.query_map(rusqlite::params![now, alone], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?;

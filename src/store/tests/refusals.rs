@@ -291,7 +291,7 @@ async fn a_full_disk_is_told_apart_and_loses_nothing() {
     );
     assert_eq!(free, 0);
     let limit = home.read("test", move |db| {
-        Ok(db.conn.pragma_update(None, "max_page_count", pages)?)
+        Ok(db.file()?.pragma_update(None, "max_page_count", pages)?)
     });
     limit.await.unwrap();
     let error = home.probe().await.unwrap_err();
@@ -302,7 +302,7 @@ async fn a_full_disk_is_told_apart_and_loses_nothing() {
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(get(&home, "bot").await, before);
     let limit = home.read("test", |db| {
-        Ok(db.conn.pragma_update(None, "max_page_count", 1 << 20)?)
+        Ok(db.file()?.pragma_update(None, "max_page_count", 1 << 20)?)
     });
     limit.await.unwrap();
     home.probe().await.unwrap();
@@ -315,12 +315,12 @@ async fn an_operation_that_fails_or_panics_is_undone_alone() {
     let (store, _) = Store::open(&settings(dir.path()), dir.path(), at(0)).unwrap();
     declare(&store, &[spec("bot")], 0).await;
     let bad = store.write::<(), _>("fail", |txn| {
-        txn.conn.execute_batch("DELETE FROM identity")?;
-        txn.conn.execute_batch("INSERT INTO nowhere VALUES (1)")?;
+        txn.conn.batch("DELETE FROM identity")?;
+        txn.conn.batch("INSERT INTO nowhere VALUES (1)")?;
         Ok(())
     });
     let panics = store.write::<(), _>("panic", |txn| {
-        txn.conn.execute_batch("DELETE FROM identity")?;
+        txn.conn.batch("DELETE FROM identity")?;
         panic!("a bug");
     });
     let good = store.declare(vec![spec("other")], at(1));

@@ -1,0 +1,154 @@
+//! One connection: statements, rows, transactions.
+
+use std::path::Path;
+
+use rusqlite::OpenFlags;
+
+use super::{Params, Result, Row, row::Native, sqlite};
+
+/// A connection to a database. One at a time uses it.
+pub(crate) enum Connection {
+    Sqlite(rusqlite::Connection),
+}
+
+impl From<rusqlite::Connection> for Connection {
+    fn from(conn: rusqlite::Connection) -> Self {
+        Self::Sqlite(conn)
+    }
+}
+
+impl Connection {
+    /// To a file, for the one who writes. `durable` is false only under simulated time, where no power can fail.
+    pub(crate) fn writer_of(path: &Path, durable: bool) -> Result<Self> {
+        Ok(Self::Sqlite(sqlite::writer(path, durable)?))
+    }
+
+    /// To a file that is there, for one change by hand.
+    pub(crate) fn to_file(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Ok(Self::Sqlite(rusqlite::Connection::open_with_flags(
+            path, flags,
+        )?))
+    }
+
+    /// To a file, for one who only reads.
+    pub(crate) fn reader_of(path: &Path) -> Result<Self> {
+        Ok(Self::Sqlite(sqlite::reader(path)?))
+    }
+
+    /// The connection to a file of ours, for what only files can: copies, checks of damage, the log beside it.
+    pub(crate) fn file(&self) -> Option<&rusqlite::Connection> {
+        match self {
+            Self::Sqlite(conn) => Some(conn),
+        }
+    }
+
+    /// Runs one statement; how many rows it changed.
+    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                Ok(params.lend(|values| statement.execute(values))?)
+            }
+        }
+    }
+
+    /// The first row, if there is one.
+    pub(crate) fn first<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                params.lend(|values| {
+                    let mut rows = statement.query(values)?;
+                    match rows.next()? {
+                        Some(row) => read(&Row(Native::Sqlite(row))).map(Some),
+                        None => Ok(None),
+                    }
+                })
+            }
+        }
+    }
+
+    /// Shows rows in order until `see` has seen enough (it answers `false`). `_expected` is how many that will be at
+    /// least, where it is known: an engine at the other end of a network fetches so many at once.
+    pub(crate) fn each(
+        &self,
+        sql: &str,
+        params: impl Params,
+        _expected: Option<usize>,
+        mut see: impl FnMut(&Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        match self {
+            Self::Sqlite(conn) => {
+                let mut statement = conn.prepare_cached(sql)?;
+                params.lend(|values| {
+                    let mut rows = statement.query(values)?;
+                    while let Some(row) = rows.next()? {
+                        if !see(&Row(Native::Sqlite(row)))? {
+                            break;
+                        }
+                    }
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// The number of the row that was added last.
+    pub(crate) fn last_row(&self) -> i64 {
+        match self {
+            Self::Sqlite(conn) => conn.last_insert_rowid(),
+        }
+    }
+
+    /// Runs statements without parameters, one after the other.
+    pub(crate) fn batch(&self, sql: &str) -> Result<()> {
+        match self {
+            Self::Sqlite(conn) => Ok(conn.execute_batch(sql)?),
+        }
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) fn begin(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => self.batch("BEGIN IMMEDIATE"),
+        }
+    }
+
+    /// For as long as the answer lives, all statements see the same state.
+    pub(crate) fn same_state(&self) -> Result<SameState<'_>> {
+        match self {
+            Self::Sqlite(_) => self.batch("BEGIN")?,
+        }
+        Ok(SameState(self))
+    }
+
+    /// Whether a transaction is open. A full disk makes SQLite roll one back by itself.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        match self {
+            Self::Sqlite(conn) => !conn.is_autocommit(),
+        }
+    }
+
+    /// How many rows were changed since it was opened.
+    pub(crate) fn changed(&self) -> u64 {
+        match self {
+            Self::Sqlite(conn) => conn.total_changes(),
+        }
+    }
+}
+
+/// A transaction that only reads.
+pub(crate) struct SameState<'a>(&'a Connection);
+
+impl Drop for SameState<'_> {
+    fn drop(&mut self) {
+        // It has changed nothing; where it cannot be ended, the connection is of no use any more and says so itself.
+        self.0.batch("ROLLBACK").ok();
+    }
+}

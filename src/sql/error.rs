@@ -1,0 +1,97 @@
+//! What a database engine answers instead of rows, and what kind of trouble that is.
+
+use rusqlite::ErrorCode;
+
+/// What a statement comes to.
+pub(crate) type Result<T> = std::result::Result<T, SqlError>;
+
+/// A statement was not carried out, or a row does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SqlError {
+    /// SQLite refuses, or its row cannot be read.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A column holds what we did not write there.
+    #[error("column {column}: {why}")]
+    Unreadable { column: String, why: String },
+}
+
+/// Kinds of trouble, by who can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorKind {
+    /// No room is left for the database.
+    Full,
+    /// Another program holds it.
+    Busy,
+    /// It is damaged, or no database.
+    Corrupt,
+    /// It cannot be read or written, or not reached.
+    NotWritable,
+    /// One row holds what cannot be read; others are not concerned.
+    Unreadable,
+    /// Anything else, a mistake of ours in most cases.
+    Other,
+}
+
+impl SqlError {
+    /// A column whose content is not what we wrote there.
+    pub(crate) fn unreadable(column: &str, why: impl std::fmt::Display) -> Self {
+        Self::Unreadable {
+            column: column.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    /// What kind of trouble it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unreadable { .. } => ErrorKind::Unreadable,
+            Self::Sqlite(error) => kind_in_sqlite(error),
+        }
+    }
+
+    /// Whether it is about what a row holds, so that other rows are not concerned.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.kind() == ErrorKind::Unreadable
+    }
+
+    /// What is wrong, without the engine's number of a column and without what stands in it: that could be anything,
+    /// and the engine's own words name the column.
+    pub(crate) fn plain(&self) -> String {
+        use rusqlite::Error as Sqlite;
+        match self {
+            Self::Sqlite(Sqlite::FromSqlConversionFailure(_, _, inner)) => inner.to_string(),
+            Self::Sqlite(Sqlite::InvalidColumnType(_, column, found)) => {
+                format!("column {column}: it holds a value of the type {found}")
+            }
+            Self::Sqlite(Sqlite::IntegralValueOutOfRange(..)) => {
+                "a number is out of range".to_owned()
+            }
+            Self::Sqlite(Sqlite::Utf8Error(..)) => "a text is not UTF-8".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn kind_in_sqlite(error: &rusqlite::Error) -> ErrorKind {
+    use rusqlite::Error as Sqlite;
+    if let Sqlite::FromSqlConversionFailure(..)
+    | Sqlite::IntegralValueOutOfRange(..)
+    | Sqlite::InvalidColumnType(..)
+    | Sqlite::Utf8Error(..) = error
+    {
+        return ErrorKind::Unreadable;
+    }
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => ErrorKind::Full,
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => ErrorKind::Corrupt,
+        Some(
+            ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::PermissionDenied,
+        ) => ErrorKind::NotWritable,
+        _ => ErrorKind::Other,
+    }
+}
