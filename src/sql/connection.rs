@@ -99,13 +99,6 @@ impl Connection {
         }
     }
 
-    /// The number of the row that was added last.
-    pub(crate) fn last_row(&self) -> i64 {
-        match self {
-            Self::Sqlite(conn) => conn.last_insert_rowid(),
-        }
-    }
-
     /// Runs statements without parameters, one after the other.
     pub(crate) fn batch(&self, sql: &str) -> Result<()> {
         match self {

@@ -4,7 +4,7 @@
 use super::{
     Cause, Store,
     aside::RowKind,
-    db::{self, Txn, micros},
+    db::{self, Txn, micros, next_number},
     error::{Answer, Outcome},
     identities::count,
 };
@@ -46,14 +46,15 @@ impl Store {
             // Both trails are in the order of time: each is read backwards, and only as far as needed.
             let sql = "SELECT at, seq, actor, action, name, reason, request_id, result FROM ( \
                 SELECT * FROM (SELECT at, seq, actor, action, name, reason, request_id, result FROM audit \
-                WHERE (?1 IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
-                AND (?6 IS NULL OR instr(actor, ?6) > 0) AND (?7 IS NULL OR action = ?7) ORDER BY seq DESC LIMIT ?5) \
+                WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1) AND at >= ?2 AND at < ?3 \
+                AND (CAST(?6 AS TEXT) IS NULL OR /*sqlite*/instr/*postgres strpos*/(actor, ?6) > 0) AND (CAST(?7 AS TEXT) IS NULL OR action = ?7) \
+                ORDER BY seq DESC LIMIT ?5) a \
                 UNION ALL SELECT * FROM ( \
                 SELECT l.at, l.seq, 'renewd', 'renew', i.name, l.why, l.request_id, 'version ' || l.version \
                 FROM renewal l LEFT JOIN identity i ON i.num = l.identity \
-                WHERE ?4 AND (?1 IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
-                AND (?6 IS NULL OR instr('renewd', ?6) > 0) AND (?7 IS NULL OR ?7 = 'renew') \
-                ORDER BY l.seq DESC LIMIT ?5)) \
+                WHERE CAST(?4 AS BIGINT) = 1 AND (CAST(?1 AS TEXT) IS NULL OR i.name = ?1) AND l.at >= ?2 AND l.at < ?3 \
+                AND (CAST(?6 AS TEXT) IS NULL OR /*sqlite*/instr/*postgres strpos*/('renewd', ?6) > 0) AND (CAST(?7 AS TEXT) IS NULL OR ?7 = 'renew') \
+                ORDER BY l.seq DESC LIMIT ?5) l) both_trails \
                 ORDER BY at DESC, seq DESC LIMIT ?5";
             let params = params![
                 query.name.as_ref().map(Name::as_str),
@@ -92,8 +93,11 @@ impl Txn<'_> {
 
     pub(super) fn audit(&mut self, entry: &AuditEntry) -> Outcome<()> {
         self.run(
-            "INSERT INTO audit (at, actor, action, name, reason, request_id, result) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            concat!(
+                "INSERT INTO audit (seq, at, actor, action, name, reason, request_id, result) VALUES (",
+                next_number!("audit", "seq"),
+                ", ?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+            ),
             params![
                 micros(entry.at),
                 entry.actor,

@@ -386,10 +386,13 @@ impl Txn<'_> {
         };
         let taken = "SELECT 1 FROM campaign WHERE num = ?1";
         let taken = self.first(taken, [order.campaign], |_| Ok(()))?.is_some();
-        self.run(
-            "INSERT INTO campaign (num, action, after, actor, reason, created_at, urgent, starts_at, target, \
-             selection, cursor, told_at, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?6, \
-             (SELECT coalesce(max(num), 0) FROM identity))",
+        let num = self.number_of_new(
+            "/*postgres WITH drawn AS (UPDATE meta SET value = CAST(CASE WHEN CAST(?1 AS BIGINT) IS NULL THEN CAST(value AS BIGINT) + 1 \
+             WHEN ?1 > CAST(value AS BIGINT) THEN ?1 ELSE CAST(value AS BIGINT) END AS TEXT) \
+             WHERE key = 'last_campaign' RETURNING CAST(value AS BIGINT) AS num) */\
+             INSERT INTO campaign (num, action, after, actor, reason, created_at, urgent, starts_at, target, selection, \
+             cursor, told_at, last_num) VALUES (/*sqlite*/?1/*postgres coalesce(?1, (SELECT num FROM drawn))*/, \
+             ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?6, (SELECT coalesce(max(num), 0) FROM identity)) RETURNING num",
             params![
                 (!taken).then_some(order.campaign),
                 spelled(&order.action),
@@ -404,7 +407,7 @@ impl Txn<'_> {
                 cursor
             ],
         )?;
-        Ok(self.last_row())
+        Ok(num)
     }
 
     fn take_line(
@@ -463,7 +466,7 @@ impl Txn<'_> {
         if let Some(at) = line.revoked_at.filter(|at| is_newer(*at)) {
             self.revoked(row, at, Then::Reissue, now)?;
             // Whatever the row holds is from before: it ended with the revocation.
-            let what = "SET expires_at = min(expires_at, ?2) WHERE num = ?1";
+            let what = "SET expires_at = CASE WHEN expires_at > ?2 THEN ?2 ELSE expires_at END WHERE num = ?1";
             self.write_identities(what, [row.num, micros(at)], Counting::Nothing)?;
             brought.revoked += usize::from(!line.held && !line.deleted && !line.gone);
         }
@@ -522,7 +525,7 @@ impl Txn<'_> {
         line.held |= self.are_to_hold(pending)?;
         line.pending.clear();
         if (line.held && !line.removed) || line.deleted || line.gone {
-            let sql = "INSERT OR REPLACE INTO withdrawal (name, line) VALUES (?1, ?2)";
+            let sql = "INSERT INTO withdrawal (name, line) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET line = excluded.line";
             let text = serde_json::to_string(&line).unwrap_or_default();
             self.run(sql, [name.as_str(), &text])?;
         } else {
@@ -575,7 +578,7 @@ impl Txn<'_> {
     }
 
     fn take_up_item(&mut self, campaign: CampaignId, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT max(coalesce(starts_at, 0), ?2) FROM campaign WHERE num = ?1";
+        let sql = "SELECT CASE WHEN starts_at > ?2 THEN starts_at ELSE ?2 END FROM campaign WHERE num = ?1";
         let from = self.first(sql, [campaign, micros(now)], |row| row.get::<_, i64>(0))?;
         self.add_row((campaign, true), num, from.unwrap_or_else(|| micros(now)))?;
         let others = ItemState::ALL.iter().copied();

@@ -78,7 +78,7 @@ impl Store {
             };
             let (renewals, other) = (before(keep.renewals), before(keep.other));
             // Each trail is in the order of time, so its oldest rows are its first.
-            let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE typeof(at) = 'integer' ORDER BY seq LIMIT ?2) \
+            let trail = "WITH oldest AS (SELECT seq, at FROM {} WHERE /*sqlite*/typeof(at) = 'integer'/*postgres TRUE*/ ORDER BY seq LIMIT ?2) \
                          DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
             txn.effects.cleaned = true;
             txn.drop_empty_counts()?;
@@ -105,9 +105,9 @@ impl Store {
     /// none of them whole.
     pub async fn tally(&self, now: Timestamp) -> Answer<Vec<Tally>> {
         self.read("count identities", move |db| {
-            let sql = "SELECT r.name, i.resource, i.state, i.id IS NOT NULL AS has_id, i.state = 'active' AND (i.good_until < 0 \
-                       OR (i.good_until = 0 AND i.expires_at IS NOT NULL) OR coalesce(i.late_at <= ?1, 0)) AS late, count(*) AS n \
-                       FROM identity i JOIN resource r ON r.num = i.resource GROUP BY 2, 3, 4, 5";
+            let sql = "SELECT r.name, r.num AS resource, i.state, i.id IS NOT NULL AS has_id, i.state = 'active' AND (i.good_until < 0 \
+                       OR (i.good_until = 0 AND i.expires_at IS NOT NULL) OR coalesce(i.late_at <= ?1, FALSE)) AS late, count(*) AS n \
+                       FROM identity i JOIN resource r ON r.num = i.resource GROUP BY r.num, 3, 4, 5";
             Ok(db.all(RowKind::Counter, sql, [db::micros(now)], |row| {
                 let late: bool = row.get("late")?;
                 Ok(Tally {
@@ -201,7 +201,7 @@ impl Txn<'_> {
         self.run(
             "INSERT INTO remembered (name, resource, id, created_at) \
              SELECT i.name, coalesce(r.name, ''), i.id, i.created_at FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?1 AND i.id IS NOT NULL \
-             ON CONFLICT DO UPDATE SET resource = excluded.resource, id = excluded.id",
+             ON CONFLICT (name) DO UPDATE SET resource = excluded.resource, id = excluded.id",
             [num],
         )?;
         self.end_notices_of(num, CameTo::Dropped, now)?;

@@ -8,7 +8,7 @@ use super::{
     aside::RowKind,
     counters::Counted,
     creations::Orphaned,
-    db::{self, Changed, Db, PackedAttempts, Txn, micros, signed, spelled},
+    db::{self, Changed, Db, PackedAttempts, Txn, micros, next_number, signed, spelled},
     error::{Answer, Outcome},
     identities::token_place,
     notices::CameTo,
@@ -233,8 +233,18 @@ impl Txn<'_> {
         let request_id = issue.attempt.request_id.as_deref();
         if kind == Kind::Renewed {
             self.run(
-                "INSERT INTO renewal (at, identity, version, why, request_id) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![micros(now), row.num, signed(version.0), row.due_why, request_id],
+                concat!(
+                    "INSERT INTO renewal (seq, at, identity, version, why, request_id) VALUES (",
+                    next_number!("renewal", "seq"),
+                    ", ?1, ?2, ?3, ?4, ?5)"
+                ),
+                params![
+                    micros(now),
+                    row.num,
+                    signed(version.0),
+                    row.due_why,
+                    request_id
+                ],
             )?;
             return Ok(());
         }
@@ -273,7 +283,7 @@ impl Txn<'_> {
         }
         let taken = self.write_identities(
             "SET id = ?2, due_at = ?3, due_why = 'first' WHERE num = ?1 AND (id IS NULL OR id = ?2) \
-             AND state IS NOT 'deleted'",
+             AND state IS DISTINCT FROM 'deleted'",
             params![num, id.as_str(), micros(now)],
             Counting::OfRow(num),
         )?;
@@ -444,7 +454,7 @@ impl Txn<'_> {
         let due = row.due_at.is_some();
         self.write_identities(
             "SET due_at = ?2, due_why = ?3, failures = failures + ?5, attempts = ?4, \
-             failing_since = CASE WHEN ?6 THEN coalesce(failing_since, ?7) ELSE failing_since END WHERE num = ?1",
+             failing_since = CASE WHEN CAST(?6 AS BIGINT) = 1 THEN coalesce(failing_since, ?7) ELSE failing_since END WHERE num = ?1",
             params![
                 num,
                 at,
@@ -465,7 +475,8 @@ impl Txn<'_> {
             return Ok(Applied::Stale);
         };
         self.write_identities(
-            "SET failures = max(failures - 1, 0), due_at = min(due_at, ?2) WHERE num = ?1 AND due_why = ?3",
+            "SET failures = CASE WHEN failures > 1 THEN failures - 1 ELSE 0 END, \
+             due_at = CASE WHEN due_at > ?2 THEN ?2 ELSE due_at END WHERE num = ?1 AND due_why = ?3",
             params![num, micros(now), spelled(&DueReason::Retry)],
             Counting::Nothing,
         )?;
@@ -548,7 +559,7 @@ impl Txn<'_> {
         why: &str,
     ) -> Outcome<()> {
         let what = "SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
-                    AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first')";
+                    AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS NOT DISTINCT FROM 'first')";
         self.write_identities(what, params![num, at, why], Counting::of_due(num, has_due))?;
         self.effects.due = true;
         Ok(())
@@ -564,8 +575,8 @@ impl Txn<'_> {
 }
 
 const STANDING: &str = "SELECT num, name, resource, state, id, version, next_kind, due_at, due_why, minted_by, \
-    revoked_at, asked_at, attempts, by_socket IS 1 AS by_socket, renews_at, late_at, \
-    (failures <> 0 OR late_notified OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
+    revoked_at, asked_at, attempts, by_socket = 1 AS by_socket, renews_at, late_at, \
+    (failures <> 0 OR late_notified <> 0 OR failing_since IS NOT NULL) AS marked FROM identity WHERE num = ?1";
 
 impl Db {
     /// What a decision about a row depends on.

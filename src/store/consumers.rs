@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What a sink's consumers lack: only those are read that hold nothing live.
-pub(super) const LACKING: &str = "SELECT coalesce(sum(live_until >= 0), 0), coalesce(sum(live_until < 0), 0) \
+pub(super) const LACKING: &str = "SELECT count(*) FILTER (WHERE live_until >= 0), count(*) FILTER (WHERE live_until < 0) \
     FROM delivery WHERE sink = ?1 AND live_until IS NOT NULL AND live_until <= ?2";
 /// The token that ends next, and how long its identity's tokens live.
 pub(super) const NEXT_END: &str = "SELECT d.live_until, i.expires_at - i.issued_at FROM delivery d CROSS JOIN identity i \
@@ -31,18 +31,19 @@ macro_rules! looked_at {
 }
 /// Since when the first of a sink's consumers holds none that lives: since its token ended, or since it was to have one.
 pub(super) const LACKING_SINCE: &str = concat!(
-    "SELECT min(CASE WHEN l.live_until > 0 THEN l.live_until ELSE max(i.created_at, coalesce(i.revoked_at, 0), \
-     iif(l.wanted > l.delivered, l.since, 0)) END) FROM (SELECT identity, live_until, wanted, delivered, since FROM delivery \
+    "SELECT min(CASE WHEN l.live_until > 0 THEN l.live_until WHEN l.wanted > l.delivered AND l.since > i.created_at \
+     AND (i.revoked_at IS NULL OR l.since > i.revoked_at) THEN l.since WHEN i.revoked_at > i.created_at THEN i.revoked_at \
+     ELSE i.created_at END) FROM (SELECT identity, live_until, wanted, delivered, since FROM delivery \
      WHERE sink = ?1 AND live_until IS NOT NULL AND live_until >= 0 AND live_until <= ?2 LIMIT ",
     looked_at!(),
     ") l CROSS JOIN identity i ON i.num = l.identity"
 );
 /// The same of those that only the socket serves.
 pub(super) const LACKING_SINCE_OF: &str = concat!(
-    "SELECT min(CASE WHEN l.good_until > 0 THEN l.good_until WHEN l.good_until < 0 THEN l.good_until + (1 << 60) \
-     ELSE max(i.created_at, coalesce(i.revoked_at, 0)) END) FROM (SELECT num, good_until FROM identity \
-     INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) \
-     AND due_at IS NOT NULL AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1 << 60) <= ?2) AND by_socket LIMIT ",
+    "SELECT min(CASE WHEN l.good_until > 0 THEN l.good_until WHEN l.good_until < 0 THEN l.good_until + (1/*postgres ::bigint*/ << 60) \
+     ELSE CASE WHEN i.revoked_at > i.created_at THEN i.revoked_at ELSE i.created_at END END) FROM (SELECT num, good_until FROM identity \
+     INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) \
+     AND due_at IS NOT NULL AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1/*postgres ::bigint*/ << 60) <= ?2) AND by_socket = 1 LIMIT ",
     looked_at!(),
     ") l CROSS JOIN identity i ON i.num = l.num"
 );
@@ -50,20 +51,20 @@ pub(super) const LACKING_NAMES: &str = "SELECT i.name FROM delivery d JOIN ident
     WHERE d.sink = ?1 AND d.live_until IS NOT NULL AND d.live_until >= 0 AND d.live_until <= ?2 \
     ORDER BY d.live_until LIMIT ?3";
 /// Identities that want a token and have no live one (one that is in doubt may live), and those of them that only the socket serves.
-pub(super) const LACKING_OF: &str = "SELECT count(*), coalesce(sum(by_socket), 0) FROM identity WHERE resource = ?1 \
-    AND (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND good_until <= ?2 \
-    AND (good_until >= 0 OR good_until + (1 << 60) <= ?2)";
+pub(super) const LACKING_OF: &str = "SELECT count(*), count(*) FILTER (WHERE by_socket = 1) FROM identity WHERE resource = ?1 \
+    AND (id IS NULL)/*postgres ::int*/ IN (0, 1) AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL AND good_until <= ?2 \
+    AND (good_until >= 0 OR good_until + (1/*postgres ::bigint*/ << 60) <= ?2)";
 /// Passes over those that have a sink.
 pub(super) const NEXT_END_OF: &str = concat!(
     "SELECT ",
-    earliest_end!("?1", "good_until > ?2 AND by_socket")
+    earliest_end!("?1", "good_until > ?2 AND by_socket = 1")
 );
 /// How long a token lives that ends then: it is late when a quarter of its life is left.
 pub(super) const LIFE_OF_END: &str = "SELECT (good_until - late_at) * 4 FROM identity INDEXED BY identity_ending \
-    WHERE resource = ?1 AND (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL \
-    AND good_until = ?2 AND by_socket LIMIT 1";
-pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
-    AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND good_until > 0 AND good_until <= ?2";
+    WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL \
+    AND good_until = ?2 AND by_socket = 1 LIMIT 1";
+pub(super) const ENDED: &str = "SELECT count(*) FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL AND good_until > 0 AND good_until <= ?2";
 
 /// Rows whose token is in doubt and has not ended: `good_until` is as far below zero as its end is from the beginning
 /// of the next era, so that they are one stretch of the index.
@@ -71,8 +72,8 @@ macro_rules! doubtful {
     ($select:literal, $rest:literal) => {
         concat!(
             $select,
-            " WHERE i.resource = ?1 AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) \
-             AND i.due_at IS NOT NULL AND i.good_until < 0 AND i.good_until > ?2 - (1 << 60) AND ",
+            " WHERE i.resource = ?1 AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) \
+             AND i.due_at IS NOT NULL AND i.good_until < 0 AND i.good_until > ?2 - (1/*postgres ::bigint*/ << 60) AND ",
             $rest
         )
     };
@@ -80,12 +81,12 @@ macro_rules! doubtful {
 
 pub(super) const DOUBTFUL_BY_SOCKET: &str = doubtful!(
     "SELECT count(*) FROM identity i INDEXED BY identity_ending",
-    "i.by_socket"
+    "i.by_socket = 1"
 );
 /// Who holds such a token, by sink.
 pub(super) const DOUBTFUL_HELD: &str = doubtful!(
     "SELECT d.sink, count(*) FROM identity i INDEXED BY identity_ending CROSS JOIN delivery d ON d.identity = i.num",
-    "NOT i.by_socket AND d.live_until > ?2 AND d.live_key IN (SELECT fingerprint FROM doubted_key) GROUP BY d.sink"
+    "i.by_socket = 0 AND d.live_until > ?2 AND d.live_key IN (SELECT fingerprint FROM doubted_key) GROUP BY d.sink"
 );
 /// Who still holds one although the row has another by now.
 pub(super) const DOUBTFUL_BEHIND: &str = "SELECT count(*) FROM delivery d JOIN identity i ON i.num = d.identity \
@@ -95,23 +96,23 @@ pub(super) const DOUBTFUL_BEHIND: &str = "SELECT count(*) FROM delivery d JOIN i
 /// Since when the oldest of what is due, and of what failed and waits for its next attempt, is overdue. Of those that
 /// have no token the first thousands stand for all.
 pub(super) const OVERDUE: &str = "SELECT r.num, r.name, (SELECT min(i.renews_at) FROM identity i INDEXED BY identity_due \
-    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.good_until > 0) AS due, \
+    WHERE i.resource = r.num AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND i.due_at <= ?1 AND i.good_until > 0) AS due, \
     (SELECT min(since) FROM (SELECT coalesce(i.revoked_at, i.created_at) AS since FROM identity i INDEXED BY identity_ending \
-    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
-    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, \
+    WHERE i.resource = r.num AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND i.due_at IS NOT NULL \
+    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192) without) AS without, \
     (SELECT min(CASE WHEN i.good_until > 0 THEN i.renews_at ELSE coalesce(i.revoked_at, i.created_at) END) \
     FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1) AS failing FROM resource r WHERE r.num = ?2";
 /// The same where very many are due, of which not each is looked at: to the minute.
 pub(super) const OVERDUE_OF_MANY: &str = "SELECT r.num, r.name, (SELECT min(renews) * 60000000 FROM life_count \
     WHERE resource = r.num AND n > 0) AS due, \
     (SELECT min(since) FROM (SELECT coalesce(i.revoked_at, i.created_at) AS since FROM identity i INDEXED BY identity_ending \
-    WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at IS NOT NULL \
-    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192)) AS without, NULL AS failing FROM resource r WHERE r.num = ?2";
+    WHERE i.resource = r.num AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND i.due_at IS NOT NULL \
+    AND i.good_until <= 0 AND i.due_at <= ?1 LIMIT 8192) without) AS without, CAST(NULL AS BIGINT) AS failing FROM resource r WHERE r.num = ?2";
 
 /// What is withdrawn and not delivered. A sink may have been behind before: then it waits for what was withdrawn
 /// since that was.
 pub(super) const WITHHELD: &str = "SELECT d.identity AS num, d.sink AS sink_num, i.name, \
-    max(d.since, coalesce(i.withdrawn_at, d.since)) AS since, d.last_error FROM delivery d \
+    CASE WHEN i.withdrawn_at > d.since THEN i.withdrawn_at ELSE d.since END AS since, d.last_error FROM delivery d \
     INDEXED BY delivery_withheld CROSS JOIN identity i ON i.num = d.identity \
     WHERE d.sink = ?1 AND d.wanted > d.delivered AND d.live_until IS NULL AND d.since <= ?2 \
     AND coalesce(i.withdrawn_at, d.since) <= ?2 AND i.state IN ('held', 'gone', 'deleted') ORDER BY d.since LIMIT ?3";
@@ -146,7 +147,7 @@ impl Store {
         self.read("count consumers", move |db| {
             let mut served = Served::default();
             let sql = "SELECT s.num, s.name, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
-                       WHERE c.n > 0 AND s.configured";
+                       WHERE c.n > 0 AND s.configured = 1";
             let sinks = db.all(RowKind::Sink, sql, [], |row| {
                 let name: SinkName = db::parsed(row, "name")?;
                 Ok((
@@ -182,7 +183,7 @@ impl Store {
     /// What is withdrawn and waits for a sink since this instant or longer.
     pub async fn withheld(&self, since: Timestamp, named: usize) -> Answer<Vec<Withheld>> {
         self.read("look for what is withdrawn and not delivered", move |db| {
-            let sinks = "SELECT num, name FROM sink WHERE configured ORDER BY name";
+            let sinks = "SELECT num, name FROM sink WHERE configured = 1 ORDER BY name";
             let sinks = db.all(RowKind::Sink, sinks, [], |row| {
                 Ok((
                     row.get::<_, Num>("num")?,
@@ -236,7 +237,7 @@ impl Store {
                     *held.entry(sink).or_default() += n;
                 }
             }
-            let sql = "SELECT num, name FROM sink WHERE configured";
+            let sql = "SELECT num, name FROM sink WHERE configured = 1";
             let sinks = db.all(RowKind::Sink, sql, [], |row| {
                 Ok((row.get::<_, Num>("num")?, db::parsed(row, "name")?))
             })?;
@@ -261,8 +262,8 @@ impl Store {
         self.read("look for tokens that ended", move |db| {
             let params = [db.resource_num(resource.as_str())?, micros(now)];
             let ended = db.first(ENDED, params, |row| row.get::<_, i64>(0))?;
-            let lives = "SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
-                         AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND (good_until > ?2 OR good_until < 0) LIMIT 1";
+            let lives = "SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) \
+                         AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL AND (good_until > ?2 OR good_until < 0) LIMIT 1";
             Ok(Ended {
                 ended: ended.unwrap_or(0).unsigned_abs(),
                 any_lives: db.first(lives, params, |_| Ok(()))?.is_some(),
@@ -305,7 +306,7 @@ impl Store {
         limit: usize,
     ) -> Answer<BTreeMap<String, Vec<Name>>> {
         self.read("list consumers without a token", move |db| {
-            let sinks = "SELECT num, name FROM sink WHERE configured";
+            let sinks = "SELECT num, name FROM sink WHERE configured = 1";
             let sinks = db.all(RowKind::Sink, sinks, [], |row| {
                 Ok((row.get::<_, Num>(0)?, row.get::<_, String>(1)?))
             })?;
@@ -317,8 +318,8 @@ impl Store {
                 })?;
                 lacking.insert(sink, names);
             }
-            let by_socket = "SELECT name FROM identity WHERE (id IS NULL) IN (0, 1) AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL AND by_socket \
-                AND resource = ?1 AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1 << 60) <= ?2) LIMIT ?3";
+            let by_socket = "SELECT name FROM identity WHERE (id IS NULL)/*postgres ::int*/ IN (0, 1) AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL AND by_socket = 1 \
+                AND resource = ?1 AND good_until <= ?2 AND (good_until >= 0 OR good_until + (1/*postgres ::bigint*/ << 60) <= ?2) LIMIT ?3";
             let mut names = Vec::new();
             for num in db.all(RowKind::Resource, "SELECT num FROM resource", [], |row| {
                 row.get::<_, Num>(0)
@@ -417,7 +418,7 @@ impl Db {
         now: Timestamp,
     ) -> Outcome<BTreeMap<SinkName, u64>> {
         let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
-                   WHERE s.configured AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.name";
+                   WHERE s.configured = 1 AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.num";
         let rows = self.all(RowKind::Sink, sql, params![key, micros(now)], |row| {
             Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
         })?;
@@ -537,25 +538,25 @@ impl Store {
         self.write("note an acknowledgement", move |txn| {
             let version = db::signed(ack.version.0);
             let sql = "SELECT 1 FROM identity WHERE num = ?1 AND (version = ?2 OR prev_version = ?2 \
-                       OR instr(' ' || past, ' ' || ?2 || ' ') > 0)";
+                       OR /*sqlite*/instr/*postgres strpos*/(' ' || past, ' ' || CAST(?2 AS TEXT) || ' ') > 0)";
             if txn.first(sql, [ack.num, version], |_| Ok(()))?.is_none() {
                 return Ok(false);
             }
             let sql = "INSERT INTO holder (identity, uid, client, version, at) VALUES (?1, ?2, ?3, ?4, ?5) \
-                       ON CONFLICT DO UPDATE SET version = ?4, at = ?5";
+                       ON CONFLICT (identity, uid, client) DO UPDATE SET version = ?4, at = ?5";
             txn.run(
                 sql,
                 params![ack.num, ack.uid, ack.client, version, micros(now)],
             )?;
             txn.run(
                 "DELETE FROM holder WHERE identity = ?1 AND uid = ?2 AND client IN \
-                 (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT -1 OFFSET ?3)",
+                 (SELECT client FROM holder WHERE identity = ?1 AND uid = ?2 ORDER BY at DESC LIMIT 9223372036854775807 OFFSET ?3)",
                 [ack.num, i64::from(ack.uid), HOLDERS_OF_USER],
             )?;
             txn.run(
                 "DELETE FROM holder WHERE identity = ?1 AND (uid, client) IN (SELECT uid, client FROM ( \
                  SELECT uid, client, at, row_number() OVER (PARTITION BY uid ORDER BY at DESC) AS nth \
-                 FROM holder WHERE identity = ?1) ORDER BY nth, at DESC LIMIT -1 OFFSET ?2)",
+                 FROM holder WHERE identity = ?1) ranked ORDER BY nth, at DESC LIMIT 9223372036854775807 OFFSET ?2)",
                 [ack.num, HOLDERS],
             )?;
             Ok(true)
@@ -588,7 +589,7 @@ impl Store {
         self.read("list consumers", move |db| {
             let sql = "SELECT h.identity, i.name, h.uid, h.client, h.version, i.version AS current, h.at \
                        FROM holder h JOIN identity i ON i.num = h.identity \
-                       WHERE (?1 IS NULL OR h.identity = ?1) AND (NOT ?2 OR h.version < i.version) \
+                       WHERE (CAST(?1 AS BIGINT) IS NULL OR h.identity = ?1) AND (CAST(?2 AS BIGINT) = 0 OR h.version < i.version) \
                        ORDER BY i.name, h.uid, h.client";
             let holders = db.page(RowKind::Holder, limit, sql, params![num, only_old], |row| {
                 Ok(Holder {
@@ -621,8 +622,8 @@ impl Store {
     pub async fn token_reads(&self, query: ReadsQuery) -> Answer<Vec<TokenReads>> {
         self.read("list token reads", move |db| {
             let sql = "SELECT hour, name, uid, n FROM token_read \
-                       WHERE (?1 IS NULL OR name = ?1) AND hour >= ?2 \
-                       AND (?3 IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
+                       WHERE (CAST(?1 AS TEXT) IS NULL OR name = ?1) AND hour >= ?2 \
+                       AND (CAST(?3 AS BIGINT) IS NULL OR hour < ?3 OR (hour = ?3 AND (name, uid) > (?4, ?5))) \
                        ORDER BY hour DESC, name, uid";
             let after = query.after.as_ref();
             let params = params![
@@ -649,7 +650,7 @@ impl Store {
 impl Txn<'_> {
     pub(super) fn note_reads(&self, reads: &[TokenReads]) -> Outcome<()> {
         let sql = "INSERT INTO token_read (hour, name, uid, n) VALUES (?1, ?2, ?3, ?4) \
-                   ON CONFLICT DO UPDATE SET n = n + ?4";
+                   ON CONFLICT (hour, name, uid) DO UPDATE SET n = token_read.n + ?4";
         for read in reads {
             let n = db::signed(read.count);
             self.run(

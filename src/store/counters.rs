@@ -19,15 +19,19 @@ use crate::{
 
 /// A counter with one more line, or an old line that says more or less.
 macro_rules! upsert {
-    ($table:literal, $columns:literal, $values:literal) => {
+    ($table:literal, $key:literal, $values:literal) => {
         concat!(
             "INSERT INTO ",
             $table,
             " (",
-            $columns,
-            ") VALUES (",
+            $key,
+            ", n) VALUES (",
             $values,
-            ") ON CONFLICT DO UPDATE SET n = n + excluded.n"
+            ") ON CONFLICT (",
+            $key,
+            ") DO UPDATE SET n = ",
+            $table,
+            ".n + excluded.n"
         )
     };
 }
@@ -79,7 +83,7 @@ fn minutes((renews_at, late_at): (i64, i64)) -> (i64, i64) {
     (renews_at / MINUTE, late_at / MINUTE)
 }
 
-const LOOK: &str = "SELECT resource, state, by_socket AND due_at IS NOT NULL, renews_at, late_at FROM identity WHERE num = ?1";
+const LOOK: &str = "SELECT resource, state, by_socket = 1 AND due_at IS NOT NULL, renews_at, late_at FROM identity WHERE num = ?1";
 
 impl Db {
     /// What is counted of a row.
@@ -141,7 +145,7 @@ impl Txn<'_> {
         self.deltas.consumers.remove(&0);
         self.run(
             "INSERT INTO consumer_count (sink, n) SELECT 0, count(*) FROM identity INDEXED BY identity_ending \
-             WHERE due_at IS NOT NULL AND by_socket ON CONFLICT DO UPDATE SET n = excluded.n",
+             WHERE due_at IS NOT NULL AND by_socket = 1 ON CONFLICT (sink) DO UPDATE SET n = excluded.n",
             [],
         )?;
         Ok(())
@@ -157,8 +161,8 @@ impl Txn<'_> {
         ] {
             self.run(
                 &format!(
-                    "INSERT INTO {table} (sink, n) SELECT ?1, count(*) FROM delivery WHERE sink = ?1 AND {which} \
-                     ON CONFLICT DO UPDATE SET n = excluded.n"
+                    "INSERT INTO {table} (sink, n) SELECT CAST(?1 AS BIGINT), count(*) FROM delivery WHERE sink = ?1 AND {which} \
+                     ON CONFLICT (sink) DO UPDATE SET n = excluded.n"
                 ),
                 [sink],
             )?;
@@ -194,25 +198,25 @@ impl Txn<'_> {
         let deltas = std::mem::take(&mut self.deltas);
         let moved = |by: &i64| *by != 0;
         for ((resource, state), by) in deltas.identities.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("identity_count", "resource, state, n", "?1, ?2, ?3");
+            let sql = upsert!("identity_count", "resource, state", "?1, ?2, ?3");
             self.run(sql, params![resource, state, by])?;
         }
         for ((resource, renews, late), by) in deltas.lives.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("life_count", "resource, renews, late, n", "?1, ?2, ?3, ?4");
+            let sql = upsert!("life_count", "resource, renews, late", "?1, ?2, ?3, ?4");
             self.run(sql, params![resource, renews, late, by])?;
         }
         for (sink, by) in deltas.pending.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("pending_count", "sink, n", "?1, ?2"), [sink, by])?;
+            self.run(upsert!("pending_count", "sink", "?1, ?2"), [sink, by])?;
         }
         for (sink, by) in deltas.consumers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("consumer_count", "sink, n", "?1, ?2"), [sink, by])?;
+            self.run(upsert!("consumer_count", "sink", "?1, ?2"), [sink, by])?;
         }
         for ((campaign, state), by) in deltas.items.iter().filter(|(_, by)| moved(by)) {
-            let sql = upsert!("item_count", "campaign, state, n", "?1, ?2, ?3");
+            let sql = upsert!("item_count", "campaign, state", "?1, ?2, ?3");
             self.run(sql, params![campaign, state, by])?;
         }
         for (name, by) in deltas.readers.iter().filter(|(_, by)| moved(by)) {
-            self.run(upsert!("reader", "name, n", "?1, ?2"), params![name, by])?;
+            self.run(upsert!("reader", "name", "?1, ?2"), params![name, by])?;
             if *by < 0 {
                 self.run("DELETE FROM reader WHERE name = ?1 AND n < 1", [name])?;
             }
@@ -262,7 +266,8 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> String {
 struct Counter {
     table: &'static str,
     columns: &'static str,
-    anew: &'static str,
+    /// Nothing where it is counted by looking at each declaration.
+    anew: Option<&'static str>,
     what: &'static str,
 }
 
@@ -270,66 +275,65 @@ const COUNTERS: [Counter; 7] = [
     Counter {
         table: "identity_count",
         columns: "resource, state, n",
-        anew: "SELECT resource, state, count(*) FROM identity GROUP BY 1, 2",
+        anew: Some("SELECT resource, state, count(*) FROM identity GROUP BY 1, 2"),
         what: "identities by state",
     },
     Counter {
         table: "life_count",
         columns: "resource, renews, late, n",
-        anew: "SELECT resource, renews_at / 60000000, late_at / 60000000, count(*) FROM identity \
-               WHERE typeof(renews_at) = 'integer' AND typeof(late_at) = 'integer' GROUP BY 1, 2, 3",
+        anew: Some(
+            "SELECT resource, renews_at / 60000000, late_at / 60000000, count(*) FROM identity \
+               WHERE /*sqlite*/typeof(renews_at) = 'integer' AND typeof(late_at) = 'integer'\
+               /*postgres renews_at IS NOT NULL AND late_at IS NOT NULL*/ GROUP BY 1, 2, 3",
+        ),
         what: "tokens by the minute of their renewal",
     },
     Counter {
         table: "pending_count",
         columns: "sink, n",
-        anew: "SELECT sink, count(*) FROM delivery WHERE wanted > delivered GROUP BY 1",
+        anew: Some("SELECT sink, count(*) FROM delivery WHERE wanted > delivered GROUP BY 1"),
         what: "pending deliveries",
     },
     Counter {
         table: "consumer_count",
         columns: "sink, n",
-        anew: "SELECT sink, count(*) FROM delivery WHERE live_until IS NOT NULL GROUP BY 1 UNION ALL \
-               SELECT 0, count(*) FROM identity WHERE by_socket AND due_at IS NOT NULL HAVING count(*) > 0",
+        anew: Some(
+            "SELECT sink, count(*) FROM delivery WHERE live_until IS NOT NULL GROUP BY 1 UNION ALL \
+               SELECT 0, count(*) FROM identity WHERE by_socket = 1 AND due_at IS NOT NULL HAVING count(*) > 0",
+        ),
         what: "consumers",
     },
     Counter {
         table: "item_count",
         columns: "campaign, state, n",
-        anew: "SELECT campaign, state, count(*) FROM campaign_item GROUP BY 1, 2",
+        anew: Some("SELECT campaign, state, count(*) FROM campaign_item GROUP BY 1, 2"),
         what: "items of campaigns",
     },
     Counter {
         table: "reader",
         columns: "name, n",
-        anew: "SELECT r.value, count(DISTINCT i.num) FROM identity i, \
-               json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.readers') r WHERE r.type = 'text' GROUP BY 1",
+        anew: None,
         what: "readers",
     },
     Counter {
         table: "orphan_count",
         columns: "n",
-        anew: "SELECT count(*) FROM orphan",
+        anew: Some("SELECT count(*) FROM orphan"),
         what: "orphans",
     },
 ];
 
 impl Counter {
     /// How many lines of it do not say what there is.
-    fn wrong(&self) -> String {
-        let Self {
-            table,
-            columns,
-            anew,
-            ..
-        } = self;
+    fn wrong(&self, anew: &str) -> String {
+        let Self { table, columns, .. } = self;
         let said = match *table {
             "orphan_count" => format!("SELECT {columns} FROM {table}"),
             _ => format!("SELECT {columns} FROM {table} WHERE n <> 0"),
         };
         format!(
-            "SELECT (SELECT count(*) FROM (SELECT * FROM ({said}) EXCEPT SELECT * FROM ({anew}))) \
-             + (SELECT count(*) FROM (SELECT * FROM ({anew}) EXCEPT SELECT * FROM ({said})))"
+            "SELECT (SELECT count(*) FROM (SELECT * FROM ({said}) said EXCEPT SELECT * FROM ({anew}) anew) wrong) \
+             + (SELECT count(*) FROM (SELECT * FROM ({anew}) anew EXCEPT SELECT * FROM ({said}) said) wrong)"
         )
     }
 }
@@ -363,14 +367,17 @@ impl Txn<'_> {
         for miscount in &wrong {
             let counters = COUNTERS.iter();
             for counter in counters.filter(|one| one.what == miscount.what) {
-                let Counter {
-                    table,
-                    columns,
-                    anew,
-                    ..
-                } = counter;
+                let Counter { table, columns, .. } = counter;
                 self.run(&format!("DELETE FROM {table}"), [])?;
-                self.run(&format!("INSERT INTO {table} ({columns}) {anew}"), [])?;
+                match counter.anew {
+                    Some(anew) => {
+                        self.run(&format!("INSERT INTO {table} ({columns}) {anew}"), [])?;
+                    }
+                    None => {
+                        self.deltas.readers = self.readers_anew()?;
+                        self.flush_counts()?;
+                    }
+                }
             }
         }
         Ok(wrong)
@@ -378,11 +385,39 @@ impl Txn<'_> {
 }
 
 impl Db {
+    /// Who may read how many identities, by all that is declared.
+    fn readers_anew(&self) -> Outcome<BTreeMap<String, i64>> {
+        let mut counts = BTreeMap::new();
+        let sql = "SELECT wish FROM identity";
+        self.conn.each(sql, [], None, |row| {
+            for reader in readers(&text(row, 0)) {
+                add(&mut counts, reader, 1);
+            }
+            Ok(true)
+        })?;
+        Ok(counts)
+    }
+
+    fn wrong_readers(&self) -> Outcome<i64> {
+        let said = self.every("SELECT name, n FROM reader WHERE n <> 0", [], |row| {
+            Ok((text(row, 0), row.get::<_, i64>(1).ok()))
+        })?;
+        let anew = self.readers_anew()?;
+        let wrong = said
+            .iter()
+            .filter(|(name, n)| anew.get(name).copied() != *n);
+        let right = said.len() - wrong.clone().count();
+        Ok(i64::try_from(wrong.count() + anew.len() - right).unwrap_or(i64::MAX))
+    }
+
     /// Which counters do not say what there is.
     pub(super) fn miscounts(&self) -> Outcome<Vec<Miscount>> {
         let mut wrong = Vec::new();
         for counter in &COUNTERS {
-            let lines = self.first(&counter.wrong(), [], |row| row.get::<_, i64>(0))?;
+            let lines = match counter.anew {
+                Some(anew) => self.first(&counter.wrong(anew), [], |row| row.get::<_, i64>(0))?,
+                None => Some(self.wrong_readers()?),
+            };
             let lines = lines.unwrap_or(0).unsigned_abs();
             if lines > 0 {
                 let what = counter.what;

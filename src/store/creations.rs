@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Cause, Refusal, Store,
     aside::RowKind,
-    db::{self, Db, Txn, micros, spelled},
+    db::{self, Db, Txn, micros, next_number, spelled},
     error::{Answer, Outcome},
     idmap::remember_unknown,
     tables::Counting,
@@ -361,7 +361,7 @@ impl Store {
             for num in &nums {
                 txn.not_while_held(*num)?;
                 txn.run(
-                    "INSERT INTO intent (identity, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                    "INSERT INTO intent (identity, at) VALUES (?1, ?2) ON CONFLICT (identity) DO UPDATE SET at = ?2",
                     [*num, db::micros(now)],
                 )?;
             }
@@ -458,9 +458,12 @@ impl Txn<'_> {
 
     pub(super) fn orphan(&mut self, orphan: &Orphaned<'_>) -> Outcome<()> {
         let added = self.run(
-            "INSERT INTO orphan (at, kind, resource, name, id, request_id, expires_at) \
-             SELECT ?1, ?2, coalesce(r.name, ''), i.name, ?4, ?5, ?6 FROM identity i LEFT JOIN resource r ON r.num = i.resource \
-             WHERE i.num = ?3",
+            concat!(
+                "INSERT INTO orphan (num, at, kind, resource, name, id, request_id, expires_at) SELECT ",
+                next_number!("orphan", "num"),
+                ", ?1, ?2, coalesce(r.name, ''), i.name, ?4, ?5, ?6 FROM identity i \
+                 LEFT JOIN resource r ON r.num = i.resource WHERE i.num = ?3"
+            ),
             params![
                 orphan.at,
                 orphan.kind,

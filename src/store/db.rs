@@ -184,9 +184,10 @@ impl Db {
         Ok(found)
     }
 
-    /// The number of the row that was added last.
-    pub(super) fn last_row(&self) -> Num {
-        self.conn.last_row()
+    /// Adds a row by a statement that returns its number.
+    pub(super) fn number_of_new(&self, sql: &str, params: impl Params) -> sql::Result<Num> {
+        let num = self.first(sql, params, |row| row.get(0))?;
+        num.ok_or_else(|| sql::SqlError::unreadable("num", "a row was added and has no number"))
     }
 
     /// The number of a resource; 0, which no row has, when the store has never heard of it.
@@ -387,8 +388,12 @@ impl<'a> Txn<'a> {
     pub(super) fn resource_num_or_new(&self, name: &str) -> sql::Result<Num> {
         match self.resource_num(name)? {
             0 => {
-                self.run("INSERT INTO resource (name) VALUES (?1)", [name])?;
-                Ok(self.last_row())
+                let sql = concat!(
+                    "INSERT INTO resource (num, name) VALUES (",
+                    next_number!("resource", "num"),
+                    ", ?1) RETURNING num"
+                );
+                self.number_of_new(sql, [name])
             }
             num => Ok(num),
         }
@@ -510,7 +515,61 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Numbers as `json_each` takes them.
+/// The number of a row that is added: one above those that are there. SQLite draws it itself.
+macro_rules! next_number {
+    ($table:literal, $column:literal) => {
+        concat!(
+            "/*sqlite*/NULL/*postgres (SELECT coalesce(max(",
+            $column,
+            "), 0) + 1 FROM ",
+            $table,
+            ")*/"
+        )
+    };
+}
+
+/// An `INSERT` whose rows draw numbers that no row had before: what SQLite keeps of tables with AUTOINCREMENT stands
+/// in `meta` elsewhere. The number itself is [`drawn!`].
+macro_rules! draws {
+    ($table:literal) => {
+        concat!(
+            "/*postgres WITH drawn AS (UPDATE meta SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'last_",
+            $table,
+            "' RETURNING CAST(value AS BIGINT) AS num) */INSERT INTO ",
+            $table
+        )
+    };
+}
+
+macro_rules! drawn {
+    () => {
+        "/*sqlite*/NULL/*postgres (SELECT num FROM drawn)*/"
+    };
+}
+
+/// Numbers of a list (`list`) as a table: `value` is the number. A statement that ends with [`in_order!`] finds rows in
+/// the order of the list; SQLite does without.
+macro_rules! listed {
+    ($list:literal) => {
+        concat!(
+            "/*sqlite*/json_each(",
+            $list,
+            ")/*postgres (SELECT CAST(value AS BIGINT) AS value, place FROM json_array_elements_text(CAST(CAST(",
+            $list,
+            " AS TEXT) AS JSON)) WITH ORDINALITY one (value, place))*/"
+        )
+    };
+}
+
+macro_rules! in_order {
+    ($list:literal) => {
+        concat!("/*postgres  ORDER BY ", $list, ".place*/")
+    };
+}
+
+pub(super) use {drawn, draws, in_order, listed, next_number};
+
+/// Numbers as [`listed!`] takes them.
 pub(super) fn list(nums: &[Num]) -> String {
     let words: Vec<String> = nums.iter().map(Num::to_string).collect();
     format!("[{}]", words.join(","))

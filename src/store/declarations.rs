@@ -54,13 +54,14 @@ impl Store {
     /// Some of those who name a sink that is configured no more, so that nothing is delivered to them there.
     pub async fn of_former_sinks(&self) -> Answer<Vec<Refusal>> {
         self.read("look for sinks that are no longer configured", |db| {
-            let retired = "SELECT EXISTS (SELECT 1 FROM sink WHERE NOT configured)";
+            let retired = "SELECT EXISTS (SELECT 1 FROM sink WHERE configured = 0)";
             if db.first(retired, [], |row| row.get(0))? != Some(true) {
                 return Ok(Vec::new());
             }
-            let sql = "SELECT i.num, i.name, s.name AS sink FROM identity i, \
-                json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') w JOIN sink s ON s.name = w.value \
-                WHERE NOT s.configured AND i.removed = 0 AND i.state IN ('new', 'active', 'late') LIMIT 1000";
+            let sql = "SELECT i.num, i.name, s.name AS sink FROM identity i\
+                /*sqlite*/, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') w JOIN sink s ON s.name = w.value\
+                /*postgres  JOIN sink s ON strpos(substring(i.wish FROM '\"sinks\":\\[([^]]*)\\]'), '\"' || s.name || '\"') > 0*/ \
+                WHERE s.configured = 0 AND i.removed = 0 AND i.state IN ('new', 'active', 'late') LIMIT 1000";
             Ok(db.all(RowKind::Identity, sql, [], |row| {
                 let sink: String = row.get("sink")?;
                 Ok(Refusal {
@@ -461,7 +462,7 @@ enum Line {
 }
 
 /// Whether the row of a name has room for an id; `?2` is the resource that is said.
-const ROOM: &str = "SELECT i.num, i.id IS NULL AND i.state = 'new' AND r.name IS ?2 FROM identity i \
+const ROOM: &str = "SELECT i.num, i.id IS NULL AND i.state = 'new' AND r.name IS NOT DISTINCT FROM ?2 FROM identity i \
     LEFT JOIN resource r ON r.num = i.resource WHERE i.name = ?1";
 
 impl Imported {

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     Each, Store,
     aside::RowKind,
-    db::{self, Db, Txn, micros, signed},
+    db::{self, Db, Txn, in_order, listed, micros, signed},
     error::{Answer, Outcome, StoreError},
     identities::Consignment,
     sinks::{DUE_NOW, StoredSink},
@@ -109,8 +109,10 @@ const PENDING_AFTER: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink
 pub(super) const CHOSEN: &str = concat!(
     "SELECT ",
     delivery_columns!("?2"),
-    " FROM json_each(?3) j CROSS JOIN delivery d ON d.identity = j.value AND d.sink = ?1 \
-     CROSS JOIN identity i ON i.num = d.identity"
+    " FROM ",
+    listed!("?3"),
+    " j CROSS JOIN delivery d ON d.identity = j.value AND d.sink = ?1 CROSS JOIN identity i ON i.num = d.identity",
+    in_order!("j")
 );
 const OF_IDENTITY: &str = concat!(
     "SELECT ",
@@ -179,7 +181,8 @@ impl Store {
             let num = txn.sink_num(sink.as_str())?;
             txn.run("DELETE FROM sink_after WHERE sink = ?1", [num])?;
             for name in &earlier {
-                let sql = "INSERT OR IGNORE INTO sink_after (sink, earlier) VALUES (?1, ?2)";
+                let sql =
+                    "INSERT INTO sink_after (sink, earlier) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
                 txn.run(sql, [num, txn.sink_num(name.as_str())?])?;
             }
             Ok(())
@@ -204,7 +207,7 @@ impl Store {
             let sink = sink.as_ref().map(SinkName::as_str);
             let sink = sink.map(|sink| txn.sink_num(sink)).transpose()?;
             let which =
-                "d.identity = ?1 AND (?2 IS NULL OR d.sink = ?2) AND ?3 IS NULL AND ?4 IS NULL";
+                "d.identity = ?1 AND (CAST(?2 AS BIGINT) IS NULL OR d.sink = ?2) AND CAST(?3 AS BIGINT) IS NULL AND CAST(?4 AS BIGINT) IS NULL";
             txn.deliver_again(which, params![num, sink, Null, Null, micros(now)])?;
             txn.effects.wanted = true;
             Ok(())
@@ -484,21 +487,24 @@ pub struct Listed {
 /// What [`Rows`] says, with ?1 to ?4 bound to its fields.
 macro_rules! chosen {
     () => {
-        "(?1 IS NULL OR d.identity IN (SELECT value FROM json_each(?1))) \
-         AND (?2 IS NULL OR d.sink = (SELECT num FROM sink WHERE name = ?2)) \
-         AND (?3 = 0 OR d.wanted > d.delivered) \
-         AND (?4 = 0 OR (d.wanted > d.delivered AND ( \
-             EXISTS (SELECT 1 FROM sink WHERE num = d.sink AND disabled IS NOT NULL) \
-             OR d.next_at >= (SELECT expires_at FROM identity WHERE num = d.identity))))"
+        concat!(
+            "(CAST(?1 AS TEXT) IS NULL OR d.identity IN (SELECT j.value FROM ",
+            listed!("?1"),
+            " j)) AND (CAST(?2 AS TEXT) IS NULL OR d.sink = (SELECT num FROM sink WHERE name = ?2)) \
+             AND (CAST(?3 AS BIGINT) = 0 OR d.wanted > d.delivered) \
+             AND (CAST(?4 AS BIGINT) = 0 OR (d.wanted > d.delivered AND ( \
+                 EXISTS (SELECT 1 FROM sink WHERE num = d.sink AND disabled IS NOT NULL) \
+                 OR d.next_at >= (SELECT expires_at FROM identity WHERE num = d.identity))))"
+        )
     };
 }
 
 /// A sink that was behind before waits for what was withdrawn since that was.
 const DELIVERY_TABLE_PAGE: &str = concat!(
     "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, d.attempts, d.next_at, \
-     iif(i.state IN ('held', 'gone', 'deleted'), max(d.since, coalesce(i.withdrawn_at, d.since)), d.since) AS since, \
+     CASE WHEN i.state IN ('held', 'gone', 'deleted') AND i.withdrawn_at > d.since THEN i.withdrawn_at ELSE d.since END AS since, \
      d.last_error, i.expires_at, \
-     (SELECT group_concat(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
+     (SELECT string_agg(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
         JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
         WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \
      FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink WHERE ",
@@ -564,13 +570,11 @@ impl Txn<'_> {
             return Ok(());
         };
         let path = path.to_string_lossy();
-        let same =
-            "SET digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path = ?3 AND digest IS NOT ?4";
+        let same = "SET digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path = ?3 AND digest IS DISTINCT FROM ?4";
         if self.write_deliveries(same, params![num, sink, path, digest])? == 0 {
-            let elsewhere = "d.identity = ?1 AND d.sink = ?2 AND d.path IS NOT ?3";
+            let elsewhere = "d.identity = ?1 AND d.sink = ?2 AND d.path IS DISTINCT FROM ?3";
             self.leave_files(elsewhere, params![num, sink, path])?;
-            let moved =
-                "SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path IS NOT ?3";
+            let moved = "SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path IS DISTINCT FROM ?3";
             let moved = self.write_deliveries(moved, params![num, sink, path, digest])?;
             if moved > 0 {
                 self.take_up(&path)?;

@@ -12,7 +12,10 @@ use super::{
     tables::Counting,
 };
 use crate::{
-    model::{DueReason, KeyDoubt, Notice, Num, ResourceName, Timestamp, is_entra_minter},
+    model::{
+        Attempts, DueReason, FailureClass, KeyDoubt, Notice, Num, ResourceName, Timestamp,
+        is_entra_minter,
+    },
     sql::{self, Row, params},
 };
 
@@ -23,7 +26,7 @@ const AFTER_ATTEMPT: i64 = 5_000_000;
 
 /// Rows whose tokens a key minted, in pages.
 pub(super) const MINTED_PAGE: &str = "SELECT max(num) FROM (SELECT num FROM identity WHERE resource = ?1 AND minted_by = ?2 \
-    AND num > ?3 ORDER BY num LIMIT ?4)";
+    AND num > ?3 ORDER BY num LIMIT ?4) page";
 /// Every key that minted a token which is still there, without a scan.
 pub(super) const MINTERS: &str = "WITH RECURSIVE minter(key) AS ( \
     SELECT min(minted_by) FROM identity WHERE resource = ?1 AND minted_by IS NOT NULL \
@@ -33,14 +36,26 @@ pub(super) const MINTERS: &str = "WITH RECURSIVE minter(key) AS ( \
 pub(super) const IN_DOUBT: &str = "SELECT count(*) AS n, min(expires_at) AS first_end FROM identity \
     WHERE resource = ?1 AND minted_by = ?2 AND state = 'active' AND good_until <> 0 AND expires_at > ?3";
 
-/// The earliest end first, before all other work; what was refused waits until it may be tried.
-const FIRST: &str = "SET good_until = expires_at - ?6, \
-    due_at = CASE WHEN due_at <= ?5 THEN due_at WHEN due_why <> 'retry' OR NOT json_valid(attempts) THEN ?5 \
-    WHEN json_extract(attempts, '$[#-1][1]') GLOB 'refuse*' OR json_extract(attempts, '$[#-1][1]') = 'panic' \
-    THEN due_at ELSE min(due_at, max(?5, coalesce(json_extract(attempts, '$[#-1][0]'), 0) + ?7)) END, \
-    due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?8 END \
-    WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
-    AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL";
+/// Rows of a page whose doubtful token goes before all others.
+macro_rules! hastened {
+    () => {
+        "WHERE resource = ?1 AND minted_by = ?2 AND num > ?3 AND num <= ?4 AND state = 'active' \
+         AND good_until > 0 AND expires_at > ?5 AND due_at IS NOT NULL"
+    };
+}
+
+/// Those of them that failed and wait for their next attempt.
+const RETRIED: &str = concat!(
+    "SELECT num, due_at, attempts FROM identity ",
+    hastened!(),
+    " AND due_why = 'retry' AND due_at > ?5"
+);
+/// The earliest end first, before all other work.
+const FIRST: &str = concat!(
+    "SET good_until = expires_at - ?6, due_at = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_at ELSE ?5 END, \
+     due_why = CASE WHEN due_at <= ?5 OR due_why = 'retry' THEN due_why ELSE ?7 END ",
+    hastened!()
+);
 const SPARED: &str = "SET good_until = expires_at, \
     due_at = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN renews_at ELSE due_at END, \
     due_why = CASE WHEN due_why IN (?6, 'retry') AND renews_at > ?5 THEN 'renewal' ELSE due_why END \
@@ -114,7 +129,7 @@ impl Store {
             let notice = notice.as_ref();
             txn.run(
                 "INSERT INTO doubted_key (resource, fingerprint, role, why, since, told) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                 ON CONFLICT DO UPDATE SET role = coalesce(excluded.role, role), why = excluded.why, told = excluded.told",
+                 ON CONFLICT (resource, fingerprint) DO UPDATE SET role = coalesce(excluded.role, doubted_key.role), why = excluded.why, told = excluded.told",
                 params![
                     resource.as_str(),
                     doubt.fingerprint,
@@ -157,6 +172,7 @@ impl Store {
         let key = (resource.clone(), fingerprint.to_owned());
         self.write("put doubtful tokens first", move |txn| {
             txn.change_minted("put a row first", &key, (after, page), |txn, minted| {
+                txn.hasten_retries(&minted, micros(now))?;
                 let first = params![
                     minted.resource,
                     minted.fingerprint,
@@ -164,7 +180,6 @@ impl Store {
                     minted.upto,
                     micros(now),
                     BEFORE_ALL,
-                    AFTER_ATTEMPT,
                     spelled(&DueReason::KeyChange)
                 ];
                 txn.write_identities(FIRST, first, Counting::Nothing)
@@ -264,6 +279,29 @@ impl Txn<'_> {
         })
     }
 
+    /// What failed is tried again sooner; what was refused waits until it may be tried.
+    fn hasten_retries(&mut self, minted: &Minted<'_>, now: i64) -> Outcome<()> {
+        let params = params![
+            minted.resource,
+            minted.fingerprint,
+            minted.after,
+            minted.upto,
+            now
+        ];
+        let waiting = self.all(RowKind::Identity, RETRIED, params, |row| {
+            let (num, due) = (row.get::<_, Num>(0)?, row.get::<_, i64>(1)?);
+            Ok((num, due, db::attempts(row, 2_usize)?))
+        })?;
+        for (num, due, attempts) in waiting {
+            let sooner = hastened(due, &attempts, now);
+            if sooner < due {
+                let what = "SET due_at = ?2 WHERE num = ?1";
+                self.write_identities(what, [num, sooner], Counting::Nothing)?;
+            }
+        }
+        Ok(())
+    }
+
     fn minted_page(
         &self,
         resource: Num,
@@ -273,6 +311,17 @@ impl Txn<'_> {
     ) -> Outcome<Option<Num>> {
         let params = params![resource, fingerprint, after, count(page)];
         Ok(self.first(MINTED_PAGE, params, |row| row.get(0))?.flatten())
+    }
+}
+
+/// When a row that failed is tried again for its doubtful token.
+fn hastened(due: i64, attempts: &Attempts, now: i64) -> i64 {
+    let Some(last) = attempts.last() else {
+        return due.min(now);
+    };
+    match last.result.starts_with(FailureClass::Refuse.as_str()) || last.result == "panic" {
+        true => due,
+        false => due.min(now.max(micros(last.at) + AFTER_ATTEMPT)),
     }
 }
 

@@ -42,9 +42,9 @@ macro_rules! withdrawals {
     ($which:literal) => {
         concat!(
             "SELECT i.num, i.name, r.name AS resource, i.id, i.version, i.state, i.removed, i.revoked_at, \
-             (SELECT group_concat(campaign, ' ') FROM (",
+             (SELECT string_agg(CAST(campaign AS TEXT), ' ') FROM (",
             pending!("i.num"),
-            ")) AS pending FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE ",
+            ") campaigns) AS pending FROM identity i LEFT JOIN resource r ON r.num = i.resource WHERE ",
             $which
         )
     };
@@ -99,7 +99,7 @@ impl Db {
 
     /// Names and ids of rows of which it cannot be told what is withdrawn: what the file says of them stays.
     fn untold(&self) -> Outcome<BTreeSet<String>> {
-        let sql = "SELECT i.name, i.id FROM identity i WHERE i.state IS NULL OR typeof(i.state) <> 'text' \
+        let sql = "SELECT i.name, i.id FROM identity i WHERE i.state IS NULL OR /*sqlite*/typeof(i.state) <> 'text'/*postgres FALSE*/ \
                    OR i.state NOT IN ('new', 'active', 'held', 'gone', 'deleted') \
                    OR i.resource NOT IN (SELECT num FROM resource)";
         let mut words = BTreeSet::new();

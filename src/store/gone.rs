@@ -47,11 +47,11 @@ impl Store {
     pub async fn held_gone(&self) -> Answer<Vec<GoneHeld>> {
         self.read("look for what is said to be gone", |db| {
             let sql = "SELECT r.name, count(*) AS n, min(c.first_at) AS since, r.num FROM gone_claim c \
-                       JOIN resource r ON r.num = c.resource WHERE c.held GROUP BY r.num ORDER BY r.name";
+                       JOIN resource r ON r.num = c.resource WHERE c.held = 1 GROUP BY r.num ORDER BY r.name";
             let mut all = db.all(RowKind::Identity, sql, [], read_held)?;
             for (num, held) in &mut all {
                 let sql = "SELECT i.name FROM gone_claim c JOIN identity i ON i.num = c.identity \
-                           WHERE c.resource = ?1 AND c.held ORDER BY c.identity LIMIT ?2";
+                           WHERE c.resource = ?1 AND c.held = 1 ORDER BY c.identity LIMIT ?2";
                 held.names = db.all(RowKind::Identity, sql, [*num, NAMED], |row| {
                     db::parsed(row, "name")
                 })?;
@@ -71,7 +71,7 @@ impl Store {
         let (resource, cause) = (resource.clone(), cause.clone());
         self.withdraw("withdraw what is gone", move |txn| {
             let num = txn.resource_num(resource.as_str())?;
-            let sql = "SELECT identity FROM gone_claim WHERE resource = ?1 AND NOT withdrawn ORDER BY identity";
+            let sql = "SELECT identity FROM gone_claim WHERE resource = ?1 AND withdrawn = 0 ORDER BY identity";
             let claimed: Vec<Num> = txn.all(RowKind::Identity, sql, [num], |row| row.get(0))?;
             let mut names = Vec::new();
             for row in claimed {
@@ -124,8 +124,8 @@ impl Store {
         let resource = resource.clone();
         self.write("ask again for what is said to be gone", move |txn| {
             let asked = txn.write_identities(
-                "SET due_at = min(due_at, ?2) WHERE due_at IS NOT NULL AND num IN \
-                 (SELECT identity FROM gone_claim WHERE resource = ?1 AND held)",
+                "SET due_at = CASE WHEN due_at > ?2 THEN ?2 ELSE due_at END WHERE due_at IS NOT NULL AND num IN \
+                 (SELECT identity FROM gone_claim WHERE resource = ?1 AND held = 1)",
                 params![txn.resource_num(resource.as_str())?, micros(now)],
                 Counting::Nothing,
             )?;
@@ -180,8 +180,8 @@ impl Txn<'_> {
             return Ok(GoneVerdict::Deleting);
         }
         let sql = "INSERT INTO gone_claim (identity, resource, first_at) VALUES (?1, ?2, ?3) \
-                   ON CONFLICT DO UPDATE SET resource = excluded.resource, \
-                   first_at = iif(withdrawn, excluded.first_at, first_at), withdrawn = 0 RETURNING first_at, held";
+                   ON CONFLICT (identity) DO UPDATE SET resource = excluded.resource, \
+                   first_at = CASE gone_claim.withdrawn WHEN 1 THEN excluded.first_at ELSE gone_claim.first_at END, withdrawn = 0 RETURNING first_at, held";
         let claim = self.first(sql, params![row.num, row.resource, micros(now)], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
         })?;
@@ -192,7 +192,7 @@ impl Txn<'_> {
             ));
         }
         let count = self.claims_at_once(row.resource, now)?;
-        let sql = "SELECT coalesce(sum(n), 0) AS n FROM identity_count WHERE resource = ?1";
+        let sql = "SELECT CAST(coalesce(sum(n), 0) AS BIGINT) AS n FROM identity_count WHERE resource = ?1";
         let all = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         if count > FEW.max(all.unwrap_or(0) / 100) {
             return Ok(GoneVerdict::Hold(format!("it says so of {count} at once")));
@@ -213,7 +213,7 @@ impl Txn<'_> {
 
     /// Nobody asks for a token of a row any more, so it matters to nobody whether it is gone.
     pub(super) fn claim_ends(&mut self, num: Num, now: Timestamp) -> Outcome<()> {
-        let sql = "DELETE FROM gone_claim WHERE identity = ?1 AND NOT withdrawn RETURNING resource";
+        let sql = "DELETE FROM gone_claim WHERE identity = ?1 AND withdrawn = 0 RETURNING resource";
         match self.first(sql, [num], |row| row.get(0))? {
             Some(resource) => self.tell_if_settled(resource, now),
             None => Ok(()),
@@ -230,7 +230,7 @@ impl Txn<'_> {
     }
 
     fn claims_at_once(&self, resource: Num, now: Timestamp) -> Outcome<u64> {
-        let sql = "DELETE FROM gone_claim WHERE resource = ?1 AND withdrawn AND first_at < ?2";
+        let sql = "DELETE FROM gone_claim WHERE resource = ?1 AND withdrawn = 1 AND first_at < ?2";
         let before = micros(now) - AT_ONCE;
         self.run(sql, [resource, before])?;
         let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1";
@@ -278,15 +278,16 @@ impl Txn<'_> {
 
     /// Nothing is withdrawn; the row keeps what it has and is asked for again, ever more seldom.
     fn hold_claim(&mut self, row: &CurrentRow, why: &str, now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1 AND held";
+        let sql = "SELECT count(*) AS n FROM gone_claim WHERE resource = ?1 AND held = 1";
         let before = self.first(sql, [row.resource], |row| db::unsigned(row, "n"))?;
         self.run(
-            "UPDATE gone_claim SET held = 1 WHERE resource = ?1 AND NOT withdrawn",
+            "UPDATE gone_claim SET held = 1 WHERE resource = ?1 AND withdrawn = 0",
             [row.resource],
         )?;
         self.write_identities(
             "SET failures = failures + 1, due_why = 'retry', \
-             due_at = ?2 + min(?3 << min(failures, 6), ?4) WHERE num = ?1",
+             due_at = ?2 + CASE WHEN failures > 6 OR ?3 << CAST(failures AS INTEGER) > ?4 THEN ?4 \
+             ELSE ?3 << CAST(failures AS INTEGER) END WHERE num = ?1",
             params![row.num, micros(now), SHORTEST_HOLD, LONGEST_HOLD],
             Counting::of_due(row.num, row.due_at.is_some()),
         )?;
@@ -325,7 +326,7 @@ impl Txn<'_> {
         let Some(resource) = self.resource_name(resource)? else {
             return Ok(());
         };
-        let sql = "SELECT 1 FROM gone_claim c JOIN resource r ON r.num = c.resource WHERE r.name = ?1 AND held";
+        let sql = "SELECT 1 FROM gone_claim c JOIN resource r ON r.num = c.resource WHERE r.name = ?1 AND c.held = 1";
         let held = self.first(sql, [resource.as_str()], |_| Ok(()))?;
         let sql = "SELECT kind FROM notice WHERE resource = ?1 AND name IS NULL \
                    AND kind IN ('gone.held', 'gone.settled') ORDER BY seq DESC LIMIT 1";
@@ -346,7 +347,7 @@ impl Txn<'_> {
 
     /// Nobody is created at what may be another resource.
     pub(super) fn not_while_held(&self, num: Num) -> Outcome<()> {
-        let sql = "SELECT 1 FROM gone_claim WHERE held AND resource = (SELECT resource FROM identity WHERE num = ?1)";
+        let sql = "SELECT 1 FROM gone_claim WHERE held = 1 AND resource = (SELECT resource FROM identity WHERE num = ?1)";
         match self.first(sql, [num], |_| Ok(()))? {
             Some(()) => Err(Fault::Refused(
                 "it may be another resource: it says of identities that they are gone, and a person has not looked \

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Each, Store,
     aside::RowKind,
-    db::{self, Db},
+    db::{self, Db, in_order, listed},
     error::{Answer, Fault, Outcome, StoreError},
     idmap,
     seal::SealPlace,
@@ -25,7 +25,7 @@ macro_rules! record_columns {
         "i.num, i.name, r.name AS resource, i.origin, i.state, i.id, i.version, i.due_at, i.due_why, \
          i.late_at, i.late_notified, i.failures, i.issued_at, i.expires_at, i.minted_by, i.revoked_at, \
          (i.good_until = 0 AND i.expires_at IS NOT NULL) AS revoked, \
-         coalesce(i.good_until < 0, 0) AS doubted, i.attempts, i.wish, i.failing_since"
+         coalesce(i.good_until < 0, FALSE) AS doubted, i.attempts, i.wish, i.failing_since"
     };
 }
 
@@ -228,7 +228,9 @@ impl Store {
     pub async fn led_to(&self, names: Vec<Name>) -> Answer<Vec<Led>> {
         self.read("look identities up", move |db| {
             let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
-            let first = select_record!("WHERE i.name >= '' AND ?1 = ?1 ORDER BY i.name LIMIT 1");
+            let first = select_record!(
+                "WHERE i.name >= '' AND CAST(?1 AS TEXT) = ?1 ORDER BY i.name LIMIT 1"
+            );
             let mut led = Vec::with_capacity(names.len());
             for name in &names {
                 let mut found = db.one(RowKind::Identity, next, [name.as_str()], read_record);
@@ -639,7 +641,10 @@ impl Db {
 pub(super) const RECORDS_OF: &str = concat!(
     "SELECT ",
     record_columns!(),
-    " FROM json_each(?1) j CROSS JOIN identity i ON i.num = j.value LEFT JOIN resource r ON r.num = i.resource"
+    " FROM ",
+    listed!("?1"),
+    " j CROSS JOIN identity i ON i.num = j.value LEFT JOIN resource r ON r.num = i.resource",
+    in_order!("j")
 );
 
 /// Identities of one resource that fail by themselves, while it answers other calls, or never got a token
@@ -662,37 +667,38 @@ pub(super) const FAILING_ALONE: &str = "SELECT r.num, r.name, \
 pub(super) const LONGEST_FAILING: &str = "SELECT num FROM identity INDEXED BY identity_alone WHERE resource = ?1 \
     AND failing_since IS NOT NULL ORDER BY failing_since LIMIT ?2";
 pub(super) const FAILING_AMONG_OTHERS: &str = "SELECT count(*) FROM (SELECT 1 FROM identity INDEXED BY identity_failing \
-    WHERE resource = ?1 AND failures > 0 AND failing_since IS NULL LIMIT ?2)";
+    WHERE resource = ?1 AND failures > 0 AND failing_since IS NULL LIMIT ?2) few";
 /// Those that never got a token, although they were answered so often.
 pub(super) const NEVER_SERVED: &str = "SELECT num FROM identity INDEXED BY identity_failing WHERE resource = ?1 AND failures > 0 \
     AND failures >= 3 AND state = 'new' AND failing_since IS NULL LIMIT ?2";
 
 pub(super) const PAGE_END: &str =
-    "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
+    "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2) page";
 /// Issued in the future, or due later than any renewal of its life would be; a superset of what
 /// `misplaced` of the schedule moves, found without reading tokens. By `+` the rows of the page are looked at, and not
 /// for each page the index of all that a resource has.
 pub(super) const WAITING_PAST: &str = "SELECT num FROM identity WHERE num > ?3 AND num <= ?4 AND +resource = ?1 AND due_at > ?2 \
     AND (issued_at > ?2 + ?5 + 300000000 OR due_at > issued_at - ?5 + 300000000 + cast((expires_at - issued_at) \
-    * coalesce(iif(json_valid(wish), json_extract(wish, '$.renew_at'), 0), 0) AS INTEGER)) ORDER BY num LIMIT ?6";
+    * coalesce(/*sqlite*/iif(json_valid(wish), json_extract(wish, '$.renew_at'), 0)\
+    /*postgres CAST(substring(wish FROM '\"renew_at\":([0-9]+(\\.[0-9]+)?)') AS DOUBLE PRECISION)*/, 0) AS BIGINT)) ORDER BY num LIMIT ?6";
 /// How many of a line are due, counted up to a number.
-pub(super) const HOW_MANY_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
-    AND (failing_since IS NOT NULL) = ?3 AND due_at <= ?4 LIMIT ?5)";
+pub(super) const HOW_MANY_DUE: &str = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ = ?2 \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ = ?3 AND due_at <= ?4 LIMIT ?5) few";
 /// Renewals that are late go before all; then rows without a good token, then the earliest end. Sorts all that
 /// are due.
-pub(super) const DUE: &str = "SELECT num, late_at FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
-    AND (failing_since IS NOT NULL) = ?3 AND due_at <= ?4 \
-    ORDER BY (good_until > 0 AND late_at <= ?4) DESC, good_until, due_at, num LIMIT ?5";
+pub(super) const DUE: &str = "SELECT num, late_at FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ = ?2 \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ = ?3 AND due_at <= ?4 \
+    ORDER BY (good_until > 0 AND late_at <= ?4) DESC NULLS LAST, good_until, due_at, num LIMIT ?5";
 
 /// Rows that are due among the first of a line by their end, in that order.
 macro_rules! due_by_end {
     ($which:literal) => {
         concat!(
             "SELECT num, late_at FROM (SELECT num, due_at, late_at FROM identity INDEXED BY identity_ending \
-             WHERE resource = ?1 AND (id IS NULL) = ?2 AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL \
+             WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ = ?2 AND (failing_since IS NOT NULL)/*postgres ::int*/ = ?3 AND due_at IS NOT NULL \
              AND ",
             $which,
-            " ORDER BY good_until, due_at LIMIT 32768) WHERE due_at <= ?4 LIMIT ?5"
+            " ORDER BY good_until, due_at LIMIT 32768) soon WHERE due_at <= ?4 LIMIT ?5"
         )
     };
 }
@@ -702,25 +708,25 @@ pub(super) const DUE_WITH_TOKEN: &str = due_by_end!("good_until > 0");
 /// Of more than so many that are due not all are sorted.
 const SORTED: usize = 4096;
 
-pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL) = ?2 \
-    AND (failing_since IS NOT NULL) = ?3 AND due_at IS NOT NULL ORDER BY due_at";
+pub(super) const NEXT_DUE: &str = "SELECT due_at, num FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ = ?2 \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ = ?3 AND due_at IS NOT NULL ORDER BY due_at";
 /// No token lives for more than one day; two show a campaign's or an outage's wake as well. In minutes.
 const TWO_DAYS: i64 = 2 * 24 * 60;
-pub(super) const BY_MINUTE: &str = "SELECT renews, sum(n) FROM life_count WHERE resource = ?1 AND n > 0 \
+pub(super) const BY_MINUTE: &str = "SELECT renews, CAST(sum(n) AS BIGINT) FROM life_count WHERE resource = ?1 AND n > 0 \
     AND renews BETWEEN ?2 AND ?3 GROUP BY renews";
 /// Whatever is late is overdue, or failed and waits for its next attempt.
 pub(super) const LATE: &str = "SELECT r.num, r.name, \
-    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
+    (SELECT count(*) FROM identity i WHERE i.resource = r.num AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1) \
     + (SELECT count(*) FROM identity i WHERE i.resource = r.num AND i.failures > 0 AND i.due_at > ?1 \
        AND i.late_at <= ?1) AS n FROM resource r WHERE r.num = ?2";
 /// The same where very many are due, of which not each is looked at: to the minute.
 pub(super) const LATE_OF_MANY: &str = "SELECT r.num, r.name, \
-    (SELECT coalesce(sum(n), 0) FROM life_count WHERE resource = r.num AND n > 0 AND late <= ?1 / 60000000) AS n \
+    (SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM life_count WHERE resource = r.num AND n > 0 AND late <= ?1 / 60000000) AS n \
     FROM resource r WHERE r.num = ?2";
 /// How many of a resource are due, or failed, counted up to a number.
-const MANY_DUE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
-    AND (failing_since IS NOT NULL) IN (0, 1) AND due_at <= ?2 LIMIT ?3)) \
-    + (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND failures > 0 LIMIT ?3))";
+const MANY_DUE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at <= ?2 LIMIT ?3) due) \
+    + (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND failures > 0 LIMIT ?3) failing)";
 
 /// The earliest of those ends that are as is said, of all lines of a resource: one step down the index for each.
 macro_rules! earliest_end {
@@ -729,21 +735,21 @@ macro_rules! earliest_end {
             "(SELECT min(at) FROM (",
             "SELECT min(good_until) AS at FROM identity WHERE resource = ",
             $resource,
-            " AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 0 AND due_at IS NOT NULL AND ",
+            " AND (id IS NULL)/*postgres ::int*/ = 0 AND (failing_since IS NOT NULL)/*postgres ::int*/ = 0 AND due_at IS NOT NULL AND ",
             $which,
             " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
             $resource,
-            " AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 1 AND due_at IS NOT NULL AND ",
+            " AND (id IS NULL)/*postgres ::int*/ = 0 AND (failing_since IS NOT NULL)/*postgres ::int*/ = 1 AND due_at IS NOT NULL AND ",
             $which,
             " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
             $resource,
-            " AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) = 0 AND due_at IS NOT NULL AND ",
+            " AND (id IS NULL)/*postgres ::int*/ = 1 AND (failing_since IS NOT NULL)/*postgres ::int*/ = 0 AND due_at IS NOT NULL AND ",
             $which,
             " UNION ALL SELECT min(good_until) FROM identity WHERE resource = ",
             $resource,
-            " AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) = 1 AND due_at IS NOT NULL AND ",
+            " AND (id IS NULL)/*postgres ::int*/ = 1 AND (failing_since IS NOT NULL)/*postgres ::int*/ = 1 AND due_at IS NOT NULL AND ",
             $which,
-            "))"
+            ") ends)"
         )
     };
 }
@@ -752,18 +758,19 @@ pub(super) use earliest_end;
 
 /// Ends of tokens that are in doubt are counted below zero.
 pub(super) const EARLIEST_EXPIRY: &str = concat!(
-    "SELECT num, name, nullif(min(coalesce(good, 1 << 62), coalesce(doubtful + (1 << 60), 1 << 62)), 1 << 62) AS at \
+    "SELECT num, name, CASE WHEN good IS NULL OR doubtful + (1/*postgres ::bigint*/ << 60) < good THEN doubtful + (1/*postgres ::bigint*/ << 60) \
+     ELSE good END AS at \
      FROM (SELECT r.num, r.name, ",
     earliest_end!("r.num", "good_until > 0"),
     " AS good, ",
     earliest_end!("r.num", "good_until < 0"),
-    " AS doubtful FROM resource r)"
+    " AS doubtful FROM resource r) ends"
 );
 pub(super) const TROUBLED: &str = "SELECT num FROM ( \
     SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i \
-    ON i.resource = r.num AND (i.id IS NULL) IN (0, 1) AND (i.failing_since IS NOT NULL) IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \
+    ON i.resource = r.num AND (i.id IS NULL)/*postgres ::int*/ IN (0, 1) AND (i.failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND i.due_at <= ?1 AND i.late_at <= ?1 \
     UNION SELECT i.num, i.good_until FROM resource r CROSS JOIN identity i INDEXED BY identity_failing \
-    ON i.resource = r.num WHERE i.failures > 0) \
+    ON i.resource = r.num WHERE i.failures > 0) troubled \
     ORDER BY good_until, num LIMIT ?2";
 
 /// Where the token of a row is sealed.

@@ -527,8 +527,8 @@ const LINES: &str = "SELECT i.num, i.name, r.name AS resource, i.id, i.created_a
 fn each_known(db: &Db, mut see: impl FnMut(IdLine)) -> Outcome<Hidden> {
     let mut hidden = Hidden::default();
     let sql = format!(
-        "SELECT * FROM ({LINES}) WHERE known \
-         UNION ALL SELECT NULL, name, resource, id, created_at, NULL, NULL, 1, 1 FROM remembered"
+        "SELECT * FROM ({LINES}) known WHERE known \
+         UNION ALL SELECT NULL, name, resource, id, created_at, NULL, NULL, TRUE, TRUE FROM remembered"
     );
     db.conn.each(&sql, [], None, |row| {
         match read_line(row) {
@@ -564,7 +564,7 @@ impl Db {
     /// How many names the map has.
     pub(super) fn known_names(&self) -> Outcome<usize> {
         let sql = format!(
-            "SELECT (SELECT count(*) FROM ({LINES}) WHERE known) + (SELECT count(*) FROM remembered)"
+            "SELECT (SELECT count(*) FROM ({LINES}) lines WHERE known) + (SELECT count(*) FROM remembered)"
         );
         let known = self.first(&sql, [], |row| row.get::<_, u32>(0))?;
         Ok(usize::try_from(known.unwrap_or(0)).unwrap_or(usize::MAX))
@@ -585,7 +585,9 @@ fn stage(db: &Db, line: &IdLine, text: &[u8]) -> Outcome<()> {
         db.run("DELETE FROM map_line WHERE name = ?1", [name])?;
         return Ok(());
     }
-    let sql = "INSERT OR REPLACE INTO map_line (name, id, line) VALUES (?1, ?2, ?3)";
+    let others = "DELETE FROM map_line WHERE name = ?1 OR id = ?2";
+    db.run(others, params![name, id])?;
+    let sql = "INSERT INTO map_line (name, id, line) VALUES (?1, ?2, ?3)";
     db.run(
         sql,
         params![name, id, std::str::from_utf8(text).unwrap_or_default()],

@@ -39,9 +39,14 @@ pub struct Bookmark {
 
 impl Bookmark {
     fn start_of(walk: usize) -> Self {
+        let first = |is_text| match is_text {
+            true => Value::Text(String::new()),
+            false => Value::Integer(i64::MIN),
+        };
+        let keys = WALKS.get(walk).map_or((false, false), |walk| walk.texts);
         Self {
             walk,
-            after: (Value::Integer(i64::MIN), Value::Integer(i64::MIN)),
+            after: (first(keys.0), first(keys.1)),
         }
     }
 }
@@ -57,6 +62,8 @@ struct Page {
 /// One table: its rows in order after a key of two columns, `k1` and `k2`, and how each is read.
 struct Walk {
     kind: RowKind,
+    /// Whether `k1` and `k2` are texts.
+    texts: (bool, bool),
     sql: &'static str,
     read: fn(&Db, &Row<'_>, &mut Page) -> Outcome<()>,
 }
@@ -64,16 +71,18 @@ struct Walk {
 const WALKS: [Walk; 17] = [
     Walk {
         kind: RowKind::Identity,
+        texts: (false, false),
         sql: concat!(
             "SELECT ",
             record_columns!(),
             ", i.num AS k1, 0 AS k2, r.name AS resource_name, i.* FROM identity i LEFT JOIN resource r ON r.num = i.resource \
-             WHERE i.num > ?1 AND ?2 = ?2 ORDER BY i.num"
+             WHERE i.num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY i.num"
         ),
         read: identity,
     },
     Walk {
         kind: RowKind::Delivery,
+        texts: (false, false),
         sql: concat!(
             "SELECT ",
             delivery_columns!("s.name"),
@@ -88,27 +97,32 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::Sink,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM sink WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM sink WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: sink,
     },
     Walk {
         kind: RowKind::Resource,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM resource WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM resource WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(db::parsed::<ResourceName>(row, "name").map(drop)?),
     },
     Walk {
         kind: RowKind::RememberedId,
-        sql: "SELECT name AS k1, 0 AS k2, * FROM remembered WHERE name > ?1 AND ?2 = ?2 ORDER BY name",
+        texts: (true, false),
+        sql: "SELECT name AS k1, 0 AS k2, * FROM remembered WHERE name > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY name",
         read: |_, row, _| Ok(read_remembered(row).map(drop)?),
     },
     Walk {
         kind: RowKind::Orphan,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM orphan WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM orphan WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(read_orphan(row).map(drop)?),
     },
     Walk {
         kind: RowKind::Stray,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM stray WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM stray WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| {
             row.get::<_, i64>("next_at")?;
             Ok(read_stray(row).map(drop)?)
@@ -116,7 +130,8 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::Reservation,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM reservation WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM reservation WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| {
             db::word::<Operation>(row, "operation")?;
             db::parsed::<ResourceName>(row, "resource")?;
@@ -127,16 +142,19 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::Notice,
-        sql: "SELECT seq AS k1, 0 AS k2, * FROM notice WHERE seq > ?1 AND ?2 = ?2 ORDER BY seq",
+        texts: (false, false),
+        sql: "SELECT seq AS k1, 0 AS k2, * FROM notice WHERE seq > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY seq",
         read: |_, row, _| Ok(read_numbered(row).map(drop)?),
     },
     Walk {
         kind: RowKind::Campaign,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM campaign WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM campaign WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(read_campaign(row).map(drop)?),
     },
     Walk {
         kind: RowKind::CampaignItem,
+        texts: (false, false),
         sql: "SELECT c.num AS k1, t.num AS k2, r.name AS resource, i.state AS row_state, t.* FROM campaign c \
               CROSS JOIN campaign_item t ON t.campaign = c.num LEFT JOIN resource r ON r.num = t.resource \
               LEFT JOIN identity i ON i.num = t.num WHERE c.ended_at IS NULL AND c.num >= ?1 \
@@ -151,7 +169,8 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::Job,
-        sql: "SELECT name AS k1, 0 AS k2, * FROM job WHERE name > ?1 AND ?2 = ?2 ORDER BY name",
+        texts: (true, false),
+        sql: "SELECT name AS k1, 0 AS k2, * FROM job WHERE name > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY name",
         read: |_, row, _| {
             db::parsed::<JobName>(row, "name")?;
             db::instant_in(row, "decided_until")?;
@@ -160,16 +179,19 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::JobRun,
-        sql: "SELECT num AS k1, 0 AS k2, NULL AS ended_at, * FROM job_run WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, NULL AS ended_at, * FROM job_run WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(read_run(row).map(drop)?),
     },
     Walk {
         kind: RowKind::Source,
-        sql: "SELECT num AS k1, 0 AS k2, 0 AS identities, * FROM source WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, 0 AS identities, * FROM source WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(read_facts(row).map(drop)?),
     },
     Walk {
         kind: RowKind::SourceRow,
+        texts: (false, true),
         sql: "SELECT source AS k1, name AS k2, * FROM source_row WHERE (source, name) > (?1, ?2) \
               ORDER BY source, name",
         read: |_, row, _| {
@@ -180,11 +202,13 @@ const WALKS: [Walk; 17] = [
     },
     Walk {
         kind: RowKind::KeyChange,
-        sql: "SELECT num AS k1, 0 AS k2, * FROM key_change WHERE num > ?1 AND ?2 = ?2 ORDER BY num",
+        texts: (false, false),
+        sql: "SELECT num AS k1, 0 AS k2, * FROM key_change WHERE num > ?1 AND CAST(?2 AS BIGINT) = ?2 ORDER BY num",
         read: |_, row, _| Ok(read_change(row).map(drop)?),
     },
     Walk {
         kind: RowKind::DoubtedKey,
+        texts: (true, true),
         sql: "SELECT resource AS k1, fingerprint AS k2, * FROM doubted_key WHERE (resource, fingerprint) > (?1, ?2) \
               ORDER BY resource, fingerprint",
         read: |_, row, _| Ok(read_doubt(row).map(drop)?),
@@ -276,7 +300,7 @@ impl Txn<'_> {
         for num in nums {
             let what = "SET due_at = ?2, due_why = ?3 WHERE num = ?1 \
                        AND state IN ('new', 'active', 'late') \
-                       AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS 'first') \
+                       AND NOT (id IS NULL AND state = 'new' AND due_at IS NULL AND due_why IS NOT DISTINCT FROM 'first') \
                        AND (due_at IS NULL OR due_why IS NULL OR (due_at > ?2 AND due_why <> ?3))";
             let params = params![num, micros(now), retry];
             self.effects.due |= self.write_identities(what, params, Counting::OfRow(*num))? > 0;
@@ -289,8 +313,8 @@ impl Txn<'_> {
         for (campaign, num) in items {
             let failed = self.write_items(
                 "state = 'failed', error = 'its entry, or its row, in the store cannot be read', \
-                 attempts = iif(typeof(attempts) = 'integer', attempts, 0), next_at = ?3 \
-                 WHERE campaign = ?1 AND (num = ?2 OR (?2 IS NULL AND typeof(num) <> 'integer')) \
+                 attempts = /*sqlite*/iif(typeof(attempts) = 'integer', attempts, 0)/*postgres attempts*/, next_at = ?3 \
+                 WHERE campaign = ?1 AND (num = ?2 OR (?2 IS NULL AND /*sqlite*/typeof(num) <> 'integer'/*postgres FALSE*/)) \
                  AND state NOT IN ('done', 'failed', 'undelivered', 'cancelled') \
                  AND EXISTS (SELECT 1 FROM campaign WHERE num = ?1 AND ended_at IS NULL)",
                 params![campaign, num, micros(now)],

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CampaignAction, CampaignId, Cause, NewCampaign, Store, Target,
     aside::RowKind,
-    db::{self, Db, Txn, micros, spelled},
+    db::{self, Db, Txn, micros, next_number, spelled},
     error::{Answer, Each, Fault, Outcome},
 };
 use crate::{
@@ -87,7 +87,7 @@ const RUNS: &str = "SELECT r.job, r.scheduled_at, r.started_at, r.outcome, r.rea
     FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign";
 
 /// Whatever is kept of each job's runs.
-const RAN: &str = "WITH ran AS (SELECT r.num, r.job, max(r.started_at) AS last, max(CASE WHEN r.outcome = 'started' \
+const RAN: &str = "WITH ran AS (SELECT max(r.num) AS num, r.job, max(r.started_at) AS last, max(CASE WHEN r.outcome = 'started' \
     AND c.ended_at IS NOT NULL AND c.phase <> 'cancelled' AND NOT EXISTS (SELECT 1 FROM item_count f \
     WHERE f.campaign = c.num AND f.state = 'failed' AND f.n > 0) THEN c.ended_at END) AS succeeded \
     FROM job_run r LEFT JOIN campaign c ON c.num = r.campaign GROUP BY r.job) \
@@ -116,7 +116,7 @@ impl Store {
     ) -> Answer<Vec<Timestamp>> {
         self.write("take the jobs over", move |txn| {
             let sql = "INSERT INTO job (name, schedule, decided_until) VALUES (?1, ?2, ?3) ON CONFLICT (name) \
-                       DO UPDATE SET decided_until = iif(schedule = excluded.schedule, decided_until, excluded.decided_until), \
+                       DO UPDATE SET decided_until = CASE job.schedule WHEN excluded.schedule THEN job.decided_until ELSE excluded.decided_until END, \
                        schedule = excluded.schedule RETURNING decided_until";
             let state = |job: &JobSchedule| {
                 let params = params![job.name.as_str(), job.schedule, micros(now)];
@@ -148,7 +148,7 @@ impl Store {
         let job = job.map(ToString::to_string);
         self.read("list the runs of jobs", move |db| {
             let sql = format!(
-                "{RUNS} WHERE ?1 IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC"
+                "{RUNS} WHERE CAST(?1 AS TEXT) IS NULL OR r.job = ?1 ORDER BY r.started_at DESC, r.num DESC"
             );
             Ok(db.page(
                 RowKind::JobRun,
@@ -229,8 +229,11 @@ impl Txn<'_> {
     fn note_run(&self, run: &JobRun, decided_until: Option<Timestamp>) -> Outcome<()> {
         let job = run.job.as_str();
         self.run(
-            "INSERT INTO job_run (job, scheduled_at, started_at, campaign, outcome, reason) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            concat!(
+                "INSERT INTO job_run (num, job, scheduled_at, started_at, campaign, outcome, reason) VALUES (",
+                next_number!("job_run", "num"),
+                ", ?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"
+            ),
             params![
                 job,
                 micros(run.scheduled_at),
@@ -241,7 +244,7 @@ impl Txn<'_> {
             ],
         )?;
         if let Some(until) = decided_until {
-            let sql = "UPDATE job SET decided_until = max(decided_until, ?2) WHERE name = ?1";
+            let sql = "UPDATE job SET decided_until = ?2 WHERE name = ?1 AND decided_until < ?2";
             self.run(sql, params![job, micros(until)])?;
         }
         self.run(

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::{
     Store,
     aside::RowKind,
-    db::{self, Db, Txn, micros, spelled},
+    db::{self, Db, Txn, drawn, draws, micros, spelled},
     error::{Answer, Fault, Outcome},
     identities::count,
     tables::Counting,
@@ -66,9 +66,13 @@ impl Store {
                     open.role, open.resource, open.started_at, open.resource
                 )));
             }
-            txn.run(
-                "INSERT INTO key_change (resource, work, role, old_key, actor, reason, stage, started_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            let id = txn.number_of_new(
+                concat!(
+                    draws!("key_change"),
+                    " (num, resource, work, role, old_key, actor, reason, stage, started_at) VALUES (",
+                    drawn!(),
+                    ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING num"
+                ),
                 params![
                     new.resource.as_str(),
                     spelled(&new.work),
@@ -80,7 +84,6 @@ impl Store {
                     micros(now)
                 ],
             )?;
-            let id = txn.last_row();
             txn.effects.campaigns = true;
             let sql = format!("{CHANGE} WHERE num = ?1");
             let begun = txn.one(RowKind::KeyChange, &sql, [id], read_change)?;
@@ -165,7 +168,7 @@ impl Store {
         let change = change.clone();
         self.write("set tokens of a key due", move |txn| {
             let sql =
-                "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2)";
+                "SELECT max(num) FROM (SELECT num FROM identity WHERE num > ?1 ORDER BY num LIMIT ?2) page";
             let upto: Option<Num> = txn
                 .first(sql, [after, count(page)], |row| row.get(0))?
                 .flatten();
@@ -196,7 +199,7 @@ impl Store {
         let change = change.clone();
         self.write("follow tokens of a key", move |txn| {
             let sql = "SELECT max(identity) FROM (SELECT identity FROM key_item WHERE change = ?1 \
-                       AND identity > ?2 ORDER BY identity LIMIT ?3)";
+                       AND identity > ?2 ORDER BY identity LIMIT ?3) page";
             let params = [change.id, after, count(page)];
             let upto: Option<Num> = txn.first(sql, params, |row| row.get(0))?.flatten();
             let Some(upto) = upto else {
@@ -309,7 +312,7 @@ impl Txn<'_> {
         let marked = self.run(
             &format!(
                 "INSERT INTO key_item (change, identity, state) SELECT ?1, num, 'pending' FROM identity \
-                 WHERE {MINTED} ON CONFLICT DO UPDATE SET state = 'pending', version = NULL, delivered_at = NULL"
+                 WHERE {MINTED} ON CONFLICT (change, identity) DO UPDATE SET state = 'pending', version = NULL, delivered_at = NULL"
             ),
             params![id, after, upto, old, now, resource],
         )?;
@@ -353,8 +356,8 @@ impl Txn<'_> {
             Counting::Nothing,
         )?;
         self.run(
-            "UPDATE key_item SET state = iif(EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
-             AND i.state = 'active'), 'ended', 'over') WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
+            "UPDATE key_item SET state = CASE WHEN EXISTS (SELECT 1 FROM identity i \
+             WHERE i.num = key_item.identity AND i.state = 'active') THEN 'ended' ELSE 'over' END WHERE change = ?1 AND identity > ?2 AND identity <= ?3 \
              AND state = 'pending' AND NOT EXISTS (SELECT 1 FROM identity i WHERE i.num = key_item.identity \
              AND i.state = 'active' AND i.expires_at > ?4)",
             params![change.id, after, upto, micros(now)],
@@ -363,7 +366,7 @@ impl Txn<'_> {
             "UPDATE key_item SET state = 'delivered', delivered_at = ?4 WHERE change = ?1 AND identity > ?2 \
              AND identity <= ?3 AND state = 'issued' AND NOT EXISTS (SELECT 1 FROM delivery d \
              JOIN sink s ON s.num = d.sink WHERE d.identity = key_item.identity \
-             AND d.delivered < key_item.version AND s.configured AND s.disabled IS NULL)",
+             AND d.delivered < key_item.version AND s.configured = 1 AND s.disabled IS NULL)",
             params![change.id, after, upto, micros(now)],
         )?;
         Ok(again)

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Store,
     aside::RowKind,
-    db::{self, Db, Txn, micros, signed, spelled},
+    db::{self, Db, Txn, drawn, draws, micros, signed, spelled},
     error::{Answer, Each, Outcome},
 };
 use crate::{
@@ -117,7 +117,8 @@ impl Store {
     ) -> Answer<Vec<(u64, Notice)>> {
         let sink = sink.clone();
         self.read("list notices", move |db| {
-            let sql = "SELECT * FROM notice WHERE seq > ?1 AND not_to IS NOT ?2 ORDER BY seq";
+            let sql =
+                "SELECT * FROM notice WHERE seq > ?1 AND not_to IS DISTINCT FROM ?2 ORDER BY seq";
             let params = [signed(after), db.sink_num(sink.as_str())?];
             Ok(db.page(RowKind::Notice, limit, sql, params, read_numbered)?)
         })
@@ -170,7 +171,8 @@ impl Store {
     pub async fn advance_cursor(&self, sink: &SinkName, seq: u64) -> Answer<()> {
         let sink = sink.clone();
         self.write("move a cursor", move |txn| {
-            let set = "notice_cursor = iif(typeof(notice_cursor) = 'integer', max(notice_cursor, ?2), ?2)";
+            let set = "notice_cursor = CASE WHEN /*sqlite*/typeof(notice_cursor) = 'integer' AND /*postgres */notice_cursor > ?2 \
+                       THEN notice_cursor ELSE ?2 END";
             txn.write_sink(set, params![sink.as_str(), signed(seq)])?;
             Ok(())
         })
@@ -203,7 +205,12 @@ impl Txn<'_> {
     pub(super) fn raise(&mut self, notices: &[Notice]) -> Outcome<()> {
         for notice in notices {
             self.run(
-                "INSERT INTO notice (at, kind, resource, name, message, key) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                concat!(
+                    draws!("notice"),
+                    " (seq, at, kind, resource, name, message, key) VALUES (",
+                    drawn!(),
+                    ", ?1, ?2, ?3, ?4, ?5, ?6)"
+                ),
                 params![
                     micros(notice.at),
                     spelled(&notice.kind),

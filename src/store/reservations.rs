@@ -4,7 +4,7 @@
 use super::{
     Store,
     aside::RowKind,
-    db::{self, micros, spelled},
+    db::{self, micros, next_number, spelled},
     error::Answer,
 };
 use crate::{
@@ -44,7 +44,11 @@ impl Store {
             )?;
             for (permits, until) in &window {
                 txn.run(
-                    "INSERT INTO reservation (resource, operation, permits, until) VALUES (?1, ?2, ?3, ?4)",
+                    concat!(
+                        "INSERT INTO reservation (num, resource, operation, permits, until) VALUES (",
+                        next_number!("reservation", "num"),
+                        ", ?1, ?2, ?3, ?4)"
+                    ),
                     params![resource, operation, permits, micros(*until)],
                 )?;
             }

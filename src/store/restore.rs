@@ -207,7 +207,7 @@ fn drop_sealed(
         conn.begin()?;
         let dropped = conn.execute(
             &update_identities(
-                "SET token = NULL, good_until = 0, expires_at = min(coalesce(expires_at, ?1), ?1), \
+                "SET token = NULL, good_until = 0, expires_at = CASE WHEN expires_at < ?1 THEN expires_at ELSE ?1 END, \
                  due_at = ?1, due_why = ?2 WHERE token IS NOT NULL AND state = 'active'",
             ),
             (db::micros(now), spelled(&DueReason::Requested)),

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Store,
     aside::RowKind,
-    db::{self, Db, Txn, micros},
+    db::{self, Db, Txn, drawn, draws, micros, next_number},
     error::{Answer, Outcome},
     tables::OF_SINK,
 };
@@ -53,7 +53,7 @@ impl Store {
             let sink = sink.as_str();
             let was = txn.sink_disabled(sink)?;
             txn.write_sink(
-                "disabled = ?2, paused = max(paused, ?3)",
+                "disabled = ?2, paused = CASE WHEN paused > ?3 THEN paused ELSE ?3 END",
                 params![sink, disabled.why, disabled.by_command],
             )?;
             if was.is_none() {
@@ -212,8 +212,12 @@ impl Txn<'_> {
     /// A sink is configured, for the first time or again: it hears of notices from now on.
     pub(super) fn configure_sink(&self, name: &str) -> Outcome<()> {
         self.run(
-            "INSERT INTO sink (name, notice_cursor) VALUES (?1, (SELECT coalesce(max(seq), 0) FROM notice)) \
-             ON CONFLICT DO UPDATE SET configured = 1, notice_cursor = excluded.notice_cursor",
+            concat!(
+                "INSERT INTO sink (num, name, notice_cursor) VALUES (",
+                next_number!("sink", "num"),
+                ", ?1, (SELECT coalesce(max(seq), 0) FROM notice)) ON CONFLICT (name) DO UPDATE SET configured = 1, \
+                 notice_cursor = excluded.notice_cursor"
+            ),
             [name],
         )?;
         Ok(())
@@ -223,9 +227,14 @@ impl Txn<'_> {
     pub(super) fn leave_files(&self, which: &str, params: impl Params) -> Outcome<()> {
         self.run(
             &format!(
-                "INSERT INTO stray (path, digest, sink, name, resource) SELECT d.path, d.digest, s.name, i.name, r.name \
+                "/*sqlite*/INSERT INTO stray (path, digest, sink, name, resource) /*postgres WITH strays AS (*/\
+                 SELECT d.path, d.digest, s.name AS sink, i.name, r.name AS resource \
                  FROM delivery d JOIN sink s ON s.num = d.sink LEFT JOIN identity i ON i.num = d.identity \
-                 LEFT JOIN resource r ON r.num = i.resource WHERE d.digest IS NOT NULL AND {which}"
+                 LEFT JOIN resource r ON r.num = i.resource WHERE d.digest IS NOT NULL AND {which}\
+                 /*postgres ), drawn AS (UPDATE meta \
+                 SET value = CAST(CAST(value AS BIGINT) + (SELECT count(*) FROM strays) AS TEXT) WHERE key = 'last_stray' \
+                 RETURNING CAST(value AS BIGINT) AS num) INSERT INTO stray (num, path, digest, sink, name, resource) \
+                 SELECT drawn.num + 1 - row_number() OVER (), path, digest, sink, name, resource FROM strays, drawn*/"
             ),
             params,
         )?;
@@ -235,8 +244,12 @@ impl Txn<'_> {
     /// Before a sink's bundle moves or is let go of: the file that it was becomes a stray.
     pub(super) fn leave_bundle_of(&self, sink: &str, path: Option<&str>) -> Outcome<()> {
         self.run(
-            "INSERT INTO stray (path, digest, sink) SELECT path, digest, name FROM sink \
-             WHERE name = ?1 AND digest IS NOT NULL AND path IS NOT ?2",
+            concat!(
+                draws!("stray"),
+                " (num, path, digest, sink) SELECT ",
+                drawn!(),
+                ", path, digest, name FROM sink WHERE name = ?1 AND digest IS NOT NULL AND path IS DISTINCT FROM ?2"
+            ),
             params![sink, path],
         )?;
         Ok(())
@@ -335,9 +348,9 @@ impl Txn<'_> {
             format!("The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."),
         )
         .keyed(Notice::disabled_key(sink))])?;
-        let sql =
-            "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) WHERE seq = ?2";
-        self.run(sql, params![sink, self.last_row()])?;
+        let sql = "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) \
+                   WHERE seq = (SELECT max(seq) FROM notice)";
+        self.run(sql, [sink])?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, ops::Range};
 use super::{
     Store,
     aside::RowKind,
-    db::{self, Txn, micros, spelled},
+    db::{self, Txn, micros, next_number, spelled},
     error::{Answer, Outcome},
     reconcile::{FORGOTTEN, ReconcilePlan, Reconciled, Refusal},
 };
@@ -249,7 +249,7 @@ impl Txn<'_> {
         for (spec, digest) in rows {
             if !refused.contains(&spec.name) {
                 let sql = "INSERT INTO source_row (source, name, digest) VALUES (?1, ?2, ?3) \
-                           ON CONFLICT DO UPDATE SET digest = excluded.digest";
+                           ON CONFLICT (source, name) DO UPDATE SET digest = excluded.digest";
                 self.run(sql, params![num, spec.name.as_str(), digest.as_slice()])?;
             }
         }
@@ -326,8 +326,12 @@ impl Txn<'_> {
         match self.first(sql, [source.as_str()], |row| row.get(0))? {
             Some(num) => Ok(num),
             None => {
-                self.run("INSERT INTO source (name) VALUES (?1)", [source.as_str()])?;
-                Ok(self.last_row())
+                let sql = concat!(
+                    "INSERT INTO source (num, name) VALUES (",
+                    next_number!("source", "num"),
+                    ", ?1) RETURNING num"
+                );
+                Ok(self.number_of_new(sql, [source.as_str()])?)
             }
         }
     }

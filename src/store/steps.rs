@@ -132,7 +132,7 @@ impl Txn<'_> {
     ) -> Outcome<Option<(Name, Version, Stand)>> {
         let sql = update_identities(
             "SET due_at = ?2, due_why = ?3 WHERE num = ?1 AND state IN ('new', 'active') AND due_at IS NOT NULL \
-             RETURNING num, name, version, by_socket IS 1",
+             RETURNING num, name, version, by_socket = 1",
         );
         let params = params![num, micros(now), spelled(why)];
         let found = self.one(RowKind::Identity, &sql, params, |row| {
@@ -218,7 +218,7 @@ impl Txn<'_> {
         // Of an active row all is said in one statement.
         if reissues && row.state == State::Active {
             self.write_identities(
-                "SET revoked_at = max(coalesce(revoked_at, ?2), ?2), good_until = 0, prev_until = 0, \
+                "SET revoked_at = CASE WHEN revoked_at > ?2 THEN revoked_at ELSE ?2 END, good_until = 0, prev_until = 0, \
                  next_kind = 'reissued', due_at = ?3, due_why = ?4 WHERE num = ?1",
                 params![
                     row.num,
@@ -230,7 +230,7 @@ impl Txn<'_> {
             )?;
             self.effects.due = true;
         } else {
-            let what = "SET revoked_at = max(coalesce(revoked_at, ?2), ?2) WHERE num = ?1";
+            let what = "SET revoked_at = CASE WHEN revoked_at > ?2 THEN revoked_at ELSE ?2 END WHERE num = ?1";
             self.write_identities(what, [row.num, micros(at)], Counting::Nothing)?;
             if !row.state.wants_token() {
                 return Ok(row.version);

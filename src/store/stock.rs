@@ -23,10 +23,10 @@ macro_rules! lengths {
     ($order:literal) => {
         concat!(
             "SELECT DISTINCT (good_until - late_at + 7500000) / 15000000 FROM (SELECT good_until, late_at FROM identity \
-             INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL) = 0 AND (failing_since IS NOT NULL) = 0 \
+             INDEXED BY identity_ending WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ = 0 AND (failing_since IS NOT NULL)/*postgres ::int*/ = 0 \
              AND due_at IS NOT NULL AND good_until > 0 ORDER BY good_until ",
             $order,
-            " LIMIT 256) WHERE late_at IS NOT NULL"
+            " LIMIT 256) few WHERE late_at IS NOT NULL"
         )
     };
 }
@@ -34,10 +34,10 @@ macro_rules! lengths {
 /// A token is late when a quarter of its life is left: so `late_at` tells how long it lives. What is in doubt, revoked
 /// or was never there has no end above zero.
 pub(super) const STOCK: &str = "SELECT (id IS NULL) AS unmade, due_at / 60000000 AS due, \
-    iif(good_until > 0, good_until / 60000000, 0) AS ends, \
-    iif(good_until > 0, (good_until - late_at + 7500000) / 15000000, 0) AS life, count(*) AS n \
-    FROM identity WHERE resource = ?1 AND (id IS NULL) IN (0, 1) \
-    AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL GROUP BY 1, 2, 3, 4";
+    CASE WHEN good_until > 0 THEN good_until / 60000000 ELSE 0 END AS ends, \
+    CASE WHEN good_until > 0 THEN (good_until - late_at + 7500000) / 15000000 ELSE 0 END AS life, count(*) AS n \
+    FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) \
+    AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL GROUP BY 1, 2, 3, 4";
 
 /// The same by the minutes of the counters, which do not say how long each lives.
 pub(super) const LIVES: &str =
@@ -47,7 +47,7 @@ pub(super) const FIRST_LENGTHS: &str = lengths!("ASC");
 pub(super) const LAST_LENGTHS: &str = lengths!("DESC");
 /// Those that are to be created; all others are passed over.
 pub(super) const UNMADE: &str = "SELECT count(*) FROM identity INDEXED BY identity_ending WHERE resource = ?1 \
-    AND (id IS NULL) = 1 AND (failing_since IS NOT NULL) IN (0, 1) AND due_at IS NOT NULL";
+    AND (id IS NULL)/*postgres ::int*/ = 1 AND (failing_since IS NOT NULL)/*postgres ::int*/ IN (0, 1) AND due_at IS NOT NULL";
 
 /// A row of it.
 struct Alike {

@@ -6,7 +6,7 @@ use super::{
     aside::RowKind,
     campaigns::ItemState,
     counters::{Counted, add, text},
-    db::{Db, Txn, signed},
+    db::{Db, Txn, drawn, draws, signed},
     error::Outcome,
 };
 use crate::{
@@ -76,9 +76,13 @@ impl Txn<'_> {
 
     /// Adds a row; `row` says what is counted of it, `wish` what is declared.
     pub(super) fn add_identity(&mut self, row: &NewRow<'_>) -> Outcome<Num> {
-        self.run(
-            "INSERT INTO identity (name, resource, origin, declared, state, id, created_at, due_at, due_why, by_socket, wish) \
-             VALUES (?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9, ?10)",
+        let num = self.number_of_new(
+            concat!(
+                draws!("identity"),
+                " (num, name, resource, origin, declared, state, id, created_at, due_at, due_why, by_socket, wish) VALUES (",
+                drawn!(),
+                ", ?1, ?2, ?3, ?4, 'new', ?5, ?6, ?7, ?8, ?9, ?10) RETURNING num"
+            ),
             params![
                 row.name,
                 row.resource,
@@ -92,7 +96,6 @@ impl Txn<'_> {
                 row.wish
             ],
         )?;
-        let num = self.last_row();
         let by_socket = row.by_socket && row.due_at.is_some();
         self.count(None, Some(Counted::new(row.resource, by_socket)));
         self.count_readers("", row.wish);
@@ -133,10 +136,12 @@ impl Txn<'_> {
     /// Gives every row without an id the one that its name had before.
     pub(super) fn adopt_all_remembered(&mut self, now: i64, why: &str) -> Outcome<usize> {
         let adopted = self.run(
-            "UPDATE OR IGNORE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), \
+            "UPDATE identity SET id = m.id, created_at = m.created_at, due_at = coalesce(due_at, ?1), \
              due_why = coalesce(due_why, ?2) FROM remembered m JOIN resource r ON r.name = m.resource \
              WHERE identity.name = m.name AND identity.resource = r.num AND identity.id IS NULL \
-             AND identity.state = 'new'",
+             AND identity.state = 'new' AND NOT EXISTS (SELECT 1 FROM identity o WHERE o.id = m.id) \
+             AND NOT EXISTS (SELECT 1 FROM remembered e JOIN identity o ON o.name = e.name \
+             WHERE e.id = m.id AND e.name < m.name AND o.id IS NULL AND o.state = 'new')",
             params![now, why],
         )?;
         if adopted > 0 {
@@ -192,10 +197,10 @@ macro_rules! arrived {
     ($set:literal, $which:literal) => {
         concat!(
             "SET delivered = ?3, attempts = 0, last_error = NULL, (live_until, live_key) = (SELECT \
-             iif(delivery.live_until IS NULL, NULL, coalesce(CASE ?3 WHEN i.version THEN i.good_until \
-             WHEN i.prev_version THEN i.prev_until END, -1)), \
+             CASE WHEN delivery.live_until IS NULL THEN NULL ELSE coalesce(CASE ?3 WHEN i.version THEN i.good_until \
+             WHEN i.prev_version THEN i.prev_until END, -1) END, \
              CASE ?3 WHEN i.version THEN i.minted_by WHEN i.prev_version THEN i.prev_key END \
-             FROM (SELECT 1) LEFT JOIN identity i ON i.num = ?1)",
+             FROM (SELECT 1) one LEFT JOIN identity i ON i.num = ?1)",
             $set,
             " WHERE identity = ?1 AND sink = ?2 AND delivered < wanted AND wanted <= ?3",
             $which
@@ -247,7 +252,7 @@ impl Txn<'_> {
         let sql = "SELECT sink FROM delivery WHERE identity = ?1 AND NOT wanted > delivered";
         let idle: Vec<Num> = self.every(sql, [num], |row| row.get(0))?;
         self.write_deliveries(
-            "SET since = iif(wanted > delivered, since, ?3), wanted = ?2, attempts = 0, next_at = ?3, \
+            "SET since = CASE WHEN wanted > delivered THEN since ELSE ?3 END, wanted = ?2, attempts = 0, next_at = ?3, \
              last_error = NULL WHERE identity = ?1",
             (num, signed(version.0), now),
         )?;
@@ -270,14 +275,15 @@ impl Txn<'_> {
         }
         // An older version than is wanted, or one that was noted before.
         self.write_deliveries(
-            "SET delivered = max(delivered, ?3), \
-             live_until = iif(?3 < delivered OR live_until IS NULL, live_until, coalesce((SELECT CASE ?3 \
+            "SET delivered = CASE WHEN delivered > ?3 THEN delivered ELSE ?3 END, \
+             live_until = CASE WHEN ?3 < delivered OR live_until IS NULL THEN live_until ELSE coalesce((SELECT CASE ?3 \
              WHEN i.version THEN i.good_until WHEN i.prev_version THEN i.prev_until END \
-             FROM identity i WHERE i.num = ?1), -1)), \
-             live_key = iif(?3 < delivered, live_key, (SELECT CASE ?3 \
+             FROM identity i WHERE i.num = ?1), -1) END, \
+             live_key = CASE WHEN ?3 < delivered THEN live_key ELSE (SELECT CASE ?3 \
              WHEN i.version THEN i.minted_by WHEN i.prev_version THEN i.prev_key END \
-             FROM identity i WHERE i.num = ?1)), \
-             attempts = iif(?3 >= wanted, 0, attempts), last_error = iif(?3 >= wanted, NULL, last_error) \
+             FROM identity i WHERE i.num = ?1) END, \
+             attempts = CASE WHEN ?3 >= wanted THEN 0 ELSE attempts END, \
+             last_error = CASE WHEN ?3 >= wanted THEN NULL ELSE last_error END \
              WHERE identity = ?1 AND sink = ?2 AND NOT (delivered < wanted AND wanted <= ?3)",
             [num, sink, version],
         )?;
@@ -307,7 +313,7 @@ impl Txn<'_> {
         params: impl Params + Copy,
     ) -> Outcome<usize> {
         let idle = format!(
-            "SELECT d.sink, count(*) FROM delivery d WHERE d.wanted > 0 AND NOT d.wanted > d.delivered AND ?5 = ?5 \
+            "SELECT d.sink, count(*) FROM delivery d WHERE d.wanted > 0 AND NOT d.wanted > d.delivered AND CAST(?5 AS BIGINT) = ?5 \
              AND {which} GROUP BY d.sink"
         );
         let idle = self.all(RowKind::Delivery, &idle, params, |row| {
@@ -315,7 +321,8 @@ impl Txn<'_> {
         })?;
         let again = self.write_deliveries(
             &format!(
-                "AS d SET since = iif(d.wanted > d.delivered, d.since, ?5), delivered = min(d.delivered, d.wanted - 1), \
+                "AS d SET since = CASE WHEN d.wanted > d.delivered THEN d.since ELSE ?5 END, \
+                 delivered = CASE WHEN d.delivered < d.wanted THEN d.delivered ELSE d.wanted - 1 END, \
                  attempts = 0, next_at = ?5, last_error = NULL WHERE d.wanted > 0 AND {which}"
             ),
             params,
@@ -333,7 +340,7 @@ impl Txn<'_> {
         now: i64,
     ) -> Outcome<()> {
         let sql = "INSERT INTO delivery (identity, sink, wanted, next_at, since, live_until) VALUES (?1, ?2, ?3, ?4, ?4, \
-                   (SELECT iif(due_at IS NULL, NULL, 0) FROM identity WHERE num = ?1)) RETURNING live_until IS NOT NULL";
+                   (SELECT CASE WHEN due_at IS NULL THEN NULL ELSE 0 END FROM identity WHERE num = ?1)) RETURNING live_until IS NOT NULL";
         let params = params![num, sink, signed(version.0), now];
         let is_consumer = self.first(sql, params, |row| row.get::<_, bool>(0))?;
         if version > Version(0) {
@@ -360,12 +367,14 @@ impl Txn<'_> {
     pub(super) fn add_deliveries_to(&mut self, sink: Num, name: &str, now: i64) -> Outcome<usize> {
         let bound = self.run(
             "INSERT INTO delivery (identity, sink, wanted, next_at, since, live_until) \
-             SELECT i.num, ?1, i.version, ?3, ?3, iif(i.due_at IS NULL, NULL, 0) FROM identity i, \
-             json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2 ON CONFLICT DO NOTHING",
+             SELECT i.num, ?1, i.version, ?3, ?3, CASE WHEN i.due_at IS NULL THEN NULL ELSE 0 END FROM identity i\
+             /*sqlite*/, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') s WHERE s.value = ?2\
+             /*postgres  WHERE strpos(substring(i.wish FROM '\"sinks\":\\[([^]]*)\\]'), '\"' || ?2 || '\"') > 0*/ \
+             ON CONFLICT DO NOTHING",
             params![sink, name, now],
         )?;
         self.count_sink(sink)?;
-        let what = "SET by_socket = 0 WHERE by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1)";
+        let what = "SET by_socket = 0 WHERE by_socket = 1 AND num IN (SELECT identity FROM delivery WHERE sink = ?1)";
         self.write_identities(what, [sink], Counting::Anew)?;
         Ok(bound)
     }
@@ -373,7 +382,7 @@ impl Txn<'_> {
     /// Drops all deliveries to a sink; their files are left.
     pub(super) fn remove_deliveries_to(&mut self, sink: Num) -> Outcome<()> {
         self.write_identities(
-            "SET by_socket = 1 WHERE NOT by_socket AND num IN (SELECT identity FROM delivery WHERE sink = ?1) \
+            "SET by_socket = 1 WHERE by_socket = 0 AND num IN (SELECT identity FROM delivery WHERE sink = ?1) \
              AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.identity = identity.num AND d.sink <> ?1)",
             [sink],
             Counting::Anew,
@@ -424,7 +433,7 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         let added = self.run(
             "INSERT INTO campaign_item (campaign, num, resource, id, next_at) \
-             SELECT ?1, (SELECT min(0, coalesce(min(num), 0)) - 1 FROM campaign_item WHERE campaign = ?1), \
+             SELECT ?1, (SELECT coalesce(min(num), 0) - 1 FROM campaign_item WHERE campaign = ?1 AND num < 0), \
              ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM campaign_item WHERE campaign = ?1 AND num < 0 AND id = ?3)",
             params![campaign, resource, id, from],
         )?;

@@ -246,11 +246,11 @@ impl Writer {
 
     /// Holds the reserve again, for as many identities as there are.
     pub(super) fn hold_reserve(&mut self) {
-        let identities = self
-            .db
-            .first("SELECT sum(n) FROM identity_count", [], |row| {
-                row.get::<_, Option<i64>>(0)
-            });
+        let identities = self.db.first(
+            "SELECT CAST(sum(n) AS BIGINT) FROM identity_count",
+            [],
+            |row| row.get::<_, Option<i64>>(0),
+        );
         // Without a count the reserve keeps its least size.
         let identities = identities.ok().flatten().flatten().unwrap_or(0);
         self.reserve.hold(identities.unsigned_abs());

@@ -201,7 +201,7 @@ impl Store {
         let resource = resource.clone();
         self.read("count what waits", move |db| {
             let sql = "SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND id IS NOT NULL \
-                       AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3)";
+                       AND due_at <= ?2 AND good_until > 0 AND due_why NOT IN ('requested', 'released') LIMIT ?3) waiting";
             let params = params![db.resource_num(resource.as_str())?, micros(now), count(most)];
             let found = db.first(sql, params, |row| row.get::<_, i64>(0))?;
             Ok(usize::try_from(found.unwrap_or(0)).unwrap_or(0))
@@ -436,7 +436,7 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         let sql = format!(
             "SELECT t.campaign, t.num, coalesce(t.name, t.id) AS label FROM campaign_item t \
-             WHERE t.campaign = ?1 AND ?2 IS NOT NULL AND {which} AND label IS NOT NULL"
+             WHERE t.campaign = ?1 AND CAST(?2 AS BIGINT) IS NOT NULL AND {which} AND coalesce(t.name, t.id) IS NOT NULL"
         );
         let labels: Vec<String> = self.all(RowKind::CampaignItem, &sql, [id, num], |row| {
             row.get("label")
@@ -501,7 +501,7 @@ impl Txn<'_> {
         let resource = self.resource_num(resource)?;
         for num in nums {
             self.write_items(
-                "attempts = max(attempts - 1, 0) WHERE num = ?1 AND resource = ?2 \
+                "attempts = CASE WHEN attempts > 1 THEN attempts - 1 ELSE 0 END WHERE num = ?1 AND resource = ?2 \
                  AND state IN ('called', 'failed') AND state = 'called'",
                 [*num, resource],
             )?;
@@ -565,7 +565,7 @@ impl Txn<'_> {
         }
         let set = ", delivered_at = ?2, error = NULL";
         let which = "num = ?1 AND NOT EXISTS (SELECT 1 FROM delivery d JOIN sink s ON s.num = d.sink \
-                     WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured)";
+                     WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured = 1)";
         let states = (ItemState::Delivering, ItemState::Done);
         let moved = self.move_items_of_all(states, (set, which), [num, micros(now)])?;
         self.settled.extend(moved.into_iter().map(|id| (id, now)));
@@ -864,8 +864,8 @@ impl Txn<'_> {
         item: &Waiting,
         now: Timestamp,
     ) -> Outcome<bool> {
-        let sql = "SELECT group_concat(s.name, ', ') FROM delivery d JOIN sink s ON s.num = d.sink \
-                   WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured";
+        let sql = "SELECT string_agg(s.name, ', ') FROM delivery d JOIN sink s ON s.num = d.sink \
+                   WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured = 1";
         let untold = self.first(sql, [item.num], |row| row.get::<_, Option<String>>(0))?;
         let (state, delivered, error) = match untold.flatten() {
             None => (ItemState::Done, Some(micros(now)), None),

@@ -435,7 +435,7 @@ impl Store {
 }
 
 /// Counters alone, however many items there are.
-const OPEN_ITEMS: &str = "SELECT i.state, sum(i.n) AS n FROM campaign c CROSS JOIN item_count i ON i.campaign = c.num \
+const OPEN_ITEMS: &str = "SELECT i.state, CAST(sum(i.n) AS BIGINT) AS n FROM campaign c CROSS JOIN item_count i ON i.campaign = c.num \
     WHERE c.ended_at IS NULL GROUP BY i.state";
 
 impl Db {

@@ -10,7 +10,7 @@ use super::{
     super::{
         Cause, Store, StoreError,
         aside::RowKind,
-        db::{self, Db, Txn, instant, micros, spelled},
+        db::{self, Db, Txn, drawn, draws, instant, micros, spelled},
         error::{Answer, Fault, Outcome},
         identities::read_record,
     },
@@ -179,7 +179,7 @@ impl Store {
                     "SELECT t.campaign, t.num, c.action, c.after, c.actor, c.created_at, c.starts_at, c.phase = 'paused' AS paused, \
                      t.state, t.attempts, t.next_at, t.error FROM campaign_item t JOIN campaign c \
                      ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
-                     WHERE t.num = ?1 AND {condition} AND ?2 IS NOT NULL LIMIT {MOST}"
+                     WHERE t.num = ?1 AND {condition} AND CAST(?2 AS BIGINT) IS NOT NULL LIMIT {MOST}"
                 );
                 orders.extend(db.all(
                     RowKind::CampaignItem,
@@ -304,7 +304,7 @@ impl Store {
             let again = txn.move_items(id, AGAIN, (set, which), [id, micros(now)])?;
             if again > 0 {
                 txn.run(
-                    "UPDATE campaign SET phase = iif(phase = 'paused', 'paused', 'running'), ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
+                    "UPDATE campaign SET phase = CASE phase WHEN 'paused' THEN phase ELSE 'running' END, ended_at = NULL, report_sha256 = NULL, given_up_at = NULL \
                      WHERE num = ?1",
                     [id],
                 )?;
@@ -359,7 +359,7 @@ impl Db {
             "FROM campaign_item t JOIN campaign c ON c.num = t.campaign LEFT JOIN identity i ON i.num = t.num \
              WHERE t.campaign = ?1 AND {condition}"
         );
-        let sql = format!("SELECT count(*) AS n FROM (SELECT 1 {from} LIMIT {COUNTED})");
+        let sql = format!("SELECT count(*) AS n FROM (SELECT 1 {from} LIMIT {COUNTED}) counted");
         let count = self.first(&sql, [id], |row| db::unsigned(row, "n"))?;
         let count = count.unwrap_or(0);
         if count == 0 {
@@ -431,10 +431,14 @@ impl Txn<'_> {
             Target::Items(items) => (format!("{} named", items.len()), None, None),
             Target::Later => ("a list that is being brought".to_owned(), None, Some(OPEN)),
         };
-        self.run(
-            "INSERT INTO campaign (action, after, actor, reason, created_at, urgent, starts_at, target, \
-             selection, cursor, told_at, last_num) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?5, \
-             (SELECT coalesce(max(num), 0) FROM identity))",
+        let id = self.number_of_new(
+            concat!(
+                draws!("campaign"),
+                " (num, action, after, actor, reason, created_at, urgent, starts_at, target, selection, cursor, told_at, \
+                 last_num) VALUES (",
+                drawn!(),
+                ", ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?5, (SELECT coalesce(max(num), 0) FROM identity)) RETURNING num"
+            ),
             params![
                 spelled(&new.action),
                 new.then.as_ref().map(spelled),
@@ -448,7 +452,6 @@ impl Txn<'_> {
                 cursor
             ],
         )?;
-        let id = self.last_row();
         self.effects.touched.campaigns.insert(id);
         if let Target::Items(items) = &new.target {
             self.list(id, items, now)?;
@@ -469,7 +472,7 @@ impl Txn<'_> {
 
     /// Lists items. One that is listed already is left as it is.
     fn list(&mut self, id: CampaignId, items: &[Wanted], now: Timestamp) -> Outcome<()> {
-        let sql = "SELECT max(coalesce(starts_at, 0), ?2), action IN ('revoke', 'hold', 'delete') FROM campaign WHERE num = ?1";
+        let sql = "SELECT CASE WHEN starts_at > ?2 THEN starts_at ELSE ?2 END, action IN ('revoke', 'hold', 'delete') FROM campaign WHERE num = ?1";
         let from = self.first(sql, [id, micros(now)], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (from, withdraws) =
             from.ok_or_else(|| Fault::Refused(format!("there is no campaign {id}")))?;
