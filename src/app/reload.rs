@@ -8,7 +8,10 @@ use tokio::sync::oneshot;
 use super::{RunError, Supervisor, check, supervisor::Built};
 use crate::{
     api::client::wire::Reloaded,
-    config::{self, ConfigProblem, Problems, ResourceSettings, Settings, SinkSettings, Source},
+    config::{
+        self, ClusterSettings, ConfigProblem, Problems, ResourceSettings, Settings, SinkSettings,
+        Source,
+    },
     schedule::Declared,
     store::StoreError,
     systemd::Notifier,
@@ -240,9 +243,13 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         .collect()
 }
 
-fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 9] {
+fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 12] {
     let (was, is) = (&old.daemon, &new.daemon);
     let seal = |settings: &Settings| settings.store.seal_key.clone();
+    let cluster = |settings: &Settings| settings.cluster.clone();
+    let (was_in, is_in) = (cluster(old), cluster(new));
+    let differs =
+        |of: fn(&ClusterSettings) -> String| was_in.as_ref().map(of) != is_in.as_ref().map(of);
     [
         ("daemon.state_dir", was.state_dir != is.state_dir),
         ("daemon.listen", was.listen != is.listen),
@@ -261,6 +268,12 @@ fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 9] {
         (
             "store.retention.other",
             old.store.keep_other != new.store.keep_other,
+        ),
+        ("cluster.name", differs(|cluster| cluster.name.to_string())),
+        ("cluster.node", differs(|cluster| cluster.node.to_string())),
+        (
+            "cluster.nodes",
+            differs(|cluster| format!("{:?}", cluster.nodes)),
         ),
     ]
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    ConfigProblem, Place, Places, Problems, Settings, Severity, SinkSettings, Source,
+    ConfigProblem, Owner, Place, Places, Problems, Settings, Severity, SinkSettings, Source,
     file::{File, Unreadable},
     problem::{Note, ProblemReport},
     quantity::{is_plain, quoted},
@@ -231,6 +231,7 @@ pub(super) fn link(drafts: Drafts, report: &ProblemReport) -> Option<Settings> {
         names.check_sinks(&source.sinks, report);
     }
     check_paths(&drafts, report);
+    check_cluster(&drafts, report);
     join(drafts, targets, source_targets)
 }
 
@@ -254,9 +255,25 @@ fn join(
         .map(|sink| sink.map(SinkSettings::File))
         .chain(webhooks.map(|sink| sink.map(SinkSettings::Webhook)))
         .chain(programs.map(|sink| sink.map(SinkSettings::Exec)));
+    let (mut daemon, mut store) = (drafts.daemon, drafts.store?);
+    let cluster = drafts.cluster.map(|draft| draft.settings);
+    let cluster = cluster.or(drafts.cluster_of_host);
+    let cluster = cluster.filter(|_| store.is_shared());
+    if let Some(cluster) = &cluster {
+        store.node = Some(cluster.node.clone());
+        if store.owner.instance.is_none() {
+            daemon.instance = cluster.name.to_string();
+        }
+        // The machines of a cluster differ; what it is called does not.
+        store.owner = Owner {
+            instance: Some(cluster.name.to_string()),
+            machine: None,
+        };
+    }
     Some(Settings {
-        daemon: drafts.daemon,
-        store: drafts.store?,
+        cluster,
+        daemon,
+        store,
         renewal: drafts.renewal,
         resources: resources.collect::<Option<_>>()?,
         identities: identities.collect::<Option<_>>()?,
@@ -269,6 +286,19 @@ fn join(
         sources: sources.collect::<Option<_>>()?,
         read_from: Vec::new(),
     })
+}
+
+/// Only a store that is shared has machines to name.
+fn check_cluster(drafts: &Drafts, report: &ProblemReport) {
+    let Some(store) = &drafts.store else { return };
+    if let Some(cluster) = &drafts.cluster {
+        cluster.check(store.is_shared(), report);
+    }
+    let files = drafts.file_sinks.iter().map(|sink| &sink.nodes);
+    let programs = drafts.exec_sinks.iter().map(|sink| &sink.nodes);
+    let sources = drafts.sources.iter().map(|source| &source.nodes);
+    let homes = files.chain(programs).chain(sources);
+    sections::check_homes(homes, store.is_shared(), report);
 }
 
 /// Tells of names that are given twice, and of a configuration without any resource.

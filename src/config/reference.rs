@@ -42,7 +42,7 @@ pub fn reference() -> String {
         let title = format!("# ---- {} ", section.says);
         let _infallible = write!(out, "\n\n{title:-<WIDTH$}\n");
         if let Takes::Table(table) | Takes::Tables(table) = section.takes {
-            write_table(&mut out, table, Shown::Line);
+            write_table(&mut out, table, section.shown);
         }
     }
     out

@@ -11,8 +11,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use crate::{
     config::quantity,
     model::{
-        BearerKind, Declaration, JobAction, JobName, KeyRole, Missed, OnRemoval, Reader,
-        ResourceName, Scope, Secret, Selection, SinkName, SourceName, Spec, Then,
+        BearerKind, ClusterName, Declaration, JobAction, JobName, KeyRole, Missed, NodeName,
+        NodePattern, OnRemoval, Reader, ResourceName, Scope, Secret, Selection, SinkName,
+        SourceName, Spec, Then,
     },
 };
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// `[store]`.
     pub store: StoreSettings,
+    /// `[cluster]`, where the store is shared.
+    pub cluster: Option<ClusterSettings>,
     /// `[renewal]`.
     pub renewal: Renewal,
     /// `[[resource]]`, in the order of the files.
@@ -81,6 +84,37 @@ pub struct StoreSettings {
     pub owner: Owner,
     /// Whether the database is saved before its schema is changed; only the command line says no.
     pub save_before_migration: bool,
+    /// Which machine of a cluster uses it; none where nobody else does.
+    pub node: Option<NodeName>,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    pub name: ClusterName,
+    /// This machine.
+    pub node: NodeName,
+    /// Which may join; none for any.
+    pub nodes: Vec<NodePattern>,
+}
+
+impl ClusterSettings {
+    /// Whether a machine may join.
+    pub fn admits(&self, node: &NodeName) -> bool {
+        is_home(&self.nodes, node)
+    }
+}
+
+/// Whether something is at home on a machine: on any where none is named.
+pub fn is_home(nodes: &[NodePattern], node: &NodeName) -> bool {
+    nodes.is_empty() || nodes.iter().any(|pattern| pattern.is_of(node))
+}
+
+impl StoreSettings {
+    /// Whether several machines may use it.
+    pub fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// Who a store belongs to, as far as it is known.
@@ -434,6 +468,15 @@ impl SinkSettings {
         }
     }
 
+    /// The machines on which it is at home, none for all; `None` for one that the leader serves.
+    pub fn nodes(&self) -> Option<&[NodePattern]> {
+        match self {
+            Self::File(sink) => Some(&sink.nodes),
+            Self::Exec(sink) => Some(&sink.nodes),
+            Self::Webhook(_) => None,
+        }
+    }
+
     /// The most attempts that it may see in any such time.
     pub fn rate(&self) -> Option<Limit> {
         match self {
@@ -468,6 +511,8 @@ pub struct FileSinkSettings {
     pub readers: Option<Vec<Reader>>,
     /// How a file is changed.
     pub write: WriteMode,
+    /// In a cluster, on which machines; none for all.
+    pub nodes: Vec<NodePattern>,
 }
 
 impl FileSinkSettings {
@@ -485,6 +530,7 @@ impl FileSinkSettings {
             bundle: false,
             readers: None,
             write: WriteMode::Replace,
+            nodes: Vec::new(),
         }
     }
 }
@@ -562,6 +608,8 @@ pub struct ExecSinkSettings {
     pub rate: Option<Limit>,
     /// The program is run for a version once these sinks have delivered it.
     pub after: Vec<SinkName>,
+    /// In a cluster, on which machines; none for all.
+    pub nodes: Vec<NodePattern>,
 }
 
 /// `content_type =`.
@@ -627,6 +675,8 @@ pub struct SourceSettings {
     pub max_lifetime: Option<Duration>,
     /// Whether a row may bring an id along that nobody here holds; `None` where it is not said.
     pub adopt_ids: Option<bool>,
+    /// In a cluster, on which machines it is read; none for the one that leads.
+    pub nodes: Vec<NodePattern>,
 }
 
 /// What a source reads.

@@ -1,6 +1,7 @@
 //! The words that all rooms share: newtypes, secrets, events, snapshots. No IO, no clock, no async.
 
 mod campaign;
+mod cluster;
 mod entra;
 mod entry;
 mod failure;
@@ -15,6 +16,7 @@ mod snapshot;
 mod token;
 
 pub use campaign::*;
+pub use cluster::*;
 pub use entra::*;
 pub use entry::Fields;
 pub use entry::*;

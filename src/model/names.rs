@@ -142,6 +142,30 @@ text_newtype!(
     is_name
 );
 text_newtype!(
+    /// The operator's name of one machine of a cluster.
+    NodeName,
+    "node name",
+    "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
+    is_name
+);
+text_newtype!(
+    /// The operator's name of a cluster: what its machines have in common.
+    ClusterName,
+    "cluster name",
+    "it must start with a letter or digit, go on with letters, digits or any of . _ @ + -, and have at most 128 characters",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$",
+    is_name
+);
+text_newtype!(
+    /// Names of nodes: `*` stands for any characters, `?` for one.
+    NodePattern,
+    "pattern of node names",
+    "it holds letters, digits or any of . _ @ + -, * for any of them and ? for one, and has at most 128 characters",
+    "^[A-Za-z0-9._@+*?-]{1,128}$",
+    is_pattern
+);
+text_newtype!(
     /// What ACS calls an identity, such as `8:acs:<resource>_<user>`.
     IdentityId,
     "identity id",
@@ -157,6 +181,45 @@ fn is_name(text: &str) -> bool {
         && bytes
             .iter()
             .all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(b))
+}
+
+fn is_pattern(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._@+-*?".contains(&b))
+}
+
+impl NodePattern {
+    pub fn is_of(&self, node: &NodeName) -> bool {
+        matches(self.as_str().as_bytes(), node.as_str().as_bytes())
+    }
+}
+
+/// Whether a pattern means the whole of a text: the last `*` that was met takes one more each time the rest of
+/// the pattern does not fit.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(t) {
+        match (pattern.get(p), star) {
+            (Some(b'*'), _) => {
+                star = Some((p, t));
+                p += 1;
+            }
+            (Some(wanted), _) if *wanted == b'?' || wanted == byte => {
+                p += 1;
+                t += 1;
+            }
+            (_, Some((at, taken))) => {
+                star = Some((at, taken + 1));
+                p = at + 1;
+                t = taken + 1;
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 fn is_id(text: &str) -> bool {
@@ -391,6 +454,21 @@ mod names_tests {
             "a\n",
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+        let node: NodeName = "web-12".parse().unwrap();
+        for (pattern, fits) in [
+            ("web-12", true),
+            ("web-*", true),
+            ("*", true),
+            ("*-*2*", true),
+            ("web-??", true),
+            ("web-?", false),
+            ("*1", false),
+            ("web", false),
+            ("web-12?", false),
+        ] {
+            let pattern: NodePattern = pattern.parse().unwrap();
+            assert_eq!(pattern.is_of(&node), fits, "{pattern}");
         }
         for good in ["a", "support-bot", "a.b@c+d_e", &"x".repeat(128)] {
             assert!(good.parse::<Name>().is_ok(), "{good:?}");

@@ -307,6 +307,7 @@ impl<'a> Course<'a> {
                 keep_other: KEPT * 60,
                 owner: Owner::default(),
                 save_before_migration: false,
+                node: None,
                 withdrawn_copy: None,
             },
             state_dir: folder,

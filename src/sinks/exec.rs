@@ -432,6 +432,7 @@ mod surroundings_tests {
                 .into(),
             max_in_flight: 4,
             after: Vec::new(),
+            nodes: Vec::new(),
         };
         let document = TokenDocument {
             name: "bot".parse().unwrap(),

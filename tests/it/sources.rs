@@ -42,6 +42,7 @@ impl Intaken {
             keep_other: EVERY,
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            node: None,
             withdrawn_copy: None,
         };
         let (store, _) = Store::open_inline(&settings, dir.path(), clock.now()).unwrap();
@@ -164,6 +165,7 @@ fn source(kind: SourceKind) -> SourceSettings {
         max_readers: None,
         max_lifetime: None,
         adopt_ids: Some(true),
+        nodes: Vec::new(),
     }
 }
 

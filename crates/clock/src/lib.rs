@@ -11,7 +11,10 @@
 #![warn(missing_docs)]
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -151,6 +154,44 @@ impl Clock {
     }
 }
 
+/// Until when something may be done, on the clock that no step moves: who gives it out sets that, and who asks sees
+/// it at once. All clones are the same lease.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<AtomicU64>);
+
+impl Lease {
+    /// One without an end.
+    pub fn unlimited() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
+    /// One that is over.
+    pub fn over() -> Self {
+        Self(Arc::default())
+    }
+
+    /// It ends then.
+    pub fn ends_at(&self, steady: Duration) {
+        let micros = u64::try_from(steady.as_micros()).unwrap_or(u64::MAX);
+        self.0.store(micros, Ordering::SeqCst);
+    }
+
+    /// It is over.
+    pub fn end(&self) {
+        self.ends_at(Duration::ZERO);
+    }
+
+    /// Whether it goes on at this moment of the clock that no step moves.
+    pub fn holds(&self, steady: Duration) -> bool {
+        !self.left(steady).is_zero()
+    }
+
+    /// How long it goes on.
+    pub fn left(&self, steady: Duration) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::SeqCst)).saturating_sub(steady)
+    }
+}
+
 impl Source {
     #[expect(clippy::disallowed_methods, reason = "the clock room reads the time")]
     fn steady(&self) -> Duration {
@@ -190,6 +231,19 @@ mod tests {
 
     fn start() -> Timestamp {
         "2026-11-22T12:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_over_at_its_end() {
+        let lease = Lease::over();
+        let shared = lease.clone();
+        assert!(!shared.holds(Duration::ZERO));
+        lease.ends_at(Duration::from_secs(10));
+        assert!(shared.holds(Duration::from_secs(9)));
+        assert!(!shared.holds(Duration::from_secs(10)));
+        lease.end();
+        assert!(!shared.holds(Duration::from_secs(9)));
+        assert!(Lease::unlimited().holds(Duration::from_secs(u64::from(u32::MAX))));
     }
 
     #[tokio::test(start_paused = true)]

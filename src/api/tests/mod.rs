@@ -70,6 +70,7 @@ async fn harness_with(prepare: impl FnOnce(&mut StoreSettings, &std::path::Path)
         keep_other: Duration::from_hours(9600),
         owner: crate::config::Owner::default(),
         save_before_migration: true,
+        node: None,
         withdrawn_copy: None,
     };
     prepare(&mut settings, folder.path());

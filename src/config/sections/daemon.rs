@@ -209,7 +209,7 @@ fn instance(item: Item<'_>) -> Option<String> {
 }
 
 /// The host's name, made fit for the `source` of events.
-fn instance_of(host: &str) -> String {
+pub(super) fn instance_of(host: &str) -> String {
     let fit = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) {
             c
@@ -301,5 +301,6 @@ pub(super) fn read_store(
         keep_other,
         owner,
         save_before_migration: true,
+        node: None,
     })
 }

@@ -1,5 +1,6 @@
 //! One file per section of the configuration: each takes its keys off the tree and checks them.
 
+mod cluster;
 mod daemon;
 mod entra;
 mod identity;
@@ -18,11 +19,12 @@ use super::keys::{
     Table, Takes, Vocabulary, key,
 };
 use super::{
-    DaemonSettings, Renewal, ResourceSettings, StoreSettings,
+    ClusterSettings, DaemonSettings, Renewal, ResourceSettings, StoreSettings,
     problem::Note,
-    reader::{Located, Section},
+    reader::{Item, Located, Section},
 };
 use crate::model::ResourceName;
+use cluster::CLUSTER;
 use daemon::{DAEMON, STORE};
 pub use entra::{entra_of_environment, entra_with_secret, is_guid, is_tenant, judge_origin};
 use identity::{IDENTITY, RENEWAL};
@@ -33,9 +35,14 @@ use sink_file::SINK_FILE;
 use sink_webhook::SINK_WEBHOOK;
 use source::SOURCE;
 pub(super) use {
-    identity::Draft as IdentityDraft, job::Draft as JobDraft, references::SECRET_REFERENCE,
-    sink_exec::Draft as ExecSinkDraft, sink_file::Draft as FileSinkDraft,
-    sink_webhook::Draft as WebhookSinkDraft, source::Draft as SourceDraft,
+    cluster::{Draft as ClusterDraft, check_homes},
+    identity::Draft as IdentityDraft,
+    job::Draft as JobDraft,
+    references::SECRET_REFERENCE,
+    sink_exec::Draft as ExecSinkDraft,
+    sink_file::Draft as FileSinkDraft,
+    sink_webhook::Draft as WebhookSinkDraft,
+    source::Draft as SourceDraft,
 };
 
 /// All that may stand at the top level.
@@ -52,6 +59,14 @@ pub(super) static ROOT: Table = Table {
             "The process",
         ),
         key("store", Takes::Table(&STORE), Nothing, "{}", "The database"),
+        key(
+            "cluster",
+            Takes::Table(&CLUSTER),
+            Nothing,
+            "{}",
+            "Several machines",
+        )
+        .commented(),
         key(
             "renewal",
             Takes::Table(&RENEWAL),
@@ -122,6 +137,9 @@ pub fn restart_keys() -> Vec<String> {
 pub(super) struct Drafts {
     pub(super) daemon: DaemonSettings,
     pub(super) store: Option<StoreSettings>,
+    pub(super) cluster: Option<ClusterDraft>,
+    /// The cluster of a shared database of which nothing else is said.
+    pub(super) cluster_of_host: Option<ClusterSettings>,
     pub(super) renewal: Renewal,
     pub(super) resources: Vec<ResourceDraft>,
     /// Nobody wrote one, not even a wrong one.
@@ -145,6 +163,8 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Inputs<'_>) -
     let renewal = identity::read_defaults(root.inner("renewal"));
     let (daemon, owner) = daemon::read(root.inner("daemon"), reading.environment);
     let store = daemon::read_store(root.inner("store"), (&daemon, owner));
+    let cluster = root.optional("cluster").and_then(Item::section);
+    let (cluster, cluster_of_host) = cluster::read(cluster, reading.environment);
     let no_resource = root.optional("resource").is_none();
     let resources = entries(&mut root, "resource", resource::read);
     let identities = entries(&mut root, "identity", |section| {
@@ -161,6 +181,8 @@ pub(super) fn read(mut root: Section<'_>, reading: &super::reader::Inputs<'_>) -
     Drafts {
         daemon,
         store,
+        cluster,
+        cluster_of_host,
         renewal,
         resources,
         no_resource,

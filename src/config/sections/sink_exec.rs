@@ -7,6 +7,7 @@ use super::super::keys::{
     Preset::{Is, Required, Said},
     Table, Takes, key,
 };
+use super::cluster::{self, NODES, Nodes};
 use super::identity::NAME;
 use super::{
     super::{
@@ -67,6 +68,7 @@ pub(super) static SINK_EXEC: Table = Table {
             "[\"bot-file\"]",
             "Run it for a version once these sinks have delivered that version.",
         ),
+        NODES.commented(),
     ]],
 };
 
@@ -75,6 +77,7 @@ pub(super) static SINK_EXEC: Table = Table {
 pub(in super::super) struct Draft {
     pub(in super::super) name: Option<Located<SinkName>>,
     pub(in super::super) after: Vec<Located<SinkName>>,
+    pub(in super::super) nodes: Nodes,
     command: Option<Vec<String>>,
     timeout: Duration,
     environment: BTreeMap<String, String>,
@@ -92,6 +95,7 @@ impl Draft {
             max_in_flight: self.max_in_flight,
             rate: self.rate,
             after: self.after.into_iter().map(|sink| sink.value).collect(),
+            nodes: self.nodes.map(|nodes| nodes.value).unwrap_or_default(),
         })
     }
 }
@@ -106,6 +110,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         max_in_flight: section.integer("max_in_flight"),
         after: section.or("after", Vec::new(), after),
         rate: section.optional("rate").and_then(Item::limit),
+        nodes: section.optional("nodes").and_then(cluster::nodes),
     };
     section.finish();
     draft

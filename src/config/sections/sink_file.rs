@@ -4,6 +4,7 @@ use super::super::keys::{
     Preset::{Is, Nothing, Required, Said},
     Table, Takes, key,
 };
+use super::cluster::{self, NODES, Nodes};
 use super::identity::{NAME, READERS};
 use super::{
     super::{
@@ -107,6 +108,7 @@ pub(super) static SINK_FILE: Table = Table {
             "\"replace\"",
             "How a file is changed.",
         ),
+        NODES.commented(),
     ]],
 };
 
@@ -129,6 +131,7 @@ pub(in super::super) struct Draft {
     pub(in super::super) name: Option<Located<SinkName>>,
     pub(in super::super) path: Option<Located<String>>,
     pub(in super::super) bundle: bool,
+    pub(in super::super) nodes: Nodes,
     settings: Option<FileSinkSettings>,
 }
 
@@ -165,6 +168,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let owner = keys.owner.and_then(account);
     let group = section.optional("group").and_then(account);
     let rate = section.optional("rate").and_then(Item::limit);
+    let nodes = section.optional("nodes").and_then(cluster::nodes);
     section.finish();
     let settings = name.as_ref().zip(path.as_ref()).map(|(name, path)| {
         let plain = FileSinkSettings::new(name.value.clone(), path.value.clone());
@@ -178,6 +182,10 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
             readers,
             write,
             rate,
+            nodes: nodes
+                .as_ref()
+                .map(|nodes| nodes.value.clone())
+                .unwrap_or_default(),
             ..plain
         }
     });
@@ -185,6 +193,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
         name,
         path,
         bundle,
+        nodes,
         settings,
     }
 }

@@ -7,6 +7,7 @@ use super::super::keys::{
     Preset::{Is, Nothing, Required, Said},
     Table, Takes, key,
 };
+use super::cluster::{self, NODES, Nodes};
 use super::identity::{
     LABELS, LIFETIME, NAME, ON_REMOVAL, READERS, RENEW_AT, SCOPES, SINKS, SPREAD, THE_RESOURCE,
 };
@@ -92,6 +93,12 @@ pub(super) const ADOPT_IDS: Key = key(
     "Whether a row may bring an id along that renewd does not hold yet.",
 );
 
+pub(super) const HOME: Key = NODES.again(
+    Said("the one that leads"),
+    "[\"web-1\"]",
+    "In a cluster, on which of its machines it is read: names, or patterns such as \"web-*\".",
+);
+
 pub(super) static SOURCE_SQLITE: Table = Table {
     name: "source.sqlite",
     header: "[[source.sqlite]]",
@@ -127,6 +134,7 @@ pub(super) static SOURCE_SQLITE: Table = Table {
         MAX_READERS,
         MAX_LIFETIME,
         ADOPT_IDS,
+        HOME.commented(),
     ]],
 };
 
@@ -147,6 +155,7 @@ const LISTED: &[Key] = &[
     MAX_READERS.again(Nothing, "[]", ""),
     MAX_LIFETIME.again(Nothing, "\"24h\"", ""),
     ADOPT_IDS.elsewhere(),
+    HOME.elsewhere(),
 ];
 
 pub(super) static SOURCE_EXEC: Table = Table {
@@ -219,6 +228,7 @@ pub(in super::super) struct Draft {
     pub(in super::super) resource: Option<Located<ResourceName>>,
     pub(in super::super) resource_left_out: bool,
     pub(in super::super) sinks: Vec<Located<SinkName>>,
+    pub(in super::super) nodes: Nodes,
     kind: Option<SourceKind>,
     every: Duration,
     rows: Declaration,
@@ -249,6 +259,7 @@ impl Draft {
             max_readers: self.max_readers,
             max_lifetime: self.max_lifetime,
             adopt_ids: self.adopt_ids,
+            nodes: self.nodes.map(|nodes| nodes.value).unwrap_or_default(),
         })
     }
 }
@@ -296,6 +307,7 @@ fn read(
             .optional("max_lifetime")
             .and_then(identity::lifetime),
         adopt_ids: section.optional("adopt_ids").and_then(Item::boolean),
+        nodes: section.optional("nodes").and_then(cluster::nodes),
     };
     section.finish();
     draft

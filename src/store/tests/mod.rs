@@ -80,6 +80,7 @@ fn settings(dir: &Path) -> StoreSettings {
         keep_other: Duration::from_hours(400 * 24),
         owner: crate::config::Owner::default(),
         save_before_migration: true,
+        node: None,
         withdrawn_copy: None,
     }
 }

@@ -200,6 +200,7 @@ impl Harness {
             keep_other: Duration::from_hours(9600),
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            node: None,
             withdrawn_copy: None,
         };
         let open = if clock.is_simulated() {

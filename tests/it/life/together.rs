@@ -82,6 +82,7 @@ impl Together {
             keep_other: HOUR * 24,
             owner: Owner::default(),
             save_before_migration: true,
+            node: None,
             withdrawn_copy: None,
         };
         let (store, _) =

@@ -94,6 +94,7 @@ impl World {
             keep_other: DAY * 400,
             owner: renewd::config::Owner::default(),
             save_before_migration: true,
+            node: None,
             withdrawn_copy: None,
         };
         let parts = DaemonParts {

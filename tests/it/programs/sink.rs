@@ -26,6 +26,7 @@ fn settings(script: &str, environment: &[(&str, &str)]) -> ExecSinkSettings {
         environment: environment.iter().map(owned).collect::<BTreeMap<_, _>>(),
         max_in_flight: 4,
         after: Vec::new(),
+        nodes: Vec::new(),
     }
 }
 

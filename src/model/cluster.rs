@@ -1,0 +1,121 @@
+//! Machines that share a store: who leads, and what each says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ClusterName, NodeName, Timestamp};
+
+/// Whether this machine leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It renews, revokes, replaces keys, runs jobs and calls webhooks. Where nobody shares the store the epoch is 0.
+    Leads { epoch: u64 },
+    /// Another one does, as far as is known.
+    Follows { leader: Option<NodeName> },
+}
+
+/// How a machine stands in its cluster, as far as it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub cluster: ClusterName,
+    pub node: NodeName,
+    pub role: Role,
+    /// When the database last answered.
+    pub heard_at: Option<Timestamp>,
+    /// Why it did not since.
+    pub trouble: Option<String>,
+    /// By how much its clock is ahead of the database's.
+    pub offset_ms: i64,
+    /// Whether it reaches ACS.
+    pub reaches: bool,
+    /// All machines, as the database knew them then.
+    pub nodes: Vec<NodeRow>,
+}
+
+impl Standing {
+    /// The epoch in which it leads.
+    pub fn epoch(&self) -> Option<u64> {
+        match self.role {
+            Role::Leads { epoch } => Some(epoch),
+            Role::Follows { .. } => None,
+        }
+    }
+
+    /// Who leads, as far as is known.
+    pub fn leader(&self) -> Option<&NodeName> {
+        match &self.role {
+            Role::Leads { .. } => Some(&self.node),
+            Role::Follows { leader } => leader.as_ref(),
+        }
+    }
+
+    /// What the database last knew of this machine itself.
+    pub fn own(&self) -> Option<&NodeRow> {
+        self.nodes.iter().find(|row| row.name == self.node)
+    }
+}
+
+/// What is known of one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NodeRow {
+    pub name: NodeName,
+    pub leads: bool,
+    /// Whether it said something in the last seconds.
+    pub alive: bool,
+    /// A person wants it not to lead, since then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub drained_at: Option<Timestamp>,
+    /// When its process began.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub since: Timestamp,
+    /// When it last said something.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub heartbeat_at: Timestamp,
+    /// How old that was when it was looked.
+    pub age_ms: u64,
+    /// Changes up to this number are in its files.
+    pub seen_seq: u64,
+    pub version: String,
+    /// The newest schema that it knows.
+    pub schema: u64,
+    /// By how much its clock is ahead of the database's.
+    pub offset_ms: i64,
+    /// Of its configuration, but for what differs between machines.
+    pub digest: String,
+    pub socket: String,
+    /// Whether it reaches ACS.
+    pub reaches: bool,
+}
+
+/// What a machine says of itself, every few seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    pub node: NodeName,
+    /// When its process began.
+    pub since: Timestamp,
+    /// The epoch in which it leads.
+    pub epoch: Option<u64>,
+    pub offset_ms: i64,
+    pub digest: String,
+    pub socket: String,
+    pub reaches: bool,
+}
+
+/// What the database answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DutySeen {
+    /// The database's clock.
+    pub now: Timestamp,
+    pub epoch: u64,
+    pub holder: Option<NodeName>,
+    /// Until when the holder leads.
+    pub lease_until: Timestamp,
+    /// Whether who asked leads for another term from now on.
+    pub renewed: bool,
+    pub yielded_at: Option<Timestamp>,
+    pub yielded_by: Option<NodeName>,
+    /// A later process has the name of the one who asked.
+    pub displaced: bool,
+    pub nodes: Vec<NodeRow>,
+}
