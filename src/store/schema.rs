@@ -28,6 +28,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0018-order.sql"),
     include_str!("sql/0019-second-chance.sql"),
     include_str!("sql/0020-counters.sql"),
+    include_str!("sql/0021-cluster.sql"),
 ];
 
 /// The newest schema that we know.

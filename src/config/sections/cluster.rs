@@ -6,7 +6,7 @@ use super::{
         ClusterSettings, Environment,
         keys::{
             Key,
-            Preset::{Is, Nothing, Said},
+            Preset::{Is, Said},
             Table, Takes, key,
         },
         problem::{Note, ProblemReport},
@@ -50,7 +50,7 @@ pub(super) static CLUSTER: Table = Table {
 pub(super) const NODES: Key = key(
     "nodes",
     Takes::Names,
-    Nothing,
+    Said("all"),
     "[\"web-*\"]",
     "In a cluster, on which of its machines: names, or patterns such as \"web-*\".",
 );
