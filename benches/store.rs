@@ -39,6 +39,7 @@ fn settings(dir: &std::path::Path) -> StoreSettings {
         keep_other: Duration::from_hours(24),
         owner: Owner::default(),
         save_before_migration: false,
+        node: None,
         withdrawn_copy: None,
     }
 }

@@ -92,7 +92,7 @@ pub struct StoreSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSettings {
     pub name: ClusterName,
-    /// This machine.
+    /// What this machine is called among them.
     pub node: NodeName,
     /// Which may join; none for any.
     pub nodes: Vec<NodePattern>,

@@ -15,7 +15,7 @@ pub enum Role {
 
 /// How a machine stands in its cluster, as far as it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ClusterStanding {
     pub cluster: ClusterName,
     pub node: NodeName,
     pub role: Role,
@@ -31,7 +31,7 @@ pub struct Standing {
     pub nodes: Vec<NodeRow>,
 }
 
-impl Standing {
+impl ClusterStanding {
     /// The epoch in which it leads.
     pub fn epoch(&self) -> Option<u64> {
         match self.role {
@@ -105,7 +105,7 @@ pub struct Beat {
 /// What the database answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DutySeen {
-    /// The database's clock.
+    /// By the clock of the database, which alone decides who leads.
     pub now: Timestamp,
     pub epoch: u64,
     pub holder: Option<NodeName>,

@@ -170,13 +170,13 @@ impl Lease {
         Self(Arc::default())
     }
 
-    /// It ends then.
+    /// From now on it goes on until this moment of the clock that no step moves.
     pub fn ends_at(&self, steady: Duration) {
         let micros = u64::try_from(steady.as_micros()).unwrap_or(u64::MAX);
         self.0.store(micros, Ordering::SeqCst);
     }
 
-    /// It is over.
+    /// Nothing may be done under it any more.
     pub fn end(&self) {
         self.ends_at(Duration::ZERO);
     }

@@ -58,5 +58,12 @@ CREATE TABLE change (
     at      INTEGER NOT NULL
 );
 
+-- Revocations that a former leader may still send: who is to get a new token again, and how often that was done.
+CREATE TABLE late_call (
+    num       INTEGER PRIMARY KEY,
+    called_at INTEGER NOT NULL,
+    done      INTEGER NOT NULL
+);
+
 -- Under which leader an item was called last: what an earlier one left under way is called again.
 ALTER TABLE campaign_item ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0;
