@@ -19,14 +19,16 @@ CREATE TABLE resource (
 
 CREATE TABLE sink (
     num           BIGINT PRIMARY KEY,
-    name          TEXT COLLATE "C" NOT NULL UNIQUE,
+    name          TEXT COLLATE "C" NOT NULL,
     configured    BIGINT NOT NULL DEFAULT 1,
     notice_cursor BIGINT NOT NULL DEFAULT 0,
     disabled      TEXT COLLATE "C",
     paused        BIGINT NOT NULL DEFAULT 0,
     path          TEXT COLLATE "C",
     digest        BYTEA,
-    losses        BIGINT NOT NULL DEFAULT 0
+    losses        BIGINT NOT NULL DEFAULT 0,
+    node          TEXT COLLATE "C" NOT NULL DEFAULT '',
+    UNIQUE (name, node)
 );
 
 CREATE TABLE sink_after (
@@ -228,6 +230,7 @@ CREATE TABLE campaign_item (
     error        TEXT COLLATE "C",
     again_at     BIGINT,
     chances      BIGINT NOT NULL DEFAULT 0,
+    epoch        BIGINT NOT NULL DEFAULT 0,
     PRIMARY KEY (campaign, num)
 );
 CREATE INDEX campaign_pending ON campaign_item (campaign, resource, next_at, num) WHERE state IN ('pending', 'called');
@@ -357,3 +360,44 @@ CREATE TABLE item_count (campaign BIGINT NOT NULL, state TEXT COLLATE "C" NOT NU
 CREATE TABLE reader (name TEXT COLLATE "C" PRIMARY KEY, n BIGINT NOT NULL);
 CREATE TABLE orphan_count (n BIGINT NOT NULL);
 INSERT INTO orphan_count (n) VALUES (0);
+
+CREATE TABLE node (
+    name         TEXT COLLATE "C" PRIMARY KEY,
+    since        BIGINT NOT NULL,
+    heartbeat_at BIGINT NOT NULL,
+    until        BIGINT NOT NULL,
+    lease_until  BIGINT NOT NULL DEFAULT 0,
+    seen_seq     BIGINT NOT NULL DEFAULT 0,
+    version      TEXT COLLATE "C" NOT NULL,
+    schema       BIGINT NOT NULL,
+    offset_ms    BIGINT NOT NULL DEFAULT 0,
+    digest       TEXT COLLATE "C" NOT NULL,
+    socket       TEXT COLLATE "C" NOT NULL,
+    reaches      BIGINT NOT NULL DEFAULT 1,
+    drained_at   BIGINT
+);
+
+CREATE TABLE duty (
+    name       TEXT COLLATE "C" PRIMARY KEY,
+    epoch      BIGINT NOT NULL,
+    holder     TEXT COLLATE "C",
+    taken_at   BIGINT,
+    yielded_at BIGINT,
+    yielded_by TEXT COLLATE "C"
+);
+INSERT INTO duty (name, epoch) VALUES ('leader', 0);
+
+CREATE TABLE change (
+    seq     BIGINT PRIMARY KEY,
+    kind    TEXT COLLATE "C" NOT NULL,
+    num     BIGINT NOT NULL DEFAULT 0,
+    name    TEXT COLLATE "C" NOT NULL DEFAULT '',
+    version BIGINT NOT NULL DEFAULT 0,
+    at      BIGINT NOT NULL
+);
+
+CREATE TABLE late_call (
+    num       BIGINT PRIMARY KEY,
+    called_at BIGINT NOT NULL,
+    done      BIGINT NOT NULL
+);
