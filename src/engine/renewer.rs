@@ -6,6 +6,7 @@
 
 mod bearers;
 mod calls;
+mod doubts;
 mod notices;
 mod outcome;
 
@@ -26,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     calls::{CallDone, Flight, Line, Queue, Queues, Scan},
+    doubts::{Doubts, ProofAnswer},
     notices::{Failing, LateWatch},
-    outcome::{Doubts, ProofAnswer},
 };
 use crate::{
     acs::Client,

@@ -7,6 +7,7 @@ mod alarm;
 mod cron;
 mod decide;
 mod evidence;
+mod explanation;
 mod fleet;
 mod gate;
 mod health;
@@ -25,8 +26,9 @@ use jiff::Timestamp;
 
 pub use alarm::{Alarm, Facts, alarms, told};
 pub use cron::{Cron, CronError, JobCall, call, check_jobs};
-pub use decide::{Action, Explanation, HeldBy, Situation, decide, operation, press, why};
+pub use decide::{Action, HeldBy, Situation, decide, operation, press};
 pub use decide::{REFUSED_AGAIN, is_refused_again, waits_for_vouching};
+pub use explanation::{Explanation, why};
 pub use fleet::{Cohort, Fleet, WhatIf, cohorts};
 pub use gate::{CallFinding, Gate, Ticket};
 pub use health::Outage;

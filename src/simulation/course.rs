@@ -423,6 +423,7 @@ impl<'a> Course<'a> {
             seed: self.setting.seed.wrapping_add(self.starts << 32),
         })
         .await?;
+        daemon.store.keep_to_itself();
         daemon.watch_keys();
         self.starts += 1;
         self.daemon = Some(daemon);

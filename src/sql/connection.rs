@@ -43,6 +43,17 @@ impl Connection {
         }
     }
 
+    /// From now on no other connection can look into the file, and it has no log beside it.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn keep_to_itself(&self) {
+        match self {
+            // Where it is refused, only speed is lost.
+            Self::Sqlite(conn) => conn
+                .execute_batch("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = memory")
+                .ok(),
+        };
+    }
+
     /// Runs one statement; how many rows it changed.
     pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
         match self {

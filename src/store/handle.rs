@@ -174,6 +174,16 @@ impl Store {
         Ok((store, parts.opened))
     }
 
+    /// From now on nobody else can look into the file, and what would undo a change is in memory alone: for a simulation
+    /// with many small transactions, whose store goes with it.
+    #[cfg(feature = "simulation")]
+    pub fn keep_to_itself(&self) {
+        if let Mode::Inline(writer) = self.mode() {
+            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.db.conn.keep_to_itself();
+        }
+    }
+
     fn made(
         (settings, state_dir): (&StoreSettings, &Path),
         mode: Mode,
