@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint audit unit formats api sdk receivers monitoring page systemd packaged soak bench fuzz build release whole \
+.PHONY: demo test lint audit unit formats api sdk receivers monitoring page systemd packaged nodes cluster soak bench fuzz build release whole \
   packages image prerequisites
 # Two builds of one program follow each other.
 .NOTPARALLEL:
@@ -13,8 +13,8 @@ demo:
 	cargo run --quiet --locked -- demo
 
 # Everything that proves the daemon: lints, Rust tests, the official SDKs, the receiver kit, Prometheus and Alertmanager, the
-# page in a browser, a real systemd, the packages and the image (needs root).
-test: root prerequisites lint audit unit formats api sdk receivers monitoring page systemd packaged
+# page in a browser, a real systemd, the packages and the image, nodes over a real PostgreSQL (needs root).
+test: root prerequisites lint audit unit formats api sdk receivers monitoring page systemd packaged nodes
 	@echo "make test: everything passed"
 
 .PHONY: root
@@ -72,6 +72,15 @@ packaged:
 	cp $(DEBUG)/renewd $(DEBUG)/renewd-server
 	cargo build --locked
 	tests/packages/run
+
+# Two nodes over a real PostgreSQL, and what may happen to them.
+nodes: build
+	tests/cluster/run
+
+# The same with three nodes and a PostgreSQL that fails over: three etcd, three Patroni. A table with a figure for each
+# failure, in less than 20 minutes on a machine that does nothing else.
+cluster: build
+	tests/cluster/run --replicated
 
 build:
 	cargo build --locked

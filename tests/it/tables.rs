@@ -38,7 +38,7 @@ fn lies_in(path: &Path, modules: &[&str]) -> bool {
 }
 
 /// How tests are named that are written in Python.
-const SUITES: [&str; 3] = ["receivers: ", "monitoring: ", "sdk: "];
+const SUITES: [&str; 4] = ["receivers: ", "monitoring: ", "sdk: ", "nodes: "];
 
 /// Whether what is named is there.
 fn is_there(name: &str, rust: &[(PathBuf, String)], scripts: &[(PathBuf, String)]) -> bool {
@@ -80,6 +80,7 @@ fn every_test_that_is_named_exists() {
     scripts.extend(texts("tests/receivers"));
     scripts.extend(texts("tests/monitoring"));
     scripts.extend(texts("tests/sdk"));
+    scripts.extend(texts("tests/cluster"));
     for (page, least) in [
         ("tests/README.md", 100),
         ("docs/failures.md", 20),
