@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::{SignedDuration, Timestamp};
 
 use super::wire::{Need, NeedKind};
-use crate::model::{DispatcherView, RenewerView, ResourceName, SinkName, TrustFile};
+use crate::model::{DispatcherView, RenewerView, ResourceName, SinkAt, TrustFile};
 
 /// Before a certificate ends a person is told, so long before: first, and again.
 pub(super) const ENDING: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -14,7 +14,7 @@ pub(super) const ENDING_SOON: SignedDuration = SignedDuration::from_hours(7 * 24
 
 pub(super) struct Certificates<'a> {
     pub(super) renewers: &'a BTreeMap<ResourceName, RenewerView>,
-    pub(super) dispatchers: &'a BTreeMap<SinkName, DispatcherView>,
+    pub(super) dispatchers: &'a BTreeMap<SinkAt, DispatcherView>,
     pub(super) trusted: &'a BTreeMap<PathBuf, TrustFile>,
     pub(super) now: Timestamp,
 }

@@ -20,7 +20,7 @@ use super::{
     wire::Page,
 };
 use crate::{
-    model::{Counts, DispatcherView, Name, Num, Record, SinkName, Version, short_duration},
+    model::{Counts, DispatcherView, Name, Num, Record, SinkAt, SinkName, Version, short_duration},
     store::{Disabled, Listed, Rows},
 };
 
@@ -44,7 +44,7 @@ endpoints! {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeliveryRow {
     pub name: Name,
-    pub sink: SinkName,
+    pub sink: SinkAt,
     /// The version that the consumer should hold.
     pub wanted: Version,
     /// The version that it confirmed; 0 before the first.
@@ -60,7 +60,7 @@ pub struct DeliveryRow {
     pub next_at: Option<Timestamp>,
     /// Sinks that come before this one (`after`) and have not delivered this version yet.
     #[serde(default)]
-    pub waits_for: Vec<SinkName>,
+    pub waits_for: Vec<SinkAt>,
     /// How the last attempt at `wanted` failed.
     pub last_error: Option<String>,
     /// When the identity's token ends.
@@ -114,7 +114,7 @@ pub struct AskedDeliveries {
     /// So many are due now.
     pub due: u64,
     /// Sinks among the chosen that are disabled: theirs wait until they are enabled.
-    pub disabled: Vec<SinkName>,
+    pub disabled: Vec<SinkAt>,
 }
 
 /// `GET /v1/sinks`.
@@ -130,7 +130,7 @@ pub struct Sinks {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SinkRow {
-    pub name: SinkName,
+    pub name: SinkAt,
     /// How it is, in one word.
     pub state: SinkState,
     /// Deliveries that wait or are on their way.
@@ -188,7 +188,7 @@ pub struct AskSink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SinkTested {
-    pub sink: SinkName,
+    pub sink: SinkAt,
     /// What kind it is.
     pub kind: String,
     pub target: String,
@@ -200,10 +200,11 @@ pub struct SinkTested {
     pub took_ms: u64,
 }
 
-/// What is still to be delivered of one identity to one sink, in a sentence.
+/// What is still to be delivered of one identity to one sink, in a sentence. Without a dispatcher it says why there is
+/// none.
 pub(super) fn about_one(
     of: &Listed,
-    dispatcher: Option<&DispatcherView>,
+    dispatcher: Result<&DispatcherView, &'static str>,
     record: &Record,
     now: Timestamp,
 ) -> String {
@@ -216,13 +217,13 @@ pub(super) fn about_one(
         false => format!("that it is {} has", record.state),
     };
     let next = match dispatcher {
-        None => "the sink is not configured".to_owned(),
-        Some(DispatcherView {
+        Err(absent) => absent.to_owned(),
+        Ok(DispatcherView {
             disabled: Some(why),
             ..
         }) => format!("the sink is disabled ({why}): `renewd sink enable {sink}`"),
         _ if !of.waits_for.is_empty() => {
-            let names: Vec<&str> = of.waits_for.iter().map(SinkName::as_str).collect();
+            let names: Vec<&str> = of.waits_for.iter().map(SinkAt::as_str).collect();
             format!("it waits for {}", names.join(", "))
         }
         _ if delivery.next_at <= now => "it is tried as soon as its turn comes".to_owned(),
@@ -270,11 +271,11 @@ pub(super) async fn list(
             .ok_or_else(bad_cursor)?,
     };
     let mut items: Vec<DeliveryRow> = Vec::new();
-    for sink in chosen(&api, which.sink.as_deref())? {
-        if Some(&sink) < first.as_ref() {
+    for sink in chosen(&api, which.sink.as_deref()).await? {
+        if Some(sink.as_str()) < first {
             continue;
         }
-        if Some(&sink) != first.as_ref() {
+        if Some(sink.as_str()) != first {
             after = 0;
         }
         let rows = Rows {
@@ -327,9 +328,10 @@ async fn rows(api: &Api, asked: &AskDeliveries) -> Result<Rows, Problem> {
     if asked.all != asked.names.is_empty() {
         return Err(Problem::new(ProblemType::Invalid, "either names or all"));
     }
-    if let Some(sink) = &asked.sink {
-        find(api, sink.as_str())?;
-    }
+    let sink = match &asked.sink {
+        Some(sink) => Some(of_name(api, sink.as_str()).await?),
+        None => None,
+    };
     let nums = match asked.all {
         true => None,
         false => {
@@ -339,7 +341,7 @@ async fn rows(api: &Api, asked: &AskDeliveries) -> Result<Rows, Problem> {
     };
     Ok(Rows {
         nums,
-        sink: asked.sink.clone(),
+        sink,
         pending: false,
         dead: asked.dead,
     })
@@ -355,8 +357,12 @@ async fn answer(
 ) -> Result<Json<AskedDeliveries>, Problem> {
     let views = api.shared_state().dispatcher_views();
     let mut disabled = Vec::new();
-    for sink in chosen(api, asked.sink.as_ref().map(SinkName::as_str))? {
-        if views.get(&sink).is_some_and(|view| view.disabled.is_some()) {
+    for sink in chosen(api, asked.sink.as_ref().map(SinkName::as_str)).await? {
+        // Where it is at home, its dispatcher hears of it by the store.
+        let Some(view) = views.get(&sink) else {
+            continue;
+        };
+        if view.disabled.is_some() {
             disabled.push(sink);
         } else if due > 0 {
             ask(api, sink, SinkAsk::GoOn).await?;
@@ -374,18 +380,29 @@ async fn answer(
     Ok(Json(AskedDeliveries { due, disabled }))
 }
 
-/// This sink, or all of them, in the order of their names.
-fn chosen(api: &Api, sink: Option<&str>) -> Result<Vec<SinkName>, Problem> {
-    match sink {
-        Some(sink) => Ok(vec![find(api, sink)?.0]),
-        None => Ok(api.shared_state().dispatchers.keys().cloned().collect()),
+/// This sink, or all of them, in the order in which they are printed.
+async fn chosen(api: &Api, sink: Option<&str>) -> Result<Vec<SinkAt>, Problem> {
+    if let Some(sink) = sink {
+        return Ok(vec![of_name(api, sink).await?]);
     }
+    let mut all = served_elsewhere(api).await?;
+    all.extend(api.shared_state().dispatchers.keys().cloned());
+    all.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    Ok(all)
+}
+
+/// Sinks that other machines of the cluster serve.
+async fn served_elsewhere(api: &Api) -> Result<Vec<SinkAt>, Problem> {
+    let mut all = api.store.sinks_of_cluster().await?;
+    let here = &api.shared_state().dispatchers;
+    all.retain(|sink| !here.contains_key(sink));
+    Ok(all)
 }
 
 /// Reads `SINK/NUM`.
-fn place(cursor: &str) -> Option<(SinkName, Num)> {
+fn place(cursor: &str) -> Option<(&str, Num)> {
     let (sink, num) = cursor.rsplit_once('/')?;
-    Some((sink.parse().ok()?, num.parse().ok()?))
+    Some((sink, num.parse().ok()?))
 }
 
 /// A sink's own deadline is the limit of its test; the longest is that of a program.
@@ -463,12 +480,7 @@ pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> EndpointAnsw
     }))
 }
 
-fn row(
-    name: SinkName,
-    dispatcher: DispatcherView,
-    counts: &Counts,
-    at: jiff::Timestamp,
-) -> SinkRow {
+fn row(name: SinkAt, dispatcher: DispatcherView, counts: &Counts, at: jiff::Timestamp) -> SinkRow {
     let oldest_pending = counts.oldest_pending.get(&name).copied();
     SinkRow {
         state: SinkState::of(&dispatcher),
@@ -487,7 +499,7 @@ pub(super) async fn pause(
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
 ) -> EndpointAnswer<PauseSink> {
-    let (sink, _) = find(&api, &name)?;
+    let sink = of_name(&api, &name).await?;
     let actor = admin.cause(&api, None).await.actor;
     let why = match &asked.reason {
         Some(reason) => format!("paused by {actor}: {reason}"),
@@ -513,7 +525,7 @@ pub(super) async fn enable(
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
 ) -> EndpointAnswer<EnableSink> {
-    let (sink, _) = find(&api, &name)?;
+    let sink = of_name(&api, &name).await?;
     api.store.enable_sink(&sink, api.clock.now()).await?;
     ask(&api, sink.clone(), SinkAsk::GoOn).await?;
     let action = format!("enable sink {sink}");
@@ -530,7 +542,11 @@ pub(super) async fn test(
     Path(name): Path<String>,
     Body(asked): Body<AskSink>,
 ) -> EndpointAnswer<TestSink> {
-    let (sink, view) = find(&api, &name)?;
+    let Some((sink, view)) = find(&api, &name) else {
+        let sink = of_name(&api, &name).await?;
+        let why = format!("another machine of the cluster serves the sink {sink}: test it there");
+        return Err(Problem::new(ProblemType::Conflict, why));
+    };
     let (answer, answered) = oneshot::channel();
     ask(&api, sink.clone(), SinkAsk::Test { answer }).await?;
     let Ok(Ok(tested)) = timeout(SINKS_LONGEST_TEST, answered).await else {
@@ -556,17 +572,39 @@ pub(super) async fn test(
     }))
 }
 
-/// The sink of this name and what its dispatcher published.
-pub(super) fn find(api: &Api, name: &str) -> Result<(SinkName, DispatcherView), Problem> {
+/// The sink that this machine serves under a name, as it is printed or as it is configured, and what its dispatcher
+/// published.
+fn find(api: &Api, name: &str) -> Option<(SinkAt, DispatcherView)> {
     let views = api.shared_state().dispatcher_views();
-    let known: Vec<&str> = views.keys().map(SinkName::as_str).collect();
-    let unknown = format!("there is no sink {name:?}; there are: {}", known.join(", "));
-    let found = views.into_iter().find(|(sink, _)| sink.as_str() == name);
-    found.ok_or_else(|| Problem::new(ProblemType::Unknown, unknown))
+    let printed = views.keys().find(|sink| sink.as_str() == name);
+    let configured = || views.keys().find(|sink| sink.name().as_str() == name);
+    let sink = printed.or_else(configured)?.clone();
+    let view = views.get(&sink)?.clone();
+    Some((sink, view))
 }
 
-/// Asks a dispatcher something, through `app`.
-pub(super) async fn ask(api: &Api, name: SinkName, ask: SinkAsk) -> Result<(), Problem> {
+/// The sink that is meant by a name: of this machine, or as it is printed, of any in the cluster.
+async fn of_name(api: &Api, name: &str) -> Result<SinkAt, Problem> {
+    if let Some((sink, _)) = find(api, name) {
+        return Ok(sink);
+    }
+    let elsewhere = served_elsewhere(api).await?;
+    if let Some(sink) = elsewhere.iter().find(|sink| sink.as_str() == name) {
+        return Ok(sink.clone());
+    }
+    let here = api.shared_state();
+    let known: Vec<&str> = here
+        .dispatchers
+        .keys()
+        .chain(&elsewhere)
+        .map(SinkAt::as_str)
+        .collect();
+    let unknown = format!("there is no sink {name:?}; there are: {}", known.join(", "));
+    Err(Problem::new(ProblemType::Unknown, unknown))
+}
+
+/// Asks a dispatcher something, through `app`; one of another machine is not asked.
+async fn ask(api: &Api, name: SinkAt, ask: SinkAsk) -> Result<(), Problem> {
     let command = Command::Sink { name, ask };
     let stopping = |_| Problem::new(ProblemType::Conflict, "the daemon is stopping");
     api.commands.send(command).await.map_err(stopping)
@@ -578,7 +616,7 @@ mod tests {
 
     #[test]
     fn a_cursor_names_sink_and_row() {
-        assert_eq!(place("crm/12"), Some(("crm".parse().unwrap(), 12)));
+        assert_eq!(place("crm/12"), Some(("crm", 12)));
         assert_eq!(place("crm"), None);
     }
 }

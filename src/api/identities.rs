@@ -77,7 +77,7 @@ pub(super) async fn add(
     Body(new): Body<NewIdentity>,
 ) -> Result<(StatusCode, Json<Identity>), Problem> {
     let spec = new
-        .spec(&surroundings(&api.shared_state()))
+        .spec(&surroundings(&api).await?)
         .map_err(|why| Problem::new(ProblemType::Invalid, why))?;
     let name = spec.name.clone();
     if api.store.record(&name).await?.is_some() {

@@ -17,7 +17,6 @@ use super::{
     endpoint::{EndpointAnswer, Json, endpoints},
     handle::Api,
     problem::{Problem, ProblemType},
-    shared_state::SharedState,
     wire::NewIdentity,
 };
 use crate::{
@@ -320,12 +319,16 @@ impl Batch {
 }
 
 /// What an added identity may refer to.
-pub(super) fn surroundings(shared_state: &SharedState) -> Surroundings {
-    Surroundings {
+pub(super) async fn surroundings(api: &Api) -> Result<Surroundings, Problem> {
+    let shared_state = api.shared_state();
+    // Another machine may have sinks that are not configured here.
+    let others = api.store.sinks_of_cluster().await?;
+    let others = others.iter().map(|sink| sink.name().clone());
+    Ok(Surroundings {
         resources: shared_state.renewers.keys().cloned().collect(),
-        sinks: shared_state.dispatchers.keys().cloned().collect(),
+        sinks: shared_state.sinks.iter().cloned().chain(others).collect(),
         renewal: shared_state.renewal,
-    }
+    })
 }
 
 /// Checks a batch, or takes it over; each batch is one entry of the audit trail.
@@ -334,7 +337,7 @@ pub(super) async fn import(
     admin: Admin,
     Body(asked): Body<Import>,
 ) -> EndpointAnswer<TakeOver> {
-    let batch = Batch::of(asked.lines, &surroundings(&api.shared_state()));
+    let batch = Batch::of(asked.lines, &surroundings(&api).await?);
     if asked.check {
         return Ok(Json(batch.check(&api.store).await?));
     }

@@ -232,9 +232,14 @@ pub(super) async fn explained(
         dispatcher.disabled = dispatcher.disabled.as_deref().map(words);
     }
     let orders = orders.iter().map(|order| orders::about_one(order, now));
-    let deliveries = pending
-        .iter()
-        .map(|one| deliveries::about_one(one, dispatchers.get(&one.delivery.sink), &record, now));
+    let absent = match api.store.is_shared() {
+        true => "another machine of the cluster serves it",
+        false => "the sink is not configured",
+    };
+    let deliveries = pending.iter().map(|one| {
+        let dispatcher = dispatchers.get(&one.delivery.sink);
+        deliveries::about_one(one, dispatcher.ok_or(absent), &record, now)
+    });
     let mut explanation = match gate {
         Some(gate) => why(
             &record,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     model::{
-        DispatcherView, RenewerView, ResourceName, SelfCheckFindings, Served, SetAside, SinkName,
+        DispatcherView, RenewerView, ResourceName, SelfCheckFindings, Served, SetAside, SinkAt,
         State, decided_lately, short_duration,
     },
     store::{Disk, JobRan, Resealing, Withheld},
@@ -453,7 +453,7 @@ fn unreadable_need(found: &SetAside) -> Need {
 }
 
 fn dispatcher_needs(
-    sink: &SinkName,
+    sink: &SinkAt,
     dispatcher: &DispatcherView,
     known: &Observed<'_>,
     needs: &mut Vec<Need>,

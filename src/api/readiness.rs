@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DispatcherView, RenewerView, ResourceName, SinkName, decided_lately};
+use crate::model::{DispatcherView, RenewerView, ResourceName, SinkAt, decided_lately};
 
 /// How far the daemon's life has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn readiness(
     store: Option<String>,
     renewers: &BTreeMap<ResourceName, RenewerView>,
     runners: &BTreeMap<ResourceName, Option<Timestamp>>,
-    dispatchers: &BTreeMap<SinkName, DispatcherView>,
+    dispatchers: &BTreeMap<SinkAt, DispatcherView>,
     now: Timestamp,
 ) -> Readiness {
     let mut parts = vec![

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     config::{DaemonSettings, Finding, JobSettings, Renewal},
     model::{
-        Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkName,
+        Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkAt, SinkName,
         SourceName, SourceReport, SourceView, StoreStanding, Tested, TrustFile,
     },
     schedule::{Declared, Gate},
@@ -48,8 +48,10 @@ pub struct SharedState {
     pub jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
     /// What those publish that replace keys.
     pub keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
-    /// What the dispatchers publish; its names are the sinks that there are.
-    pub dispatchers: BTreeMap<SinkName, watch::Receiver<DispatcherView>>,
+    /// The sinks that are configured, here or for other machines of a cluster.
+    pub sinks: Vec<SinkName>,
+    /// What the dispatchers publish; its names are the sinks that this machine serves.
+    pub dispatchers: BTreeMap<SinkAt, watch::Receiver<DispatcherView>>,
     /// What the sources publish; their names are the sources that there are.
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// What is wrong with the file of the store.
@@ -90,7 +92,7 @@ pub enum Command {
     /// A file of certificates that are trusted holds something else: parts that trust it begin anew.
     Retrust,
     /// Ask a sink's dispatcher something; nothing happens where there is none.
-    Sink { name: SinkName, ask: SinkAsk },
+    Sink { name: SinkAt, ask: SinkAsk },
     /// Look at a source now.
     Source {
         name: SourceName,
@@ -154,7 +156,7 @@ impl SharedState {
     }
 
     /// What each dispatcher published last.
-    pub fn dispatcher_views(&self) -> BTreeMap<SinkName, DispatcherView> {
+    pub fn dispatcher_views(&self) -> BTreeMap<SinkAt, DispatcherView> {
         self.dispatchers
             .iter()
             .map(|(name, view)| (name.clone(), view.borrow().clone()))

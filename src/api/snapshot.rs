@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, JobName, KeyChange, Name,
-        Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, State,
+        Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, State,
         Tokens, decided_lately, service_time, short_duration,
     },
     schedule::{Alarm, Facts, Grounds, alarms, state},
@@ -44,7 +44,7 @@ pub(super) struct Snapshot {
     pub now: Timestamp,
     pub shared_state: Arc<SharedState>,
     pub renewers: BTreeMap<ResourceName, RenewerView>,
-    pub dispatchers: BTreeMap<SinkName, DispatcherView>,
+    pub dispatchers: BTreeMap<SinkAt, DispatcherView>,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
     pub room: DiskRoom,
@@ -563,7 +563,7 @@ fn health(renewer: &RenewerView, now: Timestamp) -> String {
     }
 }
 
-fn sink(name: &SinkName, dispatcher: &DispatcherView, stored: &StoreAnswers) -> PublicSink {
+fn sink(name: &SinkAt, dispatcher: &DispatcherView, stored: &StoreAnswers) -> PublicSink {
     let trouble = match dispatcher {
         DispatcherView {
             disabled: Some(_), ..

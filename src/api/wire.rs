@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Attempts, Consumers, Counts, DispatcherView, Due, IdentityId, Name, Notice, OnRemoval, Origin,
-    Reader, Record, RenewerView, ResourceName, Scope, Served, SinkName, State, Tokens, Version,
-    whole_seconds,
+    Reader, Record, RenewerView, ResourceName, Scope, Served, SinkAt, SinkName, State, Tokens,
+    Version, whole_seconds,
 };
 
 use crate::{
@@ -86,7 +86,7 @@ pub struct Status {
     pub renewers: BTreeMap<ResourceName, RenewerView>,
     /// What each dispatcher published.
     #[serde(rename = "couriers")]
-    pub dispatchers: BTreeMap<SinkName, DispatcherView>,
+    pub dispatchers: BTreeMap<SinkAt, DispatcherView>,
     /// Consumers that said that they use a version which is not the newest any more; some of them,
     /// where there are many.
     #[serde(default)]
@@ -517,7 +517,7 @@ pub struct PublicResource {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PublicSink {
-    pub name: SinkName,
+    pub name: SinkAt,
     /// Deliveries that wait; `None` where that is not known.
     pub pending: Option<u64>,
     /// Delivered since the start.

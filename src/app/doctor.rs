@@ -142,9 +142,11 @@ async fn on_disk(
         let fix = "systemctl restart renewd";
         return Some(finding(Severity::Warning, message, fix));
     }
-    let sinks: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
     // A store that cannot be read is told elsewhere.
-    let plan = store.plan_reconcile(&new.identities, &sinks).await.ok();
+    let plan = store
+        .plan_reconcile(&new.identities, &new.sinks_at())
+        .await
+        .ok();
     let mut differs = Vec::new();
     for resource in new.resources.iter().filter(|one| has_other_key(one, keys)) {
         differs.push(format!("{} has another access key", resource.name));

@@ -172,8 +172,7 @@ async fn declare(
     built: &Built,
 ) -> Result<(String, Vec<String>), ReloadError> {
     let (store, now) = (supervisor.store.clone(), supervisor.clock.now());
-    let names: Vec<_> = new.sinks.iter().map(|sink| sink.name().clone()).collect();
-    let reconciled = store.reconcile(&new.identities, &names, now).await;
+    let reconciled = store.reconcile(&new.identities, &new.sinks_at(), now).await;
     let reconciled = reconciled.map_err(RunError::from)?;
     let mut refused = Vec::new();
     supervisor.took_over(&reconciled.refused).await;
@@ -224,7 +223,7 @@ pub(super) fn read(source: &Source) -> Result<(Settings, Vec<ConfigProblem>), Pr
     if config::Places::any_error(&problems) {
         return Err(Problems(problems));
     }
-    Ok((loaded.settings, problems))
+    Ok((loaded.settings.of_this_node(), problems))
 }
 
 /// Logs what is odd in a configuration.

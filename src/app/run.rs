@@ -153,15 +153,10 @@ async fn open_store(
 }
 
 async fn reconcile(supervisor: &mut Supervisor, settings: &Settings) -> Result<(), RunError> {
-    let sinks: Vec<_> = settings
-        .sinks
-        .iter()
-        .map(|sink| sink.name().clone())
-        .collect();
     let now = supervisor.clock.now();
     let reconciled = supervisor
         .store
-        .reconcile(&settings.identities, &sinks, now)
+        .reconcile(&settings.identities, &settings.sinks_at(), now)
         .await?;
     tracing::info!(effect = %reconciled, "declared identities taken over");
     supervisor.took_over(&reconciled.refused).await;

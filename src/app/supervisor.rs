@@ -24,7 +24,7 @@ use crate::{
     jobs::Jobs,
     keys::Keys,
     model::{
-        Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkName,
+        Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkAt,
         StoreStanding, Timestamp, TrustFile,
     },
     permits::{Permits, ResourceDeps},
@@ -59,8 +59,8 @@ pub(super) struct Supervisor {
     runners: BTreeMap<ResourceName, watch::Receiver<Option<Timestamp>>>,
     keys: BTreeMap<ResourceName, watch::Receiver<KeysView>>,
     jobs_decided: Option<watch::Receiver<Option<Timestamp>>>,
-    dispatchers: BTreeMap<SinkName, watch::Receiver<DispatcherView>>,
-    doors: BTreeMap<SinkName, mpsc::Sender<Ask>>,
+    dispatchers: BTreeMap<SinkAt, watch::Receiver<DispatcherView>>,
+    doors: BTreeMap<SinkAt, mpsc::Sender<Ask>>,
     files: watch::Sender<FileSinks>,
     pub(super) source_syncs: SourceSyncs,
     /// What is wrong with the file of the store.
@@ -178,6 +178,7 @@ impl Supervisor {
             jobs: Vec::new(),
             jobs_decided: None,
             keys: BTreeMap::new(),
+            sinks: settings.sink_names(),
             dispatchers: BTreeMap::new(),
             sources: BTreeMap::new(),
             store_moved: store_moved.subscribe(),
@@ -233,7 +234,7 @@ impl Supervisor {
             .sinks
             .iter()
             .filter_map(|(settings, sink)| match sink {
-                Sink::File(file) => Some((settings.name().clone(), file.clone())),
+                Sink::File(file) => Some((self.at(settings), file.clone())),
                 _ => None,
             });
         self.files
@@ -296,14 +297,11 @@ impl Supervisor {
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.keys
             .retain(|name, _| !resources.contains(&name.to_string()));
-        self.dispatchers
-            .retain(|name, _| !sinks.contains(&name.to_string()));
-        self.doors
-            .retain(|name, _| !sinks.contains(&name.to_string()));
+        let stays = |sink: &SinkAt| !sinks.contains(&sink.name().to_string());
+        self.dispatchers.retain(|sink, _| stays(sink));
+        self.doors.retain(|sink, _| stays(sink));
         let kept = self.files.borrow().clone();
-        let kept = kept
-            .iter()
-            .filter(|(name, _)| !sinks.contains(&name.to_string()));
+        let kept = kept.iter().filter(|(sink, _)| stays(sink));
         self.files.send_replace(kept.cloned().collect());
     }
 
@@ -350,7 +348,7 @@ impl Supervisor {
 
     /// Asks a sink's dispatcher something. Where there is none, or it has too much to do to listen, the
     /// question is dropped, which whoever waits for an answer notices.
-    pub(super) fn ask(&self, name: &SinkName, ask: SinkAsk) {
+    pub(super) fn ask(&self, name: &SinkAt, ask: SinkAsk) {
         let resource = self.renewers.keys().next();
         let ask = match (ask, resource) {
             (SinkAsk::GoOn, _) => Ask::GoOn,
@@ -487,11 +485,10 @@ impl Supervisor {
     }
 
     fn start_sink(&mut self, settings: &SinkSettings, sink: Sink) {
-        let name = settings.name().clone();
+        let part = dispatcher_loop(settings.name().as_str());
+        let name = self.at(settings);
         let content = ca_content(settings.ca_file());
-        self.trust
-            .held
-            .insert(dispatcher_loop(name.as_str()), content);
+        self.trust.held.insert(part.clone(), content);
         self.files.send_modify(|files| {
             let mut now: Vec<_> = files
                 .iter()
@@ -515,8 +512,12 @@ impl Supervisor {
         });
         self.dispatchers.insert(name.clone(), dispatcher.view());
         self.doors.insert(name.clone(), dispatcher.commands());
-        self.loops
-            .spawn(dispatcher_loop(name.as_str()), |stop| dispatcher.run(stop));
+        self.loops.spawn(part, |stop| dispatcher.run(stop));
+    }
+
+    /// As the store knows it.
+    fn at(&self, sink: &SinkSettings) -> SinkAt {
+        sink.at(self.settings.store.node.as_ref())
     }
 
     fn publish(&self) {
@@ -532,6 +533,7 @@ impl Supervisor {
             jobs: self.settings.jobs.clone(),
             jobs_decided: self.jobs_decided.clone(),
             keys: self.keys.clone(),
+            sinks: self.settings.sink_names(),
             dispatchers: self.dispatchers.clone(),
             sources: self.source_syncs.views(),
             store_moved: self.store_moved.subscribe(),

@@ -14,7 +14,7 @@ use crate::{
         DaemonClient, DeliveryTable,
         wire::{AskDeliveries, AskedDeliveries, DeliveryRow},
     },
-    model::{Name, SinkName},
+    model::{Name, SinkAt, SinkName},
 };
 
 /// List, show, retry and replay deliveries
@@ -215,7 +215,7 @@ fn table(rows: &[DeliveryRow], now: Timestamp) -> Table {
 }
 
 fn next(row: &DeliveryRow, now: Timestamp) -> String {
-    let first: Vec<&str> = row.waits_for.iter().map(SinkName::as_str).collect();
+    let first: Vec<&str> = row.waits_for.iter().map(SinkAt::as_str).collect();
     match (row.next_at, first.is_empty()) {
         (None, _) => "–".to_owned(),
         (Some(at), true) => relative(at, now),

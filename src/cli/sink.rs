@@ -82,7 +82,10 @@ impl Change {
 }
 
 fn said(sink: &SinkName, sinks: &Sinks, to: SinkState) -> String {
-    let row = sinks.sinks.iter().find(|row| row.name == *sink);
+    let row = sinks
+        .sinks
+        .iter()
+        .find(|row| row.name.as_str() == sink.as_str());
     let waiting = output::plural(row.map_or(0, |row| row.pending), "delivery", "deliveries");
     match to {
         SinkState::Paused => format!(

@@ -22,7 +22,7 @@ use crate::{
         wire::{self, Need},
     },
     model::{
-        DispatcherView, HealthView, RenewerView, Served, SinkName, Standings, State, one_line,
+        DispatcherView, HealthView, RenewerView, Served, SinkAt, Standings, State, one_line,
         service_time,
     },
 };
@@ -389,7 +389,7 @@ fn head_of_why(states: &[(Cell, String)]) -> &'static str {
 }
 
 /// How long the oldest pending delivery has been pending.
-fn lag(of: &wire::Status, sink: &SinkName) -> Cell {
+fn lag(of: &wire::Status, sink: &SinkAt) -> Cell {
     let Some(counts) = &of.counts else {
         return Cell::styled("?", WARN);
     };

@@ -278,6 +278,7 @@ fn join(
         resources: resources.collect::<Option<_>>()?,
         identities: identities.collect::<Option<_>>()?,
         sinks: sinks.collect::<Option<_>>()?,
+        sinks_elsewhere: Vec::new(),
         jobs: drafts
             .jobs
             .into_iter()

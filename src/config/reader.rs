@@ -36,6 +36,8 @@ pub(super) struct Section<'a> {
     head: Span,
     fields: &'a Members,
     reading: &'a Inputs<'a>,
+    /// Keys that it was told why it cannot have.
+    refused: Vec<&'static str>,
     #[cfg(debug_assertions)]
     taken: std::collections::BTreeSet<&'static str>,
 }
@@ -52,6 +54,7 @@ impl<'a> Section<'a> {
             head,
             fields,
             reading,
+            refused: Vec::new(),
             #[cfg(debug_assertions)]
             taken: std::collections::BTreeSet::new(),
         }
@@ -70,6 +73,14 @@ impl<'a> Section<'a> {
     /// Where its header stands.
     pub(super) fn head(&self) -> Span {
         self.head
+    }
+
+    /// Tells why a key has no place here that a reader may look for.
+    pub(super) fn refuse(&mut self, key: &'static str, message: &str, hint: &str) {
+        if let Some(field) = self.fields.get(key) {
+            self.tell(Note::error(field.key, message).hint(hint));
+            self.refused.push(key);
+        }
     }
 
     pub(super) fn tell(&self, note: Note) {
@@ -185,7 +196,8 @@ impl<'a> Section<'a> {
         );
         let known = || self.table.keys().map(|key| key.name);
         let unknown = self.fields.iter();
-        for (key, field) in unknown.filter(|(key, _)| self.table.key(key).is_none()) {
+        let is_unknown = |key: &str| self.table.key(key).is_none() && !self.refused.contains(&key);
+        for (key, field) in unknown.filter(|(key, _)| is_unknown(key)) {
             // Guessing what was meant costs, and nobody would see it.
             if self.reading.report.is_full() {
                 return;

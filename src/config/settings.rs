@@ -12,7 +12,7 @@ use crate::{
     config::quantity,
     model::{
         BearerKind, ClusterName, Declaration, JobAction, JobName, KeyRole, Missed, NodeName,
-        NodePattern, OnRemoval, Reader, ResourceName, Scope, Secret, Selection, SinkName,
+        NodePattern, OnRemoval, Reader, ResourceName, Scope, Secret, Selection, SinkAt, SinkName,
         SourceName, Spec, Then,
     },
 };
@@ -34,6 +34,8 @@ pub struct Settings {
     pub identities: Vec<Spec>,
     /// `[[sink.*]]`, in the order of the files.
     pub sinks: Vec<SinkSettings>,
+    /// Those of them that only other machines have, once they were left out.
+    pub sinks_elsewhere: Vec<SinkName>,
     /// `[[job]]`, in the order of the files.
     pub jobs: Vec<JobSettings>,
     /// `[[source.*]]`, in the order of the files.
@@ -102,6 +104,34 @@ impl ClusterSettings {
     /// Whether a machine may join.
     pub fn admits(&self, node: &NodeName) -> bool {
         is_home(&self.nodes, node)
+    }
+}
+
+impl Settings {
+    /// The names of all sinks, also of those that only other machines have.
+    pub fn sink_names(&self) -> Vec<SinkName> {
+        let here = self.sinks.iter().map(|sink| sink.name().clone());
+        here.chain(self.sinks_elsewhere.iter().cloned()).collect()
+    }
+
+    /// Leaves out what only other machines of the cluster have: their sinks, and the sources that they read.
+    #[must_use]
+    pub fn of_this_node(mut self) -> Self {
+        let Some(node) = &self.store.node else {
+            return self;
+        };
+        let is_ours = |sink: &SinkSettings| sink.nodes().is_none_or(|nodes| is_home(nodes, node));
+        let elsewhere = self.sinks.iter().filter(|sink| !is_ours(sink));
+        self.sinks_elsewhere = elsewhere.map(|sink| sink.name().clone()).collect();
+        self.sinks.retain(is_ours);
+        self.sources.retain(|source| is_home(&source.nodes, node));
+        self
+    }
+
+    /// The sinks that this machine serves, or would if it led, as the store knows them.
+    pub fn sinks_at(&self) -> Vec<SinkAt> {
+        let node = self.store.node.as_ref();
+        self.sinks.iter().map(|sink| sink.at(node)).collect()
     }
 }
 
@@ -466,6 +496,11 @@ impl SinkSettings {
             Self::Webhook(sink) => &sink.name,
             Self::Exec(sink) => &sink.name,
         }
+    }
+
+    /// As the store knows it, on this machine of a cluster.
+    pub fn at(&self, node: Option<&NodeName>) -> SinkAt {
+        SinkAt::new(self.name().clone(), self.nodes().and(node).cloned())
     }
 
     /// The machines on which it is at home, none for all; `None` for one that the leader serves.

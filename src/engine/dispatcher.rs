@@ -33,7 +33,7 @@ use super::restore::{self, RenewerViews, dead, restore};
 use crate::{
     clock::Clock,
     config::Limit,
-    model::{DispatcherView, Num, SinkName},
+    model::{DispatcherView, Num, SinkAt},
     outbox::{Outbox, Refused, Written},
     schedule::{Breaker, Moment, Rate, Repeat, Steady},
     sinks::{Receipt, Sink, SinkFailure},
@@ -49,7 +49,7 @@ const BEGIN_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct DispatcherDeps {
     /// The sink's name, as in the store.
-    pub name: SinkName,
+    pub name: SinkAt,
     pub sink: Sink,
     pub store: Store,
     pub clock: Clock,
@@ -68,11 +68,11 @@ pub struct DispatcherDeps {
 pub enum DispatcherError {
     /// The store is gone.
     #[error("the store was closed under the dispatcher of {0}")]
-    StoreClosed(SinkName),
+    StoreClosed(SinkAt),
     /// What was delivered could not be noted; it will be delivered once more.
     #[error("{count} deliveries of {sink} could not be settled before the end: {reason}")]
     Unsettled {
-        sink: SinkName,
+        sink: SinkAt,
         count: usize,
         reason: String,
     },
@@ -81,7 +81,7 @@ pub enum DispatcherError {
 /// The loop of one sink.
 #[derive(Debug)]
 pub struct Dispatcher {
-    name: SinkName,
+    name: SinkAt,
     sink: Sink,
     store: Store,
     clock: Clock,

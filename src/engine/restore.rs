@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    model::{Num, RenewerView, ResourceName, SinkName, Timestamp, TokenMeta, Version},
+    model::{Num, RenewerView, ResourceName, SinkAt, Timestamp, TokenMeta, Version},
     schedule::{Grounds, token_standing},
     sinks::{
         self, DeliveryOutcome, FileSink, Receipt, SinkDelivery,
@@ -54,7 +54,7 @@ pub struct RestoredFiles {
 /// When the store cannot be read or written.
 pub async fn restore(
     store: &Store,
-    name: &SinkName,
+    name: &SinkAt,
     sink: &FileSink,
     (clock, renewers): (&Clock, &RenewerViews),
     mut progress: impl FnMut(&RestoredFiles),
@@ -89,7 +89,7 @@ pub async fn restore(
 /// Puts the one file of a bundle right. If that fails, the dispatcher goes on trying.
 async fn restore_bundle(
     store: &Store,
-    name: &SinkName,
+    name: &SinkAt,
     sink: &FileSink,
     clock: &Clock,
     mut restored: RestoredFiles,
@@ -121,7 +121,7 @@ async fn restore_bundle(
 /// Notes what lies on disk; a row that the store refuses keeps no other back, and is delivered once more.
 async fn settle(
     store: &Store,
-    sink: &SinkName,
+    sink: &SinkAt,
     settled: Vec<Settled>,
     clock: &Clock,
 ) -> Result<(), StoreError> {
@@ -139,7 +139,7 @@ async fn settle(
 /// One page on its way to disk.
 struct Page<'a> {
     store: &'a Store,
-    name: &'a SinkName,
+    name: &'a SinkAt,
     sink: &'a FileSink,
     clock: &'a Clock,
     renewers: &'a RenewerViews,
@@ -153,7 +153,7 @@ struct Page<'a> {
 impl<'a> Page<'a> {
     fn new(
         store: &'a Store,
-        name: &'a SinkName,
+        name: &'a SinkAt,
         sink: &'a FileSink,
         (clock, renewers): (&'a Clock, &'a RenewerViews),
     ) -> Self {
@@ -290,7 +290,7 @@ pub(super) struct Gathered {
 }
 
 /// Reads everything that belongs into a bundle. Who leaves it in the meantime is noticed afterwards.
-pub(super) async fn gather(store: &Store, name: &SinkName) -> Result<Gathered, StoreError> {
+pub(super) async fn gather(store: &Store, name: &SinkAt) -> Result<Gathered, StoreError> {
     let mut gathered = Gathered {
         members: Vec::new(),
         waiting: Vec::new(),
@@ -339,7 +339,7 @@ const EVERY: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_mins(10);
 
 /// The file sinks that there are, by name.
-pub type FileSinks = Arc<[(SinkName, FileSink)]>;
+pub type FileSinks = Arc<[(SinkAt, FileSink)]>;
 
 /// The loop that takes files back.
 #[derive(Debug)]

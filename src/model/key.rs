@@ -294,7 +294,7 @@ pub struct KeyChange {
     pub over: u64,
     /// Consumers that still hold a live token of the old key, by sink, as far as is known.
     #[serde(default)]
-    pub still_held: std::collections::BTreeMap<super::SinkName, u64>,
+    pub still_held: std::collections::BTreeMap<super::SinkAt, u64>,
 }
 
 impl KeyChange {

@@ -174,6 +174,95 @@ text_newtype!(
     is_id
 );
 
+/// A sink, and in a cluster the machine whose own it is. It is printed `NAME@NODE`, which nobody takes apart: a name
+/// may hold an `@` itself, so whoever reads it back has all of it for a name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SinkAt {
+    name: SinkName,
+    node: Option<NodeName>,
+    printed: Arc<str>,
+}
+
+impl SinkAt {
+    /// `node` is none outside clusters, and of a sink that the leader serves.
+    pub fn new(name: SinkName, node: Option<NodeName>) -> Self {
+        let printed = match &node {
+            Some(node) => format!("{name}@{node}").into(),
+            None => Arc::clone(&name.0),
+        };
+        Self {
+            name,
+            node,
+            printed,
+        }
+    }
+
+    pub fn name(&self) -> &SinkName {
+        &self.name
+    }
+
+    pub fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
+    }
+
+    /// As it is printed.
+    pub fn as_str(&self) -> &str {
+        &self.printed
+    }
+}
+
+impl From<SinkName> for SinkAt {
+    fn from(name: SinkName) -> Self {
+        Self::new(name, None)
+    }
+}
+
+/// One that is nobody's own: all of the text is its name.
+impl FromStr for SinkAt {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        Ok(name.parse::<SinkName>()?.into())
+    }
+}
+
+impl fmt::Display for SinkAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.printed)
+    }
+}
+
+impl fmt::Debug for SinkAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.printed, f)
+    }
+}
+
+impl serde::Serialize for SinkAt {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.printed)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SinkAt {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let printed = String::deserialize(deserializer)?;
+        Ok(SinkName(printed.into()).into())
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for SinkAt {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SinkAt".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let says = "the name of a sink; in a cluster, of one that is a machine's own, with @ and the machine behind it";
+        schemars::json_schema!({ "type": "string", "description": says })
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=128).contains(&bytes.len())

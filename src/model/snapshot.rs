@@ -10,7 +10,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{BearerView, DoubtedKeys, Name, Operation, ResourceName, SinkName, SourceName, State};
+use super::{BearerView, DoubtedKeys, Name, Operation, ResourceName, SinkAt, SourceName, State};
 
 /// What is known of one (resource, operation).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,10 +217,10 @@ pub struct Counts {
     /// Identities by resource and stored state.
     pub identities: BTreeMap<ResourceName, BTreeMap<State, u64>>,
     /// Pending deliveries by sink.
-    pub pending: BTreeMap<SinkName, u64>,
+    pub pending: BTreeMap<SinkAt, u64>,
     /// Since when the oldest pending delivery of each sink is pending: how far its consumers are behind.
     #[serde(default)]
-    pub oldest_pending: BTreeMap<SinkName, Timestamp>,
+    pub oldest_pending: BTreeMap<SinkAt, Timestamp>,
     /// Possible orphans: creations and tokens whose answer was lost.
     pub orphans: u64,
     /// Rows that cannot be read, by what they are.
@@ -385,7 +385,7 @@ impl Consumers {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Served {
-    pub sinks: BTreeMap<SinkName, Consumers>,
+    pub sinks: BTreeMap<SinkAt, Consumers>,
     /// By the socket alone.
     pub socket: Consumers,
     /// Identities for which the store itself has no live token, by resource.

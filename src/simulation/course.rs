@@ -34,7 +34,7 @@ use crate::{
     engine::Renewer,
     keys::Keys,
     model::{
-        Declaration, KeyRole, OnRemoval, Origin, RenewerView, Scope, Secret, SinkName, Spec, Then,
+        Declaration, KeyRole, OnRemoval, Origin, RenewerView, Scope, Secret, SinkAt, Spec, Then,
     },
     permits::{Permits, ResourceDeps},
     store::{CampaignAction, CampaignId, Cause, NewCampaign, OpenError, Opened, Store, Target},
@@ -57,7 +57,7 @@ pub struct DaemonParts<'a> {
     pub state_dir: &'a Path,
     pub resource: &'a ResourceSettings,
     pub specs: &'a [Spec],
-    pub sinks: &'a [SinkName],
+    pub sinks: &'a [SinkAt],
     pub clock: &'a Clock,
     pub transport: Transport,
     /// Where its chance starts.

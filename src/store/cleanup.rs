@@ -136,9 +136,9 @@ impl Store {
                 let of: &mut BTreeMap<_, _> = counts.identities.entry(resource).or_default();
                 of.extend(state.map(|state| (state, n)));
             }
-            let sql = "SELECT s.num, s.name, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
+            let sql = "SELECT s.num, s.name, s.node, c.n FROM pending_count c JOIN sink s ON s.num = c.sink WHERE c.n > 0";
             let pending = db.all(RowKind::Sink, sql, [], |row| {
-                Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+                Ok((db::sink_at(row, ("name", "node"))?, db::unsigned(row, "n")?))
             })?;
             counts.pending = pending.into_iter().collect();
             counts.oldest_pending = db.oldest_pending()?;

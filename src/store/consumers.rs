@@ -13,7 +13,7 @@ use super::{
     identities::{count, earliest_end},
 };
 use crate::{
-    model::{Consumers, Name, Num, Reader, ResourceName, Served, SinkName, Timestamp, Version},
+    model::{Consumers, Name, Num, Reader, ResourceName, Served, SinkAt, Timestamp, Version},
     sql::{self, Row, params},
 };
 
@@ -122,7 +122,7 @@ const COUNTED: usize = 10_000;
 /// What is withdrawn and has not reached a sink: its consumers may still hold a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withheld {
-    pub sink: SinkName,
+    pub sink: SinkAt,
     pub count: u64,
     /// Some of them, the longest waiting first.
     pub names: Vec<Name>,
@@ -146,10 +146,10 @@ impl Store {
     pub async fn served(&self, now: Timestamp) -> Answer<Served> {
         self.read("count consumers", move |db| {
             let mut served = Served::default();
-            let sql = "SELECT s.num, s.name, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
+            let sql = "SELECT s.num, s.name, s.node, c.n FROM consumer_count c JOIN sink s ON s.num = c.sink \
                        WHERE c.n > 0 AND s.configured = 1";
             let sinks = db.all(RowKind::Sink, sql, [], |row| {
-                let name: SinkName = db::parsed(row, "name")?;
+                let name = db::sink_at(row, ("name", "node"))?;
                 Ok((
                     row.get::<_, Num>("num")?,
                     name,
@@ -183,11 +183,11 @@ impl Store {
     /// What is withdrawn and waits for a sink since this instant or longer.
     pub async fn withheld(&self, since: Timestamp, named: usize) -> Answer<Vec<Withheld>> {
         self.read("look for what is withdrawn and not delivered", move |db| {
-            let sinks = "SELECT num, name FROM sink WHERE configured = 1 ORDER BY name";
+            let sinks = "SELECT num, name, node FROM sink WHERE configured = 1 ORDER BY name, node";
             let sinks = db.all(RowKind::Sink, sinks, [], |row| {
                 Ok((
                     row.get::<_, Num>("num")?,
-                    db::parsed::<SinkName>(row, "name")?,
+                    db::sink_at(row, ("name", "node"))?,
                 ))
             })?;
             let mut withheld = Vec::new();
@@ -221,7 +221,7 @@ impl Store {
 
     /// How many consumers hold a token that may be dead, by sink and by the socket alone; looks through
     /// what they hold, where any key is in doubt.
-    pub async fn doubtful_held(&self, now: Timestamp) -> Answer<(BTreeMap<SinkName, u64>, u64)> {
+    pub async fn doubtful_held(&self, now: Timestamp) -> Answer<(BTreeMap<SinkAt, u64>, u64)> {
         self.read("count doubtful tokens", move |db| {
             let none = "SELECT 1 FROM doubted_key LIMIT 1";
             if db.first(none, [], |_| Ok(()))?.is_none() {
@@ -237,9 +237,10 @@ impl Store {
                     *held.entry(sink).or_default() += n;
                 }
             }
-            let sql = "SELECT num, name FROM sink WHERE configured = 1";
+            let sql = "SELECT num, name, node FROM sink WHERE configured = 1";
             let sinks = db.all(RowKind::Sink, sql, [], |row| {
-                Ok((row.get::<_, Num>("num")?, db::parsed(row, "name")?))
+                let sink = db::sink_at(row, ("name", "node"))?;
+                Ok((row.get::<_, Num>("num")?, sink))
             })?;
             let mut told = BTreeMap::new();
             for (num, name) in sinks {
@@ -306,9 +307,10 @@ impl Store {
         limit: usize,
     ) -> Answer<BTreeMap<String, Vec<Name>>> {
         self.read("list consumers without a token", move |db| {
-            let sinks = "SELECT num, name FROM sink WHERE configured = 1";
+            let sinks = "SELECT num, name, node FROM sink WHERE configured = 1";
             let sinks = db.all(RowKind::Sink, sinks, [], |row| {
-                Ok((row.get::<_, Num>(0)?, row.get::<_, String>(1)?))
+                let sink = db::sink_at(row, (1, 2))?;
+                Ok((row.get::<_, Num>(0)?, sink.to_string()))
             })?;
             let mut lacking = BTreeMap::new();
             for (num, sink) in sinks {
@@ -364,11 +366,7 @@ impl Store {
     }
 
     /// Consumers that hold a live token of this access key, by sink; reads the deliveries through.
-    pub async fn holding_key(
-        &self,
-        key: String,
-        now: Timestamp,
-    ) -> Answer<BTreeMap<SinkName, u64>> {
+    pub async fn holding_key(&self, key: String, now: Timestamp) -> Answer<BTreeMap<SinkAt, u64>> {
         self.read("count tokens of a key", move |db| db.holding_key(&key, now))
             .await
     }
@@ -412,15 +410,11 @@ impl Db {
 
     /// Consumers that still hold a token of this access key which lives, as far as is known; and
     /// whether each of them waits behind a sink that is disabled.
-    pub(super) fn holding_key(
-        &self,
-        key: &str,
-        now: Timestamp,
-    ) -> Outcome<BTreeMap<SinkName, u64>> {
-        let sql = "SELECT s.num, s.name, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
-                   WHERE s.configured = 1 AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.num";
+    pub(super) fn holding_key(&self, key: &str, now: Timestamp) -> Outcome<BTreeMap<SinkAt, u64>> {
+        let sql = "SELECT s.num, s.name, s.node, count(*) AS n FROM sink s JOIN delivery d ON d.sink = s.num \
+                   WHERE s.configured = 1 AND d.live_until > ?2 AND d.live_key = ?1 GROUP BY s.num, s.name, s.node";
         let rows = self.all(RowKind::Sink, sql, params![key, micros(now)], |row| {
-            Ok((db::parsed(row, "name")?, db::unsigned(row, "n")?))
+            Ok((db::sink_at(row, ("name", "node"))?, db::unsigned(row, "n")?))
         })?;
         Ok(rows.into_iter().collect())
     }

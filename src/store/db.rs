@@ -21,7 +21,9 @@ use super::{
     withdrawals::Fact,
 };
 use crate::{
-    model::{Attempt, Attempts, CampaignId, IdLine, Name, Num, Timestamp, Version},
+    model::{
+        Attempt, Attempts, CampaignId, IdLine, Name, NodeName, Num, SinkAt, Timestamp, Version,
+    },
     sql::{self, Column, Connection, FromSql, Params, Row, SqlError, ToSql},
 };
 
@@ -33,6 +35,8 @@ pub(super) struct Db {
     pub(super) aside: Arc<Aside>,
     /// Versions begin above this one.
     pub(super) floor: Cell<u64>,
+    /// Which machine of a cluster uses it; none where nobody else does.
+    pub(super) node: Option<NodeName>,
     /// Statements that were run.
     #[cfg(test)]
     pub(super) statements: Cell<usize>,
@@ -40,8 +44,13 @@ pub(super) struct Db {
 
 impl Db {
     /// With what all connections of a store share.
-    pub(super) fn on(conn: Connection, seal: Arc<Seal>, aside: Arc<Aside>) -> Self {
+    pub(super) fn on(
+        conn: Connection,
+        (seal, aside): (Arc<Seal>, Arc<Aside>),
+        node: Option<NodeName>,
+    ) -> Self {
         Self {
+            node,
             conn,
             seal,
             aside,
@@ -49,6 +58,11 @@ impl Db {
             #[cfg(test)]
             statements: Cell::default(),
         }
+    }
+
+    /// What the column `node` holds of what is this machine's own.
+    pub(super) fn node(&self) -> &str {
+        self.node.as_ref().map_or("", NodeName::as_str)
     }
 
     /// The file that it is, for what only a file can.
@@ -199,10 +213,9 @@ impl Db {
     }
 
     /// The number of a sink; 0 when the store has never heard of it.
-    pub(super) fn sink_num(&self, name: &str) -> sql::Result<Num> {
-        let num = self.first("SELECT num FROM sink WHERE name = ?1", [name], |row| {
-            row.get(0)
-        })?;
+    pub(super) fn sink_num(&self, sink: &SinkAt) -> sql::Result<Num> {
+        let sql = "SELECT num FROM sink WHERE name = ?1 AND node = ?2";
+        let num = self.first(sql, [sink.name().as_str(), node_of(sink)], |row| row.get(0))?;
         Ok(num.unwrap_or(0))
     }
 }
@@ -461,6 +474,29 @@ where
                 .map_err(|e: T::Err| SqlError::unreadable(column, e))
         })
         .collect()
+}
+
+/// What the column `node` of a sink holds: nothing where it is nobody's own.
+pub(super) fn node_of(sink: &SinkAt) -> &str {
+    sink.node().map_or("", NodeName::as_str)
+}
+
+/// The sink in two columns.
+pub(super) fn sink_at(
+    row: &Row<'_>,
+    (name, node): (impl Column, impl Column),
+) -> sql::Result<SinkAt> {
+    let name = parsed(row, name)?;
+    let place = node.place(row)?;
+    let node = row.get_ref(place)?.as_str();
+    let node = node.map_err(|e| row.broken_at(place, e))?;
+    Ok(match node {
+        "" => SinkAt::from(name),
+        node => SinkAt::new(
+            name,
+            Some(node.parse().map_err(|e| row.broken_at(place, e))?),
+        ),
+    })
 }
 
 /// A name or id in a column that may be empty.

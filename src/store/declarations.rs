@@ -18,18 +18,19 @@ use super::{
 use crate::{
     model::{
         AuditEntry, CampaignAction, CreationsWaiting, DueReason, IdLine, IdentityId, Kind, Name,
-        Num, OnRemoval, Origin, ResourceName, SinkName, Spec, State, Then, Timestamp, Version,
+        Num, OnRemoval, Origin, ResourceName, SinkAt, Spec, State, Then, Timestamp, Version,
     },
     sql::params,
 };
 
 impl Store {
     /// Makes the rows what the files declare, in one transaction; costs what they declare, and writes
-    /// nothing when nothing changed. `sinks` are all that are configured.
+    /// nothing when nothing changed. `sinks` are all that are configured here; those of other machines stay as they
+    /// are.
     pub async fn reconcile(
         &self,
         specs: &[Spec],
-        sinks: &[SinkName],
+        sinks: &[SinkAt],
         now: Timestamp,
     ) -> Answer<Reconciled> {
         // Nothing is written where nothing changed: not even that something may be withdrawn.
@@ -37,13 +38,7 @@ impl Store {
         let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
         self.queue("take the declared identities over", withdraws, move |txn| {
             let mut plan = txn.plan_reconcile(&specs, &sinks)?;
-            for sink in &plan.sinks_gone {
-                txn.tell_enabled(sink.as_str(), "is no longer configured", now)?;
-                txn.retire_sink(sink)?;
-            }
-            for sink in &plan.sinks_new {
-                txn.add_sink(sink, now)?;
-            }
+            txn.take_sinks(&plan, now)?;
             txn.carry_out(&mut plan, &specs, now)?;
             txn.files_were_compared()?;
             Ok(plan.told())
@@ -51,7 +46,30 @@ impl Store {
         .await
     }
 
-    /// Some of those who name a sink that is configured no more, so that nothing is delivered to them there.
+    /// Makes the sinks of this machine what is configured here, whatever identities are declared; binds all who name
+    /// them.
+    pub async fn bind_sinks(&self, sinks: &[SinkAt], now: Timestamp) -> Answer<()> {
+        let sinks = sinks.to_vec();
+        let plan = |db: &Db, sinks: &[SinkAt]| {
+            let mut plan = ReconcilePlan::default();
+            db.plan_sinks(sinks, &mut plan, |sink| sink.node() == db.node.as_ref())?;
+            Ok(plan)
+        };
+        let ours = sinks.clone();
+        let found = self.read("compare the sinks of this machine", move |db| {
+            plan(db, &ours)
+        });
+        if found.await?.told().sinks == 0 {
+            return Ok(());
+        }
+        self.write("bind the sinks of this machine", move |txn| {
+            let found = plan(txn, &sinks)?;
+            txn.take_sinks(&found, now)
+        })
+        .await
+    }
+
+    /// Some of those who name a sink that no machine has any more, so that nothing is delivered to them there.
     pub async fn of_former_sinks(&self) -> Answer<Vec<Refusal>> {
         self.read("look for sinks that are no longer configured", |db| {
             let retired = "SELECT EXISTS (SELECT 1 FROM sink WHERE configured = 0)";
@@ -61,7 +79,8 @@ impl Store {
             let sql = "SELECT i.num, i.name, s.name AS sink FROM identity i\
                 /*sqlite*/, json_each(iif(json_valid(i.wish), i.wish, '{}'), '$.sinks') w JOIN sink s ON s.name = w.value\
                 /*postgres  JOIN sink s ON strpos(substring(i.wish FROM '\"sinks\":\\[([^]]*)\\]'), '\"' || s.name || '\"') > 0*/ \
-                WHERE s.configured = 0 AND i.removed = 0 AND i.state IN ('new', 'active', 'late') LIMIT 1000";
+                WHERE s.configured = 0 AND NOT EXISTS (SELECT 1 FROM sink o WHERE o.name = s.name AND o.configured = 1) \
+                AND i.removed = 0 AND i.state IN ('new', 'active', 'late') LIMIT 1000";
             Ok(db.all(RowKind::Identity, sql, [], |row| {
                 let sink: String = row.get("sink")?;
                 Ok(Refusal {
@@ -387,23 +406,34 @@ impl Txn<'_> {
         })
     }
 
+    fn take_sinks(&mut self, plan: &ReconcilePlan, now: Timestamp) -> Outcome<()> {
+        for sink in &plan.sinks_gone {
+            self.tell_enabled(sink, "is no longer configured", now)?;
+            self.retire_sink(sink)?;
+        }
+        for sink in &plan.sinks_new {
+            self.add_sink(sink, now)?;
+        }
+        Ok(())
+    }
+
     /// A sink that is no longer configured: nothing waits for it any more.
-    fn retire_sink(&mut self, sink: &SinkName) -> Outcome<()> {
-        let num = self.sink_num(sink.as_str())?;
+    fn retire_sink(&mut self, sink: &SinkAt) -> Outcome<()> {
+        let num = self.sink_num(sink)?;
         self.remove_deliveries_to(num)?;
-        self.leave_bundle_of(sink.as_str(), None)?;
+        self.leave_bundle_of(num, None)?;
         let set = "configured = 0, disabled = NULL, paused = 0, path = NULL, digest = NULL";
-        self.write_sink(set, [sink.as_str()])?;
+        self.write_sink(set, [num])?;
         self.effects.wanted = true;
         Ok(())
     }
 
     /// A sink that is new or comes back: it hears of notices from now on, and of every identity that
     /// already names it.
-    fn add_sink(&mut self, sink: &SinkName, now: Timestamp) -> Outcome<()> {
-        self.configure_sink(sink.as_str())?;
-        let num = self.sink_num(sink.as_str())?;
-        let bound = self.add_deliveries_to(num, sink.as_str(), micros(now))?;
+    fn add_sink(&mut self, sink: &SinkAt, now: Timestamp) -> Outcome<()> {
+        self.configure_sink(sink)?;
+        let num = self.sink_num(sink)?;
+        let bound = self.add_deliveries_to(num, sink.name().as_str(), micros(now))?;
         self.effects.wanted |= bound > 0;
         Ok(())
     }

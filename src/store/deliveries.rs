@@ -15,8 +15,8 @@ use super::{
     tables::{Counting, Handed},
 };
 use crate::{
-    model::{Name, Num, Placed, SinkName, Timestamp, Version},
-    sql::{self, Null, Row, params},
+    model::{Name, NameError, Num, Placed, SinkAt, SinkName, Timestamp, Version},
+    sql::{self, Null, Row, SqlError, params},
 };
 
 /// A delivery that is pending, or a row of the delivery table.
@@ -24,7 +24,7 @@ use crate::{
 pub struct Delivery {
     pub num: Num,
     pub name: Name,
-    pub sink: SinkName,
+    pub sink: SinkAt,
     /// The version that the consumer should hold.
     pub wanted: Version,
     /// The version that it confirmed; 0 before the first.
@@ -61,14 +61,14 @@ pub struct Pending {
 pub enum Settled {
     /// The consumer has this version.
     Delivered {
-        sink: SinkName,
+        sink: SinkAt,
         num: Num,
         /// The version that was delivered.
         version: Version,
     },
     /// It failed; ignored when a newer version is wanted by now.
     Failed {
-        sink: SinkName,
+        sink: SinkAt,
         num: Num,
         /// The version that was attempted.
         version: Version,
@@ -78,19 +78,21 @@ pub enum Settled {
     },
     /// Where the row's file lies now, or that there is none any more.
     Placed {
-        sink: SinkName,
+        sink: SinkAt,
         num: Num,
         placed: Option<Placed>,
     },
 }
 
-/// The columns that a [`Delivery`] is read from; `$sink` is the name of its sink.
+/// The columns that a [`Delivery`] is read from; `$sink` and `$node` are those of its sink.
 macro_rules! delivery_columns {
-    ($sink:literal) => {
+    ($sink:literal, $node:literal) => {
         concat!(
             "d.identity AS num, d.sink AS sink_num, i.name, ",
             $sink,
-            " AS sink, d.wanted, d.delivered, d.attempts, d.next_at, d.since, d.last_error, i.expires_at"
+            " AS sink, d.wanted, d.delivered, d.attempts, d.next_at, d.since, d.last_error, i.expires_at, ",
+            $node,
+            " AS node"
         )
     };
 }
@@ -108,7 +110,7 @@ const PENDING_AFTER: &str = "SELECT d.next_at, d.identity AS num, d.sink AS sink
 /// These deliveries of a sink, in the order of the list.
 pub(super) const CHOSEN: &str = concat!(
     "SELECT ",
-    delivery_columns!("?2"),
+    delivery_columns!("?2", "?4"),
     " FROM ",
     listed!("?3"),
     " j CROSS JOIN delivery d ON d.identity = j.value AND d.sink = ?1 CROSS JOIN identity i ON i.num = d.identity",
@@ -116,13 +118,13 @@ pub(super) const CHOSEN: &str = concat!(
 );
 const OF_IDENTITY: &str = concat!(
     "SELECT ",
-    delivery_columns!("s.name"),
+    delivery_columns!("s.name", "s.node"),
     " FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink \
-     WHERE d.identity = ?1 ORDER BY s.name"
+     WHERE d.identity = ?1 ORDER BY s.name, s.node"
 );
 const PAGE: &str = concat!(
     "SELECT ",
-    delivery_columns!("?3"),
+    delivery_columns!("?3", "?4"),
     " FROM delivery d JOIN identity i ON i.num = d.identity \
      WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity"
 );
@@ -131,18 +133,19 @@ impl Store {
     /// What a sink has to deliver now, but for rows in flight (`skip`), the longest waiting first.
     pub async fn pending(
         &self,
-        sink: &SinkName,
+        sink: &SinkAt,
         now: Timestamp,
         limit: usize,
         skip: &BTreeSet<Num>,
     ) -> Answer<Pending> {
         let (sink, mut skip) = (sink.clone(), skip.clone());
         self.read("look for pending deliveries", move |db| {
-            let StoredSink { num, waits, .. } = db.sink(sink.as_str())?;
+            let StoredSink { num, waits, .. } = db.sink(&sink)?;
+            let (name, node) = (sink.name().as_str(), db::node_of(&sink));
             loop {
                 let (chosen, next_at) = db.first_pending((num, waits), (now, limit), &skip)?;
                 let list = db::list(&chosen);
-                let params = params![num, sink.as_str(), list];
+                let params = params![num, name, list, node];
                 let deliveries = db.all(RowKind::Delivery, CHOSEN, params, read_delivery)?;
                 // A page of rows that cannot be read hides nobody behind it.
                 if !deliveries.is_empty() || chosen.len() < limit {
@@ -175,15 +178,17 @@ impl Store {
     }
 
     /// Lets a sink deliver a version only once these others have.
-    pub async fn set_after(&self, sink: &SinkName, earlier: &[SinkName]) -> Answer<()> {
+    pub async fn set_after(&self, sink: &SinkAt, earlier: &[SinkName]) -> Answer<()> {
         let (sink, earlier) = (sink.clone(), earlier.to_vec());
         self.write("note the order of sinks", move |txn| {
-            let num = txn.sink_num(sink.as_str())?;
+            let num = txn.sink_num(&sink)?;
             txn.run("DELETE FROM sink_after WHERE sink = ?1", [num])?;
             for name in &earlier {
-                let sql =
-                    "INSERT INTO sink_after (sink, earlier) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-                txn.run(sql, [num, txn.sink_num(name.as_str())?])?;
+                // That of the same machine, or one that is nobody's own.
+                let sql = "INSERT INTO sink_after (sink, earlier) \
+                           SELECT ?1, num FROM sink WHERE name = ?2 AND node IN ('', ?3) ON CONFLICT DO NOTHING";
+                let node = db::node_of(&sink);
+                txn.run(sql, params![num, name.as_str(), node])?;
             }
             Ok(())
         })
@@ -191,10 +196,10 @@ impl Store {
     }
 
     /// Makes everything that is pending for a sink due now: its breaker has closed.
-    pub async fn hasten(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+    pub async fn hasten(&self, sink: &SinkAt, now: Timestamp) -> Answer<()> {
         let sink = sink.clone();
         self.write("hasten deliveries", move |txn| {
-            let params = [txn.sink_num(sink.as_str())?, micros(now)];
+            let params = [txn.sink_num(&sink)?, micros(now)];
             txn.effects.wanted |= txn.write_deliveries(DUE_NOW, params)? > 0;
             Ok(())
         })
@@ -202,10 +207,9 @@ impl Store {
     }
 
     /// Wants the newest version of a row delivered once more, to one sink or to all.
-    pub async fn redeliver(&self, num: Num, sink: Option<SinkName>, now: Timestamp) -> Answer<()> {
+    pub async fn redeliver(&self, num: Num, sink: Option<SinkAt>, now: Timestamp) -> Answer<()> {
         self.write("deliver again", move |txn| {
-            let sink = sink.as_ref().map(SinkName::as_str);
-            let sink = sink.map(|sink| txn.sink_num(sink)).transpose()?;
+            let sink = sink.as_ref().map(|sink| txn.sink_num(sink)).transpose()?;
             let which =
                 "d.identity = ?1 AND (CAST(?2 AS BIGINT) IS NULL OR d.sink = ?2) AND CAST(?3 AS BIGINT) IS NULL AND CAST(?4 AS BIGINT) IS NULL";
             txn.deliver_again(which, params![num, sink, Null, Null, micros(now)])?;
@@ -227,27 +231,28 @@ impl Store {
     /// their rows; for restoring files at start.
     pub async fn delivered_page(
         &self,
-        sink: &SinkName,
+        sink: &SinkAt,
         after: Num,
         limit: usize,
     ) -> Answer<Vec<Delivery>> {
         let sink = sink.clone();
         self.read("list deliveries", move |db| {
-            let params = params![db.sink_num(sink.as_str())?, after, sink.as_str()];
+            let (name, node) = (sink.name().as_str(), db::node_of(&sink));
+            let params = params![db.sink_num(&sink)?, after, name, node];
             Ok(db.page(RowKind::Delivery, limit, PAGE, params, read_delivery)?)
         })
         .await
     }
 
     /// A page of the documents that a sink should keep, in the order of the rows.
-    pub async fn members(&self, sink: &SinkName, after: Num, limit: usize) -> Answer<Vec<Member>> {
+    pub async fn members(&self, sink: &SinkAt, after: Num, limit: usize) -> Answer<Vec<Member>> {
         let sink = sink.clone();
         self.read("read a sink's tokens", move |db| {
             let sql = "SELECT i.*, r.name AS resource_name, d.wanted, d.wanted > d.delivered AS pending \
                        FROM delivery d JOIN identity i ON i.num = d.identity \
                        LEFT JOIN resource r ON r.num = i.resource \
                        WHERE d.sink = ?1 AND d.identity > ?2 AND d.wanted > 0 ORDER BY d.identity";
-            let params = [db.sink_num(sink.as_str())?, after];
+            let params = [db.sink_num(&sink)?, after];
             Ok(db.page(RowKind::Identity, limit, sql, params, |row| {
                 let read = db.read_consignment(row);
                 if let Err(fault) = &read {
@@ -276,7 +281,7 @@ impl Store {
         self.read("list deliveries", move |db| {
             let params = params![
                 rows.nums_json(),
-                rows.sink_name(),
+                rows.sink_num(db)?,
                 rows.pending,
                 rows.dead,
                 after
@@ -289,7 +294,7 @@ impl Store {
                 |row| {
                     Ok(Listed {
                         delivery: read_delivery(row)?,
-                        waits_for: db::parsed_all(row, "waits_for")?,
+                        waits_for: read_earlier(row)?,
                     })
                 },
             )?)
@@ -337,7 +342,7 @@ impl Db {
 }
 
 impl Settled {
-    fn sink(&self) -> &SinkName {
+    fn sink(&self) -> &SinkAt {
         match self {
             Self::Delivered { sink, .. }
             | Self::Failed { sink, .. }
@@ -361,7 +366,7 @@ impl Settled {
 
 impl Txn<'_> {
     pub(super) fn settle(&mut self, settled: &[Settled], now: Timestamp) -> Outcome<()> {
-        let mut sinks: Vec<(&SinkName, StoredSink)> = Vec::new();
+        let mut sinks: Vec<(&SinkAt, StoredSink)> = Vec::new();
         let mut settled = settled.iter().peekable();
         while let Some(one) = settled.next() {
             let name = one.sink();
@@ -371,7 +376,7 @@ impl Txn<'_> {
             } = match known {
                 Some((_, sink)) => *sink,
                 None => {
-                    let sink = self.sink(name.as_str())?;
+                    let sink = self.sink(name)?;
                     sinks.push((name, sink));
                     sink
                 }
@@ -454,7 +459,7 @@ pub(super) fn read_delivery(row: &Row<'_>) -> sql::Result<Delivery> {
     Ok(Delivery {
         num: row.get(0)?,
         name: db::parsed(row, 2)?,
-        sink: db::parsed(row, 3)?,
+        sink: db::sink_at(row, (3, 11))?,
         wanted: Version(db::unsigned(row, 4)?),
         delivered: Version(db::unsigned(row, 5)?),
         attempts: row.get(6)?,
@@ -465,11 +470,25 @@ pub(super) fn read_delivery(row: &Row<'_>) -> sql::Result<Delivery> {
     })
 }
 
+/// Sinks in one column, each with its node behind a stroke, which no name holds.
+fn read_earlier(row: &Row<'_>) -> sql::Result<Vec<SinkAt>> {
+    let text: Option<String> = row.get("waits_for")?;
+    let broken = |e: NameError| SqlError::unreadable("waits_for", e);
+    let one = |word: &str| {
+        let (name, node) = word.split_once('/').unwrap_or((word, ""));
+        let node = Some(node).filter(|node| !node.is_empty()).map(str::parse);
+        let (name, node) = (name.parse::<SinkName>(), node.transpose());
+        Ok(SinkAt::new(name.map_err(broken)?, node.map_err(broken)?))
+    };
+    let words = text.iter().flat_map(|text| text.split(' '));
+    words.map(one).collect()
+}
+
 /// Which rows of the delivery table; what is left open matches all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
     pub nums: Option<Vec<Num>>,
-    pub sink: Option<SinkName>,
+    pub sink: Option<SinkAt>,
     /// Those that are still to be delivered.
     pub pending: bool,
     /// Those that nothing is attempted for: of a disabled sink, or given up because the token ended.
@@ -481,7 +500,7 @@ pub struct Rows {
 pub struct Listed {
     pub delivery: Delivery,
     /// Sinks that come before this one and have not delivered this version yet.
-    pub waits_for: Vec<SinkName>,
+    pub waits_for: Vec<SinkAt>,
 }
 
 /// What [`Rows`] says, with ?1 to ?4 bound to its fields.
@@ -490,7 +509,7 @@ macro_rules! chosen {
         concat!(
             "(CAST(?1 AS TEXT) IS NULL OR d.identity IN (SELECT j.value FROM ",
             listed!("?1"),
-            " j)) AND (CAST(?2 AS TEXT) IS NULL OR d.sink = (SELECT num FROM sink WHERE name = ?2)) \
+            " j)) AND (CAST(?2 AS BIGINT) IS NULL OR d.sink = ?2) \
              AND (CAST(?3 AS BIGINT) = 0 OR d.wanted > d.delivered) \
              AND (CAST(?4 AS BIGINT) = 0 OR (d.wanted > d.delivered AND ( \
                  EXISTS (SELECT 1 FROM sink WHERE num = d.sink AND disabled IS NOT NULL) \
@@ -503,13 +522,13 @@ macro_rules! chosen {
 const DELIVERY_TABLE_PAGE: &str = concat!(
     "SELECT d.identity AS num, d.sink AS sink_num, i.name, s.name AS sink, d.wanted, d.delivered, d.attempts, d.next_at, \
      CASE WHEN i.state IN ('held', 'gone', 'deleted') AND i.withdrawn_at > d.since THEN i.withdrawn_at ELSE d.since END AS since, \
-     d.last_error, i.expires_at, \
-     (SELECT string_agg(earlier.name, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
+     d.last_error, i.expires_at, s.node, \
+     (SELECT string_agg(earlier.name || '/' || earlier.node, ' ') FROM sink_after a JOIN sink earlier ON earlier.num = a.earlier \
         JOIN delivery e ON e.identity = d.identity AND e.sink = a.earlier \
         WHERE a.sink = d.sink AND d.wanted > d.delivered AND e.delivered < d.wanted) AS waits_for \
      FROM delivery d JOIN identity i ON i.num = d.identity JOIN sink s ON s.num = d.sink WHERE ",
     chosen!(),
-    " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name"
+    " AND d.identity > ?5 AND d.wanted > 0 AND s.configured = 1 ORDER BY d.identity, s.name, s.node"
 );
 const RETRY: &str = concat!(
     "AS d SET next_at = ?5 WHERE d.wanted > d.delivered AND ",
@@ -521,8 +540,9 @@ impl Rows {
         self.nums.as_deref().map(db::list)
     }
 
-    fn sink_name(&self) -> Option<&str> {
-        self.sink.as_ref().map(SinkName::as_str)
+    fn sink_num(&self, db: &Db) -> Outcome<Option<Num>> {
+        let num = self.sink.as_ref().map(|sink| db.sink_num(sink));
+        Ok(num.transpose()?)
     }
 }
 
@@ -531,7 +551,7 @@ impl Txn<'_> {
     fn ask(&mut self, again: bool, rows: &Rows, now: Timestamp) -> Outcome<usize> {
         let params = params![
             rows.nums_json(),
-            rows.sink_name(),
+            rows.sink_num(self)?,
             rows.pending,
             rows.dead,
             micros(now)
@@ -577,7 +597,7 @@ impl Txn<'_> {
             let moved = "SET path = ?3, digest = ?4 WHERE identity = ?1 AND sink = ?2 AND path IS DISTINCT FROM ?3";
             let moved = self.write_deliveries(moved, params![num, sink, path, digest])?;
             if moved > 0 {
-                self.take_up(&path)?;
+                self.take_up(sink, &path)?;
             }
             self.effects.wanted |= moved > 0;
         }

@@ -135,7 +135,7 @@ impl Store {
         for n in 0..READERS {
             let Db { seal, aside, .. } = &parts.writer.db;
             let conn = Connection::reader_of(&settings.path).map_err(|e| other(&e))?;
-            let db = Db::on(conn, seal.clone(), aside.clone());
+            let db = Db::on(conn, (seal.clone(), aside.clone()), settings.node.clone());
             let queue = read_queue.clone();
             let named = thread::Builder::new().name(format!("store-read-{n}"));
             threads.push(
@@ -221,6 +221,11 @@ impl Store {
 
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Whether other machines may use it as well.
+    pub fn is_shared(&self) -> bool {
+        self.settings().node.is_some()
     }
 
     /// What it takes of its disk now.

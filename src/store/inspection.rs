@@ -85,7 +85,7 @@ const WALKS: [Walk; 17] = [
         texts: (false, false),
         sql: concat!(
             "SELECT ",
-            delivery_columns!("s.name"),
+            delivery_columns!("s.name", "s.node"),
             ", d.identity AS k1, d.sink AS k2, d.* FROM delivery d LEFT JOIN identity i ON i.num = d.identity \
              LEFT JOIN sink s ON s.num = d.sink WHERE (d.identity, d.sink) > (?1, ?2) ORDER BY d.identity, d.sink"
         ),

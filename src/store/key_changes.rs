@@ -13,6 +13,7 @@ use super::{
     db::{self, Db, Txn, drawn, draws, micros, spelled},
     error::{Answer, Fault, Outcome},
     identities::count,
+    sinks::waited_for,
     tables::Counting,
 };
 use crate::{
@@ -363,10 +364,14 @@ impl Txn<'_> {
             params![change.id, after, upto, micros(now)],
         )?;
         self.run(
-            "UPDATE key_item SET state = 'delivered', delivered_at = ?4 WHERE change = ?1 AND identity > ?2 \
-             AND identity <= ?3 AND state = 'issued' AND NOT EXISTS (SELECT 1 FROM delivery d \
-             JOIN sink s ON s.num = d.sink WHERE d.identity = key_item.identity \
-             AND d.delivered < key_item.version AND s.configured = 1 AND s.disabled IS NULL)",
+            concat!(
+                "UPDATE key_item SET state = 'delivered', delivered_at = ?4 WHERE change = ?1 AND identity > ?2 \
+                 AND identity <= ?3 AND state = 'issued' AND NOT EXISTS (SELECT 1 FROM delivery d \
+                 JOIN sink s ON s.num = d.sink WHERE d.identity = key_item.identity \
+                 AND d.delivered < key_item.version AND ",
+                waited_for!(),
+                ")"
+            ),
             params![change.id, after, upto, micros(now)],
         )?;
         Ok(again)
@@ -447,12 +452,14 @@ impl Txn<'_> {
         match news(change, actor) {
             Some((NoticeKind::KeyReplaceable, message)) => {
                 let held = self.holding_key(&change.old_key, now)?;
-                let message = match held.iter().next() {
-                    None => message,
-                    Some((sink, count)) => format!(
-                        "{message} But {count} consumers of {sink}, which is disabled, still hold a token of it."
-                    ),
-                };
+                let still = held.iter().map(|(sink, count)| {
+                    let why = match sink.node() {
+                        None => "which is disabled",
+                        Some(_) => "which is disabled or whose machine is away",
+                    };
+                    format!(" But {count} consumers of {sink}, {why}, still hold a token of it.")
+                });
+                let message = still.fold(message, |message, still| message + &still);
                 self.raise(&[notice(change, NoticeKind::KeyReplaceable, message, now)])
             }
             Some((kind, message)) => self.raise(&[notice(change, kind, message, now)]),

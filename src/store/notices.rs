@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     model::{
-        Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkName,
-        Timestamp,
+        Applied, AuditEntry, Change, Name, Notice, NoticeKind, Num, ResourceName, SinkAt, Timestamp,
     },
     sql::{self, Row, params},
 };
@@ -111,7 +110,7 @@ impl Store {
     /// Notices after a number that a sink is to be told of: all but that of its own end.
     pub async fn notices_for(
         &self,
-        sink: &SinkName,
+        sink: &SinkAt,
         after: u64,
         limit: usize,
     ) -> Answer<Vec<(u64, Notice)>> {
@@ -119,7 +118,7 @@ impl Store {
         self.read("list notices", move |db| {
             let sql =
                 "SELECT * FROM notice WHERE seq > ?1 AND not_to IS DISTINCT FROM ?2 ORDER BY seq";
-            let params = [signed(after), db.sink_num(sink.as_str())?];
+            let params = [signed(after), db.sink_num(&sink)?];
             Ok(db.page(RowKind::Notice, limit, sql, params, read_numbered)?)
         })
         .await
@@ -148,12 +147,12 @@ impl Store {
     }
 
     /// The number of the last notice that a sink has passed on.
-    pub async fn notice_cursor(&self, sink: &SinkName) -> Answer<u64> {
+    pub async fn notice_cursor(&self, sink: &SinkAt) -> Answer<u64> {
         let sink = sink.clone();
         self.read("read a cursor", move |db| {
-            let sql = "SELECT num, name, notice_cursor FROM sink WHERE name = ?1";
+            let sql = "SELECT num, name, notice_cursor FROM sink WHERE num = ?1";
             let read = |row: &Row<'_>| db::unsigned(row, "notice_cursor");
-            match db.one(RowKind::Sink, sql, [sink.as_str()], read) {
+            match db.one(RowKind::Sink, sql, [db.sink_num(&sink)?], read) {
                 Ok(cursor) => Ok(cursor.unwrap_or(0)),
                 // How far it was is not known: it hears of what comes, as a new sink does.
                 Err(error) if error.is_unreadable() => {
@@ -168,12 +167,12 @@ impl Store {
     }
 
     /// Moves it; never backwards.
-    pub async fn advance_cursor(&self, sink: &SinkName, seq: u64) -> Answer<()> {
+    pub async fn advance_cursor(&self, sink: &SinkAt, seq: u64) -> Answer<()> {
         let sink = sink.clone();
         self.write("move a cursor", move |txn| {
             let set = "notice_cursor = CASE WHEN /*sqlite*/typeof(notice_cursor) = 'integer' AND /*postgres */notice_cursor > ?2 \
                        THEN notice_cursor ELSE ?2 END";
-            txn.write_sink(set, params![sink.as_str(), signed(seq)])?;
+            txn.write_sink(set, params![txn.sink_num(&sink)?, signed(seq)])?;
             Ok(())
         })
         .await

@@ -82,7 +82,11 @@ pub(super) fn open(
             .create(dir);
         made.map_err(|e| io_error("make the directory", dir, e))?;
     }
-    let lock = Lock::take(path)?;
+    // A shared store has many owners, each with files of its own.
+    let lock = match &settings.node {
+        None => Lock::take(path)?,
+        Some(_) => Lock::take(&state_dir.join("renewd"))?,
+    };
     let mut reserve = Reserve::beside(path, durable);
     reserve.make_room();
     touch(path)?;
@@ -93,7 +97,7 @@ pub(super) fn open(
         db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
     let keys = (stored.as_deref(), successor.as_deref());
     let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
-    let db = Db::on(conn, seal, Arc::default());
+    let db = Db::on(conn, (seal, Arc::default()), settings.node.clone());
     let id_map = IdMap::beside(state_dir, durable);
     let copy = settings.withdrawn_copy.as_deref();
     let mut beside = Beside {

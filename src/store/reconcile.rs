@@ -1,7 +1,7 @@
 //! Makes the rows what the declarations say. First a plan, by reads alone, which a reload can print;
 //! then the plan is carried out in one transaction. What is unchanged is read and not written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     Store,
@@ -11,7 +11,7 @@ use super::{
     idmap::read_remembered,
 };
 use crate::{
-    model::{Declaration, IdentityId, Name, Num, OnRemoval, Origin, SinkName, Spec, State},
+    model::{Declaration, IdentityId, Name, Num, OnRemoval, Origin, SinkAt, Spec, State},
     sql::{self, Row, SqlError},
 };
 
@@ -103,8 +103,8 @@ pub(super) struct ReconcilePlan {
     pub(super) create: Vec<usize>,
     pub(super) change: Vec<(usize, Alteration)>,
     pub(super) remove: Vec<(Num, OnRemoval)>,
-    pub(super) sinks_gone: Vec<SinkName>,
-    pub(super) sinks_new: Vec<SinkName>,
+    pub(super) sinks_gone: Vec<SinkAt>,
+    pub(super) sinks_new: Vec<SinkAt>,
     pub(super) unchanged: usize,
     pub(super) refused: Vec<Refusal>,
 }
@@ -176,7 +176,7 @@ impl ReconcilePlan {
 
 impl Store {
     /// What [`Store::reconcile`] would do.
-    pub async fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkName]) -> Answer<Reconciled> {
+    pub async fn plan_reconcile(&self, specs: &[Spec], sinks: &[SinkAt]) -> Answer<Reconciled> {
         let (specs, sinks) = (specs.to_vec(), sinks.to_vec());
         self.read("compare the declared identities", move |db| {
             Ok(db.plan_reconcile(&specs, &sinks)?.told())
@@ -190,29 +190,34 @@ impl Db {
     pub(super) fn plan_reconcile(
         &self,
         specs: &[Spec],
-        sinks: &[SinkName],
+        sinks: &[SinkAt],
     ) -> Outcome<ReconcilePlan> {
         let mut plan = ReconcilePlan::default();
-        let known: BTreeMap<String, bool> = self
-            .all(
-                RowKind::Sink,
-                "SELECT num, name, configured FROM sink",
-                [],
-                |row| Ok((row.get("name")?, row.get("configured")?)),
-            )?
-            .into_iter()
-            .collect();
-        let configured: BTreeSet<&str> = sinks.iter().map(SinkName::as_str).collect();
-        for (name, was) in &known {
-            if *was && !configured.contains(name.as_str()) {
-                plan.sinks_gone.extend(name.parse::<SinkName>().ok());
-            }
-        }
-        let is_new = |sink: &&SinkName| !known.get(sink.as_str()).copied().unwrap_or(false);
-        plan.sinks_new = sinks.iter().filter(is_new).cloned().collect();
+        let is_ours = |sink: &SinkAt| sink.node().is_none() || sink.node() == self.node.as_ref();
+        self.plan_sinks(sinks, &mut plan, is_ours)?;
         plan.remove = self.no_longer_declared(specs)?;
         self.plan_specs(specs, &mut plan)?;
         Ok(plan)
+    }
+
+    /// Compares sinks that are configured with those that were; who else's they are is none of our business.
+    pub(super) fn plan_sinks(
+        &self,
+        sinks: &[SinkAt],
+        plan: &mut ReconcilePlan,
+        is_ours: impl Fn(&SinkAt) -> bool,
+    ) -> Outcome<()> {
+        let sql = "SELECT num, name, node FROM sink WHERE configured = 1";
+        let known = self.all(RowKind::Sink, sql, [], |row| {
+            db::sink_at(row, ("name", "node"))
+        })?;
+        let known: BTreeSet<SinkAt> = known.into_iter().filter(&is_ours).collect();
+        let wanted: BTreeSet<&SinkAt> = sinks.iter().filter(|sink| is_ours(sink)).collect();
+        let gone = known.iter().filter(|sink| !wanted.contains(sink));
+        plan.sinks_gone = gone.cloned().collect();
+        let new = wanted.into_iter().filter(|sink| !known.contains(*sink));
+        plan.sinks_new = new.cloned().collect();
+        Ok(())
     }
 
     /// What declaring these would do.

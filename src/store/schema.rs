@@ -29,6 +29,7 @@ const STEPS: &[&str] = &[
     include_str!("sql/0019-second-chance.sql"),
     include_str!("sql/0020-counters.sql"),
     include_str!("sql/0021-cluster.sql"),
+    include_str!("sql/0022-files-of-nodes.sql"),
 ];
 
 /// The newest schema that we know.

@@ -15,7 +15,7 @@ use super::{
     tables::OF_SINK,
 };
 use crate::{
-    model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkName, Timestamp},
+    model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt, SinkName, Timestamp},
     sql::{self, Params, Row, params},
 };
 
@@ -35,29 +35,28 @@ pub(super) struct StoredSink {
 
 impl Store {
     /// Why a sink is disabled, if it is.
-    pub async fn sink_disabled(&self, sink: &SinkName) -> Answer<Option<Disabled>> {
+    pub async fn sink_disabled(&self, sink: &SinkAt) -> Answer<Option<Disabled>> {
         let sink = sink.clone();
-        self.read("look a sink up", move |db| db.sink_disabled(sink.as_str()))
+        self.read("look a sink up", move |db| db.sink_disabled(&sink))
             .await
     }
 
     /// Disables a sink, over restarts, and raises the notice of it for every other sink.
     pub async fn disable_sink(
         &self,
-        sink: &SinkName,
+        sink: &SinkAt,
         disabled: Disabled,
         now: Timestamp,
     ) -> Answer<()> {
         let sink = sink.clone();
         self.write("disable a sink", move |txn| {
-            let sink = sink.as_str();
-            let was = txn.sink_disabled(sink)?;
+            let was = txn.sink_disabled(&sink)?;
             txn.write_sink(
                 "disabled = ?2, paused = CASE WHEN paused > ?3 THEN paused ELSE ?3 END",
-                params![sink, disabled.why, disabled.by_command],
+                params![txn.sink_num(&sink)?, disabled.why, disabled.by_command],
             )?;
             if was.is_none() {
-                txn.tell_of_disabled(sink, &disabled.why, now)?;
+                txn.tell_of_disabled(&sink, &disabled.why, now)?;
             }
             txn.effects.wanted = true;
             Ok(())
@@ -66,13 +65,17 @@ impl Store {
     }
 
     /// Enables a sink; everything that is pending for it is due now.
-    pub async fn enable_sink(&self, sink: &SinkName, now: Timestamp) -> Answer<()> {
+    pub async fn enable_sink(&self, sink: &SinkAt, now: Timestamp) -> Answer<()> {
         let sink = sink.clone();
         self.write("enable a sink", move |txn| {
-            let sink = sink.as_str();
-            txn.write_sink("disabled = NULL, paused = 0", [sink])?;
-            txn.write_deliveries(DUE_NOW, [txn.sink_num(sink)?, micros(now)])?;
-            txn.tell_enabled(sink, "is enabled: what waited for it is tried at once", now)?;
+            let num = txn.sink_num(&sink)?;
+            txn.write_sink("disabled = NULL, paused = 0", [num])?;
+            txn.write_deliveries(DUE_NOW, [num, micros(now)])?;
+            txn.tell_enabled(
+                &sink,
+                "is enabled: what waited for it is tried at once",
+                now,
+            )?;
             txn.effects.wanted = true;
             Ok(())
         })
@@ -80,25 +83,25 @@ impl Store {
     }
 
     /// Notes where a sink's bundle lies, or that it has none.
-    pub async fn place_bundle(&self, sink: &SinkName, placed: Option<Placed>) -> Answer<()> {
+    pub async fn place_bundle(&self, sink: &SinkAt, placed: Option<Placed>) -> Answer<()> {
         let sink = sink.clone();
         self.write("note a bundle's file", move |txn| {
+            let num = txn.sink_num(&sink)?;
             match placed.as_ref() {
                 Some(Placed { path, digest }) => {
-                    let (sink, path) = (sink.as_str(), path.to_string_lossy());
-                    let sql = "SELECT 1 FROM sink WHERE name = ?1 AND path = ?2";
-                    let same = txn.first(sql, params![sink, path], |_| Ok(()))?.is_some();
-                    txn.leave_bundle_of(sink, Some(&path))?;
-                    txn.take_up(&path)?;
+                    let path = path.to_string_lossy();
+                    let sql = "SELECT 1 FROM sink WHERE num = ?1 AND path = ?2";
+                    let same = txn.first(sql, params![num, path], |_| Ok(()))?.is_some();
+                    txn.leave_bundle_of(num, Some(&path))?;
+                    txn.take_up(num, &path)?;
                     let set = "path = ?2, digest = ?3";
-                    let set = txn.write_sink(set, params![sink, path, digest])?;
+                    let set = txn.write_sink(set, params![num, path, digest])?;
                     txn.effects.wanted |= set > 0 && !same;
                 }
                 None => {
-                    txn.write_sink("path = NULL, digest = NULL", [sink.as_str()])?;
+                    txn.write_sink("path = NULL, digest = NULL", [num])?;
                 }
             }
-            let num = txn.sink_num(sink.as_str())?;
             txn.leave_files(OF_SINK, [num])?;
             let what = "SET path = NULL, digest = NULL WHERE sink = ?1 AND path IS NOT NULL";
             txn.effects.wanted |= txn.write_deliveries(what, [num])? > 0;
@@ -108,23 +111,24 @@ impl Store {
     }
 
     /// Where a sink's bundle lies.
-    pub async fn bundle_of(&self, sink: &SinkName) -> Answer<Option<Placed>> {
+    pub async fn bundle_of(&self, sink: &SinkAt) -> Answer<Option<Placed>> {
         let sink = sink.clone();
         self.read("look a bundle up", move |db| {
-            let sql = "SELECT path, digest FROM sink WHERE name = ?1 AND digest IS NOT NULL";
-            Ok(db.first(sql, [sink.as_str()], read_placed)?)
+            let sql = "SELECT path, digest FROM sink WHERE num = ?1 AND digest IS NOT NULL";
+            Ok(db.first(sql, [db.sink_num(&sink)?], read_placed)?)
         })
         .await
     }
 
     /// A sink keeps a file per identity now: the bundle that it kept before becomes a stray.
-    pub async fn leave_bundle(&self, sink: &SinkName) -> Answer<()> {
+    pub async fn leave_bundle(&self, sink: &SinkAt) -> Answer<()> {
         let sink = sink.clone();
         self.write("let go of a bundle's file", move |txn| {
-            txn.leave_bundle_of(sink.as_str(), None)?;
-            let had = "SELECT 1 FROM sink WHERE name = ?1 AND path IS NOT NULL";
-            if txn.first(had, [sink.as_str()], |_| Ok(()))?.is_some() {
-                txn.write_sink("path = NULL, digest = NULL", [sink.as_str()])?;
+            let num = txn.sink_num(&sink)?;
+            txn.leave_bundle_of(num, None)?;
+            let had = "SELECT 1 FROM sink WHERE num = ?1 AND path IS NOT NULL";
+            if txn.first(had, [num], |_| Ok(()))?.is_some() {
+                txn.write_sink("path = NULL, digest = NULL", [num])?;
                 txn.effects.wanted = true;
             }
             Ok(())
@@ -132,11 +136,12 @@ impl Store {
         .await
     }
 
-    /// Files that nobody speaks of any more and that are to be looked at now.
+    /// Files of this machine that nobody speaks of any more and that are to be looked at now.
     pub async fn strays(&self, now: Timestamp, limit: usize) -> Answer<Vec<Stray>> {
         self.read("look for files left behind", move |db| {
-            let sql = "SELECT * FROM stray WHERE next_at <= ?1 ORDER BY next_at, num";
-            Ok(db.page(RowKind::Stray, limit, sql, [micros(now)], read_stray)?)
+            let sql = "SELECT * FROM stray WHERE next_at <= ?1 AND node = ?2 ORDER BY next_at, num";
+            let params = params![micros(now), db.node()];
+            Ok(db.page(RowKind::Stray, limit, sql, params, read_stray)?)
         })
         .await
     }
@@ -145,19 +150,22 @@ impl Store {
     pub async fn is_claimed(
         &self,
         path: PathBuf,
-        by: Vec<SinkName>,
+        by: Vec<SinkAt>,
         name: Option<Name>,
     ) -> Answer<bool> {
         self.read("look for a file's owner", move |db| {
             let name = name.as_ref();
             let path = path.to_string_lossy();
-            let recorded = "SELECT EXISTS (SELECT 1 FROM delivery WHERE path = ?1) \
-                            OR EXISTS (SELECT 1 FROM sink WHERE path = ?1)";
-            if db.first(recorded, [&path], |row| row.get(0))? == Some(true) {
+            // Other machines have other files at the same place.
+            let recorded = "SELECT EXISTS (SELECT 1 FROM delivery d JOIN sink s ON s.num = d.sink \
+                            WHERE d.path = ?1 AND s.node = ?2) \
+                            OR EXISTS (SELECT 1 FROM sink WHERE path = ?1 AND node = ?2)";
+            let params = params![path, db.node()];
+            if db.first(recorded, params, |row| row.get(0))? == Some(true) {
                 return Ok(true);
             }
             for sink in &by {
-                let sink = db.sink_num(sink.as_str())?;
+                let sink = db.sink_num(sink)?;
                 let found = match name {
                     Some(name) => {
                         let sql = "SELECT 1 FROM delivery WHERE sink = ?1 \
@@ -195,13 +203,27 @@ impl Store {
         .await
     }
 
+    /// The sinks that any machine of the cluster has; none where there is no cluster.
+    pub async fn sinks_of_cluster(&self) -> Answer<Vec<SinkAt>> {
+        if !self.is_shared() {
+            return Ok(Vec::new());
+        }
+        self.read("list the sinks of all machines", |db| {
+            let sql = "SELECT num, name, node FROM sink WHERE configured = 1 ORDER BY name, node";
+            Ok(db.all(RowKind::Sink, sql, [], |row| {
+                db::sink_at(row, ("name", "node"))
+            })?)
+        })
+        .await
+    }
+
     /// How many identities have left a sink so far.
-    pub async fn losses(&self, sink: &SinkName) -> Answer<i64> {
+    pub async fn losses(&self, sink: &SinkAt) -> Answer<i64> {
         let sink = sink.clone();
         self.read("count who left a sink", move |db| {
-            let sql = "SELECT losses FROM sink WHERE name = ?1";
+            let sql = "SELECT losses FROM sink WHERE num = ?1";
             Ok(db
-                .first(sql, [sink.as_str()], |row| row.get(0))?
+                .first(sql, [db.sink_num(&sink)?], |row| row.get(0))?
                 .unwrap_or(0))
         })
         .await
@@ -210,15 +232,22 @@ impl Store {
 
 impl Txn<'_> {
     /// A sink is configured, for the first time or again: it hears of notices from now on.
-    pub(super) fn configure_sink(&self, name: &str) -> Outcome<()> {
+    pub(super) fn configure_sink(&self, sink: &SinkAt) -> Outcome<()> {
+        let (name, node) = (sink.name().as_str(), db::node_of(sink));
+        // What a store of one machine kept for it is its own when others join.
+        self.run(
+            "UPDATE sink SET node = ?2 WHERE name = ?1 AND node = '' AND configured = 1 AND ?2 <> '' \
+             AND NOT EXISTS (SELECT 1 FROM sink o WHERE o.name = ?1 AND o.node = ?2)",
+            [name, node],
+        )?;
         self.run(
             concat!(
-                "INSERT INTO sink (num, name, notice_cursor) VALUES (",
+                "INSERT INTO sink (num, name, node, notice_cursor) VALUES (",
                 next_number!("sink", "num"),
-                ", ?1, (SELECT coalesce(max(seq), 0) FROM notice)) ON CONFLICT (name) DO UPDATE SET configured = 1, \
+                ", ?1, ?2, (SELECT coalesce(max(seq), 0) FROM notice)) ON CONFLICT (name, node) DO UPDATE SET configured = 1, \
                  notice_cursor = excluded.notice_cursor"
             ),
-            [name],
+            [name, node],
         )?;
         Ok(())
     }
@@ -227,14 +256,14 @@ impl Txn<'_> {
     pub(super) fn leave_files(&self, which: &str, params: impl Params) -> Outcome<()> {
         self.run(
             &format!(
-                "/*sqlite*/INSERT INTO stray (path, digest, sink, name, resource) /*postgres WITH strays AS (*/\
-                 SELECT d.path, d.digest, s.name AS sink, i.name, r.name AS resource \
+                "/*sqlite*/INSERT INTO stray (path, digest, sink, node, name, resource) /*postgres WITH strays AS (*/\
+                 SELECT d.path, d.digest, s.name AS sink, s.node, i.name, r.name AS resource \
                  FROM delivery d JOIN sink s ON s.num = d.sink LEFT JOIN identity i ON i.num = d.identity \
                  LEFT JOIN resource r ON r.num = i.resource WHERE d.digest IS NOT NULL AND {which}\
                  /*postgres ), drawn AS (UPDATE meta \
                  SET value = CAST(CAST(value AS BIGINT) + (SELECT count(*) FROM strays) AS TEXT) WHERE key = 'last_stray' \
-                 RETURNING CAST(value AS BIGINT) AS num) INSERT INTO stray (num, path, digest, sink, name, resource) \
-                 SELECT drawn.num + 1 - row_number() OVER (), path, digest, sink, name, resource FROM strays, drawn*/"
+                 RETURNING CAST(value AS BIGINT) AS num) INSERT INTO stray (num, path, digest, sink, node, name, resource) \
+                 SELECT drawn.num + 1 - row_number() OVER (), path, digest, sink, node, name, resource FROM strays, drawn*/"
             ),
             params,
         )?;
@@ -242,22 +271,24 @@ impl Txn<'_> {
     }
 
     /// Before a sink's bundle moves or is let go of: the file that it was becomes a stray.
-    pub(super) fn leave_bundle_of(&self, sink: &str, path: Option<&str>) -> Outcome<()> {
+    pub(super) fn leave_bundle_of(&self, sink: Num, path: Option<&str>) -> Outcome<()> {
         self.run(
             concat!(
                 draws!("stray"),
-                " (num, path, digest, sink) SELECT ",
+                " (num, path, digest, sink, node) SELECT ",
                 drawn!(),
-                ", path, digest, name FROM sink WHERE name = ?1 AND digest IS NOT NULL AND path IS DISTINCT FROM ?2"
+                ", path, digest, name, node FROM sink WHERE num = ?1 AND digest IS NOT NULL AND path IS DISTINCT FROM ?2"
             ),
             params![sink, path],
         )?;
         Ok(())
     }
 
-    /// A file is written where one lay that was let go of: it is no stray any more.
-    pub(super) fn take_up(&self, path: &str) -> Outcome<()> {
-        self.run("DELETE FROM stray WHERE path = ?1", [path])?;
+    /// A sink writes a file where one lay that was let go of: it is no stray any more.
+    pub(super) fn take_up(&self, sink: Num, path: &str) -> Outcome<()> {
+        let sql =
+            "DELETE FROM stray WHERE path = ?2 AND node = (SELECT node FROM sink WHERE num = ?1)";
+        self.run(sql, params![sink, path])?;
         Ok(())
     }
 
@@ -270,19 +301,30 @@ impl Txn<'_> {
 
     /// Changes a sink (`?1`) in these columns.
     pub(super) fn write_sink(&self, set: &str, params: impl Params) -> Outcome<usize> {
-        Ok(self.run(&format!("UPDATE sink SET {set} WHERE name = ?1"), params)?)
+        Ok(self.run(&format!("UPDATE sink SET {set} WHERE num = ?1"), params)?)
     }
 
-    /// Those of some sinks that are configured.
+    /// Those of some sinks that are configured, on any machine.
     pub(super) fn configured(&self, sinks: &[SinkName]) -> Outcome<BTreeSet<Num>> {
         let mut nums = BTreeSet::new();
         for sink in sinks {
             let sql = "SELECT num FROM sink WHERE name = ?1 AND configured = 1";
-            nums.extend(self.first(sql, [sink.as_str()], |row| row.get::<_, Num>(0))?);
+            nums.extend(self.every(sql, [sink.as_str()], |row| row.get::<_, Num>(0))?);
         }
         Ok(nums)
     }
 }
+
+/// Sinks `s` that are waited for: those that are configured and take something, unless their machine is away. The
+/// clock is the database's, as the machines note it.
+macro_rules! waited_for {
+    () => {
+        "s.configured = 1 AND s.disabled IS NULL AND (s.node = '' OR EXISTS (SELECT 1 FROM node n \
+         WHERE n.name = s.node AND n.until > (SELECT coalesce(max(heartbeat_at), 0) FROM node)))"
+    };
+}
+
+pub(super) use waited_for;
 
 /// Why nothing goes out to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,10 +339,11 @@ pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num
 
 impl Db {
     /// A sink, looked up once for many deliveries.
-    pub(super) fn sink(&self, name: &str) -> Outcome<StoredSink> {
+    pub(super) fn sink(&self, sink: &SinkAt) -> Outcome<StoredSink> {
         let sql = "SELECT num, EXISTS (SELECT 1 FROM sink_after WHERE earlier = num), \
-                   EXISTS (SELECT 1 FROM sink_after WHERE sink = num) FROM sink WHERE name = ?1";
-        let found = self.first(sql, [name], |row| {
+                   EXISTS (SELECT 1 FROM sink_after WHERE sink = num) FROM sink WHERE name = ?1 AND node = ?2";
+        let place = [sink.name().as_str(), db::node_of(sink)];
+        let found = self.first(sql, place, |row| {
             Ok(StoredSink {
                 num: row.get(0)?,
                 awaited: row.get(1)?,
@@ -311,9 +354,9 @@ impl Db {
     }
 
     /// Why a sink is disabled, if it is.
-    pub(super) fn sink_disabled(&self, sink: &str) -> Outcome<Option<Disabled>> {
-        let sql = "SELECT disabled, paused, num, name FROM sink WHERE name = ?1";
-        let found = self.one(RowKind::Sink, sql, [sink], |row| {
+    pub(super) fn sink_disabled(&self, sink: &SinkAt) -> Outcome<Option<Disabled>> {
+        let sql = "SELECT disabled, paused, num, name FROM sink WHERE num = ?1";
+        let found = self.one(RowKind::Sink, sql, [self.sink_num(sink)?], |row| {
             let why: Option<String> = row.get(0)?;
             let by_command = row.get(1)?;
             Ok(why.map(|why| Disabled { why, by_command }))
@@ -322,12 +365,12 @@ impl Db {
     }
 
     /// Since when the oldest pending delivery of each sink is pending.
-    pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkName, Timestamp>> {
+    pub(super) fn oldest_pending(&self) -> Outcome<BTreeMap<SinkAt, Timestamp>> {
         let sinks = self.all(
             RowKind::Sink,
-            "SELECT num, name FROM sink WHERE configured = 1",
+            "SELECT num, name, node FROM sink WHERE configured = 1",
             [],
-            |row| Ok((row.get::<_, i64>(0)?, db::parsed(row, "name")?)),
+            |row| Ok((row.get::<_, i64>(0)?, db::sink_at(row, ("name", "node"))?)),
         )?;
         let mut oldest = BTreeMap::new();
         for (num, name) in sinks {
@@ -341,28 +384,27 @@ impl Db {
 }
 
 impl Txn<'_> {
-    fn tell_of_disabled(&mut self, sink: &str, why: &str, now: Timestamp) -> Outcome<()> {
+    fn tell_of_disabled(&mut self, sink: &SinkAt, why: &str, now: Timestamp) -> Outcome<()> {
         self.raise(&[Notice::new(
             NoticeKind::SinkDisabled,
             now,
             format!("The sink {sink} is disabled: {why}. `renewd sink enable {sink}` ends it."),
         )
-        .keyed(Notice::disabled_key(sink))])?;
-        let sql = "UPDATE notice SET not_to = (SELECT num FROM sink WHERE name = ?1) \
-                   WHERE seq = (SELECT max(seq) FROM notice)";
-        self.run(sql, [sink])?;
+        .keyed(Notice::disabled_key(sink.as_str()))])?;
+        let sql = "UPDATE notice SET not_to = ?1 WHERE seq = (SELECT max(seq) FROM notice)";
+        self.run(sql, [self.sink_num(sink)?])?;
         Ok(())
     }
 
     /// That a sink is disabled is over.
-    pub(super) fn tell_enabled(&mut self, sink: &str, how: &str, now: Timestamp) -> Outcome<()> {
+    pub(super) fn tell_enabled(&mut self, sink: &SinkAt, how: &str, now: Timestamp) -> Outcome<()> {
         self.announce(
             &Notice::new(
                 NoticeKind::SinkEnabled,
                 now,
                 format!("The sink {sink} {how}."),
             )
-            .keyed(Notice::disabled_key(sink)),
+            .keyed(Notice::disabled_key(sink.as_str())),
         )?;
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::{
     process,
     scrape::{OPERATIONS, Scrape, Stored, families},
 };
-use crate::model::{FailureClass, Operation, ResourceName, SinkName};
+use crate::model::{FailureClass, Operation, ResourceName, SinkAt};
 
 /// How calls end besides with the class of a failure.
 const ENDS: [&str; 4] = ["ok", "named", "not_sent", "panic"];
@@ -45,7 +45,7 @@ pub struct Metrics(Arc<Mutex<Counted>>);
 struct Counted {
     calls: BTreeMap<(ResourceName, &'static str), Calls>,
     delays: BTreeMap<ResourceName, Histogram>,
-    lag: BTreeMap<SinkName, Histogram>,
+    lag: BTreeMap<SinkAt, Histogram>,
     commit_rows: Histogram,
     commit_seconds: Histogram,
     /// What the store does, by a word each.
@@ -125,7 +125,7 @@ impl Metrics {
     }
 
     /// A delivery succeeded, so long after its consumers had fallen behind.
-    pub fn delivered(&self, sink: &SinkName, lag: Duration) {
+    pub fn delivered(&self, sink: &SinkAt, lag: Duration) {
         let mut counted = self.counted();
         let lags = counted.lag.entry(sink.clone());
         let lags = lags.or_insert_with(|| Histogram::new(LAG_SECONDS));

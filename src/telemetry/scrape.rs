@@ -10,8 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::exposition::Family;
 use crate::model::{
     BearerCause, Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView,
-    ResourceName, Served, SinkName, SourceName, SourceView, State, StoreStanding, Tokens,
-    TrustFile,
+    ResourceName, Served, SinkAt, SourceName, SourceView, State, StoreStanding, Tokens, TrustFile,
 };
 
 /// Operations that are called.
@@ -33,7 +32,7 @@ pub struct Scrape {
     /// The shortest life, in seconds, that the configuration asks for tokens of each resource.
     pub lifetimes: BTreeMap<ResourceName, u64>,
     /// What each dispatcher published.
-    pub dispatchers: BTreeMap<SinkName, DispatcherView>,
+    pub dispatchers: BTreeMap<SinkAt, DispatcherView>,
     /// What each source published.
     pub sources: BTreeMap<SourceName, SourceView>,
     /// Files of certificates that are trusted.

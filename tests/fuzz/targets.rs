@@ -479,6 +479,7 @@ fn scene(
         gates: BTreeMap::new(),
         declared: BTreeMap::new(),
         runners: BTreeMap::new(),
+        sinks: Vec::new(),
         dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),

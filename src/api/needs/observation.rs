@@ -12,7 +12,7 @@ use crate::{
     config::JobSettings,
     model::{
         Counts, CreationsWaiting, DispatcherView, GoneHeld, KeyChange, KeysView, Lapse, Name,
-        RenewerView, ResourceName, SelfCheckFindings, Served, SinkName, SourceName, StoreStanding,
+        RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, SourceName, StoreStanding,
         TrustFile,
     },
     store::{Disk, FailingAlone, JobRan, Order, Resealing, Withheld},
@@ -25,7 +25,7 @@ pub(in crate::api) struct Observed<'a> {
     pub now: Timestamp,
     pub since: Timestamp,
     pub renewers: &'a BTreeMap<ResourceName, RenewerView>,
-    pub dispatchers: &'a BTreeMap<SinkName, DispatcherView>,
+    pub dispatchers: &'a BTreeMap<SinkAt, DispatcherView>,
     pub counts: &'a Counts,
     /// What is known of the access keys of each resource.
     pub keys: &'a BTreeMap<ResourceName, KeysView>,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::{
         BearerTrouble, BearerView, Consumers, DispatcherView, HealthView, KeyRole, KeyStanding,
-        KeysView, Name, RenewerView, ResourceName, SinkName, State, Then, grouped, short_duration,
+        KeysView, Name, RenewerView, ResourceName, SinkAt, State, Then, grouped, short_duration,
     },
     schedule::Plan,
     store::{Campaign, CampaignState},
@@ -605,7 +605,7 @@ fn sinks(seen: &Snapshot) -> Vec<Sink> {
     rows
 }
 
-fn sink(seen: &Snapshot, name: &SinkName, dispatcher: &DispatcherView) -> Sink {
+fn sink(seen: &Snapshot, name: &SinkAt, dispatcher: &DispatcherView) -> Sink {
     let counts = seen.stored.counts.as_ref().ok();
     let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
     let error = dispatcher.last_error.as_deref();

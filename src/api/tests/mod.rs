@@ -160,6 +160,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         gates: BTreeMap::new(),
         declared: BTreeMap::new(),
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
+        sinks: vec!["files".parse().unwrap()],
         dispatchers: BTreeMap::from([("files".parse().unwrap(), dispatcher.subscribe())]),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),

@@ -5,7 +5,7 @@ use futures_util::StreamExt as _;
 use super::*;
 use crate::{
     api::{guard::Door, public},
-    model::{HealthView, SinkName},
+    model::{HealthView, SinkAt},
 };
 
 /// As much as the page may weigh, in bytes.
@@ -236,7 +236,7 @@ async fn the_page_stays_small_whatever_there_is_to_tell() {
             };
             shared_state.declared.insert(resource.clone(), declared);
             shared_state.renewers.insert(resource, renewer.subscribe());
-            let sink: SinkName = long(n).parse().unwrap();
+            let sink: SinkAt = long(n).parse().unwrap();
             shared_state
                 .dispatchers
                 .insert(sink, dispatcher.subscribe());

@@ -165,6 +165,7 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     let ca_file = section.optional("ca_file").and_then(references::ca_file);
     let timeout = section.duration("timeout");
     let rate = section.optional("rate").and_then(Item::limit);
+    refuse_nodes(&mut section);
     section.finish();
     let settings =
         name.as_ref()
@@ -187,6 +188,14 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
                 rate,
             });
     Draft { name, settings }
+}
+
+fn refuse_nodes(section: &mut Section<'_>) {
+    section.refuse(
+        "nodes",
+        "a webhook is called by whichever machine of a cluster leads, so that its receiver hears everything once",
+        "take `nodes` out; it is for sinks that are a machine's own: files and programs",
+    );
 }
 
 fn url(item: Item<'_>, allow_http: bool) -> Option<String> {

@@ -44,6 +44,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
         renewal: Renewal::default(),
         resources: Vec::new(),
         identities: Vec::new(),
+        sinks_elsewhere: Vec::new(),
         sinks: vec![sink],
         jobs: Vec::new(),
         sources: Vec::new(),

@@ -15,6 +15,7 @@ use super::{
         db::{self, Txn, micros},
         error::{Answer, Each, Outcome},
         identities::{count, select_record},
+        sinks::waited_for,
         steps::Stand,
         tables::BEGUN,
     },
@@ -711,6 +712,8 @@ fn read_line(row: &Row<'_>) -> sql::Result<ReportLine> {
 
 /// A consumer that was not told within this is reported; its dispatcher goes on trying.
 const DELIVERED_WITHIN: Duration = Duration::from_mins(15);
+/// The same where only machines are waited for that are away.
+const AWAY_FOR: Duration = Duration::from_mins(1);
 /// A token that did not follow within this, although others are issued, is reported; the engine goes on
 /// trying.
 const ISSUED_WITHIN: Duration = Duration::from_mins(5);
@@ -864,22 +867,52 @@ impl Txn<'_> {
         item: &Waiting,
         now: Timestamp,
     ) -> Outcome<bool> {
-        let sql = "SELECT string_agg(s.name, ', ') FROM delivery d JOIN sink s ON s.num = d.sink \
-                   WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured = 1";
-        let untold = self.first(sql, [item.num], |row| row.get::<_, Option<String>>(0))?;
-        let (state, delivered, error) = match untold.flatten() {
-            None => (ItemState::Done, Some(micros(now)), None),
-            Some(sinks) if now.duration_since(item.since).unsigned_abs() > DELIVERED_WITHIN => (
-                ItemState::Undelivered,
-                None,
-                Some(format!("not delivered to {sinks}")),
-            ),
-            Some(_) => return Ok(false),
+        let untold = self.every(UNTOLD, [item.num], |row| {
+            let sink = db::sink_at(row, ("name", "node"))?;
+            Ok((sink.to_string(), row.get::<_, bool>("waited_for")?))
+        })?;
+        let waited = now.duration_since(item.since).unsigned_abs();
+        let is_over = match untold.iter().any(|(_, waited_for)| *waited_for) {
+            true => waited > DELIVERED_WITHIN,
+            false => waited > AWAY_FOR,
+        };
+        let (state, delivered, error) = match untold.is_empty() {
+            true => (ItemState::Done, Some(micros(now)), None),
+            false if is_over => (ItemState::Undelivered, None, Some(said_untold(&untold))),
+            false => return Ok(false),
         };
         let item = params![id, item.num, delivered, error];
         let (from, set) = (&[ItemState::Delivering], ", delivered_at = ?3, error = ?4");
         self.move_item(id, (from, state), set, item)
     }
+}
+
+/// Sinks that do not have what they should of an identity, and whether their machine is there.
+const UNTOLD: &str = concat!(
+    "SELECT s.num, s.name, s.node, ",
+    waited_for!(),
+    " AS waited_for FROM delivery d JOIN sink s ON s.num = d.sink \
+     WHERE d.identity = ?1 AND d.wanted > d.delivered AND s.disabled IS NULL AND s.configured = 1 ORDER BY s.name, s.node"
+);
+
+/// Which sinks are not known to have it.
+fn said_untold(untold: &[(String, bool)]) -> String {
+    let of = |there: bool| {
+        let names = untold.iter().filter(|(_, waited_for)| *waited_for == there);
+        names
+            .map(|(sink, _)| sink.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let (behind, away) = (of(true), of(false));
+    let behind = Some(format!("not delivered to {behind}")).filter(|_| !behind.is_empty());
+    let away =
+        Some(format!("not confirmed by {away}: the machine is away")).filter(|_| !away.is_empty());
+    behind
+        .into_iter()
+        .chain(away)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Items that the store refuses to move on: the others do.

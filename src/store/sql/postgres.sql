@@ -148,7 +148,8 @@ CREATE TABLE stray (
     sink     TEXT COLLATE "C" NOT NULL,
     name     TEXT COLLATE "C",
     resource TEXT COLLATE "C",
-    next_at  BIGINT NOT NULL DEFAULT 0
+    next_at  BIGINT NOT NULL DEFAULT 0,
+    node     TEXT COLLATE "C" NOT NULL DEFAULT ''
 );
 CREATE INDEX stray_next ON stray (next_at);
 

@@ -11,7 +11,7 @@ async fn what_no_token_depends_on_changes_without_a_new_one() {
         declared: Declaration {
             readers: vec!["group:voip".to_owned().into()],
             labels: [("team".to_owned(), "other".to_owned())].into(),
-            sinks: vec![sink("hook")],
+            sinks: vec![sink_name("hook")],
             ..with_id("bot", "8:acs:bot").declared
         },
         ..with_id("bot", "8:acs:bot")

@@ -261,20 +261,20 @@ async fn a_sink_that_comes_after_others_waits_for_each_version() {
     let home = Home::new();
     let spec = Spec {
         declared: Declaration {
-            sinks: vec![sink("file"), sink("hook")],
+            sinks: vec![sink_name("file"), sink_name("hook")],
             ..with_id("a", "8:acs:a").declared
         },
         ..with_id("a", "8:acs:a")
     };
     let alone = Spec {
         declared: Declaration {
-            sinks: vec![sink("hook")],
+            sinks: vec![sink_name("hook")],
             ..with_id("b", "8:acs:b").declared
         },
         ..with_id("b", "8:acs:b")
     };
     declare(&home, &[spec, alone], 0).await;
-    home.set_after(&sink("hook"), &[sink("file")])
+    home.set_after(&sink("hook"), &[sink_name("file")])
         .await
         .unwrap();
     let (a, b) = (get(&home, "a").await.num, get(&home, "b").await.num);
@@ -412,7 +412,7 @@ async fn whatever_lets_go_of_a_row_leaves_a_stray() {
     let found = home.strays(at(50), 10).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].resource.as_ref().unwrap().as_str(), "contoso");
-    let claimed = |by: Vec<SinkName>, name: &str| {
+    let claimed = |by: Vec<SinkAt>, name: &str| {
         home.is_claimed("/run/a".into(), by, Some(name.parse().unwrap()))
     };
     assert!(!claimed(vec![sink("file")], "bot").await.unwrap());
@@ -428,7 +428,7 @@ async fn whatever_lets_go_of_a_row_leaves_a_stray() {
 #[tokio::test]
 async fn a_file_that_is_served_again_is_claimed() {
     let (home, num) = active().await;
-    let claimed = |path: &str, by: Vec<SinkName>, name: Option<&str>| {
+    let claimed = |path: &str, by: Vec<SinkAt>, name: Option<&str>| {
         home.is_claimed(path.into(), by, name.map(|name| name.parse().unwrap()))
     };
     let by = || vec![sink("file")];
@@ -604,7 +604,7 @@ async fn what_begins_and_what_ends_is_told_once_each_under_its_key() {
 async fn a_sink_that_comes_takes_its_consumers_from_the_socket_and_one_that_goes_leaves_them_to_it()
 {
     let home = Home::new();
-    let nobody: [SinkName; 0] = [];
+    let nobody: [SinkAt; 0] = [];
     let specs = [with_id("bot", "8:acs:bot")];
     home.reconcile(&specs, &nobody, at(0)).await.unwrap();
     let num = get(&home, "bot").await.num;

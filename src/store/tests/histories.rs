@@ -159,7 +159,7 @@ impl World {
                 on_removal,
             } => {
                 let names: BTreeSet<usize> = names.into_iter().collect();
-                let all = [sink("file"), sink("hook")];
+                let all = [sink_name("file"), sink_name("hook")];
                 let declaration = |n: usize| Spec {
                     declared: Declaration {
                         scopes: vec![if voip { Scope::Voip } else { Scope::Chat }],
@@ -356,12 +356,12 @@ impl World {
         self.home.settle(settled, at(self.now)).await.unwrap();
     }
 
-    async fn spoken_of(&self, num: Num, sink: &SinkName) -> Vec<String> {
+    async fn spoken_of(&self, num: Num, sink: &SinkAt) -> Vec<String> {
         let sink = sink.clone();
         let found = self.home.read("test", move |db| {
             let sql =
                 "SELECT path FROM delivery WHERE identity = ?1 AND sink = ?2 AND path IS NOT NULL";
-            let params = [num, db.sink_num(sink.as_str())?];
+            let params = [num, db.sink_num(&sink)?];
             Ok(db.first(sql, params, |row| row.get(0))?)
         });
         found.await.unwrap().into_iter().collect()

@@ -7,6 +7,7 @@ mod deliveries;
 mod gone;
 mod histories;
 mod id_map;
+mod nodes;
 mod notices;
 mod open;
 mod plans;
@@ -24,8 +25,8 @@ use crate::{
     config::StoreSettings,
     model::{
         Applied, Attempt, Change, Declaration, Due, DueReason, Name, Num, OnRemoval, Origin,
-        Record, ResourceName, Scope, Secret, SinkName, Spec, State, Step, Then, Timestamp, Token,
-        TokenMeta, Version,
+        Record, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, State, Step, Then, Timestamp,
+        Token, TokenMeta, Version,
     },
 };
 
@@ -123,8 +124,12 @@ fn resource() -> ResourceName {
     "contoso".parse().unwrap()
 }
 
-fn sink(name: &str) -> SinkName {
+fn sink_name(name: &str) -> SinkName {
     name.parse().unwrap()
+}
+
+fn sink(name: &str) -> SinkAt {
+    sink_name(name).into()
 }
 
 fn name(text: &str) -> Name {
@@ -148,7 +153,7 @@ fn spec(text: &str) -> Spec {
             spread: 0.02,
             labels: [("team".to_owned(), "support".to_owned())].into(),
             readers: vec!["bot".to_owned().into()],
-            sinks: vec![sink("file")],
+            sinks: vec![sink_name("file")],
             on_removal: OnRemoval::Hold,
         },
     }

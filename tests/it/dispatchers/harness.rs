@@ -18,7 +18,7 @@ use renewd::{
     engine::{Ask, Dispatcher, DispatcherDeps},
     model::{
         Applied, Attempt, Change, Declaration, DispatcherView, Due, DueReason, Num, OnRemoval,
-        Origin, RenewerView, ResourceName, Scope, Secret, SinkName, Spec, Timestamp, Token,
+        Origin, RenewerView, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, Timestamp, Token,
         TokenMeta, Version,
     },
     sinks::Sink,
@@ -211,7 +211,10 @@ impl Harness {
         let (store, _) = open(&settings, dir.path(), clock.now()).unwrap();
         let sinks: Vec<SinkName> = sinks.iter().map(|name| name.parse().unwrap()).collect();
         let specs: Vec<Spec> = names.iter().map(|name| spec(name, &sinks)).collect();
-        store.reconcile(&specs, &sinks, clock.now()).await.unwrap();
+        store
+            .reconcile(&specs, &at(&sinks), clock.now())
+            .await
+            .unwrap();
         let mut nums = BTreeMap::new();
         for name in names {
             let record = store.record(&name.parse().unwrap()).await.unwrap().unwrap();
@@ -238,7 +241,7 @@ impl Harness {
             .map(|(name, sinks)| spec(name, &named(sinks)));
         let specs: Vec<Spec> = specs.collect();
         let now = self.clock.now();
-        let done = self.store.reconcile(&specs, &named(sinks), now).await;
+        let done = self.store.reconcile(&specs, &at(&named(sinks)), now).await;
         assert_eq!(done.unwrap().refused, []);
     }
 
@@ -321,7 +324,7 @@ impl Harness {
     pub(crate) fn start(&self, settings: &SinkSettings) -> Running {
         let transport = Some(self.receiver.transport());
         let dispatcher = Dispatcher::new(DispatcherDeps {
-            name: settings.name().clone(),
+            name: settings.at(None),
             sink: Sink::build(settings, &self.clock, "house", transport).unwrap(),
             store: self.store.clone(),
             clock: self.clock.clone(),
@@ -371,6 +374,11 @@ pub(crate) fn webhook(name: &str, events: &[&str]) -> WebhookSinkSettings {
         ca_file: None,
         timeout: Duration::from_secs(15),
     }
+}
+
+/// As the store knows them.
+fn at(sinks: &[SinkName]) -> Vec<SinkAt> {
+    sinks.iter().cloned().map(SinkAt::from).collect()
 }
 
 fn spec(name: &str, sinks: &[SinkName]) -> Spec {

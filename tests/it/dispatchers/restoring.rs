@@ -24,7 +24,7 @@ async fn files_are_restored_before_anything_else() {
     let mut told = Vec::new();
     let done = restore(
         &harness.store,
-        &name,
+        &name.into(),
         &sink,
         (&harness.clock, &harness.renewers.subscribe()),
         |so_far| told.push(*so_far),
@@ -59,7 +59,7 @@ async fn what_cannot_be_restored_is_left_to_the_dispatcher() {
     let sink = FileSink::new(&settings, true).unwrap();
     let done = restore(
         &harness.store,
-        &settings.name,
+        &files.at(None),
         &sink,
         (&harness.clock, &harness.renewers.subscribe()),
         |_| (),

@@ -24,7 +24,7 @@ fn stray_files(
 ) -> (CancellationToken, JoinHandle<()>) {
     let sinks = sinks.iter().map(|settings| {
         (
-            settings.name.clone(),
+            settings.name.clone().into(),
             FileSink::new(settings, true).unwrap(),
         )
     });

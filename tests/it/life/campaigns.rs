@@ -106,7 +106,7 @@ async fn revoked_tokens_are_issued_anew_after_their_revocation() {
 async fn a_hold_withholds_before_it_revokes_and_waits_for_the_consumers() {
     let mut setting = Setting::of(1);
     setting.sinks = vec!["file".parse().unwrap(), "hook".parse().unwrap()];
-    setting.specs[0].declared.sinks = setting.sinks.clone();
+    setting.specs[0].declared.sinks = vec!["file".parse().unwrap(), "hook".parse().unwrap()];
     let world = World::start(setting).await;
     world.pass(MINUTE).await;
     campaign(&world, CampaignAction::Revoke, Some(Then::Hold)).await;

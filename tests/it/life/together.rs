@@ -10,7 +10,7 @@ use renewd::{
     clock::Clock,
     config::{FileSinkSettings, Owner, ResourceSettings, SinkSettings, StoreSettings},
     engine::{Dispatcher, DispatcherDeps, Renewer},
-    model::{Declaration, SinkName, Spec},
+    model::{Declaration, SinkAt, Spec},
     permits::{Permits, ResourceDeps},
     sinks::Sink,
     store::Store,
@@ -88,7 +88,7 @@ impl Together {
         let (store, _) =
             renewd::simulation::unlocked(|| Store::open_inline(&settings, self.dir.path(), now))
                 .unwrap();
-        let sinks: Vec<SinkName> = SINKS.iter().map(|name| name.parse().unwrap()).collect();
+        let sinks: Vec<SinkAt> = SINKS.iter().map(|name| name.parse().unwrap()).collect();
         let reconciled = store.reconcile(&specs(&sinks), &sinks, now).await;
         assert_eq!(reconciled.unwrap().refused, []);
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
@@ -102,7 +102,7 @@ impl Together {
         let (_, views) = watch::channel(views);
         for settings in self.sinks() {
             let dispatcher = Dispatcher::new(DispatcherDeps {
-                name: settings.name().clone(),
+                name: settings.at(None),
                 sink: Sink::build(
                     &settings,
                     &self.clock,
@@ -237,14 +237,14 @@ fn names() -> Vec<String> {
     RESOURCES.into_iter().flat_map(of).collect()
 }
 
-fn specs(sinks: &[SinkName]) -> Vec<Spec> {
+fn specs(sinks: &[SinkAt]) -> Vec<Spec> {
     let names = names().into_iter();
     names
         .map(|name| Spec {
             resource: name.split('-').next().unwrap().parse().unwrap(),
             declared: Declaration {
                 id: Some(format!("8:acs:{name}").parse().unwrap()),
-                sinks: sinks.to_vec(),
+                sinks: sinks.iter().map(|sink| sink.name().clone()).collect(),
                 lifetime: HOUR,
                 ..spec(&name).declared
             },

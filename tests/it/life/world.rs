@@ -10,7 +10,7 @@ use renewd::{
         SecretRef, StoreSettings,
     },
     model::{
-        Declaration, Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkName,
+        Declaration, Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkAt,
         Spec, Timestamp,
     },
     schedule::{Explanation, Moment, why},
@@ -27,7 +27,7 @@ pub(super) struct Setting {
     pub(super) seed: u64,
     pub(super) specs: Vec<Spec>,
     pub(super) resource: ResourceSettings,
-    pub(super) sinks: Vec<SinkName>,
+    pub(super) sinks: Vec<SinkAt>,
     /// Who gives bearers, where the resource has no access keys.
     pub(super) giver: Option<Giver>,
 }
