@@ -58,6 +58,34 @@ fn verify_prints_nothing() {
 }
 
 #[test]
+fn the_drop_in_for_a_database_is_clean_and_closes_the_network() {
+    let drop_in = include_str!("../../systemd/renewd-database.conf");
+    let folder = tempfile::tempdir().unwrap();
+    let unit = folder.path().join("renewd.service");
+    fs::write(&unit, UNIT.replace(PROGRAM, env!("CARGO_BIN_EXE_renewd"))).unwrap();
+    let beside = folder.path().join("renewd.service.d");
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("database.conf"), drop_in).unwrap();
+    let analyzed = |arguments: &[&str]| {
+        let output = Command::new("systemd-analyze")
+            .args(arguments)
+            .arg(&unit)
+            .env("SYSTEMD_COLORS", "0")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+    };
+    assert_eq!(analyzed(&["--man=no", "verify"]), ["", ""]);
+    let [table, _] = analyzed(&["security", "--offline=true", "--no-pager"]);
+    let row = table
+        .lines()
+        .find(|line| line.contains("IPAddressDeny="))
+        .unwrap();
+    assert!(row.contains("allow list"), "{row}");
+}
+
+#[test]
 fn the_exposure_is_at_most_1_2() {
     let output = analyze(&["security", "--offline=true", "--threshold=12"]);
     let table = String::from_utf8_lossy(&output.stdout);
