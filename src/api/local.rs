@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::{
     access,
     admin::{self, Admin, record},
+    away::aged,
     body, campaigns,
     connection::{ANSWER, ClientError, DaemonClient, OWN_LABEL, unreadable},
     deliveries,
@@ -55,6 +56,7 @@ pub(super) fn router(api: Api) -> Router {
     waiting
         .merge(working)
         .fallback(super::no_such_endpoint)
+        .layer(middleware::from_fn_with_state(api.clone(), aged))
         .layer(middleware::from_fn_with_state(api.clone(), usable))
         .layer(middleware::from_fn_with_state(Door::Socket, guard))
         .layer(middleware::from_fn(in_time))

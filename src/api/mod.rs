@@ -70,6 +70,7 @@
 
 mod access;
 mod admin;
+mod away;
 mod body;
 mod campaigns;
 mod certificates;
@@ -162,8 +163,13 @@ pub const MEMORY: usize = SERVED * OF_CONNECTION
 impl From<StoreError> for Problem {
     /// What a caller can mend is told as a conflict; everything else is logged here, once.
     fn from(error: StoreError) -> Self {
-        if matches!(error, StoreError::Refused { .. }) {
-            return Self::new(ProblemType::Conflict, error.to_string());
+        match error {
+            StoreError::Refused { .. } => {
+                return Self::new(ProblemType::Conflict, error.to_string());
+            }
+            // It is told by `status` and the log once, not by each request.
+            StoreError::Away { .. } => return away::waits(&error.to_string()),
+            _ => {}
         }
         tracing::warn!(%error, "a request could not be answered");
         Self::new(ProblemType::Internal, error.to_string())

@@ -16,6 +16,7 @@ use self::{
     },
 };
 use super::{
+    away,
     certificates::Certificates,
     orders,
     wire::{Need, NeedKind},
@@ -126,6 +127,14 @@ fn withheld_need(withheld: &Withheld) -> Need {
 
 /// What the store knows, or does not know.
 fn store_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
+    if let Some(away) = known.away {
+        needs.push(Need {
+            because: Some(away.because.clone()),
+            since: Some(away.since),
+            command: Some("journalctl -u renewd -n 50".to_owned()),
+            ..need(NeedKind::DatabaseAway, "store", away::told(away, known.now))
+        });
+    }
     if let Some(why) = known.unreadable {
         let message =
             "it cannot be read, wholly or in part, so what is shown here may be incomplete";
@@ -549,6 +558,7 @@ mod tests {
             served: None,
             lacking: &BTreeMap::new(),
             key_changes: &[],
+            away: None,
             unreadable: None,
             self_check: &SelfCheckFindings::default(),
             late: &late,

@@ -32,6 +32,8 @@ pub enum ProblemType {
     Pending,
     /// 503: the store may not be used until a person says so; nothing is served from it.
     StoreUnusable,
+    /// 503: the database does not answer, and what this node's mirror holds is too old for this, or not enough.
+    Stale,
     /// 503: others keep renewd busy at the moment; or a request took too long.
     Busy,
     /// 400: the request itself is wrong.
@@ -72,6 +74,7 @@ impl ProblemType {
             | Self::Throttled
             | Self::Pending
             | Self::StoreUnusable
+            | Self::Stale
             | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Invalid | Self::HeaderMissing => StatusCode::BAD_REQUEST,
             Self::HeaderRefused => StatusCode::FORBIDDEN,
@@ -112,6 +115,7 @@ impl ProblemType {
             Self::Throttled => "Too many requests",
             Self::Pending => "No live token yet",
             Self::StoreUnusable => "The store waits for a person",
+            Self::Stale => "The database is away",
             Self::Busy => "Too busy at the moment",
             Self::Invalid => "The request is not valid",
             Self::HeaderMissing => "A header is missing",
@@ -278,6 +282,7 @@ mod tests {
             (ProblemType::Unreachable, "unreachable", 503),
             (ProblemType::Throttled, "throttled", 503),
             (ProblemType::StoreUnusable, "store-unusable", 503),
+            (ProblemType::Stale, "stale", 503),
             (ProblemType::Busy, "busy", 503),
             (ProblemType::HeaderMissing, "header-missing", 400),
             (ProblemType::HeaderRefused, "header-refused", 403),

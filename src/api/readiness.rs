@@ -26,6 +26,9 @@ pub struct DaemonLife {
 pub struct Readiness {
     /// Whether all is ready.
     pub ready: bool,
+    /// Whether only what a node's mirror holds is served, because the database is away; ready all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
     /// Each part: `daemon`, `store`, `renewer NAME`, `campaigns NAME`, `sink NAME`; and `needs`, while
     /// something does not work for which it is no less ready, such as an outage of the provider.
     pub parts: Vec<Part>,
@@ -42,21 +45,36 @@ pub struct Part {
     pub reason: Option<String>,
 }
 
-/// Decides for `now`. `store` is the reason why the store cannot be read, if so.
+/// How the store is, as far as it matters for readiness.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StoreReadiness {
+    #[default]
+    Ready,
+    /// Only what the mirror of a node holds is served; why.
+    Degraded(String),
+    /// It cannot be read or written, or not be used; why.
+    Failed(String),
+}
+
+/// Decides for `now`.
 pub fn readiness(
     life: DaemonLife,
-    store: Option<String>,
+    store: StoreReadiness,
     renewers: &BTreeMap<ResourceName, RenewerView>,
     runners: &BTreeMap<ResourceName, Option<Timestamp>>,
     dispatchers: &BTreeMap<SinkAt, DispatcherView>,
     now: Timestamp,
 ) -> Readiness {
+    let degraded = matches!(store, StoreReadiness::Degraded(_));
     let mut parts = vec![
         daemon(life),
         Part {
             part: "store".into(),
-            ready: store.is_none(),
-            reason: store,
+            ready: !matches!(store, StoreReadiness::Failed(_)),
+            reason: match store {
+                StoreReadiness::Ready => None,
+                StoreReadiness::Degraded(why) | StoreReadiness::Failed(why) => Some(why),
+            },
         },
     ];
     let since = life.since;
@@ -83,6 +101,7 @@ pub fn readiness(
     }));
     Readiness {
         ready: parts.iter().all(|part| part.ready),
+        degraded,
         parts,
     }
 }
@@ -162,7 +181,7 @@ mod tests {
     fn a_blocked_renewer_that_decides_is_ready_and_says_why_it_is_blocked() {
         let found = readiness(
             LIFE(true),
-            None,
+            StoreReadiness::Ready,
             &renewers(Some(at(0))),
             &BTreeMap::new(),
             &BTreeMap::new(),
@@ -174,7 +193,7 @@ mod tests {
 
     #[test]
     fn each_missing_condition_alone_is_a_reason() {
-        let (idle, none) = (BTreeMap::new(), BTreeMap::new());
+        let (idle, none, ok) = (BTreeMap::new(), BTreeMap::new(), StoreReadiness::default);
         let part = |found: Readiness| {
             assert!(!found.ready);
             let not: Vec<_> = found.parts.into_iter().filter(|part| !part.ready).collect();
@@ -183,22 +202,22 @@ mod tests {
         };
         let fresh = renewers(Some(at(0)));
         assert_eq!(
-            part(readiness(LIFE(false), None, &fresh, &idle, &none, at(1))),
+            part(readiness(LIFE(false), ok(), &fresh, &idle, &none, at(1))),
             "daemon"
         );
-        let broken = Some("it cannot be read".to_owned());
+        let broken = StoreReadiness::Failed("it cannot be read".to_owned());
         assert_eq!(
             part(readiness(LIFE(true), broken, &fresh, &idle, &none, at(1))),
             "store"
         );
         assert_eq!(
-            part(readiness(LIFE(true), None, &fresh, &idle, &none, at(91))),
+            part(readiness(LIFE(true), ok(), &fresh, &idle, &none, at(91))),
             "renewer contoso"
         );
         assert_eq!(
             part(readiness(
                 LIFE(true),
-                None,
+                ok(),
                 &renewers(None),
                 &idle,
                 &none,
@@ -211,8 +230,28 @@ mod tests {
             ..LIFE(true)
         };
         assert_eq!(
-            part(readiness(ending, None, &fresh, &idle, &none, at(1))),
+            part(readiness(ending, ok(), &fresh, &idle, &none, at(1))),
             "daemon"
         );
+    }
+    #[test]
+    fn a_node_that_serves_its_mirror_is_ready_and_says_that_it_is_degraded() {
+        let away = StoreReadiness::Degraded("the database is away".to_owned());
+        let (idle, none) = (BTreeMap::new(), BTreeMap::new());
+        let found = readiness(LIFE(true), away, &BTreeMap::new(), &idle, &none, at(1));
+        assert!(found.ready && found.degraded, "{found:?}");
+        assert_eq!(
+            found.parts[1].reason.as_deref(),
+            Some("the database is away")
+        );
+        let well = readiness(
+            LIFE(true),
+            StoreReadiness::Ready,
+            &BTreeMap::new(),
+            &idle,
+            &none,
+            at(1),
+        );
+        assert!(!serde_json::to_string(&well).unwrap().contains("degraded"));
     }
 }

@@ -8,19 +8,20 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    away,
     handle::{Api, Unbound},
     needs::{Late, Observed, needs},
     news::news,
     orders,
-    readiness::{Readiness, readiness},
+    readiness::{Readiness, StoreReadiness, readiness},
     shared_state::SharedState,
     wire::{Need, NeedKind, PublicResource, PublicSink, PublicStatus, Status},
 };
 use crate::{
     model::{
-        Counts, CreationsWaiting, DispatcherView, GoneHeld, HealthView, JobName, KeyChange, Name,
-        Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, State,
-        Tokens, decided_lately, service_time, short_duration,
+        Counts, CreationsWaiting, DatabaseAway, DispatcherView, GoneHeld, HealthView, JobName,
+        KeyChange, Name, Notice, NoticeKind, RenewerView, ResourceName, SelfCheckFindings, Served,
+        SinkAt, State, Tokens, decided_lately, service_time, short_duration,
     },
     schedule::{Alarm, Facts, Grounds, alarms, state},
     store::{
@@ -51,6 +52,8 @@ pub(super) struct Snapshot {
     /// The TCP address that is refused.
     pub unbound: Option<Unbound>,
     pub self_check: SelfCheckFindings,
+    /// The database, while it is away.
+    pub away: Option<DatabaseAway>,
     pub stored: StoreAnswers,
 }
 
@@ -168,6 +171,7 @@ impl Snapshot {
             room: api.store.room(),
             unbound,
             self_check,
+            away: api.store.away(),
             stored: stored(api, &renewers, now).await,
             renewers,
             shared_state,
@@ -178,7 +182,7 @@ impl Snapshot {
     pub(super) fn readiness(&self) -> Readiness {
         readiness(
             self.shared_state.life,
-            self.store_trouble(),
+            self.store_readiness(),
             &self.renewers,
             &self.shared_state.runner_decisions(),
             &self.dispatchers,
@@ -187,10 +191,21 @@ impl Snapshot {
         .beside(self.remarks())
     }
 
-    /// Why the store does not do what it is there for.
-    fn store_trouble(&self) -> Option<String> {
-        let refusal = self.shared_state.standing.refusal();
-        refusal.or_else(|| self.store_fault())
+    /// Whether the store does what it is there for.
+    fn store_readiness(&self) -> StoreReadiness {
+        let failed =
+            |why: Option<String>| why.map_or(StoreReadiness::Ready, StoreReadiness::Failed);
+        match (self.shared_state.standing.refusal(), &self.away) {
+            (None, Some(away)) => {
+                let why = away::told(away, self.now);
+                match away.mirror_of {
+                    Some(_) => StoreReadiness::Degraded(why),
+                    None => failed(Some(why)),
+                }
+            }
+            (None, None) => failed(self.store_fault()),
+            (refusal, _) => failed(refusal),
+        }
     }
 
     /// Why the store cannot be read or written.
@@ -266,6 +281,7 @@ impl Snapshot {
             up: self.store_fault().is_none(),
             readable: self.stored.counts.is_ok() && self.stored.served.is_ok(),
             standing: self.shared_state.standing.clone(),
+            away: self.away.clone(),
             taken: self.room.taken,
             free: self.room.free,
         }
@@ -338,6 +354,7 @@ impl Snapshot {
             ready,
             needs,
             brought_up: self.shared_state.brought_up.clone(),
+            database: self.away,
             tokens,
             consumers: self.stored.served.ok(),
             counts: self.stored.counts.ok(),
@@ -463,6 +480,8 @@ impl Snapshot {
     fn known<T>(&self, decide: impl FnOnce(&Observed<'_>) -> T) -> T {
         let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
         let stored = &self.stored;
+        // While the database is away that is said instead.
+        let trouble = stored.trouble().filter(|_| self.away.is_none());
         decide(&Observed {
             standing: &self.shared_state.standing,
             now: self.now,
@@ -473,7 +492,8 @@ impl Snapshot {
             served: stored.served.as_ref().ok(),
             lacking: &stored.lacking,
             key_changes: stored.key_changes.as_deref().unwrap_or_default(),
-            unreadable: stored.trouble().as_deref(),
+            away: self.away.as_ref(),
+            unreadable: trouble.as_deref(),
             self_check: &self.self_check,
             late: stored.late.as_ref().unwrap_or(&late),
             failing: stored.failing.as_ref().unwrap_or(&failing),

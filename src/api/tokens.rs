@@ -19,6 +19,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::{
+    away,
     handle::Api,
     peer::{Peer, Turns},
     problem::{Problem, ProblemType},
@@ -215,7 +216,15 @@ async fn look(
 ) -> Result<(Record, Outlook), Problem> {
     let record = api.rights.admit(peer.copied(), name).await?;
     let renewer = api.shared_state().renewer(&record.spec.resource);
-    let outlook = outlook(&record, &renewer, api.clock.now());
+    let outlook = match (
+        outlook(&record, &renewer, api.clock.now()),
+        api.store.away(),
+    ) {
+        (Outlook::Missing(problem), Some(away)) => {
+            Outlook::Missing(away::waits(&format!("{problem}; {}", away.because)))
+        }
+        (outlook, _) => outlook,
+    };
     Ok((record, outlook))
 }
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Attempts, Consumers, Counts, DispatcherView, Due, IdentityId, Name, Notice, OnRemoval, Origin,
-    Reader, Record, RenewerView, ResourceName, Scope, Served, SinkAt, SinkName, State, Tokens,
-    Version, whole_seconds,
+    Attempts, Consumers, Counts, DatabaseAway, DispatcherView, Due, IdentityId, Name, Notice,
+    OnRemoval, Origin, Reader, Record, RenewerView, ResourceName, Scope, Served, SinkAt, SinkName,
+    State, Tokens, Version, whole_seconds,
 };
 
 use crate::{
@@ -69,6 +69,9 @@ pub struct Status {
     /// What a start took over from `identities.jsonl` and `withdrawn.jsonl` because the store did not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub brought_up: Option<String>,
+    /// The database that machines share, while it does not answer this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseAway>,
     /// How the tokens of each resource stand; left out where that cannot be known.
     #[serde(default)]
     pub tokens: BTreeMap<ResourceName, Tokens>,
@@ -135,6 +138,8 @@ pub enum NeedKind {
     SealKeyGone,
     /// The store cannot be read, or not all of it: what it knows is not known here.
     StoreUnreadable,
+    /// The database is away: what this node knew is served, and nothing is renewed or changed over it.
+    DatabaseAway,
     /// A revocation failed for good.
     RevocationFailed,
     /// No access key works: nothing can be minted.
@@ -218,11 +223,12 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::StoreUnusable,
         Self::StoreMoved,
         Self::SealKeyGone,
         Self::StoreUnreadable,
+        Self::DatabaseAway,
         Self::RevocationFailed,
         Self::NoKey,
         Self::EntraRefused,

@@ -171,7 +171,8 @@ fn withholds_token(kind: ProblemType) -> bool {
         | Type::Unreachable
         | Type::Throttled
         | Type::Pending
-        | Type::StoreUnusable => true,
+        | Type::StoreUnusable
+        | Type::Stale => true,
         Type::Unknown
         | Type::Forbidden
         | Type::Invalid

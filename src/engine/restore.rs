@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Rows per page; between pages progress is told.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 /// Files written at once.
 const AT_ONCE: usize = 16;
 

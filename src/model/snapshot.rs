@@ -505,6 +505,26 @@ impl StoreStanding {
     }
 }
 
+/// A database that other machines share, and that does not answer this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DatabaseAway {
+    /// Since when.
+    pub since: Timestamp,
+    /// What was found out about it.
+    pub because: String,
+    /// When this node's mirror last agreed with it; `None` where there is none that may be served.
+    pub mirror_of: Option<Timestamp>,
+}
+
+impl DatabaseAway {
+    /// How old it is what is served meanwhile. A clock that was set back makes it no younger than now.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        let age = |at| Duration::try_from(now.duration_since(at)).unwrap_or_default();
+        self.mirror_of.map(age)
+    }
+}
+
 /// A source as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

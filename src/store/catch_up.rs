@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Which store this is; the file says the same.
-const STORE_ID: &str = "store_id";
+pub(super) const STORE_ID: &str = "store_id";
 /// No version is given out at or below this one.
 const FLOOR: &str = "version_floor";
 const OPEN_CAMPAIGN: &str = "SELECT num FROM campaign WHERE num = ?1 AND phase <> 'cancelled'";

@@ -65,6 +65,14 @@ pub enum StoreError {
         doing: &'static str,
         reason: String,
     },
+    /// The database that machines share does not answer this one.
+    #[error("cannot {doing}: the database is away ({reason})")]
+    Away {
+        /// What was being done.
+        doing: &'static str,
+        /// What was found out about it.
+        reason: String,
+    },
     /// The store has been closed.
     #[error("cannot {doing}: the store is closed")]
     Closed {
@@ -86,7 +94,7 @@ impl StoreError {
     pub fn is_unwritable(&self) -> bool {
         matches!(
             self,
-            Self::Full { .. } | Self::NotWritable { .. } | Self::Busy { .. }
+            Self::Full { .. } | Self::NotWritable { .. } | Self::Busy { .. } | Self::Away { .. }
         )
     }
 

@@ -22,6 +22,7 @@ use super::{
     error::{OpenError, Outcome, StoreError},
     idmap,
     open::{self, Lock, Opened},
+    standby::Standby,
     withdrawals,
     writer::{BoxedAnswer, Operation, Signals, Work, Writer, lost},
 };
@@ -64,6 +65,7 @@ pub(super) struct Inner {
     owner: Owner,
     mode: Option<Mode>,
     signals: Signals,
+    standby: Arc<Standby>,
     /// The files that are open, by device and inode.
     files: Vec<(PathBuf, u64, u64)>,
     disk: watch::Receiver<Disk>,
@@ -189,6 +191,7 @@ impl Store {
         mode: Mode,
         Tells {
             signals,
+            standby,
             disk,
             copy,
             map,
@@ -204,6 +207,7 @@ impl Store {
             owner: settings.owner.clone(),
             mode: Some(mode),
             signals,
+            standby,
             disk,
             copy,
             map,
@@ -290,6 +294,16 @@ impl Store {
     /// (too long ago, or before a restart): then the watcher starts from the full state.
     pub fn changes_after(&self, seq: u64) -> Option<Vec<Changed>> {
         self.0.signals.after(seq)
+    }
+
+    /// What there is for the time when the database does not answer.
+    pub(super) fn standby(&self) -> &Standby {
+        &self.0.standby
+    }
+
+    /// Whether what is written has to outlive a power cut.
+    pub(super) fn is_durable(&self) -> bool {
+        matches!(self.mode(), Mode::Threaded { .. })
     }
 
     pub(super) fn signals(&self) -> &Signals {
@@ -415,6 +429,7 @@ impl Store {
         withdraws: bool,
         work: Work,
     ) -> Result<BoxedAnswer, StoreError> {
+        self.standby().answers(doing)?;
         let began = self.now();
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
@@ -440,6 +455,7 @@ impl Store {
     async fn looked(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
+        self.standby().answers(doing)?;
         let began = self.now();
         let failed = move |fault| StoreError::new(doing, fault);
         let answer = match self.mode() {
@@ -544,6 +560,7 @@ impl Drop for Inner {
 /// What the writer tells of itself.
 struct Tells {
     signals: Signals,
+    standby: Arc<Standby>,
     disk: watch::Receiver<Disk>,
     copy: watch::Receiver<Option<String>>,
     map: watch::Receiver<Option<String>>,
@@ -553,6 +570,7 @@ impl Tells {
     fn of(writer: &Writer) -> Self {
         Self {
             signals: writer.signals.clone(),
+            standby: writer.standby.clone(),
             disk: writer.reserve.disk(),
             copy: writer.withdrawals.trouble(),
             map: writer.id_map.trouble(),

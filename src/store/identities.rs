@@ -220,13 +220,13 @@ impl Store {
     /// An identity by name.
     pub async fn record(&self, name: &Name) -> Answer<Option<Record>> {
         let name = name.clone();
-        self.read("look an identity up", move |db| db.record(name.as_str()))
+        self.read_mirrored("look an identity up", move |db| db.record(name.as_str()))
             .await
     }
 
     /// What each of these names leads to, by the same work whether it leads anywhere.
     pub async fn led_to(&self, names: Vec<Name>) -> Answer<Vec<Led>> {
-        self.read("look identities up", move |db| {
+        self.read_mirrored("look identities up", move |db| {
             let next = select_record!("WHERE i.name >= ?1 ORDER BY i.name LIMIT 1");
             let first = select_record!(
                 "WHERE i.name >= '' AND CAST(?1 AS TEXT) = ?1 ORDER BY i.name LIMIT 1"
@@ -256,20 +256,20 @@ impl Store {
     /// Identities by name; those that do not exist or cannot be read are left out.
     pub async fn records(&self, names: &[Name]) -> Answer<Vec<Record>> {
         let names = names.to_vec();
-        self.read("look identities up", move |db| db.records(&names))
+        self.read_mirrored("look identities up", move |db| db.records(&names))
             .await
     }
 
     /// An identity by its row.
     pub async fn record_of(&self, num: Num) -> Answer<Option<Record>> {
-        self.read("look an identity up", move |db| Ok(db.record_of(num)?))
+        self.read_mirrored("look an identity up", move |db| Ok(db.record_of(num)?))
             .await
     }
 
     /// A page of identities in the order of their names.
     pub async fn list(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Record>> {
         let after = after.map_or(String::new(), ToString::to_string);
-        self.read("list identities", move |db| db.list(&after, limit))
+        self.read_mirrored("list identities", move |db| db.list(&after, limit))
             .await
     }
 
@@ -390,7 +390,7 @@ impl Store {
     /// What a consumer of this name should hold, with the token.
     pub async fn document_by_name(&self, name: &Name) -> Answer<Option<TokenDocument>> {
         let name = name.clone();
-        self.read("read a token", move |db| {
+        self.read_mirrored("read a token", move |db| {
             match db.num_of(name.as_str())? {
                 Some(num) => Ok(db.consignment(num)?.map(|found| found.document)),
                 None => Ok(None),
@@ -401,14 +401,14 @@ impl Store {
 
     /// The document and the readers of a row, in one read.
     pub async fn consignment(&self, num: Num) -> Answer<Option<Consignment>> {
-        self.read("read a token", move |db| db.consignment(num))
+        self.read_mirrored("read a token", move |db| db.consignment(num))
             .await
     }
 
     /// The same of many rows, each answered by itself.
     pub async fn consignments(&self, nums: Vec<Num>) -> Answer<Each<Option<Consignment>>> {
         let doing = "read a token";
-        self.read(doing, move |db| {
+        self.read_mirrored(doing, move |db| {
             let read = |num: &Num| db.consignment(*num);
             let each = nums.iter().map(read);
             Ok(each
@@ -448,7 +448,7 @@ impl Store {
 
     /// Holdings by name; those that do not exist or cannot be read are left out.
     pub async fn holdings(&self, names: Vec<Name>) -> Answer<Vec<Holding>> {
-        self.read("read tokens", move |db| {
+        self.read_mirrored("read tokens", move |db| {
             let _same_state = db.conn.same_state()?;
             let found = db.records(&names)?;
             db.held(found)
@@ -459,7 +459,7 @@ impl Store {
     /// A page of holdings in the order of their names.
     pub async fn holdings_page(&self, after: Option<&Name>, limit: usize) -> Answer<Vec<Holding>> {
         let after = after.map_or(String::new(), ToString::to_string);
-        self.read("read tokens", move |db| {
+        self.read_mirrored("read tokens", move |db| {
             let _same_state = db.conn.same_state()?;
             let found = db.list(&after, limit)?;
             db.held(found)
@@ -837,7 +837,7 @@ pub(super) fn read_record(row: &Row<'_>) -> sql::Result<Record> {
 }
 
 impl Db {
-    fn held(&self, records: Vec<Record>) -> Outcome<Vec<Holding>> {
+    pub(super) fn held(&self, records: Vec<Record>) -> Outcome<Vec<Holding>> {
         let mut holdings = Vec::with_capacity(records.len());
         for record in records {
             if let Some(found) = self.consignment(record.num)? {

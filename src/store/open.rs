@@ -120,6 +120,7 @@ pub(super) fn open(
         owed: 0,
         reserve,
         signals,
+        standby: Arc::default(),
     };
     if rewrite {
         let written = writer.fold_withdrawals();
@@ -134,7 +135,7 @@ pub(super) fn open(
 }
 
 /// Makes the file if need be, for our eyes only; SQLite gives the files beside it the same mode.
-fn touch(path: &Path) -> Result<(), OpenError> {
+pub(super) fn touch(path: &Path) -> Result<(), OpenError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -21,6 +21,7 @@ use super::{
     disk::Reserve,
     error::{Each, Fault, Outcome, StoreError},
     idmap::IdMap,
+    standby::Standby,
     withdrawals::Withdrawals,
 };
 use crate::model::Num;
@@ -78,6 +79,7 @@ pub(super) struct Writer {
     pub(super) owed: u64,
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
+    pub(super) standby: Arc<Standby>,
 }
 
 impl Writer {
@@ -207,6 +209,9 @@ impl Writer {
     /// Commits, and tells others what it means to them.
     fn end(&mut self, mut effects: Effects, promised: bool) -> Result<(), StoreError> {
         self.commit(&mut effects, promised)?;
+        if let Some(mirror) = self.standby.mirror() {
+            mirror.take(&self.db, &effects.touched.rows);
+        }
         self.id_map.follow(&self.db, &effects);
         self.fold_if_long(effects.cleaned);
         if effects.cleaned {

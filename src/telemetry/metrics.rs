@@ -351,6 +351,7 @@ mod tests {
                 up: true,
                 readable: true,
                 standing: StoreStanding::Own,
+                away: None,
                 taken: 4096,
                 free: Some(1 << 30),
             },

@@ -9,8 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::exposition::Family;
 use crate::model::{
-    BearerCause, Consumers, Counts, DispatcherView, HealthView, JobName, Operation, RenewerView,
-    ResourceName, Served, SinkAt, SourceName, SourceView, State, StoreStanding, Tokens, TrustFile,
+    BearerCause, Consumers, Counts, DatabaseAway, DispatcherView, HealthView, JobName, Operation,
+    RenewerView, ResourceName, Served, SinkAt, SourceName, SourceView, State, StoreStanding,
+    Tokens, TrustFile,
 };
 
 /// Operations that are called.
@@ -60,6 +61,8 @@ pub struct StoreHealth {
     pub readable: bool,
     /// Whether it may be used.
     pub standing: StoreStanding,
+    /// The database that machines share, while it is away.
+    pub away: Option<DatabaseAway>,
     /// Bytes that it takes.
     pub taken: u64,
     /// Bytes that are free where it lies, where the file system says so.
@@ -225,6 +228,7 @@ fn store(scrape: &Scrape, all: &mut Vec<Family>) {
         )
         .of(health.taken),
     ]);
+    database(health.away.as_ref(), all);
     all.extend(health.free.map(|free| {
         Family::gauge(
             "renewd_state_dir_free_bytes",
@@ -246,6 +250,23 @@ fn store(scrape: &Scrape, all: &mut Vec<Family>) {
         )
         .of(counts.orphans)
     }));
+}
+
+/// The database that machines share.
+fn database(away: Option<&DatabaseAway>, all: &mut Vec<Family>) {
+    all.extend([
+        Family::gauge(
+            "renewd_database_away_timestamp_seconds",
+            "Since when the database that machines share does not answer this one; 0: it does, or the store is a file",
+        )
+        .of(away.map(|away| away.since)),
+        Family::gauge(
+            "renewd_mirror_timestamp_seconds",
+            "While the database is away, when this node's mirror, which is served, last agreed with it; 0: it does not \
+             serve it",
+        )
+        .of(away.and_then(|away| away.mirror_of)),
+    ]);
 }
 
 fn renewers(scrape: &Scrape, all: &mut Vec<Family>) {

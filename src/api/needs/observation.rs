@@ -11,9 +11,9 @@ use super::super::{
 use crate::{
     config::JobSettings,
     model::{
-        Counts, CreationsWaiting, DispatcherView, GoneHeld, KeyChange, KeysView, Lapse, Name,
-        RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, SourceName, StoreStanding,
-        TrustFile,
+        Counts, CreationsWaiting, DatabaseAway, DispatcherView, GoneHeld, KeyChange, KeysView,
+        Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, SourceName,
+        StoreStanding, TrustFile,
     },
     store::{Disk, FailingAlone, JobRan, Order, Resealing, Withheld},
 };
@@ -35,6 +35,8 @@ pub(in crate::api) struct Observed<'a> {
     pub lacking: &'a BTreeMap<String, Vec<Name>>,
     /// Replacements of access keys that are not over.
     pub key_changes: &'a [KeyChange],
+    /// The database, while it is away.
+    pub away: Option<&'a DatabaseAway>,
     /// Why the store cannot be read, or not all of it.
     pub unreadable: Option<&'a str>,
     /// What the daemon stands on.

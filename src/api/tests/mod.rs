@@ -1,6 +1,7 @@
 //! The endpoints through their routers, in this process, over a real store and under paused time.
 
 mod access;
+mod away;
 mod beside_store;
 mod control;
 mod doors;

@@ -161,7 +161,7 @@ fn fetch() -> Value {
         ],
         "responses": {
             "200": {
-                "description": "The current token. `ETag` is its version, `X-Renewd-Standing` how it stands: `good` or `doubtful`.",
+                "description": "The current token. `ETag` is its version, `X-Renewd-Standing` how it stands: `good` or `doubtful`; with `X-Renewd-Age` it is from a mirror, so many seconds old.",
                 "content": {
                     "application/json": { "schema": { "$ref": "#/components/schemas/Token" } },
                     "text/plain": { "schema": { "type": "string" } },

@@ -14,6 +14,7 @@ mod replace;
 pub(super) mod template;
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -147,6 +148,14 @@ impl FileSink {
         let mut path = PathBuf::from("/");
         path.extend(folders);
         path.join(file)
+    }
+
+    /// Whether there is nothing where the file of this identity, or the bundle, should lie.
+    pub async fn lacks(&self, name: &Name, resource: &ResourceName) -> bool {
+        let path = self.path_for(name, resource);
+        let gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        self.on_disk(move |_| fs::symlink_metadata(&path).is_err_and(gone))
+            .await
     }
 
     /// Whether every identity's file, or the bundle, lies at this path.

@@ -17,7 +17,7 @@ fn placed(path: &str) -> Placed {
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     Declare {
         names: Vec<usize>,
         voip: bool,
@@ -41,7 +41,7 @@ enum Event {
 }
 
 #[derive(Debug, Clone)]
-enum OnRow {
+pub(super) enum OnRow {
     Issue { ago: i64, create: bool },
     Fail,
     Gone,
@@ -50,7 +50,7 @@ enum OnRow {
     FailDelivery,
 }
 
-fn events() -> impl Strategy<Value = Event> {
+pub(super) fn events() -> impl Strategy<Value = Event> {
     let removal = prop_oneof![
         Just(OnRemoval::Hold),
         Just(OnRemoval::Forget),
@@ -139,9 +139,9 @@ fn ended(how: usize, action: CampaignAction, now: Timestamp) -> (Option<Step>, I
     }
 }
 
-struct World {
-    home: Home,
-    now: i64,
+pub(super) struct World {
+    pub(super) home: Home,
+    pub(super) now: i64,
     ids: i64,
     versions: BTreeMap<Num, Version>,
     campaigns: Vec<CampaignId>,
@@ -150,7 +150,23 @@ struct World {
 }
 
 impl World {
-    async fn happen(&mut self, event: Event) {
+    pub(super) fn new(home: Home) -> Self {
+        Self {
+            home,
+            now: 100,
+            ids: 0,
+            versions: BTreeMap::new(),
+            campaigns: Vec::new(),
+            files: BTreeSet::new(),
+        }
+    }
+
+    /// A row, by the place of its name.
+    pub(super) async fn record(&self, row: usize) -> Option<Record> {
+        self.home.record(&name(NAMES[row])).await.unwrap()
+    }
+
+    pub(super) async fn happen(&mut self, event: Event) {
         match event {
             Event::Declare {
                 names,
@@ -175,8 +191,7 @@ impl World {
                 assert!(declare(&self.home, &specs, self.now).await.is_unchanged());
             }
             Event::On(row, what) => {
-                let record = self.home.record(&name(NAMES[row])).await.unwrap();
-                if let Some(record) = record {
+                if let Some(record) = self.record(row).await {
                     self.happen_to(&record, what).await;
                 }
             }
@@ -261,7 +276,7 @@ impl World {
     }
 
     async fn order(&mut self, row: usize, action: CampaignAction) {
-        let Some(record) = self.home.record(&name(NAMES[row])).await.unwrap() else {
+        let Some(record) = self.record(row).await else {
             return;
         };
         let then = (action == CampaignAction::Revoke).then_some(Then::Reissue);
@@ -331,7 +346,7 @@ impl World {
     }
 
     async fn place(&mut self, row: usize, hook: bool, path: Option<u8>) {
-        let Some(record) = self.home.record(&name(NAMES[row])).await.unwrap() else {
+        let Some(record) = self.record(row).await else {
             return;
         };
         let sink = sink(if hook { "hook" } else { "file" });
@@ -451,14 +466,8 @@ proptest! {
     fn the_promises_of_the_rows_hold(expanded in any::<bool>(), events in proptest::collection::vec(events(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let mut world = World {
-                home: if expanded { Home::expanded() } else { Home::new() },
-                now: 100,
-                ids: 0,
-                versions: BTreeMap::new(),
-                campaigns: Vec::new(),
-                files: BTreeSet::new(),
-            };
+            let home = if expanded { Home::expanded() } else { Home::new() };
+            let mut world = World::new(home);
             for event in events {
                 world.happen(event).await;
                 world.check().await;

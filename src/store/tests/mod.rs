@@ -7,6 +7,7 @@ mod deliveries;
 mod gone;
 mod histories;
 mod id_map;
+mod mirror;
 mod nodes;
 mod notices;
 mod open;
