@@ -8,6 +8,7 @@
 //! in their section ([`Finding`]) is shown in the same way.
 
 mod digest;
+mod database;
 mod excerpt;
 mod file;
 mod keys;
@@ -25,6 +26,7 @@ mod source;
 mod syntax;
 mod tree;
 
+pub use database::{AddressMistake, ChannelBinding, ClientFiles, DatabaseHost, DatabaseSettings, HostPlace};
 pub use excerpt::Excerpt;
 pub use file::{open_regular, read_regular};
 pub use load::{Loaded, load};

@@ -1,0 +1,663 @@
+//! A session with PostgreSQL: one connection, used by one thread at a time, on a runtime of its own.
+//!
+//! Every statement has a deadline. A connection that is dead (closed, silent, read only by now) ends the transaction
+//! that is open on it, and the next one begins on a host that takes writes. After an error a transaction takes
+//! nothing but what takes it back.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::TryStreamExt as _;
+use rusqlite::ToSql;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_postgres::{
+    Client, RowStream, Statement,
+    error::{Severity, SqlState},
+};
+
+use super::{
+    Result, SqlError,
+    connect::{Away, Connected, Server, Remote, race},
+    text::{Control, Extent, controls, translated},
+    wire::{Parameter, Unfit},
+};
+
+/// Statements that stay prepared; more are texts that were put together.
+const PREPARED: usize = 512;
+/// Rows that are taken in at once where the whole answer is wanted.
+const CHUNK: usize = 256;
+/// The first page of an answer of which only so much is wanted, and the largest one.
+const FIRST_PAGE: usize = 16;
+const LAST_PAGE: usize = 4096;
+/// After no host took writes, nobody waits for them again for so long.
+const REST: Duration = Duration::from_millis(500);
+/// How long a connection has to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(2);
+
+type Db<T> = std::result::Result<T, tokio_postgres::Error>;
+
+/// How the transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// None is open.
+    Idle,
+    Open,
+    /// A statement failed: it takes nothing more. `again`: for a reason outside of it.
+    Failed { again: bool },
+}
+
+/// A connection that lives, as far as is known.
+struct Link {
+    client: Arc<Client>,
+    server: Server,
+    driver: AbortHandle,
+    prepared: HashMap<(String, Extent), Statement>,
+}
+
+pub(crate) struct Session {
+    remote: Remote,
+    /// Taken when it ends.
+    runtime: Option<Runtime>,
+    link: RefCell<Option<Link>>,
+    phase: Cell<Phase>,
+    changed: Cell<u64>,
+    /// Whether the last transaction ended by itself for a reason outside of it.
+    ended_again: Cell<bool>,
+    /// The answer that is being looked at.
+    open: RefCell<Weak<Mutex<Answer>>>,
+    /// Why no host took writes, and when that was.
+    away: RefCell<Option<(Away, Instant)>>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("remote", &self.remote.to_string())
+            .field("phase", &self.phase.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rows as they come. The server waits until they are taken in.
+struct Answer {
+    stream: Option<Pin<Box<RowStream>>>,
+    /// What was taken in before its turn, because another statement had to run.
+    early: VecDeque<tokio_postgres::Row>,
+}
+
+impl Session {
+    /// Connects to the first host that takes writes.
+    pub(crate) fn open(remote: Remote) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| SqlError::Lost(format!("no runtime: {error}")))?;
+        let session = Self {
+            remote,
+            runtime: Some(runtime),
+            link: RefCell::default(),
+            phase: Cell::new(Phase::Idle),
+            changed: Cell::default(),
+            ended_again: Cell::default(),
+            open: RefCell::default(),
+            away: RefCell::default(),
+        };
+        session.connected()?;
+        Ok(session)
+    }
+
+    /// The server that it is connected to, where it is.
+    pub(crate) fn server(&self) -> Option<Server> {
+        let link = self.link.borrow();
+        link.as_ref().map(|link| link.server.clone())
+    }
+
+    /// Runs one statement; how many rows it changed.
+    pub(super) fn execute(&self, sql: &str, values: &[&dyn ToSql]) -> Result<usize> {
+        if controls(sql).is_some() {
+            return self.batch(sql).map(|()| 0);
+        }
+        let given = given(values)?;
+        let changed = self.attempt(sql, Extent::All, given, |client, statement, given| {
+            self.wait(async move { client.execute_raw(&statement, &given).await })
+        })?;
+        self.changed.set(self.changed.get() + changed);
+        Ok(usize::try_from(changed).unwrap_or(usize::MAX))
+    }
+
+    /// The first row, if there is one.
+    pub(super) fn first(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+    ) -> Result<Option<tokio_postgres::Row>> {
+        let rows = self.rows(sql, Extent::First, given(values)?)?;
+        if !is_selection(sql) {
+            self.changed.set(self.changed.get() + rows.len() as u64);
+        }
+        Ok(rows.into_iter().next())
+    }
+
+    /// Shows rows in order until `see` has seen enough. Where no more than `expected` are wanted, they come by pages.
+    pub(super) fn each(
+        &self,
+        sql: &str,
+        values: &[&dyn ToSql],
+        expected: Option<usize>,
+        mut see: impl FnMut(&tokio_postgres::Row) -> Result<bool>,
+    ) -> Result<()> {
+        let given = given(values)?;
+        let expected = expected.filter(|expected| {
+            *expected <= LAST_PAGE && translated(sql, Extent::Page).cut
+        });
+        let Some(expected) = expected else {
+            return self.stream(sql, given, &mut see);
+        };
+        if self.is_in_transaction() {
+            return self.pages(sql, &given, expected, &mut see);
+        }
+        // All pages are of one state.
+        self.batch("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")?;
+        let shown = self.pages(sql, &given, expected, &mut see);
+        let ended = match self.is_in_transaction() {
+            true => self.batch("ROLLBACK"),
+            false => Ok(()),
+        };
+        shown.and(ended)
+    }
+
+    fn pages(
+        &self,
+        sql: &str,
+        given: &[Parameter],
+        expected: usize,
+        see: &mut dyn FnMut(&tokio_postgres::Row) -> Result<bool>,
+    ) -> Result<()> {
+        let (mut size, mut after) = (expected.max(FIRST_PAGE), 0);
+        loop {
+            let page = [Parameter::number(size), Parameter::number(after)];
+            let rows = self.rows(sql, Extent::Page, [given, &page].concat())?;
+            let is_last = rows.len() < size;
+            after += rows.len();
+            for row in rows {
+                if !see(&row)? {
+                    return Ok(());
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+            size = (size * 2).min(LAST_PAGE);
+        }
+    }
+
+    fn stream(
+        &self,
+        sql: &str,
+        given: Vec<Parameter>,
+        see: &mut dyn FnMut(&tokio_postgres::Row) -> Result<bool>,
+    ) -> Result<()> {
+        let stream = self.attempt(sql, Extent::All, given, |client, statement, given| {
+            self.wait(async move { client.query_raw(&statement, &given).await })
+        })?;
+        let answer = Arc::new(Mutex::new(Answer {
+            stream: Some(Box::pin(stream)),
+            early: VecDeque::new(),
+        }));
+        *self.open.borrow_mut() = Arc::downgrade(&answer);
+        loop {
+            let rows = self.next_rows(&answer, CHUNK)?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            for row in rows {
+                if !see(&row)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The next rows of an answer; none at its end.
+    fn next_rows(&self, answer: &Mutex<Answer>, most: usize) -> Result<Vec<tokio_postgres::Row>> {
+        let mut answer = answer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answer.early.is_empty() {
+            return Ok(answer.early.drain(..).collect());
+        }
+        let Some(stream) = &mut answer.stream else {
+            return Ok(Vec::new());
+        };
+        let taken = self.wait(async {
+            let mut rows = Vec::new();
+            while rows.len() < most {
+                match stream.try_next().await? {
+                    Some(row) => rows.push(row),
+                    None => return Ok((rows, true)),
+                }
+            }
+            Ok((rows, false))
+        });
+        match taken {
+            Ok((rows, is_over)) => {
+                if is_over {
+                    answer.stream = None;
+                }
+                Ok(rows)
+            }
+            Err(trouble) => {
+                answer.stream = None;
+                Err(self.failed(trouble))
+            }
+        }
+    }
+
+    /// Takes the rest of an answer in that is being looked at: another statement comes in between.
+    fn settle_open(&self) -> Result<()> {
+        let open = self.open.take().upgrade();
+        let Some(answer) = open else { return Ok(()) };
+        loop {
+            // Nobody else looks at it meanwhile.
+            let had = std::mem::take(&mut answer.lock().unwrap_or_else(PoisonError::into_inner).early);
+            let rows = self.next_rows(&answer, CHUNK);
+            let mut locked = answer.lock().unwrap_or_else(PoisonError::into_inner);
+            locked.early = had;
+            let rows = rows?;
+            if rows.is_empty() {
+                return Ok(());
+            }
+            locked.early.extend(rows);
+        }
+    }
+
+    fn rows(&self, sql: &str, wanted: Extent, given: Vec<Parameter>) -> Result<Vec<tokio_postgres::Row>> {
+        self.attempt(sql, wanted, given, |client, statement, given| {
+            self.wait(async move {
+                let rows = client.query_raw(&statement, &given).await?;
+                rows.try_collect().await
+            })
+        })
+    }
+
+    /// Runs statements without parameters, one after the other.
+    pub(super) fn batch(&self, sql: &str) -> Result<()> {
+        let controls = controls(sql).unwrap_or_default();
+        let takes_back = matches!(controls.first(), Some(Control::Ends | Control::TakesBack));
+        if controls.first() == Some(&Control::Ends) && self.phase.get() == Phase::Idle {
+            // It ended with its connection.
+            let begins = controls.contains(&Control::Begins);
+            return if begins { self.begin() } else { Ok(()) };
+        }
+        if !takes_back {
+            self.usable()?;
+        }
+        let fresh = controls.first() == Some(&Control::Begins);
+        let mut ran = self.run_batch(sql);
+        if fresh && ran.is_err() && self.link.borrow().is_none() {
+            // It was dead before: nothing was begun on it.
+            ran = self.run_batch(sql);
+        }
+        ran?;
+        for control in controls {
+            self.phase.set(match (control, self.phase.get()) {
+                (Control::Begins | Control::TakesBack, _) => Phase::Open,
+                (Control::Ends, _) => Phase::Idle,
+                (Control::Marks, phase) => phase,
+            });
+        }
+        Ok(())
+    }
+
+    fn run_batch(&self, sql: &str) -> Result<()> {
+        let client = self.client()?;
+        self.settle_open()?;
+        self.wait(async { client.batch_execute(sql).await })
+            .map_err(|trouble| self.failed(trouble))
+    }
+
+    /// Begins a transaction that writes, on a host that takes writes.
+    pub(super) fn begin(&self) -> Result<()> {
+        self.ended_again.set(false);
+        self.batch("BEGIN")
+    }
+
+    /// Begins one that only reads: all its statements see the same state.
+    pub(super) fn begin_read(&self) -> Result<()> {
+        self.batch("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    }
+
+    /// Commits. Where the answer does not come it is unknown what became of it ([`SqlError::Unsure`]).
+    pub(super) fn commit(&self) -> Result<()> {
+        match self.phase.get() {
+            Phase::Open => {}
+            Phase::Idle => return Err(SqlError::Lost("the transaction ended before".to_owned())),
+            Phase::Failed { .. } => return Err(SqlError::Aborted),
+        }
+        self.settle_open()?;
+        let client = self.client()?;
+        // A commit that a standby has to confirm must not be given up by the server: it would count as done.
+        let sql = "SET LOCAL statement_timeout = 0; COMMIT";
+        let committed = self.wait(async { client.batch_execute(sql).await });
+        let Err(trouble) = committed else {
+            self.phase.set(Phase::Idle);
+            return Ok(());
+        };
+        let is_told = matches!(&trouble, Trouble::Database(error) if is_answer(error));
+        let error = self.failed(trouble);
+        self.phase.set(Phase::Idle);
+        Err(match is_told {
+            true => error,
+            false => SqlError::Unsure(error.to_string()),
+        })
+    }
+
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.phase.get() != Phase::Idle
+    }
+
+    /// Whether the transaction takes nothing more until it is taken back.
+    pub(super) fn is_aborted(&self) -> bool {
+        matches!(self.phase.get(), Phase::Failed { .. })
+    }
+
+    /// Whether the last transaction failed for a reason outside of it, so that the same again may do.
+    pub(super) fn may_do_again(&self) -> bool {
+        self.ended_again.get()
+    }
+
+    pub(super) fn changed(&self) -> u64 {
+        self.changed.get()
+    }
+
+    /// Runs a statement; where no transaction is open and the connection turns out to be dead, once more on a new one.
+    fn attempt<T>(
+        &self,
+        sql: &str,
+        wanted: Extent,
+        given: Vec<Parameter>,
+        run: impl Fn(Arc<Client>, Statement, Vec<Parameter>) -> Tried<T>,
+    ) -> Result<T> {
+        self.usable()?;
+        let once = |given: Vec<Parameter>| {
+            let client = self.client()?;
+            self.settle_open()?;
+            let statement = self.prepared(&client, sql, wanted)?;
+            Self::fits(sql, &statement, &given)?;
+            run(client, statement, given).map_err(|trouble| self.failed(trouble))
+        };
+        let is_alone = self.phase.get() == Phase::Idle;
+        match once(given.clone()) {
+            Err(error) if is_alone && is_selection(sql) && self.has_moved(&error) => once(given),
+            ran => ran,
+        }
+    }
+
+    /// Whether what was known of the connection does not hold any more: it is dead, or what was prepared is.
+    fn has_moved(&self, error: &SqlError) -> bool {
+        let is_stale = match error {
+            SqlError::Refused { code, .. } => is_about_statements(&SqlState::from_code(code)),
+            _ => false,
+        };
+        is_stale || self.link.borrow().is_none()
+    }
+
+    /// That the transaction takes statements.
+    fn usable(&self) -> Result<()> {
+        match self.phase.get() {
+            Phase::Failed { .. } => Err(SqlError::Aborted),
+            Phase::Idle | Phase::Open => Ok(()),
+        }
+    }
+
+    /// That a statement was given as many values as it takes.
+    fn fits(sql: &str, statement: &Statement, given: &[Parameter]) -> Result<()> {
+        let takes = statement.params().len();
+        match given.len() == takes {
+            true => Ok(()),
+            false => Err(SqlError::Refused {
+                code: String::new(),
+                message: format!("{} values for {takes} parameters of {sql:?}", given.len()),
+            }),
+        }
+    }
+
+    fn prepared(&self, client: &Client, sql: &str, wanted: Extent) -> Result<Statement> {
+        let key = (sql.to_owned(), wanted);
+        let link = self.link.borrow();
+        let known = link.as_ref().and_then(|link| link.prepared.get(&key));
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        drop(link);
+        let text = translated(sql, wanted);
+        let prepared = self.wait(async { client.prepare(&text.sql).await });
+        let prepared = prepared.map_err(|trouble| self.failed(trouble))?;
+        if let Some(link) = &mut *self.link.borrow_mut() {
+            if link.prepared.len() >= PREPARED {
+                link.prepared.clear();
+            }
+            link.prepared.insert(key, prepared.clone());
+        }
+        Ok(prepared)
+    }
+
+    fn client(&self) -> Result<Arc<Client>> {
+        let client = self.link.borrow().as_ref().map(|link| link.client.clone());
+        match client {
+            Some(client) if !client.is_closed() => Ok(client),
+            Some(_) if self.is_in_transaction() => {
+                Err(self.failed(Trouble::Silent("the connection was closed".to_owned())))
+            }
+            _ => self.connected(),
+        }
+    }
+
+    /// Connects anew.
+    fn connected(&self) -> Result<Arc<Client>> {
+        let resting = self.away.borrow().as_ref().and_then(|(away, since)| {
+            (since.elapsed() < REST).then(|| away.clone())
+        });
+        if let Some(away) = resting {
+            return Err(SqlError::Away(away));
+        }
+        self.phase.set(Phase::Idle);
+        self.part();
+        let raced = self.block(race(&self.remote));
+        match raced {
+            Ok(Connected {
+                client,
+                server,
+                driver,
+            }) => {
+                let client = Arc::new(client);
+                self.away.take();
+                tracing::info!(%server, "connected to the database");
+                *self.link.borrow_mut() = Some(Link {
+                    client: client.clone(),
+                    server,
+                    driver,
+                    prepared: HashMap::new(),
+                });
+                Ok(client)
+            }
+            Err(away) => {
+                *self.away.borrow_mut() = Some((away.clone(), now()));
+                Err(SqlError::Away(away))
+            }
+        }
+    }
+
+    /// What a failure means to the connection and to the transaction.
+    fn failed(&self, trouble: Trouble) -> SqlError {
+        match trouble {
+            Trouble::Silent(why) => {
+                self.die();
+                SqlError::Lost(why)
+            }
+            Trouble::Database(error) => {
+                if let Some(unfit) = unfit(&error) {
+                    return SqlError::Refused {
+                        code: String::new(),
+                        message: unfit,
+                    };
+                }
+                let Some(said) = error.as_db_error() else {
+                    self.die();
+                    return SqlError::Lost(words(&error));
+                };
+                if is_dead(said.code(), said.parsed_severity()) {
+                    self.die();
+                    return SqlError::Lost(format!("{} ({})", said.message(), said.code().code()));
+                }
+                self.refused(said.code());
+                SqlError::Refused {
+                    code: said.code().code().to_owned(),
+                    message: said.message().to_owned(),
+                }
+            }
+        }
+    }
+
+    /// The server refused a statement.
+    fn refused(&self, code: &SqlState) {
+        let again = is_worth_again(code);
+        if is_about_statements(code)
+            && let Some(link) = &mut *self.link.borrow_mut()
+        {
+            link.prepared.clear();
+        }
+        if self.is_in_transaction() {
+            self.ended_again.set(again);
+            self.phase.set(Phase::Failed { again });
+        }
+    }
+
+    /// The connection is of no use any more, and its transaction is taken back by the server.
+    fn die(&self) {
+        self.phase.set(Phase::Idle);
+        self.ended_again.set(false);
+        if let Some(link) = self.link.take() {
+            link.driver.abort();
+        }
+        self.away.take();
+    }
+
+    /// Takes leave of the server, where it is still there.
+    fn part(&self) {
+        let Some(link) = self.link.take() else { return };
+        drop(link);
+        // Whoever drives the connection has it say so.
+        self.block(async { tokio::time::sleep(GOODBYE).await });
+    }
+
+    /// Waits for what the server answers, within the deadline.
+    fn wait<T: Send>(&self, answer: impl Future<Output = Db<T>> + Send) -> Tried<T> {
+        let deadline = self.remote.deadline();
+        let within = self.block(async { timeout(deadline, answer).await });
+        match within {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Trouble::Database(error)),
+            Err(_) => Err(Trouble::Silent(format!(
+                "no answer within {} s",
+                deadline.as_secs_f32()
+            ))),
+        }
+    }
+
+    /// Runs on our own runtime, from wherever it is called.
+    #[expect(clippy::expect_used, reason = "only Drop takes the runtime, and what panics in it is passed on")]
+    fn block<T: Send>(&self, what: impl Future<Output = T> + Send) -> T {
+        let runtime = self.runtime.as_ref().expect("the session is open");
+        match Handle::try_current() {
+            Err(_) => runtime.block_on(what),
+            // Inside another runtime, such as a test's: that one stands still meanwhile.
+            Ok(_) => thread::scope(|scope| {
+                let ran = scope.spawn(|| runtime.block_on(what)).join();
+                ran.expect("what ran on another thread came to its end")
+            }),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.part();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a try at a statement comes to.
+type Tried<T> = std::result::Result<T, Trouble>;
+
+/// Why there is no answer.
+enum Trouble {
+    Database(tokio_postgres::Error),
+    /// It did not come, for a reason in words.
+    Silent(String),
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a rest lasts is a matter of this machine alone")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn given(values: &[&dyn ToSql]) -> Result<Vec<Parameter>> {
+    let each = values.iter().map(|value| Parameter::of(*value));
+    Ok(each.collect::<rusqlite::Result<_>>()?)
+}
+
+fn is_selection(sql: &str) -> bool {
+    let text = sql.trim_start();
+    text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+}
+
+/// Whether the server said that a commit failed, and goes on to listen.
+fn is_answer(error: &tokio_postgres::Error) -> bool {
+    let said = error.as_db_error();
+    said.is_some_and(|said| !is_dead(said.code(), said.parsed_severity()))
+}
+
+/// Whether nothing more is to be had of a connection.
+fn is_dead(code: &SqlState, severity: Option<Severity>) -> bool {
+    let ends = matches!(severity, Some(Severity::Fatal | Severity::Panic));
+    ends || code.code().starts_with("08")
+        || code.code().starts_with("57P")
+        || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+}
+
+/// Whether the same transaction again may do.
+fn is_worth_again(code: &SqlState) -> bool {
+    *code == SqlState::T_R_SERIALIZATION_FAILURE
+        || *code == SqlState::T_R_DEADLOCK_DETECTED
+        || is_about_statements(code)
+}
+
+/// Whether what was prepared does not serve any more: the schema changed, or a pooler gave us another connection.
+fn is_about_statements(code: &SqlState) -> bool {
+    *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::FEATURE_NOT_SUPPORTED
+}
+
+/// A parameter that does not fit was never sent.
+fn unfit(error: &tokio_postgres::Error) -> Option<String> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<Unfit>().map(ToString::to_string)
+}
+
+/// An error with what lies behind it.
+fn words(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
