@@ -17,7 +17,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use renewd::{
-    config::{Owner, StoreSettings},
+    config::{Owner, StorePlace, StoreSettings},
     model::{
         Attempt, Change, Declaration, Due, DueReason, OnRemoval, Origin, ResourceName, Scope,
         Secret, Spec, Step, Token, TokenMeta,
@@ -33,7 +33,7 @@ const HANDFUL: usize = 256;
 
 fn settings(dir: &std::path::Path) -> StoreSettings {
     StoreSettings {
-        path: dir.join("renewd.db"),
+        place: StorePlace::File(dir.join("renewd.db")),
         seal_key: None,
         keep_renewals: Duration::from_hours(24),
         keep_other: Duration::from_hours(24),

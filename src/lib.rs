@@ -24,7 +24,7 @@
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `entra` | speaks to Entra ID and to metadata services: obtains bearers | model clock transport config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config entra |
-//! | `sql` | speaks to a database engine: SQLite or PostgreSQL | – |
+//! | `sql` | speaks to a database engine: SQLite or PostgreSQL | config |
 //! | `store` | says in SQL what is in our database; seals secrets; keeps `identities.jsonl` | model telemetry config sql |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
@@ -49,6 +49,7 @@
 //! |---|---|---|
 //! | `renewd-acs-wire` | what crosses the wire: operations, JSON shapes, secrets | – |
 //! | `renewd-clock` | the clock | – |
+//! | `renewd-database` | starts a PostgreSQL for the tests, with a database for each | – |
 //! | `renewd-emulator` | the other side: ACS Identity, Entra ID and a webhook receiver, with checks of their own | acs-wire clock |
 //! | `renewd-demo` | plays the main job with programs of its own, and measures it from outside | acs-wire clock emulator |
 //!

@@ -112,7 +112,14 @@ fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
     let (daemon, store) = (&settings.daemon, &settings.store);
     let mut files: Vec<(String, Option<&Path>)> = vec![
         ("daemon.socket".to_owned(), Some(&daemon.socket)),
-        ("store.path".to_owned(), Some(&store.path)),
+        ("store.path".to_owned(), store.place.file()),
+        (
+            "store.ca_file".to_owned(),
+            store
+                .place
+                .database()
+                .and_then(|database| database.ca_file.as_deref()),
+        ),
         (
             "store.seal_key".to_owned(),
             store.seal_key.as_ref().and_then(file_of),

@@ -356,8 +356,10 @@ struct Room {
 
 /// The file systems of the store and of every file sink, once each.
 fn space(settings: &Settings) -> Vec<Finding> {
-    let mut places: Vec<(String, PathBuf)> =
-        vec![("store.path".to_owned(), settings.store.path.clone())];
+    let mut places: Vec<(String, PathBuf)> = vec![(
+        "store.path".to_owned(),
+        settings.store.place.here(&settings.daemon.state_dir),
+    )];
     let sinks = settings.sinks.iter().filter_map(|sink| match sink {
         SinkSettings::File(file) => Some(file.path.parse::<PathPattern>()),
         _ => None,

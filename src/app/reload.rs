@@ -242,19 +242,29 @@ pub(super) fn needs_restart(old: &Settings, new: &Settings) -> Vec<&'static str>
         .collect()
 }
 
-fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 12] {
+fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 14] {
     let (was, is) = (&old.daemon, &new.daemon);
     let seal = |settings: &Settings| settings.store.seal_key.clone();
     let cluster = |settings: &Settings| settings.cluster.clone();
     let (was_in, is_in) = (cluster(old), cluster(new));
     let differs =
         |of: fn(&ClusterSettings) -> String| was_in.as_ref().map(of) != is_in.as_ref().map(of);
+    let file = |settings: &Settings| settings.store.place.file().map(ToOwned::to_owned);
+    let database = |settings: &Settings| settings.store.place.database().cloned();
+    let authority = |settings: &Settings| database(settings)?.ca_file;
+    let address = |settings: &Settings| {
+        let mut database = database(settings)?;
+        database.ca_file = None;
+        Some(database)
+    };
     [
         ("daemon.state_dir", was.state_dir != is.state_dir),
         ("daemon.listen", was.listen != is.listen),
         ("daemon.socket", was.socket != is.socket),
         ("daemon.instance", was.instance != is.instance),
-        ("store.path", old.store.path != new.store.path),
+        ("store.path", file(old) != file(new)),
+        ("store.url", address(old) != address(new)),
+        ("store.ca_file", authority(old) != authority(new)),
         (
             "store.withdrawn_copy",
             old.store.withdrawn_copy != new.store.withdrawn_copy,

@@ -130,7 +130,7 @@ async fn open_store(
     };
     let opened = opened.unwrap_or_else(|error| {
         Err(OpenError::Other {
-            path: settings.store.path.clone(),
+            path: settings.store.place.called(),
             reason: error.to_string(),
         })
     })?;

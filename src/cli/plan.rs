@@ -81,7 +81,7 @@ impl Plan {
         }
         let path = source.path;
         let settings = settings(Some(path.clone()))?;
-        let there = settings.store.path.exists();
+        let there = settings.store.place.file().is_none_or(|file| file.exists());
         if there && let Some(owner) = Owner::to_become(&settings.daemon.state_dir)? {
             let mut child = owner.renewd(["plan", "--config"])?;
             let path = std::path::absolute(&path).unwrap_or(path);
@@ -137,7 +137,7 @@ fn of_resource(
             .iter()
             .filter(|spec| spec.resource == resource.name)
     };
-    let stock = stock_at_rest(&settings.store.path, &resource.name, now)?;
+    let stock = stock_at_rest(&settings.store, &resource.name, now)?;
     let (fleet, basis) = match &stock {
         Some(stock) => {
             let known = Fleet::known(stock, &cohorts(ours()), &settings.renewal);

@@ -146,7 +146,11 @@ impl DatabaseSettings {
     ///
     /// # Errors
     /// When it is none, or would send what is secret in plain text.
-    pub fn read(from: &SecretRef, text: &Secret, ca_file: Option<PathBuf>) -> Result<Self, AddressMistake> {
+    pub fn read(
+        from: &SecretRef,
+        text: &Secret,
+        ca_file: Option<PathBuf>,
+    ) -> Result<Self, AddressMistake> {
         said_in(text.expose().trim())?.settings(from, ca_file)
     }
 }
@@ -232,8 +236,12 @@ impl Said {
             hosts: self.hosts()?,
             name: name.to_owned(),
             user: user.to_owned(),
-            password: self.get("password").map(|text| Secret::new(text.to_owned())),
-            ca_file: ca_file.or(given.map(|file| absolute(file, "sslrootcert")).transpose()?),
+            password: self
+                .get("password")
+                .map(|text| Secret::new(text.to_owned())),
+            ca_file: ca_file.or(given
+                .map(|file| absolute(file, "sslrootcert"))
+                .transpose()?),
             client: self.client()?,
             channel_binding: self.channel_binding()?,
             direct_tls: self.direct_tls()?,
@@ -292,7 +300,14 @@ impl Said {
     fn is_secure(&self, place: &HostPlace) -> Read<bool> {
         let mode = self.get("sslmode");
         let mode_is_known = |mode| {
-            let modes = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+            let modes = [
+                "disable",
+                "allow",
+                "prefer",
+                "require",
+                "verify-ca",
+                "verify-full",
+            ];
             modes.contains(&mode)
         };
         if mode.is_some_and(|mode| !mode_is_known(mode)) {
@@ -480,9 +495,9 @@ fn hosts_of(text: &str) -> Read<(String, String)> {
 
 fn decoded(text: &str) -> Read<String> {
     let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_| {
-        AddressMistake::new("a %XX of this address is no UTF-8", ESCAPED)
-    })
+    decoded
+        .map(Into::into)
+        .map_err(|_| AddressMistake::new("a %XX of this address is no UTF-8", ESCAPED))
 }
 
 /// `key=value key='a value'`.
@@ -559,7 +574,10 @@ mod tests {
         assert_eq!(quoted.password.unwrap().expose(), r"it's \ me");
         let given = address("postgres://u@db/d?hostaddr=10.0.0.7&application_name=x").unwrap();
         let seven = "10.0.0.7".parse().unwrap();
-        assert_eq!(given.hosts[0].place, HostPlace::Tcp("db".to_owned(), Some(seven)));
+        assert_eq!(
+            given.hosts[0].place,
+            HostPlace::Tcp("db".to_owned(), Some(seven))
+        );
         let socket = address("postgresql://u@%2Fvar%2Frun%2Fpostgresql:5433/d").unwrap();
         assert_eq!(socket.to_string(), "/var/run/postgresql/.s.PGSQL.5433/d");
     }
@@ -576,7 +594,10 @@ mod tests {
             ("postgresql://u@10.0.0.7/d?sslmode=require", true),
             ("postgresql://u@localhost/d?hostaddr=10.0.0.7", true),
             ("postgresql://u@db/d?hostaddr=127.0.0.1", false),
-            ("host=/run/postgresql user=u dbname=d sslmode=verify-full", false),
+            (
+                "host=/run/postgresql user=u dbname=d sslmode=verify-full",
+                false,
+            ),
         ] {
             assert_eq!(hosts(text)[0].1, secure, "{text}");
         }
@@ -587,7 +608,10 @@ mod tests {
             "host=localhost hostaddr=10.0.0.7 user=u dbname=d sslmode=disable",
         ] {
             let mistake = address(text).unwrap_err();
-            assert!(mistake.message.contains("plain text"), "{text}: {mistake:?}");
+            assert!(
+                mistake.message.contains("plain text"),
+                "{text}: {mistake:?}"
+            );
         }
     }
 
@@ -607,15 +631,33 @@ mod tests {
             ("postgresql://u@db/d?hunter2=1", "does not know"),
             ("postgresql://u@db/d?hunter2", "no value"),
             ("postgresql://u@db/d?sslmode=hunter2", "`sslmode`"),
-            ("postgresql://u@db/d?connect_timeout=hunter2", "`connect_timeout`"),
-            ("postgresql://u@db/d?target_session_attrs=standby", "no writes"),
+            (
+                "postgresql://u@db/d?connect_timeout=hunter2",
+                "`connect_timeout`",
+            ),
+            (
+                "postgresql://u@db/d?target_session_attrs=standby",
+                "no writes",
+            ),
             ("postgresql://u@db/d?options=-chunter2", "`options`"),
-            ("postgresql://u@db/d?sslcert=/hunter2", "each needs the other"),
+            (
+                "postgresql://u@db/d?sslcert=/hunter2",
+                "each needs the other",
+            ),
             ("postgresql://u@db/d?sslrootcert=hunter2", "no whole path"),
             ("host=db user=u dbname=d password='hunter2", "neither a URL"),
-            ("host=db user=u dbname=d password=my hunter2", "neither a URL"),
-            ("host=db user=u dbname=d password=my hunter2=x", "does not know"),
-            ("host=a,b port=1,2,3 user=u dbname=hunter2", "number of ports"),
+            (
+                "host=db user=u dbname=d password=my hunter2",
+                "neither a URL",
+            ),
+            (
+                "host=db user=u dbname=d password=my hunter2=x",
+                "does not know",
+            ),
+            (
+                "host=a,b port=1,2,3 user=u dbname=hunter2",
+                "number of ports",
+            ),
         ] {
             let mistake = address(text).expect_err(text);
             let told = format!("{}: {}", mistake.message, mistake.hint);

@@ -26,7 +26,9 @@ mod source;
 mod syntax;
 mod tree;
 
-pub use database::{AddressMistake, ChannelBinding, ClientFiles, DatabaseHost, DatabaseSettings, HostPlace};
+pub use database::{
+    AddressMistake, ChannelBinding, ClientFiles, DatabaseHost, DatabaseSettings, HostPlace,
+};
 pub use excerpt::Excerpt;
 pub use file::{open_regular, read_regular};
 pub use load::{Loaded, load};

@@ -351,7 +351,7 @@ fn surrounding(settings: &Settings, path: &str, key: &str) -> Option<String> {
         ("daemon", "state_dir") => Some(shown(&daemon.state_dir)),
         ("daemon", "socket") => Some(shown(&daemon.socket)),
         ("daemon", "instance") => Some(daemon.instance.clone()),
-        ("store", "path") => Some(shown(&settings.store.path)),
+        ("store", "path") => settings.store.place.file().map(shown),
         ("identity", "resource") => match settings.resources.as_slice() {
             [only] => Some(only.name.to_string()),
             _ => None,

@@ -6,10 +6,15 @@
 //!
 //! What is said of sources: identities that others own.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
-    config::quantity,
+    config::{database::DatabaseSettings, quantity},
     model::{
         BearerKind, ClusterName, Declaration, JobAction, JobName, KeyRole, Missed, NodeName,
         NodePattern, OnRemoval, Reader, ResourceName, Scope, Secret, Selection, SinkAt, SinkName,
@@ -73,7 +78,7 @@ pub struct HeartbeatSettings {
 /// `[store]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoreSettings {
-    pub path: PathBuf,
+    pub place: StorePlace,
     /// The key that seals secrets; `None`: a key file made beside the database, mode 0600.
     pub seal_key: Option<LoadedSecret>,
     /// How long routine renewals stay in the audit trail.
@@ -144,6 +149,54 @@ impl StoreSettings {
     /// Whether several machines may use it.
     pub fn is_shared(&self) -> bool {
         false
+    }
+}
+
+/// Where a store lies.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StorePlace {
+    /// SQLite, in this file.
+    File(PathBuf),
+    /// PostgreSQL.
+    Database(Box<DatabaseSettings>),
+}
+
+impl StoreSettings {
+    /// How this machine is called in a database that it shares.
+    pub fn node_name(&self) -> &str {
+        self.owner.instance.as_deref().unwrap_or("renewd")
+    }
+}
+
+impl StorePlace {
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Database(_) => None,
+        }
+    }
+
+    pub fn database(&self) -> Option<&DatabaseSettings> {
+        match self {
+            Self::File(_) => None,
+            Self::Database(database) => Some(database),
+        }
+    }
+
+    /// How it is called where a path is shown: its file, or hosts and name of its database.
+    pub fn called(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Database(database) => PathBuf::from(database.to_string()),
+        }
+    }
+
+    /// Its file, or where that would be: what belongs to the store on this machine lies beside it.
+    pub fn here(&self, state_dir: &Path) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Database(_) => state_dir.join("renewd.db"),
+        }
     }
 }
 

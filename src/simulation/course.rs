@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     config::{
         CreatePolicy, CredentialSettings, KeySettings, LoadedSecret, Owner, ResourceSettings,
-        SecretRef, StoreSettings,
+        SecretRef, StorePlace, StoreSettings,
     },
     engine::Renewer,
     keys::Keys,
@@ -301,7 +301,7 @@ impl<'a> Course<'a> {
         });
         Self {
             store: StoreSettings {
-                path: folder.join("renewd.db"),
+                place: StorePlace::File(folder.join("renewd.db")),
                 seal_key: None,
                 keep_renewals: KEPT,
                 keep_other: KEPT * 60,

@@ -14,7 +14,10 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::{task::{AbortHandle, JoinSet}, time::timeout};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 use tokio_postgres::{
     Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow,
     config::{ChannelBinding as Binding, SslMode, SslNegotiation},
@@ -68,6 +71,7 @@ impl Remote {
     }
 
     /// The same, with another deadline of statements.
+    #[cfg(test)]
     pub(crate) fn with_deadline(self, statement: Duration) -> Self {
         Self { statement, ..self }
     }
@@ -200,7 +204,11 @@ pub(super) async fn race(remote: &Remote) -> Result<Connected, Away> {
         match ended {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(refusal)) => refused.push(refusal),
-            Err(failed) => refused.push((usize::MAX, "a host".to_owned(), Refusal::Other(failed.to_string()))),
+            Err(failed) => refused.push((
+                usize::MAX,
+                "a host".to_owned(),
+                Refusal::Other(failed.to_string()),
+            )),
         }
     }
     refused.sort_by_key(|(at, ..)| *at);
@@ -377,7 +385,9 @@ fn refusal(error: &tokio_postgres::Error) -> Refusal {
     };
     let words = source.to_string();
     let of_tls = |source: &(dyn std::error::Error + 'static)| {
-        let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = source
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         inner.is_some_and(|inner| inner.is::<rustls::Error>())
     };
     match error.to_string().as_str() {
@@ -395,7 +405,10 @@ fn tls(settings: &DatabaseSettings) -> Result<MakeRustlsConnect, Refusal> {
     if added == 0 {
         return Err(Refusal::Files(match &settings.ca_file {
             Some(path) => format!("cannot be trusted: {} holds no certificate", path.display()),
-            None => "cannot be trusted: the system has no file of authorities; give one as `ca_file`".to_owned(),
+            None => {
+                "cannot be trusted: the system has no file of authorities; give one as `ca_file`"
+                    .to_owned()
+            }
         }));
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

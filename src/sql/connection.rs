@@ -4,11 +4,18 @@ use std::path::Path;
 
 use rusqlite::OpenFlags;
 
-use super::{Params, Result, Row, row::Native, sqlite};
+use super::{Params, Result, Row, Session, row::Native, sqlite};
 
 /// A connection to a database. One at a time uses it.
 pub(crate) enum Connection {
     Sqlite(rusqlite::Connection),
+    Postgres(Box<Session>),
+}
+
+impl From<Session> for Connection {
+    fn from(session: Session) -> Self {
+        Self::Postgres(Box::new(session))
+    }
 }
 
 impl From<rusqlite::Connection> for Connection {
@@ -40,6 +47,7 @@ impl Connection {
     pub(crate) fn file(&self) -> Option<&rusqlite::Connection> {
         match self {
             Self::Sqlite(conn) => Some(conn),
+            Self::Postgres(_) => None,
         }
     }
 
@@ -61,6 +69,7 @@ impl Connection {
                 let mut statement = conn.prepare_cached(sql)?;
                 Ok(params.lend(|values| statement.execute(values))?)
             }
+            Self::Postgres(session) => params.lend(|values| session.execute(sql, values)),
         }
     }
 
@@ -82,16 +91,21 @@ impl Connection {
                     }
                 })
             }
+            Self::Postgres(session) => {
+                let found = params.lend(|values| session.first(sql, values))?;
+                let row = found.as_ref().map(|row| Row(Native::Postgres(row)));
+                row.map(|row| read(&row)).transpose()
+            }
         }
     }
 
-    /// Shows rows in order until `see` has seen enough (it answers `false`). `_expected` is how many that will be at
+    /// Shows rows in order until `see` has seen enough (it answers `false`). `expected` is how many that will be at
     /// least, where it is known: an engine at the other end of a network fetches so many at once.
     pub(crate) fn each(
         &self,
         sql: &str,
         params: impl Params,
-        _expected: Option<usize>,
+        expected: Option<usize>,
         mut see: impl FnMut(&Row<'_>) -> Result<bool>,
     ) -> Result<()> {
         match self {
@@ -107,6 +121,11 @@ impl Connection {
                     Ok(())
                 })
             }
+            Self::Postgres(session) => params.lend(|values| {
+                session.each(sql, values, expected, |row| {
+                    see(&Row(Native::Postgres(row)))
+                })
+            }),
         }
     }
 
@@ -114,6 +133,7 @@ impl Connection {
     pub(crate) fn batch(&self, sql: &str) -> Result<()> {
         match self {
             Self::Sqlite(conn) => Ok(conn.execute_batch(sql)?),
+            Self::Postgres(session) => session.batch(sql),
         }
     }
 
@@ -121,6 +141,15 @@ impl Connection {
     pub(crate) fn begin(&self) -> Result<()> {
         match self {
             Self::Sqlite(_) => self.batch("BEGIN IMMEDIATE"),
+            Self::Postgres(session) => session.begin(),
+        }
+    }
+
+    /// Commits it. [`SqlError::Unsure`](super::SqlError::Unsure): PostgreSQL did not say whether it did.
+    pub(crate) fn commit(&self) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => self.batch("COMMIT"),
+            Self::Postgres(session) => session.commit(),
         }
     }
 
@@ -128,6 +157,7 @@ impl Connection {
     pub(crate) fn same_state(&self) -> Result<SameState<'_>> {
         match self {
             Self::Sqlite(_) => self.batch("BEGIN")?,
+            Self::Postgres(session) => session.begin_read()?,
         }
         Ok(SameState(self))
     }
@@ -136,6 +166,23 @@ impl Connection {
     pub(crate) fn is_in_transaction(&self) -> bool {
         match self {
             Self::Sqlite(conn) => !conn.is_autocommit(),
+            Self::Postgres(session) => session.is_in_transaction(),
+        }
+    }
+
+    /// Whether a statement failed in it, so that it takes nothing until that is taken back. SQLite goes on.
+    pub(crate) fn is_aborted(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.is_aborted(),
+        }
+    }
+
+    /// Whether the last transaction failed for a reason outside of it, so that the same again may do.
+    pub(crate) fn may_do_again(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(session) => session.may_do_again(),
         }
     }
 
@@ -143,6 +190,7 @@ impl Connection {
     pub(crate) fn changed(&self) -> u64 {
         match self {
             Self::Sqlite(conn) => conn.total_changes(),
+            Self::Postgres(session) => session.changed(),
         }
     }
 }

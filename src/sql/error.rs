@@ -2,6 +2,8 @@
 
 use rusqlite::ErrorCode;
 
+use super::connect::Away;
+
 /// What a statement comes to.
 pub(crate) type Result<T> = std::result::Result<T, SqlError>;
 
@@ -14,6 +16,28 @@ pub(crate) enum SqlError {
     /// A column holds what we did not write there.
     #[error("column {column}: {why}")]
     Unreadable { column: String, why: String },
+    /// PostgreSQL refuses.
+    #[error("{message}{}", parenthesised(code))]
+    Refused { code: String, message: String },
+    /// PostgreSQL did not answer, or is not to be used any more: whatever was not committed is taken back.
+    #[error("the connection to the database is lost: {0}")]
+    Lost(String),
+    /// The answer to a commit did not come: it was carried out, or it was not.
+    #[error("it is not known whether the database has it: {0}")]
+    Unsure(String),
+    /// An earlier statement of the transaction failed, so that it takes no other.
+    #[error("an earlier statement of the transaction failed")]
+    Aborted,
+    /// No host of the database takes writes.
+    #[error(transparent)]
+    Away(#[from] Away),
+}
+
+fn parenthesised(code: &str) -> String {
+    match code {
+        "" => String::new(),
+        code => format!(" ({code})"),
+    }
 }
 
 /// Kinds of trouble, by who can help.
@@ -47,6 +71,9 @@ impl SqlError {
         match self {
             Self::Unreadable { .. } => ErrorKind::Unreadable,
             Self::Sqlite(error) => kind_in_sqlite(error),
+            Self::Refused { code, .. } => kind_in_postgres(code),
+            Self::Lost(_) | Self::Unsure(_) | Self::Away(_) => ErrorKind::NotWritable,
+            Self::Aborted => ErrorKind::Other,
         }
     }
 
@@ -92,6 +119,18 @@ fn kind_in_sqlite(error: &rusqlite::Error) -> ErrorKind {
             | ErrorCode::CannotOpen
             | ErrorCode::PermissionDenied,
         ) => ErrorKind::NotWritable,
+        _ => ErrorKind::Other,
+    }
+}
+
+/// By the classes of SQLSTATE.
+fn kind_in_postgres(code: &str) -> ErrorKind {
+    match code {
+        "53100" => ErrorKind::Full,
+        "XX001" | "XX002" => ErrorKind::Corrupt,
+        // A lock, a deadlock, a serialization that did not come about; a statement that took too long; a right.
+        "55P03" | "40001" | "40P01" | "57014" | "42501" => ErrorKind::NotWritable,
+        code if code.starts_with("53") || code.starts_with("58") => ErrorKind::NotWritable,
         _ => ErrorKind::Other,
     }
 }

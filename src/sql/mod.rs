@@ -4,15 +4,22 @@
 //! Texts are in the dialect that both engines read; parameters are written `?1`. Values are those that SQLite knows
 //! (nothing, an integer, a text, bytes; truth is 0 or 1), and so are the conversions, `FromSql` and `ToSql`.
 
+mod connect;
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "the other engine reads it"))]
 mod dialect;
 mod error;
+mod postgres;
 mod row;
 mod sqlite;
+#[cfg(test)]
+mod tests;
+mod text;
+mod wire;
 
+pub(crate) use connect::Remote;
 pub(crate) use connection::Connection;
 pub(crate) use error::{ErrorKind, Result, SqlError};
+pub(crate) use postgres::Session;
 pub(crate) use row::{Column, Params, Row};
 pub(crate) use rusqlite::{
     params,

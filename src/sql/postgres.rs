@@ -28,7 +28,7 @@ use tokio_postgres::{
 
 use super::{
     Result, SqlError,
-    connect::{Away, Connected, Server, Remote, race},
+    connect::{Away, Connected, Remote, Server, race},
     text::{Control, Extent, controls, translated},
     wire::{Parameter, Unfit},
 };
@@ -53,8 +53,8 @@ enum Phase {
     /// None is open.
     Idle,
     Open,
-    /// A statement failed: it takes nothing more. `again`: for a reason outside of it.
-    Failed { again: bool },
+    /// A statement failed: it takes nothing more.
+    Failed,
 }
 
 /// A connection that lives, as far as is known.
@@ -156,9 +156,8 @@ impl Session {
         mut see: impl FnMut(&tokio_postgres::Row) -> Result<bool>,
     ) -> Result<()> {
         let given = given(values)?;
-        let expected = expected.filter(|expected| {
-            *expected <= LAST_PAGE && translated(sql, Extent::Page).cut
-        });
+        let expected =
+            expected.filter(|expected| *expected <= LAST_PAGE && translated(sql, Extent::Page).cut);
         let Some(expected) = expected else {
             return self.stream(sql, given, &mut see);
         };
@@ -266,7 +265,8 @@ impl Session {
         let Some(answer) = open else { return Ok(()) };
         loop {
             // Nobody else looks at it meanwhile.
-            let had = std::mem::take(&mut answer.lock().unwrap_or_else(PoisonError::into_inner).early);
+            let had =
+                std::mem::take(&mut answer.lock().unwrap_or_else(PoisonError::into_inner).early);
             let rows = self.next_rows(&answer, CHUNK);
             let mut locked = answer.lock().unwrap_or_else(PoisonError::into_inner);
             locked.early = had;
@@ -278,7 +278,12 @@ impl Session {
         }
     }
 
-    fn rows(&self, sql: &str, wanted: Extent, given: Vec<Parameter>) -> Result<Vec<tokio_postgres::Row>> {
+    fn rows(
+        &self,
+        sql: &str,
+        wanted: Extent,
+        given: Vec<Parameter>,
+    ) -> Result<Vec<tokio_postgres::Row>> {
         self.attempt(sql, wanted, given, |client, statement, given| {
             self.wait(async move {
                 let rows = client.query_raw(&statement, &given).await?;
@@ -339,7 +344,7 @@ impl Session {
         match self.phase.get() {
             Phase::Open => {}
             Phase::Idle => return Err(SqlError::Lost("the transaction ended before".to_owned())),
-            Phase::Failed { .. } => return Err(SqlError::Aborted),
+            Phase::Failed => return Err(SqlError::Aborted),
         }
         self.settle_open()?;
         let client = self.client()?;
@@ -365,7 +370,7 @@ impl Session {
 
     /// Whether the transaction takes nothing more until it is taken back.
     pub(super) fn is_aborted(&self) -> bool {
-        matches!(self.phase.get(), Phase::Failed { .. })
+        self.phase.get() == Phase::Failed
     }
 
     /// Whether the last transaction failed for a reason outside of it, so that the same again may do.
@@ -412,7 +417,7 @@ impl Session {
     /// That the transaction takes statements.
     fn usable(&self) -> Result<()> {
         match self.phase.get() {
-            Phase::Failed { .. } => Err(SqlError::Aborted),
+            Phase::Failed => Err(SqlError::Aborted),
             Phase::Idle | Phase::Open => Ok(()),
         }
     }
@@ -462,9 +467,11 @@ impl Session {
 
     /// Connects anew.
     fn connected(&self) -> Result<Arc<Client>> {
-        let resting = self.away.borrow().as_ref().and_then(|(away, since)| {
-            (since.elapsed() < REST).then(|| away.clone())
-        });
+        let resting = self
+            .away
+            .borrow()
+            .as_ref()
+            .and_then(|(away, since)| (since.elapsed() < REST).then(|| away.clone()));
         if let Some(away) = resting {
             return Err(SqlError::Away(away));
         }
@@ -498,8 +505,9 @@ impl Session {
     /// What a failure means to the connection and to the transaction.
     fn failed(&self, trouble: Trouble) -> SqlError {
         match trouble {
+            // Whoever waited so long does not wait again at once.
             Trouble::Silent(why) => {
-                self.die();
+                self.die(false);
                 SqlError::Lost(why)
             }
             Trouble::Database(error) => {
@@ -510,11 +518,11 @@ impl Session {
                     };
                 }
                 let Some(said) = error.as_db_error() else {
-                    self.die();
+                    self.die(true);
                     return SqlError::Lost(words(&error));
                 };
                 if is_dead(said.code(), said.parsed_severity()) {
-                    self.die();
+                    self.die(true);
                     return SqlError::Lost(format!("{} ({})", said.message(), said.code().code()));
                 }
                 self.refused(said.code());
@@ -536,14 +544,14 @@ impl Session {
         }
         if self.is_in_transaction() {
             self.ended_again.set(again);
-            self.phase.set(Phase::Failed { again });
+            self.phase.set(Phase::Failed);
         }
     }
 
     /// The connection is of no use any more, and its transaction is taken back by the server.
-    fn die(&self) {
+    fn die(&self, again: bool) {
+        self.ended_again.set(again && self.is_in_transaction());
         self.phase.set(Phase::Idle);
-        self.ended_again.set(false);
         if let Some(link) = self.link.take() {
             link.driver.abort();
         }
@@ -573,7 +581,10 @@ impl Session {
     }
 
     /// Runs on our own runtime, from wherever it is called.
-    #[expect(clippy::expect_used, reason = "only Drop takes the runtime, and what panics in it is passed on")]
+    #[expect(
+        clippy::expect_used,
+        reason = "only Drop takes the runtime, and what panics in it is passed on"
+    )]
     fn block<T: Send>(&self, what: impl Future<Output = T> + Send) -> T {
         let runtime = self.runtime.as_ref().expect("the session is open");
         match Handle::try_current() {
@@ -606,7 +617,10 @@ enum Trouble {
     Silent(String),
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long a rest lasts is a matter of this machine alone")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a rest lasts is a matter of this machine alone"
+)]
 fn now() -> Instant {
     Instant::now()
 }
@@ -618,7 +632,8 @@ fn given(values: &[&dyn ToSql]) -> Result<Vec<Parameter>> {
 
 fn is_selection(sql: &str) -> bool {
     let text = sql.trim_start();
-    text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
+    text.get(..6)
+        .is_some_and(|word| word.eq_ignore_ascii_case("select"))
 }
 
 /// Whether the server said that a commit failed, and goes on to listen.

@@ -1,8 +1,8 @@
 //! A row of an answer, its columns, and the parameters of a statement.
 
-use rusqlite::types::{FromSql, ToSql, ValueRef};
+use rusqlite::types::{FromSql, FromSqlError, ToSql, ValueRef};
 
-use super::{Result, SqlError};
+use super::{Result, SqlError, wire::held};
 
 /// A row while it is looked at; its values are the engine's own memory.
 #[derive(Clone, Copy)]
@@ -11,6 +11,7 @@ pub(crate) struct Row<'a>(pub(super) Native<'a>);
 #[derive(Clone, Copy)]
 pub(super) enum Native<'a> {
     Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
 }
 
 impl Row<'_> {
@@ -19,6 +20,11 @@ impl Row<'_> {
         let place = column.place(self)?;
         match self.0 {
             Native::Sqlite(row) => Ok(row.get(place)?),
+            Native::Postgres(_) => {
+                let value = T::column_result(self.get_ref(place)?);
+                value
+                    .map_err(|error| self.broken_at(place, unfit(self.get_ref(place).ok(), &error)))
+            }
         }
     }
 
@@ -27,6 +33,7 @@ impl Row<'_> {
         let place = column.place(self)?;
         match self.0 {
             Native::Sqlite(row) => Ok(row.get_ref(place)?),
+            Native::Postgres(row) => held(row, place).map_err(|why| self.broken_at(place, why)),
         }
     }
 
@@ -34,12 +41,25 @@ impl Row<'_> {
     pub(crate) fn name_of(&self, place: usize) -> &str {
         match self.0 {
             Native::Sqlite(row) => row.as_ref().column_name(place).unwrap_or("?"),
+            Native::Postgres(row) => row.columns().get(place).map_or("?", |column| column.name()),
         }
     }
 
     /// That a column holds what we did not write there.
     pub(crate) fn broken_at(&self, place: usize, why: impl std::fmt::Display) -> SqlError {
         SqlError::unreadable(self.name_of(place), why)
+    }
+}
+
+/// What is wrong with a value, without the value.
+fn unfit(found: Option<ValueRef<'_>>, error: &FromSqlError) -> String {
+    match (error, found) {
+        (FromSqlError::InvalidType, Some(found)) => {
+            format!("it holds a value of the type {}", found.data_type())
+        }
+        (FromSqlError::OutOfRange(_), _) => "a number is out of range".to_owned(),
+        (FromSqlError::Utf8Error(_), _) => "a text is not UTF-8".to_owned(),
+        (error, _) => error.to_string(),
     }
 }
 
@@ -59,6 +79,11 @@ impl Column for &str {
     fn place(self, row: &Row<'_>) -> Result<usize> {
         match row.0 {
             Native::Sqlite(row) => Ok(row.as_ref().column_index(self)?),
+            Native::Postgres(row) => {
+                let mut names = row.columns().iter().map(tokio_postgres::Column::name);
+                let place = names.position(|name| name == self);
+                Ok(place.ok_or_else(|| rusqlite::Error::InvalidColumnName(self.to_owned()))?)
+            }
         }
     }
 }

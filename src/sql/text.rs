@@ -1,6 +1,8 @@
 //! A statement's text for PostgreSQL: its parameters, whether rows may be fetched by pages, and what it does to the
 //! transaction that it stands in.
 
+use super::dialect::for_postgres;
+
 /// What a statement's answer is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Extent {
@@ -24,6 +26,7 @@ pub(super) struct SqlText {
 
 /// Writes `?1` as `$1`, outside of literals, names in quotes and comments, and adds the limit of what is wanted.
 pub(super) fn translated(sql: &str, wanted: Extent) -> SqlText {
+    let sql = &for_postgres(sql);
     let (mut out, mut params, mut depth) = (String::with_capacity(sql.len() + 16), 0, 0_usize);
     let (mut rest, mut limited) = (sql, false);
     while let Some(c) = rest.chars().next() {
@@ -78,7 +81,8 @@ fn quoted(text: &str, quote: char) -> usize {
 }
 
 fn digits(text: &str) -> usize {
-    text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())
+    text.find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len())
 }
 
 fn word(text: &str) -> &str {
@@ -104,7 +108,10 @@ pub(super) enum Control {
 
 /// What each statement of a text does to the transaction; nothing where one does something else.
 pub(super) fn controls(sql: &str) -> Option<Vec<Control>> {
-    let statements = sql.split(';').map(str::trim).filter(|text| !text.is_empty());
+    let statements = sql
+        .split(';')
+        .map(str::trim)
+        .filter(|text| !text.is_empty());
     statements.map(control).collect()
 }
 
@@ -140,7 +147,10 @@ mod tests {
     #[test]
     fn a_selection_without_a_limit_is_cut_to_what_is_wanted() {
         let page = translated("SELECT a FROM t WHERE b = ?1 ORDER BY a", Extent::Page);
-        assert_eq!(page.sql, "SELECT a FROM t WHERE b = $1 ORDER BY a LIMIT $2 OFFSET $3");
+        assert_eq!(
+            page.sql,
+            "SELECT a FROM t WHERE b = $1 ORDER BY a LIMIT $2 OFFSET $3"
+        );
         let inner = translated("SELECT (SELECT x FROM u LIMIT 1) FROM t", Extent::First);
         assert!(inner.cut && inner.sql.ends_with("FROM t LIMIT 1"));
         for whole in [
@@ -159,7 +169,10 @@ mod tests {
     fn what_a_text_does_to_its_transaction_is_known() {
         use Control::*;
         assert_eq!(controls("ROLLBACK; BEGIN"), Some(vec![Ends, Begins]));
-        assert_eq!(controls("ROLLBACK TO part; RELEASE part"), Some(vec![TakesBack, Marks]));
+        assert_eq!(
+            controls("ROLLBACK TO part; RELEASE part"),
+            Some(vec![TakesBack, Marks])
+        );
         assert_eq!(controls("SAVEPOINT part"), Some(vec![Marks]));
         assert_eq!(controls("UPDATE t SET a = 1; COMMIT"), None);
     }

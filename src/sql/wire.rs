@@ -81,7 +81,11 @@ fn unreadable(error: rusqlite::types::FromSqlError) -> rusqlite::Error {
 }
 
 impl ToSql for Parameter {
-    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         self.write(ty, out).ok_or_else(|| {
             let (expected, given) = (ty.name().to_owned(), self.kind());
             Unfit { expected, given }.into()
@@ -102,7 +106,14 @@ impl ToSql for Parameter {
 }
 
 fn is_text(ty: &Type) -> bool {
-    [Type::TEXT, Type::VARCHAR, Type::BPCHAR, Type::NAME, Type::UNKNOWN].contains(ty)
+    [
+        Type::TEXT,
+        Type::VARCHAR,
+        Type::BPCHAR,
+        Type::NAME,
+        Type::UNKNOWN,
+    ]
+    .contains(ty)
 }
 
 /// What a column of a row holds.
@@ -203,7 +214,7 @@ mod tests {
     fn written(value: impl Into<Value>, expected: &Type) -> Option<Vec<u8>> {
         let mut out = BytesMut::new();
         let is_null = Parameter(value.into()).write(expected, &mut out)?;
-        assert_eq!(matches!(is_null, IsNull::Yes), false);
+        assert!(matches!(is_null, IsNull::No));
         Some(out.to_vec())
     }
 
@@ -213,7 +224,10 @@ mod tests {
         assert_eq!(written(-1, &Type::INT4), Some(vec![255; 4]));
         assert_eq!(written(1, &Type::BOOL), Some(vec![1]));
         assert_eq!(written(42, &Type::TEXT), Some(b"42".to_vec()));
-        assert_eq!(written("42".to_owned(), &Type::INT8), written(42, &Type::INT8));
+        assert_eq!(
+            written("42".to_owned(), &Type::INT8),
+            written(42, &Type::INT8)
+        );
         for (value, expected) in [(2, Type::BOOL), (70_000, Type::INT2), (1, Type::BYTEA)] {
             assert_eq!(written(value, &expected), None, "{expected}");
         }
@@ -225,7 +239,11 @@ mod tests {
         for number in [0, 1, -1, 9_999, 10_000, -123_456_789, i64::MAX, i64::MIN] {
             let mut out = BytesMut::new();
             numeric(number, &mut out);
-            assert_eq!(of_numeric(&out), Some(ValueRef::Integer(number)), "{number}");
+            assert_eq!(
+                of_numeric(&out),
+                Some(ValueRef::Integer(number)),
+                "{number}"
+            );
         }
         // 1.5, and not a number.
         let half = [0, 2, 0, 0, 0, 0, 0, 1, 0, 1, 0x13, 0x88];

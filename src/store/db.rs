@@ -16,7 +16,7 @@ use serde::{
 
 use super::{
     aside::{Aside, RowKind},
-    error::{Fault, Outcome},
+    error::{Fault, INSTEAD_OF_BACKUPS, Outcome},
     seal::Seal,
     withdrawals::Fact,
 };
@@ -68,9 +68,9 @@ impl Db {
     /// The file that it is, for what only a file can.
     pub(super) fn file(&self) -> Outcome<&rusqlite::Connection> {
         self.conn.file().ok_or_else(|| {
-            Fault::Refused(
-                "the store lies in PostgreSQL: what keeps that database keeps this, too".to_owned(),
-            )
+            Fault::Refused(format!(
+                "the store lies in PostgreSQL: {INSTEAD_OF_BACKUPS}"
+            ))
         })
     }
 

@@ -278,7 +278,14 @@ pub enum OpenError {
          (uid {})", rustix::process::geteuid().as_raw()
     )]
     Closed { path: PathBuf, reason: String },
-    /// Anything else that SQLite or the system says.
+    /// It lies in PostgreSQL, which is not there.
+    #[error("cannot open the store: {reason}; renewd goes on once one does")]
+    Away {
+        reason: String,
+        /// Only a person can mend it.
+        lasting: bool,
+    },
+    /// Anything else that the engine or the system says.
     #[error("cannot open the store {path}: {reason}")]
     Other { path: PathBuf, reason: String },
 }
@@ -290,6 +297,7 @@ impl OpenError {
         match self {
             Self::Locked { .. } | Self::Full { .. } | Self::Other { .. } => false,
             Self::Io { source, .. } => is_lasting(source),
+            Self::Away { lasting, .. } => *lasting,
             Self::Newer { .. }
             | Self::NotSaved { .. }
             | Self::Retired { .. }
@@ -317,6 +325,10 @@ fn advice(error: &io::Error) -> String {
         _ => String::new(),
     }
 }
+
+/// What is done instead where the store lies in PostgreSQL.
+pub(super) const INSTEAD_OF_BACKUPS: &str = "what backs that database up (pg_dump, base backups, the provider's snapshots) \
+    backs the store up; keep the seal key, identities.jsonl and withdrawn.jsonl with it";
 
 /// Why a backup could not be made, read or put back.
 #[derive(Debug, thiserror::Error)]
@@ -355,6 +367,9 @@ pub enum BackupError {
         /// The newest schema that we know.
         known: i64,
     },
+    /// It is of a store that lies in PostgreSQL.
+    #[error("the store lies in PostgreSQL ({}): {INSTEAD_OF_BACKUPS}", place.display())]
+    InDatabase { place: PathBuf },
     /// The database that is to be saved cannot be read.
     #[error("the database cannot be saved: {0}")]
     Unreadable(String),
@@ -365,7 +380,10 @@ impl BackupError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Io { source, .. } => is_lasting(source),
-            Self::NoRoom { .. } | Self::Newer { .. } | Self::Foreign { .. } => true,
+            Self::NoRoom { .. }
+            | Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::InDatabase { .. } => true,
             Self::Damaged { .. } | Self::Unreadable(_) => false,
         }
     }

@@ -198,10 +198,18 @@ impl Writer {
     /// Before an operation that withdraws: commits that a number may be in the file. What follows is known
     /// to be a crash's by it.
     pub(super) fn promise(&self) -> Result<(), StoreError> {
-        let promised = self
-            .db
-            .number(BOUND)
-            .and_then(|bound| self.db.set_number(BOUND, bound + 1));
+        let promise = || {
+            let bound = self.db.number(BOUND)?;
+            self.db.set_number(BOUND, bound + 1)
+        };
+        // In PostgreSQL every write is fenced, and begins on a connection that lives.
+        let promised = match self.db.conn.file() {
+            Some(_) => promise(),
+            None => self.db.conn.begin().map_err(Fault::Sql).and_then(|()| {
+                promise()?;
+                Ok(self.db.conn.commit()?)
+            }),
+        };
         promised.map_err(|fault| StoreError::new("prepare a withdrawal", fault))
     }
 

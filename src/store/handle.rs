@@ -27,7 +27,7 @@ use super::{
     writer::{BoxedAnswer, Operation, Signals, Work, Writer, lost},
 };
 use crate::{
-    config::{Owner, StoreSettings},
+    config::{Owner, StorePlace, StoreSettings},
     model::Timestamp,
     sql::Connection,
     telemetry::Metrics,
@@ -127,7 +127,7 @@ impl Store {
     ) -> Result<(Self, Opened), OpenError> {
         let parts = open::open(settings, state_dir, now, true)?;
         let other = |e: &dyn fmt::Display| OpenError::Other {
-            path: settings.path.clone(),
+            path: settings.place.called(),
             reason: e.to_string(),
         };
         let (writer, write_queue) = mpsc::channel(QUEUE);
@@ -136,7 +136,11 @@ impl Store {
         let mut threads = Vec::new();
         for n in 0..READERS {
             let Db { seal, aside, .. } = &parts.writer.db;
-            let conn = Connection::reader_of(&settings.path).map_err(|e| other(&e))?;
+            let conn = match &settings.place {
+                StorePlace::File(path) => Connection::reader_of(path).map_err(|e| other(&e))?,
+                StorePlace::Database(_) => open::session(settings, &format!("read {n}"))
+                    .map_err(|e| open::explained(&settings.place.called(), &e))?,
+            };
             let db = Db::on(conn, (seal.clone(), aside.clone()), settings.node.clone());
             let queue = read_queue.clone();
             let named = thread::Builder::new().name(format!("store-read-{n}"));
@@ -199,8 +203,8 @@ impl Store {
         lock: Lock,
     ) -> Self {
         Self(Arc::new(Inner {
-            files: open_files(&settings.path),
-            path: settings.path.clone(),
+            files: settings.place.file().map_or_else(Vec::new, open_files),
+            path: settings.place.here(state_dir),
             state_dir: state_dir.to_owned(),
             settings: settings.clone(),
             reseal: Notify::new(),
@@ -223,6 +227,7 @@ impl Store {
         }))
     }
 
+    /// Its file, or where that would be: what belongs to it on this machine lies beside it.
     pub fn path(&self) -> &Path {
         &self.0.path
     }

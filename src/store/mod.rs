@@ -15,6 +15,7 @@ mod campaigns;
 mod catch_up;
 mod cleanup;
 mod commit;
+mod commit_mark;
 mod consumers;
 mod counters;
 mod creations;
@@ -49,6 +50,7 @@ mod stock;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod withdrawals;
 mod writer;
 
@@ -90,5 +92,6 @@ pub use sinks::{Disabled, Stray};
 pub use sources::{Digest, SourceChange, SourceEnd, SourceFacts};
 pub use steps::{Cause, StepOn};
 pub use stock::stock_at_rest;
+pub use trial::try_database;
 
 pub use crate::model::{CampaignAction, CampaignId, IdLine};

@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     backup,
     catch_up::BroughtUp,
+    commit_mark::CommitMark,
     creations::TakenOver,
     db::{self, Db, Txn},
     disk::Reserve,
@@ -25,9 +26,9 @@ use super::{
     writer::{Signals, Writer},
 };
 use crate::{
-    config::{Owner, StoreSettings},
+    config::{Owner, StorePlace, StoreSettings},
     model::{StoreStanding, Timestamp},
-    sql::{self, Connection, ErrorKind, SqlError},
+    sql::{self, Connection, ErrorKind, Remote, Session, SqlError},
 };
 
 /// A database up to this size is read through for damage at each start.
@@ -74,24 +75,25 @@ pub(super) fn open(
     now: Timestamp,
     durable: bool,
 ) -> Result<Parts, OpenError> {
-    let path = &settings.path;
-    for dir in [path.parent(), Some(state_dir)].into_iter().flatten() {
-        let made = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir);
-        made.map_err(|e| io_error("make the directory", dir, e))?;
-    }
+    let here = &settings.place.here(state_dir);
+    let path = &settings.place.called();
+    folders(here.parent().into_iter().chain([state_dir]))?;
     // A shared store has many owners, each with files of its own.
     let lock = match &settings.node {
-        None => Lock::take(path)?,
+        None => Lock::take(here)?,
         Some(_) => Lock::take(&state_dir.join("renewd"))?,
     };
-    let mut reserve = Reserve::beside(path, durable);
+    let file = settings.place.file();
+    let mut reserve = Reserve::beside(here, durable && file.is_some());
     reserve.make_room();
-    touch(path)?;
-    let (conn, created) =
-        database(settings, state_dir, now, durable).map_err(|e| explained(path, &e))??;
+    let (conn, created) = match file {
+        Some(file) => {
+            touch(file)?;
+            of_file(settings, (file, state_dir), now, durable)
+        }
+        None => of_database(settings),
+    }
+    .map_err(|e| explained(path, &e))??;
     let stored = db::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
     let successor =
         db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
@@ -121,6 +123,9 @@ pub(super) fn open(
         reserve,
         signals,
         standby: Arc::default(),
+        mark: CommitMark::of(settings),
+        not_done: false,
+        queue: None,
     };
     if rewrite {
         let written = writer.fold_withdrawals();
@@ -132,6 +137,17 @@ pub(super) fn open(
         lock,
         opened,
     })
+}
+
+fn folders<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<(), OpenError> {
+    for dir in dirs {
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
+        made.map_err(|e| io_error("make the directory", dir, e))?;
+    }
+    Ok(())
 }
 
 /// Makes the file if need be, for our eyes only; SQLite gives the files beside it the same mode.
@@ -153,25 +169,16 @@ pub(super) fn touch(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The connection, with the newest schema; and whether the database was made just now.
-fn database(
+fn of_file(
     settings: &StoreSettings,
-    state_dir: &Path,
+    (path, state_dir): (&Path, &Path),
     now: Timestamp,
     durable: bool,
 ) -> sql::Result<Result<(Connection, bool), OpenError>> {
-    let path = &settings.path;
     let conn = Connection::writer_of(path, durable)?;
     let found = schema::version(&conn)?;
-    let said: Option<String> = match found > schema::NEWEST {
-        true => db::meta(&conn, schema::USABLE_KEY)?,
-        false => None,
-    };
-    if !schema::may_be_used(found, said.as_deref()) {
-        return Ok(Err(OpenError::Newer {
-            path: path.to_owned(),
-            found,
-            known: schema::NEWEST,
-        }));
+    if let Some(newer) = newer(&conn, found, path)? {
+        return Ok(Err(newer));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
         let verdict = conn.first("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
@@ -205,16 +212,58 @@ fn database(
             }
         }
     }
-    schema::migrate(&conn, found)?;
+    brought_up(&conn, found)?;
+    Ok(Ok((conn, found == 0)))
+}
+
+/// The same in PostgreSQL. Of several machines that make it at once one does, and the others find it made.
+fn of_database(settings: &StoreSettings) -> sql::Result<Result<(Connection, bool), OpenError>> {
+    let conn = session(settings, "write")?;
+    let found = schema::version(&conn)?;
+    if let Some(newer) = newer(&conn, found, &settings.place.called())? {
+        return Ok(Err(newer));
+    }
+    match brought_up(&conn, found) {
+        Err(_) if found == 0 && schema::version(&conn)? > 0 => Ok(Ok((conn, false))),
+        brought_up => brought_up.map(|()| Ok((conn, found == 0))),
+    }
+}
+
+/// A connection to the database that the store lies in; `purpose` is part of how the server lists it.
+pub(super) fn session(settings: &StoreSettings, purpose: &str) -> sql::Result<Connection> {
+    let StorePlace::Database(database) = &settings.place else {
+        let why = "the store lies in a file";
+        return Err(SqlError::Lost(why.to_owned()));
+    };
+    let remote = Remote::new(database, format!("renewd {purpose}"));
+    Ok(Session::open(remote)?.into())
+}
+
+/// That the schema is of a newer renewd, which does not let us use it.
+fn newer(conn: &Connection, found: i64, path: &Path) -> sql::Result<Option<OpenError>> {
+    let said: Option<String> = match found > schema::NEWEST {
+        true => db::meta(conn, schema::USABLE_KEY)?,
+        false => None,
+    };
+    let is_newer = !schema::may_be_used(found, said.as_deref());
+    Ok(is_newer.then(|| OpenError::Newer {
+        path: path.to_owned(),
+        found,
+        known: schema::NEWEST,
+    }))
+}
+
+fn brought_up(conn: &Connection, found: i64) -> sql::Result<()> {
+    schema::migrate(conn, found)?;
     if found > schema::NEWEST {
         tracing::info!(
             schema = found,
             known = schema::NEWEST,
             "a newer renewd made this store; it lets this version use it"
         );
-        db::set_meta(&conn, schema::USED_BY_OLDER, schema::NEWEST)?;
+        db::set_meta(conn, schema::USED_BY_OLDER, schema::NEWEST)?;
     }
-    Ok(Ok((conn, found == 0)))
+    Ok(())
 }
 
 /// The last number of the watch stream.
@@ -256,12 +305,10 @@ fn settle(
 ) -> Outcome<(Opened, bool)> {
     db.conn.begin()?;
     let settled = settle_in(db, beside, (created, owner), now);
-    let end = if settled.is_ok() {
-        "COMMIT"
-    } else {
-        "ROLLBACK"
-    };
-    db.conn.batch(end)?;
+    match settled {
+        Ok(_) => db.conn.commit()?,
+        Err(_) => db.conn.batch("ROLLBACK")?,
+    }
     settled
 }
 
@@ -338,8 +385,17 @@ fn other(path: &Path, reason: String) -> OpenError {
     }
 }
 
-fn explained(path: &Path, error: &SqlError) -> OpenError {
+pub(super) fn explained(path: &Path, error: &SqlError) -> OpenError {
     let reason = error.to_string();
+    if let SqlError::Away(away) = error {
+        return OpenError::Away {
+            lasting: away.is_configuration(),
+            reason,
+        };
+    }
+    if !matches!(error, SqlError::Sqlite(_)) {
+        return other(path, reason);
+    }
     match error.kind() {
         ErrorKind::Corrupt => OpenError::Corrupt {
             path: path.to_owned(),

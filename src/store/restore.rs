@@ -17,12 +17,12 @@ use super::{
     backup::{self, Contents, INSTANCE, MACHINE, RESTORED},
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, BackupError, Fault, OpenError, Outcome},
-    open::Lock,
+    open::{self, Lock},
     reseal, seal,
     tables::{Counting, update_identities},
 };
 use crate::{
-    config::{Owner, StoreSettings},
+    config::{Owner, StorePlace, StoreSettings},
     model::{DueReason, StoreStanding, Timestamp},
     sql::{self, SqlError, params},
 };
@@ -99,7 +99,10 @@ pub fn restore_backup(
     now: Timestamp,
 ) -> Result<Restored, RestoreError> {
     let contents = backup::verify_backup(from)?;
-    let path = &settings.path;
+    let StorePlace::File(path) = &settings.place else {
+        let place = settings.place.called();
+        return Err(BackupError::InDatabase { place }.into());
+    };
     for dir in [path.parent(), Some(state_dir)].into_iter().flatten() {
         let made = fs::DirBuilder::new()
             .recursive(true)
@@ -158,9 +161,10 @@ pub fn open_without_key(
     state_dir: &Path,
     now: Timestamp,
 ) -> Result<usize, RestoreError> {
-    let path = &settings.path;
-    fs::metadata(path).map_err(BackupError::io("open the store", path))?;
-    let _lock = Lock::take(path)?;
+    if let Some(path) = settings.place.file() {
+        fs::metadata(path).map_err(BackupError::io("open the store", path))?;
+    }
+    let _lock = Lock::take(&settings.place.here(state_dir))?;
     drop_sealed(settings, state_dir, now)
 }
 
@@ -169,7 +173,10 @@ pub fn open_without_key(
 /// # Errors
 /// When a daemon runs, or there is no store.
 pub fn take_back(settings: &StoreSettings) -> Result<bool, RestoreError> {
-    let path = &settings.path;
+    // In PostgreSQL none is ever retired: it moves.
+    let StorePlace::File(path) = &settings.place else {
+        return Ok(false);
+    };
     fs::metadata(path).map_err(BackupError::io("open the store", path))?;
     let _lock = Lock::take(path)?;
     let taken = sql::Connection::to_file(path)
@@ -186,12 +193,19 @@ fn drop_sealed(
     state_dir: &Path,
     now: Timestamp,
 ) -> Result<usize, RestoreError> {
-    let path = &settings.path;
-    let unreadable = |e: SqlError| OpenError::Corrupt {
-        path: path.clone(),
-        reason: e.to_string(),
+    let path = &settings.place.called();
+    let unreadable = |e: SqlError| match &settings.place {
+        StorePlace::File(path) => OpenError::Corrupt {
+            path: path.clone(),
+            reason: e.to_string(),
+        },
+        StorePlace::Database(_) => open::explained(path, &e),
     };
-    let conn = sql::Connection::to_file(path).map_err(unreadable)?;
+    let conn = match settings.place.file() {
+        Some(file) => sql::Connection::to_file(file),
+        None => open::session(settings, "by hand"),
+    }
+    .map_err(unreadable)?;
     let stored = db::meta::<String>(&conn, "seal_key").map_err(unreadable)?;
     let seal = seal::seal(settings, state_dir, (None, None))?;
     let successor = db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(unreadable)?;
@@ -203,7 +217,9 @@ fn drop_sealed(
         .into());
     }
     let dropped = || -> sql::Result<usize> {
-        conn.batch("PRAGMA secure_delete = on")?;
+        if conn.file().is_some() {
+            conn.batch("PRAGMA secure_delete = on")?;
+        }
         conn.begin()?;
         let dropped = conn.execute(
             &update_identities(
@@ -218,7 +234,7 @@ fn drop_sealed(
         )?;
         db::set_meta(&conn, "seal_key", seal.key_id())?;
         reseal::forget(&conn)?;
-        conn.batch("COMMIT")?;
+        conn.commit()?;
         Ok(dropped)
     };
     Ok(dropped().map_err(unreadable)?)

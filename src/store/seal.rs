@@ -218,7 +218,7 @@ fn sealing(
         }
         (None, Some(stored)) => {
             return Err(OpenError::KeyMissing {
-                path: settings.path.clone(),
+                path: settings.place.called(),
                 key_file: state_dir.join(KEY_FILE),
                 stored: stored.to_owned(),
             });
@@ -229,7 +229,7 @@ fn sealing(
     let seal = Seal::new(&key);
     match stored {
         Some(stored) if stored != seal.key_id() => Err(OpenError::WrongKey {
-            path: settings.path.clone(),
+            path: settings.place.called(),
             from,
             given: seal.key_id(),
             stored: stored.to_owned(),

@@ -10,9 +10,10 @@ use super::{
     aside::RowKind,
     db::{self, unsigned},
     error::Answer,
-    schema,
+    open, schema,
 };
 use crate::{
+    config::StoreSettings,
     model::{
         CountedLife, Lives, RESERVED, ResourceName, Stock, Timestamp, TokenGroup, percent_encoded,
     },
@@ -103,15 +104,17 @@ impl Store {
 /// # Errors
 /// When the database cannot be read.
 pub fn stock_at_rest(
-    path: &Path,
+    settings: &StoreSettings,
     resource: &ResourceName,
     now: Timestamp,
 ) -> Result<Option<Stock>, StoreError> {
     let failed = |error: SqlError| StoreError::new("count tokens by their end", error.into());
-    if !fs::metadata(path).is_ok_and(|found| found.len() > 0) {
-        return Ok(None);
+    let conn = match settings.place.file() {
+        Some(path) if !fs::metadata(path).is_ok_and(|found| found.len() > 0) => return Ok(None),
+        Some(path) => opened(path),
+        None => open::session(settings, "plan"),
     }
-    let conn = opened(path).map_err(failed)?;
+    .map_err(failed)?;
     let found = schema::version(&conn).map_err(failed)?;
     if found < schema::NEWEST {
         return Ok(None);

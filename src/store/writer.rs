@@ -12,11 +12,13 @@ use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    commit_mark::CommitMark,
     db::{Changed, Db, Effects, Txn},
     disk::Reserve,
     error::{Each, Fault, Outcome, StoreError},
@@ -24,7 +26,7 @@ use super::{
     standby::Standby,
     withdrawals::Withdrawals,
 };
-use crate::model::Num;
+use crate::{model::Num, sql::SqlError};
 
 /// What an operation answers, whatever its type.
 pub(super) type BoxedAnswer = Box<dyn Any + Send>;
@@ -40,10 +42,15 @@ pub(super) struct Operation {
     pub(super) reply: oneshot::Sender<Result<BoxedAnswer, StoreError>>,
 }
 
+/// What one operation answers, once its transaction is committed.
+type AnswerOf = Result<BoxedAnswer, StoreError>;
+
+const COMMITTING: &str = "commit to the store";
+
 /// What operations came to, before the commit.
 #[derive(Default)]
 struct Ran {
-    answers: Vec<Result<BoxedAnswer, StoreError>>,
+    answers: Vec<AnswerOf>,
     effects: Effects,
 }
 
@@ -63,8 +70,17 @@ pub(super) fn lost(doing: &'static str) -> StoreError {
     }
 }
 
-/// At most so many operations share a commit.
+/// At most so many operations share a commit: in a file, and in PostgreSQL, where each may need a savepoint of its own
+/// and more than 64 are written to disk.
 const GROUP: usize = 512;
+const GROUP_IN_POSTGRES: usize = 50;
+/// How often a transaction is begun again that failed for a reason outside of it, and the longest rest between.
+const TRIES: u32 = 5;
+const LONGEST_REST: Duration = Duration::from_millis(50);
+/// How long the writer rests between two looks for what became of a commit, and how long it looks where nobody waits
+/// in a queue.
+const REST_IN_DOUBT: Duration = Duration::from_millis(200);
+const LOOKS_IN_DOUBT: u32 = 150;
 /// From so many on the writer counts as under load and waits for more.
 const LOAD: usize = 16;
 /// The longest wait for more, in milliseconds.
@@ -80,17 +96,29 @@ pub(super) struct Writer {
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
     pub(super) standby: Arc<Standby>,
+    pub(super) mark: CommitMark,
+    /// A commit was found not to have come about.
+    pub(super) not_done: bool,
+    /// Who waits, while it serves a queue.
+    pub(super) queue: Option<mpsc::Receiver<Operation>>,
 }
 
 impl Writer {
     /// Serves the queue until every handle is gone; the thread of the threaded store.
-    pub(super) fn serve(mut self, mut queue: mpsc::Receiver<Operation>) {
+    pub(super) fn serve(mut self, queue: mpsc::Receiver<Operation>) {
+        let most = match self.db.conn.file() {
+            Some(_) => GROUP,
+            None => GROUP_IN_POSTGRES,
+        };
+        let queue = self.queue.insert(queue);
+        let mut next = queue.blocking_recv();
         let mut last_group = 0;
-        while let Some(first) = queue.blocking_recv() {
+        while let (Some(first), Some(queue)) = (next.take(), &mut self.queue) {
             let mut group = vec![first];
-            gather(&mut queue, &mut group, last_group >= LOAD);
+            gather(queue, &mut group, (most, last_group >= LOAD));
             last_group = group.len();
             self.apply(group);
+            next = self.queue.as_mut().and_then(mpsc::Receiver::blocking_recv);
         }
         self.close();
     }
@@ -98,16 +126,19 @@ impl Writer {
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
         self.mend_beside();
-        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
         self.reserve.make_room();
-        let promise = if promised { self.promise() } else { Ok(()) };
-        let (answers, result) = match promise.and_then(|()| self.run(&group)) {
-            Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
-            Err(error) => (Vec::new(), Err(error)),
+        let mut tries = 1;
+        let (answers, result) = loop {
+            let tried = self.transact(&group);
+            let again = std::mem::take(&mut self.not_done) || self.db.conn.may_do_again();
+            if tried.1.is_ok() || tries == TRIES || !again {
+                break tried;
+            }
+            tries += 1;
+            // Those that are in each other's way are of other processes.
+            let part = std::process::id().wrapping_mul(7).wrapping_add(tries) % 10;
+            std::thread::sleep(LONGEST_REST / 10 * part);
         };
-        if result.is_err() && self.db.conn.is_in_transaction() {
-            self.sql("ROLLBACK").ok();
-        }
         if let Err(StoreError::Full { .. }) = &result {
             self.reserve.was_full();
         }
@@ -122,6 +153,20 @@ impl Writer {
             // Whoever asked may have gone in the meantime.
             operation.reply.send(answer).ok();
         }
+    }
+
+    /// Runs operations in one transaction and commits; what each answers where that came about.
+    fn transact(&mut self, group: &[Operation]) -> (Vec<AnswerOf>, Result<(), StoreError>) {
+        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
+        let promise = if promised { self.promise() } else { Ok(()) };
+        let (answers, result) = match promise.and_then(|()| self.run(group)) {
+            Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        if result.is_err() && self.db.conn.is_in_transaction() {
+            self.sql("ROLLBACK").ok();
+        }
+        (answers, result)
     }
 
     /// Files beside the database that somebody took away are written anew from it.
@@ -152,17 +197,19 @@ impl Writer {
     /// Runs operations: together, as long as none of them leaves half of what it wanted; else each by itself,
     /// so that one that fails leaves no trace and hurts no other.
     fn run(&self, group: &[Operation]) -> Result<Ran, StoreError> {
-        self.sql("BEGIN IMMEDIATE")?;
+        self.begin()?;
         if let Some(ran) = self.together(group)? {
             return Ok(ran);
         }
-        self.sql("ROLLBACK; BEGIN IMMEDIATE")?;
+        self.sql("ROLLBACK")?;
+        self.begin()?;
         let mut ran = Ran::default();
         for operation in group {
             self.sql("SAVEPOINT operation")?;
             let answer = self.attempt(operation, &mut Txn::careful(&self.db));
-            // A full disk makes SQLite roll the whole transaction back.
-            if !self.db.conn.is_in_transaction() {
+            // A full disk makes SQLite roll the whole transaction back; what PostgreSQL could not put in a row with
+            // other transactions is done again as a whole.
+            if !self.db.conn.is_in_transaction() || self.db.conn.may_do_again() {
                 return Err(answer.err().unwrap_or_else(|| lost(operation.doing)));
             }
             self.sql(match answer {
@@ -182,7 +229,11 @@ impl Writer {
             let (mut txn, before) = (Txn::on(&self.db), self.db.conn.changed());
             match self.attempt(operation, &mut txn) {
                 Err(error) if !self.db.conn.is_in_transaction() => return Err(error),
-                Err(_) if txn.is_torn() || self.db.conn.changed() != before => {
+                Err(_)
+                    if txn.is_torn()
+                        || self.db.conn.is_aborted()
+                        || self.db.conn.changed() != before =>
+                {
                     return Ok(None);
                 }
                 answer => ran.note(answer),
@@ -224,10 +275,15 @@ impl Writer {
     /// Tells the file what is withdrawn, then commits; together or not at all.
     fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
         let agreed = self.id_map.note_agreement(&self.db, effects);
-        let agreed = agreed.map_err(|fault| StoreError::new("commit to the store", fault))?;
+        let agreed = agreed.map_err(|fault| StoreError::new(COMMITTING, fault))?;
         let written = self.tell_withdrawals(effects, promised)?;
         self.id_map.lead(effects);
-        let committed = self.sql("COMMIT");
+        let mark = self.mark.leave(&self.db.conn);
+        let mark = mark.map_err(|fault| StoreError::new(COMMITTING, fault))?;
+        let committed = match self.db.conn.commit() {
+            Err(SqlError::Unsure(why)) => self.settle_doubt(mark.as_deref(), &why),
+            committed => committed.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e))),
+        };
         match committed {
             Ok(()) => self.id_map.agrees(agreed),
             Err(_) => self.id_map.fall_behind(),
@@ -238,6 +294,55 @@ impl Writer {
             tracing::error!(%error, "withdrawn.jsonl says what the store did not take; the next start carries it out");
         }
         committed
+    }
+
+    /// The answer to a commit did not come: looks for what became of it, however long that takes. Meanwhile whoever
+    /// waits for something else is told that nothing can be written.
+    fn settle_doubt(&mut self, mark: Option<&str>, why: &str) -> Result<(), StoreError> {
+        tracing::warn!("{why}: the database is asked whether it has the last transaction");
+        let (mark, mut looks) = (mark.unwrap_or_default(), 0);
+        let unknown = |reason: String| StoreError::NotWritable {
+            doing: COMMITTING,
+            reason,
+        };
+        loop {
+            match self.mark.is_committed(&self.db.conn, mark) {
+                Ok(true) => {
+                    tracing::info!("the database has the last transaction");
+                    return Ok(());
+                }
+                Ok(false) => {
+                    tracing::info!("the database does not have the last transaction");
+                    self.not_done = true;
+                    return Err(unknown(why.to_owned()));
+                }
+                Err(error) => {
+                    looks += 1;
+                    let error = unknown(error.to_string());
+                    if !self.refuse_queue(&error) && looks >= LOOKS_IN_DOUBT {
+                        return Err(unknown(format!(
+                            "it is not known whether it was done: {why}"
+                        )));
+                    }
+                }
+            }
+            std::thread::sleep(REST_IN_DOUBT);
+        }
+    }
+
+    /// Answers all who wait in the queue; whether others may come.
+    fn refuse_queue(&mut self, error: &StoreError) -> bool {
+        let Some(queue) = &mut self.queue else {
+            return false;
+        };
+        loop {
+            match queue.try_recv() {
+                // Whoever asked may have gone in the meantime.
+                Ok(operation) => operation.reply.send(Err(error.clone())).ok(),
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            };
+        }
     }
 
     fn fold_if_long(&mut self, cleaned: bool) {
@@ -279,19 +384,26 @@ impl Writer {
         }
     }
 
+    fn begin(&self) -> Result<(), StoreError> {
+        let begun = self.db.conn.begin();
+        begun.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e)))
+    }
+
     fn sql(&self, sql: &str) -> Result<(), StoreError> {
-        self.db
-            .conn
-            .batch(sql)
-            .map_err(|e| StoreError::new("commit to the store", Fault::Sql(e)))
+        let ran = self.db.conn.batch(sql);
+        ran.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e)))
     }
 }
 
-/// Takes everything that is queued; under load waits a little for more, so that a commit is shared.
-fn gather(queue: &mut mpsc::Receiver<Operation>, group: &mut Vec<Operation>, load: bool) {
+/// Takes what is queued, up to so many; under load waits a little for more, so that a commit is shared.
+fn gather(
+    queue: &mut mpsc::Receiver<Operation>,
+    group: &mut Vec<Operation>,
+    (most, load): (usize, bool),
+) {
     let mut waited = 0;
     loop {
-        while group.len() < GROUP {
+        while group.len() < most {
             match queue.try_recv() {
                 Ok(operation) => group.push(operation),
                 Err(_) => break,

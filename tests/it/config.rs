@@ -227,7 +227,10 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(settings.daemon.socket, Path::new("/run/renewd/renewd.sock"));
     assert_eq!(settings.daemon.instance, "web-1");
     assert!(settings.daemon.admins.is_empty() && !settings.daemon.page_names);
-    assert_eq!(settings.store.path, Path::new("/var/lib/renewd/renewd.db"));
+    assert_eq!(
+        settings.store.place.file(),
+        Some(Path::new("/var/lib/renewd/renewd.db"))
+    );
     assert!(settings.store.seal_key.is_none());
     assert_eq!(settings.store.keep_other, Duration::from_hours(400 * 24));
     let resource = &settings.resources[0];

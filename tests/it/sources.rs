@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use renewd::{
     clock::Clock,
-    config::{MaxRemoval, Renewal, SourceKind, SourceSettings, StoreSettings},
+    config::{MaxRemoval, Renewal, SourceKind, SourceSettings, StorePlace, StoreSettings},
     engine::{Apply, SourceAsk, SourceSync, SourceSyncDeps},
     model::{Declaration, Name, NoticeKind, Record, Scope, SourceReport, SourceView, State},
     store::{AuditQuery, Store},
@@ -36,7 +36,7 @@ impl Intaken {
 
     fn start_as(dir: tempfile::TempDir, clock: Clock, of: SourceSettings) -> Self {
         let settings = StoreSettings {
-            path: dir.path().join("renewd.db"),
+            place: StorePlace::File(dir.path().join("renewd.db")),
             seal_key: None,
             keep_renewals: EVERY,
             keep_other: EVERY,

@@ -86,7 +86,15 @@ impl Server {
         let data = server.data();
         let mut initdb = as_owner("initdb");
         initdb.arg("-D").arg(&data);
-        initdb.args(["-U", OWNER, "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]);
+        initdb.args([
+            "-U",
+            OWNER,
+            "--auth=trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]);
         succeed(initdb);
         let mut file = fs::OpenOptions::new()
             .append(true)
@@ -174,7 +182,10 @@ impl Server {
     pub fn database_like(&self, template: &str) -> Database<'_> {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("test_{}_{n}", std::process::id());
-        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {template}"));
+        self.sql(
+            "postgres",
+            &format!("CREATE DATABASE {name} TEMPLATE {template}"),
+        );
         Database { server: self, name }
     }
 
@@ -241,9 +252,14 @@ impl Drop for Database<'_> {
 
 /// Removes what test programs left that are over: their shared server has nobody who does.
 fn sweep() {
-    for entry in fs::read_dir(env::temp_dir()).unwrap().filter_map(Result::ok) {
+    for entry in fs::read_dir(env::temp_dir())
+        .unwrap()
+        .filter_map(Result::ok)
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix(NAME).and_then(|rest| rest.split('-').next());
+        let pid = name
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             fs::remove_dir_all(entry.path()).ok();
         }
@@ -263,7 +279,9 @@ fn program(name: &str) -> PathBuf {
         .filter(|path| path.exists())
         .collect();
     found.sort();
-    found.pop().expect("PostgreSQL is installed (tests/prerequisites)")
+    found
+        .pop()
+        .expect("PostgreSQL is installed (tests/prerequisites)")
 }
 
 fn is_root() -> bool {

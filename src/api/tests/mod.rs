@@ -26,7 +26,7 @@ use super::*;
 use crate::{
     accounts,
     clock::Clock,
-    config::{DaemonSettings, Renewal, StoreSettings},
+    config::{DaemonSettings, Renewal, StorePlace, StoreSettings},
     model::{
         Amiss, Attempt, Attempts, Change, Declaration, DispatcherView, Due, DueReason, Kind, Name,
         Origin, Reader, Record, RenewerView, ResourceName, Scope, Secret, Spec, State, Step,
@@ -65,7 +65,7 @@ async fn harness_with(prepare: impl FnOnce(&mut StoreSettings, &std::path::Path)
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let mut settings = StoreSettings {
-        path: folder.path().join("renewd.db"),
+        place: StorePlace::File(folder.path().join("renewd.db")),
         seal_key: None,
         keep_renewals: Duration::from_hours(168),
         keep_other: Duration::from_hours(9600),

@@ -440,7 +440,7 @@ fn say(settings: &Settings, restored: &Restored, key_lost: bool) -> Result<(), F
     let contents = &restored.contents;
     let mut text = format!(
         "{}: {} identities as they were {:.0}\n",
-        settings.store.path.display(),
+        settings.store.place.called().display(),
         contents.identities,
         contents.made_at
     );

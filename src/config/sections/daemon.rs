@@ -2,11 +2,15 @@
 //!
 //! `[store]`: the database, its key, and how long the audit trail stays.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{
     super::{
-        DaemonSettings, Environment, HeartbeatSettings, Owner, StoreSettings,
+        DaemonSettings, DatabaseSettings, Environment, HeartbeatSettings, Owner, StorePlace,
+        StoreSettings,
         keys::{
             DAY, HOUR,
             Preset::{Is, Nothing, Required, Said},
@@ -236,8 +240,26 @@ pub(super) static STORE: Table = Table {
             Takes::Path,
             Said("renewd.db in state_dir"),
             "\"/var/lib/renewd/renewd.db\"",
-            "The database.",
+            "The database, a file of SQLite.",
         )
+        .restart(),
+        key(
+            "url",
+            Takes::Secret,
+            Nothing,
+            "{ file = \"/etc/renewd/database\" }",
+            "Instead of path: a database in PostgreSQL, 15 or newer, that several machines may share. What is referred to is an address as libpq takes it, such as postgresql://renewd:PASSWORD@db-1,db-2/renewd; the first of its hosts that takes writes is used. Other machines are reached with TLS, and only as the name in their certificate (sslmode=verify-full, whatever the address says); in plain text only this one, by 127.0.0.1, ::1, localhost or the folder of a Unix socket. sslcert and sslkey name a client certificate.",
+        )
+        .commented()
+        .restart(),
+        key(
+            "ca_file",
+            Takes::Path,
+            Said("the system's authorities"),
+            "\"/etc/renewd/database-ca.pem\"",
+            "With url: trust the certificates in this PEM file, and no others.",
+        )
+        .commented()
         .restart(),
         key(
             "seal_key",
@@ -282,7 +304,7 @@ pub(super) fn read_store(
     mut section: Section<'_>,
     (daemon, owner): (&DaemonSettings, Owner),
 ) -> Option<StoreSettings> {
-    let path = section.or("path", daemon.state_dir.join("renewd.db"), Item::path);
+    let place = place(&mut section, &daemon.state_dir);
     let seal_key = match section.optional("seal_key") {
         Some(item) => references::secret(item).map(Some),
         None => Some(None),
@@ -295,12 +317,50 @@ pub(super) fn read_store(
     section.finish();
     Some(StoreSettings {
         withdrawn_copy,
-        path,
+        // One in a database belongs to no machine.
+        owner: match place.as_ref().and_then(StorePlace::database) {
+            Some(_) => Owner::default(),
+            None => owner,
+        },
+        place: place?,
         seal_key: seal_key?,
         keep_renewals,
         keep_other,
-        owner,
         save_before_migration: true,
         node: None,
     })
+}
+
+/// `path`, or `url` and `ca_file`.
+fn place(section: &mut Section<'_>, state_dir: &Path) -> Option<StorePlace> {
+    let (path, url) = (section.optional("path"), section.optional("url"));
+    let ca_file = section.optional("ca_file");
+    let Some(url) = url else {
+        if let Some(item) = ca_file {
+            return item.wrong(
+                "`ca_file` belongs to `url`, which is not there",
+                "a store in a file needs no authority; leave it out",
+            );
+        }
+        let path = match path {
+            Some(item) => item.path()?,
+            None => state_dir.join("renewd.db"),
+        };
+        return Some(StorePlace::File(path));
+    };
+    if let Some(item) = path {
+        return item.wrong(
+            "[store] has `path` and `url`, and a store lies in one place",
+            "leave out the one that it does not lie in; `renewd store move` takes it from one to the other",
+        );
+    }
+    let ca_file = match ca_file {
+        Some(item) => Some(references::ca_file(item)?),
+        None => None,
+    };
+    let loaded = references::secret(url)?;
+    match DatabaseSettings::read(&loaded.from, &loaded.secret, ca_file) {
+        Ok(database) => Some(StorePlace::Database(Box::new(database))),
+        Err(mistake) => url.wrong(mistake.message, mistake.hint),
+    }
 }

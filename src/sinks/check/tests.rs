@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     config::{
         ContentType, DaemonSettings, EventBody, FileSinkSettings, Include, LoadedSecret, Renewal,
-        SecretRef, Severity, StoreSettings, WebhookSinkSettings,
+        SecretRef, Severity, StorePlace, StoreSettings, WebhookSinkSettings,
     },
     model::Secret,
 };
@@ -31,7 +31,7 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
             heartbeat: None,
         },
         store: StoreSettings {
-            path: "/nowhere".into(),
+            place: StorePlace::File("/nowhere".into()),
             seal_key: None,
             keep_renewals: Duration::ZERO,
             keep_other: Duration::ZERO,

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::StoreSettings,
+    config::{StorePlace, StoreSettings},
     model::{
         Applied, Attempt, Change, Declaration, Due, DueReason, Name, Num, OnRemoval, Origin,
         Record, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, State, Step, Then, Timestamp,
@@ -76,7 +76,7 @@ impl std::ops::Deref for Home {
 
 fn settings(dir: &Path) -> StoreSettings {
     StoreSettings {
-        path: dir.join("renewd.db"),
+        place: StorePlace::File(dir.join("renewd.db")),
         seal_key: None,
         keep_renewals: Duration::from_hours(7 * 24),
         keep_other: Duration::from_hours(400 * 24),

@@ -83,7 +83,7 @@ async fn a_newer_schema_that_lets_us_use_it_serves_and_is_left_as_it_is() {
     let kept = backup(&home).await;
     assert_eq!(verify_backup(&kept).unwrap().schema, NEWEST + 1);
     home.store = None;
-    let stock = stock_at_rest(&settings(home.dir.path()).path, &resource(), at(60)).unwrap();
+    let stock = stock_at_rest(&settings(home.dir.path()), &resource(), at(60)).unwrap();
     assert!(stock.is_some(), "a plan is made from it");
     let dir = elsewhere(&home, true);
     put_back(&kept, dir.path(), &RestoreHow::default()).unwrap();

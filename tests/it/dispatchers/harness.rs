@@ -13,7 +13,7 @@ use renewd::{
     clock::Clock,
     config::{
         ContentType, EventBody, FileFormat, FileSinkSettings, Include, LoadedSecret, SecretRef,
-        SinkSettings, StoreSettings, WebhookSinkSettings,
+        SinkSettings, StorePlace, StoreSettings, WebhookSinkSettings,
     },
     engine::{Ask, Dispatcher, DispatcherDeps},
     model::{
@@ -194,7 +194,7 @@ impl Harness {
     async fn open(clock: Clock, names: &[&str], sinks: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let settings = StoreSettings {
-            path: dir.path().join("renewd.db"),
+            place: StorePlace::File(dir.path().join("renewd.db")),
             seal_key: None,
             keep_renewals: Duration::from_hours(168),
             keep_other: Duration::from_hours(9600),

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use renewd::{
     acs::Client,
     clock::Clock,
-    config::{FileSinkSettings, Owner, ResourceSettings, SinkSettings, StoreSettings},
+    config::{FileSinkSettings, Owner, ResourceSettings, SinkSettings, StorePlace, StoreSettings},
     engine::{Dispatcher, DispatcherDeps, Renewer},
     model::{Declaration, SinkAt, Spec},
     permits::{Permits, ResourceDeps},
@@ -76,7 +76,7 @@ impl Together {
     async fn up(&mut self) {
         let now = self.clock.now();
         let settings = StoreSettings {
-            path: self.dir.path().join("renewd.db"),
+            place: StorePlace::File(self.dir.path().join("renewd.db")),
             seal_key: None,
             keep_renewals: HOUR * 24,
             keep_other: HOUR * 24,

@@ -7,7 +7,7 @@ use renewd::{
     clock::Clock,
     config::{
         CreatePolicy, CredentialSettings, KeySettings, Limits, LoadedSecret, ResourceSettings,
-        SecretRef, StoreSettings,
+        SecretRef, StorePlace, StoreSettings,
     },
     model::{
         Declaration, Name, Notice, OnRemoval, Origin, Record, RenewerView, Scope, Secret, SinkAt,
@@ -88,7 +88,7 @@ impl World {
     /// Starts the loops on what the folder holds.
     pub(super) async fn up(&mut self) {
         let settings = StoreSettings {
-            path: self.path("renewd.db"),
+            place: StorePlace::File(self.path("renewd.db")),
             seal_key: None,
             keep_renewals: DAY * 400,
             keep_other: DAY * 400,
