@@ -114,6 +114,13 @@ fn named_files(settings: &Settings) -> Vec<(String, &Path)> {
         ("daemon.socket".to_owned(), Some(&daemon.socket)),
         ("store.path".to_owned(), store.place.file()),
         (
+            "store.url".to_owned(),
+            store
+                .place
+                .database()
+                .and_then(|database| database.from.file()),
+        ),
+        (
             "store.ca_file".to_owned(),
             store
                 .place
@@ -207,10 +214,7 @@ fn token_file(resource: &ResourceSettings) -> Option<&Path> {
 }
 
 fn file_of(secret: &LoadedSecret) -> Option<&Path> {
-    match &secret.from {
-        SecretRef::File(file) => Some(file),
-        SecretRef::Credential(_) | SecretRef::Env(_) => None,
-    }
+    secret.from.file()
 }
 
 /// Threads, however much is asked: the first one, the workers, those for what blocks, the store's.

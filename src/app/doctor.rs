@@ -24,7 +24,7 @@ use crate::{
     model::{KeyRole, KeysView, Name, ResourceName, Timestamp, short_duration},
     pool,
     sinks::{self, SinkFailure, WebhookSink, file::PathPattern, webhook::ProbeAnswer},
-    store::Store,
+    store::{Store, try_database},
 };
 
 /// Backups are made at least weekly, where they are made.
@@ -40,6 +40,7 @@ pub async fn examine(settings: Settings, clock: &Clock) -> Vec<Finding> {
         let mut findings = without_guesses(check(&settings));
         findings.extend(sinks::examine(&settings));
         findings.extend(space(&settings));
+        findings.extend(database(&settings));
         findings
     });
     findings.extend(look.await.unwrap_or_else(|error| {
@@ -338,6 +339,21 @@ fn judge(answer: Result<ProbeAnswer, SinkFailure>, path: &str) -> Option<Finding
     } else {
         None
     }
+}
+
+/// Whether the store's database takes a write.
+fn database(settings: &Settings) -> Option<Finding> {
+    let tried = try_database(settings.store.place.database()?);
+    tried.err().map(|why| Finding {
+        path: "store.url".to_owned(),
+        severity: Severity::Error,
+        message: why,
+        hint: Some(
+            "tokens that are there are served meanwhile, and nothing is renewed; renewd goes on by itself once a host \
+             takes writes"
+                .to_owned(),
+        ),
+    })
 }
 
 const MIB: u64 = 1 << 20;

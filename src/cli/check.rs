@@ -24,6 +24,8 @@ use crate::{
         Source, WebhookSinkSettings,
     },
     model::{Name, OnRemoval, Operation, Origin, Spec, State, Timestamp},
+    pool,
+    store::try_database,
     transport::{NetworkOptions, Transport},
 };
 
@@ -35,7 +37,7 @@ pub(crate) struct Check {
     /// ~/.config/renewd/renewd.toml]
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Also reach every resource and webhook; nothing is created or sent
+    /// Also reach the store's database, every resource and webhook; nothing is created, written or sent
     #[arg(long)]
     online: bool,
     /// Also show what a reload would do
@@ -207,6 +209,11 @@ async fn reach_all(settings: &Settings, context: &Context) -> Outcome {
         };
         table.row([Cell::styled(name, STRONG), mark, words.into()]);
     };
+    if let Some(database) = settings.store.place.database().cloned() {
+        let tried = pool::LOOKS.run(move || try_database(&database)).await;
+        let tried = tried.unwrap_or_else(|error| Err(error.to_string()));
+        tell("store", tried.map_err(Failed::plain));
+    }
     for resource in &settings.resources {
         for (name, result) in Box::pin(reach(resource, context)).await {
             tell(&name, result);

@@ -248,6 +248,15 @@ pub enum SecretRef {
     Env(String),
 }
 
+impl SecretRef {
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Credential(_) | Self::Env(_) => None,
+        }
+    }
+}
+
 /// A secret and where it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadedSecret {

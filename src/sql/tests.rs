@@ -456,7 +456,8 @@ impl Secured {
                 std::fs::write(&path, text).unwrap();
                 std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
             }
-            let rules = "local all all trust\nhostssl all reader all cert\nhostssl all all all trust\n";
+            let rules =
+                "local all all trust\nhostssl all reader all cert\nhostssl all all all trust\n";
             std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
         });
         server.sql("postgres", "CREATE ROLE reader LOGIN");
@@ -497,11 +498,16 @@ fn tls_is_only_with_whom_an_authority_vouches_for_by_this_name() {
         assert!(refused.to_string().contains("not trusted"), "{refused}");
     }
     let none = secured.dir.path().join("none");
-    let refused = secured.try_as("postgres", "db.test", "", &none).unwrap_err();
+    let refused = secured
+        .try_as("postgres", "db.test", "", &none)
+        .unwrap_err();
     let why = "none, which cannot be read";
     assert!(refused.to_string().contains(why), "{refused}");
     // In plain text the server lets nobody in.
-    let plain = format!("postgresql://postgres@127.0.0.1:{}/postgres", secured.server.port());
+    let plain = format!(
+        "postgresql://postgres@127.0.0.1:{}/postgres",
+        secured.server.port()
+    );
     assert!(opened(&plain).is_err());
 }
 
@@ -521,7 +527,9 @@ fn who_proves_with_a_certificate_who_it_is_needs_no_password() {
         certificate.display(),
         key.display()
     );
-    secured.try_as("reader", "db.test", &proof, &trusted).unwrap();
+    secured
+        .try_as("reader", "db.test", &proof, &trusted)
+        .unwrap();
     assert!(secured.try_as("reader", "db.test", "", &trusted).is_err());
 }
 

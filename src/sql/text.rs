@@ -26,7 +26,7 @@ pub(super) struct SqlText {
 
 /// Writes `?1` as `$1`, outside of literals, names in quotes and comments, and adds the limit of what is wanted.
 pub(super) fn translated(sql: &str, wanted: Extent) -> SqlText {
-    let sql = &for_postgres(sql);
+    let sql: &str = &for_postgres(sql);
     let (mut out, mut params, mut depth) = (String::with_capacity(sql.len() + 16), 0, 0_usize);
     let (mut rest, mut limited) = (sql, false);
     while let Some(c) = rest.chars().next() {

@@ -26,7 +26,9 @@ fn tried(database: &DatabaseSettings) -> sql::Result<String> {
     let conn = Connection::from(session);
     conn.begin()?;
     conn.batch("CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial VALUES (1)")?;
-    let made = conn.first("SELECT to_regclass('meta') IS NOT NULL", [], |row| row.get(0))?;
+    let made = conn.first("SELECT to_regclass('meta') IS NOT NULL", [], |row| {
+        row.get(0)
+    })?;
     if made == Some(true) {
         conn.batch("UPDATE meta SET value = value WHERE key = 'seq'")?;
     }
