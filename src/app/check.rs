@@ -10,8 +10,8 @@ use std::{
 use crate::{
     acs,
     config::{
-        EntraKind, Finding, LoadedSecret, ResourceSettings, SecretRef, Settings, Severity,
-        SinkSettings, SourceKind,
+        EntraKind, Finding, LoadedSecret, ResourceSettings, Settings, Severity, SinkSettings,
+        SourceKind,
     },
     model::{ResourceName, State},
     pool,

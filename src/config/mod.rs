@@ -7,8 +7,8 @@
 //! and an [`excerpt`] shows of a line only what may be shown. [`Places`] keeps the tree, so that what other rooms find
 //! in their section ([`Finding`]) is shown in the same way.
 
-mod digest;
 mod database;
+mod digest;
 mod excerpt;
 mod file;
 mod keys;

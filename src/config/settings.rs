@@ -148,7 +148,7 @@ pub fn is_home(nodes: &[NodePattern], node: &NodeName) -> bool {
 impl StoreSettings {
     /// Whether several machines may use it.
     pub fn is_shared(&self) -> bool {
-        false
+        self.place.database().is_some()
     }
 }
 
@@ -164,7 +164,7 @@ pub enum StorePlace {
 impl StoreSettings {
     /// How this machine is called in a database that it shares.
     pub fn node_name(&self) -> &str {
-        self.owner.instance.as_deref().unwrap_or("renewd")
+        self.node.as_ref().map_or("renewd", NodeName::as_str)
     }
 }
 

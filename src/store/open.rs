@@ -235,7 +235,10 @@ pub(super) fn session(settings: &StoreSettings, purpose: &str) -> sql::Result<Co
         let why = "the store lies in a file";
         return Err(SqlError::Lost(why.to_owned()));
     };
-    let remote = Remote::new(database, format!("renewd {purpose}"));
+    let remote = Remote::new(
+        database,
+        format!("renewd {} {purpose}", settings.node_name()),
+    );
     Ok(Session::open(remote)?.into())
 }
 

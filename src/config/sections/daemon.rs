@@ -317,11 +317,7 @@ pub(super) fn read_store(
     section.finish();
     Some(StoreSettings {
         withdrawn_copy,
-        // One in a database belongs to no machine.
-        owner: match place.as_ref().and_then(StorePlace::database) {
-            Some(_) => Owner::default(),
-            None => owner,
-        },
+        owner,
         place: place?,
         seal_key: seal_key?,
         keep_renewals,
