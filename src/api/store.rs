@@ -96,6 +96,9 @@ pub struct Examination {
     /// What needs a person by what the daemon knows, the worst first; `None` where no daemon was asked.
     #[serde(default)]
     pub needs: Option<Vec<Need>>,
+    /// The server that has the store and takes writes, where it lies in PostgreSQL.
+    #[serde(default)]
+    pub database: Option<String>,
     /// What is wrong around it, the worst first.
     pub findings: Vec<Ailment>,
 }
@@ -297,6 +300,7 @@ pub(super) async fn examine(State(api): State<Api>, _: Admin) -> EndpointAnswer<
         needs: Some(status.needs),
         by: Examiner::Daemon,
         user: accounts::user_of(accounts::own_uid()).name,
+        database: api.store.server().await,
         findings: findings.into_iter().map(Into::into).collect(),
     }))
 }

@@ -209,9 +209,7 @@ async fn reach_all(settings: &Settings, context: &Context) -> Outcome {
         };
         table.row([Cell::styled(name, STRONG), mark, words.into()]);
     };
-    if let Some(database) = settings.store.place.database().cloned() {
-        let tried = pool::LOOKS.run(move || try_database(&database)).await;
-        let tried = tried.unwrap_or_else(|error| Err(error.to_string()));
+    if let Some(tried) = try_out(settings).await {
         tell("store", tried.map_err(Failed::plain));
     }
     for resource in &settings.resources {
@@ -226,6 +224,13 @@ async fn reach_all(settings: &Settings, context: &Context) -> Outcome {
     }
     output::print(&table.render(2, output::width()))?;
     Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Writes to the store's database, and takes it back: which server was taken, or why none. Nothing for a file.
+async fn try_out(settings: &Settings) -> Option<Result<String, String>> {
+    let database = settings.store.place.database()?.clone();
+    let tried = pool::LOOKS.run(move || try_database(&database)).await;
+    Some(tried.unwrap_or_else(|error| Err(error.to_string())))
 }
 
 /// Proves each key of a resource by a signed call that makes nothing.
@@ -374,6 +379,7 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
         Failed::usage(format!("the configuration cannot be used: {summary}"))
     })?;
     let unreached = unreached(&loaded.settings, context).await;
+    let database = try_out(&loaded.settings).await.and_then(Result::ok);
     let findings = app::doctor::examine(loaded.settings, &context.clock).await;
     Ok(Examination {
         consumers: None,
@@ -381,6 +387,7 @@ async fn look(config: Option<PathBuf>, context: &Context) -> Result<Examination,
         needs: None,
         by: Examiner::Command,
         user: app::doctor::own_user(),
+        database,
         findings: unreached
             .into_iter()
             .chain(findings.into_iter().map(Into::into))
@@ -437,6 +444,9 @@ fn render_examination(found: &Examination, now: Timestamp) -> String {
             format!("{}\n", status::consumers(consumers.as_ref(), service))
         }
     };
+    if let Some(database) = &found.database {
+        text += &format!("the store: {database}\n");
+    }
     for need in found.needs.iter().flatten() {
         text += &status::need_lines(need, now, output::width());
     }
@@ -545,6 +555,7 @@ mod doctor_tests {
             needs: Some(Vec::new()),
             by: Examiner::Daemon,
             user: "renewd".to_owned(),
+            database: None,
             findings: vec![Ailment {
                 severity: Gravity::Error,
                 at: "sink.file[0].path".to_owned(),

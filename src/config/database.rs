@@ -28,6 +28,8 @@ pub struct DatabaseSettings {
     pub direct_tls: bool,
     /// How long a host may take until it takes statements.
     pub connect_timeout: Duration,
+    /// How long a statement may take until its connection counts as dead.
+    pub deadline: Duration,
 }
 
 /// One of several hosts that hold the same database.
@@ -137,6 +139,8 @@ const OURS: [&str; 13] = [
     "sslsni",
     "tcp_user_timeout",
 ];
+/// A frozen host is left after so long; nothing that the store asks for takes as long.
+const DEADLINE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_TIMEOUT: u64 = 60;
 const PORT: u16 = 5432;
@@ -246,6 +250,7 @@ impl Said {
             channel_binding: self.channel_binding()?,
             direct_tls: self.direct_tls()?,
             connect_timeout: self.connect_timeout()?,
+            deadline: DEADLINE,
         })
     }
 

@@ -31,8 +31,6 @@ use crate::config::{
 
 /// The oldest PostgreSQL that is used.
 const OLDEST: u32 = 15;
-/// How long a statement may take until its connection counts as dead; the server gives it up a little earlier.
-const STATEMENT: Duration = Duration::from_secs(10);
 /// How long a transaction may do nothing, and how long a statement may wait for a lock.
 const IDLE: Duration = Duration::from_secs(5);
 const LOCK: Duration = Duration::from_secs(5);
@@ -57,8 +55,6 @@ pub(crate) struct Remote {
     settings: Arc<DatabaseSettings>,
     /// Who connects, as the server lists it.
     application: String,
-    /// How long a statement may take.
-    statement: Duration,
 }
 
 impl Remote {
@@ -66,18 +62,11 @@ impl Remote {
         Self {
             settings: Arc::new(settings.clone()),
             application: application.into(),
-            statement: STATEMENT,
         }
     }
 
-    /// The same, with another deadline of statements.
-    #[cfg(test)]
-    pub(crate) fn with_deadline(self, statement: Duration) -> Self {
-        Self { statement, ..self }
-    }
-
     pub(super) fn deadline(&self) -> Duration {
-        self.statement
+        self.settings.deadline
     }
 }
 
@@ -323,7 +312,7 @@ fn config(remote: &Remote, host: &DatabaseHost, address: Option<IpAddr>) -> Conf
 
 /// Has the session be as every one of ours is, and sees whether it takes writes; the server's version.
 async fn settled(client: &Client, remote: &Remote) -> Result<String, Refusal> {
-    let millis = |time: Duration| time.as_millis();
+    let (deadline, millis) = (remote.deadline(), |time: Duration| time.as_millis());
     let sql = format!(
         "SET idle_in_transaction_session_timeout = {}; SET lock_timeout = {}; SET statement_timeout = {}; \
          SET default_transaction_isolation = 'read committed'; SET standard_conforming_strings = on; \
@@ -331,8 +320,9 @@ async fn settled(client: &Client, remote: &Remote) -> Result<String, Refusal> {
          SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_version_num'), \
          current_setting('server_version'), current_setting('server_encoding'), current_setting('synchronous_commit')",
         millis(IDLE),
-        millis(LOCK.min(remote.statement)),
-        millis(remote.statement - remote.statement / 10),
+        millis(LOCK.min(deadline / 2)),
+        // The server gives a statement up before its connection counts as dead.
+        millis(deadline - deadline / 10),
     );
     let answers = client.simple_query(&sql).await.map_err(|e| refusal(&e))?;
     let row = answers.iter().find_map(|answer| match answer {

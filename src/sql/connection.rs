@@ -51,15 +51,22 @@ impl Connection {
         }
     }
 
+    /// The server that it is connected to, where it is to one.
+    pub(crate) fn server(&self) -> Option<String> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(session) => session.server().map(|server| server.to_string()),
+        }
+    }
+
     /// From now on no other connection can look into the file, and it has no log beside it.
     #[cfg(feature = "simulation")]
     pub(crate) fn keep_to_itself(&self) {
-        match self {
-            // Where it is refused, only speed is lost.
-            Self::Sqlite(conn) => conn
-                .execute_batch("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = memory")
-                .ok(),
-        };
+        // Where it is refused, only speed is lost.
+        self.file().and_then(|conn| {
+            conn.execute_batch("PRAGMA locking_mode = exclusive; PRAGMA journal_mode = memory")
+                .ok()
+        });
     }
 
     /// Runs one statement; how many rows it changed.

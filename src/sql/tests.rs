@@ -2,19 +2,13 @@
 
 use std::{
     cell::Cell,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::Duration,
 };
 
-use renewd_database::{Database, Server as Postgres};
+use renewd_database::{Database, Loses, Proxy, Server as Postgres};
 
 use super::*;
 use crate::{
@@ -25,14 +19,16 @@ use crate::{
 fn settings(url: &str, ca_file: Option<&Path>) -> DatabaseSettings {
     let from = SecretRef::Env("DATABASE".to_owned());
     let url = Secret::new(url.to_owned());
-    DatabaseSettings::read(&from, &url, ca_file.map(Path::to_owned)).unwrap()
+    let mut read = DatabaseSettings::read(&from, &url, ca_file.map(Path::to_owned)).unwrap();
+    read.deadline = DEADLINE;
+    read
 }
 
 /// Statements have so long here: longer than anything takes on a loaded machine, short enough to wait for.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 fn opened(url: &str) -> Result<Connection> {
-    let remote = Remote::new(&settings(url, None), "renewd test").with_deadline(DEADLINE);
+    let remote = Remote::new(&settings(url, None), "renewd test");
     Session::open(remote).map(Connection::from)
 }
 
@@ -262,24 +258,18 @@ fn a_server_that_restarts_is_found_again_and_one_that_is_gone_is_told() {
     assert_eq!(number(&conn, "SELECT count(*) FROM t"), 1);
 }
 
-/// Accepts connections and says nothing, as a frozen host does.
-fn frozen() -> (TcpListener, u16) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (listener, port)
-}
-
 #[test]
 fn a_frozen_host_first_in_the_list_costs_nothing() {
     let server = Postgres::shared();
     let database = server.database();
-    let (_listener, silent) = frozen();
+    let silent = Proxy::silent();
+    let silent = silent.port();
     let (port, name) = (server.port(), database.name());
     // It would take a minute to give up.
     let url = format!(
         "postgresql://postgres@127.0.0.1:{silent},127.0.0.1:1,127.0.0.1:{port}/{name}?connect_timeout=60"
     );
-    let remote = Remote::new(&settings(&url, None), "renewd test").with_deadline(DEADLINE);
+    let remote = Remote::new(&settings(&url, None), "renewd test");
     let (done, seen) = std::sync::mpsc::channel();
     thread::spawn(move || done.send(Session::open(remote).map(|session| session.server())));
     let found = seen
@@ -533,90 +523,22 @@ fn who_proves_with_a_certificate_who_it_is_needs_no_password() {
     assert!(secured.try_as("reader", "db.test", "", &trusted).is_err());
 }
 
-/// Passes everything on to a server; on demand it swallows what the server says from a commit on, or the commit itself.
-struct Swallower {
-    port: u16,
-    /// Swallow the answer to the next commit.
-    answer: Arc<AtomicBool>,
-    /// Swallow the next commit.
-    commit: Arc<AtomicBool>,
-}
-
-impl Swallower {
-    fn before(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (answer, commit) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let swallow = (answer.clone(), commit.clone());
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let to = TcpStream::connect(("127.0.0.1", server)).unwrap();
-                pass(client.unwrap(), to, swallow.clone());
-            }
-        });
-        Self {
-            port,
-            answer,
-            commit,
-        }
-    }
-}
-
-fn pass(
-    client: TcpStream,
-    server: TcpStream,
-    (answer, commit): (Arc<AtomicBool>, Arc<AtomicBool>),
-) {
-    let deaf = Arc::new(AtomicBool::new(false));
-    let (mut from, mut to, is_deaf) = (
-        client.try_clone().unwrap(),
-        server.try_clone().unwrap(),
-        deaf.clone(),
-    );
-    thread::spawn(move || {
-        let mut bytes = [0; 65536];
-        while let Ok(length @ 1..) = from.read(&mut bytes) {
-            let commits = bytes[..length].windows(6).any(|word| word == b"COMMIT");
-            if commits && commit.swap(false, Ordering::SeqCst) {
-                is_deaf.store(true, Ordering::SeqCst);
-                continue;
-            }
-            if commits && answer.swap(false, Ordering::SeqCst) {
-                is_deaf.store(true, Ordering::SeqCst);
-            }
-            if to.write_all(&bytes[..length]).is_err() {
-                break;
-            }
-        }
-        to.shutdown(std::net::Shutdown::Both).ok();
-    });
-    let (mut from, mut to) = (server, client);
-    thread::spawn(move || {
-        let mut bytes = [0; 65536];
-        while let Ok(length @ 1..) = from.read(&mut bytes) {
-            if !deaf.load(Ordering::SeqCst) && to.write_all(&bytes[..length]).is_err() {
-                break;
-            }
-        }
-    });
-}
-
 #[test]
 fn a_commit_whose_answer_is_lost_is_not_known() {
     let server = Postgres::shared();
     let database = server.database();
-    let proxy = Swallower::before(server.port());
+    let proxy = Proxy::before(server.port());
     let conn = opened(&format!(
         "postgresql://postgres@127.0.0.1:{}/{}",
-        proxy.port,
+        proxy.port(),
         database.name()
     ))
     .unwrap();
     conn.batch("CREATE TABLE t (num BIGINT)").unwrap();
-    for (num, swallow, kept) in [(1, &proxy.answer, 1), (2, &proxy.commit, 0)] {
+    for (num, loses, kept) in [(1, Loses::Answer, 1), (2, Loses::Commit, 0)] {
         conn.begin().unwrap();
         conn.execute("INSERT INTO t VALUES (?1)", [num]).unwrap();
-        swallow.store(true, Ordering::SeqCst);
+        proxy.lose(loses);
         let unsure = conn.commit().unwrap_err();
         assert!(matches!(unsure, SqlError::Unsure(_)), "{unsure}");
         assert!(!conn.is_in_transaction());

@@ -237,6 +237,16 @@ impl Store {
         self.settings().node.is_some()
     }
 
+    /// The server that has it, where it lies in PostgreSQL and one takes writes.
+    pub async fn server(&self) -> Option<String> {
+        self.settings().place.database()?;
+        let asked = self.read("ask which server has the store", |db| {
+            db.first("SELECT 1", [], |_| Ok(()))?;
+            Ok(db.conn.server())
+        });
+        asked.await.ok().flatten()
+    }
+
     /// What it takes of its disk now.
     pub fn room(&self) -> DiskRoom {
         DiskRoom::of(self.path())

@@ -21,9 +21,7 @@ pub fn try_database(database: &DatabaseSettings) -> Result<String, String> {
 }
 
 fn tried(database: &DatabaseSettings) -> sql::Result<String> {
-    let session = Session::open(Remote::new(database, "renewd check"))?;
-    let server = session.server().map(|server| server.to_string());
-    let conn = Connection::from(session);
+    let conn = Connection::from(Session::open(Remote::new(database, "renewd check"))?);
     conn.begin()?;
     conn.batch("CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial VALUES (1)")?;
     let made = conn.first("SELECT to_regclass('meta') IS NOT NULL", [], |row| {
@@ -33,5 +31,5 @@ fn tried(database: &DatabaseSettings) -> sql::Result<String> {
         conn.batch("UPDATE meta SET value = value WHERE key = 'seq'")?;
     }
     conn.batch("ROLLBACK")?;
-    Ok(server.unwrap_or_default())
+    Ok(conn.server().unwrap_or_default())
 }

@@ -159,6 +159,61 @@ fn wrong_files_are_explained() {
     }
 }
 
+/// What is wrong with the address of a database is told where it is referred to.
+#[test]
+fn addresses_of_databases_are_explained_at_their_line_and_not_quoted() {
+    for (address, why) in [
+        (
+            "postgresql://renewd:hunter2@db-1,db-2/renewd?sslmode=disable",
+            "in plain text",
+        ),
+        ("postgresql://renewd:hunter2@db-1", "names no database"),
+        (
+            "postgresql://renewd:hun/ter2hunter2@db-1/renewd",
+            "has an @ or a space",
+        ),
+        (
+            "mysql://renewd:hunter2@db-1/renewd",
+            "something else than PostgreSQL",
+        ),
+        ("hunter2", "neither a URL nor pairs"),
+    ] {
+        let etc = Etc::new();
+        etc.secret("contoso.cs", CONNECTION);
+        etc.secret("database", address);
+        let text = format!("{ONE}[store]\nurl = {{ file = \"database\" }}\n");
+        let told = etc.told(&text);
+        assert!(told.contains(why), "{address}:\n{told}");
+        assert!(told.contains("renewd.toml:5:7"), "{address}:\n{told}");
+        assert!(!told.contains("hunter2"), "{address}:\n{told}");
+    }
+    let etc = Etc::new();
+    etc.secret("database", "postgresql://renewd:hunter2@db-1,db-2/renewd");
+    for (store, why) in [
+        (
+            "url = { file = \"database\" }\npath = \"renewd.db\"\n",
+            "a store lies in one place",
+        ),
+        ("ca_file = \"database\"\n", "`ca_file` belongs to `url`"),
+        ("url = \"postgresql://renewd:hunter2@db-1/renewd\"\n", "url"),
+        (
+            "url = { file = \"database\" }\nca_file = \"none.pem\"\n",
+            "cannot read the CA file",
+        ),
+    ] {
+        let text = format!("{ONE}[store]\n{store}");
+        let told = etc.told(&text);
+        assert!(told.contains(why), "{store}:\n{told}");
+        assert!(!told.contains("hunter2"), "{store}:\n{told}");
+    }
+    let text = format!("{ONE}[store]\nurl = {{ file = \"database\" }}\n");
+    let settings = etc.load_text(&text).unwrap().settings;
+    let database = settings.store.place.database().unwrap();
+    assert_eq!(database.to_string(), "db-1:5432,db-2:5432/renewd");
+    assert!(database.hosts.iter().all(|host| host.secure));
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
 const ONE: &str = "[[resource]]\nname = \"contoso\"\nconnection_string = { env = \"CONTOSO\" }\n";
 
 #[test]

@@ -11,6 +11,8 @@
     reason = "tests fail where their surroundings do, and wait by the machine's clock"
 )]
 
+mod proxy;
+
 use std::{
     env, fs,
     io::Write as _,
@@ -26,6 +28,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+pub use proxy::{Loses, Proxy};
 
 /// Names a server that runs already.
 pub const VARIABLE: &str = "RENEWD_TEST_POSTGRES";

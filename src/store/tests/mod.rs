@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod counters;
+mod database;
 mod declarations;
 mod deliveries;
 mod gone;

@@ -1,0 +1,127 @@
+//! A way to a server that loses things.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+/// What is lost at the next commit. Nothing more comes back on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loses {
+    /// What the server says to it.
+    Answer,
+    /// The commit itself.
+    Commit,
+}
+
+/// Passes on what is said to a server in plain text, and what it says.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    loses: Arc<Mutex<Option<Loses>>>,
+    /// Lets nobody through.
+    shut: Arc<AtomicBool>,
+    /// Kept open where nothing is passed on.
+    _silent: Option<TcpListener>,
+}
+
+impl Proxy {
+    /// One before a port of this machine.
+    pub fn before(server: u16) -> Self {
+        let (listener, port) = listener();
+        let (loses, shut) = (
+            Arc::<Mutex<Option<Loses>>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
+        let (lost, is_shut) = (loses.clone(), shut.clone());
+        thread::spawn(move || {
+            for client in listener.incoming().filter_map(Result::ok) {
+                if is_shut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                if let Ok(to) = TcpStream::connect(("127.0.0.1", server)) {
+                    pass(client, to, &lost);
+                }
+            }
+        });
+        Self {
+            port,
+            loses,
+            shut,
+            _silent: None,
+        }
+    }
+
+    /// One that takes connections and says nothing, as a frozen host does.
+    pub fn silent() -> Self {
+        let (listener, port) = listener();
+        Self {
+            port,
+            loses: Arc::default(),
+            shut: Arc::default(),
+            _silent: Some(listener),
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Loses something at the next commit.
+    pub fn lose(&self, what: Loses) {
+        *self.loses.lock().unwrap() = Some(what);
+    }
+
+    /// Whether it has happened.
+    pub fn has_lost(&self) -> bool {
+        self.loses.lock().unwrap().is_none()
+    }
+
+    /// Whether new connections are closed at once.
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::SeqCst);
+    }
+}
+
+fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+fn pass(client: TcpStream, server: TcpStream, loses: &Arc<Mutex<Option<Loses>>>) {
+    let deaf = Arc::new(AtomicBool::new(false));
+    let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let (loses, is_deaf) = (loses.clone(), deaf.clone());
+    thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            let commits = bytes[..length].windows(6).any(|word| word == b"COMMIT");
+            let lost = loses.lock().unwrap().take_if(|_| commits);
+            if lost.is_some() {
+                is_deaf.store(true, Ordering::SeqCst);
+            }
+            if lost != Some(Loses::Commit) && to.write_all(&bytes[..length]).is_err() {
+                break;
+            }
+        }
+        to.shutdown(Shutdown::Both).ok();
+    });
+    let (mut from, mut to) = (server, client);
+    thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            if !deaf.load(Ordering::SeqCst) && to.write_all(&bytes[..length]).is_err() {
+                break;
+            }
+        }
+        if !deaf.load(Ordering::SeqCst) {
+            to.shutdown(Shutdown::Both).ok();
+        }
+    });
+}
