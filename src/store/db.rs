@@ -24,7 +24,7 @@ use crate::{
     model::{
         Attempt, Attempts, CampaignId, IdLine, Name, NodeName, Num, SinkAt, Timestamp, Version,
     },
-    sql::{self, Column, Connection, FromSql, Params, Row, SqlError, ToSql},
+    sql::{self, Column, Connection, FromSql, Params, Row, SqlError, ToSql, ValueRef},
 };
 
 /// A connection with what its verbs need.
@@ -695,7 +695,17 @@ struct Packed<'a>(
 /// A single fact of the table `meta`.
 pub(super) fn meta<T: FromSql>(conn: &Connection, key: &str) -> sql::Result<Option<T>> {
     conn.first("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-        row.get(0)
+        // Where the column has one type, a number lies there as a text.
+        let number = match row.get_ref(0_usize)? {
+            ValueRef::Text(text) => std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        row.get(0).or_else(|error| {
+            let number = number.and_then(|n| T::column_result(ValueRef::Integer(n)).ok());
+            number.ok_or(error)
+        })
     })
 }
 

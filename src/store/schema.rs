@@ -1,4 +1,5 @@
-//! The schema: what the steps in `sql/` make, one after the other, and which versions of renewd may use it.
+//! The schema: what the steps in `sql/` make, one after the other, and which versions of renewd may use it. SQLite has
+//! taken each of them; PostgreSQL came later and gets the first ones at once.
 
 use super::{
     db::{self, Txn},
@@ -6,8 +7,8 @@ use super::{
 };
 use crate::sql::{self, Connection};
 
-/// Each step brings the schema from its place in this list to the next; steps are only ever added.
-const STEPS: &[&str] = &[
+/// The steps before there was PostgreSQL: each brings the schema from its place in this list to the next.
+const FIRST: &[&str] = &[
     include_str!("sql/0001.sql"),
     include_str!("sql/0002-delivery.sql"),
     include_str!("sql/0003-campaigns.sql"),
@@ -32,8 +33,15 @@ const STEPS: &[&str] = &[
     include_str!("sql/0022-files-of-nodes.sql"),
 ];
 
+/// What they make, for PostgreSQL.
+const AT_ONCE: &str = include_str!("sql/postgres.sql");
+
+/// The steps after the first ones, in SQLite and in PostgreSQL; steps are only ever added. As long as there is no
+/// release with PostgreSQL, a step goes into [`FIRST`], and what it makes into `sql/postgres.sql`.
+const LATER: &[(&str, &str)] = &[];
+
 /// The newest schema that we know.
-pub(super) const NEWEST: i64 = STEPS.len() as i64;
+pub(super) const NEWEST: i64 = (FIRST.len() + LATER.len()) as i64;
 
 /// The oldest schema whose code may read and write a store of ours: the newest one of the release before this, so
 /// that a step back over one version keeps what there is. Steps after it only *expand*: they add tables, indexes,
@@ -79,8 +87,28 @@ impl Txn<'_> {
 
 /// The schema of a database; 0 where there is none yet.
 pub(super) fn version(conn: &Connection) -> sql::Result<i64> {
-    let found = conn.first("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = match conn.file() {
+        Some(_) => conn.first("PRAGMA user_version", [], |row| row.get(0))?,
+        None => {
+            let made = "SELECT 1 FROM information_schema.tables \
+                        WHERE table_schema = current_schema() AND table_name = 'meta'";
+            match conn.first(made, [], |_| Ok(()))? {
+                Some(()) => db::meta(conn, VERSION)?,
+                None => None,
+            }
+        }
+    };
     Ok(found.unwrap_or(0))
+}
+
+/// Where PostgreSQL's schema is noted; SQLite has a place of its own.
+const VERSION: &str = "schema";
+
+fn note_version(conn: &Connection, schema: i64) -> sql::Result<()> {
+    match conn.file() {
+        Some(_) => conn.batch(&format!("PRAGMA user_version = {schema}")),
+        None => db::set_meta(conn, VERSION, schema),
+    }
 }
 
 /// Takes all steps that are missing, in one transaction each.
@@ -90,17 +118,32 @@ pub(super) fn migrate(conn: &Connection, from: i64) -> sql::Result<()> {
 
 /// Takes the steps from one schema to another.
 pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> sql::Result<()> {
-    let numbered = (0_i64..).zip(STEPS);
-    for (at, step) in numbered.filter(|(at, _)| (from..to).contains(at)) {
-        let (schema, usable) = (at + 1, usable(at + 1, USABLE_FROM));
-        conn.batch(&format!(
-            "BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {schema};\n\
-             INSERT OR REPLACE INTO meta (key, value) VALUES ('{USABLE_KEY}', '{usable}');\nCOMMIT;"
-        ))
-        .inspect_err(|_| {
+    let mut at = from;
+    while let Some((step, reached)) = step_from(at, conn.file().is_some()).filter(|_| at < to) {
+        conn.begin()?;
+        let taken = conn
+            .batch(step)
+            .and_then(|()| note_version(conn, reached))
+            .and_then(|()| db::set_meta(conn, USABLE_KEY, usable(reached, USABLE_FROM)));
+        let ended = taken.and_then(|()| conn.batch("COMMIT"));
+        ended.inspect_err(|_| {
             // The step's error is the one to tell; a failed roll-back ends with the connection.
             conn.batch("ROLLBACK").ok();
         })?;
+        at = reached;
     }
     Ok(())
+}
+
+/// What is to be done to a schema, and which one that makes.
+fn step_from(at: i64, in_file: bool) -> Option<(&'static str, i64)> {
+    let (place, first) = (usize::try_from(at).ok()?, FIRST.len());
+    if let Some(later) = place.checked_sub(first) {
+        let (sqlite, postgres) = LATER.get(later)?;
+        return Some((if in_file { sqlite } else { postgres }, at + 1));
+    }
+    match in_file {
+        true => Some((FIRST.get(place)?, at + 1)),
+        false => Some((AT_ONCE, i64::try_from(first).ok()?)),
+    }
 }
