@@ -55,6 +55,8 @@ enum Phase {
     Open,
     /// A statement failed: it takes nothing more.
     Failed,
+    /// It ended with its connection; whoever works on it does not go on without it.
+    Gone,
 }
 
 /// A connection that lives, as far as is known.
@@ -167,11 +169,7 @@ impl Session {
         // All pages are of one state.
         self.batch("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")?;
         let shown = self.pages(sql, &given, expected, &mut see);
-        let ended = match self.is_in_transaction() {
-            true => self.batch("ROLLBACK"),
-            false => Ok(()),
-        };
-        shown.and(ended)
+        shown.and(self.batch("ROLLBACK"))
     }
 
     fn pages(
@@ -295,16 +293,22 @@ impl Session {
     /// Runs statements without parameters, one after the other.
     pub(super) fn batch(&self, sql: &str) -> Result<()> {
         let controls = controls(sql).unwrap_or_default();
+        if controls == [Control::Commits] {
+            return self.commit();
+        }
         let takes_back = matches!(controls.first(), Some(Control::Ends | Control::TakesBack));
-        if controls.first() == Some(&Control::Ends) && self.phase.get() == Phase::Idle {
-            // It ended with its connection.
+        if controls.first() == Some(&Control::Ends) && !self.is_in_transaction() {
+            self.phase.set(Phase::Idle);
             let begins = controls.contains(&Control::Begins);
             return if begins { self.begin() } else { Ok(()) };
         }
-        if !takes_back {
+        let fresh = controls.first() == Some(&Control::Begins);
+        if fresh && self.phase.get() == Phase::Gone {
+            self.phase.set(Phase::Idle);
+        }
+        if !takes_back || self.phase.get() == Phase::Gone {
             self.usable()?;
         }
-        let fresh = controls.first() == Some(&Control::Begins);
         let mut ran = self.run_batch(sql);
         if fresh && ran.is_err() && self.link.borrow().is_none() {
             // It was dead before: nothing was begun on it.
@@ -314,7 +318,7 @@ impl Session {
         for control in controls {
             self.phase.set(match (control, self.phase.get()) {
                 (Control::Begins | Control::TakesBack, _) => Phase::Open,
-                (Control::Ends, _) => Phase::Idle,
+                (Control::Ends | Control::Commits, _) => Phase::Idle,
                 (Control::Marks, phase) => phase,
             });
         }
@@ -343,8 +347,8 @@ impl Session {
     pub(super) fn commit(&self) -> Result<()> {
         match self.phase.get() {
             Phase::Open => {}
-            Phase::Idle => return Err(SqlError::Lost("the transaction ended before".to_owned())),
             Phase::Failed => return Err(SqlError::Aborted),
+            Phase::Idle | Phase::Gone => return Err(gone()),
         }
         self.settle_open()?;
         let client = self.client()?;
@@ -365,7 +369,7 @@ impl Session {
     }
 
     pub(super) fn is_in_transaction(&self) -> bool {
-        self.phase.get() != Phase::Idle
+        matches!(self.phase.get(), Phase::Open | Phase::Failed)
     }
 
     /// Whether the transaction takes nothing more until it is taken back.
@@ -418,6 +422,7 @@ impl Session {
     fn usable(&self) -> Result<()> {
         match self.phase.get() {
             Phase::Failed => Err(SqlError::Aborted),
+            Phase::Gone => Err(gone()),
             Phase::Idle | Phase::Open => Ok(()),
         }
     }
@@ -551,7 +556,9 @@ impl Session {
     /// The connection is of no use any more, and its transaction is taken back by the server.
     fn die(&self, again: bool) {
         self.ended_again.set(again && self.is_in_transaction());
-        self.phase.set(Phase::Idle);
+        if self.phase.get() != Phase::Idle {
+            self.phase.set(Phase::Gone);
+        }
         if let Some(link) = self.link.take() {
             link.driver.abort();
         }
@@ -615,6 +622,10 @@ enum Trouble {
     Database(tokio_postgres::Error),
     /// It did not come, for a reason in words.
     Silent(String),
+}
+
+fn gone() -> SqlError {
+    SqlError::Lost("the transaction ended with its connection".to_owned())
 }
 
 #[expect(

@@ -99,6 +99,7 @@ fn selects(sql: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Control {
     Begins,
+    Commits,
     Ends,
     /// Takes back what was done since a savepoint.
     TakesBack,
@@ -121,7 +122,8 @@ fn control(statement: &str) -> Option<Control> {
     match (&*first, words.next()) {
         ("BEGIN", _) => Some(Control::Begins),
         ("ROLLBACK", Some(to)) if to.eq_ignore_ascii_case("to") => Some(Control::TakesBack),
-        ("COMMIT" | "ROLLBACK" | "END", _) => Some(Control::Ends),
+        ("COMMIT" | "END", _) => Some(Control::Commits),
+        ("ROLLBACK", _) => Some(Control::Ends),
         ("SAVEPOINT" | "RELEASE", _) => Some(Control::Marks),
         _ => None,
     }
@@ -174,6 +176,7 @@ mod tests {
             Some(vec![TakesBack, Marks])
         );
         assert_eq!(controls("SAVEPOINT part"), Some(vec![Marks]));
+        assert_eq!(controls("COMMIT"), Some(vec![Commits]));
         assert_eq!(controls("UPDATE t SET a = 1; COMMIT"), None);
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{CampaignId, Num, State, Then},
-    sql::{self, Row},
+    sql::{self, Row, SqlError},
 };
 
 /// The number of the last transaction that withdrew something, and of the one before it.
@@ -202,13 +202,18 @@ impl Writer {
             let bound = self.db.number(BOUND)?;
             self.db.set_number(BOUND, bound + 1)
         };
-        // In PostgreSQL every write is fenced, and begins on a connection that lives.
+        let committed = || {
+            self.db.conn.begin()?;
+            promise()?;
+            Ok(self.db.conn.commit()?)
+        };
+        // In PostgreSQL every write begins on a connection that lives; a number more does no harm.
         let promised = match self.db.conn.file() {
             Some(_) => promise(),
-            None => self.db.conn.begin().map_err(Fault::Sql).and_then(|()| {
-                promise()?;
-                Ok(self.db.conn.commit()?)
-            }),
+            None => match committed() {
+                Err(Fault::Sql(SqlError::Unsure(_))) => committed(),
+                promised => promised,
+            },
         };
         promised.map_err(|fault| StoreError::new("prepare a withdrawal", fault))
     }

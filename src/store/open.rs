@@ -108,6 +108,9 @@ pub(super) fn open(
     };
     let settled = settle(&db, &mut beside, (created, &settings.owner), now);
     let (opened, rewrite) = settled.map_err(|fault| in_words(path, fault))?;
+    if stored.is_none() {
+        is_ours(settings, &db)?;
+    }
     let Beside {
         mut id_map,
         withdrawals,
@@ -137,6 +140,22 @@ pub(super) fn open(
         lock,
         opened,
     })
+}
+
+/// That no other machine was quicker to seal a new store with its own key.
+fn is_ours(settings: &StoreSettings, db: &Db) -> Result<(), OpenError> {
+    let path = settings.place.called();
+    let stored = db::meta::<String>(&db.conn, "seal_key").map_err(|e| explained(&path, &e))?;
+    let given = db.seal.key_id();
+    match stored {
+        Some(stored) if stored != given => Err(OpenError::WrongKey {
+            path,
+            from: "this machine".to_owned(),
+            given,
+            stored,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn folders<'a>(dirs: impl Iterator<Item = &'a Path>) -> Result<(), OpenError> {

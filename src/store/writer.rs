@@ -163,7 +163,8 @@ impl Writer {
             Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
             Err(error) => (Vec::new(), Err(error)),
         };
-        if result.is_err() && self.db.conn.is_in_transaction() {
+        if result.is_err() {
+            // Where none is open any more, there is nothing to take back.
             self.sql("ROLLBACK").ok();
         }
         (answers, result)

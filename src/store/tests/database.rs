@@ -15,6 +15,7 @@ fn served(dir: &Path, url: &str) -> Result<(Store, Opened), OpenError> {
     database.deadline = Duration::from_secs(3);
     let settings = StoreSettings {
         place: StorePlace::Database(Box::new(database)),
+        node: Some("web-1".parse().unwrap()),
         ..settings(dir)
     };
     Store::open(&settings, dir, at(0))
@@ -115,6 +116,7 @@ async fn whatever_is_cut_what_was_acknowledged_is_there_once_and_nothing_else() 
             while !is_over.load(Ordering::SeqCst) || cuts < 10 {
                 cut(&database);
                 cuts += 1;
+                std::thread::sleep(Duration::from_millis(100));
             }
         });
         let mut acknowledged = 0;
