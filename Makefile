@@ -111,7 +111,7 @@ image: release
 
 # What takes longer than a change should wait for.
 soak: build
-	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles life::poisoned simulation::faults campaigns::thousands sources::a_change
+	RENEWD_TEST_SCALE=soak cargo test --locked --test it -- chaos:: files::a_reader file_proofs::a_kill dispatchers::bundles life::poisoned life::cluster simulation::faults campaigns::thousands sources::a_change
 
 # The figures of the README, all in one run: half an hour on a machine that does nothing else.
 bench: export PYTHONDONTWRITEBYTECODE = 1

@@ -25,7 +25,8 @@
 //! | `entra` | speaks to Entra ID and to metadata services: obtains bearers | model clock transport config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config entra |
 //! | `sql` | speaks to a database engine: SQLite or PostgreSQL | config |
-//! | `store` | says in SQL what is in our database; seals secrets; keeps `identities.jsonl` | model telemetry config sql |
+//! | `store` | says in SQL what is in our database; seals secrets; keeps `identities.jsonl` | model clock telemetry config sql |
+//! | `cluster` | keeps the lease: one machine of those that share a store leads | model clock config schedule store |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |
 //! | `sinks` | touches the consumers | model clock transport telemetry config accounts sandbox pool |
 //! | `permits` | lets calls to ACS start: one gate and pace per resource, noted in the store | model clock telemetry config schedule acs store |
@@ -37,7 +38,7 @@
 //! | `keys` | replaces access keys: proves, prefers, sees tokens re-minted and delivered, takes up | model clock telemetry config schedule acs store permits worker |
 //! | `simulation` | lets the parts live in simulated time against a modelled service; not in the server package | model clock transport telemetry config schedule acs store permits engine campaign keys |
 //! | `api` | listens: the local socket, and TCP for health and metrics; holds the CLI's client | model clock transport telemetry config accounts schedule store pool |
-//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool worker |
+//! | `app` | builds, checks, spawns, reloads, shuts down: the only place that knows all rooms | model clock cluster accounts transport telemetry config systemd schedule acs store permits sources sinks engine campaign jobs keys api pool worker |
 //! | `cli` | prints and parses arguments, one file per verb | accounts app api::client acs store schedule simulation sources sinks::file config systemd telemetry transport model clock pool |
 //!
 //! # The crates beside the daemon
@@ -61,6 +62,7 @@ pub mod api;
 pub mod app;
 pub mod campaign;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod engine;
 pub mod entra;

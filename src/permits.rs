@@ -105,7 +105,7 @@ impl Permits {
     }
 
     /// Takes a permit for a call that starts now, one of so many that wait; `None` where the pace
-    /// allows none. That the store notes it proves that the store can be written before ACS is called.
+    /// allows none, or this machine does not lead. That the store notes it proves that the store can be written before ACS is called.
     ///
     /// # Errors
     /// When the store cannot be read or written.
@@ -116,6 +116,9 @@ impl Permits {
         press: Press,
         waiting: usize,
     ) -> Result<Option<Ticket>, StoreError> {
+        if !self.0.client.may_call() {
+            return Ok(None);
+        }
         self.restore().await?;
         let start = || {
             let now = self.0.clock.steady();
@@ -206,7 +209,8 @@ impl Permits {
         let ends = clock.steady() + deadline;
         loop {
             self.restore().await?;
-            let reserved = self.reserve(Operation::Issue, Press::Pressing, 1).await?;
+            let reserved = self.0.client.may_call()
+                && self.reserve(Operation::Issue, Press::Pressing, 1).await?;
             if reserved && self.gate().start_proof(clock.steady()) {
                 break;
             }

@@ -24,14 +24,14 @@ use super::{
 };
 use crate::{
     acs::{Proof, keys},
-    clock::Clock,
+    clock::{Clock, Lease},
     config::ResourceSettings,
     entra::{BearerNews, Bearers},
     model::{
         BearerView, DoubtedKeys, IdentityId, KeyRole, KeyStanding, KeyStatus, Operation,
         ResourceName, Scope, Secret,
     },
-    transport::Transport,
+    transport::{Outgoing, Transport, TransportError, USER_AGENT},
 };
 
 /// Larger answers are refused; the service's are about 1 KiB.
@@ -54,6 +54,8 @@ pub struct Client {
     /// Rises with each refusal of a key.
     denials: watch::Sender<u64>,
     skew: Mutex<Skew>,
+    /// Until when calls may start.
+    lease: Mutex<Lease>,
     request_ids: Mutex<ChaCha8Rng>,
 }
 
@@ -97,10 +99,35 @@ impl Client {
             doubted: Mutex::default(),
             denials: watch::Sender::default(),
             skew: Mutex::default(),
+            lease: Mutex::new(Lease::unlimited()),
             request_ids: Mutex::new(source_of_ids(&settings.name, &clock)),
             clock,
             transport,
         })
+    }
+
+    /// From now on calls are made under this lease alone.
+    pub fn heed(&self, lease: Lease) {
+        *lock(&self.lease) = lease;
+    }
+
+    /// Whether a call may start now.
+    pub fn may_call(&self) -> bool {
+        lock(&self.lease).holds(self.clock.steady())
+    }
+
+    /// Whether its host answers at all, whatever it says to a request that asks for nothing.
+    pub async fn is_reached(&self, deadline: Duration) -> bool {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(http::header::USER_AGENT, USER_AGENT.clone());
+        let probe = Outgoing {
+            method: http::Method::OPTIONS,
+            url: self.endpoint.url("/", ""),
+            headers,
+            body: bytes::Bytes::new(),
+        };
+        let answer = self.transport.send(probe, LARGEST_ANSWER, deadline).await;
+        matches!(answer, Ok(_) | Err(TransportError::TooLarge(_)))
     }
 
     /// Goes on where the client of the same resource ended that this one replaces.
@@ -308,6 +335,10 @@ impl Client {
         let left = course.ends.saturating_sub(self.clock.steady());
         let mut heard = match signed {
             Err(cause) => Heard::nothing(cause),
+            // Looked at last: from here on nothing but the sending lies before the call.
+            Ok(_) if !self.may_call() => Heard::nothing(ErrorCause::NoAnswer(
+                TransportError::Connect("this node does not lead any more".to_owned()),
+            )),
             Ok(request) => match self.transport.send(request, LARGEST_ANSWER, left).await {
                 Ok(reply) => answer::read(reply, call.operation, wanted, self.clock.now()),
                 Err(error) => Heard::nothing(ErrorCause::NoAnswer(error)),

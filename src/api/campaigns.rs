@@ -547,9 +547,10 @@ async fn rows(api: &Api, names: &[Name]) -> Result<Vec<Wanted>, Problem> {
 /// Whose the ids are.
 fn resource(api: &Api, named: Option<&ResourceName>) -> Result<ResourceName, Problem> {
     let shared_state = api.shared_state();
-    let mut known = shared_state.renewers.keys();
+    let mut known = shared_state.resources();
+    let is_known = |name: &ResourceName| shared_state.resources().any(|one| one == name);
     let why = match (named, known.next(), known.next()) {
-        (Some(name), ..) if shared_state.renewers.contains_key(name) => return Ok(name.clone()),
+        (Some(name), ..) if is_known(name) => return Ok(name.clone()),
         (Some(name), ..) => format!("there is no resource {name}"),
         (None, Some(only), None) => return Ok(only.clone()),
         (None, ..) => {

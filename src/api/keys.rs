@@ -232,6 +232,18 @@ fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> 
         .iter()
         .find(|(name, _)| name.as_str() == resource)
         .map(|(name, view)| (name.clone(), view.borrow().clone()));
+    if found.is_none() && shared_state.follows() {
+        let standing = shared_state.cluster_standing();
+        let leader = standing.as_ref().and_then(|standing| standing.leader());
+        let why = match leader {
+            Some(leader) => {
+                format!("access keys are watched where calls are made: ask {leader}, which leads")
+            }
+            None => "access keys are watched where calls are made, and nobody leads at the moment"
+                .to_owned(),
+        };
+        return Err(Problem::new(ProblemType::Conflict, why));
+    }
     found.ok_or_else(|| {
         Problem::new(
             ProblemType::Unknown,

@@ -24,16 +24,17 @@ use super::{
     endpoint::{EndpointAnswer, Json, Routes, endpoints},
     guard::{Door, guard, usable},
     handle::Api,
-    identities, imports, jobs, keys, orders,
+    identities, imports, jobs, keys, nodes, orders,
     peer::{CallerStanding, Turns},
     plan,
     problem::{Problem, ProblemType, as_document},
+    shared_state::SharedState,
     snapshot::Snapshot,
     sources, store, tokens, watch,
     wire::Status,
 };
 use crate::{
-    model::{HealthView, Name, RenewerView, Secret, Version},
+    model::{HealthView, Name, RenewerView, ResourceName, Secret, Version},
     schedule::{Explanation, Gate, Moment, why},
     store::Rows,
 };
@@ -166,6 +167,10 @@ fn work(routes: Routes) -> Routes {
         .endpoint(deliveries::PauseSink, deliveries::pause)
         .endpoint(deliveries::EnableSink, deliveries::enable)
         .endpoint(deliveries::TestSink, deliveries::test)
+        .endpoint(nodes::ListNodes, nodes::list)
+        .endpoint(nodes::DrainNode, nodes::drain)
+        .endpoint(nodes::UndrainNode, nodes::undrain)
+        .endpoint(nodes::ForgetNode, nodes::forget)
         .endpoint(jobs::ListJobs, jobs::list)
         .endpoint(jobs::ListJobRuns, jobs::runs)
         .endpoint(jobs::RunJob, jobs::run)
@@ -254,12 +259,28 @@ pub(super) async fn explained(
     if let Some(refusal) = shared_state.standing.refusal() {
         explanation = explanation.withheld(&refusal);
     }
-    if !shared_state.renewers.contains_key(resource) {
-        let because = format!("its resource {resource} is not configured, so nobody renews it");
+    if let Some(because) = elsewhere(&shared_state, resource) {
         explanation = explanation.withheld(&because);
     }
     let explanation = explanation.retold(words);
     Ok(explanation.beside(orders.collect(), deliveries.collect()))
+}
+
+/// Why nobody here renews what is of a resource, where nobody does.
+fn elsewhere(shared_state: &SharedState, resource: &ResourceName) -> Option<String> {
+    let standing = shared_state.cluster_standing();
+    let following = standing.filter(|standing| standing.epoch().is_none());
+    if let Some(standing) = following {
+        return Some(match standing.leader() {
+            Some(leader) => {
+                format!("this node follows, and {leader} leads: `renewd why` there says more")
+            }
+            None => "nobody leads at the moment, as far as this node knows: see `renewd node list`"
+                .to_owned(),
+        });
+    }
+    let is_here = shared_state.renewers.contains_key(resource);
+    (!is_here).then(|| format!("its resource {resource} is not configured, so nobody renews it"))
 }
 
 /// The same with its causes in these words.

@@ -30,6 +30,10 @@
 //! | `POST /v1/sinks/{name}/pause` | admins | stop deliveries |
 //! | `POST /v1/sinks/{name}/enable` | admins | let them go out again |
 //! | `POST /v1/sinks/{name}/test` | admins | try it out with a synthetic document |
+//! | `GET /v1/nodes` | admins | the machines of a cluster, and who leads |
+//! | `POST /v1/nodes/{name}/drain` | admins | let another one lead |
+//! | `POST /v1/nodes/{name}/undrain` | admins | let it lead again |
+//! | `POST /v1/nodes/{name}/forget` | admins | forget one that will not come back |
 //! | `GET /v1/notices` | admins | notices, in pages |
 //! | `GET /v1/audit` | admins | the audit trail, in pages |
 //! | `GET /v1/holders` | admins | who uses which version |
@@ -88,6 +92,7 @@ mod local;
 mod looks;
 mod needs;
 mod news;
+mod nodes;
 mod orders;
 mod page;
 mod peer;
@@ -136,8 +141,8 @@ pub mod client {
     /// What goes over the socket.
     pub mod wire {
         pub use super::super::{
-            access::*, campaigns::*, deliveries::*, imports::*, jobs::*, keys::*, plan::*,
-            sources::*, store::*, wire::*,
+            access::*, campaigns::*, deliveries::*, imports::*, jobs::*, keys::*, nodes::*,
+            plan::*, sources::*, store::*, wire::*,
         };
     }
 }

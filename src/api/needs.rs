@@ -1,5 +1,6 @@
 //! What needs a person, found in what the parts of the daemon published; the worst first.
 
+mod nodes;
 mod observation;
 mod resources;
 
@@ -9,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use self::observation::{Late, Observed};
 use self::{
+    nodes::node_needs,
     observation::{counted, need},
     resources::{
         creations_need, failing_need, gone_need, key_need, key_needs, late_need, refused_need,
@@ -88,6 +90,7 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
         dispatcher_needs(sink, dispatcher, known, &mut needs);
     }
     surrounding_needs(known, &mut needs);
+    node_needs(known, &mut needs);
     needs.extend(certificates(known).needs());
     needs.sort_by_key(|need| need.kind);
     needs
@@ -345,7 +348,11 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
 
 /// Identities that want tokens of a resource that is not configured any more.
 fn unconfigured_needs<'a>(known: &'a Observed<'_>) -> impl Iterator<Item = Need> + 'a {
-    let of = known.counts.identities.iter();
+    // A machine that does not lead renews nothing, whatever is configured.
+    let follows = known
+        .cluster
+        .is_some_and(|cluster| cluster.epoch().is_none());
+    let of = known.counts.identities.iter().filter(move |_| !follows);
     let of = of.filter(|(resource, _)| !known.renewers.contains_key(*resource));
     of.filter_map(|(resource, states)| {
         let wanting = states.iter().filter(|(state, _)| state.wants_token());
@@ -575,6 +582,7 @@ mod tests {
             held_step_secs: None,
             disk: Disk::Roomy,
             unbound: None,
+            cluster: None,
         })
     }
 

@@ -21,7 +21,7 @@ const LOOKED_AT: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is told of by notices from here: the kind of need, the word of its key, the kinds of notice that begin and end
 /// it. Of everything else those tell who notice it, in the commit that makes it true.
-pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 20] = [
+pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 22] = [
     (
         NeedKind::CertificateEnds,
         CERTIFICATE,
@@ -69,6 +69,18 @@ pub(super) const TOLD: [(NeedKind, &str, NoticeKind, NoticeKind); 20] = [
         "writing of",
         NoticeKind::MapUnwritable,
         NoticeKind::MapWritable,
+    ),
+    (
+        NeedKind::NodeAmiss,
+        "node",
+        NoticeKind::NodeAmiss,
+        NoticeKind::NodeWell,
+    ),
+    (
+        NeedKind::NodeDead,
+        "silence of",
+        NoticeKind::NodeDead,
+        NoticeKind::NodeBack,
     ),
     (
         NeedKind::NotTakenOver,
@@ -291,6 +303,12 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         }
         NoticeKind::KeyAccepted => {
             format!("Every access key of {subject} is accepted, or it is no longer configured.")
+        }
+        NoticeKind::NodeBack => format!("The node {subject} is there again, or was forgotten."),
+        NoticeKind::NodeWell => {
+            format!(
+                "The clock, the network and the configuration of the node {subject} are as they should be."
+            )
         }
         NoticeKind::SealKeyFound => "The seal key lies in its place.".to_owned(),
         NoticeKind::JobSucceeded => {

@@ -214,6 +214,7 @@ pub(super) async fn waits_of(
     for item in api.store.waiting_items(campaign.id).await? {
         match renewers.get(&item.resource) {
             Some(renewer) => waits.extend(held_up(&item, campaign, renewer)),
+            None if shared_state.follows() => {}
             None => waits.push(format!(
                 "resource {} is not configured any more, so nothing can be done there; add it again, or \
                  renewd campaign cancel {} ends it",

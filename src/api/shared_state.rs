@@ -16,8 +16,8 @@ use super::{
 use crate::{
     config::{DaemonSettings, Finding, JobSettings, Renewal},
     model::{
-        Amiss, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName, SinkAt, SinkName,
-        SourceName, SourceReport, SourceView, StoreStanding, Tested, TrustFile,
+        Amiss, ClusterStanding, DispatcherView, KeysView, Lapse, Name, RenewerView, ResourceName,
+        SinkAt, SinkName, SourceName, SourceReport, SourceView, StoreStanding, Tested, TrustFile,
     },
     schedule::{Declared, Gate},
     store::Cause,
@@ -66,6 +66,8 @@ pub struct SharedState {
     pub not_taken: Vec<(Name, String)>,
     /// `[renewal]`, for identities that are added over the socket.
     pub renewal: Renewal,
+    /// How this machine stands among those that share the store, where others do.
+    pub cluster: Option<watch::Receiver<ClusterStanding>>,
 }
 
 /// What only `app` can do.
@@ -131,6 +133,24 @@ pub struct ApplySource {
 }
 
 impl SharedState {
+    /// How this machine stands in its cluster, where there is one.
+    pub(super) fn cluster_standing(&self) -> Option<ClusterStanding> {
+        let cluster = self.cluster.as_ref();
+        cluster.map(|standing| standing.borrow().clone())
+    }
+
+    /// Whether another machine of a cluster leads, or none: then what only a leader runs is not here.
+    pub(super) fn follows(&self) -> bool {
+        let standing = self.cluster_standing();
+        standing.is_some_and(|standing| standing.epoch().is_none())
+    }
+
+    /// The resources that are configured, whether their renewers are here or not.
+    pub(super) fn resources(&self) -> impl Iterator<Item = &ResourceName> {
+        let elsewhere = self.declared.keys().filter(|_| self.renewers.is_empty());
+        self.renewers.keys().chain(elsewhere)
+    }
+
     /// What each renewer published last.
     pub fn renewer_views(&self) -> BTreeMap<ResourceName, RenewerView> {
         self.renewers

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +16,7 @@ use super::{
     orders,
     readiness::{Readiness, StoreReadiness, readiness},
     shared_state::SharedState,
-    wire::{Need, NeedKind, PublicResource, PublicSink, PublicStatus, Status},
+    wire::{Need, NeedKind, Nodes, PublicResource, PublicSink, PublicStatus, Status},
 };
 use crate::{
     model::{
@@ -46,6 +47,8 @@ pub(super) struct Snapshot {
     pub shared_state: Arc<SharedState>,
     pub renewers: BTreeMap<ResourceName, RenewerView>,
     pub dispatchers: BTreeMap<SinkAt, DispatcherView>,
+    /// The same instant on the clock that never steps.
+    pub steady: Duration,
     pub held_step: Option<SignedDuration>,
     pub disk: Disk,
     pub room: DiskRoom,
@@ -166,6 +169,7 @@ impl Snapshot {
         Self {
             now,
             dispatchers: shared_state.dispatcher_views(),
+            steady: api.clock.steady(),
             held_step: api.clock.held_step(),
             disk: api.store.disk(),
             room: api.store.room(),
@@ -259,6 +263,10 @@ impl Snapshot {
             ),
             needs,
             held_step: self.held_step,
+            cluster: shared_state.cluster_standing().map(|standing| {
+                let left = standing.calls_until.saturating_sub(self.steady);
+                (standing, left)
+            }),
             store: self.store_health(),
             stored: self.told_by_store(),
         }
@@ -363,6 +371,10 @@ impl Snapshot {
             dispatchers: self.dispatchers,
             behind: Vec::new(),
             last_backup: self.stored.last_backup.unwrap_or_default(),
+            cluster: self
+                .shared_state
+                .cluster_standing()
+                .map(|one| Nodes::of(one, self.now)),
             held_step_ms: self
                 .held_step
                 .map(|step| step.as_millis().try_into().unwrap_or(i64::MAX)),
@@ -510,6 +522,7 @@ impl Snapshot {
             held_step_secs: self.held_step.map(|step| step.as_secs()),
             disk: self.disk,
             unbound: self.unbound.as_ref(),
+            cluster: self.shared_state.cluster_standing().as_ref(),
         })
     }
 }
@@ -527,8 +540,9 @@ impl Api {
 
     /// The notices that are due, given what was told and is not told to be over, by key.
     pub async fn news(&self, open: &BTreeMap<String, NoticeKind>) -> Vec<Notice> {
-        if self.shared_state().standing.refusal().is_some() {
-            // Nothing is written to a store that may not be used.
+        let shared_state = self.shared_state();
+        if shared_state.follows() || shared_state.standing.refusal().is_some() {
+            // Nothing is written to a store that may not be used; of a cluster one machine tells.
             return Vec::new();
         }
         Snapshot::glance(self).await.news(open)

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Attempts, Consumers, Counts, DatabaseAway, DispatcherView, Due, IdentityId, Name, Notice,
-    OnRemoval, Origin, Reader, Record, RenewerView, ResourceName, Scope, Served, SinkAt, SinkName,
-    State, Tokens, Version, whole_seconds,
+    Attempts, ClusterName, ClusterStanding, Consumers, Counts, DatabaseAway, DispatcherView, Due,
+    IdentityId, Name, NodeName, NodeRow, Notice, OnRemoval, Origin, Reader, Record, RenewerView,
+    ResourceName, Scope, Served, SinkAt, SinkName, State, Tokens, Version, whole_seconds,
 };
 
 use crate::{
@@ -97,8 +97,46 @@ pub struct Status {
     /// When the last backup was made that reached its place; none is known where it is missing.
     #[serde(default)]
     pub last_backup: Option<Timestamp>,
+    /// The machines that share the store, where others do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Nodes>,
     /// How far the wall clock has stepped, in milliseconds, while that is unconfirmed.
     pub held_step_ms: Option<i64>,
+}
+
+/// `GET /v1/nodes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Nodes {
+    /// When this was true.
+    pub at: Timestamp,
+    /// What the machines have in common.
+    pub cluster: ClusterName,
+    /// The machine that answers.
+    pub node: NodeName,
+    /// Each leader has a higher one than the one before.
+    pub epoch: Option<u64>,
+    /// Who leads, as far as is known.
+    pub leader: Option<NodeName>,
+    /// Why the database does not answer; then the rest is as it last was.
+    pub trouble: Option<String>,
+    /// In the order of their names.
+    pub nodes: Vec<NodeRow>,
+}
+
+impl Nodes {
+    /// What this machine knows by itself.
+    pub(super) fn of(standing: ClusterStanding, at: Timestamp) -> Self {
+        Self {
+            at,
+            epoch: standing.epoch(),
+            leader: standing.leader().cloned(),
+            trouble: standing.trouble,
+            nodes: standing.nodes,
+            cluster: standing.cluster,
+            node: standing.node,
+        }
+    }
 }
 
 /// Something that needs a person.
@@ -146,6 +184,8 @@ pub enum NeedKind {
     NoKey,
     /// Entra ID gives no bearer before a person changes something, or ACS does not take it.
     EntraRefused,
+    /// Nobody leads the machines that share a store, or this one does not reach the database.
+    NoLeader,
     /// Consumers hold no live token.
     NoLiveToken,
     /// Tokens may be dead because of the key that minted them.
@@ -211,6 +251,10 @@ pub enum NeedKind {
     SourceLapsed,
     /// No run of a job has come to a good end for an hour.
     JobFailed,
+    /// A machine of the cluster says nothing any more.
+    NodeDead,
+    /// The clock, the network or the configuration of a machine is not as it should be.
+    NodeAmiss,
     /// The wall clock stepped and nothing has confirmed it.
     Clock,
     /// The TCP address for health and metrics cannot be listened on.
@@ -223,7 +267,7 @@ pub enum NeedKind {
 
 impl NeedKind {
     /// Every kind, the worst first.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 48] = [
         Self::StoreUnusable,
         Self::StoreMoved,
         Self::SealKeyGone,
@@ -232,6 +276,7 @@ impl NeedKind {
         Self::RevocationFailed,
         Self::NoKey,
         Self::EntraRefused,
+        Self::NoLeader,
         Self::NoLiveToken,
         Self::Doubtful,
         Self::GoneHeld,
@@ -265,6 +310,8 @@ impl NeedKind {
         Self::CertificateEnds,
         Self::SourceLapsed,
         Self::JobFailed,
+        Self::NodeDead,
+        Self::NodeAmiss,
         Self::Clock,
         Self::Unbound,
         Self::Stuck,
@@ -289,6 +336,8 @@ impl NeedKind {
                 | Self::CertificateEndsSoon
                 | Self::CertificateEnds
                 | Self::JobFailed
+                | Self::NodeDead
+                | Self::NodeAmiss
                 | Self::Clock
                 | Self::Orphans
         )

@@ -174,6 +174,18 @@ impl Loops {
         }
     }
 
+    /// The same for parts that are let go of because this machine does not lead any more: what they could not note
+    /// is told, and whoever leads now does what they began.
+    pub async fn let_go_all(&mut self, grace: Duration, chosen: impl Fn(&str) -> bool) {
+        for name in self.stop_all(grace, &chosen).await {
+            tracing::warn!(
+                name,
+                "a loop of the leader did not end in time and was aborted"
+            );
+        }
+        self.ended.retain(|ended| !chosen(&ended.name));
+    }
+
     /// How the first loop ended badly that nobody was told of yet.
     pub fn first_failure(&mut self) -> Option<LoopEnded> {
         self.ended.pop_front()
@@ -237,11 +249,15 @@ impl Supervisor {
             .stop_all(GRACE, |name| name.starts_with("source "))
             .await;
         self.source_syncs.0.clear();
-        for settings in sources {
+        for settings in &self.sources_here(sources) {
             let name = settings.name.clone();
+            let store = match settings.nodes.is_empty() {
+                true => self.store.clone(),
+                false => self.store.plain(),
+            };
             let (source_sync, asks) = SourceSync::new(SourceSyncDeps {
                 settings: settings.clone(),
-                store: self.store.clone(),
+                store,
                 clock: self.clock.clone(),
             });
             let view = source_sync.view();

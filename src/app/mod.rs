@@ -4,7 +4,9 @@
 mod check;
 pub mod doctor;
 mod external_heartbeat;
+mod leadership;
 mod loops;
+mod membership;
 mod reload;
 mod run;
 mod supervisor;

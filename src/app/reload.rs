@@ -97,10 +97,11 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         &sinks.start,
     )?;
     supervisor.expect(&built);
-    let (mut effect, refused) = declare(supervisor, &new, &built).await?;
-    let narrow = narrow(supervisor, &new).await.map_err(RunError::from)?;
+    let (mut effect, refused, narrow) = taken(supervisor, &new, &built).await?;
     supervisor.stop(&resources.stop, &sinks.stop).await;
-    supervisor.end_notices_elsewhere(&new).await?;
+    if supervisor.leads() {
+        supervisor.end_notices_elsewhere(&new).await?;
+    }
     for (kind, started) in [
         ("resource", resources.start.len()),
         ("sink", sinks.start.len()),
@@ -115,8 +116,9 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
     let other_jobs = supervisor.settings().jobs != new.jobs;
     supervisor.adopt(&new);
     supervisor.restart_sources(&new.sources).await;
+    let built = supervisor.of_here(built);
     supervisor.start(built);
-    if other_jobs {
+    if other_jobs && supervisor.leads() {
         supervisor.start_jobs().await;
         effect += &format!(", {} jobs scheduled", new.jobs.len());
     }
@@ -127,6 +129,25 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
         effect,
         warnings: warnings.chain(refused).chain(narrow).collect(),
     })
+}
+
+/// Takes over what is declared: the effect in words, what of it is not taken, and where there is too little room.
+async fn taken(
+    supervisor: &mut Supervisor,
+    new: &Settings,
+    built: &Built,
+) -> Result<(String, Vec<String>, Vec<String>), ReloadError> {
+    if supervisor.leads() {
+        let (effect, refused) = declare(supervisor, new, built).await?;
+        let narrow = narrow(supervisor, new).await.map_err(RunError::from)?;
+        return Ok((effect, refused, narrow));
+    }
+    // Whoever leads takes over the identities, by its own configuration.
+    let (sinks, now) = (new.sinks_at(), supervisor.clock.now());
+    let bound = supervisor.store.bind_sinks(&sinks, now).await;
+    bound.map_err(RunError::from)?;
+    let effect = "the sinks of this node taken over".to_owned();
+    Ok((effect, Vec::new(), Vec::new()))
 }
 
 /// Starts the parts anew whose CA file holds something else; what cannot be trusted leaves them as they are.
@@ -151,6 +172,7 @@ async fn begin_anew(supervisor: &mut Supervisor) -> Result<(), RunError> {
         &resources.start,
         &sinks.start,
     )?;
+    let built = supervisor.of_here(built);
     built
         .heed(&supervisor.store, supervisor.clock.now())
         .await?;

@@ -5,20 +5,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use super::{
-    RunError, Supervisor,
-    check::stored_room,
-    doctor,
+    RunError, Supervisor, doctor,
     external_heartbeat::ExternalHeartbeat,
     reload,
     supervisor::{Built, ProcessSignals, Signalled},
     trust_files::TrustFiles,
-    upkeep::{Heartbeat, Resealer, Retention, SelfCheck, StoreExaminer},
+    upkeep::{Heartbeat, SelfCheck},
 };
 use crate::{
     api::{Api, Command, Listeners, Permission, client::wire::StoreUsed},
     clock::Clock,
     config::{Settings, Source},
-    engine::StrayFiles,
     model::StoreStanding,
     pool,
     store::{Cause, OpenError, Opened, Store},
@@ -49,6 +46,7 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     say_where(&source, &settings, &passed);
     reload::warn(&odd);
     let clock = Clock::system();
+    // What cannot be built is said before anything is touched.
     let built = Built::new(
         &clock,
         &settings.daemon.instance,
@@ -61,8 +59,12 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     let steady = clock.clone();
     store.measure(metrics.clone(), move || steady.steady());
     let mut supervisor = Supervisor::new(clock, (store, opened), metrics, &settings);
+    supervisor.join(&settings);
     match supervisor.opened.standing.refusal() {
-        None => begin(&mut supervisor, built, &settings).await?,
+        None => {
+            let built = supervisor.of_here(built);
+            begin(&mut supervisor, built, &settings).await?;
+        }
         Some(why) => tracing::error!("{why}"),
     }
     drop(settings);
@@ -152,53 +154,22 @@ async fn open_store(
     Ok(opened)
 }
 
-async fn reconcile(supervisor: &mut Supervisor, settings: &Settings) -> Result<(), RunError> {
-    let now = supervisor.clock.now();
-    let reconciled = supervisor
-        .store
-        .reconcile(&settings.identities, &settings.sinks_at(), now)
-        .await?;
-    tracing::info!(effect = %reconciled, "declared identities taken over");
-    supervisor.took_over(&reconciled.refused).await;
-    supervisor.end_notices_elsewhere(settings).await
-}
-
-/// Takes over what is declared and starts everything that works with the store. While the store may
-/// not be used, none of it is there.
+/// Takes over what is declared and starts everything that works with the store; of a cluster what runs on each
+/// machine. While the store may not be used, none of it is there.
 async fn begin(
     supervisor: &mut Supervisor,
     built: Built,
     settings: &Settings,
 ) -> Result<(), RunError> {
-    reconcile(supervisor, settings).await?;
-    let declared = supervisor.declared();
-    for (resource, odd) in stored_room(&supervisor.store, settings, declared).await? {
-        tracing::warn!(%resource, "{odd}");
+    if supervisor.leads() {
+        supervisor.begin_leading(built, settings).await?;
+    } else {
+        let (sinks, now) = (settings.sinks_at(), supervisor.clock.now());
+        supervisor.store.bind_sinks(&sinks, now).await?;
+        supervisor.restart_sources(&settings.sources).await;
+        supervisor.start(built);
     }
-    for (resource, tokens) in built
-        .heed(&supervisor.store, supervisor.clock.now())
-        .await?
-    {
-        tracing::warn!(%resource, tokens, "tokens were minted by an access key that is no longer configured: they are minted anew");
-    }
-    supervisor
-        .store
-        .end_unsealed(supervisor.clock.now())
-        .await?;
-    supervisor.restart_sources(&settings.sources).await;
-    supervisor.start(built);
-    supervisor.start_jobs().await;
-    let stray_files = StrayFiles::new(
-        supervisor.store.clone(),
-        supervisor.clock.clone(),
-        supervisor.files(),
-    );
-    let (store, clock) = (supervisor.store.clone(), supervisor.clock.clone());
-    let loops = &mut supervisor.loops;
-    loops.repeat("withdrawals", stray_files);
-    loops.repeat("retention", Retention::new(store.clone(), clock.clone()));
-    loops.repeat("seal-key", Resealer::new(store.clone(), clock.clone()));
-    loops.repeat("examiner", StoreExaminer::new(store, clock));
+    supervisor.begin_everywhere();
     Ok(())
 }
 
@@ -251,6 +222,7 @@ async fn use_store(
         return Ok(Ok(StoreUsed { renewing, still }));
     }
     supervisor.adopt(&settings);
+    let built = supervisor.of_here(built);
     begin(supervisor, built, &settings).await?;
     Ok(Ok(StoreUsed {
         renewing,
@@ -341,6 +313,7 @@ async fn live(
     tokio::pin!(restored);
     let mut ready = false;
     loop {
+        let charged = supervisor.charged();
         tokio::select! {
             biased;
             ended = supervisor.loops.failed() => return Err(ended.into()),
@@ -366,6 +339,7 @@ async fn live(
                 Command::Sink { name, ask } => supervisor.ask(&name, ask),
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },
+            () = charged, if supervisor.opened.standing.is_usable() => supervisor.attend().await,
             () = &mut restored, if !ready => {
                 ready = true;
                 supervisor.restored();
@@ -393,6 +367,7 @@ async fn end(mut supervisor: Supervisor, notifier: &Notifier) -> Result<(), RunE
     }
     let obtains = |name: &str| name.starts_with("renewer ") || name.starts_with("campaigns ");
     supervisor.loops.replace_all(DRAIN, obtains).await;
+    supervisor.at_work(false);
     let late = supervisor.loops.stop_all(LAST_DELIVERIES, |_| true).await;
     if !late.is_empty() {
         tracing::warn!(

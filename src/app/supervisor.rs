@@ -13,18 +13,19 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::{Loops, RunError, loops::SourceSyncs};
+use super::{Loops, RunError, loops::SourceSyncs, membership::Membership};
 use crate::{
     acs::Client,
     api::{DaemonLife, SharedState, SinkAsk},
     campaign::Runner,
     clock::Clock,
+    cluster::Charge,
     config::{self, HeartbeatSettings, ResourceSettings, Settings, SinkSettings},
     engine::{Ask, Dispatcher, DispatcherDeps, FileSinks, Renewer},
     jobs::Jobs,
     keys::Keys,
     model::{
-        Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkAt,
+        Amiss, DispatcherView, KeyStage, KeysView, Name, RenewerView, ResourceName, SinkAt, Spec,
         StoreStanding, Timestamp, TrustFile,
     },
     permits::{Permits, ResourceDeps},
@@ -38,7 +39,7 @@ use crate::{
 /// The loop of the jobs.
 const JOBS: &str = "jobs";
 /// A part that a reload stops gets so long.
-const PART_GRACE: Duration = Duration::from_secs(10);
+pub(super) const PART_GRACE: Duration = Duration::from_secs(10);
 
 /// The parts, by name.
 pub(super) struct Supervisor {
@@ -47,6 +48,12 @@ pub(super) struct Supervisor {
     pub(super) metrics: Metrics,
     pub(super) loops: Loops,
     pub(super) opened: Opened,
+    /// Whether this machine leads, as far as its parts know.
+    pub(super) charge: Charge,
+    /// How it stands in its cluster, where there is one.
+    pub(super) membership: Option<Membership>,
+    /// What is declared, for a machine that may come to lead.
+    pub(super) identities: Arc<[Spec]>,
     settings: Settings,
     declared: BTreeMap<ResourceName, Declared>,
     life: DaemonLife,
@@ -117,6 +124,17 @@ impl Built {
 }
 
 impl Built {
+    /// Of these those that are chosen.
+    pub(super) fn retain(
+        mut self,
+        resource: impl Fn(&ResourceSettings) -> bool,
+        sink: impl Fn(&SinkSettings) -> bool,
+    ) -> Self {
+        self.resources.retain(|(settings, _)| resource(settings));
+        self.sinks.retain(|(settings, _)| sink(settings));
+        self
+    }
+
     /// Keys that are being replaced sign nothing from the first call on, and it is known from the first
     /// look on which tokens may be dead. Answers with how many those of keys are that are no longer
     /// configured, by resource.
@@ -148,6 +166,38 @@ impl Built {
     }
 }
 
+/// What is shared before there are parts.
+fn without_parts(
+    settings: &Settings,
+    (life, opened): (DaemonLife, &Opened),
+    declared: &BTreeMap<ResourceName, Declared>,
+    (store_moved, trust): (&watch::Sender<Option<Amiss>>, &Trust),
+) -> SharedState {
+    SharedState {
+        daemon: settings.daemon.clone(),
+        life,
+        standing: opened.standing.clone(),
+        brought_up: opened.told(),
+        renewers: BTreeMap::new(),
+        gates: BTreeMap::new(),
+        declared: declared.clone(),
+        runners: BTreeMap::new(),
+        jobs: Vec::new(),
+        jobs_decided: None,
+        keys: BTreeMap::new(),
+        sinks: settings.sink_names(),
+        dispatchers: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        store_moved: store_moved.subscribe(),
+        trusted: trust.found.subscribe(),
+        configured_at: life.since,
+        reload_refused: None,
+        not_taken: Vec::new(),
+        renewal: settings.renewal,
+        cluster: None,
+    }
+}
+
 impl Supervisor {
     /// A supervisor without parts. The declared identities are rows by now, so they are not kept.
     pub(super) fn new(
@@ -163,37 +213,23 @@ impl Supervisor {
         };
         let declared = Declared::of(settings);
         let mut settings = settings.clone();
-        settings.identities.clear();
+        let mut identities = std::mem::take(&mut settings.identities);
+        if settings.cluster.is_none() {
+            identities.clear();
+        }
         let store_moved = watch::Sender::new(None);
         let trust = Trust::default();
-        let shared_state = SharedState {
-            daemon: settings.daemon.clone(),
-            life,
-            standing: opened.standing.clone(),
-            brought_up: opened.told(),
-            renewers: BTreeMap::new(),
-            gates: BTreeMap::new(),
-            declared: declared.clone(),
-            runners: BTreeMap::new(),
-            jobs: Vec::new(),
-            jobs_decided: None,
-            keys: BTreeMap::new(),
-            sinks: settings.sink_names(),
-            dispatchers: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            store_moved: store_moved.subscribe(),
-            trusted: trust.found.subscribe(),
-            configured_at: life.since,
-            reload_refused: None,
-            not_taken: Vec::new(),
-            renewal: settings.renewal,
-        };
+        let seen = (&store_moved, &trust);
+        let shared_state = without_parts(&settings, (life, &opened), &declared, seen);
         Self {
             clock,
             store,
             metrics,
             loops: Loops::default(),
             opened,
+            charge: Charge::alone(),
+            membership: None,
+            identities: identities.into(),
             heartbeat: watch::Sender::new(settings.daemon.heartbeat.clone()),
             settings,
             declared,
@@ -264,6 +300,13 @@ impl Supervisor {
         self.heartbeat.subscribe()
     }
 
+    /// Whose hosts are asked whether they are reached.
+    pub(super) fn hosts(&self, settings: &Settings) -> Vec<Arc<Client>> {
+        let clients = settings.resources.iter();
+        let clients = clients.filter_map(|one| client(&self.clock, one).ok());
+        clients.map(Arc::new).collect()
+    }
+
     /// Starts what was built.
     pub(super) fn start(&mut self, built: Built) {
         for (settings, client) in built.resources {
@@ -281,14 +324,24 @@ impl Supervisor {
     /// Stops the parts of these names and waits until they have ended, so that their successors
     /// never run beside them.
     pub(super) async fn stop(&mut self, resources: &[String], sinks: &[String]) {
-        let chosen: BTreeSet<String> = resources
-            .iter()
-            .flat_map(|name| [renewer_loop(name), campaign_loop(name), keys_loop(name)])
-            .chain(sinks.iter().map(|name| dispatcher_loop(name)))
-            .collect();
+        let chosen = parts(resources, sinks);
         self.loops
             .replace_all(PART_GRACE, |name| chosen.contains(name))
             .await;
+        self.forget(resources, sinks);
+    }
+
+    /// The same for parts of a machine that does not lead any more: how they end is told, and ends nothing else.
+    pub(super) async fn let_go(&mut self, resources: &[String], sinks: &[String]) {
+        let chosen = parts(resources, sinks);
+        self.loops
+            .let_go_all(PART_GRACE, |name| chosen.contains(name))
+            .await;
+        self.forget(resources, sinks);
+        self.renewer_views.send_replace(self.renewers.clone());
+    }
+
+    fn forget(&mut self, resources: &[String], sinks: &[String]) {
         self.renewers
             .retain(|name, _| !resources.contains(&name.to_string()));
         self.gates
@@ -305,12 +358,17 @@ impl Supervisor {
         self.files.send_replace(kept.cloned().collect());
     }
 
-    /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
-    pub(super) async fn start_jobs(&mut self) {
+    /// Stops the loop of the jobs.
+    pub(super) async fn stop_jobs(&mut self) {
         self.loops
             .replace_all(PART_GRACE, |name| name == JOBS)
             .await;
         self.jobs_decided = None;
+    }
+
+    /// Starts the loop of the jobs, where there are any; one that runs is stopped first.
+    pub(super) async fn start_jobs(&mut self) {
+        self.stop_jobs().await;
         if !self.settings.jobs.is_empty() {
             let jobs = Jobs::new(&self.settings.jobs, self.store.clone(), self.clock.clone());
             self.jobs_decided = Some(jobs.decided());
@@ -328,6 +386,10 @@ impl Supervisor {
             before.clone_from(now);
             is_other
         });
+        if let Some(membership) = &self.membership {
+            membership.adopt(settings, self.hosts(settings));
+            self.identities = settings.identities.clone().into();
+        }
         self.settings = Settings {
             identities: Vec::new(),
             ..settings.clone()
@@ -349,7 +411,7 @@ impl Supervisor {
     /// Asks a sink's dispatcher something. Where there is none, or it has too much to do to listen, the
     /// question is dropped, which whoever waits for an answer notices.
     pub(super) fn ask(&self, name: &SinkAt, ask: SinkAsk) {
-        let resource = self.renewers.keys().next();
+        let resource = self.settings.resources.first().map(|one| &one.name);
         let ask = match (ask, resource) {
             (SinkAsk::GoOn, _) => Ask::GoOn,
             (SinkAsk::Test { answer }, Some(resource)) => Ask::Test {
@@ -451,6 +513,7 @@ impl Supervisor {
 
     fn start_resource(&mut self, settings: ResourceSettings, client: Arc<Client>) {
         let name = settings.name.clone();
+        client.heed(self.charge.lease.clone());
         if let Some(before) = self.clients.insert(name.clone(), client.clone()) {
             client.take_over(&before);
         }
@@ -500,10 +563,15 @@ impl Supervisor {
             }
             *files = now.into();
         });
+        // One that is local to a machine is served whoever leads.
+        let store = match settings.nodes() {
+            Some(_) => self.store.plain(),
+            None => self.store.clone(),
+        };
         let dispatcher = Dispatcher::new(DispatcherDeps {
             name: name.clone(),
             sink,
-            store: self.store.clone(),
+            store,
             clock: self.clock.clone(),
             renewers: self.renewer_views.subscribe(),
             metrics: self.metrics.clone(),
@@ -520,7 +588,7 @@ impl Supervisor {
         sink.at(self.settings.store.node.as_ref())
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         self.shared_state.send_replace(Arc::new(SharedState {
             daemon: self.settings.daemon.clone(),
             life: self.life,
@@ -542,8 +610,21 @@ impl Supervisor {
             reload_refused: self.reload_refused.clone(),
             not_taken: self.not_taken.clone(),
             renewal: self.settings.renewal,
+            cluster: self
+                .membership
+                .as_ref()
+                .map(|one| one.door.standing.clone()),
         }));
     }
+}
+
+/// The loops of these resources and sinks.
+fn parts(resources: &[String], sinks: &[String]) -> BTreeSet<String> {
+    resources
+        .iter()
+        .flat_map(|name| [renewer_loop(name), campaign_loop(name), keys_loop(name)])
+        .chain(sinks.iter().map(|name| dispatcher_loop(name)))
+        .collect()
 }
 
 /// The loop that issues for a resource.

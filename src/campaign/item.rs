@@ -22,8 +22,8 @@ use crate::{
     },
     schedule::{CallFinding, Gate, Steady, Ticket, item_gap, item_is_over},
     store::{
-        Campaign, CampaignAction, CampaignId, CampaignItem, Cause, ItemEnd, ItemOutcome, StepOn,
-        Store, StoreError,
+        Campaign, CampaignAction, CampaignId, CampaignItem, Cause, ItemEnd, ItemNote, ItemOutcome,
+        StepOn, Store, StoreError,
     },
 };
 
@@ -33,6 +33,8 @@ const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// A call takes no longer.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The same where another machine may lead next: it waits for the end of what this one began.
+const LED_DEADLINE: Duration = Duration::from_secs(10);
 
 /// An item under way.
 #[derive(Debug, Clone)]
@@ -78,6 +80,8 @@ pub(crate) enum ItemDone {
     /// Withheld; these sinks have not confirmed.
     Withheld(Result<Vec<String>, StoreError>),
     Called(Called),
+    /// The store did not take the note of a call, so that it was not made.
+    NotNoted(StoreError),
     /// An operation was tried out on nobody.
     TriedOut(Called),
     /// The report of an ended campaign was sealed.
@@ -124,16 +128,42 @@ async fn withheld(store: &Store, clock: &Clock, item: &RunItem) -> Result<Vec<St
     }
 }
 
+/// Makes a call that the store knows of before it is made; one that it does not take is not made.
+pub(super) async fn call_noted(
+    (store, resource, called): (Store, ResourceName, ItemNote),
+    client: Arc<Client>,
+    clock: Clock,
+    (operation, id): (Operation, IdentityId),
+) -> ItemDone {
+    let noted = store.note_items(&resource, Arc::new(vec![called]), clock.now());
+    let noted = noted
+        .await
+        .and_then(|each| each.into_iter().collect::<Result<Vec<()>, _>>());
+    match noted {
+        Ok(_) => call_within(client, clock, (operation, id), LED_DEADLINE).await,
+        Err(error) => ItemDone::NotNoted(error),
+    }
+}
+
 pub(super) async fn call(
     client: Arc<Client>,
     clock: Clock,
     operation: Operation,
     id: IdentityId,
 ) -> ItemDone {
+    call_within(client, clock, (operation, id), DEADLINE).await
+}
+
+async fn call_within(
+    client: Arc<Client>,
+    clock: Clock,
+    (operation, id): (Operation, IdentityId),
+    deadline: Duration,
+) -> ItemDone {
     let began = clock.now();
     let answer = match operation {
-        Operation::Delete => client.delete(&id, DEADLINE).await,
-        _ => client.revoke(&id, DEADLINE).await,
+        Operation::Delete => client.delete(&id, deadline).await,
+        _ => client.revoke(&id, deadline).await,
     };
     let (requests, result) = match answer {
         Ok(answer) => (answer.requests, Ok(answer.request_id)),

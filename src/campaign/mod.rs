@@ -555,9 +555,20 @@ impl Runner {
             self.permits.gate().abandoned(ticket, 0, steady);
             return;
         };
-        let task = self.tasks.spawn(item::call(client, clock, operation, id));
         let called = ItemNote::Called(item.campaign.id, item.item.num);
-        self.outbox.add(called);
+        let task = match self.store.epoch() {
+            None => {
+                let task = self.tasks.spawn(item::call(client, clock, operation, id));
+                self.outbox.add(called);
+                task
+            }
+            // Whoever leads next has to know of it before it is made.
+            Some(_) => {
+                let noted = (self.store.clone(), self.settings.name.clone(), called);
+                let call = item::call_noted(noted, client, clock, (operation, id));
+                self.tasks.spawn(call)
+            }
+        };
         let call = Some((operation, ticket));
         self.flights
             .insert(task.id(), ItemFlight { item: *item, call });

@@ -170,8 +170,24 @@ impl Runner {
             (Some(ItemDone::Called(called)), Some((operation, ticket))) => {
                 self.on_called(&flight.item, operation, ticket, &called);
             }
+            (Some(ItemDone::NotNoted(error)), Some((operation, ticket))) => {
+                self.on_not_noted(flight.item, (operation, ticket), &error);
+            }
             (_, call) => self.on_panic(&flight.item, call),
         }
+    }
+
+    /// Its call was not made: it waits until the store works, or whoever leads now makes it.
+    fn on_not_noted(
+        &mut self,
+        item: RunItem,
+        (operation, ticket): (Operation, Ticket),
+        error: &StoreError,
+    ) {
+        let steady = self.clock.steady();
+        self.permits.gate().abandoned(ticket, 0, steady);
+        self.outbox.failed(error, steady);
+        self.line(operation).push(item);
     }
 
     fn on_withheld(&mut self, mut item: RunItem, withheld: Result<Vec<String>, StoreError>) {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::client::{ClientError, DaemonClient, wire::CampaignId},
-    model::{JobName, Name, ResourceName, SinkName, SourceName},
+    model::{JobName, Name, NodeName, ResourceName, SinkName, SourceName},
 };
 
 /// The names that may stand where a word is being typed
@@ -40,6 +40,7 @@ enum Noun {
     Job,
     Resource,
     Source,
+    Node,
 }
 
 /// The type of an argument says what it names.
@@ -55,6 +56,7 @@ fn noun(argument: &clap::Arg) -> Option<Noun> {
         (TypeId::of::<JobName>(), Noun::Job),
         (TypeId::of::<ResourceName>(), Noun::Resource),
         (TypeId::of::<SourceName>(), Noun::Source),
+        (TypeId::of::<NodeName>(), Noun::Node),
     ];
     let found = known.into_iter().find(|(id, _)| holds == *id);
     found.map(|(_, noun)| noun)
@@ -186,6 +188,10 @@ async fn names(client: &DaemonClient, wanted: &Wanted) -> Result<Vec<String>, Cl
             let all = client.sources().await?.sources;
             all.into_iter().map(|one| one.name.to_string()).collect()
         }
+        Noun::Node => {
+            let all = client.nodes().await?.nodes;
+            all.into_iter().map(|one| one.name.to_string()).collect()
+        }
     })
 }
 
@@ -261,6 +267,7 @@ mod tests {
             ("job run ", Noun::Job),
             ("key roll ", Noun::Resource),
             ("source test ", Noun::Source),
+            ("node drain ", Noun::Node),
         ] {
             assert_eq!(
                 at_the_end_of(line).map(|found| found.0),

@@ -25,6 +25,7 @@ mod input;
 mod job;
 mod key;
 mod manual;
+mod node;
 mod orphan;
 mod output;
 mod plan;
@@ -136,6 +137,8 @@ enum Verb {
     Delivery(delivery::Delivery),
     /// List, test, pause and enable sinks
     Sink(sink::Sink),
+    /// List the machines of a cluster, let another one lead, forget one that is gone
+    Node(node::Node),
     /// Show and try sources of identities that others own
     Source(source::Source),
     /// Go on with a store that was restored, or say that it may not be trusted
@@ -268,6 +271,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Key(verb) => asking(verb.run(context)),
         Verb::Delivery(verb) => asking(verb.run(context)),
         Verb::Sink(verb) => asking(verb.run(context)),
+        Verb::Node(verb) => asking(verb.run(context)),
         Verb::Source(verb) => asking(verb.run(context)),
         Verb::Store(verb) => asking(verb.run(context)),
         Verb::Audit(verb) => asking(verb.run(context)),

@@ -111,6 +111,9 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
     if let Some(brought) = &of.brought_up {
         text.push_str(&format!("  {}\n", paint(WARN, brought)));
     }
+    if let Some(cluster) = &of.cluster {
+        text.push_str(&format!("  {}\n", cluster_line(cluster)));
+    }
     for table in [resources(of), sinks(of)] {
         if !table.is_empty() {
             text.push('\n');
@@ -128,6 +131,24 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
     };
     text.push_str(&format!("\n  {}\n", paint(DIM, backup)));
     text
+}
+
+/// Who leads a cluster, and how many are there, in one line.
+fn cluster_line(of: &wire::Nodes) -> String {
+    let alive = of.nodes.iter().filter(|row| row.alive).count();
+    let there = format!(
+        "{alive} of {} are there",
+        plural(of.nodes.len() as u64, "node")
+    );
+    let (node, cluster) = (&of.node, &of.cluster);
+    match (&of.leader, of.epoch) {
+        (_, Some(epoch)) => format!("{node} leads {cluster}, epoch {epoch}; {there}"),
+        (Some(leader), None) => format!("{node} follows: {leader} leads {cluster}; {there}"),
+        (None, None) => paint(
+            BAD,
+            format!("nobody leads {cluster}, as far as {node} knows; {there}"),
+        ),
+    }
 }
 
 /// Who holds a live token, in one line.

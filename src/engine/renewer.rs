@@ -344,7 +344,7 @@ impl Renewer {
         });
         let ids: Vec<_> = ids.collect();
         if !ids.is_empty()
-            && let Err(error) = self.store.keep_ids(ids).await
+            && let Err(error) = self.store.plain().keep_ids(ids).await
         {
             tracing::error!(resource = %self.settings.name, %error, "ids of new identities could not be kept");
         }

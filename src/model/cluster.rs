@@ -1,5 +1,7 @@
 //! Machines that share a store: who leads, and what each says of itself.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterName, NodeName, Timestamp};
@@ -25,6 +27,8 @@ pub struct ClusterStanding {
     pub trouble: Option<String>,
     /// By how much its clock is ahead of the database's.
     pub offset_ms: i64,
+    /// Until when it may call ACS, on its clock that never steps.
+    pub calls_until: Duration,
     /// Whether it reaches ACS.
     pub reaches: bool,
     /// All machines, as the database knew them then.

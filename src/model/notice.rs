@@ -165,6 +165,14 @@ kinds! {
     ListenRefused = "listen.refused",
     /// It is served again.
     ListenAccepted = "listen.accepted",
+    /// A machine of the cluster says nothing any more.
+    NodeDead = "node.dead",
+    /// It does again, or is forgotten.
+    NodeBack = "node.back",
+    /// The clock, the network or the configuration of a machine is not as it should be.
+    NodeAmiss = "node.amiss",
+    /// The clock, the network and the configuration of a machine are right again.
+    NodeWell = "node.well",
     /// One access key is refused while the other works.
     KeyRefused = "key.refused",
     /// Every key is accepted.
@@ -257,6 +265,8 @@ const ENDED_BY: &[(NoticeKind, &[NoticeKind])] = &[
     ),
     (NoticeKind::RowsUnreadable, &[NoticeKind::RowsReadable]),
     (NoticeKind::ListenRefused, &[NoticeKind::ListenAccepted]),
+    (NoticeKind::NodeDead, &[NoticeKind::NodeBack]),
+    (NoticeKind::NodeAmiss, &[NoticeKind::NodeWell]),
     (NoticeKind::KeyRefused, &[NoticeKind::KeyAccepted]),
     (NoticeKind::SealKeyGone, &[NoticeKind::SealKeyFound]),
     (NoticeKind::JobFailed, &[NoticeKind::JobSucceeded]),

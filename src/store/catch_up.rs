@@ -113,6 +113,11 @@ impl Seen {
     }
 }
 
+/// What tells a store from every other one.
+fn fresh_id() -> String {
+    hex(rand::random::<[u8; 8]>())
+}
+
 fn unread(error: &std::io::Error) -> Fault {
     Fault::Refused(format!("read withdrawn.jsonl: {error}"))
 }
@@ -234,6 +239,29 @@ impl Txn<'_> {
         Ok(Seen { known, found })
     }
 
+    /// Where several machines share the store: the file of this one is begun or gone on with. Whether it has to be
+    /// written anew from what the store knows.
+    pub(super) fn join_withdrawals(&mut self, file: &mut Withdrawals) -> Outcome<bool> {
+        let unread = |e: std::io::Error| unread(&e);
+        let Seen { known, found } = self.look_at_withdrawals(file)?;
+        let id = match &known.id {
+            Some(id) => id.clone(),
+            None => {
+                let id = found.store.clone().unwrap_or_else(fresh_id);
+                db::set_meta(&self.conn, STORE_ID, id.as_str())?;
+                id
+            }
+        };
+        let is_ours = found.damage.is_none() && found.store.as_ref().is_none_or(|of| *of == id);
+        if !is_ours {
+            file.set_aside().map_err(unread)?;
+            file.begin(&id, &Found::default()).map_err(unread)?;
+            return Ok(true);
+        }
+        file.begin(&id, &found).map_err(unread)?;
+        Ok(found.last < known.last)
+    }
+
     /// Compares the store with the file and brings it up to it. `names` are those that the map knows.
     pub(super) fn settle_withdrawals(
         &mut self,
@@ -243,7 +271,6 @@ impl Txn<'_> {
         now: Timestamp,
     ) -> Outcome<Settled> {
         let unread = |e: std::io::Error| unread(&e);
-        let fresh_id = || hex(rand::random::<[u8; 8]>());
         let id = known.id.clone().or_else(|| found.store.clone());
         let id = id.unwrap_or_else(fresh_id);
         if known.id.is_none() {

@@ -37,6 +37,10 @@ pub(super) struct Db {
     pub(super) floor: Cell<u64>,
     /// Which machine of a cluster uses it; none where nobody else does.
     pub(super) node: Option<NodeName>,
+    /// The epoch of who leads, while a transaction of a shared store goes on; else 0.
+    pub(super) epoch: Cell<u64>,
+    /// The time, where the database has no clock of its own.
+    pub(super) ours: Cell<Timestamp>,
     /// Statements that were run.
     #[cfg(test)]
     pub(super) statements: Cell<usize>,
@@ -55,6 +59,8 @@ impl Db {
             seal,
             aside,
             floor: Cell::default(),
+            epoch: Cell::default(),
+            ours: Cell::default(),
             #[cfg(test)]
             statements: Cell::default(),
         }
@@ -63,6 +69,11 @@ impl Db {
     /// What the column `node` holds of what is this machine's own.
     pub(super) fn node(&self) -> &str {
         self.node.as_ref().map_or("", NodeName::as_str)
+    }
+
+    /// Whether other machines write to it as well.
+    pub(super) fn is_shared(&self) -> bool {
+        self.node.is_some()
     }
 
     /// The file that it is, for what only a file can.
@@ -381,7 +392,9 @@ impl<'a> Txn<'a> {
     pub(super) fn finish(&mut self) -> Outcome<Effects> {
         self.end_settled()?;
         self.flush_counts()?;
-        if !self.effects.changed.is_empty() {
+        if self.is_shared() {
+            self.number_shared()?;
+        } else if !self.effects.changed.is_empty() {
             let mut seq = self.seq()?;
             for changed in &mut self.effects.changed {
                 seq += 1;

@@ -73,6 +73,12 @@ pub enum StoreError {
         /// What was found out about it.
         reason: String,
     },
+    /// Another machine leads by now: what this one wanted to write as the leader is not written.
+    #[error("cannot {doing}: another node leads by now")]
+    NotLeader {
+        /// What was being done.
+        doing: &'static str,
+    },
     /// The store has been closed.
     #[error("cannot {doing}: the store is closed")]
     Closed {
@@ -100,7 +106,7 @@ impl StoreError {
 
     /// Whether it is about what was to be written, so that other entries are not concerned.
     pub fn is_about_what_was_written(&self) -> bool {
-        !self.is_unwritable() && !matches!(self, Self::Closed { .. })
+        !self.is_unwritable() && !matches!(self, Self::Closed { .. } | Self::NotLeader { .. })
     }
 
     pub(super) fn new(doing: &'static str, fault: Fault) -> Self {

@@ -233,8 +233,9 @@ impl Writer {
             .withdrawals
             .is_news(highest, effects.ahead || self.owed > 0)
         {
-            // A number that nobody noted beforehand would look like that of a store that was put back.
-            match promised {
+            // A number that nobody noted beforehand would look like that of a store that was put back; what
+            // several machines share is not put back so.
+            match promised || self.db.is_shared() {
                 true => effects.facts.push(Fact::High { version: highest }),
                 false => self.owed = highest,
             }

@@ -7,12 +7,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     disk::{Disk, DiskRoom},
     error::{OpenError, Outcome, StoreError},
     idmap,
+    link::Link,
     open::{self, Lock, Opened},
     standby::Standby,
     withdrawals,
@@ -54,7 +56,7 @@ struct Measure {
 /// The store. All clones are the same; it closes when the last one is dropped. A verb whose future is
 /// dropped after it was queued is carried out all the same.
 #[derive(Clone)]
-pub struct Store(pub(super) Arc<Inner>);
+pub struct Store(pub(super) Arc<Inner>, Option<u64>);
 
 pub(super) struct Inner {
     path: PathBuf,
@@ -78,6 +80,10 @@ pub(super) struct Inner {
     /// Reads that were made.
     #[cfg(test)]
     reads: std::sync::atomic::AtomicUsize,
+    /// By how many microseconds the clock of this machine is ahead of the database's, where others share it.
+    pub(super) ahead: AtomicI64,
+    /// How it reaches its database, where that is simulated.
+    link: OnceLock<Link>,
     /// Released when everything else is closed.
     _lock: Lock,
 }
@@ -109,6 +115,8 @@ enum Mode {
     Threaded {
         writer: mpsc::Sender<Operation>,
         readers: mpsc::Sender<Read>,
+        /// What a machine says of itself, where several share the store.
+        pulse: Option<mpsc::Sender<Read>>,
         threads: Vec<JoinHandle<()>>,
     },
     Inline(Box<Mutex<Writer>>),
@@ -150,6 +158,26 @@ impl Store {
                     .map_err(|e| other(&e))?,
             );
         }
+        let pulse = match settings.node {
+            None => None,
+            Some(_) => {
+                let (pulse, queue) = mpsc::channel(QUEUE);
+                let Db { seal, aside, .. } = &parts.writer.db;
+                let conn = match &settings.place {
+                    StorePlace::File(path) => {
+                        Connection::writer_of(path, true).map_err(|e| other(&e))?
+                    }
+                    StorePlace::Database(_) => open::session(settings, "lease")
+                        .map_err(|e| open::explained(&settings.place.called(), &e))?,
+                };
+                let shared = (seal.clone(), aside.clone());
+                let db = Db::on(conn, shared, settings.node.clone());
+                let named = thread::Builder::new().name("store-pulse".to_owned());
+                let serve = move || serve_reads(&db, &Mutex::new(queue));
+                threads.push(named.spawn(serve).map_err(|e| other(&e))?);
+                Some(pulse)
+            }
+        };
         let tells = Tells::of(&parts.writer);
         let named = thread::Builder::new().name("store-write".to_owned());
         let spawned = named.spawn(move || parts.writer.serve(write_queue));
@@ -157,6 +185,7 @@ impl Store {
         let mode = Mode::Threaded {
             writer,
             readers,
+            pulse,
             threads,
         };
         let store = Self::made((settings, state_dir), mode, tells, parts.lock);
@@ -202,7 +231,7 @@ impl Store {
         }: Tells,
         lock: Lock,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             files: settings.place.file().map_or_else(Vec::new, open_files),
             path: settings.place.here(state_dir),
             state_dir: state_dir.to_owned(),
@@ -223,8 +252,61 @@ impl Store {
             looked_at_map: AtomicBool::new(false),
             #[cfg(test)]
             reads: std::sync::atomic::AtomicUsize::new(0),
+            ahead: AtomicI64::default(),
+            link: OnceLock::new(),
             _lock: lock,
-        }))
+        });
+        Self(inner, None)
+    }
+
+    /// The same store for who leads in an epoch: what it writes is written only while that goes on.
+    #[must_use]
+    pub fn leading(&self, epoch: u64) -> Self {
+        Self(self.0.clone(), Some(epoch).filter(|_| self.is_shared()))
+    }
+
+    /// The same store for whoever asks or delivers, whether this machine leads or not.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        Self(self.0.clone(), None)
+    }
+
+    /// The epoch of who leads, where several machines share the store and this is its handle.
+    pub fn epoch(&self) -> Option<u64> {
+        self.1
+    }
+
+    /// From now on the database is reached over this.
+    pub fn reached_by(&self, link: Link) {
+        // Whoever came first stays.
+        self.0.link.set(link).ok();
+    }
+
+    /// The time, for a database without a clock of its own.
+    pub(super) fn database_clock(&self) -> Timestamp {
+        self.0.link.get().map_or(Timestamp::UNIX_EPOCH, Link::now)
+    }
+
+    /// A time of this machine as another one will read it: by the clock of the database.
+    pub(super) fn by_database(&self, at: Timestamp) -> Timestamp {
+        let ahead = SignedDuration::from_micros(self.0.ahead.load(Ordering::Relaxed));
+        at.checked_sub(ahead).unwrap_or(at)
+    }
+
+    /// The other way round.
+    pub(super) fn by_ours(&self) -> impl Fn(Timestamp) -> Timestamp + Send + use<> {
+        let ahead = SignedDuration::from_micros(self.0.ahead.load(Ordering::Relaxed));
+        move |at| at.checked_add(ahead).unwrap_or(at)
+    }
+
+    /// Looks what other machines changed, and tells who waits for it here.
+    pub async fn heed_others(&self) -> Result<(), StoreError> {
+        let heard = self.seq();
+        let news = self
+            .read("look what changed", move |db| db.news(heard))
+            .await?;
+        self.0.signals.heed(news);
+        Ok(())
     }
 
     /// Its file, or where that would be: what belongs to it on this machine lies beside it.
@@ -450,9 +532,12 @@ impl Store {
         let operation = Operation {
             doing,
             withdraws,
+            fence: self.1,
+            ours: self.database_clock(),
             work,
             reply,
         };
+        self.reach(doing)?;
         match self.mode() {
             Mode::Inline(writer) => writer
                 .lock()
@@ -471,6 +556,7 @@ impl Store {
         #[cfg(test)]
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         self.standby().answers(doing)?;
+        self.reach(doing)?;
         let began = self.now();
         let failed = move |fault| StoreError::new(doing, fault);
         let answer = match self.mode() {
@@ -490,6 +576,56 @@ impl Store {
             }
         };
         self.measured(doing, began, answer)
+    }
+
+    /// Runs something short beside all that is written, on a connection of its own where there is one.
+    pub(super) fn pulse<T, F>(
+        &self,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    where
+        T: Send + 'static,
+        F: FnOnce(&Db) -> Outcome<T> + Send + 'static,
+    {
+        let work: Look = Box::new(move |db| Ok(Box::new(work(db)?) as BoxedAnswer));
+        typed(doing, self.pulsed(doing, work))
+    }
+
+    async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
+        self.reach(doing)?;
+        let failed = move |fault| StoreError::new(doing, fault);
+        let answer = match self.mode() {
+            Mode::Inline(writer) => {
+                let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                work(&writer.db).map_err(failed)
+            }
+            Mode::Threaded { pulse: None, .. } => return Err(StoreError::Closed { doing }),
+            Mode::Threaded {
+                pulse: Some(pulse), ..
+            } => {
+                let (reply, answer) = oneshot::channel();
+                let read: Read = Box::new(move |db| {
+                    // Whoever asked may have gone in the meantime.
+                    reply.send(work(db).map_err(failed)).ok();
+                });
+                let sent = pulse.send(read).await;
+                sent.map_err(|_| StoreError::Closed { doing })?;
+                answer.await.unwrap_or_else(|_| Err(lost(doing)))
+            }
+        };
+        self.answered(doing).and(answer)
+    }
+
+    /// Fails where the answer is lost, as far as that is simulated.
+    pub(super) fn answered(&self, doing: &'static str) -> Result<(), StoreError> {
+        let link = self.0.link.get();
+        link.map_or(Ok(()), |link| link.answered(doing))
+    }
+
+    /// Fails where the database is not reached, as far as that is simulated.
+    fn reach(&self, doing: &'static str) -> Result<(), StoreError> {
+        self.0.link.get().map_or(Ok(()), |link| link.reach(doing))
     }
 
     /// From now on counts how long each operation takes and how it ends, by what it does.
@@ -554,9 +690,10 @@ impl Drop for Inner {
             Some(Mode::Threaded {
                 writer,
                 readers,
+                pulse,
                 threads,
             }) => {
-                drop((writer, readers));
+                drop((writer, readers, pulse));
                 for thread in threads {
                     if thread.join().is_err() {
                         tracing::error!("a thread of the store panicked");

@@ -21,7 +21,7 @@ use super::{
     disk::Reserve,
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
-    reseal, schema, seal,
+    nodes, reseal, schema, seal,
     withdrawals::Withdrawals,
     writer::{Signals, Writer},
 };
@@ -78,11 +78,7 @@ pub(super) fn open(
     let here = &settings.place.here(state_dir);
     let path = &settings.place.called();
     folders(here.parent().into_iter().chain([state_dir]))?;
-    // A shared store has many owners, each with files of its own.
-    let lock = match &settings.node {
-        None => Lock::take(here)?,
-        Some(_) => Lock::take(&state_dir.join("renewd"))?,
-    };
+    let lock = lock(settings, (here, state_dir))?;
     let file = settings.place.file();
     let mut reserve = Reserve::beside(here, durable && file.is_some());
     reserve.make_room();
@@ -94,9 +90,8 @@ pub(super) fn open(
         None => of_database(settings),
     }
     .map_err(|e| explained(path, &e))??;
-    let stored = db::meta::<String>(&conn, "seal_key").map_err(|e| explained(path, &e))?;
-    let successor =
-        db::meta::<String>(&conn, reseal::SUCCESSOR).map_err(|e| explained(path, &e))?;
+    let key = |meta| db::meta::<String>(&conn, meta).map_err(|e| explained(path, &e));
+    let (stored, successor) = (key("seal_key")?, key(reseal::SUCCESSOR)?);
     let keys = (stored.as_deref(), successor.as_deref());
     let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
     let db = Db::on(conn, (seal, Arc::default()), settings.node.clone());
@@ -155,6 +150,14 @@ fn is_ours(settings: &StoreSettings, db: &Db) -> Result<(), OpenError> {
             stored,
         }),
         _ => Ok(()),
+    }
+}
+
+/// A shared store has many owners, each with files of its own.
+fn lock(settings: &StoreSettings, (here, state_dir): (&Path, &Path)) -> Result<Lock, OpenError> {
+    match &settings.node {
+        None => Lock::take(here),
+        Some(_) => Lock::take(&state_dir.join("renewd")),
     }
 }
 
@@ -231,6 +234,9 @@ fn of_file(
             }
         }
     }
+    if let Some(reason) = nodes::keep_from_migrating(&conn, found, now)? {
+        return Ok(Err(other(path, reason)));
+    }
     brought_up(&conn, found)?;
     Ok(Ok((conn, found == 0)))
 }
@@ -241,6 +247,11 @@ fn of_database(settings: &StoreSettings) -> sql::Result<Result<(Connection, bool
     let found = schema::version(&conn)?;
     if let Some(newer) = newer(&conn, found, &settings.place.called())? {
         return Ok(Err(newer));
+    }
+    // Its own clock tells the time.
+    let now = Timestamp::UNIX_EPOCH;
+    if let Some(reason) = nodes::keep_from_migrating(&conn, found, now)? {
+        return Ok(Err(other(&settings.place.called(), reason)));
     }
     match brought_up(&conn, found) {
         Err(_) if found == 0 && schema::version(&conn)? > 0 => Ok(Ok((conn, false))),
@@ -326,12 +337,33 @@ fn settle(
     now: Timestamp,
 ) -> Outcome<(Opened, bool)> {
     db.conn.begin()?;
-    let settled = settle_in(db, beside, (created, owner), now);
+    let settled = match db.is_shared() {
+        true => db
+            .locked_duty()
+            .and_then(|_| settle_shared(db, beside, owner)),
+        false => settle_in(db, beside, (created, owner), now),
+    };
     match settled {
         Ok(_) => db.conn.commit()?,
         Err(_) => db.conn.batch("ROLLBACK")?,
     }
     settled
+}
+
+/// The same where other machines use the store as well: what only who leads may take over is left to that one. This
+/// machine's list of what is withdrawn goes on from what the store knows, unless it knows more.
+fn settle_shared(db: &Db, beside: &mut Beside, owner: &Owner) -> Outcome<(Opened, bool)> {
+    if db::meta::<String>(&db.conn, "seal_key")?.is_none() {
+        db::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
+    }
+    db.load_floor()?;
+    let mut txn = Txn::careful(db);
+    let rewrite = txn.join_withdrawals(&mut beside.withdrawals)?;
+    let opened = Opened {
+        standing: db.usable(owner)?,
+        ..Opened::default()
+    };
+    Ok((opened, rewrite))
 }
 
 fn settle_in(

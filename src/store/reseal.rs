@@ -53,6 +53,11 @@ pub(super) fn forget(conn: &sql::Connection) -> sql::Result<()> {
 impl Store {
     /// Begins to replace the seal key, or goes on; how far it is.
     pub async fn begin_reseal(&self, cause: &Cause, now: Timestamp) -> Answer<Resealing> {
+        if self.is_shared() {
+            let why = "the machines of a cluster share their seal key, and each has to be given another one by hand";
+            let why = Fault::Refused(why.to_owned());
+            return Err(StoreError::new("replace the seal key", why));
+        }
         let (state_dir, cause) = (self.state_dir().to_owned(), cause.clone());
         let before = self.resealing().await?;
         if let Some(why) = before.by_hand {

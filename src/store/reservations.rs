@@ -35,6 +35,10 @@ impl Store {
         window: Vec<(u32, Timestamp)>,
     ) -> Answer<()> {
         let resource = resource.clone();
+        let window: Vec<(u32, Timestamp)> = window
+            .into_iter()
+            .map(|(permits, until)| (permits, self.by_database(until)))
+            .collect();
         self.write("note calls", move |txn| {
             let resource = resource.as_str();
             let operation = spelled(&operation);
@@ -63,13 +67,14 @@ impl Store {
         resource: &ResourceName,
     ) -> Answer<Vec<(Operation, u32, Timestamp)>> {
         let resource = resource.clone();
+        let by_ours = self.by_ours();
         self.read("read noted calls", move |db| {
             let sql = "SELECT num, operation, permits, until FROM reservation WHERE resource = ?1 ORDER BY until, num";
             Ok(db.all(RowKind::Reservation, sql, [resource.as_str()], |row| {
                 Ok((
                     db::word(row, "operation")?,
                     row.get("permits")?,
-                    db::instant_in(row, "until")?,
+                    by_ours(db::instant_in(row, "until")?),
                 ))
             })?)
         })
@@ -84,6 +89,7 @@ impl Store {
         (until, thousandths): (Timestamp, u32),
     ) -> Answer<()> {
         let key = hold_key(resource, operation);
+        let until = self.by_database(until);
         self.write("note a 429", move |txn| {
             let hold = format!("{} {thousandths}", micros(until));
             Ok(db::set_meta(&txn.conn, &key, hold)?)
@@ -98,10 +104,13 @@ impl Store {
         operation: Operation,
     ) -> Answer<Option<(Timestamp, u32)>> {
         let key = hold_key(resource, operation);
+        let by_ours = self.by_ours();
         self.read("read noted 429s", move |db| {
             let noted = db::meta::<sql::Value>(&db.conn, &key)?;
             Ok(match noted {
-                Some(sql::Value::Text(hold)) => read_hold(&hold),
+                Some(sql::Value::Text(hold)) => {
+                    read_hold(&hold).map(|(until, thousandths)| (by_ours(until), thousandths))
+                }
                 _ => None,
             })
         })

@@ -23,10 +23,14 @@ use super::{
     disk::Reserve,
     error::{Each, Fault, Outcome, StoreError},
     idmap::IdMap,
+    nodes::{ChangeKind, SharedChange, SharedNews},
     standby::Standby,
     withdrawals::Withdrawals,
 };
-use crate::{model::Num, sql::SqlError};
+use crate::{
+    model::{Num, Timestamp},
+    sql::SqlError,
+};
 
 /// What an operation answers, whatever its type.
 pub(super) type BoxedAnswer = Box<dyn Any + Send>;
@@ -37,6 +41,10 @@ pub(super) struct Operation {
     pub(super) doing: &'static str,
     /// Whether it may withdraw something.
     pub(super) withdraws: bool,
+    /// The epoch in which it was begun by who leads; written only while that goes on.
+    pub(super) fence: Option<u64>,
+    /// The time, where the database has no clock of its own.
+    pub(super) ours: Timestamp,
     pub(super) work: Work,
     /// Answered once the transaction has ended.
     pub(super) reply: oneshot::Sender<Result<BoxedAnswer, StoreError>>,
@@ -157,7 +165,9 @@ impl Writer {
 
     /// Runs operations in one transaction and commits; what each answers where that came about.
     fn transact(&mut self, group: &[Operation]) -> (Vec<AnswerOf>, Result<(), StoreError>) {
-        let promised = self.owed > 0 || group.iter().any(|operation| operation.withdraws);
+        let withdraws = || group.iter().any(|operation| operation.withdraws);
+        // Several machines number their withdrawals in the very transactions.
+        let promised = !self.db.is_shared() && (self.owed > 0 || withdraws());
         let promise = if promised { self.promise() } else { Ok(()) };
         let (answers, result) = match promise.and_then(|()| self.run(group)) {
             Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
@@ -198,16 +208,16 @@ impl Writer {
     /// Runs operations: together, as long as none of them leaves half of what it wanted; else each by itself,
     /// so that one that fails leaves no trace and hurts no other.
     fn run(&self, group: &[Operation]) -> Result<Ran, StoreError> {
-        self.begin()?;
-        if let Some(ran) = self.together(group)? {
+        let epoch = self.begin(group)?;
+        if let Some(ran) = self.together(group, epoch)? {
             return Ok(ran);
         }
         self.sql("ROLLBACK")?;
-        self.begin()?;
+        let epoch = self.begin(group)?;
         let mut ran = Ran::default();
         for operation in group {
             self.sql("SAVEPOINT operation")?;
-            let answer = self.attempt(operation, &mut Txn::careful(&self.db));
+            let answer = self.attempt(operation, &mut Txn::careful(&self.db), epoch);
             // A full disk makes SQLite roll the whole transaction back; what PostgreSQL could not put in a row with
             // other transactions is done again as a whole.
             if !self.db.conn.is_in_transaction() || self.db.conn.may_do_again() {
@@ -222,13 +232,32 @@ impl Writer {
         Ok(ran)
     }
 
+    /// Begins a transaction: of those that several machines write the only one, and what is remembered of the
+    /// store is as the others left it. The epoch of who leads.
+    fn begin(&self, group: &[Operation]) -> Result<Option<u64>, StoreError> {
+        let failed = |fault| StoreError::new("begin to write", fault);
+        let begun = self.db.conn.begin();
+        begun.map_err(|e| failed(Fault::Sql(e)))?;
+        if !self.db.is_shared() {
+            return Ok(None);
+        }
+        let ours = group.iter().map(|operation| operation.ours).max();
+        self.db.ours.set(ours.unwrap_or_default());
+        let read = self.db.locked_duty().and_then(|duty| {
+            self.db.load_floor()?;
+            self.db.epoch.set(duty.epoch);
+            Ok(duty.epoch)
+        });
+        read.map(Some).map_err(failed)
+    }
+
     /// Runs operations without savepoints, which cost more the longer the transaction is. Nothing where one
     /// failed that had changed something.
-    fn together(&self, group: &[Operation]) -> Result<Option<Ran>, StoreError> {
+    fn together(&self, group: &[Operation], epoch: Option<u64>) -> Result<Option<Ran>, StoreError> {
         let mut ran = Ran::default();
         for operation in group {
             let (mut txn, before) = (Txn::on(&self.db), self.db.conn.changed());
-            match self.attempt(operation, &mut txn) {
+            match self.attempt(operation, &mut txn, epoch) {
                 Err(error) if !self.db.conn.is_in_transaction() => return Err(error),
                 Err(_)
                     if txn.is_torn()
@@ -247,8 +276,13 @@ impl Writer {
         &self,
         operation: &Operation,
         txn: &mut Txn<'_>,
+        epoch: Option<u64>,
     ) -> Result<(BoxedAnswer, Effects), StoreError> {
-        let failed = |fault| StoreError::new(operation.doing, fault);
+        let doing = operation.doing;
+        if epoch.is_some() && operation.fence.is_some() && operation.fence != epoch {
+            return Err(StoreError::NotLeader { doing });
+        }
+        let failed = |fault| StoreError::new(doing, fault);
         catch_unwind(AssertUnwindSafe(|| {
             let value = (operation.work)(txn).map_err(failed)?;
             let numbered = txn.finish();
@@ -269,13 +303,32 @@ impl Writer {
         if effects.cleaned {
             self.hold_reserve();
         }
-        self.signals.tell(effects);
+        match self.db.is_shared() {
+            // In the order of the numbers, between those of others.
+            true => self.heed(),
+            false => self.signals.tell(effects),
+        }
         Ok(())
+    }
+
+    /// Tells of what changed since it was last told, whoever changed it.
+    fn heed(&self) {
+        match self.db.news(self.signals.seq()) {
+            Ok(news) => self.signals.heed(news),
+            // The next look tells it.
+            Err(fault) => {
+                let error = StoreError::new("look what changed", fault);
+                tracing::warn!(%error, "it is told later");
+            }
+        }
     }
 
     /// Tells the file what is withdrawn, then commits; together or not at all.
     fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
-        let agreed = self.id_map.note_agreement(&self.db, effects);
+        let agreed = match self.db.is_shared() {
+            true => Ok(false),
+            false => self.id_map.note_agreement(&self.db, effects),
+        };
         let agreed = agreed.map_err(|fault| StoreError::new(COMMITTING, fault))?;
         let written = self.tell_withdrawals(effects, promised)?;
         self.id_map.lead(effects);
@@ -373,21 +426,18 @@ impl Writer {
             self.apply(Vec::new());
         }
         self.id_map.catch_up(&self.db);
-        // Where it cannot be noted, the next start reads the map.
-        self.id_map
-            .note_agreement(&self.db, &Effects::default())
-            .ok();
+        if !self.db.is_shared() {
+            // Where it cannot be noted, the next start reads the map.
+            self.id_map
+                .note_agreement(&self.db, &Effects::default())
+                .ok();
+        }
         let folded = self.db.conn.file().map_or(Ok(()), |file| {
             file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         });
         if let Err(error) = folded {
             tracing::debug!(%error, "the store's log could not be folded in; the next start does it");
         }
-    }
-
-    fn begin(&self) -> Result<(), StoreError> {
-        let begun = self.db.conn.begin();
-        begun.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e)))
     }
 
     fn sql(&self, sql: &str) -> Result<(), StoreError> {
@@ -434,6 +484,16 @@ struct Recent {
     /// Changes after this number are all in the list.
     since: u64,
     list: VecDeque<Changed>,
+    /// The last number that was heard of; not each is that of a change in the list.
+    upto: u64,
+}
+
+impl Recent {
+    fn shorten(&mut self) {
+        while self.list.len() > KEPT {
+            self.since = self.list.pop_front().map_or(self.since, |c| c.seq);
+        }
+    }
 }
 
 impl Signals {
@@ -446,6 +506,7 @@ impl Signals {
             recent: Arc::new(Mutex::new(Recent {
                 since: seq,
                 list: VecDeque::new(),
+                upto: seq,
             })),
         }
     }
@@ -454,14 +515,55 @@ impl Signals {
         {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.list.extend(effects.changed);
-            while recent.list.len() > KEPT {
-                recent.since = recent.list.pop_front().map_or(recent.since, |c| c.seq);
-            }
+            recent.upto = recent.list.back().map_or(recent.upto, |c| c.seq);
+            recent.shorten();
         }
+        self.raise(effects.due, effects.wanted, effects.campaigns);
+    }
+
+    /// Tells of what several machines changed, each change once.
+    pub(super) fn heed(&self, news: SharedNews) {
+        let (mut due, mut wanted, mut campaigns) = (news.gap, news.gap, news.gap);
+        {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            if news.gap && news.upto > recent.upto {
+                recent.list.clear();
+                recent.since = news.upto;
+            }
+            for SharedChange { seq, kind } in news.changes {
+                if seq <= recent.upto {
+                    continue;
+                }
+                match kind {
+                    ChangeKind::Version { num, name, version } => {
+                        wanted = true;
+                        recent.list.push_back(Changed {
+                            seq,
+                            num,
+                            name,
+                            version,
+                        });
+                    }
+                    ChangeKind::Signals(signals) => {
+                        due |= signals.due;
+                        wanted |= signals.wanted;
+                        campaigns |= signals.campaigns;
+                    }
+                    ChangeKind::Map(_) | ChangeKind::Withdrawal(_) => {}
+                }
+                recent.upto = seq;
+            }
+            recent.upto = recent.upto.max(news.upto);
+            recent.shorten();
+        }
+        self.raise(due, wanted, campaigns);
+    }
+
+    fn raise(&self, due: bool, wanted: bool, campaigns: bool) {
         for (signal, happened) in [
-            (&self.due, effects.due),
-            (&self.wanted, effects.wanted),
-            (&self.campaigns, effects.campaigns),
+            (&self.due, due),
+            (&self.wanted, wanted),
+            (&self.campaigns, campaigns),
         ] {
             if happened {
                 signal.send_modify(|n| *n += 1);
@@ -482,7 +584,7 @@ impl Signals {
     /// The number of the newest change.
     pub(super) fn seq(&self) -> u64 {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.list.back().map_or(recent.since, |c| c.seq)
+        recent.upto
     }
 }
 

@@ -347,6 +347,7 @@ mod tests {
             configured: (at("2026-11-22T11:00:00Z"), true),
             needs: BTreeMap::from([("outage".to_owned(), 1)]),
             held_step: None,
+            cluster: None,
             store: StoreHealth {
                 up: true,
                 readable: true,

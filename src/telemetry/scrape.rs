@@ -3,15 +3,15 @@
 //! An instant is a metric of its own (`…_timestamp_seconds`, 0 where there is none): it stays right while nobody looks.
 //! Ages that are told beside it were told before it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::exposition::Family;
 use crate::model::{
-    BearerCause, Consumers, Counts, DatabaseAway, DispatcherView, HealthView, JobName, Operation,
-    RenewerView, ResourceName, Served, SinkAt, SourceName, SourceView, State, StoreStanding,
-    Tokens, TrustFile,
+    BearerCause, ClusterStanding, Consumers, Counts, DatabaseAway, DispatcherView, HealthView,
+    JobName, Operation, RenewerView, ResourceName, Served, SinkAt, SourceName, SourceView, State,
+    StoreStanding, Tokens, TrustFile,
 };
 
 /// Operations that are called.
@@ -46,6 +46,8 @@ pub struct Scrape {
     pub needs: BTreeMap<String, u64>,
     /// How far the wall clock has stepped, while that is unconfirmed.
     pub held_step: Option<SignedDuration>,
+    /// How this machine stands in its cluster, and how long it may still call ACS; where there is a cluster.
+    pub cluster: Option<(ClusterStanding, Duration)>,
     /// How the store is.
     pub store: StoreHealth,
     /// What the store says.
@@ -159,7 +161,51 @@ pub(super) fn families(scrape: &Scrape) -> Vec<Family> {
     sources(scrape, &mut all);
     certificates(scrape, &mut all);
     bearers(scrape, &mut all);
+    if let Some((standing, left)) = &scrape.cluster {
+        cluster(standing, *left, &mut all);
+    }
     all
+}
+
+fn cluster(standing: &ClusterStanding, left: Duration, all: &mut Vec<Family>) {
+    let mut up = Family::gauge(
+        "renewd_cluster_node_up",
+        "Whether a node said something in the last seconds, as this one last heard",
+    );
+    let mut heard = Family::gauge(
+        "renewd_cluster_node_heartbeat_timestamp_seconds",
+        "When a node last said something, by the clock of the database",
+    );
+    for row in &standing.nodes {
+        up.set([("node", row.name.as_str())], row.alive);
+        heard.set([("node", row.name.as_str())], Some(row.heartbeat_at));
+    }
+    all.extend([
+        up,
+        heard,
+        Family::gauge("renewd_cluster_leader", "Whether this node leads")
+            .of(standing.epoch().is_some()),
+        Family::gauge(
+            "renewd_cluster_epoch",
+            "The epoch in which this node leads; 0 where it does not",
+        )
+        .of(standing.epoch().unwrap_or(0)),
+        Family::gauge(
+            "renewd_cluster_lease_left_seconds",
+            "How long this node may still begin calls to ACS without an answer of the database",
+        )
+        .of(left.as_secs_f64()),
+        Family::gauge(
+            "renewd_cluster_clock_offset_seconds",
+            "By how much the clock of this node is ahead of the database's",
+        )
+        .of(standing.offset_ms as f64 / 1000.0),
+        Family::gauge(
+            "renewd_cluster_database_heard_timestamp_seconds",
+            "When the database last answered this node; 0: not yet",
+        )
+        .of(standing.heard_at),
+    ]);
 }
 
 fn daemon(scrape: &Scrape, all: &mut Vec<Family>) {

@@ -488,5 +488,6 @@ fn scene(
         reload_refused: None,
         not_taken: Vec::new(),
         renewal: settings().renewal,
+        cluster: None,
     }
 }

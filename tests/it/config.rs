@@ -672,3 +672,21 @@ fn after_a_hundred_mistakes_a_configuration_is_not_read_further() {
         "{few}"
     );
 }
+
+#[test]
+fn machines_that_say_the_same_but_for_paths_have_one_digest() {
+    let etc = Etc::new();
+    let text = |instance: &str, path: &str, format: &str| {
+        format!(
+            "[daemon]\ninstance = \"{instance}\"\n{ONE}\n[[sink.file]]\nname = \"files\"\n\
+             path = \"{path}/{{name}}\"\nformat = \"{format}\"\n"
+        )
+    };
+    let digest = |text: String| etc.load_text(&text).unwrap().settings.digest();
+    let first = digest(text("web-1", "/run/a", "json"));
+    assert_eq!(first, digest(text("web-2", "/run/b", "json")));
+    assert_ne!(first, digest(text("web-1", "/run/a", "token")));
+    let more =
+        text("web-1", "/run/a", "json") + "[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\n";
+    assert_ne!(first, digest(more));
+}

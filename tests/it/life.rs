@@ -2,6 +2,7 @@
 //! that fails as it is told. Nothing here waits for the machine's clock.
 
 mod campaigns;
+mod cluster;
 mod entra;
 mod failures;
 mod garbage;

@@ -11,9 +11,9 @@ use super::super::{
 use crate::{
     config::JobSettings,
     model::{
-        Counts, CreationsWaiting, DatabaseAway, DispatcherView, GoneHeld, KeyChange, KeysView,
-        Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served, SinkAt, SourceName,
-        StoreStanding, TrustFile,
+        ClusterStanding, Counts, CreationsWaiting, DatabaseAway, DispatcherView, GoneHeld,
+        KeyChange, KeysView, Lapse, Name, RenewerView, ResourceName, SelfCheckFindings, Served,
+        SinkAt, SourceName, StoreStanding, TrustFile,
     },
     store::{Disk, FailingAlone, JobRan, Order, Resealing, Withheld},
 };
@@ -68,6 +68,8 @@ pub(in crate::api) struct Observed<'a> {
     pub disk: Disk,
     /// The TCP address that is refused.
     pub unbound: Option<&'a Unbound>,
+    /// How this machine stands in its cluster, where there is one.
+    pub cluster: Option<&'a ClusterStanding>,
 }
 
 /// The late identities of one resource.

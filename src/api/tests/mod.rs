@@ -169,6 +169,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         configured_at: clock.now(),
         reload_refused: None,
         not_taken: Vec::new(),
+        cluster: None,
         renewal: Renewal {
             lifetime: Duration::from_hours(24),
             renew_at: 0.5,

@@ -403,3 +403,87 @@ async fn the_end_of_a_client_certificate_is_told_with_what_replaces_it() {
     show(300);
     assert_eq!(harness.kinds().await, []);
 }
+
+/// A machine of a cluster that is as it should be.
+fn node_row(name: &str) -> crate::model::NodeRow {
+    let at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+    crate::model::NodeRow {
+        name: name.parse().unwrap(),
+        leads: false,
+        alive: true,
+        drained_at: None,
+        since: at,
+        heartbeat_at: at,
+        age_ms: 100,
+        seen_seq: 7,
+        version: "1.0.0".to_owned(),
+        schema: 21,
+        offset_ms: -3,
+        digest: "aa11".to_owned(),
+        socket: "/run/renewd/renewd.sock".to_owned(),
+        reaches: true,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cluster_lacks_appears_and_goes() {
+    let harness = Harness::calm().await;
+    let mut leader = node_row("web-1");
+    leader.leads = true;
+    let standing = watch::Sender::new(crate::model::ClusterStanding {
+        cluster: "production".parse().unwrap(),
+        node: "web-1".parse().unwrap(),
+        role: crate::model::Role::Leads { epoch: 5 },
+        heard_at: Some(harness.clock.now()),
+        trouble: None,
+        offset_ms: 0,
+        calls_until: Duration::from_secs(10),
+        reaches: true,
+        nodes: vec![leader, node_row("web-2")],
+    });
+    harness.share(|shared| shared.cluster = Some(standing.subscribe()));
+    for kind in [NeedKind::NoLeader, NeedKind::NodeDead, NeedKind::NodeAmiss] {
+        harness.is_silent_about(kind).await;
+    }
+    let status = harness.status().await;
+    let cluster = status.cluster.unwrap();
+    assert_eq!((cluster.epoch, cluster.nodes.len()), (Some(5), 2));
+
+    standing.send_modify(|one| one.nodes[1].alive = false);
+    harness.tells(NeedKind::NodeDead).await;
+    standing.send_modify(|one| one.nodes[1].alive = true);
+    harness.is_silent_about(NeedKind::NodeDead).await;
+
+    let amiss: [fn(&mut crate::model::NodeRow); 3] = [
+        |row| row.offset_ms = 2001,
+        |row| row.reaches = false,
+        |row| row.digest = "bb22".to_owned(),
+    ];
+    for change in amiss {
+        standing.send_modify(|one| change(&mut one.nodes[1]));
+        harness.tells(NeedKind::NodeAmiss).await;
+        standing.send_modify(|one| one.nodes[1] = node_row("web-2"));
+        harness.is_silent_about(NeedKind::NodeAmiss).await;
+    }
+
+    standing.send_modify(|one| one.trouble = Some("no route to host".to_owned()));
+    harness.tells(NeedKind::NoLeader).await;
+    standing.send_modify(|one| one.trouble = None);
+    harness.is_silent_about(NeedKind::NoLeader).await;
+
+    // A machine that follows says who leads, and misses no renewer of its own.
+    let leader = Some("web-2".parse().unwrap());
+    standing.send_modify(|one| one.role = crate::model::Role::Follows { leader });
+    harness.share(|shared| shared.renewers = BTreeMap::new());
+    harness.is_silent_about(NeedKind::Unconfigured).await;
+    let told = harness.get(admin(), &format!("/v1/why/{ANNA}"), &[]).await;
+    let told = told.json();
+    let sentence = told["sentence"].as_str().unwrap();
+    assert!(sentence.contains("web-2 leads"), "{told}");
+    harness.share(|shared| shared.keys = BTreeMap::new());
+    let keys = harness.get(admin(), "/v1/keys/contoso", &[]).await;
+    assert_eq!(keys.status, 409, "{}", keys.text);
+    assert!(keys.text.contains("web-2, which leads"), "{}", keys.text);
+    standing.send_modify(|one| one.role = crate::model::Role::Follows { leader: None });
+    harness.tells(NeedKind::NoLeader).await;
+}

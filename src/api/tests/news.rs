@@ -29,9 +29,11 @@ const BY_OTHERS: [NeedKind; 21] = [
     NeedKind::Orphans,
 ];
 /// No notice can be noted, or sent: the heartbeat falls silent, the watchdog restarts renewd.
-const UNTOLD: [NeedKind; 3] = [
+const UNTOLD: [NeedKind; 5] = [
     NeedKind::StoreUnusable,
     NeedKind::StoreUnreadable,
+    NeedKind::DatabaseAway,
+    NeedKind::NoLeader,
     NeedKind::Stuck,
 ];
 

@@ -12,7 +12,7 @@ use super::{
         Cause, StepOn, Store, StoreError,
         aside::RowKind,
         commit::CurrentRow,
-        db::{self, Txn, micros},
+        db::{self, Txn, micros, signed},
         error::{Answer, Each, Outcome},
         identities::{count, select_record},
         sinks::waited_for,
@@ -518,8 +518,9 @@ impl Txn<'_> {
     ) -> Outcome<()> {
         for (id, num) in called {
             let from = &[ItemState::Pending, ItemState::Called];
-            let item = [*id, *num, micros(now)];
-            self.move_item(*id, (from, ItemState::Called), ", called_at = ?3", item)?;
+            let item = [*id, *num, micros(now), signed(self.epoch.get())];
+            let set = ", called_at = ?3, epoch = ?4";
+            self.move_item(*id, (from, ItemState::Called), set, item)?;
         }
         Ok(())
     }

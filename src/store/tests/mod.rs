@@ -8,6 +8,7 @@ mod deliveries;
 mod gone;
 mod histories;
 mod id_map;
+mod leases;
 mod mirror;
 mod nodes;
 mod notices;
