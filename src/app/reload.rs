@@ -277,6 +277,8 @@ fn restart_keys(old: &Settings, new: &Settings) -> [(&'static str, bool); 14] {
     let address = |settings: &Settings| {
         let mut database = database(settings)?;
         database.ca_file = None;
+        // It is read again whenever a connection is made.
+        database.password = None;
         Some(database)
     };
     [

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
-use super::{keys::nearest, settings::SecretRef};
+use super::{keys::nearest, secret, settings::SecretRef};
 use crate::model::Secret;
 
 /// What a connection to a database takes.
@@ -156,6 +156,18 @@ impl DatabaseSettings {
         ca_file: Option<PathBuf>,
     ) -> Result<Self, AddressMistake> {
         said_in(text.expose().trim())?.settings(from, ca_file)
+    }
+
+    /// The same with the password that lies there now: one that was changed in both places needs no restart. What else
+    /// was changed does.
+    pub fn with_password_of_now(&self) -> Self {
+        let text = self.from.file().and_then(|path| secret::read(path).ok());
+        let now = text.and_then(|text| Self::read(&self.from, &text, None).ok());
+        let same = now.filter(|now| (&now.user, &now.name) == (&self.user, &self.name));
+        Self {
+            password: same.map_or_else(|| self.password.clone(), |now| now.password),
+            ..self.clone()
+        }
     }
 }
 

@@ -128,7 +128,7 @@ pub fn reload_secret(
     })
 }
 
-fn read(path: &Path) -> Result<Secret, SecretError> {
+pub(super) fn read(path: &Path) -> Result<Secret, SecretError> {
     let cannot = |source| SecretError::File {
         path: path.to_owned(),
         source,

@@ -2,6 +2,7 @@
 //! the first that takes writes is used. A frozen host costs nothing, wherever it stands in the list.
 
 use std::{
+    collections::BTreeMap,
     error::Error as _,
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -39,6 +40,8 @@ const UNCONFIRMED: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVES: u32 = 3;
+/// After so long a host is asked again that refused, while another one is silent.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Where distributions keep the authorities that the system trusts.
 const SYSTEM: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -175,34 +178,55 @@ pub(super) struct Connected {
     pub(super) driver: AbortHandle,
 }
 
-/// Tries all hosts at once; runs inside a runtime, which drives the connection from then on.
+/// Tries all hosts at once; runs inside a runtime, which drives the connection from then on. As long as one of them has
+/// not answered, the others are asked again: one may take writes by then.
 pub(super) async fn race(remote: &Remote) -> Result<Connected, Away> {
+    let settings = Arc::new(remote.settings.with_password_of_now());
+    let remote = &Remote {
+        settings,
+        ..remote.clone()
+    };
+    let hosts = &remote.settings.hosts;
     let mut tries = JoinSet::new();
-    for (at, host) in remote.settings.hosts.iter().enumerate() {
-        let (remote, host) = (remote.clone(), host.clone());
-        tries.spawn(async move {
-            let deadline = remote.settings.connect_timeout;
-            let tried = timeout(deadline, meet(&remote, &host)).await;
-            tried
-                .unwrap_or(Err(Refusal::Silent(deadline)))
-                .map_err(|refusal| (at, host.to_string(), refusal))
-        });
+    for (at, host) in hosts.iter().enumerate() {
+        tries.spawn(tried(remote.clone(), (at, host.clone()), Duration::ZERO));
     }
-    let mut refused = Vec::new();
+    let mut refused = BTreeMap::new();
     while let Some(ended) = tries.join_next().await {
-        match ended {
+        let (at, refusal) = match ended {
             Ok(Ok(connected)) => return Ok(connected),
-            Ok(Err(refusal)) => refused.push(refusal),
-            Err(failed) => refused.push((
-                usize::MAX,
-                "a host".to_owned(),
-                Refusal::Other(failed.to_string()),
-            )),
+            Ok(Err(refused)) => refused,
+            // It was a fault of ours, of one host.
+            Err(failed) => (usize::MAX, Refusal::Other(failed.to_string())),
+        };
+        refused.insert(at, refusal);
+        if refused.len() >= hosts.len() {
+            break;
+        }
+        if let Some(host) = hosts.get(at) {
+            tries.spawn(tried(remote.clone(), (at, host.clone()), AGAIN));
         }
     }
-    refused.sort_by_key(|(at, ..)| *at);
-    let said = refused.into_iter().map(|(_, host, why)| (host, why));
+    let name = |at: usize| {
+        hosts
+            .get(at)
+            .map_or_else(|| "a host".to_owned(), ToString::to_string)
+    };
+    let said = refused.into_iter().map(|(at, why)| (name(at), why));
     Err(Away(said.collect()))
+}
+
+/// One host, after a rest, within its deadline.
+async fn tried(
+    remote: Remote,
+    (at, host): (usize, DatabaseHost),
+    rest: Duration,
+) -> Result<Connected, (usize, Refusal)> {
+    tokio::time::sleep(rest).await;
+    let deadline = remote.settings.connect_timeout;
+    let tried = timeout(deadline, meet(&remote, &host)).await;
+    let met = tried.unwrap_or(Err(Refusal::Silent(deadline)));
+    met.map_err(|refusal| (at, refusal))
 }
 
 /// One host, at each of its addresses at once.

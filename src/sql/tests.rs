@@ -354,6 +354,63 @@ fn a_login_that_is_refused_is_told_without_its_password() {
 }
 
 #[test]
+fn a_host_that_takes_writes_only_now_is_taken_although_another_one_is_silent() {
+    let server = Postgres::shared();
+    let (database, silent) = (server.database(), Proxy::silent());
+    let (port, name) = (server.port(), database.name());
+    let set = |how: &str| {
+        let sql = format!("ALTER DATABASE {name} {how} default_transaction_read_only");
+        server.sql("postgres", &sql)
+    };
+    server.sql(
+        "postgres",
+        &format!("ALTER DATABASE {name} SET default_transaction_read_only = on"),
+    );
+    let url = format!(
+        "postgresql://postgres@127.0.0.1:{},127.0.0.1:{port}/{name}?connect_timeout=60",
+        silent.port()
+    );
+    let (done, seen) = std::sync::mpsc::channel();
+    thread::spawn(move || done.send(opened(&url).map(drop)));
+    let early = seen.recv_timeout(Duration::from_millis(500));
+    assert!(early.is_err(), "{early:?}");
+    set("RESET");
+    let taken = seen.recv_timeout(Duration::from_secs(20));
+    taken.expect("nobody waits for the silent host").unwrap();
+}
+
+#[test]
+fn a_password_that_was_changed_in_both_places_needs_no_restart() {
+    let server = Postgres::start(&[], |data| {
+        let rules = "local all postgres trust\nhost all all all scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+    });
+    server.sql("postgres", "CREATE ROLE renewd LOGIN PASSWORD 'hunter2'");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("database");
+    let write = |password: &str| {
+        let port = server.port();
+        let url = format!("postgresql://renewd:{password}@127.0.0.1:{port}/postgres");
+        std::fs::write(&file, &url).unwrap();
+        Secret::new(url)
+    };
+    let from = SecretRef::File(file.clone());
+    let settings = DatabaseSettings::read(&from, &write("hunter2"), None).unwrap();
+    let conn = Connection::from(Session::open(Remote::new(&settings, "renewd test")).unwrap());
+    server.sql("postgres", "ALTER ROLE renewd PASSWORD 'hunter3'");
+    let pid = backend(&conn);
+    server.sql(
+        "postgres",
+        &format!("SELECT pg_terminate_backend({pid}, 5000)"),
+    );
+    let refused = conn.begin().unwrap_err().to_string();
+    assert!(refused.contains("refuses the login"), "{refused}");
+    assert!(!refused.contains("hunter"), "{refused}");
+    write("hunter3");
+    begun(&conn, "the new password is taken up");
+}
+
+#[test]
 fn a_serialization_that_fails_is_worth_the_same_again() {
     let database = Postgres::shared().database();
     let (one, other) = (connection(&database), connection(&database));

@@ -372,9 +372,11 @@ fn settle_in(
     (created, owner): (bool, &Owner),
     now: Timestamp,
 ) -> Outcome<(Opened, bool)> {
-    if db::meta::<String>(&db.conn, "seal_key")?.is_none() {
-        db::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
-    }
+    // Of several machines that open a new store at once, the first one's key stays.
+    db.run(
+        "INSERT INTO meta (key, value) VALUES ('seal_key', ?1) ON CONFLICT DO NOTHING",
+        [db.seal.key_id()],
+    )?;
     db.load_floor()?;
     let mut txn = Txn::careful(db);
     let file = txn.look_at_withdrawals(&mut beside.withdrawals)?;

@@ -248,7 +248,7 @@ pub(super) static STORE: Table = Table {
             Takes::Secret,
             Nothing,
             "{ file = \"/etc/renewd/database\" }",
-            "Instead of path: a database in PostgreSQL, 15 or newer, that several machines may share. What is referred to is an address as libpq takes it, such as postgresql://renewd:PASSWORD@db-1,db-2/renewd; the first of its hosts that takes writes is used. Other machines are reached with TLS, and only as the name in their certificate (sslmode=verify-full, whatever the address says); in plain text only this one, by 127.0.0.1, ::1, localhost or the folder of a Unix socket. sslcert and sslkey name a client certificate.",
+            "Instead of path: a database in PostgreSQL, 15 or newer, that several machines may share. What is referred to is an address as libpq takes it, such as postgresql://renewd:PASSWORD@db-1,db-2/renewd; the first of its hosts that takes writes is used. Other machines are reached with TLS, and only as the name in their certificate (sslmode=verify-full, whatever the address says); in plain text only this one, by 127.0.0.1, ::1, localhost or the folder of a Unix socket. sslcert and sslkey name a client certificate. A password that is changed there, too, is taken up without a restart.",
         )
         .commented()
         .restart(),
