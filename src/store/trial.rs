@@ -23,13 +23,13 @@ pub fn try_database(database: &DatabaseSettings) -> Result<String, String> {
 fn tried(database: &DatabaseSettings) -> sql::Result<String> {
     let conn = Connection::from(Session::open(Remote::new(database, "renewd check"))?);
     conn.begin()?;
-    conn.batch("CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial VALUES (1)")?;
-    let made = conn.first("SELECT to_regclass('meta') IS NOT NULL", [], |row| {
+    let is_made = conn.first("SELECT to_regclass('meta') IS NOT NULL", [], |row| {
         row.get(0)
     })?;
-    if made == Some(true) {
-        conn.batch("UPDATE meta SET value = value WHERE key = 'seq'")?;
-    }
+    conn.batch(match is_made {
+        Some(true) => "UPDATE meta SET value = value WHERE key = 'seal_key'",
+        _ => "CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial VALUES (1)",
+    })?;
     conn.batch("ROLLBACK")?;
     Ok(conn.server().unwrap_or_default())
 }
