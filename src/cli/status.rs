@@ -127,6 +127,7 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
     }
     let backup = match of.last_backup {
         Some(at) => format!("last backup {}", relative(at, of.at)),
+        None if of.cluster.is_some() => "backups are those of its database".to_owned(),
         None => "no backup was made yet (renewd store backup)".to_owned(),
     };
     text.push_str(&format!("\n  {}\n", paint(DIM, backup)));

@@ -149,10 +149,7 @@ impl fmt::Display for Refusal {
         match self {
             Self::Silent(deadline) => write!(f, "gives no answer within {} s", deadline.as_secs()),
             Self::Unreachable(why) => write!(f, "cannot be reached ({why})"),
-            Self::Tls(why) => write!(
-                f,
-                "has a certificate, or a way of TLS, that is not trusted ({why})"
-            ),
+            Self::Tls(why) => write!(f, "is not trusted, or speaks no TLS ({why})"),
             Self::Files(why) => f.write_str(why),
             Self::Login(why) => write!(f, "refuses the login ({why})"),
             Self::Standby => f.write_str("is a standby, which is read only"),

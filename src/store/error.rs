@@ -238,7 +238,8 @@ pub enum OpenError {
     },
     /// The key file is gone although the store is sealed.
     #[error(
-        "the key file {key_file} is missing, but the store {path} is sealed with {stored}: put the key file back; if it \
+        "the key file {key_file} is missing, but the store {path} is sealed with {stored}: put the key file back, or copy it \
+         from another machine that shares the store; if it \
          is lost for ever, `renewd store open --key-lost` drops what it sealed and renews every token"
     )]
     KeyMissing {
@@ -285,7 +286,7 @@ pub enum OpenError {
     )]
     Closed { path: PathBuf, reason: String },
     /// It lies in PostgreSQL, which is not there.
-    #[error("cannot open the store: {reason}; renewd goes on once one does")]
+    #[error("cannot open the store: {reason}")]
     Away {
         reason: String,
         /// Only a person can mend it.
