@@ -24,7 +24,7 @@
 //! | `schedule` | decides, purely: due times, tiers, order, spread, backoff, pace, health, next cron instant, why | model config |
 //! | `entra` | speaks to Entra ID and to metadata services: obtains bearers | model clock transport config |
 //! | `acs` | speaks to Azure | model clock transport telemetry config entra |
-//! | `sql` | speaks to a database engine: SQLite or PostgreSQL | config |
+//! | `sql` | speaks to a database engine: SQLite or PostgreSQL | model config |
 //! | `store` | says in SQL what is in our database; seals secrets; keeps `identities.jsonl` | model clock telemetry config sql |
 //! | `cluster` | keeps the lease: one machine of those that share a store leads | model clock config schedule store |
 //! | `sources` | reads identities that others own, read only | model clock telemetry config accounts sandbox pool |

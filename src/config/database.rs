@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
-use super::{keys::nearest, secret, settings::SecretRef};
+use super::{SecretRef, keys::nearest, secret};
 use crate::model::Secret;
 
 /// What a connection to a database takes.

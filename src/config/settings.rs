@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    config::{database::DatabaseSettings, quantity},
+    config::{DatabaseSettings, quantity},
     model::{
         BearerKind, ClusterName, Declaration, JobAction, JobName, KeyRole, Missed, NodeName,
         NodePattern, OnRemoval, Reader, ResourceName, Scope, Secret, Selection, SinkAt, SinkName,
@@ -157,7 +157,7 @@ impl StoreSettings {
 pub enum StorePlace {
     /// SQLite, in this file.
     File(PathBuf),
-    /// PostgreSQL.
+    /// PostgreSQL, at this address.
     Database(Box<DatabaseSettings>),
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum SqlError {
     /// A column holds what we did not write there.
     #[error("column {column}: {why}")]
     Unreadable { column: String, why: String },
-    /// PostgreSQL refuses.
+    /// PostgreSQL refuses a statement.
     #[error("{message}{}", parenthesised(code))]
     Refused { code: String, message: String },
     /// PostgreSQL did not answer, or is not to be used any more: whatever was not committed is taken back.

@@ -50,7 +50,6 @@ type Db<T> = std::result::Result<T, tokio_postgres::Error>;
 /// How the transaction is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// None is open.
     Idle,
     Open,
     /// A statement failed: it takes nothing more.
@@ -470,7 +469,7 @@ impl Session {
         }
     }
 
-    /// Connects anew.
+    /// Connects anew, unless that failed only now.
     fn connected(&self) -> Result<Arc<Client>> {
         let resting = self
             .away

@@ -6,9 +6,7 @@ use super::dialect::for_postgres;
 /// What a statement's answer is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Extent {
-    /// All of it.
     All,
-    /// The first row.
     First,
     /// A page: two more parameters say how many rows, after how many.
     Page,

@@ -331,7 +331,7 @@ fn lasting(mut command: Command) -> Child {
     take.recv().unwrap().expect("PostgreSQL starts")
 }
 
-/// What it prints.
+/// What a program prints that ends well.
 fn succeed(mut command: Command) -> String {
     let output = command.output().expect("it starts");
     let printed = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();

@@ -15,7 +15,7 @@ use std::{
 pub enum Loses {
     /// What the server says to it.
     Answer,
-    /// The commit itself.
+    /// The commit, on its way there.
     Commit,
 }
 
@@ -24,7 +24,7 @@ pub enum Loses {
 pub struct Proxy {
     port: u16,
     loses: Arc<Mutex<Option<Loses>>>,
-    /// Lets nobody through.
+    /// Whether it lets nobody through.
     shut: Arc<AtomicBool>,
     /// Kept open where nothing is passed on.
     _silent: Option<TcpListener>,
