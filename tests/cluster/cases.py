@@ -78,19 +78,196 @@ def the_links_do_what_they_say():
         return "a commit passes, loses its answer, is held and let go, is refused, and is slow: 4 rows of 5"
 
 
-CASES = [
+class Pair:
+    """Two nodes that share one database; every case leaves them as it found them."""
+
+    def __init__(self, stage):
+        self.stage, self.server = stage, stage.server()
+        self.nodes = [stage.node(name, [self.server], names=NAMES) for name in ("east", "west")]
+
+    def holder(self):
+        """Who leads and for the how manieth time, as the database has it."""
+        found = self.server.ask("SELECT coalesce(holder, ''), epoch FROM duty WHERE name = 'leader'")
+        name, epoch = found.split("|")
+        return name, int(epoch)
+
+    def split(self):
+        """Who leads, and the other one."""
+        name, _ = until("somebody to lead", lambda: (held := self.holder())[0] and held)
+        return sorted(self.nodes, key=lambda node: node.name != name)
+
+    def takeover(self, heir):
+        """Seconds until `heir` leads and has called the service."""
+        began, calls = time.monotonic(), heir.acs.calls
+        until(f"{heir.name} to lead", lambda: self.holder()[0] == heir.name)
+        led = since(began)
+        until(f"a call of {heir.name}", lambda: heir.acs.calls > calls)
+        return led
+
+    def look(self):
+        return Checker(self.stage, self.nodes, NAMES, every=0.5)
+
+    def settle(self, checker):
+        until("a live token for everybody everywhere", checker.all_live)
+
+    def calls_go_on(self, count=3):
+        before = self.stage.emulator.calls()
+        until(f"{count} more renewals", lambda: self.stage.emulator.calls() >= before + count)
+
+
+def both_start_at_once(pair):
+    """On an empty database: its tables are made once, and so is each identity."""
+    began = time.monotonic()
+    for node in pair.nodes:
+        node.start(ready=False)
+    for node in pair.nodes:
+        until(f"an answer of the socket of {node.name}", node.answers)
+        until(f"all files of {node.name}", all_files(node))
+    took = since(began)
+    created = pair.stage.emulator.ask("stats")["identities"]["created"]
+    assert created == len(NAMES), f"{created} identities were created for {len(NAMES)} names"
+    with pair.look() as checker:
+        pair.settle(checker)
+    checker.expect_nothing(gap=2)
+    name, epoch = pair.holder()
+    return f"{len(NAMES)} identities made once, all files on both after {took:.1f} s; {name} leads, epoch {epoch}"
+
+
+def a_leader_that_is_killed(pair):
+    leader, heir = pair.split()
+    _, epoch = pair.holder()
+    with pair.look() as checker:
+        checker.ignore(leader, "socket")
+        leader.kill()
+        took = pair.takeover(heir)
+        leader.start()
+        pair.settle(checker)
+        checker.count(leader)
+        pair.calls_go_on()
+    assert took <= 20, f"the takeover took {took:.1f} s"
+    checker.expect_nothing()
+    assert pair.holder() == (heir.name, epoch + 1), pair.holder()
+    return f"took over in {took:.1f} s; {checker.figures()}"
+
+
+def a_leader_that_stops_and_wakes(pair):
+    leader, heir = pair.split()
+    with pair.look() as checker:
+        checker.ignore(leader)
+        leader.freeze()
+        took = pair.takeover(heir)
+        pair.calls_go_on()
+        calls = leader.acs.calls
+        leader.wake()
+        until("the woken node to answer", leader.answers)
+        pair.settle(checker)
+        checker.count(leader)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    after = leader.acs.calls - calls
+    assert not after, f"{after} calls of a node that does not lead any more"
+    assert pair.holder()[0] == heir.name
+    return f"took over in {took:.1f} s, 0 calls after waking; {checker.figures()}"
+
+
+def a_leader_that_stops_inside_a_transaction(pair):
+    """Between BEGIN and COMMIT, with the row of the lease locked: the others wait for 5 s at most."""
+    leader, heir = pair.split()
+    with pair.look() as checker:
+        checker.ignore(leader)
+        leader.database.hold_next_commit()
+        until("a commit on its way", leader.database.met.is_set)
+        leader.freeze()
+        began = time.monotonic()
+        until("a command on the other node", lambda: heir.renewd("renew", NAMES[0], "--reason", "tests", "--detach").returncode == 0)
+        command = since(began)
+        took = pair.takeover(heir)
+        leader.wake()
+        leader.database.release()
+        until("the woken node to answer", leader.answers)
+        pair.settle(checker)
+        checker.count(leader)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    assert command <= 15 and leader.process.runs
+    return f"a command on the other node after {command:.1f} s, took over in {took:.1f} s; {checker.figures()}"
+
+
+def an_answer_to_a_commit_that_is_lost(pair):
+    leader, _ = pair.split()
+    before = pair.stage.emulator.calls(), renewals(pair)
+    with pair.look() as checker:
+        for _ in range(3):
+            leader.database.lose_next_commit()
+            until("a commit whose answer is lost", leader.database.met.is_set)
+            pair.calls_go_on(2)
+        pair.settle(checker)
+    checker.expect_nothing()
+    issued = pair.stage.emulator.calls() - before[0]
+    noted = until("each token to be noted", lambda: (count := renewals(pair) - before[1]) >= issued and count)
+    twice = pair.server.ask("SELECT identity, version, count(*) FROM renewal GROUP BY identity, version HAVING count(*) > 1")
+    assert not twice, twice
+    return f"3 answers lost: {issued} tokens issued, {noted} noted, none twice; {checker.figures()}"
+
+
+def renewals(pair):
+    return int(pair.server.ask("SELECT count(*) FROM renewal"))
+
+
+def a_leader_that_is_away_from_its_service(pair):
+    leader, heir = pair.split()
+    with pair.look() as checker:
+        leader.acs.cut()
+        took = pair.takeover(heir)
+        leader.acs.mend()
+        pair.settle(checker)
+        pair.calls_go_on()
+    checker.expect_nothing()
+    return f"duty moved in {took:.1f} s; {checker.figures()}"
+
+
+def commands_work_on_any_node(pair):
+    _, other = pair.split()
+    began = time.monotonic()
+    other.renewd_done("hold", NAMES[1], "--reason", "tests", "--yes")
+    until("409 on both", lambda: all(node.token(NAMES[1])[0] == 409 for node in pair.nodes))
+    held = since(began)
+    other.renewd_done("release", NAMES[1], "--reason", "tests", "--yes")
+    until("a token on both", lambda: all(node.token(NAMES[1])[0] == 200 for node in pair.nodes))
+    return f"a hold on the follower is everywhere after {held:.1f} s"
+
+
+TOOLS = [
     the_checker_finds_what_is_wrong,
     the_links_do_what_they_say,
+]
+TOGETHER = [
+    both_start_at_once,
+    commands_work_on_any_node,
+    a_leader_that_is_killed,
+    a_leader_that_stops_and_wakes,
+    a_leader_that_stops_inside_a_transaction,
+    an_answer_to_a_commit_that_is_lost,
+    a_leader_that_is_away_from_its_service,
 ]
 
 
 def main(wanted):
-    known = {case.__name__: case for case in CASES}
+    known = {case.__name__: case for case in TOOLS + TOGETHER}
     if unknown := set(wanted) - set(known):
         sys.exit(f"there is no case {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     report = Report("nodes over PostgreSQL")
-    for name in wanted or known:
-        report.run(name, known[name])
+    chosen = [known[name] for name in wanted or known]
+    for case in chosen:
+        if case in TOOLS:
+            report.run(case.__name__, case)
+    if together := [case for case in chosen if case in TOGETHER]:
+        with Stage(life="60s") as stage:
+            pair = Pair(stage)
+            # Whatever else is chosen, they have to be there.
+            for case in dict.fromkeys([both_start_at_once, *together]):
+                report.run(case.__name__, case, pair)
+            stage.failed = bool(report.failed)
     report.end()
 
 

@@ -109,9 +109,12 @@ class Checker:
         with self.lock:
             self.away[node.name] = kinds or ("socket", "file")
 
-    def count(self, node):
+    def count(self, node, *kinds):
+        """All doors of this node (or those of these kinds) count again."""
         with self.lock:
-            self.away.pop(node.name, None)
+            left = tuple(kind for kind in self.away.pop(node.name, ()) if kinds and kind not in kinds)
+            if left:
+                self.away[node.name] = left
 
     def poll_on(self):
         try:

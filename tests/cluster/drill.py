@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 
+from checker import Checker
 from replicated import Replicated
 from report import Report
-from stage import PASSWORD, Stage, run, until
+from stage import PASSWORD, Stage, run, since, until
 
 # How long a failover of Patroni may take: its ttl is 20 s.
 FAILOVER = 90
@@ -89,16 +91,113 @@ def the_database_fails_over_and_loses_nothing(drill):
 
 
 class Drill:
-    """What all rows stand on."""
+    """What all rows stand on: one replicated PostgreSQL, three nodes, and who they serve."""
+
+    LIMIT = 400  # calls in 30 s: a fleet of 300 that is renewed every half minute uses three quarters of it
 
     def __init__(self, stage):
         self.stage = stage
         self.replicated = Replicated(stage, os.environ["PATRONI"])
+        self.names = [f"person-{number:03}" for number in range(300)]
+        self.nodes = []
+
+    def begin(self):
+        if self.nodes:
+            return
+        self.nodes = [self.stage.node(name, self.replicated.servers, names=self.names) for name in ("one", "two", "three")]
+        for node in self.nodes:
+            node.start(ready=False)
+        for node in self.nodes:
+            until(f"an answer of the socket of {node.name}", node.answers)
+            until(f"all files of {node.name}", lambda node=node: len(list((node.folder / "tokens").glob("*.json"))) == len(self.names))
+
+    def holder(self):
+        name, epoch = self.replicated.ask("SELECT coalesce(holder, ''), epoch FROM duty WHERE name = 'leader'").split("|")
+        return name, int(epoch)
+
+    def split(self):
+        name, _ = until("somebody to lead", lambda: (held := self.holder())[0] and held)
+        return sorted(self.nodes, key=lambda node: node.name != name)
+
+    def takeover(self, before, patience=60):
+        """Who leads after `before`, and after how many seconds; it has called the service by then."""
+        began, calls = time.monotonic(), {node.name: node.acs.calls for node in self.nodes}
+        name, _ = until(f"another leader than {before.name}", lambda: (held := self.holder())[0] not in ("", before.name) and held, patience)
+        took = since(began)
+        heir = next(node for node in self.nodes if node.name == name)
+        until(f"a call of {name}", lambda: heir.acs.calls > calls[name])
+        return heir, took
+
+    def look(self):
+        return Checker(self.stage, self.nodes, self.names, every=2.0)
+
+    def settle(self, checker):
+        until("a live token for everybody everywhere", checker.all_live, FAILOVER, every=1)
+
+    def calls_go_on(self, count=30):
+        before = self.stage.emulator.calls()
+        until(f"{count} more renewals", lambda: self.stage.emulator.calls() >= before + count, FAILOVER)
+
+    def fullest_window(self):
+        """The most calls of `issue` in any 30 s, by the emulator's own log, and how many were answered 429."""
+        entries = self.stage.emulator.requests()
+        moments = sorted(datetime.fromisoformat(entry["at"]).timestamp() for entry in entries)
+        fullest, first = 0, 0
+        for last, moment in enumerate(moments):
+            while moments[first] <= moment - 30:
+                first += 1
+            fullest = max(fullest, last - first + 1)
+        return fullest, sum(entry["status"] == 429 for entry in entries)
+
+
+def row_1_the_leader_is_killed(drill):
+    drill.begin()
+    leader = drill.split()[0]
+    with drill.look() as checker:
+        drill.calls_go_on(300)
+        checker.ignore(leader, "socket")
+        leader.kill()
+        _, took = drill.takeover(leader)
+        leader.start()
+        drill.settle(checker)
+        checker.count(leader)
+        drill.calls_go_on(300)
+    checker.expect_nothing()
+    fullest, throttled = drill.fullest_window()
+    assert took <= 20, f"it took {took:.1f} s"
+    assert fullest <= 0.97 * drill.LIMIT and not throttled, f"{fullest} calls of {drill.LIMIT} in 30 s, {throttled} answered 429"
+    return f"new leader after {took:.1f} s; at most {fullest} of {drill.LIMIT} calls in 30 s; {checker.figures()}"
+
+
+def row_2_the_leader_stops_for_a_minute(drill):
+    drill.begin()
+    leader = drill.split()[0]
+    began = time.monotonic()
+    with drill.look() as checker:
+        checker.ignore(leader)
+        leader.freeze()
+        _, took = drill.takeover(leader)
+        until("a minute to pass", lambda: since(began) >= 60)
+        calls = leader.acs.calls
+        leader.wake()
+        until("the woken node to answer", leader.answers)
+        checker.count(leader, "file")
+        drill.settle(checker)
+        checker.count(leader)
+        drill.calls_go_on(300)
+    checker.expect_nothing()
+    after = leader.acs.calls - calls
+    assert not after, f"{after} calls after waking"
+    return f"new leader after {took:.1f} s; 0 calls after waking; {checker.figures()}"
 
 
 ROWS = [
     the_database_fails_over_and_loses_nothing,
+    row_1_the_leader_is_killed,
+    row_2_the_leader_stops_for_a_minute,
 ]
+
+
 
 
 def main(wanted):
@@ -106,10 +205,11 @@ def main(wanted):
     if unknown := set(wanted) - set(known):
         sys.exit(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     report = Report("three nodes over a PostgreSQL that fails over")
-    with Stage() as stage:
+    with Stage(life="60s", limit=f"{Drill.LIMIT}/30s") as stage:
         drill = Drill(stage)
         for name in wanted or known:
             report.run(name, known[name], drill)
+        stage.failed = bool(report.failed)
     report.end()
 
 

@@ -95,6 +95,8 @@ class Link:
         self.flowing.set()
         self.refusing = False
         self.open = set()
+        # Calls of ACS that went this way.
+        self.calls = 0
         # What the next commit that wrote something meets: "lose" its answer, or "hold" it back before it is sent.
         self.next_commit = None
         self.met, self.released = threading.Event(), asyncio.Event()
@@ -198,6 +200,7 @@ class Passing:
             writer.write_eof()
 
     async def sent(self, data):
+        self.link.calls += data.count(b"/identities")
         chosen = self.link.hold_request
         if chosen and chosen(data):
             self.link.hold_request = None
@@ -256,7 +259,7 @@ class Postgres(Passing):
     def is_commit(self, message):
         kind, body = message[:1], message[5:]
         if kind == b"Q":
-            return body.strip(b"\0 ;\n").upper() == b"COMMIT"
+            return body.strip(b"\0 ;\n").upper().endswith(b"COMMIT")
         if kind == b"P":
             name, text, *_ = body.split(b"\0")
             if text.strip(b" ;\n").upper() == b"COMMIT":

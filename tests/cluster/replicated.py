@@ -104,6 +104,11 @@ class Member:
         children = run("ps", "-o", "pid=", "--ppid", first).stdout.split()
         return [first, *map(int, children)]
 
+    def receivers(self):
+        """Its processes that receive what the primary sends."""
+        named = run("ps", "-o", "pid=,args=", "--ppid", self.postmaster()).stdout.splitlines()
+        return [int(line.split()[0]) for line in named if "walreceiver" in line]
+
     def kill(self):
         """PostgreSQL and Patroni, as when the machine loses its power."""
         ours = self.backends()
@@ -221,6 +226,14 @@ class Replicated:
                 return None
 
         return until("Patroni to take a switchover", taken, every=0.5)
+
+    def configure(self, changes):
+        """Changes settings of all members."""
+        leader = until("a primary", self.primary)
+        self.synchronous = changes.get("synchronous_mode", self.synchronous)
+        request = urllib.request.Request(f"http://127.0.0.1:{leader.rest}/config", json.dumps(changes).encode(),
+                                         {"content-type": "application/json"}, method="PATCH")
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
 
     def is_whole(self):
         """Whether it may fail over: a primary, two standbys, and one of them known to have everything."""

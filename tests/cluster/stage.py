@@ -16,12 +16,12 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from signal import SIGCONT, SIGINT, SIGSTOP, SIGTERM
 
-from links import Namespace, Network, Passing, Postgres
+from links import Namespace, Network, Postgres, in_thread
 
 RENEWD = os.environ["RENEWD"]
 PATIENCE = 60
 # Where each node finds the world, the same on all of them.
-ACS, HOOK, DATABASE = 8443, 9000, 5432
+ACS, HOOK, DATABASE, PUBLIC = 8443, 9000, 5432, 9847
 WEBHOOK_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 PASSWORD = "a-password-of-the-tests"
 
@@ -73,7 +73,7 @@ class Stage:
     """A folder, a network, and every process that was started: all of it goes with the `with` block."""
 
     def __init__(self, **emulator):
-        self.emulator_options = emulator
+        self.emulator_options, self.failed = emulator, False
 
     def __enter__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="renewd-cluster-"))
@@ -102,7 +102,7 @@ class Stage:
         for part in reversed(self.closing):
             part.close()
         self.network.close()
-        if kind and os.environ.get("RENEWD_KEEP"):
+        if (kind or self.failed) and os.environ.get("RENEWD_KEEP"):
             print(f"kept: {self.folder}")
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -319,7 +319,7 @@ node = "{self.name}"
 [daemon]
 state_dir = "{folder}/state"
 socket = "{self.socket}"
-listen = ""
+listen = "127.0.0.1:{PUBLIC}"
 {store}
 [[resource]]
 name = "contoso"
@@ -386,6 +386,20 @@ secrets = [{{ file = "{folder}/hook.secret" }}]
             return answer.status, dict(answer.getheaders()), answer.read().decode()
         finally:
             connection.close()
+
+    def public(self, path):
+        """Status and text of an answer of its port, which only its own network reaches."""
+
+        def ask():
+            self.namespace.enter()
+            connection = http.client.HTTPConnection("127.0.0.1", PUBLIC, timeout=PATIENCE)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            found = answer.status, answer.read().decode()
+            connection.close()
+            return found
+
+        return in_thread(ask)
 
     def status(self):
         return json.loads(self.get("/v1/status")[2])

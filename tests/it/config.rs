@@ -43,6 +43,10 @@ impl Etc {
         }
         etc.secret("crm-webhook", WEBHOOK);
         etc.secret("on-call-webhook", WEBHOOK);
+        etc.secret(
+            "database",
+            "postgresql://renewd:hunter2@db-1,db-2,db-3/renewd",
+        );
         etc.secret("seal-key", "0123456789abcdef0123456789abcdef");
         etc.secret("ca.pem", "");
         etc.secret("contoso.secret", "Abc8Q~not-a-real-value");
