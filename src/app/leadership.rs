@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{
     RunError, Supervisor,
     check::stored_room,
-    membership::{Changes, Heeding, Membership, Probe},
+    membership::{Heeding, Membership, OldChanges, Probe},
     supervisor::{Built, PART_GRACE},
     upkeep::{Resealer, Retention, StoreExaminer},
 };
@@ -176,7 +176,7 @@ impl Supervisor {
         loops.repeat("seal-key", Resealer::new(store.clone(), clock.clone()));
         loops.repeat("examiner", StoreExaminer::new(store.clone(), clock.clone()));
         if store.is_shared() {
-            loops.repeat("changes", Changes(store.clone()));
+            loops.repeat("changes", OldChanges(store.clone()));
             loops.repeat("late-calls", LateCalls::new(store, clock));
         }
         Ok(())

@@ -77,9 +77,9 @@ impl Task for Heeding {
 }
 
 /// Drops changes that every machine has seen.
-pub(super) struct Changes(pub(super) Store);
+pub(super) struct OldChanges(pub(super) Store);
 
-impl Task for Changes {
+impl Task for OldChanges {
     async fn step(&mut self) -> Duration {
         if let Err(error) = self.0.prune_changes().await {
             tracing::debug!(%error, "changes that were seen stay a while longer");
