@@ -50,7 +50,7 @@ impl Supervisor {
             reaches,
             failed: 0,
         };
-        let heeding = Heeding(self.store.plain());
+        let heeding = Heeding(self.store.plain(), self.clock.clone());
         self.loops.spawn("cluster", |stop| keeper.run(stop));
         self.loops.repeat("acs-reached", probe);
         self.loops.repeat("others", heeding);

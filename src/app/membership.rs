@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     acs::Client,
+    clock::Clock,
     cluster::{LateCalls, LeaseDoor},
     config::Settings,
     store::Store,
@@ -66,12 +67,12 @@ impl Task for Probe {
 }
 
 /// Hears what other machines changed.
-pub(super) struct Heeding(pub(super) Store);
+pub(super) struct Heeding(pub(super) Store, pub(super) Clock);
 
 impl Task for Heeding {
     async fn step(&mut self) -> Duration {
         // Where the database is away, that is told by whoever keeps the lease.
-        self.0.heed_others().await.ok();
+        self.0.heed_others(self.1.now()).await.ok();
         HEEDED_EVERY
     }
 }

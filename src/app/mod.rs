@@ -9,6 +9,7 @@ mod loops;
 mod membership;
 mod reload;
 mod run;
+mod standby;
 mod supervisor;
 mod trust_files;
 mod upkeep;

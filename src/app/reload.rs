@@ -82,6 +82,9 @@ async fn take_over(supervisor: &mut Supervisor, source: &Source) -> Result<Reloa
     if let Some(why) = supervisor.opened.standing.refusal() {
         return Err(ReloadError::Unusable(why));
     }
+    if let Some(away) = supervisor.store.away() {
+        return Err(ReloadError::Unusable(away.because));
+    }
     let (new, odd) = load(source).map_err(ReloadError::Config)?;
     let keys = needs_restart(supervisor.settings(), &new);
     if !keys.is_empty() {

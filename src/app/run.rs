@@ -8,6 +8,7 @@ use super::{
     RunError, Supervisor, doctor,
     external_heartbeat::ExternalHeartbeat,
     reload,
+    standby::{joined, keep_mirror, without_database},
     supervisor::{Built, ProcessSignals, Signalled},
     trust_files::TrustFiles,
     upkeep::{Heartbeat, SelfCheck},
@@ -59,15 +60,16 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
     let steady = clock.clone();
     store.measure(metrics.clone(), move || steady.steady());
     let mut supervisor = Supervisor::new(clock, (store, opened), metrics, &settings);
-    supervisor.join(&settings);
-    match supervisor.opened.standing.refusal() {
-        None => {
-            let built = supervisor.of_here(built);
-            begin(&mut supervisor, built, &settings).await?;
+    let waiting = match supervisor.store.is_open() {
+        true => {
+            enter(&mut supervisor, built, &settings).await?;
+            None
         }
-        Some(why) => tracing::error!("{why}"),
-    }
-    drop(settings);
+        false => {
+            supervisor.put_files_back(&built).await;
+            Some((settings, built))
+        }
+    };
     let (commands, mut asked) = mpsc::channel(8);
     serve(&mut supervisor, listeners, commands, &notifier);
     let ended = live(
@@ -76,6 +78,7 @@ pub async fn run(source: Source, no_backup: bool) -> Result<(), RunError> {
         &notifier,
         &mut signals,
         &mut asked,
+        waiting,
     )
     .await;
     let moved = supervisor.store_moved.borrow().clone();
@@ -135,23 +138,54 @@ async fn open_store(
             path: settings.store.place.called(),
             reason: error.to_string(),
         })
-    })?;
-    if let Some(told) = opened.1.told() {
+    });
+    let opened = match opened {
+        Err(OpenError::Away { reason, lasting }) => {
+            let store = without_database(settings, clock, &reason).filter(|_| !lasting);
+            let store = store.ok_or(OpenError::Away { reason, lasting })?;
+            return Ok((store, Opened::default()));
+        }
+        opened => opened?,
+    };
+    keep_mirror(&opened.0, settings).await;
+    tell(&opened.1);
+    Ok(opened)
+}
+
+/// Tells what was found when the store was opened.
+fn tell(opened: &Opened) {
+    if let Some(told) = opened.told() {
         tracing::warn!("{told}");
     }
-    if opened.1.broken_id_lines > 0 {
+    if opened.broken_id_lines > 0 {
         tracing::warn!(
-            lines = opened.1.broken_id_lines,
+            lines = opened.broken_id_lines,
             "lines of identities.jsonl cannot be read; the file as it was is kept as identities.jsonl.broken"
         );
     }
-    if opened.1.orphans > 0 {
+    if opened.orphans > 0 {
         tracing::warn!(
-            orphans = opened.1.orphans,
+            orphans = opened.orphans,
             "creations were under way when the last process ended; identities may exist at ACS that nobody knows"
         );
     }
-    Ok(opened)
+}
+
+/// Joins the cluster, where there is one, and begins where the store may be used.
+async fn enter(
+    supervisor: &mut Supervisor,
+    built: Built,
+    settings: &Settings,
+) -> Result<(), RunError> {
+    supervisor.join(settings);
+    match supervisor.opened.standing.refusal() {
+        None => {
+            let built = supervisor.of_here(built);
+            begin(supervisor, built, settings).await?;
+        }
+        Some(why) => tracing::error!("{why}"),
+    }
+    Ok(())
 }
 
 /// Takes over what is declared and starts everything that works with the store; of a cluster what runs on each
@@ -308,9 +342,12 @@ async fn live(
     notifier: &Notifier,
     signals: &mut ProcessSignals,
     asked: &mut mpsc::Receiver<Command>,
+    mut waiting: Option<(Settings, Built)>,
 ) -> Result<(), RunError> {
     let restored = supervisor.restoring();
     tokio::pin!(restored);
+    let joined = joined(supervisor.store.clone(), supervisor.clock.clone());
+    tokio::pin!(joined);
     let mut ready = false;
     loop {
         let charged = supervisor.charged();
@@ -339,13 +376,24 @@ async fn live(
                 Command::Sink { name, ask } => supervisor.ask(&name, ask),
                 Command::Source { name, apply, answer } => supervisor.ask_source(&name, apply, answer),
             },
+            opened = &mut joined, if waiting.is_some() => {
+                let opened = opened?;
+                tell(&opened);
+                if let Some((settings, built)) = waiting.take() {
+                    supervisor.joined(opened, &settings).await;
+                    enter(supervisor, built, &settings).await?;
+                }
+                restored.set(supervisor.restoring());
+                ready = false;
+            }
             () = charged, if supervisor.opened.standing.is_usable() => supervisor.attend().await,
             () = &mut restored, if !ready => {
                 ready = true;
                 supervisor.restored();
-                notifier.ready(match supervisor.opened.standing.is_usable() {
-                    true => "running",
-                    false => "waiting for a person: see renewd status",
+                notifier.ready(match (&waiting, supervisor.opened.standing.is_usable()) {
+                    (Some(_), _) => "serving what this node knew: its database is away",
+                    (None, true) => "running",
+                    (None, false) => "waiting for a person: see renewd status",
                 })?;
             }
             () = tokio::time::sleep(MORE_TIME / 2), if !ready => notifier.extend_timeout(MORE_TIME)?,

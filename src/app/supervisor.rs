@@ -30,7 +30,7 @@ use crate::{
     },
     permits::{Permits, ResourceDeps},
     schedule::{Declared, Gate},
-    sinks::Sink,
+    sinks::{FileSink, Sink},
     store::{Opened, Refusal, Store},
     telemetry::Metrics,
     transport::{self, NetworkOptions, Transport},
@@ -133,6 +133,20 @@ impl Built {
         self.resources.retain(|(settings, _)| resource(settings));
         self.sinks.retain(|(settings, _)| sink(settings));
         self
+    }
+
+    /// The file sinks among these.
+    pub(super) fn files(
+        &self,
+        chosen: impl Fn(&SinkSettings) -> bool,
+        at: impl Fn(&SinkSettings) -> SinkAt,
+    ) -> Vec<(SinkAt, &FileSink)> {
+        let chosen = self.sinks.iter().filter(|(settings, _)| chosen(settings));
+        let files = chosen.filter_map(|(settings, sink)| match sink {
+            Sink::File(file) => Some((at(settings), file)),
+            _ => None,
+        });
+        files.collect()
     }
 
     /// Keys that are being replaced sign nothing from the first call on, and it is known from the first
@@ -505,6 +519,13 @@ impl Supervisor {
         self.publish();
     }
 
+    /// The store was opened, whose mirror was served until now.
+    pub(super) fn was_opened(&mut self, opened: Opened) {
+        self.life.restored = false;
+        self.opened = opened;
+        self.publish();
+    }
+
     /// The end has begun.
     pub(super) fn stopping(&mut self) {
         self.life.stopping = true;
@@ -584,7 +605,7 @@ impl Supervisor {
     }
 
     /// As the store knows it.
-    fn at(&self, sink: &SinkSettings) -> SinkAt {
+    pub(super) fn at(&self, sink: &SinkSettings) -> SinkAt {
         sink.at(self.settings.store.node.as_ref())
     }
 

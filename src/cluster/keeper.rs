@@ -200,10 +200,14 @@ impl LeaseKeeper {
                     + i128::from(i64::try_from((now - sent).as_millis() / 2).unwrap_or(0));
                 self.offset_ms = i64::try_from(between).unwrap_or(i64::MAX);
                 self.ask_at = sent + RENEWED_EVERY;
+                self.deps.store.database_answers();
                 self.heard(&duty);
                 self.tenure.heard(sent, now, duty);
             }
-            Err(why) => self.not_heard(why),
+            Err(why) => {
+                self.deps.store.database_is_silent(&why, wall);
+                self.not_heard(why);
+            }
         }
     }
 

@@ -9,8 +9,10 @@ mod dispatcher;
 mod renewer;
 mod restore;
 mod source_sync;
+mod standby;
 
 pub use dispatcher::{Ask, Dispatcher, DispatcherDeps, DispatcherError};
 pub use renewer::{Renewer, RenewerError};
 pub use restore::{FileSinks, RenewerViews, RestoredFiles, StrayFiles, restore};
 pub use source_sync::{Apply, SourceAsk, SourceSync, SourceSyncDeps};
+pub use standby::put_back;

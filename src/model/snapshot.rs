@@ -509,7 +509,7 @@ impl StoreStanding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DatabaseAway {
-    /// Since when.
+    /// Since when it does not, as far as this machine noticed.
     pub since: Timestamp,
     /// What was found out about it.
     pub because: String,

@@ -77,6 +77,11 @@ impl SqlError {
         }
     }
 
+    /// Whether the database is not reached.
+    pub(crate) fn is_away(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Away(_))
+    }
+
     /// Whether it is about what a row holds, so that other rows are not concerned.
     pub(crate) fn is_unreadable(&self) -> bool {
         self.kind() == ErrorKind::Unreadable

@@ -121,6 +121,9 @@ impl StoreError {
             Fault::Sql(error) => error,
         };
         let reason = error.to_string();
+        if error.is_away() {
+            return Self::Away { doing, reason };
+        }
         match error.kind() {
             ErrorKind::Unreadable => Self::Unreadable {
                 doing,

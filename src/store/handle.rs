@@ -23,7 +23,7 @@ use super::{
     error::{OpenError, Outcome, StoreError},
     idmap,
     link::Link,
-    open::{self, Lock, Opened},
+    open::{self, Lock, Opened, Parts},
     standby::Standby,
     withdrawals,
     writer::{BoxedAnswer, Operation, Signals, Work, Writer, lost},
@@ -65,14 +65,10 @@ pub(super) struct Inner {
     /// Somebody wants the seal key replaced.
     pub(super) reseal: Notify,
     owner: Owner,
-    mode: Option<Mode>,
+    /// What there is once it is open.
+    open: OnceLock<Open>,
     signals: Signals,
     standby: Arc<Standby>,
-    /// The files that are open, by device and inode.
-    files: Vec<(PathBuf, u64, u64)>,
-    disk: watch::Receiver<Disk>,
-    copy: watch::Receiver<Option<String>>,
-    map: watch::Receiver<Option<String>>,
     pub(super) keep: Keep,
     measure: OnceLock<Measure>,
     /// The map of names to ids was looked at since the start.
@@ -84,6 +80,16 @@ pub(super) struct Inner {
     pub(super) ahead: AtomicI64,
     /// How it reaches its database, where that is simulated.
     link: OnceLock<Link>,
+}
+
+/// What there is of an open store.
+struct Open {
+    mode: Mode,
+    /// The files that are open, by device and inode.
+    files: Vec<(PathBuf, u64, u64)>,
+    disk: watch::Receiver<Disk>,
+    copy: watch::Receiver<Option<String>>,
+    map: watch::Receiver<Option<String>>,
     /// Released when everything else is closed.
     _lock: Lock,
 }
@@ -133,7 +139,35 @@ impl Store {
         state_dir: &Path,
         now: Timestamp,
     ) -> Result<(Self, Opened), OpenError> {
-        let parts = open::open(settings, state_dir, now, true)?;
+        let mut parts = open::open(settings, state_dir, now, true)?;
+        let (signals, standby) = (parts.writer.signals.clone(), Arc::<Standby>::default());
+        parts.writer.witness = Some(standby.clone());
+        let store = Self::made((settings, state_dir), signals, standby);
+        let opened = store.take_up(parts)?;
+        Ok((store, opened))
+    }
+
+    /// Opens the database of a store that was made without it ([`Store::of_mirror`]); from then on it is as any other.
+    /// Blocks as [`Store::open`] does.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn join(&self, now: Timestamp) -> Result<Opened, OpenError> {
+        let mut parts = open::open(self.settings(), self.state_dir(), now, true)?;
+        self.0.signals.begin_at(parts.writer.signals.seq());
+        parts.writer.signals = self.0.signals.clone();
+        parts.writer.witness = Some(self.0.standby.clone());
+        self.take_up(parts)
+    }
+
+    /// Whether its database was opened.
+    pub fn is_open(&self) -> bool {
+        self.0.open.get().is_some()
+    }
+
+    /// Starts the threads of a store.
+    fn take_up(&self, parts: Parts) -> Result<Opened, OpenError> {
+        let settings = self.settings();
         let other = |e: &dyn fmt::Display| OpenError::Other {
             path: settings.place.called(),
             reason: e.to_string(),
@@ -178,7 +212,7 @@ impl Store {
                 Some(pulse)
             }
         };
-        let tells = Tells::of(&parts.writer);
+        let made = Open::of(&parts.writer, settings);
         let named = thread::Builder::new().name("store-write".to_owned());
         let spawned = named.spawn(move || parts.writer.serve(write_queue));
         threads.push(spawned.map_err(|e| other(&e))?);
@@ -188,8 +222,9 @@ impl Store {
             pulse,
             threads,
         };
-        let store = Self::made((settings, state_dir), mode, tells, parts.lock);
-        Ok((store, parts.opened))
+        // Whoever came first stays.
+        self.0.open.set(made(mode, parts.lock)).ok();
+        Ok(parts.opened)
     }
 
     /// Opens the store for simulated time and short commands: every verb runs in place, without a
@@ -202,10 +237,13 @@ impl Store {
         state_dir: &Path,
         now: Timestamp,
     ) -> Result<(Self, Opened), OpenError> {
-        let parts = open::open(settings, state_dir, now, false)?;
-        let tells = Tells::of(&parts.writer);
+        let mut parts = open::open(settings, state_dir, now, false)?;
+        let (signals, standby) = (parts.writer.signals.clone(), Arc::<Standby>::default());
+        parts.writer.witness = Some(standby.clone());
+        let made = Open::of(&parts.writer, settings);
+        let store = Self::made((settings, state_dir), signals, standby);
         let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
-        let store = Self::made((settings, state_dir), mode, tells, parts.lock);
+        store.0.open.set(made(mode, parts.lock)).ok();
         Ok((store, parts.opened))
     }
 
@@ -213,37 +251,30 @@ impl Store {
     /// with many small transactions, whose store goes with it.
     #[cfg(feature = "simulation")]
     pub fn keep_to_itself(&self) {
-        if let Mode::Inline(writer) = self.mode() {
+        if let Some(Open {
+            mode: Mode::Inline(writer),
+            ..
+        }) = self.0.open.get()
+        {
             let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
             writer.db.conn.keep_to_itself();
         }
     }
 
-    fn made(
+    pub(super) fn made(
         (settings, state_dir): (&StoreSettings, &Path),
-        mode: Mode,
-        Tells {
-            signals,
-            standby,
-            disk,
-            copy,
-            map,
-        }: Tells,
-        lock: Lock,
+        signals: Signals,
+        standby: Arc<Standby>,
     ) -> Self {
         let inner = Arc::new(Inner {
-            files: settings.place.file().map_or_else(Vec::new, open_files),
             path: settings.place.here(state_dir),
             state_dir: state_dir.to_owned(),
             settings: settings.clone(),
             reseal: Notify::new(),
             owner: settings.owner.clone(),
-            mode: Some(mode),
+            open: OnceLock::new(),
             signals,
             standby,
-            disk,
-            copy,
-            map,
             keep: Keep {
                 renewals: settings.keep_renewals,
                 other: settings.keep_other,
@@ -254,7 +285,6 @@ impl Store {
             reads: std::sync::atomic::AtomicUsize::new(0),
             ahead: AtomicI64::default(),
             link: OnceLock::new(),
-            _lock: lock,
         });
         Self(inner, None)
     }
@@ -299,13 +329,17 @@ impl Store {
         move |at| at.checked_add(ahead).unwrap_or(at)
     }
 
-    /// Looks what other machines changed, and tells who waits for it here.
-    pub async fn heed_others(&self) -> Result<(), StoreError> {
-        let heard = self.seq();
-        let news = self
-            .read("look what changed", move |db| db.news(heard))
-            .await?;
-        self.0.signals.heed(news);
+    /// Looks what other machines changed, and tells who waits for it here; this node's mirror first.
+    pub async fn heed_others(&self, now: Timestamp) -> Result<(), StoreError> {
+        let (heard, mirror) = (self.seq(), self.standby().mirror());
+        let news = self.read("look what changed", move |db| {
+            let news = db.news(heard)?;
+            if let Some(mirror) = mirror.filter(|mirror| mirror.is_behind(news.upto, now)) {
+                mirror.follow(db, Db::changed_since, now)?;
+            }
+            Ok(news)
+        });
+        self.0.signals.heed(news.await?);
         Ok(())
     }
 
@@ -352,7 +386,8 @@ impl Store {
     /// What is wrong where the files of the store lie, if anything is: what is open goes on to work, but
     /// nobody finds it when it is closed.
     pub fn moved(&self) -> Option<String> {
-        self.0.files.iter().find_map(|(path, device, inode)| {
+        let files = self.0.open.get().map(|open| &open.files);
+        files?.iter().find_map(|(path, device, inode)| {
             let shown = path.display();
             match fs::metadata(path) {
                 Ok(found) if (found.dev(), found.ino()) == (*device, *inode) => None,
@@ -400,7 +435,10 @@ impl Store {
 
     /// Whether what is written has to outlive a power cut.
     pub(super) fn is_durable(&self) -> bool {
-        matches!(self.mode(), Mode::Threaded { .. })
+        !matches!(
+            self.0.open.get().map(|open| &open.mode),
+            Some(Mode::Inline(_))
+        )
     }
 
     pub(super) fn signals(&self) -> &Signals {
@@ -409,17 +447,20 @@ impl Store {
 
     /// How the disk of the store is.
     pub fn disk(&self) -> Disk {
-        *self.0.disk.borrow()
+        self.0
+            .open
+            .get()
+            .map_or(Disk::Roomy, |open| *open.disk.borrow())
     }
 
     /// What is wrong with the second place of the withdrawals (`[store] withdrawn_copy`), if something is.
     pub fn copy_trouble(&self) -> Option<String> {
-        self.0.copy.borrow().clone()
+        self.0.open.get()?.copy.borrow().clone()
     }
 
     /// Why `identities.jsonl` cannot be written, if it cannot.
     pub fn map_trouble(&self) -> Option<String> {
-        self.0.map.borrow().clone()
+        self.0.open.get()?.map.borrow().clone()
     }
 
     /// Where a map is kept of which not all could be taken over, until somebody removes it.
@@ -454,7 +495,11 @@ impl Store {
 
     /// Tells when that changes.
     pub fn disk_signal(&self) -> watch::Receiver<Disk> {
-        self.0.disk.clone()
+        let open = self.0.open.get();
+        open.map_or_else(
+            || watch::Sender::default().subscribe(),
+            |open| open.disk.clone(),
+        )
     }
 
     /// How long the trails are kept; shorter while the disk is full, so that renewals go on.
@@ -538,7 +583,7 @@ impl Store {
             reply,
         };
         self.reach(doing)?;
-        match self.mode() {
+        match self.mode(doing)? {
             Mode::Inline(writer) => writer
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -559,7 +604,7 @@ impl Store {
         self.reach(doing)?;
         let began = self.now();
         let failed = move |fault| StoreError::new(doing, fault);
-        let answer = match self.mode() {
+        let answer = match self.mode(doing)? {
             Mode::Inline(writer) => {
                 let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 work(&writer.db).map_err(failed)
@@ -595,7 +640,7 @@ impl Store {
     async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
         self.reach(doing)?;
         let failed = move |fault| StoreError::new(doing, fault);
-        let answer = match self.mode() {
+        let answer = match self.mode(doing)? {
             Mode::Inline(writer) => {
                 let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
                 work(&writer.db).map_err(failed)
@@ -671,9 +716,12 @@ impl Store {
         self.0.reads.load(Ordering::SeqCst)
     }
 
-    fn mode(&self) -> &Mode {
-        #[expect(clippy::expect_used, reason = "only Drop takes the mode")]
-        self.0.mode.as_ref().expect("the store is open")
+    fn mode(&self, doing: &'static str) -> Result<&Mode, StoreError> {
+        let open = self.0.open.get().map(|open| &open.mode);
+        open.ok_or_else(|| StoreError::Away {
+            doing,
+            reason: "it was not opened yet".to_owned(),
+        })
     }
 }
 
@@ -686,13 +734,16 @@ impl fmt::Debug for Store {
 impl Drop for Inner {
     /// Waits until everything queued is committed; then the lock may go.
     fn drop(&mut self) {
-        match self.mode.take() {
-            Some(Mode::Threaded {
+        let Some(Open { mode, _lock, .. }) = self.open.take() else {
+            return;
+        };
+        match mode {
+            Mode::Threaded {
                 writer,
                 readers,
                 pulse,
                 threads,
-            }) => {
+            } => {
                 drop((writer, readers, pulse));
                 for thread in threads {
                     if thread.join().is_err() {
@@ -700,32 +751,27 @@ impl Drop for Inner {
                     }
                 }
             }
-            Some(Mode::Inline(writer)) => writer
+            Mode::Inline(writer) => writer
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner)
                 .close(),
-            None => {}
         }
     }
 }
 
-/// What the writer tells of itself.
-struct Tells {
-    signals: Signals,
-    standby: Arc<Standby>,
-    disk: watch::Receiver<Disk>,
-    copy: watch::Receiver<Option<String>>,
-    map: watch::Receiver<Option<String>>,
-}
-
-impl Tells {
-    fn of(writer: &Writer) -> Self {
-        Self {
-            signals: writer.signals.clone(),
-            standby: writer.standby.clone(),
-            disk: writer.reserve.disk(),
-            copy: writer.withdrawals.trouble(),
-            map: writer.id_map.trouble(),
+impl Open {
+    /// With what the writer tells of itself.
+    fn of(writer: &Writer, settings: &StoreSettings) -> impl FnOnce(Mode, Lock) -> Self + use<> {
+        let (disk, copy) = (writer.reserve.disk(), writer.withdrawals.trouble());
+        let map = writer.id_map.trouble();
+        let files = settings.place.file().map_or_else(Vec::new, open_files);
+        move |mode, lock| Self {
+            mode,
+            files,
+            disk,
+            copy,
+            map,
+            _lock: lock,
         }
     }
 }

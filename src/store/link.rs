@@ -64,7 +64,7 @@ impl Link {
 }
 
 fn away(doing: &'static str) -> StoreError {
-    StoreError::NotWritable {
+    StoreError::Away {
         doing,
         reason: "the database is not reached".to_owned(),
     }

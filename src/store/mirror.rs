@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     model::{NodeName, Num},
-    sql::{self, Connection, ToSql, Value, ValueRef, params},
+    sql::{self, Connection, ErrorKind, ToSql, Value, ValueRef, params},
 };
 
 /// The copy, in the state directory.
@@ -57,14 +57,14 @@ const WHOLE_EVERY: SignedDuration = SignedDuration::from_hours(24);
 
 /// What changed in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Changes {
+pub(super) enum ChangedRows {
     /// These rows, and no others.
     These(BTreeSet<Num>),
     /// It is not known any more.
     Unknown,
 }
 
-impl Changes {
+impl ChangedRows {
     fn are_none(&self) -> bool {
         matches!(self, Self::These(nums) if nums.is_empty())
     }
@@ -88,8 +88,12 @@ struct Copy {
     agreed: Option<Timestamp>,
     /// The same, as it lies on the disk.
     noted: Option<Timestamp>,
+    /// The number of the last change that it has.
+    seq: u64,
     /// When it was last compared row by row.
     whole: Option<Timestamp>,
+    /// When what has ended was last dropped.
+    swept: Option<Timestamp>,
     /// Why there is none, or why the last one could not be used.
     trouble: Option<String>,
 }
@@ -169,6 +173,19 @@ impl From<sql::SqlError> for Halt {
     }
 }
 
+/// The keys that sealed the copy of this node and take over from it, by their ids; nothing where there is none that can
+/// be read.
+pub(super) fn keys(state_dir: &Path) -> Option<(String, Option<String>)> {
+    let path = state_dir.join(FILE);
+    if !path.exists() {
+        return None;
+    }
+    let conn = Connection::reader_of(&path).ok()?;
+    let db = Db::on(conn, (Arc::new(Seal::new(&[0; 32])), Arc::default()), None);
+    let facts = Facts::of(&db).ok()?;
+    Some((facts.seal_key?, facts.successor))
+}
+
 impl Mirror {
     /// The copy that lies there, or a new one. Trouble with it is told, and costs nothing but the copy.
     pub(super) fn open(
@@ -204,11 +221,35 @@ impl Mirror {
         self.copy().trouble.clone()
     }
 
+    /// Whether it has to follow a database that is at this number; where it has not, the two agree.
+    pub(super) fn is_behind(&self, upto: u64, now: Timestamp) -> bool {
+        let due = self.is_due(now) || self.is_whole_due(now);
+        let mut copy = self.copy();
+        let is_behind = due || copy.seq != upto || copy.agreed.is_none();
+        if !is_behind {
+            copy.agreed = Some(now);
+        }
+        is_behind
+    }
+
+    /// The number of the last change that it has.
+    pub(super) fn seq(&self) -> u64 {
+        self.copy().seq
+    }
+
     /// Reads from it; nothing where it may not be served.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Db) -> Outcome<T>) -> Option<Outcome<T>> {
-        let copy = self.copy();
+        let mut copy = self.copy();
         copy.agreed?;
-        copy.db.as_ref().map(work)
+        let found = copy.db.as_ref().map(work);
+        if let Some(Err(Fault::Sql(error))) = &found
+            && error.kind() == ErrorKind::Corrupt
+        {
+            let why = error.to_string();
+            self.give_up(&mut copy, why);
+            return None;
+        }
+        found
     }
 
     /// Takes over what changed in the database since the two agreed. Fails where the database does; trouble with the
@@ -216,7 +257,7 @@ impl Mirror {
     pub(super) fn follow(
         &self,
         db: &Db,
-        changes: impl FnOnce(&Db, u64) -> Outcome<Changes>,
+        changes: impl FnOnce(&Db, u64) -> Outcome<ChangedRows>,
         now: Timestamp,
     ) -> Outcome<()> {
         match self.followed(db, changes, now) {
@@ -253,8 +294,16 @@ impl Mirror {
     /// Drops every token that has ended, so that it does not come back where the clock is set back. An instant before
     /// the last agreement is no instant.
     pub(super) fn forget_dead(&self, now: Timestamp) {
-        let Some(agreed) = self.agreed() else {
-            return;
+        let agreed = {
+            let mut copy = self.copy();
+            let is_due = copy
+                .swept
+                .is_none_or(|swept| now.duration_since(swept).abs() >= NOTED_EVERY);
+            let Some(agreed) = copy.agreed.filter(|_| is_due) else {
+                return;
+            };
+            copy.swept = Some(now);
+            agreed
         };
         let mut dropped = 0;
         let written = self.write(|txn| {
@@ -270,7 +319,11 @@ impl Mirror {
         match written {
             Ok(()) if dropped > 0 => self.copy().whole = None,
             Ok(()) => {}
-            Err(halt) => self.lose(halt),
+            // None of them is served all the same.
+            Err(Halt::Database(fault) | Halt::Copy(fault)) => {
+                let error = StoreError::new("drop what has ended from this node's mirror", fault);
+                tracing::warn!(%error, "it is tried again");
+            }
         }
     }
 
@@ -309,6 +362,8 @@ impl Mirror {
             agreed: agreed.filter(|_| facts.restored.is_none()),
             noted: agreed,
             whole,
+            seq: facts.seq,
+            swept: None,
             trouble: None,
             db: Some(db),
         }))
@@ -358,23 +413,23 @@ impl Mirror {
     fn followed(
         &self,
         db: &Db,
-        changes: impl FnOnce(&Db, u64) -> Outcome<Changes>,
+        changes: impl FnOnce(&Db, u64) -> Outcome<ChangedRows>,
         now: Timestamp,
     ) -> Result<(), Halt> {
         let theirs = Facts::of(db)?;
         let mine = self.begun()?;
         let changes = match mine.goes_on_in(&theirs) && !self.is_whole_due(now) {
             true => changes(db, mine.seq)?,
-            false => Changes::Unknown,
+            false => ChangedRows::Unknown,
         };
         if mine == theirs && changes.are_none() && !self.is_due(now) {
             self.copy().agreed = Some(now).filter(|_| theirs.restored.is_none());
             return Ok(());
         }
         let are_bound_anew = self.take_small(db)?;
-        let whole = changes == Changes::Unknown || are_bound_anew;
+        let whole = changes == ChangedRows::Unknown || are_bound_anew;
         match changes {
-            Changes::These(nums) if !are_bound_anew => self.take_these(db, &nums)?,
+            ChangedRows::These(nums) if !are_bound_anew => self.take_these(db, &nums)?,
             _ => self.take_all(db, mine.store != theirs.store)?,
         }
         self.agree(&theirs, whole, now)
@@ -428,7 +483,7 @@ impl Mirror {
         })?;
         let mut copy = self.copy();
         copy.agreed = Some(now).filter(|_| theirs.restored.is_none());
-        copy.noted = Some(now);
+        (copy.noted, copy.seq) = (Some(now), theirs.seq);
         copy.trouble = None;
         if whole {
             copy.whole = Some(now);

@@ -120,7 +120,7 @@ pub(super) fn open(
         owed: 0,
         reserve,
         signals,
-        standby: Arc::default(),
+        witness: None,
         mark: CommitMark::of(settings),
         not_done: false,
         queue: None,

@@ -1,7 +1,12 @@
 //! The store while its database does not answer: this node serves what its mirror holds, and everything else has to
 //! wait. A store in a file of this machine has no mirror, and nothing of this happens.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use tokio::sync::watch;
 
@@ -10,15 +15,19 @@ use super::{
     db::{self, Db, signed},
     error::{Answer, Outcome, StoreError},
     identities::count,
-    mirror::{Changes, Mirror},
-    seal::Seal,
+    mirror::{self, ChangedRows, Mirror},
+    seal,
+    writer::{Signals, Witness},
 };
-use crate::model::{DatabaseAway, Num, Timestamp};
+use crate::{
+    config::StoreSettings,
+    model::{DatabaseAway, Num, Timestamp},
+};
 
 /// The mirror, and whether the database answers.
 #[derive(Debug, Default)]
 pub(super) struct Standby {
-    mirror: OnceLock<Arc<Mirror>>,
+    mirror: RwLock<Option<Arc<Mirror>>>,
     silence: watch::Sender<Option<Silence>>,
 }
 
@@ -31,8 +40,21 @@ struct Silence {
 
 impl Standby {
     /// The mirror of this node, if it has one.
-    pub(super) fn mirror(&self) -> Option<&Arc<Mirror>> {
-        self.mirror.get()
+    pub(super) fn mirror(&self) -> Option<Arc<Mirror>> {
+        let mirror = self.mirror.read().unwrap_or_else(PoisonError::into_inner);
+        mirror.clone()
+    }
+
+    fn keep(&self, mirror: Mirror) {
+        let mut kept = self.mirror.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Arc::new(mirror));
+    }
+
+    /// Waits until the database does not answer.
+    async fn fell_silent(&self) {
+        let mut silence = self.silence.subscribe();
+        // The sender lives as long as this.
+        silence.wait_for(Option::is_some).await.ok();
     }
 
     /// That something can be asked of the database.
@@ -47,24 +69,48 @@ impl Standby {
     }
 }
 
+impl Witness for Standby {
+    fn withdrawn(&self, db: &Db, nums: &BTreeSet<Num>) {
+        if let Some(mirror) = self.mirror() {
+            mirror.take(db, nums);
+        }
+    }
+}
+
 impl Store {
-    /// Keeps a mirror of the database for this node, whose cluster is named so, and follows the database with it.
+    /// Keeps a mirror of the database for this node, whose cluster is named so.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn keep_mirror(&self, cluster: &str, now: Timestamp) -> Answer<()> {
+    pub async fn keep_mirror(&self, cluster: &str) -> Answer<()> {
         let seal = self.read("look at the seal key", |db| Ok(db.seal.clone()));
-        self.open_mirror(cluster, seal.await?);
-        self.follow(now).await
+        let (seal, whose) = (seal.await?, (cluster, self.settings().node.clone()));
+        let mirror = Mirror::open(self.state_dir(), whose, seal, self.is_durable());
+        self.standby().keep(mirror);
+        Ok(())
     }
 
-    fn open_mirror(&self, cluster: &str, seal: Arc<Seal>) {
-        let standby = self.standby();
-        standby.mirror.get_or_init(|| {
-            let whose = (cluster, self.settings().node.clone());
-            let mirror = Mirror::open(self.state_dir(), whose, seal, self.is_durable());
-            Arc::new(mirror)
-        });
+    /// The store of a node of this cluster, whose database does not answer, for the reason given: what its mirror
+    /// holds is served until [`Store::join`]. Nothing where it has none that may be served.
+    pub fn of_mirror(
+        (settings, state_dir): (&StoreSettings, &Path),
+        cluster: &str,
+        why: &str,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let (key, successor) = mirror::keys(state_dir)?;
+        let seal = seal::seal(settings, state_dir, (Some(&key), successor.as_deref()));
+        let seal = seal
+            .inspect_err(|error| tracing::error!(%error, "this node's mirror cannot be opened"))
+            .ok()?;
+        let whose = (cluster, settings.node.clone());
+        let mirror = Mirror::open(state_dir, whose, Arc::new(seal), true);
+        mirror.agreed()?;
+        let (signals, standby) = (Signals::since(mirror.seq()), Standby::default());
+        standby.keep(mirror);
+        let store = Self::made((settings, state_dir), signals, Arc::new(standby));
+        store.database_is_silent(why, now);
+        Some(store)
     }
 
     /// The database, while it does not answer; nothing while it does, and of a file.
@@ -72,7 +118,7 @@ impl Store {
         let standby = self.standby();
         let silence = standby.silence.borrow().clone()?;
         let mirror = standby.mirror();
-        let trouble = mirror.and_then(|mirror| mirror.trouble());
+        let trouble = mirror.as_ref().and_then(|mirror| mirror.trouble());
         Some(DatabaseAway {
             since: silence.since,
             because: match trouble {
@@ -85,12 +131,7 @@ impl Store {
         })
     }
 
-    /// Tells when the database goes or comes back.
-    pub fn away_signal(&self) -> watch::Receiver<impl Sized + use<>> {
-        self.standby().silence.subscribe()
-    }
-
-    /// The database answers.
+    /// The database answered: from now on it is asked again.
     pub fn database_answers(&self) {
         let back = self
             .standby()
@@ -129,45 +170,44 @@ impl Store {
         }
     }
 
-    /// Brings this node's mirror up to the database, where it has one.
-    pub async fn follow(&self, now: Timestamp) -> Answer<()> {
-        let Some(mirror) = self.standby().mirror().cloned() else {
-            return Ok(());
-        };
-        self.read("bring this node's mirror up to date", move |db| {
-            mirror.follow(db, Db::changed_since, now)
-        })
-        .await
-    }
-
     /// Reads what this node may also serve from its mirror, while the database does not answer.
     pub(super) async fn read_mirrored<T, F>(&self, doing: &'static str, work: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Fn(&Db) -> Outcome<T> + Send + Sync + 'static,
     {
-        let Some(mirror) = self.standby().mirror().cloned() else {
+        let Some(mirror) = self.standby().mirror() else {
             return self.read(doing, work).await;
         };
         let work = Arc::new(work);
         let again = work.clone();
-        let answer = self.read(doing, move |db| again(db)).await;
-        match answer {
-            Err(StoreError::Away { .. }) => match mirror.read(|db| work(db)) {
-                Some(found) => found.map_err(|fault| StoreError::new(doing, fault)),
-                None => answer,
+        let answer = self.read(doing, move |db| again(db));
+        let mut answer = std::pin::pin!(answer);
+        let away = tokio::select! {
+            biased;
+            answer = &mut answer => match answer {
+                Err(away @ StoreError::Away { .. }) => Some(away),
+                answer => return answer,
             },
-            answer => answer,
+            () = self.standby().fell_silent() => None,
+            () = tokio::time::sleep(PATIENCE) => None,
+        };
+        match (mirror.read(|db| work(db)), away) {
+            (Some(found), _) => found.map_err(|fault| StoreError::new(doing, fault)),
+            (None, Some(away)) => Err(away),
+            (None, None) => answer.await,
         }
     }
 }
 
+/// Who may be served from the mirror waits for the database no longer than this.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A mirror that is further behind is compared row by row.
 const BEHIND: usize = 10_000;
 
 impl Db {
     /// Whose rows changed after this number, where all of it is still known.
-    fn changed_since(&self, seq: u64) -> Outcome<Changes> {
+    pub(super) fn changed_since(&self, seq: u64) -> Outcome<ChangedRows> {
         let newest = self.seq()?;
         let sql = "SELECT seq, num FROM change WHERE seq > ?1 ORDER BY seq LIMIT ?2";
         let changes = self.every(sql, [signed(seq), count(BEHIND)], |row| {
@@ -179,9 +219,9 @@ impl Db {
             .all(|((found, _), next)| *found == next);
         let upto = changes.last().map_or(seq, |(seq, _)| *seq);
         if !is_whole || upto < newest || changes.len() == BEHIND {
-            return Ok(Changes::Unknown);
+            return Ok(ChangedRows::Unknown);
         }
         let nums = changes.into_iter().map(|(_, num)| num);
-        Ok(Changes::These(nums.filter(|num| *num > 0).collect()))
+        Ok(ChangedRows::These(nums.filter(|num| *num > 0).collect()))
     }
 }

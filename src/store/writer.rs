@@ -8,7 +8,7 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -24,7 +24,6 @@ use super::{
     error::{Each, Fault, Outcome, StoreError},
     idmap::IdMap,
     nodes::{ChangeKind, SharedChange, SharedNews},
-    standby::Standby,
     withdrawals::Withdrawals,
 };
 use crate::{
@@ -94,6 +93,11 @@ const LOAD: usize = 16;
 /// The longest wait for more, in milliseconds.
 const LONGEST_GATHER_MS: u32 = 20;
 
+/// Who is told what was withdrawn or given back, before whoever did that is answered.
+pub(super) trait Witness: Send + Sync {
+    fn withdrawn(&self, db: &Db, nums: &BTreeSet<Num>);
+}
+
 /// The writing end: the connection, the id map, and those who are told.
 pub(super) struct Writer {
     pub(super) db: Db,
@@ -103,7 +107,7 @@ pub(super) struct Writer {
     pub(super) owed: u64,
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
-    pub(super) standby: Arc<Standby>,
+    pub(super) witness: Option<Arc<dyn Witness>>,
     pub(super) mark: CommitMark,
     /// A commit was found not to have come about.
     pub(super) not_done: bool,
@@ -295,8 +299,8 @@ impl Writer {
     /// Commits, and tells others what it means to them.
     fn end(&mut self, mut effects: Effects, promised: bool) -> Result<(), StoreError> {
         self.commit(&mut effects, promised)?;
-        if let Some(mirror) = self.standby.mirror() {
-            mirror.take(&self.db, &effects.touched.rows);
+        if let Some(witness) = &self.witness {
+            witness.withdrawn(&self.db, &effects.touched.rows);
         }
         self.id_map.follow(&self.db, &effects);
         self.fold_if_long(effects.cleaned);
@@ -519,6 +523,19 @@ impl Signals {
             recent.shorten();
         }
         self.raise(effects.due, effects.wanted, effects.campaigns);
+    }
+
+    /// From now on it counts from this number: what was before it is not known here.
+    pub(super) fn begin_at(&self, seq: u64) {
+        {
+            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            *recent = Recent {
+                since: seq,
+                list: VecDeque::new(),
+                upto: seq,
+            };
+        }
+        self.wanted.send_modify(|n| *n += 1);
     }
 
     /// Tells of what several machines changed, each change once.

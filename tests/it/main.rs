@@ -50,6 +50,7 @@ mod source_programs;
 mod source_wal;
 mod sources;
 mod stage;
+mod standby;
 mod starts;
 mod steering;
 mod tables;

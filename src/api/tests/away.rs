@@ -7,8 +7,9 @@ impl Harness {
     /// The store is one that machines share, and its mirror is up to date.
     async fn mirrored() -> Self {
         let harness = Self::calm().await;
+        harness.store.keep_mirror("production").await.unwrap();
         let now = harness.clock.now();
-        harness.store.keep_mirror("production", now).await.unwrap();
+        harness.store.heed_others(now).await.unwrap();
         harness
     }
 

@@ -178,7 +178,7 @@ async fn each_machine_hears_what_the_others_changed_in_order_and_once() {
     )
     .await;
     assert!(!due.has_changed().unwrap());
-    two.heed_others().await.unwrap();
+    two.heed_others(at(0)).await.unwrap();
     assert!(due.has_changed().unwrap(), "there is something to renew");
     let (anna, bert) = (get(one, "anna").await.num, get(one, "bert").await.num);
     let start = two.seq();
@@ -205,8 +205,8 @@ async fn each_machine_hears_what_the_others_changed_in_order_and_once() {
     );
     assert!(heard.is_sorted());
     for store in [one, three] {
-        store.heed_others().await.unwrap();
-        store.heed_others().await.unwrap();
+        store.heed_others(at(0)).await.unwrap();
+        store.heed_others(at(0)).await.unwrap();
         assert_eq!(names(store), heard);
     }
     // What was dropped meanwhile is known to be missing.
@@ -214,7 +214,7 @@ async fn each_machine_hears_what_the_others_changed_in_order_and_once() {
     step(one, anna, Step::Release, 13).await;
     sql(one, "DELETE FROM change").await;
     due.mark_unchanged();
-    three.heed_others().await.unwrap();
+    three.heed_others(at(0)).await.unwrap();
     assert_eq!(three.changes_after(start), None);
     assert_eq!(three.seq(), one.seq());
 }
@@ -237,7 +237,7 @@ async fn changes_are_kept_until_each_machine_has_seen_them() {
     cluster.beat(1, None).await;
     one.prune_changes().await.unwrap();
     assert_eq!(kept().await, made, "one has not looked yet");
-    two.heed_others().await.unwrap();
+    two.heed_others(at(0)).await.unwrap();
     cluster.beat(1, None).await;
     one.prune_changes().await.unwrap();
     assert_eq!(kept().await, 0);

@@ -9,13 +9,10 @@ use super::{
     histories::{Event, OnRow, World, events},
     *,
 };
-use crate::{
-    schedule::{Grounds, standing},
-    store::{
-        db::Db,
-        mirror::{Changes, Mirror},
-        seal::Seal,
-    },
+use crate::store::{
+    db::Db,
+    mirror::{ChangedRows, Mirror},
+    seal::Seal,
 };
 
 const CLUSTER: &str = "production";
@@ -52,7 +49,7 @@ impl Node {
         self.mirror.clone().unwrap()
     }
 
-    async fn follow(&self, store: &Store, changes: Changes, secs: i64) {
+    async fn follow(&self, store: &Store, changes: ChangedRows, secs: i64) {
         let mirror = self.mirror();
         let followed = store.read("test", move |db| {
             mirror.follow(db, |_, _| Ok(changes), at(secs))
@@ -80,13 +77,13 @@ impl Node {
     }
 }
 
-/// Who would be served from this database, by the rules of the socket.
+/// Who has a token in this database that lives and was not revoked.
 fn served(db: &Db, secs: i64) -> Served {
     let records = db.list("", 100).unwrap();
     let held = db.held(records).unwrap();
     let live = held.into_iter().filter_map(|holding| {
-        let stands = standing(&holding.record, &Grounds::default(), at(secs));
-        let token = holding.document.token.filter(|_| stands.may_be_served())?;
+        let lives = holding.document.expires_at > Some(at(secs)) && !holding.record.revoked;
+        let token = holding.document.token.filter(|_| lives)?;
         let told = (holding.record.version, token.expose().to_owned());
         Some((holding.record.spec.name.to_string(), told))
     });
@@ -125,7 +122,7 @@ async fn a_token_is_served_until_it_ends_and_only_once_the_two_agreed() {
     let (home, num) = active().await;
     let mut node = Node::beside(&home).await;
     assert_eq!(node.served(20), Served::new());
-    node.follow(&home, Changes::Unknown, 20).await;
+    node.follow(&home, ChangedRows::Unknown, 20).await;
     is_the_same(&node, &home).await;
     assert_eq!(node.served(20), served_by(&home, 20).await);
     assert_eq!(node.served(20)["bot"].1, format!("canary-{num}-10"));
@@ -136,7 +133,7 @@ async fn a_token_is_served_until_it_ends_and_only_once_the_two_agreed() {
     // Once it has ended, no clock brings it back.
     node.mirror().forget_dead(at(86_411));
     assert_eq!(node.served(20), Served::new());
-    node.follow(&home, Changes::These(none()), 21).await;
+    node.follow(&home, ChangedRows::These(none()), 21).await;
     assert_eq!(node.served(21).len(), 1, "the database knows it still");
 }
 
@@ -144,7 +141,7 @@ async fn a_token_is_served_until_it_ends_and_only_once_the_two_agreed() {
 async fn what_is_withdrawn_over_this_node_is_taken_over_before_it_agrees_again() {
     let (home, num) = active().await;
     let node = Node::beside(&home).await;
-    node.follow(&home, Changes::Unknown, 20).await;
+    node.follow(&home, ChangedRows::Unknown, 20).await;
     step(&home, num, Step::Withhold, 30).await;
     assert_eq!(node.served(30).len(), 1, "nobody told it");
     node.take(&home, [num].into()).await;
@@ -162,7 +159,7 @@ async fn a_mirror_of_others_or_damaged_is_set_aside_and_never_served() {
     let mut node = Node::beside(&home).await;
     let whole = async |node: &mut Node| {
         node.reopen(CLUSTER);
-        node.follow(&home, Changes::Unknown, 20).await;
+        node.follow(&home, ChangedRows::Unknown, 20).await;
         assert_eq!(node.served(20).len(), 1);
         assert_eq!(node.mirror().trouble(), None);
     };
@@ -216,7 +213,7 @@ async fn only_its_owner_may_read_it() {
     use std::os::unix::fs::PermissionsExt as _;
     let (home, _) = active().await;
     let node = Node::beside(&home).await;
-    node.follow(&home, Changes::Unknown, 20).await;
+    node.follow(&home, ChangedRows::Unknown, 20).await;
     let mode = fs::metadata(node.file("mirror.db")).unwrap().permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
 }
@@ -225,10 +222,10 @@ async fn only_its_owner_may_read_it() {
 async fn another_store_of_the_same_name_takes_the_place_of_what_was_copied() {
     let (home, _) = active().await;
     let node = Node::beside(&home).await;
-    node.follow(&home, Changes::Unknown, 20).await;
+    node.follow(&home, ChangedRows::Unknown, 20).await;
     let other = Home::new();
     declare(&other, &[with_id("ada", "8:acs:ada")], 0).await;
-    node.follow(&other, Changes::These(none()), 21).await;
+    node.follow(&other, ChangedRows::These(none()), 21).await;
     let names = node.mirror().read(|db| {
         let records = db.list("", 100)?;
         Ok(records
@@ -244,11 +241,11 @@ async fn another_store_of_the_same_name_takes_the_place_of_what_was_copied() {
 async fn nothing_is_served_of_a_store_that_waits_for_a_person() {
     let (home, _) = active().await;
     let mut node = Node::beside(&home).await;
-    node.follow(&home, Changes::Unknown, 20).await;
+    node.follow(&home, ChangedRows::Unknown, 20).await;
     home.distrust(at(15), &Cause::ours("a test"), at(21))
         .await
         .unwrap();
-    node.follow(&home, Changes::These(none()), 22).await;
+    node.follow(&home, ChangedRows::These(none()), 22).await;
     assert_eq!(node.served(22), Served::new());
     node.reopen(CLUSTER);
     assert_eq!(node.served(22), Served::new());
@@ -325,8 +322,8 @@ impl Pair {
             Beside::Follow { known } => {
                 // Where nothing changed the small tables are compared now and then.
                 let changes = match known && !self.nums.is_empty() {
-                    true => Changes::These(self.nums.clone()),
-                    false => Changes::Unknown,
+                    true => ChangedRows::These(self.nums.clone()),
+                    false => ChangedRows::Unknown,
                 };
                 self.node.follow(&self.world.home, changes, now).await;
                 self.agreed = served_by(&self.world.home, now).await;

@@ -394,13 +394,13 @@ impl World {
             let (_, ended) = tokio::join!(leading, keeper.run(left.clone()));
             ended.unwrap();
         }));
+        let [clock, heard] = [(); 2].map(|()| self.nodes[n].clock.clone());
         tasks.spawn(pause.over(async move {
             loop {
                 tokio::time::sleep(heeds).await;
-                heeding.heed_others().await.ok();
+                heeding.heed_others(heard.now()).await.ok();
             }
         }));
-        let clock = self.nodes[n].clock.clone();
         tasks.spawn(pause.over(probe(transport, clock, reaches)));
         self.nodes[n].up = Some(Up {
             store,
