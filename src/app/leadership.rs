@@ -10,7 +10,7 @@ use super::{
     check::stored_room,
     membership::{Heeding, Membership, OldChanges, Probe},
     supervisor::{Built, PART_GRACE},
-    upkeep::{Resealer, Retention, StoreExaminer},
+    upkeep::{FileFollower, Resealer, Retention, StoreExaminer},
 };
 use crate::{
     cluster::{Charge, LateCalls, LeaseKeeper, LeaseKeeperDeps},
@@ -129,6 +129,10 @@ impl Supervisor {
     async fn lead(&mut self, epoch: u64) -> Result<(), RunError> {
         self.at_work(true);
         let now = self.clock.now();
+        // Nothing is built on a database that has lost what this machine's files say.
+        if let Some(brought) = self.store.follow_files(now).await? {
+            tracing::warn!("{brought}");
+        }
         self.store = self.store.leading(epoch);
         let orphans = self.store.take_over_left(now).await?;
         if orphans > 0 {
@@ -191,10 +195,14 @@ impl Supervisor {
         self.end_notices_elsewhere(settings).await
     }
 
-    /// Starts what takes files back that nobody speaks of any more.
+    /// Starts what takes files back that nobody speaks of any more, and what brings the files beside the store up to it.
     pub(super) fn begin_everywhere(&mut self) {
         let stray_files = StrayFiles::new(self.store.plain(), self.clock.clone(), self.files());
         self.loops.repeat("withdrawals", stray_files);
+        if self.store.is_shared() {
+            let follower = FileFollower::new(self.store.plain(), self.clock.clone());
+            self.loops.repeat("files", follower);
+        }
     }
 
     /// Ends what only a leader does. What was obtained and cannot be noted is told, and ends nothing else.

@@ -5,6 +5,7 @@
 //! - The self-check looks at the store's file, and tells by notices what needs a person and when it is over.
 //! - Retention prunes what is no longer kept, and tells when the disk of the store is full and when it is not
 //!   any more; the examination looks the rest through. Both in small batches, so that nothing else waits.
+//! - In a cluster, the files beside the store follow what other machines write.
 //! - Resealing replaces the key that seals secrets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -20,6 +21,47 @@ use crate::{
     systemd::{Notifier, NotifyError, Watchdog, WatchdogVerdict},
     worker::Task,
 };
+
+/// In a cluster, between two looks at what other machines wrote.
+const FOLLOWS_EVERY: Duration = Duration::from_millis(250);
+
+/// Brings the files beside the store up to what other machines write.
+pub(super) struct FileFollower {
+    store: Store,
+    clock: Clock,
+    /// Whether it was said that they are behind.
+    said: bool,
+}
+
+impl FileFollower {
+    pub(super) fn new(store: Store, clock: Clock) -> Self {
+        Self {
+            store,
+            clock,
+            said: false,
+        }
+    }
+
+    async fn follow(&self) -> Result<(), StoreError> {
+        if self.store.files_are_behind().await? {
+            self.store.follow_files(self.clock.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Task for FileFollower {
+    async fn step(&mut self) -> Duration {
+        match self.follow().await {
+            Ok(()) => self.said = false,
+            Err(error) if !std::mem::replace(&mut self.said, true) => {
+                tracing::warn!(%error, "the files beside the store cannot follow what other machines write; it is tried again");
+            }
+            Err(_) => {}
+        }
+        FOLLOWS_EVERY
+    }
+}
 
 /// How often the status line is made anew.
 const STATUS_EVERY: Duration = Duration::from_secs(10);

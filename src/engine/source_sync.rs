@@ -201,6 +201,12 @@ impl SourceSync {
 
     /// One look, and what follows from it.
     async fn look(&mut self) -> Result<(), StoreError> {
+        if !self.store.reads(&self.source.settings().nodes).await? {
+            // Should it be ours one day, it is read whatever it looks like.
+            self.again = true;
+            self.looked();
+            return Ok(());
+        }
         let ended = match self.source.look().await {
             Ok(look) if !look.changed && !self.again => {
                 self.looked();

@@ -15,11 +15,13 @@ use super::{
     commit::CurrentRow,
     db::{self, Db, Txn, micros, signed, spelled},
     error::{Fault, Outcome},
-    facts::{BEFORE, BOUND, LAST, PENDING},
+    facts::PENDING,
     identities::token_place,
+    idmap::IdMap,
+    journal::{Files, Joined},
     reconcile::REMOVED,
     tables::{BEGUN, Counting},
-    withdrawals::{Fact, Found, Order, Stage, Withdrawal, Withdrawals},
+    withdrawals::{BEFORE, BOUND, Fact, Found, LAST, Order, Stage, Withdrawal, Withdrawals},
 };
 use crate::{
     model::{
@@ -239,27 +241,33 @@ impl Txn<'_> {
         Ok(Seen { known, found })
     }
 
-    /// Where several machines share the store: the file of this one is begun or gone on with. Whether it has to be
-    /// written anew from what the store knows.
-    pub(super) fn join_withdrawals(&mut self, file: &mut Withdrawals) -> Outcome<bool> {
-        let unread = |e: std::io::Error| unread(&e);
-        let Seen { known, found } = self.look_at_withdrawals(file)?;
-        let id = match &known.id {
-            Some(id) => id.clone(),
-            None => {
-                let id = found.store.clone().unwrap_or_else(fresh_id);
-                db::set_meta(&self.conn, STORE_ID, id.as_str())?;
-                id
-            }
-        };
-        let is_ours = found.damage.is_none() && found.store.as_ref().is_none_or(|of| *of == id);
-        if !is_ours {
-            file.set_aside().map_err(unread)?;
-            file.begin(&id, &Found::default()).map_err(unread)?;
-            return Ok(true);
+    /// A machine of a cluster starts: its own file is no measure of what the others wrote, but what it says beyond that
+    /// is carried out.
+    pub(super) fn join_withdrawals(
+        &mut self,
+        (file, map): (&mut Withdrawals, &IdMap),
+        Seen { known, mut found }: Seen,
+        (files, now): (&Files, Timestamp),
+    ) -> Outcome<Joined> {
+        let id = known.id.unwrap_or_else(fresh_id);
+        db::set_meta(&self.conn, STORE_ID, id.as_str())?;
+        let is_foreign = found.store.as_ref().is_some_and(|of| *of != id);
+        if is_foreign {
+            tracing::error!(
+                "the files beside the store are those of another store; they are kept as .distrusted and .broken"
+            );
+            map.keep_aside()?;
         }
-        file.begin(&id, &found).map_err(unread)?;
-        Ok(found.last < known.last)
+        let mut joined = match is_foreign {
+            true => Joined::default(),
+            false => self.join_with(files, now)?,
+        };
+        if is_foreign || found.damage.is_some() {
+            file.set_aside().map_err(|e| unread(&e))?;
+            (found, joined.place) = (Found::default(), None);
+        }
+        file.begin(&id, &found).map_err(|e| unread(&e))?;
+        Ok(joined)
     }
 
     /// Compares the store with the file and brings it up to it. `names` are those that the map knows.
@@ -294,7 +302,13 @@ impl Txn<'_> {
                 file.begin(&id, &found).map_err(unread)?;
                 settled.rewrite = found.last < after;
                 if found.last > after || older {
-                    let brought = self.bring_up(file, after, older, &found, now)?;
+                    let mut facts = Vec::new();
+                    file.facts_after(after, |fact| facts.push(fact))
+                        .map_err(unread)?;
+                    let brought = self.bring_up(&facts, (older, found.high), now)?;
+                    if older {
+                        self.raise_versions(now)?;
+                    }
                     settled.rewrite = true;
                     // A store that was made anew beside a file that withdraws nothing is no news.
                     settled.brought = (!created || brought.is_something()).then_some(brought);
@@ -313,17 +327,17 @@ impl Txn<'_> {
         Ok(settled)
     }
 
-    fn bring_up(
+    /// Carries out what a file says; `older` than that is what the store knows, and `high` the highest version that is
+    /// spoken of.
+    pub(super) fn bring_up(
         &mut self,
-        file: &Withdrawals,
-        after: u64,
-        older: bool,
-        found: &Found,
+        facts: &[Fact],
+        (older, high): (bool, u64),
         now: Timestamp,
     ) -> Outcome<BroughtUp> {
         // What was given out and never noted was no further than the clock of that moment.
         let clock = u64::try_from(now.as_second()).unwrap_or(0);
-        let floor = self.number(FLOOR)?.max(found.high).max(clock);
+        let floor = self.number(FLOOR)?.max(high).max(clock);
         self.set_number(FLOOR, floor)?;
         self.load_floor()?;
         let mut brought = BroughtUp {
@@ -332,28 +346,18 @@ impl Txn<'_> {
         };
         // First how each campaign ended up: what was called off withdraws nobody.
         let (mut orders, mut campaigns) = (BTreeMap::new(), BTreeMap::new());
-        file.facts_after(after, |fact| {
+        for fact in facts {
             if let Fact::Campaign(order) = fact {
                 orders.insert(order.campaign, order);
             }
-        })
-        .map_err(|e| unread(&e))?;
+        }
         for order in orders.values() {
             self.take_order(order, &mut campaigns)?;
         }
-        let mut result = Ok(());
-        let read = file.facts_after(after, |fact| {
-            if result.is_ok() {
-                result = match fact {
-                    Fact::High { .. } | Fact::Campaign(_) => Ok(()),
-                    Fact::Identity(line) => self.take_line(&line, &campaigns, &mut brought, now),
-                };
+        for fact in facts {
+            if let Fact::Identity(line) = fact {
+                self.take_line(line, &campaigns, &mut brought, now)?;
             }
-        });
-        read.map_err(|e| unread(&e))?;
-        result?;
-        if older {
-            self.raise_versions(now)?;
         }
         Ok(brought)
     }

@@ -82,6 +82,7 @@ impl Store {
                          DELETE FROM {} WHERE seq IN (SELECT seq FROM oldest WHERE at < ?1)";
             txn.effects.cleaned = true;
             txn.drop_empty_counts()?;
+            txn.prune_journal(now)?;
             let (reads, holders) = txn.prune_access((other.0, renewals.0), count(batch))?;
             Ok(Pruned {
                 renewals: txn.run(&trail.replace("{}", "renewal"), renewals)?,

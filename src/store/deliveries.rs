@@ -365,6 +365,15 @@ impl Settled {
 }
 
 impl Txn<'_> {
+    /// A sink is no more: it waits for nobody, and nobody for it.
+    pub(super) fn forget_order_of(&self, sink: Num) -> Outcome<()> {
+        self.run(
+            "DELETE FROM sink_after WHERE sink = ?1 OR earlier = ?1",
+            [sink],
+        )?;
+        Ok(())
+    }
+
     pub(super) fn settle(&mut self, settled: &[Settled], now: Timestamp) -> Outcome<()> {
         let mut sinks: Vec<(&SinkAt, StoredSink)> = Vec::new();
         let mut settled = settled.iter().peekable();

@@ -9,19 +9,15 @@ use super::{
     db::{self, Db, Effects, Txn},
     error::{Fault, Outcome, StoreError},
     reconcile::{FORGOTTEN, REMOVED},
-    withdrawals::{Appended, Fact, Found, Order, Stage, Withdrawal},
+    withdrawals::{
+        Appended, BEFORE, BOUND, Fact, Found, LAST, Order, Stage, Withdrawal, Withdrawals,
+    },
     writer::Writer,
 };
 use crate::{
     model::{CampaignId, Num, State, Then},
     sql::{self, Row, SqlError},
 };
-
-/// The number of the last transaction that withdrew something, and of the one before it.
-pub(super) const LAST: &str = "withdrawn";
-pub(super) const BEFORE: &str = "withdrawn_before";
-/// Numbers up to this one may be in the file.
-pub(super) const BOUND: &str = "withdrawn_bound";
 
 /// Campaigns that are still to withdraw a row.
 macro_rules! pending {
@@ -233,9 +229,8 @@ impl Writer {
             .withdrawals
             .is_news(highest, effects.ahead || self.owed > 0)
         {
-            // A number that nobody noted beforehand would look like that of a store that was put back; what
-            // several machines share is not put back so.
-            match promised || self.db.is_shared() {
+            // A number that nobody noted beforehand would look like that of a store that was put back.
+            match promised {
                 true => effects.facts.push(Fact::High { version: highest }),
                 false => self.owed = highest,
             }
@@ -263,7 +258,7 @@ impl Writer {
     }
 
     /// A person accepted: the file is what the store knows from here on.
-    fn begin_anew(&mut self) -> Outcome<()> {
+    pub(super) fn begin_anew(&mut self) -> Outcome<()> {
         let known = self.db.known_of_the_file()?;
         let n = known.bound.max(known.last) + 1;
         self.withdrawals.set_aside().map_err(|e| Fault::file(&e))?;
@@ -283,12 +278,18 @@ impl Writer {
 
     /// Writes the file anew from what the store knows.
     pub(super) fn fold_withdrawals(&mut self) -> Outcome<()> {
-        let n = self.db.number(LAST)?;
-        let db = &self.db;
-        let kept = self.withdrawals.last_of(&db.untold()?);
+        self.db.fold(&mut self.withdrawals)
+    }
+}
+
+impl Db {
+    /// Writes the file anew from what the store knows.
+    pub(super) fn fold(&self, file: &mut Withdrawals) -> Outcome<()> {
+        let n = self.number(LAST)?;
+        let kept = file.last_of(&self.untold()?);
         let kept = kept.map_err(|e| Fault::file(&e))?;
-        let folded = self.withdrawals.rewrite(n, |see| {
-            db.each_withdrawal(see)?;
+        let folded = file.rewrite(n, |see| {
+            self.each_withdrawal(see)?;
             kept.iter().cloned().for_each(see);
             Ok::<_, Fault>(())
         });

@@ -26,7 +26,7 @@ use super::{
     open::{self, Lock, Opened, Parts},
     standby::Standby,
     withdrawals,
-    writer::{BoxedAnswer, Operation, Signals, Work, Writer, lost},
+    writer::{BoxedAnswer, Operation, Purpose, Signals, Work, Writer, lost},
 };
 use crate::{
     config::{Owner, StorePlace, StoreSettings},
@@ -517,7 +517,7 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
-        self.queue(doing, false, work)
+        self.purposely(doing, Purpose::Write, work)
     }
 
     /// The same for an operation that as a rule withdraws something. What is withdrawn by any operation is in
@@ -533,7 +533,7 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
-        self.queue(doing, true, work)
+        self.purposely(doing, Purpose::Withdraw, work)
     }
 
     /// The same for an operation of which the caller knows whether it withdraws something.
@@ -547,8 +547,26 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
     {
+        let purpose = if withdraws {
+            Purpose::Withdraw
+        } else {
+            Purpose::Write
+        };
+        self.purposely(doing, purpose, work)
+    }
+
+    pub(super) fn purposely<T, F>(
+        &self,
+        doing: &'static str,
+        purpose: Purpose,
+        work: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    where
+        T: Send + 'static,
+        F: Fn(&mut Txn<'_>) -> Outcome<T> + Send + 'static,
+    {
         let work: Work = Box::new(move |txn| Ok(Box::new(work(txn)?) as BoxedAnswer));
-        typed(doing, self.queued(doing, withdraws, work))
+        typed(doing, self.queued(doing, purpose, work))
     }
 
     /// Runs a read on a connection of its own.
@@ -568,7 +586,7 @@ impl Store {
     async fn queued(
         &self,
         doing: &'static str,
-        withdraws: bool,
+        purpose: Purpose,
         work: Work,
     ) -> Result<BoxedAnswer, StoreError> {
         self.standby().answers(doing)?;
@@ -576,7 +594,7 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         let operation = Operation {
             doing,
-            withdraws,
+            purpose,
             fence: self.1,
             ours: self.database_clock(),
             work,

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead as _, BufReader, BufWriter, Seek as _, SeekFrom, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -24,6 +24,7 @@ use super::{
     db::{self, Db, Effects, Txn},
     error::{Fault, Outcome},
     tables::update_identities,
+    withdrawals::LAST,
 };
 use crate::{
     model::{Declaration, IdLine, IdentityId, Kept, Name, Num, Origin, without_mark},
@@ -318,14 +319,40 @@ impl IdMap {
         self.write(&dropped);
     }
 
+    /// Whether it is written anew with each removal, and whether it is time to.
+    pub(super) fn is_small(&self) -> bool {
+        self.length <= SMALL
+    }
+
+    /// Whether it says something else than the store, and whether it could not be written.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.trouble.borrow().is_some()
+    }
+
+    pub(super) fn is_long(&self) -> bool {
+        self.length > 2 * self.folded + SMALL
+    }
+
+    /// Appends lines that the store has left for all machines.
+    pub(super) fn append_text(&mut self, text: &str) {
+        if !text.is_empty()
+            && let Err(error) = self.append_bytes(text.as_bytes(), self.sum)
+        {
+            self.failed(&error);
+        }
+    }
+
     /// Takes a commit's changes into the file.
     pub(super) fn follow(&mut self, db: &Db, effects: &Effects) {
         self.write(&effects.ids);
         let restated = |line: &IdLine| line.kept.origin == Some(Origin::Cli);
         self.behind |= effects.ids_replaced || effects.ids.iter().any(restated);
-        let is_small = self.length <= SMALL;
-        let is_long = self.length > 2 * self.folded + SMALL;
-        if (effects.ids_replaced && is_small) || is_long || effects.cleaned {
+        let is_long = self.is_long();
+        if (effects.ids_replaced && self.is_small()) || is_long || effects.cleaned {
             self.behind |= is_long;
             self.catch_up(db);
         }
@@ -377,9 +404,13 @@ impl IdMap {
             write_line(&mut text, line)?;
             sum.add(text[from..].trim_ascii_end());
         }
+        self.append_bytes(&text, sum)
+    }
+
+    fn append_bytes(&mut self, text: &[u8], sum: Sum) -> io::Result<()> {
         let mut file = private().append(true).create(true).open(&self.path)?;
         self.agreed = false;
-        file.write_all(&text)?;
+        file.write_all(text)?;
         self.length += text.len() as u64;
         self.sum = sum;
         self.sync(&file)
@@ -394,9 +425,14 @@ impl IdMap {
             .open(&new)?;
         let (mut out, mut sum, mut text) = (BufWriter::new(file), Sum::default(), Vec::new());
         let mut result = Ok(());
+        let n = db.node.is_some().then(|| db.number(LAST)).transpose();
+        let n = n.map_err(|fault| io::Error::other(format!("{fault:?}")))?;
         let mut write = |out: &mut BufWriter<File>, line: &IdLine| {
             text.clear();
             write_line(&mut text, line)?;
+            if let Some(n) = n {
+                number(&mut text, n);
+            }
             sum.add(text.trim_ascii_end());
             out.write_all(&text)
         };
@@ -444,7 +480,7 @@ impl IdMap {
     }
 }
 
-fn each_text_of(path: &Path, from: u64, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+pub(super) fn each_text_of(path: &Path, from: u64, mut see: impl FnMut(&[u8])) -> io::Result<()> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -492,7 +528,45 @@ fn private() -> OpenOptions {
     options
 }
 
-fn write_line(out: &mut impl io::Write, line: &IdLine) -> io::Result<()> {
+/// In a cluster, the number of the entry behind which a line was written: the last thing that the line says.
+const NUMBER: &str = ",\"n\":";
+
+fn number(line: &mut Vec<u8>, n: u64) {
+    let end = line.trim_ascii_end().len().saturating_sub(1);
+    line.truncate(end);
+    line.extend_from_slice(format!("{NUMBER}{n}}}\n").as_bytes());
+}
+
+/// The number of a line, where it has one, and what stands before it.
+pub(super) fn number_of(line: &str) -> Option<(u64, &str)> {
+    let (says, number) = line.strip_suffix('}')?.rsplit_once(NUMBER)?;
+    Some((number.parse().ok()?, says))
+}
+
+/// Whether a file ends with a whole line, or is not there.
+pub(super) fn ends_whole(path: &Path) -> bool {
+    let mut last = [b'\n'];
+    let read = File::open(path).and_then(|mut file| {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)
+    });
+    read.is_err() || last == [b'\n']
+}
+
+/// Lines, each with this number.
+pub(super) fn numbered_lines(lines: &[IdLine], n: u64) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let mut bytes = Vec::new();
+        // Writing into memory cannot fail.
+        write_line(&mut bytes, line).ok();
+        number(&mut bytes, n);
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    text
+}
+
+pub(super) fn write_line(out: &mut impl io::Write, line: &IdLine) -> io::Result<()> {
     serde_json::to_writer(&mut *out, line)?;
     out.write_all(b"\n")
 }
@@ -572,7 +646,7 @@ impl Db {
 }
 
 /// Puts a line of the file aside for a start to take over, if the store knows nothing of it.
-fn stage(db: &Db, line: &IdLine, text: &[u8]) -> Outcome<()> {
+pub(super) fn stage(db: &Db, line: &IdLine, text: &[u8]) -> Outcome<()> {
     let (name, id) = (line.name.as_str(), line.id.as_ref().map(IdentityId::as_str));
     if id.is_some() && !line.dropped {
         mend(db, line)?;

@@ -32,6 +32,7 @@ mod identities;
 mod idmap;
 mod inspection;
 mod jobs;
+mod journal;
 mod key_changes;
 mod late_calls;
 mod link;

@@ -246,6 +246,7 @@ impl Store {
             txn.run("DELETE FROM node WHERE name = ?1", [node.as_str()])?;
             let sql = "UPDATE duty SET holder = NULL WHERE name = 'leader' AND holder = ?1";
             txn.run(sql, [node.as_str()])?;
+            txn.forget_sinks_of(&node)?;
             txn.note_word("forget-node", node.to_string(), &cause, now)?;
             Ok(true)
         })

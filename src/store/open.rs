@@ -21,9 +21,10 @@ use super::{
     disk::Reserve,
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
+    journal::Files,
     nodes, reseal, schema, seal,
     withdrawals::Withdrawals,
-    writer::{Signals, Writer},
+    writer::{FilesEnd, Signals, Writer},
 };
 use crate::{
     config::{Owner, StorePlace, StoreSettings},
@@ -95,20 +96,16 @@ pub(super) fn open(
     let keys = (stored.as_deref(), successor.as_deref());
     let seal = Arc::new(seal::seal(settings, state_dir, keys)?);
     let db = Db::on(conn, (seal, Arc::default()), settings.node.clone());
-    let id_map = IdMap::beside(state_dir, durable);
-    let copy = settings.withdrawn_copy.as_deref();
-    let mut beside = Beside {
-        id_map,
-        withdrawals: Withdrawals::beside(state_dir, copy, durable),
-    };
+    let mut beside = Beside::of(settings, state_dir, durable);
     let settled = settle(&db, &mut beside, (created, &settings.owner), now);
-    let (opened, rewrite) = settled.map_err(|fault| in_words(path, fault))?;
+    let (opened, left) = settled.map_err(|fault| in_words(path, fault))?;
     if stored.is_none() {
         is_ours(settings, &db)?;
     }
     let Beside {
         mut id_map,
         withdrawals,
+        ..
     } = beside;
     id_map.catch_up(&db);
     let seq = seq_of(&db, now).map_err(|_| other(path, "no sequence".to_owned()))?;
@@ -124,11 +121,10 @@ pub(super) fn open(
         mark: CommitMark::of(settings),
         not_done: false,
         queue: None,
+        place: FilesEnd::default(),
     };
-    if rewrite {
-        let written = writer.fold_withdrawals();
-        written.map_err(|fault| in_words(path, fault))?;
-    }
+    let written = bring_up_files(&mut writer, left);
+    written.map_err(|fault| in_words(path, fault))?;
     writer.hold_reserve();
     Ok(Parts {
         writer,
@@ -326,21 +322,54 @@ fn in_words(path: &Path, fault: Fault) -> OpenError {
 struct Beside {
     id_map: IdMap,
     withdrawals: Withdrawals,
+    files: Files,
+}
+
+impl Beside {
+    fn of(settings: &StoreSettings, state_dir: &Path, durable: bool) -> Self {
+        let copy = settings.withdrawn_copy.as_deref();
+        Self {
+            id_map: IdMap::beside(state_dir, durable),
+            withdrawals: Withdrawals::beside(state_dir, copy, durable),
+            files: Files::in_folder(state_dir),
+        }
+    }
+}
+
+/// Does what is still to be done to the files beside the database.
+fn bring_up_files(writer: &mut Writer, left: Left) -> Outcome<()> {
+    match left {
+        Left { place, .. } if writer.is_shared() => writer.take_place(place),
+        Left { rewrite: true, .. } => writer.fold_withdrawals(),
+        Left { .. } => Ok(()),
+    }
+}
+
+/// What is still to be done to the files beside the database.
+#[derive(Debug, Default)]
+struct Left {
+    /// `withdrawn.jsonl` is to be written anew.
+    rewrite: bool,
+    /// In a cluster, where they end.
+    place: Option<FilesEnd>,
 }
 
 /// Takes over what was left: the id map, what was withdrawn, creations that were under way, the id of the
-/// key. And whether `withdrawn.jsonl` is to be written anew.
+/// key.
 fn settle(
     db: &Db,
     beside: &mut Beside,
     (created, owner): (bool, &Owner),
     now: Timestamp,
-) -> Outcome<(Opened, bool)> {
+) -> Outcome<(Opened, Left)> {
     db.conn.begin()?;
     let settled = match db.is_shared() {
+        true if created => db
+            .locked_duty()
+            .and_then(|_| settle_in(db, beside, (created, owner), now)),
         true => db
             .locked_duty()
-            .and_then(|_| settle_shared(db, beside, owner)),
+            .and_then(|_| settle_shared(db, beside, owner, now)),
         false => settle_in(db, beside, (created, owner), now),
     };
     match settled {
@@ -350,20 +379,42 @@ fn settle(
     settled
 }
 
-/// The same where other machines use the store as well: what only who leads may take over is left to that one. This
-/// machine's list of what is withdrawn goes on from what the store knows, unless it knows more.
-fn settle_shared(db: &Db, beside: &mut Beside, owner: &Owner) -> Outcome<(Opened, bool)> {
+/// The same where other machines use the store as well: what only who leads may take over is left to that one, and what
+/// is in this machine's files is carried out only where the database has lost it.
+fn settle_shared(
+    db: &Db,
+    beside: &mut Beside,
+    owner: &Owner,
+    now: Timestamp,
+) -> Outcome<(Opened, Left)> {
     if db::meta::<String>(&db.conn, "seal_key")?.is_none() {
         db::set_meta(&db.conn, "seal_key", db.seal.key_id())?;
     }
     db.load_floor()?;
     let mut txn = Txn::careful(db);
-    let rewrite = txn.join_withdrawals(&mut beside.withdrawals)?;
+    let Beside {
+        id_map,
+        withdrawals,
+        files,
+    } = beside;
+    let file = txn.look_at_withdrawals(withdrawals)?;
+    let joined = txn.join_withdrawals((withdrawals, id_map), file, (files, now))?;
+    txn.end_settled()?;
+    txn.flush_counts()?;
     let opened = Opened {
+        id_map: db.known_names()?,
         standing: db.usable(owner)?,
+        brought: joined.brought,
         ..Opened::default()
     };
-    Ok((opened, rewrite))
+    let place = joined.place;
+    Ok((
+        opened,
+        Left {
+            rewrite: true,
+            place,
+        },
+    ))
 }
 
 fn settle_in(
@@ -371,7 +422,7 @@ fn settle_in(
     beside: &mut Beside,
     (created, owner): (bool, &Owner),
     now: Timestamp,
-) -> Outcome<(Opened, bool)> {
+) -> Outcome<(Opened, Left)> {
     // Of several machines that open a new store at once, the first one's key stays.
     db.run(
         "INSERT INTO meta (key, value) VALUES ('seal_key', ?1) ON CONFLICT DO NOTHING",
@@ -418,7 +469,14 @@ fn settle_in(
         standing: db.usable(owner)?,
         brought: settled.brought,
     };
-    Ok((opened, settled.rewrite))
+    let rewrite = settled.rewrite;
+    Ok((
+        opened,
+        Left {
+            rewrite,
+            place: None,
+        },
+    ))
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> OpenError {

@@ -193,7 +193,10 @@ impl Db {
         sinks: &[SinkAt],
     ) -> Outcome<ReconcilePlan> {
         let mut plan = ReconcilePlan::default();
-        let is_ours = |sink: &SinkAt| sink.node().is_none() || sink.node() == self.node.as_ref();
+        // What machines left of a cluster that is none any more is nobody else's.
+        let is_ours = |sink: &SinkAt| {
+            self.node.is_none() || sink.node().is_none() || sink.node() == self.node.as_ref()
+        };
         self.plan_sinks(sinks, &mut plan, is_ours)?;
         plan.remove = self.no_longer_declared(specs)?;
         self.plan_specs(specs, &mut plan)?;

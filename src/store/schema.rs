@@ -31,6 +31,7 @@ const FIRST: &[&str] = &[
     include_str!("sql/0020-counters.sql"),
     include_str!("sql/0021-cluster.sql"),
     include_str!("sql/0022-files-of-nodes.sql"),
+    include_str!("sql/0023-journal.sql"),
 ];
 
 /// What they make, for PostgreSQL.

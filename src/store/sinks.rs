@@ -15,7 +15,9 @@ use super::{
     tables::OF_SINK,
 };
 use crate::{
-    model::{Name, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt, SinkName, Timestamp},
+    model::{
+        Name, NodeName, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt, SinkName, Timestamp,
+    },
     sql::{self, Params, Row, params},
 };
 
@@ -325,6 +327,21 @@ macro_rules! waited_for {
 }
 
 pub(super) use waited_for;
+
+impl Txn<'_> {
+    /// Drops all that was kept for a machine which will not come back: its sinks, what waited for them, and its files.
+    pub(super) fn forget_sinks_of(&mut self, node: &NodeName) -> Outcome<()> {
+        let sql = "SELECT num FROM sink WHERE node = ?1";
+        for num in self.every(sql, [node.as_str()], |row| row.get::<_, Num>(0))? {
+            self.remove_deliveries_to(num)?;
+            self.forget_order_of(num)?;
+            self.run("DELETE FROM sink WHERE num = ?1", [num])?;
+        }
+        self.run("DELETE FROM stray WHERE node = ?1", [node.as_str()])?;
+        self.effects.wanted = true;
+        Ok(())
+    }
+}
 
 /// Why nothing goes out to a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]

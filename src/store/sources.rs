@@ -11,7 +11,10 @@ use super::{
     reconcile::{FORGOTTEN, ReconcilePlan, Reconciled, Refusal},
 };
 use crate::{
-    model::{IdentityId, Lapse, Name, Notice, Num, Origin, SourceName, Spec, Timestamp},
+    model::{
+        IdentityId, Lapse, Name, NodeName, NodePattern, Notice, Num, Origin, SourceName, Spec,
+        Timestamp,
+    },
     sql::{self, Row, params},
 };
 
@@ -68,6 +71,22 @@ pub enum SourceEnd {
 }
 
 impl Store {
+    /// Whether this machine is to read a source: of those that may, the first by name that is there.
+    pub async fn reads(&self, nodes: &[NodePattern]) -> Answer<bool> {
+        if nodes.is_empty() || !self.is_shared() {
+            return Ok(true);
+        }
+        let nodes = nodes.to_vec();
+        self.read("look who reads a source", move |db| {
+            let there = "SELECT name FROM node WHERE until > (SELECT coalesce(max(heartbeat_at), 0) FROM node) \
+                         ORDER BY name";
+            let there = db.every(there, [], |row| db::parsed::<NodeName>(row, "name"))?;
+            let first = there.iter().find(|node| nodes.iter().any(|pattern| pattern.is_of(node)));
+            Ok(first.is_none_or(|first| db.node.as_ref() == Some(first)))
+        })
+        .await
+    }
+
     /// Names of a source's last list, each with a digest of its row, in the order of names: at most so many,
     /// after one.
     pub async fn source_rows(

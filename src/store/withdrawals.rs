@@ -25,6 +25,12 @@ pub(super) const FILE: &str = "withdrawn.jsonl";
 /// Up to this size the file is never folded; tests fold often.
 const SMALL: u64 = if cfg!(test) { 4 << 10 } else { 1 << 20 };
 
+/// The number of the last transaction that withdrew something, and of the one before it.
+pub(super) const LAST: &str = "withdrawn";
+pub(super) const BEFORE: &str = "withdrawn_before";
+/// Numbers up to this one may be in the file.
+pub(super) const BOUND: &str = "withdrawn_bound";
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Line {
     /// The store that it belongs to.
@@ -116,7 +122,7 @@ pub(super) enum Stage {
 }
 
 impl Fact {
-    fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         match self {
             Self::High { version } => *version,
             Self::Identity(withdrawal) => withdrawal.version,
@@ -192,11 +198,11 @@ impl Withdrawals {
     /// Reads the file and its copy; the one that goes further counts. Each whole transaction after
     /// `known` is handed to `see`, line by line.
     pub(super) fn look(&mut self, of: Option<&str>) -> io::Result<Found> {
-        let found = read(&self.file.path, |_, _| {})?;
+        let found = read(&self.file.path, |_, _, _| {})?;
         let Some(copy) = &mut self.copy else {
             return Ok(found);
         };
-        let other = match read(&copy.path, |_, _| {}) {
+        let other = match read(&copy.path, |_, _, _| {}) {
             Ok(other) => other,
             Err(error) => {
                 copy.failed(&error, &self.trouble);
@@ -246,8 +252,9 @@ impl Withdrawals {
         if words.is_empty() {
             return Ok(Vec::new());
         }
-        read(&self.file.path, |_, fact| {
-            if let Fact::Identity(line) = fact {
+        read(&self.file.path, |_, _, facts| {
+            for fact in facts {
+                let Fact::Identity(line) = fact else { continue };
                 let known = |word: &str| words.contains(word).then(|| word.to_owned());
                 let name = line.name.as_ref().and_then(|name| known(name.as_str()));
                 let id = || line.id.as_ref().and_then(|id| known(id.as_str()));
@@ -261,9 +268,9 @@ impl Withdrawals {
 
     /// Each fact of the whole transactions after `known`.
     pub(super) fn facts_after(&self, known: u64, mut see: impl FnMut(Fact)) -> io::Result<()> {
-        read(&self.file.path, |n, fact| {
+        read(&self.file.path, |n, _, facts| {
             if n > known {
-                see(fact);
+                facts.into_iter().for_each(&mut see);
             }
         })?;
         Ok(())
@@ -292,12 +299,19 @@ impl Withdrawals {
 
     /// Writes a transaction and syncs it. On failure nothing of it stays.
     pub(super) fn append(&mut self, n: u64, facts: &[Fact]) -> io::Result<Appended> {
-        let text = self.lines(n, facts)?;
+        let text = self.text(n, facts)?;
+        let highest = facts.iter().map(Fact::version).max();
+        self.append_text(&text, highest.unwrap_or(0))
+    }
+
+    /// The same with lines that the store has left for all machines; they speak of no higher version.
+    pub(super) fn append_text(&mut self, text: &str, high: u64) -> io::Result<Appended> {
+        let text = text.as_bytes();
         let mut written = Appended {
             before: length(&self.file.path),
             copied: None,
         };
-        if let Err(error) = add(&self.file.path, &text, self.durable) {
+        if let Err(error) = add(&self.file.path, text, self.durable) {
             cut(&self.file.path, written.before, self.durable)?;
             return Err(error);
         }
@@ -308,13 +322,12 @@ impl Withdrawals {
             written.copied = Some(written.before);
         } else if let Some(copy) = self.copy.as_mut().filter(|copy| !copy.behind) {
             let before = length(&copy.path);
-            match add(&copy.path, &text, durable) {
+            match add(&copy.path, text, durable) {
                 Ok(()) => written.copied = Some(before),
                 Err(error) => copy.failed(&error, &self.trouble),
             }
         }
-        let highest = facts.iter().map(Fact::version).max();
-        self.high = self.high.max(highest.unwrap_or(0));
+        self.high = self.high.max(high);
         self.length = written.before + text.len() as u64;
         Ok(written)
     }
@@ -356,7 +369,7 @@ impl Withdrawals {
             return Ok(());
         };
         // What cannot be read now cannot be moved either, and fails when it is written.
-        let found = read(&copy.path, |_, _| {}).unwrap_or_default();
+        let found = read(&copy.path, |_, _, _| {}).unwrap_or_default();
         if found.store.is_some_and(|store| store != self.store) {
             tracing::error!(path = %copy.path.display(), "the copy of the withdrawals was that of another store; it is kept as .jsonl.other");
             fs::rename(&copy.path, copy.path.with_extension("jsonl.other"))?;
@@ -474,12 +487,13 @@ impl Withdrawals {
         }
     }
 
-    fn lines(&self, n: u64, facts: &[Fact]) -> io::Result<Vec<u8>> {
+    /// The lines of a transaction.
+    pub(super) fn text(&self, n: u64, facts: &[Fact]) -> io::Result<String> {
         let mut text = Vec::new();
         for (left, fact) in (0..facts.len() as u64).rev().zip(facts) {
             self.line(&mut text, n, left, fact.clone())?;
         }
-        Ok(text)
+        String::from_utf8(text).map_err(io::Error::other)
     }
 
     fn line(&self, out: &mut impl io::Write, n: u64, left: u64, fact: Fact) -> io::Result<()> {
@@ -544,15 +558,16 @@ fn cut(path: &Path, to: u64, durable: bool) -> io::Result<()> {
     if durable { file.sync_all() } else { Ok(()) }
 }
 
-/// Reads a file; each line of a whole transaction is handed to `see` with its number.
-fn read(path: &Path, mut see: impl FnMut(u64, Fact)) -> io::Result<Found> {
+/// Reads a file; each whole transaction is handed to `see`: its number, its lines as they stand there, and what they say.
+pub(super) fn read(path: &Path, mut see: impl FnMut(u64, &str, Vec<Fact>)) -> io::Result<Found> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
         Err(error) => return Err(error),
     };
     let mut found = Found::default();
-    let (mut group, mut at, mut number) = (Vec::new(), 0_u64, 0_u64);
+    let (mut group, mut whole) = (Vec::new(), String::new());
+    let (mut at, mut number) = (0_u64, 0_u64);
     let mut lines = BufReader::new(file);
     let mut text = Vec::new();
     loop {
@@ -581,12 +596,12 @@ fn read(path: &Path, mut see: impl FnMut(u64, Fact)) -> io::Result<Found> {
         let Line { n, left, fact, .. } = line;
         found.note(&fact);
         group.push((n, left, fact));
+        whole.push_str(&String::from_utf8_lossy(&text));
         if left == 0 {
             found.last = n;
             found.end = at;
-            for (n, _, fact) in group.drain(..) {
-                see(n, fact);
-            }
+            see(n, &whole, group.drain(..).map(|(.., fact)| fact).collect());
+            whole.clear();
         }
     }
     if let Some((n, left, _)) = group.last() {

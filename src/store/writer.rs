@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -38,8 +38,7 @@ pub(super) type Work = Box<dyn Fn(&mut Txn<'_>) -> Outcome<BoxedAnswer> + Send>;
 
 pub(super) struct Operation {
     pub(super) doing: &'static str,
-    /// Whether it may withdraw something.
-    pub(super) withdraws: bool,
+    pub(super) purpose: Purpose,
     /// The epoch in which it was begun by who leads; written only while that goes on.
     pub(super) fence: Option<u64>,
     /// The time, where the database has no clock of its own.
@@ -53,6 +52,20 @@ pub(super) struct Operation {
 type AnswerOf = Result<BoxedAnswer, StoreError>;
 
 const COMMITTING: &str = "commit to the store";
+
+/// What an operation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Write,
+    /// It may withdraw something.
+    Withdraw,
+    /// In a cluster, to take up what the database has lost: nothing else is written before that.
+    TakeUp,
+    /// In a cluster, to bring the files of this machine up to the store: nothing is written.
+    Follow,
+    /// The same, by writing them anew.
+    WriteAnew,
+}
 
 /// What operations came to, before the commit.
 #[derive(Default)]
@@ -98,6 +111,14 @@ pub(super) trait Witness: Send + Sync {
     fn withdrawn(&self, db: &Db, nums: &BTreeSet<Num>);
 }
 
+/// With which entry of the journal the files of this machine end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FilesEnd {
+    pub(super) n: u64,
+    /// What that entry said, where it is known.
+    pub(super) said: Option<[u8; 32]>,
+}
+
 /// The writing end: the connection, the id map, and those who are told.
 pub(super) struct Writer {
     pub(super) db: Db,
@@ -108,6 +129,8 @@ pub(super) struct Writer {
     pub(super) reserve: Reserve,
     pub(super) signals: Signals,
     pub(super) witness: Option<Arc<dyn Witness>>,
+    /// In a cluster, where the files of this machine end.
+    pub(super) place: FilesEnd,
     pub(super) mark: CommitMark,
     /// A commit was found not to have come about.
     pub(super) not_done: bool,
@@ -138,6 +161,10 @@ impl Writer {
     /// Applies operations in one transaction and answers them.
     pub(super) fn apply(&mut self, group: Vec<Operation>) {
         self.mend_beside();
+        let (group, was_asked) = self.answer_followers(group);
+        if was_asked && group.is_empty() {
+            return;
+        }
         self.reserve.make_room();
         let mut tries = 1;
         let (answers, result) = loop {
@@ -169,9 +196,8 @@ impl Writer {
 
     /// Runs operations in one transaction and commits; what each answers where that came about.
     fn transact(&mut self, group: &[Operation]) -> (Vec<AnswerOf>, Result<(), StoreError>) {
-        let withdraws = || group.iter().any(|operation| operation.withdraws);
-        // Several machines number their withdrawals in the very transactions.
-        let promised = !self.db.is_shared() && (self.owed > 0 || withdraws());
+        let withdraws = |operation: &Operation| operation.purpose == Purpose::Withdraw;
+        let promised = !self.is_shared() && (self.owed > 0 || group.iter().any(withdraws));
         let promise = if promised { self.promise() } else { Ok(()) };
         let (answers, result) = match promise.and_then(|()| self.run(group)) {
             Ok(Ran { answers, effects }) => (answers, self.end(effects, promised)),
@@ -187,6 +213,20 @@ impl Writer {
     /// Files beside the database that somebody took away are written anew from it.
     fn mend_beside(&mut self) {
         if !self.withdrawals.has_begun() {
+            return;
+        }
+        if self.is_shared() {
+            if self.id_map.is_lost() || self.withdrawals.is_lost() {
+                match self.write_files_anew() {
+                    Ok(()) => tracing::warn!(
+                        "a file beside the store was gone; both are written anew from it"
+                    ),
+                    Err(fault) => {
+                        let error = StoreError::new("write the files beside the store anew", fault);
+                        tracing::warn!(%error, "it is tried again");
+                    }
+                }
+            }
             return;
         }
         if self.id_map.is_lost() {
@@ -252,7 +292,23 @@ impl Writer {
             self.db.epoch.set(duty.epoch);
             Ok(duty.epoch)
         });
-        read.map(Some).map_err(failed)
+        let epoch = read.map_err(failed)?;
+        self.refuse_after_loss(group)?;
+        Ok(Some(epoch))
+    }
+
+    /// Nothing new is built on a database that has lost what this machine has seen of it, before that is taken up.
+    fn refuse_after_loss(&self, group: &[Operation]) -> Result<(), StoreError> {
+        let takes_up = |operation: &Operation| operation.purpose == Purpose::TakeUp;
+        if group.iter().any(takes_up) {
+            return Ok(());
+        }
+        let failed = |fault| StoreError::new("begin to write", fault);
+        let lost = "the database has lost its last commits, and what this machine knows of them is taken up first: try again";
+        match self.db.seq().map_err(failed)? < self.signals.seq() {
+            true => Err(failed(Fault::Refused(lost.to_owned()))),
+            false => Ok(()),
+        }
     }
 
     /// Runs operations without savepoints, which cost more the longer the transaction is. Nothing where one
@@ -298,12 +354,17 @@ impl Writer {
 
     /// Commits, and tells others what it means to them.
     fn end(&mut self, mut effects: Effects, promised: bool) -> Result<(), StoreError> {
-        self.commit(&mut effects, promised)?;
+        match self.is_shared() {
+            true => self.commit_for_all(&mut effects)?,
+            false => {
+                self.commit(&mut effects, promised)?;
+                self.id_map.follow(&self.db, &effects);
+                self.fold_if_long(effects.cleaned);
+            }
+        }
         if let Some(witness) = &self.witness {
             witness.withdrawn(&self.db, &effects.touched.rows);
         }
-        self.id_map.follow(&self.db, &effects);
-        self.fold_if_long(effects.cleaned);
         if effects.cleaned {
             self.hold_reserve();
         }
@@ -327,21 +388,23 @@ impl Writer {
         }
     }
 
+    /// Commits, and finds out whether it is committed where no answer came.
+    pub(super) fn commit_surely(&mut self) -> Result<(), StoreError> {
+        let mark = self.mark.leave(&self.db.conn);
+        let mark = mark.map_err(|fault| StoreError::new(COMMITTING, fault))?;
+        match self.db.conn.commit() {
+            Err(SqlError::Unsure(why)) => self.settle_doubt(mark.as_deref(), &why),
+            committed => committed.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e))),
+        }
+    }
+
     /// Tells the file what is withdrawn, then commits; together or not at all.
     fn commit(&mut self, effects: &mut Effects, promised: bool) -> Result<(), StoreError> {
-        let agreed = match self.db.is_shared() {
-            true => Ok(false),
-            false => self.id_map.note_agreement(&self.db, effects),
-        };
+        let agreed = self.id_map.note_agreement(&self.db, effects);
         let agreed = agreed.map_err(|fault| StoreError::new(COMMITTING, fault))?;
         let written = self.tell_withdrawals(effects, promised)?;
         self.id_map.lead(effects);
-        let mark = self.mark.leave(&self.db.conn);
-        let mark = mark.map_err(|fault| StoreError::new(COMMITTING, fault))?;
-        let committed = match self.db.conn.commit() {
-            Err(SqlError::Unsure(why)) => self.settle_doubt(mark.as_deref(), &why),
-            committed => committed.map_err(|e| StoreError::new(COMMITTING, Fault::Sql(e))),
-        };
+        let committed = self.commit_surely();
         match committed {
             Ok(()) => self.id_map.agrees(agreed),
             Err(_) => self.id_map.fall_behind(),
@@ -426,16 +489,19 @@ impl Writer {
 
     /// Leaves a tidy database behind: everything in one file, the id map written.
     pub(super) fn close(&mut self) {
+        if self.is_shared() {
+            // What it lacks, the next start finds.
+            self.follow_journal().ok();
+            return;
+        }
         if self.owed > 0 {
             self.apply(Vec::new());
         }
         self.id_map.catch_up(&self.db);
-        if !self.db.is_shared() {
-            // Where it cannot be noted, the next start reads the map.
-            self.id_map
-                .note_agreement(&self.db, &Effects::default())
-                .ok();
-        }
+        // Where it cannot be noted, the next start reads the map.
+        self.id_map
+            .note_agreement(&self.db, &Effects::default())
+            .ok();
         let folded = self.db.conn.file().map_or(Ok(()), |file| {
             file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
         });
@@ -481,6 +547,8 @@ pub(super) struct Signals {
     pub(super) due: watch::Sender<u64>,
     pub(super) wanted: watch::Sender<u64>,
     pub(super) campaigns: watch::Sender<u64>,
+    /// In a cluster, with which entry the files of this machine end.
+    pub(super) files_end_at: Arc<AtomicU64>,
     recent: Arc<Mutex<Recent>>,
 }
 
@@ -507,6 +575,7 @@ impl Signals {
             due: watch::Sender::new(0),
             wanted: watch::Sender::new(0),
             campaigns: watch::Sender::new(0),
+            files_end_at: Arc::default(),
             recent: Arc::new(Mutex::new(Recent {
                 since: seq,
                 list: VecDeque::new(),

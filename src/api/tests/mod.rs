@@ -8,6 +8,7 @@ mod doors;
 mod need_kinds;
 mod needs;
 mod news;
+mod nodes;
 mod openapi;
 mod page;
 mod tokens;

@@ -18,7 +18,7 @@ impl Harness {
         answer
     }
 
-    fn change(&self, change: impl FnOnce(&mut SharedState)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut SharedState)) {
         self.shared_state.send_modify(|shared_state| {
             let mut changed = SharedState::clone(shared_state);
             change(&mut changed);

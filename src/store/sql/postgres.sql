@@ -397,6 +397,16 @@ CREATE TABLE change (
     at      BIGINT NOT NULL
 );
 
+CREATE TABLE journal (
+    n         BIGINT PRIMARY KEY,
+    map       TEXT COLLATE "C" NOT NULL,
+    withdrawn TEXT COLLATE "C" NOT NULL,
+    high      BIGINT NOT NULL,
+    anew      BIGINT NOT NULL,
+    taken     TEXT COLLATE "C" NOT NULL,
+    known_at  BIGINT
+);
+
 CREATE TABLE late_call (
     num       BIGINT PRIMARY KEY,
     called_at BIGINT NOT NULL,

@@ -8,6 +8,7 @@ mod deliveries;
 mod gone;
 mod histories;
 mod id_map;
+mod journal;
 mod leases;
 mod mirror;
 mod nodes;

@@ -50,7 +50,7 @@ impl Two {
     }
 }
 
-fn join(dir: &Path, name: &str) -> (Store, Opened) {
+pub(super) fn join(dir: &Path, name: &str) -> (Store, Opened) {
     let settings = StoreSettings {
         node: Some(node(name)),
         ..settings(dir)
@@ -222,4 +222,75 @@ async fn what_a_store_of_one_kept_is_the_first_machines_own() {
     let deliveries = a.deliveries_of(num).await.unwrap();
     assert_eq!(deliveries[0].sink, of("file", "web-1"));
     assert_eq!(deliveries[0].delivered, version, "it has it still");
+}
+
+#[tokio::test]
+async fn a_hold_waits_for_machines_that_are_there_and_names_one_that_is_away() {
+    let (two, num) = Two::with_bot().await;
+    sql(
+        &two.a,
+        "INSERT INTO node (name, since, heartbeat_at, until, version, schema, digest, socket) \
+         VALUES ('web-1', 0, 100, 115, '1', 1, '', ''), ('web-2', 0, 20, 35, '1', 1, '', '')",
+    )
+    .await;
+    let revoke = NewCampaign::new(
+        CampaignAction::Revoke,
+        Some(Then::Hold),
+        Target::Items(vec![Wanted::Row(num)]),
+        Cause::ours("leaked"),
+    );
+    let id = two.a.create_campaign(revoke, at(20)).await.unwrap();
+    let done = ItemOutcome::Done {
+        at: at(21),
+        request_id: None,
+    };
+    let cause = Cause::ours("test");
+    let settled = two.a.settle_items(
+        id,
+        Vec::new(),
+        &cause,
+        vec![(num, done)],
+        Vec::new(),
+        at(21),
+    );
+    settled.await.unwrap();
+    let state = async || {
+        let report = two.a.campaign_report(id, None, false, 10).await.unwrap();
+        format!("{:?}", report[0])
+    };
+    let follow = async |secs| {
+        let followed = two.a.follow_items(id, None, 100, true, at(secs));
+        followed.await.unwrap();
+    };
+    follow(200).await;
+    assert!(state().await.contains("Delivering"), "web-1 is waited for");
+    settle(&two.a, of("file", "web-1"), num).await;
+    follow(30).await;
+    assert!(
+        state().await.contains("Delivering"),
+        "web-2 may come back soon"
+    );
+    follow(201).await;
+    let told = state().await;
+    assert!(
+        told.contains("not confirmed by file@web-2: the machine is away"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_no_clusters_any_more_lets_go_of_what_machines_had() {
+    let (two, num) = Two::with_bot().await;
+    let Two { _dir: dir, a, b } = two;
+    drop((a, b));
+    fs::copy(
+        dir.path().join("web-1/seal.key"),
+        dir.path().join("seal.key"),
+    )
+    .unwrap();
+    let alone = open(dir.path()).unwrap().0;
+    declare(&alone, &[with_id("bot", "8:acs:bot")], 21).await;
+    let deliveries = alone.deliveries_of(num).await.unwrap();
+    let sinks: Vec<&str> = deliveries.iter().map(|one| one.sink.as_str()).collect();
+    assert_eq!(sinks, ["file"]);
 }
