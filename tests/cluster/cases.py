@@ -214,6 +214,57 @@ def renewals(pair):
     return int(pair.server.ask("SELECT count(*) FROM renewal"))
 
 
+def a_database_that_restarts(pair):
+    with pair.look() as checker:
+        pair.server.stop()
+        until("nodes that say so", lambda: all('"degraded":true' in node.public("/readyz")[1] for node in pair.nodes))
+        refused = pair.nodes[0].renewd("hold", NAMES[0], "--reason", "tests", "--yes")
+        assert refused.returncode != 0
+        pair.server.start()
+        began = time.monotonic()
+        renew = ("renew", NAMES[0], "--reason", "tests", "--detach")
+        until("a command", lambda: pair.nodes[0].renewd(*renew).returncode == 0)
+        before = pair.stage.emulator.calls()
+        until("a renewal", lambda: pair.stage.emulator.calls() > before)
+        took = since(began)
+        until("both nodes to be ready", lambda: all('"degraded":true' not in node.public("/readyz")[1] for node in pair.nodes))
+        pair.settle(checker)
+    checker.expect_nothing()
+    assert all(node.process.runs for node in pair.nodes)
+    said = (refused.stderr or refused.stdout).strip().splitlines()[0]
+    return f"renewed {took:.1f} s after it was back; meanwhile a hold: {said}; {checker.figures()}"
+
+
+def quiet_for(pair, seconds):
+    """Whether no token was made for so long: what a node hears in the last moment before its end may not be in its mirror."""
+    before = pair.stage.emulator.calls()
+    time.sleep(seconds)
+    return pair.stage.emulator.calls() == before
+
+
+def a_node_that_starts_without_the_database(pair):
+    _, other = pair.split()
+    with pair.look() as checker:
+        until("two quiet seconds", lambda: quiet_for(pair, 2))
+        checker.ignore(other, "socket")
+        other.stop()
+        pair.server.stop()
+        began = time.monotonic()
+        other.start()
+        took = since(began)
+        checker.count(other)
+        status, headers, _ = other.token(NAMES[0])
+        assert status == 200, status
+        age = {name.lower(): value for name, value in headers.items()}.get("x-renewd-age")
+        assert age is not None, headers
+        pair.server.start()
+        pair.settle(checker)
+        pair.calls_go_on()
+        until("its answers to be new", lambda: "x-renewd-age" not in {name.lower() for name in other.token(NAMES[0])[1]})
+    checker.expect_nothing()
+    return f"served {took:.1f} s after its start, age {age} s; {checker.figures()}"
+
+
 def a_leader_that_is_away_from_its_service(pair):
     leader, heir = pair.split()
     with pair.look() as checker:
@@ -248,6 +299,8 @@ TOGETHER = [
     a_leader_that_stops_and_wakes,
     a_leader_that_stops_inside_a_transaction,
     an_answer_to_a_commit_that_is_lost,
+    a_database_that_restarts,
+    a_node_that_starts_without_the_database,
     a_leader_that_is_away_from_its_service,
 ]
 
