@@ -246,6 +246,58 @@ def writing_link(drill, node):
     return node.databases[drill.replicated.members.index(until("a primary", drill.replicated.primary))]
 
 
+# Less than is left of a token's life when it is renewed, as an hour is of a token that lives for a day.
+AWAY = 20
+
+
+def row_6_the_database_is_away(drill):
+    drill.begin()
+    with drill.look() as checker:
+        links = [link for node in drill.nodes for link in node.databases]
+        began = time.monotonic()
+        for link in links:
+            link.cut()
+        until("nodes that say so", lambda: all('"degraded":true' in node.public("/readyz")[1] for node in drill.nodes), AWAY)
+        until(f"{AWAY} s without a database", lambda: since(began) >= AWAY)
+        calls = drill.stage.emulator.calls()
+        for link in links:
+            link.mend()
+        began = time.monotonic()
+        until("a renewal", lambda: drill.stage.emulator.calls() > calls)
+        resumed = since(began)
+        drill.calls_go_on(len(drill.names))
+        caught_up = since(began)
+        drill.settle(checker)
+    checker.expect_nothing()
+    fullest, throttled = drill.fullest_window()
+    assert fullest <= 0.97 * drill.LIMIT and not throttled, f"{fullest} calls in 30 s, {throttled} answered 429"
+    return (f"{AWAY} s away; renewed {resumed:.1f} s after it was back, {len(drill.names)} renewals after {caught_up:.0f} s, "
+            f"at most {fullest} of {drill.LIMIT} calls in 30 s; {checker.figures()}")
+
+
+def row_7_a_node_restarts_while_the_database_is_away(drill):
+    drill.begin()
+    node = drill.split()[-1]
+    with drill.look() as checker:
+        for each in drill.nodes:
+            for link in each.databases:
+                link.cut()
+        checker.ignore(node, "socket")
+        node.kill()
+        began = time.monotonic()
+        node.start()
+        until("tokens of its socket", lambda: all(node.token(name)[0] == 200 for name in drill.names))
+        took = since(began)
+        checker.count(node)
+        for each in drill.nodes:
+            for link in each.databases:
+                link.mend()
+        drill.settle(checker)
+        drill.calls_go_on()
+    checker.expect_nothing()
+    return f"served all {len(drill.names)} tokens {took:.1f} s after its start; {checker.figures()}"
+
+
 def row_8_the_leader_is_cut_from_acs(drill):
     drill.begin()
     leader = drill.split()[0]
@@ -277,6 +329,8 @@ ROWS = [
     row_2_the_leader_stops_for_a_minute,
     row_3_a_revocation_that_comes_late,
     row_5_answers_to_commits_are_lost,
+    row_6_the_database_is_away,
+    row_7_a_node_restarts_while_the_database_is_away,
     row_8_the_leader_is_cut_from_acs,
 ]
 
