@@ -97,10 +97,11 @@ const GROUP_IN_POSTGRES: usize = 50;
 /// How often a transaction is begun again that failed for a reason outside of it, and the longest rest between.
 const TRIES: u32 = 5;
 const LONGEST_REST: Duration = Duration::from_millis(50);
-/// How long the writer rests between two looks for what became of a commit, and how long it looks where nobody waits
-/// in a queue.
+/// How long the writer rests between two looks for what became of a commit, and how often it looks without a queue, and
+/// at its end. A look at a frozen host takes seconds.
 const REST_IN_DOUBT: Duration = Duration::from_millis(200);
-const LOOKS_IN_DOUBT: u32 = 150;
+const LOOKS_IN_DOUBT: u32 = 30;
+const LAST_LOOKS_IN_DOUBT: u32 = 3;
 /// From so many on the writer counts as under load and waits for more.
 const LOAD: usize = 16;
 /// The longest wait for more, in milliseconds.
@@ -440,7 +441,7 @@ impl Writer {
                 Err(error) => {
                     looks += 1;
                     let error = unknown(error.to_string());
-                    if !self.refuse_queue(&error) && looks >= LOOKS_IN_DOUBT {
+                    if looks >= self.refuse_queue(&error) {
                         return Err(unknown(format!(
                             "it is not known whether it was done: {why}"
                         )));
@@ -451,17 +452,17 @@ impl Writer {
         }
     }
 
-    /// Answers all who wait in the queue; whether others may come.
-    fn refuse_queue(&mut self, error: &StoreError) -> bool {
+    /// Answers all who wait in the queue; how often to look for what became of a commit.
+    fn refuse_queue(&mut self, error: &StoreError) -> u32 {
         let Some(queue) = &mut self.queue else {
-            return false;
+            return LOOKS_IN_DOUBT;
         };
         loop {
             match queue.try_recv() {
                 // Whoever asked may have gone in the meantime.
                 Ok(operation) => operation.reply.send(Err(error.clone())).ok(),
-                Err(mpsc::error::TryRecvError::Empty) => return true,
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Err(mpsc::error::TryRecvError::Empty) => return u32::MAX,
+                Err(mpsc::error::TryRecvError::Disconnected) => return LAST_LOOKS_IN_DOUBT,
             };
         }
     }
