@@ -219,6 +219,28 @@ def row_3_a_revocation_that_comes_late(drill):
     return f"a live token everywhere {healed:.1f} s after the late revocation; {checker.figures()}"
 
 
+def row_4_the_database_fails_over(drill):
+    drill.begin()
+    said = []
+    with drill.look() as checker:
+        for how in ("switchover", "kill", "freeze"):
+            drill.calls_go_on()
+            noted = int(drill.replicated.ask("SELECT count(*) FROM renewal"))
+            bring_back = fail_over(drill.replicated, how)
+            began, calls = time.monotonic(), drill.stage.emulator.calls()
+            until("a renewal", lambda: drill.stage.emulator.calls() > calls, FAILOVER)
+            said.append(f"{how} {since(began):.1f} s")
+            kept = int(drill.replicated.ask("SELECT count(*) FROM renewal"))
+            assert kept >= noted, f"{noted - kept} renewals are lost after a {how}"
+            bring_back()
+            drill.settle(checker)
+            until("primary and standbys", drill.replicated.is_whole, FAILOVER)
+    # A socket may go back to its mirror, which may be a moment behind; files and webhooks never.
+    checker.expect_nothing(may_fall=("socket",))
+    assert all(node.process.runs for node in drill.nodes), "a process ended"
+    return f"renewed after a writable primary: {', '.join(said)}; 0 rows lost; {checker.figures()}"
+
+
 def row_5_answers_to_commits_are_lost(drill):
     drill.begin()
     leader = drill.split()[0]
@@ -328,6 +350,7 @@ ROWS = [
     row_1_the_leader_is_killed,
     row_2_the_leader_stops_for_a_minute,
     row_3_a_revocation_that_comes_late,
+    row_4_the_database_fails_over,
     row_5_answers_to_commits_are_lost,
     row_6_the_database_is_away,
     row_7_a_node_restarts_while_the_database_is_away,
