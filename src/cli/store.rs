@@ -3,6 +3,7 @@
 //! file ends up in other hands and no link that lies there leads root astray.
 
 mod backup;
+mod moving;
 
 use std::{
     ffi::OsStr,
@@ -54,6 +55,8 @@ enum Verb {
     Adopt(Adopt),
     /// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
     Distrust(Distrust),
+    /// Move the store out of its file into PostgreSQL, or back, while the daemon goes on up to a last short stop
+    Move(moving::Move),
 }
 
 /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed
@@ -100,6 +103,7 @@ impl Store {
             Verb::Accept(verb) => verb.run(context).await,
             Verb::Adopt(verb) => verb.run(&context).await,
             Verb::Distrust(verb) => verb.run(&context).await,
+            Verb::Move(verb) => verb.run(&context),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{AuditEntry, Name, Timestamp},
-    sql::{self, Row, params},
+    sql::{self, Connection, Row, params},
 };
 
 /// Which entries to show, newest first.
@@ -92,24 +92,27 @@ impl Txn<'_> {
     }
 
     pub(super) fn audit(&mut self, entry: &AuditEntry) -> Outcome<()> {
-        self.run(
-            concat!(
-                "INSERT INTO audit (seq, at, actor, action, name, reason, request_id, result) VALUES (",
-                next_number!("audit", "seq"),
-                ", ?1, ?2, ?3, ?4, ?5, ?6, ?7)"
-            ),
-            params![
-                micros(entry.at),
-                entry.actor,
-                entry.action,
-                entry.name.as_ref().map(Name::as_str),
-                entry.reason,
-                entry.request_id,
-                entry.result
-            ],
-        )?;
-        Ok(())
+        Ok(add_entry(&self.conn, entry)?)
     }
+}
+
+/// Adds an entry by whichever connection.
+pub(super) fn add_entry(conn: &Connection, entry: &AuditEntry) -> sql::Result<()> {
+    let sql = concat!(
+        "INSERT INTO audit (seq, at, actor, action, name, reason, request_id, result) VALUES (",
+        next_number!("audit", "seq"),
+        ", ?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+    );
+    let params = params![
+        micros(entry.at),
+        entry.actor,
+        entry.action,
+        entry.name.as_ref().map(Name::as_str),
+        entry.reason,
+        entry.request_id,
+        entry.result
+    ];
+    conn.execute(sql, params).map(drop)
 }
 
 fn read_entry(row: &Row<'_>) -> sql::Result<AuditEntry> {

@@ -28,6 +28,8 @@ pub(super) const WITHDRAWN: &str = "withdrawn.jsonl";
 pub(super) const BACKED_UP: &str = "backed_up_at";
 /// When the store was given up for another place.
 pub(super) const RETIRED: &str = "retired_at";
+/// Where it goes on, where it was moved there.
+pub(super) const MOVED_TO: &str = "moved_to";
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
 pub(super) const RESTORED: &str = "restored";
 
@@ -399,6 +401,12 @@ pub(super) fn strip(
         copy.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
     }
     copy.batch("COMMIT")
+}
+
+/// Takes a store back that was given up for another place; whether it was.
+pub(super) fn unretire(conn: &sql::Connection) -> sql::Result<bool> {
+    conn.execute("DELETE FROM meta WHERE key = ?1", [MOVED_TO])?;
+    Ok(conn.execute("DELETE FROM meta WHERE key = ?1", [RETIRED])? > 0)
 }
 
 /// A sum over the rows of every table but `backup`, whatever their order, and over the schema.

@@ -21,7 +21,7 @@ use crate::{
         AuditEntry, CreationsWaiting, DueReason, IdLine, IdentityId, Name, Num, Origin,
         ResourceName, SourceName, Spec, Timestamp,
     },
-    sql::{self, Params, Row, SqlError, Value, params},
+    sql::{self, Params, Row, SqlError, params},
 };
 
 /// What a start took over from `identities.jsonl`.
@@ -250,8 +250,8 @@ impl Txn<'_> {
 
     /// Somebody got an id, or may be created: where nobody waits any more, the loss of the store is over.
     pub(super) fn end_wait(&self) -> Outcome<()> {
-        let compared =
-            db::meta::<sql::Value>(&self.conn, AWAITS_WORD)? == Some(Value::Integer(COMPARED));
+        let found = db::meta::<i64>(&self.conn, AWAITS_WORD).unwrap_or_default();
+        let compared = found == Some(COMPARED);
         let sql = format!("SELECT 1 FROM identity WHERE {WAITING} LIMIT 1");
         if compared && self.first(&sql, [], |_| Ok(()))?.is_none() {
             self.run("DELETE FROM meta WHERE key = ?1", [AWAITS_WORD])?;

@@ -282,6 +282,23 @@ pub enum OpenError {
          back, stop renewd there and say `renewd store adopt` here"
     )]
     Retired { path: PathBuf, at: Timestamp },
+    /// It was moved to another engine.
+    #[error(
+        "the store {path} was moved to {to} at {at:.0} and goes on there: name that in the configuration; to take it back, \
+         stop renewd there and say `renewd store adopt` here"
+    )]
+    Moved {
+        path: PathBuf,
+        at: Timestamp,
+        /// Where it is now.
+        to: String,
+    },
+    /// A move to here was cut off.
+    #[error(
+        "the store {path} is only a part of the one that is being moved there from {from}: say the same `renewd store \
+         move` again where that one is configured"
+    )]
+    HalfMoved { path: PathBuf, from: String },
     /// The database, or its folder, is closed to us.
     #[error(
         "the store {path} cannot be opened for writing ({reason}); it and its folder must belong to the user of renewd \
@@ -311,6 +328,8 @@ impl OpenError {
             Self::Newer { .. }
             | Self::NotSaved { .. }
             | Self::Retired { .. }
+            | Self::Moved { .. }
+            | Self::HalfMoved { .. }
             | Self::Closed { .. }
             | Self::Corrupt { .. }
             | Self::WrongKey { .. }

@@ -286,8 +286,8 @@ impl Txn<'_> {
         )?;
         self.write_identities(
             "SET failures = failures + 1, due_why = 'retry', \
-             due_at = ?2 + CASE WHEN failures > 6 OR ?3 << CAST(failures AS INTEGER) > ?4 THEN ?4 \
-             ELSE ?3 << CAST(failures AS INTEGER) END WHERE num = ?1",
+             due_at = ?2 + CASE WHEN failures > 6 OR CAST(?3 AS BIGINT) << CAST(failures AS INTEGER) > ?4 THEN ?4 \
+             ELSE CAST(?3 AS BIGINT) << CAST(failures AS INTEGER) END WHERE num = ?1",
             params![row.num, micros(now), SHORTEST_HOLD, LONGEST_HOLD],
             Counting::of_due(row.num, row.due_at.is_some()),
         )?;

@@ -22,7 +22,7 @@ use super::{
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
     journal::Files,
-    nodes, reseal, schema, seal,
+    moving, nodes, reseal, schema, seal,
     withdrawals::Withdrawals,
     writer::{FilesEnd, Signals, Writer},
 };
@@ -195,8 +195,8 @@ fn of_file(
 ) -> sql::Result<Result<(Connection, bool), OpenError>> {
     let conn = Connection::writer_of(path, durable)?;
     let found = schema::version(&conn)?;
-    if let Some(newer) = newer(&conn, found, path)? {
-        return Ok(Err(newer));
+    if let Some(why) = barred(&conn, found, path)? {
+        return Ok(Err(why));
     }
     if found > 0 && fs::metadata(path).is_ok_and(|m| m.len() <= CHECKED) {
         let verdict = conn.first("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
@@ -207,26 +207,18 @@ fn of_file(
             }));
         }
     }
-    if found > 0 {
-        if let Some(at) = db::meta(&conn, backup::RETIRED)? {
-            return Ok(Err(OpenError::Retired {
-                path: path.to_owned(),
-                at: db::instant(at),
-            }));
-        }
-        if found < schema::NEWEST && settings.save_before_migration {
-            let saved = conn.file();
-            match saved.map(|file| backup::before_migration(file, (path, state_dir), now)) {
-                None => {}
-                Some(Ok(place)) => {
-                    tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
-                }
-                Some(Err(source)) => {
-                    return Ok(Err(OpenError::NotSaved {
-                        path: path.to_owned(),
-                        source,
-                    }));
-                }
+    if found > 0 && found < schema::NEWEST && settings.save_before_migration {
+        let saved = conn.file();
+        match saved.map(|file| backup::before_migration(file, (path, state_dir), now)) {
+            None => {}
+            Some(Ok(place)) => {
+                tracing::info!(backup = %place.display(), "the store was saved before it is brought up to date")
+            }
+            Some(Err(source)) => {
+                return Ok(Err(OpenError::NotSaved {
+                    path: path.to_owned(),
+                    source,
+                }));
             }
         }
     }
@@ -241,8 +233,8 @@ fn of_file(
 fn of_database(settings: &StoreSettings) -> sql::Result<Result<(Connection, bool), OpenError>> {
     let conn = session(settings, "write")?;
     let found = schema::version(&conn)?;
-    if let Some(newer) = newer(&conn, found, &settings.place.called())? {
-        return Ok(Err(newer));
+    if let Some(why) = barred(&conn, found, &settings.place.called())? {
+        return Ok(Err(why));
     }
     // Its own clock tells the time.
     let now = Timestamp::UNIX_EPOCH;
@@ -268,17 +260,29 @@ pub(super) fn session(settings: &StoreSettings, purpose: &str) -> sql::Result<Co
     Ok(Session::open(remote)?.into())
 }
 
-/// That the schema is of a newer renewd, which does not let us use it.
-fn newer(conn: &Connection, found: i64, path: &Path) -> sql::Result<Option<OpenError>> {
+/// Why what is there is not to be used: it is of a newer renewd, which does not let us, is only a part, or goes on
+/// elsewhere.
+fn barred(conn: &Connection, found: i64, path: &Path) -> sql::Result<Option<OpenError>> {
+    let path = path.to_owned();
     let said: Option<String> = match found > schema::NEWEST {
         true => db::meta(conn, schema::USABLE_KEY)?,
         false => None,
     };
-    let is_newer = !schema::may_be_used(found, said.as_deref());
-    Ok(is_newer.then(|| OpenError::Newer {
-        path: path.to_owned(),
-        found,
-        known: schema::NEWEST,
+    if !schema::may_be_used(found, said.as_deref()) {
+        let known = schema::NEWEST;
+        return Ok(Some(OpenError::Newer { path, found, known }));
+    }
+    if found == 0 {
+        return Ok(None);
+    }
+    if let Some(from) = moving::half_moved(conn)? {
+        return Ok(Some(OpenError::HalfMoved { path, from }));
+    }
+    let at = db::meta::<i64>(conn, backup::RETIRED)?.map(db::instant);
+    let to = db::meta::<String>(conn, backup::MOVED_TO)?;
+    Ok(at.map(|at| match to {
+        Some(to) => OpenError::Moved { path, at, to },
+        None => OpenError::Retired { path, at },
     }))
 }
 

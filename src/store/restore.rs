@@ -18,7 +18,7 @@ use super::{
     db::{self, Db, Txn, micros, spelled},
     error::{Answer, BackupError, Fault, OpenError, Outcome},
     open::{self, Lock},
-    reseal, seal,
+    reseal, schema, seal,
     tables::{Counting, update_identities},
 };
 use crate::{
@@ -173,19 +173,19 @@ pub fn open_without_key(
 /// # Errors
 /// When a daemon runs, or there is no store.
 pub fn take_back(settings: &StoreSettings) -> Result<bool, RestoreError> {
-    // In PostgreSQL none is ever retired: it moves.
-    let StorePlace::File(path) = &settings.place else {
-        return Ok(false);
+    let (conn, _lock) = match &settings.place {
+        StorePlace::File(path) => {
+            fs::metadata(path).map_err(BackupError::io("open the store", path))?;
+            let lock = Lock::take(path)?;
+            (sql::Connection::to_file(path), Some(lock))
+        }
+        StorePlace::Database(_) => (open::session(settings, "adopt"), None),
     };
-    fs::metadata(path).map_err(BackupError::io("open the store", path))?;
-    let _lock = Lock::take(path)?;
-    let taken = sql::Connection::to_file(path)
-        .and_then(|conn| conn.execute("DELETE FROM meta WHERE key = ?1", [backup::RETIRED]));
-    let taken = taken.map_err(|e| OpenError::Corrupt {
-        path: path.clone(),
-        reason: e.to_string(),
-    })?;
-    Ok(taken > 0)
+    let taken = conn.and_then(|conn| match schema::version(&conn)? {
+        0 => Ok(false),
+        _ => backup::unretire(&conn),
+    });
+    Ok(taken.map_err(|e| open::explained(&settings.place.called(), &e))?)
 }
 
 fn drop_sealed(

@@ -103,7 +103,7 @@ pub(super) fn version(conn: &Connection) -> sql::Result<i64> {
 }
 
 /// Where PostgreSQL's schema is noted; SQLite has a place of its own.
-const VERSION: &str = "schema";
+pub(super) const VERSION: &str = "schema";
 
 fn note_version(conn: &Connection, schema: i64) -> sql::Result<()> {
     match conn.file() {

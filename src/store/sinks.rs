@@ -18,7 +18,7 @@ use crate::{
     model::{
         Name, NodeName, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt, SinkName, Timestamp,
     },
-    sql::{self, Params, Row, params},
+    sql::{self, Connection, Params, Row, params},
 };
 
 /// What is pending for a sink is due at an instant.
@@ -230,6 +230,17 @@ impl Store {
         })
         .await
     }
+}
+
+/// Sinks and files that were left are of no machine where the store is a file of one; those of other machines stay theirs.
+pub(super) fn are_of_one(conn: &Connection, node: &str) -> sql::Result<()> {
+    conn.execute(
+        "UPDATE sink SET node = '' WHERE node = ?1 \
+         AND NOT EXISTS (SELECT 1 FROM sink o WHERE o.name = sink.name AND o.node = '')",
+        [node],
+    )?;
+    let strays = "UPDATE stray SET node = '' WHERE node = ?1";
+    conn.execute(strays, [node]).map(drop)
 }
 
 impl Txn<'_> {

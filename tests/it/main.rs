@@ -53,6 +53,7 @@ mod stage;
 mod standby;
 mod starts;
 mod steering;
+mod store_moves;
 mod tables;
 mod unit_file;
 mod waiting;

@@ -384,3 +384,18 @@ async fn an_orphaned_token_is_listed_until_it_expires() {
     assert_eq!(home.prune(9, at(86_500)).await.unwrap().orphans, 1);
     assert_eq!(home.counts().await.unwrap().orphans, 0);
 }
+
+on_postgres! {
+    a_campaign_is_worked_off_over_restarts_and_ends_with_its_last_item
+    a_selection_is_frozen_in_chunks_that_a_restart_resumes
+    a_list_that_never_came_whole_is_never_begun
+    a_selection_that_cannot_be_read_any_more_selects_nobody
+    a_release_undoes_a_planned_deletion
+    what_failed_can_be_tried_again_and_what_is_cancelled_never_begins
+    an_order_is_told_until_it_is_carried_out
+    what_failed_for_good_is_given_up_by_cancelling_its_campaign
+    the_steps_are_idempotent
+    what_was_noted_last_of_each_operation_holds_over_restarts
+    trails_are_dropped_by_their_age_in_small_batches
+    an_orphaned_token_is_listed_until_it_expires
+}

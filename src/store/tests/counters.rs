@@ -303,3 +303,9 @@ async fn attempts_are_kept_in_their_order() {
     let last: Vec<Timestamp> = kept.iter().map(|attempt| attempt.at).collect();
     assert!(last.is_sorted() && last.last() == Some(&at(39)), "{last:?}");
 }
+
+on_postgres! {
+    counters_that_went_wrong_are_mended
+    an_item_costs_few_statements
+    attempts_are_kept_in_their_order
+}

@@ -323,3 +323,20 @@ async fn a_row_whose_digest_alone_differs_is_noted_and_nothing_else_changes() {
     let rows = home.source_rows(&source, None, 10).await.unwrap();
     assert_eq!(rows, [(name("bot"), [2; 16])]);
 }
+
+on_postgres! {
+    what_no_token_depends_on_changes_without_a_new_one
+    a_plan_tells_what_would_be_done_and_does_nothing
+    removal_holds_and_naming_it_again_releases
+    a_hold_by_command_survives_being_removed_and_named_again
+    a_forgotten_one_drops_out_once_delivered_and_comes_back_with_its_id
+    a_forgotten_one_that_is_named_before_it_dropped_out_goes_on
+    removal_with_revocation_withholds_and_makes_a_campaign
+    an_id_belongs_to_one_name_only
+    an_identity_cannot_move_to_another_resource
+    a_new_id_revives_one_that_is_gone_or_deleted
+    identities_kept_in_the_store_alone_are_not_touched_by_files
+    a_sink_that_goes_takes_its_deliveries_and_one_that_comes_back_gets_the_newest
+    pages_go_through_all_names_in_order
+    a_row_whose_digest_alone_differs_is_noted_and_nothing_else_changes
+}

@@ -624,3 +624,26 @@ async fn a_sink_that_comes_takes_its_consumers_from_the_socket_and_one_that_goes
         "the socket serves it again"
     );
 }
+
+on_postgres! {
+    a_failure_waits_and_a_newer_version_is_tried_at_once
+    those_in_flight_are_left_out_and_a_closed_breaker_hastens_the_rest
+    delivered_rows_can_be_paged_and_wanted_once_more
+    a_disabled_sink_stays_disabled_over_restarts
+    the_end_of_a_sink_is_told_once_and_to_every_other
+    a_consumer_is_behind_since_the_first_version_that_it_missed
+    operators_find_what_is_dead_retry_it_and_replay_the_rest
+    notices_keep_their_order_and_each_sink_its_place
+    a_sink_that_comes_after_others_waits_for_each_version
+    what_was_delivered_and_where_it_lies_is_noted_together_as_apart
+    a_renewed_file_is_no_stray_and_a_moved_one_is
+    whatever_lets_go_of_a_row_leaves_a_stray
+    a_file_that_is_served_again_is_claimed
+    a_bundle_and_single_files_replace_each_other
+    what_is_not_delivered_is_held_by_nobody
+    a_delivery_that_was_overtaken_counts_for_what_it_brought
+    what_was_revoked_is_dead_and_what_is_held_is_not_missed
+    the_socket_is_the_consumer_of_what_has_no_sink
+    what_begins_and_what_ends_is_told_once_each_under_its_key
+    a_sink_that_comes_takes_its_consumers_from_the_socket_and_one_that_goes_leaves_them_to_it
+}

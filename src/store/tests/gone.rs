@@ -321,3 +321,15 @@ async fn what_a_bearer_minted_hangs_on_no_key_and_on_no_other_bearer() {
         "the tokens of a key may be dead"
     );
 }
+
+on_postgres! {
+    many_at_once_are_held_and_a_persons_word_settles_it
+    a_few_are_withdrawn_one_by_one
+    a_resource_that_disowns_what_it_minted_withdraws_nothing
+    one_that_is_known_again_is_revived_under_the_same_id
+    what_is_withdrawn_by_order_or_let_go_of_is_asked_for_no_more
+    doubtful_tokens_go_before_all_others_the_earliest_end_first_and_back_to_their_own_time
+    what_failed_lately_keeps_its_distance_and_what_was_refused_its_own_time
+    keys_that_are_no_longer_configured_are_found_and_forgotten_when_done_with
+    what_a_bearer_minted_hangs_on_no_key_and_on_no_other_bearer
+}

@@ -26,6 +26,7 @@ fn names(home: &Home) -> Vec<String> {
 
 fn lose_database(home: &mut Home) {
     home.store = None;
+    lose_served(home.dir.path());
     for file in ["renewd.db", "renewd.db-wal", "renewd.db-shm"] {
         fs::remove_file(home.dir.path().join(file)).ok();
     }
@@ -614,4 +615,23 @@ async fn only_what_was_added_to_the_map_is_read() {
         Some("8:acs:bot".parse().unwrap())
     );
     assert_eq!(names(&home), ["bot", "late"]);
+}
+
+on_postgres! {
+    it_follows_creation_declaration_and_deletion
+    a_lost_database_takes_the_map_over_and_names_beyond_it_wait_for_a_word
+    half_a_map_creates_nobody_and_an_import_of_the_rest_ends_the_wait
+    without_a_map_what_was_withdrawn_tells_that_the_database_was_lost
+    names_of_a_source_wait_until_its_first_list_after_the_loss_is_compared
+    what_the_store_alone_declares_comes_back_whole
+    a_name_that_was_dropped_does_not_come_back_after_a_kill
+    lines_of_the_old_form_are_read_and_written_anew
+    the_map_is_appended_and_folded_when_it_is_twice_too_large
+    of_two_lines_of_one_name_or_one_id_the_later_one_counts
+    lines_of_a_map_are_taken_where_a_file_declares_the_name_by_now
+    a_torn_or_missing_file_is_written_anew_and_the_torn_one_kept
+    an_import_refuses_what_contradicts_the_store
+    a_creation_under_way_at_a_crash_is_listed_as_an_orphan
+    a_map_that_is_as_it_was_left_is_not_read
+    only_what_was_added_to_the_map_is_read
 }

@@ -1,16 +1,34 @@
-//! Tests of the room: each verb on an inline store in a folder of its own.
+//! Tests of the room: each verb on an inline store in a folder of its own; and again on a PostgreSQL, where `on_postgres!`
+//! says so. What is left out there is about files, damage or SQLite's own notions, or about no store at all (`engines`
+//! holds the list).
+
+/// These tests of a module once more, with their stores in PostgreSQL.
+macro_rules! on_postgres {
+    ($($test:ident)+) => {
+        mod on_postgres {
+            $(
+                #[test]
+                fn $test() {
+                    super::super::on_postgres(super::$test);
+                }
+            )+
+        }
+    };
+}
 
 mod campaigns;
 mod counters;
 mod database;
 mod declarations;
 mod deliveries;
+mod engines;
 mod gone;
 mod histories;
 mod id_map;
 mod journal;
 mod leases;
 mod mirror;
+mod moving;
 mod nodes;
 mod notices;
 mod open;
@@ -19,14 +37,20 @@ mod refusals;
 mod renewals;
 mod restores;
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::SignedDuration;
+use renewd_database::{Database, Server as Postgres};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    config::{StorePlace, StoreSettings},
+    config::{DatabaseSettings, SecretRef, StorePlace, StoreSettings},
     model::{
         Applied, Attempt, Change, Declaration, Due, DueReason, Name, Num, OnRemoval, Origin,
         Record, ResourceName, Scope, Secret, SinkAt, SinkName, Spec, State, Step, Then, Timestamp,
@@ -77,9 +101,54 @@ impl std::ops::Deref for Home {
     }
 }
 
+thread_local! {
+    /// The databases of this test by the folders of their stores, where they lie in PostgreSQL.
+    static DATABASES: RefCell<Option<BTreeMap<PathBuf, Database<'static>>>> = const { RefCell::new(None) };
+}
+
+/// Runs a test with its stores in PostgreSQL.
+fn on_postgres(test: impl FnOnce()) {
+    DATABASES.set(Some(BTreeMap::new()));
+    test();
+    DATABASES.set(None);
+}
+
+/// Does something with the database of a store, where it lies in PostgreSQL.
+fn with_database<T>(dir: &Path, act: impl FnOnce(&Database<'_>) -> T) -> Option<T> {
+    DATABASES.with_borrow_mut(|databases| {
+        let databases = databases.as_mut()?;
+        let database = databases
+            .entry(dir.to_owned())
+            .or_insert_with(|| Postgres::shared().database());
+        Some(act(database))
+    })
+}
+
+/// Loses the database of a store; whether it lay in PostgreSQL.
+fn lose_served(dir: &Path) -> bool {
+    DATABASES.with_borrow_mut(|databases| {
+        let databases = databases.as_mut();
+        databases.is_some_and(|databases| databases.remove(dir).is_some())
+    })
+}
+
+fn place(dir: &Path) -> StorePlace {
+    let url = with_database(dir, |database| database.url());
+    url.map_or_else(
+        || StorePlace::File(dir.join("renewd.db")),
+        |url| in_database(&url),
+    )
+}
+
+fn in_database(url: &str) -> StorePlace {
+    let from = SecretRef::Env("DATABASE".to_owned());
+    let read = DatabaseSettings::read(&from, &Secret::new(url.to_owned()), None);
+    StorePlace::Database(Box::new(read.unwrap()))
+}
+
 fn settings(dir: &Path) -> StoreSettings {
     StoreSettings {
-        place: StorePlace::File(dir.join("renewd.db")),
+        place: place(dir),
         seal_key: None,
         keep_renewals: Duration::from_hours(7 * 24),
         keep_other: Duration::from_hours(400 * 24),
@@ -236,7 +305,12 @@ fn version(applied: Applied) -> Version {
 
 /// Runs SQL on the store's own connection, as no verb does.
 async fn sql(store: &Store, text: &'static str) {
-    let ran = store.write("test", move |txn| Ok(txn.conn.batch(text)?));
+    let ran = store.write("test", move |txn| {
+        let statements = text.split(';').filter(|one| !one.trim().is_empty());
+        Ok(statements
+            .map(|one| txn.run(one, []))
+            .collect::<Result<Vec<_>, _>>()?)
+    });
     ran.await.unwrap();
 }
 

@@ -294,3 +294,12 @@ async fn a_store_that_is_no_clusters_any_more_lets_go_of_what_machines_had() {
     let sinks: Vec<&str> = deliveries.iter().map(|one| one.sink.as_str()).collect();
     assert_eq!(sinks, ["file"]);
 }
+
+on_postgres! {
+    each_machine_has_its_own_sinks_and_leaves_those_of_others_alone
+    what_one_machine_delivers_says_nothing_of_another
+    a_file_that_was_left_is_taken_back_by_the_machine_where_it_lies
+    a_name_that_holds_an_at_sign_is_nobody_elses
+    a_sink_that_no_machine_has_is_told_and_one_that_another_has_is_not
+    what_a_store_of_one_kept_is_the_first_machines_own
+}

@@ -19,6 +19,13 @@ fn created(text: &str) -> Notice {
 impl Home {
     /// Lets no notice be kept, or lets them be kept again.
     fn notices_break(&self, broken: bool) {
+        let rule = match broken {
+            true => "ALTER TABLE notice ADD CONSTRAINT broken CHECK (seq < 0) NOT VALID",
+            false => "ALTER TABLE notice DROP CONSTRAINT broken",
+        };
+        if with_database(self.dir.path(), |database| database.sql(rule)).is_some() {
+            return;
+        }
         let sql = if broken {
             "CREATE TRIGGER broken BEFORE INSERT ON notice BEGIN SELECT RAISE(ABORT, 'broken'); END"
         } else {
@@ -342,4 +349,16 @@ async fn what_was_told_of_a_resource_that_is_configured_no_more_is_over() {
     let last = home.notices(5, 1).await.unwrap().remove(0).1;
     let why = "contoso is no longer configured";
     assert!(last.message.contains(why), "{}", last.message);
+}
+
+on_postgres! {
+    a_token_and_its_notice_are_kept_together_or_not_at_all
+    stages_of_a_replaced_key_are_told_in_the_commit_that_notes_them
+    a_replacement_of_a_key_is_dropped_when_it_ended_long_ago
+    the_end_of_an_outage_is_owed_until_it_is_told
+    what_was_told_of_a_row_is_told_to_be_over_under_the_same_key
+    what_is_renewed_meanwhile_is_not_called_late
+    one_that_was_gone_and_comes_back_is_told
+    an_id_that_another_resource_made_is_named
+    what_was_told_of_a_resource_that_is_configured_no_more_is_over
 }

@@ -11,6 +11,24 @@ use crate::model::{KeyRole, KeyWork};
 impl Home {
     /// Has every change of a table refused for the row that a condition on `new` names.
     fn refuse(&self, table: &str, condition: &str) {
+        let refused = with_database(self.dir.path(), |database| {
+            database.sql(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                 'BEGIN RAISE EXCEPTION ''on purpose''; END'",
+            );
+            let whenever = if condition.contains("old.") {
+                "UPDATE"
+            } else {
+                "INSERT OR UPDATE"
+            };
+            database.sql(&format!(
+                "CREATE TRIGGER refuse_{table} BEFORE {whenever} ON {table} FOR EACH ROW WHEN ({condition}) \
+                 EXECUTE FUNCTION refuse()"
+            ));
+        });
+        if refused.is_some() {
+            return;
+        }
         let owner = rusqlite::Connection::open(self.dir.path().join("renewd.db")).unwrap();
         for what in ["INSERT", "UPDATE"] {
             let sql = format!(
@@ -138,7 +156,7 @@ async fn pages_of_keys_go_on_without_what_is_refused() {
     home.fleet(40).await;
     home.refuse(
         "identity",
-        "new.num IN (7, 30) AND new.due_why IS NOT old.due_why",
+        "new.num IN (7, 30) AND new.due_why IS DISTINCT FROM old.due_why",
     );
     let marked = home
         .hasten_doubtful(&resource(), "key1", 0, 100, at(5))
@@ -252,7 +270,11 @@ async fn a_row_that_waits_for_nothing_or_whose_token_does_not_open_is_planned_an
     look(&home, 100).await;
     assert_eq!(get(&home, "bot").await.due.unwrap().at, at(100));
     commit(&home, issued(num, 200, None), 201).await;
-    sql(&home, "UPDATE identity SET token = x'00'").await;
+    sql(
+        &home,
+        "UPDATE identity SET token = CAST('?' AS /*sqlite*/BLOB/*postgres BYTEA*/)",
+    )
+    .await;
     look(&home, 300).await;
     assert_eq!(kinds(&home).await, [("token".to_owned(), 1)]);
     assert_eq!(get(&home, "bot").await.due.unwrap().at, at(300));
@@ -411,4 +433,15 @@ async fn whoever_is_refused_to_be_let_go_of_stays_listed() {
     let refused: Vec<&str> = taken.refused.iter().map(|one| one.name.as_str()).collect();
     assert_eq!((taken.hold, &refused[..]), (2, &["guest-2"][..]));
     assert_eq!(home.source_count(&source).await.unwrap(), 2);
+}
+
+on_postgres! {
+    deliveries_and_campaign_items_go_on_without_what_is_refused
+    pages_of_keys_go_on_without_what_is_refused
+    reads_jobs_and_sources_go_on_without_what_is_refused
+    a_row_that_waits_for_nothing_or_whose_token_does_not_open_is_planned_anew
+    what_cannot_be_read_can_be_dropped_and_comes_back_with_its_id
+    signals_rise_after_the_commit_and_only_with_a_reason
+    of_what_is_declared_only_that_is_left_which_the_store_refuses
+    whoever_is_refused_to_be_let_go_of_stays_listed
 }

@@ -420,3 +420,22 @@ async fn watchers_resume_where_they_were_or_start_anew() {
         "what was before the restart is not known"
     );
 }
+
+on_postgres! {
+    a_declared_identity_becomes_due_and_its_token_is_handed_over
+    an_identity_that_is_created_under_the_id_of_another_waits_and_is_told
+    a_token_whose_call_began_before_a_revocation_is_refused
+    a_clock_set_back_after_a_revocation_refuses_nothing_for_long
+    a_token_for_scopes_that_changed_meanwhile_is_refused_and_due_again
+    an_identity_that_was_created_too_late_is_kept_without_its_token
+    a_token_for_a_held_row_or_a_foreign_id_is_refused
+    the_kind_tells_the_history
+    a_failure_moves_the_due_time_and_keeps_a_request_made_meanwhile
+    gone_is_kept_and_shown_and_never_due
+    versions_never_go_back_even_when_the_clock_does
+    the_most_pressing_is_first_and_those_in_flight_are_left_out
+    late_ones_are_counted_and_listed_without_a_scan
+    a_row_that_cannot_be_read_does_not_stop_the_others
+    every_issue_is_in_the_trail_with_its_request_id_and_reason
+    watchers_resume_where_they_were_or_start_anew
+}
