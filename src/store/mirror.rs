@@ -25,6 +25,7 @@ use super::{
     reseal::SUCCESSOR,
     schema,
     seal::Seal,
+    tables::update_identities,
 };
 use crate::{
     model::{NodeName, Num},
@@ -279,8 +280,8 @@ impl Mirror {
         let taken = match self.take_these(db, nums) {
             Err(Halt::Database(_)) => self.write(|txn| {
                 for num in nums {
-                    let sql = "UPDATE identity SET token = NULL, good_until = 0 WHERE num = ?1";
-                    txn.run(sql, [num])?;
+                    let what = "SET token = NULL, good_until = 0 WHERE num = ?1";
+                    txn.run(&update_identities(what), [num])?;
                 }
                 Ok(())
             }),
@@ -307,9 +308,8 @@ impl Mirror {
         };
         let mut dropped = 0;
         let written = self.write(|txn| {
-            let sql =
-                "UPDATE identity SET token = NULL WHERE token IS NOT NULL AND expires_at <= ?1";
-            dropped = txn.run(sql, [micros(now.max(agreed))])?;
+            let what = "SET token = NULL WHERE token IS NOT NULL AND expires_at <= ?1";
+            dropped = txn.run(&update_identities(what), [micros(now.max(agreed))])?;
             if dropped > 0 {
                 // The clock may have been wrong: it is compared row by row once the database is there.
                 txn.run("DELETE FROM meta WHERE key = ?1", [WHOLE])?;
@@ -563,8 +563,8 @@ impl Mirror {
             })?;
             self.write(|txn| {
                 for num in listed {
-                    txn.drop_copied("num = ?1", [num])?;
-                    txn.run("DELETE FROM delivery WHERE identity = ?1", [num])?;
+                    txn.drop_copied_identities("num = ?1", [num])?;
+                    txn.drop_copied_deliveries("identity = ?1", [num])?;
                 }
                 rows.put(txn)?;
                 deliveries.insert(txn)
@@ -579,9 +579,8 @@ impl Mirror {
         if is_other {
             self.copy().agreed = None;
             self.write(|txn| {
-                for table in ["identity", "delivery", "reader"] {
-                    txn.run(&format!("DELETE FROM {table}"), [])?;
-                }
+                txn.drop_copied_identities("num > ?1", [0])?;
+                txn.drop_copied_deliveries("identity > ?1", [0])?;
                 txn.run("DELETE FROM meta WHERE key = ?1", [AGREED])?;
                 Ok(())
             })?;
@@ -599,9 +598,8 @@ impl Mirror {
                 db.every(&sql, [after, upto], read)
             })?;
             self.write(|txn| {
-                txn.drop_copied("num > ?1 AND num <= ?2", [after, upto])?;
-                let sql = "DELETE FROM delivery WHERE identity > ?1 AND identity <= ?2";
-                txn.run(sql, [after, upto])?;
+                txn.drop_copied_identities("num > ?1 AND num <= ?2", [after, upto])?;
+                txn.drop_copied_deliveries("identity > ?1 AND identity <= ?2", [after, upto])?;
                 rows.put(txn)?;
                 deliveries.insert(txn)
             })?;
@@ -686,23 +684,12 @@ impl Rows {
             else {
                 continue;
             };
-            txn.drop_copied("name = ?1 OR id = ?2", params![name, id])?;
+            txn.drop_copied_identities("name = ?1 OR id = ?2", params![name, id])?;
             if let Value::Text(wish) = wish {
                 txn.count_readers("", wish);
             }
         }
         self.insert(txn)
-    }
-}
-
-impl Txn<'_> {
-    /// Drops copied rows of identities with what is counted of their readers.
-    fn drop_copied(&mut self, which: &str, params: impl sql::Params) -> Outcome<()> {
-        let sql = format!("DELETE FROM identity WHERE {which} RETURNING wish");
-        for wish in self.every(&sql, params, |row| row.get::<_, Option<String>>(0))? {
-            self.count_readers(wish.as_deref().unwrap_or_default(), "");
-        }
-        Ok(())
     }
 }
 

@@ -151,6 +151,26 @@ impl Txn<'_> {
     }
 }
 
+/// Of a copy of somebody else's rows, in which nothing is counted but who may read them.
+impl Txn<'_> {
+    pub(super) fn drop_copied_identities(
+        &mut self,
+        which: &str,
+        params: impl Params,
+    ) -> Outcome<()> {
+        let sql = format!("DELETE FROM identity WHERE {which} RETURNING wish");
+        for wish in self.every(&sql, params, |row| row.get::<_, Option<String>>(0))? {
+            self.count_readers(wish.as_deref().unwrap_or_default(), "");
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_copied_deliveries(&self, which: &str, params: impl Params) -> Outcome<()> {
+        self.run(&format!("DELETE FROM delivery WHERE {which}"), params)?;
+        Ok(())
+    }
+}
+
 /// A row that is to be added.
 #[derive(Debug)]
 pub(super) struct NewRow<'a> {

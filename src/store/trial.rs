@@ -28,7 +28,7 @@ fn tried(database: &DatabaseSettings) -> sql::Result<String> {
     })?;
     conn.batch(match is_made {
         Some(true) => "UPDATE meta SET value = value WHERE key = 'seal_key'",
-        _ => "CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial VALUES (1)",
+        _ => "CREATE TABLE renewd_trial (num BIGINT); INSERT INTO renewd_trial (num) VALUES (1)",
     })?;
     conn.batch("ROLLBACK")?;
     Ok(conn.server().unwrap_or_default())
