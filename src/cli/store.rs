@@ -3,7 +3,7 @@
 //! file ends up in other hands and no link that lies there leads root astray.
 
 mod backup;
-mod moving;
+mod transfer;
 
 use std::{
     ffi::OsStr,
@@ -56,7 +56,7 @@ enum Verb {
     /// While no daemon runs: say that the store knows nothing of what was withdrawn since an instant
     Distrust(Distrust),
     /// Move the store out of its file into PostgreSQL, or back, while the daemon goes on up to a last short stop
-    Move(moving::Move),
+    Move(transfer::Move),
 }
 
 /// Go on although it is not known what was withdrawn; every token of unknown standing is renewed

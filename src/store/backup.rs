@@ -11,6 +11,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, types::ValueRef};
 use rustix::fs::statvfs;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -30,6 +31,8 @@ pub(super) const BACKED_UP: &str = "backed_up_at";
 pub(super) const RETIRED: &str = "retired_at";
 /// Where it goes on, where it was moved there.
 pub(super) const MOVED_TO: &str = "moved_to";
+/// Where a place says that it holds a part of a store that is being moved there.
+pub(super) const MOVING: &str = "moving";
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
 pub(super) const RESTORED: &str = "restored";
 
@@ -401,6 +404,23 @@ pub(super) fn strip(
         copy.execute("DELETE FROM meta WHERE key IN (?1, ?2)", keys)?;
     }
     copy.batch("COMMIT")
+}
+
+/// What a place says that holds only a part of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MovedPart {
+    /// Where it comes from.
+    pub(super) from: String,
+    /// Which key sealed it: what tells one store from another.
+    pub(super) seal_key: String,
+    /// The table that rows were last written to.
+    pub(super) table: String,
+}
+
+/// Where a store comes from of which a database holds only a part.
+pub(super) fn half_moved(conn: &sql::Connection) -> sql::Result<Option<String>> {
+    let said = db::meta::<String>(conn, MOVING)?;
+    Ok(said.map(|said| serde_json::from_str::<MovedPart>(&said).map_or(said, |part| part.from)))
 }
 
 /// Takes a store back that was given up for another place; whether it was.

@@ -22,7 +22,7 @@ use super::{
     error::{Fault, OpenError, Outcome, StoreError},
     idmap::{Found, IdMap},
     journal::Files,
-    moving, nodes, reseal, schema, seal,
+    nodes, reseal, schema, seal,
     withdrawals::Withdrawals,
     writer::{FilesEnd, Signals, Writer},
 };
@@ -275,7 +275,7 @@ fn barred(conn: &Connection, found: i64, path: &Path) -> sql::Result<Option<Open
     if found == 0 {
         return Ok(None);
     }
-    if let Some(from) = moving::half_moved(conn)? {
+    if let Some(from) = backup::half_moved(conn)? {
         return Ok(Some(OpenError::HalfMoved { path, from }));
     }
     let at = db::meta::<i64>(conn, backup::RETIRED)?.map(db::instant);

@@ -88,8 +88,10 @@ async fn the_store_goes_into_postgresql_and_back_over_a_kill() {
     let cut_off = Mover::start(&stage, "database", &first);
     cut_off.waits().await;
     cut_off.kill();
+    daemon.stop();
     let said = refused(&stage, &served);
     assert!(said.contains("only a part"), "{said}");
+    let daemon = Daemon::start(&stage.path("renewd.toml")).await;
 
     let mover = Mover::start(&stage, "database", &first);
     mover.waits().await;
@@ -103,7 +105,8 @@ async fn the_store_goes_into_postgresql_and_back_over_a_kill() {
         tokens,
         "{held:?}"
     );
-    stage.renewd(&["renew", "bot-0"]);
+    let renewed = stage.renewd(&["renew", "bot-0"]);
+    assert!(renewed.status.success(), "{renewed:?} {}", daemon.log());
     stage.reissued("bot-0", &tokens[0]).await;
 
     let mover = Mover::start(&stage, &again, &served);

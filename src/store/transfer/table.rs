@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     super::{backup, commit_mark, db, schema},
-    MOVING, MoveError,
+    MoveError,
 };
 use crate::{
     model::Num,
@@ -20,11 +20,11 @@ const CHUNK: usize = 40;
 const LEFT_BEHIND: [&str; 3] = ["node", "duty", "change"];
 
 /// Values in the order of the columns.
-pub(super) type Row = Vec<Value>;
+pub(super) type RowValues = Vec<Value>;
 
 /// A table, described by the one of the two sides that is a file.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct MovedTable {
     pub(super) name: String,
     columns: Vec<String>,
     /// The places of the columns that tell one row from another; all, where there is no key.
@@ -41,7 +41,7 @@ pub(super) struct Tally {
     sum: u128,
 }
 
-impl Table {
+impl MovedTable {
     /// All tables that are moved.
     pub(super) fn all(file: &Connection) -> Result<Vec<Self>> {
         let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name";
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// What tells a row from others.
-    pub(super) fn key_of(&self, row: &[Value]) -> Row {
+    pub(super) fn key_of(&self, row: &[Value]) -> RowValues {
         let values = self.key.iter().filter_map(|place| row.get(*place));
         values.cloned().collect()
     }
@@ -97,9 +97,9 @@ impl Table {
     pub(super) fn page(
         &self,
         conn: &Connection,
-        after: Option<&Row>,
+        after: Option<&RowValues>,
         limit: usize,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<RowValues>> {
         let mut params: Vec<&Value> = Vec::new();
         let from = self.beyond(after, &mut params, ">");
         let sql = format!(
@@ -116,9 +116,9 @@ impl Table {
     pub(super) fn between(
         &self,
         conn: &Connection,
-        after: Option<&Row>,
-        upto: Option<&Row>,
-    ) -> Result<Vec<Row>> {
+        after: Option<&RowValues>,
+        upto: Option<&RowValues>,
+    ) -> Result<Vec<RowValues>> {
         let mut params: Vec<&Value> = Vec::new();
         let bounds = [
             self.beyond(after, &mut params, ">"),
@@ -135,7 +135,7 @@ impl Table {
 
     fn beyond<'a>(
         &self,
-        key: Option<&'a Row>,
+        key: Option<&'a RowValues>,
         params: &mut Vec<&'a Value>,
         sign: &str,
     ) -> Option<String> {
@@ -151,7 +151,7 @@ impl Table {
         columns.cloned().collect()
     }
 
-    fn rows(&self, conn: &Connection, sql: &str, params: &[&Value]) -> Result<Vec<Row>> {
+    fn rows(&self, conn: &Connection, sql: &str, params: &[&Value]) -> Result<Vec<RowValues>> {
         let mut rows = Vec::new();
         conn.each(sql, &lent(params)[..], None, |row| {
             rows.push(self.values(row)?);
@@ -160,7 +160,7 @@ impl Table {
         Ok(rows)
     }
 
-    fn values(&self, row: &crate::sql::Row<'_>) -> Result<Row> {
+    fn values(&self, row: &crate::sql::Row<'_>) -> Result<RowValues> {
         let values = (0..self.columns.len()).map(|place| {
             let value = row.get::<_, Value>(place)?;
             Ok(match value {
@@ -178,7 +178,9 @@ impl Table {
             return true;
         };
         let of_place = [
-            MOVING,
+            backup::MOVING,
+            backup::INSTANCE,
+            backup::MACHINE,
             backup::RETIRED,
             backup::MOVED_TO,
             schema::VERSION,
@@ -190,9 +192,13 @@ impl Table {
     }
 
     /// Rows that are to be written to the other side, and keys of those that are to be dropped there.
-    pub(super) fn difference(&self, ours: Vec<Row>, there: Vec<Row>) -> (Vec<Row>, Vec<Row>) {
-        let packed = |row: &Row| pack(&self.key_of(row));
-        let mut there: BTreeMap<Vec<u8>, Row> = there
+    pub(super) fn difference(
+        &self,
+        ours: Vec<RowValues>,
+        there: Vec<RowValues>,
+    ) -> (Vec<RowValues>, Vec<RowValues>) {
+        let packed = |row: &RowValues| pack(&self.key_of(row));
+        let mut there: BTreeMap<Vec<u8>, RowValues> = there
             .into_iter()
             .filter(|row| self.is_moved(row))
             .map(|row| (packed(&row), row))
@@ -205,7 +211,7 @@ impl Table {
         (put, dropped)
     }
 
-    pub(super) fn drop_rows(&self, conn: &Connection, keys: &[Row]) -> Result<()> {
+    pub(super) fn drop_rows(&self, conn: &Connection, keys: &[RowValues]) -> Result<()> {
         let sql = format!(
             "DELETE FROM {} WHERE ({}) = ({})",
             self.name,
@@ -223,7 +229,7 @@ impl Table {
     pub(super) fn put_rows(
         &self,
         conn: &Connection,
-        rows: &[Row],
+        rows: &[RowValues],
     ) -> std::result::Result<(), MoveError> {
         for chunk in rows.chunks(CHUNK) {
             if self.attempt(conn, chunk).is_err() {
@@ -236,7 +242,7 @@ impl Table {
         Ok(())
     }
 
-    fn put_row(&self, conn: &Connection, row: &Row) -> std::result::Result<(), MoveError> {
+    fn put_row(&self, conn: &Connection, row: &RowValues) -> std::result::Result<(), MoveError> {
         let put = self.attempt(conn, std::slice::from_ref(row)).or_else(|_| {
             self.make_way(conn, row)?;
             self.attempt(conn, std::slice::from_ref(row))
@@ -252,7 +258,7 @@ impl Table {
     }
 
     /// Writes rows wholly or not at all.
-    fn attempt(&self, conn: &Connection, rows: &[Row]) -> Result<()> {
+    fn attempt(&self, conn: &Connection, rows: &[RowValues]) -> Result<()> {
         conn.batch("SAVEPOINT part")?;
         let values: Vec<&Value> = rows.iter().flatten().collect();
         match conn.execute(&self.upsert(rows.len()), &lent(&values)[..]) {
@@ -291,7 +297,7 @@ impl Table {
     }
 
     /// Drops rows that hold what only one may: their successors come with a later part, or with the next pass.
-    fn make_way(&self, conn: &Connection, row: &Row) -> Result<()> {
+    fn make_way(&self, conn: &Connection, row: &RowValues) -> Result<()> {
         for (places_of, which) in &self.unique {
             let named: Vec<String> = places_of
                 .iter()

@@ -5,13 +5,11 @@
 
 mod table;
 
-use serde::{Deserialize, Serialize};
-
-use self::table::{Row, Table, Tally};
+use self::table::{MovedTable, RowValues, Tally};
 use super::{
     Cause,
     audit::add_entry,
-    backup::{self, MOVED_TO, RETIRED},
+    backup::{self, MOVED_TO, MOVING, MovedPart, RETIRED},
     db::{self, micros},
     error::OpenError,
     open::{self, Lock},
@@ -23,8 +21,6 @@ use crate::{
     sql::{Connection, SqlError},
 };
 
-/// Where a place says that it holds a part of a store that is being moved there.
-const MOVING: &str = "moving";
 /// Rows that are compared at a time.
 const PAGE: usize = 500;
 /// How often everything is compared once nobody writes any more. The second time nothing differs.
@@ -103,23 +99,6 @@ impl MoveError {
             Self::Row { .. } | Self::Differs { .. } | Self::Ended | Self::Database { .. } => false,
         }
     }
-}
-
-/// What the place says in which a store is only in part.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
-    /// Where it comes from.
-    from: String,
-    /// Which key sealed it: what tells one store from another.
-    seal_key: String,
-    /// The table that rows were last written to.
-    table: String,
-}
-
-/// Where a store comes from of which a database holds only a part.
-pub(super) fn half_moved(conn: &Connection) -> Result<Option<String>, SqlError> {
-    let mark = db::meta::<String>(conn, MOVING)?;
-    Ok(mark.map(|mark| serde_json::from_str::<Mark>(&mark).map_or(mark, |mark| mark.from)))
 }
 
 /// One side of a move.
@@ -206,7 +185,7 @@ fn target(
     settings: &StoreSettings,
     to: &StorePlace,
     origin: &Side,
-) -> Result<(Side, Mark, Option<Lock>), MoveError> {
+) -> Result<(Side, MovedPart, Option<Lock>), MoveError> {
     let called = to.called();
     let (opened, lock) = match to {
         StorePlace::File(path) => {
@@ -228,7 +207,7 @@ fn target(
         called: called.display().to_string(),
     };
     let (fails, origin_fails) = (target.fails(), origin.fails());
-    let mark = Mark {
+    let mark = MovedPart {
         from: origin.called.clone(),
         seal_key: db::meta(&origin.conn, "seal_key")
             .map_err(origin_fails)?
@@ -240,9 +219,9 @@ fn target(
         0 => None,
         _ => db::meta::<String>(&target.conn, MOVING).map_err(&fails)?,
     };
-    match said.as_deref().map(serde_json::from_str::<Mark>) {
+    match said.as_deref().map(serde_json::from_str::<MovedPart>) {
         Some(Ok(there)) if there.seal_key == mark.seal_key => return Ok((target, there, lock)),
-        Some(Ok(Mark { from, .. })) => {
+        Some(Ok(MovedPart { from, .. })) => {
             let to = target.called.clone();
             return Err(MoveError::Another { to, from });
         }
@@ -268,15 +247,15 @@ fn is_empty(side: &Side) -> Result<bool, SqlError> {
     Ok(side.conn.first(sql, [], |_| Ok(()))?.is_none())
 }
 
-fn note(conn: &Connection, mark: &Mark) -> Result<(), SqlError> {
+fn note(conn: &Connection, mark: &MovedPart) -> Result<(), SqlError> {
     let text = serde_json::to_string(mark).unwrap_or_default();
     db::set_meta(conn, MOVING, text)
 }
 
 /// What both sides have, as the file of the two says it.
-fn tables(origin: &Side, target: &Side) -> Result<Vec<Table>, MoveError> {
+fn tables(origin: &Side, target: &Side) -> Result<Vec<MovedTable>, MoveError> {
     let in_file = if origin.in_file() { origin } else { target };
-    Table::all(&in_file.conn).map_err(in_file.fails())
+    MovedTable::all(&in_file.conn).map_err(in_file.fails())
 }
 
 /// A move under way.
@@ -285,8 +264,8 @@ struct Transfer<'a> {
     node: Option<String>,
     origin: Side,
     target: Side,
-    tables: Vec<Table>,
-    mark: Mark,
+    tables: Vec<MovedTable>,
+    mark: MovedPart,
     watch: &'a mut dyn FnMut(&Moving) -> bool,
 }
 
@@ -311,7 +290,7 @@ impl Transfer<'_> {
                 schema::NEWEST
             )));
         }
-        if let Some(from) = half_moved(conn).map_err(&fails)? {
+        if let Some(from) = backup::half_moved(conn).map_err(&fails)? {
             return Err(refused(format!(
                 "it is only a part of the store that is being moved there from {from}"
             )));
@@ -351,7 +330,7 @@ impl Transfer<'_> {
         written
     }
 
-    fn carry_over(&mut self, table: &Table) -> Result<u64, MoveError> {
+    fn carry_over(&mut self, table: &MovedTable) -> Result<u64, MoveError> {
         let (mut after, mut compared, mut written) = (None, 0, 0);
         loop {
             let page = table.page(&self.origin.conn, after.as_ref(), PAGE);
@@ -379,7 +358,12 @@ impl Transfer<'_> {
     }
 
     /// Makes the rows of a part of the target what they are at the origin, in one transaction.
-    fn write(&mut self, table: &Table, ours: Vec<Row>, there: Vec<Row>) -> Result<u64, MoveError> {
+    fn write(
+        &mut self,
+        table: &MovedTable,
+        ours: Vec<RowValues>,
+        there: Vec<RowValues>,
+    ) -> Result<u64, MoveError> {
         let (put, dropped) = table.difference(ours, there);
         let written = (put.len() + dropped.len()) as u64;
         if written == 0 {
