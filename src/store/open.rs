@@ -536,7 +536,15 @@ pub(super) fn explained(path: &Path, error: &SqlError) -> OpenError {
 
 /// Held for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// A program that is being started right now has the file open, too, until it is another program.
+    fn drop(&mut self) {
+        // Closing the file does the same a moment later.
+        flock(&self.0, FlockOperation::Unlock).ok();
+    }
+}
 
 impl Lock {
     /// Takes the lock of the store at `database`, and leaves our pid in it for others to read.

@@ -225,7 +225,7 @@ const MOVES: usize = 40;
 
 #[tokio::test]
 async fn whatever_happens_the_files_of_both_machines_say_what_the_database_says() {
-    let first = std::env::var("RENEWD_SEED")
+    let first = std::env::var("RENEWD_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
     let seeds = first.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
