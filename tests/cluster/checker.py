@@ -2,6 +2,7 @@
 that lives was there each time, and whether a version ever fell. Whether a token lives, the service says."""
 
 import contextlib
+import datetime
 import json
 import socket
 import statistics
@@ -10,6 +11,8 @@ import time
 
 # A token that was replaced between the look and the question to the service is looked for again so often.
 LOOKS_AGAIN = 2
+# A daemon knows the clock of the service by whole seconds, from the Date of its answers.
+WHOLE_SECOND = 1.0
 
 
 class Door:
@@ -19,9 +22,13 @@ class Door:
         self.node, self.kind, self.name = node, kind, name
         self.version, self.token, self.why = 0, None, None
         self.dead_since = None
+        self.ends = 0.0
 
     def __str__(self):
         return f"{self.name}, {self.kind} of {self.node}"
+
+    def has_just_ended(self):
+        return self.why == "expired" and time.time() - self.ends < WHOLE_SECOND
 
 
 class Reader:
@@ -157,7 +164,7 @@ class Checker:
             if door.kind == "webhook" and not door.version:
                 continue
             door.dead_since = door.dead_since or now
-            if door.kind == "socket" and door.token:
+            if door.kind == "socket" and door.token and not door.has_just_ended():
                 self.dead_served.append((str(door), door.version, door.why))
         self.looks += len(doors)
 
@@ -210,6 +217,8 @@ class Checker:
         if document["version"] < door.version:
             self.falls.append((str(door), door.version, document["version"]))
         door.version, door.token, door.why = document["version"], document["token"], document["state"]
+        if ends := document.get("expires_at"):
+            door.ends = datetime.datetime.fromisoformat(ends).timestamp()
 
     def close(self, door, now):
         if door.dead_since:
