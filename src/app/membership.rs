@@ -92,7 +92,12 @@ impl Task for OldChanges {
 impl Task for LateCalls {
     async fn step(&mut self) -> Duration {
         if let Err(error) = self.answer().await {
-            tracing::warn!(%error, "what a former leader may have revoked is looked at again");
+            // Who keeps the lease tells, once, that the database is away.
+            if error.is_unwritable() {
+                tracing::debug!(%error, "what a former leader may have revoked is looked at later");
+            } else {
+                tracing::warn!(%error, "what a former leader may have revoked is looked at again");
+            }
         }
         LATE_CALLS_EVERY
     }

@@ -137,10 +137,9 @@ fn render(of: &wire::Status, width: Option<usize>) -> String {
 /// Who leads a cluster, and how many are there, in one line.
 fn cluster_line(of: &wire::Nodes) -> String {
     let alive = of.nodes.iter().filter(|row| row.alive).count();
-    let there = format!(
-        "{alive} of {} are there",
-        plural(of.nodes.len() as u64, "node")
-    );
+    let nodes = of.nodes.len() as u64;
+    let are = if nodes == 1 { "is" } else { "are" };
+    let there = format!("{alive} of {} {are} there", plural(nodes, "node"));
     let (node, cluster) = (&of.node, &of.cluster);
     match (&of.leader, of.epoch) {
         (_, Some(epoch)) => format!("{node} leads {cluster}, epoch {epoch}; {there}"),

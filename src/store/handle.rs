@@ -621,22 +621,12 @@ impl Store {
         self.standby().answers(doing)?;
         self.reach(doing)?;
         let began = self.now();
-        let failed = move |fault| StoreError::new(doing, fault);
         let answer = match self.mode(doing)? {
             Mode::Inline(writer) => {
                 let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                work(&writer.db).map_err(failed)
+                work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
             }
-            Mode::Threaded { readers, .. } => {
-                let (reply, answer) = oneshot::channel();
-                let read: Read = Box::new(move |db| {
-                    // Whoever asked may have gone in the meantime.
-                    reply.send(work(db).map_err(failed)).ok();
-                });
-                let sent = readers.send(read).await;
-                sent.map_err(|_| StoreError::Closed { doing })?;
-                answer.await.unwrap_or_else(|_| Err(lost(doing)))
-            }
+            Mode::Threaded { readers, .. } => asked(readers, doing, work).await,
         };
         self.measured(doing, began, answer)
     }
@@ -657,25 +647,15 @@ impl Store {
 
     async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
         self.reach(doing)?;
-        let failed = move |fault| StoreError::new(doing, fault);
         let answer = match self.mode(doing)? {
             Mode::Inline(writer) => {
                 let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                work(&writer.db).map_err(failed)
+                work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
             }
             Mode::Threaded { pulse: None, .. } => return Err(StoreError::Closed { doing }),
             Mode::Threaded {
                 pulse: Some(pulse), ..
-            } => {
-                let (reply, answer) = oneshot::channel();
-                let read: Read = Box::new(move |db| {
-                    // Whoever asked may have gone in the meantime.
-                    reply.send(work(db).map_err(failed)).ok();
-                });
-                let sent = pulse.send(read).await;
-                sent.map_err(|_| StoreError::Closed { doing })?;
-                answer.await.unwrap_or_else(|_| Err(lost(doing)))
-            }
+            } => asked(pulse, doing, work).await,
         };
         self.answered(doing).and(answer)
     }
@@ -806,6 +786,23 @@ fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
         Some((path, meta.dev(), meta.ino()))
     });
     found.collect()
+}
+
+/// Has a read done by whoever serves this queue.
+async fn asked(
+    queue: &mpsc::Sender<Read>,
+    doing: &'static str,
+    work: Look,
+) -> Result<BoxedAnswer, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    let read: Read = Box::new(move |db| {
+        let looked = work(db).map_err(|fault| StoreError::new(doing, fault));
+        // Whoever asked may have gone in the meantime.
+        reply.send(looked).ok();
+    });
+    let sent = queue.send(read).await;
+    sent.map_err(|_| StoreError::Closed { doing })?;
+    answer.await.unwrap_or_else(|_| Err(lost(doing)))
 }
 
 /// The answer as what it is.

@@ -307,13 +307,18 @@ impl Db {
         found.ok_or_else(|| Fault::Refused("the store has lost its row of who leads".to_owned()))
     }
 
-    fn lease_until(&self, node: &NodeName, lock: &str) -> Outcome<Option<(Timestamp, Timestamp)>> {
-        let sql = format!("SELECT lease_until, since FROM node WHERE name = ?1{lock}");
+    fn lease_until(&self, node: &NodeName, lock: &str) -> Outcome<Option<Timestamp>> {
+        let sql = format!("SELECT lease_until FROM node WHERE name = ?1{lock}");
         Ok(self.first(&sql, [node.as_str()], |row| {
-            Ok((
-                db::instant_in(row, "lease_until")?,
-                db::instant_in(row, "since")?,
-            ))
+            db::instant_in(row, "lease_until")
+        })?)
+    }
+
+    /// Until when the process counts as there that has this name, and when it began.
+    fn named(&self, node: &NodeName) -> Outcome<Option<(Timestamp, Timestamp)>> {
+        let sql = "SELECT until, since FROM node WHERE name = ?1";
+        Ok(self.first(sql, [node.as_str()], |row| {
+            Ok((db::instant_in(row, "until")?, db::instant_in(row, "since")?))
         })?)
     }
 
@@ -322,11 +327,13 @@ impl Db {
         // Once nobody else can change the row: what was waited for has passed.
         let now = self.database_now(ours)?;
         let duty = self.duty("")?;
-        let displaced = own.is_some_and(|(_, since)| since > beat.since);
+        // A name goes back to who had it once the other process is there no more.
+        let named = self.named(&beat.node)?;
+        let displaced = named.is_some_and(|(until, since)| since > beat.since && until > now);
         let renewed = !displaced
             && duty.holder.as_ref() == Some(&beat.node)
             && beat.epoch == Some(duty.epoch)
-            && own.is_some_and(|(until, _)| until > now);
+            && own.is_some_and(|until| until > now);
         if !displaced {
             self.note_beat(beat, (seen_seq, renewed), now)?;
         }
@@ -382,7 +389,7 @@ impl Db {
             now,
             epoch: duty.epoch,
             holder: duty.holder,
-            lease_until: lease.map_or(Timestamp::UNIX_EPOCH, |(until, _)| until),
+            lease_until: lease.unwrap_or(Timestamp::UNIX_EPOCH),
             renewed,
             yielded_at: duty.yielded_at,
             yielded_by: duty.yielded_by,
@@ -560,7 +567,7 @@ impl Txn<'_> {
         };
         let now = self.database_now(ours)?;
         let goes_on = duty.holder.as_ref() == Some(node) && had == Some(duty.epoch);
-        let is_vacant = lease.is_none_or(|(until, _)| until <= now);
+        let is_vacant = lease.is_none_or(|until| until <= now);
         if !goes_on && !is_vacant {
             return self.seen(duty, (false, false), now);
         }

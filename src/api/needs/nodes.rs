@@ -37,7 +37,7 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
 fn no_leader(standing: &ClusterStanding) -> Need {
     let message = match &standing.trouble {
         Some(_) => {
-            "the database does not answer this node, so it does not lead and takes no command; what it wrote and serves stays"
+            "this node cannot say that it is there, so it does not lead and takes no command; what it wrote and serves stays"
         }
         None => {
             "nobody leads, so nothing is renewed or revoked: no node is there that may and does"

@@ -280,6 +280,22 @@ async fn a_machine_that_is_there_is_not_forgotten_and_a_later_process_has_its_na
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_goes_back_to_who_had_it_once_the_other_process_is_gone() {
+    let cluster = Cluster::new(2);
+    cluster.beat(1, None).await;
+    let later = Beat {
+        since: at(5),
+        ..beat(1, None)
+    };
+    assert!(!cluster.nodes[1].beat(later).await.unwrap().displaced);
+    assert!(cluster.beat(1, None).await.displaced);
+    cluster.pass(16).await;
+    assert!(!cluster.beat(1, None).await.displaced);
+    let rows = cluster.nodes[0].nodes().await.unwrap();
+    assert!(rows.iter().any(|row| row.name == node(1) && row.alive));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_lost_is_done_all_the_same() {
     let cluster = Cluster::new(1);
     cluster.beat(0, None).await;
