@@ -125,6 +125,7 @@ bench:
 	benches/watchers
 	benches/import
 	benches/doors
+	benches/limit
 	benches/cluster
 
 # Bans, licences and sources, by a pinned cargo-deny; advisories only where their database can be reached.

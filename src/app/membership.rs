@@ -13,8 +13,9 @@ use crate::{
     worker::Task,
 };
 
-/// How often it is looked what other machines changed.
-const HEEDED_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked what other machines changed: each look is a wake-up of a machine that has nothing to do, and a
+/// new token lies in the files of all machines within about this time.
+const HEEDED_EVERY: Duration = Duration::from_millis(400);
 /// How often it is looked whether ACS is reached, and how long an answer is waited for.
 const PROBED_EVERY: Duration = Duration::from_secs(10);
 const PROBED_FOR: Duration = Duration::from_secs(5);
