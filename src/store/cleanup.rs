@@ -1,17 +1,41 @@
 //! Counters that never scan, and what is dropped when its time is over, a small batch at a time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Store,
     aside::RowKind,
     db::{self, Txn, micros},
+    disk::Disk,
     error::{Answer, Outcome},
     identities::count,
     idmap::read_remembered,
     notices::CameTo,
 };
 use crate::model::{Counts, IdLine, Num, ResourceName, State, Timestamp};
+
+/// How long the trails are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    pub(super) renewals: Duration,
+    pub(super) other: Duration,
+}
+
+impl Keep {
+    /// What of it remains on such a disk: routine renewals go first, the rest only when nothing can be
+    /// written any more.
+    fn on(self, disk: Disk) -> Self {
+        let (renewals, other) = match disk {
+            Disk::Roomy => return self,
+            Disk::OnReserve => (Duration::from_hours(1), self.other),
+            Disk::Full => (Duration::ZERO, Duration::from_hours(30 * 24)),
+        };
+        Self {
+            renewals: self.renewals.min(renewals),
+            other: self.other.min(other),
+        }
+    }
+}
 
 /// How many rows a clean-up dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +91,11 @@ pub struct Tally {
 }
 
 impl Store {
+    /// How long the trails are kept; shorter while the disk is full, so that renewals go on.
+    pub(super) fn keep(&self) -> Keep {
+        self.0.keep.on(self.disk())
+    }
+
     /// Drops what is past its time, at most `batch` rows of each kind; called every minute or so, and
     /// again while [`Pruned::is_full`]. The id map is written anew if it is behind.
     pub async fn prune(&self, batch: usize, now: Timestamp) -> Answer<Pruned> {

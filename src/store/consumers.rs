@@ -10,7 +10,8 @@ use super::{
     aside::RowKind,
     db::{self, Db, Txn, micros},
     error::{Answer, Outcome},
-    identities::{count, earliest_end},
+    identities::count,
+    queues::earliest_end,
 };
 use crate::{
     model::{Consumers, Name, Num, Reader, ResourceName, Served, SinkAt, Timestamp, Version},

@@ -1,16 +1,20 @@
-//! A reserve of disk beside the database: a file that holds space and nothing else. When the disk runs
+//! The disk of the store and the files that lie there: whether each is where it was, and can be written.
+//!
+//! Beside the database lies a reserve: a file that holds space and nothing else. When the disk runs
 //! full it is given back, so that withdrawals and about a life of renewals still fit; meanwhile history is
 //! pruned sooner, and a person is told.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use tokio::sync::watch;
+
+use super::{Store, idmap};
 
 /// The name of the file.
 const FILE: &str = "renewd.reserve";
@@ -192,6 +196,79 @@ fn filled(mut file: &File, size: u64) -> io::Result<()> {
         left -= now as u64;
     }
     file.sync_all()
+}
+
+impl Store {
+    /// What it takes of its disk now.
+    pub fn room(&self) -> DiskRoom {
+        DiskRoom::of(self.path())
+    }
+
+    /// What is wrong where the files of the store lie, if anything is: what is open goes on to work, but
+    /// nobody finds it when it is closed.
+    pub fn moved(&self) -> Option<String> {
+        let files = self.0.open.get().map(|open| &open.files);
+        files?.iter().find_map(|(path, device, inode)| {
+            let shown = path.display();
+            match fs::metadata(path) {
+                Ok(found) if (found.dev(), found.ino()) == (*device, *inode) => None,
+                Ok(_) => Some(format!(
+                    "another file lies at {shown} than the one that renewd has open"
+                )),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Some(format!("the file {shown} is gone"))
+                }
+                Err(error) => Some(format!("the file {shown} cannot be looked at: {error}")),
+            }
+        })
+    }
+
+    /// How the disk of the store is.
+    pub fn disk(&self) -> Disk {
+        self.0
+            .open
+            .get()
+            .map_or(Disk::Roomy, |open| *open.disk.borrow())
+    }
+
+    /// What is wrong with the second place of the withdrawals (`[store] withdrawn_copy`), if something is.
+    pub fn copy_trouble(&self) -> Option<String> {
+        self.0.open.get()?.copy.borrow().clone()
+    }
+
+    /// Why `identities.jsonl` cannot be written, if it cannot.
+    pub fn map_trouble(&self) -> Option<String> {
+        self.0.open.get()?.map.borrow().clone()
+    }
+
+    /// Where a map is kept of which not all could be taken over, until somebody removes it.
+    pub fn map_aside(&self) -> Option<PathBuf> {
+        let aside = idmap::aside(&self.state_dir().join(idmap::FILE), 1);
+        aside.exists().then_some(aside)
+    }
+
+    /// Tells when the disk of the store is otherwise.
+    pub fn disk_signal(&self) -> watch::Receiver<Disk> {
+        let open = self.0.open.get();
+        open.map_or_else(
+            || watch::Sender::default().subscribe(),
+            |open| open.disk.clone(),
+        )
+    }
+}
+
+/// The database and what SQLite keeps beside it.
+pub(super) fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
+    let beside = ["", "-wal", "-shm"].map(|ending| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(ending);
+        PathBuf::from(path)
+    });
+    let found = beside.into_iter().filter_map(|path| {
+        let meta = fs::metadata(&path).ok()?;
+        Some((path, meta.dev(), meta.ino()))
+    });
+    found.collect()
 }
 
 /// A file system's bytes.

@@ -1,9 +1,9 @@
-//! [`Store`], the handle that everybody holds: hands operations to the writer's thread and to the readers',
-//! or runs them in place under simulated time. What each does stands in the file of its noun.
+//! [`Store`], the handle that everybody holds, and the threads behind it: one that writes, those that read, and where
+//! several machines share the store one that says that this one lives. Under simulated time, and for short commands, there
+//! are none: everything runs in place. What each operation does stands in the file of its noun.
 
 use std::{
-    fmt, fs, io,
-    os::unix::fs::MetadataExt as _,
+    fmt,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -18,34 +18,24 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{
     catch_up,
+    cleanup::Keep,
     db::{Changed, Db, Txn},
-    disk::{Disk, DiskRoom},
+    disk::{Disk, open_files},
     error::{OpenError, Outcome, StoreError},
     idmap,
     link::Link,
     open::{self, Lock, Opened, Parts},
+    signals::Signals,
     standby::Standby,
     withdrawals,
-    writer::{BoxedAnswer, Operation, Purpose, Signals, Work, Writer, lost},
+    writer::{BoxedAnswer, Operation, Purpose, Work, Writer, lost},
 };
 use crate::{
     config::{Owner, StorePlace, StoreSettings},
     model::Timestamp,
-    sql::Connection,
+    sql::{self, Connection},
     telemetry::Metrics,
 };
-
-/// Operations that may wait for the writer before callers wait too.
-const QUEUE: usize = 1024;
-/// Connections that read, each on a thread of its own.
-const READERS: usize = 2;
-/// Threads of an open store: the readers' and the writer's.
-pub const THREADS: usize = READERS + 1;
-
-/// A read, answering by itself.
-type Read = Box<dyn FnOnce(&Db) + Send>;
-/// What a read does.
-type Look = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
 
 /// Who counts how long operations take.
 struct Measure {
@@ -66,7 +56,7 @@ pub(super) struct Inner {
     pub(super) reseal: Notify,
     owner: Owner,
     /// What there is once it is open.
-    open: OnceLock<Open>,
+    pub(super) open: OnceLock<Open>,
     signals: Signals,
     standby: Arc<Standby>,
     pub(super) keep: Keep,
@@ -83,49 +73,15 @@ pub(super) struct Inner {
 }
 
 /// What there is of an open store.
-struct Open {
-    mode: Mode,
+pub(super) struct Open {
+    threads: Threads,
     /// The files that are open, by device and inode.
-    files: Vec<(PathBuf, u64, u64)>,
-    disk: watch::Receiver<Disk>,
-    copy: watch::Receiver<Option<String>>,
-    map: watch::Receiver<Option<String>>,
+    pub(super) files: Vec<(PathBuf, u64, u64)>,
+    pub(super) disk: watch::Receiver<Disk>,
+    pub(super) copy: watch::Receiver<Option<String>>,
+    pub(super) map: watch::Receiver<Option<String>>,
     /// Released when everything else is closed.
     _lock: Lock,
-}
-
-/// How long the trails are kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Keep {
-    pub(super) renewals: Duration,
-    pub(super) other: Duration,
-}
-
-impl Keep {
-    /// What of it remains on such a disk: routine renewals go first, the rest only when nothing can be
-    /// written any more.
-    fn on(self, disk: Disk) -> Self {
-        let (renewals, other) = match disk {
-            Disk::Roomy => return self,
-            Disk::OnReserve => (Duration::from_hours(1), self.other),
-            Disk::Full => (Duration::ZERO, Duration::from_hours(30 * 24)),
-        };
-        Self {
-            renewals: self.renewals.min(renewals),
-            other: self.other.min(other),
-        }
-    }
-}
-
-enum Mode {
-    Threaded {
-        writer: mpsc::Sender<Operation>,
-        readers: mpsc::Sender<Read>,
-        /// What a machine says of itself, where several share the store.
-        pulse: Option<mpsc::Sender<Read>>,
-        threads: Vec<JoinHandle<()>>,
-    },
-    Inline(Box<Mutex<Writer>>),
 }
 
 impl Store {
@@ -167,63 +123,10 @@ impl Store {
 
     /// Starts the threads of a store.
     fn take_up(&self, parts: Parts) -> Result<Opened, OpenError> {
-        let settings = self.settings();
-        let other = |e: &dyn fmt::Display| OpenError::Other {
-            path: settings.place.called(),
-            reason: e.to_string(),
-        };
-        let (writer, write_queue) = mpsc::channel(QUEUE);
-        let (readers, read_queue) = mpsc::channel(QUEUE);
-        let read_queue = Arc::new(Mutex::new(read_queue));
-        let mut threads = Vec::new();
-        for n in 0..READERS {
-            let Db { seal, aside, .. } = &parts.writer.db;
-            let conn = match &settings.place {
-                StorePlace::File(path) => Connection::reader_of(path).map_err(|e| other(&e))?,
-                StorePlace::Database(_) => open::session(settings, &format!("read {n}"))
-                    .map_err(|e| open::explained(&settings.place.called(), &e))?,
-            };
-            let db = Db::on(conn, (seal.clone(), aside.clone()), settings.node.clone());
-            let queue = read_queue.clone();
-            let named = thread::Builder::new().name(format!("store-read-{n}"));
-            threads.push(
-                named
-                    .spawn(move || serve_reads(&db, &queue))
-                    .map_err(|e| other(&e))?,
-            );
-        }
-        let pulse = match settings.node {
-            None => None,
-            Some(_) => {
-                let (pulse, queue) = mpsc::channel(QUEUE);
-                let Db { seal, aside, .. } = &parts.writer.db;
-                let conn = match &settings.place {
-                    StorePlace::File(path) => {
-                        Connection::writer_of(path, true).map_err(|e| other(&e))?
-                    }
-                    StorePlace::Database(_) => open::session(settings, "lease")
-                        .map_err(|e| open::explained(&settings.place.called(), &e))?,
-                };
-                let shared = (seal.clone(), aside.clone());
-                let db = Db::on(conn, shared, settings.node.clone());
-                let named = thread::Builder::new().name("store-pulse".to_owned());
-                let serve = move || serve_reads(&db, &Mutex::new(queue));
-                threads.push(named.spawn(serve).map_err(|e| other(&e))?);
-                Some(pulse)
-            }
-        };
-        let made = Open::of(&parts.writer, settings);
-        let named = thread::Builder::new().name("store-write".to_owned());
-        let spawned = named.spawn(move || parts.writer.serve(write_queue));
-        threads.push(spawned.map_err(|e| other(&e))?);
-        let mode = Mode::Threaded {
-            writer,
-            readers,
-            pulse,
-            threads,
-        };
+        let made = Open::of(&parts.writer, self.settings());
+        let threads = Threads::start(parts.writer, self.settings())?;
         // Whoever came first stays.
-        self.0.open.set(made(mode, parts.lock)).ok();
+        self.0.open.set(made(threads, parts.lock)).ok();
         Ok(parts.opened)
     }
 
@@ -242,8 +145,8 @@ impl Store {
         parts.writer.witness = Some(standby.clone());
         let made = Open::of(&parts.writer, settings);
         let store = Self::made((settings, state_dir), signals, standby);
-        let mode = Mode::Inline(Box::new(Mutex::new(parts.writer)));
-        store.0.open.set(made(mode, parts.lock)).ok();
+        let threads = Threads::inline(parts.writer);
+        store.0.open.set(made(threads, parts.lock)).ok();
         Ok((store, parts.opened))
     }
 
@@ -251,13 +154,8 @@ impl Store {
     /// with many small transactions, whose store goes with it.
     #[cfg(feature = "simulation")]
     pub fn keep_to_itself(&self) {
-        if let Some(Open {
-            mode: Mode::Inline(writer),
-            ..
-        }) = self.0.open.get()
-        {
-            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-            writer.db.conn.keep_to_itself();
+        if let Some(open) = self.0.open.get() {
+            open.threads.keep_to_itself();
         }
     }
 
@@ -363,11 +261,6 @@ impl Store {
         asked.await.ok().flatten()
     }
 
-    /// What it takes of its disk now.
-    pub fn room(&self) -> DiskRoom {
-        DiskRoom::of(self.path())
-    }
-
     /// Whom the store belongs to once a person says so.
     pub(super) fn here(&self) -> &Owner {
         &self.0.owner
@@ -381,25 +274,6 @@ impl Store {
     /// What the configuration says of it.
     pub(super) fn settings(&self) -> &StoreSettings {
         &self.0.settings
-    }
-
-    /// What is wrong where the files of the store lie, if anything is: what is open goes on to work, but
-    /// nobody finds it when it is closed.
-    pub fn moved(&self) -> Option<String> {
-        let files = self.0.open.get().map(|open| &open.files);
-        files?.iter().find_map(|(path, device, inode)| {
-            let shown = path.display();
-            match fs::metadata(path) {
-                Ok(found) if (found.dev(), found.ino()) == (*device, *inode) => None,
-                Ok(_) => Some(format!(
-                    "another file lies at {shown} than the one that renewd has open"
-                )),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Some(format!("the file {shown} is gone"))
-                }
-                Err(error) => Some(format!("the file {shown} cannot be looked at: {error}")),
-            }
-        })
     }
 
     /// Rises after each commit that made rows due, or due earlier.
@@ -436,37 +310,13 @@ impl Store {
     /// Whether what is written has to outlive a power cut.
     pub(super) fn is_durable(&self) -> bool {
         !matches!(
-            self.0.open.get().map(|open| &open.mode),
-            Some(Mode::Inline(_))
+            self.0.open.get().map(|open| &open.threads),
+            Some(Threads::Inline(_))
         )
     }
 
     pub(super) fn signals(&self) -> &Signals {
         &self.0.signals
-    }
-
-    /// How the disk of the store is.
-    pub fn disk(&self) -> Disk {
-        self.0
-            .open
-            .get()
-            .map_or(Disk::Roomy, |open| *open.disk.borrow())
-    }
-
-    /// What is wrong with the second place of the withdrawals (`[store] withdrawn_copy`), if something is.
-    pub fn copy_trouble(&self) -> Option<String> {
-        self.0.open.get()?.copy.borrow().clone()
-    }
-
-    /// Why `identities.jsonl` cannot be written, if it cannot.
-    pub fn map_trouble(&self) -> Option<String> {
-        self.0.open.get()?.map.borrow().clone()
-    }
-
-    /// Where a map is kept of which not all could be taken over, until somebody removes it.
-    pub fn map_aside(&self) -> Option<PathBuf> {
-        let aside = idmap::aside(&self.state_dir().join(idmap::FILE), 1);
-        aside.exists().then_some(aside)
     }
 
     /// Writes the files beside the database anew that somebody took away, or that could not be written, where
@@ -491,20 +341,6 @@ impl Store {
         }
         self.raise(vec![catch_up::rewritten(now)]).await?;
         Ok(true)
-    }
-
-    /// Tells when that changes.
-    pub fn disk_signal(&self) -> watch::Receiver<Disk> {
-        let open = self.0.open.get();
-        open.map_or_else(
-            || watch::Sender::default().subscribe(),
-            |open| open.disk.clone(),
-        )
-    }
-
-    /// How long the trails are kept; shorter while the disk is full, so that renewals go on.
-    pub(super) fn keep(&self) -> Keep {
-        self.0.keep.on(self.disk())
     }
 
     /// Runs an operation in the writer's next transaction and answers after its commit. It may run twice.
@@ -601,16 +437,7 @@ impl Store {
             reply,
         };
         self.reach(doing)?;
-        match self.mode(doing)? {
-            Mode::Inline(writer) => writer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .apply(vec![operation]),
-            Mode::Threaded { writer, .. } => {
-                let sent = writer.send(operation).await;
-                sent.map_err(|_| StoreError::Closed { doing })?;
-            }
-        }
+        self.threads(doing)?.write(operation).await?;
         let answer = answer.await.unwrap_or_else(|_| Err(lost(doing)));
         self.measured(doing, began, answer)
     }
@@ -621,13 +448,7 @@ impl Store {
         self.standby().answers(doing)?;
         self.reach(doing)?;
         let began = self.now();
-        let answer = match self.mode(doing)? {
-            Mode::Inline(writer) => {
-                let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
-            }
-            Mode::Threaded { readers, .. } => asked(readers, doing, work).await,
-        };
+        let answer = self.threads(doing)?.read(doing, work).await;
         self.measured(doing, began, answer)
     }
 
@@ -647,16 +468,7 @@ impl Store {
 
     async fn pulsed(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
         self.reach(doing)?;
-        let answer = match self.mode(doing)? {
-            Mode::Inline(writer) => {
-                let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
-            }
-            Mode::Threaded { pulse: None, .. } => return Err(StoreError::Closed { doing }),
-            Mode::Threaded {
-                pulse: Some(pulse), ..
-            } => asked(pulse, doing, work).await,
-        };
+        let answer = self.threads(doing)?.pulse(doing, work).await;
         self.answered(doing).and(answer)
     }
 
@@ -714,8 +526,8 @@ impl Store {
         self.0.reads.load(Ordering::SeqCst)
     }
 
-    fn mode(&self, doing: &'static str) -> Result<&Mode, StoreError> {
-        let open = self.0.open.get().map(|open| &open.mode);
+    fn threads(&self, doing: &'static str) -> Result<&Threads, StoreError> {
+        let open = self.0.open.get().map(|open| &open.threads);
         open.ok_or_else(|| StoreError::Away {
             doing,
             reason: "it was not opened yet".to_owned(),
@@ -732,11 +544,152 @@ impl fmt::Debug for Store {
 impl Drop for Inner {
     /// Waits until everything queued is committed; then the lock may go.
     fn drop(&mut self) {
-        let Some(Open { mode, _lock, .. }) = self.open.take() else {
-            return;
-        };
-        match mode {
-            Mode::Threaded {
+        if let Some(Open { threads, _lock, .. }) = self.open.take() {
+            threads.end();
+        }
+    }
+}
+
+impl Open {
+    /// With what the writer tells of itself.
+    fn of(writer: &Writer, settings: &StoreSettings) -> impl FnOnce(Threads, Lock) -> Self + use<> {
+        let (disk, copy) = (writer.reserve.disk(), writer.withdrawals.trouble());
+        let map = writer.id_map.trouble();
+        let files = settings.place.file().map_or_else(Vec::new, open_files);
+        move |threads, lock| Self {
+            threads,
+            files,
+            disk,
+            copy,
+            map,
+            _lock: lock,
+        }
+    }
+}
+
+/// The answer as what it is.
+async fn typed<T: 'static>(
+    doing: &'static str,
+    answer: impl Future<Output = Result<BoxedAnswer, StoreError>>,
+) -> Result<T, StoreError> {
+    let value = answer.await?.downcast();
+    value.map(|value| *value).map_err(|_| lost(doing))
+}
+
+/// Operations that may wait for the writer before callers wait too.
+const QUEUE: usize = 1024;
+/// Connections that read, each on a thread of its own.
+const READERS: usize = 2;
+/// Threads of an open store: the readers' and the writer's.
+pub const THREADS: usize = READERS + 1;
+
+/// A read, answering by itself.
+type Read = Box<dyn FnOnce(&Db) + Send>;
+/// What a read does.
+type Look = Box<dyn FnOnce(&Db) -> Outcome<BoxedAnswer> + Send>;
+
+/// Who carries operations out.
+enum Threads {
+    Running {
+        writer: mpsc::Sender<Operation>,
+        readers: mpsc::Sender<Read>,
+        /// What a machine says of itself, where several share the store.
+        pulse: Option<mpsc::Sender<Read>>,
+        threads: Vec<JoinHandle<()>>,
+    },
+    /// Whoever asks carries it out.
+    Inline(Box<Mutex<Writer>>),
+}
+
+impl Threads {
+    /// Connects the readers and starts all threads.
+    fn start(writer: Writer, settings: &StoreSettings) -> Result<Self, OpenError> {
+        let (readers, read_queue) = mpsc::channel(QUEUE);
+        let read_queue = Arc::new(Mutex::new(read_queue));
+        let mut threads = Vec::new();
+        for n in 0..READERS {
+            let db = connected(
+                &writer,
+                settings,
+                &format!("read {n}"),
+                Connection::reader_of,
+            )?;
+            let queue = read_queue.clone();
+            let serve = move || serve_reads(&db, &queue);
+            threads.push(spawned(settings, &format!("store-read-{n}"), serve)?);
+        }
+        let mut pulse = None;
+        if settings.node.is_some() {
+            let (sender, queue) = mpsc::channel(QUEUE);
+            let db = connected(&writer, settings, "lease", |path| {
+                Connection::writer_of(path, true)
+            })?;
+            let serve = move || serve_reads(&db, &Mutex::new(queue));
+            threads.push(spawned(settings, "store-pulse", serve)?);
+            pulse = Some(sender);
+        }
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let serve = move || writer.serve(queue);
+        threads.push(spawned(settings, "store-write", serve)?);
+        Ok(Self::Running {
+            writer: sender,
+            readers,
+            pulse,
+            threads,
+        })
+    }
+
+    fn inline(writer: Writer) -> Self {
+        Self::Inline(Box::new(Mutex::new(writer)))
+    }
+
+    /// Hands an operation to the writer.
+    async fn write(&self, operation: Operation) -> Result<(), StoreError> {
+        match self {
+            Self::Inline(writer) => writer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .apply(vec![operation]),
+            Self::Running { writer, .. } => {
+                let doing = operation.doing;
+                let sent = writer.send(operation).await;
+                sent.map_err(|_| StoreError::Closed { doing })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a read done on a connection of the readers.
+    async fn read(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
+        match self {
+            Self::Inline(writer) => in_place(writer, doing, work),
+            Self::Running { readers, .. } => asked(readers, doing, work).await,
+        }
+    }
+
+    /// Has something short done on the connection of this machine's lease.
+    async fn pulse(&self, doing: &'static str, work: Look) -> Result<BoxedAnswer, StoreError> {
+        match self {
+            Self::Inline(writer) => in_place(writer, doing, work),
+            Self::Running { pulse: None, .. } => Err(StoreError::Closed { doing }),
+            Self::Running {
+                pulse: Some(pulse), ..
+            } => asked(pulse, doing, work).await,
+        }
+    }
+
+    #[cfg(feature = "simulation")]
+    fn keep_to_itself(&self) {
+        if let Self::Inline(writer) = self {
+            let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.db.conn.keep_to_itself();
+        }
+    }
+
+    /// Waits until everything queued is committed.
+    fn end(self) {
+        match self {
+            Self::Running {
                 writer,
                 readers,
                 pulse,
@@ -749,7 +702,7 @@ impl Drop for Inner {
                     }
                 }
             }
-            Mode::Inline(writer) => writer
+            Self::Inline(writer) => writer
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner)
                 .close(),
@@ -757,35 +710,46 @@ impl Drop for Inner {
     }
 }
 
-impl Open {
-    /// With what the writer tells of itself.
-    fn of(writer: &Writer, settings: &StoreSettings) -> impl FnOnce(Mode, Lock) -> Self + use<> {
-        let (disk, copy) = (writer.reserve.disk(), writer.withdrawals.trouble());
-        let map = writer.id_map.trouble();
-        let files = settings.place.file().map_or_else(Vec::new, open_files);
-        move |mode, lock| Self {
-            mode,
-            files,
-            disk,
-            copy,
-            map,
-            _lock: lock,
-        }
+/// A connection beside the writer's: to the file as `to_file` says, or to the database under this name.
+fn connected(
+    writer: &Writer,
+    settings: &StoreSettings,
+    name: &str,
+    to_file: impl Fn(&Path) -> sql::Result<Connection>,
+) -> Result<Db, OpenError> {
+    let Db { seal, aside, .. } = &writer.db;
+    let conn = match &settings.place {
+        StorePlace::File(path) => to_file(path).map_err(|e| unopened(settings, &e))?,
+        StorePlace::Database(_) => open::session(settings, name)
+            .map_err(|e| open::explained(&settings.place.called(), &e))?,
+    };
+    let shared = (seal.clone(), aside.clone());
+    Ok(Db::on(conn, shared, settings.node.clone()))
+}
+
+fn spawned(
+    settings: &StoreSettings,
+    name: &str,
+    serve: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let named = thread::Builder::new().name(name.to_owned());
+    named.spawn(serve).map_err(|e| unopened(settings, &e))
+}
+
+fn unopened(settings: &StoreSettings, error: &dyn fmt::Display) -> OpenError {
+    OpenError::Other {
+        path: settings.place.called(),
+        reason: error.to_string(),
     }
 }
 
-/// The database and what SQLite keeps beside it.
-fn open_files(database: &Path) -> Vec<(PathBuf, u64, u64)> {
-    let beside = ["", "-wal", "-shm"].map(|ending| {
-        let mut path = database.as_os_str().to_owned();
-        path.push(ending);
-        PathBuf::from(path)
-    });
-    let found = beside.into_iter().filter_map(|path| {
-        let meta = fs::metadata(&path).ok()?;
-        Some((path, meta.dev(), meta.ino()))
-    });
-    found.collect()
+fn in_place(
+    writer: &Mutex<Writer>,
+    doing: &'static str,
+    work: Look,
+) -> Result<BoxedAnswer, StoreError> {
+    let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    work(&writer.db).map_err(|fault| StoreError::new(doing, fault))
 }
 
 /// Has a read done by whoever serves this queue.
@@ -803,15 +767,6 @@ async fn asked(
     let sent = queue.send(read).await;
     sent.map_err(|_| StoreError::Closed { doing })?;
     answer.await.unwrap_or_else(|_| Err(lost(doing)))
-}
-
-/// The answer as what it is.
-async fn typed<T: 'static>(
-    doing: &'static str,
-    answer: impl Future<Output = Result<BoxedAnswer, StoreError>>,
-) -> Result<T, StoreError> {
-    let value = answer.await?.downcast();
-    value.map(|value| *value).map_err(|_| lost(doing))
 }
 
 fn serve_reads(db: &Db, queue: &Mutex<mpsc::Receiver<Read>>) {

@@ -23,8 +23,9 @@ use super::{
     idmap::{Found, IdMap},
     journal::Files,
     nodes, reseal, schema, seal,
+    signals::Signals,
     withdrawals::Withdrawals,
-    writer::{FilesEnd, Signals, Writer},
+    writer::{FilesEnd, Writer},
 };
 use crate::{
     config::{Owner, StorePlace, StoreSettings},

@@ -17,7 +17,8 @@ use super::{
     identities::count,
     mirror::{self, ChangedRows, Mirror},
     seal,
-    writer::{Signals, Witness},
+    signals::Signals,
+    writer::Witness,
 };
 use crate::{
     config::StoreSettings,

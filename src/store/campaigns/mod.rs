@@ -6,6 +6,7 @@
 
 mod items;
 mod orders;
+mod reissues;
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,6 @@ use crate::{
     sql::{self, Row},
 };
 
-pub use items::Followed;
 pub(super) use items::read_item;
 #[cfg(test)]
 pub(super) use items::{FAILED_AMONG_OTHERS, ITEMS};
@@ -33,6 +33,7 @@ pub use items::{FailedAmongOthers, ItemEnd, ItemNote};
 pub use orders::Frozen;
 pub(super) use orders::OPEN;
 pub use orders::{Order, RowOrder, Stalled};
+pub use reissues::Followed;
 
 /// On what a campaign works.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::store::{
-    campaigns, commit, consumers, deliveries, doubts, identities, key_changes, reconcile, stock,
+    campaigns, commit, consumers, deliveries, doubts, key_changes, queues, reconcile, stock,
 };
 
 async fn plan(store: &Store, query: &'static str) -> String {
@@ -26,27 +26,27 @@ async fn every_query_of_the_day_uses_its_index() {
     let list = "SELECT num FROM identity WHERE name > ?1 ORDER BY name LIMIT ?2";
     for (query, index) in [
         (
-            identities::DUE,
+            queues::DUE,
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
         ),
         (
-            identities::HOW_MANY_DUE,
+            queues::HOW_MANY_DUE,
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=? AND due_at<?)",
         ),
         (
-            identities::BY_MINUTE,
+            queues::BY_MINUTE,
             "SEARCH life_count USING PRIMARY KEY (resource=? AND renews>? AND renews<?)",
         ),
         (
-            identities::NEXT_DUE,
+            queues::NEXT_DUE,
             "COVERING INDEX identity_due (resource=? AND <expr>=? AND <expr>=?",
         ),
         (
-            identities::LATE,
+            queues::LATE,
             "INDEX identity_failing (resource=? AND due_at>?)",
         ),
-        (identities::LATE, "COVERING INDEX identity_due (resource=?"),
-        (identities::TROUBLED, "INDEX identity_failing (resource=?"),
+        (queues::LATE, "COVERING INDEX identity_due (resource=?"),
+        (queues::TROUBLED, "INDEX identity_failing (resource=?"),
         (deliveries::PENDING, "INDEX delivery_pending (sink=?)"),
         (sinks::OLDEST, "INDEX delivery_oldest (sink=?)"),
         (
@@ -88,7 +88,7 @@ async fn of_a_page_only_its_own_rows_are_looked_at() {
     let home = Home::new();
     for (query, index) in [
         (
-            identities::WAITING_PAST,
+            queues::WAITING_PAST,
             "INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         ),
         (
@@ -110,13 +110,13 @@ async fn those_that_fail_by_themselves_are_found_by_index() {
     let home = Home::new();
     let items = "INDEX campaign_again (resource=?)";
     uses(&home, campaigns::FAILED_AMONG_OTHERS, items).await;
-    for query in [identities::FAILING_ALONE, identities::LONGEST_FAILING] {
+    for query in [queues::FAILING_ALONE, queues::LONGEST_FAILING] {
         uses(&home, query, "COVERING INDEX identity_alone (resource=?").await;
     }
     for query in [
-        identities::FAILING_ALONE,
-        identities::NEVER_SERVED,
-        identities::FAILING_AMONG_OTHERS,
+        queues::FAILING_ALONE,
+        queues::NEVER_SERVED,
+        queues::FAILING_AMONG_OTHERS,
     ] {
         uses(&home, query, "INDEX identity_failing (resource=?").await;
     }
@@ -167,11 +167,11 @@ async fn consumers_are_counted_by_index() {
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
         ),
         (
-            identities::EARLIEST_EXPIRY,
+            queues::EARLIEST_EXPIRY,
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until>?)",
         ),
         (
-            identities::EARLIEST_EXPIRY,
+            queues::EARLIEST_EXPIRY,
             "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND good_until<?)",
         ),
     ] {
@@ -202,8 +202,8 @@ async fn the_page_looks_at_no_row_that_is_well() {
 async fn what_is_due_is_found_in_its_order_without_sorting_it() {
     let home = Home::new();
     for (query, range) in [
-        (identities::DUE_WITHOUT_TOKEN, "good_until<?)"),
-        (identities::DUE_WITH_TOKEN, "good_until>?)"),
+        (queues::DUE_WITHOUT_TOKEN, "good_until<?)"),
+        (queues::DUE_WITH_TOKEN, "good_until>?)"),
     ] {
         let index = "COVERING INDEX identity_ending (resource=? AND <expr>=? AND <expr>=? AND ";
         let plan = plan(&home, query).await;
@@ -215,11 +215,7 @@ async fn what_is_due_is_found_in_its_order_without_sorting_it() {
 #[tokio::test]
 async fn deliveries_are_taken_in_the_order_of_their_index() {
     let home = Home::new();
-    for query in [
-        deliveries::PENDING,
-        identities::NEXT_DUE,
-        identities::BY_MINUTE,
-    ] {
+    for query in [deliveries::PENDING, queues::NEXT_DUE, queues::BY_MINUTE] {
         let plan = plan(&home, query).await;
         assert!(!plan.contains("TEMP B-TREE"), "{query}\n{plan}");
     }
