@@ -2,7 +2,7 @@
 //! it stops nobody, is logged once, and is shown until it can be read again or is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -11,8 +11,8 @@ use crate::{
     sql::{Row, SqlError, ValueRef},
 };
 
-/// So many rows are remembered one by one; of more only the number is known.
-const REMEMBERED: usize = 10_000;
+/// Of so many rows it is remembered what is wrong with each; of more only which they are, as far as they have numbers.
+const REMEMBERED: usize = if cfg!(test) { 100 } else { 10_000 };
 /// So many are named.
 const NAMED: usize = 20;
 
@@ -132,6 +132,21 @@ pub(super) struct Aside(Mutex<Inner>);
 struct Inner {
     look: u64,
     rows: BTreeMap<Which, Found>,
+    more: BTreeMap<RowKind, Numbers>,
+}
+
+/// Rows beyond those that are remembered, by their numbers alone.
+#[derive(Debug, Default)]
+struct Numbers {
+    met: BTreeSet<Num>,
+    /// Not met since the look at everything began, if one goes on.
+    before: BTreeSet<Num>,
+}
+
+impl Numbers {
+    fn all(&self) -> impl Iterator<Item = Num> {
+        self.met.union(&self.before).copied()
+    }
 }
 
 impl Aside {
@@ -178,6 +193,9 @@ impl Aside {
             return;
         }
         if inner.rows.len() >= REMEMBERED {
+            if let Some(num) = found.num {
+                inner.more.entry(kind).or_default().met.insert(num);
+            }
             return;
         }
         tracing::error!(
@@ -188,6 +206,10 @@ impl Aside {
             "a row of the store cannot be read and is set aside: {}",
             found.reason
         );
+        if let (Some(more), Some(num)) = (inner.more.get_mut(&kind), found.num) {
+            more.met.remove(&num);
+            more.before.remove(&num);
+        }
         inner.rows.insert(which, found);
     }
 
@@ -195,7 +217,9 @@ impl Aside {
     pub(super) fn nums(&self, kind: RowKind) -> Vec<Num> {
         let inner = self.lock();
         let of_kind = inner.rows.iter().filter(|(which, _)| which.kind == kind);
-        of_kind.filter_map(|(_, found)| found.num).collect()
+        let more = inner.more.get(&kind).into_iter().flat_map(Numbers::all);
+        let remembered = of_kind.filter_map(|(_, found)| found.num);
+        remembered.chain(more).collect()
     }
 
     /// Whether a row of an identity is set aside whose name cannot be read.
@@ -222,7 +246,11 @@ impl Aside {
 
     /// A look at everything begins.
     pub(super) fn begin_look(&self) {
-        self.lock().look += 1;
+        let mut inner = self.lock();
+        inner.look += 1;
+        for Numbers { met, before } in inner.more.values_mut() {
+            before.append(met);
+        }
     }
 
     /// A look at everything has ended: what was not met in it can be read again, or is gone. Whether
@@ -231,7 +259,11 @@ impl Aside {
         let mut inner = self.lock();
         let (look, before) = (inner.look, inner.rows.len());
         inner.rows.retain(|_, found| found.seen >= look);
-        let mended = before - inner.rows.len();
+        let mut mended = before - inner.rows.len();
+        for Numbers { met, before } in inner.more.values_mut() {
+            mended += before.difference(met).count();
+            before.clear();
+        }
         if mended > 0 {
             tracing::info!(
                 rows = mended,
@@ -257,6 +289,18 @@ impl Aside {
             if let Some(name) = found.name.as_ref().filter(|_| told.names.len() < NAMED) {
                 told.names.push(name.clone());
             }
+        }
+        for (kind, more) in &inner.more {
+            let Some(first) = more.all().next() else {
+                continue;
+            };
+            let told = kinds.entry(*kind).or_insert_with(|| SetAside {
+                kind: kind.word().to_owned(),
+                rows: 0,
+                names: Vec::new(),
+                because: format!("table {}, row {first}: it cannot be read", kind.key().0),
+            });
+            told.rows += more.all().count() as u64;
         }
         kinds.into_values().collect()
     }

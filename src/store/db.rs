@@ -41,9 +41,11 @@ pub(super) struct Db {
     pub(super) epoch: Cell<u64>,
     /// The time, where the database has no clock of its own.
     pub(super) ours: Cell<Timestamp>,
-    /// Statements that were run.
+    /// Statements that were run, and rows that were read of those that a page is made of.
     #[cfg(test)]
     pub(super) statements: Cell<usize>,
+    #[cfg(test)]
+    pub(super) rows: Cell<usize>,
 }
 
 impl Db {
@@ -63,6 +65,8 @@ impl Db {
             ours: Cell::default(),
             #[cfg(test)]
             statements: Cell::default(),
+            #[cfg(test)]
+            rows: Cell::default(),
         }
     }
 
@@ -198,6 +202,8 @@ impl Db {
             params,
             Some(limit).filter(|limit| *limit < usize::MAX),
             |row| {
+                #[cfg(test)]
+                self.rows.set(self.rows.get() + 1);
                 match read(row) {
                     Ok(one) => found.extend(one),
                     Err(error) if error.is_unreadable() => self.aside.note(kind, row, &error),

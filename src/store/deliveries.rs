@@ -142,19 +142,23 @@ impl Store {
         self.read("look for pending deliveries", move |db| {
             let StoredSink { num, waits, .. } = db.sink(&sink)?;
             let (name, node) = (sink.name().as_str(), db::node_of(&sink));
+            let mut most = limit;
             loop {
-                let (chosen, next_at) = db.first_pending((num, waits), (now, limit), &skip)?;
-                let list = db::list(&chosen);
-                let params = params![num, name, list, node];
-                let deliveries = db.all(RowKind::Delivery, CHOSEN, params, read_delivery)?;
-                // A page of rows that cannot be read hides nobody behind it.
-                if !deliveries.is_empty() || chosen.len() < limit {
+                let (chosen, next_at) = db.first_pending((num, waits), (now, most), &skip)?;
+                let params = params![num, name, db::list(&chosen), node];
+                let deliveries =
+                    db.page(RowKind::Delivery, limit, CHOSEN, params, read_delivery)?;
+                // A page of rows that cannot be read hides nobody behind it. The next one is twice as long, as with
+                // identities that are due; then more may wait than are read.
+                if !deliveries.is_empty() || chosen.len() < most {
+                    let more = most > limit && deliveries.len() == limit;
                     return Ok(Pending {
+                        next_at: if more { Some(now) } else { next_at },
                         deliveries,
-                        next_at,
                     });
                 }
                 skip.extend(chosen);
+                most = most.saturating_mul(2);
             }
         })
         .await

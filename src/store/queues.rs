@@ -64,8 +64,8 @@ impl Store {
         self.read("look for due identities", move |db| {
             let line = db.line(&resource, line)?;
             let mut skip = db.and_set_aside(&skip);
+            let mut most = limit.saturating_add(skip.len());
             loop {
-                let most = limit.saturating_add(skip.len());
                 let found = db.due_nums(line, db::micros(now), most)?;
                 let full = found.len() >= most;
                 let nums: Vec<Num> = found
@@ -73,11 +73,13 @@ impl Store {
                     .filter(|num| !skip.contains(num))
                     .collect();
                 let records = db.records_of(&nums, limit)?;
-                // A page of rows that cannot be read hides nobody behind it.
+                // A page of rows that cannot be read hides nobody behind it. The next one is twice as long, so that
+                // however many they are, each is passed over a few times and not with each page.
                 if !records.is_empty() || !full {
                     return Ok(records);
                 }
                 skip.extend(nums);
+                most = limit.saturating_add(skip.len().saturating_mul(2));
             }
         })
         .await

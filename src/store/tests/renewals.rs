@@ -364,6 +364,62 @@ async fn a_row_that_cannot_be_read_does_not_stop_the_others() {
     assert_eq!(aside[0].names, [name("bad")]);
 }
 
+/// More of them than are remembered one by one.
+#[tokio::test]
+async fn rows_that_cannot_be_read_are_passed_over_at_a_price_that_grows_with_their_number_alone() {
+    const BAD: usize = 500;
+    let home = Home::new();
+    let specs: Vec<Spec> = (0..BAD).map(|n| spec(&format!("bad-{n}"))).collect();
+    declare(&home, &specs, 0).await;
+    sql(
+        &home,
+        "UPDATE identity SET wish = 'not json'; UPDATE delivery SET wanted = 1, delivered = -1, next_at = 0, since = 0",
+    )
+    .await;
+    let rows = || home.read("test", |db| Ok(db.rows.take()));
+    for look in [4 * BAD, 2 * BAD] {
+        rows().await.unwrap();
+        let due = home
+            .due(&resource(), Work::Create, at(1), 10, &none())
+            .await;
+        assert!(due.unwrap().is_empty());
+        let read = rows().await.unwrap();
+        assert!(read <= look, "{read} rows were read");
+    }
+    let next = home.next_due(&resource(), Work::Create, &none()).await;
+    assert_eq!(next.unwrap(), None, "nobody wakes up for one of them");
+
+    rows().await.unwrap();
+    let pending = home
+        .pending(&sink("file"), at(1), 10, &none())
+        .await
+        .unwrap();
+    assert!(pending.deliveries.is_empty());
+    let read = rows().await.unwrap();
+    assert!(read <= 5 * BAD, "{read} rows were read");
+    let aside = home.counts().await.unwrap().set_aside;
+    let told: Vec<_> = aside
+        .iter()
+        .map(|one| (one.kind.as_str(), one.rows))
+        .collect();
+    assert_eq!(told, [("identity", BAD as u64), ("delivery", BAD as u64)]);
+
+    sql(
+        &home,
+        "UPDATE delivery SET delivered = 0 WHERE identity = (SELECT max(identity) FROM delivery)",
+    )
+    .await;
+    let pending = home
+        .pending(&sink("file"), at(1), 10, &none())
+        .await
+        .unwrap();
+    assert_eq!(
+        pending.deliveries.len(),
+        1,
+        "a page of what cannot be read hides nobody"
+    );
+}
+
 #[tokio::test]
 async fn every_issue_is_in_the_trail_with_its_request_id_and_reason() {
     let (home, num) = active().await;
@@ -436,6 +492,7 @@ on_postgres! {
     the_most_pressing_is_first_and_those_in_flight_are_left_out
     late_ones_are_counted_and_listed_without_a_scan
     a_row_that_cannot_be_read_does_not_stop_the_others
+    rows_that_cannot_be_read_are_passed_over_at_a_price_that_grows_with_their_number_alone
     every_issue_is_in_the_trail_with_its_request_id_and_reason
     watchers_resume_where_they_were_or_start_anew
 }
