@@ -60,12 +60,12 @@ fn needs_no_database(method: &Method, path: &str) -> bool {
 pub(super) fn told(away: &DatabaseAway, now: Timestamp) -> String {
     match away.age(now) {
         Some(age) => format!(
-            "the database is away, and what this node knew {} ago is served: nothing is renewed or changed over this \
+            "the database is away, and what this node knew {} ago is served: nothing is renewed or changed through this \
              node until it is back",
             short_duration(age)
         ),
-        None => "the database is away, and this node has no mirror of it: nothing is served, renewed or changed over \
-                 this node until it is back"
+        None => "the database is away, and this node has no mirror of it: nothing is served, renewed or changed \
+                 through this node until it is back"
             .to_owned(),
     }
 }

@@ -239,7 +239,7 @@ fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> 
             Some(leader) => {
                 format!("access keys are watched where calls are made: ask {leader}, which leads")
             }
-            None => "access keys are watched where calls are made, and nobody leads at the moment"
+            None => "access keys are watched by the node that leads, and none does at the moment"
                 .to_owned(),
         };
         return Err(Problem::new(ProblemType::Conflict, why));

@@ -275,7 +275,7 @@ fn elsewhere(shared_state: &SharedState, resource: &ResourceName) -> Option<Stri
             Some(leader) => {
                 format!("this node follows, and {leader} leads: `renewd why` there says more")
             }
-            None => "nobody leads at the moment, as far as this node knows: see `renewd node list`"
+            None => "no node leads at the moment, as far as this node knows: see `renewd node list`"
                 .to_owned(),
         });
     }

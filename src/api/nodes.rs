@@ -85,7 +85,7 @@ async fn set_drained(
     let is_able = |row: &NodeRow| row.alive && row.drained_at.is_none() && row.name != name;
     if drained && !known.nodes.iter().any(is_able) {
         let why = format!(
-            "nobody could lead in the place of {name}: no other node is there that is not drained"
+            "no other node could lead instead of {name}: each is drained or does not run"
         );
         return Err(Problem::new(ProblemType::Conflict, why));
     }

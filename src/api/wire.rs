@@ -118,7 +118,7 @@ pub struct Nodes {
     pub epoch: Option<u64>,
     /// Who leads, as far as is known.
     pub leader: Option<NodeName>,
-    /// Why the database does not answer; then the rest is as it last was.
+    /// Why this machine has no valid heartbeat in the database; then the rest is as it knew it last.
     pub trouble: Option<String>,
     /// In the order of their names.
     pub nodes: Vec<NodeRow>,

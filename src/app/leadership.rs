@@ -119,7 +119,7 @@ impl Supervisor {
         };
         self.charge = charge;
         if let Err(error) = self.lead(epoch).await {
-            tracing::warn!(epoch, %error, "what a leader does cannot begin yet; it is tried again");
+            tracing::warn!(epoch, %error, "this node cannot begin to lead yet; it is tried again");
             self.follow().await;
             tokio::time::sleep(TRIED_AGAIN).await;
         }

@@ -154,11 +154,11 @@ fn render(of: &Nodes, width: Option<usize>) -> String {
     let mut text = table.render(0, width);
     if let Some(trouble) = &of.trouble {
         text.push_str(&format!(
-            "\nthe database does not answer, this is as it last was: {trouble}\n"
+            "\nthis node has no valid heartbeat in the database, and this is what it knew last: {trouble}\n"
         ));
     }
     if leader.is_none() {
-        text.push_str("\nnobody leads: nothing is renewed or revoked\n");
+        text.push_str("\nno node leads: nothing is renewed or revoked\n");
     }
     text
 }
@@ -173,10 +173,10 @@ fn cells(row: &NodeRow, of: &Nodes, digest: Option<&str>) -> [Cell; 9] {
         true => ("alive", GOOD),
         false => ("dead", BAD),
     };
-    let offset = row.offset_ms;
-    let clock = match offset.unsigned_abs() <= LARGEST_OFFSET_MS {
-        true => format!("{offset} ms").into(),
-        false => Cell::styled(format!("{offset} ms"), BAD),
+    let offset = format!("{} ms", row.offset_ms);
+    let clock = match row.clock_is_off() {
+        true => Cell::styled(offset, BAD),
+        false => offset.into(),
     };
     let (reaches, reached) = match row.reaches {
         true => ("reached", GOOD),
@@ -200,6 +200,3 @@ fn cells(row: &NodeRow, of: &Nodes, digest: Option<&str>) -> [Cell; 9] {
         relative(row.since, of.at).into(),
     ]
 }
-
-/// A clock that is farther off is told.
-const LARGEST_OFFSET_MS: u64 = 2000;

@@ -146,7 +146,7 @@ fn cluster_line(of: &wire::Nodes) -> String {
         (Some(leader), None) => format!("{node} follows: {leader} leads {cluster}; {there}"),
         (None, None) => paint(
             BAD,
-            format!("nobody leads {cluster}, as far as {node} knows; {there}"),
+            format!("no node leads {cluster}, as far as {node} knows; {there}"),
         ),
     }
 }

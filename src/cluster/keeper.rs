@@ -229,7 +229,7 @@ impl LeaseKeeper {
             Reason::Drained => "a person drained this node",
             Reason::CutOff => "this node does not reach ACS, and another one does",
         };
-        tracing::warn!(epoch, "another node is to lead: {why}");
+        tracing::warn!(epoch, "this node stops leading, so that another one does: {why}");
         self.end_work().await;
         let (node, now) = (&self.deps.settings.node, self.deps.clock.now());
         if let Err(why) = in_time(self.deps.store.yield_duty(node, epoch, why, now)).await {
@@ -290,7 +290,7 @@ impl LeaseKeeper {
         self.standing.send_modify(|standing| {
             if standing.trouble.is_none() {
                 tracing::warn!(
-                    "the database does not answer, and while it does not nothing is obtained: {why}"
+                    "the database does not answer, and nothing is obtained until it does: {why}"
                 );
             }
             standing.trouble = Some(why);

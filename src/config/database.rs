@@ -207,7 +207,7 @@ impl Said {
                 "set them for the user instead: ALTER ROLE renewd SET …",
             ),
             "service" | "passfile" => AddressMistake::new(
-                "this address leans on another file (`service` or `passfile`)",
+                "this address refers to another file (`service` or `passfile`)",
                 "write all of it here, the password too: the file of the address is a secret",
             ),
             "sslpassword" => AddressMistake::new(
@@ -291,13 +291,13 @@ impl Said {
         if !addresses.is_empty() && addresses.len() != names.len() {
             let hint = "one for each host, or none";
             return Err(AddressMistake::new(
-                "this address has another number of `hostaddr` than of hosts",
+                "this address has not as many `hostaddr` as hosts",
                 hint,
             ));
         }
         if ports.len() > 1 && ports.len() != names.len() {
             return Err(AddressMistake::new(
-                "this address has another number of ports than of hosts",
+                "this address has not as many ports as hosts",
                 "one for each host, or one for all",
             ));
         }
@@ -329,7 +329,7 @@ impl Said {
         };
         if mode.is_some_and(|mode| !mode_is_known(mode)) {
             return Err(AddressMistake::new(
-                "this address has an `sslmode` that is none",
+                "the `sslmode` of this address is not one that PostgreSQL knows",
                 "write sslmode=verify-full",
             ));
         }
@@ -371,7 +371,7 @@ impl Said {
             Some("require") => Ok(ChannelBinding::Require),
             Some("disable") => Ok(ChannelBinding::Disable),
             Some(_) => Err(AddressMistake::new(
-                "this address has a `channel_binding` that is none",
+                "the `channel_binding` of this address is not one that PostgreSQL knows",
                 "one of require, prefer and disable",
             )),
         }
@@ -382,7 +382,7 @@ impl Said {
             None | Some("postgres") => Ok(false),
             Some("direct") => Ok(true),
             Some(_) => Err(AddressMistake::new(
-                "this address has an `sslnegotiation` that is none",
+                "the `sslnegotiation` of this address is not one that PostgreSQL knows",
                 "postgres or direct",
             )),
         }
@@ -397,7 +397,7 @@ impl Said {
             .map(Duration::from_secs)
             .ok_or_else(|| {
                 AddressMistake::new(
-                    "this address has a `connect_timeout` that is out of range",
+                    "the `connect_timeout` of this address is out of range",
                     format!("1 to {LONGEST_TIMEOUT} seconds"),
                 )
             })
@@ -432,8 +432,8 @@ fn port_of(text: &str) -> Read<u16> {
         "" => Ok(PORT),
         text => text.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
             AddressMistake::new(
-                "a port of this address is none",
-                format!("a number up to 65535; {ESCAPED}"),
+                "a port of this address is not a number up to 65535",
+                ESCAPED,
             )
         }),
     }
@@ -444,7 +444,7 @@ fn absolute(path: &str, key: &'static str) -> Read<PathBuf> {
     match PathBuf::from(path) {
         path if path.is_absolute() => Ok(path),
         _ => Err(AddressMistake::new(
-            "a file of this address has no whole path",
+            "a file in this address is not an absolute path",
             format!("`{key}` must begin with /"),
         )),
     }
@@ -498,7 +498,7 @@ fn hosts_of(text: &str) -> Read<(String, String)> {
         let (name, port) = match host.strip_prefix('[') {
             Some(rest) => {
                 let (name, port) = rest.split_once(']').ok_or_else(|| {
-                    AddressMistake::new("a host of this address lacks its ]", ESCAPED)
+                    AddressMistake::new("a host in this address begins with [ and has no ]", ESCAPED)
                 })?;
                 (name, port.strip_prefix(':').unwrap_or(port))
             }
@@ -514,7 +514,7 @@ fn decoded(text: &str) -> Read<String> {
     let decoded = percent_decode_str(text).decode_utf8();
     decoded
         .map(Into::into)
-        .map_err(|_| AddressMistake::new("a %XX of this address is no UTF-8", ESCAPED))
+        .map_err(|_| AddressMistake::new("a %XX in this address is not UTF-8", ESCAPED))
 }
 
 /// `key=value key='a value'`.
@@ -661,7 +661,7 @@ mod tests {
                 "postgresql://u@db/d?sslcert=/hunter2",
                 "each needs the other",
             ),
-            ("postgresql://u@db/d?sslrootcert=hunter2", "no whole path"),
+            ("postgresql://u@db/d?sslrootcert=hunter2", "not an absolute path"),
             ("host=db user=u dbname=d password='hunter2", "neither a URL"),
             (
                 "host=db user=u dbname=d password=my hunter2",
@@ -673,7 +673,7 @@ mod tests {
             ),
             (
                 "host=a,b port=1,2,3 user=u dbname=hunter2",
-                "number of ports",
+                "not as many ports",
             ),
         ] {
             let mistake = address(text).expect_err(text);

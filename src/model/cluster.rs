@@ -92,6 +92,16 @@ pub struct NodeRow {
     pub reaches: bool,
 }
 
+/// A clock that is farther off than this from the database's is told.
+const FARTHEST_MS: u64 = 2000;
+
+impl NodeRow {
+    /// Whether its clock is so far off that a person has to set it right.
+    pub fn clock_is_off(&self) -> bool {
+        self.offset_ms.unsigned_abs() > FARTHEST_MS
+    }
+}
+
 /// What a machine says of itself, every few seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {

@@ -149,18 +149,18 @@ impl fmt::Display for Refusal {
         match self {
             Self::Silent(deadline) => write!(f, "gives no answer within {} s", deadline.as_secs()),
             Self::Unreachable(why) => write!(f, "cannot be reached ({why})"),
-            Self::Tls(why) => write!(f, "is not trusted, or speaks no TLS ({why})"),
+            Self::Tls(why) => write!(f, "is not trusted, or does not speak TLS ({why})"),
             Self::Files(why) => f.write_str(why),
             Self::Login(why) => write!(f, "refuses the login ({why})"),
             Self::Standby => f.write_str("is a standby, which is read only"),
             Self::ReadOnly => f.write_str("is read only (default_transaction_read_only)"),
             Self::Old(version) => write!(
                 f,
-                "runs PostgreSQL {version}, and {OLDEST} is the oldest that is used"
+                "runs PostgreSQL {version}, and renewd needs {OLDEST} or later"
             ),
             Self::Encoding(encoding) => write!(
                 f,
-                "has a database in {encoding}; make one with ENCODING 'UTF8'"
+                "has this database in {encoding}; make one with ENCODING 'UTF8'"
             ),
             Self::Other(why) => write!(f, "says: {why}"),
         }
@@ -350,7 +350,7 @@ async fn settled(client: &Client, remote: &Remote) -> Result<String, Refusal> {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let row = row.ok_or_else(|| Refusal::Other("nothing of itself".to_owned()))?;
+    let row = row.ok_or_else(|| Refusal::Other("nothing about itself".to_owned()))?;
     let version = taken(row)?;
     // What is acknowledged is durable, whatever a role or database is set to.
     if row.get(5) == Some("off") {
@@ -434,7 +434,7 @@ fn tls(settings: &DatabaseSettings) -> Result<MakeRustlsConnect, Refusal> {
             let made = builder.with_client_auth_cert(chain, key);
             made.map_err(|error| {
                 let file = files.certificate.display();
-                Refusal::Files(format!("cannot be shown {file}: {error}"))
+                Refusal::Files(format!("needs the client certificate {file}, which cannot be used: {error}"))
             })?
         }
     };

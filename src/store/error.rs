@@ -74,7 +74,7 @@ pub enum StoreError {
         reason: String,
     },
     /// Another machine leads by now: what this one wanted to write as the leader is not written.
-    #[error("cannot {doing}: another node leads by now")]
+    #[error("cannot {doing}: another node leads now")]
     NotLeader {
         /// What was being done.
         doing: &'static str,
@@ -279,13 +279,13 @@ pub enum OpenError {
     /// It was given up for another place.
     #[error(
         "the store {path} was retired at {at:.0} by `renewd store backup --retire` and goes on elsewhere; to take it \
-         back, stop renewd there and say `renewd store adopt` here"
+         back, stop renewd there and run `renewd store adopt` here"
     )]
     Retired { path: PathBuf, at: Timestamp },
     /// It was moved to another engine.
     #[error(
         "the store {path} was moved to {to} at {at:.0} and goes on there: name that in the configuration; to take it back, \
-         stop renewd there and say `renewd store adopt` here"
+         stop renewd there and run `renewd store adopt` here"
     )]
     Moved {
         path: PathBuf,
@@ -295,7 +295,7 @@ pub enum OpenError {
     },
     /// A move to here was cut off.
     #[error(
-        "the store {path} is only a part of the one that is being moved there from {from}: say the same `renewd store \
+        "the store {path} is only a part of the one that is being moved there from {from}: run the same `renewd store \
          move` again where that one is configured"
     )]
     HalfMoved { path: PathBuf, from: String },

@@ -166,7 +166,7 @@ impl Store {
                 None => "nothing is served".to_owned(),
             };
             tracing::error!(
-                "the database is away, nothing is renewed or changed over this node, and {serves}: {because}"
+                "the database is away, nothing is renewed or changed through this node, and {serves}: {because}"
             );
         }
     }

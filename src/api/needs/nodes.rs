@@ -1,12 +1,9 @@
-//! What of a cluster needs a person: nobody leads, a machine is gone, or one is not as the others are.
+//! What of a cluster needs a person: no node leads, one is dead, or one is not as the others are.
 
 use std::time::Duration;
 
 use super::{super::wire::Need, NeedKind, Observed, need};
 use crate::model::{ClusterStanding, NodeRow, short_duration};
-
-/// A clock that is farther off than this from the database's is told.
-const FARTHEST_MS: u64 = 2000;
 
 pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     let Some(standing) = known.cluster else {
@@ -37,10 +34,10 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
 fn no_leader(standing: &ClusterStanding) -> Need {
     let message = match &standing.trouble {
         Some(_) => {
-            "this node cannot say that it is there, so it does not lead and takes no command; what it wrote and serves stays"
+            "this node has no valid heartbeat in the database, so it does not lead and accepts no command; what it wrote and serves stays"
         }
         None => {
-            "nobody leads, so nothing is renewed or revoked: no node is there that may and does"
+            "no node leads, so nothing is renewed or revoked: start one that is not drained, or end a drain with `renewd node drain --end NODE`"
         }
     };
     Need {
@@ -58,8 +55,8 @@ fn no_leader(standing: &ClusterStanding) -> Need {
 fn dead(row: &NodeRow) -> Need {
     let name = &row.name;
     let message = format!(
-        "it has said nothing for a while: its files are not brought up to date, and what is withdrawn may still lie there. \
-         Start renewd there, or `renewd node forget {name}` if it will not come back"
+        "it no longer reports: its files are not brought up to date, and tokens that were withdrawn may still be in them. \
+         Start renewd there, or run `renewd node forget {name}` if it will not come back"
     );
     Need {
         since: Some(row.heartbeat_at),
@@ -72,7 +69,7 @@ fn dead(row: &NodeRow) -> Need {
 fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
     let mut amiss = Vec::new();
     let offset = row.offset_ms;
-    if offset.unsigned_abs() > FARTHEST_MS {
+    if row.clock_is_off() {
         let far = short_duration(Duration::from_millis(offset.unsigned_abs()));
         let side = if offset > 0 { "ahead of" } else { "behind" };
         amiss.push(format!(
@@ -80,7 +77,7 @@ fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
         ));
     }
     if !row.reaches {
-        amiss.push("it does not reach ACS, so it had better not lead".to_owned());
+        amiss.push("it does not reach ACS, so it should not lead: check its network".to_owned());
     }
     if let Some(leader) = leader.filter(|leader| leader.digest != row.digest) {
         amiss.push(format!(

@@ -31,11 +31,11 @@ const LOOK: Duration = Duration::from_millis(300);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Everything is copied while renewd runs; then this waits until renewd is stopped (`systemctl stop renewd`, \
-on every machine that uses the database), writes what changed meanwhile, and compares every row of both. Whatever cuts it \
-off, the same again goes on with it. Nothing is deleted where the store was: it is marked, so that no daemon starts on it, \
-and `renewd store adopt` takes it back. Tokens stay sealed with the same key; identities.jsonl, withdrawn.jsonl and the key \
-stay in the state directory.\nExit codes: 0 it is moved, 1 it failed or was ended, and the store is where it was; 2 the place \
-or the store is not such that it can be moved."
+on every machine that uses the database), writes what changed meanwhile, and compares every row of both. If it is \
+cut off, the same command again continues it. Nothing is deleted where the store was: it is marked, so that no daemon \
+starts on it, and `renewd store adopt` takes it back. Tokens stay sealed with the same key; identities.jsonl, withdrawn.jsonl and the key \
+stay in the state directory.\nExit codes: 0 it is moved, 1 it failed or was ended, and the store is where it was; 2 the store \
+cannot be moved, or not to this place."
 )]
 pub(super) struct Move {
     /// Out of a file: the file that holds the address of the database, as for `[store] url`. Out of PostgreSQL: the new
@@ -102,7 +102,7 @@ impl Move {
         output::print(&format!(
             "the store is in {} now: {rows} rows in {} tables, the same in both places\n\
              write `{named}` into the section [store] of the configuration, then start renewd\n\
-             where it was it stays as it is; no daemon starts on it\n",
+             the old store stays as it is; no daemon starts on it\n",
             moved.to,
             moved.tables.len()
         ))?;
@@ -148,13 +148,13 @@ impl Told {
                 if !self.waits {
                     self.waits = true;
                     output::aside(&format!(
-                        "everything is copied; {by} still uses the store: stop renewd now, and the move ends by itself"
+                        "everything is copied; {by} still uses the store: stop renewd now, and the move goes on by itself"
                     ));
                 }
                 thread::sleep(LOOK);
             }
             Moving::Last => output::aside(
-                "nobody uses the store any more: what is left is copied, and every row compared",
+                "the store is no longer used: what is left is copied, and every row is compared",
             ),
         }
     }

@@ -71,7 +71,7 @@ pub enum MoveError {
     /// A row that the other engine does not take.
     #[error(
         "a row of the table {table} ({key}) cannot be moved: {why}; `renewd status` names rows that cannot be read: mend \
-         or drop it, then say it again"
+         or drop it, then run this again"
     )]
     Row {
         table: String,
@@ -84,7 +84,7 @@ pub enum MoveError {
     )]
     Differs { table: String },
     /// Whoever watched it ended it.
-    #[error("the move was ended before it was done; say the same again to go on with it")]
+    #[error("the move was ended before it was done; run the same command again to go on with it")]
     Ended,
     #[error("{place} failed: {reason}")]
     Database { place: String, reason: String },
@@ -286,7 +286,7 @@ impl Transfer<'_> {
         let found = schema::version(conn).map_err(&fails)?;
         if found != schema::NEWEST {
             return Err(refused(format!(
-                "its schema is {found}, and this renewd moves {}: start this renewd there once, then say it again",
+                "its schema is {found}, and this renewd moves {}: start this renewd there once, then run this again",
                 schema::NEWEST
             )));
         }
@@ -308,7 +308,7 @@ impl Transfer<'_> {
             .is_some()
         {
             return Err(refused(
-                "its seal key is being replaced: say it again in a minute, see `renewd key reseal`"
+                "its seal key is being replaced: run this again in a minute, see `renewd key reseal`"
                     .to_owned(),
             ));
         }
