@@ -275,8 +275,10 @@ fn elsewhere(shared_state: &SharedState, resource: &ResourceName) -> Option<Stri
             Some(leader) => {
                 format!("this node follows, and {leader} leads: `renewd why` there says more")
             }
-            None => "no node leads at the moment, as far as this node knows: see `renewd node list`"
-                .to_owned(),
+            None => {
+                "no node leads at the moment, as far as this node knows: see `renewd node list`"
+                    .to_owned()
+            }
         });
     }
     let is_here = shared_state.renewers.contains_key(resource);

@@ -84,9 +84,8 @@ async fn set_drained(
     let name = named(&name)?;
     let is_able = |row: &NodeRow| row.alive && row.drained_at.is_none() && row.name != name;
     if drained && !known.nodes.iter().any(is_able) {
-        let why = format!(
-            "no other node could lead instead of {name}: each is drained or does not run"
-        );
+        let why =
+            format!("no other node could lead instead of {name}: each is drained or does not run");
         return Err(Problem::new(ProblemType::Conflict, why));
     }
     let cause = admin.cause(api, ask.reason).await;

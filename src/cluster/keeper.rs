@@ -229,7 +229,10 @@ impl LeaseKeeper {
             Reason::Drained => "a person drained this node",
             Reason::CutOff => "this node does not reach ACS, and another one does",
         };
-        tracing::warn!(epoch, "this node stops leading, so that another one does: {why}");
+        tracing::warn!(
+            epoch,
+            "this node stops leading, so that another one does: {why}"
+        );
         self.end_work().await;
         let (node, now) = (&self.deps.settings.node, self.deps.clock.now());
         if let Err(why) = in_time(self.deps.store.yield_duty(node, epoch, why, now)).await {

@@ -498,7 +498,10 @@ fn hosts_of(text: &str) -> Read<(String, String)> {
         let (name, port) = match host.strip_prefix('[') {
             Some(rest) => {
                 let (name, port) = rest.split_once(']').ok_or_else(|| {
-                    AddressMistake::new("a host in this address begins with [ and has no ]", ESCAPED)
+                    AddressMistake::new(
+                        "a host in this address begins with [ and has no ]",
+                        ESCAPED,
+                    )
                 })?;
                 (name, port.strip_prefix(':').unwrap_or(port))
             }
@@ -661,7 +664,10 @@ mod tests {
                 "postgresql://u@db/d?sslcert=/hunter2",
                 "each needs the other",
             ),
-            ("postgresql://u@db/d?sslrootcert=hunter2", "not an absolute path"),
+            (
+                "postgresql://u@db/d?sslrootcert=hunter2",
+                "not an absolute path",
+            ),
             ("host=db user=u dbname=d password='hunter2", "neither a URL"),
             (
                 "host=db user=u dbname=d password=my hunter2",

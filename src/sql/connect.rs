@@ -434,7 +434,9 @@ fn tls(settings: &DatabaseSettings) -> Result<MakeRustlsConnect, Refusal> {
             let made = builder.with_client_auth_cert(chain, key);
             made.map_err(|error| {
                 let file = files.certificate.display();
-                Refusal::Files(format!("needs the client certificate {file}, which cannot be used: {error}"))
+                Refusal::Files(format!(
+                    "needs the client certificate {file}, which cannot be used: {error}"
+                ))
             })?
         }
     };
