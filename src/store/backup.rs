@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Store, db,
     error::{Answer, BackupError, Fault},
-    schema,
+    nodes, schema,
 };
 use crate::{model::Timestamp, sql};
 
@@ -425,6 +425,7 @@ pub(super) fn half_moved(conn: &sql::Connection) -> sql::Result<Option<String>> 
 
 /// Takes a store back that was given up for another place; whether it was.
 pub(super) fn unretire(conn: &sql::Connection) -> sql::Result<bool> {
+    nodes::let_nobody_lead(conn, false)?;
     conn.execute("DELETE FROM meta WHERE key = ?1", [MOVED_TO])?;
     Ok(conn.execute("DELETE FROM meta WHERE key = ?1", [RETIRED])? > 0)
 }

@@ -8,6 +8,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{
     Cause, Store,
+    backup::MOVED_TO,
     db::{self, Db, Txn, instant, micros, signed},
     error::{Answer, Fault, Outcome},
     identities::count,
@@ -26,6 +27,11 @@ const CHANGES_KEPT_AT_MOST: Duration = Duration::from_hours(24);
 
 /// The rows that a query finds stay as they are until its transaction ends; a file is locked as a whole.
 const LOCKED: &str = "/*postgres  FOR UPDATE*/";
+/// How the row is called of who leads, and how after the store went elsewhere.
+const LEADER: &str = "leader";
+const NOBODY: &str = "moved";
+/// Nobody else writes then.
+pub(super) const LEADER_LOCKED: &str = "SELECT 1 FROM duty WHERE name = 'leader' FOR UPDATE";
 /// The schema that made room for machines.
 const CLUSTERS_SINCE: i64 = 21;
 /// The clock of PostgreSQL, which goes on while a transaction waits.
@@ -304,7 +310,20 @@ impl Db {
                 yielded_by: db::maybe_parsed(row, "yielded_by")?,
             })
         })?;
-        found.ok_or_else(|| Fault::Refused("the store has lost its row of who leads".to_owned()))
+        match found {
+            Some(duty) => Ok(duty),
+            None => Err(Fault::Refused(self.why_nobody_leads()?)),
+        }
+    }
+
+    fn why_nobody_leads(&self) -> Outcome<String> {
+        let moved = db::meta::<String>(&self.conn, MOVED_TO)?;
+        Ok(match moved {
+            Some(to) => format!(
+                "the store was moved to {to}: write that into [store] of the configuration and start renewd anew"
+            ),
+            None => "the store has lost its row of who leads".to_owned(),
+        })
     }
 
     fn lease_until(&self, node: &NodeName, lock: &str) -> Outcome<Option<Timestamp>> {
@@ -436,9 +455,10 @@ impl Db {
 }
 
 /// Why a store of an older schema is not brought up to date yet: another machine that is there could not use it then.
+/// What ran on this one before is there no more.
 pub(super) fn keep_from_migrating(
     conn: &Connection,
-    found: i64,
+    (found, node): (i64, Option<&NodeName>),
     ours: Timestamp,
 ) -> sql::Result<Option<String>> {
     // Before the step of this file there were no machines to share a store.
@@ -451,8 +471,9 @@ pub(super) fn keep_from_migrating(
             .first(DATABASE_NOW, [], |row| row.get::<_, i64>(0))?
             .unwrap_or_else(|| micros(ours)),
     };
-    let sql = "SELECT name, version FROM node WHERE until > ?1 AND schema < ?2 ORDER BY name";
-    let behind = conn.first(sql, params![now, schema::USABLE_FROM], |row| {
+    let sql = "SELECT name, version FROM node WHERE until > ?1 AND schema < ?2 AND name <> ?3 ORDER BY name";
+    let this = node.map_or("", NodeName::as_str);
+    let behind = conn.first(sql, params![now, schema::USABLE_FROM, this], |row| {
         Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
     })?;
     Ok(behind.map(|(node, version)| {
@@ -461,6 +482,17 @@ pub(super) fn keep_from_migrating(
              renewd {version}; upgrade it, or stop it"
         )
     }))
+}
+
+/// Takes the row of who leads away from all machines, or gives it back: without it none writes, even one that was away
+/// while the store went elsewhere.
+pub(super) fn let_nobody_lead(conn: &Connection, nobody: bool) -> sql::Result<()> {
+    let (from, to) = match nobody {
+        true => (LEADER, NOBODY),
+        false => (NOBODY, LEADER),
+    };
+    conn.execute("UPDATE duty SET name = ?2 WHERE name = ?1", [from, to])
+        .map(drop)
 }
 
 /// One row of a change, before it has a number.

@@ -223,7 +223,7 @@ fn of_file(
             }
         }
     }
-    if let Some(reason) = nodes::keep_from_migrating(&conn, found, now)? {
+    if let Some(reason) = nodes::keep_from_migrating(&conn, (found, settings.node.as_ref()), now)? {
         return Ok(Err(other(path, reason)));
     }
     brought_up(&conn, found)?;
@@ -239,12 +239,15 @@ fn of_database(settings: &StoreSettings) -> sql::Result<Result<(Connection, bool
     }
     // Its own clock tells the time.
     let now = Timestamp::UNIX_EPOCH;
-    if let Some(reason) = nodes::keep_from_migrating(&conn, found, now)? {
+    if let Some(reason) = nodes::keep_from_migrating(&conn, (found, settings.node.as_ref()), now)? {
         return Ok(Err(other(&settings.place.called(), reason)));
     }
-    match brought_up(&conn, found) {
-        Err(_) if found == 0 && schema::version(&conn)? > 0 => Ok(Ok((conn, false))),
-        brought_up => brought_up.map(|()| Ok((conn, found == 0))),
+    let Err(error) = brought_up(&conn, found) else {
+        return Ok(Ok((conn, found == 0)));
+    };
+    match schema::version(&conn)? {
+        made if found == 0 && made > 0 => brought_up(&conn, made).map(|()| Ok((conn, false))),
+        _ => Err(error),
     }
 }
 

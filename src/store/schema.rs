@@ -1,9 +1,11 @@
 //! The schema: what the steps in `sql/` make, one after the other, and which versions of renewd may use it. SQLite has
-//! taken each of them; PostgreSQL came later and gets the first ones at once.
+//! taken each of them; PostgreSQL came later and gets the first ones at once. There many machines may want to take a step
+//! at the same moment: one does, and the others find it taken.
 
 use super::{
     db::{self, Txn},
     error::Outcome,
+    nodes::LEADER_LOCKED,
 };
 use crate::sql::{self, Connection};
 
@@ -31,15 +33,16 @@ const FIRST: &[&str] = &[
     include_str!("sql/0020-counters.sql"),
     include_str!("sql/0021-cluster.sql"),
     include_str!("sql/0022-files-of-nodes.sql"),
-    include_str!("sql/0023-journal.sql"),
 ];
 
 /// What they make, for PostgreSQL.
 const AT_ONCE: &str = include_str!("sql/postgres.sql");
 
-/// The steps after the first ones, in SQLite and in PostgreSQL; steps are only ever added. As long as there is no
-/// release with PostgreSQL, a step goes into [`FIRST`], and what it makes into `sql/postgres.sql`.
-const LATER: &[(&str, &str)] = &[];
+/// The steps after the first ones, in SQLite and in PostgreSQL; steps are only ever added.
+const LATER: &[(&str, &str)] = &[(
+    include_str!("sql/0023-journal.sql"),
+    include_str!("sql/0023-journal.postgres.sql"),
+)];
 
 /// The newest schema that we know.
 pub(super) const NEWEST: i64 = (FIRST.len() + LATER.len()) as i64;
@@ -122,6 +125,11 @@ pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> sql::Result<(
     let mut at = from;
     while let Some((step, reached)) = step_from(at, conn.file().is_some()).filter(|_| at < to) {
         conn.begin()?;
+        if let Some(found) = taken_by_others(conn, at)? {
+            conn.batch("ROLLBACK")?;
+            at = found;
+            continue;
+        }
         let taken = conn
             .batch(step)
             .and_then(|()| note_version(conn, reached))
@@ -134,6 +142,16 @@ pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> sql::Result<(
         at = reached;
     }
     Ok(())
+}
+
+/// The schema that another machine has made of this one meanwhile; none does from now on until the transaction ends.
+fn taken_by_others(conn: &Connection, at: i64) -> sql::Result<Option<i64>> {
+    if at == 0 || conn.file().is_some() {
+        return Ok(None);
+    }
+    conn.first(LEADER_LOCKED, [], |_| Ok(()))?;
+    let found = version(conn)?;
+    Ok(Some(found).filter(|found| *found > at))
 }
 
 /// What is to be done to a schema, and which one that makes.

@@ -1,5 +1,5 @@
--- The whole schema for PostgreSQL, as SQLite's steps leave it: what a column means is said there. A later step is a
--- file for each engine.
+-- The schema for PostgreSQL as SQLite's steps up to 0022 leave it: what a column means is said there. Each step after
+-- that is a file for each engine.
 --
 -- Numbers, flags (0 and 1) and times (microseconds since 1970) are BIGINT. Texts sort by their bytes, as in SQLite,
 -- whatever the database's locale: names are paged through, and a standby may have another C library.
@@ -395,16 +395,6 @@ CREATE TABLE change (
     name    TEXT COLLATE "C" NOT NULL DEFAULT '',
     version BIGINT NOT NULL DEFAULT 0,
     at      BIGINT NOT NULL
-);
-
-CREATE TABLE journal (
-    n         BIGINT PRIMARY KEY,
-    map       TEXT COLLATE "C" NOT NULL,
-    withdrawn TEXT COLLATE "C" NOT NULL,
-    high      BIGINT NOT NULL,
-    anew      BIGINT NOT NULL,
-    taken     TEXT COLLATE "C" NOT NULL,
-    known_at  BIGINT
 );
 
 CREATE TABLE late_call (

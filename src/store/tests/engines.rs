@@ -8,16 +8,21 @@ use crate::{
     store::schema,
 };
 
+/// A connection as a machine has it.
+fn another(database: &Database<'_>) -> Connection {
+    let StorePlace::Database(settings) = in_database(&database.url()) else {
+        unreachable!("it is a database");
+    };
+    Connection::from(Session::open(Remote::new(&settings, "renewd test")).unwrap())
+}
+
 /// A database of each engine with the newest schema, made by its own steps.
 fn of_both(database: &Database<'_>, dir: &Path) -> (Connection, Connection) {
     let path = dir.join("renewd.db");
     fs::File::create(&path).unwrap();
     let file = Connection::writer_of(&path, false).unwrap();
     schema::migrate(&file, 0).unwrap();
-    let StorePlace::Database(settings) = in_database(&database.url()) else {
-        unreachable!("it is a database");
-    };
-    let served = Connection::from(Session::open(Remote::new(&settings, "renewd test")).unwrap());
+    let served = another(database);
     schema::migrate(&served, 0).unwrap();
     (file, served)
 }
@@ -144,6 +149,38 @@ fn both_engines_have_the_same_indexes() {
     let (in_file, in_postgres) = (indexes(&served, "twin"), indexes(&served, "public"));
     assert!(in_file.len() > 30, "{}", in_file.len());
     assert_eq!(in_file, in_postgres);
+}
+
+#[test]
+fn a_step_waits_for_machines_that_do_not_know_it_and_is_taken_once() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let (before, conn) = (schema::NEWEST - 1, another(&database));
+    schema::migrate_to(&conn, 0, before).unwrap();
+    conn.batch(&format!(
+        "INSERT INTO node (name, since, heartbeat_at, until, version, schema, digest, socket) \
+         VALUES ('old', 0, 0, 9000000000000000, '0.0.9', {before}, '', ''), \
+         ('new', 0, 0, 9000000000000000, '0.0.9', {before}, '', '')"
+    ))
+    .unwrap();
+    let new = StoreSettings {
+        place: in_database(&database.url()),
+        node: Some("new".parse().unwrap()),
+        ..settings(dir.path())
+    };
+    let open = || Store::open_inline(&new, dir.path(), at(0));
+    let refused = open().unwrap_err().to_string();
+    assert!(refused.contains("old still runs renewd 0.0.9"), "{refused}");
+    assert_eq!(schema::version(&conn).unwrap(), before);
+
+    // What ran here before was killed a moment ago.
+    conn.batch("UPDATE node SET until = 0 WHERE name = 'old'").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| schema::migrate(&another(&database), before).unwrap());
+        }
+    });
+    assert_eq!(schema::version(&conn).unwrap(), schema::NEWEST);
+    assert!(open().is_ok());
 }
 
 /// Tests of verbs that do not run on PostgreSQL, and why; whole files of them, too.

@@ -216,3 +216,30 @@ async fn a_place_that_is_not_free_is_left_alone() {
         "it is used where it was"
     );
 }
+
+/// Its connections were cut, so that nobody saw that the store was in use.
+#[tokio::test]
+async fn a_machine_that_was_away_while_it_went_writes_nothing_any_more() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let there = StoreSettings {
+        node: Some("web-1".parse().unwrap()),
+        ..served(dir.path(), &database)
+    };
+    let (store, _) = Store::open(&there, dir.path(), at(0)).unwrap();
+    declare(&store, &[with_id("bot", "8:acs:bot")], 0).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+               AND application_name LIKE 'renewd %' AND application_name NOT LIKE '% move'";
+    let gone = moved(&there, &StorePlace::File(dir.path().join("again.db")), &mut |moving| {
+        if matches!(moving, Moving::InUse { .. }) {
+            database.sql(cut);
+        }
+        true
+    });
+    gone.unwrap();
+    let other = || store.declare(vec![with_id("other", "8:acs:other")], at(102));
+    let refused = other().await.unwrap_err().to_string();
+    assert!(refused.contains("again.db"), "{refused}");
+
+    assert!(take_back(&there).unwrap());
+    other().await.unwrap();
+}

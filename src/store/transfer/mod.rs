@@ -13,7 +13,7 @@ use super::{
     db::{self, micros},
     error::OpenError,
     open::{self, Lock},
-    reseal, schema, sinks,
+    nodes, reseal, schema, sinks,
 };
 use crate::{
     config::{StorePlace, StoreSettings},
@@ -416,6 +416,7 @@ impl Transfer<'_> {
         origin.conn.begin().map_err(&fails)?;
         let marked = db::set_meta(&origin.conn, RETIRED, micros(now))
             .and_then(|()| db::set_meta(&origin.conn, MOVED_TO, &*self.target.called))
+            .and_then(|()| nodes::let_nobody_lead(&origin.conn, true))
             .and_then(|()| origin.conn.commit());
         marked.map_err(&fails)?;
         // Whoever came just before the mark was written is seen by now.
