@@ -1,26 +1,23 @@
 """Two nodes over one PostgreSQL, and what may happen to them. The first cases prove the tests' own tools."""
 
+import json
 import subprocess
 import sys
 import time
 
 from checker import Checker
-from links import Postgres
+from nodes import Nodes, rolling_upgrade
 from report import Report
-from stage import DATABASE, PASSWORD, Stage, since, until
+from stage import DATABASE, PASSWORD, RENEWD, Process, Stage, quiet, run, since, until
 
 NAMES = [f"person-{number}" for number in range(12)]
-
-
-def all_files(node, names=NAMES):
-    return lambda: all((node.folder / f"tokens/{name}.json").exists() for name in names)
 
 
 def the_checker_finds_what_is_wrong():
     """A daemon over SQLite that is well, and then cut off from its service for longer than a token lives."""
     with Stage(life="8s") as stage:
         node = stage.node("alone", names=NAMES[:4]).start()
-        until("four files", all_files(node, NAMES[:4]))
+        until("four files", node.has_files_of(NAMES[:4]))
         until("four webhooks", lambda: len(stage.receiver.taken) >= 4)
         with Checker(stage, [node], NAMES[:4], every=0.2) as well:
             first = stage.emulator.calls()
@@ -78,51 +75,20 @@ def the_links_do_what_they_say():
         return "a commit passes, loses its answer, is held and let go, is refused, and is slow: 4 rows of 5"
 
 
-class Pair:
-    """Two nodes that share one database; every case leaves them as it found them."""
+class Pair(Nodes):
+    """Two nodes and one PostgreSQL."""
 
     def __init__(self, stage):
-        self.stage, self.server = stage, stage.server()
-        self.nodes = [stage.node(name, [self.server], names=NAMES) for name in ("east", "west")]
-
-    def holder(self):
-        """Who leads and for the how manieth time, as the database has it."""
-        found = self.server.ask("SELECT coalesce(holder, ''), epoch FROM duty WHERE name = 'leader'")
-        name, epoch = found.split("|")
-        return name, int(epoch)
-
-    def split(self):
-        """Who leads, and the other one."""
-        name, _ = until("somebody to lead", lambda: (held := self.holder())[0] and held)
-        return sorted(self.nodes, key=lambda node: node.name != name)
-
-    def takeover(self, heir):
-        """Seconds until `heir` leads and has called the service."""
-        began, calls = time.monotonic(), heir.acs.calls
-        until(f"{heir.name} to lead", lambda: self.holder()[0] == heir.name)
-        led = since(began)
-        until(f"a call of {heir.name}", lambda: heir.acs.calls > calls)
-        return led
-
-    def look(self):
-        return Checker(self.stage, self.nodes, NAMES, every=0.5)
-
-    def settle(self, checker):
-        until("a live token for everybody everywhere", checker.all_live)
-
-    def calls_go_on(self, count=3):
-        before = self.stage.emulator.calls()
-        until(f"{count} more renewals", lambda: self.stage.emulator.calls() >= before + count)
+        super().__init__(stage, stage.server(), NAMES, every=0.5, few=3)
+        self.nodes = [stage.node(name, [self.database], names=NAMES) for name in ("east", "west")]
 
 
 def both_start_at_once(pair):
     """On an empty database: its tables are made once, and so is each identity."""
     began = time.monotonic()
+    pair.start_all(pair.nodes)
     for node in pair.nodes:
-        node.start(ready=False)
-    for node in pair.nodes:
-        until(f"an answer of the socket of {node.name}", node.answers)
-        until(f"all files of {node.name}", all_files(node))
+        until(f"all files of {node.name}", node.has_files_of(NAMES))
     took = since(began)
     created = pair.stage.emulator.ask("stats")["identities"]["created"]
     assert created == len(NAMES), f"{created} identities were created for {len(NAMES)} names"
@@ -139,7 +105,7 @@ def a_leader_that_is_killed(pair):
     with pair.look() as checker:
         checker.ignore(leader, "socket")
         leader.kill()
-        took = pair.takeover(heir)
+        heir, took = pair.takeover(leader)
         leader.start()
         pair.settle(checker)
         checker.count(leader)
@@ -155,7 +121,7 @@ def a_leader_that_stops_and_wakes(pair):
     with pair.look() as checker:
         checker.ignore(leader)
         leader.freeze()
-        took = pair.takeover(heir)
+        heir, took = pair.takeover(leader)
         pair.calls_go_on()
         calls = leader.acs.calls
         leader.wake()
@@ -181,7 +147,7 @@ def a_leader_that_stops_inside_a_transaction(pair):
         began = time.monotonic()
         until("a command on the other node", lambda: heir.renewd("renew", NAMES[0], "--reason", "tests", "--detach").returncode == 0)
         command = since(began)
-        took = pair.takeover(heir)
+        heir, took = pair.takeover(leader)
         leader.wake()
         leader.database.release()
         until("the woken node to answer", leader.answers)
@@ -195,7 +161,7 @@ def a_leader_that_stops_inside_a_transaction(pair):
 
 def an_answer_to_a_commit_that_is_lost(pair):
     leader, _ = pair.split()
-    before = pair.stage.emulator.calls(), renewals(pair)
+    before = pair.stage.emulator.calls(), pair.renewals()
     with pair.look() as checker:
         for _ in range(3):
             leader.database.lose_next_commit()
@@ -204,23 +170,19 @@ def an_answer_to_a_commit_that_is_lost(pair):
         pair.settle(checker)
     checker.expect_nothing()
     issued = pair.stage.emulator.calls() - before[0]
-    noted = until("each token to be noted", lambda: (count := renewals(pair) - before[1]) >= issued and count)
-    twice = pair.server.ask("SELECT identity, version, count(*) FROM renewal GROUP BY identity, version HAVING count(*) > 1")
+    noted = until("each token to be noted", lambda: (count := pair.renewals() - before[1]) >= issued and count)
+    twice = pair.database.ask("SELECT identity, version, count(*) FROM renewal GROUP BY identity, version HAVING count(*) > 1")
     assert not twice, twice
     return f"3 answers lost: {issued} tokens issued, {noted} noted, none twice; {checker.figures()}"
 
 
-def renewals(pair):
-    return int(pair.server.ask("SELECT count(*) FROM renewal"))
-
-
 def a_database_that_restarts(pair):
     with pair.look() as checker:
-        pair.server.stop()
+        pair.database.stop()
         until("nodes that say so", lambda: all('"degraded":true' in node.public("/readyz")[1] for node in pair.nodes))
         refused = pair.nodes[0].renewd("hold", NAMES[0], "--reason", "tests", "--yes")
         assert refused.returncode != 0
-        pair.server.start()
+        pair.database.start()
         began = time.monotonic()
         renew = ("renew", NAMES[0], "--reason", "tests", "--detach")
         until("a command", lambda: pair.nodes[0].renewd(*renew).returncode == 0)
@@ -248,7 +210,7 @@ def a_node_that_starts_without_the_database(pair):
         until("two quiet seconds", lambda: quiet_for(pair, 2))
         checker.ignore(other, "socket")
         other.stop()
-        pair.server.stop()
+        pair.database.stop()
         began = time.monotonic()
         other.start()
         took = since(began)
@@ -257,7 +219,7 @@ def a_node_that_starts_without_the_database(pair):
         assert status == 200, status
         age = {name.lower(): value for name, value in headers.items()}.get("x-renewd-age")
         assert age is not None, headers
-        pair.server.start()
+        pair.database.start()
         pair.settle(checker)
         pair.calls_go_on()
         until("its answers to be new", lambda: "x-renewd-age" not in {name.lower() for name in other.token(NAMES[0])[1]})
@@ -269,7 +231,7 @@ def a_leader_that_is_away_from_its_service(pair):
     leader, heir = pair.split()
     with pair.look() as checker:
         leader.acs.cut()
-        took = pair.takeover(heir)
+        heir, took = pair.takeover(leader)
         leader.acs.mend()
         pair.settle(checker)
         pair.calls_go_on()
@@ -288,9 +250,87 @@ def commands_work_on_any_node(pair):
     return f"a hold on the follower is everywhere after {held:.1f} s"
 
 
-TOOLS = [
+def moves(node, store):
+    """Says where the store is from the next start on."""
+    before, _, rest = node.config.read_text().partition("[store]")
+    key = node.stage.folder / "seal.key"
+    resources = rest[rest.index("[[resource]]") :]
+    node.config.write_text(f'{before}[store]\n{store}\nseal_key = {{ file = "{key}" }}\n{resources}')
+
+
+class Move:
+    """`renewd store move`, which waits until the daemon is stopped."""
+
+    def __init__(self, node, to):
+        self.node, self.log = node, node.folder / "move"
+        command = [RENEWD, "store", "move", "--config", node.config, "--to", to]
+        self.log.unlink(missing_ok=True)
+        self.process = Process(command, self.log, preexec_fn=node.namespace.enter, env=quiet())
+        until("everything to be copied", lambda: "stop renewd now" in self.said())
+
+    def said(self):
+        said = self.log.read_text()
+        assert self.process.runs or "stop renewd now" in said, said
+        return said
+
+    def end(self):
+        until("the end of the move", lambda: not self.process.runs)
+        status = self.process.end()
+        assert status == 0, self.log.read_text()
+        return next(line for line in self.log.read_text().splitlines() if line.startswith("the store is in"))
+
+
+def trail(node):
+    return json.loads(node.renewd_done("audit", "list", "--limit", "1000", "--json"))["entries"]
+
+
+def a_store_that_moves_there_and_back():
+    """Out of a file into PostgreSQL while a daemon uses it, killed on the way and begun again; then back into a file."""
+    with Stage(life="60s") as stage:
+        server = stage.server()
+        node = stage.node("alone", [server], names=NAMES)
+        shared, url = node.config.read_text(), node.folder / "database"
+        moves(node, "")
+        node.start()
+        until("all files", node.has_files_of(NAMES))
+        with Checker(stage, [node], NAMES, every=0.5) as checker:
+            before, told = len(trail(node)), []
+            for to, then in (
+                (url, lambda: node.config.write_text(shared)),
+                (node.folder / "back.db", lambda: moves(node, f'path = "{node.folder}/back.db"')),
+            ):
+                cut_off = Move(node, to)
+                cut_off.process.child.kill()
+                cut_off.process.end()
+                move = Move(node, to)
+                checker.ignore(node, "socket")
+                began = time.monotonic()
+                node.stop()
+                told.append(move.end().split(": ")[1])
+                refused = run(RENEWD, "run", "--config", node.config, preexec_fn=node.namespace.enter)
+                assert refused.returncode == 2 and "moved" in refused.stderr, refused
+                then()
+                node.start()
+                checker.count(node)
+                told.append(f"{since(began):.1f} s")
+                after = len(trail(node))
+                assert after > before, f"{after} rows of the trail, {before} before"
+                before = after
+                node.renewd_done("renew", NAMES[0], "--reason", "tests")
+        checker.expect_nothing()
+        rows, stop, _, back = told
+        return f"{rows}; there it stood still for {stop}, back for {back}; {checker.figures()}"
+
+
+def an_upgrade_node_by_node(pair):
+    """Of which the newer one would bring the tables to a form that the older does not know."""
+    return rolling_upgrade(pair)
+
+
+ALONE = [
     the_checker_finds_what_is_wrong,
     the_links_do_what_they_say,
+    a_store_that_moves_there_and_back,
 ]
 TOGETHER = [
     both_start_at_once,
@@ -302,17 +342,18 @@ TOGETHER = [
     a_database_that_restarts,
     a_node_that_starts_without_the_database,
     a_leader_that_is_away_from_its_service,
+    an_upgrade_node_by_node,
 ]
 
 
 def main(wanted):
-    known = {case.__name__: case for case in TOOLS + TOGETHER}
+    known = {case.__name__: case for case in ALONE + TOGETHER}
     if unknown := set(wanted) - set(known):
         sys.exit(f"there is no case {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     report = Report("nodes over PostgreSQL")
     chosen = [known[name] for name in wanted or known]
     for case in chosen:
-        if case in TOOLS:
+        if case in ALONE:
             report.run(case.__name__, case)
     if together := [case for case in chosen if case in TOGETHER]:
         with Stage(life="60s") as stage:

@@ -1,20 +1,20 @@
 """Three nodes over a PostgreSQL that fails over, and each failure that they are made for. The first row proves the database
 alone, by a writer that knows nothing of renewd."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from datetime import datetime
 
-from checker import Checker
-from replicated import Replicated
+from nodes import Nodes, rolling_upgrade
+from replicated import Replicated, send
 from report import Report
-from stage import PASSWORD, Stage, run, since, until
-
-# How long a failover of Patroni may take: its ttl is 20 s.
-FAILOVER = 90
+from stage import LONGEST, PASSWORD, Stage, run, since, until
 
 
 class Writer:
@@ -49,7 +49,7 @@ class Writer:
 
     def goes_on(self):
         seen = len(self.acknowledged)
-        until("a write", lambda: len(self.acknowledged) > seen, FAILOVER)
+        until("a write", lambda: len(self.acknowledged) > seen, LONGEST)
 
     def stop(self):
         self.ending.set()
@@ -57,7 +57,7 @@ class Writer:
 
 
 def next_primary(replicated, before):
-    return until("another primary that takes writes", lambda: (now := replicated.writable()) and now is not before and now, FAILOVER)
+    return until("another primary that takes writes", lambda: (now := replicated.writable()) and now is not before and now, LONGEST)
 
 
 def fail_over(replicated, how):
@@ -70,7 +70,7 @@ def fail_over(replicated, how):
 
 def the_database_fails_over_and_loses_nothing(drill):
     """A writer of its own: what was acknowledged is there after a switchover, a kill and a freeze."""
-    replicated = drill.replicated
+    replicated = drill.database
     replicated.ask("CREATE TABLE written (a int); GRANT ALL ON written TO renewd")
     writer, said = Writer(replicated), []
     try:
@@ -81,7 +81,7 @@ def the_database_fails_over_and_loses_nothing(drill):
             writer.goes_on()
             said.append(f"{how} {writer.gap:.1f} s")
             bring_back()
-            until("primary and standbys", replicated.is_whole, FAILOVER)
+            until("primary and standbys", replicated.is_whole, LONGEST)
     finally:
         writer.stop()
     there = set(map(int, replicated.ask("SELECT a FROM written").split()))
@@ -90,56 +90,32 @@ def the_database_fails_over_and_loses_nothing(drill):
     return f"longest without a write: {', '.join(said)}; {len(writer.acknowledged)} acknowledged, 0 lost"
 
 
-class Drill:
-    """What all rows stand on: one replicated PostgreSQL, three nodes, and who they serve."""
+class Drill(Nodes):
+    """What most rows stand on: one replicated PostgreSQL, three nodes, and who they serve."""
 
     LIMIT = 400  # calls in 30 s: a fleet of 300 that is renewed every half minute uses three quarters of it
 
-    def __init__(self, stage):
-        self.stage = stage
-        self.replicated = Replicated(stage, os.environ["PATRONI"])
-        self.names = [f"person-{number:03}" for number in range(300)]
-        self.nodes = []
+    def __init__(self, stage, is_long):
+        names = [f"person-{number:03}" for number in range(300)]
+        super().__init__(stage, Replicated(stage, os.environ["PATRONI"]), names, every=2.0, few=30)
+        self.is_long = is_long
 
     def begin(self):
-        if self.nodes:
-            return
-        self.nodes = [self.stage.node(name, self.replicated.servers, names=self.names) for name in ("one", "two", "three")]
+        """Every row may be the first one, or come after one that failed."""
+        self.database.repair()
+        if not self.nodes:
+            self.start(("one", "two", "three"))
+        self.repair()
+        self.stage.emulator.forget_requests()
+
+    def link_all(self, action, links):
+        """Does it to these links of every node."""
         for node in self.nodes:
-            node.start(ready=False)
-        for node in self.nodes:
-            until(f"an answer of the socket of {node.name}", node.answers)
-            until(f"all files of {node.name}", lambda node=node: len(list((node.folder / "tokens").glob("*.json"))) == len(self.names))
+            for link in links(node):
+                getattr(link, action)()
 
-    def holder(self):
-        name, epoch = self.replicated.ask("SELECT coalesce(holder, ''), epoch FROM duty WHERE name = 'leader'").split("|")
-        return name, int(epoch)
-
-    def split(self):
-        name, _ = until("somebody to lead", lambda: (held := self.holder())[0] and held)
-        return sorted(self.nodes, key=lambda node: node.name != name)
-
-    def takeover(self, before, patience=60):
-        """Who leads after `before`, and after how many seconds; it has called the service by then."""
-        began, calls = time.monotonic(), {node.name: node.acs.calls for node in self.nodes}
-        name, _ = until(f"another leader than {before.name}", lambda: (held := self.holder())[0] not in ("", before.name) and held, patience)
-        took = since(began)
-        heir = next(node for node in self.nodes if node.name == name)
-        until(f"a call of {name}", lambda: heir.acs.calls > calls[name])
-        return heir, took
-
-    def look(self):
-        return Checker(self.stage, self.nodes, self.names, every=2.0)
-
-    def settle(self, checker):
-        until("a live token for everybody everywhere", checker.all_live, FAILOVER, every=1)
-
-    def calls_go_on(self, count=30):
-        before = self.stage.emulator.calls()
-        until(f"{count} more renewals", lambda: self.stage.emulator.calls() >= before + count, FAILOVER)
-
-    def fullest_window(self):
-        """The most calls of `issue` in any 30 s, by the emulator's own log, and how many were answered 429."""
+    def keeps_pace(self):
+        """The most calls of `issue` in any 30 s of this row, by the emulator's own log."""
         entries = self.stage.emulator.requests()
         moments = sorted(datetime.fromisoformat(entry["at"]).timestamp() for entry in entries)
         fullest, first = 0, 0
@@ -147,7 +123,15 @@ class Drill:
             while moments[first] <= moment - 30:
                 first += 1
             fullest = max(fullest, last - first + 1)
-        return fullest, sum(entry["status"] == 429 for entry in entries)
+        throttled = sum(entry["status"] == 429 for entry in entries)
+        told = f"at most {fullest} of {self.LIMIT} calls in 30 s"
+        assert fullest <= 0.97 * self.LIMIT and not throttled, f"{told}, {throttled} answered 429"
+        return told
+
+
+def wait(what, seconds):
+    began = time.monotonic()
+    until(what, lambda: since(began) >= seconds, seconds + 10, every=0.2)
 
 
 def row_1_the_leader_is_killed(drill):
@@ -163,10 +147,8 @@ def row_1_the_leader_is_killed(drill):
         checker.count(leader)
         drill.calls_go_on(300)
     checker.expect_nothing()
-    fullest, throttled = drill.fullest_window()
     assert took <= 20, f"it took {took:.1f} s"
-    assert fullest <= 0.97 * drill.LIMIT and not throttled, f"{fullest} calls of {drill.LIMIT} in 30 s, {throttled} answered 429"
-    return f"new leader after {took:.1f} s; at most {fullest} of {drill.LIMIT} calls in 30 s; {checker.figures()}"
+    return f"new leader after {took:.1f} s; {drill.keeps_pace()}; {checker.figures()}"
 
 
 def row_2_the_leader_stops_for_a_minute(drill):
@@ -208,7 +190,7 @@ def row_3_a_revocation_that_comes_late(drill):
         leader.acs.release()
         until("the late revocation", lambda: drill.stage.emulator.calls("revoke") > revoked)
         began = time.monotonic()
-        until("a live token for everybody", checker.all_live, FAILOVER, every=0.5)
+        until("a live token for everybody", checker.all_live, LONGEST, every=0.5)
         healed = since(began)
         leader.wake()
         until("the woken node to answer", leader.answers)
@@ -225,18 +207,17 @@ def row_4_the_database_fails_over(drill):
     with drill.look() as checker:
         for how in ("switchover", "kill", "freeze"):
             drill.calls_go_on()
-            noted = int(drill.replicated.ask("SELECT count(*) FROM renewal"))
-            bring_back = fail_over(drill.replicated, how)
+            noted = drill.renewals()
+            bring_back = fail_over(drill.database, how)
             began, calls = time.monotonic(), drill.stage.emulator.calls()
-            until("a renewal", lambda: drill.stage.emulator.calls() > calls, FAILOVER)
+            until("a renewal", lambda: drill.stage.emulator.calls() > calls, LONGEST)
             said.append(f"{how} {since(began):.1f} s")
-            kept = int(drill.replicated.ask("SELECT count(*) FROM renewal"))
+            kept = drill.renewals()
             assert kept >= noted, f"{noted - kept} renewals are lost after a {how}"
             bring_back()
             drill.settle(checker)
-            until("primary and standbys", drill.replicated.is_whole, FAILOVER)
-    # A socket may go back to its mirror, which may be a moment behind; files and webhooks never.
-    checker.expect_nothing(may_fall=("socket",))
+            until("primary and standbys", drill.database.is_whole, LONGEST)
+    checker.expect_nothing()
     assert all(node.process.runs for node in drill.nodes), "a process ended"
     return f"renewed after a writable primary: {', '.join(said)}; 0 rows lost; {checker.figures()}"
 
@@ -244,7 +225,7 @@ def row_4_the_database_fails_over(drill):
 def row_5_answers_to_commits_are_lost(drill):
     drill.begin()
     leader = drill.split()[0]
-    before = drill.stage.emulator.calls(), renewals(drill)
+    before = drill.stage.emulator.calls(), drill.renewals()
     with drill.look() as checker:
         for _ in range(10):
             link = writing_link(drill, leader)
@@ -253,57 +234,59 @@ def row_5_answers_to_commits_are_lost(drill):
             drill.calls_go_on(5)
         drill.settle(checker)
     checker.expect_nothing()
-    twice = drill.replicated.ask("SELECT count(*) FROM (SELECT 1 FROM renewal GROUP BY identity, version HAVING count(*) > 1) t")
-    issued, noted = drill.stage.emulator.calls() - before[0], renewals(drill) - before[1]
+    twice = drill.database.ask("SELECT count(*) FROM (SELECT 1 FROM renewal GROUP BY identity, version HAVING count(*) > 1) t")
+    issued, noted = drill.stage.emulator.calls() - before[0], drill.renewals() - before[1]
     assert twice == "0" and abs(issued - noted) <= 10, f"{issued} issued, {noted} noted, {twice} twice"
     return f"10 answers lost: {issued} issued, {noted} noted (those under way left out), none twice; {checker.figures()}"
 
 
-def renewals(drill):
-    return int(drill.replicated.ask("SELECT count(*) FROM renewal"))
-
-
 def writing_link(drill, node):
     """The node's link to whichever server takes writes."""
-    return node.databases[drill.replicated.members.index(until("a primary", drill.replicated.primary))]
+    return node.databases[drill.database.members.index(until("a primary", drill.database.primary))]
 
 
-# Less than is left of a token's life when it is renewed, as an hour is of a token that lives for a day.
-AWAY = 20
+# What is left of a token's life at least when it is renewed.
+LEFT = 20
 
 
 def row_6_the_database_is_away(drill):
+    """For longer than a token lives: what has ended is not served, and nothing else changes."""
     drill.begin()
+    away = 3600 if drill.is_long else 120
     with drill.look() as checker:
-        links = [link for node in drill.nodes for link in node.databases]
-        began = time.monotonic()
-        for link in links:
-            link.cut()
-        until("nodes that say so", lambda: all('"degraded":true' in node.public("/readyz")[1] for node in drill.nodes), AWAY)
-        until(f"{AWAY} s without a database", lambda: since(began) >= AWAY)
+        drill.link_all("cut", lambda node: node.databases)
+        cut = time.monotonic()
+        until("nodes that say so", lambda: all('"degraded":true' in node.public("/readyz")[1] for node in drill.nodes), LEFT)
+        before = stamps(drill)
+        until(f"{away} s without a database", lambda: since(cut) >= away, away + 10)
+        touched = len(before.items() - stamps(drill).items())
         calls = drill.stage.emulator.calls()
-        for link in links:
-            link.mend()
-        began = time.monotonic()
+        drill.link_all("mend", lambda node: node.databases)
+        back = time.monotonic()
         until("a renewal", lambda: drill.stage.emulator.calls() > calls)
-        resumed = since(began)
+        resumed = since(back)
         drill.calls_go_on(len(drill.names))
-        caught_up = since(began)
+        caught_up = since(back)
         drill.settle(checker)
-    checker.expect_nothing()
-    fullest, throttled = drill.fullest_window()
-    assert fullest <= 0.97 * drill.LIMIT and not throttled, f"{fullest} calls in 30 s, {throttled} answered 429"
-    return (f"{AWAY} s away; renewed {resumed:.1f} s after it was back, {len(drill.names)} renewals after {caught_up:.0f} s, "
-            f"at most {fullest} of {drill.LIMIT} calls in 30 s; {checker.figures()}")
+    longest = checker.gaps_but_between(cut + LEFT, back + caught_up + LEFT)
+    checker.expect_nothing(gap=checker.longest_gap())
+    assert not touched and not longest, f"{touched} files touched meanwhile; {longest}"
+    return (f"{away} s away, no file touched, nobody without a live token for as long as one lives; renewed {resumed:.1f} s after it was back, "
+            f"{len(drill.names)} renewals after {caught_up:.0f} s, {drill.keeps_pace()}; {checker.figures()}")
+
+
+def stamps(drill):
+    """What tells each file of each node from one that was written since."""
+    paths = [node.file(name) for node in drill.nodes for name in drill.names]
+    seen = {path: path.stat() for path in paths if path.exists()}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in seen.items()}
 
 
 def row_7_a_node_restarts_while_the_database_is_away(drill):
     drill.begin()
     node = drill.split()[-1]
     with drill.look() as checker:
-        for each in drill.nodes:
-            for link in each.databases:
-                link.cut()
+        drill.link_all("cut", lambda each: each.databases)
         checker.ignore(node, "socket")
         node.kill()
         began = time.monotonic()
@@ -311,9 +294,7 @@ def row_7_a_node_restarts_while_the_database_is_away(drill):
         until("tokens of its socket", lambda: all(node.token(name)[0] == 200 for name in drill.names))
         took = since(began)
         checker.count(node)
-        for each in drill.nodes:
-            for link in each.databases:
-                link.mend()
+        drill.link_all("mend", lambda each: each.databases)
         drill.settle(checker)
         drill.calls_go_on()
     checker.expect_nothing()
@@ -322,27 +303,136 @@ def row_7_a_node_restarts_while_the_database_is_away(drill):
 
 def row_8_the_leader_is_cut_from_acs(drill):
     drill.begin()
-    leader = drill.split()[0]
+    leader, watched = drill.split()[0], 600 if drill.is_long else 60
     with drill.look() as checker:
         leader.acs.cut()
         heir, took = drill.takeover(leader)
-        drill.calls_go_on(300)
+        _, epoch = drill.holder()
+        wait("some time with one node cut off", watched)
+        assert drill.holder() == (heir.name, epoch), f"epoch {epoch} of {heir.name} became {drill.holder()}"
         leader.acs.mend()
         drill.settle(checker)
         # Where nobody reaches it, nobody is better.
-        _, epoch = drill.holder()
-        for node in drill.nodes:
-            node.acs.cut()
-        began = time.monotonic()
-        until("some time without ACS", lambda: since(began) >= 20)
-        for node in drill.nodes:
-            node.acs.mend()
+        drill.link_all("cut", lambda node: [node.acs])
+        wait("some time without ACS", LEFT)
+        drill.link_all("mend", lambda node: [node.acs])
         drill.settle(checker)
         drill.calls_go_on(300)
         moved = drill.holder()[1] - epoch
     checker.expect_nothing()
     assert moved <= 1, f"the duty moved {moved} times while nobody reached ACS"
-    return f"duty moved to {heir.name} in {took:.1f} s; {moved} times in 20 s without ACS for anybody; {checker.figures()}"
+    return (f"duty moved to {heir.name} in {took:.1f} s and stayed there for {watched} s; moved {moved} times in {LEFT} s without ACS for anybody; "
+            f"{checker.figures()}")
+
+
+def row_9_the_last_commits_are_lost(drill):
+    """Without synchronous replication, and with a primary that is killed while it sends nothing."""
+    drill.begin()
+    replicated = drill.database
+    with drill.look() as checker:
+        # However far behind, a standby takes over.
+        replicated.configure({"synchronous_mode": False, "maximum_lag_on_failover": 1 << 30})
+        before = until("a primary", replicated.primary)
+        until("no synchronous standby", lambda: replicated.sql("SHOW synchronous_standby_names") == "", LONGEST)
+        for pid in before.senders():
+            send(pid, signal.SIGSTOP)
+        drill.calls_go_on(40)
+        noted = drill.renewals()
+        before.kill()
+        next_primary(replicated, before)
+        lost = noted - drill.renewals()
+        told = until("a node that says so", lambda: next(filter(None, map(said_lost, drill.nodes)), None))
+        before.start()
+        drill.settle(checker)
+        drill.calls_go_on(300)
+        replicated.configure({"synchronous_mode": True, "maximum_lag_on_failover": 1 << 20})
+        until("primary and standbys", replicated.is_whole, LONGEST)
+    assert lost > 0, "nothing was lost, so nothing was proved"
+    checker.expect_nothing(gap=LEFT)
+    return f"{lost} of {noted} renewals lost; {told}; {checker.figures()}"
+
+
+def said_lost(node):
+    """What the node says of a database that lost commits."""
+    words = "has lost its last commits"
+    told = node.renewd("status").stdout.splitlines()
+    return next((f"{node.name} says: {line.strip()}" for line in told if words in line), None)
+
+
+def row_10_a_node_is_dead_during_a_hold(drill):
+    drill.begin()
+    leader, follower, dead = drill.split()
+    victim = drill.names[11]
+    dead.kill()
+    began = time.monotonic()
+    found = leader.renewd("hold", victim, "--reason", "tests", "--timeout", "150s", "--yes", patience=170)
+    took, report = since(began), found.stdout + found.stderr
+    said = next((line.strip() for line in report.splitlines() if f"files@{dead.name}" in line), None)
+    assert said and not any(f"files@{node.name}" in report for node in (leader, follower)), report
+    assert not any(has_token(node, victim) for node in (leader, follower)), "a live node kept the file"
+    assert has_token(dead, victim), "nobody was there to take the file of the dead node"
+    began = time.monotonic()
+    dead.start(ready=False)
+    until(f"the file of {dead.name} to go", lambda: not has_token(dead, victim))
+    gone = since(began)
+    leader.renewd_done("release", victim, "--reason", "tests", "--yes")
+    until("a token again", lambda: all(has_token(node, victim) for node in drill.nodes))
+    return f"after {took:.0f} s: {said}; its file is gone {gone:.1f} s after it is back"
+
+
+def has_token(node, name):
+    path = node.file(name)
+    return path.exists() and bool(json.loads(path.read_text()).get("token"))
+
+
+# The library alone: the program of that name would stand between us and the node.
+AHEAD = ["env", "LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "FAKETIME=+600s", "DONT_FAKE_MONOTONIC=1"]
+
+
+def row_11_a_clock_is_ten_minutes_ahead(drill):
+    """On a stage of its own, where a token lives for longer than that: it follows, leads, and follows again."""
+    with Stage(life="1500s") as stage:
+        nodes = Nodes(stage, stage.server(), drill.names[:100], every=1.0, few=1)
+        nodes.start(("one", "two", "three"))
+        fast = nodes.split()[-1]
+        fast.stop()
+        fast.wrap = AHEAD
+        fast.start()
+        told = until("a node that says so", lambda: next((line.strip() for line in nodes.split()[0].renewd("status").stdout.splitlines()
+                                                          if fast.name in line and "clock" in line), None))
+        with nodes.look() as checker:
+            # Old enough to look as if half of their lives were over.
+            wait("tokens of a minute's age", 60)
+            followed = most_renewals(stage)
+            for leads in (True, False):
+                hand_over(nodes, fast, leads)
+                wait("the leader to look at everybody", 30)
+            nodes.settle(checker)
+        checker.expect_nothing()
+        most = most_renewals(stage)
+        assert followed == 1 and most <= 2, f"tokens of one identity: {followed} while it followed, {most} in all"
+    return f"{told}; tokens of one identity while it followed {followed}, after it led {most}; {checker.figures()}"
+
+
+def most_renewals(stage):
+    """How many tokens the identity has been given that was given most."""
+    return max(Counter(entry["id"] for entry in stage.emulator.requests() if entry["status"] == 200).values())
+
+
+def hand_over(nodes, fast, leads):
+    """To the node whose clock is ahead, or from it."""
+    others = [node for node in nodes.nodes if node is not fast]
+    heirs, drained = ([fast], others) if leads else (others, [fast])
+    for node in heirs:
+        node.renewd_done("node", "drain", node.name, "--end")
+    for node in drained:
+        node.renewd_done("node", "drain", node.name)
+    until("the duty to move", lambda: nodes.holder()[0] in [node.name for node in heirs])
+
+
+def row_12_an_upgrade_node_by_node(drill):
+    drill.begin()
+    return rolling_upgrade(drill)
 
 
 ROWS = [
@@ -355,18 +445,21 @@ ROWS = [
     row_6_the_database_is_away,
     row_7_a_node_restarts_while_the_database_is_away,
     row_8_the_leader_is_cut_from_acs,
+    row_9_the_last_commits_are_lost,
+    row_10_a_node_is_dead_during_a_hold,
+    row_11_a_clock_is_ten_minutes_ahead,
+    row_12_an_upgrade_node_by_node,
 ]
-
-
 
 
 def main(wanted):
     known = {row.__name__: row for row in ROWS}
+    is_long, wanted = "--long" in wanted, [word for word in wanted if word != "--long"]
     if unknown := set(wanted) - set(known):
         sys.exit(f"there is no row {', '.join(sorted(unknown))}; known are {', '.join(known)}")
     report = Report("three nodes over a PostgreSQL that fails over")
     with Stage(life="60s", limit=f"{Drill.LIMIT}/30s") as stage:
-        drill = Drill(stage)
+        drill = Drill(stage, is_long)
         for name in wanted or known:
             report.run(name, known[name], drill)
         stage.failed = bool(report.failed)

@@ -145,6 +145,12 @@ class Link:
         self.refusing = False
         self.thaw()
 
+    def repair(self):
+        """As if nobody had touched it."""
+        self.next_commit = self.hold_request = None
+        self.release()
+        self.mend()
+
     def lose_next_commit(self):
         self.met.clear()
         self.next_commit = "lose"

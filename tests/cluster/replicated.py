@@ -8,7 +8,7 @@ import signal
 import urllib.error
 import urllib.request
 
-from stage import PASSWORD, PATIENCE, Process, done, free_port, postgres_bin, run, until
+from stage import LONGEST, PASSWORD, PATIENCE, Process, done, free_port, postgres_bin, run, until
 
 MEMBERS = (1, 2, 3)
 
@@ -49,7 +49,7 @@ class Member:
         self.config = self.folder / "patroni.yml"
         self.config.write_text(json.dumps(self.settings()))
         os.chown(self.config, owner.pw_uid, owner.pw_gid)
-        self.process = None
+        self.process, self.frozen = None, []
 
     def settings(self):
         user = {"username": "replicator", "password": PASSWORD}
@@ -104,10 +104,10 @@ class Member:
         children = run("ps", "-o", "pid=", "--ppid", first).stdout.split()
         return [first, *map(int, children)]
 
-    def receivers(self):
-        """Its processes that receive what the primary sends."""
+    def senders(self):
+        """Its processes that send to the standbys."""
         named = run("ps", "-o", "pid=,args=", "--ppid", self.postmaster()).stdout.splitlines()
-        return [int(line.split()[0]) for line in named if "walreceiver" in line]
+        return [int(line.split()[0]) for line in named if "walsender" in line]
 
     def kill(self):
         """PostgreSQL and Patroni, as when the machine loses its power."""
@@ -124,9 +124,11 @@ class Member:
             send(pid, signal.SIGSTOP)
 
     def wake(self):
-        for pid in self.frozen:
+        frozen, self.frozen = self.frozen, []
+        for pid in frozen:
             send(pid, signal.SIGCONT)
-        self.process.send(signal.SIGCONT)
+        if frozen:
+            self.process.send(signal.SIGCONT)
 
     def close(self):
         if not self.process:
@@ -211,6 +213,16 @@ class Replicated:
 
     def ask(self, text):
         return self.sql(text, "renewd")
+
+    def repair(self):
+        """Whatever a case that failed has left."""
+        for member in self.members:
+            member.wake()
+            if not member.process.runs:
+                member.start()
+        if not self.synchronous:
+            self.configure({"synchronous_mode": True})
+        until("primary and standbys", self.is_whole, LONGEST)
 
     def switch_over(self):
         """Planned, to any standby, once Patroni knows one that is synchronous."""

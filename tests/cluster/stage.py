@@ -20,6 +20,8 @@ from links import Namespace, Network, Postgres, in_thread
 
 RENEWD = os.environ["RENEWD"]
 PATIENCE = 60
+# What a failover of the database may take, its time to live being 20 s, and what follows from it.
+LONGEST = 90
 # Where each node finds the world, the same on all of them.
 ACS, HOOK, DATABASE, PUBLIC = 8443, 9000, 5432, 9847
 WEBHOOK_SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -167,6 +169,9 @@ class Emulator:
     def requests(self, operation="issue"):
         return self.ask(f"requests?limit=10000&operation={operation}")["requests"]
 
+    def forget_requests(self):
+        self.ask("requests", method="DELETE")
+
     def close(self):
         self.process.end()
 
@@ -236,6 +241,10 @@ class Server:
 
     def sql(self, text, database="postgres"):
         return done("psql", *self.where(database), "-c", text).strip()
+
+    @property
+    def servers(self):
+        return [self]
 
     def ask(self, text):
         """Of the store, as its superuser."""
@@ -363,7 +372,8 @@ secrets = [{{ file = "{folder}/hook.secret" }}]
         self.process.send(SIGSTOP)
 
     def wake(self):
-        self.process.send(SIGCONT)
+        if self.process.runs:
+            self.process.send(SIGCONT)
 
     def stop(self):
         return self.process.end()
@@ -406,6 +416,12 @@ secrets = [{{ file = "{folder}/hook.secret" }}]
 
     def token(self, name):
         return self.get(f"/v1/tokens/{name}", patience=5)
+
+    def file(self, name):
+        return self.folder / f"tokens/{name}.json"
+
+    def has_files_of(self, names):
+        return lambda: all(self.file(name).exists() for name in names)
 
     def renewd(self, *words, **more):
         return run(RENEWD, *words, "--socket", self.socket, **more)

@@ -173,7 +173,8 @@ fn a_step_waits_for_machines_that_do_not_know_it_and_is_taken_once() {
     assert_eq!(schema::version(&conn).unwrap(), before);
 
     // What ran here before was killed a moment ago.
-    conn.batch("UPDATE node SET until = 0 WHERE name = 'old'").unwrap();
+    conn.batch("UPDATE node SET until = 0 WHERE name = 'old'")
+        .unwrap();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| schema::migrate(&another(&database), before).unwrap());

@@ -229,12 +229,16 @@ async fn a_machine_that_was_away_while_it_went_writes_nothing_any_more() {
     declare(&store, &[with_id("bot", "8:acs:bot")], 0).await;
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
                AND application_name LIKE 'renewd %' AND application_name NOT LIKE '% move'";
-    let gone = moved(&there, &StorePlace::File(dir.path().join("again.db")), &mut |moving| {
-        if matches!(moving, Moving::InUse { .. }) {
-            database.sql(cut);
-        }
-        true
-    });
+    let gone = moved(
+        &there,
+        &StorePlace::File(dir.path().join("again.db")),
+        &mut |moving| {
+            if matches!(moving, Moving::InUse { .. }) {
+                database.sql(cut);
+            }
+            true
+        },
+    );
     gone.unwrap();
     let other = || store.declare(vec![with_id("other", "8:acs:other")], at(102));
     let refused = other().await.unwrap_err().to_string();

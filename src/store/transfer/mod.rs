@@ -12,8 +12,9 @@ use super::{
     backup::{self, MOVED_TO, MOVING, MovedPart, RETIRED},
     db::{self, micros},
     error::OpenError,
+    nodes,
     open::{self, Lock},
-    nodes, reseal, schema, sinks,
+    reseal, schema, sinks,
 };
 use crate::{
     config::{StorePlace, StoreSettings},
