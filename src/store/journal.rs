@@ -475,8 +475,13 @@ impl Writer {
         Ok(true)
     }
 
-    /// Brings the files of this machine up to the store. False where the database has lost what they say.
+    /// Brings the files of this machine up to the store. False where the database has lost what they say, or anything else
+    /// that this machine has seen.
     pub(super) fn follow_journal(&mut self) -> Outcome<bool> {
+        let seen = self.signals.seq();
+        if self.db.seq()? < seen {
+            return Ok(false);
+        }
         let course = {
             let _same = self.db.conn.same_state()?;
             self.db.course_from(&self.place)?

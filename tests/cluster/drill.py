@@ -367,7 +367,7 @@ def row_10_a_node_is_dead_during_a_hold(drill):
     began = time.monotonic()
     found = leader.renewd("hold", victim, "--reason", "tests", "--timeout", "150s", "--yes", patience=170)
     took, report = since(began), found.stdout + found.stderr
-    said = next((line.strip() for line in report.splitlines() if f"files@{dead.name}" in line), None)
+    said = next((line.strip() for line in report.splitlines() if f"not confirmed by files@{dead.name}" in line), None)
     assert said and not any(f"files@{node.name}" in report for node in (leader, follower)), report
     assert not any(has_token(node, victim) for node in (leader, follower)), "a live node kept the file"
     assert has_token(dead, victim), "nobody was there to take the file of the dead node"

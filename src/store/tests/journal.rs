@@ -198,6 +198,30 @@ async fn what_the_database_lost_is_carried_out_again_once() {
 }
 
 #[tokio::test]
+async fn tokens_that_were_lost_and_of_which_the_files_say_nothing_are_taken_up_as_well() {
+    let pair = Pair::new();
+    declare(pair.node(0), &[with_id("bot", "8:acs:bot")], 0).await;
+    let num = get(pair.node(0), "bot").await.num;
+    commit(pair.node(0), issued(num, 10, None), 11).await;
+    pair.follow(1, 12).await;
+    pair.copy();
+    let said = pair.text(0, "withdrawn.jsonl");
+    let lost = version(commit(pair.node(0), issued(num, 13, None), 13).await);
+    pair.node(1).heed_others(at(14)).await.unwrap();
+    assert_eq!(pair.text(0, "withdrawn.jsonl"), said);
+    pair.fail_over();
+    for node in [0, 1] {
+        assert!(pair.node(node).files_are_behind().await.unwrap());
+        let refused = pair.node(node).commit(vec![issued(num, 15, None)], at(15));
+        assert!(refused.await.is_err(), "nothing is built on what is left");
+    }
+    assert!(pair.follow(1, 16).await.is_some());
+    pair.follow(0, 17).await;
+    let next = version(commit(pair.node(0), issued(num, 18, None), 18).await);
+    assert!(next > lost, "{next:?}, {lost:?}");
+}
+
+#[tokio::test]
 async fn what_was_lost_while_the_database_went_on_is_noticed_all_the_same() {
     let mut pair = Pair::new();
     let specs = [with_id("bot", "8:acs:bot"), with_id("other", "8:acs:other")];
