@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     Store,
     aside::RowKind,
-    db::{self, Txn, micros},
+    db::{self, Db, Txn, micros},
     disk::Disk,
     error::{Answer, Outcome},
     identities::count,
     idmap::read_remembered,
     notices::CameTo,
 };
-use crate::model::{Counts, IdLine, Num, ResourceName, State, Timestamp};
+use crate::{
+    model::{Counts, IdLine, Num, ResourceName, State, Timestamp},
+    sql::Params,
+};
 
 /// How long the trails are kept.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +93,30 @@ pub struct Tally {
     pub count: u64,
 }
 
+/// By resource and state, as if all were made and none late.
+const ALL_KINDS: &str = "SELECT r.name, c.state, TRUE AS has_id, FALSE AS late, c.n FROM identity_count c \
+    JOIN resource r ON r.num = c.resource WHERE c.n > 0";
+/// Those that are late, or were not made; each row is looked at, and few are sorted.
+const ODD_KINDS: &str = "SELECT r.name, k.state, k.has_id, k.late, count(*) AS n FROM (\
+    SELECT resource, state, id IS NOT NULL AS has_id, state = 'active' AND (good_until < 0 \
+    OR (good_until = 0 AND expires_at IS NOT NULL) OR coalesce(late_at <= ?1, FALSE)) AS late FROM identity) k \
+    JOIN resource r ON r.num = k.resource WHERE k.late OR NOT k.has_id GROUP BY r.num, r.name, k.state, k.has_id, k.late";
+
+impl Db {
+    fn kinds(&self, sql: &str, params: impl Params) -> Outcome<Vec<Tally>> {
+        Ok(self.all(RowKind::Counter, sql, params, |row| {
+            let (late, state): (bool, State) = (row.get("late")?, db::word(row, "state")?);
+            Ok(Tally {
+                resource: db::parsed(row, "name")?,
+                state,
+                has_id: row.get("has_id")?,
+                shown: if late { State::Late } else { state },
+                count: db::unsigned(row, "n")?,
+            })
+        })?)
+    }
+}
+
 impl Store {
     /// How long the trails are kept; shorter while the disk is full, so that renewals go on.
     pub(super) fn keep(&self) -> Keep {
@@ -131,23 +158,22 @@ impl Store {
         .await
     }
 
-    /// How many identities there are of each kind that a bulk operation tells apart; looks at each row, and reads
-    /// none of them whole.
+    /// How many identities there are of each kind that a bulk operation tells apart. Only those that are late or were
+    /// never made are grouped; the counters tell how many the others are.
     pub async fn tally(&self, now: Timestamp) -> Answer<Vec<Tally>> {
         self.read("count identities", move |db| {
-            let sql = "SELECT r.name, r.num AS resource, i.state, i.id IS NOT NULL AS has_id, i.state = 'active' AND (i.good_until < 0 \
-                       OR (i.good_until = 0 AND i.expires_at IS NOT NULL) OR coalesce(i.late_at <= ?1, FALSE)) AS late, count(*) AS n \
-                       FROM identity i JOIN resource r ON r.num = i.resource GROUP BY r.num, 3, 4, 5";
-            Ok(db.all(RowKind::Counter, sql, [db::micros(now)], |row| {
-                let late: bool = row.get("late")?;
-                Ok(Tally {
-                    resource: db::parsed(row, "name")?,
-                    state: db::word(row, "state")?,
-                    has_id: row.get("has_id")?,
-                    shown: if late { State::Late } else { db::word(row, "state")? },
-                    count: db::unsigned(row, "n")?,
-                })
-            })?)
+            let _same_state = db.conn.same_state()?;
+            let mut kinds = db.kinds(ALL_KINDS, [])?;
+            for odd in db.kinds(ODD_KINDS, [db::micros(now)])? {
+                let is_alike =
+                    |all: &&mut Tally| all.resource == odd.resource && all.state == odd.state;
+                if let Some(all) = kinds.iter_mut().find(is_alike) {
+                    all.count = all.count.saturating_sub(odd.count);
+                }
+                kinds.push(odd);
+            }
+            kinds.retain(|kind| kind.count > 0);
+            Ok(kinds)
         })
         .await
     }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{model::Placed, store::aside::RowKind};
+use crate::{
+    model::Placed,
+    store::{Tally, aside::RowKind},
+};
 
 fn placed(path: &str) -> Placed {
     Placed {
@@ -456,6 +459,32 @@ impl World {
         assert_eq!(
             told.pending.get(&sink("file")).copied().unwrap_or(0),
             pending
+        );
+        let mut kinds: Vec<Tally> = Vec::new();
+        for record in self.home.list(None, 100).await.unwrap() {
+            let of = Tally {
+                shown: record.state_at(at(self.now)),
+                state: record.state,
+                has_id: record.id.is_some(),
+                resource: record.spec.resource,
+                count: 0,
+            };
+            let known = kinds.iter_mut().find(|kind| {
+                Tally {
+                    count: 0,
+                    ..(**kind).clone()
+                } == of
+            });
+            match known {
+                Some(kind) => kind.count += 1,
+                None => kinds.push(Tally { count: 1, ..of }),
+            }
+        }
+        let told = self.home.tally(at(self.now)).await.unwrap();
+        assert_eq!(told.len(), kinds.len(), "{told:?} {kinds:?}");
+        assert!(
+            told.iter().all(|kind| kinds.contains(kind)),
+            "{told:?} {kinds:?}"
         );
     }
 }
