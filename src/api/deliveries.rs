@@ -139,7 +139,7 @@ pub struct SinkRow {
     pub oldest_pending: Option<Timestamp>,
     /// How long that is, in seconds.
     pub lag_seconds: Option<f64>,
-    /// What its dispatcher published.
+    /// What its dispatcher published; where another machine serves it, what the store knows of it.
     #[serde(flatten)]
     pub dispatcher: DispatcherView,
 }
@@ -472,11 +472,12 @@ const SINKS_LONGEST_TEST: Duration = Duration::from_mins(10);
 
 pub(super) async fn list_sinks(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListSinks> {
     let (at, counts) = (api.clock.now(), api.store.counts().await?);
-    let views = api.shared_state().dispatcher_views().into_iter();
+    let mut views = api.shared_state().dispatcher_views();
+    views.extend(api.sinks_beside().await?);
     let row = |(name, dispatcher)| row(name, dispatcher, &counts, at);
     Ok(Json(Sinks {
         at,
-        sinks: views.map(row).collect(),
+        sinks: views.into_iter().map(row).collect(),
     }))
 }
 

@@ -1,6 +1,7 @@
 //! What the endpoints work with.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -19,7 +20,12 @@ use super::{
     rights::Rights,
     shared_state::{Command, SharedState},
 };
-use crate::{clock::Clock, model::Amiss, store::Store, telemetry::Metrics};
+use crate::{
+    clock::Clock,
+    model::{Amiss, DispatcherView, SinkAt},
+    store::{Store, StoreError},
+    telemetry::Metrics,
+};
 
 /// Everything that the endpoints need.
 #[derive(Debug, Clone)]
@@ -80,6 +86,29 @@ impl Api {
     /// How many the last look at the daemon counted one by one, because they held no live token.
     pub fn counted(&self) -> u64 {
         self.lacking.load(Ordering::Relaxed)
+    }
+
+    /// The sinks that other machines of the cluster serve, as far as the store knows them.
+    pub(super) async fn sinks_beside(
+        &self,
+    ) -> Result<BTreeMap<SinkAt, DispatcherView>, StoreError> {
+        let here = self.shared_state().dispatcher_views();
+        let mut beside = self
+            .store
+            .sinks_beside(here.keys().cloned().collect())
+            .await?;
+        for (sink, view) in &mut beside {
+            let like = here.iter().find(|(one, _)| one.name() == sink.name());
+            (view.kind, view.target) = match (sink.node(), like) {
+                (None, _) => (
+                    "webhook".to_owned(),
+                    "served by the node that leads".to_owned(),
+                ),
+                (Some(node), None) => (String::new(), format!("served by {node}")),
+                (Some(node), Some((_, like))) => (like.kind.clone(), format!("served by {node}")),
+            };
+        }
+        Ok(beside)
     }
 
     /// The parts as they are now.

@@ -165,8 +165,7 @@ pub(super) async fn confirm_gone(
 ) -> EndpointAnswer<ConfirmGone> {
     let known = api
         .shared_state()
-        .renewers
-        .keys()
+        .resources()
         .find(|name| name.as_str() == resource)
         .cloned();
     let resource = known.ok_or_else(|| {

@@ -325,7 +325,7 @@ pub(super) async fn surroundings(api: &Api) -> Result<Surroundings, Problem> {
     let others = api.store.sinks_of_cluster().await?;
     let others = others.iter().map(|sink| sink.name().clone());
     Ok(Surroundings {
-        resources: shared_state.renewers.keys().cloned().collect(),
+        resources: shared_state.resources().cloned().collect(),
         sinks: shared_state.sinks.iter().cloned().chain(others).collect(),
         renewal: shared_state.renewal,
     })

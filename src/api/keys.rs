@@ -14,7 +14,7 @@ use super::{
     wire::Page,
 };
 use crate::{
-    model::{BearerView, KeyDoubt, KeysView, NoneWorks, ResourceName},
+    model::{BearerView, KeyDoubt, NoneWorks, NotedKeys, ResourceName},
     store::NewKeyChange,
 };
 
@@ -87,12 +87,17 @@ pub struct ReplaceKey {
 
 /// The keys of every resource.
 pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListKeys> {
-    let names: Vec<ResourceName> = api.shared_state().keys.keys().cloned().collect();
-    let mut all = Vec::with_capacity(names.len());
-    for name in names {
-        all.push(keys_of(&api, name).await?);
+    let (mut all, mut unknown) = (Vec::new(), None);
+    for name in names(&api) {
+        match keys_of(&api, name.as_str()).await {
+            Ok(keys) => all.push(keys),
+            Err(problem) => unknown = Some(problem),
+        }
     }
-    Ok(Json(all))
+    match (all.is_empty(), unknown) {
+        (true, Some(problem)) => Err(problem),
+        _ => Ok(Json(all)),
+    }
 }
 
 /// The keys of one resource.
@@ -101,8 +106,7 @@ pub(super) async fn show(
     _: Admin,
     Path(resource): Path<String>,
 ) -> EndpointAnswer<ShowKeys> {
-    let (name, _) = view(&api, &resource)?;
-    Ok(Json(keys_of(&api, name).await?))
+    Ok(Json(keys_of(&api, &resource).await?))
 }
 
 /// Begins to replace a key.
@@ -112,8 +116,8 @@ pub(super) async fn replace(
     Path(resource): Path<String>,
     Body(asked): Body<ReplaceKey>,
 ) -> Result<(StatusCode, Json<KeyChange>), Problem> {
-    let (resource, view) = view(&api, &resource)?;
-    if let Some(bearer) = bearer(&api, &resource) {
+    let (resource, known) = known(&api, &resource).await?;
+    if let Some(bearer) = &known.bearer {
         let why = format!(
             "{resource} has no access keys, so none can be replaced: it is called by {}. To kill tokens, revoke them \
              (`renewd revoke NAME`); {}",
@@ -122,8 +126,9 @@ pub(super) async fn replace(
         );
         return Err(Problem::new(ProblemType::Conflict, why));
     }
-    let role = asked.role.unwrap_or(view.status.in_use);
-    let key = |role| view.status.keys.iter().find(|key| key.role == role);
+    let status = &known.keys.status;
+    let role = asked.role.unwrap_or(status.in_use);
+    let key = |role| status.keys.iter().find(|key| key.role == role);
     let (Some(old), Some(_)) = (key(role), key(role.other())) else {
         let why = format!(
             "{resource} has one access key only: give it a secondary_connection_string, so that something signs \
@@ -149,7 +154,7 @@ pub(super) async fn cancel(
     admin: Admin,
     Path(resource): Path<String>,
 ) -> EndpointAnswer<Cancel> {
-    let (resource, _) = view(&api, &resource)?;
+    let resource = named(&api, &resource)?;
     let actor = admin.cause(&api, None).await.actor;
     let ended = api
         .store
@@ -164,7 +169,7 @@ pub(super) async fn identities(
     Path(resource): Path<String>,
     Query(After { after }): Query<After>,
 ) -> EndpointAnswer<ListKeyItems> {
-    let (resource, _) = view(&api, &resource)?;
+    let resource = named(&api, &resource)?;
     let Some(change) = api.store.last_key_change(&resource).await? else {
         return Ok(Json(Page {
             items: Vec::new(),
@@ -181,15 +186,8 @@ pub(super) async fn identities(
     Ok(Json(Page { items, next }))
 }
 
-/// What is known of the bearer of a resource without access keys.
-fn bearer(api: &Api, resource: &ResourceName) -> Option<BearerView> {
-    let shared_state = api.shared_state();
-    let renewer = shared_state.renewers.get(resource)?;
-    renewer.borrow().bearer.clone()
-}
-
-async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Problem> {
-    let (_, view) = view(api, resource.as_str())?;
+async fn keys_of(api: &Api, resource: &str) -> Result<ResourceKeys, Problem> {
+    let (resource, NotedKeys { keys: view, bearer }) = known(api, resource).await?;
     let minted = api.store.minted(&resource, api.clock.now()).await?;
     let keys = view.status.keys.into_iter().map(|key| KeyLine {
         tokens: minted.get(&key.fingerprint).copied().unwrap_or(0),
@@ -204,7 +202,7 @@ async fn keys_of(api: &Api, resource: ResourceName) -> Result<ResourceKeys, Prob
     Ok(ResourceKeys {
         in_use: view.status.in_use,
         keys: keys.collect(),
-        bearer: bearer(api, &resource),
+        bearer,
         issues_per_minute: view.issues_per_minute,
         doubts: view.doubts,
         none_works: view.none_works,
@@ -225,31 +223,51 @@ async fn change_of(api: &Api, resource: &ResourceName) -> Result<Option<KeyChang
     Ok(Some(change))
 }
 
-fn view(api: &Api, resource: &str) -> Result<(ResourceName, KeysView), Problem> {
+/// The resources whose keys are known: by what is published here, else by what whoever leads has noted.
+fn names(api: &Api) -> Vec<ResourceName> {
     let shared_state = api.shared_state();
-    let found = shared_state
-        .keys
-        .iter()
-        .find(|(name, _)| name.as_str() == resource)
-        .map(|(name, view)| (name.clone(), view.borrow().clone()));
-    if found.is_none() && shared_state.follows() {
+    match shared_state.keys.is_empty() && shared_state.cluster.is_some() {
+        true => shared_state.resources().cloned().collect(),
+        false => shared_state.keys.keys().cloned().collect(),
+    }
+}
+
+/// The one of this name.
+fn named(api: &Api, resource: &str) -> Result<ResourceName, Problem> {
+    let names = names(api);
+    let asked = resource.parse().ok();
+    let is_known = |name: &ResourceName| match names.is_empty() {
+        true => api.shared_state().follows(),
+        false => names.contains(name),
+    };
+    asked.filter(is_known).ok_or_else(|| {
+        let why = format!("there is no resource {resource:?}");
+        Problem::new(ProblemType::Unknown, why)
+    })
+}
+
+/// What calls a resource: as it is published here, or where another machine leads, as that one noted it.
+async fn known(api: &Api, resource: &str) -> Result<(ResourceName, NotedKeys), Problem> {
+    let (name, shared_state) = (named(api, resource)?, api.shared_state());
+    if let Some(view) = shared_state.keys.get(&name) {
+        let keys = view.borrow().clone();
+        let bearer = shared_state.renewer(&name).bearer;
+        return Ok((name, NotedKeys { keys, bearer }));
+    }
+    let noted = api.store.noted_keys(&name).await?;
+    let noted = noted.ok_or_else(|| {
         let standing = shared_state.cluster_standing();
         let leader = standing.as_ref().and_then(|standing| standing.leader());
-        let why = match leader {
-            Some(leader) => {
-                format!("access keys are watched where calls are made: ask {leader}, which leads")
-            }
-            None => "access keys are watched by the node that leads, and none does at the moment"
-                .to_owned(),
-        };
-        return Err(Problem::new(ProblemType::Conflict, why));
-    }
-    found.ok_or_else(|| {
-        Problem::new(
-            ProblemType::Unknown,
-            format!("there is no resource {resource:?}"),
-        )
-    })
+        let who = leader.map_or_else(
+            || "nobody leads at the moment, and whoever does".to_owned(),
+            |leader| format!("{leader}, which leads,"),
+        );
+        let why = format!(
+            "it is not known here yet how the access keys of {name} are: {who} notes that within seconds"
+        );
+        Problem::new(ProblemType::Conflict, why)
+    })?;
+    Ok((name, noted))
 }
 
 impl DaemonClient {

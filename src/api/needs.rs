@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use self::observation::{Late, Observed};
 use self::{
-    nodes::node_needs,
+    nodes::{is_served, node_needs},
     observation::{counted, need},
     resources::{
         creations_need, failing_need, gone_need, key_need, key_needs, late_need, refused_need,
@@ -87,7 +87,16 @@ fn needs_of_parts(known: &Observed<'_>) -> Vec<Need> {
         renewer_needs(resource, renewer, known, &mut needs);
     }
     for (sink, dispatcher) in known.dispatchers {
-        dispatcher_needs(sink, dispatcher, known, &mut needs);
+        if !decided_lately(dispatcher.decided_at, known.since, known.now) {
+            let message = "its dispatcher does not decide any more: the watchdog restarts renewd";
+            needs.push(need(NeedKind::Stuck, sink.as_str(), message.to_owned()));
+        }
+        sink_needs(sink, dispatcher, known, &mut needs);
+    }
+    for (sink, dispatcher) in known.beside {
+        if is_served(sink, known) {
+            sink_needs(sink, dispatcher, known, &mut needs);
+        }
     }
     surrounding_needs(known, &mut needs);
     node_needs(known, &mut needs);
@@ -344,6 +353,19 @@ fn map_needs(self_check: &SelfCheckFindings, needs: &mut Vec<Need>) {
             )
         });
     }
+    if let Some(why) = &self_check.withdrawn {
+        let message = "withdrawn.jsonl of this node cannot be written: were the database lost, what was withdrawn since \
+                       might come back here, and while this node leads nothing is revoked or deleted. Mend the place; it \
+                       is written within seconds";
+        needs.push(Need {
+            because: Some(why.clone()),
+            ..need(
+                NeedKind::MapUnwritable,
+                "withdrawn.jsonl",
+                message.to_owned(),
+            )
+        });
+    }
 }
 
 /// Identities that want tokens of a resource that is not configured any more.
@@ -468,7 +490,7 @@ fn unreadable_need(found: &SetAside) -> Need {
     }
 }
 
-fn dispatcher_needs(
+fn sink_needs(
     sink: &SinkAt,
     dispatcher: &DispatcherView,
     known: &Observed<'_>,
@@ -485,10 +507,6 @@ fn dispatcher_needs(
             ..need(kind, sink.as_str(), message)
         });
     };
-    if !decided_lately(dispatcher.decided_at, known.since, known.now) {
-        let message = "its dispatcher does not decide any more: the watchdog restarts renewd";
-        add(NeedKind::Stuck, message.to_owned(), None);
-    }
     let waiting = known.counts.pending.get(sink).copied().unwrap_or(0);
     let waiting = counted(waiting, "delivery waits", "deliveries wait");
     if dispatcher.disabled.is_some() {
@@ -560,6 +578,7 @@ mod tests {
                     ..dispatcher
                 },
             )]),
+            beside: &BTreeMap::new(),
             counts,
             keys: &BTreeMap::new(),
             served: None,

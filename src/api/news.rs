@@ -216,7 +216,7 @@ fn is_worth_telling(need: &Need, known: &Observed<'_>) -> bool {
         NeedKind::WithdrawalWaits => return lasts,
         _ => return true,
     }
-    let mut dispatchers = known.dispatchers.iter();
+    let mut dispatchers = known.dispatchers.iter().chain(known.beside);
     let dispatcher = dispatchers.find(|(sink, _)| sink.as_str() == need.subject);
     lasts
         || dispatcher.is_some_and(|(_, dispatcher)| dispatcher.failures_in_row >= FAILING_FOR_LONG)
@@ -317,7 +317,7 @@ fn ended(kind: NoticeKind, subject: &str) -> String {
         NoticeKind::ResourceConfigured => {
             format!("{subject} is configured, or nobody wants its tokens any more.")
         }
-        NoticeKind::MapWritable => "identities.jsonl is written again.".to_owned(),
+        NoticeKind::MapWritable => format!("{subject} is written again."),
         NoticeKind::DeclarationAccepted => "Everybody who is declared is taken over.".to_owned(),
         NoticeKind::SinkCaughtUp => {
             format!("No delivery of the sink {subject} waits for long any more.")

@@ -52,7 +52,9 @@ pub struct SharedState {
     pub sinks: Vec<SinkName>,
     /// What the dispatchers publish; its names are the sinks that this machine serves.
     pub dispatchers: BTreeMap<SinkAt, watch::Receiver<DispatcherView>>,
-    /// What the sources publish; their names are the sources that there are.
+    /// The sources that are configured, here or for other machines of a cluster.
+    pub configured_sources: Vec<SourceName>,
+    /// What the sources publish; their names are the sources that are read here.
     pub sources: BTreeMap<SourceName, watch::Receiver<SourceView>>,
     /// What is wrong with the file of the store.
     pub store_moved: watch::Receiver<Option<Amiss>>,

@@ -77,6 +77,8 @@ pub(super) struct StoreAnswers {
     /// Some of those who hold no live token, by what serves them.
     pub lacking: BTreeMap<String, Vec<Name>>,
     pub key_changes: Answer<Vec<KeyChange>>,
+    /// Sinks that other machines of the cluster serve.
+    pub beside: Answer<BTreeMap<SinkAt, DispatcherView>>,
     pub last_backup: Answer<Option<Timestamp>>,
     /// Read where it is worth its price.
     pub earliest_expiry: Answer<BTreeMap<ResourceName, Timestamp>>,
@@ -101,6 +103,7 @@ impl StoreAnswers {
             self.resealing.as_ref().err(),
             self.withheld.as_ref().err(),
             self.key_changes.as_ref().err(),
+            self.beside.as_ref().err(),
             self.last_backup.as_ref().err(),
             self.earliest_expiry.as_ref().err(),
             self.overdue_since.as_ref().err(),
@@ -162,6 +165,7 @@ impl Snapshot {
             store: shared_state.store_moved.borrow().clone(),
             withdrawn_copy: api.store.copy_trouble(),
             map: api.store.map_trouble(),
+            withdrawn: api.store.withdrawn_trouble(),
             map_aside: api.store.map_aside(),
             seal_key_gone: api.store.seal_key_gone(),
             not_taken: shared_state.not_taken.clone(),
@@ -343,7 +347,7 @@ impl Snapshot {
         let counts = self.stored.counts.as_ref().ok()?;
         let served = self.stored.served.as_ref().ok()?;
         let keys = self.shared_state.key_views();
-        let tokens = self.renewers.keys().map(|resource| {
+        let tokens = self.shared_state.resources().map(|resource| {
             let doubts = keys.get(resource).into_iter().flat_map(|keys| &keys.doubts);
             let doubtful = doubts.map(|doubt| doubt.tokens).sum();
             (resource.clone(), counts.tokens(resource, served, doubtful))
@@ -369,6 +373,7 @@ impl Snapshot {
             earliest_expiry: self.stored.earliest_expiry.unwrap_or_default(),
             renewers: self.renewers,
             dispatchers: self.dispatchers,
+            beside: self.stored.beside.unwrap_or_default(),
             behind: Vec::new(),
             last_backup: self.stored.last_backup.unwrap_or_default(),
             cluster: self
@@ -408,11 +413,16 @@ impl Snapshot {
                 .map(|(name, renewer)| resource(name, renewer, stored, self.now))
                 .collect(),
             sinks: self
-                .dispatchers
-                .iter()
+                .sinks()
                 .map(|(name, dispatcher)| sink(name, dispatcher, stored))
                 .collect(),
         }
+    }
+
+    /// The sinks that are served here, then those that other machines serve.
+    pub(super) fn sinks(&self) -> impl Iterator<Item = (&SinkAt, &DispatcherView)> {
+        let beside = self.stored.beside.iter().flatten();
+        self.dispatchers.iter().chain(beside)
     }
 
     /// What wakes a person.
@@ -491,6 +501,7 @@ impl Snapshot {
     /// Hands everything that is known to a decision.
     fn known<T>(&self, decide: impl FnOnce(&Observed<'_>) -> T) -> T {
         let (counts, late, failing) = (Counts::default(), BTreeMap::new(), BTreeMap::new());
+        let none_beside = BTreeMap::new();
         let stored = &self.stored;
         // While the database is away that is said instead.
         let trouble = stored.trouble().filter(|_| self.away.is_none());
@@ -500,6 +511,7 @@ impl Snapshot {
             since: self.shared_state.life.since,
             renewers: &self.renewers,
             dispatchers: &self.dispatchers,
+            beside: stored.beside.as_ref().unwrap_or(&none_beside),
             counts: stored.counts.as_ref().unwrap_or(&counts),
             served: stored.served.as_ref().ok(),
             lacking: &stored.lacking,
@@ -649,6 +661,7 @@ async fn stored(
         withheld: store.withheld(now - WITHHELD_FOR, NAMED).await,
         last_backup: store.last_backup().await,
         key_changes: store.open_key_changes().await,
+        beside: api.sinks_beside().await,
         earliest_expiry: Ok(BTreeMap::new()),
         overdue_since: Ok(BTreeMap::new()),
         items: Ok(BTreeMap::new()),

@@ -1,6 +1,6 @@
 //! Sources over the socket: lists of identities that others own, tried and taken over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,10 @@ use super::{
     problem::{Problem, ProblemType},
     shared_state::{self, Command},
 };
-use crate::model::{Lapse, SourceName, SourceReport, SourceView};
+use crate::{
+    model::{Lapse, SourceName, SourceReport, SourceView, Timestamp},
+    store::SourceFacts,
+};
 
 endpoints! {
     /// The sources of identities and how they are.
@@ -47,38 +50,67 @@ pub struct ApplySource {
 /// The sources in the order of their names.
 pub(super) async fn list(State(api): State<Api>, _: Admin) -> EndpointAnswer<ListSources> {
     let shared_state = api.shared_state();
-    let mut sources: Vec<SourceView> = shared_state
-        .sources
-        .values()
-        .map(|view| view.borrow().clone())
-        .collect();
+    let mut known: BTreeMap<SourceName, SourceView> = BTreeMap::new();
+    for name in &shared_state.configured_sources {
+        let reads = "read by another node".to_owned();
+        let view = SourceView {
+            reads,
+            ..unread(name.clone())
+        };
+        known.insert(name.clone(), view);
+    }
     for facts in api.store.sources().await? {
-        if !shared_state.sources.contains_key(&facts.name) && facts.identities > 0 {
-            let reason = format!(
-                "it is no longer configured; its {} identities stay as they are until \
-                 `renewd source apply {} --yes` lets them go",
-                facts.identities, facts.name
-            );
-            sources.push(SourceView {
-                kind: String::new(),
-                reads: String::new(),
-                every_seconds: 0,
-                looked_at: None,
-                taken_at: facts.taken_at,
-                identities: facts.identities,
-                refused: facts.refused,
-                lapse: Some(Lapse {
-                    reason,
-                    since: facts.taken_at.unwrap_or(api.clock.now()),
-                }),
-                name: facts.name,
-                reading_since: None,
-                advice: None,
-            });
+        match known.get_mut(&facts.name) {
+            Some(view) => {
+                view.taken_at = facts.taken_at;
+                view.identities = facts.identities;
+                view.refused = facts.refused;
+            }
+            None if facts.identities > 0 => {
+                let former = no_longer_configured(facts, api.clock.now());
+                known.insert(former.name.clone(), former);
+            }
+            None => {}
         }
     }
-    sources.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(Sources { sources }))
+    known.extend(shared_state.source_views());
+    Ok(Json(Sources {
+        sources: known.into_values().collect(),
+    }))
+}
+
+/// A source of which only its name is known.
+fn unread(name: SourceName) -> SourceView {
+    SourceView {
+        name,
+        kind: String::new(),
+        reads: String::new(),
+        every_seconds: 0,
+        looked_at: None,
+        taken_at: None,
+        identities: 0,
+        refused: 0,
+        lapse: None,
+        reading_since: None,
+        advice: None,
+    }
+}
+
+fn no_longer_configured(facts: SourceFacts, now: Timestamp) -> SourceView {
+    let reason = format!(
+        "it is no longer configured; its {} identities stay as they are until `renewd source apply {} --yes` lets them go",
+        facts.identities, facts.name
+    );
+    SourceView {
+        taken_at: facts.taken_at,
+        identities: facts.identities,
+        refused: facts.refused,
+        lapse: Some(Lapse {
+            reason,
+            since: facts.taken_at.unwrap_or(now),
+        }),
+        ..unread(facts.name)
+    }
 }
 
 /// What the list of a source would change; nothing is changed.
@@ -111,7 +143,9 @@ async fn asked(
 ) -> Result<Json<SourceReport>, Problem> {
     let unknown = || Problem::new(ProblemType::Unknown, format!("there is no source {name:?}"));
     let name: SourceName = name.parse().map_err(|_| unknown())?;
-    let is_known = api.shared_state().sources.contains_key(&name)
+    let shared_state = api.shared_state();
+    let is_known = shared_state.sources.contains_key(&name)
+        || shared_state.configured_sources.contains(&name)
         || api
             .store
             .sources()

@@ -90,6 +90,9 @@ pub struct Status {
     /// What each dispatcher published.
     #[serde(rename = "couriers")]
     pub dispatchers: BTreeMap<SinkAt, DispatcherView>,
+    /// Sinks that other machines of the cluster serve, as far as the store knows them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside: BTreeMap<SinkAt, DispatcherView>,
     /// Consumers that said that they use a version which is not the newest any more; some of them,
     /// where there are many.
     #[serde(default)]

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::{
     RunError, Supervisor,
     check::stored_room,
-    membership::{Heeding, Membership, OldChanges, Probe},
+    membership::{Heeding, Membership, OldChanges, Probe, digest},
     supervisor::{Built, PART_GRACE},
     upkeep::{FileFollower, Resealer, Retention, StoreExaminer},
 };
@@ -30,7 +30,7 @@ impl Supervisor {
             return;
         };
         let (reaches, reached) = watch::channel(true);
-        let (digest, said) = watch::channel(settings.digest());
+        let (digest, said) = watch::channel(digest(settings, &self.store));
         let keeper = LeaseKeeper::new(LeaseKeeperDeps {
             settings: cluster.clone(),
             store: self.store.plain(),
@@ -44,8 +44,9 @@ impl Supervisor {
             digest,
             hosts: watch::Sender::default(),
         };
-        membership.adopt(settings, self.hosts(settings));
+        membership.adopt(settings, &self.store, self.hosts(settings));
         let probe = Probe {
+            store: self.store.plain(),
             hosts: membership.hosts.subscribe(),
             reaches,
             failed: 0,

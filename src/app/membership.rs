@@ -36,14 +36,21 @@ pub(super) struct Membership {
 
 impl Membership {
     /// Tells of another configuration, and whose hosts are asked by it.
-    pub(super) fn adopt(&self, settings: &Settings, hosts: Vec<Arc<Client>>) {
-        self.digest.send_replace(settings.digest());
+    pub(super) fn adopt(&self, settings: &Settings, store: &Store, hosts: Vec<Arc<Client>>) {
+        self.digest.send_replace(digest(settings, store));
         self.hosts.send_replace(hosts);
     }
 }
 
-/// Looks whether the hosts of all resources answer at all.
+/// What is compared with the configurations of the other machines.
+pub(super) fn digest(settings: &Settings, store: &Store) -> String {
+    settings.digest_with(|secret| store.mark(secret))
+}
+
+/// Looks whether the hosts of all resources answer at all, and whether the files that must be written before they are
+/// called can be.
 pub(super) struct Probe {
+    pub(super) store: Store,
     pub(super) hosts: watch::Receiver<Vec<Arc<Client>>>,
     pub(super) reaches: watch::Sender<bool>,
     pub(super) failed: u32,
@@ -52,7 +59,7 @@ pub(super) struct Probe {
 impl Task for Probe {
     async fn step(&mut self) -> Duration {
         let hosts = self.hosts.borrow_and_update().clone();
-        let mut reached = true;
+        let mut reached = self.store.withdrawn_trouble().is_none();
         for host in hosts {
             reached &= host.is_reached(PROBED_FOR).await;
         }

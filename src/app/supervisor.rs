@@ -200,6 +200,7 @@ fn without_parts(
         jobs_decided: None,
         keys: BTreeMap::new(),
         sinks: settings.sink_names(),
+        configured_sources: settings.source_names(),
         dispatchers: BTreeMap::new(),
         sources: BTreeMap::new(),
         store_moved: store_moved.subscribe(),
@@ -401,7 +402,7 @@ impl Supervisor {
             is_other
         });
         if let Some(membership) = &self.membership {
-            membership.adopt(settings, self.hosts(settings));
+            membership.adopt(settings, &self.store, self.hosts(settings));
             self.identities = settings.identities.clone().into();
         }
         self.settings = Settings {
@@ -623,6 +624,7 @@ impl Supervisor {
             jobs_decided: self.jobs_decided.clone(),
             keys: self.keys.clone(),
             sinks: self.settings.sink_names(),
+            configured_sources: self.settings.source_names(),
             dispatchers: self.dispatchers.clone(),
             sources: self.source_syncs.views(),
             store_moved: self.store_moved.subscribe(),

@@ -249,6 +249,7 @@ impl Runner {
         self.take_items().await?;
         self.follow().await?;
         self.look_back().await?;
+        self.store.has_written_withdrawals()?;
         self.start_calls().await?;
         // What needed no call is settled without waiting for another round.
         self.note_all().await;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     api::client::wire::{AskNode, Nodes},
-    model::{NodeName, NodeRow},
+    model::{NodeName, NodeRow, differing_parts},
 };
 
 /// List the machines of a cluster, let another one lead, forget one that is gone
@@ -182,11 +182,18 @@ fn cells(row: &NodeRow, of: &Nodes, digest: Option<&str>) -> [Cell; 9] {
         true => ("reached", GOOD),
         false => ("not reached", BAD),
     };
+    let of_all = row.digest.split('-').next().unwrap_or_default();
     let configuration = match digest {
         Some(leaders) if leaders != row.digest => {
-            Cell::styled(format!("{} (not the leader's)", row.digest), WARN)
+            let parts = differing_parts(leaders, &row.digest).join(", ");
+            let parts = if parts.is_empty() {
+                parts
+            } else {
+                format!(": {parts}")
+            };
+            Cell::styled(format!("{of_all} (not the leader's{parts})"), WARN)
         }
-        _ => Cell::styled(row.digest.as_str(), DIM),
+        _ => Cell::styled(of_all, DIM),
     };
     [
         Cell::styled(row.name.as_str(), STRONG),

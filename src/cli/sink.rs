@@ -82,10 +82,15 @@ impl Change {
 }
 
 fn said(sink: &SinkName, sinks: &Sinks, to: SinkState) -> String {
-    let row = sinks
-        .sinks
-        .iter()
-        .find(|row| row.name.as_str() == sink.as_str());
+    // A plain name means the sink of the machine that was asked.
+    let is_meant = |row: &&SinkRow| {
+        let name = row.name.as_str();
+        let of_here = row.dispatcher.decided_at.is_some();
+        let plain = name.strip_prefix(sink.as_str());
+        name == sink.as_str() || (of_here && plain.is_some_and(|rest| rest.starts_with('@')))
+    };
+    let row = sinks.sinks.iter().find(is_meant);
+    let sink = row.map_or(sink.as_str(), |row| row.name.as_str());
     let waiting = output::plural(row.map_or(0, |row| row.pending), "delivery", "deliveries");
     match to {
         SinkState::Paused => format!(

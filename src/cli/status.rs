@@ -3,7 +3,7 @@
 //! that watch servers want them (the convention of Nagios's plugins, which Icinga, Checkmk, Sensu and others
 //! follow).
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anstyle::Style;
 use jiff::Timestamp;
@@ -22,8 +22,8 @@ use crate::{
         wire::{self, Need},
     },
     model::{
-        DispatcherView, HealthView, RenewerView, Served, SinkAt, Standings, State, one_line,
-        service_time,
+        DispatcherView, HealthView, RenewerView, ResourceName, Served, SinkAt, Standings, State,
+        one_line, service_time,
     },
 };
 
@@ -235,7 +235,16 @@ pub(in crate::cli) fn need_lines(need: &Need, now: Timestamp, width: Option<usiz
 }
 
 fn resources(of: &wire::Status) -> Table {
-    let states: Vec<(Cell, String)> = of.renewers.values().map(|row| health(row, of.at)).collect();
+    // Those of a machine that follows are called by whoever leads.
+    let called_elsewhere = of.tokens.keys().filter(|_| of.cluster.is_some());
+    let names: BTreeSet<&ResourceName> = of.renewers.keys().chain(called_elsewhere).collect();
+    let renewers: Vec<_> = names.iter().map(|name| of.renewers.get(*name)).collect();
+    let states = renewers.iter().map(|renewer| match renewer {
+        Some(renewer) => health(renewer, of.at),
+        None => (called_by(of.cluster.as_ref()), String::new()),
+    });
+    let states: Vec<(Cell, String)> = states.collect();
+    let idle = RenewerView::default();
     let mut table = Table::new(&[
         "RESOURCE",
         "HEALTH",
@@ -250,7 +259,8 @@ fn resources(of: &wire::Status) -> Table {
         ">SKEW",
         head_of_why(&states),
     ]);
-    for ((name, renewer), (health, why)) in of.renewers.iter().zip(states) {
+    for ((name, renewer), (health, why)) in names.into_iter().zip(renewers).zip(states) {
+        let renewer = renewer.unwrap_or(&idle);
         let first_end = of.earliest_expiry.get(name).copied();
         let service = renewer.service_time(of.at);
         let dead = first_end.is_some_and(|at| at <= service);
@@ -273,6 +283,14 @@ fn resources(of: &wire::Status) -> Table {
         ]);
     }
     table
+}
+
+/// Who calls a resource that this machine does not.
+fn called_by(cluster: Option<&wire::Nodes>) -> Cell {
+    match cluster.and_then(|cluster| cluster.leader.as_ref()) {
+        Some(leader) => format!("by {leader}").into(),
+        None => Cell::styled("by nobody", BAD),
+    }
 }
 
 fn count(standing: Option<&Standings>, state: State) -> Cell {
@@ -369,8 +387,14 @@ fn bearer_health(renewer: &RenewerView, now: Timestamp) -> Option<(Cell, String)
 }
 
 fn sinks(of: &wire::Status) -> Table {
-    let rows = of.dispatchers.iter();
-    let states: Vec<(Cell, String)> = rows.map(|(_, row)| dispatcher_state(row, of.at)).collect();
+    let here = of.dispatchers.iter().map(|row| (row, true));
+    let rows: Vec<_> = here
+        .chain(of.beside.iter().map(|row| (row, false)))
+        .collect();
+    let states = rows
+        .iter()
+        .map(|((_, row), _)| dispatcher_state(row, of.at));
+    let states: Vec<(Cell, String)> = states.collect();
     let why = head_of_why(&states);
     let heads = [
         "SINK",
@@ -382,7 +406,12 @@ fn sinks(of: &wire::Status) -> Table {
         why,
     ];
     let mut table = Table::new(&heads);
-    for ((name, dispatcher), (state, why)) in of.dispatchers.iter().zip(states) {
+    for (((name, dispatcher), is_here), (state, why)) in rows.into_iter().zip(states) {
+        // What was done elsewhere since a start there is not known here.
+        let since_start = |count: u64| match is_here {
+            true => count.to_string().into(),
+            false => Cell::styled("–", DIM),
+        };
         let counts = of.counts.as_ref();
         let pending = counts.map(|counts| counts.pending.get(name).copied().unwrap_or(0));
         table.row([
@@ -393,8 +422,8 @@ fn sinks(of: &wire::Status) -> Table {
                 pending => number(pending, WARN),
             },
             lag(of, name),
-            dispatcher.delivered.to_string().into(),
-            dispatcher.failed.to_string().into(),
+            since_start(dispatcher.delivered),
+            since_start(dispatcher.failed),
             Cell::styled(why, DIM),
         ]);
     }

@@ -227,7 +227,9 @@ impl LeaseKeeper {
     async fn give_up(&mut self, epoch: u64, why: Reason) {
         let why = match why {
             Reason::Drained => "a person drained this node",
-            Reason::CutOff => "this node does not reach ACS, and another one does",
+            Reason::CutOff => {
+                "this node does not reach ACS or cannot write its files, and another one does"
+            }
         };
         tracing::warn!(
             epoch,

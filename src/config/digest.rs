@@ -1,5 +1,6 @@
-//! What the machines of a cluster must say alike, in a word that can be compared: everything but `[daemon]`, paths,
-//! secrets and `nodes`.
+//! What the machines of a cluster must say alike, in a word that can be compared: everything but `[daemon]`, paths and
+//! `nodes` of sinks and sources. Of secrets it holds what only whoever has the seal key can compute, so that the word
+//! shows nothing of them.
 
 use std::path::PathBuf;
 
@@ -9,14 +10,45 @@ use super::{
     CredentialSettings, EntraKind, LoadedSecret, SecretRef, Settings, SinkSettings, SourceKind,
     Template,
 };
-use crate::model::hex;
-
-/// So much of a digest tells two configurations apart.
-const SHOWN: usize = 6;
+use crate::model::digest_of_parts;
 
 impl Settings {
-    /// The same on all machines that are configured alike.
+    /// The same on all machines that are configured alike, but for their secrets.
     pub fn digest(&self) -> String {
+        digest_of_parts(&self.parts_alike())
+    }
+
+    /// The same with their secrets, of each of which `mark` makes what shows nothing of it.
+    pub fn digest_with(&self, mark: impl Fn(&[u8]) -> [u8; 32]) -> String {
+        let marked = |secrets: Vec<&LoadedSecret>| -> [u8; 32] {
+            let mut sum = Sha256::new();
+            for secret in secrets {
+                sum.update(mark(secret.secret.expose().as_bytes()));
+            }
+            sum.finalize().into()
+        };
+        let of_resources = self
+            .resources
+            .iter()
+            .flat_map(|one| one.credential.secrets());
+        let of_resources = of_resources.map(|(_, secret)| secret);
+        let of_sinks = self.sinks.iter().filter_map(|sink| match sink {
+            SinkSettings::Webhook(webhook) => Some(&webhook.secrets),
+            SinkSettings::File(_) | SinkSettings::Exec(_) => None,
+        });
+        let mut parts = self.parts_alike();
+        parts.push(marked(of_resources.collect()));
+        parts.push(marked(of_sinks.flatten().collect()));
+        digest_of_parts(&parts)
+    }
+
+    fn parts_alike(&self) -> Vec<[u8; 32]> {
+        self.alike.clone().unwrap_or_else(|| self.alike())
+    }
+
+    /// The digests of the parts of [`crate::model::CONFIGURATION_PARTS`] that hold no secret, where nothing is left out of
+    /// them yet.
+    pub(super) fn alike(&self) -> Vec<[u8; 32]> {
         let mut alike = self.clone();
         for resource in &mut alike.resources {
             resource.ca_file = None;
@@ -43,21 +75,22 @@ impl Settings {
                 SourceKind::Exec { .. } => {}
             }
         }
-        let Self {
-            renewal,
-            resources,
-            identities,
-            sinks,
-            jobs,
-            sources,
-            ..
-        } = &alike;
-        let name = self.cluster.as_ref().map(|cluster| &cluster.name);
+        let cluster = self.cluster.as_ref().map(|one| (&one.name, &one.nodes));
         let kept = (self.store.keep_renewals, self.store.keep_other);
-        let text = format!(
-            "{name:?} {kept:?} {renewal:?} {resources:?} {identities:?} {sinks:?} {jobs:?} {sources:?}"
-        );
-        hex(&Sha256::digest(text)[..SHOWN])
+        let texts = [
+            format!("{cluster:?}"),
+            format!("{kept:?}"),
+            format!("{:?}", alike.renewal),
+            format!("{:?}", alike.resources),
+            format!("{:?}", alike.identities),
+            format!("{:?}", alike.sinks),
+            format!("{:?}", alike.jobs),
+            format!("{:?}", alike.sources),
+        ];
+        texts
+            .iter()
+            .map(|text| Sha256::digest(text).into())
+            .collect()
     }
 }
 

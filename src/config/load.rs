@@ -279,6 +279,8 @@ fn join(
         identities: identities.collect::<Option<_>>()?,
         sinks: sinks.collect::<Option<_>>()?,
         sinks_elsewhere: Vec::new(),
+        sources_elsewhere: Vec::new(),
+        alike: None,
         jobs: drafts
             .jobs
             .into_iter()

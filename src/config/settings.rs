@@ -44,6 +44,10 @@ pub struct Settings {
     pub jobs: Vec<JobSettings>,
     /// `[[source.*]]`, in the order of the files.
     pub sources: Vec<SourceSettings>,
+    /// Those of them that only other machines read, once they were left out.
+    pub sources_elsewhere: Vec<SourceName>,
+    /// Of each part the digest of what all machines must say alike, once something was left out.
+    pub alike: Option<Vec<[u8; 32]>>,
     /// Where all of this was read: the files, and the folder of those beside the main one, where there is one.
     pub read_from: Vec<PathBuf>,
 }
@@ -124,12 +128,25 @@ impl Settings {
         let Some(node) = &self.store.node else {
             return self;
         };
+        self.alike = Some(self.alike());
         let is_ours = |sink: &SinkSettings| sink.nodes().is_none_or(|nodes| is_home(nodes, node));
         let elsewhere = self.sinks.iter().filter(|sink| !is_ours(sink));
         self.sinks_elsewhere = elsewhere.map(|sink| sink.name().clone()).collect();
         self.sinks.retain(is_ours);
-        self.sources.retain(|source| is_home(&source.nodes, node));
+        let (ours, others) = self
+            .sources
+            .into_iter()
+            .partition(|source| is_home(&source.nodes, node));
+        let others: Vec<SourceSettings> = others;
+        self.sources_elsewhere = others.into_iter().map(|source| source.name).collect();
+        self.sources = ours;
         self
+    }
+
+    /// The names of all sources, also of those that only other machines read.
+    pub fn source_names(&self) -> Vec<SourceName> {
+        let here = self.sources.iter().map(|source| source.name.clone());
+        here.chain(self.sources_elsewhere.iter().cloned()).collect()
     }
 
     /// The sinks that this machine serves, or would if it led, as the store knows them.

@@ -116,6 +116,8 @@ pub struct Renewer {
     resting: BTreeMap<Num, Steady>,
     /// Whether it is known what an earlier process announced.
     restored: bool,
+    /// Another machine leads by now, so that nothing is committed any more.
+    is_deposed: bool,
     due: watch::Receiver<u64>,
     results: BTreeMap<String, u64>,
     /// When a token was last obtained.
@@ -193,6 +195,10 @@ impl Worker for Renewer {
         if first {
             self.outbox.try_all();
         }
+        if self.is_deposed {
+            // Nothing of it is taken any more.
+            return self.calls.is_empty();
+        }
         self.begin_write();
         self.calls.is_empty() && self.outbox.is_idle()
     }
@@ -247,6 +253,7 @@ impl Renewer {
             busy: BTreeSet::new(),
             resting: BTreeMap::new(),
             restored: false,
+            is_deposed: false,
             due: store.due_signal(),
             results: BTreeMap::new(),
             last_success: None,
@@ -327,14 +334,29 @@ impl Renewer {
         Ok(())
     }
 
-    /// What could not be committed by the end is said; ids that the database refuses are kept in
-    /// `identities.jsonl`.
+    /// What could not be committed by the end is said. Where other machines share the store, one of which may lead by
+    /// now, it is noted as what a former leader obtained; ids that the database refuses are kept in `identities.jsonl`.
     async fn last_word(&mut self) -> Result<(), RenewerError> {
         let decided = |posting: &Posting| match posting {
             Posting::Decided(Decided { change, .. }) => Some(change.clone()),
             Posting::Notice(_) | Posting::Audit(_) => None,
         };
         let left: Vec<Change> = self.outbox.all().filter_map(decided).collect();
+        if self.store.epoch().is_some() && !left.is_empty() {
+            let now = self.clock.now();
+            match self.store.plain().disown(left.clone(), now).await {
+                Ok(()) => {
+                    tracing::warn!(
+                        resource = %self.settings.name, results = left.len(),
+                        "another node leads by now: tokens that came meanwhile are listed by `renewd orphan list`"
+                    );
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::error!(resource = %self.settings.name, %error, "what was obtained could not be noted");
+                }
+            }
+        }
         let ids = left.iter().filter_map(|change| match change {
             Change::Adopted { num, id, .. }
             | Change::Issued {

@@ -27,7 +27,9 @@ use crate::{
     acs::{AccessKey, Client, ConnectionString, Proof, ResourceUrl},
     clock::Clock,
     config::{Environment, LoadedSecret, ResourceSettings, SecretRef, reload_secret},
-    model::{KeyChange, KeyDoubt, KeyRole, KeyStage, KeyWork, KeysView, NoneWorks},
+    model::{
+        KeyChange, KeyDoubt, KeyRole, KeyStage, KeyWork, KeysView, NodeName, NoneWorks, NotedKeys,
+    },
     permits::{Permits, ResourceDeps},
     schedule::{KeyProbes, Steady},
     store::{Store, StoreError},
@@ -61,6 +63,8 @@ pub struct Keys {
     /// Those that the resource said are gone were asked for again.
     asked_again: bool,
     view: watch::Sender<KeysView>,
+    /// What the other machines of a cluster were told last.
+    noted: NotedKeys,
 }
 
 impl Worker for Keys {
@@ -76,7 +80,7 @@ impl Worker for Keys {
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(self.clock.now()),
-            looked = self.look() => looked,
+            looked = self.look_and_tell() => looked,
         };
         let rest = match looked {
             Ok(rest) => rest,
@@ -88,7 +92,6 @@ impl Worker for Keys {
                 TROUBLE
             }
         };
-        self.publish();
         let now = self.clock.now();
         Ok(now.checked_add(rest).unwrap_or(Timestamp::MAX))
     }
@@ -132,6 +135,7 @@ impl Keys {
             none_works: None,
             asked_again: false,
             view: watch::Sender::default(),
+            noted: NotedKeys::default(),
             settings,
             client,
             permits,
@@ -151,6 +155,13 @@ impl Keys {
     /// When the store is gone.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         worker::run(self, stop).await
+    }
+
+    async fn look_and_tell(&mut self) -> Result<Duration, StoreError> {
+        let looked = self.look().await;
+        self.publish();
+        self.tell_others().await;
+        looked
     }
 
     /// One look and one step; how long to rest after it.
@@ -219,6 +230,25 @@ impl Keys {
             doubts: self.doubts.clone(),
             none_works: self.none_works,
         });
+    }
+
+    /// The other machines of a cluster know of the keys what is noted here.
+    async fn tell_others(&mut self) {
+        let noted = NotedKeys {
+            keys: KeysView {
+                decided_at: None,
+                ..self.view.borrow().clone()
+            },
+            bearer: self.client.bearer_view(),
+        };
+        if !self.store.is_shared() || noted == self.noted {
+            return;
+        }
+        match self.store.note_keys(&self.settings.name, &noted).await {
+            Ok(()) => self.noted = noted,
+            // The next round notes it.
+            Err(error) => tracing::debug!(%error, "how the keys are is noted later"),
+        }
     }
 }
 
@@ -524,7 +554,8 @@ impl Keys {
             Found::Unusable(why) => change.trouble = Some(why),
             Found::Same => {
                 let from = self.secret_of(change.role).map(|loaded| &loaded.from);
-                change.trouble = from.and_then(|from| awaited(change, from));
+                let node = self.store.node();
+                change.trouble = from.and_then(|from| awaited(change, from, node));
             }
         }
         Ok(())
@@ -545,10 +576,10 @@ impl Keys {
 }
 
 /// What the operator has to do, once the old key is refused.
-fn awaited(change: &KeyChange, from: &SecretRef) -> Option<String> {
+fn awaited(change: &KeyChange, from: &SecretRef, node: Option<&NodeName>) -> Option<String> {
     change.refused_at?;
     let (role, resource) = (change.role, &change.resource);
-    Some(match from {
+    let told = match from {
         SecretRef::File(path) => format!(
             "the new {role} connection string is awaited in {}: renewd key set {resource} --key {role}",
             path.display()
@@ -561,5 +592,11 @@ fn awaited(change: &KeyChange, from: &SecretRef) -> Option<String> {
             "the new {role} connection string is awaited in the variable {name}: set it and restart the daemon; \
              tokens and socket survive that"
         ),
+    };
+    Some(match node {
+        Some(node) => {
+            format!("{told}. That is on {node}, which leads; the other nodes need it as well")
+        }
+        None => told,
     })
 }

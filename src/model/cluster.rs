@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterName, NodeName, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use super::{ClusterName, NodeName, Timestamp, hex};
 
 /// Whether this machine leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +58,51 @@ impl ClusterStanding {
     pub fn own(&self) -> Option<&NodeRow> {
         self.nodes.iter().find(|row| row.name == self.node)
     }
+}
+
+/// The parts of a configuration that must be alike on all machines, in the order of their digests.
+pub const CONFIGURATION_PARTS: [&str; 10] = [
+    "[cluster]",
+    "[store]",
+    "[renewal]",
+    "[[resource]]",
+    "[[identity]]",
+    "[[sink]]",
+    "[[job]]",
+    "[[source]]",
+    "the secrets of [[resource]]",
+    "the secrets of [[sink]]",
+];
+/// So much of a digest tells two configurations apart, and two of their parts.
+const OF_ALL: usize = 6;
+const OF_PART: usize = 2;
+
+/// One word for the digests of the parts of a configuration: of all of them, then of each.
+pub fn digest_of_parts(parts: &[[u8; 32]]) -> String {
+    let all = Sha256::digest(parts.concat());
+    let each: String = parts.iter().map(|part| hex(&part[..OF_PART])).collect();
+    format!("{}-{each}", hex(&all[..OF_ALL]))
+}
+
+/// In which parts two configurations differ, by their digests, as far as that can be seen.
+pub fn differing_parts(one: &str, other: &str) -> Vec<&'static str> {
+    let each = |digest: &str| -> Vec<String> {
+        let parts = digest.split_once('-').map_or("", |(_, parts)| parts);
+        let parts: Vec<char> = parts.chars().collect();
+        parts
+            .chunks(2 * OF_PART)
+            .map(|part| part.iter().collect())
+            .collect()
+    };
+    let (one, other) = (each(one), each(other));
+    if one.len() != other.len() {
+        return Vec::new();
+    }
+    let differs = one.iter().zip(&other).map(|(one, other)| one != other);
+    let named = CONFIGURATION_PARTS.into_iter().zip(differs);
+    named
+        .filter_map(|(part, differs)| differs.then_some(part))
+        .collect()
 }
 
 /// What is known of one machine.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ResourceName;
+use super::{BearerView, ResourceName};
 
 /// The names that Azure gives to a resource's two keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,9 +200,10 @@ impl NoneWorks {
 }
 
 /// What the part that changes keys publishes: one per resource.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeysView {
     /// When it last made or reaffirmed its decision.
+    #[serde(skip)]
     pub decided_at: Option<Timestamp>,
     pub status: KeyStatus,
     /// What Azure calls the resource.
@@ -213,6 +214,14 @@ pub struct KeysView {
     pub doubts: Vec<KeyDoubt>,
     /// Whether no key works.
     pub none_works: Option<NoneWorks>,
+}
+
+/// What calls a resource, as whoever leads last noted it for the other machines of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedKeys {
+    pub keys: KeysView,
+    /// In place of keys.
+    pub bearer: Option<BearerView>,
 }
 
 /// Why keys are changed, and in which order.

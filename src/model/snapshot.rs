@@ -154,6 +154,8 @@ pub struct SelfCheckFindings {
     pub withdrawn_copy: Option<String>,
     /// `identities.jsonl` cannot be written; why.
     pub map: Option<String>,
+    /// `withdrawn.jsonl` of a machine of a cluster cannot be written; why.
+    pub withdrawn: Option<String>,
     /// Where a map is kept of which not all could be taken over.
     pub map_aside: Option<PathBuf>,
     /// The file of the seal key, where it is gone.

@@ -82,6 +82,11 @@ impl SqlError {
         matches!(self, Self::Lost(_) | Self::Away(_))
     }
 
+    /// Whether the user may not do it, or sees no schema to do it in.
+    pub(crate) fn lacks_right(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "42501" || code == "3F000")
+    }
+
     /// Whether it is about what a row holds, so that other rows are not concerned.
     pub(crate) fn is_unreadable(&self) -> bool {
         self.kind() == ErrorKind::Unreadable

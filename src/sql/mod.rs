@@ -16,6 +16,12 @@ mod tests;
 mod text;
 mod wire;
 
+/// A text as PostgreSQL takes it, for whoever looks how it is carried out there.
+#[cfg(test)]
+pub(crate) fn as_in_postgres(sql: &str) -> String {
+    text::translated(sql, text::Extent::All).sql
+}
+
 pub(crate) use connect::Remote;
 pub(crate) use connection::Connection;
 pub(crate) use error::{ErrorKind, Result, SqlError};

@@ -102,7 +102,52 @@ pub(super) const RENEWED: &str = take_token!("");
 const OBTAINED: &str =
     take_token!(", state = 'active', late_notified = 0, failures = 0, failing_since = NULL");
 
+impl Store {
+    /// What a machine obtained that does not lead any more: an id is given to its row where that still has none, and
+    /// what else may exist at ACS is listed as an orphan.
+    pub async fn disown(&self, changes: Vec<Change>, now: Timestamp) -> Answer<()> {
+        self.write("note what a former leader obtained", move |txn| {
+            changes
+                .iter()
+                .try_for_each(|change| txn.disowned(change, now))
+        })
+        .await
+    }
+}
+
 impl Txn<'_> {
+    fn disowned(&mut self, change: &Change, now: Timestamp) -> Outcome<()> {
+        let (num, id, token, attempt) = match change {
+            Change::Issued {
+                num,
+                id,
+                token,
+                attempt,
+                ..
+            } => (*num, id.as_ref(), Some(token), attempt),
+            Change::Adopted { num, id, attempt } => (*num, Some(id), None, attempt),
+            _ => return Ok(()),
+        };
+        let Some(row) = self.standing(num)? else {
+            return Ok(());
+        };
+        let named = self.adopt_id(&row, id, now)?;
+        if id.is_some() {
+            self.know_creation(num, attempt.at)?;
+        }
+        if named && token.is_none() {
+            return Ok(());
+        }
+        self.orphan(&Orphaned {
+            at: micros(now),
+            kind: if named { "token" } else { "identity" },
+            num,
+            id: id.or(row.id.as_ref()).map(IdentityId::as_str),
+            request_id: attempt.request_id.as_deref(),
+            expires_at: token.map(|token| micros(token.meta.expires_at)),
+        })
+    }
+
     pub(super) fn apply(&mut self, change: &Change, now: Timestamp) -> Outcome<Applied> {
         match change {
             Change::Issued {

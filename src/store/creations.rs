@@ -343,6 +343,9 @@ pub struct Orphan {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// The intent to create is noted no longer before the call than this, in microseconds.
+const NOTED_BEFORE: i64 = 60_000_000;
+
 /// An orphan that is being noted.
 pub(super) struct Orphaned<'a> {
     pub(super) at: i64,
@@ -454,6 +457,17 @@ impl Txn<'_> {
         }
         self.run("DELETE FROM intent", [])?;
         Ok(open.len())
+    }
+
+    /// What became of a creation that a call at `began` asked for is known after all.
+    pub(super) fn know_creation(&mut self, num: Num, began: Timestamp) -> Outcome<()> {
+        let upto = micros(began);
+        let within = params![num, upto - NOTED_BEFORE, upto];
+        let sql = "DELETE FROM intent WHERE identity = ?1 AND at >= ?2 AND at <= ?3";
+        self.run(sql, within)?;
+        let which = "kind = 'creation' AND name = (SELECT name FROM identity WHERE num = ?1) AND at >= ?2 AND at <= ?3";
+        self.remove_orphans(which, within)?;
+        Ok(())
     }
 
     pub(super) fn orphan(&mut self, orphan: &Orphaned<'_>) -> Outcome<()> {

@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::{FallocateFlags, StatVfs, fallocate, statvfs};
 use tokio::sync::watch;
 
-use super::{Store, idmap};
+use super::{Store, StoreError, idmap};
 
 /// The name of the file.
 const FILE: &str = "renewd.reserve";
@@ -239,6 +239,21 @@ impl Store {
     /// Why `identities.jsonl` cannot be written, if it cannot.
     pub fn map_trouble(&self) -> Option<String> {
         self.0.open.get()?.map.borrow().clone()
+    }
+
+    /// Why `withdrawn.jsonl` of this machine does not follow what the machines of a cluster write, if it does not.
+    pub fn withdrawn_trouble(&self) -> Option<String> {
+        self.0.open.get()?.unwritten.borrow().clone()
+    }
+
+    /// That what is withdrawn is in this machine's file, so that ACS may be called for it.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn has_written_withdrawals(&self) -> Result<(), StoreError> {
+        let doing = "call ACS for what is withdrawn before it is written beside the store";
+        let failed = |reason| Err(StoreError::NotWritable { doing, reason });
+        self.withdrawn_trouble().map_or(Ok(()), failed)
     }
 
     /// Where a map is kept of which not all could be taken over, until somebody removes it.

@@ -305,7 +305,7 @@ pub enum OpenError {
          (uid {})", rustix::process::geteuid().as_raw()
     )]
     Closed { path: PathBuf, reason: String },
-    /// It lies in PostgreSQL, which is not there.
+    /// It lies in PostgreSQL, which is not there, or does not let us.
     #[error("cannot open the store: {reason}")]
     Away {
         reason: String,

@@ -25,6 +25,7 @@ use super::{
     idmap,
     link::Link,
     open::{self, Lock, Opened, Parts},
+    seal::Seal,
     signals::Signals,
     standby::Standby,
     withdrawals,
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     config::{Owner, StorePlace, StoreSettings},
-    model::Timestamp,
+    model::{NodeName, Timestamp},
     sql::{self, Connection},
     telemetry::Metrics,
 };
@@ -80,6 +81,8 @@ pub(super) struct Open {
     pub(super) disk: watch::Receiver<Disk>,
     pub(super) copy: watch::Receiver<Option<String>>,
     pub(super) map: watch::Receiver<Option<String>>,
+    pub(super) unwritten: watch::Receiver<Option<String>>,
+    seal: Arc<Seal>,
     /// Released when everything else is closed.
     _lock: Lock,
 }
@@ -246,6 +249,17 @@ impl Store {
         &self.0.path
     }
 
+    /// What compares secrets on machines that have the same seal key, and shows nothing of them to others.
+    pub fn mark(&self, secret: &[u8]) -> [u8; 32] {
+        let open = self.0.open.get();
+        open.map_or([0; 32], |open| open.seal.mark(secret))
+    }
+
+    /// How this machine is called among those that share it.
+    pub fn node(&self) -> Option<&NodeName> {
+        self.settings().node.as_ref()
+    }
+
     /// Whether other machines may use it as well.
     pub fn is_shared(&self) -> bool {
         self.settings().node.is_some()
@@ -328,6 +342,11 @@ impl Store {
         let there = |file: &str| self.state_dir().join(file).exists();
         let withdrawn = there(withdrawals::FILE);
         if withdrawn && there(idmap::FILE) && self.map_trouble().is_none() {
+            return Ok(false);
+        }
+        if withdrawn && self.is_shared() {
+            // Those of the other machines are as they are.
+            self.ask_to_follow(Purpose::WriteAnew).await?;
             return Ok(false);
         }
         let (doing, again) = ("write the files beside the store anew", self.map_trouble());
@@ -554,7 +573,8 @@ impl Open {
     /// With what the writer tells of itself.
     fn of(writer: &Writer, settings: &StoreSettings) -> impl FnOnce(Threads, Lock) -> Self + use<> {
         let (disk, copy) = (writer.reserve.disk(), writer.withdrawals.trouble());
-        let map = writer.id_map.trouble();
+        let (map, seal) = (writer.id_map.trouble(), writer.db.seal.clone());
+        let unwritten = writer.withdrawals.unwritten();
         let files = settings.place.file().map_or_else(Vec::new, open_files);
         move |threads, lock| Self {
             threads,
@@ -562,6 +582,8 @@ impl Open {
             disk,
             copy,
             map,
+            unwritten,
+            seal,
             _lock: lock,
         }
     }

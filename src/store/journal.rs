@@ -393,6 +393,7 @@ impl Writer {
                 false => Ok(()),
             };
             let followed = begun.and_then(|()| self.follow_journal());
+            self.note_followed(&followed);
             let followed = followed.map_err(|fault| StoreError::new("append to the files", fault));
             for operation in followers {
                 let answer = followed.clone().map(|known| Box::new(known) as BoxedAnswer);
@@ -409,7 +410,9 @@ impl Writer {
         let has_entry = self.leave_entry(effects)?;
         self.commit_surely()?;
         if has_entry {
-            match self.follow_journal() {
+            let followed = self.follow_journal();
+            self.note_followed(&followed);
+            match followed {
                 Ok(true) => {}
                 Ok(false) => tracing::error!(
                     "the database has lost its last commits; what this machine knows of them is taken up"
@@ -421,6 +424,16 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Whether the files of this machine can be written: a machine that leads revokes nothing before its own are.
+    fn note_followed(&self, followed: &Outcome<bool>) {
+        match followed {
+            Ok(_) => self.withdrawals.note_unwritten(None),
+            Err(Fault::File(_, why)) => self.withdrawals.note_unwritten(Some(why.clone())),
+            // It is about the database.
+            Err(_) => {}
+        }
     }
 
     /// Before the commit: leaves what the files of all machines are to say. Whether there is something.
@@ -618,7 +631,7 @@ impl Store {
         Ok(taken)
     }
 
-    async fn ask_to_follow(&self, purpose: Purpose) -> Answer<bool> {
+    pub(super) async fn ask_to_follow(&self, purpose: Purpose) -> Answer<bool> {
         self.purposely("append to the files", purpose, |_| Ok(true))
             .await
     }

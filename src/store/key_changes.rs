@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     model::{
-        AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, Notice, NoticeKind,
-        Num, ResourceName, Timestamp,
+        AuditEntry, DueReason, KeyChange, KeyItem, KeyRole, KeyStage, KeyWork, NotedKeys, Notice,
+        NoticeKind, Num, ResourceName, Timestamp,
     },
     sql::{self, Row, params},
 };
@@ -45,6 +45,11 @@ pub struct KeyPage {
     pub marked: u64,
     /// Where the next page starts; `None` after the last.
     pub next: Option<Num>,
+}
+
+/// Where in `meta` it is noted what calls a resource.
+fn keys_of(resource: &ResourceName) -> String {
+    format!("keys {resource}")
 }
 
 const CHANGE: &str = "SELECT * FROM key_change";
@@ -220,6 +225,26 @@ impl Store {
         let resource = resource.clone();
         self.read("look a replacement of keys up", move |db| {
             db.open_key_change(resource.as_str())
+        })
+        .await
+    }
+
+    /// Notes what calls a resource, for machines of a cluster that do not.
+    pub async fn note_keys(&self, resource: &ResourceName, noted: &NotedKeys) -> Answer<()> {
+        let (key, noted) = (keys_of(resource), serde_json::json!(noted).to_string());
+        self.write("note how keys are", move |txn| {
+            Ok(db::set_meta(&txn.conn, &key, &noted)?)
+        })
+        .await
+    }
+
+    /// What calls a resource, as whoever leads last noted it.
+    pub async fn noted_keys(&self, resource: &ResourceName) -> Answer<Option<NotedKeys>> {
+        let key = keys_of(resource);
+        self.read("look up how keys are", move |db| {
+            let noted = db::meta::<String>(&db.conn, &key)?;
+            // What another version noted is noted anew.
+            Ok(noted.and_then(|noted| serde_json::from_str(&noted).ok()))
         })
         .await
     }

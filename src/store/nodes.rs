@@ -4,12 +4,12 @@
 //! the duty is locked by every transaction that writes, so that there is one writer at a time, and changes only when
 //! another machine leads. All times are the database's: who leads is decided by one clock.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use super::{
     Cause, Store,
     backup::MOVED_TO,
-    db::{self, Db, Txn, instant, micros, signed},
+    db::{self, Db, Touched, Txn, instant, micros, signed},
     error::{Answer, Fault, Outcome},
     identities::count,
     schema,
@@ -24,6 +24,9 @@ const TERM: Duration = Duration::from_secs(15);
 /// Changes are kept for this long at least, for those who are a little behind; and no longer than a day.
 const CHANGES_KEPT: Duration = Duration::from_mins(1);
 const CHANGES_KEPT_AT_MOST: Duration = Duration::from_hours(24);
+
+/// How the server lists our sessions; the name of the machine follows, and what each is for.
+pub(super) const SESSIONS: &str = "renewd ";
 
 /// The rows that a query finds stay as they are until its transaction ends; a file is locked as a whole.
 const LOCKED: &str = "/*postgres  FOR UPDATE*/";
@@ -56,10 +59,8 @@ pub enum ChangeKind {
         name: Name,
         version: Version,
     },
-    /// The map of names to ids says something else of a row.
-    Map(Num),
-    /// Something was withdrawn of a row, or given back.
-    Withdrawal(Num),
+    /// Something else is known of a row: what the map says of it, or what is withdrawn.
+    Row(Num),
     /// Work may have come.
     Signals(WorkSignals),
 }
@@ -142,6 +143,7 @@ impl Store {
         had: Option<u64>,
         now: Timestamp,
     ) -> Answer<DutySeen> {
+        self.end_former_sessions(node).await;
         let (node, ours) = (node.clone(), self.database_clock());
         let taken = self.write("take over", move |txn| {
             txn.take_duty(&node, had, (ours, now))
@@ -149,6 +151,30 @@ impl Store {
         let taken = taken.await?;
         self.answered("take over")?;
         Ok(taken)
+    }
+
+    /// Ends what the server still carries out for the machine that led: frozen inside a transaction it would keep the
+    /// row of the duty locked. Nothing depends on it, as each of its commits is refused.
+    async fn end_former_sessions(&self, node: &NodeName) {
+        if self.settings().place.database().is_none() {
+            return;
+        }
+        let node = node.clone();
+        let ended = self.pulse("end the sessions of who led", move |db| {
+            db.end_former_sessions(&node)
+        });
+        match ended.await {
+            Ok(0) => {}
+            Ok(sessions) => {
+                tracing::warn!(
+                    sessions,
+                    "sessions of the node that led were ended at the database"
+                );
+            }
+            Err(error) => {
+                tracing::debug!(%error, "sessions of the node that led end by themselves")
+            }
+        }
     }
 
     /// Whoever leads takes over what those left who led before: creations that were under way are possible orphans.
@@ -331,6 +357,24 @@ impl Db {
         Ok(self.first(&sql, [node.as_str()], |row| {
             db::instant_in(row, "lease_until")
         })?)
+    }
+
+    /// Ends sessions of the machine that led, if its lease has run out and they do something; how many.
+    fn end_former_sessions(&self, us: &NodeName) -> Outcome<i64> {
+        let Some(holder) = self.duty("")?.holder.filter(|holder| holder != us) else {
+            return Ok(0);
+        };
+        let now = self.database_now(Timestamp::UNIX_EPOCH)?;
+        if self
+            .lease_until(&holder, "")?
+            .is_some_and(|until| until > now)
+        {
+            return Ok(0);
+        }
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND usename = current_user AND state <> 'idle' AND starts_with(application_name, ?1)";
+        let its = format!("{SESSIONS}{holder} ");
+        Ok(self.first(sql, [its], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// Until when the process counts as there that has this name, and when it began.
@@ -519,7 +563,6 @@ impl Txn<'_> {
                 version: signed(changed.version.0),
             });
         }
-        let touched = &self.effects.touched;
         let bare = |kind| {
             move |num: &Num| Unnumbered {
                 kind,
@@ -528,9 +571,17 @@ impl Txn<'_> {
                 version: 0,
             }
         };
-        rows.extend(self.effects.mapped.iter().map(bare("map")));
-        let withdrawn = touched.rows.union(&touched.listed);
-        rows.extend(withdrawn.map(bare("withdrawal")));
+        let Touched {
+            rows: held, listed, ..
+        } = &self.effects.touched;
+        let known: BTreeSet<&Num> = self
+            .effects
+            .mapped
+            .iter()
+            .chain(held)
+            .chain(listed)
+            .collect();
+        rows.extend(known.into_iter().map(bare("row")));
         let signalled = WorkSignals {
             due: self.effects.due,
             wanted: self.effects.wanted && self.effects.changed.is_empty(),
@@ -662,8 +713,7 @@ fn read_change(row: &Row<'_>) -> sql::Result<SharedChange> {
             name: db::parsed(row, "name")?,
             version: Version(db::unsigned(row, "version")?),
         },
-        "map" => ChangeKind::Map(num),
-        "withdrawal" => ChangeKind::Withdrawal(num),
+        "row" => ChangeKind::Row(num),
         _ => ChangeKind::Signals(WorkSignals::read(&row.get::<_, String>("name")?)),
     };
     let seq = db::unsigned(row, "seq")?;

@@ -24,6 +24,7 @@ use super::{
     journal::Files,
     nodes, reseal, schema, seal,
     signals::Signals,
+    trial,
     withdrawals::Withdrawals,
     writer::{FilesEnd, Writer},
 };
@@ -99,7 +100,7 @@ pub(super) fn open(
     let db = Db::on(conn, (seal, Arc::default()), settings.node.clone());
     let mut beside = Beside::of(settings, state_dir, durable);
     let settled = settle(&db, &mut beside, (created, &settings.owner), now);
-    let (opened, left) = settled.map_err(|fault| in_words(path, fault))?;
+    let (opened, left) = settled.map_err(|fault| not_settled(settings, &db, fault))?;
     if stored.is_none() {
         is_ours(settings, &db)?;
     }
@@ -233,20 +234,44 @@ fn of_file(
 /// The same in PostgreSQL. Of several machines that make it at once one does, and the others find it made.
 fn of_database(settings: &StoreSettings) -> sql::Result<Result<(Connection, bool), OpenError>> {
     let conn = session(settings, "write")?;
-    let found = schema::version(&conn)?;
-    if let Some(why) = barred(&conn, found, &settings.place.called())? {
+    match made(settings, &conn) {
+        Ok(created) => Ok(created.map(|created| (conn, created))),
+        Err(error) => match without_right(settings, &conn, &error) {
+            Some(why) => Ok(Err(why)),
+            None => Err(error),
+        },
+    }
+}
+
+/// That the user of the database may not do what is needed.
+fn without_right(
+    settings: &StoreSettings,
+    conn: &Connection,
+    error: &SqlError,
+) -> Option<OpenError> {
+    let reason = trial::lacking(conn, settings.place.database()?, error)?;
+    Some(OpenError::Away {
+        reason,
+        lasting: true,
+    })
+}
+
+/// The tables, with the newest schema; whether they were made just now.
+fn made(settings: &StoreSettings, conn: &Connection) -> sql::Result<Result<bool, OpenError>> {
+    let found = schema::version(conn)?;
+    if let Some(why) = barred(conn, found, &settings.place.called())? {
         return Ok(Err(why));
     }
     // Its own clock tells the time.
     let now = Timestamp::UNIX_EPOCH;
-    if let Some(reason) = nodes::keep_from_migrating(&conn, (found, settings.node.as_ref()), now)? {
+    if let Some(reason) = nodes::keep_from_migrating(conn, (found, settings.node.as_ref()), now)? {
         return Ok(Err(other(&settings.place.called(), reason)));
     }
-    let Err(error) = brought_up(&conn, found) else {
-        return Ok(Ok((conn, found == 0)));
+    let Err(error) = brought_up(conn, found) else {
+        return Ok(Ok(found == 0));
     };
-    match schema::version(&conn)? {
-        made if found == 0 && made > 0 => brought_up(&conn, made).map(|()| Ok((conn, false))),
+    match schema::version(conn)? {
+        made if found == 0 && made > 0 => brought_up(conn, made).map(|()| Ok(false)),
         _ => Err(error),
     }
 }
@@ -259,7 +284,7 @@ pub(super) fn session(settings: &StoreSettings, purpose: &str) -> sql::Result<Co
     };
     let remote = Remote::new(
         database,
-        format!("renewd {} {purpose}", settings.node_name()),
+        format!("{}{} {purpose}", nodes::SESSIONS, settings.node_name()),
     );
     Ok(Session::open(remote)?.into())
 }
@@ -324,6 +349,14 @@ fn in_words(path: &Path, fault: Fault) -> OpenError {
             StoreError::new("take over what was left", fault).to_string(),
         ),
     }
+}
+
+fn not_settled(settings: &StoreSettings, db: &Db, fault: Fault) -> OpenError {
+    let lacks = match &fault {
+        Fault::Sql(error) => without_right(settings, &db.conn, error),
+        _ => None,
+    };
+    lacks.unwrap_or_else(|| in_words(&settings.place.called(), fault))
 }
 
 /// The files beside the database.

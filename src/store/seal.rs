@@ -15,6 +15,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -40,6 +41,8 @@ struct SealKeys {
 /// One key, ready to be used, and its name.
 struct Key {
     cipher: XChaCha20Poly1305,
+    /// The key of [`Seal::mark`].
+    marks: Zeroizing<[u8; 32]>,
     id: String,
 }
 
@@ -88,6 +91,14 @@ impl Seal {
         self.keys().0.id.clone()
     }
 
+    /// What compares secrets on machines that have the same key, and shows nothing of them to others.
+    pub(super) fn mark(&self, secret: &[u8]) -> [u8; 32] {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+        let mut mac = Hmac::<Sha256>::new_from_slice(&*self.keys().0.marks).expect("a key");
+        mac.update(secret);
+        mac.finalize().into_bytes().into()
+    }
+
     pub(super) fn seal(&self, place: SealPlace<'_>, plain: &[u8]) -> std::io::Result<Vec<u8>> {
         self.keys().0.seal(place, plain)
     }
@@ -117,7 +128,10 @@ impl Key {
         digest.update(b"renewd seal key id\0");
         digest.update(key);
         let id = hex(&digest.finalize()[..8]);
+        let for_marks = Sha256::new().chain_update(b"renewd marks of secrets\0");
+        let for_marks = for_marks.chain_update(key).finalize();
         Self {
+            marks: Zeroizing::new(for_marks.into()),
             cipher: XChaCha20Poly1305::new(&(*key).into()),
             id,
         }

@@ -110,7 +110,7 @@ impl Signals {
                         wanted |= signals.wanted;
                         campaigns |= signals.campaigns;
                     }
-                    ChangeKind::Map(_) | ChangeKind::Withdrawal(_) => {}
+                    ChangeKind::Row(_) => {}
                 }
                 recent.upto = seq;
             }

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     model::{
-        Name, NodeName, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt, SinkName, Timestamp,
+        DispatcherView, Name, NodeName, Notice, NoticeKind, Num, Placed, ResourceName, SinkAt,
+        SinkName, Timestamp,
     },
     sql::{self, Connection, Params, Row, params},
 };
@@ -219,6 +220,32 @@ impl Store {
         .await
     }
 
+    /// The sinks of a cluster that are not among these, and how they are as far as the store knows.
+    pub async fn sinks_beside(
+        &self,
+        here: Vec<SinkAt>,
+    ) -> Answer<BTreeMap<SinkAt, DispatcherView>> {
+        if !self.is_shared() {
+            return Ok(BTreeMap::new());
+        }
+        self.read("list the sinks of other machines", move |db| {
+            let sql = "SELECT num, name, node, disabled, paused FROM sink WHERE configured = 1";
+            let all = db.all(RowKind::Sink, sql, [], |row| {
+                let view = DispatcherView {
+                    disabled: row.get("disabled")?,
+                    paused: row.get("paused")?,
+                    ..DispatcherView::default()
+                };
+                let sink = db::sink_at(row, ("name", "node"))?;
+                Ok((row.get::<_, Num>("num")?, sink, view))
+            })?;
+            let beside = all.into_iter().filter(|(_, sink, _)| !here.contains(sink));
+            let beside = beside.map(|(num, sink, view)| Ok((sink, db.failing(num, view)?)));
+            beside.collect()
+        })
+        .await
+    }
+
     /// How many identities have left a sink so far.
     pub async fn losses(&self, sink: &SinkAt) -> Answer<i64> {
         let sink = sink.clone();
@@ -363,7 +390,8 @@ pub struct Disabled {
     pub by_command: bool,
 }
 
-pub(super) const OLDEST: &str = "SELECT since, identity AS num, sink AS sink_num FROM delivery WHERE sink = ?1 AND wanted > delivered ORDER BY since";
+pub(super) const OLDEST: &str = "SELECT since, attempts, last_error, identity AS num, sink AS sink_num FROM delivery \
+    WHERE sink = ?1 AND wanted > delivered ORDER BY since";
 
 impl Db {
     /// A sink, looked up once for many deliveries.
@@ -390,6 +418,23 @@ impl Db {
             Ok(why.map(|why| Disabled { why, by_command }))
         })?;
         Ok(found.flatten())
+    }
+
+    /// A sink fails where what has waited longest for it does.
+    fn failing(&self, num: Num, view: DispatcherView) -> Outcome<DispatcherView> {
+        let oldest = self.some(RowKind::Delivery, 1, OLDEST, [num], |row| {
+            let failures = row.get::<_, i64>("attempts")?;
+            Ok(Some(DispatcherView {
+                failures_in_row: u32::try_from(failures).unwrap_or(u32::MAX),
+                failing_since: match failures {
+                    0 => None,
+                    _ => Some(db::instant_in(row, "since")?),
+                },
+                last_error: row.get("last_error")?,
+                ..view.clone()
+            }))
+        })?;
+        Ok(oldest.into_iter().next().unwrap_or(view))
     }
 
     /// Since when the oldest pending delivery of each sink is pending.

@@ -149,6 +149,8 @@ pub(super) struct Withdrawals {
     length: u64,
     /// What is wrong with the copy.
     trouble: watch::Sender<Option<String>>,
+    /// In a cluster, why this machine's file does not follow.
+    unwritten: watch::Sender<Option<String>>,
 }
 
 struct Place {
@@ -192,7 +194,23 @@ impl Withdrawals {
             high: 0,
             length: 0,
             trouble: watch::Sender::new(None),
+            unwritten: watch::Sender::new(None),
         }
+    }
+
+    /// Why the file does not follow what all machines write, as that changes.
+    pub(super) fn unwritten(&self) -> watch::Receiver<Option<String>> {
+        self.unwritten.subscribe()
+    }
+
+    /// Notes whether it does.
+    pub(super) fn note_unwritten(&self, why: Option<String>) {
+        let why = why.map(|why| format!("{}: {why}", self.file.path.display()));
+        self.unwritten.send_if_modified(|before| {
+            let is_news = *before != why;
+            *before = why;
+            is_news
+        });
     }
 
     /// Reads the file and its copy; the one that goes further counts. Each whole transaction after

@@ -481,6 +481,7 @@ fn scene(
         runners: BTreeMap::new(),
         sinks: Vec::new(),
         dispatchers: BTreeMap::new(),
+        configured_sources: Vec::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         trusted: watch::Sender::default().subscribe(),

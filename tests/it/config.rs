@@ -694,3 +694,54 @@ fn machines_that_say_the_same_but_for_paths_have_one_digest() {
         text("web-1", "/run/a", "json") + "[[identity]]\nname = \"bot\"\nscopes = [\"chat\"]\n";
     assert_ne!(first, digest(more));
 }
+
+/// What only another machine has is left out of what a machine takes over, and not of what must be alike.
+#[test]
+fn of_machines_that_differ_it_is_seen_in_which_part() {
+    let etc = Etc::new();
+    let key = etc.secret("seal.key", &"07".repeat(32));
+    let database = etc.secret("database", "postgresql://renewd@127.0.0.1/renewd");
+    let secret = |name: &str, bytes: &str| {
+        etc.secret(
+            name,
+            &format!("endpoint=https://a.communication.azure.com/;accesskey={bytes}"),
+        )
+    };
+    let (first, second) = (
+        secret("a.cs", "a2V5LW9uZQ=="),
+        secret("b.cs", "a2V5LXR3bw=="),
+    );
+    let digest = |node: &str, format: &str, keys: &std::path::Path| {
+        let text = format!(
+            "[store]\nurl = {{ file = \"{}\" }}\nseal_key = {{ file = \"{}\" }}\n[cluster]\nname = \"tests\"\n\
+             node = \"{node}\"\n[[resource]]\nname = \"contoso\"\nconnection_string = {{ file = \"{}\" }}\n\
+             [[sink.file]]\nname = \"ones\"\npath = \"/run/{{name}}\"\nformat = \"{format}\"\nnodes = [\"web-1\"]\n\
+             [[source.file]]\nname = \"list\"\npath = \"/srv/list.json\"\nnodes = [\"web-2\"]\n",
+            database.display(),
+            key.display(),
+            keys.display()
+        );
+        let settings = etc.load_text(&text).unwrap().settings.of_this_node();
+        let marked = |secret: &[u8]| {
+            let mut mark = [0; 32];
+            mark.iter_mut()
+                .zip(secret.iter().rev())
+                .for_each(|(to, byte)| *to = *byte);
+            mark
+        };
+        settings.digest_with(marked)
+    };
+    let one = digest("web-1", "json", &first);
+    assert_eq!(
+        one,
+        digest("web-2", "json", &first),
+        "each has a part of its own"
+    );
+    let differing = |other: &str| renewd::model::differing_parts(&one, other);
+    assert_eq!(differing(&digest("web-2", "token", &first)), ["[[sink]]"]);
+    assert_eq!(
+        differing(&digest("web-2", "json", &second)),
+        ["the secrets of [[resource]]"]
+    );
+    assert!(differing("aa11").is_empty());
+}

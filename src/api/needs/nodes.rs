@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{super::wire::Need, NeedKind, Observed, need};
-use crate::model::{ClusterStanding, NodeRow, short_duration};
+use crate::model::{ClusterStanding, NodeRow, SinkAt, differing_parts, short_duration};
 
 pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
     let Some(standing) = known.cluster else {
@@ -29,6 +29,13 @@ pub(super) fn node_needs(known: &Observed<'_>, needs: &mut Vec<Need>) {
             });
         }
     }
+}
+
+/// Whether the machine is there that serves a sink: of one that is not, that is told.
+pub(super) fn is_served(sink: &SinkAt, known: &Observed<'_>) -> bool {
+    let mut nodes = known.cluster.iter().flat_map(|standing| &standing.nodes);
+    let node = nodes.find(|row| Some(&row.name) == sink.node());
+    sink.node().is_none() || node.is_some_and(|row| row.alive)
 }
 
 fn no_leader(standing: &ClusterStanding) -> Need {
@@ -77,11 +84,19 @@ fn amiss(row: &NodeRow, leader: Option<&NodeRow>) -> Vec<String> {
         ));
     }
     if !row.reaches {
-        amiss.push("it does not reach ACS, so it should not lead: check its network".to_owned());
+        let words = "it does not reach ACS, or cannot write its files beside the store, so it should not lead: check its network \
+                     and its disk";
+        amiss.push(words.to_owned());
     }
     if let Some(leader) = leader.filter(|leader| leader.digest != row.digest) {
+        let parts = differing_parts(&leader.digest, &row.digest);
+        let differs = match parts.is_empty() {
+            true => String::new(),
+            false => format!(" (it differs in {})", parts.join(", ")),
+        };
         amiss.push(format!(
-            "its configuration is not that of {}, which leads: make them alike but for [daemon], paths and `nodes`",
+            "its configuration is not that of {}, which leads{differs}: make them alike but for [daemon], paths and `nodes`, \
+             and reload",
             leader.name
         ));
     }

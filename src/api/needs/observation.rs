@@ -26,6 +26,8 @@ pub(in crate::api) struct Observed<'a> {
     pub since: Timestamp,
     pub renewers: &'a BTreeMap<ResourceName, RenewerView>,
     pub dispatchers: &'a BTreeMap<SinkAt, DispatcherView>,
+    /// Sinks that other machines of the cluster serve.
+    pub beside: &'a BTreeMap<SinkAt, DispatcherView>,
     pub counts: &'a Counts,
     /// What is known of the access keys of each resource.
     pub keys: &'a BTreeMap<ResourceName, KeysView>,

@@ -591,7 +591,7 @@ fn clock(skew_ms: i64) -> String {
 
 /// The sinks, the longest wait first.
 fn sinks(seen: &Snapshot) -> Vec<Sink> {
-    let mut rows: Vec<Sink> = (seen.dispatchers.iter())
+    let mut rows: Vec<Sink> = (seen.sinks())
         .map(|(name, dispatcher)| sink(seen, name, dispatcher))
         .collect();
     // Those that wait come first, then those in trouble.

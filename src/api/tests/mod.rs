@@ -164,6 +164,7 @@ fn stage(clock: &Clock, folder: &std::path::Path) -> Stage {
         runners: BTreeMap::from([(contoso(), runner.subscribe())]),
         sinks: vec!["files".parse().unwrap()],
         dispatchers: BTreeMap::from([("files".parse().unwrap(), dispatcher.subscribe())]),
+        configured_sources: Vec::new(),
         sources: BTreeMap::new(),
         store_moved: moved.subscribe(),
         trusted: watch::Sender::default().subscribe(),

@@ -502,6 +502,7 @@ impl Renewer {
     /// A write has ended.
     pub(super) fn on_commit(&mut self, written: Written<Option<Applied>>) {
         let now = self.moment();
+        self.is_deposed |= matches!(&written, Err(StoreError::NotLeader { .. }));
         let Some(noted) = self.outbox.settle(written, now.steady) else {
             return;
         };

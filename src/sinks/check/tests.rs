@@ -45,6 +45,8 @@ fn settings(state_dir: &str, sink: SinkSettings) -> Settings {
         resources: Vec::new(),
         identities: Vec::new(),
         sinks_elsewhere: Vec::new(),
+        sources_elsewhere: Vec::new(),
+        alike: None,
         sinks: vec![sink],
         jobs: Vec::new(),
         sources: Vec::new(),

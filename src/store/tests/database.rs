@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use renewd_database::{Database, Loses, Proxy, Server as Postgres};
 
 use super::*;
-use crate::config::{DatabaseSettings, SecretRef};
+use crate::{
+    config::{DatabaseSettings, SecretRef},
+    model::Beat,
+    sql,
+    store::try_database,
+};
 
 /// A store there, opened as the daemon opens it. Statements have so long as it takes to wait for one.
 fn served(dir: &Path, url: &str) -> Result<(Store, Opened), OpenError> {
@@ -196,4 +201,74 @@ async fn several_machines_may_make_it_at_once() {
             assert!(error.to_string().contains("seal"), "{error}");
         }
     }
+}
+
+/// A user of its own, who may log in and nothing else.
+fn guest(database: &Database<'_>) -> (String, String) {
+    let guest = format!("guest_of_{}", database.name());
+    database.sql(&format!("CREATE ROLE {guest} LOGIN"));
+    let (port, name) = (Postgres::shared().port(), database.name());
+    let url = format!("postgresql://{guest}@127.0.0.1:{port}/{name}");
+    (guest, url)
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_a_right_is_told_what_gives_it() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let (guest, url) = guest(&database);
+    let refused = |remedy: &str| {
+        let error = served(dir.path(), &url).unwrap_err();
+        assert!(error.is_configuration(), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+        let from = SecretRef::Env("DATABASE".to_owned());
+        let settings = DatabaseSettings::read(&from, &Secret::new(url.clone()), None).unwrap();
+        let told = try_database(&settings).unwrap_err();
+        assert!(told.contains(remedy), "{told}");
+    };
+    refused(&format!("GRANT CREATE ON SCHEMA public TO {guest}"));
+    // Another user has made the tables.
+    drop(served(dir.path(), &database.url()).unwrap());
+    refused(&format!("GRANT postgres TO {guest}"));
+    // It may read, and not write.
+    database.sql(&format!(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {guest}"
+    ));
+    refused(&format!("GRANT postgres TO {guest}"));
+    database.sql(&format!("DROP OWNED BY {guest}; DROP ROLE {guest}"));
+}
+
+/// A machine that stops between BEGIN and COMMIT, with the row of the duty locked.
+#[tokio::test]
+async fn a_takeover_ends_the_transaction_that_the_leader_left_open() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let (store, _) = with_bot(dir.path(), &database.url()).await;
+    let beat = |name: &str| Beat {
+        node: name.parse().unwrap(),
+        since: at(0),
+        epoch: None,
+        offset_ms: 0,
+        digest: String::new(),
+        socket: String::new(),
+        reaches: true,
+    };
+    for name in ["web-1", "web-2"] {
+        store.beat(beat(name)).await.unwrap();
+    }
+    let (first, second) = (beat("web-2").node, beat("web-1").node);
+    assert!(store.take_duty(&first, None, at(0)).await.unwrap().renewed);
+    let StorePlace::Database(settings) = in_database(&database.url()) else {
+        unreachable!("it is a database");
+    };
+    let session = |name: &str| sql::Session::open(sql::Remote::new(&settings, name)).unwrap();
+    let stopped = sql::Connection::from(session("renewd web-2 write"));
+    stopped.begin().unwrap();
+    let locked = "SELECT epoch FROM duty WHERE name = 'leader' FOR UPDATE";
+    stopped.first(locked, [], |_| Ok(())).unwrap();
+    let early = store.take_duty(&second, None, at(0)).await;
+    assert!(early.is_err(), "while its lease lasts, it is left alone");
+    stopped.first("SELECT 1", [], |_| Ok(())).unwrap();
+    database.sql("UPDATE node SET lease_until = 0 WHERE name = 'web-2'");
+    let taken = store.take_duty(&second, None, at(0)).await.unwrap();
+    assert_eq!((taken.holder, taken.renewed), (Some(second), true));
+    assert!(stopped.commit().is_err());
 }

@@ -402,3 +402,62 @@ async fn what_was_noted_of_calls_counts_as_long_by_another_clock() {
     let own = cluster.nodes[0].reservations(&resource()).await.unwrap();
     assert_eq!(own, [(Operation::Issue, 7, at(30))]);
 }
+
+/// What came after another machine took over is not lost: an id goes to its row, what nobody knows is listed.
+#[tokio::test(start_paused = true)]
+async fn what_a_former_leader_obtained_is_listed_or_given_to_its_row() {
+    let cluster = Cluster::new(2);
+    let [former, leader] = [&cluster.nodes[0], &cluster.nodes[1]];
+    cluster.beat(0, None).await;
+    cluster.beat(1, None).await;
+    cluster.take(0, None).await;
+    let ours = former.leading(1);
+    declare(
+        &ours,
+        &[with_id("old", "8:acs:old"), spec("new"), spec("made")],
+        0,
+    )
+    .await;
+    let num = async |name: &str| get(leader, name).await.num;
+    let (old, new, made) = (num("old").await, num("new").await, num("made").await);
+    ours.intend_creations(vec![new, made], at(10))
+        .await
+        .unwrap();
+    cluster.pass(20).await;
+    cluster.beat(1, None).await;
+    cluster.take(1, None).await;
+    assert_eq!(leader.take_over_left(at(30)).await.unwrap(), 2);
+    // The one who leads now makes one of them by itself.
+    let theirs = leader.leading(2);
+    commit(&theirs, issued(made, 31, Some("8:acs:theirs")), 32).await;
+    let late = vec![
+        issued(old, 11, None),
+        issued(new, 11, Some("8:acs:new")),
+        issued(made, 11, Some("8:acs:ours")),
+    ];
+    let refused = ours.commit(late.clone(), at(40)).await;
+    assert!(matches!(refused, Err(StoreError::NotLeader { .. })));
+    former.disown(late, at(40)).await.unwrap();
+    let found = get(leader, "new").await;
+    assert_eq!(found.id.unwrap().as_str(), "8:acs:new");
+    assert_eq!(
+        get(leader, "made").await.id.unwrap().as_str(),
+        "8:acs:theirs"
+    );
+    let orphans = leader.orphans(0, 9).await.unwrap();
+    let listed = orphans.iter().map(|one| {
+        let id = one.id.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("{} {} {id}", one.kind, one.name)
+    });
+    let mut listed: Vec<String> = listed.collect();
+    listed.sort();
+    assert_eq!(
+        listed,
+        [
+            "identity made 8:acs:ours",
+            "token new 8:acs:new",
+            "token old 8:acs:old"
+        ],
+        "and no creation of which nothing is known"
+    );
+}

@@ -1,4 +1,4 @@
-//! How SQLite carries the queries out that run all day: by index, never by a scan of a table; and what is due
+//! How both engines carry the queries out that run all day: by index, never by a scan of a table; and what is due
 //! comes in the same order whether few are sorted or many are found by index.
 
 use super::*;
@@ -329,4 +329,127 @@ async fn the_earliest_end_is_that_of_all_lines() {
     .await;
     let ends = home.earliest_expiry().await.unwrap();
     assert_eq!(ends[&resource()].as_microsecond(), 1_000_000);
+}
+
+/// 20,000 identities of one resource, with two sinks each and an item in a campaign: their renewals are spread over a
+/// day, and a few are due, fail, are behind or wait.
+const FILLED: &str = "INSERT INTO resource (num, name) VALUES (1, 'contoso'); \
+    INSERT INTO sink (num, name, node) VALUES (1, 'files', 'web-1'), (2, 'hook', ''); \
+    INSERT INTO identity (num, name, resource, origin, declared, state, id, created_at, version, due_at, due_why, good_until, \
+    late_at, expires_at, issued_at, renews_at, minted_by, wish, failures, failing_since, by_socket) \
+    SELECT n, 'person-' || n, 1, 'file', 1, 'active', '8:acs:' || n, t, 1, t + n * 4320000, 'renewal', \
+    t + n * 4320000 + 43200000000, t + n * 4320000 + 21600000000, t + n * 4320000 + 43200000000, \
+    t + n * 4320000 - 43200000000, t + n * 4320000, CASE WHEN n % 100 = 3 THEN 'ccdd' ELSE 'aabb' END, '{}', \
+    (n % 1000 = 0)::int, CASE WHEN n % 2000 = 0 THEN t END, n % 2 \
+    FROM generate_series(CAST(1 AS BIGINT), 20000) n, (SELECT 1795000000000000 AS t) base; \
+    INSERT INTO delivery (identity, sink, wanted, delivered, next_at, since, live_until, live_key) \
+    SELECT n, s, 1, CASE WHEN n % 500 = 0 THEN 0 ELSE 1 END, t, t, t + n * 4320000 + 43200000000, \
+    CASE WHEN n % 100 = 3 THEN 'ccdd' ELSE 'aabb' END \
+    FROM generate_series(CAST(1 AS BIGINT), 20000) n, generate_series(1, 2) s, (SELECT 1795000000000000 AS t) base; \
+    INSERT INTO campaign (num, action, actor, created_at) VALUES (1, 'revoke', 'root', 1795000000000000); \
+    INSERT INTO campaign_item (campaign, num, resource, state, attempts, next_at, chances) \
+    SELECT 1, n, 1, CASE WHEN n % 200 = 0 THEN 'pending' WHEN n % 500 = 1 THEN 'called' ELSE 'done' END, \
+    (n % 500 = 1)::int, 1795000000000000, (n % 2000 = 1)::int FROM generate_series(CAST(1 AS BIGINT), 20000) n";
+
+/// What runs all day, with values as they are then and how many rows are wanted.
+const OF_THE_DAY: [(&str, &str, &str); 44] = [
+    (queues::DUE, "1, 0, 0, 1795000060000000, 200", ""),
+    (queues::HOW_MANY_DUE, "1, 0, 0, 1795000060000000, 4097", ""),
+    (
+        queues::DUE_WITHOUT_TOKEN,
+        "1, 0, 0, 1795000060000000, 200",
+        "",
+    ),
+    (queues::DUE_WITH_TOKEN, "1, 0, 0, 1795000060000000, 200", ""),
+    (queues::NEXT_DUE, "1, 0, 0", " LIMIT 17"),
+    (queues::LATE, "1795000060000000, 1", ""),
+    (queues::TROUBLED, "1795000060000000, 20", ""),
+    (queues::FAILING_ALONE, "", ""),
+    (queues::LONGEST_FAILING, "1, 20", ""),
+    (queues::FAILING_AMONG_OTHERS, "1, 5", ""),
+    (queues::NEVER_SERVED, "1, 20", ""),
+    (
+        queues::WAITING_PAST,
+        "1, 1795000060000000, 0, 2000, 0, 100",
+        "",
+    ),
+    (queues::PAGE_END, "0, 2000", ""),
+    (queues::EARLIEST_EXPIRY, "", ""),
+    (identities::RECORDS_OF, "'[1,2,3]'", ""),
+    (deliveries::PENDING, "1", " LIMIT 128"),
+    (deliveries::CHOSEN, "1, 'files', '[1,2,3]', 'web-1'", ""),
+    (sinks::OLDEST, "1", " LIMIT 1"),
+    (campaigns::ITEMS, "1, 1", " LIMIT 128"),
+    (campaigns::FAILING, "1", ""),
+    (campaigns::FAILED_AMONG_OTHERS, "1", ""),
+    (reconcile::KNOWN, "'person-7'", ""),
+    (reconcile::OWNER, "'8:acs:7'", ""),
+    (doubts::IN_DOUBT, "1, 'ccdd', 1795000060000000", ""),
+    (doubts::MINTERS, "1", ""),
+    (doubts::MINTED_PAGE, "1, 'ccdd', 0, 2000", ""),
+    (consumers::LACKING, "1, 1795000060000000", ""),
+    (consumers::NEXT_END, "1, 1795000060000000", ""),
+    (consumers::LACKING_SINCE, "1, 1795000060000000", ""),
+    (consumers::LACKING_NAMES, "1, 1795000060000000, 20", ""),
+    (consumers::LACKING_OF, "1, 1795000060000000", ""),
+    (consumers::LACKING_SINCE_OF, "1, 1795000060000000", ""),
+    (consumers::NEXT_END_OF, "1, 1795000060000000", ""),
+    (consumers::LIFE_OF_END, "1, 1795043204320000", ""),
+    (consumers::ENDED, "1, 1795000060000000", ""),
+    (consumers::DOUBTFUL_BY_SOCKET, "1, 1795000060000000", ""),
+    (consumers::DOUBTFUL_HELD, "1, 1795000060000000", ""),
+    (consumers::DOUBTFUL_BEHIND, "1, 1795000060000000", ""),
+    (consumers::OVERDUE, "1795000060000000, 1", ""),
+    (consumers::WITHHELD, "1, 1795000060000000, 20", ""),
+    (stock::FIRST_LENGTHS, "1", ""),
+    (stock::UNMADE, "1", ""),
+    (
+        key_changes::STILL_HELD,
+        "1, 0, 2000, 'ccdd', 1795000060000000, 'contoso'",
+        "",
+    ),
+    (
+        "UPDATE delivery SET wanted = ?2 WHERE identity = ?1",
+        "7, 2",
+        "",
+    ),
+];
+
+#[tokio::test]
+async fn in_postgresql_no_query_of_the_day_scans_a_table() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let made = StoreSettings {
+        place: in_database(&database.url()),
+        ..settings(dir.path())
+    };
+    drop(Store::open_inline(&made, dir.path(), at(0)).unwrap());
+    database.sql(FILLED);
+    database.sql("ANALYZE");
+    let renewed = tables::update_identities(commit::RENEWED);
+    let token = "7, 2, 'renewed', 1, '', 2, 1, 'aabb', 1, '[]', NULL";
+    let scanning = ("SELECT num FROM identity WHERE past = ?1", "'x'", "");
+    let mut scans = Vec::new();
+    for (sql, values, limit) in OF_THE_DAY
+        .into_iter()
+        .chain([(&*renewed, token, ""), scanning])
+    {
+        let text = crate::sql::as_in_postgres(sql);
+        let call = match values {
+            "" => String::new(),
+            values => format!("({values})"),
+        };
+        // With the values, and where the server does without them after a while.
+        for mode in ["force_custom_plan", "force_generic_plan"] {
+            let plan = database.sql(&format!(
+                "SET plan_cache_mode = {mode}; PREPARE looked AS {text}{limit}; EXPLAIN EXECUTE looked{call}"
+            ));
+            let scan = |table: &&str| plan.contains(&format!("Seq Scan on {table}"));
+            if ["identity", "delivery", "campaign_item"].iter().any(scan) {
+                scans.push(format!("{sql}\n{plan}"));
+            }
+        }
+    }
+    let seen = scans.iter().position(|scan| scan.starts_with(scanning.0));
+    scans.truncate(seen.expect("a scan is seen"));
+    assert!(scans.is_empty(), "{}", scans.join("\n\n"));
 }
