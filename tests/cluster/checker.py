@@ -22,7 +22,8 @@ class Door:
         self.node, self.kind, self.name = node, kind, name
         self.version, self.token, self.why = 0, None, None
         self.dead_since = None
-        self.ends = 0.0
+        # When the last token that it had ends, and how long that was still to come when it was missed.
+        self.ends = self.left = 0.0
 
     def __str__(self):
         return f"{self.name}, {self.kind} of {self.node}"
@@ -163,7 +164,8 @@ class Checker:
             door.why = reasons.get(door.token) or door.why
             if door.kind == "webhook" and not door.version:
                 continue
-            door.dead_since = door.dead_since or now
+            if not door.dead_since:
+                door.dead_since, door.left = now, door.ends - time.time()
             if door.kind == "socket" and door.token and not door.has_just_ended():
                 self.dead_served.append((str(door), door.version, door.why))
         self.looks += len(doors)
@@ -222,7 +224,7 @@ class Checker:
 
     def close(self, door, now):
         if door.dead_since:
-            self.gaps.append((str(door), now - door.dead_since, door.why, door.dead_since))
+            self.gaps.append((str(door), now - door.dead_since, door.why, door.left))
         door.dead_since = None
 
     # ------------------------------------------------------------------ what it saw
@@ -237,9 +239,9 @@ class Checker:
     def longest_gap(self):
         return max((gap[1] for gap in self.gaps), default=0.0)
 
-    def gaps_but_between(self, after, before):
-        """Those that did not both begin and end between two moments."""
-        return [gap for gap in self.gaps if gap[3] < after or gap[3] + gap[1] > before]
+    def missed(self):
+        """Gaps that began while the last token of the door lived."""
+        return [gap for gap in self.gaps if gap[3] > WHOLE_SECOND]
 
     def figures(self):
         pace = f"every {statistics.median(self.rounds) + 0:.1f} s" if self.rounds and max(self.rounds) > self.every else f"every {self.every:g} s"

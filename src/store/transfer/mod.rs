@@ -400,7 +400,8 @@ impl Transfer<'_> {
                 },
                 None => match sessions(&self.origin).map_err(self.origin.fails())? {
                     0 => return Ok(None),
-                    sessions => format!("{sessions} sessions of renewd in the database"),
+                    1 => "a session of renewd in the database".to_owned(),
+                    sessions => format!("renewd ({sessions} sessions in the database)"),
                 },
             };
             self.tell(&Moving::InUse { by })?;
