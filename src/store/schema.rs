@@ -123,25 +123,50 @@ pub(super) fn migrate(conn: &Connection, from: i64) -> sql::Result<()> {
 /// Takes the steps from one schema to another.
 pub(super) fn migrate_to(conn: &Connection, from: i64, to: i64) -> sql::Result<()> {
     let mut at = from;
-    while let Some((step, reached)) = step_from(at, conn.file().is_some()).filter(|_| at < to) {
-        conn.begin()?;
-        if let Some(found) = taken_by_others(conn, at)? {
-            conn.batch("ROLLBACK")?;
-            at = found;
-            continue;
-        }
-        let taken = conn
-            .batch(step)
-            .and_then(|()| note_version(conn, reached))
-            .and_then(|()| db::set_meta(conn, USABLE_KEY, usable(reached, USABLE_FROM)));
-        let ended = taken.and_then(|()| conn.batch("COMMIT"));
-        ended.inspect_err(|_| {
-            // The step's error is the one to tell; a failed roll-back ends with the connection.
-            conn.batch("ROLLBACK").ok();
-        })?;
+    while at < to
+        && let Some(reached) = take_step(conn, at, |_| Ok(()))?
+    {
         at = reached;
     }
     Ok(())
+}
+
+/// Makes all of it in an empty database. What `mark` writes is there with the first step.
+pub(super) fn make(
+    conn: &Connection,
+    mark: impl FnOnce(&Connection) -> sql::Result<()>,
+) -> sql::Result<()> {
+    match take_step(conn, 0, mark)? {
+        Some(made) => migrate(conn, made),
+        None => Ok(()),
+    }
+}
+
+/// Takes the next step, with what else is to be written; which schema that makes. Nothing after the newest.
+fn take_step(
+    conn: &Connection,
+    at: i64,
+    also: impl FnOnce(&Connection) -> sql::Result<()>,
+) -> sql::Result<Option<i64>> {
+    let Some((step, reached)) = step_from(at, conn.file().is_some()) else {
+        return Ok(None);
+    };
+    conn.begin()?;
+    if let Some(found) = taken_by_others(conn, at)? {
+        conn.batch("ROLLBACK")?;
+        return Ok(Some(found));
+    }
+    let taken = conn
+        .batch(step)
+        .and_then(|()| note_version(conn, reached))
+        .and_then(|()| db::set_meta(conn, USABLE_KEY, usable(reached, USABLE_FROM)))
+        .and_then(|()| also(conn));
+    let ended = taken.and_then(|()| conn.batch("COMMIT"));
+    ended.inspect_err(|_| {
+        // The step's error is the one to tell; a failed roll-back ends with the connection.
+        conn.batch("ROLLBACK").ok();
+    })?;
+    Ok(Some(reached))
 }
 
 /// The schema that another machine has made of this one meanwhile; none does from now on until the transaction ends.

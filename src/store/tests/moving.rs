@@ -1,6 +1,9 @@
 //! A store goes to the other engine and back, is cut off anywhere, and nothing of it is lost or done twice.
 
+use futures_util::FutureExt as _;
+
 use super::*;
+use crate::{sql::SqlError, store::open::session};
 
 /// A store with something in every corner, and the folder that it is in.
 async fn rich() -> Home {
@@ -246,4 +249,64 @@ async fn a_machine_that_was_away_while_it_went_writes_nothing_any_more() {
 
     assert!(take_back(&there).unwrap());
     other().await.unwrap();
+}
+
+#[tokio::test]
+async fn it_is_cut_off_before_its_first_row_and_goes_on() {
+    let mut home = rich().await;
+    let (dir, database) = (home.dir.path().to_owned(), Postgres::shared().database());
+    let there = served(&dir, &database);
+    home.store = None;
+    let conn = session(&there, "test").unwrap();
+    let tables = || {
+        let sql =
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()";
+        conn.first(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    // What the place says of itself is there together with its first table.
+    let cut = |_: &crate::sql::Connection| Err(SqlError::Lost("cut".to_owned()));
+    assert!(schema::make(&conn, cut).is_err());
+    assert_eq!(tables(), Some(0));
+    let mark = backup::MovedPart {
+        from: home.dir.path().display().to_string(),
+        seal_key: rusqlite::Connection::open(dir.join("renewd.db"))
+            .unwrap()
+            .query_one("SELECT value FROM meta WHERE key = 'seal_key'", [], |row| {
+                row.get(0)
+            })
+            .unwrap(),
+        table: String::new(),
+    };
+    schema::migrate_to(&conn, 0, schema::NEWEST - 1).unwrap();
+    let said = serde_json::to_string(&mark).unwrap();
+    crate::store::db::set_meta(&conn, backup::MOVING, said).unwrap();
+    drop(conn);
+    moved(&settings(&dir), &there.place, &mut |_| true).unwrap();
+    assert!(opened(&there, &dir).is_ok());
+}
+
+/// The second one waits for the same daemon to stop, and goes on when the first has ended.
+#[tokio::test]
+async fn of_two_moves_at_once_the_later_leaves_alone_what_the_first_has_made() {
+    let mut home = rich().await;
+    let (dir, database) = (home.dir.path().to_owned(), Postgres::shared().database());
+    let (file, there) = (settings(&dir), served(&dir, &database));
+    let mut used = home.store.take();
+    let late = moved(&file, &there.place, &mut |moving| {
+        if matches!(moving, Moving::InUse { .. }) && used.take().is_some() {
+            moved(&file, &there.place, &mut |_| true).unwrap();
+            let store = opened(&there, &dir).unwrap();
+            let declared = store.declare(vec![with_id("new", "8:acs:new")], at(102));
+            declared.now_or_never().unwrap().unwrap();
+        }
+        true
+    });
+    assert!(matches!(late, Err(MoveError::There { .. })), "{late:?}");
+    let store = opened(&there, &dir).unwrap();
+    assert_eq!(
+        get(&store, "new").await.id,
+        Some("8:acs:new".parse().unwrap())
+    );
+    drop(store);
+    assert!(matches!(opened(&file, &dir), Err(OpenError::Moved { .. })));
 }

@@ -87,6 +87,12 @@ pub enum MoveError {
     /// Whoever watched it ended it.
     #[error("the move was ended before it was done; run the same command again to go on with it")]
     Ended,
+    /// The answer to the last commit did not come.
+    #[error(
+        "it is not known whether the move came to its end in {to} ({why}): start renewd there; where it says that this \
+         is only a part of the store, run the same again"
+    )]
+    Unsure { to: String, why: String },
     #[error("{place} failed: {reason}")]
     Database { place: String, reason: String },
 }
@@ -97,7 +103,11 @@ impl MoveError {
         match self {
             Self::Open(error) => error.is_configuration(),
             Self::Refused { .. } | Self::There { .. } | Self::Another { .. } => true,
-            Self::Row { .. } | Self::Differs { .. } | Self::Ended | Self::Database { .. } => false,
+            Self::Row { .. }
+            | Self::Differs { .. }
+            | Self::Ended
+            | Self::Unsure { .. }
+            | Self::Database { .. } => false,
         }
     }
 }
@@ -153,7 +163,8 @@ pub fn move_store(
     transfer.tell(&Moving::Last)?;
     let had_been = transfer.retire(now)?;
     let moved = transfer.finish(cause, now);
-    if moved.is_err() && !had_been {
+    let is_unsure = matches!(moved, Err(MoveError::Unsure { .. }));
+    if moved.is_err() && !had_been && !is_unsure {
         // It goes on where it was.
         transfer.take_back();
     }
@@ -221,7 +232,10 @@ fn target(
         _ => db::meta::<String>(&target.conn, MOVING).map_err(&fails)?,
     };
     match said.as_deref().map(serde_json::from_str::<MovedPart>) {
-        Some(Ok(there)) if there.seal_key == mark.seal_key => return Ok((target, there, lock)),
+        Some(Ok(there)) if there.seal_key == mark.seal_key => {
+            schema::migrate(&target.conn, found).map_err(&fails)?;
+            return Ok((target, there, lock));
+        }
         Some(Ok(MovedPart { from, .. })) => {
             let to = target.called.clone();
             return Err(MoveError::Another { to, from });
@@ -232,8 +246,9 @@ fn target(
             return Err(MoveError::There { to });
         }
     }
-    schema::migrate(&target.conn, 0).map_err(&fails)?;
-    note(&target.conn, &mark).map_err(&fails)?;
+    let text = text_of(&mark);
+    let noted = |conn: &Connection| db::set_meta(conn, MOVING, text);
+    schema::make(&target.conn, noted).map_err(&fails)?;
     Ok((target, mark, lock))
 }
 
@@ -248,9 +263,8 @@ fn is_empty(side: &Side) -> Result<bool, SqlError> {
     Ok(side.conn.first(sql, [], |_| Ok(()))?.is_none())
 }
 
-fn note(conn: &Connection, mark: &MovedPart) -> Result<(), SqlError> {
-    let text = serde_json::to_string(mark).unwrap_or_default();
-    db::set_meta(conn, MOVING, text)
+fn text_of(mark: &MovedPart) -> String {
+    serde_json::to_string(mark).unwrap_or_default()
 }
 
 /// What both sides have, as the file of the two says it.
@@ -373,17 +387,33 @@ impl Transfer<'_> {
         table.name.clone_into(&mut self.mark.table);
         let (conn, fails) = (&self.target.conn, self.target.fails());
         conn.begin().map_err(&fails)?;
-        let done = table
-            .drop_rows(conn, &dropped)
-            .map_err(&fails)
+        let done = self
+            .keep_mark()
+            .and_then(|()| table.drop_rows(conn, &dropped).map_err(&fails))
             .and_then(|()| table.put_rows(conn, &put))
-            .and_then(|()| note(conn, &self.mark).map_err(&fails))
             .and_then(|()| conn.commit().map_err(&fails));
         if done.is_err() && conn.is_in_transaction() {
             // Why it failed is what is told.
             conn.batch("ROLLBACK").ok();
         }
         done.map(|()| written)
+    }
+
+    /// Notes how far it is, where the target still waits for the rest: another move may have come to its end there.
+    fn keep_mark(&self) -> Result<(), MoveError> {
+        let sql = "UPDATE meta SET value = ?2 WHERE key = ?1";
+        let params = (MOVING, text_of(&self.mark));
+        match self
+            .target
+            .conn
+            .execute(sql, params)
+            .map_err(self.target.fails())?
+        {
+            0 => Err(MoveError::There {
+                to: self.target.called.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until no daemon uses the store; the lock on its file keeps others away from then on. What changes
@@ -447,7 +477,7 @@ impl Transfer<'_> {
             self.pass(false)?;
             match self.compare()? {
                 Ok(tables) => {
-                    self.open_up(cause, now).map_err(self.target.fails())?;
+                    self.open_up(cause, now)?;
                     let to = self.target.called.clone();
                     return Ok(Moved { to, tables });
                 }
@@ -477,47 +507,60 @@ impl Transfer<'_> {
     }
 
     /// The target may be used from here on.
-    fn open_up(&self, cause: &Cause, now: Timestamp) -> Result<(), SqlError> {
-        let (from, to) = (&self.origin.conn, &self.target.conn);
+    fn open_up(&self, cause: &Cause, now: Timestamp) -> Result<(), MoveError> {
+        let (from, to, fails) = (&self.origin.conn, &self.target.conn, self.target.fails());
         let mut last = Vec::new();
         for table in self
             .tables
             .iter()
             .filter(|table| table.never_reuses_numbers())
         {
-            last.push((table, table.last_drawn(from)?));
+            last.push((table, table.last_drawn(from).map_err(self.origin.fails())?));
         }
-        to.begin()?;
-        let opened = last
-            .iter()
-            .try_for_each(|(table, last)| table.go_on_from(to, *last))
-            .and_then(|()| match &self.node {
-                Some(node) if self.target.in_file() => sinks::are_of_one(to, node),
-                _ => Ok(()),
-            })
-            .and_then(|()| {
-                add_entry(
-                    to,
-                    &AuditEntry {
-                        at: now,
-                        actor: cause.actor.clone(),
-                        action: "move".to_owned(),
-                        name: None,
-                        reason: cause.reason.clone(),
-                        request_id: None,
-                        result: format!("the store was moved from {}", self.origin.called),
-                    },
-                )
-            })
-            .and_then(|()| {
-                to.execute("DELETE FROM meta WHERE key = ?1", [MOVING])
-                    .map(drop)
-            })
-            .and_then(|()| to.commit());
+        to.begin().map_err(&fails)?;
+        let written = self.keep_mark().and_then(|()| {
+            let opened = last
+                .iter()
+                .try_for_each(|(table, last)| table.go_on_from(to, *last))
+                .and_then(|()| self.sign(cause, now))
+                .and_then(|()| to.execute("DELETE FROM meta WHERE key = ?1", [MOVING]));
+            opened.map_err(&fails)
+        });
+        let opened = written.and_then(|_| to.commit().map_err(|error| self.at_the_end(error)));
         if opened.is_err() && to.is_in_transaction() {
             to.batch("ROLLBACK").ok();
         }
         opened
+    }
+
+    /// What the target says of its own before it is a store.
+    fn sign(&self, cause: &Cause, now: Timestamp) -> Result<(), SqlError> {
+        if let Some(node) = self.node.as_ref().filter(|_| self.target.in_file()) {
+            sinks::are_of_one(&self.target.conn, node)?;
+        }
+        add_entry(
+            &self.target.conn,
+            &AuditEntry {
+                at: now,
+                actor: cause.actor.clone(),
+                action: "move".to_owned(),
+                name: None,
+                reason: cause.reason.clone(),
+                request_id: None,
+                result: format!("the store was moved from {}", self.origin.called),
+            },
+        )
+    }
+
+    /// Why the last commit failed; where its answer did not come, nobody knows where the store is.
+    fn at_the_end(&self, error: SqlError) -> MoveError {
+        match error {
+            SqlError::Unsure(why) => MoveError::Unsure {
+                to: self.target.called.clone(),
+                why,
+            },
+            error => self.target.fails()(error),
+        }
     }
 }
 
