@@ -29,8 +29,6 @@ pub(super) const WITHDRAWN: &str = "withdrawn.jsonl";
 pub(super) const BACKED_UP: &str = "backed_up_at";
 /// When the store was given up for another place.
 pub(super) const RETIRED: &str = "retired_at";
-/// Where it goes on, where it was moved there.
-pub(super) const MOVED_TO: &str = "moved_to";
 /// Where a place says that it holds a part of a store that is being moved there.
 pub(super) const MOVING: &str = "moving";
 /// Why it is not known what was withdrawn; kept over restarts, until a person accepts.
@@ -426,7 +424,7 @@ pub(super) fn half_moved(conn: &sql::Connection) -> sql::Result<Option<String>> 
 /// Takes a store back that was given up for another place; whether it was.
 pub(super) fn unretire(conn: &sql::Connection) -> sql::Result<bool> {
     nodes::let_nobody_lead(conn, false)?;
-    conn.execute("DELETE FROM meta WHERE key = ?1", [MOVED_TO])?;
+    conn.execute("DELETE FROM meta WHERE key = ?1", [db::MOVED_TO])?;
     Ok(conn.execute("DELETE FROM meta WHERE key = ?1", [RETIRED])? > 0)
 }
 

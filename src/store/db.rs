@@ -711,6 +711,9 @@ struct Packed<'a>(
     #[serde(borrow)] Option<std::borrow::Cow<'a, str>>,
 );
 
+/// Where in `meta` it stands where a store goes on that was moved there.
+pub(super) const MOVED_TO: &str = "moved_to";
+
 /// A single fact of the table `meta`.
 pub(super) fn meta<T: FromSql>(conn: &Connection, key: &str) -> sql::Result<Option<T>> {
     conn.first("SELECT value FROM meta WHERE key = ?1", [key], |row| {

@@ -8,7 +8,6 @@ use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use super::{
     Cause, Store,
-    backup::MOVED_TO,
     db::{self, Db, Touched, Txn, instant, micros, signed},
     error::{Answer, Fault, Outcome},
     identities::count,
@@ -33,8 +32,6 @@ const LOCKED: &str = "/*postgres  FOR UPDATE*/";
 /// How the row is called of who leads, and how after the store went elsewhere.
 const LEADER: &str = "leader";
 const NOBODY: &str = "moved";
-/// Nobody else writes then.
-pub(super) const LEADER_LOCKED: &str = "SELECT 1 FROM duty WHERE name = 'leader' FOR UPDATE";
 /// The schema that made room for machines.
 const CLUSTERS_SINCE: i64 = 21;
 /// The clock of PostgreSQL, which goes on while a transaction waits.
@@ -343,7 +340,7 @@ impl Db {
     }
 
     fn why_nobody_leads(&self) -> Outcome<String> {
-        let moved = db::meta::<String>(&self.conn, MOVED_TO)?;
+        let moved = db::meta::<String>(&self.conn, db::MOVED_TO)?;
         Ok(match moved {
             Some(to) => format!(
                 "the store was moved to {to}: write that into [store] of the configuration and start renewd anew"

@@ -308,7 +308,7 @@ fn barred(conn: &Connection, found: i64, path: &Path) -> sql::Result<Option<Open
         return Ok(Some(OpenError::HalfMoved { path, from }));
     }
     let at = db::meta::<i64>(conn, backup::RETIRED)?.map(db::instant);
-    let to = db::meta::<String>(conn, backup::MOVED_TO)?;
+    let to = db::meta::<String>(conn, db::MOVED_TO)?;
     Ok(at.map(|at| match to {
         Some(to) => OpenError::Moved { path, at, to },
         None => OpenError::Retired { path, at },

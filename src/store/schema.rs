@@ -5,7 +5,6 @@
 use super::{
     db::{self, Txn},
     error::Outcome,
-    nodes::LEADER_LOCKED,
 };
 use crate::sql::{self, Connection};
 
@@ -43,6 +42,9 @@ const LATER: &[(&str, &str)] = &[(
     include_str!("sql/0023-journal.sql"),
     include_str!("sql/0023-journal.postgres.sql"),
 )];
+
+/// Nobody else writes then.
+const LEADER_LOCKED: &str = "SELECT 1 FROM duty WHERE name = 'leader' FOR UPDATE";
 
 /// The newest schema that we know.
 pub(super) const NEWEST: i64 = (FIRST.len() + LATER.len()) as i64;

@@ -9,7 +9,7 @@ use self::table::{MovedTable, RowValues, Tally};
 use super::{
     Cause,
     audit::add_entry,
-    backup::{self, MOVED_TO, MOVING, MovedPart, RETIRED},
+    backup::{self, MOVING, MovedPart, RETIRED},
     db::{self, micros},
     error::OpenError,
     nodes,
@@ -311,7 +311,7 @@ impl Transfer<'_> {
             )));
         }
         let retired = db::meta::<i64>(conn, RETIRED).map_err(&fails)?;
-        let to = db::meta::<String>(conn, MOVED_TO).map_err(&fails)?;
+        let to = db::meta::<String>(conn, db::MOVED_TO).map_err(&fails)?;
         if let Some(at) = retired.filter(|_| to.as_ref() != Some(&self.target.called)) {
             return Err(refused(format!(
                 "it was retired at {:.0} and goes on elsewhere; `renewd store adopt` takes it back",
@@ -447,7 +447,7 @@ impl Transfer<'_> {
             .is_some();
         origin.conn.begin().map_err(&fails)?;
         let marked = db::set_meta(&origin.conn, RETIRED, micros(now))
-            .and_then(|()| db::set_meta(&origin.conn, MOVED_TO, &*self.target.called))
+            .and_then(|()| db::set_meta(&origin.conn, db::MOVED_TO, &*self.target.called))
             .and_then(|()| nodes::let_nobody_lead(&origin.conn, true))
             .and_then(|()| origin.conn.commit());
         marked.map_err(&fails)?;

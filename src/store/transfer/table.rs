@@ -182,7 +182,7 @@ impl MovedTable {
             backup::INSTANCE,
             backup::MACHINE,
             backup::RETIRED,
-            backup::MOVED_TO,
+            db::MOVED_TO,
             schema::VERSION,
             schema::USABLE_KEY,
         ];
