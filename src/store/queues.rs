@@ -403,7 +403,7 @@ pub(super) const LATE: &str = "SELECT r.num, r.name, \
        AND i.late_at <= ?1) AS n FROM resource r WHERE r.num = ?2";
 /// The same where very many are due, of which not each is looked at: to the minute.
 pub(super) const LATE_OF_MANY: &str = "SELECT r.num, r.name, \
-    (SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM life_count WHERE resource = r.num AND n > 0 AND late <= ?1 / 60000000) AS n \
+    (SELECT CAST(coalesce(sum(n), 0) AS BIGINT) FROM life_count WHERE resource = r.num AND n > 0 AND late <= CAST(?1 AS BIGINT) / 60000000) AS n \
     FROM resource r WHERE r.num = ?2";
 /// How many of a resource are due, or failed, counted up to a number.
 const MANY_DUE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM identity WHERE resource = ?1 AND (id IS NULL)/*postgres ::int*/ IN (0, 1) \

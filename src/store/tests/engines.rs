@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use super::*;
 use crate::{
     sql::{Connection, Remote, Session},
-    store::schema,
+    store::{consumers, queues, schema},
 };
 
 /// A connection as a machine has it.
@@ -149,6 +149,19 @@ fn both_engines_have_the_same_indexes() {
     let (in_file, in_postgres) = (indexes(&served, "twin"), indexes(&served, "public"));
     assert!(in_file.len() > 30, "{}", in_file.len());
     assert_eq!(in_file, in_postgres);
+}
+
+/// What runs only where very many wait, with values as they come.
+#[test]
+fn texts_for_very_many_take_values_on_both_engines() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Postgres::shared().database());
+    let (file, served) = of_both(&database, dir.path());
+    for conn in [file, served] {
+        for sql in [queues::LATE_OF_MANY, consumers::OVERDUE_OF_MANY] {
+            let found = conn.first(sql, [1_795_000_060_000_000_i64, 1], |_| Ok(()));
+            assert_eq!(found.unwrap(), None, "{sql}");
+        }
+    }
 }
 
 #[test]
